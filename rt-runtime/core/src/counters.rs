@@ -1,0 +1,108 @@
+//! Names of the counters. A counter is a `u64` that only grows, at a fixed
+//! place in a mapped page (`insane_shm::counters`); the enum's number is the place.
+
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+        impl $name {
+            /// All counters, in the order of their places.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+            /// The name in reports.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+counters!(
+    /// What one datapath counts for one domain.
+    DatapathCounter {
+        /// Messages taken from sources' rings.
+        MessagesFromSources = "messages_from_sources",
+        /// Messages delivered into sinks' rings.
+        MessagesToSinks = "messages_to_sinks",
+        /// Frames handed to links.
+        FramesSent = "frames_sent",
+        /// Bytes handed to links, headers included.
+        BytesSent = "bytes_sent",
+        /// Frames accepted from links.
+        FramesReceived = "frames_received",
+        /// Bytes accepted from links, headers included.
+        BytesReceived = "bytes_received",
+        /// Messages dropped: the sink's ring was full.
+        DroppedRingFull = "dropped_ring_full",
+        /// Messages dropped: no receive buffer was free.
+        DroppedNoBuffer = "dropped_no_buffer",
+        /// Messages dropped: no sink for the channel here.
+        DroppedNoSink = "dropped_no_sink",
+        /// Messages dropped before the link: no peer has a sink.
+        DroppedNoPeer = "dropped_no_peer",
+        /// Frames the link could not take.
+        DroppedLinkBusy = "dropped_link_busy",
+        /// Frames dropped: duplicates.
+        DroppedDuplicate = "dropped_duplicate",
+        /// Frames dropped: older than what was already released.
+        DroppedLate = "dropped_late",
+        /// Messages given up: fragments missing.
+        DroppedIncomplete = "dropped_incomplete",
+        /// Messages larger than this side accepts.
+        DroppedTooLarge = "dropped_too_large",
+        /// Sequence numbers never seen.
+        Lost = "lost",
+        /// Claims by clients that failed their check; each closed a connection.
+        Violations = "violations",
+        /// Wake-ups sent.
+        Wakes = "wakes",
+    }
+);
+
+counters!(
+    /// What one datapath counts as a whole.
+    TurnCounter {
+        /// Turns.
+        Turns = "turns",
+        /// Turns that moved nothing.
+        TurnsIdle = "turns_idle",
+        /// Times the thread went to sleep.
+        Sleeps = "sleeps",
+        /// Frames that no rule accepts: wrong magic, version, size or check.
+        FramesMalformed = "frames_malformed",
+        /// Frames from an address that is no peer.
+        FramesUnknownPeer = "frames_unknown_peer",
+        /// Frames of a flow beyond the flow table's capacity.
+        FramesNoFlow = "frames_no_flow",
+        /// Overlay frames passed to the control plane.
+        OverlayFrames = "overlay_frames",
+        /// Overlay frames dropped: the queue to the control plane was full.
+        OverlayFramesDropped = "overlay_frames_dropped",
+        /// Longest turn, nanoseconds (a maximum, not a sum; sampled).
+        TurnNsMax = "turn_ns_max",
+    }
+);
+
+counters!(
+    /// What a session counts for one source or sink, in a line of its own page.
+    PortCounter {
+        /// Source: messages emitted. Sink: messages consumed.
+        Messages = "messages",
+        /// Payload bytes of those.
+        Bytes = "bytes",
+        /// Source: deliveries dropped because a receiver's ring was full.
+        Dropped = "dropped",
+        /// Source: emits refused.
+        Refused = "refused",
+        /// Source: `get_buffer` found none free.
+        NoBuffer = "no_buffer",
+        /// Sink: sequence numbers never seen.
+        Lost = "lost",
+        /// Checks of the other side's claims that failed.
+        Violations = "violations",
+        /// Wake-ups sent.
+        Wakes = "wakes",
+    }
+);

@@ -1,0 +1,93 @@
+//! The contract between the datapath engine and a network plugin.
+//!
+//! A plugin has two halves. Its set-up half ([`LinkSetup`]) runs on the control
+//! plane, may allocate and block, and hands over the other: a [`Link`], owned by
+//! one datapath thread, that moves frames and neither allocates, blocks nor logs.
+//!
+//! Invariants of a `Link`:
+//! - `send` either takes the whole frame or none of it; the payload's memory is
+//!   not referred to after `send` returns, unless the capabilities say otherwise.
+//! - `receive` hands out at most `budget` frames; each borrow ends with the call.
+//! - frames of one peer and lane are handed out in the order in which they came.
+//! - nothing a peer sends makes it panic.
+#![forbid(unsafe_code)]
+
+use insane_core::{Lane, PeerIndex};
+use insane_sys::SharedBytes;
+use std::os::fd::BorrowedFd;
+
+/// What a link can do. Fixed once the link is open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinkCapabilities {
+    /// Name of the technology, as it stands in reports: `udp`, `sim`, …
+    pub technology: &'static str,
+    /// Largest frame (wire header and payload together) that `send` takes, bytes.
+    pub frame_bytes_max: u32,
+    /// Frames never arrive out of order.
+    pub ordered: bool,
+    /// The link repairs losses itself.
+    pub lossless: bool,
+    /// A launch time is honoured by the device.
+    pub launch_time: bool,
+}
+
+/// What became of one frame.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SendOutcome {
+    /// The link has it.
+    Sent,
+    /// No room now; the same frame may be offered again in a later turn.
+    Busy,
+    /// The link will never take it (no such peer, too large, device gone); counted as lost.
+    Failed,
+}
+
+/// Where received frames go.
+pub trait FrameSink {
+    /// One frame, header first. The memory belongs to the link and is private to
+    /// this process, so it may be read as a slice. `from` is the peer whose
+    /// address the frame bore, if it is one.
+    fn frame(&mut self, from: Option<PeerIndex>, frame: &[u8]);
+}
+
+/// The half of a plugin that moves frames. One datapath thread owns it.
+pub trait Link {
+    /// What the link can do.
+    fn capabilities(&self) -> LinkCapabilities;
+
+    /// Hands one frame, `head` followed by `payload`, to the technology.
+    ///
+    /// `payload` may be memory that a client can write while the frame is under
+    /// way: the link neither reads it twice nor decides anything by it.
+    fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome;
+
+    /// Pushes out what `send` held back; called once after a burst.
+    fn flush(&mut self);
+
+    /// Takes up to `budget` frames, real-time lanes first, and hands each to `sink`.
+    /// Returns how many.
+    ///
+    /// `thorough` is false on most turns while frames keep coming on one socket:
+    /// the link may then look only there. At least every sixteenth call is thorough.
+    fn receive<S: FrameSink>(&mut self, budget: u32, thorough: bool, sink: &mut S) -> u32;
+
+    /// Descriptors that become readable when `receive` has something, for a
+    /// datapath that sleeps. At most four.
+    fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>>;
+}
+
+/// The set-up half of a plugin: control plane only.
+pub trait LinkSetup {
+    /// The half that moves frames.
+    type Link: Link + Send;
+    /// Why the technology is not to be had here.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Opens the link with its peers: `peers[i]` is the address of `PeerIndex(i)`,
+    /// `None` where that peer is not reached by this link.
+    ///
+    /// # Errors
+    /// The technology is unavailable, with the reason.
+    fn open(self, peers: &[Option<std::net::SocketAddr>]) -> Result<Self::Link, Self::Error>;
+}

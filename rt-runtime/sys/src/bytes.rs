@@ -1,0 +1,165 @@
+//! A view of memory that another process may be writing.
+
+use std::marker::PhantomData;
+use std::ptr;
+
+/// Bytes that somebody else may change while they are looked at.
+///
+/// Not a `&[u8]`, and does not become one: every read is volatile and copies, so
+/// what was checked is what is used. A view of private memory (`From<&[u8]>`) has
+/// the same form, so one code path serves both.
+#[derive(Clone, Copy)]
+pub struct SharedBytes<'a> {
+    start: *const u8,
+    len: usize,
+    memory: PhantomData<&'a u8>,
+}
+
+impl<'a> SharedBytes<'a> {
+    /// No bytes.
+    pub const EMPTY: SharedBytes<'static> =
+        SharedBytes { start: ptr::NonNull::dangling().as_ptr(), len: 0, memory: PhantomData };
+
+    /// A view of `len` bytes from `start`.
+    ///
+    /// # Safety
+    /// The range is mapped, readable and stays so for `'a`. It may be written by
+    /// another process at any time, but not through a `&mut` of this process.
+    #[must_use]
+    pub const unsafe fn new(start: *const u8, len: usize) -> Self {
+        SharedBytes { start, len, memory: PhantomData }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Where the bytes start, for a system call that reads them.
+    #[must_use]
+    pub const fn as_ptr(&self) -> *const u8 {
+        self.start
+    }
+
+    /// The part from `from`, at most `len` bytes; empty past the end.
+    #[must_use]
+    pub fn part(&self, from: usize, len: usize) -> SharedBytes<'a> {
+        let from = from.min(self.len);
+        let len = len.min(self.len - from);
+        // SAFETY: `from + len <= self.len`, so the part lies inside the range that
+        // `new` promised for `'a`.
+        unsafe { SharedBytes::new(self.start.add(from), len) }
+    }
+
+    /// Byte `at`, read once; `None` past the end.
+    #[must_use]
+    pub fn get(&self, at: usize) -> Option<u8> {
+        if at >= self.len {
+            return None;
+        }
+        // SAFETY: `at < len`; volatile, since the writer may race.
+        Some(unsafe { self.start.add(at).read_volatile() })
+    }
+
+    /// Copies into `into` as much as fits both and returns how much that was.
+    pub fn copy_to(&self, into: &mut [u8]) -> usize {
+        let len = self.len.min(into.len());
+        // SAFETY: both ranges hold `len` bytes; `into` is exclusively ours, so they
+        // do not overlap; the reads are volatile.
+        unsafe { copy_volatile(self.start, into.as_mut_ptr(), len) };
+        len
+    }
+
+    /// A private copy.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut copy = vec![0; self.len];
+        self.copy_to(&mut copy);
+        copy
+    }
+
+    /// The bytes as a slice.
+    ///
+    /// # Safety
+    /// Nobody writes them for as long as the slice lives: the caller trusts the
+    /// writer, and the buffer has not been released.
+    #[must_use]
+    pub unsafe fn as_slice_unchecked(&self) -> &'a [u8] {
+        // SAFETY: mapped for `'a` (`new`), not written (this function's contract).
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+}
+
+impl<'a> From<&'a [u8]> for SharedBytes<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        SharedBytes { start: bytes.as_ptr(), len: bytes.len(), memory: PhantomData }
+    }
+}
+
+impl std::fmt::Debug for SharedBytes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SharedBytes({} bytes)", self.len)
+    }
+}
+
+/// Copies `len` bytes, sixteen at a time where possible, reading each once.
+///
+/// # Safety
+/// `from` is readable and `to` writable for `len` bytes; they do not overlap.
+unsafe fn copy_volatile(from: *const u8, to: *mut u8, len: usize) {
+    // Volatile reads of whole words: the compiler may neither repeat nor drop one.
+    let words = len / 8;
+    let mut at = 0;
+    while at < words {
+        // SAFETY: `at < words`, so both eight-byte ranges lie inside `len`; the
+        // pointers may be unaligned, which `*_unaligned` and the packed read allow.
+        unsafe {
+            let word = from.add(at * 8).cast::<Unaligned>().read_volatile();
+            to.add(at * 8).cast::<Unaligned>().write(word);
+        }
+        at += 1;
+    }
+    let mut at = words * 8;
+    while at < len {
+        // SAFETY: `at < len`.
+        unsafe { to.add(at).write(from.add(at).read_volatile()) };
+        at += 1;
+    }
+}
+
+/// A word without alignment, so that a volatile read of it is one plain load.
+#[derive(Clone, Copy)]
+#[repr(C, packed)]
+struct Unaligned(u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_every_length_and_alignment() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        for from in 0..9 {
+            for len in 0..64 {
+                let view = SharedBytes::from(bytes.as_slice()).part(from, len);
+                assert_eq!(view.to_vec(), &bytes[from..from + len]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_never_leaves_the_range() {
+        let bytes = [1, 2, 3];
+        let view = SharedBytes::from(bytes.as_slice());
+        assert_eq!(view.part(2, 9).len(), 1);
+        assert!(view.part(9, 1).is_empty());
+        assert_eq!(view.get(3), None);
+    }
+}

@@ -1,0 +1,510 @@
+//! The control protocol between an application (client) and its runtime.
+//!
+//! One `SOCK_SEQPACKET` connection a session; one packet a message, at most
+//! [`PACKET_BYTES_MAX`]. The first packet of a client is a [`Hello`] behind a fixed
+//! [`HelloPrefix`] that no version will change; the runtime answers
+//! [`Event::Welcome`] or [`Event::Closing`]. After that every packet is a
+//! postcard-encoded [`Request`] (client to runtime) or [`Event`] (runtime to client).
+//! Memory travels beside the packet as memfds in `SCM_RIGHTS`: each message says
+//! which and in what order; more or fewer close the session. A client sends none.
+//!
+//! Setting up a connection (source to sink, or either to a datapath), every step
+//! acknowledged by [`Request::Mapped`] with the step's number:
+//!
+//! ```text
+//!   runtime                 producer's agent          consumer's agent
+//!     | TxPrepare [cells]  ---->|  maps read-write           |
+//!     | RxPrepare [returns] --- | -------------------------->|  maps read-write
+//!     |<------- Mapped(conn, 1) |<---------------------------|
+//!     |  seals both: FUTURE_WRITE, SEAL                      |
+//!     | TxOpen [returns, wake] >|  maps read-only            |
+//!     | RxOpen [cells, heap] -- | -------------------------->|  maps read-only, polls
+//!     |<------- Mapped(conn, 2) |<---------------------------|
+//!     | Activate          ----->|  fan-out table swapped     |
+//! ```
+//!
+//! Where a datapath is the producer or consumer, the runtime itself takes that part.
+
+use insane_core::limits::{CLASSES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
+use insane_core::{ChannelId, ConnId, Lane, Qos, SessionId, SinkId, SourceId, StreamId, StreamKey};
+use serde::{Deserialize, Serialize};
+
+/// First four bytes of a client's first packet: `"INSN"`.
+pub const MAGIC: u32 = u32::from_le_bytes(*b"INSN");
+/// Oldest protocol version this code speaks.
+pub const VERSION_MIN: u16 = 1;
+/// Newest protocol version this code speaks.
+pub const VERSION_MAX: u16 = 1;
+/// Largest packet, bytes.
+pub const PACKET_BYTES_MAX: usize = 16 * 1024;
+/// Most descriptors beside one packet.
+pub const FDS_MAX: usize = 3;
+
+/// What never changes: the first eight bytes of the first packet, little-endian.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HelloPrefix {
+    /// Oldest version the client speaks.
+    pub version_min: u16,
+    /// Newest version the client speaks.
+    pub version_max: u16,
+}
+
+/// Who is calling. The kernel says which process and user; this says only what
+/// the process would like to be called.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// Name in reports, at most [`NAME_BYTES_MAX`] bytes.
+    pub name: String,
+    /// Domain asked for; `None`: the first that the access rules allow.
+    pub domain: Option<String>,
+    /// What the session is for.
+    pub role: Role,
+}
+
+/// What a session is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Role {
+    /// An application with streams.
+    Application,
+    /// A tool: may ask for [`Request::Status`] only.
+    Observer,
+}
+
+/// `count` buffers of `size` bytes each.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassSpec {
+    /// Bytes of one buffer, 1 to [`MESSAGE_BYTES_MAX`].
+    pub size: u32,
+    /// How many, at least 1.
+    pub count: u32,
+}
+
+/// Client to runtime. `req` is the client's own number for the request and comes
+/// back in the answer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Answered by [`Event::StreamOpened`].
+    OpenStream {
+        /// Request number.
+        req: u32,
+        /// Name inside the domain.
+        name: String,
+        /// What is asked of it.
+        qos: Qos,
+        /// Whether local messages, too, go through the runtime and are copied there.
+        isolated: bool,
+    },
+    /// Closes a stream with all its sources and sinks; answered by [`Event::Done`].
+    CloseStream {
+        /// Request number.
+        req: u32,
+        /// Which.
+        stream: StreamId,
+    },
+    /// Answered by [`Event::SourceCreated`].
+    CreateSource {
+        /// Request number.
+        req: u32,
+        /// Of which stream.
+        stream: StreamId,
+        /// On which channel.
+        channel: ChannelId,
+        /// Chosen at random by the client; survives a reattachment.
+        uid: u64,
+        /// The heap, at most [`CLASSES_MAX`] classes by rising size; empty: messages
+        /// travel in line only.
+        classes: Vec<ClassSpec>,
+    },
+    /// Answered by [`Event::Done`].
+    CloseSource {
+        /// Request number.
+        req: u32,
+        /// Which.
+        source: SourceId,
+    },
+    /// Answered by [`Event::SinkCreated`].
+    CreateSink {
+        /// Request number.
+        req: u32,
+        /// Of which stream.
+        stream: StreamId,
+        /// On which channel.
+        channel: ChannelId,
+        /// Chosen at random by the client; survives a reattachment.
+        uid: u64,
+        /// Messages each of its rings holds: a power of two, 2 to 65,536.
+        depth: u32,
+        /// Whether the receiver may sleep, so that senders must look whether to wake it.
+        may_sleep: bool,
+    },
+    /// Answered by [`Event::Done`].
+    CloseSink {
+        /// Request number.
+        req: u32,
+        /// Which.
+        sink: SinkId,
+    },
+    /// The memory of step 1 or 2 of a connection is mapped.
+    Mapped {
+        /// Which connection.
+        conn: ConnId,
+        /// 1 or 2.
+        step: u8,
+    },
+    /// Answer to `TxPrepare` or `RxPrepare` after a reattachment: these two ends are
+    /// already joined by a ring of their own; nothing new is needed.
+    Kept {
+        /// The connection that is not needed.
+        conn: ConnId,
+    },
+    /// The source's heap is mapped and may be sealed and shown to receivers.
+    SourceMapped {
+        /// Which.
+        source: SourceId,
+    },
+    /// The sink's wake page is mapped and may be sealed and shown to senders.
+    SinkMapped {
+        /// Which.
+        sink: SinkId,
+    },
+    /// The client's counters page is mapped and may be sealed.
+    SessionMapped,
+    /// What the other side of a connection wrote there was not possible; close it.
+    Violation {
+        /// Which connection.
+        conn: ConnId,
+    },
+    /// Asks for the state of the runtime; answered by [`Event::Status`] chunks.
+    Status {
+        /// Request number.
+        req: u32,
+    },
+}
+
+/// Whom a connection leads to, seen from the producer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Receiver {
+    /// A sink of this host, by its uid.
+    Sink(u64),
+    /// A datapath of the runtime (network, and isolated local delivery).
+    Datapath,
+}
+
+/// Whom a connection comes from, seen from the consumer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Sender {
+    /// A source of this host, by its uid.
+    Source(u64),
+    /// A datapath of the runtime.
+    Datapath,
+}
+
+/// Runtime to client.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// HELLO accepted. Beside it, for an application: [counters page, client-written].
+    Welcome {
+        /// The version both will speak.
+        version: u16,
+        /// Number of the session.
+        session: SessionId,
+        /// The domain it is in.
+        domain: String,
+        /// Bytes of the counters page.
+        counters_bytes: u32,
+    },
+    /// The session is over; the last packet.
+    Closing {
+        /// Which kind of reason.
+        code: Code,
+        /// The reason in words.
+        reason: String,
+    },
+    /// Answer to `OpenStream`.
+    StreamOpened {
+        /// Request number.
+        req: u32,
+        /// Its number.
+        stream: StreamId,
+        /// Its wire name.
+        key: StreamKey,
+        /// The lane it was given.
+        lane: Lane,
+    },
+    /// Answer to `CreateSource`. Beside it: [heap, client-written] if `heap_bytes` > 0.
+    SourceCreated {
+        /// Request number.
+        req: u32,
+        /// Its number.
+        source: SourceId,
+        /// Bytes of the heap; 0: none.
+        heap_bytes: u64,
+        /// The line of the counters page that is the source's.
+        counters_line: u32,
+    },
+    /// Answer to `CreateSink`. Beside it: [wake page, client-written].
+    SinkCreated {
+        /// Request number.
+        req: u32,
+        /// Its number.
+        sink: SinkId,
+        /// The line of the counters page that is the sink's.
+        counters_line: u32,
+    },
+    /// The request was carried out.
+    Done {
+        /// Request number.
+        req: u32,
+    },
+    /// The request was refused.
+    Failed {
+        /// Request number.
+        req: u32,
+        /// Which kind of reason.
+        code: Code,
+        /// The reason in words.
+        reason: String,
+    },
+    /// Step 1, producer. Beside it: [cells, client-written].
+    TxPrepare {
+        /// Number of the connection.
+        conn: ConnId,
+        /// Whose it is.
+        source: SourceId,
+        /// Whom it leads to.
+        to: Receiver,
+        /// Messages the ring holds: a power of two.
+        depth: u32,
+    },
+    /// Step 1, consumer. Beside it: [returns, client-written].
+    RxPrepare {
+        /// Number of the connection.
+        conn: ConnId,
+        /// Whose it is.
+        sink: SinkId,
+        /// Whom it comes from.
+        from: Sender,
+        /// Messages the ring holds: a power of two.
+        depth: u32,
+        /// Places of the completion ring: a power of two, or 0 without a heap.
+        returns: u32,
+    },
+    /// Step 2, producer. Beside it: [returns, read-only], then [wake page, read-only] if
+    /// `wake` is `Page`, or [eventfd] if it is `Event`.
+    TxOpen {
+        /// Number of the connection.
+        conn: ConnId,
+        /// Places of the completion ring.
+        returns: u32,
+        /// How the receiver is woken.
+        wake: WakeKind,
+    },
+    /// Step 2, consumer. Beside it: [cells, read-only], then [heap, read-only] if
+    /// `heap_bytes` > 0.
+    RxOpen {
+        /// Number of the connection.
+        conn: ConnId,
+        /// Bytes of the sender's heap; 0: none.
+        heap_bytes: u64,
+        /// The classes of that heap.
+        classes: Vec<ClassSpec>,
+        /// The writer is the runtime or this very process: its memory may be read as `&[u8]`.
+        trusted: bool,
+    },
+    /// Both ends are mapped: the producer may use the connection.
+    Activate {
+        /// Which.
+        conn: ConnId,
+    },
+    /// The other end is gone (or the connection is no longer needed). A producer
+    /// forgets it; a consumer drains it first.
+    Retire {
+        /// Which.
+        conn: ConnId,
+    },
+    /// A piece of the JSON answer to `Status`.
+    Status {
+        /// Request number.
+        req: u32,
+        /// Whether it is the last piece.
+        last: bool,
+        /// At most 8 KiB of UTF-8; pieces may split a character.
+        piece: Vec<u8>,
+    },
+}
+
+/// How a receiver is woken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum WakeKind {
+    /// It polls: never.
+    Never,
+    /// By futex on its wake page.
+    Page,
+    /// By an eventfd that belongs to this session and datapath, when the wake page (the
+    /// second descriptor; the eventfd is the third) asks for it.
+    Event,
+}
+
+/// Kinds of refusal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Code {
+    /// No common protocol version.
+    Version,
+    /// A message that cannot be decoded, or not now.
+    Protocol,
+    /// The access rules say no.
+    Access,
+    /// A quota is used up.
+    Quota,
+    /// A value out of its range, or a name too long.
+    Invalid,
+    /// No such stream, source or sink.
+    Unknown,
+    /// The same stream was opened with another quality of service.
+    Mismatch,
+    /// The runtime is out of memory, descriptors or table places.
+    Resources,
+    /// The runtime is shutting down.
+    Shutdown,
+    /// The client wrote what it may not.
+    Violation,
+}
+
+/// Why a packet could not be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not `"INSN"`.
+    #[error("the first packet does not start with the magic number")]
+    Magic,
+    /// Too short, or not what the version's messages look like.
+    #[error("the packet is no message of this protocol version")]
+    Malformed,
+    /// A field is out of its range.
+    #[error("a field of the message is out of range")]
+    Range,
+}
+
+/// Encodes a client's first packet.
+#[must_use]
+pub fn encode_hello(hello: &Hello) -> Vec<u8> {
+    let mut packet = MAGIC.to_le_bytes().to_vec();
+    packet.extend(VERSION_MIN.to_le_bytes());
+    packet.extend(VERSION_MAX.to_le_bytes());
+    packet.extend(encode(hello));
+    packet
+}
+
+/// Decodes the part of a first packet that every version understands.
+///
+/// # Errors
+/// The packet is too short or is no HELLO.
+pub fn decode_hello_prefix(packet: &[u8]) -> Result<HelloPrefix, DecodeError> {
+    let [m0, m1, m2, m3, a0, a1, b0, b1, ..] = *packet else { return Err(DecodeError::Malformed) };
+    if u32::from_le_bytes([m0, m1, m2, m3]) != MAGIC {
+        return Err(DecodeError::Magic);
+    }
+    Ok(HelloPrefix { version_min: u16::from_le_bytes([a0, a1]), version_max: u16::from_le_bytes([b0, b1]) })
+}
+
+/// The version both sides speak, the newest first.
+#[must_use]
+pub fn negotiate(theirs: HelloPrefix) -> Option<u16> {
+    let newest = theirs.version_max.min(VERSION_MAX);
+    let oldest = theirs.version_min.max(VERSION_MIN);
+    (oldest <= newest).then_some(newest)
+}
+
+/// Decodes the rest of a first packet, of version 1.
+///
+/// # Errors
+/// Not a HELLO of this version, or a name out of range.
+pub fn decode_hello(packet: &[u8]) -> Result<Hello, DecodeError> {
+    let hello: Hello = decode(packet.get(8..).ok_or(DecodeError::Malformed)?)?;
+    let names_fit = name_fits(&hello.name) && hello.domain.as_deref().is_none_or(name_fits);
+    if names_fit { Ok(hello) } else { Err(DecodeError::Range) }
+}
+
+/// Whether a name is 1 to [`NAME_BYTES_MAX`] bytes of printable text.
+#[must_use]
+pub fn name_fits(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
+}
+
+/// Whether the classes of a heap are at most [`CLASSES_MAX`], of rising size, and each in range.
+#[must_use]
+pub fn classes_fit(classes: &[ClassSpec]) -> bool {
+    classes.len() <= CLASSES_MAX
+        && classes.iter().all(|c| c.size >= 1 && c.size <= MESSAGE_BYTES_MAX && c.count >= 1 && c.count <= 65_536)
+        && classes.windows(2).all(|pair| pair[0].size < pair[1].size)
+}
+
+/// Encodes a message.
+///
+/// # Panics
+/// Never for the types of this module: they hold nothing that cannot be encoded.
+#[must_use]
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    postcard::to_stdvec(message).expect("the protocol's types can be encoded")
+}
+
+/// Decodes a message; trailing bytes are an error.
+///
+/// # Errors
+/// The bytes are no such message.
+pub fn decode<'a, T: Deserialize<'a>>(packet: &'a [u8]) -> Result<T, DecodeError> {
+    match postcard::take_from_bytes(packet) {
+        Ok((message, [])) => Ok(message),
+        _ => Err(DecodeError::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hello_survives_the_way() {
+        let hello = Hello { name: "plc".into(), domain: Some("line1".into()), role: Role::Application };
+        let packet = encode_hello(&hello);
+        let prefix = decode_hello_prefix(&packet).unwrap();
+        assert_eq!(negotiate(prefix), Some(1));
+        assert_eq!(decode_hello(&packet).unwrap(), hello);
+    }
+
+    #[test]
+    fn versions_apart_do_not_meet() {
+        assert_eq!(negotiate(HelloPrefix { version_min: 2, version_max: 9 }), None);
+        assert_eq!(negotiate(HelloPrefix { version_min: 0, version_max: 9 }), Some(1));
+        assert_eq!(negotiate(HelloPrefix { version_min: 0, version_max: 0 }), None);
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_never_a_panic() {
+        let mut state = 1_u64;
+        for len in 0..200 {
+            let bytes: Vec<u8> = (0..len)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (state >> 56) as u8
+                })
+                .collect();
+            let _ = decode_hello_prefix(&bytes);
+            let _ = decode_hello(&bytes);
+            let _ = decode::<Request>(&bytes);
+        }
+        let mut packet = encode(&Request::Status { req: 1 });
+        packet.push(0);
+        assert_eq!(decode::<Request>(&packet), Err(DecodeError::Malformed));
+    }
+
+    #[test]
+    fn names_and_classes_are_bounded() {
+        assert!(!name_fits("") && !name_fits(&"x".repeat(65)) && !name_fits("a\nb") && name_fits("ok"));
+        assert!(classes_fit(&[]));
+        assert!(classes_fit(&[ClassSpec { size: 64, count: 1 }, ClassSpec { size: 65, count: 1 }]));
+        assert!(!classes_fit(&[ClassSpec { size: 64, count: 1 }, ClassSpec { size: 64, count: 1 }]));
+        assert!(!classes_fit(&[ClassSpec { size: 0, count: 1 }]));
+        assert!(!classes_fit(&[ClassSpec { size: MESSAGE_BYTES_MAX + 1, count: 1 }]));
+    }
+}

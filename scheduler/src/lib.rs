@@ -1,1 +1,361 @@
-//! Under construction.
+//! The packet scheduler: which flow may send next, and how much.
+//!
+//! A **flow** is one source's connection to a datapath. It has a lane, a quantum
+//! and, where it is policed, a token bucket. The scheduler never sees a frame, a
+//! ring, a clock or a thread: the engine tells it which flows have something
+//! ([`Scheduler::ready`], [`Scheduler::idle`]), asks what to do
+//! ([`Scheduler::poll`]) and reports what it did ([`Scheduler::sent`]).
+//!
+//! ```
+//! use insane_core::{Lane, MonoTime};
+//! use insane_scheduler::{Decision, FlowIndex, Limits, Scheduler};
+//!
+//! let mut scheduler = Scheduler::<64>::new(Limits::default());
+//! let flow = FlowIndex(5);
+//! scheduler.add(flow, Lane::LAST, 16_384)?;
+//! scheduler.ready(flow);
+//! let now = MonoTime(0); // the one clock read of the turn
+//! while let Decision::Send { flow, budget_bytes } = scheduler.poll(now) {
+//!     // Send whole frames while fewer than `budget_bytes` have gone.
+//!     let (bytes, more) = (budget_bytes.min(1_000), false);
+//!     scheduler.sent(flow, bytes, more);
+//! }
+//! # Ok::<(), insane_scheduler::AddError>(())
+//! ```
+//!
+//! # Rules
+//! - **Between lanes: strict priority.** A flow is granted only when no lane
+//!   before its own holds an eligible flow.
+//! - **Within a lane: deficit round robin** in the surplus form. At the head of its
+//!   lane a flow gets its quantum on top of what it owes, sends until that is used
+//!   up, and goes to the tail. The last frame may run over; the flow then owes it.
+//! - **A grant is at most one chunk** ([`Limits::chunk_bytes`]) in every lane, so
+//!   that more important traffic is looked at again after each.
+//! - **A token bucket** ([`Scheduler::police`]) holds a flow back until it can pay
+//!   for a whole frame. A flow that is held back does not hold back its lane.
+//!
+//! # Contract of the caller
+//! After `Send { flow, budget_bytes }` the caller sends whole frames *while fewer
+//! than `budget_bytes` have gone*, so at most `budget_bytes + frame_bytes_max - 1`
+//! bytes, and reports them with `sent`. A poll without a `sent` changes nothing:
+//! the next poll at the same instant decides the same. A link that takes nothing
+//! is no reason to poll again: strict priority means that the lanes below wait.
+//! Make the flow idle until its link has room, or end the burst.
+//!
+//! # Invariants
+//! - A flow is in exactly one state: absent, idle, active (in the ring of its
+//!   lane), or held (in the heap of its lane, waiting for tokens).
+//! - Every active flow can pay for at least one frame; no grant is empty.
+//! - A flow owes at most `frame_bytes_max - 1` and has at most its quantum.
+//! - In every interval of length t, a policed flow sends at most `burst + rate * t`.
+//!
+//! # Bounds
+//! | call | cost |
+//! |---|---|
+//! | `poll` | one look at each of the [`LANES`] lanes, and at most one release of a held flow: O(lanes + log FLOWS) |
+//! | `sent`, `ready`, `idle`, `remove` | O(1) for a flow without a bucket, else O(log FLOWS) |
+//! | memory | fixed at construction; nothing is allocated |
+//!
+//! - While a lane-0 flow is ready, at most one chunk and one frame of any other
+//!   lane go before it.
+//! - A flow that becomes active waits, within its lane, for at most
+//!   `quantum + frame_bytes_max - 1` bytes of each other flow that is active then.
+//! - Over any interval in which two flows i and j of one lane always have a backlog
+//!   and tokens, and both keep going when granted:
+//!   `|bytes_i / quantum_i - bytes_j / quantum_j| <= 1 + frame_bytes_max / quantum_i + frame_bytes_max / quantum_j`.
+//! - Of several flows of a lane that can pay again at one instant, one enters the
+//!   ring with each poll that reaches the lane, the longest due first.
+//!
+//! # Misuse
+//! Reports about a flow that is absent, out of range or not active, and reports of
+//! more than the contract allows, change nothing else: they are counted in
+//! [`Scheduler::misuses`]. An overrun is charged up to one frame.
+//!
+//! Time-triggered sending joins behind the same two calls: `poll` says what may be
+//! sent at `now`, or until when nothing changes by itself.
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod bucket;
+mod held;
+mod rings;
+mod words;
+
+pub use insane_core::limits::LANES;
+pub use words::{AddError, Decision, FlowIndex, Limits, PoliceError, Policing};
+
+use bucket::Bucket;
+use held::Held;
+use insane_core::{Lane, MonoTime};
+use rings::Rings;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Absent,
+    Idle,
+    Active,
+    Held,
+}
+
+#[derive(Clone, Copy)]
+struct Flow {
+    state: State,
+    lane: u8,
+    quantum_bytes: u32,
+    /// What is left of the quantum; negative: what the flow owes.
+    deficit_bytes: i64,
+    bucket: Option<Bucket>,
+}
+
+impl Flow {
+    const ABSENT: Flow = Flow { state: State::Absent, lane: 0, quantum_bytes: 0, deficit_bytes: 0, bucket: None };
+}
+
+/// The packet scheduler of one datapath. See the crate's documentation.
+pub struct Scheduler<const FLOWS: usize> {
+    limits: Limits,
+    /// The latest instant that `poll` was told.
+    now: MonoTime,
+    flows: [Flow; FLOWS],
+    rings: Rings<FLOWS>,
+    held: Held<FLOWS>,
+    /// Bit i: the head of lane i has had its quantum of this round.
+    granted: u8,
+    misuses: u64,
+}
+
+impl<const FLOWS: usize> Scheduler<FLOWS> {
+    const FITS: () = assert!(FLOWS >= 1 && FLOWS < rings::NIL as usize, "FLOWS is 1 to 65534");
+
+    /// A scheduler without flows. The value is large (about 80 bytes a flow): make it
+    /// where it will stay.
+    #[must_use]
+    pub const fn new(limits: Limits) -> Self {
+        let () = Self::FITS;
+        Scheduler {
+            limits,
+            now: MonoTime(0),
+            flows: [Flow::ABSENT; FLOWS],
+            rings: Rings::new(),
+            held: Held::new(),
+            granted: 0,
+            misuses: 0,
+        }
+    }
+
+    /// The sizes given at construction.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Reports that broke the contract of the caller, since construction.
+    #[must_use]
+    pub const fn misuses(&self) -> u64 {
+        self.misuses
+    }
+
+    /// Adds a flow: idle, owing nothing, not policed. `quantum_bytes` is its share of
+    /// the lane, relative to the quanta of the other flows there.
+    ///
+    /// # Errors
+    /// [`AddError`]; nothing is changed.
+    pub fn add(&mut self, flow: FlowIndex, lane: Lane, quantum_bytes: u32) -> Result<(), AddError> {
+        if quantum_bytes < self.limits.frame_bytes_max.get() {
+            return Err(AddError::QuantumTooSmall);
+        }
+        let entry = self.flows.get_mut(flow.0 as usize).ok_or(AddError::OutOfRange)?;
+        if entry.state != State::Absent {
+            return Err(AddError::InUse);
+        }
+        *entry = Flow { state: State::Idle, lane: lane.get(), quantum_bytes, ..Flow::ABSENT };
+        Ok(())
+    }
+
+    /// Takes a flow out, whatever its state. A report about it that comes later is a
+    /// misuse, unless the index was given out again.
+    pub fn remove(&mut self, flow: FlowIndex) {
+        self.idle(flow);
+        if let Some(entry) = self.flows.get_mut(flow.0 as usize) {
+            *entry = Flow::ABSENT;
+        }
+    }
+
+    /// Gives the flow a full token bucket in place of the one it has, or takes it
+    /// away (`None`).
+    ///
+    /// # Errors
+    /// [`PoliceError`]; nothing is changed.
+    pub fn police(&mut self, flow: FlowIndex, policing: Option<Policing>) -> Result<(), PoliceError> {
+        if policing.is_some_and(|policing| policing.burst_bytes < self.limits.frame_bytes_max.get()) {
+            return Err(PoliceError::BurstTooSmall);
+        }
+        let state = self.state(flow);
+        if state == State::Absent {
+            return Err(PoliceError::NoSuchFlow);
+        }
+        if state == State::Held {
+            self.idle(flow);
+        }
+        self.flows[flow.0 as usize].bucket = policing.map(|policing| Bucket::full(policing, self.now));
+        if state == State::Held {
+            self.ready(flow);
+        }
+        Ok(())
+    }
+
+    /// The flow has something to send. Does nothing for a flow that was ready.
+    #[inline]
+    pub fn ready(&mut self, flow: FlowIndex) {
+        match self.state(flow) {
+            State::Absent => self.misuses += 1,
+            State::Idle => self.enter(flow.0),
+            State::Active | State::Held => {}
+        }
+    }
+
+    /// The flow has nothing to send, or may not. What was left of its quantum is
+    /// forfeit; what it owes stays. Does nothing for a flow that was idle.
+    #[inline]
+    pub fn idle(&mut self, flow: FlowIndex) {
+        match self.state(flow) {
+            State::Absent => self.misuses += 1,
+            State::Idle => {}
+            State::Active => self.leave(flow.0),
+            State::Held => {
+                self.held.remove(self.flows[flow.0 as usize].lane, flow.0);
+                self.flows[flow.0 as usize].state = State::Idle;
+            }
+        }
+    }
+
+    /// Whether the flow is known to have something to send.
+    #[must_use]
+    pub fn is_ready(&self, flow: FlowIndex) -> bool {
+        matches!(self.state(flow), State::Active | State::Held)
+    }
+
+    /// What to do at `now`. An instant before that of an earlier poll counts as that one.
+    #[inline]
+    pub fn poll(&mut self, now: MonoTime) -> Decision {
+        // The last instant of all means never: it does not come.
+        self.now = self.now.max(now).min(MonoTime(u64::MAX - 1));
+        let mut wait: Option<MonoTime> = None;
+        // At most LANES rounds: each takes one bit away.
+        let mut lanes = self.rings.occupied() | self.held.occupied();
+        while lanes != 0 {
+            let lane = lanes.trailing_zeros() as u8;
+            lanes &= lanes - 1;
+            let due = self.release_one(lane);
+            if let Some(head) = self.rings.head(lane) {
+                return self.grant(lane, head);
+            }
+            wait = match (wait, due) {
+                (Some(wait), Some(due)) => Some(wait.min(due)),
+                (wait, due) => wait.or(due),
+            };
+        }
+        wait.map_or(Decision::Idle, Decision::Wait)
+    }
+
+    /// Charges the flow for what it sent after a grant; `more` says whether it has
+    /// more (`false` is as good as [`Scheduler::idle`]). Zero bytes with `more`: the
+    /// flow could not go, and gives up the rest of its quantum. A flow that sent
+    /// without a grant while it was ready is charged all the same.
+    #[inline]
+    pub fn sent(&mut self, flow: FlowIndex, bytes: u32, more: bool) {
+        if self.state(flow) != State::Active {
+            self.misuses += 1;
+            return;
+        }
+        let able = self.charge(flow.0, bytes);
+        let entry = &mut self.flows[flow.0 as usize];
+        if !more {
+            self.leave(flow.0);
+        } else if !able {
+            self.leave(flow.0);
+            self.enter(flow.0);
+        } else if (entry.deficit_bytes <= 0 || bytes == 0) && self.rings.head(entry.lane) == Some(flow.0) {
+            entry.deficit_bytes = entry.deficit_bytes.min(0);
+            self.granted &= !(1 << entry.lane);
+            self.rings.rotate(entry.lane);
+        }
+    }
+
+    fn state(&self, flow: FlowIndex) -> State {
+        self.flows.get(flow.0 as usize).map_or(State::Absent, |entry| entry.state)
+    }
+
+    /// Takes `bytes` from quantum and bucket; whether the bucket can pay for one more frame.
+    fn charge(&mut self, flow: u16, bytes: u32) -> bool {
+        let frame_bytes_max = self.limits.frame_bytes_max;
+        let entry = &mut self.flows[flow as usize];
+        // The floor makes one quantum enough to send again: no round without a frame.
+        let floor = 1 - i64::from(frame_bytes_max.get());
+        let mut overrun = entry.deficit_bytes - i64::from(bytes) < floor;
+        entry.deficit_bytes = (entry.deficit_bytes - i64::from(bytes)).max(floor);
+        let able = match &mut entry.bucket {
+            Some(bucket) => {
+                bucket.refill(self.now);
+                overrun |= !bucket.take(bytes);
+                bucket.able_at(frame_bytes_max) <= self.now
+            }
+            None => true,
+        };
+        self.misuses += u64::from(overrun);
+        able
+    }
+
+    /// From idle to active, or to held where the bucket cannot pay for a frame yet.
+    fn enter(&mut self, flow: u16) {
+        let entry = &mut self.flows[flow as usize];
+        let able_at = entry.bucket.as_ref().map_or(MonoTime(0), |bucket| bucket.able_at(self.limits.frame_bytes_max));
+        if able_at <= self.now {
+            entry.state = State::Active;
+            self.rings.push_tail(entry.lane, flow);
+        } else {
+            entry.state = State::Held;
+            self.held.push(entry.lane, flow, able_at);
+        }
+    }
+
+    /// From active to idle.
+    fn leave(&mut self, flow: u16) {
+        let entry = &mut self.flows[flow as usize];
+        entry.state = State::Idle;
+        entry.deficit_bytes = entry.deficit_bytes.min(0);
+        if self.rings.head(entry.lane) == Some(flow) {
+            self.granted &= !(1 << entry.lane);
+        }
+        self.rings.remove(entry.lane, flow);
+    }
+
+    /// Lets the held flow of the lane that is due longest into the ring, if one is due;
+    /// otherwise says when the first will be.
+    fn release_one(&mut self, lane: u8) -> Option<MonoTime> {
+        let (due, flow) = self.held.first(lane)?;
+        if due > self.now {
+            return Some(due);
+        }
+        self.held.remove(lane, flow);
+        self.flows[flow as usize].state = State::Active;
+        self.rings.push_tail(lane, flow);
+        None
+    }
+
+    fn grant(&mut self, lane: u8, flow: u16) -> Decision {
+        let frame_bytes_max = self.limits.frame_bytes_max;
+        let entry = &mut self.flows[flow as usize];
+        if self.granted & (1 << lane) == 0 {
+            self.granted |= 1 << lane;
+            entry.deficit_bytes += i64::from(entry.quantum_bytes);
+        }
+        let mut budget = entry.deficit_bytes.min(i64::from(self.limits.chunk_bytes.get()));
+        if let Some(bucket) = &mut entry.bucket {
+            bucket.refill(self.now);
+            budget = budget.min(bucket.budget_bytes(frame_bytes_max));
+        }
+        debug_assert!(budget >= 1, "an active flow can send");
+        Decision::Send { flow: FlowIndex(flow), budget_bytes: budget.clamp(1, i64::from(u32::MAX)) as u32 }
+    }
+}

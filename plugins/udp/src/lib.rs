@@ -1,1 +1,28 @@
-//! Under construction.
+//! Link over kernel UDP sockets, IPv4 and IPv6.
+//!
+//! A link has two sockets and never mixes their traffic: port P carries the
+//! real-time lanes, port P+1 all others. A best-effort flood thus fills only its
+//! own socket buffer, and a real-time frame is found without taking what came
+//! before it.
+//!
+//! | | real-time, port P | best effort, port P+1 |
+//! |---|---|---|
+//! | lanes | 0 to 2 | 3 to 7 |
+//! | host priority, code point | 6, from [`UdpConfig`] | as the system has it |
+//!
+//! A frame is one datagram. A peer is known by its address and port: a frame that
+//! comes from any other is handed out without a peer. Nothing is allocated after
+//! [`LinkSetup::open`].
+#![forbid(unsafe_code)]
+
+mod config;
+mod link;
+mod peers;
+mod setup;
+
+pub use config::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig, frame_bytes_default};
+pub use link::{UdpCounts, UdpLink};
+pub use setup::{UdpError, UdpSetup};
+
+#[cfg(doc)]
+use insane_link::LinkSetup;

@@ -1,1 +1,103 @@
-//! Under construction.
+//! Configuration: a file in RON becomes a validated [`Plan`], once.
+//!
+//! [`load`] reads a file into the raw form ([`raw::Config`]), checks everything that can
+//! be checked before start, and resolves every default. What is wrong is reported with
+//! file, line, column, path of the field, the value and what would be accepted; and all
+//! of it at once ([`Findings`]). The memory planner ([`planner`]) says where every byte
+//! goes and refuses what does not fit.
+#![forbid(unsafe_code)]
+
+pub mod diagnostic;
+pub mod fields;
+pub mod index;
+pub mod machine;
+pub mod plan;
+pub mod planner;
+pub mod raw;
+mod report;
+mod syntax;
+mod validate;
+
+pub use diagnostic::{Diagnostic, Findings, Severity};
+pub use machine::Machine;
+pub use plan::{
+    ControlPlan, DatapathPlan, DomainPlan, HostPlan, HugePages, Idle, Isolation, LinkPlan, LogFormat, LogLevel,
+    LogPlan, Member, MemoryPlan, PeerPlan, Plan, Policy, Quota, Serves, Technology, UdpPlan,
+};
+pub use planner::{Budget, LayoutSizes};
+pub use validate::DOMAINS_MAX;
+
+use report::Report;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Largest file that is read, bytes.
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A plan, and what should be known about it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Loaded {
+    /// What the runtime is to be.
+    pub plan: Plan,
+    /// Warnings; never errors.
+    pub warnings: Findings,
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("error: cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The file is larger than [`FILE_BYTES_MAX`].
+    #[error("error: {} is no configuration: it has {bytes} bytes, and at most {FILE_BYTES_MAX} are read", path.display())]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The file is wrong: at least one error, and the warnings.
+    #[error("{0}")]
+    Invalid(#[from] Findings),
+}
+
+/// Reads and checks a file.
+///
+/// # Errors
+/// It cannot be read, or at least one thing in it is wrong.
+pub fn load(path: &Path, machine: &Machine) -> Result<Loaded, LoadError> {
+    let fault = |source| LoadError::Read { path: path.to_owned(), source };
+    let bytes = fs::metadata(path).map_err(fault)?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(LoadError::TooLarge { path: path.to_owned(), bytes });
+    }
+    let text = fs::read_to_string(path).map_err(fault)?;
+    Ok(parse(&path.display().to_string(), &text, machine)?)
+}
+
+/// Checks the text of a file of that name.
+///
+/// # Errors
+/// At least one thing in it is wrong.
+pub fn parse(file: &str, text: &str, machine: &Machine) -> Result<Loaded, Findings> {
+    let mut report = Report::new(file, text);
+    let Some(config) = syntax::parse(&mut report) else { return Err(report.finish()) };
+    let plan = validate::validate(&config, machine, &mut report);
+    if !report.has_errors() {
+        for objection in Budget::of(&plan, &LayoutSizes::default()).objections(&plan, machine) {
+            match objection.severity {
+                Severity::Error => report.error_accepting(&objection.path, objection.message, objection.accepted),
+                Severity::Warning => report.warning(&objection.path, objection.message, objection.accepted),
+            }
+        }
+    }
+    let has_errors = report.has_errors();
+    let findings = report.finish();
+    if has_errors { Err(findings) } else { Ok(Loaded { plan, warnings: findings }) }
+}

@@ -42,8 +42,8 @@ counters!(
         DroppedNoSink = "dropped_no_sink",
         /// Messages dropped before the link: no peer has a sink.
         DroppedNoPeer = "dropped_no_peer",
-        /// Frames the link could not take.
-        DroppedLinkBusy = "dropped_link_busy",
+        /// Frames that the link will never take: no way to the peer.
+        FramesFailed = "frames_failed",
         /// Frames dropped: duplicates.
         DroppedDuplicate = "dropped_duplicate",
         /// Frames dropped: older than what was already released.
@@ -52,6 +52,8 @@ counters!(
         DroppedIncomplete = "dropped_incomplete",
         /// Messages larger than this side accepts.
         DroppedTooLarge = "dropped_too_large",
+        /// Messages dropped: the flow table was full.
+        DroppedNoFlow = "dropped_no_flow",
         /// Sequence numbers never seen.
         Lost = "lost",
         /// Claims by clients that failed their check; each closed a connection.
@@ -74,8 +76,8 @@ counters!(
         FramesMalformed = "frames_malformed",
         /// Frames from an address that is no peer.
         FramesUnknownPeer = "frames_unknown_peer",
-        /// Frames of a flow beyond the flow table's capacity.
-        FramesNoFlow = "frames_no_flow",
+        /// Frames of a conversation that nobody on this host takes part in.
+        FramesNoListener = "frames_no_listener",
         /// Overlay frames passed to the control plane.
         OverlayFrames = "overlay_frames",
         /// Overlay frames dropped: the queue to the control plane was full.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod counters;
+pub mod heap;
 pub mod ids;
 pub mod limits;
 pub mod qos;

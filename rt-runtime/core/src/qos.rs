@@ -207,10 +207,20 @@ mod tests {
     fn every_qos_maps_as_the_table_says() {
         let periodic = Determinism::periodic(Nanos::from_millis(1), 64);
         let cases = [
-            (periodic, 7, 0), (periodic, 6, 0), (periodic, 5, 1), (periodic, 3, 1), (periodic, 2, 2), (periodic, 0, 2),
-            (Determinism::BestEffort, 7, 4), (Determinism::BestEffort, 6, 4), (Determinism::BestEffort, 5, 5),
-            (Determinism::BestEffort, 4, 5), (Determinism::BestEffort, 3, 6), (Determinism::BestEffort, 2, 6),
-            (Determinism::BestEffort, 1, 7), (Determinism::BestEffort, 0, 7),
+            (periodic, 7, 0),
+            (periodic, 6, 0),
+            (periodic, 5, 1),
+            (periodic, 3, 1),
+            (periodic, 2, 2),
+            (periodic, 0, 2),
+            (Determinism::BestEffort, 7, 4),
+            (Determinism::BestEffort, 6, 4),
+            (Determinism::BestEffort, 5, 5),
+            (Determinism::BestEffort, 4, 5),
+            (Determinism::BestEffort, 3, 6),
+            (Determinism::BestEffort, 2, 6),
+            (Determinism::BestEffort, 1, 7),
+            (Determinism::BestEffort, 0, 7),
         ];
         for (determinism, priority, lane) in cases {
             let qos = Qos { determinism, priority: Priority::new(priority).unwrap(), ..Qos::default() };

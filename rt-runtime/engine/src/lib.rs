@@ -1,1 +1,52 @@
-//! Under construction.
+//! The datapath engine: one bounded [`Engine::turn`] over rings, lanes and links.
+//!
+//! The engine owns its links, the consuming ends of its sources' connections, the
+//! producing ends of its sinks' connections, and one receive heap a domain. It is
+//! generic over link and clock, and hosted three ways with the same turn: by a pinned
+//! thread ([`thread`]), inside an application's own calls ([`inline`]), and by a
+//! simulation that steps it.
+//!
+//! Invariants:
+//! - The control plane reaches an engine only through its [`Port`]: prepared commands
+//!   go down a bounded queue, come back spent, and are freed by the control plane.
+//!   The engine neither allocates nor frees, takes no lock, writes no log.
+//! - A payload is copied once on its way from the link to the sinks of one domain, and
+//!   not at all on its way from a source's heap to the link.
+//! - What a client wrote in shared memory is checked by `insane-shm`; a violation ends
+//!   that connection, is counted, and is told to the control plane.
+//!
+//! Bounds of one turn: [`COMMANDS_PER_TURN`] commands, [`FRAMES_PER_TURN`] frames
+//! received from each link, [`GRANTS_PER_TURN`] grants of the scheduler of one chunk
+//! each, [`WAKES_PER_TURN`] wake-ups. A real-time message waits for at most one
+//! best-effort chunk and one receive burst.
+#![forbid(unsafe_code)]
+
+mod command;
+mod deliver;
+mod engine;
+pub mod inline;
+mod receive;
+mod routes;
+pub mod thread;
+mod transmit;
+mod turn;
+
+pub use command::{Command, Dead, NewSink, NewSource, Notice, OVERLAY_BODY_MAX, OverlayFrame, Port, Topic};
+pub use deliver::DomainParts;
+pub use engine::{Engine, EngineConfig, EngineParts};
+pub use turn::Turn;
+
+/// Commands taken in one turn.
+pub const COMMANDS_PER_TURN: usize = 4;
+/// Frames taken from each link in one turn.
+pub const FRAMES_PER_TURN: u32 = 32;
+/// Grants of the scheduler in one turn.
+pub const GRANTS_PER_TURN: usize = 8;
+/// Sinks woken in one turn; the rest are woken in the next ones.
+pub const WAKES_PER_TURN: usize = 16;
+/// Sources of one datapath.
+pub const SOURCES_MAX: usize = 4096;
+/// Sinks of one datapath.
+pub const SINKS_MAX: usize = 4096;
+/// Conversations of one datapath.
+pub const ROUTES_MAX: usize = 8192;

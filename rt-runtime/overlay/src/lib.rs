@@ -1,1 +1,20 @@
-//! Under construction.
+//! State machines of a stream overlay: which messages are new, which fragments are
+//! missing, and who wants what.
+//!
+//! Pure: `no_std`, time is an argument, no clock, socket or thread. [`flow`] and
+//! [`reassembly`] belong to a datapath and allocate only when constructed;
+//! `membership` belongs to the control plane.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod flow;
+pub mod reassembly;
+
+#[cfg(test)]
+mod flow_tests;
+#[cfg(test)]
+mod reassembly_tests;

@@ -25,6 +25,7 @@
 //!
 //! Where a datapath is the producer or consumer, the runtime itself takes that part.
 
+pub use insane_core::heap::ClassSpec;
 use insane_core::limits::{CLASSES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
 use insane_core::{ChannelId, ConnId, Lane, Qos, SessionId, SinkId, SourceId, StreamId, StreamKey};
 use serde::{Deserialize, Serialize};
@@ -68,16 +69,6 @@ pub enum Role {
     Application,
     /// A tool: may ask for [`Request::Status`] only.
     Observer,
-}
-
-/// `count` buffers of `size` bytes each.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClassSpec {
-    /// Bytes of one buffer, 1 to [`MESSAGE_BYTES_MAX`].
-    pub size: u32,
-    /// How many, at least 1.
-    pub count: u32,
 }
 
 /// Client to runtime. `req` is the client's own number for the request and comes
@@ -135,8 +126,8 @@ pub enum Request {
         uid: u64,
         /// Messages each of its rings holds: a power of two, 2 to 65,536.
         depth: u32,
-        /// Whether the receiver may sleep, so that senders must look whether to wake it.
-        may_sleep: bool,
+        /// How the receiver wants to be woken.
+        wake: SinkWake,
     },
     /// Answered by [`Event::Done`].
     CloseSink {
@@ -243,7 +234,8 @@ pub enum Event {
         /// The line of the counters page that is the source's.
         counters_line: u32,
     },
-    /// Answer to `CreateSink`. Beside it: [wake page, client-written].
+    /// Answer to `CreateSink`. Beside it: nothing if its wake is `Never`; else [wake page,
+    /// client-written], then [the readable end of the wake socket] if it is `Fd`.
     SinkCreated {
         /// Request number.
         req: u32,
@@ -290,8 +282,8 @@ pub enum Event {
         /// Places of the completion ring: a power of two, or 0 without a heap.
         returns: u32,
     },
-    /// Step 2, producer. Beside it: [returns, read-only], then [wake page, read-only] if
-    /// `wake` is `Page`, or [eventfd] if it is `Event`.
+    /// Step 2, producer. Beside it: [returns, read-only]; then, unless `wake` is `Never`,
+    /// [wake page, read-only]; then [wake socket or eventfd] if `wake` is `Fd` or `Event`.
     TxOpen {
         /// Number of the connection.
         conn: ConnId,
@@ -334,15 +326,28 @@ pub enum Event {
     },
 }
 
-/// How a receiver is woken.
+/// How a sink wants to be woken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum WakeKind {
-    /// It polls: never.
+pub enum SinkWake {
+    /// It polls: senders never look.
     Never,
     /// By futex on its wake page.
     Page,
-    /// By an eventfd that belongs to this session and datapath, when the wake page (the
-    /// second descriptor; the eventfd is the third) asks for it.
+    /// By a byte on its wake socket, which any event loop can wait for.
+    Fd,
+}
+
+/// How a sender wakes the receiver of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum WakeKind {
+    /// Not at all.
+    Never,
+    /// By futex on the wake page, when the page asks for it.
+    Page,
+    /// By one byte (never blocking) on the wake socket, when the wake page asks for it.
+    Fd,
+    /// By the eventfd that this session and this datapath share, when the datapath's
+    /// wake page asks for it.
     Event,
 }
 

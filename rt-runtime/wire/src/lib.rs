@@ -3,3 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod data;
+pub mod overlay;
+pub mod status;

@@ -1,0 +1,72 @@
+//! Payloads that are written and verified byte by byte.
+//!
+//! Word `i` of message `n` is `n + i` (little endian, wrapping); bytes beyond the
+//! last whole word repeat the low byte of `n`. The reader adds up all words and
+//! compares the sum with the one that message `n` must have, so every byte is
+//! read and both loops run at the speed of the memory.
+
+use super::fault::Fault;
+
+const WORD: usize = 8;
+
+/// Writes every byte of message `number`.
+#[inline(always)]
+pub fn write(payload: &mut [u8], number: u64) {
+    let mut words = payload.chunks_exact_mut(WORD);
+    let mut value = number;
+    for word in &mut words {
+        word.copy_from_slice(&value.to_le_bytes());
+        value = value.wrapping_add(1);
+    }
+    words.into_remainder().fill(number as u8);
+}
+
+/// Reads every byte and returns the message's number.
+///
+/// # Errors
+/// The payload is not that of the number it starts with.
+///
+/// # Panics
+/// If the payload is shorter than a word.
+#[inline(always)]
+pub fn read(payload: &[u8]) -> Result<u64, Fault> {
+    let words = payload.chunks_exact(WORD);
+    let rest = words.remainder();
+    let number = u64::from_le_bytes(payload[..WORD].try_into().expect("eight bytes"));
+    let count = (payload.len() / WORD) as u64;
+    let sum = words.fold(0_u64, |sum, word| sum.wrapping_add(u64::from_le_bytes(word.try_into().expect("eight bytes"))));
+    let rest_is_right = rest.iter().all(|byte| *byte == number as u8);
+    if sum == expected_sum(number, count) && rest_is_right {
+        Ok(number)
+    } else {
+        Err(Fault::Corrupt { expected: expected_sum(number, count), found: sum })
+    }
+}
+
+/// The sum of `count` words of message `number`.
+#[inline(always)]
+#[must_use]
+pub fn expected_sum(number: u64, count: u64) -> u64 {
+    number.wrapping_mul(count).wrapping_add(count.wrapping_mul(count.wrapping_sub(1)) / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_reads_back_and_one_changed_byte_does_not() {
+        for len in [8, 64, 65, 100, 1024, 4095] {
+            for number in [0, 1, 77, u64::MAX] {
+                let mut payload = vec![0; len];
+                write(&mut payload, number);
+                assert_eq!(read(&payload).unwrap(), number, "{len} bytes");
+                for at in [0, len / 2, len - 1] {
+                    payload[at] ^= 0x40;
+                    assert!(len == 8 && at < 8 || read(&payload).is_err(), "{len} bytes, byte {at}");
+                    payload[at] ^= 0x40;
+                }
+            }
+        }
+    }
+}

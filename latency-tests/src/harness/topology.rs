@@ -1,0 +1,117 @@
+//! Who runs where.
+//!
+//! | topology | cpu0 | cpu1 |
+//! |---|---|---|
+//! | T1 | asking end, busy | answering end, busy |
+//! | T2 | both ends, yielding to each other | the relay or runtime, busy |
+//! | T3 | one thread with both ends, busy | the relay or runtime, busy |
+//!
+//! Ends are opened by their own threads, after pinning: some libraries give out
+//! ends that cannot leave their thread, and memory is touched where it is used.
+
+use super::Bench;
+use super::converse::{End, Pace, Relay, answer, ask, relay};
+use super::fault::Fault;
+use super::flow::{FlowPace, drain, pour};
+use super::sample::Sample;
+use super::stage::{Party, Stage, perform};
+
+/// A relay as a party of T2 or T3. A runtime in another process, or with threads
+/// of its own, needs none.
+pub fn relay_party<'a, R: Relay + Send + 'a>(bench: &Bench, pace: &Pace, mut hub: R) -> Party<'a> {
+    let pace = *pace;
+    Party::new(bench.cores.other, move |stage| {
+        stage.meet()?;
+        relay(&mut hub, &pace, stage)
+    })
+}
+
+/// T1: round trips between two cores.
+///
+/// # Errors
+/// An end could not be opened or failed.
+pub fn t1<A: End, B: End>(
+    bench: &Bench,
+    pace: &Pace,
+    open_asking: impl FnOnce() -> Result<A, Fault> + Send,
+    open_answering: impl FnOnce() -> Result<B, Fault> + Send,
+) -> Result<Sample, Fault> {
+    let partner = Party::new(bench.cores.other, |stage| hold_answering(open_answering, pace, stage));
+    ask_beside(bench, pace, open_asking, vec![partner])
+}
+
+/// T2: round trips between two ends on one core through a relay on the other.
+/// The pace has to yield.
+///
+/// # Errors
+/// An end could not be opened or failed.
+pub fn t2<A: End, B: End>(
+    bench: &Bench,
+    pace: &Pace,
+    open_asking: impl FnOnce() -> Result<A, Fault> + Send,
+    open_answering: impl FnOnce() -> Result<B, Fault> + Send,
+    hub: Option<Party<'_>>,
+) -> Result<Sample, Fault> {
+    let partner = Party::new(bench.cores.app, |stage| hold_answering(open_answering, pace, stage));
+    let mut others = vec![partner];
+    others.extend(hub);
+    ask_beside(bench, pace, open_asking, others)
+}
+
+/// T3: both ends in one thread ([`BothEnds`](super::converse::BothEnds)), a relay on
+/// the other core; without a relay, an end that hears itself.
+///
+/// # Errors
+/// The end could not be opened or failed.
+pub fn t3<A: End>(
+    bench: &Bench,
+    pace: &Pace,
+    open: impl FnOnce() -> Result<A, Fault> + Send,
+    hub: Option<Party<'_>>,
+) -> Result<Sample, Fault> {
+    ask_beside(bench, pace, open, hub.into_iter().collect())
+}
+
+fn ask_beside<A: End>(
+    bench: &Bench,
+    pace: &Pace,
+    open: impl FnOnce() -> Result<A, Fault> + Send,
+    others: Vec<Party<'_>>,
+) -> Result<Sample, Fault> {
+    let lead = |stage: &Stage| {
+        let mut end = open()?;
+        stage.meet()?;
+        ask(&mut end, pace, stage)
+    };
+    Ok(Sample::from_ticks(&perform(bench.cores.app, lead, others)?, bench.rate))
+}
+
+fn hold_answering<B: End>(open: impl FnOnce() -> Result<B, Fault>, pace: &Pace, stage: &Stage) -> Result<(), Fault> {
+    let mut end = open()?;
+    stage.meet()?;
+    answer(&mut end, pace, stage)
+}
+
+/// T1, one way: messages a second from cpu0 to cpu1.
+///
+/// # Errors
+/// An end could not be opened or failed.
+pub fn flow<A: End, B: End>(
+    bench: &Bench,
+    pace: &FlowPace,
+    open_sending: impl FnOnce() -> Result<A, Fault> + Send,
+    open_receiving: impl FnOnce() -> Result<B, Fault> + Send,
+) -> Result<Sample, Fault> {
+    let sender = Party::new(bench.cores.app, |stage| {
+        let mut end = open_sending()?;
+        stage.meet()?;
+        pour(&mut end, pace, stage)
+    });
+    let lead = |stage: &Stage| {
+        let mut end = open_receiving()?;
+        stage.meet()?;
+        drain(&mut end, pace, bench.rate, stage)
+    };
+    let reached = perform(bench.cores.other, lead, vec![sender])?;
+    Ok(Sample::Value { value: reached.per_second, n: reached.messages })
+}

@@ -1,0 +1,84 @@
+//! The baselines' cells, in the form that the scenarios set beside ours.
+
+use super::{Cost, flow_pace, pace};
+use crate::baseline::ring::{self, MESSAGE_BYTES};
+use crate::baseline::udp::UdpEnd;
+use crate::harness::Bench;
+use crate::harness::converse::BothEnds;
+use crate::harness::fault::Fault;
+use crate::harness::netns::Hosts;
+use crate::harness::sample::Sample;
+use crate::harness::topology::{flow, relay_party, t1, t2, t3};
+use crate::harness::watch::Idle;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// Where the raw sockets of two hosts talk.
+const RAW_PORT: u16 = 24_242;
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// T1: copying ring, round trips.
+pub fn ring_t1(bench: &Bench) -> Result<Sample, Fault> {
+    let (asking, answering) = ring::pair::<MESSAGE_BYTES>();
+    t1(bench, &pace(bench, Cost::Memory, Idle::Spin), move || Ok(asking), move || Ok(answering))
+}
+
+/// T2: copying relay between two ends that yield to each other.
+pub fn relay_t2(bench: &Bench) -> Result<Sample, Fault> {
+    let pace = pace(bench, Cost::Kernel, Idle::Yield);
+    let (asking, answering, hub) = ring::relayed_pair();
+    t2(bench, &pace, move || Ok(asking), move || Ok(answering), Some(relay_party(bench, &pace, hub)))
+}
+
+/// T3: copying relay, both ends in one thread.
+pub fn relay_t3(bench: &Bench) -> Result<Sample, Fault> {
+    let pace = pace(bench, Cost::Memory, Idle::Spin);
+    let (asking, answering, hub) = ring::relayed_pair();
+    t3(bench, &pace, move || Ok(BothEnds::new(asking, answering)), Some(relay_party(bench, &pace, hub)))
+}
+
+/// T1: raw spinning sockets on loopback.
+pub fn udp_loopback(bench: &Bench) -> Result<Sample, Fault> {
+    let (asking, answering) = UdpEnd::pair(LOOPBACK)?;
+    t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(asking), move || Ok(answering))
+}
+
+/// T1: raw spinning sockets on two hosts joined by veth.
+pub fn udp_veth(bench: &Bench, hosts: &Hosts) -> Result<Sample, Fault> {
+    let [first, second] = Hosts::ADDRESSES.map(|address| SocketAddr::new(address, RAW_PORT));
+    let open = move |host: usize, here, there| {
+        hosts.enter(host)?;
+        UdpEnd::open(here, there)
+    };
+    let pace = pace(bench, Cost::Kernel, Idle::Spin);
+    t1(bench, &pace, move || open(0, first, second), move || open(1, second, first))
+}
+
+/// One raw socket that talks to itself: one thread, no partner.
+pub fn udp_to_itself(bench: &Bench) -> Result<Sample, Fault> {
+    let end = UdpEnd::to_itself(LOOPBACK)?;
+    t3(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(end), None)
+}
+
+/// T1: copying ring, one way, messages of `size` bytes written and read.
+pub fn ring_flow(bench: &Bench, size: usize) -> Result<Sample, Fault> {
+    let pace = flow_pace(bench, size);
+    match size {
+        64 => small_flow::<64>(bench),
+        1024 => small_flow::<1024>(bench),
+        _ => {
+            let (put, take) = ring::flow(size);
+            flow(bench, &pace, move || Ok(put), move || Ok(take))
+        }
+    }
+}
+
+fn small_flow<const SIZE: usize>(bench: &Bench) -> Result<Sample, Fault> {
+    let (put, take) = ring::pair::<SIZE>();
+    flow(bench, &flow_pace(bench, SIZE), move || Ok(put), move || Ok(take))
+}
+
+/// T1: ring of bare numbers, one way: the yardstick of tokens.
+pub fn number_flow(bench: &Bench) -> Result<Sample, Fault> {
+    let (put, take) = ring::numbers();
+    flow(bench, &flow_pace(bench, 64), move || Ok(put), move || Ok(take))
+}

@@ -1,0 +1,84 @@
+//! The scenarios: what is measured against what.
+
+pub mod baselines;
+pub mod selftest;
+
+use crate::harness::Bench;
+use crate::harness::converse::Pace;
+use crate::harness::fault::Fault;
+use crate::harness::flow::FlowPace;
+use crate::harness::rounds::Table;
+use crate::harness::watch::Idle;
+use std::time::Duration;
+
+/// Payloads of the throughput rows, bytes: up to one FullHD frame of 24-bit colour.
+pub const SIZES: [usize; 5] = [64, 1024, 64 * 1024, 1024 * 1024, 6_220_800];
+
+/// What the scenarios of one run brought.
+#[derive(Default)]
+pub struct Findings {
+    /// Rows with their curves.
+    pub tables: Vec<Table>,
+    /// Cells dropped because the floor moved.
+    pub dropped: u32,
+    /// Rows that this machine or build cannot have, each with its reason.
+    pub not_measured: Vec<String>,
+    /// Rows that should be there and failed, each with its reason.
+    pub failed: Vec<String>,
+}
+
+impl Findings {
+    /// Sorts a failed row into "not to be had here" and "failed".
+    pub fn note(&mut self, row: &str, fault: &Fault) {
+        let line = format!("{row}: {fault}");
+        eprintln!("{line}");
+        match fault {
+            Fault::Unavailable(_) => self.not_measured.push(line),
+            _ => self.failed.push(line),
+        }
+    }
+
+    /// Takes the tables of one comparison, or notes why there are none.
+    pub fn take(&mut self, row: &str, tables: Result<(Vec<Table>, u32), Fault>) {
+        match tables {
+            Ok((tables, dropped)) => {
+                self.dropped += dropped;
+                for table in &tables {
+                    println!("{}", crate::report::line(&table.row));
+                }
+                self.tables.extend(tables);
+            }
+            Err(fault) => self.note(row, &fault),
+        }
+    }
+}
+
+/// How many round trips a cell counts, by what one costs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cost {
+    /// Below 2 us: cores only.
+    Memory,
+    /// Some microseconds: system calls.
+    Kernel,
+}
+
+/// The pace of round trips.
+#[must_use]
+pub fn pace(bench: &Bench, cost: Cost, idle: Idle) -> Pace {
+    let (warm_up, count) = match (bench.effort.smoke, cost) {
+        (true, _) => (200, 10_000),
+        (false, Cost::Memory) => (20_000, 200_000),
+        (false, Cost::Kernel) => (2_000, 30_000),
+    };
+    let enough = if bench.effort.smoke { Duration::from_millis(300) } else { Duration::from_secs(3) };
+    Pace { warm_up, count, enough, bound: Duration::from_secs(15), idle }
+}
+
+/// The pace of flows of messages of `size` bytes.
+#[must_use]
+pub fn flow_pace(bench: &Bench, size: usize) -> FlowPace {
+    let length = Duration::from_millis(if bench.effort.smoke { 20 } else { 200 });
+    let look_every = (64 * 1024 / size).clamp(1, 256) as u64;
+    let warm_up = if size <= 64 * 1024 { 2_000 } else { 16 };
+    FlowPace { warm_up, length, bound: Duration::from_secs(15), look_every }
+}

@@ -1,0 +1,84 @@
+//! The half that moves frames.
+
+use crate::net::Shared;
+use crate::state::NodeIndex;
+use insane_core::{Lane, PeerIndex};
+use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome};
+use insane_sys::SharedBytes;
+use std::os::fd::BorrowedFd;
+
+/// One node's end of the net. Dropping it closes the node: frames on their way to
+/// it are lost, and its address can be opened again.
+#[derive(Debug)]
+pub struct SimLink {
+    shared: Shared,
+    own: NodeIndex,
+    peers: Box<[Option<NodeIndex>]>,
+}
+
+impl SimLink {
+    pub(crate) fn new(shared: Shared, own: NodeIndex, peers: Box<[Option<NodeIndex>]>) -> Self {
+        SimLink { shared, own, peers }
+    }
+
+    /// 0 for real-time lanes, 1 for all others.
+    pub(crate) fn class(lane: Lane) -> usize {
+        usize::from(!lane.is_real_time())
+    }
+
+    fn peer_of(&self, node: NodeIndex) -> Option<PeerIndex> {
+        let index = self.peers.iter().position(|peer| *peer == Some(node))?;
+        u16::try_from(index).ok().map(PeerIndex)
+    }
+}
+
+impl Link for SimLink {
+    fn capabilities(&self) -> LinkCapabilities {
+        LinkCapabilities {
+            technology: "sim",
+            frame_bytes_max: self.shared.frame_bytes_max,
+            ordered: false,
+            lossless: false,
+            launch_time: false,
+        }
+    }
+
+    fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        let Some(Some(to)) = self.peers.get(peer.index()) else { return SendOutcome::Failed };
+        if head.len() + payload.len() > self.shared.frame_bytes_max as usize {
+            return SendOutcome::Failed;
+        }
+        let now = self.shared.clock.base();
+        self.shared.state().send(now, (self.own, *to), Self::class(lane), head, payload)
+    }
+
+    /// Nothing: `send` holds nothing back.
+    fn flush(&mut self) {}
+
+    /// Every call is thorough.
+    fn receive<S: FrameSink>(&mut self, budget: u32, _thorough: bool, sink: &mut S) -> u32 {
+        let now = self.shared.clock.base();
+        let mut handed = 0;
+        for class in 0..2 {
+            while handed < budget {
+                let Some(taken) = self.shared.state().take(now, self.own, class) else { break };
+                // The net is not locked here: a sink may send.
+                sink.frame(self.peer_of(taken.from), &taken.bytes[..taken.len]);
+                self.shared.state().put_back(taken);
+                handed += 1;
+            }
+        }
+        handed
+    }
+
+    /// None: virtual time wakes nobody. A datapath on this net polls.
+    fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::empty()
+    }
+}
+
+impl Drop for SimLink {
+    fn drop(&mut self) {
+        self.shared.state().close(self.own);
+    }
+}

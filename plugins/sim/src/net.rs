@@ -1,0 +1,173 @@
+//! What a test holds of the net, and the set-up half of its links.
+
+use crate::clock::SimClock;
+use crate::faults::{Faults, PathCounts};
+use crate::link::SimLink;
+use crate::state::State;
+use insane_core::limits::PEERS_MAX;
+use insane_core::{Lane, MonoTime, Nanos};
+use insane_link::{LinkSetup, SendOutcome};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Bounds of a net, and what its directions do unless told otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SimConfig {
+    /// Largest frame, bytes.
+    pub frame_bytes_max: u32,
+    /// Most frames under way in the whole net; beyond that `send` says `Busy`. Memory
+    /// is this times `frame_bytes_max`.
+    pub frames_max: u32,
+    /// What a direction does until [`SimNet::set_faults`] says otherwise.
+    pub faults: Faults,
+}
+
+impl Default for SimConfig {
+    fn default() -> Self {
+        SimConfig { frame_bytes_max: 1472, frames_max: 1024, faults: Faults::NONE }
+    }
+}
+
+/// Why a link does not open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SimError {
+    /// A link is open at that address.
+    #[error("{address}: a link is open there")]
+    InUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// More peers than a runtime has.
+    #[error("{given} peers; at most {PEERS_MAX} are possible")]
+    TooManyPeers {
+        /// How many were given.
+        given: usize,
+    },
+}
+
+/// What net and links share. A lock, because a link moves to its datapath's thread;
+/// in a simulation one thread drives all, and nobody waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    state: Arc<Mutex<State>>,
+    pub(crate) clock: SimClock,
+    pub(crate) frame_bytes_max: u32,
+}
+
+impl Shared {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // The state is whole between calls; a test that panicked elsewhere did not break it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A simulated network. Copies are handles of the same net.
+#[derive(Clone, Debug)]
+pub struct SimNet {
+    shared: Shared,
+}
+
+impl SimNet {
+    /// A net without nodes. Two nets of one seed and one history are alike.
+    #[must_use]
+    pub fn new(seed: u64, config: SimConfig) -> Self {
+        let state = State::new(seed, config.faults, config.frames_max as usize, config.frame_bytes_max as usize);
+        let state = Arc::new(Mutex::new(state));
+        SimNet { shared: Shared { state, clock: SimClock::new(), frame_bytes_max: config.frame_bytes_max } }
+    }
+
+    /// The set-up half of a link at `address`.
+    #[must_use]
+    pub fn setup(&self, address: SocketAddr) -> SimSetup {
+        SimSetup { shared: self.shared.clone(), address }
+    }
+
+    /// The net's clock.
+    #[must_use]
+    pub fn clock(&self) -> SimClock {
+        self.shared.clock.clone()
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, time: Nanos) {
+        self.shared.clock.set_base(self.shared.clock.base() + time);
+    }
+
+    /// Lets time pass until `until`; nothing if that has passed.
+    pub fn advance_to(&self, until: MonoTime) {
+        self.shared.clock.set_base(self.shared.clock.base().max(until));
+    }
+
+    /// When the next frame arrives anywhere (in the past, if it was not taken); `None`
+    /// when none is under way. In the net's time, not that of a skewed clock.
+    #[must_use]
+    pub fn next_arrival(&self) -> Option<MonoTime> {
+        self.shared.state().next_arrival()
+    }
+
+    /// What the direction does from now on.
+    pub fn set_faults(&self, from: SocketAddr, to: SocketAddr, faults: Faults) {
+        let mut state = self.shared.state();
+        let (from, to) = (state.node(from), state.node(to));
+        state.set_faults(from, to, faults);
+    }
+
+    /// Cuts the direction, or joins it again; its other faults stay.
+    pub fn set_partitioned(&self, from: SocketAddr, to: SocketAddr, partitioned: bool) {
+        let mut state = self.shared.state();
+        let (from, to) = (state.node(from), state.node(to));
+        let faults = state.faults(from, to);
+        state.set_faults(from, to, Faults { partitioned, ..faults });
+    }
+
+    /// What happened in the direction so far.
+    #[must_use]
+    pub fn counts(&self, from: SocketAddr, to: SocketAddr) -> PathCounts {
+        let mut state = self.shared.state();
+        let (from, to) = (state.node(from), state.node(to));
+        state.counts(from, to)
+    }
+
+    /// Sends arbitrary bytes as if `from` had: what an attacker or a broken host does.
+    /// The direction's faults apply. Bytes beyond `frame_bytes_max` are refused.
+    pub fn inject(&self, from: SocketAddr, to: SocketAddr, lane: Lane, bytes: &[u8]) -> SendOutcome {
+        if bytes.len() > self.shared.frame_bytes_max as usize {
+            return SendOutcome::Failed;
+        }
+        let mut state = self.shared.state();
+        let path = (state.node(from), state.node(to));
+        state.send(self.shared.clock.base(), path, SimLink::class(lane), bytes, (&[][..]).into())
+    }
+}
+
+/// The set-up half of a simulated link.
+#[derive(Debug)]
+pub struct SimSetup {
+    shared: Shared,
+    address: SocketAddr,
+}
+
+impl LinkSetup for SimSetup {
+    type Link = SimLink;
+    type Error = SimError;
+
+    fn open(self, peers: &[Option<SocketAddr>]) -> Result<SimLink, SimError> {
+        if peers.len() > PEERS_MAX {
+            return Err(SimError::TooManyPeers { given: peers.len() });
+        }
+        let nodes = {
+            let mut state = self.shared.state();
+            let own = state.node(self.address);
+            if !state.open(own) {
+                return Err(SimError::InUse { address: self.address });
+            }
+            let peers = peers.iter().map(|peer| peer.map(|address| state.node(address))).collect::<Box<[_]>>();
+            for peer in peers.iter().flatten() {
+                state.prepare_path(own, *peer);
+            }
+            (own, peers)
+        };
+        let (own, peers) = nodes;
+        Ok(SimLink::new(self.shared, own, peers))
+    }
+}

@@ -1,0 +1,212 @@
+//! The half that moves frames.
+
+use crate::peers::PeerTable;
+use insane_core::{Lane, PeerIndex};
+use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome};
+use insane_sys::udp::{self, Address, Batch};
+use insane_sys::{Errno, SharedBytes};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Datagrams that one call takes when many wait. 32 share the cost of the call to
+/// a few per cent of a datagram's own.
+const BATCH: usize = 32;
+
+/// Both ports of one peer, in the order of [`Class`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerAddresses(pub(crate) [Address; 2]);
+
+/// Which of the two sockets; the number is its place in arrays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Class {
+    RealTime = 0,
+    BestEffort = 1,
+}
+
+impl Class {
+    fn of(lane: Lane) -> Self {
+        if lane.is_real_time() { Class::RealTime } else { Class::BestEffort }
+    }
+}
+
+/// What the link counts that no outcome tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct UdpCounts {
+    /// Datagrams dropped: longer than `frame_bytes_max`.
+    pub truncated: u64,
+    /// Sends repeated, because the first attempt met an error of an earlier frame.
+    pub repeated: u64,
+}
+
+/// Sockets, peers and the memory that frames are received into.
+pub struct UdpLink {
+    sockets: [UdpSocket; 2],
+    tables: [PeerTable; 2],
+    peers: Box<[Option<PeerAddresses>]>,
+    local: SocketAddr,
+    frame_bytes_max: usize,
+    /// The socket that had a frame last.
+    hot: Class,
+    /// The last call found something: there may be more than one.
+    streak: bool,
+    single: Box<[u8]>,
+    batch: Batch,
+    counts: UdpCounts,
+}
+
+impl UdpLink {
+    pub(crate) fn new(
+        sockets: [UdpSocket; 2],
+        tables: [PeerTable; 2],
+        peers: Box<[Option<PeerAddresses>]>,
+        frame_bytes_max: u32,
+        local: SocketAddr,
+    ) -> Self {
+        let frame_bytes_max = frame_bytes_max as usize;
+        UdpLink {
+            sockets,
+            tables,
+            peers,
+            local,
+            frame_bytes_max,
+            hot: Class::RealTime,
+            streak: false,
+            single: vec![0; frame_bytes_max].into_boxed_slice(),
+            batch: Batch::new(BATCH, frame_bytes_max),
+            counts: UdpCounts::default(),
+        }
+    }
+
+    /// The address with port P: what peers are told.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// What the link counted so far.
+    #[must_use]
+    pub fn counts(&self) -> UdpCounts {
+        self.counts
+    }
+
+    /// Takes one datagram of `class` with one call. Returns how many frames it handed
+    /// out, and notes whether there was a datagram.
+    #[inline]
+    fn take_one<S: FrameSink>(&mut self, class: Class, sink: &mut S) -> u32 {
+        let Some((len, from)) = udp::recv_from(&self.sockets[class as usize], &mut self.single) else {
+            self.streak = false;
+            return 0;
+        };
+        self.streak = true;
+        let Some(frame) = self.single.get(..len) else {
+            self.counts.truncated += 1;
+            return 0;
+        };
+        sink.frame(self.tables[class as usize].find(from), frame);
+        1
+    }
+
+    /// Takes up to `budget` datagrams of `class`, [`BATCH`] a call, until one call
+    /// brings fewer than asked. Returns how many datagrams it took and how many frames
+    /// it handed out.
+    fn take_burst<S: FrameSink>(&mut self, class: Class, budget: u32, sink: &mut S) -> (u32, u32) {
+        let (mut taken, mut handed) = (0, 0);
+        while taken < budget {
+            let asked = (budget - taken).min(BATCH as u32);
+            let got = self.batch.receive(&self.sockets[class as usize], asked as usize) as u32;
+            for datagram in self.batch.datagrams() {
+                if datagram.truncated {
+                    self.counts.truncated += 1;
+                    continue;
+                }
+                sink.frame(self.tables[class as usize].find(datagram.from), datagram.bytes);
+                handed += 1;
+            }
+            taken += got;
+            if got < asked {
+                break;
+            }
+        }
+        (taken, handed)
+    }
+
+    /// Looks at both sockets, real-time first.
+    fn take_thoroughly<S: FrameSink>(&mut self, budget: u32, sink: &mut S) -> u32 {
+        let (taken, handed) = self.take_burst(Class::RealTime, budget, sink);
+        let (taken_after, handed_after) = self.take_burst(Class::BestEffort, budget - taken, sink);
+        self.streak = taken + taken_after > 0;
+        if taken > 0 {
+            self.hot = Class::RealTime;
+        } else if taken_after > 0 {
+            self.hot = Class::BestEffort;
+        }
+        handed + handed_after
+    }
+}
+
+impl Link for UdpLink {
+    fn capabilities(&self) -> LinkCapabilities {
+        LinkCapabilities {
+            technology: "udp",
+            frame_bytes_max: self.frame_bytes_max as u32,
+            ordered: false,
+            lossless: false,
+            launch_time: false,
+        }
+    }
+
+    #[inline]
+    fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        let Some(Some(addresses)) = self.peers.get(peer.index()) else { return SendOutcome::Failed };
+        if head.len() + payload.len() > self.frame_bytes_max {
+            return SendOutcome::Failed;
+        }
+        let class = Class::of(lane) as usize;
+        let mut outcome = udp::send_to(&self.sockets[class], &addresses.0[class], head, payload);
+        // The kernel reports an earlier frame's fate at the next call, which then has
+        // sent nothing; having been reported, it is gone.
+        if let udp::SendOutcome::Failed(Errno::ECONNREFUSED | Errno::EHOSTUNREACH) = outcome {
+            self.counts.repeated += 1;
+            outcome = udp::send_to(&self.sockets[class], &addresses.0[class], head, payload);
+        }
+        match outcome {
+            udp::SendOutcome::Sent => SendOutcome::Sent,
+            udp::SendOutcome::WouldBlock => SendOutcome::Busy,
+            udp::SendOutcome::Failed(_) => SendOutcome::Failed,
+        }
+    }
+
+    /// Nothing: `send` holds nothing back.
+    fn flush(&mut self) {}
+
+    /// While frames come one at a time, a call that need not be thorough costs one
+    /// system call on the socket that had the last one. As soon as two calls in a row
+    /// find something, frames are taken in batches, and a best-effort batch is never
+    /// taken before the real-time socket was looked at: at most one best-effort frame
+    /// goes ahead of a waiting real-time one until the next thorough call.
+    #[inline]
+    fn receive<S: FrameSink>(&mut self, budget: u32, thorough: bool, sink: &mut S) -> u32 {
+        if budget == 0 {
+            return 0;
+        }
+        if thorough || (self.streak && self.hot == Class::BestEffort) {
+            return self.take_thoroughly(budget, sink);
+        }
+        if self.streak {
+            let (taken, handed) = self.take_burst(self.hot, budget, sink);
+            self.streak = taken > 0;
+            return handed;
+        }
+        self.take_one(self.hot, sink)
+    }
+
+    fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.iter().map(AsFd::as_fd)
+    }
+}
+
+impl std::fmt::Debug for UdpLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UdpLink").field("local", &self.local).field("counts", &self.counts).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,222 @@
+//! The half that opens sockets and checks what it is given.
+
+use crate::config::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig};
+use crate::link::{PeerAddresses, UdpLink};
+use crate::peers::{PeerTable, Refused};
+use insane_core::PeerIndex;
+use insane_core::limits::PEERS_MAX;
+use insane_link::LinkSetup;
+use insane_sys::udp::{Address, SocketOptions, bind};
+use insane_sys::{Errno, OsError};
+use std::net::{SocketAddr, UdpSocket};
+
+/// How often a free pair of ports is looked for.
+const PAIR_ATTEMPTS: u32 = 64;
+
+/// Why the link does not open.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum UdpError {
+    /// `frame_bytes_max` is out of range.
+    #[error("frame_bytes_max is {given}; it must be from {FRAME_BYTES_LOW} to {FRAME_BYTES_LIMIT}")]
+    FrameBytes {
+        /// The value given.
+        given: u32,
+    },
+    /// The code point is out of range.
+    #[error("real_time_dscp is {given}; it must be from 0 to 63")]
+    Dscp {
+        /// The value given.
+        given: u8,
+    },
+    /// Port P+1 does not exist.
+    #[error("{address}: the link needs the port after this one, too; the last usable port is 65534")]
+    LastPort {
+        /// The address given.
+        address: SocketAddr,
+    },
+    /// A socket does not open.
+    #[error("{address}: {source}")]
+    Socket {
+        /// The address it was for.
+        address: SocketAddr,
+        /// What failed.
+        source: OsError,
+    },
+    /// No two neighbouring ports were free.
+    #[error("{address}: found no two free neighbouring ports in {PAIR_ATTEMPTS} attempts")]
+    NoPortPair {
+        /// The address given.
+        address: SocketAddr,
+    },
+    /// More peers than a runtime has.
+    #[error("{given} peers; at most {PEERS_MAX} are possible")]
+    TooManyPeers {
+        /// How many were given.
+        given: usize,
+    },
+    /// A peer's address is none that can be sent to.
+    #[error("peer {peer}: {address} has no usable address or port")]
+    PeerUnusable {
+        /// The peer.
+        peer: PeerIndex,
+        /// Its address.
+        address: SocketAddr,
+    },
+    /// IPv4 cannot reach IPv6, nor the other way round.
+    #[error("peer {peer}: {address} and this host's {bind} are not both IPv4 or both IPv6")]
+    PeerFamily {
+        /// The peer.
+        peer: PeerIndex,
+        /// Its address.
+        address: SocketAddr,
+        /// The address of this host.
+        bind: SocketAddr,
+    },
+    /// Two peers share a port: frames could not be told apart.
+    #[error("peers {first} and {second} share the address {address}")]
+    PeerDuplicate {
+        /// The one.
+        first: PeerIndex,
+        /// The other.
+        second: PeerIndex,
+        /// What they share.
+        address: SocketAddr,
+    },
+}
+
+/// Open sockets that do not know their peers yet.
+#[derive(Debug)]
+pub struct UdpSetup {
+    config: UdpConfig,
+    local: SocketAddr,
+    real_time: UdpSocket,
+    best_effort: UdpSocket,
+}
+
+impl UdpSetup {
+    /// Checks the configuration and opens both sockets.
+    ///
+    /// # Errors
+    /// A value is out of range, or a socket does not open.
+    pub fn bind(config: UdpConfig) -> Result<Self, UdpError> {
+        if !(FRAME_BYTES_LOW..=FRAME_BYTES_LIMIT).contains(&config.frame_bytes_max) {
+            return Err(UdpError::FrameBytes { given: config.frame_bytes_max });
+        }
+        if config.real_time_dscp > 63 {
+            return Err(UdpError::Dscp { given: config.real_time_dscp });
+        }
+        let (real_time, best_effort) = match config.bind.port() {
+            0 => bind_any_pair(&config)?,
+            _ => bind_pair(&config, config.bind)?,
+        };
+        let local = local_addr(&real_time, config.bind)?;
+        Ok(UdpSetup { config, local, real_time, best_effort })
+    }
+
+    /// The address with port P: what peers are told.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+}
+
+impl LinkSetup for UdpSetup {
+    type Link = UdpLink;
+    type Error = UdpError;
+
+    fn open(self, peers: &[Option<SocketAddr>]) -> Result<UdpLink, UdpError> {
+        if peers.len() > PEERS_MAX {
+            return Err(UdpError::TooManyPeers { given: peers.len() });
+        }
+        let mut tables = [PeerTable::new(), PeerTable::new()];
+        let mut addresses = Vec::with_capacity(peers.len());
+        for (index, address) in peers.iter().enumerate() {
+            let peer = PeerIndex(index as u16);
+            let ports = address.map(|address| self.checked_ports(peer, address)).transpose()?;
+            for (table, address) in tables.iter_mut().zip(ports.iter().flatten()) {
+                insert(table, *address, peer)?;
+            }
+            addresses.push(ports.map(|ports| PeerAddresses(ports.map(Address::from))));
+        }
+        let sockets = [self.real_time, self.best_effort];
+        Ok(UdpLink::new(sockets, tables, addresses.into_boxed_slice(), self.config.frame_bytes_max, self.local))
+    }
+}
+
+impl UdpSetup {
+    /// Both ports of a peer.
+    fn checked_ports(&self, peer: PeerIndex, address: SocketAddr) -> Result<[SocketAddr; 2], UdpError> {
+        if address.is_ipv4() != self.local.is_ipv4() {
+            return Err(UdpError::PeerFamily { peer, address, bind: self.local });
+        }
+        let unusable = UdpError::PeerUnusable { peer, address };
+        if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 {
+            return Err(unusable);
+        }
+        // The flow label is no part of who sent a frame, and incoming addresses bear none.
+        let mut address = address;
+        if let SocketAddr::V6(v6) = &mut address {
+            v6.set_flowinfo(0);
+        }
+        Ok([address, next_port(address).ok_or(unusable)?])
+    }
+}
+
+fn insert(table: &mut PeerTable, address: SocketAddr, peer: PeerIndex) -> Result<(), UdpError> {
+    table.insert(address, peer).map_err(|refused| match refused {
+        Refused::Duplicate(first) => UdpError::PeerDuplicate { first, second: peer, address },
+        Refused::Full => UdpError::TooManyPeers { given: PEERS_MAX + 1 },
+    })
+}
+
+fn bind_pair(config: &UdpConfig, address: SocketAddr) -> Result<(UdpSocket, UdpSocket), UdpError> {
+    let second = next_port(address).ok_or(UdpError::LastPort { address })?;
+    Ok((bind_real_time(config, address)?, bind_best_effort(config, second)?))
+}
+
+fn bind_any_pair(config: &UdpConfig) -> Result<(UdpSocket, UdpSocket), UdpError> {
+    for _attempt in 0..PAIR_ATTEMPTS {
+        let first = bind_real_time(config, config.bind)?;
+        let Some(second) = next_port(local_addr(&first, config.bind)?) else { continue };
+        match bind_best_effort(config, second) {
+            Ok(second) => return Ok((first, second)),
+            Err(UdpError::Socket { source: OsError { errno: Errno::EADDRINUSE, .. }, .. }) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    Err(UdpError::NoPortPair { address: config.bind })
+}
+
+fn bind_real_time(config: &UdpConfig, address: SocketAddr) -> Result<UdpSocket, UdpError> {
+    // 6 is the highest priority that needs no right.
+    let marks = SocketOptions { dscp: Some(config.real_time_dscp), priority: Some(6), ..options(config) };
+    bind(address, &marks).map_err(|source| UdpError::Socket { address, source })
+}
+
+fn bind_best_effort(config: &UdpConfig, address: SocketAddr) -> Result<UdpSocket, UdpError> {
+    bind(address, &options(config)).map_err(|source| UdpError::Socket { address, source })
+}
+
+fn options(config: &UdpConfig) -> SocketOptions {
+    SocketOptions {
+        receive_buffer_bytes: config.receive_buffer_bytes,
+        send_buffer_bytes: config.send_buffer_bytes,
+        busy_poll_us: config.busy_poll_us,
+        // A frame that does not fit the path is refused, and counted, instead of being
+        // cut into pieces of which each can be lost.
+        dont_fragment: true,
+        ..SocketOptions::default()
+    }
+}
+
+fn local_addr(socket: &UdpSocket, asked: SocketAddr) -> Result<SocketAddr, UdpError> {
+    socket.local_addr().map_err(|error| {
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        UdpError::Socket { address: asked, source: OsError::new("reading the address of a socket", errno) }
+    })
+}
+
+fn next_port(mut address: SocketAddr) -> Option<SocketAddr> {
+    address.set_port(address.port().checked_add(1)?);
+    Some(address)
+}

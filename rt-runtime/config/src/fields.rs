@@ -1,0 +1,192 @@
+//! What each field accepts: the one table behind error messages, bounds and the
+//! comments of `configs/reference.ron` (a test compares them).
+
+/// What one field accepts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Field {
+    /// Path with the numbers and names of lists and maps left out: `datapaths[].core`.
+    pub path: &'static str,
+    /// What it accepts.
+    pub accepts: Accepts,
+    /// Value when it is not given; `None`: it must be.
+    pub default: Option<&'static str>,
+}
+
+/// What a field accepts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Accepts {
+    /// A whole number from the first to the second, and its unit.
+    Number(i64, i64, &'static str),
+    /// What the text says.
+    Text(&'static str),
+}
+
+impl Field {
+    /// What it accepts, in words.
+    #[must_use]
+    pub fn accepted(&self) -> String {
+        match self.accepts {
+            Accepts::Number(least, most, unit) => {
+                let (least, most) = (grouped(least), grouped(most));
+                if unit.is_empty() { format!("{least} to {most}") } else { format!("{least} to {most} {unit}") }
+            }
+            Accepts::Text(text) => text.to_owned(),
+        }
+    }
+}
+
+/// A number with its thousands apart, as RON takes it: `1_472`.
+#[must_use]
+pub fn grouped(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 && digits.len() > 4 {
+            text.push('_');
+        }
+        text.push(digit);
+    }
+    if number < 0 { format!("-{text}") } else { text }
+}
+
+/// The field of a path such as `datapaths[1].core`.
+#[must_use]
+pub fn field(path: &str) -> Option<&'static Field> {
+    let pattern = pattern(path);
+    FIELDS.iter().find(|field| field.path == pattern)
+}
+
+/// The path without the numbers and names inside brackets.
+#[must_use]
+pub fn pattern(path: &str) -> String {
+    let mut pattern = String::new();
+    let mut inside = false;
+    for c in path.chars() {
+        match c {
+            '[' => {
+                inside = true;
+                pattern.push_str("[]");
+            }
+            ']' => inside = false,
+            c if !inside => pattern.push(c),
+            _ => {}
+        }
+    }
+    pattern
+}
+
+const fn number(path: &'static str, least: i64, most: i64, unit: &'static str, default: &'static str) -> Field {
+    Field { path, accepts: Accepts::Number(least, most, unit), default: Some(default) }
+}
+
+const fn text(path: &'static str, accepts: &'static str, default: &'static str) -> Field {
+    Field { path, accepts: Accepts::Text(accepts), default: Some(default) }
+}
+
+const fn required(path: &'static str, accepts: &'static str) -> Field {
+    Field { path, accepts: Accepts::Text(accepts), default: None }
+}
+
+const NAME: &str = "1 to 64 bytes of text without control characters, in double quotes";
+
+/// Every field.
+pub const FIELDS: &[Field] = &[
+    text("host", "(name: ..., id: ...)", "()"),
+    text("host.name", NAME, "the machine's host name"),
+    text("host.id", "a whole number from 1 to 18446744073709551615, or None", "None: a hash of the name"),
+    text("control", "(socket: ..., mode: ...)", "()"),
+    text("control.socket", "an absolute path of at most 107 bytes, in double quotes", "\"/run/insane/insaned.sock\""),
+    text("control.mode", "permission bits from 0o600 to 0o777; the owner reads and writes", "0o660"),
+    text(
+        "datapaths",
+        "a list of 1 to 4 datapaths: [(name: ..., ...), ...]",
+        "one, \"main\", with all links and all lanes",
+    ),
+    required("datapaths[].name", NAME),
+    text("datapaths[].core", "the number of a core of this machine, or None", "None: not pinned"),
+    text("datapaths[].policy", "other, or fifo(PRIORITY) with a priority of 1 to 98", "other"),
+    text(
+        "datapaths[].idle",
+        "spin, block, or spin_then_block(us: N) with N from 1 to 1_000_000 microseconds",
+        "spin_then_block(us: 50)",
+    ),
+    number("datapaths[].idle.us", 1, 1_000_000, "microseconds", "50"),
+    text("datapaths[].serves", "real_time, best_effort or all", "all"),
+    text("datapaths[].links", "a list of at most 4 names of links", "[]"),
+    text("links", "a list of links: [(name: ..., technology: ...), ...]", "[]"),
+    required("links[].name", NAME),
+    required("links[].technology", "udp(bind: ..., ...)"),
+    required(
+        "links[].technology.bind",
+        "\"ADDRESS:PORT\" with an IP address of this machine and a port from 1 to 65534, as \"192.0.2.1:7400\" or \
+         \"[2001:db8::1]:7400\"; the link uses the port and the next one",
+    ),
+    number("links[].technology.frame_bytes_max", 508, 65_000, "bytes", "None: 1472 over IPv4, 1452 over IPv6"),
+    number("links[].technology.send_buffer_bytes", 4096, 1 << 30, "bytes", "1_048_576"),
+    number("links[].technology.receive_buffer_bytes", 4096, 1 << 30, "bytes", "4_194_304"),
+    number("links[].technology.busy_poll_us", 0, 10_000, "microseconds", "0: off"),
+    number("links[].technology.real_time_dscp", 0, 63, "", "46: expedited"),
+    text("peers", "a list of at most 64 peers: [(name: ..., links: {...}), ...]", "[]"),
+    required("peers[].name", NAME),
+    required(
+        "peers[].links",
+        "its address on each of this host's links: {\"LINK\": \"ADDRESS:PORT\", ...}, at least one",
+    ),
+    required(
+        "peers[].links[]",
+        "\"ADDRESS:PORT\" with the peer's IP address, of the link's family, and a port from 1 to 65534",
+    ),
+    text(
+        "domains",
+        "a list of 1 to 64 domains: [(name: ..., members: [...], ...), ...]",
+        "one, \"default\", for the daemon's own user",
+    ),
+    required("domains[].name", NAME),
+    required("domains[].members", "a list of uid(N), gid(N) and any; at least one"),
+    text("domains[].isolation", "shared or session", "shared"),
+    text("domains[].quota", "(sessions: ..., streams: ..., ...)", "()"),
+    number("domains[].quota.sessions", 1, 4096, "", "64"),
+    number("domains[].quota.streams", 1, 65_536, "", "256"),
+    number("domains[].quota.sources", 1, 65_536, "", "256"),
+    number("domains[].quota.sinks", 1, 65_536, "", "256"),
+    number("domains[].quota.connections", 1, 65_536, "", "512"),
+    number("domains[].quota.bytes", 4096, 1 << 40, "bytes", "268_435_456"),
+    number("domains[].quota.buffers", 1, 16_777_216, "", "16_384"),
+    number("domains[].quota.control_messages_per_second", 1, 1_000_000, "a second", "10_000"),
+    number("domains[].quota.wakes_per_second", 1, 10_000_000, "a second", "100_000"),
+    text(
+        "domains[].receive",
+        "a list of 1 to 8 classes of rising size: [(size: ..., count: ...), ...]",
+        "[(size: 256, count: 1024), (size: 2048, count: 1024), (size: 65_536, count: 128), \
+         (size: 1_048_576, count: 16), (size: 8_388_608, count: 4)]",
+    ),
+    Field { path: "domains[].receive[].size", accepts: Accepts::Number(1, 100_000_000, "bytes"), default: None },
+    Field { path: "domains[].receive[].count", accepts: Accepts::Number(1, 65_536, "buffers"), default: None },
+    text("memory", "(limit_bytes: ..., lock: ..., huge_pages: ..., prefault: ...)", "()"),
+    number("memory.limit_bytes", 1 << 20, 1 << 46, "bytes", "1_073_741_824"),
+    text("memory.lock", "true or false", "false"),
+    text("memory.huge_pages", "never, try or require", "never"),
+    text("memory.prefault", "true or false", "true"),
+    text("log", "(level: ..., format: ...)", "()"),
+    text("log.level", "error, warn, info, debug or trace", "info"),
+    text("log.format", "text or json", "text"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lead_to_their_fields() {
+        assert_eq!(pattern("peers[0].links[\"a.b\"]"), "peers[].links[]");
+        assert_eq!(field("datapaths[3].idle.us").unwrap().accepted(), "1 to 1_000_000 microseconds");
+        assert_eq!(field("nothing"), None);
+    }
+
+    #[test]
+    fn thousands_are_apart_from_five_digits() {
+        assert_eq!(grouped(1472), "1472");
+        assert_eq!(grouped(65_507), "65_507");
+        assert_eq!(grouped(-1_000_000), "-1_000_000");
+    }
+}

@@ -1,0 +1,503 @@
+//! The validated configuration: plain data with every default resolved.
+//!
+//! Nothing here needs to be parsed or checked again. Vectors are in the order of the
+//! identifiers: `datapaths[i]` is `DatapathIndex(i)`, `peers[i]` is `PeerIndex(i)`,
+//! `domains[i]` is `DomainIndex(i)`, `datapath.links[i]` is `LinkIndex(i)`, and
+//! `link.peers[i]` is the address of `PeerIndex(i)`.
+
+use insane_core::heap::ClassSpec;
+use insane_core::{DatapathIndex, DomainIndex, HostId, Lane, Nanos, PeerIndex};
+use serde::Serialize;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::machine::Machine;
+
+/// A whole runtime.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Plan {
+    /// Which runtime this is.
+    pub host: HostPlan,
+    /// Where applications attach.
+    pub control: ControlPlan,
+    /// Threads that move messages; one to four. Every lane is served by exactly one.
+    pub datapaths: Vec<DatapathPlan>,
+    /// Remote runtimes; at most 64.
+    pub peers: Vec<PeerPlan>,
+    /// Tenants; at least one.
+    pub domains: Vec<DomainPlan>,
+    /// Bounds and properties of memory.
+    pub memory: MemoryPlan,
+    /// What is logged, and how.
+    pub log: LogPlan,
+}
+
+/// Which runtime it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct HostPlan {
+    /// Name in reports.
+    pub name: String,
+    /// Identifier on the wire, unique among peers; never 0.
+    pub id: HostId,
+}
+
+/// Where applications attach.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ControlPlan {
+    /// Path of the `SOCK_SEQPACKET` socket; `None`: embedded, nobody else attaches.
+    pub socket: Option<PathBuf>,
+    /// Permission bits of the socket.
+    pub mode: u32,
+}
+
+/// One thread that moves messages.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct DatapathPlan {
+    /// Name in reports.
+    pub name: String,
+    /// The core it is pinned to; `None`: wherever the kernel likes.
+    pub core: Option<u16>,
+    /// How the kernel schedules it.
+    pub policy: Policy,
+    /// What it does when there is nothing to do.
+    pub idle: Idle,
+    /// Which lanes it carries.
+    pub serves: Serves,
+    /// Its links; at most four.
+    pub links: Vec<LinkPlan>,
+}
+
+/// How the kernel schedules a datapath.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub enum Policy {
+    /// `SCHED_OTHER`.
+    #[default]
+    Other,
+    /// `SCHED_FIFO` at this priority, 1 to 98.
+    Fifo(u8),
+}
+
+/// What a datapath does when there is nothing to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub enum Idle {
+    /// It looks again at once, for ever.
+    Spin,
+    /// It looks for that long, then sleeps until something happens.
+    SpinThenBlock {
+        /// How long.
+        spin: Nanos,
+    },
+    /// It sleeps until something happens.
+    Block,
+}
+
+impl Default for Idle {
+    fn default() -> Self {
+        Idle::SpinThenBlock { spin: Nanos::from_micros(crate::raw::SPIN_US) }
+    }
+}
+
+/// Which lanes a datapath carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub enum Serves {
+    /// Lanes 0 to 2.
+    RealTime,
+    /// Lanes 3 to 7.
+    BestEffort,
+    /// Every lane.
+    #[default]
+    All,
+}
+
+impl Serves {
+    /// Whether the lane is among them.
+    #[must_use]
+    pub const fn lane(self, lane: Lane) -> bool {
+        match self {
+            Serves::All => true,
+            Serves::RealTime => lane.is_real_time(),
+            Serves::BestEffort => !lane.is_real_time(),
+        }
+    }
+}
+
+/// One link of a datapath, and the peers it reaches.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct LinkPlan {
+    /// Name in reports and in the peers' tables.
+    pub name: String,
+    /// What carries it.
+    pub technology: Technology,
+    /// Address of each peer by `PeerIndex`; `None`: not reached by this link. As long
+    /// as `Plan::peers`.
+    pub peers: Vec<Option<SocketAddr>>,
+}
+
+/// What carries a link.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub enum Technology {
+    /// Kernel UDP sockets.
+    Udp(UdpPlan),
+}
+
+impl Technology {
+    /// The name in the configuration and in reports.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Technology::Udp(_) => "udp",
+        }
+    }
+
+    /// Largest frame, header and payload together, bytes.
+    #[must_use]
+    pub const fn frame_bytes_max(&self) -> u32 {
+        match self {
+            Technology::Udp(udp) => udp.frame_bytes_max,
+        }
+    }
+
+    /// Local address.
+    #[must_use]
+    pub const fn bind(&self) -> SocketAddr {
+        match self {
+            Technology::Udp(udp) => udp.bind,
+        }
+    }
+}
+
+/// Kernel UDP sockets: the real-time lanes use `bind`'s port, the others the next one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct UdpPlan {
+    /// Local address and first port, 1 to 65,534.
+    pub bind: SocketAddr,
+    /// Largest datagram, bytes.
+    pub frame_bytes_max: u32,
+    /// Send buffer of each socket in the kernel, bytes.
+    pub send_buffer_bytes: u32,
+    /// Receive buffer of each socket in the kernel, bytes.
+    pub receive_buffer_bytes: u32,
+    /// `SO_BUSY_POLL`, microseconds; 0: off.
+    pub busy_poll_us: u32,
+    /// Differentiated services code point of real-time frames, 0 to 63.
+    pub real_time_dscp: u8,
+}
+
+impl UdpPlan {
+    /// Defaults at this address.
+    #[must_use]
+    pub fn at(bind: SocketAddr) -> Self {
+        UdpPlan {
+            bind,
+            frame_bytes_max: crate::raw::frame_bytes_default(bind),
+            send_buffer_bytes: crate::raw::SEND_BUFFER_BYTES as u32,
+            receive_buffer_bytes: crate::raw::RECEIVE_BUFFER_BYTES as u32,
+            busy_poll_us: 0,
+            real_time_dscp: crate::raw::REAL_TIME_DSCP as u8,
+        }
+    }
+}
+
+/// One remote runtime. Its addresses stand in the links.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PeerPlan {
+    /// Name in reports.
+    pub name: String,
+}
+
+/// One tenant.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct DomainPlan {
+    /// Name; part of every stream's wire name.
+    pub name: String,
+    /// Who may attach.
+    pub members: Vec<Member>,
+    /// Whether memory is shared between its sessions.
+    pub isolation: Isolation,
+    /// What all its sessions together may use.
+    pub quota: Quota,
+    /// Receive heap that each datapath keeps for it: at most eight classes of rising size.
+    pub receive: Vec<ClassSpec>,
+}
+
+/// Who may attach to a domain.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+pub enum Member {
+    /// Processes of this user.
+    Uid(u32),
+    /// Processes of this group (primary or supplementary).
+    Gid(u32),
+    /// Everybody who may open the socket.
+    Any,
+}
+
+impl Member {
+    /// Whether a process with these credentials is meant.
+    #[must_use]
+    pub fn admits(self, uid: u32, gids: &[u32]) -> bool {
+        match self {
+            Member::Uid(member) => member == uid,
+            Member::Gid(member) => gids.contains(&member),
+            Member::Any => true,
+        }
+    }
+}
+
+/// Whether the sessions of a domain share memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub enum Isolation {
+    /// They read each other's messages in place (one hop, no copy).
+    #[default]
+    Shared,
+    /// Every message between two sessions is copied by the runtime.
+    Session,
+}
+
+/// What all sessions of a domain together may use; reaching it refuses the request
+/// and leaves everybody else untouched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Quota {
+    /// Attached sessions.
+    pub sessions: u32,
+    /// Open streams.
+    pub streams: u32,
+    /// Write ends.
+    pub sources: u32,
+    /// Read ends.
+    pub sinks: u32,
+    /// Pairs of rings.
+    pub connections: u32,
+    /// Bytes of shared memory made for them: source heaps, rings, wake and counters pages.
+    pub bytes: u64,
+    /// Buffers in source heaps.
+    pub buffers: u32,
+    /// Requests on the control socket, of each session.
+    pub control_messages_per_second: u32,
+    /// Wake-ups that a session's sources and sinks may cause, of each session.
+    pub wakes_per_second: u32,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Quota {
+            sessions: 64,
+            streams: 256,
+            sources: 256,
+            sinks: 256,
+            connections: 512,
+            bytes: 256 << 20,
+            buffers: 16_384,
+            control_messages_per_second: 10_000,
+            wakes_per_second: 100_000,
+        }
+    }
+}
+
+/// Receive heap of a domain that says nothing else: from process data to a few video frames.
+#[must_use]
+pub fn receive_default() -> Vec<ClassSpec> {
+    [(256, 1024), (2048, 1024), (65_536, 128), (1 << 20, 16), (8 << 20, 4)]
+        .map(|(size, count)| ClassSpec { size, count })
+        .to_vec()
+}
+
+/// Bounds and properties of memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct MemoryPlan {
+    /// What everything together may take, bytes.
+    pub limit_bytes: u64,
+    /// Whether all of it is locked in RAM.
+    pub lock: bool,
+    /// Whether heaps are made of huge pages.
+    pub huge_pages: HugePages,
+    /// Whether every page is touched before its first use.
+    pub prefault: bool,
+}
+
+/// Whether heaps are made of huge pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub enum HugePages {
+    /// No.
+    #[default]
+    Never,
+    /// Where they are to be had.
+    Try,
+    /// Start fails without.
+    Require,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct LogPlan {
+    /// The least important level that is logged.
+    pub level: LogLevel,
+    /// Lines for people or for machines.
+    pub format: LogFormat,
+}
+
+/// Importance of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize)]
+pub enum LogLevel {
+    /// Something failed.
+    Error,
+    /// Something is not as the configuration wants it.
+    Warn,
+    /// What happens seldom.
+    #[default]
+    Info,
+    /// Every session, stream and connection.
+    Debug,
+    /// Every control message.
+    Trace,
+}
+
+impl LogLevel {
+    /// The name as the log library knows it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The identifier of a runtime that was given none: a hash of its name, never 0.
+#[must_use]
+pub fn host_id(name: &str) -> HostId {
+    HostId(insane_core::stream_key("host", name).0.max(1))
+}
+
+impl Plan {
+    /// A runtime inside an application: one unpinned datapath that spins for a while and
+    /// then sleeps, no links, no socket, one domain for the calling process's own user.
+    #[must_use]
+    pub fn embedded_default() -> Plan {
+        Plan {
+            host: HostPlan { name: "embedded".into(), id: host_id("embedded") },
+            control: ControlPlan { socket: None, mode: 0o600 },
+            datapaths: vec![DatapathPlan {
+                name: "main".into(),
+                core: None,
+                policy: Policy::Other,
+                idle: Idle::default(),
+                serves: Serves::All,
+                links: Vec::new(),
+            }],
+            peers: Vec::new(),
+            domains: vec![DomainPlan {
+                name: "default".into(),
+                members: vec![Member::Uid(Machine::detect().uid)],
+                isolation: Isolation::Shared,
+                quota: Quota::default(),
+                receive: receive_default(),
+            }],
+            memory: MemoryPlan { limit_bytes: 1 << 30, lock: false, huge_pages: HugePages::Never, prefault: false },
+            log: LogPlan::default(),
+        }
+    }
+
+    /// [`Plan::embedded_default`] under another name, with one `udp` link of that name at `bind`.
+    #[must_use]
+    pub fn embedded_udp(name: &str, bind: SocketAddr) -> Plan {
+        let mut plan = Plan::embedded_default();
+        plan.host = HostPlan { name: name.into(), id: host_id(name) };
+        let technology = Technology::Udp(UdpPlan::at(bind));
+        plan.datapaths[0].links.push(LinkPlan { name: "udp".into(), technology, peers: Vec::new() });
+        plan
+    }
+
+    /// Two embedded runtimes, "a" and "b", that reach each other over loopback. Each
+    /// uses its port and the next one.
+    #[must_use]
+    pub fn loopback_pair(port_a: u16, port_b: u16) -> (Plan, Plan) {
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut a = Plan::embedded_udp("a", at(port_a));
+        let mut b = Plan::embedded_udp("b", at(port_b));
+        a.add_peer("b", &[("udp", at(port_b))]);
+        b.add_peer("a", &[("udp", at(port_a))]);
+        (a, b)
+    }
+
+    /// Adds a peer that is reached by the named links; links of other names do not reach it.
+    pub fn add_peer(&mut self, name: &str, addresses: &[(&str, SocketAddr)]) -> PeerIndex {
+        let peer = PeerIndex(self.peers.len() as u16);
+        self.peers.push(PeerPlan { name: name.into() });
+        for link in self.datapaths.iter_mut().flat_map(|datapath| &mut datapath.links) {
+            let address = addresses.iter().find(|(to, _)| *to == link.name).map(|(_, address)| *address);
+            link.peers.push(address);
+        }
+        peer
+    }
+
+    /// The datapath that carries a lane.
+    #[must_use]
+    pub fn datapath_of(&self, lane: Lane) -> DatapathIndex {
+        let at = self.datapaths.iter().position(|datapath| datapath.serves.lane(lane));
+        DatapathIndex(at.unwrap_or(0) as u8)
+    }
+
+    /// The domain that a process gets: the one it asks for, or the first that admits it.
+    /// `None`: no domain of that name, or none that admits it.
+    #[must_use]
+    pub fn domain_for(&self, asked: Option<&str>, uid: u32, gids: &[u32]) -> Option<DomainIndex> {
+        let fits = |domain: &DomainPlan| {
+            asked.is_none_or(|name| name == domain.name) && domain.members.iter().any(|m| m.admits(uid, gids))
+        };
+        self.domains.iter().position(fits).map(|at| DomainIndex(at as u16))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loopback_pair_knows_each_other() {
+        let (a, b) = Plan::loopback_pair(7400, 7410);
+        assert_eq!(a.peers[0].name, "b");
+        assert_eq!(a.datapaths[0].links[0].peers, [Some(b.datapaths[0].links[0].technology.bind())]);
+        assert_eq!(b.datapaths[0].links[0].peers, [Some(a.datapaths[0].links[0].technology.bind())]);
+        assert_ne!(a.host.id, b.host.id);
+    }
+
+    #[test]
+    fn every_lane_has_its_datapath() {
+        let mut plan = Plan::embedded_default();
+        plan.datapaths.push(DatapathPlan { serves: Serves::BestEffort, ..plan.datapaths[0].clone() });
+        plan.datapaths[0].serves = Serves::RealTime;
+        for number in 0..8 {
+            let lane = Lane::new(number).unwrap();
+            assert_eq!(plan.datapath_of(lane).0, u8::from(number >= 3));
+        }
+    }
+
+    #[test]
+    fn members_decide_the_domain() {
+        let mut plan = Plan::embedded_default();
+        plan.domains[0].members = vec![Member::Uid(7)];
+        plan.domains.push(DomainPlan {
+            name: "group".into(),
+            members: vec![Member::Gid(20)],
+            ..plan.domains[0].clone()
+        });
+        assert_eq!(plan.domain_for(None, 7, &[20]), Some(DomainIndex(0)));
+        assert_eq!(plan.domain_for(Some("group"), 7, &[20]), Some(DomainIndex(1)));
+        assert_eq!(plan.domain_for(None, 8, &[20]), Some(DomainIndex(1)));
+        assert_eq!(plan.domain_for(Some("default"), 8, &[20]), None);
+        assert_eq!(plan.domain_for(None, 8, &[21]), None);
+    }
+}

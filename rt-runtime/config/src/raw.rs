@@ -1,0 +1,372 @@
+//! The configuration as it is written. `configs/reference.ron` shows every field;
+//! `fields.rs` holds what each accepts.
+//!
+//! Numbers are wide and addresses are text, so that what is out of range is found by
+//! the validation, which reports all of it at once, and not by the parser, which stops
+//! at the first.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// Default of `idle: spin_then_block(us: ...)`, microseconds.
+pub const SPIN_US: u64 = 50;
+/// Default of `send_buffer_bytes`.
+pub const SEND_BUFFER_BYTES: i64 = 1 << 20;
+/// Default of `receive_buffer_bytes`.
+pub const RECEIVE_BUFFER_BYTES: i64 = 4 << 20;
+/// Default of `real_time_dscp`: expedited forwarding (RFC 3246).
+pub const REAL_TIME_DSCP: i64 = 46;
+/// Default of `control.socket`.
+pub const SOCKET: &str = "/run/insane/insaned.sock";
+
+/// Largest datagram that an Ethernet frame of 1,500 bytes carries whole, bytes.
+#[must_use]
+pub fn frame_bytes_default(bind: SocketAddr) -> u32 {
+    if bind.is_ipv4() { 1500 - 20 - 8 } else { 1500 - 40 - 8 }
+}
+
+/// A configuration file.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Which runtime this is. Default: the machine's host name.
+    pub host: Host,
+    /// Where applications attach.
+    pub control: Control,
+    /// Threads that move messages. Default: one, `main`, with all links and all lanes.
+    pub datapaths: Vec<Datapath>,
+    /// Ways to other hosts. Default: none.
+    pub links: Vec<Link>,
+    /// Remote runtimes. Default: none.
+    pub peers: Vec<Peer>,
+    /// Tenants. Default: one, `default`, for the daemon's own user.
+    pub domains: Vec<Domain>,
+    /// Bounds and properties of memory.
+    pub memory: Memory,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// Which runtime it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Host {
+    /// Name in reports, 1 to 64 bytes. Default: the machine's host name.
+    pub name: Option<String>,
+    /// Identifier on the wire, unique among peers, not 0. Default: a hash of the name.
+    pub id: Option<u64>,
+}
+
+/// Where applications attach.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Control {
+    /// Absolute path of the socket, at most 107 bytes. Default: [`SOCKET`].
+    pub socket: String,
+    /// Permission bits of the socket, 0o600 to 0o777. Default: 0o660.
+    pub mode: i64,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Control { socket: SOCKET.into(), mode: 0o660 }
+    }
+}
+
+/// One thread that moves messages.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Datapath {
+    /// Name in reports, 1 to 64 bytes, unique.
+    pub name: String,
+    /// The core it is pinned to. Default: `None`, not pinned.
+    #[serde(default)]
+    pub core: Option<i64>,
+    /// How the kernel schedules it. Default: `other`.
+    #[serde(default)]
+    pub policy: Policy,
+    /// What it does when there is nothing to do. Default: `spin_then_block(us: 50)`.
+    #[serde(default)]
+    pub idle: Idle,
+    /// Which lanes it carries. Default: `all`.
+    #[serde(default)]
+    pub serves: Serves,
+    /// Names of its links, at most 4. Default: none.
+    #[serde(default)]
+    pub links: Vec<String>,
+}
+
+/// How the kernel schedules a datapath.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// `SCHED_OTHER`.
+    #[default]
+    Other,
+    /// `SCHED_FIFO` at this priority, 1 to 98.
+    Fifo(i64),
+}
+
+/// What a datapath does when there is nothing to do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Idle {
+    /// It looks again at once, for ever.
+    Spin,
+    /// It looks for a while, then sleeps until something happens.
+    SpinThenBlock {
+        /// How long it looks, microseconds, 1 to 1,000,000. Default: 50.
+        #[serde(default = "spin_us")]
+        us: i64,
+    },
+    /// It sleeps until something happens.
+    Block,
+}
+
+fn spin_us() -> i64 {
+    SPIN_US as i64
+}
+
+impl Default for Idle {
+    fn default() -> Self {
+        Idle::SpinThenBlock { us: spin_us() }
+    }
+}
+
+/// Which lanes a datapath carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Serves {
+    /// The real-time lanes, 0 to 2.
+    RealTime,
+    /// The best-effort lanes, 3 to 7.
+    BestEffort,
+    /// Every lane.
+    #[default]
+    All,
+}
+
+/// One way to other hosts.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// Name in reports, for `datapaths` and for `peers`; 1 to 64 bytes, unique.
+    pub name: String,
+    /// What carries it.
+    pub technology: Technology,
+}
+
+/// What carries a link.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Technology {
+    /// Kernel UDP sockets, two to a link.
+    Udp {
+        /// Local address and port P; the real-time lanes use P, the others P + 1.
+        bind: String,
+        /// Largest datagram, bytes, 508 to 65,000. Default: 1,472 (IPv4), 1,452 (IPv6).
+        #[serde(default)]
+        frame_bytes_max: Option<i64>,
+        /// Send buffer of each socket, bytes. Default: 1,048,576.
+        #[serde(default = "send_buffer_bytes")]
+        send_buffer_bytes: i64,
+        /// Receive buffer of each socket, bytes. Default: 4,194,304.
+        #[serde(default = "receive_buffer_bytes")]
+        receive_buffer_bytes: i64,
+        /// `SO_BUSY_POLL`, microseconds, 0 to 10,000. Default: 0, off.
+        #[serde(default)]
+        busy_poll_us: i64,
+        /// Differentiated services code point of real-time frames, 0 to 63. Default: 46.
+        #[serde(default = "real_time_dscp")]
+        real_time_dscp: i64,
+    },
+}
+
+fn send_buffer_bytes() -> i64 {
+    SEND_BUFFER_BYTES
+}
+
+fn receive_buffer_bytes() -> i64 {
+    RECEIVE_BUFFER_BYTES
+}
+
+fn real_time_dscp() -> i64 {
+    REAL_TIME_DSCP
+}
+
+/// One remote runtime.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Name in reports, 1 to 64 bytes, unique, not this host's.
+    pub name: String,
+    /// Its address on each of this host's links, by the link's name here.
+    pub links: BTreeMap<String, String>,
+}
+
+/// One tenant.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Domain {
+    /// Name; part of every stream's wire name; 1 to 64 bytes, unique.
+    pub name: String,
+    /// Who may attach; at least one.
+    pub members: Vec<Member>,
+    /// Whether its sessions share memory. Default: `shared`; say `session` where the
+    /// members are several users who do not trust each other.
+    #[serde(default)]
+    pub isolation: Option<Isolation>,
+    /// What all its sessions together may use.
+    #[serde(default)]
+    pub quota: Quota,
+    /// Receive heap of each datapath for it, 1 to 8 classes of rising size. Default:
+    /// `receive_default`.
+    #[serde(default)]
+    pub receive: Option<Vec<Class>>,
+}
+
+/// Who may attach to a domain.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Member {
+    /// Processes of this user.
+    Uid(i64),
+    /// Processes of this group.
+    Gid(i64),
+    /// Everybody who may open the socket.
+    Any,
+}
+
+/// Whether the sessions of a domain share memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// They read each other's messages in place.
+    Shared,
+    /// The runtime copies every message between two sessions.
+    Session,
+}
+
+/// What all sessions of a domain together may use. What is not given has its default.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quota {
+    /// Attached sessions. Default: 64.
+    pub sessions: i64,
+    /// Open streams. Default: 256.
+    pub streams: i64,
+    /// Write ends. Default: 256.
+    pub sources: i64,
+    /// Read ends. Default: 256.
+    pub sinks: i64,
+    /// Pairs of rings. Default: 512.
+    pub connections: i64,
+    /// Bytes of shared memory made for them: source heaps, rings, wake and counters
+    /// pages. Default: 268,435,456.
+    pub bytes: i64,
+    /// Buffers in source heaps. Default: 16,384.
+    pub buffers: i64,
+    /// Requests on the control socket, of each session. Default: 10,000.
+    pub control_messages_per_second: i64,
+    /// Wake-ups caused by each session. Default: 100,000.
+    pub wakes_per_second: i64,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        let quota = crate::plan::Quota::default();
+        Quota {
+            sessions: quota.sessions.into(),
+            streams: quota.streams.into(),
+            sources: quota.sources.into(),
+            sinks: quota.sinks.into(),
+            connections: quota.connections.into(),
+            bytes: quota.bytes as i64,
+            buffers: quota.buffers.into(),
+            control_messages_per_second: quota.control_messages_per_second.into(),
+            wakes_per_second: quota.wakes_per_second.into(),
+        }
+    }
+}
+
+/// One size class of a receive heap.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Class {
+    /// Bytes of one buffer, 1 to 100,000,000.
+    pub size: i64,
+    /// How many, 1 to 65,536.
+    pub count: i64,
+}
+
+/// Bounds and properties of memory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Memory {
+    /// What everything together may take, bytes. Default: 1,073,741,824.
+    pub limit_bytes: i64,
+    /// Whether it is locked in RAM. Default: false.
+    pub lock: bool,
+    /// Whether heaps are made of huge pages. Default: `never`.
+    pub huge_pages: HugePages,
+    /// Whether every page is touched before its first use. Default: true.
+    pub prefault: bool,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory { limit_bytes: 1 << 30, lock: false, huge_pages: HugePages::Never, prefault: true }
+    }
+}
+
+/// Whether heaps are made of huge pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HugePages {
+    /// No.
+    #[default]
+    Never,
+    /// Where they are to be had.
+    Try,
+    /// Start fails without.
+    Require,
+}
+
+/// What is logged, and how.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// The least important level that is logged. Default: `info`.
+    pub level: LogLevel,
+    /// Lines for people or for machines. Default: `text`.
+    pub format: LogFormat,
+}
+
+/// Importance of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// Something failed.
+    Error,
+    /// Something is not as the configuration wants it.
+    Warn,
+    /// What happens seldom.
+    #[default]
+    Info,
+    /// Every session, stream and connection.
+    Debug,
+    /// Every control message.
+    Trace,
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,131 @@
+//! From text to the raw configuration; the parser's errors in the form of all others.
+
+use crate::diagnostic::nearest;
+use crate::fields;
+use crate::index::{Node, Place};
+use crate::raw::Config;
+use crate::report::Report;
+use ron::error::{Error, SpannedError};
+use ron::extensions::Extensions;
+
+/// Parses the text of the report. `None`: an error was added to the report.
+pub(crate) fn parse(report: &mut Report<'_>) -> Option<Config> {
+    let options = ron::Options::default().with_default_extension(Extensions::IMPLICIT_SOME);
+    match options.from_str(report.text()) {
+        Ok(config) => Some(config),
+        Err(error) => {
+            explain(report, &error);
+            None
+        }
+    }
+}
+
+fn explain(report: &mut Report<'_>, error: &SpannedError) {
+    let text = report.text();
+    let end = error.span.end;
+    let at = report.index.offset(text, Place { line: end.line, column: end.col });
+    match &error.code {
+        Error::NoSuchStructField { expected, found, .. } => unknown_field(report, at, expected, found),
+        Error::NoSuchEnumVariant { expected, found, .. } => unknown_variant(report, at, expected, found),
+        Error::MissingStructField { field, .. } => missing_field(report, at, field),
+        Error::DuplicateStructField { field, .. } => {
+            if let Some(node) = report.index.named_before(text, field, at).cloned() {
+                report.error_at_last(&node, format!("the field `{field}` is given twice"));
+            }
+        }
+        code if is_about_a_value(code) => wrong_value(report, at, code),
+        code => {
+            let message = format!("this is not RON: {}", lower_first(&code.to_string()));
+            let at = at.min(text.len());
+            report.error_in(at..at, "", message, String::new());
+        }
+    }
+    if !report.has_errors() {
+        report.error_in(at..at, "", lower_first(&error.code.to_string()), String::new());
+    }
+}
+
+impl Report<'_> {
+    /// An error at the name of a node that need not be the first of its path.
+    fn error_at_last(&mut self, node: &Node, message: String) {
+        let range = node.key.clone().unwrap_or_else(|| node.value.clone());
+        self.error_in(range, &node.path, message, "each field once".into());
+    }
+}
+
+fn unknown_field(report: &mut Report<'_>, at: usize, expected: &[&str], found: &str) {
+    let Some(node) = report.index.named_before(report.text(), found, at).cloned() else { return };
+    let outer = node.path.rfind('.').map_or("", |end| &node.path[..end]);
+    let place = if outer.is_empty() { "at the top level".to_owned() } else { format!("in `{outer}`") };
+    let message = format!("there is no field `{found}` {place}{}", meant(found, expected));
+    let range = node.key.clone().unwrap_or(at..at);
+    report.error_in(range, &node.path, message, expected.join(", "));
+}
+
+fn unknown_variant(report: &mut Report<'_>, at: usize, expected: &[&str], found: &str) {
+    let Some(node) = report.index.last_before(at).cloned() else { return };
+    let path = named_path(&node.path);
+    let accepted = fields::field(path).map_or_else(|| expected.join(", "), |field| field.accepted());
+    let message = format!("`{found}` is not accepted here{}", meant(found, expected));
+    report.error_in(node.value, path, message, accepted);
+}
+
+fn missing_field(report: &mut Report<'_>, at: usize, field: &str) {
+    let Some(outer) = report.index.around(at).cloned() else { return };
+    let path = if outer.path.is_empty() { field.to_owned() } else { format!("{}.{field}", outer.path) };
+    let accepted = fields::field(&path).map(|field| field.accepted()).unwrap_or_default();
+    report.error_accepting(&path, format!("the field `{field}` is missing"), accepted);
+}
+
+fn wrong_value(report: &mut Report<'_>, at: usize, code: &Error) {
+    let Some(node) = report.index.last_before(at).cloned() else { return };
+    let path = named_path(&node.path);
+    let accepted = fields::field(path).map(|field| field.accepted()).unwrap_or_default();
+    let message = match code {
+        Error::IntegerOutOfBounds => "the number is out of range".to_owned(),
+        Error::InvalidValueForType { expected, found } => format!("{found} instead of {expected}"),
+        code => lower_first(&code.to_string()),
+    };
+    report.error_in(node.value, path, message, accepted);
+}
+
+/// Errors that say that a value is not of the kind that its field wants.
+fn is_about_a_value(code: &Error) -> bool {
+    matches!(
+        code,
+        Error::ExpectedArray
+            | Error::ExpectedBoolean
+            | Error::ExpectedInteger
+            | Error::ExpectedFloat
+            | Error::ExpectedOption
+            | Error::ExpectedMap
+            | Error::ExpectedString
+            | Error::ExpectedUnit
+            | Error::ExpectedStructLike
+            | Error::ExpectedNamedStructLike(_)
+            | Error::ExpectedDifferentStructName { .. }
+            | Error::ExpectedIdentifier
+            | Error::IntegerOutOfBounds
+            | Error::InvalidIntegerDigit { .. }
+            | Error::InvalidValueForType { .. }
+            | Error::ExpectedDifferentLength { .. }
+            | Error::Message(_)
+    )
+}
+
+/// The path up to the last part that has a name: `policy` of `policy.0`.
+fn named_path(path: &str) -> &str {
+    match path.rsplit_once('.') {
+        Some((outer, last)) if last.starts_with(|c: char| c.is_ascii_digit()) => outer,
+        _ => path,
+    }
+}
+
+fn meant(found: &str, expected: &[&str]) -> String {
+    nearest(found, expected.iter().copied()).map(|name| format!("; `{name}` is near")).unwrap_or_default()
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}

@@ -1,0 +1,218 @@
+//! Datapaths: links, lanes, cores, and what would starve the machine.
+
+use super::{check_name, check_names, number, quoted};
+use crate::diagnostic::nearest;
+use crate::machine::Machine;
+use crate::plan::{DatapathPlan, Idle, LinkPlan, Policy, Serves};
+use crate::raw;
+use crate::report::Report;
+use insane_core::Nanos;
+use insane_core::limits::{DATAPATHS_MAX, LINKS_MAX};
+
+const LANE_RULE: &str = "one datapath with `serves: all`, or one with `real_time` and one with `best_effort`";
+
+/// The datapaths with their links.
+pub(super) fn datapaths(
+    config: &raw::Config,
+    links: Vec<LinkPlan>,
+    machine: &Machine,
+    report: &mut Report<'_>,
+) -> Vec<DatapathPlan> {
+    if config.datapaths.is_empty() {
+        return vec![main(links, report)];
+    }
+    if config.datapaths.len() > DATAPATHS_MAX {
+        report.error("datapaths", format!("there are {} datapaths", config.datapaths.len()));
+    }
+    check_names(report, "datapaths", config.datapaths.iter().map(|datapath| datapath.name.as_str()));
+    let owned = distribute(config, links, report);
+    let mut plans = Vec::new();
+    for (at, (raw, links)) in config.datapaths.iter().zip(owned).enumerate() {
+        plans.push(DatapathPlan {
+            name: raw.name.clone(),
+            core: core(raw, at, machine, report),
+            policy: policy(raw, at, report),
+            idle: idle(raw, at, report),
+            serves: serves(raw.serves),
+            links,
+        });
+    }
+    check_lanes(&plans, report);
+    check_spinning(&plans, machine, report);
+    plans
+}
+
+/// The one datapath of a configuration that names none.
+fn main(links: Vec<LinkPlan>, report: &mut Report<'_>) -> DatapathPlan {
+    if links.len() > LINKS_MAX {
+        let message = format!("the only datapath would have {} links, and one has at most {LINKS_MAX}", links.len());
+        report.error_accepting("links", message, "fewer links, or several datapaths");
+    }
+    DatapathPlan {
+        name: "main".into(),
+        core: None,
+        policy: Policy::Other,
+        idle: Idle::default(),
+        serves: Serves::All,
+        links,
+    }
+}
+
+/// Gives every link to the datapath that names it: each to exactly one.
+fn distribute(config: &raw::Config, links: Vec<LinkPlan>, report: &mut Report<'_>) -> Vec<Vec<LinkPlan>> {
+    let mut owners: Vec<Option<String>> = vec![None; links.len()];
+    let mut owned: Vec<Vec<LinkPlan>> = vec![Vec::new(); config.datapaths.len()];
+    for (at, datapath) in config.datapaths.iter().enumerate() {
+        if datapath.links.len() > LINKS_MAX {
+            report.error(&format!("datapaths[{at}].links"), format!("there are {} links", datapath.links.len()));
+        }
+        for (place, name) in datapath.links.iter().enumerate() {
+            let path = format!("datapaths[{at}].links[{place}]");
+            let Some(link) = links.iter().position(|link| link.name == *name) else {
+                unknown_link(&path, name, &links, report);
+                continue;
+            };
+            match &owners[link] {
+                Some(first) => {
+                    let message = format!("link \"{name}\" belongs to {first} already");
+                    report.error_accepting(&path, message, "each link in one datapath");
+                }
+                None => {
+                    owners[link] = Some(format!("datapaths[{at}]"));
+                    owned[at].push(links[link].clone());
+                }
+            }
+        }
+    }
+    for (at, link) in links.iter().enumerate().filter(|(at, _)| owners[*at].is_none()) {
+        let message = format!("link \"{}\" belongs to no datapath", link.name);
+        report.error_accepting(&format!("links[{at}].name"), message, "a link that one datapath has in its `links`");
+    }
+    owned
+}
+
+fn unknown_link(path: &str, name: &str, links: &[LinkPlan], report: &mut Report<'_>) {
+    if !check_name(report, path, name) {
+        return;
+    }
+    let names = || links.iter().map(|link| link.name.as_str());
+    let near = nearest(name, names()).map(|near| format!("; \"{near}\" is near")).unwrap_or_default();
+    report.error_accepting(path, format!("there is no link \"{name}\"{near}"), quoted(names()));
+}
+
+fn core(raw: &raw::Datapath, at: usize, machine: &Machine, report: &mut Report<'_>) -> Option<u16> {
+    let wanted = raw.core?;
+    let path = format!("datapaths[{at}].core");
+    let core = u16::try_from(wanted).ok();
+    match (&machine.cores, core) {
+        (Some(cores), core) if core.is_none_or(|core| !cores.contains(&core)) => {
+            let accepted = format!("one of {}, or None", core_ranges(cores));
+            report.error_accepting(&path, format!("this machine has no core {wanted}"), accepted);
+        }
+        (None, None) => report.error(&path, format!("{wanted} is not the number of a core")),
+        _ => {}
+    }
+    core
+}
+
+/// A set of cores as people write it: `0 to 3, 8`.
+fn core_ranges(cores: &[u16]) -> String {
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for core in cores {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == *core => *last = *core,
+            _ => ranges.push((*core, *core)),
+        }
+    }
+    let text = |(first, last): (u16, u16)| if first == last { first.to_string() } else { format!("{first} to {last}") };
+    ranges.into_iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+fn policy(raw: &raw::Datapath, at: usize, report: &mut Report<'_>) -> Policy {
+    match raw.policy {
+        raw::Policy::Other => Policy::Other,
+        raw::Policy::Fifo(priority @ 1..=98) => Policy::Fifo(priority as u8),
+        raw::Policy::Fifo(99) => {
+            let message = "priority 99 belongs to the kernel's own watchdogs";
+            report.error(&format!("datapaths[{at}].policy"), message);
+            Policy::Other
+        }
+        raw::Policy::Fifo(priority) => {
+            report.error(&format!("datapaths[{at}].policy"), format!("{priority} is not a priority of SCHED_FIFO"));
+            Policy::Other
+        }
+    }
+}
+
+fn idle(raw: &raw::Datapath, at: usize, report: &mut Report<'_>) -> Idle {
+    match raw.idle {
+        raw::Idle::Spin => Idle::Spin,
+        raw::Idle::Block => Idle::Block,
+        raw::Idle::SpinThenBlock { us } => {
+            let us: u64 = number(report, &format!("datapaths[{at}].idle.us"), us);
+            Idle::SpinThenBlock { spin: Nanos::from_micros(us) }
+        }
+    }
+}
+
+fn serves(raw: raw::Serves) -> Serves {
+    match raw {
+        raw::Serves::RealTime => Serves::RealTime,
+        raw::Serves::BestEffort => Serves::BestEffort,
+        raw::Serves::All => Serves::All,
+    }
+}
+
+/// Every lane has exactly one datapath.
+fn check_lanes(plans: &[DatapathPlan], report: &mut Report<'_>) {
+    let classes = [(insane_core::Lane::new(0), "real-time"), (Some(insane_core::Lane::LAST), "best-effort")];
+    let mut told = vec![false; plans.len()];
+    for (lane, class) in classes {
+        let Some(lane) = lane else { continue };
+        let servers: Vec<usize> = (0..plans.len()).filter(|at| plans[*at].serves.lane(lane)).collect();
+        match servers.split_first() {
+            None => report.error_accepting("datapaths", format!("nobody serves the {class} lanes"), LANE_RULE),
+            Some((first, others)) => {
+                for other in others.iter().filter(|other| !std::mem::replace(&mut told[**other], true)) {
+                    let message = format!("datapaths[{first}] serves the {class} lanes already");
+                    report.error_accepting(&format!("datapaths[{other}].serves"), message, LANE_RULE);
+                }
+            }
+        }
+    }
+}
+
+/// A SCHED_FIFO thread that spins gives its core to nobody else, for ever.
+fn check_spinning(plans: &[DatapathPlan], machine: &Machine, report: &mut Report<'_>) {
+    let spins: Vec<usize> = (0..plans.len()).filter(|at| plans[*at].idle == Idle::Spin).collect();
+    let is_fifo = |at: usize| matches!(plans[at].policy, Policy::Fifo(_));
+    for (place, at) in spins.iter().copied().enumerate() {
+        let shares = |other: &&usize| plans[**other].core.is_some() && plans[**other].core == plans[at].core;
+        let Some(first) = spins[..place].iter().find(shares).copied() else { continue };
+        let path = format!("datapaths[{at}].idle");
+        let core = plans[at].core.unwrap_or_default();
+        if is_fifo(at) && is_fifo(first) {
+            let message = format!(
+                "two SCHED_FIFO datapaths spin on core {core}: datapaths[{first}] and this one would starve each other"
+            );
+            report.error_accepting(&path, message, "another core, `spin_then_block(us: ...)` or `block`");
+        } else {
+            let message = format!("datapaths[{first}] spins on core {core} too: each waits milliseconds for the other");
+            report.warning(&path, message, "another core, `spin_then_block(us: ...)` or `block`");
+        }
+    }
+    let hogs: Vec<usize> = spins.into_iter().filter(|at| is_fifo(*at)).collect();
+    let Some(cores) = machine.cores.as_ref().map(Vec::len) else { return };
+    if let Some(last) = hogs.last().filter(|_| hogs.len() >= cores) {
+        let message = match cores {
+            1 => "this machine has one core, and a spinning SCHED_FIFO datapath would leave nothing to anybody else"
+                .to_owned(),
+            _ => format!("{} spinning SCHED_FIFO datapaths would take all {cores} cores of this machine", hogs.len()),
+        };
+        report.error_accepting(
+            &format!("datapaths[{last}].idle"),
+            message,
+            "`spin_then_block(us: ...)`, `block`, or `policy: other`",
+        );
+    }
+}

@@ -1,0 +1,218 @@
+//! Links and peers: addresses, ports, and who reaches whom.
+
+use super::{check_names, number, quoted};
+use crate::diagnostic::nearest;
+use crate::plan::{DatapathPlan, LinkPlan, PeerPlan, Technology, UdpPlan};
+use crate::raw;
+use crate::report::Report;
+use insane_core::limits::PEERS_MAX;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// Placeholder of an address that is wrong.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// The links with their own addresses; peers come later.
+pub(super) fn links(raw: &[raw::Link], report: &mut Report<'_>) -> Vec<LinkPlan> {
+    check_names(report, "links", raw.iter().map(|link| link.name.as_str()));
+    let mut bound: Vec<(usize, SocketAddr)> = Vec::new();
+    let mut links = Vec::new();
+    for (at, link) in raw.iter().enumerate() {
+        let raw::Technology::Udp { bind, .. } = &link.technology;
+        let path = format!("links[{at}].technology.bind");
+        let bind = address(report, &path, bind);
+        if let Some(bind) = bind {
+            if let Some((first, other)) = bound.iter().find(|(_, other)| binds_collide(*other, bind)) {
+                let message = format!(
+                    "ports {} and {} are taken: links[{first}] uses {} and {}",
+                    bind.port(),
+                    bind.port() + 1,
+                    other.port(),
+                    other.port() + 1
+                );
+                report.error_accepting(&path, message, "a port at least 2 away from that of every other link");
+            }
+            bound.push((at, bind));
+        }
+        let technology = udp(&link.technology, at, bind, report);
+        links.push(LinkPlan { name: link.name.clone(), technology, peers: Vec::new() });
+    }
+    links
+}
+
+fn udp(raw: &raw::Technology, at: usize, bind: Option<SocketAddr>, report: &mut Report<'_>) -> Technology {
+    let raw::Technology::Udp {
+        frame_bytes_max,
+        send_buffer_bytes,
+        receive_buffer_bytes,
+        busy_poll_us,
+        real_time_dscp,
+        ..
+    } = raw;
+    let path = |field: &str| format!("links[{at}].technology.{field}");
+    let defaults = UdpPlan::at(bind.unwrap_or(NOWHERE));
+    let frame_bytes_max = frame_bytes_max.map(|value| number(report, &path("frame_bytes_max"), value));
+    Technology::Udp(UdpPlan {
+        frame_bytes_max: frame_bytes_max.unwrap_or(defaults.frame_bytes_max),
+        send_buffer_bytes: number(report, &path("send_buffer_bytes"), *send_buffer_bytes),
+        receive_buffer_bytes: number(report, &path("receive_buffer_bytes"), *receive_buffer_bytes),
+        busy_poll_us: number(report, &path("busy_poll_us"), *busy_poll_us),
+        real_time_dscp: number(report, &path("real_time_dscp"), *real_time_dscp),
+        ..defaults
+    })
+}
+
+/// The peers; their addresses are put into the links.
+pub(super) fn peers(
+    config: &raw::Config,
+    host: &str,
+    links: &mut [LinkPlan],
+    report: &mut Report<'_>,
+) -> Vec<PeerPlan> {
+    if config.peers.len() > PEERS_MAX {
+        report.error("peers", format!("there are {} peers", config.peers.len()));
+    }
+    check_names(report, "peers", config.peers.iter().map(|peer| peer.name.as_str()));
+    for link in links.iter_mut() {
+        link.peers = vec![None; config.peers.len()];
+    }
+    let mut known: Vec<(String, SocketAddr)> = Vec::new();
+    for (at, peer) in config.peers.iter().enumerate() {
+        if peer.name == host {
+            let message = format!("\"{host}\" is this host itself");
+            report.error_accepting(&format!("peers[{at}].name"), message, "the name of another host");
+        }
+        if peer.links.is_empty() {
+            report.error(&format!("peers[{at}].links"), "the peer has no address");
+        }
+        for (name, text) in &peer.links {
+            let path = format!("peers[{at}].links[{}]", key_text(name));
+            let Some(to) = peer_address(report, &path, name, text, links) else { continue };
+            if let Some((first, _)) = known.iter().find(|(_, other)| ports_overlap(*other, to)) {
+                let message = format!("{to} is the address of {first} already (each uses its port and the next one)");
+                report.error_accepting(&path, message, "an address that no other entry of the peers uses");
+            }
+            known.push((path, to));
+            if let Some(link) = links.iter_mut().find(|link| link.name == *name) {
+                link.peers[at] = Some(to);
+            }
+        }
+    }
+    config.peers.iter().map(|peer| PeerPlan { name: peer.name.clone() }).collect()
+}
+
+/// The key as it most likely stands in the text; with another spelling (escapes) the
+/// message points to the map as a whole.
+fn key_text(name: &str) -> String {
+    format!("{name:?}")
+}
+
+fn peer_address(report: &mut Report<'_>, path: &str, link: &str, text: &str, links: &[LinkPlan]) -> Option<SocketAddr> {
+    let names = || links.iter().map(|link| link.name.as_str());
+    let Some(own) = links.iter().find(|own| own.name == link) else {
+        let near = nearest(link, names()).map(|name| format!("; \"{name}\" is near")).unwrap_or_default();
+        report.error_at_key(path, format!("there is no link \"{link}\"{near}"), quoted(names()));
+        return None;
+    };
+    let to = address(report, path, text)?;
+    if to.ip().is_unspecified() {
+        report.error(path, format!("{} is no address of a host", to.ip()));
+        return None;
+    }
+    let bind = own.technology.bind();
+    if bind != NOWHERE && bind.is_ipv4() != to.is_ipv4() {
+        let family = |address: SocketAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let message = format!("the peer's address is {}, but link \"{link}\" is bound to {bind}", family(to));
+        report.error_accepting(path, message, format!("an {} address", family(bind)));
+        return None;
+    }
+    if let Some(own) = links.iter().find(|own| is_own(own.technology.bind(), to)) {
+        let message = format!("{to} is this host itself: link \"{}\" is bound to {}", own.name, own.technology.bind());
+        report.error_accepting(path, message, "the address of another host");
+        return None;
+    }
+    Some(to)
+}
+
+/// Says where a datapath cannot reach a peer: those lanes would lead nowhere.
+pub(super) fn warn_of_unreached_peers(peers: &[PeerPlan], datapaths: &[DatapathPlan], report: &mut Report<'_>) {
+    for (at, peer) in peers.iter().enumerate() {
+        for datapath in datapaths {
+            let reached = datapath.links.iter().any(|link| link.peers.get(at).is_some_and(Option::is_some));
+            if !reached && !report.has_errors() {
+                let message = format!(
+                    "no link of datapath \"{}\" leads to \"{}\": what its lanes carry does not get there",
+                    datapath.name, peer.name
+                );
+                report.warning(&format!("peers[{at}].links"), message, "an address on a link of every datapath");
+            }
+        }
+    }
+}
+
+/// Parses an address, and says what is wrong with it.
+fn address(report: &mut Report<'_>, path: &str, text: &str) -> Option<SocketAddr> {
+    let found = text.parse::<SocketAddr>().map_err(|_| fault_of_address(text)).and_then(usable);
+    match found {
+        Ok(address) => Some(address),
+        Err(fault) => {
+            report.error(path, fault);
+            None
+        }
+    }
+}
+
+/// The second port has to exist, and one host has to be meant.
+fn usable(address: SocketAddr) -> Result<SocketAddr, String> {
+    let broadcast = address.ip() == IpAddr::V4(Ipv4Addr::BROADCAST);
+    match address.port() {
+        0 => Err("port 0 is no port that a peer could know".into()),
+        u16::MAX => Err("after port 65535 there is no next one, and the link uses two".into()),
+        _ if address.ip().is_multicast() || broadcast => {
+            Err(format!("{} is not the address of one host", address.ip()))
+        }
+        _ => Ok(address),
+    }
+}
+
+/// Why this is not an address with a port.
+fn fault_of_address(text: &str) -> String {
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    if bare.parse::<IpAddr>().is_ok() {
+        return format!("\"{text}\" has no port");
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return format!("\"{text}\" is not an IP address with a port");
+    };
+    let unbracketed = host.trim_start_matches('[').trim_end_matches(']');
+    match unbracketed.parse::<IpAddr>() {
+        Ok(IpAddr::V6(_)) if !host.starts_with('[') => {
+            format!("an IPv6 address with a port has brackets: \"[{host}]:{port}\"")
+        }
+        Ok(_) => format!("\"{port}\" is not a port"),
+        Err(_) if host.chars().any(char::is_alphabetic) && !host.contains(':') => {
+            format!("\"{host}\" is a name, and names are not looked up")
+        }
+        Err(_) => format!("\"{host}\" is not an IP address"),
+    }
+}
+
+/// Whether two pairs of ports have one in common.
+fn near_ports(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port().abs_diff(b.port()) <= 1
+}
+
+fn ports_overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    a.ip() == b.ip() && near_ports(a, b)
+}
+
+/// Whether the kernel would refuse the second; an unspecified address takes the port of all.
+fn binds_collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let one_takes_all = a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified());
+    near_ports(a, b) && (a.ip() == b.ip() || one_takes_all)
+}
+
+/// Whether frames to `to` would arrive at the link bound to `bind`.
+fn is_own(bind: SocketAddr, to: SocketAddr) -> bool {
+    let everywhere = bind.ip().is_unspecified() && bind.port() != 0 && to.ip().is_loopback();
+    near_ports(bind, to) && (bind.ip() == to.ip() || everywhere)
+}

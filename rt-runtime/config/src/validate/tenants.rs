@@ -1,0 +1,135 @@
+//! Domains: members, quotas, receive heaps.
+
+use super::{check_names, number};
+use crate::machine::Machine;
+use crate::plan::{self, DomainPlan, Isolation, Member, Quota};
+use crate::raw;
+use crate::report::Report;
+use insane_core::heap::ClassSpec;
+use insane_core::limits::CLASSES_MAX;
+
+/// Most domains of one runtime.
+pub const DOMAINS_MAX: usize = 64;
+/// Most buffers of one heap: their numbers have to fit.
+const BUFFERS_MAX: i64 = 65_536;
+/// Largest user or group number; the one above means "unchanged" to the kernel.
+const ID_MAX: i64 = u32::MAX as i64 - 1;
+
+/// The domains; if none is written, one for the daemon's own user.
+pub(super) fn domains(raw: &[raw::Domain], machine: &Machine, report: &mut Report<'_>) -> Vec<DomainPlan> {
+    if raw.is_empty() {
+        return vec![DomainPlan {
+            name: "default".into(),
+            members: vec![Member::Uid(machine.uid)],
+            isolation: Isolation::Shared,
+            quota: Quota::default(),
+            receive: plan::receive_default(),
+        }];
+    }
+    if raw.len() > DOMAINS_MAX {
+        report.error("domains", format!("there are {} domains", raw.len()));
+    }
+    check_names(report, "domains", raw.iter().map(|domain| domain.name.as_str()));
+    raw.iter().enumerate().map(|(at, domain)| self::domain(domain, at, report)).collect()
+}
+
+fn domain(raw: &raw::Domain, at: usize, report: &mut Report<'_>) -> DomainPlan {
+    let members = members(&raw.members, at, report);
+    let isolation = match raw.isolation {
+        Some(raw::Isolation::Shared) => Isolation::Shared,
+        Some(raw::Isolation::Session) => Isolation::Session,
+        None => {
+            if spans_users(&members) {
+                let message = "several users can attach, and each can read what the others send each other";
+                let accepted = "`isolation: shared` if they trust each other, else `isolation: session`";
+                report.warning(&format!("domains[{at}].isolation"), message, accepted);
+            }
+            Isolation::Shared
+        }
+    };
+    DomainPlan {
+        name: raw.name.clone(),
+        members,
+        isolation,
+        quota: quota(&raw.quota, at, report),
+        receive: raw.receive.as_ref().map_or_else(plan::receive_default, |classes| receive(classes, at, report)),
+    }
+}
+
+fn members(raw: &[raw::Member], at: usize, report: &mut Report<'_>) -> Vec<Member> {
+    if raw.is_empty() {
+        report.error(&format!("domains[{at}].members"), "nobody could attach");
+    }
+    let mut members: Vec<Member> = Vec::new();
+    for (place, member) in raw.iter().enumerate() {
+        let path = format!("domains[{at}].members[{place}]");
+        let mut id = |kind: &str, number: i64| {
+            if !(0..=ID_MAX).contains(&number) {
+                let message = format!("{number} is not the number of a {kind}");
+                report.error_accepting(&path, message, format!("0 to {ID_MAX}"));
+            }
+            u32::try_from(number).unwrap_or_default()
+        };
+        let member = match *member {
+            raw::Member::Uid(number) => Member::Uid(id("user", number)),
+            raw::Member::Gid(number) => Member::Gid(id("group", number)),
+            raw::Member::Any => Member::Any,
+        };
+        if members.contains(&member) {
+            report.error_accepting(&path, "the member is there already", "each member once");
+        }
+        members.push(member);
+    }
+    members
+}
+
+fn spans_users(members: &[Member]) -> bool {
+    members.len() > 1 || members.iter().any(|member| !matches!(member, Member::Uid(_)))
+}
+
+fn quota(raw: &raw::Quota, at: usize, report: &mut Report<'_>) -> Quota {
+    let path = |field: &str| format!("domains[{at}].quota.{field}");
+    Quota {
+        sessions: number(report, &path("sessions"), raw.sessions),
+        streams: number(report, &path("streams"), raw.streams),
+        sources: number(report, &path("sources"), raw.sources),
+        sinks: number(report, &path("sinks"), raw.sinks),
+        connections: number(report, &path("connections"), raw.connections),
+        bytes: number(report, &path("bytes"), raw.bytes),
+        buffers: number(report, &path("buffers"), raw.buffers),
+        control_messages_per_second: number(
+            report,
+            &path("control_messages_per_second"),
+            raw.control_messages_per_second,
+        ),
+        wakes_per_second: number(report, &path("wakes_per_second"), raw.wakes_per_second),
+    }
+}
+
+fn receive(raw: &[raw::Class], at: usize, report: &mut Report<'_>) -> Vec<ClassSpec> {
+    let path = format!("domains[{at}].receive");
+    if raw.is_empty() {
+        report.error(&path, "without receive buffers nothing can arrive from other hosts");
+    }
+    if raw.len() > CLASSES_MAX {
+        report.error(&path, format!("there are {} classes", raw.len()));
+    }
+    for (place, pair) in raw.windows(2).enumerate().filter(|(_, pair)| pair[0].size >= pair[1].size) {
+        let message = format!("{} does not rise above the {} of the class before", pair[1].size, pair[0].size);
+        report.error_accepting(
+            &format!("{path}[{}].size", place + 1),
+            message,
+            "classes by rising size, each size once",
+        );
+    }
+    let class = |(place, class): (usize, &raw::Class)| ClassSpec {
+        size: number(report, &format!("{path}[{place}].size"), class.size),
+        count: number(report, &format!("{path}[{place}].count"), class.count),
+    };
+    let classes: Vec<ClassSpec> = raw.iter().enumerate().map(class).collect();
+    let buffers: i64 = raw.iter().map(|class| class.count.clamp(0, BUFFERS_MAX + 1)).sum();
+    if buffers > BUFFERS_MAX {
+        report.error_accepting(&path, format!("there are {buffers} buffers"), "at most 65_536 buffers in all classes");
+    }
+    classes
+}

@@ -1,0 +1,331 @@
+//! What the hub wants done. The host carries actions out in order, one by one.
+
+use crate::spec::Credentials;
+use insane_core::{
+    ChannelId, ConnId, DatapathIndex, DomainIndex, Lane, PeerIndex, Qos, SessionId, SinkId, SourceId, StreamKey,
+};
+use insane_wire::control::{ClassSpec, Code, Event, SinkWake};
+
+/// A kernel object that the runtime makes for a session and passes as a descriptor.
+/// Never reused within one life of the runtime.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ObjectId(pub u64);
+
+/// What an object is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ObjectKind {
+    /// Memory: cells of a ring.
+    Cells {
+        /// Messages it holds.
+        depth: u32,
+    },
+    /// Memory: a consumer's head and completions.
+    Returns {
+        /// Places for completions.
+        places: u32,
+    },
+    /// Memory: the wake page of a sink.
+    WakePage,
+    /// Memory: the buffers of a source.
+    Heap {
+        /// Its classes.
+        classes: Vec<ClassSpec>,
+    },
+    /// Memory: the counters page of a session.
+    Counters {
+        /// Its lines.
+        lines: u32,
+    },
+    /// A socket pair: the reader is a sink's, the writer its senders'.
+    WakeSocket,
+    /// An eventfd by which one session wakes one datapath.
+    Doorbell,
+}
+
+impl ObjectKind {
+    /// Whether it is memory, which will be sealed.
+    #[must_use]
+    pub const fn is_memory(&self) -> bool {
+        !matches!(self, ObjectKind::WakeSocket | ObjectKind::Doorbell)
+    }
+}
+
+/// Who writes a piece of memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Writer {
+    /// The session that gets it read-write.
+    Session(SessionId),
+    /// A datapath: the host maps it before it is sealed.
+    Datapath(DatapathIndex),
+}
+
+/// A descriptor that travels beside an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Beside {
+    /// Memory that this session shall write; not sealed yet.
+    ReadWrite(ObjectId),
+    /// Sealed memory.
+    ReadOnly(ObjectId),
+    /// The readable end of a wake socket.
+    WakeReader(ObjectId),
+    /// The writable end of a wake socket.
+    WakeWriter(ObjectId),
+    /// A doorbell.
+    Doorbell(ObjectId),
+    /// The wake page of a datapath, read-only.
+    DatapathWakePage(DatapathIndex),
+    /// The receive heap of a datapath for a domain, read-only.
+    DatapathHeap(DatapathIndex, DomainIndex),
+}
+
+impl Beside {
+    /// The object it is, unless it is the runtime's own.
+    #[must_use]
+    pub const fn object(&self) -> Option<ObjectId> {
+        match self {
+            Beside::ReadWrite(id)
+            | Beside::ReadOnly(id)
+            | Beside::WakeReader(id)
+            | Beside::WakeWriter(id)
+            | Beside::Doorbell(id) => Some(*id),
+            Beside::DatapathWakePage(_) | Beside::DatapathHeap(..) => None,
+        }
+    }
+}
+
+/// The two rings of a connection that has a datapath at one end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rings {
+    /// The cells.
+    pub cells: ObjectId,
+    /// The returns.
+    pub returns: ObjectId,
+    /// Messages it holds.
+    pub depth: u32,
+    /// Places for completions.
+    pub places: u32,
+}
+
+/// A conversation, as datapaths know it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Topic {
+    /// The stream.
+    pub key: StreamKey,
+    /// The channel.
+    pub channel: ChannelId,
+}
+
+/// A source's connection for a datapath to take messages from.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AddTx {
+    /// Which datapath.
+    pub datapath: DatapathIndex,
+    /// Number of the connection.
+    pub conn: ConnId,
+    /// The source.
+    pub source: SourceId,
+    /// Its session.
+    pub session: SessionId,
+    /// Its domain.
+    pub domain: DomainIndex,
+    /// Its conversation.
+    pub topic: Topic,
+    /// Quality of service of the stream.
+    pub qos: Qos,
+    /// Its lane.
+    pub lane: Lane,
+    /// The rings.
+    pub rings: Rings,
+    /// The source's heap, if it has one.
+    pub heap: Option<ObjectId>,
+    /// The classes of that heap.
+    pub classes: Vec<ClassSpec>,
+}
+
+/// A sink's connection for a datapath to put messages into.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AddRx {
+    /// Which datapath.
+    pub datapath: DatapathIndex,
+    /// Number of the connection.
+    pub conn: ConnId,
+    /// The sink.
+    pub sink: SinkId,
+    /// Its session.
+    pub session: SessionId,
+    /// Its domain.
+    pub domain: DomainIndex,
+    /// Its conversation.
+    pub topic: Topic,
+    /// Quality of service of the stream.
+    pub qos: Qos,
+    /// The rings.
+    pub rings: Rings,
+    /// How the sink is woken.
+    pub wake: SinkWake,
+    /// Its wake page, unless it is never woken.
+    pub wake_page: Option<ObjectId>,
+    /// Its wake socket, if it is woken by one.
+    pub wake_socket: Option<ObjectId>,
+}
+
+/// Where a datapath sends what the local sources of a conversation emit.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Route {
+    /// The peers that have a sink and are reached by this datapath, in rising order.
+    pub peers: Vec<PeerIndex>,
+    /// Whether the sinks of this host get it from here, too: an isolated stream.
+    pub local: bool,
+}
+
+/// Something the host does.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Action {
+    /// Sends an event.
+    Send {
+        /// To whom.
+        session: SessionId,
+        /// What.
+        event: Event,
+        /// The descriptors beside it, in order.
+        beside: Vec<Beside>,
+    },
+    /// Sends `Closing` and closes the socket. The hub has forgotten the session.
+    Close {
+        /// Whose.
+        session: SessionId,
+        /// Which kind of reason.
+        code: Code,
+        /// The reason in words.
+        reason: String,
+    },
+    /// Makes an object.
+    Create {
+        /// Its number from now on.
+        object: ObjectId,
+        /// What it is.
+        kind: ObjectKind,
+        /// Who writes it.
+        writer: Writer,
+    },
+    /// Seals memory against everything but reading through new mappings.
+    Seal(ObjectId),
+    /// Lets go of the control plane's own handle.
+    Drop(ObjectId),
+    /// Gives a datapath a source's connection.
+    AddTx(Box<AddTx>),
+    /// Takes it away; [`Hub::detached`](crate::hub::Hub::detached) when it is gone.
+    RemoveTx {
+        /// From which datapath.
+        datapath: DatapathIndex,
+        /// Which.
+        conn: ConnId,
+    },
+    /// Gives a datapath a sink's connection.
+    AddRx(Box<AddRx>),
+    /// Takes it away; [`Hub::detached`](crate::hub::Hub::detached) when it is gone.
+    RemoveRx {
+        /// From which datapath.
+        datapath: DatapathIndex,
+        /// Which.
+        conn: ConnId,
+    },
+    /// Lets a session wake a datapath.
+    AddDoorbell {
+        /// Which datapath.
+        datapath: DatapathIndex,
+        /// Whose.
+        session: SessionId,
+        /// The doorbell.
+        object: ObjectId,
+    },
+    /// No longer.
+    RemoveDoorbell {
+        /// Which datapath.
+        datapath: DatapathIndex,
+        /// Whose.
+        session: SessionId,
+    },
+    /// Sets where the messages of a conversation go.
+    SetRoute {
+        /// On which datapath.
+        datapath: DatapathIndex,
+        /// The conversation.
+        topic: Topic,
+        /// Its domain.
+        domain: DomainIndex,
+        /// Where.
+        route: Route,
+    },
+    /// They go nowhere.
+    RemoveRoute {
+        /// On which datapath.
+        datapath: DatapathIndex,
+        /// The conversation.
+        topic: Topic,
+    },
+    /// Tells the peers whether this host has a sink that can receive.
+    Interest {
+        /// The conversation.
+        topic: Topic,
+        /// Second hash of the stream's name.
+        check: u64,
+        /// Whether it has.
+        on: bool,
+    },
+    /// Answers [`Request::Status`](insane_wire::control::Request::Status).
+    Status {
+        /// Whom.
+        session: SessionId,
+        /// The client's number for the request.
+        req: u32,
+    },
+    /// For the event log.
+    Note(Note),
+}
+
+/// What the event log should hold.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Note {
+    /// A session said HELLO and was let in.
+    SessionOpened {
+        /// Its number.
+        session: SessionId,
+        /// What it calls itself.
+        name: String,
+        /// Who it is.
+        who: Credentials,
+        /// Where it is.
+        domain: DomainIndex,
+    },
+    /// A session is over.
+    SessionClosed {
+        /// Its number.
+        session: SessionId,
+        /// Why: the runtime closed it. `None`: it left or died.
+        reason: Option<(Code, String)>,
+    },
+    /// A request was refused.
+    Refused {
+        /// Whose.
+        session: SessionId,
+        /// Which kind of reason.
+        code: Code,
+        /// The reason in words.
+        reason: String,
+    },
+    /// A connection was closed since one end wrote what it may not.
+    Violated {
+        /// Which.
+        conn: ConnId,
+        /// The session that says so; `None`: the runtime itself.
+        by: Option<SessionId>,
+    },
+    /// Two ends could not be joined for want of a resource; tried again later.
+    Unjoined {
+        /// Which connection failed.
+        conn: ConnId,
+        /// Why.
+        reason: String,
+    },
+}

@@ -1,0 +1,235 @@
+//! The state machine of the control plane.
+//!
+//! Pure and synchronous: it never blocks, sees no clock and makes no system call.
+//! Every input changes the tables and queues [`Action`]s; the host carries them out
+//! with [`Hub::next_action`] until there is none, before the next input.
+//!
+//! Invariants:
+//! - every object that is created is dropped once, and not used after that;
+//! - memory is shown to others only after its writer has mapped it and it is sealed;
+//! - no connection joins two domains, and nothing is shown to another domain;
+//! - a message of a client is carried out, refused with a reason, or ends the
+//!   session; it harms no other session;
+//! - what is charged to a domain's quota is given back when the thing is gone.
+//!
+//! Bounds: the tables are bounded by the quotas; no input does work beyond the
+//! number of sources and sinks of one conversation, or of one session that ends.
+
+mod conn;
+mod port;
+mod route;
+mod session;
+mod stream;
+mod tables;
+pub mod view;
+
+use crate::action::{Action, Beside, Note, ObjectId, ObjectKind, Topic, Writer};
+use crate::quota::{Account, Amounts};
+use crate::spec::HubSpec;
+use insane_core::{ConnId, DomainIndex, MonoTime, Nanos, PeerIndex, SessionId, SinkId, SourceId, StreamId, StreamKey};
+use insane_wire::control::{Code, Event};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use tables::{Channel, Conn, Contract, Ends, Greeting, Ids, Owner, Port, Session, Sink, Source, Stream};
+
+/// How long a client has for its HELLO.
+pub const HELLO_TIMEOUT: Nanos = Nanos::from_secs(2);
+/// Sockets of one user that have not said HELLO yet, at most.
+pub const GREETING_MAX: usize = 16;
+/// Observers at a time, at most.
+pub const OBSERVERS_MAX: usize = 16;
+/// Conversations times peers whose interest is remembered, at most.
+pub const INTEREST_MAX: usize = 65_536;
+/// How long after a failure two ends are joined anew.
+pub const RETRY_AFTER: Nanos = Nanos::from_secs(1);
+
+/// Why a request is refused, or a session ended.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct Refusal {
+    /// Which kind of reason.
+    pub code: Code,
+    /// The reason in words.
+    pub reason: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: Code, reason: impl Into<String>) -> Self {
+        Refusal { code, reason: reason.into() }
+    }
+}
+
+/// A packet as it came from a session's socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// Its bytes, cut at `PACKET_BYTES_MAX`.
+    pub bytes: &'a [u8],
+    /// How many bytes were sent.
+    pub len: usize,
+    /// How many descriptors came beside it.
+    pub fds: usize,
+}
+
+impl<'a> Packet<'a> {
+    /// A whole packet without descriptors.
+    #[must_use]
+    pub const fn plain(bytes: &'a [u8]) -> Self {
+        Packet { bytes, len: bytes.len(), fds: 0 }
+    }
+}
+
+/// The state machine. See the module's documentation.
+#[derive(Debug)]
+pub struct Hub {
+    spec: HubSpec,
+    ids: Ids,
+    accounts: Vec<Account>,
+    greeting: BTreeMap<SessionId, Greeting>,
+    sessions: BTreeMap<SessionId, Session>,
+    contracts: BTreeMap<StreamKey, Contract>,
+    streams: BTreeMap<StreamId, Stream>,
+    sources: BTreeMap<SourceId, Source>,
+    sinks: BTreeMap<SinkId, Sink>,
+    channels: BTreeMap<Topic, Channel>,
+    conns: BTreeMap<ConnId, Conn>,
+    uids: BTreeSet<(DomainIndex, Port, u64)>,
+    objects: BTreeMap<ObjectId, Owner>,
+    interest: usize,
+    unjoined: BTreeSet<Ends>,
+    retry_at: MonoTime,
+    actions: VecDeque<Action>,
+}
+
+impl Hub {
+    /// An empty hub.
+    #[must_use]
+    pub fn new(spec: HubSpec) -> Self {
+        Hub {
+            accounts: spec.domains.iter().map(|domain| Account::new(domain.quota)).collect(),
+            spec,
+            ids: Ids::default(),
+            greeting: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            contracts: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            uids: BTreeSet::new(),
+            objects: BTreeMap::new(),
+            interest: 0,
+            unjoined: BTreeSet::new(),
+            retry_at: MonoTime(0),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// What the hub was told at start.
+    #[must_use]
+    pub const fn spec(&self) -> &HubSpec {
+        &self.spec
+    }
+
+    /// The next thing to do.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The time, at least every few hundred milliseconds.
+    pub fn tick(&mut self, now: MonoTime) {
+        let late: Vec<SessionId> = self.greeting.iter().filter(|(_, g)| g.deadline <= now).map(|(id, _)| *id).collect();
+        for session in late {
+            self.expel(session, Refusal::new(Code::Protocol, format!("no HELLO within {HELLO_TIMEOUT}")));
+        }
+        if !self.unjoined.is_empty() && now >= self.retry_at {
+            self.retry_at = now + RETRY_AFTER;
+            for ends in std::mem::take(&mut self.unjoined) {
+                self.rejoin(ends);
+            }
+        }
+    }
+
+    /// A peer has, or no longer has, a sink for a conversation.
+    pub fn remote_interest(&mut self, peer: PeerIndex, topic: Topic, on: bool) {
+        self.change_interest(peer, topic, on);
+    }
+
+    /// A datapath has let go of a connection that it was told to remove.
+    pub fn detached(&mut self, conn: ConnId) {
+        self.finish_retiring(conn);
+    }
+
+    /// A datapath found that a client wrote what it may not.
+    pub fn violated(&mut self, conn: ConnId) {
+        if self.conns.contains_key(&conn) {
+            self.note(Note::Violated { conn, by: None });
+            self.retire(conn, conn::Tell::Both);
+        }
+    }
+
+    /// [`Action::Create`] failed; the host forgets the object.
+    pub fn object_failed(&mut self, object: ObjectId, why: &str) {
+        let Some(owner) = self.objects.remove(&object) else { return };
+        let refusal = Refusal::new(Code::Resources, format!("the runtime cannot make shared memory: {why}"));
+        match owner {
+            Owner::Session(session) => self.expel(session, refusal),
+            Owner::Source(source) => self.fail_source(source, &refusal),
+            Owner::Sink(sink) => self.fail_sink(sink, &refusal),
+            Owner::Conn(conn) => self.fail_conn(conn, &refusal),
+            Owner::Doorbell(session, datapath) => self.fail_doorbell(session, datapath, &refusal),
+        }
+        // After the owner is unwound: whatever is queued cannot be done without the object.
+        self.actions.retain(|action| !uses(action, object));
+    }
+
+    fn note(&mut self, note: Note) {
+        self.actions.push_back(Action::Note(note));
+    }
+
+    /// Queues an event, unless the session is over.
+    fn send(&mut self, session: SessionId, event: Event, beside: Vec<Beside>) {
+        if self.sessions.contains_key(&session) {
+            self.actions.push_back(Action::Send { session, event, beside });
+        }
+    }
+
+    fn create(&mut self, owner: Owner, kind: ObjectKind, writer: Writer) -> ObjectId {
+        let object = self.ids.object();
+        self.objects.insert(object, owner);
+        self.actions.push_back(Action::Create { object, kind, writer });
+        object
+    }
+
+    fn seal(&mut self, object: Option<ObjectId>) {
+        self.actions.extend(object.map(Action::Seal));
+    }
+
+    /// Lets go of an object, unless it never came to be.
+    fn discard(&mut self, object: Option<ObjectId>) {
+        if let Some(object) = object
+            && self.objects.remove(&object).is_some()
+        {
+            self.actions.push_back(Action::Drop(object));
+        }
+    }
+
+    fn account(&mut self, domain: DomainIndex) -> &mut Account {
+        &mut self.accounts[domain.index()]
+    }
+
+    fn charge(&mut self, domain: DomainIndex, charge: &Amounts) -> Result<(), Refusal> {
+        let account = self.account(domain);
+        account.check(charge).map_err(|shortage| Refusal::new(Code::Quota, shortage.to_string()))?;
+        account.add(charge);
+        Ok(())
+    }
+}
+
+/// Whether an action cannot be done without the object.
+fn uses(action: &Action, object: ObjectId) -> bool {
+    match action {
+        Action::Send { beside, .. } => beside.iter().any(|b| b.object() == Some(object)),
+        Action::Seal(used) | Action::Drop(used) | Action::AddDoorbell { object: used, .. } => *used == object,
+        _ => false,
+    }
+}

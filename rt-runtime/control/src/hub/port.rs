@@ -1,0 +1,424 @@
+//! Sources and sinks: creation, acknowledgement of their memory, closing.
+
+use super::conn::{Tell, direct_charge, places};
+use super::session::{numbers_used_up, unasked};
+use super::tables::{Contract, Ends, Owner, Port, Sink, Source};
+use super::{Hub, Refusal};
+use crate::action::{Action, Beside, ObjectKind, Topic, Writer};
+use crate::quota::Amounts;
+use crate::spec::HeapSpec;
+use insane_core::limits::{CLASSES_MAX, FANIN_MAX, FANOUT_MAX, MESSAGE_BYTES_MAX};
+use insane_core::{ChannelId, ConnId, DomainIndex, Qos, SessionId, SinkId, SourceId, StreamId};
+use insane_wire::control::{ClassSpec, Code, Event, SinkWake};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Smallest and largest depth of a sink's rings.
+const DEPTHS: std::ops::RangeInclusive<u32> = 2..=65_536;
+
+/// Where a new source or sink will be.
+struct Place {
+    domain: DomainIndex,
+    topic: Topic,
+    qos: Qos,
+    isolated: bool,
+}
+
+impl Hub {
+    fn place(&self, session: SessionId, stream: StreamId, channel: ChannelId) -> Result<Place, Refusal> {
+        let key = self.own_stream(session, stream)?.key;
+        let Contract { domain, qos, isolated, .. } = self.contracts[&key];
+        Ok(Place { domain, topic: Topic { key, channel }, qos, isolated })
+    }
+
+    fn members(&self, topic: Topic) -> (Vec<SourceId>, Vec<SinkId>) {
+        self.channels.get(&topic).map_or_else(Default::default, |channel| {
+            (channel.sources.iter().copied().collect(), channel.sinks.iter().copied().collect())
+        })
+    }
+
+    fn check_uid(&self, domain: DomainIndex, port: Port, uid: u64) -> Result<(), Refusal> {
+        if !self.uids.contains(&(domain, port, uid)) {
+            return Ok(());
+        }
+        // Two ends of one uid could be taken for each other after a reattachment.
+        Err(Refusal::new(Code::Invalid, "another source or sink of the domain has this uid"))
+    }
+
+    fn take_line(&mut self, session: SessionId) -> Result<u32, Refusal> {
+        let most = self.spec.counter_lines;
+        let line = self.sessions.get_mut(&session).and_then(|row| row.lines.take());
+        line.ok_or_else(|| Refusal::new(Code::Resources, format!("a session has at most {most} sources and sinks")))
+    }
+
+    fn give_line_back(&mut self, session: SessionId, line: u32) {
+        if let Some(row) = self.sessions.get_mut(&session) {
+            row.lines.give_back(line);
+        }
+    }
+
+    pub(super) fn create_source(
+        &mut self,
+        session: SessionId,
+        req: u32,
+        stream: StreamId,
+        channel: ChannelId,
+        uid: u64,
+        classes: &[ClassSpec],
+    ) -> Result<(), Refusal> {
+        let place = self.place(session, stream, channel)?;
+        let heap_spec = check_classes(classes)?;
+        self.check_uid(place.domain, Port::Source, uid)?;
+        let (sources, sinks) = self.members(place.topic);
+        let joined = if place.isolated { Vec::new() } else { sinks };
+        if !joined.is_empty() {
+            self.check_fan_in(&place, sources.len() + 1)?;
+        }
+        let direct =
+            joined.iter().map(|sink| direct_charge(&self.spec.sizes, self.sinks[sink].depth, heap_spec.buffers));
+        let direct = direct.fold(Amounts::default(), |sum, charge| sum + charge);
+        let charge = self.source_charge(&place, &heap_spec);
+        self.check_charge(place.domain, &(charge + direct))?;
+        let line = self.take_line(session)?;
+        let Some(source) = self.ids.source() else {
+            self.give_line_back(session, line);
+            return Err(numbers_used_up());
+        };
+        self.account(place.domain).add(&charge);
+        self.insert_source(session, req, source, stream, &place, uid, line, heap_spec, charge);
+        for sink in joined {
+            self.join(Ends::Direct { source, sink }, false);
+        }
+        self.update_routes(place.topic);
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one row, named at the one call")]
+    fn insert_source(
+        &mut self,
+        session: SessionId,
+        req: u32,
+        source: SourceId,
+        stream: StreamId,
+        place: &Place,
+        uid: u64,
+        line: u32,
+        heap_spec: HeapSpec,
+        charge: Amounts,
+    ) {
+        let heap_bytes = heap_spec.bytes;
+        let kind = ObjectKind::Heap { classes: heap_spec.classes.clone() };
+        let heap = (heap_bytes > 0).then(|| self.create(Owner::Source(source), kind, Writer::Session(session)));
+        let row = Source {
+            session,
+            domain: place.domain,
+            stream,
+            topic: place.topic,
+            uid,
+            line,
+            heap_spec,
+            heap,
+            ready: heap.is_none(),
+            direct: BTreeSet::new(),
+            datapaths: BTreeMap::new(),
+            charge,
+        };
+        self.sources.insert(source, row);
+        self.uids.insert((place.domain, Port::Source, uid));
+        self.channels.entry(place.topic).or_default().sources.insert(source);
+        if let Some(row) = self.streams.get_mut(&stream) {
+            row.sources.insert(source);
+        }
+        let created = Event::SourceCreated { req, source, heap_bytes, counters_line: line };
+        self.send(session, created, heap.map(Beside::ReadWrite).into_iter().collect());
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one request")]
+    pub(super) fn create_sink(
+        &mut self,
+        session: SessionId,
+        req: u32,
+        stream: StreamId,
+        channel: ChannelId,
+        uid: u64,
+        depth: u32,
+        wake: SinkWake,
+    ) -> Result<(), Refusal> {
+        let place = self.place(session, stream, channel)?;
+        if !depth.is_power_of_two() || !DEPTHS.contains(&depth) {
+            let reason = format!("the depth of a sink is a power of two from 2 to 65536; asked for {depth}");
+            return Err(Refusal::new(Code::Invalid, reason));
+        }
+        self.check_uid(place.domain, Port::Sink, uid)?;
+        let (sources, sinks) = self.members(place.topic);
+        if sinks.len() >= FANOUT_MAX {
+            let reason = format!("a channel has at most {FANOUT_MAX} sinks on one host");
+            return Err(Refusal::new(Code::Resources, reason));
+        }
+        let joined = if place.isolated { Vec::new() } else { sources };
+        self.check_fan_in(&place, joined.len())?;
+        let direct =
+            joined.iter().map(|source| direct_charge(&self.spec.sizes, depth, self.sources[source].heap_spec.buffers));
+        let direct = direct.fold(Amounts::default(), |sum, charge| sum + charge);
+        let charge = self.sink_charge(&place, depth, wake);
+        self.check_charge(place.domain, &(charge + direct))?;
+        let line = self.take_line(session)?;
+        let Some(sink) = self.ids.sink() else {
+            self.give_line_back(session, line);
+            return Err(numbers_used_up());
+        };
+        self.account(place.domain).add(&charge);
+        self.insert_sink(session, req, sink, stream, &place, uid, line, depth, wake, charge);
+        for source in joined {
+            self.join(Ends::Direct { source, sink }, false);
+        }
+        for datapath in self.spec.rx_datapaths(&place.qos, place.isolated) {
+            self.join(Ends::FromDatapath { datapath, sink }, false);
+        }
+        self.update_routes(place.topic);
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one row, named at the one call")]
+    fn insert_sink(
+        &mut self,
+        session: SessionId,
+        req: u32,
+        sink: SinkId,
+        stream: StreamId,
+        place: &Place,
+        uid: u64,
+        line: u32,
+        depth: u32,
+        wake: SinkWake,
+        charge: Amounts,
+    ) {
+        let owner = Owner::Sink(sink);
+        let writer = Writer::Session(session);
+        let wake_page = (wake != SinkWake::Never).then(|| self.create(owner, ObjectKind::WakePage, writer));
+        let wake_socket = (wake == SinkWake::Fd).then(|| self.create(owner, ObjectKind::WakeSocket, writer));
+        let row = Sink {
+            session,
+            domain: place.domain,
+            stream,
+            topic: place.topic,
+            uid,
+            line,
+            depth,
+            wake,
+            wake_page,
+            wake_socket,
+            ready: wake_page.is_none(),
+            direct: BTreeSet::new(),
+            datapaths: BTreeMap::new(),
+            charge,
+        };
+        self.sinks.insert(sink, row);
+        self.uids.insert((place.domain, Port::Sink, uid));
+        self.channels.entry(place.topic).or_default().sinks.insert(sink);
+        if let Some(row) = self.streams.get_mut(&stream) {
+            row.sinks.insert(sink);
+        }
+        let beside = wake_page.map(Beside::ReadWrite).into_iter().chain(wake_socket.map(Beside::WakeReader));
+        self.send(session, Event::SinkCreated { req, sink, counters_line: line }, beside.collect());
+    }
+
+    fn check_charge(&mut self, domain: DomainIndex, charge: &Amounts) -> Result<(), Refusal> {
+        self.account(domain).check(charge).map_err(|shortage| Refusal::new(Code::Quota, shortage.to_string()))
+    }
+
+    /// What each sink of the channel would be fed by, checked.
+    fn check_fan_in(&self, place: &Place, sources: usize) -> Result<(), Refusal> {
+        let datapaths = self.spec.rx_datapaths(&place.qos, place.isolated).len();
+        if sources + datapaths <= FANIN_MAX {
+            return Ok(());
+        }
+        let reason = format!("a sink is fed by at most {FANIN_MAX} sources and datapaths of its host");
+        Err(Refusal::new(Code::Resources, reason))
+    }
+
+    /// What a source uses. Its connections to datapaths come and go with remote
+    /// interest; they are paid for from the start, so that none is ever refused.
+    fn source_charge(&self, place: &Place, heap: &HeapSpec) -> Amounts {
+        let sizes = &self.spec.sizes;
+        let rings = |depth| (sizes.cells)(depth) + (sizes.returns)(places(heap.buffers));
+        let datapaths = self.spec.tx_datapaths(&place.qos, place.isolated);
+        Amounts {
+            sources: 1,
+            connections: datapaths.len() as u64,
+            bytes: heap.bytes + datapaths.iter().map(|at| rings(self.spec.datapath(*at).tx_depth)).sum::<u64>(),
+            buffers: u64::from(heap.buffers),
+            ..Amounts::default()
+        }
+    }
+
+    fn sink_charge(&self, place: &Place, depth: u32, wake: SinkWake) -> Amounts {
+        let sizes = &self.spec.sizes;
+        let datapaths = self.spec.rx_datapaths(&place.qos, place.isolated);
+        let buffers = |at: &insane_core::DatapathIndex| self.spec.datapath(*at).heaps[place.domain.index()].buffers;
+        let rings = datapaths.iter().map(|at| (sizes.cells)(depth) + (sizes.returns)(places(buffers(at))));
+        let wake_page = if wake == SinkWake::Never { 0 } else { sizes.wake_page };
+        Amounts {
+            sinks: 1,
+            connections: datapaths.len() as u64,
+            bytes: rings.sum::<u64>() + wake_page,
+            ..Amounts::default()
+        }
+    }
+
+    pub(super) fn source_mapped(&mut self, session: SessionId, source: SourceId) -> Result<(), Refusal> {
+        let what = format!("the heap of source {source}");
+        let Some(row) = self.sources.get_mut(&source) else {
+            return if self.ids.was_source(source) { self.take_stale(session, &what) } else { Err(unasked(&what)) };
+        };
+        if row.session != session || row.ready {
+            return Err(unasked(&what));
+        }
+        row.ready = true;
+        let (heap, conns) = (row.heap, conns_of(&row.direct, &row.datapaths));
+        self.seal(heap);
+        conns.into_iter().for_each(|conn| self.progress(conn));
+        Ok(())
+    }
+
+    pub(super) fn sink_mapped(&mut self, session: SessionId, sink: SinkId) -> Result<(), Refusal> {
+        let what = format!("the wake page of sink {sink}");
+        let Some(row) = self.sinks.get_mut(&sink) else {
+            return if self.ids.was_sink(sink) { self.take_stale(session, &what) } else { Err(unasked(&what)) };
+        };
+        if row.session != session || row.ready {
+            return Err(unasked(&what));
+        }
+        row.ready = true;
+        let (page, conns) = (row.wake_page, conns_of(&row.direct, &row.datapaths));
+        self.seal(page);
+        conns.into_iter().for_each(|conn| self.progress(conn));
+        Ok(())
+    }
+
+    pub(super) fn close_source_request(
+        &mut self,
+        session: SessionId,
+        req: u32,
+        source: SourceId,
+    ) -> Result<(), Refusal> {
+        if self.sources.get(&source).is_none_or(|row| row.session != session) {
+            return Err(Refusal::new(Code::Unknown, format!("this session has no source {source}")));
+        }
+        self.close_source(source);
+        self.send(session, Event::Done { req }, Vec::new());
+        Ok(())
+    }
+
+    pub(super) fn close_sink_request(&mut self, session: SessionId, req: u32, sink: SinkId) -> Result<(), Refusal> {
+        if self.sinks.get(&sink).is_none_or(|row| row.session != session) {
+            return Err(Refusal::new(Code::Unknown, format!("this session has no sink {sink}")));
+        }
+        self.close_sink(sink);
+        self.send(session, Event::Done { req }, Vec::new());
+        Ok(())
+    }
+
+    pub(super) fn close_source(&mut self, source: SourceId) {
+        let Some(row) = self.sources.get(&source) else { return };
+        let conns = conns_of(&row.direct, &row.datapaths);
+        conns.iter().for_each(|conn| self.retire(*conn, Tell::NotSource));
+        let Some(row) = self.sources.remove(&source) else { return };
+        if !row.ready {
+            self.expect_stale(row.session);
+        }
+        self.discard(row.heap);
+        self.uids.remove(&(row.domain, Port::Source, row.uid));
+        self.give_line_back(row.session, row.line);
+        if let Some(channel) = self.channels.get_mut(&row.topic) {
+            channel.sources.remove(&source);
+        }
+        if let Some(stream) = self.streams.get_mut(&row.stream) {
+            stream.sources.remove(&source);
+        }
+        self.release_port(row.domain, row.charge, Amounts { sources: 1, ..Amounts::default() }, &conns);
+        self.update_routes(row.topic);
+    }
+
+    pub(super) fn close_sink(&mut self, sink: SinkId) {
+        let Some(row) = self.sinks.get(&sink) else { return };
+        let conns = conns_of(&row.direct, &row.datapaths);
+        conns.iter().for_each(|conn| self.retire(*conn, Tell::NotSink));
+        let Some(row) = self.sinks.remove(&sink) else { return };
+        if !row.ready {
+            self.expect_stale(row.session);
+        }
+        self.discard(row.wake_page);
+        self.discard(row.wake_socket);
+        self.uids.remove(&(row.domain, Port::Sink, row.uid));
+        self.give_line_back(row.session, row.line);
+        if let Some(channel) = self.channels.get_mut(&row.topic) {
+            channel.sinks.remove(&sink);
+        }
+        if let Some(stream) = self.streams.get_mut(&row.stream) {
+            stream.sinks.remove(&sink);
+        }
+        self.release_port(row.domain, row.charge, Amounts { sinks: 1, ..Amounts::default() }, &conns);
+        self.update_interest(row.topic);
+        self.update_routes(row.topic);
+    }
+
+    /// Gives back what a closed source or sink used: at once, or, where a datapath
+    /// still has its memory mapped, when the datapath has let go.
+    fn release_port(&mut self, domain: DomainIndex, charge: Amounts, at_once: Amounts, conns: &[ConnId]) {
+        let lingering = conns.iter().find(|conn| self.conns.contains_key(conn));
+        match lingering.and_then(|conn| self.conns.get_mut(conn)) {
+            Some(conn) => {
+                conn.charge = conn.charge + Amounts { sources: 0, sinks: 0, ..charge };
+                self.account(domain).release(&at_once);
+            }
+            None => self.account(domain).release(&charge),
+        }
+    }
+
+    /// The heap of a source could not be made: its creation is refused after all.
+    pub(super) fn fail_source(&mut self, source: SourceId, refusal: &Refusal) {
+        let created = |event: &Event| match event {
+            Event::SourceCreated { req, source: id, .. } if *id == source => Some(*req),
+            _ => None,
+        };
+        self.replace_answer(created, refusal);
+        self.close_source(source);
+    }
+
+    /// The wake page or socket of a sink could not be made: its creation is refused
+    /// after all.
+    pub(super) fn fail_sink(&mut self, sink: SinkId, refusal: &Refusal) {
+        let created = |event: &Event| match event {
+            Event::SinkCreated { req, sink: id, .. } if *id == sink => Some(*req),
+            _ => None,
+        };
+        self.replace_answer(created, refusal);
+        self.close_sink(sink);
+    }
+
+    /// Turns the queued answer for which `created` gives the request's number into a refusal.
+    fn replace_answer(&mut self, created: impl Fn(&Event) -> Option<u32>, refusal: &Refusal) {
+        for action in &mut self.actions {
+            if let Action::Send { event, beside, .. } = action
+                && let Some(req) = created(event)
+            {
+                *event = Event::Failed { req, code: refusal.code, reason: refusal.reason.clone() };
+                beside.clear();
+                return;
+            }
+        }
+    }
+}
+
+fn conns_of(direct: &BTreeSet<ConnId>, datapaths: &BTreeMap<insane_core::DatapathIndex, ConnId>) -> Vec<ConnId> {
+    direct.iter().chain(datapaths.values()).copied().collect()
+}
+
+fn check_classes(classes: &[ClassSpec]) -> Result<HeapSpec, Refusal> {
+    HeapSpec::new(classes).ok_or_else(|| {
+        let reason = format!(
+            "a heap has at most {CLASSES_MAX} classes by rising size, each of 1 to {MESSAGE_BYTES_MAX} bytes, and 65536 buffers in all"
+        );
+        Refusal::new(Code::Invalid, reason)
+    })
+}

@@ -1,0 +1,125 @@
+//! Interest and routes: which datapaths a conversation needs, and what they and the
+//! peers are told.
+
+use super::conn::Tell;
+use super::tables::{Ends, Stage};
+use super::{Hub, INTEREST_MAX};
+use crate::action::{Action, Route, Topic};
+use insane_core::{ConnId, DatapathIndex, PeerIndex, SinkId, SourceId};
+use std::collections::BTreeMap;
+
+impl Hub {
+    pub(super) fn change_interest(&mut self, peer: PeerIndex, topic: Topic, on: bool) {
+        if on && self.interest >= INTEREST_MAX {
+            return;
+        }
+        let channel = self.channels.entry(topic).or_default();
+        let changed = if on { channel.peers.insert(peer) } else { channel.peers.remove(&peer) };
+        if changed {
+            self.interest = if on { self.interest + 1 } else { self.interest - 1 };
+        }
+        self.update_routes(topic);
+    }
+
+    /// Tells the peers when the first sink can receive what comes from them, and when
+    /// the last is gone. Earlier, and the first messages would find no ring.
+    pub(super) fn update_interest(&mut self, topic: Topic) {
+        let Some(channel) = self.channels.get(&topic) else { return };
+        let Some(contract) = self.contracts.get(&topic.key) else { return };
+        let check = contract.check;
+        let datapaths = self.spec.rx_datapaths(&contract.qos, contract.isolated);
+        let on = self.spec.has_peers() && channel.sinks.iter().any(|sink| self.receives(*sink, &datapaths));
+        if on == channel.announced {
+            return;
+        }
+        if let Some(channel) = self.channels.get_mut(&topic) {
+            channel.announced = on;
+        }
+        self.actions.push_back(Action::Interest { topic, check, on });
+    }
+
+    fn receives(&self, sink: SinkId, datapaths: &[DatapathIndex]) -> bool {
+        let active = |conn: &ConnId| self.conns.get(conn).is_some_and(|row| row.stage == Stage::Active);
+        let Some(row) = self.sinks.get(&sink) else { return false };
+        datapaths.iter().all(|datapath| row.datapaths.get(datapath).is_some_and(active))
+    }
+
+    /// Brings the routes of a conversation, and its sources' connections to datapaths,
+    /// in line with who is interested.
+    pub(super) fn update_routes(&mut self, topic: Topic) {
+        let Some(channel) = self.channels.get(&topic) else { return };
+        let sources: Vec<SourceId> = channel.sources.iter().copied().collect();
+        let wanted = self.wanted_routes(topic);
+        self.set_routes(topic, &wanted);
+        for source in sources {
+            self.connect_source(source, &wanted);
+        }
+        self.remove_routes(topic, &wanted);
+        if self.channels.get(&topic).is_some_and(super::tables::Channel::is_unused) {
+            self.channels.remove(&topic);
+        }
+    }
+
+    /// Where the sources' messages should go: nowhere without sources.
+    fn wanted_routes(&self, topic: Topic) -> BTreeMap<DatapathIndex, Route> {
+        let mut wanted: BTreeMap<DatapathIndex, Route> = BTreeMap::new();
+        let (Some(channel), Some(contract)) = (self.channels.get(&topic), self.contracts.get(&topic.key)) else {
+            return wanted;
+        };
+        if channel.sources.is_empty() {
+            return wanted;
+        }
+        for peer in &channel.peers {
+            if let Some(datapath) = self.spec.choose_datapath(&contract.qos, Some(*peer)) {
+                wanted.entry(datapath).or_default().peers.push(*peer);
+            }
+        }
+        if contract.isolated
+            && !channel.sinks.is_empty()
+            && let Some(datapath) = self.spec.choose_datapath(&contract.qos, None)
+        {
+            wanted.entry(datapath).or_default().local = true;
+        }
+        wanted
+    }
+
+    fn set_routes(&mut self, topic: Topic, wanted: &BTreeMap<DatapathIndex, Route>) {
+        let Some(domain) = self.contracts.get(&topic.key).map(|contract| contract.domain) else { return };
+        let Some(channel) = self.channels.get_mut(&topic) else { return };
+        for (datapath, route) in wanted {
+            if channel.routes.get(datapath) != Some(route) {
+                channel.routes.insert(*datapath, route.clone());
+                let route = route.clone();
+                self.actions.push_back(Action::SetRoute { datapath: *datapath, topic, domain, route });
+            }
+        }
+    }
+
+    /// Removes routes that are not wanted and that no connection needs any more.
+    fn remove_routes(&mut self, topic: Topic, wanted: &BTreeMap<DatapathIndex, Route>) {
+        let Some(channel) = self.channels.get_mut(&topic) else { return };
+        let draining = &channel.draining;
+        let actions = &mut self.actions;
+        channel.routes.retain(|datapath, _| {
+            let stays = wanted.contains_key(datapath) || draining.contains_key(datapath);
+            if !stays {
+                actions.push_back(Action::RemoveRoute { datapath: *datapath, topic });
+            }
+            stays
+        });
+    }
+
+    fn connect_source(&mut self, source: SourceId, wanted: &BTreeMap<DatapathIndex, Route>) {
+        let Some(row) = self.sources.get(&source) else { return };
+        let missing: Vec<DatapathIndex> =
+            wanted.keys().filter(|datapath| !row.datapaths.contains_key(datapath)).copied().collect();
+        let spare: Vec<ConnId> =
+            row.datapaths.iter().filter(|(datapath, _)| !wanted.contains_key(datapath)).map(|(_, c)| *c).collect();
+        for datapath in missing {
+            self.join(Ends::ToDatapath { source, datapath }, false);
+        }
+        for conn in spare {
+            self.retire(conn, Tell::Both);
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Sessions: HELLO, requests, the end.
+
+use super::tables::{Greeting, Lines, Owner, Session};
+use super::{GREETING_MAX, HELLO_TIMEOUT, Hub, OBSERVERS_MAX, Packet, Refusal};
+use crate::action::{Action, Beside, Note, ObjectKind, Writer};
+use crate::quota::{Amounts, Bucket, Pace};
+use crate::spec::Origin;
+use insane_core::{DomainIndex, MonoTime, SessionId};
+use insane_wire::control::{
+    Code, Event, Hello, PACKET_BYTES_MAX, Request, Role, VERSION_MAX, VERSION_MIN, decode, decode_hello,
+    decode_hello_prefix, negotiate,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a status report costs, in requests: it walks all tables.
+const STATUS_COST: u32 = 8;
+
+impl Hub {
+    /// A client has connected. Its HELLO must come within [`HELLO_TIMEOUT`].
+    ///
+    /// # Errors
+    /// Its user has too many sockets that have not said HELLO, or numbers have run
+    /// out; the host closes the socket.
+    pub fn accept(&mut self, origin: Origin, now: MonoTime) -> Result<SessionId, Refusal> {
+        let uid = origin.credentials().uid;
+        let waiting = self.greeting.values().filter(|g| g.origin.credentials().uid == uid).count();
+        if waiting >= GREETING_MAX && !origin.in_process() {
+            let reason = format!("user {uid} has {waiting} connections that have not said HELLO");
+            return Err(Refusal::new(Code::Quota, reason));
+        }
+        let session = self.ids.session().ok_or_else(numbers_used_up)?;
+        self.greeting.insert(session, Greeting { origin, deadline: now + HELLO_TIMEOUT });
+        Ok(session)
+    }
+
+    /// A packet came. Packets of sessions that are over are ignored.
+    pub fn packet(&mut self, session: SessionId, packet: Packet<'_>, now: MonoTime) {
+        let known = self.greeting.contains_key(&session) || self.sessions.contains_key(&session);
+        if !known {
+            return;
+        }
+        let result = check_packet(packet).and_then(|()| match self.greeting.remove(&session) {
+            Some(greeting) => self.hello(session, greeting, packet.bytes, now),
+            None => self.request(session, packet.bytes, now),
+        });
+        if let Err(refusal) = result {
+            self.expel(session, refusal);
+        }
+    }
+
+    /// The client has closed its socket or died.
+    pub fn gone(&mut self, session: SessionId) {
+        self.greeting.remove(&session);
+        if self.end_session(session) {
+            self.note(Note::SessionClosed { session, reason: None });
+        }
+    }
+
+    /// Ends a session for the given reason. Harmless if it is over already.
+    pub fn expel(&mut self, session: SessionId, refusal: Refusal) {
+        self.greeting.remove(&session);
+        self.end_session(session);
+        let Refusal { code, reason } = refusal;
+        self.actions.push_back(Action::Close { session, code, reason: reason.clone() });
+        self.note(Note::SessionClosed { session, reason: Some((code, reason)) });
+    }
+
+    /// Ends every session, since the runtime stops.
+    pub fn shutdown(&mut self) {
+        let all: Vec<SessionId> = self.greeting.keys().chain(self.sessions.keys()).copied().collect();
+        for session in all {
+            self.expel(session, Refusal::new(Code::Shutdown, "the runtime is shutting down"));
+        }
+    }
+
+    fn hello(&mut self, session: SessionId, greeting: Greeting, bytes: &[u8], now: MonoTime) -> Result<(), Refusal> {
+        let protocol = |e: insane_wire::control::DecodeError| Refusal::new(Code::Protocol, e.to_string());
+        let prefix = decode_hello_prefix(bytes).map_err(protocol)?;
+        let version = negotiate(prefix).ok_or_else(|| {
+            let (min, max) = (prefix.version_min, prefix.version_max);
+            let reason = format!(
+                "this runtime speaks protocol versions {VERSION_MIN} to {VERSION_MAX}, the client {min} to {max}"
+            );
+            Refusal::new(Code::Version, reason)
+        })?;
+        let hello = decode_hello(bytes).map_err(protocol)?;
+        let domain = self.spec.choose_domain(&greeting.origin, hello.domain.as_deref()).ok_or_else(|| {
+            let uid = greeting.origin.credentials().uid;
+            let what = hello.domain.as_ref().map_or("any domain".into(), |name| format!("a domain {name:?}"));
+            Refusal::new(Code::Access, format!("no access rule lets user {uid} into {what}"))
+        })?;
+        self.admit(session, greeting.origin, hello, version, domain, now)
+    }
+
+    fn admit(
+        &mut self,
+        session: SessionId,
+        origin: Origin,
+        hello: Hello,
+        version: u16,
+        domain: DomainIndex,
+        now: MonoTime,
+    ) -> Result<(), Refusal> {
+        let lines = self.spec.counter_lines;
+        let bytes = (self.spec.sizes.counters)(lines);
+        let charge = match hello.role {
+            Role::Application => Amounts { sessions: 1, bytes, ..Amounts::default() },
+            Role::Observer => {
+                self.check_observers()?;
+                Amounts::default()
+            }
+        };
+        self.charge(domain, &charge)?;
+        let who = origin.credentials().clone();
+        let rate = self.account(domain).requests_per_second();
+        let application = hello.role == Role::Application;
+        let kind = ObjectKind::Counters { lines };
+        let counters = application.then(|| self.create(Owner::Session(session), kind, Writer::Session(session)));
+        let row = Session {
+            origin,
+            name: hello.name.clone(),
+            role: hello.role,
+            domain,
+            bucket: Bucket::new(rate, now),
+            counters,
+            counters_mapped: !application,
+            lines: Lines::new(if application { lines } else { 0 }),
+            streams: BTreeSet::new(),
+            doorbells: BTreeMap::new(),
+            stale: 0,
+            charge,
+        };
+        self.sessions.insert(session, row);
+        let welcome = Event::Welcome {
+            version,
+            session,
+            domain: self.spec.domain(domain).name.clone(),
+            counters_bytes: if application { bytes as u32 } else { 0 },
+        };
+        self.send(session, welcome, counters.map(Beside::ReadWrite).into_iter().collect());
+        self.note(Note::SessionOpened { session, name: hello.name, who, domain });
+        Ok(())
+    }
+
+    fn check_observers(&self) -> Result<(), Refusal> {
+        let observers = self.sessions.values().filter(|s| s.role == Role::Observer).count();
+        if observers < OBSERVERS_MAX {
+            return Ok(());
+        }
+        Err(Refusal::new(Code::Quota, format!("at most {OBSERVERS_MAX} tools may watch at a time")))
+    }
+
+    /// Carries out a request. An error ends the session; a refusal does not.
+    fn request(&mut self, session: SessionId, bytes: &[u8], now: MonoTime) -> Result<(), Refusal> {
+        let request: Request = decode(bytes).map_err(|e| Refusal::new(Code::Protocol, e.to_string()))?;
+        let Some(req) = number(&request) else { return self.answer_of_client(session, &request, now) };
+        let cost = if matches!(request, Request::Status { .. }) { STATUS_COST } else { 1 };
+        let result = self.pace(session, cost, now)?.and_then(|()| self.carry_out(session, request));
+        if let Err(Refusal { code, reason }) = result {
+            self.note(Note::Refused { session, code, reason: reason.clone() });
+            self.send(session, Event::Failed { req, code, reason }, Vec::new());
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, session: SessionId, request: Request) -> Result<(), Refusal> {
+        let observes = self.sessions[&session].role == Role::Observer;
+        if observes && !matches!(request, Request::Status { .. }) {
+            return Err(Refusal::new(Code::Access, "an observer may ask for the status only"));
+        }
+        match request {
+            Request::OpenStream { req, name, qos, isolated } => self.open_stream(session, req, name, qos, isolated),
+            Request::CloseStream { req, stream } => self.close_stream_request(session, req, stream),
+            Request::CreateSource { req, stream, channel, uid, classes } => {
+                self.create_source(session, req, stream, channel, uid, &classes)
+            }
+            Request::CloseSource { req, source } => self.close_source_request(session, req, source),
+            Request::CreateSink { req, stream, channel, uid, depth, wake } => {
+                self.create_sink(session, req, stream, channel, uid, depth, wake)
+            }
+            Request::CloseSink { req, sink } => self.close_sink_request(session, req, sink),
+            Request::Status { req } => {
+                self.actions.push_back(Action::Status { session, req });
+                Ok(())
+            }
+            // Those without a number are answers; `request` has taken them out.
+            Request::Mapped { .. }
+            | Request::Kept { .. }
+            | Request::SourceMapped { .. }
+            | Request::SinkMapped { .. }
+            | Request::SessionMapped
+            | Request::Violation { .. } => Ok(()),
+        }
+    }
+
+    /// Carries out what needs no answer. An error ends the session.
+    fn answer_of_client(&mut self, session: SessionId, answer: &Request, now: MonoTime) -> Result<(), Refusal> {
+        match answer {
+            Request::Mapped { conn, step } => self.mapped(session, *conn, *step),
+            Request::Kept { conn } => self.kept(session, *conn),
+            Request::SourceMapped { source } => self.source_mapped(session, *source),
+            Request::SinkMapped { sink } => self.sink_mapped(session, *sink),
+            Request::SessionMapped => self.session_mapped(session),
+            Request::Violation { conn } => self.violation(session, *conn, now),
+            _ => Ok(()),
+        }
+    }
+
+    fn session_mapped(&mut self, session: SessionId) -> Result<(), Refusal> {
+        let Some(row) = self.sessions.get_mut(&session) else { return Ok(()) };
+        if row.counters_mapped {
+            return Err(Refusal::new(Code::Violation, "the counters page was acknowledged before, or there is none"));
+        }
+        row.counters_mapped = true;
+        let counters = row.counters;
+        self.seal(counters);
+        Ok(())
+    }
+
+    /// Takes `cost` requests from the session's bucket. The outer error ends the
+    /// session, the inner one refuses the request.
+    pub(super) fn pace(
+        &mut self,
+        session: SessionId,
+        cost: u32,
+        now: MonoTime,
+    ) -> Result<Result<(), Refusal>, Refusal> {
+        let Some(row) = self.sessions.get_mut(&session) else { return Ok(Ok(())) };
+        let pace = row.bucket.take(cost, now);
+        let domain = row.domain;
+        if pace == Pace::Fine {
+            return Ok(Ok(()));
+        }
+        let account = self.account(domain);
+        account.refuse_request();
+        let rate = account.requests_per_second();
+        let refusal = Refusal::new(Code::Quota, format!("more than {rate} requests a second"));
+        if pace == Pace::Flood { Err(refusal) } else { Ok(Err(refusal)) }
+    }
+
+    /// Forgets an acknowledgement that crossed with the end of what it is about.
+    pub(super) fn take_stale(&mut self, session: SessionId, what: &str) -> Result<(), Refusal> {
+        let Some(row) = self.sessions.get_mut(&session) else { return Ok(()) };
+        match row.stale.checked_sub(1) {
+            Some(rest) => row.stale = rest,
+            None => return Err(unasked(what)),
+        }
+        Ok(())
+    }
+
+    /// Notes that one more acknowledgement may come for something that is gone.
+    pub(super) fn expect_stale(&mut self, session: SessionId) {
+        if let Some(row) = self.sessions.get_mut(&session) {
+            row.stale += 1;
+        }
+    }
+
+    /// Removes a session with all it has; false if there is none.
+    fn end_session(&mut self, session: SessionId) -> bool {
+        // Out of the table first: nothing more is sent to it.
+        let Some(row) = self.sessions.remove(&session) else { return false };
+        for stream in &row.streams {
+            self.close_stream(*stream);
+        }
+        for (datapath, object) in row.doorbells {
+            self.actions.push_back(Action::RemoveDoorbell { datapath, session });
+            self.discard(Some(object));
+        }
+        self.discard(row.counters);
+        self.account(row.domain).release(&row.charge);
+        true
+    }
+}
+
+/// Why an acknowledgement ends the session.
+pub(super) fn unasked(what: &str) -> Refusal {
+    Refusal::new(Code::Violation, format!("{what} was acknowledged, and nothing had been asked"))
+}
+
+pub(super) fn numbers_used_up() -> Refusal {
+    Refusal::new(Code::Resources, "the numbers of this life of the runtime are used up")
+}
+
+fn check_packet(packet: Packet<'_>) -> Result<(), Refusal> {
+    if packet.fds > 0 {
+        let reason = format!("a client sends no descriptors, and {} came", packet.fds);
+        return Err(Refusal::new(Code::Protocol, reason));
+    }
+    if packet.len > PACKET_BYTES_MAX {
+        let reason = format!("a packet of {} bytes came; the most is {PACKET_BYTES_MAX}", packet.len);
+        return Err(Refusal::new(Code::Protocol, reason));
+    }
+    Ok(())
+}
+
+/// The client's number of a request that is answered.
+const fn number(request: &Request) -> Option<u32> {
+    match request {
+        Request::OpenStream { req, .. }
+        | Request::CloseStream { req, .. }
+        | Request::CreateSource { req, .. }
+        | Request::CloseSource { req, .. }
+        | Request::CreateSink { req, .. }
+        | Request::CloseSink { req, .. }
+        | Request::Status { req } => Some(*req),
+        Request::Mapped { .. }
+        | Request::Kept { .. }
+        | Request::SourceMapped { .. }
+        | Request::SinkMapped { .. }
+        | Request::SessionMapped
+        | Request::Violation { .. } => None,
+    }
+}

@@ -1,0 +1,150 @@
+//! Streams: one quality of service for all who open the same name in a domain.
+
+use super::session::numbers_used_up;
+use super::tables::{Contract, Stream};
+use super::{Hub, Refusal};
+use crate::quota::Amounts;
+use insane_core::{
+    Consumption, Datapath, Determinism, DomainIndex, Qos, Reliability, SessionId, StreamId, StreamKey, stream_check,
+    stream_key,
+};
+use insane_wire::control::{Code, Event, name_fits};
+use std::collections::BTreeSet;
+
+const ONE_STREAM: Amounts =
+    Amounts { sessions: 0, streams: 1, sources: 0, sinks: 0, connections: 0, bytes: 0, buffers: 0 };
+
+impl Hub {
+    pub(super) fn open_stream(
+        &mut self,
+        session: SessionId,
+        req: u32,
+        name: String,
+        qos: Qos,
+        isolated: bool,
+    ) -> Result<(), Refusal> {
+        if !name_fits(&name) {
+            return Err(Refusal::new(Code::Invalid, "a stream's name is 1 to 64 bytes of printable text"));
+        }
+        check_qos(&qos)?;
+        let domain = self.sessions[&session].domain;
+        let isolated = isolated || self.spec.domain(domain).isolated;
+        if isolated && self.spec.datapaths.is_empty() {
+            return Err(Refusal::new(Code::Resources, "an isolated stream needs a datapath, and none is configured"));
+        }
+        let key = stream_key(&self.spec.domain(domain).name, &name);
+        self.check_contract(key, domain, &name, &qos, isolated)?;
+        self.charge(domain, &ONE_STREAM)?;
+        let Some(stream) = self.ids.stream() else {
+            self.account(domain).release(&ONE_STREAM);
+            return Err(numbers_used_up());
+        };
+        let check = stream_check(&self.spec.domain(domain).name, &name);
+        let contract = self.contracts.entry(key).or_insert(Contract { domain, name, check, qos, isolated, opened: 0 });
+        contract.opened += 1;
+        self.streams.insert(stream, Stream { session, key, sources: BTreeSet::new(), sinks: BTreeSet::new() });
+        if let Some(row) = self.sessions.get_mut(&session) {
+            row.streams.insert(stream);
+        }
+        self.send(session, Event::StreamOpened { req, stream, key, lane: qos.lane() }, Vec::new());
+        Ok(())
+    }
+
+    fn check_contract(
+        &self,
+        key: StreamKey,
+        domain: DomainIndex,
+        name: &str,
+        qos: &Qos,
+        isolated: bool,
+    ) -> Result<(), Refusal> {
+        let Some(contract) = self.contracts.get(&key) else { return Ok(()) };
+        if contract.domain != domain || contract.name != name {
+            let reason = format!("the wire name of stream {name:?} is taken by another stream; choose another name");
+            return Err(Refusal::new(Code::Resources, reason));
+        }
+        if contract.qos != *qos || contract.isolated != isolated {
+            let (open, asked) = (describe(&contract.qos, contract.isolated), describe(qos, isolated));
+            let reason = format!("stream {name:?} is open as ({open}) and was asked for as ({asked})");
+            return Err(Refusal::new(Code::Mismatch, reason));
+        }
+        Ok(())
+    }
+
+    pub(super) fn close_stream_request(
+        &mut self,
+        session: SessionId,
+        req: u32,
+        stream: StreamId,
+    ) -> Result<(), Refusal> {
+        self.own_stream(session, stream)?;
+        self.close_stream(stream);
+        if let Some(row) = self.sessions.get_mut(&session) {
+            row.streams.remove(&stream);
+        }
+        self.send(session, Event::Done { req }, Vec::new());
+        Ok(())
+    }
+
+    /// Closes a stream with its sources and sinks.
+    pub(super) fn close_stream(&mut self, stream: StreamId) {
+        let Some(row) = self.streams.get(&stream) else { return };
+        let (sources, sinks) = (row.sources.clone(), row.sinks.clone());
+        for source in sources {
+            self.close_source(source);
+        }
+        for sink in sinks {
+            self.close_sink(sink);
+        }
+        let Some(row) = self.streams.remove(&stream) else { return };
+        let Some(contract) = self.contracts.get_mut(&row.key) else { return };
+        contract.opened -= 1;
+        let domain = contract.domain;
+        if contract.opened == 0 {
+            self.contracts.remove(&row.key);
+        }
+        self.account(domain).release(&ONE_STREAM);
+    }
+
+    /// The stream, if it is the session's.
+    pub(super) fn own_stream(&self, session: SessionId, stream: StreamId) -> Result<&Stream, Refusal> {
+        let row = self.streams.get(&stream).filter(|row| row.session == session);
+        row.ok_or_else(|| Refusal::new(Code::Unknown, format!("this session has no stream {stream}")))
+    }
+}
+
+fn check_qos(qos: &Qos) -> Result<(), Refusal> {
+    let Determinism::TimeSensitive { period, offset, deadline, .. } = qos.determinism else { return Ok(()) };
+    if period.0 > 0 && offset < deadline && deadline <= period {
+        return Ok(());
+    }
+    let reason = format!(
+        "a time-sensitive stream needs offset < deadline <= period; asked for: offset {offset}, deadline {deadline}, period {period}"
+    );
+    Err(Refusal::new(Code::Invalid, reason))
+}
+
+/// A quality of service in words.
+pub(crate) fn describe(qos: &Qos, isolated: bool) -> String {
+    let reliability = match qos.reliability {
+        Reliability::Unreliable => "unreliable",
+        Reliability::Reliable => "reliable",
+    };
+    let datapath = match qos.datapath {
+        Datapath::Standard => "standard",
+        Datapath::Fast => "fast",
+    };
+    let consumption = match qos.consumption {
+        Consumption::Poll => "poll",
+        Consumption::Low => "low",
+    };
+    let determinism = match qos.determinism {
+        Determinism::BestEffort => "best effort".to_owned(),
+        Determinism::TimeSensitive { period, offset, deadline, size, late } => format!(
+            "time-sensitive: period {period}, offset {offset}, deadline {deadline}, {size} bytes, late: {late:?}"
+        ),
+    };
+    let priority = qos.priority.get();
+    let isolated = if isolated { ", isolated" } else { "" };
+    format!("{reliability}, {datapath}, {consumption}, {determinism}, priority {priority}{isolated}")
+}

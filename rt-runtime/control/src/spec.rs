@@ -1,0 +1,260 @@
+//! What the hub is told once, at start: tenants with their access rules and quotas,
+//! datapaths, and the sizes of regions.
+
+use crate::quota::Quota;
+use insane_core::heap::Geometry;
+use insane_core::{Datapath, DatapathIndex, DomainIndex, PeerIndex, Qos};
+use insane_wire::control::ClassSpec;
+use std::collections::BTreeSet;
+
+/// Everything the hub is configured with.
+#[derive(Clone, Debug)]
+pub struct HubSpec {
+    /// The tenants, by [`DomainIndex`].
+    pub domains: Vec<DomainSpec>,
+    /// The datapaths, by [`DatapathIndex`].
+    pub datapaths: Vec<DatapathSpec>,
+    /// Lines of a session's counters page: sources and sinks it may have at a time.
+    pub counter_lines: u32,
+    /// How many bytes a region of each kind has.
+    pub sizes: RegionSizes,
+}
+
+/// One tenant.
+#[derive(Clone, Debug)]
+pub struct DomainSpec {
+    /// Its name.
+    pub name: String,
+    /// Who may be in it: whoever one of these rules accepts. Without rules, nobody
+    /// who comes through the socket.
+    pub access: Vec<AccessRule>,
+    /// What it may use.
+    pub quota: Quota,
+    /// Whether every stream is isolated, whatever its opener asks for.
+    pub isolated: bool,
+}
+
+/// Accepts a process whose user is one of `uids` and one of whose groups is one of
+/// `gids`; an empty set accepts any.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AccessRule {
+    /// Accepted users.
+    pub uids: BTreeSet<u32>,
+    /// Accepted groups.
+    pub gids: BTreeSet<u32>,
+}
+
+impl AccessRule {
+    /// Whether the rule accepts this process.
+    #[must_use]
+    pub fn accepts(&self, who: &Credentials) -> bool {
+        let user = self.uids.is_empty() || self.uids.contains(&who.uid);
+        let group = self.gids.is_empty() || std::iter::once(&who.gid).chain(&who.groups).any(|g| self.gids.contains(g));
+        user && group
+    }
+}
+
+/// Who is at the other end of a socket, as the kernel says.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Credentials {
+    /// Process.
+    pub pid: u32,
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
+}
+
+/// Where a session comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// Another process, through the listening socket: the access rules apply.
+    Socket(Credentials),
+    /// The process that hosts the runtime: it may do what it likes anyway.
+    InProcess(Credentials),
+}
+
+impl Origin {
+    /// The credentials, wherever the session comes from.
+    #[must_use]
+    pub const fn credentials(&self) -> &Credentials {
+        match self {
+            Origin::Socket(who) | Origin::InProcess(who) => who,
+        }
+    }
+
+    /// Whether it is the hosting process itself.
+    #[must_use]
+    pub const fn in_process(&self) -> bool {
+        matches!(self, Origin::InProcess(_))
+    }
+}
+
+/// One datapath, as far as the hub must know it.
+#[derive(Clone, Debug)]
+pub struct DatapathSpec {
+    /// Whether its thread may block, so that sources must look whether to wake it.
+    pub may_sleep: bool,
+    /// Whether it drives one of the fast technologies.
+    pub fast: bool,
+    /// The peers that its links reach.
+    pub peers: BTreeSet<PeerIndex>,
+    /// Messages that a ring from a source holds: a power of two.
+    pub tx_depth: u32,
+    /// Its receive heap for each domain, by [`DomainIndex`].
+    pub heaps: Vec<HeapSpec>,
+}
+
+/// The classes of a heap that the runtime itself writes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HeapSpec {
+    /// The classes, by rising size.
+    pub classes: Vec<ClassSpec>,
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Buffers in all.
+    pub buffers: u32,
+}
+
+impl HeapSpec {
+    /// `None` where [`Geometry::new`] is.
+    #[must_use]
+    pub fn new(classes: &[ClassSpec]) -> Option<Self> {
+        let geometry = Geometry::new(classes)?;
+        Some(HeapSpec { classes: classes.to_vec(), bytes: geometry.bytes(), buffers: geometry.buffers() })
+    }
+}
+
+/// Bytes of the regions; in production the functions of `insane_shm`.
+#[derive(Clone, Copy, Debug)]
+pub struct RegionSizes {
+    /// Cells of a ring of this depth.
+    pub cells: fn(u32) -> u64,
+    /// Returns with this many places for completions.
+    pub returns: fn(u32) -> u64,
+    /// Counters page of this many lines.
+    pub counters: fn(u32) -> u64,
+    /// A wake page.
+    pub wake_page: u64,
+}
+
+impl HubSpec {
+    /// Whether any datapath reaches any peer.
+    #[must_use]
+    pub fn has_peers(&self) -> bool {
+        self.datapaths.iter().any(|datapath| !datapath.peers.is_empty())
+    }
+
+    /// The domain `origin` gets: the one it asks for, or else the first that accepts it.
+    #[must_use]
+    pub fn choose_domain(&self, origin: &Origin, asked: Option<&str>) -> Option<DomainIndex> {
+        let accepts =
+            |domain: &DomainSpec| origin.in_process() || domain.access.iter().any(|r| r.accepts(origin.credentials()));
+        let at = self.domains.iter().position(|domain| asked.is_none_or(|name| name == domain.name) && accepts(domain));
+        at.map(|at| DomainIndex(at as u16))
+    }
+
+    /// The datapath of a stream that reaches `peer`, or, without one, that relays an
+    /// isolated stream: one of the wanted kind if there is one, the first in the
+    /// order of the configuration.
+    #[must_use]
+    pub fn choose_datapath(&self, qos: &Qos, peer: Option<PeerIndex>) -> Option<DatapathIndex> {
+        let fast = qos.datapath == Datapath::Fast;
+        let reaches = |datapath: &DatapathSpec| peer.is_none_or(|peer| datapath.peers.contains(&peer));
+        let indexed = || self.datapaths.iter().enumerate().filter(|(_, datapath)| reaches(datapath));
+        let at = indexed().find(|(_, datapath)| datapath.fast == fast).or_else(|| indexed().next());
+        at.map(|(at, _)| DatapathIndex(at as u8))
+    }
+
+    /// The datapaths that may have messages for a sink: each that has peers, and the
+    /// one that relays the stream if it is isolated.
+    #[must_use]
+    pub fn rx_datapaths(&self, qos: &Qos, isolated: bool) -> Vec<DatapathIndex> {
+        let relay = if isolated { self.choose_datapath(qos, None) } else { None };
+        let indices = (0..self.datapaths.len()).map(|at| DatapathIndex(at as u8));
+        indices.filter(|at| Some(*at) == relay || !self.datapath(*at).peers.is_empty()).collect()
+    }
+
+    /// The datapaths a source of the stream may be connected to at some time.
+    #[must_use]
+    pub fn tx_datapaths(&self, qos: &Qos, isolated: bool) -> Vec<DatapathIndex> {
+        let peers: BTreeSet<PeerIndex> = self.datapaths.iter().flat_map(|datapath| &datapath.peers).copied().collect();
+        let mut all: BTreeSet<_> = peers.iter().filter_map(|peer| self.choose_datapath(qos, Some(*peer))).collect();
+        all.extend(if isolated { self.choose_datapath(qos, None) } else { None });
+        all.into_iter().collect()
+    }
+
+    pub(crate) fn datapath(&self, at: DatapathIndex) -> &DatapathSpec {
+        &self.datapaths[at.index()]
+    }
+
+    pub(crate) fn domain(&self, at: DomainIndex) -> &DomainSpec {
+        &self.domains[at.index()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(uids: &[u32], gids: &[u32]) -> AccessRule {
+        AccessRule { uids: uids.iter().copied().collect(), gids: gids.iter().copied().collect() }
+    }
+
+    fn datapath(fast: bool, peers: &[u16]) -> DatapathSpec {
+        DatapathSpec {
+            may_sleep: false,
+            fast,
+            peers: peers.iter().map(|p| PeerIndex(*p)).collect(),
+            tx_depth: 8,
+            heaps: Vec::new(),
+        }
+    }
+
+    fn spec(domains: &[(&str, Vec<AccessRule>)], datapaths: Vec<DatapathSpec>) -> HubSpec {
+        let domain = |(name, access): &(&str, Vec<AccessRule>)| DomainSpec {
+            name: (*name).into(),
+            access: access.clone(),
+            quota: Quota::UNLIMITED,
+            isolated: false,
+        };
+        let sizes = RegionSizes { cells: u64::from, returns: u64::from, counters: u64::from, wake_page: 1 };
+        HubSpec { domains: domains.iter().map(domain).collect(), datapaths, counter_lines: 4, sizes }
+    }
+
+    #[test]
+    fn user_and_group_must_both_be_accepted() {
+        let who = Credentials { pid: 1, uid: 7, gid: 70, groups: vec![71] };
+        assert!(rule(&[], &[]).accepts(&who));
+        assert!(rule(&[7], &[71]).accepts(&who));
+        assert!(!rule(&[7], &[72]).accepts(&who));
+        assert!(!rule(&[8], &[70]).accepts(&who));
+    }
+
+    #[test]
+    fn the_first_accepting_domain_is_chosen_and_none_without_rules() {
+        let spec = spec(&[("closed", vec![]), ("seven", vec![rule(&[7], &[])]), ("all", vec![rule(&[], &[])])], vec![]);
+        let from = |uid| Origin::Socket(Credentials { uid, ..Credentials::default() });
+        assert_eq!(spec.choose_domain(&from(7), None), Some(DomainIndex(1)));
+        assert_eq!(spec.choose_domain(&from(8), None), Some(DomainIndex(2)));
+        assert_eq!(spec.choose_domain(&from(8), Some("seven")), None);
+        assert_eq!(spec.choose_domain(&from(8), Some("closed")), None);
+        let own = Origin::InProcess(Credentials::default());
+        assert_eq!(spec.choose_domain(&own, Some("closed")), Some(DomainIndex(0)));
+    }
+
+    #[test]
+    fn a_peer_is_reached_by_the_wanted_kind_of_datapath_if_there_is_one() {
+        let spec = spec(&[], vec![datapath(false, &[0, 1]), datapath(true, &[1, 2]), datapath(false, &[])]);
+        let fast = Qos { datapath: Datapath::Fast, ..Qos::default() };
+        let standard = Qos::default();
+        assert_eq!(spec.choose_datapath(&fast, Some(PeerIndex(1))), Some(DatapathIndex(1)));
+        assert_eq!(spec.choose_datapath(&fast, Some(PeerIndex(0))), Some(DatapathIndex(0)));
+        assert_eq!(spec.choose_datapath(&standard, Some(PeerIndex(2))), Some(DatapathIndex(1)));
+        assert_eq!(spec.choose_datapath(&standard, Some(PeerIndex(9))), None);
+        assert_eq!(spec.tx_datapaths(&fast, false), [DatapathIndex(0), DatapathIndex(1)]);
+        assert_eq!(spec.rx_datapaths(&standard, false), [DatapathIndex(0), DatapathIndex(1)]);
+    }
+}

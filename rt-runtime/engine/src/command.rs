@@ -1,0 +1,287 @@
+//! How the control plane reaches an engine: prepared commands down, spent ones back up.
+//!
+//! ```text
+//! control plane --commands--> engine          bounded, boxed by the control plane
+//! control plane <--spent----- engine          the same boxes, to be freed there
+//! control plane <--notices--- engine          small, by value
+//! control plane <--overlay--- engine          frames of the overlay, by value
+//! ```
+//! As many commands may be on the way as the spent queue has places, so the engine
+//! always finds room to give one back.
+
+use crossbeam_queue::ArrayQueue;
+use insane_core::limits::PEERS_MAX;
+use insane_core::{ChannelId, ConnId, DomainIndex, HostId, Incarnation, Lane, PeerIndex, SourceId, StreamKey};
+use insane_shm::Violation;
+use insane_shm::conn::{RxConn, TxConn};
+use insane_sys::OsError;
+use insane_sys::event::{Epoll, Event, Interest, Trigger};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Commands on the way, at most.
+const COMMANDS_MAX: usize = 256;
+/// Notices that wait, at most; more are counted and dropped.
+const NOTICES_MAX: usize = 256;
+/// Overlay frames that wait, at most; more are counted and dropped.
+const OVERLAY_FRAMES_MAX: usize = 64;
+/// Largest body of an overlay frame, bytes.
+pub const OVERLAY_BODY_MAX: usize = 1400;
+/// Token of the bell in the datapath's epoll set.
+pub(crate) const BELL_TOKEN: u64 = u64::MAX;
+
+/// A conversation: a channel of a stream.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Topic {
+    /// The stream.
+    pub key: StreamKey,
+    /// The channel.
+    pub channel: ChannelId,
+}
+
+/// A source's connection, prepared for the engine.
+#[derive(Debug)]
+pub struct NewSource {
+    /// Where its messages come from.
+    pub conn: RxConn,
+    /// Its number on the wire.
+    pub source: SourceId,
+    /// What it speaks on.
+    pub topic: Topic,
+    /// Its tenant.
+    pub domain: DomainIndex,
+    /// Its lane.
+    pub lane: Lane,
+}
+
+/// A sink's connection, prepared for the engine.
+#[derive(Debug)]
+pub struct NewSink {
+    /// Where its messages go.
+    pub conn: TxConn,
+    /// What it listens to.
+    pub topic: Topic,
+    /// Its tenant.
+    pub domain: DomainIndex,
+}
+
+/// What the engine let go, for the control plane to free.
+#[derive(Debug)]
+pub enum Dead {
+    /// Of a source.
+    Source(RxConn),
+    /// Of a sink.
+    Sink(TxConn),
+}
+
+/// What the control plane wants, or a spent command on its way back.
+#[derive(Debug)]
+pub enum Command {
+    /// Take messages from a source. Comes back `Spent`, or as it is when no place is left.
+    AddSource(NewSource),
+    /// Let a source go. Comes back `Removed`.
+    RemoveSource(ConnId),
+    /// Deliver to a sink. Comes back `Spent`, or as it is when no place is left.
+    AddSink(NewSink),
+    /// Let a sink go. Comes back `Removed`.
+    RemoveSink(ConnId),
+    /// Where the messages of local sources go. Comes back `Spent`, or as it is when no
+    /// place is left.
+    SetRoute {
+        /// The conversation.
+        topic: Topic,
+        /// Its tenant.
+        domain: DomainIndex,
+        /// The peers with a sink.
+        peers: heapless::Vec<PeerIndex, PEERS_MAX>,
+        /// Whether the sinks of this host get them from here, too.
+        local: bool,
+    },
+    /// They go nowhere.
+    RemoveRoute(Topic),
+    /// Forget the flows of a runtime's earlier lives.
+    RetireHost {
+        /// Which runtime.
+        host: HostId,
+        /// The life that goes on, if any.
+        keep: Option<Incarnation>,
+    },
+    /// Send an overlay frame.
+    SendOverlay {
+        /// To whom.
+        peer: PeerIndex,
+        /// Its body.
+        body: heapless::Vec<u8, OVERLAY_BODY_MAX>,
+    },
+    /// It was carried out.
+    Spent,
+    /// A removal was carried out; `dead` is what was removed, if it was there.
+    Removed {
+        /// Which connection.
+        conn: ConnId,
+        /// What is left of it.
+        dead: Option<Dead>,
+    },
+}
+
+/// What the engine tells the control plane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// The client at the other end of a connection wrote what cannot be. The engine no
+    /// longer uses it; the control plane removes it.
+    Violation {
+        /// Which connection.
+        conn: ConnId,
+        /// What was wrong.
+        violation: Violation,
+    },
+}
+
+/// An overlay frame that came in, without its header.
+#[derive(Clone, Debug)]
+pub struct OverlayFrame {
+    /// From whom.
+    pub peer: PeerIndex,
+    /// The runtime it says it is.
+    pub host: HostId,
+    /// The life of it.
+    pub incarnation: Incarnation,
+    /// Its body.
+    pub body: heapless::Vec<u8, OVERLAY_BODY_MAX>,
+}
+
+/// The one way between the control plane and an engine; shared by both.
+#[derive(Debug)]
+pub struct Port {
+    commands: ArrayQueue<Box<Command>>,
+    on_the_way: AtomicUsize,
+    spent: ArrayQueue<Box<Command>>,
+    notices: ArrayQueue<Notice>,
+    overlay: ArrayQueue<OverlayFrame>,
+    bell: Event,
+    answer: Arc<Event>,
+    epoll: Epoll,
+    stop: AtomicBool,
+}
+
+impl Port {
+    /// A port whose engine signals `answer` when there is something to collect.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new(answer: Arc<Event>) -> Result<Arc<Self>, OsError> {
+        let port = Port {
+            commands: ArrayQueue::new(COMMANDS_MAX),
+            on_the_way: AtomicUsize::new(0),
+            spent: ArrayQueue::new(COMMANDS_MAX),
+            notices: ArrayQueue::new(NOTICES_MAX),
+            overlay: ArrayQueue::new(OVERLAY_FRAMES_MAX),
+            bell: Event::new()?,
+            answer,
+            epoll: Epoll::new()?,
+            stop: AtomicBool::new(false),
+        };
+        port.epoll.add(&port.bell, BELL_TOKEN, Interest::Read, Trigger::Level)?;
+        Ok(Arc::new(port))
+    }
+
+    /// Sends a command; it comes back if too many are on the way: collect, then try again.
+    ///
+    /// # Errors
+    /// The command itself.
+    pub fn send(&self, command: Command) -> Result<(), Box<Command>> {
+        let command = Box::new(command);
+        if self.on_the_way.load(Ordering::Relaxed) >= COMMANDS_MAX {
+            return Err(command);
+        }
+        self.on_the_way.fetch_add(1, Ordering::Relaxed);
+        self.commands.push(command).inspect_err(|_| {
+            self.on_the_way.fetch_sub(1, Ordering::Relaxed);
+        })?;
+        let _ = self.bell.signal();
+        Ok(())
+    }
+
+    /// The next command that came back.
+    pub fn collect(&self) -> Option<Box<Command>> {
+        let command = self.spent.pop()?;
+        self.on_the_way.fetch_sub(1, Ordering::Relaxed);
+        Some(command)
+    }
+
+    /// The next notice.
+    pub fn notice(&self) -> Option<Notice> {
+        self.notices.pop()
+    }
+
+    /// The next overlay frame that came in.
+    pub fn overlay_frame(&self) -> Option<OverlayFrame> {
+        self.overlay.pop()
+    }
+
+    /// Lets a session's doorbell wake the engine's thread. It is never read: only its
+    /// edges count, so a client that fills or drains it harms nobody else.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add_doorbell(&self, doorbell: impl AsFd, token: u64) -> Result<(), OsError> {
+        self.epoll.add(doorbell, token, Interest::Read, Trigger::Edge)
+    }
+
+    /// Takes a doorbell out again.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn remove_doorbell(&self, doorbell: impl AsFd) -> Result<(), OsError> {
+        self.epoll.remove(doorbell)
+    }
+
+    /// Asks the engine's host to end.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.bell.signal();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn epoll(&self) -> &Epoll {
+        &self.epoll
+    }
+
+    pub(crate) fn silence_bell(&self) {
+        let _ = self.bell.clear();
+    }
+
+    pub(crate) fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
+    pub(crate) fn next_command(&self) -> Option<Box<Command>> {
+        self.commands.pop()
+    }
+
+    pub(crate) fn give_back(&self, command: Box<Command>) {
+        // `send` lets no more on the way than `spent` has places.
+        if let Err(command) = self.spent.push(command) {
+            // A bug elsewhere must not free memory here: leak the box instead.
+            Box::leak(command);
+        }
+        let _ = self.answer.signal();
+    }
+
+    pub(crate) fn tell(&self, notice: Notice) {
+        // A full queue means the control plane already has hundreds to act on; the
+        // counter of violations still counts this one.
+        let _ = self.notices.push(notice);
+        let _ = self.answer.signal();
+    }
+
+    pub(crate) fn pass_overlay(&self, frame: OverlayFrame) -> bool {
+        let passed = self.overlay.push(frame).is_ok();
+        let _ = self.answer.signal();
+        passed
+    }
+}

@@ -1,0 +1,294 @@
+//! Delivery into the sinks of this host.
+
+use crate::command::{Dead, NewSink, Notice, Port, Topic};
+use crate::routes::{RouteIndex, Routes};
+use crate::{SINKS_MAX, WAKES_PER_TURN};
+use insane_core::counters::DatapathCounter;
+use insane_core::heap::BufferId;
+use insane_core::limits::INLINE_BYTES_MAX;
+use insane_core::{ConnId, DomainIndex};
+use insane_shm::Violation;
+use insane_shm::cell::Meta;
+use insane_shm::conn::TxConn;
+use insane_shm::counters::CounterBlock;
+use insane_shm::heap::SenderHeap;
+use insane_sys::SharedBytes;
+use std::collections::VecDeque;
+
+/// What a datapath has of each domain.
+#[derive(Debug)]
+pub struct DomainParts {
+    /// Memory for received messages that do not fit a cell.
+    pub heap: SenderHeap,
+    /// What the datapath counts for the domain.
+    pub counters: CounterBlock,
+}
+
+#[derive(Debug)]
+struct SinkEntry {
+    conn: TxConn,
+    route: RouteIndex,
+    domain: DomainIndex,
+    /// It is in the list of those to be woken.
+    listed: bool,
+    /// Its client lied; it gets nothing more.
+    dead: bool,
+}
+
+/// The sinks of this host, and the memory they are served from.
+#[derive(Debug)]
+pub(crate) struct Outlets {
+    pub routes: Routes,
+    pub domains: Vec<DomainParts>,
+    sinks: Vec<Option<SinkEntry>>,
+    free: Vec<u16>,
+    /// Sinks that got something and were not yet asked whether to wake them.
+    unwoken: VecDeque<u16>,
+    /// Where the next idle look for returned buffers starts.
+    reclaim_at: usize,
+}
+
+/// A message on its way into rings: private bytes, a client's bytes, or a buffer that
+/// already holds it.
+#[derive(Clone, Copy)]
+pub(crate) enum Content<'a> {
+    Private(&'a [u8]),
+    Foreign(SharedBytes<'a>),
+    Received(BufferId, u32),
+}
+
+impl Content<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Content::Private(bytes) => bytes.len(),
+            Content::Foreign(bytes) => bytes.len(),
+            Content::Received(_, len) => *len as usize,
+        }
+    }
+}
+
+impl Outlets {
+    pub fn new(routes: usize, domains: Vec<DomainParts>) -> Self {
+        Outlets {
+            routes: Routes::new(routes),
+            domains,
+            sinks: (0..SINKS_MAX).map(|_| None).collect(),
+            free: (0..SINKS_MAX as u16).rev().collect(),
+            unwoken: VecDeque::with_capacity(SINKS_MAX),
+            reclaim_at: 0,
+        }
+    }
+
+    /// Takes a sink in; it comes back if there is no place.
+    pub fn add(&mut self, sink: NewSink) -> Result<(), NewSink> {
+        if self.domains.len() <= sink.domain.index() {
+            return Err(sink);
+        }
+        let Some(route) = self.routes.hold(sink.topic, sink.domain) else { return Err(sink) };
+        let place = self.free.pop();
+        let listed = place.and_then(|place| {
+            let sinks = &mut self.routes.get_mut(route)?.sinks;
+            sinks.push(place).ok()
+        });
+        let (Some(place), Some(())) = (place, listed) else {
+            self.free.extend(place);
+            self.routes.release(route);
+            return Err(sink);
+        };
+        let NewSink { conn, domain, .. } = sink;
+        self.sinks[place as usize] = Some(SinkEntry { conn, route, domain, listed: false, dead: false });
+        Ok(())
+    }
+
+    /// Lets a sink go, and takes its buffers back.
+    pub fn remove(&mut self, conn: ConnId) -> Option<Dead> {
+        let place = self.sinks.iter().position(|sink| sink.as_ref().is_some_and(|sink| sink.conn.id() == conn))?;
+        let mut sink = self.sinks[place].take()?;
+        if let Some(route) = self.routes.get_mut(sink.route) {
+            route.sinks.retain(|at| *at as usize != place);
+        }
+        self.routes.release(sink.route);
+        self.unwoken.retain(|at| *at as usize != place);
+        self.free.push(place as u16);
+        sink.conn.abandon(Some(&mut self.domains[sink.domain.index()].heap));
+        Some(Dead::Sink(sink.conn))
+    }
+
+    pub fn count(&self, domain: DomainIndex, counter: DatapathCounter, amount: u64) {
+        if let Some(parts) = self.domains.get(domain.index()) {
+            parts.counters.add(counter as usize, amount);
+        }
+    }
+
+    /// The route and whether anybody here listens.
+    pub fn listeners(&self, topic: Topic) -> Option<(RouteIndex, DomainIndex, bool)> {
+        let index = self.routes.find(topic)?;
+        let route = self.routes.get(index)?;
+        Some((index, route.domain, !route.sinks.is_empty()))
+    }
+
+    /// Puts one message into the ring of every sink of a route. What a full ring or a
+    /// lack of memory keeps from one sink is counted, and costs the others nothing.
+    pub fn deliver(&mut self, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
+        let Some(entry) = self.routes.get(route) else { return };
+        let Some(parts) = self.domains.get_mut(entry.domain.index()) else { return };
+        let len = content.len();
+        let mut copy = [0; INLINE_BYTES_MAX];
+        let form = if len <= INLINE_BYTES_MAX {
+            Some(Form::Inline(inline(&content, &mut copy, &mut parts.heap)))
+        } else {
+            buffer(&content, parts, &mut self.sinks, &entry.sinks).map(|id| Form::Heap(id, len as u32))
+        };
+        let Some(form) = form else {
+            parts.counters.add(DatapathCounter::DroppedNoBuffer as usize, 1);
+            for place in &entry.sinks {
+                if let Some(sink) = &mut self.sinks[*place as usize] {
+                    sink.conn.miss(1 + u64::from(meta.lost));
+                }
+            }
+            return;
+        };
+        for place in &entry.sinks {
+            let Some(sink) = &mut self.sinks[*place as usize] else { continue };
+            if sink.dead {
+                continue;
+            }
+            match push(sink, parts, meta, &form) {
+                Ok(true) => {
+                    if !sink.listed {
+                        sink.listed = true;
+                        // As many places as sinks, and each is listed once.
+                        self.unwoken.push_back(*place);
+                    }
+                }
+                Ok(false) => {}
+                Err(violation) => accuse(sink, parts, port, violation),
+            }
+        }
+        if let Form::Heap(id, _) = form {
+            parts.heap.release(id);
+        }
+    }
+
+    /// Wakes sinks that got something and sleep; at most [`WAKES_PER_TURN`].
+    pub fn wake(&mut self) {
+        let mut wakes = 0;
+        while wakes < WAKES_PER_TURN
+            && let Some(place) = self.unwoken.pop_front()
+        {
+            let Some(sink) = &mut self.sinks[place as usize] else { continue };
+            sink.listed = false;
+            if sink.conn.wants_wake() {
+                sink.conn.wake();
+                wakes += 1;
+                self.domains[sink.domain.index()].counters.add(DatapathCounter::Wakes as usize, 1);
+            }
+        }
+    }
+
+    /// Takes back what one sink returned: housekeeping of an idle turn, so that the
+    /// number of buffers in use is true without traffic.
+    pub fn reclaim_one(&mut self, port: &Port) {
+        self.reclaim_at = (self.reclaim_at + 1) % SINKS_MAX;
+        if let Some(sink) = &mut self.sinks[self.reclaim_at]
+            && !sink.dead
+        {
+            let parts = &mut self.domains[sink.domain.index()];
+            if let Err(violation) = sink.conn.reclaim(&mut parts.heap) {
+                accuse(sink, parts, port, violation);
+            }
+        }
+    }
+
+    /// A buffer for a message that is still arriving.
+    pub fn loan(&mut self, route: RouteIndex, len: u32) -> Option<BufferId> {
+        let entry = self.routes.get(route)?;
+        let parts = self.domains.get_mut(entry.domain.index())?;
+        loan(parts, &mut self.sinks, &entry.sinks, len)
+    }
+}
+
+enum Form<'a> {
+    Inline(&'a [u8]),
+    Heap(BufferId, u32),
+}
+
+fn inline<'a>(content: &Content<'a>, copy: &'a mut [u8; INLINE_BYTES_MAX], heap: &mut SenderHeap) -> &'a [u8] {
+    match content {
+        Content::Private(bytes) => bytes,
+        Content::Foreign(bytes) => {
+            let len = bytes.copy_to(copy);
+            &copy[..len]
+        }
+        Content::Received(id, len) => {
+            let len = *len as usize;
+            copy[..len].copy_from_slice(&heap.bytes_mut(*id)[..len]);
+            heap.release(*id);
+            &copy[..len]
+        }
+    }
+}
+
+/// A lent buffer that holds the content; the caller is one holder.
+fn buffer(
+    content: &Content<'_>,
+    parts: &mut DomainParts,
+    sinks: &mut [Option<SinkEntry>],
+    route: &[u16],
+) -> Option<BufferId> {
+    let len = content.len();
+    let id = match content {
+        Content::Received(id, _) => *id,
+        Content::Private(bytes) => {
+            let id = loan(parts, sinks, route, len as u32)?;
+            parts.heap.bytes_mut(id)[..len].copy_from_slice(bytes);
+            id
+        }
+        Content::Foreign(bytes) => {
+            let id = loan(parts, sinks, route, len as u32)?;
+            bytes.copy_to(&mut parts.heap.bytes_mut(id)[..len]);
+            id
+        }
+    };
+    parts.heap.lend(id);
+    Some(id)
+}
+
+/// Looks for returned buffers only when none is free: first at the sinks of the route.
+fn loan(parts: &mut DomainParts, sinks: &mut [Option<SinkEntry>], route: &[u16], len: u32) -> Option<BufferId> {
+    if let Some(id) = parts.heap.loan(len) {
+        return Some(id);
+    }
+    for place in route {
+        if let Some(sink) = &mut sinks[*place as usize] {
+            // A violation shows again at the next push, which ends the connection.
+            let _ = sink.conn.reclaim(&mut parts.heap);
+        }
+    }
+    parts.heap.loan(len)
+}
+
+fn push(sink: &mut SinkEntry, parts: &mut DomainParts, meta: Meta, form: &Form<'_>) -> Result<bool, Violation> {
+    if !sink.conn.has_room()? {
+        sink.conn.miss(1 + u64::from(meta.lost));
+        parts.counters.add(DatapathCounter::DroppedRingFull as usize, 1);
+        return Ok(false);
+    }
+    match form {
+        Form::Inline(bytes) => sink.conn.push_inline(meta, bytes),
+        Form::Heap(id, len) => {
+            sink.conn.reclaim(&mut parts.heap)?;
+            sink.conn.push_heap(&mut parts.heap, meta, *id, *len);
+        }
+    }
+    parts.counters.add(DatapathCounter::MessagesToSinks as usize, 1);
+    Ok(true)
+}
+
+#[cold]
+fn accuse(sink: &mut SinkEntry, parts: &mut DomainParts, port: &Port, violation: Violation) {
+    sink.dead = true;
+    sink.conn.abandon(Some(&mut parts.heap));
+    parts.counters.add(DatapathCounter::Violations as usize, 1);
+    port.tell(Notice::Violation { conn: sink.conn.id(), violation });
+}

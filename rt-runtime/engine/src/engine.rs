@@ -1,0 +1,340 @@
+//! The engine itself: its parts, and the turn.
+
+use crate::command::{Command, Dead, Port};
+use crate::deliver::{DomainParts, Outlets};
+use crate::receive::{Intake, Receiver};
+use crate::transmit::Transmitter;
+use crate::turn::Turn;
+use crate::{COMMANDS_PER_TURN, FRAMES_PER_TURN, ROUTES_MAX};
+use insane_core::counters::TurnCounter;
+use insane_core::limits::{LINKS_MAX, PEERS_MAX};
+use insane_core::time::Clock;
+use insane_core::{HostId, Incarnation, Lane, Nanos, PeerIndex};
+use insane_link::{Link, SendOutcome};
+use insane_scheduler::Limits;
+use insane_shm::counters::CounterBlock;
+use insane_sys::SharedBytes;
+use insane_wire::data::{DataHeader, HEADER_BYTES};
+use std::num::NonZeroU32;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+/// Messages moved by rings since the last frame came in, above which kernel sockets
+/// are asked only every [`SOCKET_STRIDE`] turns: a relay between local applications
+/// must not pay a system call a turn.
+const RING_RUN: u32 = 64;
+/// See [`RING_RUN`]. At 20 to 50 ns a turn this is 5 to 13 us.
+const SOCKET_STRIDE: u64 = 256;
+/// Every how many turns the link looks at all of its sockets.
+const THOROUGH_STRIDE: u32 = 16;
+/// Every how many turns housekeeping looks at the clock.
+const HOUSEKEEPING_STRIDE: u64 = 1024;
+/// Housekeeping is done this often.
+const HOUSEKEEPING_PERIOD: Nanos = Nanos::from_millis(10);
+
+/// Numbers of an engine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EngineConfig {
+    /// This runtime on the wire.
+    pub host: HostId,
+    /// This life of it.
+    pub incarnation: Incarnation,
+    /// Remote sources remembered.
+    pub flows: usize,
+    /// Fragmented messages collected at once, 1 to 256.
+    pub reassemblies: usize,
+    /// Largest message that is reassembled, bytes.
+    pub message_bytes_max: u32,
+    /// Bytes of a best-effort chunk: what a real-time message may have to wait for.
+    pub chunk_bytes: NonZeroU32,
+}
+
+impl EngineConfig {
+    /// What an engine has room for unless its planner says otherwise.
+    #[must_use]
+    pub fn new(host: HostId, incarnation: Incarnation) -> Self {
+        EngineConfig {
+            host,
+            incarnation,
+            flows: 1024,
+            reassemblies: 16,
+            message_bytes_max: insane_core::limits::MESSAGE_BYTES_MAX,
+            chunk_bytes: const { NonZeroU32::new(16 * 1024).unwrap() },
+        }
+    }
+}
+
+/// What an engine is made of; all memory is taken before [`Engine::new`] returns.
+#[derive(Debug)]
+pub struct EngineParts<L> {
+    /// Its links, at most [`LINKS_MAX`].
+    pub links: Vec<L>,
+    /// By which link each peer is reached: `link_of_peer[i]` is of `PeerIndex(i)`.
+    pub link_of_peer: Vec<Option<usize>>,
+    /// One for each domain of the configuration, in its order.
+    pub domains: Vec<DomainParts>,
+    /// What the datapath counts as a whole.
+    pub counters: CounterBlock,
+    /// The way to and from the control plane.
+    pub port: Arc<Port>,
+}
+
+/// The links of one datapath.
+#[derive(Debug)]
+pub(crate) struct Links<L> {
+    links: heapless::Vec<L, LINKS_MAX>,
+    of_peer: [Option<u8>; PEERS_MAX],
+    payload_bytes_max: u32,
+}
+
+impl<L: Link> Links<L> {
+    fn new(parts: Vec<L>, link_of_peer: &[Option<usize>]) -> Self {
+        let mut links = heapless::Vec::new();
+        for link in parts {
+            assert!(links.push(link).is_ok(), "a datapath has at most {LINKS_MAX} links");
+        }
+        let mut of_peer = [None; PEERS_MAX];
+        for (peer, link) in link_of_peer.iter().enumerate().take(PEERS_MAX) {
+            of_peer[peer] = link.filter(|link| *link < links.len()).map(|link| link as u8);
+        }
+        let payload_bytes_max = links
+            .iter()
+            .map(|link: &L| link.capabilities().frame_bytes_max.saturating_sub(HEADER_BYTES as u32))
+            .min()
+            .unwrap_or(0);
+        Links { links, of_peer, payload_bytes_max }
+    }
+
+    /// The link by which a peer is reached.
+    #[inline]
+    pub fn of_peer(&mut self, peer: PeerIndex) -> Option<&mut L> {
+        let link = (*self.of_peer.get(peer.index())?)?;
+        self.links.get_mut(link as usize)
+    }
+
+    /// Payload bytes of the smallest frame of all links, so that a fragment fits each.
+    pub const fn payload_bytes_max(&self) -> u32 {
+        self.payload_bytes_max
+    }
+
+    pub fn flush(&mut self) {
+        for link in &mut self.links {
+            link.flush();
+        }
+    }
+}
+
+/// The datapath engine. See the crate's documentation.
+pub struct Engine<L: Link, C: Clock> {
+    clock: C,
+    config: EngineConfig,
+    links: Links<L>,
+    transmitter: Transmitter,
+    receiver: Receiver,
+    outlets: Outlets,
+    counters: CounterBlock,
+    port: Arc<Port>,
+    turns: u64,
+    receives: u32,
+    ring_run: u32,
+    idle_run: u32,
+    housekept_at: insane_core::MonoTime,
+}
+
+impl<L: Link, C: Clock> Engine<L, C> {
+    /// An engine without sources and sinks.
+    ///
+    /// # Panics
+    /// With more than [`LINKS_MAX`] links.
+    #[must_use]
+    pub fn new(config: EngineConfig, parts: EngineParts<L>, clock: C) -> Self {
+        let links = Links::new(parts.links, &parts.link_of_peer);
+        let frame = NonZeroU32::new(links.payload_bytes_max + HEADER_BYTES as u32).unwrap_or(NonZeroU32::MIN);
+        let limits = Limits::new(config.chunk_bytes.max(frame).get(), frame.get()).unwrap_or_default();
+        let seed = config.host.0 ^ config.incarnation.0.rotate_left(32);
+        Engine {
+            links,
+            transmitter: Transmitter::new(config.host, config.incarnation, limits),
+            receiver: Receiver::new(config.flows, seed, config.reassemblies, config.message_bytes_max),
+            outlets: Outlets::new(ROUTES_MAX, parts.domains),
+            counters: parts.counters,
+            port: parts.port,
+            turns: 0,
+            receives: 0,
+            ring_run: 0,
+            idle_run: 0,
+            housekept_at: clock.now(),
+            clock,
+            config,
+        }
+    }
+
+    /// One bounded turn. Says whether it moved anything.
+    #[inline]
+    pub fn turn(&mut self) -> bool {
+        self.turns += 1;
+        let mut worked = self.port.has_commands() && self.take_commands();
+        let Engine { clock, links, receiver, outlets, counters, port, transmitter, .. } = self;
+        let turn = Turn::new(clock);
+        if !links.links.is_empty() && (self.ring_run < RING_RUN || self.turns.is_multiple_of(SOCKET_STRIDE)) {
+            self.receives = self.receives.wrapping_add(1);
+            let thorough = self.receives.is_multiple_of(THOROUGH_STRIDE);
+            let mut frames = 0;
+            for link in &mut links.links {
+                let mut intake = Intake { turn: &turn, receiver, outlets, port, counters };
+                frames += link.receive(FRAMES_PER_TURN, thorough, &mut intake);
+            }
+            if frames > 0 {
+                self.ring_run = 0;
+                worked = true;
+            }
+        }
+        let moved = transmitter.run(&turn, links, outlets, port);
+        self.ring_run = self.ring_run.saturating_add(moved);
+        worked |= moved > 0;
+        outlets.wake();
+        if self.turns.is_multiple_of(HOUSEKEEPING_STRIDE) {
+            self.housekeeping();
+        }
+        self.count_turn(worked);
+        worked
+    }
+
+    #[inline]
+    fn count_turn(&mut self, worked: bool) {
+        self.counters.add(TurnCounter::Turns as usize, 1);
+        if worked {
+            self.idle_run = 0;
+        } else {
+            self.counters.add(TurnCounter::TurnsIdle as usize, 1);
+            self.idle_run = self.idle_run.saturating_add(1);
+            if u64::from(self.idle_run) == SOCKET_STRIDE {
+                // No ring is busy any more: sockets are asked every turn again.
+                self.ring_run = 0;
+            }
+        }
+    }
+
+    /// What has no hurry: gives up what stands still, takes returned buffers back.
+    /// Called by the turn now and then, and by hosts that sleep before they do.
+    pub fn housekeeping(&mut self) {
+        let now = self.clock.now();
+        self.outlets.reclaim_one(&self.port);
+        if now.since(self.housekept_at) >= HOUSEKEEPING_PERIOD {
+            self.housekept_at = now;
+            self.receiver.housekeeping(now, &mut self.outlets);
+        }
+    }
+
+    /// Whether a source or the control plane has something: the last look before sleeping.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.port.has_commands() || self.transmitter.has_work()
+    }
+
+    /// Whether a message is still arriving, so that sleep must end in time to give it up.
+    #[must_use]
+    pub fn is_collecting(&self) -> bool {
+        self.receiver.is_collecting()
+    }
+
+    /// The way to and from the control plane.
+    #[must_use]
+    pub const fn port(&self) -> &Arc<Port> {
+        &self.port
+    }
+
+    /// Counts one sleep of the host.
+    pub fn count_sleep(&self) {
+        self.counters.add(TurnCounter::Sleeps as usize, 1);
+    }
+
+    /// Descriptors that become readable when a link has something.
+    pub fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.links.links.iter().flat_map(Link::readable_fds)
+    }
+
+    #[cold]
+    fn take_commands(&mut self) -> bool {
+        for _ in 0..COMMANDS_PER_TURN {
+            let Some(mut command) = self.port.next_command() else { break };
+            let done = self.execute(std::mem::replace(&mut *command, Command::Spent));
+            *command = done;
+            self.port.give_back(command);
+        }
+        true
+    }
+
+    fn execute(&mut self, command: Command) -> Command {
+        match command {
+            Command::AddSource(source) => {
+                let Some(route) = self.outlets.routes.hold(source.topic, source.domain) else {
+                    return Command::AddSource(source);
+                };
+                match self.transmitter.add(source, route) {
+                    Ok(()) => Command::Spent,
+                    Err(source) => {
+                        self.outlets.routes.release(route);
+                        Command::AddSource(source)
+                    }
+                }
+            }
+            Command::RemoveSource(conn) => {
+                let removed = self.transmitter.remove(conn);
+                let dead = removed.map(|(dead, route)| {
+                    self.outlets.routes.release(route);
+                    dead
+                });
+                Command::Removed { conn, dead }
+            }
+            Command::AddSink(sink) => match self.outlets.add(sink) {
+                Ok(()) => Command::Spent,
+                Err(sink) => Command::AddSink(sink),
+            },
+            Command::RemoveSink(conn) => {
+                let dead: Option<Dead> = self.outlets.remove(conn);
+                Command::Removed { conn, dead }
+            }
+            Command::SetRoute { topic, domain, peers, local } => {
+                let known = self.outlets.routes.find(topic);
+                let ruled = known.and_then(|index| self.outlets.routes.get(index)).is_some_and(|route| route.has_rule);
+                let index = if ruled { known } else { self.outlets.routes.hold(topic, domain) };
+                match index.and_then(|index| self.outlets.routes.get_mut(index)) {
+                    Some(route) => {
+                        (route.has_rule, route.peers, route.local) = (true, peers, local);
+                        Command::Spent
+                    }
+                    None => Command::SetRoute { topic, domain, peers, local },
+                }
+            }
+            Command::RemoveRoute(topic) => {
+                if let Some(index) = self.outlets.routes.find(topic)
+                    && let Some(route) = self.outlets.routes.get_mut(index)
+                    && route.has_rule
+                {
+                    route.has_rule = false;
+                    route.local = false;
+                    route.peers.clear();
+                    self.outlets.routes.release(index);
+                }
+                Command::Spent
+            }
+            Command::RetireHost { host, keep } => {
+                self.receiver.retire_host(host, keep, &mut self.outlets);
+                Command::Spent
+            }
+            Command::SendOverlay { peer, body } => {
+                let head = DataHeader::overlay(self.config.host, self.config.incarnation, body.len() as u32).encode();
+                if let Some(link) = self.links.of_peer(peer) {
+                    // Lost overlay frames are repeated by the overlay itself.
+                    match link.send(peer, Lane::CONTROL, &head, SharedBytes::from(body.as_slice())) {
+                        SendOutcome::Sent | SendOutcome::Busy | SendOutcome::Failed => {}
+                    }
+                    link.flush();
+                }
+                Command::Spent
+            }
+            done @ (Command::Spent | Command::Removed { .. }) => done,
+        }
+    }
+}

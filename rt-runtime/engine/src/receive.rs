@@ -1,0 +1,282 @@
+//! From the links to the sinks.
+
+use crate::command::{OverlayFrame, Port, Topic};
+use crate::deliver::{Content, Outlets};
+use crate::routes::RouteIndex;
+use crate::turn::Turn;
+use insane_core::counters::{DatapathCounter, TurnCounter};
+use insane_core::heap::BufferId;
+use insane_core::time::Clock;
+use insane_core::{DomainIndex, HostId, Incarnation, MonoTime, Nanos, PeerIndex};
+use insane_link::FrameSink;
+use insane_overlay::flow::{FlowKey, FlowTable, Verdict};
+use insane_overlay::reassembly::{Arrival, Begin, Reassembler};
+use insane_shm::cell::Meta;
+use insane_shm::counters::CounterBlock;
+use insane_wire::data::{DataHeader, Kind};
+
+/// A fragmented message without progress is given up after this long.
+const REASSEMBLY_TIMEOUT: Nanos = Nanos::from_millis(200);
+/// A flow that nothing was heard of is forgotten after this long.
+const FLOW_TIMEOUT: Nanos = Nanos::from_secs(60);
+/// Messages given up, and flows looked at, in one housekeeping.
+const HOUSEKEEPING_BUDGET: u32 = 16;
+
+/// The memory of a message that is still arriving.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Assembling {
+    domain: DomainIndex,
+    buffer: BufferId,
+}
+
+/// What came in, and what of it was seen before.
+pub(crate) struct Receiver {
+    flows: FlowTable,
+    reassembler: Reassembler<Assembling>,
+    /// The message that last found no memory, so that it is counted once.
+    refused: Option<(FlowKey, u64)>,
+}
+
+/// Hands the frames of one `receive` call on.
+pub(crate) struct Intake<'e, 't, C: Clock> {
+    pub turn: &'e Turn<'t, C>,
+    pub receiver: &'e mut Receiver,
+    pub outlets: &'e mut Outlets,
+    pub port: &'e Port,
+    pub counters: &'e CounterBlock,
+}
+
+impl<C: Clock> FrameSink for Intake<'_, '_, C> {
+    #[inline]
+    fn frame(&mut self, from: Option<PeerIndex>, frame: &[u8]) {
+        let Some(peer) = from else {
+            self.counters.add(TurnCounter::FramesUnknownPeer as usize, 1);
+            return;
+        };
+        match DataHeader::decode_frame(frame) {
+            Ok((header, payload)) if header.kind == Kind::Data => {
+                self.receiver.data(self.turn.now(), &header, payload, self.outlets, self.port, self.counters);
+            }
+            Ok((header, body)) => self.overlay(peer, &header, body),
+            Err(_) => self.counters.add(TurnCounter::FramesMalformed as usize, 1),
+        }
+    }
+}
+
+impl<C: Clock> Intake<'_, '_, C> {
+    fn overlay(&mut self, peer: PeerIndex, header: &DataHeader, body: &[u8]) {
+        let Ok(body) = heapless::Vec::from_slice(body) else {
+            self.counters.add(TurnCounter::FramesMalformed as usize, 1);
+            return;
+        };
+        let frame = OverlayFrame { peer, host: header.host, incarnation: header.incarnation, body };
+        let counter =
+            if self.port.pass_overlay(frame) { TurnCounter::OverlayFrames } else { TurnCounter::OverlayFramesDropped };
+        self.counters.add(counter as usize, 1);
+    }
+}
+
+impl Receiver {
+    pub fn new(flows: usize, seed: u64, places: usize, message_bytes_max: u32) -> Self {
+        Receiver {
+            flows: FlowTable::new(flows, seed),
+            reassembler: Reassembler::new(places, message_bytes_max),
+            refused: None,
+        }
+    }
+
+    #[inline]
+    fn data(
+        &mut self,
+        now: MonoTime,
+        header: &DataHeader,
+        payload: &[u8],
+        outlets: &mut Outlets,
+        port: &Port,
+        counters: &CounterBlock,
+    ) {
+        let topic = Topic { key: header.stream, channel: header.channel };
+        let Some((route, domain, heard)) = outlets.listeners(topic) else {
+            counters.add(TurnCounter::FramesNoListener as usize, 1);
+            return;
+        };
+        outlets.count(domain, DatapathCounter::FramesReceived, 1);
+        outlets.count(domain, DatapathCounter::BytesReceived, (payload.len() + insane_wire::data::HEADER_BYTES) as u64);
+        if !heard {
+            outlets.count(domain, DatapathCounter::DroppedNoSink, 1);
+            return;
+        }
+        let key = FlowKey {
+            host: header.host,
+            incarnation: header.incarnation,
+            source: header.source,
+            stream: header.stream,
+        };
+        if header.is_whole(payload.len()) {
+            self.release(now, &key, header, route, domain, Content::Private(payload), outlets, port);
+            return;
+        }
+        let arrived = Fragmented { now, key, header, payload, route, domain };
+        if let Some(buffer) = self.collect(&arrived, outlets) {
+            let content = Content::Received(buffer, header.message_len);
+            let released = self.release(now, &key, header, route, domain, content, outlets, port);
+            if !released {
+                outlets.domains[domain.index()].heap.release(buffer);
+            }
+        }
+    }
+
+    /// Delivers a whole message if it is new; says whether it was.
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    fn release(
+        &mut self,
+        now: MonoTime,
+        key: &FlowKey,
+        header: &DataHeader,
+        route: RouteIndex,
+        domain: DomainIndex,
+        content: Content<'_>,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) -> bool {
+        let dropped = match self.flows.classify(now, key, header.sequence) {
+            Verdict::New { lost } => {
+                if lost > 0 {
+                    outlets.count(domain, DatapathCounter::Lost, lost);
+                }
+                let lost = u16::try_from(lost).unwrap_or(u16::MAX);
+                let meta = Meta { sequence: header.sequence, source_ns: header.source_instant, lost };
+                outlets.deliver(port, route, meta, content);
+                return true;
+            }
+            Verdict::Duplicate => DatapathCounter::DroppedDuplicate,
+            Verdict::Late | Verdict::Suspect => DatapathCounter::DroppedLate,
+            Verdict::NoRoom => DatapathCounter::DroppedNoFlow,
+        };
+        outlets.count(domain, dropped, 1);
+        false
+    }
+
+    /// Puts a fragment where it belongs; the buffer of the message if it is now whole.
+    fn collect(&mut self, arrived: &Fragmented<'_>, outlets: &mut Outlets) -> Option<BufferId> {
+        let mut arrival = self.offer(arrived);
+        if arrival == Arrival::Unknown {
+            self.start(arrived, outlets)?;
+            arrival = self.offer(arrived);
+        }
+        let (handle, complete) = match arrival {
+            Arrival::Store { handle } => (handle, false),
+            Arrival::Complete { handle } => (handle, true),
+            Arrival::Duplicate => {
+                outlets.count(arrived.domain, DatapathCounter::DroppedDuplicate, 1);
+                return None;
+            }
+            Arrival::Inconsistent | Arrival::Unknown => {
+                outlets.count(arrived.domain, DatapathCounter::DroppedIncomplete, 1);
+                return None;
+            }
+        };
+        let from = arrived.header.fragment_offset as usize;
+        let memory = outlets.domains[handle.domain.index()].heap.bytes_mut(handle.buffer);
+        memory[from..from + arrived.payload.len()].copy_from_slice(arrived.payload);
+        complete.then_some(handle.buffer)
+    }
+
+    fn offer(&mut self, arrived: &Fragmented<'_>) -> Arrival<Assembling> {
+        self.reassembler.fragment(
+            arrived.now,
+            &arrived.key,
+            arrived.header.sequence,
+            arrived.header.message_len,
+            arrived.header.fragment_offset,
+            arrived.payload.len() as u32,
+        )
+    }
+
+    /// Begins to collect a message: only one that would be released, and only with memory.
+    fn start(&mut self, arrived: &Fragmented<'_>, outlets: &mut Outlets) -> Option<()> {
+        let Fragmented { now, key, header, route, domain, .. } = arrived;
+        if !self.flows.expects(*now, key, header.sequence) {
+            outlets.count(*domain, DatapathCounter::DroppedLate, 1);
+            return None;
+        }
+        if outlets.domains[domain.index()].heap.geometry().size_max() < header.message_len {
+            self.refuse(arrived, DatapathCounter::DroppedTooLarge, outlets);
+            return None;
+        }
+        let mut buffer = outlets.loan(*route, header.message_len);
+        if buffer.is_none() {
+            // An older message of this flow, or the one that stands still for longest,
+            // makes room; it will not be complete before this one anyway.
+            if let Some(weak) = self.reassembler.give_up_for(key, header.sequence) {
+                give_up(weak, outlets);
+                buffer = outlets.loan(*route, header.message_len);
+            }
+        }
+        let Some(buffer) = buffer else {
+            self.refuse(arrived, DatapathCounter::DroppedNoBuffer, outlets);
+            return None;
+        };
+        let handle = Assembling { domain: *domain, buffer };
+        match self.reassembler.begin(*now, key, header.sequence, header.message_len, handle) {
+            Begin::Started { evicted } => {
+                if let Some(evicted) = evicted {
+                    give_up(evicted, outlets);
+                }
+                Some(())
+            }
+            Begin::TooLarge { refused } | Begin::Present { refused } => {
+                outlets.domains[domain.index()].heap.release(refused.buffer);
+                outlets.count(*domain, DatapathCounter::DroppedTooLarge, 1);
+                None
+            }
+        }
+    }
+
+    /// Counts a message, not each of its fragments.
+    fn refuse(&mut self, arrived: &Fragmented<'_>, counter: DatapathCounter, outlets: &Outlets) {
+        let this = Some((arrived.key, arrived.header.sequence));
+        if self.refused != this {
+            self.refused = this;
+            outlets.count(arrived.domain, counter, 1);
+        }
+    }
+
+    /// Gives up what stands still. Bounded.
+    pub fn housekeeping(&mut self, now: MonoTime, outlets: &mut Outlets) {
+        for _ in 0..HOUSEKEEPING_BUDGET {
+            let Some(expired) = self.reassembler.expire(now, REASSEMBLY_TIMEOUT) else { break };
+            give_up(expired, outlets);
+        }
+        self.flows.expire(now, FLOW_TIMEOUT, HOUSEKEEPING_BUDGET);
+    }
+
+    /// Forgets earlier lives of a runtime.
+    pub fn retire_host(&mut self, host: HostId, keep: Option<Incarnation>, outlets: &mut Outlets) {
+        self.flows.retire_host(host, keep);
+        let is_old = |key: &FlowKey, _, _| key.host == host && Some(key.incarnation) != keep;
+        while let Some(old) = self.reassembler.give_up(is_old) {
+            give_up(old, outlets);
+        }
+    }
+
+    /// Whether messages are still arriving, so that housekeeping is due even without traffic.
+    pub fn is_collecting(&self) -> bool {
+        !self.reassembler.is_empty()
+    }
+}
+
+struct Fragmented<'a> {
+    now: MonoTime,
+    key: FlowKey,
+    header: &'a DataHeader,
+    payload: &'a [u8],
+    route: RouteIndex,
+    domain: DomainIndex,
+}
+
+fn give_up(handle: Assembling, outlets: &mut Outlets) {
+    outlets.count(handle.domain, DatapathCounter::DroppedIncomplete, 1);
+    outlets.domains[handle.domain.index()].heap.release(handle.buffer);
+}

@@ -1,0 +1,190 @@
+//! Hosting by a thread of its own: the daemon's datapaths, and the embedded default.
+//!
+//! The thread pins itself, takes its scheduling policy, seals itself against
+//! allocation, and turns until its port says stop. What it may not have (a core, a
+//! priority) is told, with the consequence, and it runs without.
+
+use crate::engine::{Engine, EngineConfig, EngineParts};
+use insane_core::Nanos;
+use insane_core::time::Clock;
+use insane_link::Link;
+use insane_shm::region::Region;
+use insane_shm::wake::Sleeper;
+use insane_sys::clock::MonotonicClock;
+use insane_sys::event::{Interest, Ready, Trigger};
+use insane_sys::thread::SchedPolicy;
+use insane_sys::{guard, thread};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+/// What a datapath does when there is nothing to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Idle {
+    /// It turns for ever: for a core of its own.
+    Spin,
+    /// It turns without work for this long, then sleeps until something happens.
+    SpinThenBlock(Nanos),
+    /// It sleeps as soon as a turn moves nothing.
+    Block,
+}
+
+/// How a datapath thread runs.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// Name of the thread, at most 15 bytes.
+    pub name: String,
+    /// The core it is pinned to.
+    pub core: Option<usize>,
+    /// How the kernel schedules it.
+    pub policy: SchedPolicy,
+    /// What it does when there is nothing to do.
+    pub idle: Idle,
+}
+
+/// What came of starting it.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// Its thread id.
+    pub tid: i32,
+    /// What it asked for and did not get, and what follows.
+    pub degraded: Vec<String>,
+}
+
+/// A running datapath thread.
+#[derive(Debug)]
+pub struct DatapathThread {
+    /// What came of starting it.
+    pub started: Started,
+    port: Arc<crate::Port>,
+    handle: Option<JoinHandle<()>>,
+}
+
+/// Longest sleep: a backstop, should a wake-up ever be missed.
+const SLEEP_MAX: Nanos = Nanos::from_millis(100);
+/// Longest sleep while a fragmented message is arriving.
+const SLEEP_COLLECTING: Nanos = Nanos::from_millis(10);
+/// Token of the links' descriptors.
+const LINK_TOKEN: u64 = u64::MAX - 1;
+/// Turns without work between two looks at the clock while spinning before a sleep.
+const SPIN_STRIDE: u32 = 16;
+
+impl DatapathThread {
+    /// Starts a datapath. `wake_page` is written by it and mapped read-only by clients.
+    ///
+    /// # Errors
+    /// No thread, or the kernel refuses a descriptor.
+    pub fn start<L: Link + Send + 'static>(
+        config: EngineConfig,
+        parts: EngineParts<L>,
+        wake_page: Arc<Region>,
+        run: RunConfig,
+    ) -> io::Result<Self> {
+        let port = Arc::clone(&parts.port);
+        let (report, reported) = mpsc::channel();
+        let handle = std::thread::Builder::new().name(run.name.clone()).spawn(move || {
+            let degraded = take_place(&run);
+            let mut engine = Engine::new(config, parts, MonotonicClock);
+            for fd in engine.readable_fds() {
+                let _ = engine.port().epoll().add(fd, LINK_TOKEN, Interest::Read, Trigger::Level);
+            }
+            let sleeper = Sleeper::new(wake_page);
+            // The receiver may be gone if the starter was; the thread then ends by its port.
+            let _ = report.send(Started { tid: thread::current_tid(), degraded });
+            drop(report);
+            guard::seal_thread();
+            host(&mut engine, sleeper, run.idle);
+            guard::unseal_thread();
+        })?;
+        let started = reported.recv().map_err(|_| io::Error::other("the datapath thread ended while starting"))?;
+        Ok(DatapathThread { started, port, handle: Some(handle) })
+    }
+
+    /// Whether the thread still runs. It ends only by [`stop`](Self::stop), or by a bug.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.handle.as_ref().is_some_and(|handle| !handle.is_finished())
+    }
+
+    /// Ends the thread and waits for it.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.port.stop();
+        if let Some(handle) = self.handle.take() {
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Drop for DatapathThread {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn take_place(run: &RunConfig) -> Vec<String> {
+    let mut degraded = Vec::new();
+    if let Some(core) = run.core
+        && let Err(error) = thread::pin_current(core)
+    {
+        degraded.push(format!("{}: not pinned to core {core} ({error}); its latency varies more", run.name));
+    }
+    if run.policy != SchedPolicy::Other
+        && let Err(error) = thread::set_policy_current(run.policy)
+    {
+        degraded.push(format!(
+            "{}: no {:?} ({error}); other threads delay it. Give the runtime CAP_SYS_NICE or an rtprio limit",
+            run.name, run.policy
+        ));
+    }
+    degraded
+}
+
+fn host<L: Link, C: Clock>(engine: &mut Engine<L, C>, mut sleeper: Sleeper, idle: Idle) {
+    let mut idle_since = None;
+    let mut idle_turns = 0_u32;
+    while !engine.port().is_stopping() {
+        if engine.turn() {
+            idle_turns = 0;
+            idle_since = None;
+            continue;
+        }
+        idle_turns = idle_turns.wrapping_add(1);
+        match idle {
+            Idle::Spin => std::hint::spin_loop(),
+            Idle::Block => sleep(engine, &mut sleeper),
+            Idle::SpinThenBlock(spin) => {
+                if !idle_turns.is_multiple_of(SPIN_STRIDE) {
+                    std::hint::spin_loop();
+                    continue;
+                }
+                let now = MonotonicClock.now();
+                let since = *idle_since.get_or_insert(now);
+                if now.since(since) >= spin {
+                    sleep(engine, &mut sleeper);
+                    // Whatever woke it may be followed by more: spin again.
+                    idle_since = None;
+                }
+            }
+        }
+    }
+}
+
+fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper) {
+    engine.housekeeping();
+    let timeout = if engine.is_collecting() { SLEEP_COLLECTING } else { SLEEP_MAX };
+    sleeper.arm();
+    if !engine.has_work() && !engine.port().is_stopping() {
+        engine.count_sleep();
+        let mut ready = [Ready::NONE; 8];
+        let count = engine.port().epoll().wait(&mut ready, Some(timeout)).unwrap_or(0);
+        if ready[..count].iter().any(|ready| ready.token() == crate::command::BELL_TOKEN) {
+            engine.port().silence_bell();
+        }
+    }
+    sleeper.disarm();
+}

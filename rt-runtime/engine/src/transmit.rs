@@ -1,0 +1,350 @@
+//! From the sources' rings through the lanes to the links.
+
+use crate::command::{Dead, NewSource, Notice, Port};
+use crate::deliver::{Content, Outlets};
+use crate::engine::Links;
+use crate::routes::RouteIndex;
+use crate::turn::Turn;
+use crate::{GRANTS_PER_TURN, SOURCES_MAX};
+use insane_core::counters::DatapathCounter;
+use insane_core::time::Clock;
+use insane_core::{ConnId, DomainIndex, HostId, Incarnation, Lane, PeerIndex, SourceId};
+use insane_link::{Link, SendOutcome};
+use insane_scheduler::{Decision, FlowIndex, Limits, Scheduler};
+use insane_shm::Violation;
+use insane_shm::conn::RxConn;
+use insane_shm::ring::{Payload, Popped};
+use insane_sys::SharedBytes;
+use insane_wire::data::{DataHeader, Flags, Fragment, FragmentPlan, HEADER_BYTES, Kind};
+
+/// Bytes that a message without a frame is charged: what its way through costs.
+const LOCAL_CHARGE: u32 = 64;
+
+/// A message of which not every fragment went to every peer.
+#[derive(Debug)]
+struct Underway {
+    plan: FragmentPlan,
+    fragment: Fragment,
+    /// Peers of the route that already have this fragment.
+    peers_done: usize,
+}
+
+#[derive(Debug)]
+struct SourceEntry {
+    conn: RxConn,
+    source: SourceId,
+    route: RouteIndex,
+    domain: DomainIndex,
+    lane: Lane,
+    popped: Popped,
+    underway: Option<Underway>,
+    /// The scheduler knows that it has something.
+    ready: bool,
+}
+
+/// The sources of this datapath and their lanes.
+pub(crate) struct Transmitter {
+    host: HostId,
+    incarnation: Incarnation,
+    sources: Vec<Option<SourceEntry>>,
+    active: Vec<u16>,
+    free: Vec<u16>,
+    scheduler: Box<Scheduler<SOURCES_MAX>>,
+    /// Sources the scheduler knows to have something.
+    ready: usize,
+}
+
+/// How far a grant got.
+struct Progress {
+    bytes: u32,
+    more: bool,
+    blocked: bool,
+}
+
+impl Transmitter {
+    pub fn new(host: HostId, incarnation: Incarnation, limits: Limits) -> Self {
+        Transmitter {
+            host,
+            incarnation,
+            sources: (0..SOURCES_MAX).map(|_| None).collect(),
+            active: Vec::with_capacity(SOURCES_MAX),
+            free: (0..SOURCES_MAX as u16).rev().collect(),
+            scheduler: Box::new(Scheduler::new(limits)),
+            ready: 0,
+        }
+    }
+
+    /// Takes a source in; it comes back if there is no place.
+    pub fn add(&mut self, source: NewSource, route: RouteIndex) -> Result<(), NewSource> {
+        let Some(place) = self.free.pop() else { return Err(source) };
+        let quantum = self.scheduler.limits().chunk_bytes.get().max(self.scheduler.limits().frame_bytes_max.get());
+        if self.scheduler.add(FlowIndex(place), source.lane, quantum).is_err() {
+            self.free.push(place);
+            return Err(source);
+        }
+        let NewSource { conn, source, domain, lane, .. } = source;
+        self.sources[place as usize] = Some(SourceEntry {
+            conn,
+            source,
+            route,
+            domain,
+            lane,
+            popped: Popped::EMPTY,
+            underway: None,
+            ready: false,
+        });
+        self.active.push(place);
+        Ok(())
+    }
+
+    /// Lets a source go; what is left in its ring is lost with it.
+    pub fn remove(&mut self, conn: ConnId) -> Option<(Dead, RouteIndex)> {
+        let at = self
+            .active
+            .iter()
+            .position(|place| self.sources[*place as usize].as_ref().is_some_and(|source| source.conn.id() == conn))?;
+        let place = self.active.swap_remove(at);
+        let mut entry = self.sources[place as usize].take()?;
+        if entry.ready {
+            self.ready -= 1;
+        }
+        self.scheduler.remove(FlowIndex(place));
+        self.free.push(place);
+        if entry.underway.is_some() {
+            finish(&mut entry);
+        }
+        entry.conn.flush();
+        Some((Dead::Source(entry.conn), entry.route))
+    }
+
+    /// Whether any source has something, for a datapath about to sleep.
+    pub fn has_work(&self) -> bool {
+        self.ready > 0
+            || self.active.iter().any(|place| {
+                self.sources[*place as usize]
+                    .as_ref()
+                    .is_some_and(|source| source.underway.is_some() || source.conn.is_ready())
+            })
+    }
+
+    /// One turn's worth: at most [`GRANTS_PER_TURN`] grants. Returns how many messages
+    /// or fragments moved.
+    #[inline]
+    pub fn run<L: Link, C: Clock>(
+        &mut self,
+        turn: &Turn<'_, C>,
+        links: &mut Links<L>,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) -> u32 {
+        self.look();
+        if self.ready == 0 {
+            return 0;
+        }
+        let now = turn.now();
+        let mut moved = 0;
+        for _ in 0..GRANTS_PER_TURN {
+            let Decision::Send { flow, budget_bytes } = self.scheduler.poll(now) else { break };
+            moved += 1;
+            self.grant(flow, budget_bytes, links, outlets, port);
+        }
+        links.flush();
+        moved
+    }
+
+    /// Asks every source whether it has something.
+    #[inline]
+    fn look(&mut self) {
+        for place in &self.active {
+            let Some(source) = &mut self.sources[*place as usize] else { continue };
+            if !source.ready && (source.underway.is_some() || source.conn.is_ready()) {
+                source.ready = true;
+                self.ready += 1;
+                self.scheduler.ready(FlowIndex(*place));
+            }
+        }
+    }
+
+    fn grant<L: Link>(
+        &mut self,
+        flow: FlowIndex,
+        budget: u32,
+        links: &mut Links<L>,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) {
+        let Some(entry) = &mut self.sources[flow.0 as usize] else {
+            self.scheduler.remove(flow);
+            return;
+        };
+        let identity = (self.host, self.incarnation);
+        let progress = match send_some(entry, identity, budget, links, outlets, port) {
+            Ok(progress) => progress,
+            Err(violation) => {
+                outlets.count(entry.domain, DatapathCounter::Violations, 1);
+                port.tell(Notice::Violation { conn: entry.conn.id(), violation });
+                // It stays, silent, until the control plane removes it.
+                Progress { bytes: 0, more: false, blocked: false }
+            }
+        };
+        // Busy links: idle until the next turn looks again, so that lanes below this one,
+        // on other sockets, get their chance.
+        let more = progress.more && !progress.blocked;
+        self.scheduler.sent(flow, progress.bytes, more);
+        if !more {
+            entry.ready = false;
+            self.ready -= 1;
+        }
+    }
+}
+
+/// Sends whole messages and fragments while fewer than `budget` bytes have gone.
+fn send_some<L: Link>(
+    entry: &mut SourceEntry,
+    identity: (HostId, Incarnation),
+    budget: u32,
+    links: &mut Links<L>,
+    outlets: &mut Outlets,
+    port: &Port,
+) -> Result<Progress, Violation> {
+    let mut bytes = 0_u32;
+    while bytes < budget {
+        if entry.underway.is_none() {
+            if !entry.conn.pop(&mut entry.popped)? {
+                return Ok(Progress { bytes, more: false, blocked: false });
+            }
+            bytes = bytes.saturating_add(LOCAL_CHARGE);
+            begin(entry, links, outlets, port);
+        }
+        if entry.underway.is_some() {
+            match send_fragment(entry, identity, links, outlets) {
+                Some(sent) => bytes = bytes.saturating_add(sent),
+                None => return Ok(Progress { bytes, more: true, blocked: true }),
+            }
+        }
+    }
+    let more = entry.underway.is_some() || entry.conn.is_ready();
+    Ok(Progress { bytes, more, blocked: false })
+}
+
+/// A message was taken from the ring: local delivery now, fragments to come.
+#[inline]
+fn begin<L: Link>(entry: &mut SourceEntry, links: &Links<L>, outlets: &mut Outlets, port: &Port) {
+    outlets.count(entry.domain, DatapathCounter::MessagesFromSources, 1);
+    let Some(route) = outlets.routes.get(entry.route) else { return finish(entry) };
+    let (local, has_peers) = (route.local, !route.peers.is_empty());
+    if local {
+        let meta = entry.popped.meta;
+        match entry.popped.payload {
+            Payload::Inline => {
+                let bytes = entry.popped.inline_bytes();
+                outlets.deliver(port, entry.route, meta, Content::Private(bytes));
+            }
+            Payload::Heap(id) => {
+                let bytes = entry.conn.view(id, entry.popped.len);
+                outlets.deliver(port, entry.route, meta, Content::Foreign(bytes));
+            }
+        }
+    }
+    if !has_peers {
+        if !local {
+            outlets.count(entry.domain, DatapathCounter::DroppedNoPeer, 1);
+        }
+        return finish(entry);
+    }
+    let plan = FragmentPlan::new(entry.popped.len, links.payload_bytes_max());
+    let Some((plan, fragment)) = plan.and_then(|mut plan| plan.next().map(|fragment| (plan, fragment))) else {
+        outlets.count(entry.domain, DatapathCounter::DroppedTooLarge, 1);
+        return finish(entry);
+    };
+    entry.underway = Some(Underway { plan, fragment, peers_done: 0 });
+}
+
+/// Sends the current fragment to the peers that do not have it; `None` if a link is
+/// busy. The bytes that went.
+fn send_fragment<L: Link>(
+    entry: &mut SourceEntry,
+    (host, incarnation): (HostId, Incarnation),
+    links: &mut Links<L>,
+    outlets: &mut Outlets,
+) -> Option<u32> {
+    let underway = entry.underway.as_mut()?;
+    let Some(route) = outlets.routes.get(entry.route) else {
+        finish(entry);
+        return Some(0);
+    };
+    let meta = entry.popped.meta;
+    let Fragment { offset, len } = underway.fragment;
+    let head = DataHeader {
+        kind: Kind::Data,
+        lane: entry.lane,
+        flags: Flags::NONE,
+        stream: route.topic.key,
+        host,
+        incarnation,
+        sequence: meta.sequence,
+        source_instant: meta.source_ns,
+        channel: route.topic.channel,
+        source: entry.source,
+        message_len: entry.popped.len,
+        fragment_offset: offset,
+    }
+    .encode();
+    let payload = match entry.popped.payload {
+        Payload::Inline => SharedBytes::from(entry.popped.inline_bytes()),
+        Payload::Heap(id) => entry.conn.view(id, entry.popped.len),
+    }
+    .part(offset as usize, len as usize);
+    let (mut frames, mut failed) = (0, 0);
+    // The route may have changed since the message began: a peer that came late lacks
+    // fragments and drops the rest, one that left is not asked any more.
+    while let Some(peer) = route.peers.get(underway.peers_done) {
+        match links.send(*peer, entry.lane, &head, payload) {
+            SendOutcome::Sent => frames += 1,
+            SendOutcome::Failed => failed += 1,
+            SendOutcome::Busy => {
+                count_frames(outlets, entry.domain, frames, failed, len);
+                return None;
+            }
+        }
+        underway.peers_done += 1;
+    }
+    match underway.plan.next() {
+        Some(fragment) => {
+            underway.fragment = fragment;
+            underway.peers_done = 0;
+        }
+        None => finish(entry),
+    }
+    count_frames(outlets, entry.domain, frames, failed, len);
+    Some((frames + failed).max(1) * (len + HEADER_BYTES as u32))
+}
+
+fn count_frames(outlets: &Outlets, domain: DomainIndex, frames: u32, failed: u32, len: u32) {
+    if frames > 0 {
+        outlets.count(domain, DatapathCounter::FramesSent, u64::from(frames));
+        outlets.count(domain, DatapathCounter::BytesSent, u64::from(frames) * u64::from(len + HEADER_BYTES as u32));
+    }
+    if failed > 0 {
+        outlets.count(domain, DatapathCounter::FramesFailed, u64::from(failed));
+    }
+}
+
+/// The message is done with: its buffer goes back.
+fn finish(entry: &mut SourceEntry) {
+    entry.underway = None;
+    if let Payload::Heap(id) = entry.popped.payload {
+        entry.conn.give_back(id);
+        entry.popped.payload = Payload::Inline;
+    }
+}
+
+impl<L: Link> Links<L> {
+    #[inline]
+    fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        match self.of_peer(peer) {
+            Some(link) => link.send(peer, lane, head, payload),
+            None => SendOutcome::Failed,
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! Flows: which messages of a source are new to this runtime.
+//!
+//! A flow is what one source of one life of one runtime sends on one stream. Its
+//! messages are numbered; this table decides for each completed message whether it is
+//! released to the sinks. The contract is "newest data":
+//!
+//! - Sequences are released strictly rising. What is not newer than the newest released
+//!   is dropped: as [`Verdict::Duplicate`] if it was seen before (within [`WINDOW`]
+//!   messages), else as [`Verdict::Late`].
+//! - A gap is counted as lost when the message behind it is released; a message of the
+//!   gap that completes later stays lost.
+//! - One absurd frame cannot wedge a flow. A jump of more than [`JUMP_MAX`] is only
+//!   believed after [`CONSISTENT_MIN`] messages that agree with each other. A smaller
+//!   jump is believed at once; was it wrong, then the true messages look late, and when
+//!   nothing was released for [`RESTART_AFTER`], [`CONSISTENT_MIN`] of them that agree
+//!   restart the flow at their number. Nothing is counted lost over a restart.
+//!
+//! Bounds: all memory is taken in [`FlowTable::new`]: `capacity` flows of 112 bytes and
+//! an index of at least twice as many places of 8 bytes. A look-up looks at no more than
+//! [`PROBES_MAX`] places. When the table is full the flow that was idle longest makes
+//! room, if it was idle for [`EVICT_AFTER`]; otherwise the newcomer is refused. Idle is
+//! known to within [`REORDER_AFTER`].
+
+use alloc::boxed::Box;
+use alloc::vec;
+use insane_core::{HostId, Incarnation, MonoTime, Nanos, SourceId, StreamKey};
+
+/// Messages behind the newest released one of which it is known whether they were seen.
+pub const WINDOW: u64 = 128;
+/// Largest jump of a sequence that is believed at once: half a minute of outage at ten
+/// million messages a second.
+pub const JUMP_MAX: u64 = 1 << 28;
+/// Messages that must agree before an unlikely sequence is believed.
+pub const CONSISTENT_MIN: u8 = 4;
+/// Sequences agree if each is ahead of the one before by 1 to this many.
+pub const CONSISTENT_STEP: u64 = 64;
+/// A flow that released nothing for this long may restart at a lower sequence.
+pub const RESTART_AFTER: Nanos = Nanos::from_secs(1);
+/// A flow idle for this long makes room for a newcomer when the table is full.
+pub const EVICT_AFTER: Nanos = Nanos::from_secs(1);
+/// A flow keeps its place in the order of idleness for this long, to save work on every message.
+pub const REORDER_AFTER: Nanos = Nanos::from_millis(100);
+/// Most places looked at in one look-up.
+pub const PROBES_MAX: usize = 64;
+
+const NONE: u32 = u32::MAX;
+
+/// Names one flow.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FlowKey {
+    /// Runtime of the source.
+    pub host: HostId,
+    /// Which life of that runtime.
+    pub incarnation: Incarnation,
+    /// The source.
+    pub source: SourceId,
+    /// The stream.
+    pub stream: StreamKey,
+}
+
+/// What is done with a completed message.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Release it. `lost` sequence numbers before it will never be released.
+    New {
+        /// How many.
+        lost: u64,
+    },
+    /// Drop it: seen before.
+    Duplicate,
+    /// Drop it: older than what was released.
+    Late,
+    /// Drop it: its sequence is absurdly far ahead, and nothing confirms it yet.
+    Suspect,
+    /// Drop it: the table has no room for another flow.
+    NoRoom,
+}
+
+/// What the table counts as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FlowCounters {
+    /// Flows that made room for a newcomer.
+    pub evicted: u64,
+    /// Flows forgotten because they were idle ([`FlowTable::expire`]).
+    pub expired: u64,
+    /// Newcomers refused.
+    pub refused: u64,
+    /// Messages whose sequence was absurdly far ahead.
+    pub suspects: u64,
+    /// Flows that went on at another sequence because several messages agreed on it.
+    pub restarts: u64,
+}
+
+/// One flow, as reports show it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowStatus {
+    /// Which.
+    pub key: FlowKey,
+    /// Newest sequence released.
+    pub newest: u64,
+    /// Sequence numbers lost so far.
+    pub lost: u64,
+    /// When a message was last released.
+    pub released_at: MonoTime,
+}
+
+#[derive(Clone, Copy)]
+struct Flow {
+    key: FlowKey,
+    newest: u64,
+    lost: u64,
+    /// Bit `i`: message `newest - i` was seen.
+    seen: u128,
+    released_at: MonoTime,
+    /// When the flow was last put in front of the order.
+    ordered_at: MonoTime,
+    /// The newest of the unlikely sequences that agree, and how many there are.
+    unlikely: u64,
+    unlikely_count: u8,
+    newer: u32,
+    older: u32,
+}
+
+/// One place of the index: a part of the hash, to rarely look at a wrong flow.
+#[derive(Clone, Copy)]
+struct Place {
+    tag: u32,
+    flow: u32,
+}
+
+const EMPTY: Place = Place { tag: 0, flow: NONE };
+
+/// The flows that this runtime receives. See the module for the rules.
+pub struct FlowTable {
+    flows: Box<[Flow]>,
+    index: Box<[Place]>,
+    seed: u64,
+    live: usize,
+    /// Chain of unused flows, linked by `older`.
+    unused: u32,
+    /// Ends of the order of idleness.
+    newest: u32,
+    oldest: u32,
+    counters: FlowCounters,
+}
+
+impl FlowTable {
+    /// A table for up to `capacity` flows. `seed` should be random: it keeps senders from
+    /// choosing names that collide in the index.
+    ///
+    /// # Panics
+    /// If `capacity` is 0 or above 2^24.
+    #[must_use]
+    pub fn new(capacity: usize, seed: u64) -> Self {
+        assert!((1..=1 << 24).contains(&capacity), "a flow table holds 1 to 2^24 flows");
+        let unused = Flow {
+            key: FlowKey { host: HostId(0), incarnation: Incarnation(0), source: SourceId(0), stream: StreamKey(0) },
+            newest: 0,
+            lost: 0,
+            seen: 0,
+            released_at: MonoTime(0),
+            ordered_at: MonoTime(0),
+            unlikely: 0,
+            unlikely_count: 0,
+            newer: NONE,
+            older: NONE,
+        };
+        let mut flows = vec![unused; capacity].into_boxed_slice();
+        for (at, flow) in flows.iter_mut().enumerate().take(capacity - 1) {
+            flow.older = at as u32 + 1;
+        }
+        let places = (capacity * 2).next_power_of_two();
+        FlowTable {
+            flows,
+            index: vec![EMPTY; places].into_boxed_slice(),
+            seed,
+            live: 0,
+            unused: 0,
+            newest: NONE,
+            oldest: NONE,
+            counters: FlowCounters::default(),
+        }
+    }
+
+    /// Decides over a completed message; remembers it as seen.
+    #[inline]
+    pub fn classify(&mut self, now: MonoTime, key: &FlowKey, sequence: u64) -> Verdict {
+        let hash = self.hash(key);
+        let Some(at) = self.find(hash, key) else { return self.admit(now, hash, key, sequence) };
+        let flow = &mut self.flows[at as usize];
+        let verdict = flow.classify(now, sequence, &mut self.counters);
+        if matches!(verdict, Verdict::New { .. }) && now.since(flow.ordered_at) >= REORDER_AFTER {
+            self.unlink(at);
+            self.link_newest(now, at);
+        }
+        verdict
+    }
+
+    /// Whether a message that is not complete yet is worth collecting: false if
+    /// [`FlowTable::classify`] would surely drop it as a duplicate or as late.
+    #[must_use]
+    #[inline]
+    pub fn expects(&self, now: MonoTime, key: &FlowKey, sequence: u64) -> bool {
+        let Some(at) = self.find(self.hash(key), key) else { return true };
+        let flow = &self.flows[at as usize];
+        sequence > flow.newest || (!flow.has_seen(sequence) && now.since(flow.released_at) >= RESTART_AFTER)
+    }
+
+    /// Forgets up to `budget` flows that released nothing for `timeout`. Returns how many.
+    /// A flow may be kept up to [`REORDER_AFTER`] longer.
+    pub fn expire(&mut self, now: MonoTime, timeout: Nanos, budget: u32) -> u32 {
+        for done in 0..budget {
+            if self.oldest == NONE || now.since(self.flows[self.oldest as usize].released_at) < timeout {
+                return done;
+            }
+            self.remove(self.oldest);
+            self.counters.expired += 1;
+        }
+        budget
+    }
+
+    /// Forgets all flows of `host` but those of its life `keep`; called when a peer has
+    /// restarted or left. Walks the whole table.
+    pub fn retire_host(&mut self, host: HostId, keep: Option<Incarnation>) {
+        let mut at = self.oldest;
+        while at != NONE {
+            let flow = &self.flows[at as usize];
+            let newer = flow.newer;
+            if flow.key.host == host && Some(flow.key.incarnation) != keep {
+                self.remove(at);
+            }
+            at = newer;
+        }
+    }
+
+    /// Flows in the table.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Whether the table holds no flow.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// What the table counted.
+    #[must_use]
+    pub const fn counters(&self) -> FlowCounters {
+        self.counters
+    }
+
+    /// All flows, those idle longest first.
+    pub fn iter(&self) -> impl Iterator<Item = FlowStatus> {
+        let mut at = self.oldest;
+        core::iter::from_fn(move || {
+            let flow = self.flows.get(at as usize)?;
+            at = flow.newer;
+            Some(FlowStatus { key: flow.key, newest: flow.newest, lost: flow.lost, released_at: flow.released_at })
+        })
+    }
+
+    /// The first message of a flow.
+    #[cold]
+    fn admit(&mut self, now: MonoTime, hash: u64, key: &FlowKey, sequence: u64) -> Verdict {
+        if self.unused == NONE {
+            let oldest = self.oldest;
+            if now.since(self.flows[oldest as usize].released_at) < EVICT_AFTER {
+                self.counters.refused += 1;
+                return Verdict::NoRoom;
+            }
+            self.remove(oldest);
+            self.counters.evicted += 1;
+        }
+        let at = self.unused;
+        if !self.insert(hash, at) {
+            self.counters.refused += 1;
+            return Verdict::NoRoom;
+        }
+        let flow = &mut self.flows[at as usize];
+        self.unused = flow.older;
+        flow.start(now, key, sequence);
+        self.link_newest(now, at);
+        self.live += 1;
+        Verdict::New { lost: 0 }
+    }
+
+    fn remove(&mut self, at: u32) {
+        self.unlink(at);
+        self.erase(at);
+        self.flows[at as usize].older = self.unused;
+        self.unused = at;
+        self.live -= 1;
+    }
+
+    // The order of idleness: a doubly linked list through the flows.
+
+    fn link_newest(&mut self, now: MonoTime, at: u32) {
+        let second = self.newest;
+        let flow = &mut self.flows[at as usize];
+        flow.ordered_at = now;
+        (flow.newer, flow.older) = (NONE, second);
+        self.newest = at;
+        match self.flows.get_mut(second as usize) {
+            Some(second) => second.newer = at,
+            None => self.oldest = at,
+        }
+    }
+
+    fn unlink(&mut self, at: u32) {
+        let Flow { newer, older, .. } = self.flows[at as usize];
+        match self.flows.get_mut(newer as usize) {
+            Some(flow) => flow.older = older,
+            None => self.newest = older,
+        }
+        match self.flows.get_mut(older as usize) {
+            Some(flow) => flow.newer = newer,
+            None => self.oldest = newer,
+        }
+    }
+
+    // The index: open addressing with linear probing, at most half full. Removal closes
+    // the gap, so that no tombstones pile up.
+
+    #[inline]
+    fn hash(&self, key: &FlowKey) -> u64 {
+        let hash = fold(key.host.0 ^ self.seed, key.stream.0 ^ 0x9e37_79b9_7f4a_7c15);
+        fold(hash ^ key.incarnation.0, u64::from(key.source.0) ^ self.seed.rotate_left(32) ^ 0xd6e8_feb8_6659_fd93)
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, key: &FlowKey) -> Option<u32> {
+        let mask = self.index.len() - 1;
+        for probe in 0..PROBES_MAX {
+            let place = self.index[(hash as usize).wrapping_add(probe) & mask];
+            if place.flow == NONE {
+                return None;
+            }
+            if place.tag == tag(hash) && self.flows[place.flow as usize].key == *key {
+                return Some(place.flow);
+            }
+        }
+        None
+    }
+
+    fn insert(&mut self, hash: u64, flow: u32) -> bool {
+        let mask = self.index.len() - 1;
+        for probe in 0..PROBES_MAX {
+            let place = &mut self.index[(hash as usize).wrapping_add(probe) & mask];
+            if place.flow == NONE {
+                *place = Place { tag: tag(hash), flow };
+                return true;
+            }
+        }
+        false
+    }
+
+    fn erase(&mut self, flow: u32) {
+        let mask = self.index.len() - 1;
+        let start = self.hash(&self.flows[flow as usize].key) as usize;
+        let Some(mut gap) =
+            (0..PROBES_MAX).map(|probe| start.wrapping_add(probe) & mask).find(|at| self.index[*at].flow == flow)
+        else {
+            return;
+        };
+        let mut at = gap;
+        // Ends at the first empty place; the index is at most half full, so there is one.
+        loop {
+            at = (at + 1) & mask;
+            let place = self.index[at];
+            if place.flow == NONE {
+                break;
+            }
+            let home = self.hash(&self.flows[place.flow as usize].key) as usize & mask;
+            // Move it into the gap unless its home lies behind the gap.
+            if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(gap) & mask) {
+                self.index[gap] = place;
+                gap = at;
+            }
+        }
+        self.index[gap] = EMPTY;
+    }
+}
+
+impl Flow {
+    fn start(&mut self, now: MonoTime, key: &FlowKey, sequence: u64) {
+        self.key = *key;
+        self.lost = 0;
+        self.restart(now, sequence);
+    }
+
+    fn restart(&mut self, now: MonoTime, sequence: u64) {
+        self.newest = sequence;
+        self.seen = 1;
+        self.released_at = now;
+        self.unlikely_count = 0;
+    }
+
+    #[inline]
+    fn classify(&mut self, now: MonoTime, sequence: u64, counters: &mut FlowCounters) -> Verdict {
+        if sequence > self.newest {
+            let step = sequence - self.newest;
+            if step <= JUMP_MAX {
+                return self.advance(now, sequence, step);
+            }
+            counters.suspects += 1;
+            return self.unlikely(now, sequence, Verdict::Suspect, counters);
+        }
+        let behind = self.newest - sequence;
+        if behind < WINDOW {
+            let bit = 1 << behind;
+            let was_seen = self.seen & bit != 0;
+            self.seen |= bit;
+            if was_seen {
+                return Verdict::Duplicate;
+            }
+        }
+        if now.since(self.released_at) < RESTART_AFTER {
+            return Verdict::Late;
+        }
+        self.unlikely(now, sequence, Verdict::Late, counters)
+    }
+
+    #[inline]
+    fn advance(&mut self, now: MonoTime, sequence: u64, step: u64) -> Verdict {
+        self.seen = if step < WINDOW { self.seen << step | 1 } else { 1 };
+        self.newest = sequence;
+        self.released_at = now;
+        self.unlikely_count = 0;
+        self.lost += step - 1;
+        Verdict::New { lost: step - 1 }
+    }
+
+    fn has_seen(&self, sequence: u64) -> bool {
+        let behind = self.newest.wrapping_sub(sequence);
+        behind < WINDOW && self.seen & 1 << behind != 0
+    }
+
+    /// A sequence that nobody would expect: believed once enough of them agree.
+    #[cold]
+    fn unlikely(&mut self, now: MonoTime, sequence: u64, otherwise: Verdict, counters: &mut FlowCounters) -> Verdict {
+        let step = sequence.wrapping_sub(self.unlikely);
+        let agrees = self.unlikely_count > 0 && (1..=CONSISTENT_STEP).contains(&step);
+        self.unlikely_count = if agrees { self.unlikely_count + 1 } else { 1 };
+        self.unlikely = sequence;
+        if self.unlikely_count < CONSISTENT_MIN {
+            return otherwise;
+        }
+        self.restart(now, sequence);
+        counters.restarts += 1;
+        Verdict::New { lost: 0 }
+    }
+}
+
+const fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = (a as u128).wrapping_mul(b as u128);
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+const _: () = assert!(size_of::<Flow>() == 112);
+const _: () = assert!(WINDOW == u128::BITS as u64);

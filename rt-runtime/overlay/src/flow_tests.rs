@@ -1,0 +1,241 @@
+//! Flows against an oracle that remembers everything.
+
+use crate::flow::*;
+use insane_core::{HostId, Incarnation, MonoTime, Nanos, SourceId, StreamKey};
+use proptest::prelude::*;
+use std::collections::{HashMap, HashSet};
+use std::vec::Vec;
+
+fn key(n: u64) -> FlowKey {
+    FlowKey {
+        host: HostId(n % 3),
+        incarnation: Incarnation(n / 3 % 2),
+        source: SourceId((n / 6) as u32),
+        stream: StreamKey(7),
+    }
+}
+
+fn at_ms(ms: u64) -> MonoTime {
+    MonoTime(0) + Nanos::from_millis(ms)
+}
+
+fn new(lost: u64) -> Verdict {
+    Verdict::New { lost }
+}
+
+/// What the contract says, with unlimited memory.
+#[derive(Default)]
+struct Oracle {
+    newest: HashMap<FlowKey, u64>,
+    seen: HashSet<(FlowKey, u64)>,
+}
+
+impl Oracle {
+    fn classify(&mut self, key: FlowKey, sequence: u64) -> Verdict {
+        let first_time = self.seen.insert((key, sequence));
+        match self.newest.get(&key) {
+            Some(newest) if sequence <= *newest => {
+                let remembered = newest - sequence < WINDOW;
+                if !first_time && remembered { Verdict::Duplicate } else { Verdict::Late }
+            }
+            newest => {
+                let lost = newest.map_or(0, |newest| sequence - newest - 1);
+                self.newest.insert(key, sequence);
+                new(lost)
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn verdicts_are_those_of_the_oracle(
+        seed: u64,
+        steps in prop::collection::vec((0..40_u64, 0..400_u64, 0..20_u64), 1..400),
+    ) {
+        let mut table = FlowTable::new(40, seed);
+        let mut oracle = Oracle::default();
+        let mut base: HashMap<u64, u64> = HashMap::new();
+        for (flow, jitter, step) in steps {
+            let base = base.entry(flow).or_insert(500);
+            *base += step;
+            let sequence = *base - jitter;
+            prop_assert_eq!(table.classify(at_ms(0), &key(flow), sequence), oracle.classify(key(flow), sequence));
+            for sequence in sequence - 3..sequence + 3 {
+                let expected = sequence > oracle.newest[&key(flow)];
+                prop_assert_eq!(table.expects(at_ms(0), &key(flow), sequence), expected);
+            }
+        }
+        prop_assert_eq!(table.len(), base.len());
+    }
+
+    /// Whatever comes, in whatever order and at whatever time: unless the flow restarted
+    /// or was forgotten, what is released rises.
+    #[test]
+    fn released_sequences_rise(steps in prop::collection::vec((any::<bool>(), any::<u64>(), 0..300_u64), 1..300)) {
+        let mut table = FlowTable::new(4, 1);
+        let (mut now, mut newest, mut restarts) = (0, None, 0);
+        for (wild, sequence, delay) in steps {
+            now += delay;
+            let sequence = if wild { sequence } else { sequence % 1000 };
+            let verdict = table.classify(at_ms(now), &key(0), sequence);
+            let restarted = table.counters().restarts > restarts;
+            restarts = table.counters().restarts;
+            if let Verdict::New { lost } = verdict {
+                let rises = newest.is_none_or(|newest| sequence > newest && lost == sequence - newest - 1);
+                prop_assert!(rises || restarted && lost == 0);
+                newest = Some(sequence);
+            }
+        }
+    }
+
+    /// The index and the order of idleness against a map, under churn.
+    #[test]
+    fn flows_come_and_go(seed: u64, steps in prop::collection::vec((0..60_u64, 0..4_u8, 0..700_u64), 1..500)) {
+        let mut table = FlowTable::new(16, seed);
+        let mut oracle: HashMap<FlowKey, (u64, u64)> = HashMap::new();
+        let mut now = 0;
+        for (n, action, delay) in steps {
+            match action {
+                0 => {
+                    let expired = table.expire(at_ms(now), Nanos::from_secs(2), 100) as usize;
+                    let before = oracle.len();
+                    oracle.retain(|_, (_, released)| now - *released < 2000);
+                    prop_assert!(oracle.len() + expired <= before, "forgot a flow that was not idle");
+                    // A flow may be kept a little longer than asked.
+                    let table_keys: HashSet<FlowKey> = table.iter().map(|flow| flow.key).collect();
+                    prop_assert!(oracle.keys().all(|key| table_keys.contains(key)));
+                    for flow in table.iter().filter(|flow| !oracle.contains_key(&flow.key)) {
+                        prop_assert!(now - flow.released_at.0 / 1_000_000 < 2100);
+                    }
+                    for flow in table.iter() {
+                        oracle.entry(flow.key).or_insert((flow.newest, flow.released_at.0 / 1_000_000));
+                    }
+                }
+                1 => {
+                    table.retire_host(key(n).host, Some(key(n).incarnation));
+                    oracle.retain(|k, _| k.host != key(n).host || k.incarnation == key(n).incarnation);
+                }
+                _ => {
+                    now += delay;
+                    let sequence = oracle.get(&key(n)).map_or(10, |(newest, _)| newest + 2);
+                    let verdict = table.classify(at_ms(now), &key(n), sequence);
+                    if oracle.contains_key(&key(n)) {
+                        prop_assert_eq!(verdict, new(1));
+                    } else if oracle.len() < 16 {
+                        prop_assert_eq!(verdict, new(0));
+                    } else if verdict == new(0) {
+                        let present: HashSet<FlowKey> = table.iter().map(|flow| flow.key).collect();
+                        let gone: Vec<_> = oracle.iter().filter(|(k, _)| !present.contains(k)).collect();
+                        prop_assert_eq!(gone.len(), 1);
+                        let idle = now - gone[0].1.1;
+                        let idle_max = oracle.values().map(|(_, released)| now - released).max().unwrap();
+                        prop_assert!(idle >= 1000 && idle + 100 >= idle_max, "idle {} of {}", idle, idle_max);
+                        oracle.retain(|k, _| present.contains(k));
+                    } else {
+                        prop_assert_eq!(verdict, Verdict::NoRoom);
+                        // The flow in front of the order may hide one that was idle a little longer.
+                        prop_assert!(oracle.values().filter(|(_, released)| now - released >= 1100).count() == 0);
+                    }
+                    if verdict != Verdict::NoRoom {
+                        oracle.insert(key(n), (sequence, now));
+                    }
+                }
+            }
+            let flows: HashMap<FlowKey, (u64, u64)> =
+                table.iter().map(|flow| (flow.key, (flow.newest, flow.released_at.0 / 1_000_000))).collect();
+            prop_assert_eq!(&flows, &oracle);
+            prop_assert_eq!(table.len(), oracle.len());
+            for n in 0..60 {
+                prop_assert_eq!(table.expects(at_ms(now), &key(n), 0), !oracle.contains_key(&key(n))
+                    || now - oracle[&key(n)].1 >= 1000);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_late_message_is_dropped_and_then_known() {
+    let mut table = FlowTable::new(1, 0);
+    let mut classify = |sequence| table.classify(at_ms(0), &key(0), sequence);
+    assert_eq!(classify(5), new(0));
+    assert_eq!(classify(8), new(2));
+    assert_eq!(classify(8), Verdict::Duplicate);
+    assert_eq!(classify(7), Verdict::Late);
+    assert_eq!(classify(7), Verdict::Duplicate);
+    assert_eq!(classify(8 + WINDOW), new(WINDOW - 1));
+    assert_eq!(classify(8), Verdict::Late, "beyond the window nobody knows");
+    assert_eq!(table.iter().next().unwrap().lost, 2 + WINDOW - 1);
+}
+
+#[test]
+fn one_forged_far_sequence_changes_nothing() {
+    let mut table = FlowTable::new(1, 0);
+    assert_eq!(table.classify(at_ms(0), &key(0), 100), new(0));
+    for forged in [u64::MAX, 100 + JUMP_MAX + 1, 1 << 40] {
+        assert_eq!(table.classify(at_ms(0), &key(0), forged), Verdict::Suspect);
+    }
+    assert_eq!(table.classify(at_ms(1), &key(0), 101), new(0));
+    assert_eq!(table.counters().suspects, 3);
+}
+
+#[test]
+fn a_believed_forgery_wedges_a_flow_for_a_second_and_no_longer() {
+    let mut table = FlowTable::new(1, 0);
+    assert_eq!(table.classify(at_ms(0), &key(0), 100), new(0));
+    assert_eq!(table.classify(at_ms(0), &key(0), 100 + JUMP_MAX), new(JUMP_MAX - 1));
+    let first_new = (1..2000).find(|ms| table.classify(at_ms(*ms), &key(0), 100 + ms) == new(0));
+    assert_eq!(first_new, Some(1003));
+    assert_eq!(table.classify(at_ms(2000), &key(0), 1104), new(0));
+    assert_eq!(table.counters().restarts, 1);
+}
+
+#[test]
+fn a_source_that_counts_anew_is_believed_after_four_messages() {
+    let mut table = FlowTable::new(1, 0);
+    assert_eq!(table.classify(at_ms(0), &key(0), 3), new(0));
+    let far = 1 << 50;
+    for scattered in [far - 9, far - 8, far - 7, far + 100, far - 90, far - 10_000, far - 1000] {
+        assert_eq!(table.classify(at_ms(0), &key(0), scattered), Verdict::Suspect);
+    }
+    let verdicts: Vec<_> = (0..6).map(|n| table.classify(at_ms(n), &key(0), far + 2 * n)).collect();
+    assert_eq!(verdicts[..3], [Verdict::Suspect; 3]);
+    assert_eq!(verdicts[3..], [new(0), new(1), new(1)]);
+    assert_eq!(table.counters().suspects, 7 + 4);
+}
+
+#[test]
+fn the_ends_of_the_number_range_are_ordinary() {
+    let mut table = FlowTable::new(2, 0);
+    assert_eq!(table.classify(at_ms(0), &key(0), u64::MAX - 1), new(0));
+    assert_eq!(table.classify(at_ms(0), &key(0), u64::MAX), new(0));
+    assert_eq!(table.classify(at_ms(0), &key(0), u64::MAX), Verdict::Duplicate);
+    assert_eq!(table.classify(at_ms(0), &key(0), 0), Verdict::Late);
+    assert_eq!(table.classify(at_ms(0), &key(1), 0), new(0));
+    assert_eq!(table.classify(at_ms(0), &key(1), 0), Verdict::Duplicate);
+}
+
+#[test]
+fn a_full_table_refuses_until_one_is_idle() {
+    let mut table = FlowTable::new(2, 0);
+    assert_eq!(table.classify(at_ms(0), &key(0), 0), new(0));
+    assert_eq!(table.classify(at_ms(10), &key(1), 0), new(0));
+    assert_eq!(table.classify(at_ms(999), &key(2), 0), Verdict::NoRoom);
+    assert_eq!(table.classify(at_ms(1000), &key(2), 0), new(0));
+    assert!(table.iter().all(|flow| flow.key != key(0)), "the one idle longest made room");
+    let counters = table.counters();
+    assert_eq!((counters.refused, counters.evicted), (1, 1));
+}
+
+#[test]
+fn a_new_life_is_another_flow_and_the_old_one_can_be_retired() {
+    let mut table = FlowTable::new(4, 0);
+    let old = FlowKey { incarnation: Incarnation(1), ..key(0) };
+    let young = FlowKey { incarnation: Incarnation(2), ..key(0) };
+    assert_eq!(table.classify(at_ms(0), &old, 900), new(0));
+    assert_eq!(table.classify(at_ms(0), &young, 0), new(0));
+    table.retire_host(old.host, Some(young.incarnation));
+    assert_eq!(table.iter().map(|flow| flow.key).collect::<Vec<_>>(), [young]);
+    table.retire_host(old.host, None);
+    assert!(table.is_empty());
+}

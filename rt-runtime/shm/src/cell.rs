@@ -1,0 +1,122 @@
+//! Layout of the two regions of a connection, in units of 128-byte cells (two cache
+//! lines: what adjacent-line prefetch fetches together).
+//!
+//! ```text
+//! cells region (producer writes)          returns region (consumer writes)
+//! cell 0    header: word 0 = closed       cell 0    word 0 = head
+//! cell 1..  one message each              cell 1..  completions, 16 a cell
+//!
+//! message cell
+//! word 0    lap stamp: ring position + 1; written last
+//! word 1    length (32) | kind (8) | lost before this one (16) | 0 (8)
+//! word 2    sequence number
+//! word 3    source instant, ns; 0 = not stamped
+//! word 4..  payload, up to 96 bytes; or buffer number (32)
+//!
+//! completion word
+//!           position + 1, truncated (32) | buffer number (32)
+//! ```
+//!
+//! A lap stamp never repeats (64 bits), so a cell says by itself whether it is the
+//! one waited for: no shared tail exists. All integers are in the machine's order;
+//! both sides are one machine.
+
+use crate::sync::AtomicU64;
+use insane_core::limits::INLINE_BYTES_MAX;
+
+/// Words of a cell.
+pub const CELL_WORDS: usize = 16;
+/// Bytes of a cell.
+pub const CELL_BYTES: usize = 128;
+/// First payload word.
+pub(crate) const PAYLOAD_WORD: usize = 4;
+/// Payload words.
+pub(crate) const PAYLOAD_WORDS: usize = CELL_WORDS - PAYLOAD_WORD;
+
+pub(crate) const STAMP: usize = 0;
+pub(crate) const SHAPE: usize = 1;
+pub(crate) const SEQUENCE: usize = 2;
+pub(crate) const SOURCE_TIME: usize = 3;
+
+/// Word of the header cell of the cells region that says the producer is finished.
+pub(crate) const CLOSED: usize = 0;
+/// Word of the header cell of the returns region that holds the consumer's head.
+pub(crate) const HEAD: usize = 0;
+
+const _: () = assert!(PAYLOAD_WORDS * 8 == INLINE_BYTES_MAX);
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Cell>() == CELL_BYTES);
+
+/// One cell: sixteen words.
+pub type Cell = [AtomicU64; CELL_WORDS];
+
+/// Bytes of the cells region of a ring that holds `depth` messages.
+#[must_use]
+pub const fn cells_bytes(depth: u32) -> u64 {
+    ((depth as u64 + 1) * CELL_BYTES as u64).next_multiple_of(4096)
+}
+
+/// Bytes of the returns region with `returns` places for completions.
+#[must_use]
+pub const fn returns_bytes(returns: u32) -> u64 {
+    ((returns as u64).div_ceil(CELL_WORDS as u64) * CELL_BYTES as u64 + CELL_BYTES as u64).next_multiple_of(4096)
+}
+
+/// Memory made of cells. In production a [`Region`](crate::region::Region); under
+/// loom a vector.
+pub trait Cells {
+    /// The cell at `index`.
+    ///
+    /// # Panics
+    /// Past the end.
+    fn cell(&self, index: usize) -> &Cell;
+
+    /// How many there are.
+    fn cell_count(&self) -> usize;
+
+    /// Writes `bytes` (at most 96) into the payload of the cell at `index`. Only the
+    /// region's writer calls this, and only for a cell that no reader looks at.
+    fn write_payload(&self, index: usize, bytes: &[u8]);
+
+    /// Copies `into.len()` bytes (at most 96) out of the payload of the cell at `index`.
+    fn read_payload(&self, index: usize, into: &mut [u8]);
+}
+
+/// What a message cell holds besides its payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Meta {
+    /// Sequence number given by the source.
+    pub sequence: u64,
+    /// When the source emitted it, ns; 0: not stamped.
+    pub source_ns: u64,
+    /// Messages of its flow lost just before this one; saturates.
+    pub lost: u16,
+}
+
+/// Where the payload is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Inline = 1,
+    Heap = 2,
+}
+
+pub(crate) const fn shape(len: u32, kind: Kind, lost: u16) -> u64 {
+    len as u64 | (kind as u64) << 32 | (lost as u64) << 40
+}
+
+pub(crate) const fn shape_len(word: u64) -> u32 {
+    word as u32
+}
+
+pub(crate) const fn shape_kind(word: u64) -> Option<Kind> {
+    match (word >> 32) as u8 {
+        1 => Some(Kind::Inline),
+        2 => Some(Kind::Heap),
+        _ => None,
+    }
+}
+
+pub(crate) const fn shape_lost(word: u64) -> u16 {
+    (word >> 40) as u16
+}

@@ -1,0 +1,260 @@
+//! The two ends of a connection: ring, completions, borrowed buffers, wake-up.
+
+use crate::Violation;
+use crate::cell::Meta;
+use crate::heap::{ForeignHeap, SenderHeap};
+use crate::region::{Region, RegionCells};
+use crate::returns::{Borrowed, Giver, Taker, places};
+use crate::ring::{Consumer, Payload, Popped, Producer};
+use crate::wake::Waker;
+use insane_core::ConnId;
+use insane_core::heap::BufferId;
+use insane_sys::SharedBytes;
+use std::sync::Arc;
+
+/// The producing end: owned by a source, or by a datapath for a sink.
+#[derive(Debug)]
+pub struct TxConn {
+    id: ConnId,
+    ring: Producer<RegionCells, RegionCells>,
+    taker: Taker<RegionCells>,
+    borrowed: Borrowed,
+    waker: Option<Waker>,
+    /// Messages dropped for this receiver since the last one it got.
+    missed: u16,
+}
+
+impl TxConn {
+    /// `buffers` is the number of buffers of the sender's heap, 0 without one. Prepares
+    /// everything; nothing allocates afterwards.
+    ///
+    /// # Panics
+    /// If `cells` is not writable here, or a region is too small.
+    #[must_use]
+    pub fn new(
+        id: ConnId,
+        cells: Arc<Region>,
+        returns: Arc<Region>,
+        depth: u32,
+        buffers: u32,
+        waker: Option<Waker>,
+    ) -> Self {
+        assert!(cells.is_writable());
+        let returns = RegionCells::new(returns);
+        TxConn {
+            id,
+            ring: Producer::new(RegionCells::new(cells), returns.clone(), depth),
+            taker: Taker::new(returns, places(buffers)),
+            borrowed: Borrowed::new(buffers),
+            waker,
+            missed: 0,
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// Whether one more message fits.
+    ///
+    /// # Errors
+    /// The receiver's head is impossible: close the connection.
+    #[inline]
+    pub fn has_room(&mut self) -> Result<bool, Violation> {
+        self.ring.has_room()
+    }
+
+    /// Notes a message that this receiver does not get.
+    #[inline]
+    pub fn miss(&mut self, count: u64) {
+        self.missed = self.missed.saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
+    }
+
+    #[inline]
+    fn account(&mut self, mut meta: Meta) -> Meta {
+        meta.lost = meta.lost.saturating_add(std::mem::take(&mut self.missed));
+        meta
+    }
+
+    /// Publishes a message in line; the caller has seen [`has_room`](Self::has_room).
+    ///
+    /// # Panics
+    /// Without room, or with more than 96 bytes.
+    #[inline]
+    pub fn push_inline(&mut self, meta: Meta, payload: &[u8]) {
+        let meta = self.account(meta);
+        self.ring.push_inline(meta, payload);
+    }
+
+    /// Publishes a lent buffer; the connection holds it until it is given back.
+    ///
+    /// # Panics
+    /// Without room, or if the buffer is not lent.
+    #[inline]
+    pub fn push_heap(&mut self, heap: &mut SenderHeap, meta: Meta, id: BufferId, len: u32) {
+        heap.retain(id);
+        self.borrowed.set(id);
+        let meta = self.account(meta);
+        self.ring.push_heap(meta, id, len);
+    }
+
+    /// Whether the receiver asks to be woken. Call after publishing, once a burst.
+    #[inline]
+    pub fn wants_wake(&mut self) -> bool {
+        self.waker.as_mut().is_some_and(Waker::is_wanted)
+    }
+
+    /// Wakes the receiver: one system call.
+    pub fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes back the buffers that the receiver gave back. At most as many as the heap
+    /// has buffers.
+    ///
+    /// # Errors
+    /// It gave back what it does not hold: close the connection.
+    #[inline]
+    pub fn reclaim(&mut self, heap: &mut SenderHeap) -> Result<(), Violation> {
+        while self.borrowed.count() > 0 {
+            let Some(id) = self.taker.take() else { break };
+            self.borrowed.clear(id)?;
+            heap.release(id);
+        }
+        Ok(())
+    }
+
+    /// Buffers that the receiver holds.
+    #[must_use]
+    pub const fn held(&self) -> u32 {
+        self.borrowed.count()
+    }
+
+    /// Ends the connection: what the receiver holds is taken back (it is dead, or will
+    /// see only what is left in the ring).
+    pub fn abandon(&mut self, heap: Option<&mut SenderHeap>) {
+        self.ring.close();
+        if let Some(heap) = heap {
+            self.borrowed.drain(|id| heap.release(id));
+        }
+    }
+}
+
+/// The consuming end: owned by a sink, or by a datapath for a source.
+#[derive(Debug)]
+pub struct RxConn {
+    id: ConnId,
+    ring: Consumer<RegionCells, RegionCells>,
+    giver: Giver<RegionCells>,
+    heap: Option<ForeignHeap>,
+    trusted: bool,
+    held: u32,
+}
+
+impl RxConn {
+    /// `heap` is the sender's. `trusted`: its writer is the runtime or this process.
+    ///
+    /// # Panics
+    /// If `returns` is not writable here, or a region is too small.
+    #[must_use]
+    pub fn new(
+        id: ConnId,
+        cells: Arc<Region>,
+        returns: Arc<Region>,
+        depth: u32,
+        heap: Option<ForeignHeap>,
+        trusted: bool,
+    ) -> Self {
+        assert!(returns.is_writable());
+        let returns = RegionCells::new(returns);
+        let places = places(heap.as_ref().map_or(0, ForeignHeap::buffers));
+        RxConn {
+            id,
+            ring: Consumer::new(RegionCells::new(cells), returns.clone(), depth),
+            giver: Giver::new(returns, places),
+            heap,
+            trusted,
+            held: 0,
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// Whether the heap's writer is the runtime or this process.
+    #[must_use]
+    pub const fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
+    /// Buffers held and not yet given back.
+    #[must_use]
+    pub const fn held(&self) -> u32 {
+        self.held
+    }
+
+    /// Whether a message waits.
+    #[inline]
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ring.is_ready()
+    }
+
+    /// Whether the producer is finished; messages may still wait.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.ring.is_closed()
+    }
+
+    /// Takes the next message. A payload in the heap has been located, so
+    /// [`view`](Self::view) of it succeeds, and it must be given back.
+    ///
+    /// # Errors
+    /// The sender wrote what cannot be: close the connection.
+    #[inline]
+    pub fn pop(&mut self, into: &mut Popped) -> Result<bool, Violation> {
+        if !self.ring.pop(into)? {
+            self.giver.flush();
+            return Ok(false);
+        }
+        if let Payload::Heap(id) = into.payload {
+            self.check_heap(id, into.len)?;
+            self.held += 1;
+        }
+        Ok(true)
+    }
+
+    fn check_heap(&self, id: BufferId, len: u32) -> Result<(), Violation> {
+        self.heap.as_ref().and_then(|heap| heap.view(id, len)).map(|_| ()).ok_or(Violation::Cell)
+    }
+
+    /// The bytes of a buffer of the sender's heap; empty if there is no such buffer.
+    #[inline]
+    #[must_use]
+    pub fn view(&self, id: BufferId, len: u32) -> SharedBytes<'_> {
+        self.heap.as_ref().and_then(|heap| heap.view(id, len)).unwrap_or(SharedBytes::EMPTY)
+    }
+
+    /// Gives a buffer back to its sender; it may wait for a batch.
+    ///
+    /// # Panics
+    /// If none is held: a bug of the receiver.
+    #[inline]
+    pub fn give_back(&mut self, id: BufferId) {
+        assert!(self.held > 0, "nothing is held");
+        self.held -= 1;
+        self.giver.give(id);
+    }
+
+    /// Writes out what waits for a batch.
+    pub fn flush(&mut self) {
+        self.giver.flush();
+    }
+}

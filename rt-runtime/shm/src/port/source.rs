@@ -1,0 +1,554 @@
+//! The hot half of a source.
+
+use super::{Attachment, Change, Mailbox};
+use crate::cell::Meta;
+use crate::conn::TxConn;
+use crate::counters::CounterBlock;
+use crate::heap::SenderHeap;
+use insane_core::ConnId;
+use insane_core::counters::PortCounter;
+use insane_core::heap::BufferId;
+use insane_core::limits::{FANOUT_MAX, INLINE_BYTES_MAX, OUTCOMES_KEPT};
+use std::cell::UnsafeCell;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Small buffers that may be out at once; they live in the port, not in a heap.
+const STAGES: usize = 32;
+/// Local receivers, and the datapath.
+const CONNS_MAX: usize = FANOUT_MAX + 1;
+/// Marks the number of a staged buffer.
+const STAGED: u32 = 1 << 31;
+
+/// Names one emit of one source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Token {
+    sequence: u64,
+}
+
+impl Token {
+    /// The sequence number that the message bears.
+    #[must_use]
+    pub const fn sequence(self) -> u64 {
+        self.sequence
+    }
+}
+
+/// What became of an emit. The last [`OUTCOMES_KEPT`] are remembered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It was published.
+    Published {
+        /// Receivers whose ring took it (the network counts as one).
+        receivers: u16,
+        /// Receivers whose ring was full.
+        dropped: u16,
+        /// Nobody holds the buffer any more. Messages of up to 96 bytes travel by
+        /// copy and are released at once.
+        released: bool,
+    },
+    /// Too long ago, or never emitted.
+    Unknown,
+}
+
+/// Why an emit was refused. The buffer comes back with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Reliable stream: a receiver's ring is full. Try again later.
+    #[error("a receiver of the reliable stream has no room")]
+    NoRoom,
+    /// The runtime is gone and no local receiver is left.
+    #[error("the runtime is gone and no local receiver is left")]
+    Detached,
+    /// This process was forked from the one that owns the source.
+    #[error("the source belongs to the process that this one was forked from")]
+    Forked,
+}
+
+/// Whether an emit was taken.
+#[must_use = "a refused buffer comes back and is lost if it is dropped"]
+#[derive(Debug)]
+pub enum Emit<B> {
+    /// Published to whoever receives; the token asks for the outcome.
+    Sent(Token),
+    /// Nothing was published; here is the buffer, and why.
+    Refused(B, Refusal),
+}
+
+impl<B> Emit<B> {
+    /// The token, if it was sent.
+    #[must_use]
+    pub fn sent(self) -> Option<Token> {
+        match self {
+            Emit::Sent(token) => Some(token),
+            Emit::Refused(..) => None,
+        }
+    }
+
+    /// Whether it was sent.
+    #[must_use]
+    pub const fn is_sent(&self) -> bool {
+        matches!(self, Emit::Sent(_))
+    }
+}
+
+/// Why there is no buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum GetBufferError {
+    /// Larger than the source's largest buffer, bytes.
+    #[error("the source's largest buffer has {max} bytes")]
+    TooLarge {
+        /// The largest.
+        max: usize,
+    },
+    /// All are in use: by this application, or by receivers that still read them.
+    #[error("all buffers of that size are in use")]
+    Exhausted,
+    /// This process was forked from the one that owns the source.
+    #[error("the source belongs to the process that this one was forked from")]
+    Forked,
+}
+
+#[repr(align(64))]
+struct Stage(UnsafeCell<[u8; INLINE_BYTES_MAX]>);
+
+#[derive(Clone, Copy, Default)]
+struct Emitted {
+    sequence: u64,
+    buffer: u32,
+    receivers: u16,
+    dropped: u16,
+}
+
+struct Inner {
+    epoch: u64,
+    sequence: u64,
+    reliable: bool,
+    attachment: Attachment,
+    forked: bool,
+    stages_free: u32,
+    conns: heapless::Vec<Box<TxConn>, CONNS_MAX>,
+    heap: Option<SenderHeap>,
+    /// Which emit last used each buffer of the heap.
+    used_by: Box<[u64]>,
+    emitted: [Emitted; OUTCOMES_KEPT],
+    counters: CounterBlock,
+}
+
+/// The hot half of a source.
+pub struct SourcePort {
+    inner: UnsafeCell<Inner>,
+    stages: Box<[Stage; STAGES]>,
+    mailbox: Arc<Mailbox<TxConn>>,
+}
+
+// SAFETY: everything inside may move to another thread (`RegionCells`, `Region` and the
+// mailbox are `Send`); `UnsafeCell` keeps the port from being shared between threads, and
+// loans borrow the port, so none is out when it moves.
+unsafe impl Send for SourcePort {}
+
+/// A buffer on loan: bytes to fill, then to emit. Dropped without being emitted, it is
+/// free again.
+pub struct Loan<'p> {
+    port: &'p SourcePort,
+    start: NonNull<u8>,
+    len: usize,
+    id: u32,
+}
+
+impl SourcePort {
+    /// A port with nobody connected. `heap` holds what does not travel in a cell.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn new(
+        heap: Option<SenderHeap>,
+        reliable: bool,
+        counters: CounterBlock,
+    ) -> std::io::Result<(Self, Arc<Mailbox<TxConn>>)> {
+        let mailbox = Arc::new(Mailbox::new()?);
+        let inner = Inner {
+            epoch: 1,
+            sequence: 0,
+            reliable,
+            attachment: Attachment::Attached,
+            forked: false,
+            stages_free: u32::MAX,
+            conns: heapless::Vec::new(),
+            used_by: vec![0; heap.as_ref().map_or(0, |heap| heap.geometry().buffers() as usize)].into(),
+            heap,
+            emitted: [Emitted::default(); OUTCOMES_KEPT],
+            counters,
+        };
+        let stages = Box::new([const { Stage(UnsafeCell::new([0; INLINE_BYTES_MAX])) }; STAGES]);
+        let port = SourcePort { inner: UnsafeCell::new(inner), stages, mailbox: Arc::clone(&mailbox) };
+        Ok((port, mailbox))
+    }
+
+    #[allow(clippy::mut_from_ref)]
+    #[inline]
+    fn inner(&self) -> &mut Inner {
+        // SAFETY: the port is not `Sync`, so one thread is here; every caller is a
+        // method of this file that ends its use before it returns and calls no code
+        // that could come back in (module documentation).
+        unsafe { &mut *self.inner.get() }
+    }
+
+    /// A buffer of `len` bytes. What it holds is left over from earlier messages.
+    ///
+    /// # Errors
+    /// See [`GetBufferError`].
+    #[inline]
+    pub fn get_buffer(&self, len: usize) -> Result<Loan<'_>, GetBufferError> {
+        let inner = self.inner();
+        if self.mailbox.epoch().load(Ordering::Acquire) != inner.epoch {
+            inner.read_mail(&self.mailbox);
+            if inner.forked {
+                return Err(GetBufferError::Forked);
+            }
+        }
+        if len <= INLINE_BYTES_MAX && inner.stages_free != 0 {
+            let stage = inner.stages_free.trailing_zeros();
+            inner.stages_free &= inner.stages_free - 1;
+            let start = NonNull::new(self.stages[stage as usize].0.get().cast::<u8>()).expect("a box is not null");
+            return Ok(Loan { port: self, start, len, id: stage | STAGED });
+        }
+        let (id, start) = inner.loan_heap(len)?;
+        Ok(Loan { port: self, start, len, id: id.0 })
+    }
+
+    /// Whether anybody would get a message emitted now.
+    pub fn has_receivers(&self) -> bool {
+        let inner = self.inner();
+        if self.mailbox.epoch().load(Ordering::Acquire) != inner.epoch {
+            inner.read_mail(&self.mailbox);
+        }
+        !inner.conns.is_empty()
+    }
+
+    /// The next sequence number.
+    pub fn next_sequence(&self) -> u64 {
+        self.inner().sequence
+    }
+
+    /// Publishes a filled buffer to every receiver. `source_ns` is the instant that the
+    /// message bears; 0: none. Never blocks.
+    #[inline]
+    pub fn emit<'p>(&'p self, loan: Loan<'p>, source_ns: u64) -> Emit<Loan<'p>> {
+        debug_assert!(std::ptr::eq(self, loan.port));
+        let inner = self.inner();
+        if let Err(refusal) = inner.before_emit(&self.mailbox) {
+            return Emit::Refused(loan, refusal);
+        }
+        let token = if loan.id & STAGED != 0 {
+            // SAFETY: the stage is the loan's alone, and the loan is ours.
+            let bytes = unsafe { std::slice::from_raw_parts(loan.start.as_ptr(), loan.len) };
+            let token = inner.publish_inline(bytes, source_ns);
+            inner.stages_free |= 1 << (loan.id & !STAGED);
+            token
+        } else {
+            inner.publish_heap(BufferId(loan.id), loan.len, source_ns)
+        };
+        std::mem::forget(loan);
+        Emit::Sent(token)
+    }
+
+    /// Publishes a copy of at most 96 bytes without a buffer; `None` if they are more.
+    #[inline]
+    pub fn emit_copy(&self, bytes: &[u8], source_ns: u64) -> Option<Emit<()>> {
+        if bytes.len() > INLINE_BYTES_MAX {
+            return None;
+        }
+        let inner = self.inner();
+        if let Err(refusal) = inner.before_emit(&self.mailbox) {
+            return Some(Emit::Refused((), refusal));
+        }
+        Some(Emit::Sent(inner.publish_inline(bytes, source_ns)))
+    }
+
+    /// What became of an emit: remembered for the last [`OUTCOMES_KEPT`].
+    pub fn outcome(&self, token: Token) -> Outcome {
+        let inner = self.inner();
+        inner.reclaim();
+        let entry = inner.emitted[token.sequence as usize % OUTCOMES_KEPT];
+        if token.sequence >= inner.sequence || entry.sequence != token.sequence {
+            return Outcome::Unknown;
+        }
+        let released = entry.buffer & STAGED != 0
+            || inner.used_by[entry.buffer as usize] != token.sequence
+            || inner.heap.as_ref().is_none_or(|heap| heap.is_free(BufferId(entry.buffer)));
+        Outcome::Published { receivers: entry.receivers, dropped: entry.dropped, released }
+    }
+
+    /// Buffers of the heap that this application or a receiver holds.
+    pub fn buffers_in_use(&self) -> u32 {
+        let inner = self.inner();
+        inner.reclaim();
+        inner.heap.as_ref().map_or(0, SenderHeap::in_use)
+    }
+
+    fn give_up(&self, id: u32) {
+        let inner = self.inner();
+        if id & STAGED != 0 {
+            inner.stages_free |= 1 << (id & !STAGED);
+        } else if let Some(heap) = &mut inner.heap {
+            heap.release(BufferId(id));
+        }
+    }
+}
+
+impl Drop for SourcePort {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut();
+        for conn in &mut inner.conns {
+            conn.abandon(None);
+        }
+    }
+}
+
+impl std::fmt::Debug for SourcePort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SourcePort")
+    }
+}
+
+impl Inner {
+    #[inline]
+    fn before_emit(&mut self, mailbox: &Mailbox<TxConn>) -> Result<(), Refusal> {
+        if mailbox.epoch().load(Ordering::Acquire) != self.epoch {
+            self.read_mail(mailbox);
+            if self.forked {
+                return Err(Refusal::Forked);
+            }
+        }
+        if self.conns.is_empty() && self.attachment == Attachment::Detached {
+            return Err(Refusal::Detached);
+        }
+        if self.reliable && !self.all_have_room() {
+            self.count(PortCounter::Refused, 1);
+            return Err(Refusal::NoRoom);
+        }
+        Ok(())
+    }
+
+    fn all_have_room(&mut self) -> bool {
+        // A receiver that lies about its head counts as having room: publishing finds
+        // it out and drops it.
+        self.conns.iter_mut().all(|conn| conn.has_room() != Ok(false))
+    }
+
+    #[inline]
+    fn publish_inline(&mut self, bytes: &[u8], source_ns: u64) -> Token {
+        let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
+        let (mut receivers, mut dropped, mut lied) = (0, 0, false);
+        for conn in &mut self.conns {
+            match conn.has_room() {
+                Ok(true) => {
+                    conn.push_inline(meta, bytes);
+                    receivers += 1;
+                    if conn.wants_wake() {
+                        wake(conn, &self.counters);
+                    }
+                }
+                Ok(false) => {
+                    conn.miss(1);
+                    dropped += 1;
+                }
+                Err(_) => lied = true,
+            }
+        }
+        self.after_emit(STAGED, bytes.len(), receivers, dropped, lied)
+    }
+
+    #[inline]
+    fn publish_heap(&mut self, id: BufferId, len: usize, source_ns: u64) -> Token {
+        let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
+        let (mut receivers, mut dropped, mut lied) = (0, 0, false);
+        let heap = self.heap.as_mut().expect("a heap buffer has a heap");
+        heap.lend(id);
+        for conn in &mut self.conns {
+            match conn.has_room() {
+                Ok(true) => {
+                    conn.push_heap(heap, meta, id, len as u32);
+                    receivers += 1;
+                    if conn.wants_wake() {
+                        wake(conn, &self.counters);
+                    }
+                }
+                Ok(false) => {
+                    conn.miss(1);
+                    dropped += 1;
+                }
+                Err(_) => lied = true,
+            }
+        }
+        heap.release(id);
+        self.used_by[id.0 as usize] = self.sequence;
+        self.after_emit(id.0, len, receivers, dropped, lied)
+    }
+
+    #[inline]
+    fn after_emit(&mut self, buffer: u32, len: usize, receivers: u16, dropped: u16, lied: bool) -> Token {
+        let sequence = self.sequence;
+        self.sequence += 1;
+        self.emitted[sequence as usize % OUTCOMES_KEPT] = Emitted { sequence, buffer, receivers, dropped };
+        self.count(PortCounter::Messages, 1);
+        self.count(PortCounter::Bytes, len as u64);
+        if dropped > 0 || lied {
+            self.count(PortCounter::Dropped, u64::from(dropped));
+            self.close_liars(lied);
+        }
+        Token { sequence }
+    }
+
+    #[inline]
+    fn count(&self, counter: PortCounter, amount: u64) {
+        self.counters.add(counter as usize, amount);
+    }
+
+    #[cold]
+    fn loan_heap(&mut self, len: usize) -> Result<(BufferId, NonNull<u8>), GetBufferError> {
+        self.reclaim();
+        let max = self.heap.as_ref().map_or(0, |heap| heap.geometry().size_max() as usize).max(INLINE_BYTES_MAX);
+        if len > max {
+            return Err(GetBufferError::TooLarge { max });
+        }
+        let loaned = self.heap.as_mut().and_then(|heap| {
+            let id = heap.loan(len as u32)?;
+            Some((id, NonNull::new(heap.range_of_loaned(id).0).expect("a mapping is not null")))
+        });
+        loaned.ok_or_else(|| {
+            self.counters.add(PortCounter::NoBuffer as usize, 1);
+            GetBufferError::Exhausted
+        })
+    }
+
+    /// Takes back what receivers gave back. At most receivers x buffers steps.
+    fn reclaim(&mut self) {
+        let Some(heap) = &mut self.heap else { return };
+        let mut lied = false;
+        for conn in &mut self.conns {
+            lied |= conn.reclaim(heap).is_err();
+        }
+        self.close_liars(lied);
+    }
+
+    /// Marks connections whose receiver wrote what cannot be; they go with the next mail.
+    fn close_liars(&mut self, lied: bool) {
+        if lied {
+            self.counters.add(PortCounter::Violations as usize, 1);
+            // An epoch that is never current makes the next call read the mail, where
+            // the liars are put out.
+            self.epoch = 0;
+        }
+    }
+
+    #[cold]
+    fn read_mail(&mut self, mailbox: &Mailbox<TxConn>) {
+        let epoch = mailbox.epoch().load(Ordering::Acquire);
+        if epoch == 0 {
+            self.forked = true;
+            return;
+        }
+        // The agent holds the lock only to push; if it does right now, the next call looks again.
+        let Ok(mut mail) = mailbox.mail.try_lock() else { return };
+        self.epoch = mailbox.epoch().load(Ordering::Acquire);
+        let mail = &mut *mail;
+        for change in mail.changes.drain(..) {
+            match change {
+                Change::Add(conn) => {
+                    if let Err(conn) = self.conns.push(conn) {
+                        mail.violations.push(conn.id());
+                        mail.graveyard.push(conn);
+                    }
+                }
+                Change::Remove(id) => remove(&mut self.conns, &mut self.heap, &mut mail.graveyard, id),
+                Change::Attachment(attachment) => self.attachment = attachment,
+            }
+        }
+        // Whoever lied is asked again: the answer is the same, and now it goes.
+        let mut at = 0;
+        while at < self.conns.len() {
+            let conn = &mut self.conns[at];
+            let honest = conn.has_room().is_ok() && self.heap.as_mut().is_none_or(|heap| conn.reclaim(heap).is_ok());
+            if honest {
+                at += 1;
+            } else {
+                let id = conn.id();
+                mail.violations.push(id);
+                remove(&mut self.conns, &mut self.heap, &mut mail.graveyard, id);
+            }
+        }
+    }
+}
+
+#[cold]
+fn wake(conn: &TxConn, counters: &CounterBlock) {
+    conn.wake();
+    counters.add(PortCounter::Wakes as usize, 1);
+}
+
+fn remove(
+    conns: &mut heapless::Vec<Box<TxConn>, CONNS_MAX>,
+    heap: &mut Option<SenderHeap>,
+    graveyard: &mut Vec<Box<TxConn>>,
+    id: ConnId,
+) {
+    if let Some(at) = conns.iter().position(|conn| conn.id() == id) {
+        let mut conn = conns.swap_remove(at);
+        conn.abandon(heap.as_mut());
+        graveyard.push(conn);
+    }
+}
+
+impl Loan<'_> {
+    /// Bytes of the message, as asked for.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Makes the message shorter. Longer is not possible: it stays as it is.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+impl Deref for Loan<'_> {
+    type Target = [u8];
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the loan alone owns these bytes (a stage taken from the free bits, or
+        // a buffer in state *loaned*), they lie in memory that the port keeps, and the
+        // loan borrows the port.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Loan<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; `&mut self` makes this the one reference.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        self.port.give_up(self.id);
+    }
+}
+
+impl std::fmt::Debug for Loan<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Loan({} bytes)", self.len)
+    }
+}

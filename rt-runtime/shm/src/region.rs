@@ -1,0 +1,197 @@
+//! A range of memory that may be shared: mapped once, unmapped when the last user lets go.
+
+use crate::cell::{CELL_BYTES, CELL_WORDS, Cell, Cells, PAYLOAD_WORD};
+use insane_core::limits::INLINE_BYTES_MAX;
+use insane_sys::SharedBytes;
+use memmap2::{MmapOptions, MmapRaw};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+/// A mapping. Writable in at most one process; see the crate's documentation.
+#[derive(Debug)]
+pub struct Region {
+    map: MmapRaw,
+    writable: bool,
+}
+
+impl Region {
+    /// Memory of this process alone.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn anonymous(len: usize) -> io::Result<Arc<Self>> {
+        let map = MmapOptions::new().len(len.max(1)).map_anon()?;
+        Ok(Arc::new(Region { map: map.into(), writable: true }))
+    }
+
+    /// Maps the first `len` bytes of `fd` for writing, and keeps the mapping from forked
+    /// children.
+    ///
+    /// # Errors
+    /// The file is shorter, the mapping is refused (sealed, say), or memory is short.
+    pub fn map_writable(fd: BorrowedFd<'_>, len: usize) -> io::Result<Arc<Self>> {
+        check_length(fd, len)?;
+        let map = MmapOptions::new().len(len).map_raw(fd.as_raw_fd())?;
+        Region { map, writable: true }.keep_from_children()
+    }
+
+    /// Maps the first `len` bytes of `fd` for reading, and keeps the mapping from forked
+    /// children.
+    ///
+    /// # Errors
+    /// As [`map_writable`](Self::map_writable).
+    pub fn map_read_only(fd: BorrowedFd<'_>, len: usize) -> io::Result<Arc<Self>> {
+        check_length(fd, len)?;
+        let map = MmapOptions::new().len(len).map_raw_read_only(fd.as_raw_fd())?;
+        Region { map, writable: false }.keep_from_children()
+    }
+
+    fn keep_from_children(self) -> io::Result<Arc<Self>> {
+        // SAFETY: the range is this mapping, which nobody else knows yet.
+        unsafe { insane_sys::map::dont_fork(self.map.as_mut_ptr(), self.map.len()) }.map_err(io::Error::other)?;
+        Ok(Arc::new(self))
+    }
+
+    /// Bytes mapped.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether nothing is mapped. Never true.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map.len() == 0
+    }
+
+    /// Whether this process may write it.
+    #[must_use]
+    pub const fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Where it starts.
+    #[must_use]
+    pub fn as_ptr(&self) -> *const u8 {
+        self.map.as_ptr()
+    }
+
+    pub(crate) fn as_mut_ptr(&self) -> *mut u8 {
+        debug_assert!(self.writable);
+        self.map.as_mut_ptr()
+    }
+
+    /// A view of the bytes from `at`; `None` unless all lie inside.
+    #[must_use]
+    pub fn bytes(&self, at: u64, len: usize) -> Option<SharedBytes<'_>> {
+        let at = usize::try_from(at).ok()?;
+        if at.checked_add(len)? > self.len() {
+            return None;
+        }
+        // SAFETY: the range lies inside the mapping, which lives as long as `self`.
+        Some(unsafe { SharedBytes::new(self.as_ptr().add(at), len) })
+    }
+
+    /// Touches every page, so that no later access faults. For writable regions the
+    /// pages are allocated.
+    ///
+    /// # Errors
+    /// Memory is short.
+    pub fn prefault(&self) -> io::Result<()> {
+        // SAFETY: the range is this mapping.
+        unsafe { insane_sys::map::prefault(self.map.as_mut_ptr(), self.len(), self.writable) }.map_err(io::Error::other)
+    }
+
+    /// Asks for huge pages; call after the first touch. What cannot be had is no error
+    /// for the caller to fail on, so it says only whether it worked.
+    #[must_use]
+    pub fn collapse_huge(&self) -> bool {
+        // SAFETY: the range is this mapping.
+        unsafe { insane_sys::map::collapse_huge(self.map.as_mut_ptr(), self.len()) }.is_ok()
+    }
+
+    /// Keeps the pages in memory.
+    ///
+    /// # Errors
+    /// The right or the limit is missing.
+    pub fn lock(&self) -> io::Result<()> {
+        // SAFETY: the range is this mapping.
+        unsafe { insane_sys::map::lock(self.map.as_mut_ptr(), self.len()) }.map_err(io::Error::other)
+    }
+}
+
+fn check_length(fd: BorrowedFd<'_>, len: usize) -> io::Result<()> {
+    let length = insane_sys::memfd::len(fd).map_err(io::Error::other)?;
+    if len == 0 || length < len as u64 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("the shared memory has {length} bytes and {len} are needed"),
+        ));
+    }
+    Ok(())
+}
+
+/// A region seen as cells.
+#[derive(Clone, Debug)]
+pub struct RegionCells {
+    start: *const Cell,
+    count: usize,
+    region: Arc<Region>,
+}
+
+// SAFETY: the pointer is into `region`, which is `Send + Sync`; all access through it is
+// by atomics, or by `write_payload`, whose single-writer rule the ring upholds.
+unsafe impl Send for RegionCells {}
+
+impl RegionCells {
+    /// The whole region, in cells; a rest that fills no cell is left out.
+    #[must_use]
+    pub fn new(region: Arc<Region>) -> Self {
+        let count = region.len() / CELL_BYTES;
+        RegionCells { start: region.as_ptr().cast(), count, region }
+    }
+
+    /// The region itself.
+    #[must_use]
+    pub fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+}
+
+impl Cells for RegionCells {
+    #[inline]
+    fn cell(&self, index: usize) -> &Cell {
+        assert!(index < self.count);
+        // SAFETY: `index < count`, so the cell lies inside the mapping, which `region`
+        // keeps; mappings are page-aligned, so it is aligned; a cell is atomics, so a
+        // shared reference allows for writers elsewhere.
+        unsafe { &*self.start.add(index) }
+    }
+
+    fn cell_count(&self) -> usize {
+        self.count
+    }
+
+    #[inline]
+    fn write_payload(&self, index: usize, bytes: &[u8]) {
+        assert!(bytes.len() <= INLINE_BYTES_MAX && self.region.is_writable());
+        let cell = std::ptr::from_ref(self.cell(index)).cast::<u8>().cast_mut();
+        // SAFETY: the payload has room for 96 bytes; the region is writable, atomics
+        // allow mutation behind `&`, and the ring calls this only for a cell which no
+        // honest reader looks at until the stamp is stored; a dishonest one is in
+        // another process and harms its own copy.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), cell.add(PAYLOAD_WORD * 8), bytes.len()) };
+    }
+
+    #[inline]
+    fn read_payload(&self, index: usize, into: &mut [u8]) {
+        assert!(into.len() <= INLINE_BYTES_MAX);
+        let cell = std::ptr::from_ref(self.cell(index)).cast::<u8>();
+        // SAFETY: 96 bytes of payload follow the header words, inside the cell.
+        let view = unsafe { SharedBytes::new(cell.add(PAYLOAD_WORD * 8), into.len()) };
+        view.copy_to(into);
+    }
+}
+
+const _: () = assert!(CELL_WORDS * 8 == CELL_BYTES);

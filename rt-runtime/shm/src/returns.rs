@@ -1,0 +1,177 @@
+//! The completion ring: the consumer of a connection gives buffers back.
+//!
+//! It lies in the returns region behind the consumer's head and has at least as many
+//! places as the sender's heap has buffers; a consumer holds each buffer at most once,
+//! so the ring never fills and needs no head of its own. An entry carries its position,
+//! so entries appear one by one; the consumer writes them eight at a time, one cache
+//! line, unless it has nothing else to do.
+
+use crate::Violation;
+use crate::cell::{CELL_WORDS, Cells};
+use crate::sync::Ordering;
+use insane_core::heap::BufferId;
+
+/// Entries that wait for a full line, at most.
+pub const BATCH: usize = 8;
+
+/// Places a completion ring needs for a heap of `buffers` buffers: a power of two, or
+/// 0 without a heap.
+#[must_use]
+pub const fn places(buffers: u32) -> u32 {
+    if buffers == 0 { 0 } else { buffers.next_power_of_two() }
+}
+
+const fn entry(position: u64, id: BufferId) -> u64 {
+    ((position as u32).wrapping_add(1) as u64) << 32 | id.0 as u64
+}
+
+/// The end that gives back.
+#[derive(Debug)]
+pub struct Giver<R> {
+    returns: R,
+    places: u64,
+    position: u64,
+    batch: [BufferId; BATCH],
+    batched: usize,
+    batch_max: usize,
+}
+
+impl<R: Cells> Giver<R> {
+    /// # Panics
+    /// If `places` is neither 0 nor a power of two, or the memory is too small.
+    pub fn new(returns: R, places: u32) -> Self {
+        assert!(places == 0 || places.is_power_of_two());
+        assert!(returns.cell_count() > (places as usize).div_ceil(CELL_WORDS));
+        // Never hold back more than a quarter of the sender's buffers.
+        let batch_max = (places as usize / 4).clamp(1, BATCH);
+        Giver { returns, places: u64::from(places), position: 0, batch: [BufferId(0); BATCH], batched: 0, batch_max }
+    }
+
+    /// Gives `id` back; it may wait for its batch.
+    ///
+    /// # Panics
+    /// On a connection without a heap.
+    #[inline]
+    pub fn give(&mut self, id: BufferId) {
+        self.batch[self.batched] = id;
+        self.batched += 1;
+        if self.batched >= self.batch_max {
+            self.flush();
+        }
+    }
+
+    /// Writes out what waits.
+    #[inline]
+    pub fn flush(&mut self) {
+        if self.batched > 0 {
+            self.write_batch();
+        }
+    }
+
+    fn write_batch(&mut self) {
+        for id in &self.batch[..self.batched] {
+            let at = (self.position & (self.places - 1)) as usize;
+            // Release pairs with the taker's Acquire: our reads of the buffer are over.
+            self.returns.cell(1 + at / CELL_WORDS)[at % CELL_WORDS]
+                .store(entry(self.position, *id), Ordering::Release);
+            self.position += 1;
+        }
+        self.batched = 0;
+    }
+}
+
+/// The end that takes back: the sender.
+#[derive(Debug)]
+pub struct Taker<R> {
+    returns: R,
+    places: u64,
+    position: u64,
+}
+
+impl<R: Cells> Taker<R> {
+    /// # Panics
+    /// If `places` is neither 0 nor a power of two, or the memory is too small.
+    pub fn new(returns: R, places: u32) -> Self {
+        assert!(places == 0 || places.is_power_of_two());
+        assert!(returns.cell_count() > (places as usize).div_ceil(CELL_WORDS));
+        Taker { returns, places: u64::from(places), position: 0 }
+    }
+
+    /// The next buffer that was given back: a claim, to be checked against what the
+    /// connection holds.
+    #[inline]
+    pub fn take(&mut self) -> Option<BufferId> {
+        if self.places == 0 {
+            return None;
+        }
+        let at = (self.position & (self.places - 1)) as usize;
+        let word = self.returns.cell(1 + at / CELL_WORDS)[at % CELL_WORDS].load(Ordering::Acquire);
+        if (word >> 32) as u32 != (self.position as u32).wrapping_add(1) {
+            return None;
+        }
+        self.position += 1;
+        Some(BufferId(word as u32))
+    }
+}
+
+/// Which buffers a connection holds: the sender's private memory.
+#[derive(Debug)]
+pub struct Borrowed {
+    bits: Box<[u64]>,
+    count: u32,
+}
+
+impl Borrowed {
+    /// For a heap of `buffers` buffers.
+    #[must_use]
+    pub fn new(buffers: u32) -> Self {
+        Borrowed { bits: vec![0; (buffers as usize).div_ceil(64)].into(), count: 0 }
+    }
+
+    /// Buffers held.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The connection now holds `id`.
+    ///
+    /// # Panics
+    /// If it already does, or there is no such buffer: a bug of the sender.
+    #[inline]
+    pub fn set(&mut self, id: BufferId) {
+        let word = &mut self.bits[id.0 as usize / 64];
+        let bit = 1 << (id.0 % 64);
+        assert!(*word & bit == 0, "a buffer was lent twice on one connection");
+        *word |= bit;
+        self.count += 1;
+    }
+
+    /// The one check of a completion: the connection held `id` and holds it no more.
+    ///
+    /// # Errors
+    /// It did not hold it, or there is no such buffer.
+    #[inline]
+    pub fn clear(&mut self, id: BufferId) -> Result<(), Violation> {
+        let word = self.bits.get_mut(id.0 as usize / 64).ok_or(Violation::Return)?;
+        let bit = 1 << (id.0 % 64);
+        if *word & bit == 0 {
+            return Err(Violation::Return);
+        }
+        *word &= !bit;
+        self.count -= 1;
+        Ok(())
+    }
+
+    /// Takes back everything the connection holds, for a receiver that died.
+    pub fn drain(&mut self, mut each: impl FnMut(BufferId)) {
+        for (at, word) in self.bits.iter_mut().enumerate() {
+            while *word != 0 {
+                let bit = word.trailing_zeros();
+                *word &= *word - 1;
+                each(BufferId(at as u32 * 64 + bit));
+            }
+        }
+        self.count = 0;
+    }
+}

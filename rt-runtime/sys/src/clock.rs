@@ -1,0 +1,82 @@
+//! The kernel's clocks.
+
+use insane_core::time::Clock;
+use insane_core::{MonoTime, TaiTime};
+
+/// `CLOCK_MONOTONIC`, for production.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MonotonicClock;
+
+impl Clock for MonotonicClock {
+    fn now(&self) -> MonoTime {
+        mono_now()
+    }
+}
+
+/// The current instant of `CLOCK_MONOTONIC`.
+#[must_use]
+pub fn mono_now() -> MonoTime {
+    MonoTime(read(libc::CLOCK_MONOTONIC))
+}
+
+/// The current instant of `CLOCK_TAI`. It equals UTC where nobody told the kernel
+/// the offset; see [`tai_offset_is_set`].
+#[must_use]
+pub fn tai_now() -> TaiTime {
+    TaiTime(read(libc::CLOCK_TAI))
+}
+
+/// Whether the kernel knows the offset of TAI from UTC.
+#[must_use]
+pub fn tai_offset_is_set() -> bool {
+    // SAFETY: all zero asks for nothing to be changed.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel fills `state`.
+    let result = unsafe { libc::adjtimex(&mut state) };
+    result != -1 && state.tai != 0
+}
+
+/// Sleeps until `until`; at once if it has passed. A signal does not end the sleep.
+pub fn sleep_until(until: MonoTime) {
+    let time = libc::timespec {
+        tv_sec: libc::time_t::try_from(until.0 / 1_000_000_000).unwrap_or(libc::time_t::MAX),
+        tv_nsec: (until.0 % 1_000_000_000) as libc::c_long,
+    };
+    let (clock, flags) = (libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME);
+    // SAFETY: `time` lives through the call; an absolute sleep reports no rest.
+    while unsafe { libc::clock_nanosleep(clock, flags, &time, std::ptr::null_mut()) } == libc::EINTR {}
+}
+
+fn read(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills `time`.
+    let result = unsafe { libc::clock_gettime(clock, &mut time) };
+    assert_eq!(result, 0, "CLOCK_MONOTONIC and CLOCK_TAI exist since Linux 3.10");
+    // Both clocks are past zero, and nanoseconds are below a second.
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use insane_core::Nanos;
+
+    #[test]
+    fn time_goes_forward_and_a_sleep_ends_no_earlier_than_asked() {
+        let clock = MonotonicClock;
+        let start = clock.now();
+        let until = start + Nanos::from_millis(2);
+        sleep_until(until);
+        assert!(clock.now() >= until);
+        sleep_until(start);
+    }
+
+    #[test]
+    fn tai_is_near_the_wall_clock() {
+        let utc = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let tai = tai_now().0 / 1_000_000_000;
+        assert!(tai + 60 > utc && tai < utc + 3600);
+        // Where the offset is unknown both clocks agree; where it is known TAI leads by more than 30 s.
+        assert_eq!(tai_offset_is_set(), tai > utc + 5);
+    }
+}

@@ -1,0 +1,202 @@
+//! Advice on mapped memory, and a page that forgets its content in a forked child.
+//!
+//! The mappings themselves belong to `insane-shm`; these functions take a range
+//! and tell the kernel what is wanted of it. Start and length are multiples of the
+//! page size (the kernel refuses others).
+
+use crate::error::{OsError, check};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+/// `MADV_POPULATE_READ` (Linux 5.14), `MADV_POPULATE_WRITE` and `MADV_COLLAPSE`
+/// (6.1), by number: not every C library names them.
+const MADV_POPULATE_READ: i32 = 22;
+const MADV_POPULATE_WRITE: i32 = 23;
+const MADV_COLLAPSE: i32 = 25;
+
+/// Keeps the range out of children made by `fork`: a child that touches it faults.
+///
+/// # Safety
+/// The range is a mapping of this process, and no child relies on it.
+///
+/// # Errors
+/// The range is not mapped.
+pub unsafe fn dont_fork(start: *mut u8, len: usize) -> Result<(), OsError> {
+    // SAFETY: handed on to the caller.
+    unsafe { advise(start, len, libc::MADV_DONTFORK, "keeping memory out of forked children") }
+}
+
+/// Makes every page of the range present now, so that no first touch is paid later.
+/// With `write`, pages are ready to be written.
+///
+/// # Safety
+/// The range is a mapping of this process; with `write`, a writable one.
+///
+/// # Errors
+/// The range is not mapped so, memory is short, or the kernel is older than 5.14
+/// (`EINVAL`).
+pub unsafe fn prefault(start: *mut u8, len: usize, write: bool) -> Result<(), OsError> {
+    let advice = if write { MADV_POPULATE_WRITE } else { MADV_POPULATE_READ };
+    // SAFETY: handed on to the caller.
+    unsafe { advise(start, len, advice, "touching memory beforehand") }
+}
+
+/// Joins the pages of the range into huge pages where alignment allows.
+///
+/// # Safety
+/// The range is a mapping of this process.
+///
+/// # Errors
+/// The kernel found no huge page, or does not know the call; the memory is usable
+/// either way.
+pub unsafe fn collapse_huge(start: *mut u8, len: usize) -> Result<(), OsError> {
+    // SAFETY: handed on to the caller.
+    unsafe { advise(start, len, MADV_COLLAPSE, "joining memory into huge pages") }
+}
+
+/// Keeps the range in memory.
+///
+/// # Safety
+/// The range is a mapping of this process.
+///
+/// # Errors
+/// The limit on locked memory is reached (see [`crate::privileges::rlimit_memlock`]).
+pub unsafe fn lock(start: *mut u8, len: usize) -> Result<(), OsError> {
+    // SAFETY: mlock changes no content; the range is mapped (the caller's promise).
+    check(unsafe { libc::mlock(start.cast(), len) }, "locking memory").map(drop)
+}
+
+/// # Safety
+/// As the advice demands; see the public functions.
+unsafe fn advise(start: *mut u8, len: usize, advice: i32, attempted: &'static str) -> Result<(), OsError> {
+    loop {
+        // SAFETY: the caller's promise.
+        let result = check(unsafe { libc::madvise(start.cast(), len, advice) }, attempted);
+        match result {
+            // Populating is interruptible and may be asked to start again.
+            Err(error) if matches!(error.errno, nix::errno::Errno::EINTR) => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// Size of a page, bytes.
+#[must_use]
+pub fn page_bytes() -> usize {
+    // SAFETY: sysconf reads a constant.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// One word that reads zero in a forked child, so that a child notices that it is
+/// one. The parent stores something else first.
+#[derive(Debug)]
+pub struct ForkGuard {
+    page: NonNull<AtomicU64>,
+}
+
+// SAFETY: the page is a mapping of the process, bound to no thread; the word in it
+// is only reached as an atomic.
+unsafe impl Send for ForkGuard {}
+// SAFETY: as above.
+unsafe impl Sync for ForkGuard {}
+
+impl ForkGuard {
+    /// A guard whose word is zero.
+    ///
+    /// # Errors
+    /// No memory is left, or the kernel is older than 4.14.
+    pub fn new() -> Result<Self, OsError> {
+        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new anonymous mapping at an address the kernel chooses.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), page_bytes(), prot, flags, -1, 0) };
+        let page = match NonNull::new(start.cast::<AtomicU64>()) {
+            Some(page) if start != libc::MAP_FAILED => page,
+            _ => return Err(OsError::last("mapping the fork guard")),
+        };
+        let guard = ForkGuard { page };
+        // SAFETY: the page was mapped above and is ours alone.
+        unsafe { advise(start.cast(), page_bytes(), libc::MADV_WIPEONFORK, "wiping the fork guard in children")? };
+        Ok(guard)
+    }
+
+    /// The word.
+    #[must_use]
+    pub fn word(&self) -> &AtomicU64 {
+        // SAFETY: mapped, aligned and zeroed by `new`; unmapped only by `drop`.
+        unsafe { self.page.as_ref() }
+    }
+}
+
+impl Drop for ForkGuard {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`; no reference outlives `self`.
+        unsafe { libc::munmap(self.page.as_ptr().cast(), page_bytes()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn a_forked_child_reads_zero() {
+        let guard = ForkGuard::new().unwrap();
+        guard.word().store(42, Ordering::Relaxed);
+        // SAFETY: the child only loads a word and exits.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let seen = guard.word().load(Ordering::Relaxed);
+                // SAFETY: ends the child without running anything else.
+                unsafe { libc::_exit(if seen == 0 { 17 } else { 1 }) }
+            }
+            ForkResult::Parent { child } => {
+                assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 17));
+                assert_eq!(guard.word().load(Ordering::Relaxed), 42);
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_kept_from_children_faults_there() {
+        let guard = ForkGuard::new().unwrap();
+        // SAFETY: the guard's own page.
+        unsafe { dont_fork(guard.page.as_ptr().cast(), page_bytes()).unwrap() };
+        // SAFETY: the child only touches the page, which ends it.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                // No core file and no handler of the test harness: the fault is wanted.
+                // SAFETY: plain calls; the load faults, or the child says that it did not.
+                unsafe {
+                    libc::signal(libc::SIGSEGV, libc::SIG_DFL);
+                    guard.page.cast::<u8>().as_ptr().read_volatile();
+                    libc::_exit(0)
+                }
+            }
+            ForkResult::Parent { child } => {
+                assert!(matches!(waitpid(child, None).unwrap(), WaitStatus::Signaled(..)));
+            }
+        }
+    }
+
+    #[test]
+    fn memory_can_be_touched_and_locked_beforehand() {
+        let guard = ForkGuard::new().unwrap();
+        let start = guard.page.as_ptr().cast::<u8>();
+        // SAFETY: the guard's own page.
+        unsafe {
+            prefault(start, page_bytes(), true).unwrap();
+            prefault(start, page_bytes(), false).unwrap();
+            lock(start, page_bytes()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_range_that_is_not_mapped_is_an_error() {
+        // SAFETY: page zero is never mapped, and the kernel says so.
+        let error = unsafe { prefault(std::ptr::null_mut(), page_bytes(), true) }.unwrap_err();
+        assert_eq!(error.errno, nix::errno::Errno::ENOMEM);
+    }
+}

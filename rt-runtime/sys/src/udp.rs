@@ -1,0 +1,451 @@
+//! UDP sockets for a thread that never blocks and, after set-up, never allocates.
+
+use crate::SharedBytes;
+use crate::error::{Errno, OsError, check};
+use std::mem::{MaybeUninit, size_of};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+/// What is asked of a socket. `Default` asks for nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SocketOptions {
+    /// Room for frames that came and were not taken, bytes; `None`: the system's.
+    pub receive_buffer_bytes: Option<u32>,
+    /// Room for frames that wait for the device, bytes; `None`: the system's.
+    pub send_buffer_bytes: Option<u32>,
+    /// Refuse a frame larger than the path's MTU instead of fragmenting it.
+    pub dont_fragment: bool,
+    /// Differentiated services code point, 0 to 63.
+    pub dscp: Option<u8>,
+    /// Priority inside the host's queues, 0 to 6.
+    pub priority: Option<u8>,
+    /// How long the kernel polls the device in a receive call, microseconds.
+    pub busy_poll_us: Option<u32>,
+}
+
+/// Opens a nonblocking socket at `address`, for that address family only.
+///
+/// Buffer sizes are asked for beyond the system's limit first (which needs a
+/// right) and then within it; the kernel may grant less without an error.
+///
+/// # Errors
+/// The address is in use or not of this host, or an option is refused.
+pub fn bind(address: SocketAddr, options: &SocketOptions) -> Result<UdpSocket, OsError> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: takes numbers.
+    let fd = check(unsafe { libc::socket(family, kind, 0) }, "making a UDP socket")?;
+    // SAFETY: a descriptor the kernel has just made for us.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    if address.is_ipv6() {
+        set(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1, "restricting a socket to IPv6")?;
+    }
+    apply(&socket, address, options)?;
+    let address = Address::from(address);
+    // SAFETY: `address` holds an address of the stated length.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr(), address.len) };
+    check(result, "binding a UDP socket")?;
+    Ok(UdpSocket::from(socket))
+}
+
+fn apply(socket: &OwnedFd, address: SocketAddr, options: &SocketOptions) -> Result<(), OsError> {
+    let v4 = address.is_ipv4();
+    if let Some(bytes) = options.receive_buffer_bytes {
+        set_buffer(socket, [libc::SO_RCVBUFFORCE, libc::SO_RCVBUF], bytes, "sizing a receive buffer")?;
+    }
+    if let Some(bytes) = options.send_buffer_bytes {
+        set_buffer(socket, [libc::SO_SNDBUFFORCE, libc::SO_SNDBUF], bytes, "sizing a send buffer")?;
+    }
+    if options.dont_fragment {
+        let (level, name, value) = if v4 {
+            (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)
+        } else {
+            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO)
+        };
+        set(socket, level, name, value, "forbidding fragments")?;
+    }
+    if let Some(dscp) = options.dscp {
+        let (level, name) = if v4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
+        set(socket, level, name, i32::from(dscp) << 2, "setting the code point")?;
+    }
+    // After the code point, which sets a priority of its own.
+    if let Some(priority) = options.priority {
+        set(socket, libc::SOL_SOCKET, libc::SO_PRIORITY, i32::from(priority), "setting the priority")?;
+    }
+    if let Some(time) = options.busy_poll_us {
+        let time = i32::try_from(time).unwrap_or(i32::MAX);
+        set(socket, libc::SOL_SOCKET, libc::SO_BUSY_POLL, time, "setting busy polling")?;
+    }
+    Ok(())
+}
+
+fn set_buffer(socket: &OwnedFd, names: [i32; 2], bytes: u32, attempted: &'static str) -> Result<(), OsError> {
+    let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+    let [force, ask] = names;
+    set(socket, libc::SOL_SOCKET, force, bytes, attempted)
+        .or_else(|_| set(socket, libc::SOL_SOCKET, ask, bytes, attempted))
+}
+
+fn set(socket: &OwnedFd, level: i32, name: i32, value: i32, attempted: &'static str) -> Result<(), OsError> {
+    // SAFETY: the kernel reads one int.
+    let result = unsafe {
+        let value = (&raw const value).cast();
+        libc::setsockopt(socket.as_raw_fd(), level, name, value, size_of::<i32>() as libc::socklen_t)
+    };
+    check(result, attempted).map(drop)
+}
+
+/// An address in the kernel's form, made once for each peer.
+#[derive(Clone, Copy)]
+pub struct Address {
+    storage: libc::sockaddr_storage,
+    len: libc::socklen_t,
+}
+
+impl Address {
+    /// Room for any address.
+    const EMPTY: Address = Address {
+        // SAFETY: all zero is an address of no family.
+        storage: unsafe { MaybeUninit::zeroed().assume_init() },
+        len: size_of::<libc::sockaddr_storage>() as libc::socklen_t,
+    };
+
+    fn as_ptr(&self) -> *const libc::sockaddr {
+        (&raw const self.storage).cast()
+    }
+
+    /// The address; `None` if it is of another family than IP.
+    #[must_use]
+    #[inline]
+    pub fn get(&self) -> Option<SocketAddr> {
+        match libc::c_int::from(self.storage.ss_family) {
+            libc::AF_INET => {
+                // SAFETY: the family says which form it has; the storage is large and
+                // aligned enough for each.
+                let v4 = unsafe { &*(&raw const self.storage).cast::<libc::sockaddr_in>() };
+                let ip = Ipv4Addr::from_bits(u32::from_be(v4.sin_addr.s_addr));
+                Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+            }
+            libc::AF_INET6 => {
+                // SAFETY: as above.
+                let v6 = unsafe { &*(&raw const self.storage).cast::<libc::sockaddr_in6>() };
+                let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+                Some(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        let mut prepared = Address::EMPTY;
+        match address {
+            SocketAddr::V4(v4) => {
+                let form = libc::sockaddr_in {
+                    sin_family: libc::AF_INET as libc::sa_family_t,
+                    sin_port: v4.port().to_be(),
+                    sin_addr: libc::in_addr { s_addr: v4.ip().to_bits().to_be() },
+                    sin_zero: [0; 8],
+                };
+                prepared.len = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+                // SAFETY: the storage is large and aligned enough for every form.
+                unsafe { (&raw mut prepared.storage).cast::<libc::sockaddr_in>().write(form) };
+            }
+            SocketAddr::V6(v6) => {
+                let form = libc::sockaddr_in6 {
+                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                    sin6_port: v6.port().to_be(),
+                    sin6_flowinfo: v6.flowinfo().to_be(),
+                    sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                    sin6_scope_id: v6.scope_id(),
+                };
+                prepared.len = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+                // SAFETY: as above.
+                unsafe { (&raw mut prepared.storage).cast::<libc::sockaddr_in6>().write(form) };
+            }
+        }
+        prepared
+    }
+}
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Address({:?})", self.get())
+    }
+}
+
+/// What became of a datagram.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SendOutcome {
+    /// The kernel has it.
+    Sent,
+    /// No room now.
+    WouldBlock,
+    /// Refused.
+    Failed(Errno),
+}
+
+/// Sends `head` and `payload` as one datagram with one call. The kernel copies
+/// `payload` once, whoever writes it meanwhile.
+#[inline]
+pub fn send_to(socket: impl AsFd, to: &Address, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+    let mut parts = [
+        libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() },
+        libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() },
+    ];
+    // SAFETY: all zero is a message of nothing.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_name = to.as_ptr().cast_mut().cast();
+    message.msg_namelen = to.len;
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = if payload.is_empty() { 1 } else { 2 };
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: name and parts are alive, and only read; `payload` is readable
+    // (`SharedBytes::new`).
+    let sent = unsafe { libc::sendmsg(socket.as_fd().as_raw_fd(), &message, flags) };
+    if sent >= 0 {
+        return SendOutcome::Sent;
+    }
+    match Errno::last() {
+        Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR => SendOutcome::WouldBlock,
+        errno => SendOutcome::Failed(errno),
+    }
+}
+
+/// Takes one datagram into `buffer`: its whole length, which is above that of
+/// `buffer` if it was cut, and its sender. `None` when there is none.
+///
+/// An error left over from an earlier send is passed over once, so that it does
+/// not hide a datagram.
+#[inline]
+pub fn recv_from(socket: impl AsFd, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+    let fd = socket.as_fd().as_raw_fd();
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    let mut from = Address::EMPTY;
+    for _attempt in 0..2 {
+        // SAFETY: the kernel writes at most `buffer`, and at most the storage, whose size
+        // stands in `len`.
+        let len = unsafe {
+            let name = (&raw mut from.storage).cast();
+            libc::recvfrom(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags, name, &mut from.len)
+        };
+        if let Ok(len) = usize::try_from(len) {
+            return from.get().map(|from| (len, from));
+        }
+        if matches!(Errno::last(), Errno::EAGAIN | Errno::EINTR) {
+            break;
+        }
+    }
+    None
+}
+
+/// Room for several datagrams that one call takes.
+///
+/// ```text
+///   messages[i] --> parts[i] --> bytes[i * datagram_bytes ..][.. datagram_bytes]
+///               --> from[i]
+/// ```
+/// All four are boxed slices that are never replaced, so the pointers among them
+/// hold while `self` moves.
+pub struct Batch {
+    bytes: Box<[u8]>,
+    datagram_bytes: usize,
+    from: Box<[Address]>,
+    /// Referred to by `messages` only.
+    _parts: Box<[libc::iovec]>,
+    messages: Box<[libc::mmsghdr]>,
+    filled: usize,
+}
+
+// SAFETY: the pointers lead only into the boxes that the batch itself owns.
+unsafe impl Send for Batch {}
+
+/// One datagram of a [`Batch`].
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// Its bytes (the first ones, if it was cut).
+    pub bytes: &'a [u8],
+    /// Its sender.
+    pub from: SocketAddr,
+    /// It was longer than the room for it.
+    pub truncated: bool,
+}
+
+impl Batch {
+    /// Room for `datagrams` of `datagram_bytes` each.
+    ///
+    /// # Panics
+    /// Either is 0.
+    #[must_use]
+    pub fn new(datagrams: usize, datagram_bytes: usize) -> Self {
+        assert!(datagrams > 0 && datagram_bytes > 0, "a batch has room for something");
+        let mut bytes = vec![0; datagrams * datagram_bytes].into_boxed_slice();
+        let mut from = vec![Address::EMPTY; datagrams].into_boxed_slice();
+        let part = |room: &mut [u8]| libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+        let mut parts: Box<[libc::iovec]> = bytes.chunks_exact_mut(datagram_bytes).map(part).collect();
+        let header = |(part, from): (&mut libc::iovec, &mut Address)| {
+            // SAFETY: all zero is a message of nothing.
+            let mut message: libc::mmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+            message.msg_hdr.msg_iov = part;
+            message.msg_hdr.msg_iovlen = 1;
+            message.msg_hdr.msg_name = (&raw mut from.storage).cast();
+            message
+        };
+        let messages = parts.iter_mut().zip(from.iter_mut()).map(header).collect();
+        Batch { bytes, datagram_bytes, from, _parts: parts, messages, filled: 0 }
+    }
+
+    /// How many datagrams fit.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Takes up to `max` datagrams (and up to the capacity) with one call; returns how
+    /// many. What the batch held before is gone.
+    ///
+    /// An error left over from an earlier send is passed over once.
+    pub fn receive(&mut self, socket: impl AsFd, max: usize) -> usize {
+        self.filled = 0;
+        let max = max.min(self.capacity());
+        for message in &mut self.messages[..max] {
+            message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        }
+        for _attempt in 0..2 {
+            // SAFETY: `messages` holds `max` entries, whose pointers lead into the boxes of
+            // `self`, which is borrowed mutably; nobody reads them meanwhile.
+            let count = unsafe {
+                let fd = socket.as_fd().as_raw_fd();
+                let no_timeout = std::ptr::null_mut();
+                libc::recvmmsg(fd, self.messages.as_mut_ptr(), max as libc::c_uint, libc::MSG_DONTWAIT, no_timeout)
+            };
+            if let Ok(count) = usize::try_from(count) {
+                self.filled = count;
+                break;
+            }
+            if matches!(Errno::last(), Errno::EAGAIN | Errno::EINTR) {
+                break;
+            }
+        }
+        self.filled
+    }
+
+    /// The datagrams of the last call, in the order in which they came.
+    pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
+        let held =
+            self.messages[..self.filled].iter().zip(&self.from).zip(self.bytes.chunks_exact(self.datagram_bytes));
+        held.filter_map(|((message, from), room)| {
+            let len = (message.msg_len as usize).min(room.len());
+            let truncated = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+            Some(Datagram { bytes: &room[..len], from: from.get()?, truncated })
+        })
+    }
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Batch({} of {} datagrams)", self.filled, self.capacity())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn here(v6: bool) -> SocketAddr {
+        if v6 { (Ipv6Addr::LOCALHOST, 0).into() } else { (Ipv4Addr::LOCALHOST, 0).into() }
+    }
+
+    fn pair(v6: bool) -> (UdpSocket, UdpSocket) {
+        let options = SocketOptions { dont_fragment: true, dscp: Some(46), priority: Some(6), ..Default::default() };
+        (bind(here(v6), &options).unwrap(), bind(here(v6), &SocketOptions::default()).unwrap())
+    }
+
+    fn send_bytes(socket: &UdpSocket, to: SocketAddr, head: &[u8], payload: &[u8]) -> SendOutcome {
+        send_to(socket, &Address::from(to), head, SharedBytes::from(payload))
+    }
+
+    #[test]
+    fn an_address_survives_its_form() {
+        for text in ["127.0.0.1:80", "[::1]:65535", "[fe80::1:2%7]:9", "255.1.2.3:0"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(Address::from(address).get(), Some(address));
+        }
+        assert_eq!(Address::EMPTY.get(), None);
+    }
+
+    #[test]
+    fn a_datagram_is_head_and_payload_together() {
+        for v6 in [false, true] {
+            let (a, b) = pair(v6);
+            let to = b.local_addr().unwrap();
+            assert_eq!(send_bytes(&a, to, b"head ", b"payload"), SendOutcome::Sent);
+            assert_eq!(send_bytes(&a, to, b"head only", b""), SendOutcome::Sent);
+            let mut buffer = [0; 6];
+            assert_eq!(recv_from(&b, &mut buffer), Some((12, a.local_addr().unwrap())), "cut, and told so");
+            assert_eq!(&buffer, b"head p");
+            let mut buffer = [0; 60];
+            assert_eq!(recv_from(&b, &mut buffer).unwrap().0, 9);
+            assert_eq!(&buffer[..9], b"head only");
+            assert_eq!(recv_from(&b, &mut buffer), None);
+        }
+    }
+
+    #[test]
+    fn a_batch_takes_what_is_there_up_to_its_bound() {
+        for v6 in [false, true] {
+            let (a, b) = pair(v6);
+            let to = b.local_addr().unwrap();
+            for number in 0..5u8 {
+                assert_eq!(send_bytes(&a, to, &[number], &[number; 20][..number as usize]), SendOutcome::Sent);
+            }
+            let mut batch = Batch::new(4, 4);
+            let mut batch = std::thread::spawn(move || {
+                assert_eq!(batch.receive(&b, 3), 3);
+                assert_eq!(batch.datagrams().map(|datagram| datagram.bytes[0]).collect::<Vec<_>>(), [0, 1, 2]);
+                assert_eq!(batch.receive(&b, 100), 2);
+                (batch, b)
+            })
+            .join()
+            .unwrap();
+            let held: Vec<_> = batch.0.datagrams().collect();
+            assert_eq!((held[0].bytes, held[0].truncated, held[0].from), (&[3; 4][..], false, a.local_addr().unwrap()));
+            assert_eq!((held[1].bytes, held[1].truncated), (&[4; 4][..], true));
+            assert_eq!(batch.0.receive(&batch.1, 4), 0);
+            assert_eq!(batch.0.datagrams().count(), 0);
+        }
+    }
+
+    #[test]
+    fn refusals_are_told_apart() {
+        let (a, b) = pair(false);
+        let to = b.local_addr().unwrap();
+        let too_large = vec![0; 70_000];
+        assert_eq!(send_bytes(&a, to, b"x", &too_large), SendOutcome::Failed(Errno::EMSGSIZE));
+        let other_family = (Ipv6Addr::LOCALHOST, 9).into();
+        assert!(matches!(send_bytes(&a, other_family, b"x", b""), SendOutcome::Failed(_)));
+        assert_eq!(bind(to, &SocketOptions::default()).unwrap_err().errno, Errno::EADDRINUSE);
+        let elsewhere = "192.0.2.1:0".parse().unwrap();
+        assert_eq!(bind(elsewhere, &SocketOptions::default()).unwrap_err().errno, Errno::EADDRNOTAVAIL);
+    }
+
+    #[test]
+    fn options_reach_the_socket() {
+        let options = SocketOptions {
+            receive_buffer_bytes: Some(65_536),
+            send_buffer_bytes: Some(32_768),
+            busy_poll_us: Some(0),
+            ..Default::default()
+        };
+        let socket = bind(here(true), &options).unwrap();
+        // The kernel doubles what is asked, for its own bookkeeping.
+        let receive = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::RcvBuf).unwrap();
+        let send = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::SndBuf).unwrap();
+        assert_eq!((receive, send), (131_072, 65_536));
+        // Only IPv6: the same port is free for IPv4.
+        let port = socket.local_addr().unwrap().port();
+        assert!(bind((Ipv4Addr::UNSPECIFIED, port).into(), &SocketOptions::default()).is_ok());
+    }
+}

@@ -1,0 +1,217 @@
+//! The answer to [`Request::Status`](crate::control::Request::Status): the state of
+//! one runtime, as JSON.
+//!
+//! Producer and reader may be of different versions: every field has a default, an
+//! unknown field is skipped, and what could grow (policies, idle strategies, lanes,
+//! counters) is text or a map and not an enum. Maps are ordered, so that two reports
+//! of one state are equal byte for byte.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Counters by name (`insane_core::counters`); each only grows, maxima apart.
+pub type Counters = BTreeMap<String, u64>;
+
+/// The state of one runtime.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatusReport {
+    /// Version of the runtime's package.
+    pub version: String,
+    /// The runtime itself.
+    pub host: HostStatus,
+    /// Seconds since it started.
+    pub uptime_s: f64,
+    /// Its process.
+    pub pid: u32,
+    /// What its memory is used for.
+    pub memory: MemoryStatus,
+    /// Every thread of the runtime.
+    pub threads: Vec<ThreadStatus>,
+    /// Every datapath, in the order of the configuration.
+    pub datapaths: Vec<DatapathStatus>,
+    /// Every tenant, in the order of the configuration.
+    pub domains: Vec<DomainStatus>,
+    /// Every open stream.
+    pub streams: Vec<StreamStatus>,
+    /// Every remote runtime of the configuration.
+    pub peers: Vec<PeerStatus>,
+    /// Each right or resource that is missing, and what follows from that; one
+    /// sentence each. Empty: the runtime is as the configuration wants it.
+    pub degraded: Vec<String>,
+}
+
+/// Which runtime it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostStatus {
+    /// Name from the configuration.
+    pub name: String,
+    /// `HostId`, as 16 hexadecimal digits (JSON numbers hold only 53 bits everywhere).
+    pub id: String,
+    /// Which life of it.
+    pub incarnation: u64,
+}
+
+/// The runtime's memory, bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemoryStatus {
+    /// Bound from the configuration.
+    pub limit_bytes: u64,
+    /// What the planner computed for full use.
+    pub planned_bytes: u64,
+    /// What is mapped now.
+    pub used_bytes: u64,
+    /// Regions that exist now.
+    pub regions: u64,
+    /// Whether memory is locked.
+    pub locked: bool,
+    /// Whether memory is touched before use.
+    pub prefaulted: bool,
+    /// What became of huge pages: `never`, `none`, `some`, `all`.
+    pub huge_pages: String,
+}
+
+/// One thread of the runtime.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ThreadStatus {
+    /// What it is for: `control`, `datapath real-time`, …
+    pub name: String,
+    /// The kernel's number for it.
+    pub tid: u32,
+    /// The core it is pinned to, if it is.
+    pub core: Option<u16>,
+    /// Scheduling policy: `other`, `fifo`.
+    pub policy: String,
+    /// Real-time priority, 1 to 99; 0 under `other`.
+    pub priority: u8,
+}
+
+/// One datapath.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DatapathStatus {
+    /// Name from the configuration.
+    pub name: String,
+    /// The core it is pinned to, if it is.
+    pub core: Option<u16>,
+    /// Idle strategy: `spin`, `spin_then_block`, `block`.
+    pub idle: String,
+    /// Lanes it serves: `real_time`, `best_effort`, `all`.
+    pub serves: String,
+    /// Its links.
+    pub links: Vec<LinkStatus>,
+    /// What it counts as a whole (`TurnCounter`).
+    pub counters: Counters,
+}
+
+/// One link.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LinkStatus {
+    /// Name from the configuration.
+    pub name: String,
+    /// `udp`, `sim`, …
+    pub technology: String,
+    /// Local address, as text.
+    pub address: String,
+    /// Whether it is open.
+    pub up: bool,
+    /// Largest frame, bytes.
+    pub frame_bytes_max: u32,
+}
+
+/// One tenant.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DomainStatus {
+    /// Name from the configuration.
+    pub name: String,
+    /// `shared` or `session`.
+    pub isolation: String,
+    /// What all datapaths count for it (`DatapathCounter`), added up.
+    pub counters: Counters,
+    /// Its sessions.
+    pub sessions: Vec<SessionStatus>,
+    /// What is used of each quota, by the name that it has in the configuration.
+    pub quotas: BTreeMap<String, Usage>,
+}
+
+/// How much of a quota is used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Now (for a rate: in the last full second).
+    pub used: u64,
+    /// At most.
+    pub limit: u64,
+    /// How often more was asked for and refused.
+    pub refused: u64,
+}
+
+/// One attached application.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionStatus {
+    /// Chosen by the runtime.
+    pub id: u32,
+    /// What the application would like to be called.
+    pub name: String,
+    /// Its process, as the kernel says.
+    pub pid: u32,
+    /// Its user, as the kernel says.
+    pub uid: u32,
+    /// Its open streams.
+    pub streams: u32,
+    /// Bytes of its regions.
+    pub bytes: u64,
+    /// What its sources and sinks count (`PortCounter`), added up. The session
+    /// writes these itself: a claim.
+    pub counters: Counters,
+}
+
+/// One open stream.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamStatus {
+    /// Its tenant.
+    pub domain: String,
+    /// Its name.
+    pub name: String,
+    /// `StreamKey`, as 16 hexadecimal digits.
+    pub key: String,
+    /// Lane of the packet scheduler, 0 (first) to 7.
+    pub lane: u8,
+    /// Write ends on this host.
+    pub sources: u32,
+    /// Read ends on this host.
+    pub sinks: u32,
+    /// Names of the peers that have a sink of it.
+    pub peers: Vec<String>,
+}
+
+/// One remote runtime.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PeerStatus {
+    /// Name from the configuration.
+    pub name: String,
+    /// Whether it answers.
+    pub up: bool,
+    /// Which life of it answered last; 0: none yet.
+    pub incarnation: u64,
+    /// Round trip of the last heartbeat, nanoseconds.
+    pub rtt_ns: Option<u64>,
+    /// How long ago it was heard, milliseconds; `None`: never.
+    pub heard_ms_ago: Option<u64>,
+    /// Links by which it is reached.
+    pub links: Vec<String>,
+}
+
+/// The identifier as the report writes it: 16 hexadecimal digits.
+#[must_use]
+pub fn hex(id: u64) -> String {
+    format!("{id:016x}")
+}

@@ -1,15 +1,136 @@
 //! Latency and throughput of the runtime, each beside its raw baseline.
+//!
+//! Exit codes: 0 everything that was asked for was measured (and, with `--check`,
+//! held); 1 a bound was missed; 2 a row failed or the command line was wrong.
 #![forbid(unsafe_code)]
 
 mod baseline;
+mod cli;
 mod harness;
+#[cfg(feature = "peers")]
+mod peers;
 mod report;
 mod scenario;
 
-fn main() {
-    let smoke = std::env::args().any(|a| a == "--smoke");
-    let bench = harness::Bench::new(harness::Effort { rounds: 7, smoke }).unwrap();
-    let mut findings = scenario::Findings::default();
-    scenario::selftest::run(&bench, &mut findings);
-    println!("dropped {} failed {:?} not {:?}", findings.dropped, findings.failed, findings.not_measured);
+use clap::{Parser, ValueEnum};
+use cli::{Cli, Counted, Scenario};
+use harness::fault::Fault;
+use harness::machine::Machine;
+use harness::{Bench, Effort};
+use report::bounds::{Bounds, Check, check};
+use report::page::Page;
+use report::row::Output;
+use scenario::Findings;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.list {
+        list();
+        return ExitCode::SUCCESS;
+    }
+    let Some(scenario) = cli.scenario else { return ExitCode::from(2) };
+    if scenario == Scenario::Count {
+        return finish(count(&cli));
+    }
+    match run(&cli, scenario) {
+        Ok(code) => code,
+        Err(reason) => {
+            eprintln!("{reason}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn finish(result: Result<(), Fault>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("{fault}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn list() {
+    for value in Scenario::value_variants().iter().filter_map(ValueEnum::to_possible_value) {
+        if !value.is_hide_set() {
+            println!("{:<14}{}", value.get_name(), value.get_help().map(ToString::to_string).unwrap_or_default());
+        }
+    }
+}
+
+fn count(cli: &Cli) -> Result<(), Fault> {
+    match cli.side {
+        Counted::Ring => scenario::count::run(&mut baseline::ring::to_itself(), cli.messages),
+        Counted::Ours => Err(Fault::Unavailable("the runtime is not linked yet".into())),
+    }
+}
+
+fn run(cli: &Cli, scenario: Scenario) -> Result<ExitCode, String> {
+    // The bounds are read first: a wrong file is found before minutes of measuring.
+    let bounds = load_bounds(cli)?;
+    let machine = Machine::read();
+    let effort = Effort { rounds: cli.rounds, smoke: cli.smoke || scenario == Scenario::Smoke };
+    let bench = Bench::new(effort).map_err(|fault| fault.to_string())?;
+    let mut findings = Findings::default();
+    let parts = scenario.parts();
+    for part in &parts {
+        perform(*part, &bench, cli, &mut findings);
+    }
+    let rows: Vec<_> = findings.tables.iter().map(|table| &table.row).collect();
+    let checked = cli.check.then(|| check(&bounds, &rows, |name| parts.iter().any(|part| part.name() == name)));
+    write_output(cli, &findings, &machine, checked.as_ref(), effort.smoke)?;
+    Ok(conclude(&findings, checked.as_ref()))
+}
+
+fn perform(part: Scenario, bench: &Bench, _cli: &Cli, findings: &mut Findings) {
+    match part {
+        Scenario::Selftest => scenario::selftest::run(bench, findings),
+        Scenario::Instructions => scenario::counting::instructions(bench, findings),
+        Scenario::Syscalls => scenario::counting::syscalls(bench, findings),
+        other => findings.note(other.name(), &Fault::Unavailable("the runtime is not linked yet".into())),
+    }
+}
+
+fn load_bounds(cli: &Cli) -> Result<Bounds, String> {
+    match &cli.bounds {
+        None => Bounds::parse(include_str!("../bounds.ron")),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            Bounds::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+        }
+    }
+}
+
+fn write_output(cli: &Cli, findings: &Findings, machine: &Machine, checked: Option<&Check>, smoke: bool) -> Result<(), String> {
+    let missing: Vec<String> = findings.not_measured.iter().chain(&findings.failed).cloned().collect();
+    if let Some(path) = &cli.json {
+        let rows = findings.tables.iter().map(|table| &table.row).collect();
+        let output = Output { rows, machine, cells_dropped: findings.dropped, not_measured: &missing };
+        let text = serde_json::to_string_pretty(&output).map_err(|error| error.to_string())?;
+        std::fs::write(path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    if let Some(path) = &cli.report {
+        let tables = &findings.tables;
+        let page = Page { tables, machine, dropped: findings.dropped, missing: &missing, check: checked, smoke };
+        std::fs::write(path, page.html()).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Prints the last lines and finds the exit code.
+fn conclude(findings: &Findings, checked: Option<&Check>) -> ExitCode {
+    let rows = findings.tables.len();
+    let (missing, failed) = (findings.not_measured.len(), findings.failed.len());
+    println!("{rows} rows, {missing} not measured here, {failed} failed; {} cells dropped", findings.dropped);
+    if let Some(check) = checked {
+        check.lines.iter().for_each(|line| println!("{line}"));
+        println!("{}", check.summary);
+    }
+    match (failed, checked.is_none_or(|check| check.passed)) {
+        (0, true) => ExitCode::SUCCESS,
+        (0, false) => ExitCode::from(1),
+        _ => ExitCode::from(2),
+    }
 }

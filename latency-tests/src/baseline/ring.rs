@@ -51,6 +51,13 @@ pub fn pair<const SIZE: usize>() -> (RingEnd<SIZE>, RingEnd<SIZE>) {
     (RingEnd::new(put_there, take_back), RingEnd::new(put_back, take_there))
 }
 
+/// One end that hears itself, on one thread.
+#[must_use]
+pub fn to_itself() -> RingEnd<MESSAGE_BYTES> {
+    let (put, take) = ring(CAPACITY);
+    RingEnd::new(put, take)
+}
+
 /// A relay between rings: each message is copied once, from place to place.
 pub struct RingRelay {
     routes: Vec<(Consumer<MESSAGE_BYTES>, Producer<MESSAGE_BYTES>)>,

@@ -106,6 +106,31 @@ pub fn answer<E: End>(end: &mut E, pace: &Pace, stage: &Stage) -> Result<(), Fau
     }
 }
 
+/// One end made of a write end and a read end.
+pub struct Duplex<P, T> {
+    put: P,
+    take: T,
+}
+
+impl<P, T> Duplex<P, T> {
+    /// Joins the two.
+    pub fn new(put: P, take: T) -> Self {
+        Duplex { put, take }
+    }
+}
+
+impl<P: End, T: End> End for Duplex<P, T> {
+    #[inline(always)]
+    fn send(&mut self, number: u64) -> Result<bool, Fault> {
+        self.put.send(number)
+    }
+
+    #[inline(always)]
+    fn receive(&mut self) -> Result<Option<u64>, Fault> {
+        self.take.receive()
+    }
+}
+
 /// Both ends of a conversation in one thread (T3): what arrives at the answering
 /// end is sent back, and a round trip crosses the relay twice.
 pub struct BothEnds<A, B> {

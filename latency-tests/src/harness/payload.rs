@@ -43,6 +43,19 @@ pub fn read(payload: &[u8]) -> Result<u64, Fault> {
     }
 }
 
+/// Reads every word of a message that came as words.
+///
+/// # Errors
+/// The payload is not that of the number it starts with.
+#[cfg(feature = "peers")]
+#[inline(always)]
+pub fn read_words(words: &[u64]) -> Result<u64, Fault> {
+    let number = words.first().copied().unwrap_or(0);
+    let sum = words.iter().fold(0_u64, |sum, word| sum.wrapping_add(*word));
+    let expected = expected_sum(number, words.len() as u64);
+    if sum == expected { Ok(number) } else { Err(Fault::Corrupt { expected, found: sum }) }
+}
+
 /// The sum of `count` words of message `number`.
 #[inline(always)]
 #[must_use]

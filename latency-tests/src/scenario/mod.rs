@@ -1,6 +1,10 @@
 //! The scenarios: what is measured against what.
 
 pub mod baselines;
+pub mod count;
+pub mod counting;
+#[cfg(feature = "peers")]
+pub mod rivals;
 pub mod selftest;
 
 use crate::harness::Bench;
@@ -38,15 +42,18 @@ impl Findings {
         }
     }
 
+    /// Takes one finished table.
+    pub fn add(&mut self, table: Table) {
+        println!("{}", crate::report::line(&table.row));
+        self.tables.push(table);
+    }
+
     /// Takes the tables of one comparison, or notes why there are none.
     pub fn take(&mut self, row: &str, tables: Result<(Vec<Table>, u32), Fault>) {
         match tables {
             Ok((tables, dropped)) => {
                 self.dropped += dropped;
-                for table in &tables {
-                    println!("{}", crate::report::line(&table.row));
-                }
-                self.tables.extend(tables);
+                tables.into_iter().for_each(|table| self.add(table));
             }
             Err(fault) => self.note(row, &fault),
         }
@@ -79,6 +86,7 @@ pub fn pace(bench: &Bench, cost: Cost, idle: Idle) -> Pace {
 pub fn flow_pace(bench: &Bench, size: usize) -> FlowPace {
     let length = Duration::from_millis(if bench.effort.smoke { 20 } else { 200 });
     let look_every = (64 * 1024 / size).clamp(1, 256) as u64;
-    let warm_up = if size <= 64 * 1024 { 2_000 } else { 16 };
+    // Every place of the largest queue is touched before counting starts.
+    let warm_up = if size <= 64 * 1024 { 2_000 } else { 80 };
     FlowPace { warm_up, length, bound: Duration::from_secs(15), look_every }
 }

@@ -23,10 +23,22 @@ pub fn run(bench: &Bench, findings: &mut Findings) {
         }
         Err(fault) => findings.note("selftest/udp-veth/64B", &fault),
     }
+    #[cfg(feature = "peers")]
+    rivals(bench, findings);
     twice(bench, findings, "selftest/numbers", "messages/s", "T1", baselines::number_flow);
     for size in super::SIZES {
         let cell = |bench: &Bench| baselines::ring_flow(bench, size);
         twice(bench, findings, &format!("selftest/flow/{size}B"), "messages/s", "T1", cell);
+    }
+}
+
+#[cfg(feature = "peers")]
+fn rivals(bench: &Bench, findings: &mut Findings) {
+    use super::rivals::{iceoryx2_flow, iceoryx2_t1};
+    twice(bench, findings, "selftest/iceoryx2/64B", "us", "T1", iceoryx2_t1);
+    for size in super::SIZES {
+        let cell = |bench: &Bench| iceoryx2_flow(bench, size);
+        twice(bench, findings, &format!("selftest/iceoryx2-flow/{size}B"), "messages/s", "T1", cell);
     }
 }
 

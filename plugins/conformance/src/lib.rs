@@ -1,1 +1,72 @@
-//! Under construction.
+//! The suite that every plugin passes: each promise of `insane-link`, as a case.
+//!
+//! A plugin describes how its links are made ([`Fixture`]) and, in a test binary of
+//! its own, names the suite once for each configuration:
+//!
+//! ```ignore
+//! insane_conformance::watch_allocations!();
+//! mod v4 {
+//!     insane_conformance::conformance_tests!(crate::MyFixture::v4());
+//! }
+//! ```
+//!
+//! Every case becomes a `#[test]` of its name. A case waits for frames with a bound
+//! ([`PATIENCE`]), which is used up only where a frame is missing; none asserts how
+//! fast anything is.
+#![forbid(unsafe_code)]
+
+mod fixture;
+mod frames;
+
+pub mod cases;
+
+pub use fixture::Fixture;
+pub use frames::PATIENCE;
+
+#[doc(hidden)]
+pub use insane_sys::guard::GuardAllocator;
+
+/// Installs the allocator that the case `nothing_is_allocated` relies on. Once in a
+/// test binary.
+#[macro_export]
+macro_rules! watch_allocations {
+    () => {
+        #[global_allocator]
+        static WATCHED: $crate::GuardAllocator = $crate::GuardAllocator;
+    };
+}
+
+/// Declares one `#[test]` for each case. The argument is an expression that makes a
+/// [`Fixture`]; it is evaluated once a test.
+#[macro_export]
+macro_rules! conformance_tests {
+    ($fixture:expr) => {
+        $crate::conformance_tests!(@cases $fixture;
+            a_frame_is_head_and_payload,
+            every_size_up_to_the_limit_passes,
+            a_frame_over_the_limit_is_refused,
+            a_peer_that_is_none_is_refused,
+            every_lane_arrives,
+            order_is_kept_within_peer_and_lane,
+            real_time_goes_first,
+            the_budget_is_respected,
+            hurried_calls_find_everything,
+            a_sent_payload_may_change,
+            both_directions_at_once,
+            every_peer_is_told_apart,
+            strangers_are_no_peers,
+            a_burst_loses_nothing_unseen,
+            a_full_link_recovers,
+            waiting_is_possible,
+            nothing_is_allocated,
+            a_link_moves_between_threads,
+            what_it_can_do_is_fixed,
+        );
+    };
+    (@cases $fixture:expr; $($case:ident,)*) => {
+        $(#[test]
+        fn $case() {
+            $crate::cases::$case(&mut $fixture);
+        })*
+    };
+}

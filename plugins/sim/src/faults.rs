@@ -25,8 +25,7 @@ impl Chance {
         Chance::per_million(parts.saturating_mul(10_000))
     }
 
-    /// Draws. One number is taken whatever the chance is, so that changing one fault
-    /// leaves the draws of the others as they were.
+    /// Draws; takes one number, whatever the chance is.
     pub(crate) fn strikes(self, random: &mut Random) -> bool {
         random.up_to(999_999) < u64::from(self.0)
     }

@@ -53,6 +53,33 @@ struct Path {
     counts: PathCounts,
 }
 
+/// What is drawn for one frame. All of it is drawn for every frame, so that setting
+/// one fault leaves the draws of the others as they were.
+struct Fate {
+    lost: bool,
+    twice: bool,
+    journeys: [Journey; 2],
+}
+
+/// What is drawn for one copy of a frame.
+struct Journey {
+    jitter: Nanos,
+    held_back: bool,
+}
+
+impl Path {
+    fn draw(&mut self) -> Fate {
+        let (faults, random) = (self.faults, &mut self.random);
+        let lost = faults.loss.strikes(random);
+        let twice = faults.duplication.strikes(random);
+        let journeys = [(); 2].map(|()| Journey {
+            jitter: Nanos(random.up_to(faults.jitter.0)),
+            held_back: faults.reordering.strikes(random),
+        });
+        Fate { lost, twice, journeys }
+    }
+}
+
 /// A frame taken out to be handed to a receiver; goes back with [`State::put_back`].
 pub(crate) struct Taken {
     buffer: usize,
@@ -163,18 +190,15 @@ impl State {
             return SendOutcome::Busy;
         }
         path.counts.sent += 1;
-        // Both are drawn for every frame, so that one fault's setting leaves the draws of
-        // the other as they were.
-        let lost = path.faults.loss.strikes(&mut path.random);
-        let twice = path.faults.duplication.strikes(&mut path.random);
+        let Fate { lost, twice, journeys: [journey, second_journey] } = path.draw();
         if lost || full || path.faults.partitioned || !is_open {
             path.counts.lost += 1;
             return SendOutcome::Sent;
         }
         let first = self.fill(from, to, head, payload);
-        self.launch(now, first, class);
+        self.launch(now, first, class, journey);
         if twice {
-            self.duplicate(now, first, class);
+            self.duplicate(now, first, class, second_journey);
         }
         SendOutcome::Sent
     }
@@ -191,25 +215,25 @@ impl State {
     }
 
     /// A second copy, if there is a buffer for it.
-    fn duplicate(&mut self, now: MonoTime, first: usize, class: usize) {
+    fn duplicate(&mut self, now: MonoTime, first: usize, class: usize, journey: Journey) {
         let Some(second) = self.free.pop() else { return };
-        let [original, copy] = self.buffers.get_disjoint_mut([first, second]).unwrap_or_else(|_| {
-            unreachable!("a buffer in use is not free")
-        });
+        let [original, copy] = self
+            .buffers
+            .get_disjoint_mut([first, second])
+            .unwrap_or_else(|_| unreachable!("a buffer in use is not free"));
         copy.bytes[..original.len].copy_from_slice(&original.bytes[..original.len]);
         (copy.len, copy.from, copy.to) = (original.len, original.from, original.to);
         let (from, to) = (original.from, original.to);
         self.path(from, to).counts.duplicated += 1;
-        self.launch(now, second, class);
+        self.launch(now, second, class, journey);
     }
 
-    /// Draws when the frame arrives and puts it on its way.
-    fn launch(&mut self, now: MonoTime, buffer: usize, class: usize) {
+    /// Puts a filled buffer on its way.
+    fn launch(&mut self, now: MonoTime, buffer: usize, class: usize, journey: Journey) {
         let (from, to) = (self.buffers[buffer].from, self.buffers[buffer].to);
         let path = self.path(from, to);
-        let jitter = Nanos(path.random.up_to(path.faults.jitter.0));
-        let mut arrives = now + path.faults.delay + jitter;
-        if path.faults.reordering.strikes(&mut path.random) {
+        let mut arrives = now + path.faults.delay + journey.jitter;
+        if journey.held_back {
             path.counts.held_back += 1;
             arrives += path.faults.reorder_by;
         } else {

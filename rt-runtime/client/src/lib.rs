@@ -1,1 +1,66 @@
-//! Under construction.
+//! `insane-rt`: one small API over whatever network technology is there.
+//!
+//! ```
+#![doc = include_str!("../examples/first.rs")]
+//! ```
+//!
+//! # Words
+//! A [`Session`] attaches an application to a runtime: the daemon `insaned`
+//! ([`Session::attach`]), or one inside this process ([`Session::embedded`]). A
+//! [`Stream`] is a contract of quality of service ([`Qos`]) under a name; a channel is
+//! a conversation on it. A [`Source`] is the write end of a channel, a [`Sink`] the
+//! read end; any number of either may share a channel, on one host and across hosts.
+//!
+//! # The four calls
+//! [`Source::get_buffer`] borrows memory, [`Source::emit`] publishes it to every sink of
+//! the channel, [`Sink::consume`] takes the next message, and dropping the
+//! [`Message`] (or [`release`](Message::release)) gives its memory back. None of them
+//! blocks; the `_timeout` forms do.
+//!
+//! # Memory
+//! Up to 96 bytes travel inside the ring. Larger messages stay where they were written
+//! and receivers read them there; [`SourceOptions::buffers`] says how many of which
+//! size a source has. A buffer is reusable once every receiver has released it.
+//! [`Message::bytes`] gives a slice where nobody else can write the memory, and
+//! [`Message::shared`] a view that copies, anywhere.
+//!
+//! # Threads
+//! Sources and sinks are `Send` and not `Sync`: one thread at a time uses one. A session
+//! has one agent thread of its own (`insane-agent`, ordinary priority), which maps
+//! memory when peers come and go. Streams and sessions may be shared.
+//!
+//! # Fork
+//! A child that uses its parent's sources or sinks gets an error; attach anew instead.
+#![forbid(unsafe_code)]
+
+mod agent;
+mod callback;
+mod error;
+mod hosting;
+mod message;
+mod options;
+mod ports;
+mod registry;
+mod session;
+mod sink;
+mod source;
+mod stream;
+
+pub use callback::CallbackSink;
+pub use error::{ConsumeTimeoutError, GetBufferTimeoutError, RequestError, SessionError};
+pub use hosting::Hosting;
+pub use insane_config::Plan;
+pub use insane_core::heap::ClassSpec;
+pub use insane_core::{
+    ChannelId, Consumption, Datapath, Determinism, Lane, LatePolicy, MonoTime, Nanos, Priority, Qos, Reliability,
+    TaiTime,
+};
+pub use insane_shm::port::{ConsumeError, Emit, GetBufferError, Outcome, Refusal, Token};
+pub use insane_sys::SharedBytes;
+pub use insane_wire::control::Code;
+pub use message::{Buffer, Message};
+pub use options::{SinkOptions, SourceOptions, StreamOptions};
+pub use session::{Attachment, Session};
+pub use sink::Sink;
+pub use source::Source;
+pub use stream::Stream;

@@ -47,9 +47,7 @@ impl Diagnostic {
         };
         let gutter = " ".repeat(self.line.to_string().len());
         let bar = paint.with("1;34", "|");
-        // Tabs become single blanks, so that the caret stands under its character.
-        let source = self.source.replace('\t', " ");
-        let caret = format!("{}{}", " ".repeat(self.column - 1), "^".repeat(self.marked));
+        let (source, caret) = self.excerpt();
         let subject = if self.path.is_empty() { String::new() } else { format!("{}: ", self.path) };
         let mut text = format!(
             "{}: {}\n{gutter}{} {}:{}:{}\n{gutter} {bar}\n{} {bar} {source}\n{gutter} {bar} {}\n",
@@ -66,6 +64,31 @@ impl Diagnostic {
             text += &format!("{gutter} {} accepted: {}\n", paint.with("1;34", "="), self.accepted);
         }
         text
+    }
+}
+
+/// Characters of a line that are shown at most.
+const LINE_CHARS_MAX: usize = 160;
+
+impl Diagnostic {
+    /// The part of the line that is shown, and the carets below it. Tabs and other
+    /// control characters become single blanks: the caret stands under its character,
+    /// and no file can steer the terminal.
+    fn excerpt(&self) -> (String, String) {
+        let length = self.source.chars().count();
+        let from = if length > LINE_CHARS_MAX { (self.column - 1).saturating_sub(LINE_CHARS_MAX / 2) } else { 0 };
+        let shown = self.source.chars().skip(from).take(LINE_CHARS_MAX);
+        let mut line: String = shown.map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let mut blank = self.column - 1 - from;
+        if from > 0 {
+            line.insert_str(0, "... ");
+            blank += 4;
+        }
+        if from + LINE_CHARS_MAX < length {
+            line.push_str(" ...");
+        }
+        let marked = self.marked.min(LINE_CHARS_MAX);
+        (line, format!("{}{}", " ".repeat(blank), "^".repeat(marked)))
     }
 }
 

@@ -41,7 +41,7 @@ pub fn grouped(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 && digits.len() > 4 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) && digits.len() > 4 {
             text.push('_');
         }
         text.push(digit);
@@ -118,8 +118,7 @@ pub const FIELDS: &[Field] = &[
     required("links[].technology", "udp(bind: ..., ...)"),
     required(
         "links[].technology.bind",
-        "\"ADDRESS:PORT\" with an IP address of this machine and a port from 1 to 65534, as \"192.0.2.1:7400\" or \
-         \"[2001:db8::1]:7400\"; the link uses the port and the next one",
+        "an IP address of this machine and a port from 1 to 65534: \"192.0.2.1:7400\", \"[2001:db8::1]:7400\"",
     ),
     number("links[].technology.frame_bytes_max", 508, 65_000, "bytes", "None: 1472 over IPv4, 1452 over IPv6"),
     number("links[].technology.send_buffer_bytes", 4096, 1 << 30, "bytes", "1_048_576"),
@@ -134,7 +133,7 @@ pub const FIELDS: &[Field] = &[
     ),
     required(
         "peers[].links[]",
-        "\"ADDRESS:PORT\" with the peer's IP address, of the link's family, and a port from 1 to 65534",
+        "an IP address of the peer and a port from 1 to 65534: \"192.0.2.2:7400\", \"[2001:db8::2]:7400\"",
     ),
     text(
         "domains",

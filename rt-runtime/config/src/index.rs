@@ -88,10 +88,10 @@ impl Index {
         self.nodes.iter().rfind(is_it)
     }
 
-    /// The innermost value around `offset`.
+    /// The innermost value around `offset`, its last byte not counted.
     #[must_use]
     pub fn around(&self, offset: usize) -> Option<&Node> {
-        self.nodes.iter().rfind(|node| node.value.start <= offset && offset <= node.value.end)
+        self.nodes.iter().rfind(|node| node.value.start <= offset && offset < node.value.end)
     }
 
     /// Line and column of a byte.

@@ -29,6 +29,7 @@ pub use validate::DOMAINS_MAX;
 
 use report::Report;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Largest file that is read, bytes.
@@ -55,12 +56,10 @@ pub enum LoadError {
         source: std::io::Error,
     },
     /// The file is larger than [`FILE_BYTES_MAX`].
-    #[error("error: {} is no configuration: it has {bytes} bytes, and at most {FILE_BYTES_MAX} are read", path.display())]
+    #[error("error: {} is no configuration: it has more than {FILE_BYTES_MAX} bytes", path.display())]
     TooLarge {
         /// Which file.
         path: PathBuf,
-        /// Its size.
-        bytes: u64,
     },
     /// The file is wrong: at least one error, and the warnings.
     #[error("{0}")]
@@ -72,32 +71,56 @@ pub enum LoadError {
 /// # Errors
 /// It cannot be read, or at least one thing in it is wrong.
 pub fn load(path: &Path, machine: &Machine) -> Result<Loaded, LoadError> {
+    Ok(parse(&path.display().to_string(), &read(path)?, machine)?)
+}
+
+/// Reads the text of a file.
+///
+/// # Errors
+/// It cannot be read, is not UTF-8, or has more than [`FILE_BYTES_MAX`].
+pub fn read(path: &Path) -> Result<String, LoadError> {
     let fault = |source| LoadError::Read { path: path.to_owned(), source };
-    let bytes = fs::metadata(path).map_err(fault)?.len();
-    if bytes > FILE_BYTES_MAX {
-        return Err(LoadError::TooLarge { path: path.to_owned(), bytes });
+    let mut text = String::new();
+    // Devices and pipes have no size, so the bound is on what is read.
+    fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)).map_err(fault)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(LoadError::TooLarge { path: path.to_owned() });
     }
-    let text = fs::read_to_string(path).map_err(fault)?;
-    Ok(parse(&path.display().to_string(), &text, machine)?)
+    Ok(text)
 }
 
 /// Checks the text of a file of that name.
 ///
 /// # Errors
-/// At least one thing in it is wrong.
+/// At least one thing in it is wrong, or it may need more memory than there is.
 pub fn parse(file: &str, text: &str, machine: &Machine) -> Result<Loaded, Findings> {
     let mut report = Report::new(file, text);
-    let Some(config) = syntax::parse(&mut report) else { return Err(report.finish()) };
-    let plan = validate::validate(&config, machine, &mut report);
-    if !report.has_errors() {
-        for objection in Budget::of(&plan, &LayoutSizes::default()).objections(&plan, machine) {
-            match objection.severity {
-                Severity::Error => report.error_accepting(&objection.path, objection.message, objection.accepted),
-                Severity::Warning => report.warning(&objection.path, objection.message, objection.accepted),
-            }
+    let Some(plan) = plan_in(&mut report, machine) else { return Err(report.finish()) };
+    for objection in Budget::of(&plan, &LayoutSizes::default()).objections(&plan, machine) {
+        match objection.severity {
+            Severity::Error => report.error_accepting(&objection.path, objection.message, objection.accepted),
+            Severity::Warning => report.warning(&objection.path, objection.message, objection.accepted),
         }
     }
-    let has_errors = report.has_errors();
-    let findings = report.finish();
-    if has_errors { Err(findings) } else { Ok(Loaded { plan, warnings: findings }) }
+    if report.has_errors() { Err(report.finish()) } else { Ok(Loaded { plan, warnings: report.finish() }) }
+}
+
+/// As [`parse`], but without asking whether the memory suffices: for showing where it
+/// would go.
+///
+/// # Errors
+/// At least one thing in it is wrong.
+pub fn parse_unbudgeted(file: &str, text: &str, machine: &Machine) -> Result<Loaded, Findings> {
+    let mut report = Report::new(file, text);
+    match plan_in(&mut report, machine) {
+        Some(plan) => Ok(Loaded { plan, warnings: report.finish() }),
+        None => Err(report.finish()),
+    }
+}
+
+/// The plan, if nothing is wrong.
+fn plan_in(report: &mut Report<'_>, machine: &Machine) -> Option<Plan> {
+    let config = syntax::parse(report)?;
+    let plan = validate::validate(&config, machine, report);
+    (!report.has_errors()).then_some(plan)
 }

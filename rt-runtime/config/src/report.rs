@@ -84,7 +84,7 @@ impl<'t> Report<'t> {
             column: place.column,
             path: path.to_owned(),
             value: shortened(value),
-            message,
+            message: printable(&message),
             accepted,
             source,
             marked: on_line.min(room).max(1),
@@ -106,6 +106,11 @@ impl<'t> Report<'t> {
 /// Where to point when something inside `node` is meant that is not written.
 fn outer_range(node: &Node) -> Range<usize> {
     node.key.clone().unwrap_or(node.value.start..(node.value.start + 1).min(node.value.end))
+}
+
+/// Messages may quote the file; no file can steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 fn shortened(value: &str) -> String {

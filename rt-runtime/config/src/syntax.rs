@@ -34,15 +34,34 @@ fn explain(report: &mut Report<'_>, error: &SpannedError) {
             }
         }
         code if is_about_a_value(code) => wrong_value(report, at, code),
-        code => {
-            let message = format!("this is not RON: {}", lower_first(&code.to_string()));
-            let at = at.min(text.len());
-            report.error_in(at..at, "", message, String::new());
-        }
+        code => not_ron(report, at, code),
     }
     if !report.has_errors() {
         report.error_in(at..at, "", lower_first(&error.code.to_string()), String::new());
     }
+}
+
+/// Brackets, commas, quotes: what no field is to blame for.
+fn not_ron(report: &mut Report<'_>, at: usize, code: &Error) {
+    let written = report.text().trim_end();
+    // Behind the last character there is no line worth showing.
+    let last = written.char_indices().last().map_or(0, |(last, _)| last);
+    if at >= written.len() && !matches!(code, Error::ExpectedStringEnd) {
+        let message = "the file ends before its last bracket is closed";
+        return report.error_in(
+            last..written.len(),
+            "",
+            message.into(),
+            "`)`, `]` or `}`, one for each that is open".into(),
+        );
+    }
+    let message = match code {
+        Error::ExpectedComma => "a comma is missing before this".into(),
+        Error::ExpectedStringEnd => "this text has no closing quote".into(),
+        Error::TrailingCharacters => "something stands behind the end of the configuration".into(),
+        code => format!("this is not RON: {}", lower_first(&code.to_string())),
+    };
+    report.error_in(at..at, "", message, String::new());
 }
 
 impl Report<'_> {
@@ -65,7 +84,7 @@ fn unknown_field(report: &mut Report<'_>, at: usize, expected: &[&str], found: &
 fn unknown_variant(report: &mut Report<'_>, at: usize, expected: &[&str], found: &str) {
     let Some(node) = report.index.last_before(at).cloned() else { return };
     let path = named_path(&node.path);
-    let accepted = fields::field(path).map_or_else(|| expected.join(", "), |field| field.accepted());
+    let accepted = accepted_near(path).unwrap_or_else(|| expected.join(", "));
     let message = format!("`{found}` is not accepted here{}", meant(found, expected));
     report.error_in(node.value, path, message, accepted);
 }
@@ -73,20 +92,46 @@ fn unknown_variant(report: &mut Report<'_>, at: usize, expected: &[&str], found:
 fn missing_field(report: &mut Report<'_>, at: usize, field: &str) {
     let Some(outer) = report.index.around(at).cloned() else { return };
     let path = if outer.path.is_empty() { field.to_owned() } else { format!("{}.{field}", outer.path) };
-    let accepted = fields::field(&path).map(|field| field.accepted()).unwrap_or_default();
-    report.error_accepting(&path, format!("the field `{field}` is missing"), accepted);
+    report.error(&path, format!("the field `{field}` is missing"));
 }
 
 fn wrong_value(report: &mut Report<'_>, at: usize, code: &Error) {
-    let Some(node) = report.index.last_before(at).cloned() else { return };
+    let Some(node) = report.index.last_before(at).cloned().filter(|node| !node.path.is_empty()) else {
+        return no_configuration(report);
+    };
     let path = named_path(&node.path);
-    let accepted = fields::field(path).map(|field| field.accepted()).unwrap_or_default();
     let message = match code {
         Error::IntegerOutOfBounds => "the number is out of range".to_owned(),
         Error::InvalidValueForType { expected, found } => format!("{found} instead of {expected}"),
+        Error::ExpectedBoolean => "`true` or `false` is expected".into(),
+        Error::ExpectedInteger => "a whole number is expected".into(),
+        Error::ExpectedString => "text in double quotes is expected".into(),
+        Error::ExpectedArray => "a list `[...]` is expected".into(),
+        Error::ExpectedMap => "a map `{...}` is expected".into(),
+        Error::ExpectedStructLike | Error::ExpectedNamedStructLike(_) => {
+            "fields `(name: value, ...)` are expected".into()
+        }
+        Error::InvalidIdentifier(_) | Error::SuggestRawIdentifier(_) => {
+            "the name of a field is expected before the value".into()
+        }
         code => lower_first(&code.to_string()),
     };
-    report.error_in(node.value, path, message, accepted);
+    report.error_in(node.value, path, message, accepted_near(path).unwrap_or_default());
+}
+
+/// The text as a whole is something else.
+fn no_configuration(report: &mut Report<'_>) {
+    let written = report.text().trim();
+    let message = if written.is_empty() { "the file is empty" } else { "a configuration stands in parentheses" };
+    let at = report.text().find(written).unwrap_or(0);
+    let accepted = "(host: (...), datapaths: [...], links: [...], ...), or () for all defaults";
+    report.error_in(at..at, "", message.into(), accepted.into());
+}
+
+/// What the field, or the one around it, accepts.
+fn accepted_near(path: &str) -> Option<String> {
+    let outer = path.rfind(['.', '[']).map_or("", |end| &path[..end]);
+    fields::field(path).or_else(|| fields::field(outer)).map(|field| field.accepted())
 }
 
 /// Errors that say that a value is not of the kind that its field wants.
@@ -109,6 +154,8 @@ fn is_about_a_value(code: &Error) -> bool {
             | Error::InvalidIntegerDigit { .. }
             | Error::InvalidValueForType { .. }
             | Error::ExpectedDifferentLength { .. }
+            | Error::InvalidIdentifier(_)
+            | Error::SuggestRawIdentifier(_)
             | Error::Message(_)
     )
 }
@@ -122,7 +169,7 @@ fn named_path(path: &str) -> &str {
 }
 
 fn meant(found: &str, expected: &[&str]) -> String {
-    nearest(found, expected.iter().copied()).map(|name| format!("; `{name}` is near")).unwrap_or_default()
+    nearest(found, expected.iter().copied()).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
 fn lower_first(text: &str) -> String {

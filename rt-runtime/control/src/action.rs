@@ -4,6 +4,7 @@ use crate::spec::Credentials;
 use insane_core::{
     ChannelId, ConnId, DatapathIndex, DomainIndex, Lane, PeerIndex, Qos, SessionId, SinkId, SourceId, StreamKey,
 };
+pub use insane_engine::Topic;
 use insane_wire::control::{ClassSpec, Code, Event, SinkWake};
 
 /// A kernel object that the runtime makes for a session and passes as a descriptor.
@@ -104,15 +105,6 @@ pub struct Rings {
     pub depth: u32,
     /// Places for completions.
     pub places: u32,
-}
-
-/// A conversation, as datapaths know it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Topic {
-    /// The stream.
-    pub key: StreamKey,
-    /// The channel.
-    pub channel: ChannelId,
 }
 
 /// A source's connection for a datapath to take messages from.
@@ -271,6 +263,16 @@ pub enum Action {
         /// Second hash of the stream's name.
         check: u64,
         /// Whether it has.
+        on: bool,
+    },
+    /// Tells the overlay which streams are in use here, so that it notices others with
+    /// the same wire name.
+    Offer {
+        /// The stream.
+        key: StreamKey,
+        /// Second hash of its name.
+        check: u64,
+        /// Whether it is in use.
         on: bool,
     },
     /// Answers [`Request::Status`](insane_wire::control::Request::Status).

@@ -63,17 +63,17 @@ impl Refusal {
 pub struct Packet<'a> {
     /// Its bytes, cut at `PACKET_BYTES_MAX`.
     pub bytes: &'a [u8],
-    /// How many bytes were sent.
-    pub len: usize,
     /// How many descriptors came beside it.
     pub fds: usize,
+    /// More bytes or descriptors came than are ever taken.
+    pub truncated: bool,
 }
 
 impl<'a> Packet<'a> {
     /// A whole packet without descriptors.
     #[must_use]
     pub const fn plain(bytes: &'a [u8]) -> Self {
-        Packet { bytes, len: bytes.len(), fds: 0 }
+        Packet { bytes, fds: 0, truncated: false }
     }
 }
 
@@ -149,9 +149,23 @@ impl Hub {
         }
     }
 
-    /// A peer has, or no longer has, a sink for a conversation.
-    pub fn remote_interest(&mut self, peer: PeerIndex, topic: Topic, on: bool) {
-        self.change_interest(peer, topic, on);
+    /// A peer has, or no longer has, a sink for a conversation. `check` is the second
+    /// hash of its stream's name: only a local stream with the same one is meant.
+    pub fn remote_interest(&mut self, peer: PeerIndex, topic: Topic, check: u64, on: bool) {
+        self.change_interest(peer, topic, check, on);
+    }
+
+    /// A peer is gone, and all its interest with it.
+    pub fn peer_gone(&mut self, peer: PeerIndex) {
+        self.drop_interest(peer);
+    }
+
+    /// A datapath could not take a connection that it was given.
+    pub fn attach_failed(&mut self, conn: ConnId, why: &str) {
+        let active = self.conns.get(&conn).is_some_and(|row| row.stage == tables::Stage::Active);
+        if active {
+            self.fail_conn(conn, &Refusal::new(Code::Resources, why));
+        }
     }
 
     /// A datapath has let go of a connection that it was told to remove.
@@ -169,14 +183,15 @@ impl Hub {
 
     /// [`Action::Create`] failed; the host forgets the object.
     pub fn object_failed(&mut self, object: ObjectId, why: &str) {
-        let Some(owner) = self.objects.remove(&object) else { return };
         let refusal = Refusal::new(Code::Resources, format!("the runtime cannot make shared memory: {why}"));
-        match owner {
-            Owner::Session(session) => self.expel(session, refusal),
-            Owner::Source(source) => self.fail_source(source, &refusal),
-            Owner::Sink(sink) => self.fail_sink(sink, &refusal),
-            Owner::Conn(conn) => self.fail_conn(conn, &refusal),
-            Owner::Doorbell(session, datapath) => self.fail_doorbell(session, datapath, &refusal),
+        match self.objects.remove(&object) {
+            Some(Owner::Session(session)) => self.expel(session, refusal),
+            Some(Owner::Source(source)) => self.fail_source(source, &refusal),
+            Some(Owner::Sink(sink)) => self.fail_sink(sink, &refusal),
+            Some(Owner::Conn(conn)) => self.fail_conn(conn, &refusal),
+            Some(Owner::Doorbell(session, datapath)) => self.fail_doorbell(session, datapath, &refusal),
+            // Its owner went before it came to be.
+            None => {}
         }
         // After the owner is unwound: whatever is queued cannot be done without the object.
         self.actions.retain(|action| !uses(action, object));

@@ -3,7 +3,8 @@
 
 use crate::quota::Quota;
 use insane_core::heap::Geometry;
-use insane_core::{Datapath, DatapathIndex, DomainIndex, PeerIndex, Qos};
+use insane_core::limits::LANES;
+use insane_core::{DatapathIndex, DomainIndex, Lane, PeerIndex};
 use insane_wire::control::ClassSpec;
 use std::collections::BTreeSet;
 
@@ -14,6 +15,8 @@ pub struct HubSpec {
     pub domains: Vec<DomainSpec>,
     /// The datapaths, by [`DatapathIndex`].
     pub datapaths: Vec<DatapathSpec>,
+    /// Users who may see the state of all domains: root, and who runs the runtime.
+    pub operators: BTreeSet<u32>,
     /// Lines of a session's counters page: sources and sinks it may have at a time.
     pub counter_lines: u32,
     /// How many bytes a region of each kind has.
@@ -97,8 +100,8 @@ impl Origin {
 pub struct DatapathSpec {
     /// Whether its thread may block, so that sources must look whether to wake it.
     pub may_sleep: bool,
-    /// Whether it drives one of the fast technologies.
-    pub fast: bool,
+    /// Which lanes it carries: `lanes[i]` is of lane i.
+    pub lanes: [bool; LANES],
     /// The peers that its links reach.
     pub peers: BTreeSet<PeerIndex>,
     /// Messages that a ring from a source holds: a power of two.
@@ -156,34 +159,38 @@ impl HubSpec {
         at.map(|at| DomainIndex(at as u16))
     }
 
-    /// The datapath of a stream that reaches `peer`, or, without one, that relays an
-    /// isolated stream: one of the wanted kind if there is one, the first in the
-    /// order of the configuration.
+    /// Whether this is one of the users who may see everything.
     #[must_use]
-    pub fn choose_datapath(&self, qos: &Qos, peer: Option<PeerIndex>) -> Option<DatapathIndex> {
-        let fast = qos.datapath == Datapath::Fast;
-        let reaches = |datapath: &DatapathSpec| peer.is_none_or(|peer| datapath.peers.contains(&peer));
-        let indexed = || self.datapaths.iter().enumerate().filter(|(_, datapath)| reaches(datapath));
-        let at = indexed().find(|(_, datapath)| datapath.fast == fast).or_else(|| indexed().next());
-        at.map(|(at, _)| DatapathIndex(at as u8))
+    pub fn is_operator(&self, origin: &Origin) -> bool {
+        origin.in_process() || self.operators.contains(&origin.credentials().uid)
     }
 
-    /// The datapaths that may have messages for a sink: each that has peers, and the
-    /// one that relays the stream if it is isolated.
+    /// The datapath that carries the streams of this lane.
     #[must_use]
-    pub fn rx_datapaths(&self, qos: &Qos, isolated: bool) -> Vec<DatapathIndex> {
-        let relay = if isolated { self.choose_datapath(qos, None) } else { None };
+    pub fn datapath_of(&self, lane: Lane) -> Option<DatapathIndex> {
+        let at = self.datapaths.iter().position(|datapath| datapath.lanes[usize::from(lane.get())]);
+        at.map(|at| DatapathIndex(at as u8))
+    }
+
+    /// The datapath by which streams of this lane reach `peer`, if they do.
+    #[must_use]
+    pub fn datapath_to(&self, lane: Lane, peer: PeerIndex) -> Option<DatapathIndex> {
+        self.datapath_of(lane).filter(|at| self.datapath(*at).peers.contains(&peer))
+    }
+
+    /// The datapaths that may have messages for a sink: each that has peers (the other
+    /// host decides by which it sends), and the one that relays an isolated stream.
+    #[must_use]
+    pub fn rx_datapaths(&self, lane: Lane, isolated: bool) -> Vec<DatapathIndex> {
+        let relay = if isolated { self.datapath_of(lane) } else { None };
         let indices = (0..self.datapaths.len()).map(|at| DatapathIndex(at as u8));
         indices.filter(|at| Some(*at) == relay || !self.datapath(*at).peers.is_empty()).collect()
     }
 
-    /// The datapaths a source of the stream may be connected to at some time.
+    /// The datapath that a source of the stream may be connected to at some time.
     #[must_use]
-    pub fn tx_datapaths(&self, qos: &Qos, isolated: bool) -> Vec<DatapathIndex> {
-        let peers: BTreeSet<PeerIndex> = self.datapaths.iter().flat_map(|datapath| &datapath.peers).copied().collect();
-        let mut all: BTreeSet<_> = peers.iter().filter_map(|peer| self.choose_datapath(qos, Some(*peer))).collect();
-        all.extend(if isolated { self.choose_datapath(qos, None) } else { None });
-        all.into_iter().collect()
+    pub fn tx_datapath(&self, lane: Lane, isolated: bool) -> Option<DatapathIndex> {
+        self.datapath_of(lane).filter(|at| isolated || !self.datapath(*at).peers.is_empty())
     }
 
     pub(crate) fn datapath(&self, at: DatapathIndex) -> &DatapathSpec {
@@ -203,10 +210,10 @@ mod tests {
         AccessRule { uids: uids.iter().copied().collect(), gids: gids.iter().copied().collect() }
     }
 
-    fn datapath(fast: bool, peers: &[u16]) -> DatapathSpec {
+    fn datapath(lanes: std::ops::Range<usize>, peers: &[u16]) -> DatapathSpec {
         DatapathSpec {
             may_sleep: false,
-            fast,
+            lanes: std::array::from_fn(|lane| lanes.contains(&lane)),
             peers: peers.iter().map(|p| PeerIndex(*p)).collect(),
             tx_depth: 8,
             heaps: Vec::new(),
@@ -221,7 +228,7 @@ mod tests {
             isolated: false,
         };
         let sizes = RegionSizes { cells: u64::from, returns: u64::from, counters: u64::from, wake_page: 1 };
-        HubSpec { domains: domains.iter().map(domain).collect(), datapaths, counter_lines: 4, sizes }
+        HubSpec { domains: domains.iter().map(domain).collect(), datapaths, operators: BTreeSet::new(), counter_lines: 4, sizes }
     }
 
     #[test]
@@ -246,15 +253,14 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_reached_by_the_wanted_kind_of_datapath_if_there_is_one() {
-        let spec = spec(&[], vec![datapath(false, &[0, 1]), datapath(true, &[1, 2]), datapath(false, &[])]);
-        let fast = Qos { datapath: Datapath::Fast, ..Qos::default() };
-        let standard = Qos::default();
-        assert_eq!(spec.choose_datapath(&fast, Some(PeerIndex(1))), Some(DatapathIndex(1)));
-        assert_eq!(spec.choose_datapath(&fast, Some(PeerIndex(0))), Some(DatapathIndex(0)));
-        assert_eq!(spec.choose_datapath(&standard, Some(PeerIndex(2))), Some(DatapathIndex(1)));
-        assert_eq!(spec.choose_datapath(&standard, Some(PeerIndex(9))), None);
-        assert_eq!(spec.tx_datapaths(&fast, false), [DatapathIndex(0), DatapathIndex(1)]);
-        assert_eq!(spec.rx_datapaths(&standard, false), [DatapathIndex(0), DatapathIndex(1)]);
+    fn the_lane_decides_the_datapath() {
+        let spec = spec(&[], vec![datapath(0..3, &[0, 1]), datapath(3..8, &[1, 2]), datapath(0..0, &[])]);
+        let lane = |number| Lane::new(number).unwrap();
+        assert_eq!(spec.datapath_of(lane(2)), Some(DatapathIndex(0)));
+        assert_eq!(spec.datapath_to(lane(2), PeerIndex(1)), Some(DatapathIndex(0)));
+        assert_eq!(spec.datapath_to(lane(2), PeerIndex(2)), None, "reached by another lane's datapath only");
+        assert_eq!(spec.datapath_to(lane(7), PeerIndex(2)), Some(DatapathIndex(1)));
+        assert_eq!(spec.rx_datapaths(lane(7), false), [DatapathIndex(0), DatapathIndex(1)]);
+        assert_eq!(spec.tx_datapath(lane(0), false), Some(DatapathIndex(0)));
     }
 }

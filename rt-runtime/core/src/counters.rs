@@ -34,7 +34,7 @@ counters!(
         FramesReceived = "frames_received",
         /// Bytes accepted from links, headers included.
         BytesReceived = "bytes_received",
-        /// Messages dropped: the sink's ring was full.
+        /// Messages dropped: the sink's ring was full, or the sink held its share of buffers.
         DroppedRingFull = "dropped_ring_full",
         /// Messages dropped: no receive buffer was free.
         DroppedNoBuffer = "dropped_no_buffer",
@@ -76,6 +76,8 @@ counters!(
         FramesMalformed = "frames_malformed",
         /// Frames from an address that is no peer.
         FramesUnknownPeer = "frames_unknown_peer",
+        /// Frames of an earlier life of a peer, or of another runtime at its address.
+        FramesOtherLife = "frames_other_life",
         /// Frames of a conversation that nobody on this host takes part in.
         FramesNoListener = "frames_no_listener",
         /// Overlay frames passed to the control plane.

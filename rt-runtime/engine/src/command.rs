@@ -100,12 +100,15 @@ pub enum Command {
     },
     /// They go nowhere.
     RemoveRoute(Topic),
-    /// Forget the flows of a runtime's earlier lives.
-    RetireHost {
-        /// Which runtime.
+    /// Which runtime, in which life, a peer is: frames of any other are dropped, flows
+    /// of its earlier lives forgotten.
+    SetPeerLife {
+        /// Which peer.
+        peer: PeerIndex,
+        /// Which runtime it is.
         host: HostId,
-        /// The life that goes on, if any.
-        keep: Option<Incarnation>,
+        /// Which life of it; `None`: it is gone.
+        incarnation: Option<Incarnation>,
     },
     /// Send an overlay frame.
     SendOverlay {

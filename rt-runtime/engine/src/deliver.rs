@@ -41,6 +41,8 @@ pub(crate) struct Outlets {
     pub routes: Routes,
     pub domains: Vec<DomainParts>,
     sinks: Vec<Option<SinkEntry>>,
+    /// Sinks of each domain, for their share of its buffers.
+    sinks_of_domain: Vec<u32>,
     free: Vec<u16>,
     /// Sinks that got something and were not yet asked whether to wake them.
     unwoken: VecDeque<u16>,
@@ -71,6 +73,7 @@ impl Outlets {
     pub fn new(routes: usize, domains: Vec<DomainParts>) -> Self {
         Outlets {
             routes: Routes::new(routes),
+            sinks_of_domain: vec![0; domains.len()],
             domains,
             sinks: (0..SINKS_MAX).map(|_| None).collect(),
             free: (0..SINKS_MAX as u16).rev().collect(),
@@ -96,6 +99,7 @@ impl Outlets {
             return Err(sink);
         };
         let NewSink { conn, domain, .. } = sink;
+        self.sinks_of_domain[domain.index()] += 1;
         self.sinks[place as usize] = Some(SinkEntry { conn, route, domain, listed: false, dead: false });
         Ok(())
     }
@@ -110,6 +114,7 @@ impl Outlets {
         self.routes.release(sink.route);
         self.unwoken.retain(|at| *at as usize != place);
         self.free.push(place as u16);
+        self.sinks_of_domain[sink.domain.index()] -= 1;
         sink.conn.abandon(Some(&mut self.domains[sink.domain.index()].heap));
         Some(Dead::Sink(sink.conn))
     }
@@ -132,6 +137,7 @@ impl Outlets {
     pub fn deliver(&mut self, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
         let Some(entry) = self.routes.get(route) else { return };
         let Some(parts) = self.domains.get_mut(entry.domain.index()) else { return };
+        let share = share(parts.heap.geometry().buffers(), self.sinks_of_domain[entry.domain.index()]);
         let len = content.len();
         let mut copy = [0; INLINE_BYTES_MAX];
         let form = if len <= INLINE_BYTES_MAX {
@@ -153,7 +159,7 @@ impl Outlets {
             if sink.dead {
                 continue;
             }
-            match push(sink, parts, meta, &form) {
+            match push(sink, parts, share, meta, &form) {
                 Ok(true) => {
                     if !sink.listed {
                         sink.listed = true;
@@ -268,18 +274,35 @@ fn loan(parts: &mut DomainParts, sinks: &mut [Option<SinkEntry>], route: &[u16],
     parts.heap.loan(len)
 }
 
-fn push(sink: &mut SinkEntry, parts: &mut DomainParts, meta: Meta, form: &Form<'_>) -> Result<bool, Violation> {
-    if !sink.conn.has_room()? {
+/// Buffers that one sink may hold, so that one that never releases leaves some for the
+/// others: its share of all but one, and at least one.
+fn share(buffers: u32, sinks: u32) -> u32 {
+    (buffers.saturating_sub(1) / sinks.max(1)).max(1)
+}
+
+fn push(
+    sink: &mut SinkEntry,
+    parts: &mut DomainParts,
+    share: u32,
+    meta: Meta,
+    form: &Form<'_>,
+) -> Result<bool, Violation> {
+    let fits = sink.conn.has_room()?
+        && match form {
+            Form::Inline(_) => true,
+            Form::Heap(..) => {
+                sink.conn.reclaim(&mut parts.heap)?;
+                sink.conn.held() < share
+            }
+        };
+    if !fits {
         sink.conn.miss(1 + u64::from(meta.lost));
         parts.counters.add(DatapathCounter::DroppedRingFull as usize, 1);
         return Ok(false);
     }
     match form {
         Form::Inline(bytes) => sink.conn.push_inline(meta, bytes),
-        Form::Heap(id, len) => {
-            sink.conn.reclaim(&mut parts.heap)?;
-            sink.conn.push_heap(&mut parts.heap, meta, *id, *len);
-        }
+        Form::Heap(id, len) => sink.conn.push_heap(&mut parts.heap, meta, *id, *len),
     }
     parts.counters.add(DatapathCounter::MessagesToSinks as usize, 1);
     Ok(true)

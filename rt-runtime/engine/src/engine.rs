@@ -319,8 +319,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 }
                 Command::Spent
             }
-            Command::RetireHost { host, keep } => {
-                self.receiver.retire_host(host, keep, &mut self.outlets);
+            Command::SetPeerLife { peer, host, incarnation } => {
+                self.receiver.set_peer_life(peer, host, incarnation, &mut self.outlets);
                 Command::Spent
             }
             Command::SendOverlay { peer, body } => {

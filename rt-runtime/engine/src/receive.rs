@@ -6,6 +6,7 @@ use crate::routes::RouteIndex;
 use crate::turn::Turn;
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::heap::BufferId;
+use insane_core::limits::PEERS_MAX;
 use insane_core::time::Clock;
 use insane_core::{DomainIndex, HostId, Incarnation, MonoTime, Nanos, PeerIndex};
 use insane_link::FrameSink;
@@ -33,6 +34,8 @@ pub(crate) struct Assembling {
 pub(crate) struct Receiver {
     flows: FlowTable,
     reassembler: Reassembler<Assembling>,
+    /// Which runtime, in which life, each peer is.
+    lives: [Option<(HostId, Incarnation)>; PEERS_MAX],
     /// The message that last found no memory, so that it is counted once.
     refused: Option<(FlowKey, u64)>,
 }
@@ -55,6 +58,10 @@ impl<C: Clock> FrameSink for Intake<'_, '_, C> {
         };
         match DataHeader::decode_frame(frame) {
             Ok((header, payload)) if header.kind == Kind::Data => {
+                if !self.receiver.is_of_this_life(peer, &header) {
+                    self.counters.add(TurnCounter::FramesOtherLife as usize, 1);
+                    return;
+                }
                 self.receiver.data(self.turn.now(), &header, payload, self.outlets, self.port, self.counters);
             }
             Ok((header, body)) => self.overlay(peer, &header, body),
@@ -81,6 +88,7 @@ impl Receiver {
         Receiver {
             flows: FlowTable::new(flows, seed),
             reassembler: Reassembler::new(places, message_bytes_max),
+            lives: [None; PEERS_MAX],
             refused: None,
         }
     }
@@ -148,6 +156,11 @@ impl Receiver {
                 let lost = u16::try_from(lost).unwrap_or(u16::MAX);
                 let meta = Meta { sequence: header.sequence, source_ns: header.source_instant, lost };
                 outlets.deliver(port, route, meta, content);
+                // What is older and still incomplete will never be released.
+                let is_older = |other: &FlowKey, sequence, _| other == key && sequence < header.sequence;
+                while let Some(older) = self.reassembler.give_up(is_older) {
+                    give_up(older, outlets);
+                }
                 return true;
             }
             Verdict::Duplicate => DatapathCounter::DroppedDuplicate,
@@ -252,8 +265,28 @@ impl Receiver {
         self.flows.expire(now, FLOW_TIMEOUT, HOUSEKEEPING_BUDGET);
     }
 
-    /// Forgets earlier lives of a runtime.
-    pub fn retire_host(&mut self, host: HostId, keep: Option<Incarnation>, outlets: &mut Outlets) {
+    /// Whether a frame is of the runtime and life that the control plane knows at this
+    /// peer's address, or nothing is known yet.
+    #[inline]
+    fn is_of_this_life(&self, peer: PeerIndex, header: &DataHeader) -> bool {
+        match self.lives.get(peer.index()) {
+            Some(Some(life)) => *life == (header.host, header.incarnation),
+            Some(None) => true,
+            None => false,
+        }
+    }
+
+    /// Learns which runtime a peer is, and forgets its earlier lives.
+    pub fn set_peer_life(
+        &mut self,
+        peer: PeerIndex,
+        host: HostId,
+        keep: Option<Incarnation>,
+        outlets: &mut Outlets,
+    ) {
+        if let Some(life) = self.lives.get_mut(peer.index()) {
+            *life = keep.map(|incarnation| (host, incarnation));
+        }
         self.flows.retire_host(host, keep);
         let is_old = |key: &FlowKey, _, _| key.host == host && Some(key.incarnation) != keep;
         while let Some(old) = self.reassembler.give_up(is_old) {

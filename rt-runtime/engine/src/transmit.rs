@@ -27,6 +27,8 @@ struct Underway {
     fragment: Fragment,
     /// Peers of the route that already have this fragment.
     peers_done: usize,
+    /// The fragment's header.
+    head: [u8; HEADER_BYTES],
 }
 
 #[derive(Debug)]
@@ -40,6 +42,8 @@ struct SourceEntry {
     underway: Option<Underway>,
     /// The scheduler knows that it has something.
     ready: bool,
+    /// Its client lied; it is silent until the control plane removes it.
+    dead: bool,
 }
 
 /// The sources of this datapath and their lanes.
@@ -92,6 +96,7 @@ impl Transmitter {
             popped: Popped::EMPTY,
             underway: None,
             ready: false,
+            dead: false,
         });
         self.active.push(place);
         Ok(())
@@ -123,7 +128,7 @@ impl Transmitter {
             || self.active.iter().any(|place| {
                 self.sources[*place as usize]
                     .as_ref()
-                    .is_some_and(|source| source.underway.is_some() || source.conn.is_ready())
+                    .is_some_and(|source| !source.dead && (source.underway.is_some() || source.conn.is_ready()))
             })
     }
 
@@ -157,7 +162,7 @@ impl Transmitter {
     fn look(&mut self) {
         for place in &self.active {
             let Some(source) = &mut self.sources[*place as usize] else { continue };
-            if !source.ready && (source.underway.is_some() || source.conn.is_ready()) {
+            if !source.ready && !source.dead && (source.underway.is_some() || source.conn.is_ready()) {
                 source.ready = true;
                 self.ready += 1;
                 self.scheduler.ready(FlowIndex(*place));
@@ -183,7 +188,7 @@ impl Transmitter {
             Err(violation) => {
                 outlets.count(entry.domain, DatapathCounter::Violations, 1);
                 port.tell(Notice::Violation { conn: entry.conn.id(), violation });
-                // It stays, silent, until the control plane removes it.
+                entry.dead = true;
                 Progress { bytes: 0, more: false, blocked: false }
             }
         };
@@ -213,11 +218,12 @@ fn send_some<L: Link>(
             if !entry.conn.pop(&mut entry.popped)? {
                 return Ok(Progress { bytes, more: false, blocked: false });
             }
-            bytes = bytes.saturating_add(LOCAL_CHARGE);
-            begin(entry, links, outlets, port);
-        }
-        if entry.underway.is_some() {
-            match send_fragment(entry, identity, links, outlets) {
+            begin(entry, identity, links, outlets, port);
+            if entry.underway.is_none() {
+                bytes = bytes.saturating_add(entry.popped.len.max(LOCAL_CHARGE));
+            }
+        } else {
+            match send_frame(entry, identity, links, outlets) {
                 Some(sent) => bytes = bytes.saturating_add(sent),
                 None => return Ok(Progress { bytes, more: true, blocked: true }),
             }
@@ -229,7 +235,13 @@ fn send_some<L: Link>(
 
 /// A message was taken from the ring: local delivery now, fragments to come.
 #[inline]
-fn begin<L: Link>(entry: &mut SourceEntry, links: &Links<L>, outlets: &mut Outlets, port: &Port) {
+fn begin<L: Link>(
+    entry: &mut SourceEntry,
+    identity: (HostId, Incarnation),
+    links: &Links<L>,
+    outlets: &mut Outlets,
+    port: &Port,
+) {
     outlets.count(entry.domain, DatapathCounter::MessagesFromSources, 1);
     let Some(route) = outlets.routes.get(entry.route) else { return finish(entry) };
     let (local, has_peers) = (route.local, !route.peers.is_empty());
@@ -237,7 +249,7 @@ fn begin<L: Link>(entry: &mut SourceEntry, links: &Links<L>, outlets: &mut Outle
         let meta = entry.popped.meta;
         match entry.popped.payload {
             Payload::Inline => {
-                let bytes = entry.popped.inline_bytes();
+                let bytes = inline_bytes(&entry.popped);
                 outlets.deliver(port, entry.route, meta, Content::Private(bytes));
             }
             Payload::Heap(id) => {
@@ -257,77 +269,75 @@ fn begin<L: Link>(entry: &mut SourceEntry, links: &Links<L>, outlets: &mut Outle
         outlets.count(entry.domain, DatapathCounter::DroppedTooLarge, 1);
         return finish(entry);
     };
-    entry.underway = Some(Underway { plan, fragment, peers_done: 0 });
+    entry.underway = Some(Underway { plan, fragment, peers_done: 0, head: [0; HEADER_BYTES] });
+    set_head(entry, identity, outlets);
 }
 
-/// Sends the current fragment to the peers that do not have it; `None` if a link is
-/// busy. The bytes that went.
-fn send_fragment<L: Link>(
+/// Sends the current fragment to the next peer that does not have it; `None` if its
+/// link is busy. The bytes that went.
+fn send_frame<L: Link>(
     entry: &mut SourceEntry,
-    (host, incarnation): (HostId, Incarnation),
+    identity: (HostId, Incarnation),
     links: &mut Links<L>,
     outlets: &mut Outlets,
 ) -> Option<u32> {
     let underway = entry.underway.as_mut()?;
-    let Some(route) = outlets.routes.get(entry.route) else {
-        finish(entry);
-        return Some(0);
-    };
-    let meta = entry.popped.meta;
+    let peers = outlets.routes.get(entry.route).map_or(&[][..], |route| &route.peers);
     let Fragment { offset, len } = underway.fragment;
-    let head = DataHeader {
+    let mut sent = 0;
+    // The route may have changed since the message began: a peer that came late lacks
+    // fragments and drops the rest, one that left is not asked any more.
+    if let Some(peer) = peers.get(underway.peers_done) {
+        let payload = match entry.popped.payload {
+            Payload::Inline => SharedBytes::from(inline_bytes(&entry.popped)),
+            Payload::Heap(id) => entry.conn.view(id, entry.popped.len),
+        }
+        .part(offset as usize, len as usize);
+        sent = len + HEADER_BYTES as u32;
+        let (counter, amount) = match links.send(*peer, entry.lane, &underway.head, payload) {
+            SendOutcome::Sent => (DatapathCounter::BytesSent, u64::from(sent)),
+            SendOutcome::Failed => (DatapathCounter::FramesFailed, 1),
+            SendOutcome::Busy => return None,
+        };
+        outlets.count(entry.domain, counter, amount);
+        outlets.count(entry.domain, DatapathCounter::FramesSent, u64::from(counter == DatapathCounter::BytesSent));
+        underway.peers_done += 1;
+    }
+    if underway.peers_done >= peers.len() {
+        match underway.plan.next() {
+            Some(fragment) => {
+                underway.fragment = fragment;
+                underway.peers_done = 0;
+                set_head(entry, identity, outlets);
+            }
+            None => finish(entry),
+        }
+    }
+    Some(sent)
+}
+
+/// Encodes the header of the current fragment, the same for every peer.
+fn set_head(entry: &mut SourceEntry, (host, incarnation): (HostId, Incarnation), outlets: &Outlets) {
+    let (Some(underway), Some(route)) = (&mut entry.underway, outlets.routes.get(entry.route)) else { return };
+    underway.head = DataHeader {
         kind: Kind::Data,
         lane: entry.lane,
         flags: Flags::NONE,
         stream: route.topic.key,
         host,
         incarnation,
-        sequence: meta.sequence,
-        source_instant: meta.source_ns,
+        sequence: entry.popped.meta.sequence,
+        source_instant: entry.popped.meta.source_ns,
         channel: route.topic.channel,
         source: entry.source,
         message_len: entry.popped.len,
-        fragment_offset: offset,
+        fragment_offset: underway.fragment.offset,
     }
     .encode();
-    let payload = match entry.popped.payload {
-        Payload::Inline => SharedBytes::from(entry.popped.inline_bytes()),
-        Payload::Heap(id) => entry.conn.view(id, entry.popped.len),
-    }
-    .part(offset as usize, len as usize);
-    let (mut frames, mut failed) = (0, 0);
-    // The route may have changed since the message began: a peer that came late lacks
-    // fragments and drops the rest, one that left is not asked any more.
-    while let Some(peer) = route.peers.get(underway.peers_done) {
-        match links.send(*peer, entry.lane, &head, payload) {
-            SendOutcome::Sent => frames += 1,
-            SendOutcome::Failed => failed += 1,
-            SendOutcome::Busy => {
-                count_frames(outlets, entry.domain, frames, failed, len);
-                return None;
-            }
-        }
-        underway.peers_done += 1;
-    }
-    match underway.plan.next() {
-        Some(fragment) => {
-            underway.fragment = fragment;
-            underway.peers_done = 0;
-        }
-        None => finish(entry),
-    }
-    count_frames(outlets, entry.domain, frames, failed, len);
-    Some((frames + failed).max(1) * (len + HEADER_BYTES as u32))
 }
 
-fn count_frames(outlets: &Outlets, domain: DomainIndex, frames: u32, failed: u32, len: u32) {
-    if frames > 0 {
-        outlets.count(domain, DatapathCounter::FramesSent, u64::from(frames));
-        outlets.count(domain, DatapathCounter::BytesSent, u64::from(frames) * u64::from(len + HEADER_BYTES as u32));
-    }
-    if failed > 0 {
-        outlets.count(domain, DatapathCounter::FramesFailed, u64::from(failed));
-    }
+fn inline_bytes(popped: &Popped) -> &[u8] {
+    &popped.inline.0[..(popped.len as usize).min(popped.inline.0.len())]
 }
 
 /// The message is done with: its buffer goes back.

@@ -48,6 +48,8 @@ impl Oracle {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn verdicts_are_those_of_the_oracle(
         seed: u64,

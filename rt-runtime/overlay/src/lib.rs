@@ -1,9 +1,9 @@
 //! State machines of a stream overlay: which messages are new, which fragments are
-//! missing, and who wants what.
+//! missing, who lives and who wants what.
 //!
 //! Pure: `no_std`, time is an argument, no clock, socket or thread. [`flow`] and
 //! [`reassembly`] belong to a datapath and allocate only when constructed;
-//! `membership` belongs to the control plane.
+//! [`membership`] belongs to the control plane.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -12,9 +12,12 @@ extern crate alloc;
 extern crate std;
 
 pub mod flow;
+pub mod membership;
 pub mod reassembly;
 
 #[cfg(test)]
 mod flow_tests;
+#[cfg(test)]
+mod membership_tests;
 #[cfg(test)]
 mod reassembly_tests;

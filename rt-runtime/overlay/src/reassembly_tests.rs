@@ -163,7 +163,7 @@ fn pieces(flow: u32, sequence: u64, message_len: u32, frame_a: u32, frame_b: u32
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     /// Enough places, nothing dropped: every message completes once, in any order of
     /// fragments, with any of them repeated before the end.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cells region (producer writes)          returns region (consumer writes)
-//! cell 0    header: word 0 = closed       cell 0    word 0 = head
+//! cell 0    word 0 = closed, word 1 = bell cell 0    word 0 = head
 //! cell 1..  one message each              cell 1..  completions, 16 a cell
 //!
 //! message cell
@@ -40,6 +40,9 @@ pub(crate) const SOURCE_TIME: usize = 3;
 
 /// Word of the header cell of the cells region that says the producer is finished.
 pub(crate) const CLOSED: usize = 0;
+/// Word of the header cell of the cells region that the producer counts up to wake a
+/// consumer that sleeps on it.
+pub(crate) const BELL: usize = 1;
 /// Word of the header cell of the returns region that holds the consumer's head.
 pub(crate) const HEAD: usize = 0;
 
@@ -74,12 +77,20 @@ pub trait Cells {
     /// How many there are.
     fn cell_count(&self) -> usize;
 
-    /// Writes `bytes` (at most 96) into the payload of the cell at `index`. Only the
-    /// region's writer calls this, and only for a cell that no reader looks at.
-    fn write_payload(&self, index: usize, bytes: &[u8]);
+    /// Writes `bytes` into the payload of a cell, with plain stores.
+    ///
+    /// # Safety
+    /// The cell is of such memory and writable here, `bytes` are at most 96, and no other
+    /// thread of this process looks at the payload until the stamp is stored.
+    unsafe fn write_payload(cell: &Cell, bytes: &[u8]);
 
-    /// Copies `into.len()` bytes (at most 96) out of the payload of the cell at `index`.
-    fn read_payload(&self, index: usize, into: &mut [u8]);
+    /// Copies the first `len` bytes (at most 96) of a cell's payload into `into`, which
+    /// holds 96; each word is read once. Bytes behind them may be copied as well.
+    ///
+    /// # Safety
+    /// The cell is of such memory, `len` is at most 96, `into` is writable for 96 bytes,
+    /// aligned to 16.
+    unsafe fn read_payload(cell: &Cell, len: usize, into: *mut u8);
 }
 
 /// What a message cell holds besides its payload.

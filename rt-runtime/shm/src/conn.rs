@@ -5,12 +5,14 @@ use crate::cell::Meta;
 use crate::heap::{ForeignHeap, SenderHeap};
 use crate::region::{Region, RegionCells};
 use crate::returns::{Borrowed, Giver, Taker, places};
-use crate::ring::{Consumer, Payload, Popped, Producer};
-use crate::wake::Waker;
+use crate::ring::{Consumer, InlineBytes, Payload, Popped, Producer, Taken};
+use crate::wake::{Waker, Watched};
 use insane_core::ConnId;
 use insane_core::heap::BufferId;
 use insane_sys::SharedBytes;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// The producing end: owned by a source, or by a datapath for a sink.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ impl TxConn {
     /// everything; nothing allocates afterwards.
     ///
     /// # Panics
-    /// If `cells` is not writable here, or a region is too small.
+    /// If `cells` is not writable here or has its producer already, or a region is too small.
     #[must_use]
     pub fn new(
         id: ConnId,
@@ -39,7 +41,7 @@ impl TxConn {
         buffers: u32,
         waker: Option<Waker>,
     ) -> Self {
-        assert!(cells.is_writable());
+        cells.claim_writer();
         let returns = RegionCells::new(returns);
         TxConn {
             id,
@@ -60,10 +62,16 @@ impl TxConn {
     /// Whether one more message fits.
     ///
     /// # Errors
-    /// The receiver's head is impossible: close the connection.
+    /// The receiver wrote what cannot be, now or earlier: close the connection.
     #[inline]
     pub fn has_room(&mut self) -> Result<bool, Violation> {
         self.ring.has_room()
+    }
+
+    /// What the receiver was caught at: then the connection has no room any more.
+    #[must_use]
+    pub const fn lie(&self) -> Option<Violation> {
+        self.ring.lie()
     }
 
     /// Notes a message that this receiver does not get.
@@ -72,9 +80,11 @@ impl TxConn {
         self.missed = self.missed.saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
     }
 
-    #[inline]
+    #[inline(always)]
     fn account(&mut self, mut meta: Meta) -> Meta {
-        meta.lost = meta.lost.saturating_add(std::mem::take(&mut self.missed));
+        if self.missed > 0 {
+            meta.lost = meta.lost.saturating_add(std::mem::take(&mut self.missed));
+        }
         meta
     }
 
@@ -82,7 +92,7 @@ impl TxConn {
     ///
     /// # Panics
     /// Without room, or with more than 96 bytes.
-    #[inline]
+    #[inline(always)]
     pub fn push_inline(&mut self, meta: Meta, payload: &[u8]) {
         let meta = self.account(meta);
         self.ring.push_inline(meta, payload);
@@ -95,6 +105,12 @@ impl TxConn {
     #[inline]
     pub fn push_heap(&mut self, heap: &mut SenderHeap, meta: Meta, id: BufferId, len: u32) {
         heap.retain(id);
+        self.push_retained(meta, id, len);
+    }
+
+    /// As [`push_heap`](Self::push_heap); the caller has counted this holder.
+    #[inline(always)]
+    pub(crate) fn push_retained(&mut self, meta: Meta, id: BufferId, len: u32) {
         self.borrowed.set(id);
         let meta = self.account(meta);
         self.ring.push_heap(meta, id, len);
@@ -109,7 +125,7 @@ impl TxConn {
     /// Wakes the receiver: one system call.
     pub fn wake(&self) {
         if let Some(waker) = &self.waker {
-            waker.wake();
+            waker.wake(|| self.ring.ring_bell());
         }
     }
 
@@ -117,15 +133,18 @@ impl TxConn {
     /// has buffers.
     ///
     /// # Errors
-    /// It gave back what it does not hold: close the connection.
+    /// It gave back what it does not hold, now or earlier: close the connection.
     #[inline]
     pub fn reclaim(&mut self, heap: &mut SenderHeap) -> Result<(), Violation> {
         while self.borrowed.count() > 0 {
             let Some(id) = self.taker.take() else { break };
-            self.borrowed.clear(id)?;
+            if let Err(violation) = self.borrowed.clear(id) {
+                self.ring.distrust(violation);
+                break;
+            }
             heap.release(id);
         }
-        Ok(())
+        self.ring.lie().map_or(Ok(()), Err)
     }
 
     /// Buffers that the receiver holds.
@@ -134,8 +153,9 @@ impl TxConn {
         self.borrowed.count()
     }
 
-    /// Ends the connection: what the receiver holds is taken back (it is dead, or will
-    /// see only what is left in the ring).
+    /// Ends the connection and, with `heap`, takes back what the receiver holds, to be
+    /// used again at once. So give the heap only if the receiver is dead, has let go of
+    /// its end, or is expelled: a receiver that still reads sees other bytes come.
     pub fn abandon(&mut self, heap: Option<&mut SenderHeap>) {
         self.ring.close();
         if let Some(heap) = heap {
@@ -159,7 +179,8 @@ impl RxConn {
     /// `heap` is the sender's. `trusted`: its writer is the runtime or this process.
     ///
     /// # Panics
-    /// If `returns` is not writable here, or a region is too small.
+    /// If `returns` is not writable here or has its consumer already, or a region is too
+    /// small.
     #[must_use]
     pub fn new(
         id: ConnId,
@@ -169,13 +190,15 @@ impl RxConn {
         heap: Option<ForeignHeap>,
         trusted: bool,
     ) -> Self {
-        assert!(returns.is_writable());
+        returns.claim_writer();
         let returns = RegionCells::new(returns);
         let places = places(heap.as_ref().map_or(0, ForeignHeap::buffers));
+        // Never keep back more than a quarter of a class.
+        let batch_max = heap.as_ref().map_or(0, ForeignHeap::fewest) / 4;
         RxConn {
             id,
             ring: Consumer::new(RegionCells::new(cells), returns.clone(), depth),
-            giver: Giver::new(returns, places),
+            giver: Giver::new(returns, places).with_batch_max(batch_max as usize),
             heap,
             trusted,
             held: 0,
@@ -213,6 +236,12 @@ impl RxConn {
         self.ring.is_closed()
     }
 
+    /// Messages the ring holds at most.
+    #[must_use]
+    pub fn depth(&self) -> u64 {
+        self.ring.depth()
+    }
+
     /// Takes the next message. A payload in the heap has been located, so
     /// [`view`](Self::view) of it succeeds, and it must be given back.
     ///
@@ -220,19 +249,44 @@ impl RxConn {
     /// The sender wrote what cannot be: close the connection.
     #[inline]
     pub fn pop(&mut self, into: &mut Popped) -> Result<bool, Violation> {
-        if !self.ring.pop(into)? {
-            self.giver.flush();
-            return Ok(false);
+        let is_taken = self.ring.pop(into)?;
+        if is_taken {
+            self.hold(into.payload, into.len)?;
         }
-        if let Payload::Heap(id) = into.payload {
-            self.check_heap(id, into.len)?;
-            self.held += 1;
-        }
-        Ok(true)
+        self.keep_nothing_back();
+        Ok(is_taken)
     }
 
-    fn check_heap(&self, id: BufferId, len: u32) -> Result<(), Violation> {
-        self.heap.as_ref().and_then(|heap| heap.view(id, len)).map(|_| ()).ok_or(Violation::Cell)
+    /// As [`pop`](Self::pop), without a need for initialised memory.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, inline: &mut MaybeUninit<InlineBytes>) -> Result<Option<Taken>, Violation> {
+        let taken = self.ring.take(inline)?;
+        if let Some(taken) = &taken {
+            self.hold(taken.payload, taken.len)?;
+        }
+        self.keep_nothing_back();
+        Ok(taken)
+    }
+
+    #[inline(always)]
+    fn hold(&mut self, payload: Payload, len: u32) -> Result<(), Violation> {
+        if let Payload::Heap(id) = payload {
+            let exists = self.heap.as_ref().is_some_and(|heap| heap.has(id, len));
+            if !exists {
+                return Err(Violation::Cell);
+            }
+            self.held += 1;
+        }
+        Ok(())
+    }
+
+    /// Returns wait for a batch only while the receiver is behind with a ring that the
+    /// sender does not see moving: whoever may sleep or stop now keeps nothing.
+    #[inline]
+    fn keep_nothing_back(&mut self) {
+        if self.giver.is_holding_back() && (self.ring.is_published() || !self.ring.is_ready()) {
+            self.giver.flush();
+        }
     }
 
     /// The bytes of a buffer of the sender's heap; empty if there is no such buffer.
@@ -242,7 +296,7 @@ impl RxConn {
         self.heap.as_ref().and_then(|heap| heap.view(id, len)).unwrap_or(SharedBytes::EMPTY)
     }
 
-    /// Gives a buffer back to its sender; it may wait for a batch.
+    /// Gives a buffer back to its sender; while messages wait, it may wait for a batch.
     ///
     /// # Panics
     /// If none is held: a bug of the receiver.
@@ -251,10 +305,19 @@ impl RxConn {
         assert!(self.held > 0, "nothing is held");
         self.held -= 1;
         self.giver.give(id);
+        self.keep_nothing_back();
     }
 
     /// Writes out what waits for a batch.
     pub fn flush(&mut self) {
         self.giver.flush();
+    }
+
+    /// The bell that the sender rings for a sleeper, as it reads now.
+    pub(crate) fn watched(&self) -> Watched {
+        let bell = self.ring.bell();
+        // Acquire pairs with the Release in `Producer::ring_bell`: the look at the ring that
+        // follows sees what was published before this count.
+        Watched::new(bell, bell.load(Ordering::Acquire))
     }
 }

@@ -10,19 +10,26 @@ use insane_core::heap::{BufferId, Geometry};
 use insane_sys::SharedBytes;
 use std::sync::Arc;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    Free,
-    Loaned,
-    Lent { holders: u16 },
+/// What is known of one buffer.
+#[derive(Clone, Copy, Debug)]
+struct Book {
+    /// [`FREE`], [`LOANED`], or how many hold it.
+    holders: u16,
+    /// Its size class.
+    class: u8,
+    /// Where it lies, bytes from the start of the heap.
+    offset: u64,
 }
+
+const FREE: u16 = 0;
+const LOANED: u16 = u16::MAX;
 
 /// The heap of one sender.
 #[derive(Debug)]
 pub struct SenderHeap {
     region: Arc<Region>,
     geometry: Geometry,
-    states: Box<[State]>,
+    books: Box<[Book]>,
     /// Free buffers of each class; the last returned is the first loaned again, since
     /// it is the one still in the cache.
     free: Box<[Vec<u32>]>,
@@ -30,13 +37,19 @@ pub struct SenderHeap {
 
 impl SenderHeap {
     /// # Panics
-    /// If the region is read-only or smaller than the geometry says.
+    /// If the region is read-only, smaller than the geometry says, or has its heap already.
     #[must_use]
     pub fn new(region: Arc<Region>, geometry: Geometry) -> Self {
-        assert!(region.is_writable() && region.len() as u64 >= geometry.bytes());
-        let states = vec![State::Free; geometry.buffers() as usize].into();
+        region.claim_writer();
+        assert!(region.len() as u64 >= geometry.bytes(), "the region is smaller than the heap");
+        let books = (0_u8..).zip(geometry.classes()).flat_map(|(class, spec)| {
+            let offset = move |at| spec.offset + u64::from(at) * spec.stride;
+            (0..spec.count).map(move |at| Book { holders: FREE, class, offset: offset(at) })
+        });
+        let books = books.collect();
+        // Room for all of a class: a release never allocates.
         let free = geometry.classes().iter().map(|c| (c.first..c.first + c.count).rev().collect()).collect();
-        SenderHeap { region, geometry, states, free }
+        SenderHeap { region, geometry, books, free }
     }
 
     /// Where the buffers lie.
@@ -53,7 +66,7 @@ impl SenderHeap {
             if len <= class.size
                 && let Some(id) = free.pop()
             {
-                self.states[id as usize] = State::Loaned;
+                self.books[id as usize].holders = LOANED;
                 return Some(BufferId(id));
             }
         }
@@ -68,18 +81,19 @@ impl SenderHeap {
     pub fn bytes_mut(&mut self, id: BufferId) -> &mut [u8] {
         let (start, len) = self.range_of_loaned(id);
         // SAFETY: the range lies inside the mapping; the buffer is loaned, so no other
-        // reference to it exists (`&mut self` for this one), and this is the one
-        // process that maps it writable.
+        // reference to it exists (`&mut self` for this one), and this is the one object
+        // that writes the region (`new` claimed it).
         unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
 
     /// Start and length of a loaned buffer, for a loan that outlives this borrow.
+    #[inline]
     pub(crate) fn range_of_loaned(&mut self, id: BufferId) -> (*mut u8, usize) {
-        assert!(self.states[id.0 as usize] == State::Loaned, "only a loaned buffer may be written");
-        let class = self.geometry.classes().iter().rfind(|class| class.first <= id.0).expect("the buffer exists");
-        let at = class.offset + u64::from(id.0 - class.first) * class.stride;
+        let book = self.books[id.0 as usize];
+        assert!(book.holders == LOANED, "only a loaned buffer may be written");
+        let size = self.geometry.classes()[book.class as usize].size as usize;
         // SAFETY: the geometry fits the region (`new`).
-        (unsafe { self.region.as_mut_ptr().add(at as usize) }, class.size as usize)
+        (unsafe { self.region.as_mut_ptr().add(book.offset as usize) }, size)
     }
 
     /// Whether at least one buffer of `len` bytes is free.
@@ -100,21 +114,20 @@ impl SenderHeap {
     /// If it is not loaned.
     #[inline]
     pub fn lend(&mut self, id: BufferId) {
-        let state = &mut self.states[id.0 as usize];
-        assert!(*state == State::Loaned, "only a loaned buffer can be lent");
-        *state = State::Lent { holders: 1 };
+        let book = &mut self.books[id.0 as usize];
+        assert!(book.holders == LOANED, "only a loaned buffer can be lent");
+        book.holders = 1;
     }
 
     /// One more holder of a lent buffer.
     ///
     /// # Panics
-    /// If it is not lent.
+    /// If it is not lent, or has 65,533 holders already.
     #[inline]
     pub fn retain(&mut self, id: BufferId) {
-        let State::Lent { holders } = &mut self.states[id.0 as usize] else {
-            panic!("only a lent buffer gets more holders")
-        };
-        *holders += 1;
+        let book = &mut self.books[id.0 as usize];
+        assert!(book.holders != FREE && book.holders < LOANED - 1, "only a lent buffer gets more holders");
+        book.holders += 1;
     }
 
     /// One holder less, or the end of a loan; the last one frees the buffer.
@@ -123,23 +136,18 @@ impl SenderHeap {
     /// If nobody holds it.
     #[inline]
     pub fn release(&mut self, id: BufferId) {
-        let state = &mut self.states[id.0 as usize];
-        match state {
-            State::Lent { holders } if *holders > 1 => *holders -= 1,
-            State::Lent { .. } | State::Loaned => {
-                *state = State::Free;
-                let class =
-                    self.geometry.classes().iter().rposition(|class| class.first <= id.0).expect("the buffer exists");
-                self.free[class].push(id.0);
-            }
-            State::Free => panic!("a free buffer was released"),
+        let book = &mut self.books[id.0 as usize];
+        assert!(book.holders != FREE, "a free buffer was released");
+        book.holders = if book.holders == LOANED { FREE } else { book.holders - 1 };
+        if book.holders == FREE {
+            self.free[book.class as usize].push(id.0);
         }
     }
 
     /// Whether anybody holds it.
     #[must_use]
     pub fn is_free(&self, id: BufferId) -> bool {
-        self.states.get(id.0 as usize).is_none_or(|state| *state == State::Free)
+        self.books.get(id.0 as usize).is_none_or(|book| book.holders == FREE)
     }
 }
 
@@ -161,6 +169,18 @@ impl ForeignHeap {
     #[must_use]
     pub const fn buffers(&self) -> u32 {
         self.geometry.buffers()
+    }
+
+    /// Buffers of its smallest class, in number; 0 without classes.
+    pub(crate) fn fewest(&self) -> u32 {
+        self.geometry.classes().iter().map(|class| class.count).min().unwrap_or(0)
+    }
+
+    /// Whether there is such a buffer of at least `len` bytes.
+    #[inline]
+    pub(crate) fn has(&self, id: BufferId, len: u32) -> bool {
+        // `new` checked that the geometry lies inside the region.
+        self.geometry.locate(id, len).is_some()
     }
 
     /// The one check of a claimed buffer: its first `len` bytes, if there is such a buffer.

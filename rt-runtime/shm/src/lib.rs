@@ -17,10 +17,13 @@
 //! [`heap`] knows who holds which buffer; [`conn`] joins them into the two ends of a
 //! connection; [`port`] joins connections into the hot half of a source and a sink.
 
+#[cfg(not(loom))]
+mod block;
 pub mod cell;
 pub mod returns;
 pub mod ring;
 pub(crate) mod sync;
+mod wish;
 
 #[cfg(not(loom))]
 pub mod conn;

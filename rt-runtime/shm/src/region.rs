@@ -1,18 +1,25 @@
 //! A range of memory that may be shared: mapped once, unmapped when the last user lets go.
 
-use crate::cell::{CELL_BYTES, CELL_WORDS, Cell, Cells, PAYLOAD_WORD};
-use insane_core::limits::INLINE_BYTES_MAX;
+use crate::block;
+use crate::cell::{CELL_BYTES, CELL_WORDS, Cell, Cells, PAYLOAD_WORD, PAYLOAD_WORDS};
 use insane_sys::SharedBytes;
 use memmap2::{MmapOptions, MmapRaw};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A mapping. Writable in at most one process; see the crate's documentation.
 #[derive(Debug)]
 pub struct Region {
-    map: MmapRaw,
+    map: ManuallyDrop<MmapRaw>,
     writable: bool,
+    /// Whether the one object that writes it has been made.
+    has_writer: AtomicBool,
+    /// The process that mapped it. A forked child has no such mapping, so it must not
+    /// unmap what may have taken its place there.
+    process: u32,
 }
 
 impl Region {
@@ -22,7 +29,7 @@ impl Region {
     /// No memory.
     pub fn anonymous(len: usize) -> io::Result<Arc<Self>> {
         let map = MmapOptions::new().len(len.max(1)).map_anon()?;
-        Ok(Arc::new(Region { map: map.into(), writable: true }))
+        Ok(Arc::new(Region::of(map.into(), true)))
     }
 
     /// Maps the first `len` bytes of `fd` for writing, and keeps the mapping from forked
@@ -33,7 +40,7 @@ impl Region {
     pub fn map_writable(fd: BorrowedFd<'_>, len: usize) -> io::Result<Arc<Self>> {
         check_length(fd, len)?;
         let map = MmapOptions::new().len(len).map_raw(fd.as_raw_fd())?;
-        Region { map, writable: true }.keep_from_children()
+        Region::of(map, true).keep_from_children()
     }
 
     /// Maps the first `len` bytes of `fd` for reading, and keeps the mapping from forked
@@ -44,7 +51,12 @@ impl Region {
     pub fn map_read_only(fd: BorrowedFd<'_>, len: usize) -> io::Result<Arc<Self>> {
         check_length(fd, len)?;
         let map = MmapOptions::new().len(len).map_raw_read_only(fd.as_raw_fd())?;
-        Region { map, writable: false }.keep_from_children()
+        Region::of(map, false).keep_from_children()
+    }
+
+    fn of(map: MmapRaw, writable: bool) -> Self {
+        let (map, process) = (ManuallyDrop::new(map), std::process::id());
+        Region { map, writable, has_writer: AtomicBool::new(false), process }
     }
 
     fn keep_from_children(self) -> io::Result<Arc<Self>> {
@@ -75,6 +87,16 @@ impl Region {
     #[must_use]
     pub fn as_ptr(&self) -> *const u8 {
         self.map.as_ptr()
+    }
+
+    /// Takes the right to write the region, which one object has for good: two would
+    /// hand out the same bytes as `&mut` twice.
+    ///
+    /// # Panics
+    /// If the region is mapped read-only, or another object took the right.
+    pub(crate) fn claim_writer(&self) {
+        assert!(self.writable, "the region is mapped read-only");
+        assert!(!self.has_writer.swap(true, Ordering::Relaxed), "the region has its one writer already");
     }
 
     pub(crate) fn as_mut_ptr(&self) -> *mut u8 {
@@ -118,6 +140,15 @@ impl Region {
     pub fn lock(&self) -> io::Result<()> {
         // SAFETY: the range is this mapping.
         unsafe { insane_sys::map::lock(self.map.as_mut_ptr(), self.len()) }.map_err(io::Error::other)
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        if std::process::id() == self.process {
+            // SAFETY: dropped once, here; nothing uses the mapping afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.map) };
+        }
     }
 }
 
@@ -174,24 +205,23 @@ impl Cells for RegionCells {
     }
 
     #[inline]
-    fn write_payload(&self, index: usize, bytes: &[u8]) {
-        assert!(bytes.len() <= INLINE_BYTES_MAX && self.region.is_writable());
-        let cell = std::ptr::from_ref(self.cell(index)).cast::<u8>().cast_mut();
-        // SAFETY: the payload has room for 96 bytes; the region is writable, atomics
-        // allow mutation behind `&`, and the ring calls this only for a cell which no
-        // honest reader looks at until the stamp is stored; a dishonest one is in
-        // another process and harms its own copy.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), cell.add(PAYLOAD_WORD * 8), bytes.len()) };
+    unsafe fn write_payload(cell: &Cell, bytes: &[u8]) {
+        let to = std::ptr::from_ref(cell).cast::<u8>().cast_mut();
+        // SAFETY: the payload has room for 96 bytes, `bytes` are at most that, and atomics
+        // allow mutation behind `&`; that the cell is writable and nobody in this process
+        // looks is the caller's promise. A dishonest reader is in another process and
+        // harms its own copy.
+        unsafe { block::copy_into(bytes, to.add(PAYLOAD_WORD * 8)) };
     }
 
     #[inline]
-    fn read_payload(&self, index: usize, into: &mut [u8]) {
-        assert!(into.len() <= INLINE_BYTES_MAX);
-        let cell = std::ptr::from_ref(self.cell(index)).cast::<u8>();
-        // SAFETY: 96 bytes of payload follow the header words, inside the cell.
-        let view = unsafe { SharedBytes::new(cell.add(PAYLOAD_WORD * 8), into.len()) };
-        view.copy_to(into);
+    unsafe fn read_payload(cell: &Cell, len: usize, into: *mut u8) {
+        let from = std::ptr::from_ref(cell).cast::<u8>();
+        // SAFETY: the payload is 96 bytes from a multiple of 16 on (cells are aligned to
+        // 128 in a page-aligned mapping); `into` is the caller's promise.
+        unsafe { block::copy_volatile(from.add(PAYLOAD_WORD * 8), into, len) };
     }
 }
 
+const _: () = assert!((PAYLOAD_WORD * 8).is_multiple_of(block::BYTES) && (PAYLOAD_WORDS * 8).is_multiple_of(block::BYTES));
 const _: () = assert!(CELL_WORDS * 8 == CELL_BYTES);

@@ -3,8 +3,10 @@
 //! It lies in the returns region behind the consumer's head and has at least as many
 //! places as the sender's heap has buffers; a consumer holds each buffer at most once,
 //! so the ring never fills and needs no head of its own. An entry carries its position,
-//! so entries appear one by one; the consumer writes them eight at a time, one cache
-//! line, unless it has nothing else to do.
+//! so entries appear one by one; the consumer writes them up to eight at a time, one
+//! cache line. What waits for its batch waits only while messages wait in the ring, and
+//! is never more than a quarter of any class ([`RxConn`](crate::conn::RxConn) sees to it):
+//! a receiver that sleeps or does something else keeps nothing back.
 
 use crate::Violation;
 use crate::cell::{CELL_WORDS, Cells};
@@ -42,9 +44,28 @@ impl<R: Cells> Giver<R> {
     pub fn new(returns: R, places: u32) -> Self {
         assert!(places == 0 || places.is_power_of_two());
         assert!(returns.cell_count() > (places as usize).div_ceil(CELL_WORDS));
-        // Never hold back more than a quarter of the sender's buffers.
-        let batch_max = (places as usize / 4).clamp(1, BATCH);
-        Giver { returns, places: u64::from(places), position: 0, batch: [BufferId(0); BATCH], batched: 0, batch_max }
+        Giver {
+            returns,
+            places: u64::from(places),
+            position: 0,
+            batch: [BufferId(0); BATCH],
+            batched: 0,
+            batch_max: (places as usize / 4).clamp(1, BATCH),
+        }
+    }
+
+    /// Lets at most `entries` (1 to [`BATCH`]) wait, however many places there are.
+    #[must_use]
+    pub fn with_batch_max(mut self, entries: usize) -> Self {
+        self.batch_max = entries.clamp(1, BATCH);
+        self
+    }
+
+    /// Whether something waits for its batch.
+    #[inline]
+    #[must_use]
+    pub const fn is_holding_back(&self) -> bool {
+        self.batched > 0
     }
 
     /// Gives `id` back; it may wait for its batch.
@@ -53,6 +74,7 @@ impl<R: Cells> Giver<R> {
     /// On a connection without a heap.
     #[inline]
     pub fn give(&mut self, id: BufferId) {
+        assert!(self.places > 0, "a connection without a heap has nothing to give back");
         self.batch[self.batched] = id;
         self.batched += 1;
         if self.batched >= self.batch_max {
@@ -68,12 +90,13 @@ impl<R: Cells> Giver<R> {
         }
     }
 
+    #[inline(never)]
     fn write_batch(&mut self) {
         for id in &self.batch[..self.batched] {
             let at = (self.position & (self.places - 1)) as usize;
             // Release pairs with the taker's Acquire: our reads of the buffer are over.
-            self.returns.cell(1 + at / CELL_WORDS)[at % CELL_WORDS]
-                .store(entry(self.position, *id), Ordering::Release);
+            let word = &self.returns.cell(1 + at / CELL_WORDS)[at % CELL_WORDS];
+            word.store(entry(self.position, *id), Ordering::Release);
             self.position += 1;
         }
         self.batched = 0;

@@ -9,17 +9,21 @@
 //! - The consumer publishes its head (Release) after its last read of a cell; the
 //!   producer reads it (Acquire) before it writes there again.
 //!
+//! - A producer that caught its consumer lying stays with it: no second look makes
+//!   the consumer honest again.
+//!
 //! Bounds: `push` and `pop` do a constant amount of work. The head is published
 //! every quarter of the ring, and whenever the ring is found empty.
 
 use crate::Violation;
 use crate::cell::{
-    CLOSED, Cells, HEAD, Kind, Meta, PAYLOAD_WORD, SEQUENCE, SHAPE, SOURCE_TIME, STAMP, shape, shape_kind, shape_len,
-    shape_lost,
+    BELL, CLOSED, Cell, Cells, HEAD, Kind, Meta, PAYLOAD_WORD, SEQUENCE, SHAPE, SOURCE_TIME, STAMP, shape, shape_kind,
+    shape_len, shape_lost,
 };
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 use insane_core::heap::BufferId;
 use insane_core::limits::INLINE_BYTES_MAX;
+use std::mem::MaybeUninit;
 
 /// Smallest depth of a ring.
 pub const DEPTH_MIN: u32 = 2;
@@ -40,6 +44,8 @@ pub struct Producer<C, R> {
     depth: u64,
     tail: u64,
     head_seen: u64,
+    /// What the consumer was caught at.
+    lie: Option<Violation>,
 }
 
 impl<C: Cells, R: Cells> Producer<C, R> {
@@ -49,74 +55,102 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     /// If the depth does not fit, or the memory is too small for it.
     pub fn new(cells: C, returns: R, depth: u32) -> Self {
         assert!(depth_fits(depth) && cells.cell_count() > depth as usize && returns.cell_count() > 0);
-        Producer { cells, returns, depth: u64::from(depth), tail: 0, head_seen: 0 }
+        Producer { cells, returns, depth: u64::from(depth), tail: 0, head_seen: 0, lie: None }
     }
 
     /// Whether one more message fits. Looks at the consumer's head only when the
     /// ring seems full.
     ///
     /// # Errors
-    /// The consumer's head is impossible.
+    /// The consumer's head is impossible, or it was caught at something before.
     #[inline]
     pub fn has_room(&mut self) -> Result<bool, Violation> {
-        if self.tail - self.head_seen < self.depth { Ok(true) } else { self.refresh_head() }
+        if self.tail.wrapping_sub(self.head_seen) < self.depth { Ok(true) } else { self.refresh_head() }
     }
 
     #[cold]
     fn refresh_head(&mut self) -> Result<bool, Violation> {
+        if let Some(violation) = self.lie {
+            return Err(violation);
+        }
         // Acquire pairs with the consumer's Release in `publish_head`: its reads of the
         // cells before the head are over.
         let claim = self.returns.cell(0)[HEAD].load(Ordering::Acquire);
         if claim < self.head_seen || claim > self.tail {
+            self.distrust(Violation::Head);
             return Err(Violation::Head);
         }
         self.head_seen = claim;
         Ok(self.tail - self.head_seen < self.depth)
     }
 
+    /// From now on the ring has no room, and says why.
+    #[cold]
+    pub(crate) fn distrust(&mut self, violation: Violation) {
+        self.lie.get_or_insert(violation);
+        // Full for good, so that the hot path needs no look at `lie`.
+        self.head_seen = self.tail.wrapping_sub(self.depth);
+    }
+
+    /// What the consumer was caught at.
+    #[must_use]
+    pub const fn lie(&self) -> Option<Violation> {
+        self.lie
+    }
+
     /// Messages that the consumer has, as far as is known, not yet taken.
     pub fn pending(&self) -> u64 {
-        self.tail - self.head_seen
+        self.tail.wrapping_sub(self.head_seen)
     }
 
     /// Publishes a message whose payload travels in the cell.
     ///
     /// # Panics
     /// Without room (see [`has_room`](Self::has_room)), or with more than 96 bytes.
-    #[inline]
+    #[inline(always)]
     pub fn push_inline(&mut self, meta: Meta, payload: &[u8]) {
-        assert!(payload.len() <= INLINE_BYTES_MAX);
-        let index = self.claim();
-        self.cells.write_payload(index, payload);
-        self.publish(index, shape(payload.len() as u32, Kind::Inline, meta.lost), meta);
+        assert!(payload.len() <= INLINE_BYTES_MAX, "too long for a cell");
+        let shape = shape(payload.len() as u32, Kind::Inline, meta.lost);
+        self.push(shape, meta, |cell| {
+            // SAFETY: `push` hands out a cell of these cells, which the producer's memory
+            // has writable, and which no honest consumer reads before its stamp; the
+            // length was checked above.
+            unsafe { C::write_payload(cell, payload) }
+        });
     }
 
     /// Publishes a message whose payload is a buffer of the sender's heap.
     ///
     /// # Panics
     /// Without room (see [`has_room`](Self::has_room)).
-    #[inline]
+    #[inline(always)]
     pub fn push_heap(&mut self, meta: Meta, id: BufferId, len: u32) {
-        let index = self.claim();
-        self.cells.cell(index)[PAYLOAD_WORD].store(u64::from(id.0), Ordering::Relaxed);
-        self.publish(index, shape(len, Kind::Heap, meta.lost), meta);
+        let shape = shape(len, Kind::Heap, meta.lost);
+        self.push(shape, meta, |cell| cell[PAYLOAD_WORD].store(u64::from(id.0), Ordering::Relaxed));
     }
 
-    #[inline]
-    fn claim(&self) -> usize {
-        assert!(self.tail - self.head_seen < self.depth, "push without room");
-        1 + (self.tail & (self.depth - 1)) as usize
-    }
-
-    #[inline]
-    fn publish(&mut self, index: usize, shape: u64, meta: Meta) {
-        let cell = self.cells.cell(index);
+    #[inline(always)]
+    fn push(&mut self, shape: u64, meta: Meta, write: impl FnOnce(&Cell)) {
+        let tail = self.tail;
+        assert!(tail.wrapping_sub(self.head_seen) < self.depth, "push without room");
+        let cell = self.cells.cell(1 + (tail & (self.depth - 1)) as usize);
+        write(cell);
         cell[SHAPE].store(shape, Ordering::Relaxed);
         cell[SEQUENCE].store(meta.sequence, Ordering::Relaxed);
         cell[SOURCE_TIME].store(meta.source_ns, Ordering::Relaxed);
-        self.tail += 1;
-        // Release pairs with the consumer's Acquire in `pop`: the cell is complete.
-        cell[STAMP].store(self.tail, Ordering::Release);
+        // Release pairs with the consumer's Acquire in `take`: the cell is complete.
+        cell[STAMP].store(tail + 1, Ordering::Release);
+        self.tail = tail + 1;
+    }
+
+    /// Counts up the word on which a sleeping consumer waits, and returns it; the system
+    /// call that wakes is the caller's.
+    pub(crate) fn ring_bell(&self) -> &AtomicU64 {
+        let bell = &self.cells.cell(0)[BELL];
+        // Only the producer writes the word. Release pairs with the consumer's Acquire in
+        // `bell`: who sees the new count sees what was published before.
+        bell.store(bell.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        bell
     }
 
     /// Says that nothing more will come.
@@ -161,16 +195,15 @@ impl Popped {
         payload: Payload::Inline,
         inline: InlineBytes([0; INLINE_BYTES_MAX]),
     };
+}
 
-    /// The payload that travelled in the cell; empty if it is in the heap.
-    #[inline]
-    #[must_use]
-    pub fn inline_bytes(&self) -> &[u8] {
-        match self.payload {
-            Payload::Inline => &self.inline.0[..self.len as usize],
-            Payload::Heap(_) => &[],
-        }
-    }
+/// A message taken from the ring, without the bytes that travelled in the cell.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub(crate) meta: Meta,
+    /// At most 96 if the payload is in line.
+    pub(crate) len: u32,
+    pub(crate) payload: Payload,
 }
 
 /// The consuming end.
@@ -193,11 +226,26 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         Consumer { cells, returns, depth: u64::from(depth), position: 0, published: 0 }
     }
 
+    #[inline]
+    fn next_cell(&self) -> &Cell {
+        self.cells.cell(1 + (self.position & (self.depth - 1)) as usize)
+    }
+
     /// Whether a message waits.
     #[inline]
     pub fn is_ready(&self) -> bool {
-        let index = 1 + (self.position & (self.depth - 1)) as usize;
-        self.cells.cell(index)[STAMP].load(Ordering::Acquire) == self.position + 1
+        self.next_cell()[STAMP].load(Ordering::Acquire) == self.position + 1
+    }
+
+    /// Messages the ring holds at most.
+    pub fn depth(&self) -> u64 {
+        self.depth
+    }
+
+    /// Whether the producer knows of every message taken.
+    #[inline]
+    pub(crate) fn is_published(&self) -> bool {
+        self.position == self.published
     }
 
     /// Takes the next message into `into`; `false` if there is none.
@@ -206,34 +254,51 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     /// The cell holds no message that can be.
     #[inline]
     pub fn pop(&mut self, into: &mut Popped) -> Result<bool, Violation> {
-        let index = 1 + (self.position & (self.depth - 1)) as usize;
-        let cell = self.cells.cell(index);
-        // Acquire pairs with the producer's Release in `publish`.
+        // SAFETY: `take` only ever writes initialised bytes there, so what was initialised
+        // stays so.
+        let inline = unsafe { &mut *std::ptr::from_mut(&mut into.inline).cast::<MaybeUninit<InlineBytes>>() };
+        let Some(taken) = self.take(inline)? else { return Ok(false) };
+        (into.meta, into.len, into.payload) = (taken.meta, taken.len, taken.payload);
+        Ok(true)
+    }
+
+    /// Takes the next message. If its payload travelled in the cell, the first `len`
+    /// bytes of `inline` are written, else none.
+    ///
+    /// # Errors
+    /// The cell holds no message that can be.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, inline: &mut MaybeUninit<InlineBytes>) -> Result<Option<Taken>, Violation> {
+        let cell = self.next_cell();
+        // Acquire pairs with the producer's Release in `push`.
         if cell[STAMP].load(Ordering::Acquire) != self.position + 1 {
             self.publish_head();
-            return Ok(false);
+            return Ok(None);
         }
+        // One read a word: what is checked here is what is used.
         let shape = cell[SHAPE].load(Ordering::Relaxed);
-        into.meta.sequence = cell[SEQUENCE].load(Ordering::Relaxed);
-        into.meta.source_ns = cell[SOURCE_TIME].load(Ordering::Relaxed);
-        into.meta.lost = shape_lost(shape);
-        into.len = shape_len(shape);
-        match shape_kind(shape) {
-            Some(Kind::Inline) if into.len as usize <= INLINE_BYTES_MAX => {
-                into.payload = Payload::Inline;
-                self.cells.read_payload(index, &mut into.inline.0[..into.len as usize]);
+        let sequence = cell[SEQUENCE].load(Ordering::Relaxed);
+        let source_ns = cell[SOURCE_TIME].load(Ordering::Relaxed);
+        let len = shape_len(shape);
+        let payload = match shape_kind(shape) {
+            Some(Kind::Inline) if len as usize <= INLINE_BYTES_MAX => {
+                // SAFETY: the cell is of these cells; the length was checked; `inline` is 96
+                // bytes aligned to 16.
+                unsafe { C::read_payload(cell, len as usize, inline.as_mut_ptr().cast()) };
+                Payload::Inline
             }
             Some(Kind::Heap) => {
                 let id = cell[PAYLOAD_WORD].load(Ordering::Relaxed);
-                into.payload = Payload::Heap(BufferId(u32::try_from(id).map_err(|_| Violation::Cell)?));
+                Payload::Heap(BufferId(u32::try_from(id).map_err(|_| Violation::Cell)?))
             }
             _ => return Err(Violation::Cell),
-        }
+        };
         self.position += 1;
         if self.position - self.published >= self.depth / 4 {
             self.publish_head();
         }
-        Ok(true)
+        let meta = Meta { sequence, source_ns, lost: shape_lost(shape) };
+        Ok(Some(Taken { meta, len, payload }))
     }
 
     #[inline]
@@ -248,5 +313,10 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     /// Whether the producer has said that nothing more will come. Messages may still wait.
     pub fn is_closed(&self) -> bool {
         self.cells.cell(0)[CLOSED].load(Ordering::Acquire) != 0
+    }
+
+    /// The word that the producer counts up to wake this side.
+    pub(crate) fn bell(&self) -> &AtomicU64 {
+        &self.cells.cell(0)[BELL]
     }
 }

@@ -1,81 +1,65 @@
-//! Waking a receiver that sleeps.
-//!
-//! The receiver's wake page holds one word that only it writes: odd while it wants to
-//! be woken, even while it does not; it grows by one at each change, so a sender knows
-//! whether it has already answered this very wish and makes one system call for it.
-//!
-//! Nobody is missed: the receiver stores the odd word, *then* (SeqCst fence) looks at
-//! its rings once more and sleeps; the sender publishes, *then* (SeqCst fence) looks at
-//! the word. One of the two sees the other. Every sleep has a timeout besides.
+//! Waking a receiver that sleeps; the protocol is in `wish`.
 //!
 //! A sender never blocks: a futex wake-up, an eventfd that is only ever added to, a
-//! byte by `MSG_DONTWAIT`.
+//! byte by `MSG_DONTWAIT`. It makes one system call for each wish of the receiver. A
+//! receiver sleeps on words that only its senders write, each its own, or on a
+//! descriptor, which keeps what was signalled. Every sleep has a timeout besides.
 
 use crate::region::Region;
+use crate::sync::{AtomicU32, AtomicU64};
+use crate::wish::{Answer, Wish};
+use insane_sys::futex;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Duration;
 
 /// Bytes of a wake page.
 pub const WAKE_PAGE_BYTES: usize = 4096;
 
-fn word(region: &Region) -> &AtomicU32 {
-    debug_assert!(region.len() >= 4);
+fn wish_word(page: &Region) -> &AtomicU32 {
     // SAFETY: a region is page-aligned and holds at least one byte's page; the word is
     // atomic, so others may write it.
-    unsafe { &*region.as_ptr().cast::<AtomicU32>() }
+    unsafe { &*page.as_ptr().cast::<AtomicU32>() }
 }
 
 /// The receiver's side of its wake page.
 #[derive(Debug)]
 pub struct Sleeper {
     page: Arc<Region>,
-    value: u32,
+    wish: Wish,
 }
 
 impl Sleeper {
     /// # Panics
-    /// If the page is not writable.
+    /// If the page is not writable, or has its sleeper already.
     #[must_use]
     pub fn new(page: Arc<Region>) -> Self {
-        assert!(page.is_writable());
-        let value = word(&page).load(Ordering::Relaxed) & !1;
-        Sleeper { page, value }
+        page.claim_writer();
+        let wish = Wish::new(wish_word(&page));
+        Sleeper { page, wish }
     }
 
     /// Asks to be woken. The caller then looks at its rings once more before it sleeps.
     pub fn arm(&mut self) {
-        self.value = self.value.wrapping_add(1) | 1;
-        word(&self.page).store(self.value, Ordering::Relaxed);
-        // SeqCst pairs with the fence in `Waker::is_wanted`.
-        fence(Ordering::SeqCst);
+        self.wish.arm(wish_word(&self.page));
     }
 
     /// Asks no longer.
     pub fn disarm(&mut self) {
-        if self.value & 1 == 1 {
-            self.value = self.value.wrapping_add(1);
-            word(&self.page).store(self.value, Ordering::Relaxed);
-        }
+        self.wish.disarm(wish_word(&self.page));
     }
 
     /// Whether senders are asked to wake.
     #[must_use]
     pub const fn is_armed(&self) -> bool {
-        self.value & 1 == 1
-    }
-
-    /// Sleeps until a sender wakes, or `timeout` is over. May return early.
-    pub fn sleep(&self, timeout: Duration) {
-        let _ = insane_sys::futex::wait(word(&self.page), self.value, Some(timeout));
+        self.wish.is_armed()
     }
 }
 
 /// How a sender wakes.
 #[derive(Debug)]
 pub enum How {
-    /// By futex on the wake page.
+    /// By futex, on the bell of its connection.
     Futex,
     /// By one byte on a socket.
     Socket(OwnedFd),
@@ -88,36 +72,28 @@ pub enum How {
 pub struct Waker {
     page: Arc<Region>,
     how: How,
-    answered: u32,
+    answer: Answer,
 }
 
 impl Waker {
     /// A waker for the receiver that owns `page`.
     #[must_use]
     pub fn new(page: Arc<Region>, how: How) -> Self {
-        Waker { page, how, answered: 0 }
+        Waker { page, how, answer: Answer::default() }
     }
 
     /// Whether the receiver asks to be woken and was not yet. Call after publishing.
     #[inline]
     pub fn is_wanted(&mut self) -> bool {
-        // SeqCst pairs with the fence in `Sleeper::arm`.
-        fence(Ordering::SeqCst);
-        let wish = word(&self.page).load(Ordering::Relaxed);
-        if wish & 1 == 0 || wish == self.answered {
-            return false;
-        }
-        self.answered = wish;
-        true
+        self.answer.is_wanted(wish_word(&self.page))
     }
 
-    /// Wakes the receiver: one system call that never blocks.
+    /// Wakes the receiver: one system call that never blocks. `ring` counts up the bell
+    /// and is called only if the receiver may sleep on it.
     #[cold]
-    pub fn wake(&self) {
+    pub(crate) fn wake<'b>(&self, ring: impl FnOnce() -> &'b AtomicU64) {
         match &self.how {
-            How::Futex => {
-                let _ = insane_sys::futex::wake(word(&self.page), 1);
-            }
+            How::Futex => wake_sleepers(ring()),
             How::Socket(fd) => {
                 let _ = insane_sys::seqpacket::wake_send(fd.as_fd());
             }
@@ -125,5 +101,67 @@ impl Waker {
                 let _ = insane_sys::event::signal(fd.as_fd());
             }
         }
+    }
+}
+
+/// The half of a bell that a futex looks at: it has 32 bits.
+fn low_half(bell: &AtomicU64) -> *mut u32 {
+    let half = if cfg!(target_endian = "big") { 1 } else { 0 };
+    bell.as_ptr().cast::<u32>().wrapping_add(half)
+}
+
+/// Wakes who sleeps on a bell. Call after counting it up.
+pub(crate) fn wake_sleepers(bell: &AtomicU64) {
+    // SAFETY: half of a live, aligned word. It is passed to the kernel by address and
+    // never accessed as 32 bits here.
+    let half = unsafe { AtomicU32::from_ptr(low_half(bell)) };
+    let _ = futex::wake(half, u32::MAX);
+}
+
+/// A bell and what it read before the last look at the rings.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Watched {
+    // As the kernel's `struct futex_waitv`.
+    value: u64,
+    address: u64,
+    flags: u32,
+    reserved: u32,
+}
+
+const _: () = assert!(size_of::<Watched>() == 24);
+/// `FUTEX2_SIZE_U32`; without the private flag, since senders are other processes.
+const WORD_OF_32_BITS: u32 = 2;
+/// How long a sleep is where the kernel does not know, or a sandbox forbids, sleeping on
+/// several words (Linux 5.16).
+const SLICE: Duration = Duration::from_millis(1);
+
+impl Watched {
+    /// The bell stays mapped until the sleep is over: the caller keeps its region.
+    pub(crate) fn new(bell: &AtomicU64, value: u64) -> Self {
+        let address = low_half(bell) as u64;
+        Watched { value: u64::from(value as u32), address, flags: WORD_OF_32_BITS, reserved: 0 }
+    }
+}
+
+/// Sleeps while every bell reads as it did, at most `timeout`. May return early.
+pub(crate) fn sleep(bells: &[Watched], timeout: Duration) {
+    let until = insane_sys::clock::mono_now() + timeout.into();
+    let until = libc::timespec {
+        tv_sec: libc::time_t::try_from(until.0 / 1_000_000_000).unwrap_or(libc::time_t::MAX),
+        tv_nsec: (until.0 % 1_000_000_000) as libc::c_long,
+    };
+    let count = bells.len() as libc::c_uint;
+    // SAFETY: `bells` has the kernel's layout and `count` entries; `until` is a local. A
+    // bad address in an entry would be an error of the call, not an access.
+    let result = unsafe {
+        libc::syscall(libc::SYS_futex_waitv, bells.as_ptr(), count, 0_u32, &raw const until, libc::CLOCK_MONOTONIC)
+    };
+    let unknown = result < 0
+        && std::io::Error::last_os_error()
+            .raw_os_error()
+            .is_some_and(|errno| errno == libc::ENOSYS || errno == libc::EPERM);
+    if unknown {
+        std::thread::sleep(timeout.min(SLICE));
     }
 }

@@ -104,6 +104,7 @@ mod tests {
         });
         // Until the thread sleeps there is nobody to wake.
         while wake(waker.word(), 1).unwrap() == 0 {
+            assert!(!thread.is_finished(), "the waiter gave up before a wake reached it");
             std::thread::yield_now();
         }
         assert_eq!(thread.join().unwrap(), WaitOutcome::Woken);

@@ -419,7 +419,7 @@ mod tests {
         assert_eq!(delta(3, 5, 3), Err(BodyError::Range), "more changes than versions");
 
         let len = encode_delta(&head, 3, 10, std::iter::repeat_n(change, 2), &mut bytes);
-        let mut with = |at: usize, byte: u8| {
+        let with = |at: usize, byte: u8| {
             let mut forged = bytes[..len].to_vec();
             forged[at] = byte;
             let check = body_check(&forged);

@@ -1,2 +1,66 @@
-//! Under construction.
-fn main() {}
+//! The `insane` command: checks configurations, shows where memory goes, and shows what
+//! a runtime is doing.
+//!
+//! Exit status: 0 all is well, 1 something is wrong (a configuration, a runtime that does
+//! not answer), 2 the command line is wrong.
+#![forbid(unsafe_code)]
+
+mod check;
+mod output;
+mod plan;
+mod status;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Checks configurations of insane-rt, and shows what a runtime is doing.
+#[derive(Parser)]
+#[command(name = "insane", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Say everything that is wrong with configuration files.
+    Check {
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The files are for other machines: do not compare with this one's cores and memory.
+        #[arg(long)]
+        elsewhere: bool,
+    },
+    /// Show where every byte goes that a configuration may need.
+    Plan {
+        /// The configuration file.
+        file: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// The file is for another machine: do not compare with this one's cores and memory.
+        #[arg(long)]
+        elsewhere: bool,
+    },
+    /// Show what a runtime is doing; again every interval, until Ctrl-C.
+    Status(status::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Check { files, elsewhere } => check::run(&files, elsewhere),
+        Command::Plan { file, json, elsewhere } => plan::run(&file, json, elsewhere),
+        Command::Status(arguments) => status::run(&arguments),
+    };
+    match done {
+        Ok(code) => code,
+        // The reader of a pipe that goes away (`| head`) has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: cannot write: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

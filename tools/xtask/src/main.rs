@@ -1,2 +1,64 @@
-//! Under construction.
-fn main() {}
+//! Tasks of the project: `cargo xtask test` is the whole check, `cargo xtask licences`
+//! the check of the dependencies alone.
+#![forbid(unsafe_code)]
+
+mod duplicates;
+mod licences;
+mod process;
+mod spdx;
+mod steps;
+mod tally;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  test [--only STEP,…] [--skip STEP,…]   run the steps of the check, or some of them
+  test --list                            name the steps
+  ci                                     the same as test; what .ci/run calls
+  licences                               check licences and duplicates of all dependencies (offline)
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["test" | "ci", options @ ..] => match steps::Selection::parse(options) {
+            Ok(selection) => steps::run(&workspace_root(), &selection),
+            Err(error) => refuse(&error.to_string()),
+        },
+        ["licences"] => match licences::check(&workspace_root()) {
+            Ok(summary) => {
+                println!("{summary}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        [] => refuse("no command"),
+        [other, ..] => refuse(&format!("`{other}` with these arguments is no command")),
+    }
+}
+
+fn refuse(reason: &str) -> ExitCode {
+    eprintln!("error: {reason}\n\n{USAGE}");
+    ExitCode::from(2)
+}
+
+/// The folder of the workspace's `Cargo.toml`: two above this package, which cargo
+/// names at run time, so that a moved checkout works without a rebuild.
+fn workspace_root() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let mut root = PathBuf::from(package);
+    root.pop();
+    root.pop();
+    root
+}

@@ -17,10 +17,8 @@ pub fn human(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if value.fract() < 0.05 || value >= 999.95 {
-        return format!("{value:.0} {}", UNITS[unit]);
-    }
-    format!("{value:.1} {}", UNITS[unit])
+    let text = format!("{value:.1}");
+    format!("{} {}", text.strip_suffix(".0").unwrap_or(&text), UNITS[unit])
 }
 
 /// The table: a line an item, a sum a group, and the verdict.

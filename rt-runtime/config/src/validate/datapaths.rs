@@ -96,7 +96,7 @@ fn unknown_link(path: &str, name: &str, links: &[LinkPlan], report: &mut Report<
         return;
     }
     let names = || links.iter().map(|link| link.name.as_str());
-    let near = nearest(name, names()).map(|near| format!("; \"{near}\" is near")).unwrap_or_default();
+    let near = nearest(name, names()).map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
     report.error_accepting(path, format!("there is no link \"{name}\"{near}"), quoted(names()));
 }
 
@@ -186,12 +186,14 @@ fn check_lanes(plans: &[DatapathPlan], report: &mut Report<'_>) {
 fn check_spinning(plans: &[DatapathPlan], machine: &Machine, report: &mut Report<'_>) {
     let spins: Vec<usize> = (0..plans.len()).filter(|at| plans[*at].idle == Idle::Spin).collect();
     let is_fifo = |at: usize| matches!(plans[at].policy, Policy::Fifo(_));
+    let mut starved = false;
     for (place, at) in spins.iter().copied().enumerate() {
         let shares = |other: &&usize| plans[**other].core.is_some() && plans[**other].core == plans[at].core;
         let Some(first) = spins[..place].iter().find(shares).copied() else { continue };
         let path = format!("datapaths[{at}].idle");
         let core = plans[at].core.unwrap_or_default();
         if is_fifo(at) && is_fifo(first) {
+            starved = true;
             let message = format!(
                 "two SCHED_FIFO datapaths spin on core {core}: datapaths[{first}] and this one would starve each other"
             );
@@ -203,7 +205,7 @@ fn check_spinning(plans: &[DatapathPlan], machine: &Machine, report: &mut Report
     }
     let hogs: Vec<usize> = spins.into_iter().filter(|at| is_fifo(*at)).collect();
     let Some(cores) = machine.cores.as_ref().map(Vec::len) else { return };
-    if let Some(last) = hogs.last().filter(|_| hogs.len() >= cores) {
+    if let Some(last) = hogs.last().filter(|_| hogs.len() >= cores && !starved) {
         let message = match cores {
             1 => "this machine has one core, and a spinning SCHED_FIFO datapath would leave nothing to anybody else"
                 .to_owned(),

@@ -109,7 +109,7 @@ fn key_text(name: &str) -> String {
 fn peer_address(report: &mut Report<'_>, path: &str, link: &str, text: &str, links: &[LinkPlan]) -> Option<SocketAddr> {
     let names = || links.iter().map(|link| link.name.as_str());
     let Some(own) = links.iter().find(|own| own.name == link) else {
-        let near = nearest(link, names()).map(|name| format!("; \"{name}\" is near")).unwrap_or_default();
+        let near = nearest(link, names()).map(|name| format!("; did you mean \"{name}\"?")).unwrap_or_default();
         report.error_at_key(path, format!("there is no link \"{link}\"{near}"), quoted(names()));
         return None;
     };

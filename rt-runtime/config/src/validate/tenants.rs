@@ -42,7 +42,7 @@ fn domain(raw: &raw::Domain, at: usize, report: &mut Report<'_>) -> DomainPlan {
             if spans_users(&members) {
                 let message = "several users can attach, and each can read what the others send each other";
                 let accepted = "`isolation: shared` if they trust each other, else `isolation: session`";
-                report.warning(&format!("domains[{at}].isolation"), message, accepted);
+                report.warning(&format!("domains[{at}].members"), message, accepted);
             }
             Isolation::Shared
         }
@@ -114,7 +114,8 @@ fn receive(raw: &[raw::Class], at: usize, report: &mut Report<'_>) -> Vec<ClassS
     if raw.len() > CLASSES_MAX {
         report.error(&path, format!("there are {} classes", raw.len()));
     }
-    for (place, pair) in raw.windows(2).enumerate().filter(|(_, pair)| pair[0].size >= pair[1].size) {
+    for (place, pair) in raw.windows(2).enumerate().filter(|(_, pair)| pair[1].size > 0 && pair[0].size >= pair[1].size)
+    {
         let message = format!("{} does not rise above the {} of the class before", pair[1].size, pair[0].size);
         report.error_accepting(
             &format!("{path}[{}].size", place + 1),

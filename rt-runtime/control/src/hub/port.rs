@@ -171,7 +171,7 @@ impl Hub {
         for source in joined {
             self.join(Ends::Direct { source, sink }, false);
         }
-        for datapath in self.spec.rx_datapaths(&place.qos, place.isolated) {
+        for datapath in self.spec.rx_datapaths(place.qos.lane(), place.isolated) {
             self.join(Ends::FromDatapath { datapath, sink }, false);
         }
         self.update_routes(place.topic);
@@ -228,7 +228,7 @@ impl Hub {
 
     /// What each sink of the channel would be fed by, checked.
     fn check_fan_in(&self, place: &Place, sources: usize) -> Result<(), Refusal> {
-        let datapaths = self.spec.rx_datapaths(&place.qos, place.isolated).len();
+        let datapaths = self.spec.rx_datapaths(place.qos.lane(), place.isolated).len();
         if sources + datapaths <= FANIN_MAX {
             return Ok(());
         }
@@ -236,16 +236,16 @@ impl Hub {
         Err(Refusal::new(Code::Resources, reason))
     }
 
-    /// What a source uses. Its connections to datapaths come and go with remote
-    /// interest; they are paid for from the start, so that none is ever refused.
+    /// What a source uses. Its connection to a datapath comes and goes with remote
+    /// interest; it is paid for from the start, so that it is never refused.
     fn source_charge(&self, place: &Place, heap: &HeapSpec) -> Amounts {
         let sizes = &self.spec.sizes;
         let rings = |depth| (sizes.cells)(depth) + (sizes.returns)(places(heap.buffers));
-        let datapaths = self.spec.tx_datapaths(&place.qos, place.isolated);
+        let datapath = self.spec.tx_datapath(place.qos.lane(), place.isolated);
         Amounts {
             sources: 1,
-            connections: datapaths.len() as u64,
-            bytes: heap.bytes + datapaths.iter().map(|at| rings(self.spec.datapath(*at).tx_depth)).sum::<u64>(),
+            connections: u64::from(datapath.is_some()),
+            bytes: heap.bytes + datapath.map_or(0, |at| rings(self.spec.datapath(at).tx_depth)),
             buffers: u64::from(heap.buffers),
             ..Amounts::default()
         }
@@ -253,7 +253,7 @@ impl Hub {
 
     fn sink_charge(&self, place: &Place, depth: u32, wake: SinkWake) -> Amounts {
         let sizes = &self.spec.sizes;
-        let datapaths = self.spec.rx_datapaths(&place.qos, place.isolated);
+        let datapaths = self.spec.rx_datapaths(place.qos.lane(), place.isolated);
         let buffers = |at: &insane_core::DatapathIndex| self.spec.datapath(*at).heaps[place.domain.index()].buffers;
         let rings = datapaths.iter().map(|at| (sizes.cells)(depth) + (sizes.returns)(places(buffers(at))));
         let wake_page = if wake == SinkWake::Never { 0 } else { sizes.wake_page };

@@ -9,16 +9,27 @@ use insane_core::{ConnId, DatapathIndex, PeerIndex, SinkId, SourceId};
 use std::collections::BTreeMap;
 
 impl Hub {
-    pub(super) fn change_interest(&mut self, peer: PeerIndex, topic: Topic, on: bool) {
+    pub(super) fn change_interest(&mut self, peer: PeerIndex, topic: Topic, check: u64, on: bool) {
         if on && self.interest >= INTEREST_MAX {
             return;
         }
         let channel = self.channels.entry(topic).or_default();
-        let changed = if on { channel.peers.insert(peer) } else { channel.peers.remove(&peer) };
+        let changed = if on { channel.peers.insert((peer, check)) } else { channel.peers.remove(&(peer, check)) };
         if changed {
             self.interest = if on { self.interest + 1 } else { self.interest - 1 };
         }
         self.update_routes(topic);
+    }
+
+    pub(super) fn drop_interest(&mut self, peer: PeerIndex) {
+        let of_peer = |topic: &Topic, checks: &std::collections::BTreeSet<(PeerIndex, u64)>| {
+            checks.iter().filter(|(of, _)| *of == peer).map(|(_, check)| (*topic, *check)).collect::<Vec<_>>()
+        };
+        let gone: Vec<(Topic, u64)> =
+            self.channels.iter().flat_map(|(topic, channel)| of_peer(topic, &channel.peers)).collect();
+        for (topic, check) in gone {
+            self.change_interest(peer, topic, check, false);
+        }
     }
 
     /// Tells the peers when the first sink can receive what comes from them, and when
@@ -27,7 +38,7 @@ impl Hub {
         let Some(channel) = self.channels.get(&topic) else { return };
         let Some(contract) = self.contracts.get(&topic.key) else { return };
         let check = contract.check;
-        let datapaths = self.spec.rx_datapaths(&contract.qos, contract.isolated);
+        let datapaths = self.spec.rx_datapaths(contract.qos.lane(), contract.isolated);
         let on = self.spec.has_peers() && channel.sinks.iter().any(|sink| self.receives(*sink, &datapaths));
         if on == channel.announced {
             return;
@@ -69,14 +80,14 @@ impl Hub {
         if channel.sources.is_empty() {
             return wanted;
         }
-        for peer in &channel.peers {
-            if let Some(datapath) = self.spec.choose_datapath(&contract.qos, Some(*peer)) {
+        for (peer, _) in channel.peers.iter().filter(|(_, check)| *check == contract.check) {
+            if let Some(datapath) = self.spec.datapath_to(contract.qos.lane(), *peer) {
                 wanted.entry(datapath).or_default().peers.push(*peer);
             }
         }
         if contract.isolated
             && !channel.sinks.is_empty()
-            && let Some(datapath) = self.spec.choose_datapath(&contract.qos, None)
+            && let Some(datapath) = self.spec.datapath_of(contract.qos.lane())
         {
             wanted.entry(datapath).or_default().local = true;
         }

@@ -3,6 +3,7 @@
 use super::session::numbers_used_up;
 use super::tables::{Contract, Stream};
 use super::{Hub, Refusal};
+use crate::action::Action;
 use crate::quota::Amounts;
 use insane_core::{
     Consumption, Datapath, Determinism, DomainIndex, Qos, Reliability, SessionId, StreamId, StreamKey, stream_check,
@@ -42,6 +43,9 @@ impl Hub {
         let check = stream_check(&self.spec.domain(domain).name, &name);
         let contract = self.contracts.entry(key).or_insert(Contract { domain, name, check, qos, isolated, opened: 0 });
         contract.opened += 1;
+        if contract.opened == 1 {
+            self.actions.push_back(Action::Offer { key, check, on: true });
+        }
         self.streams.insert(stream, Stream { session, key, sources: BTreeSet::new(), sinks: BTreeSet::new() });
         if let Some(row) = self.sessions.get_mut(&session) {
             row.streams.insert(stream);
@@ -100,8 +104,10 @@ impl Hub {
         let Some(contract) = self.contracts.get_mut(&row.key) else { return };
         contract.opened -= 1;
         let domain = contract.domain;
+        let check = contract.check;
         if contract.opened == 0 {
             self.contracts.remove(&row.key);
+            self.actions.push_back(Action::Offer { key: row.key, check, on: false });
         }
         self.account(domain).release(&ONE_STREAM);
     }

@@ -197,8 +197,8 @@ pub(crate) struct Sink {
 pub(crate) struct Channel {
     pub(crate) sources: BTreeSet<SourceId>,
     pub(crate) sinks: BTreeSet<SinkId>,
-    /// Peers that have a sink.
-    pub(crate) peers: BTreeSet<PeerIndex>,
+    /// Peers that have a sink, with the check of the stream they mean.
+    pub(crate) peers: BTreeSet<(PeerIndex, u64)>,
     /// Whether the peers were told that there is a sink here.
     pub(crate) announced: bool,
     /// What the datapaths were told.

@@ -2,7 +2,7 @@
 
 use super::Hub;
 use super::tables::Stage;
-use crate::action::ObjectId;
+use crate::action::{ObjectId, Topic};
 use crate::quota::Account;
 use crate::spec::Credentials;
 use insane_core::{ConnId, DomainIndex, Lane, PeerIndex, Qos, SessionId, StreamKey};
@@ -124,6 +124,12 @@ impl Hub {
         self.sessions.get(&session).map(|row| row.domain)
     }
 
+    /// Whether a session may see the state of all domains.
+    #[must_use]
+    pub fn is_operator(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|row| self.spec.is_operator(&row.origin))
+    }
+
     /// All streams that are open.
     pub fn streams(&self) -> impl Iterator<Item = StreamView<'_>> {
         self.contracts.iter().map(|(key, row)| {
@@ -136,7 +142,11 @@ impl Hub {
                 lane: row.qos.lane(),
                 sources: channels().map(|channel| channel.sources.len()).sum(),
                 sinks: channels().map(|channel| channel.sinks.len()).sum(),
-                peers: channels().flat_map(|channel| &channel.peers).copied().collect(),
+                peers: channels()
+                    .flat_map(|c| &c.peers)
+                    .filter(|(_, check)| *check == row.check)
+                    .map(|(p, _)| *p)
+                    .collect(),
             }
         })
     }
@@ -145,6 +155,12 @@ impl Hub {
     #[must_use]
     pub fn accounts(&self) -> &[Account] {
         &self.accounts
+    }
+
+    /// Sources and sinks of a conversation on this host.
+    #[must_use]
+    pub fn members_of(&self, topic: Topic) -> (usize, usize) {
+        self.channels.get(&topic).map_or((0, 0), |channel| (channel.sources.len(), channel.sinks.len()))
     }
 
     /// Whether a connection is in use.

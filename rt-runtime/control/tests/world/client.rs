@@ -115,6 +115,9 @@ impl Client {
             }
             Event::RxOpen { conn, heap_bytes, .. } => {
                 assert_eq!(beside.len(), 1 + usize::from(*heap_bytes > 0));
+                if let Some((pair, _)) = self.rx.get(conn).filter(|(pair, _)| pair.0.is_some()) {
+                    self.rings_rx.insert(*pair);
+                }
                 open(&mut self.rx, *conn)
             }
             Event::Activate { conn } => {
@@ -141,8 +144,7 @@ impl Client {
     }
 
     fn prepare(&mut self, conn: ConnId, pair: Pair, producer: bool, object: Option<ObjectId>) -> Answers {
-        let (ends, rings) =
-            if producer { (&mut self.tx, &self.rings_tx) } else { (&mut self.rx, &self.rings_rx) };
+        let (ends, rings) = if producer { (&mut self.tx, &self.rings_tx) } else { (&mut self.rx, &self.rings_rx) };
         let kept = rings.contains(&pair);
         ends.insert(conn, (pair, if kept { EndState::Kept } else { EndState::Prepared }));
         let answer = if kept { Request::Kept { conn } } else { Request::Mapped { conn, step: 1 } };

@@ -8,10 +8,10 @@ use client::Client;
 use insane_control::action::{Action, Beside, Note, ObjectId, ObjectKind, Route, Topic, Writer};
 use insane_control::hub::{Hub, Packet};
 use insane_control::quota::{Amounts, Quota};
-use insane_control::spec::{
-    AccessRule, Credentials, DatapathSpec, DomainSpec, HeapSpec, HubSpec, Origin, RegionSizes,
+use insane_control::spec::{AccessRule, Credentials, DatapathSpec, DomainSpec, HeapSpec, HubSpec, Origin, RegionSizes};
+use insane_core::{
+    ConnId, DatapathIndex, DomainIndex, MonoTime, Nanos, PeerIndex, SessionId, StreamKey, stream_check, stream_key,
 };
-use insane_core::{ConnId, DatapathIndex, DomainIndex, MonoTime, Nanos, PeerIndex, SessionId};
 use insane_wire::control::{ClassSpec, Code, Event, Hello, Request, Role, encode, encode_hello};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,7 @@ pub fn datapath(peers: &[u16], may_sleep: bool) -> DatapathSpec {
     let heap = HeapSpec::new(&[ClassSpec { size: 1500, count: 100 }]).unwrap();
     DatapathSpec {
         may_sleep,
-        fast: false,
+        lanes: [true; 8],
         peers: peers.iter().map(|peer| PeerIndex(*peer)).collect(),
         tx_depth: 64,
         heaps: vec![heap.clone(), heap],
@@ -43,7 +43,7 @@ pub fn spec(datapaths: Vec<DatapathSpec>) -> HubSpec {
         counters: |lines| u64::from(lines) * 128,
         wake_page: 4096,
     };
-    HubSpec { domains: vec![domain("line1", 0..10), domain("line2", 10..20)], datapaths, counter_lines: 64, sizes }
+    HubSpec { domains: vec![domain("line1", 0..10), domain("line2", 10..20)], datapaths, operators: BTreeSet::from([0]), counter_lines: 64, sizes }
 }
 
 #[derive(Debug)]
@@ -74,6 +74,7 @@ pub struct World {
     pub objects: BTreeMap<ObjectId, Object>,
     pub datapaths: Vec<DatapathModel>,
     pub announced: BTreeSet<Topic>,
+    pub offered: BTreeSet<StreamKey>,
     pub notes: Vec<Note>,
     pub closed: BTreeMap<SessionId, (Code, String)>,
     pub statuses: Vec<(SessionId, u32)>,
@@ -92,6 +93,7 @@ impl World {
             objects: BTreeMap::new(),
             datapaths,
             announced: BTreeSet::new(),
+            offered: BTreeSet::new(),
             notes: Vec::new(),
             closed: BTreeMap::new(),
             statuses: Vec::new(),
@@ -142,8 +144,17 @@ impl World {
     }
 
     pub fn interest(&mut self, peer: u16, topic: Topic, on: bool) {
-        self.hub.remote_interest(PeerIndex(peer), topic, on);
+        let check = self.check_of(topic);
+        self.hub.remote_interest(PeerIndex(peer), topic, check, on);
         self.pump();
+    }
+
+    /// The check of the stream that the tests mean by a key.
+    fn check_of(&self, topic: Topic) -> u64 {
+        let names = ["io", "video", "isolated"].map(|name| (name, ["line1", "line2"]));
+        let all = names.iter().flat_map(|(name, domains)| domains.iter().map(move |domain| (*domain, *name)));
+        let mut found = all.filter(|(domain, name)| stream_key(domain, name) == topic.key);
+        found.next().map_or(0, |(domain, name)| stream_check(domain, name))
     }
 
     /// The datapaths confirm all that they were told to remove.
@@ -214,6 +225,10 @@ impl World {
             Action::Interest { topic, on, .. } => {
                 let changed = if on { self.announced.insert(topic) } else { self.announced.remove(&topic) };
                 assert!(changed, "interest repeated");
+            }
+            Action::Offer { key, on, .. } => {
+                let changed = if on { self.offered.insert(key) } else { self.offered.remove(&key) };
+                assert!(changed, "offer repeated");
             }
             Action::Status { session, req } => self.statuses.push((session, req)),
             Action::Note(note) => self.notes.push(note),
@@ -339,7 +354,7 @@ impl World {
             assert!(datapath.tx.is_empty() && datapath.rx.is_empty() && datapath.doorbells.is_empty());
             assert!(datapath.routes.is_empty() && datapath.leaving.is_empty());
         }
-        assert!(self.announced.is_empty());
+        assert!(self.announced.is_empty() && self.offered.is_empty());
         for account in self.hub.accounts() {
             assert_eq!(*account.used(), Amounts::default());
         }

@@ -16,7 +16,9 @@ mod source;
 pub use sink::{ConsumeError, Received, SinkPort};
 pub use source::{Emit, GetBufferError, Loan, Outcome, Refusal, SourcePort, Token};
 
+use crate::wake;
 use insane_core::ConnId;
+use insane_core::limits::{FANIN_MAX, FANOUT_MAX};
 use insane_sys::map::ForkGuard;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -37,23 +39,38 @@ enum Change<T> {
     Attachment(Attachment),
 }
 
+/// Connections that a port let go. Boxed as they came: moving one is moving a pointer.
+#[expect(clippy::vec_box)]
+type Graveyard<T> = Vec<Box<T>>;
+
 #[derive(Debug)]
 struct Mail<T> {
     changes: Vec<Change<T>>,
-    graveyard: Vec<Box<T>>,
+    graveyard: Graveyard<T>,
     violations: Vec<ConnId>,
 }
 
 /// Where the agent leaves prepared connections, and finds those to be freed.
+///
+/// In a forked child nothing is posted and nothing is found: the child has no agent.
 #[derive(Debug)]
 pub struct Mailbox<T> {
-    /// The topology epoch; odd numbers only, so that the wiped value 0 is never one.
+    /// The topology epoch; odd numbers only, so that neither the wiped value 0 nor
+    /// [`STALE`] is ever one.
     guard: ForkGuard,
     mail: Mutex<Mail<T>>,
 }
 
-/// Most changes that wait at once; more wait with the agent.
+/// Most changes that wait at once, and connections to be freed; more wait with the agent.
 const CHANGES_MAX: usize = 256;
+/// A connection to be freed was a change first or is connected now: so much room, and
+/// the port never allocates.
+const GRAVES_MAX: usize = CHANGES_MAX + if FANOUT_MAX + 1 > FANIN_MAX { FANOUT_MAX + 1 } else { FANIN_MAX };
+/// An epoch that is never current: the port looks into the mailbox at its next call.
+const STALE: u64 = 2;
+/// How often a port that has something to report tries for the lock. The agent holds it
+/// for a few instructions; should it be interrupted there, the report waits.
+const REPORT_TRIES: u32 = 100;
 
 impl<T> Mailbox<T> {
     pub(crate) fn new() -> std::io::Result<Self> {
@@ -61,8 +78,8 @@ impl<T> Mailbox<T> {
         guard.word().store(1, Ordering::Relaxed);
         let mail = Mail {
             changes: Vec::with_capacity(CHANGES_MAX),
-            graveyard: Vec::with_capacity(CHANGES_MAX),
-            violations: Vec::with_capacity(CHANGES_MAX),
+            graveyard: Vec::with_capacity(GRAVES_MAX),
+            violations: Vec::with_capacity(GRAVES_MAX),
         };
         Ok(Mailbox { guard, mail: Mutex::new(mail) })
     }
@@ -72,42 +89,76 @@ impl<T> Mailbox<T> {
         self.guard.word()
     }
 
+    /// Whether this process was forked from the port's.
+    #[inline]
+    pub(crate) fn is_forked(&self) -> bool {
+        self.epoch().load(Ordering::Relaxed) == 0
+    }
+
+    /// The mail and its epoch, without waiting for the agent.
+    fn try_open(&self) -> Option<(MutexGuard<'_, Mail<T>>, u64)> {
+        let mail = match self.mail.try_lock() {
+            Ok(mail) => mail,
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(std::sync::TryLockError::WouldBlock) => return None,
+        };
+        // Acquire pairs with the Release in `post`; under the lock it is the mail's own.
+        let epoch = self.epoch().load(Ordering::Acquire);
+        Some((mail, epoch))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Mail<T>> {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn post(&self, change: Change<T>) -> bool {
+    fn post(&self, change: Change<T>) -> Result<(), Change<T>> {
+        if self.is_forked() {
+            return Err(change);
+        }
         let mut mail = self.lock();
-        if mail.changes.len() >= CHANGES_MAX {
-            return false;
+        if mail.changes.len() + mail.graveyard.len() >= CHANGES_MAX {
+            return Err(change);
         }
         mail.changes.push(change);
         // Release pairs with the port's Acquire: the change is in the mailbox.
         self.epoch().fetch_add(2, Ordering::Release);
-        true
+        drop(mail);
+        // A sink that sleeps watches its epoch, too.
+        wake::wake_sleepers(self.epoch());
+        Ok(())
     }
 
-    /// Leaves a connection for the port. `false` if the mailbox is full: try again later.
-    #[must_use]
-    pub fn add(&self, conn: Box<T>) -> bool {
-        self.post(Change::Add(conn))
+    /// Leaves a connection for the port.
+    ///
+    /// # Errors
+    /// The mailbox is full, and the connection comes back: [`collect`](Self::collect),
+    /// and try again later.
+    pub fn add(&self, conn: Box<T>) -> Result<(), Box<T>> {
+        self.post(Change::Add(conn)).map_err(|change| match change {
+            Change::Add(conn) => conn,
+            Change::Remove(_) | Change::Attachment(_) => unreachable!("what was posted comes back"),
+        })
     }
 
-    /// Tells the port to let a connection go. `false` if the mailbox is full: try again later.
+    /// Tells the port to let a connection go. `false` if the mailbox is full:
+    /// [`collect`](Self::collect), and try again later.
     #[must_use]
     pub fn remove(&self, conn: ConnId) -> bool {
-        self.post(Change::Remove(conn))
+        self.post(Change::Remove(conn)).is_ok()
     }
 
     /// Tells the port whether its runtime is there. `false` if the mailbox is full.
     #[must_use]
     pub fn set_attachment(&self, attachment: Attachment) -> bool {
-        self.post(Change::Attachment(attachment))
+        self.post(Change::Attachment(attachment)).is_ok()
     }
 
     /// Frees the connections that the port let go (call this off the hot path), and
     /// returns those whose other side wrote what cannot be.
     pub fn collect(&self) -> Vec<ConnId> {
+        if self.is_forked() {
+            return Vec::new();
+        }
         let (dead, violations) = {
             let mut mail = self.lock();
             let dead: Vec<Box<T>> = mail.graveyard.drain(..).collect();

@@ -1,17 +1,17 @@
 //! The hot half of a sink.
 
-use super::{Attachment, Change, Mailbox};
-use crate::Violation;
+use super::{Attachment, Change, Graveyard, Mail, Mailbox, REPORT_TRIES, STALE};
 use crate::conn::RxConn;
 use crate::counters::CounterBlock;
-use crate::ring::{Payload, Popped};
-use crate::wake::Sleeper;
+use crate::ring::{InlineBytes, Payload, Taken};
+use crate::wake::{self, Sleeper, Watched};
 use insane_core::ConnId;
 use insane_core::counters::PortCounter;
 use insane_core::heap::BufferId;
 use insane_core::limits::FANIN_MAX;
 use insane_sys::SharedBytes;
 use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,17 +30,29 @@ pub enum ConsumeError {
     NoWake,
 }
 
+/// How far the end of a feed is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Life {
+    /// In turn.
+    Live,
+    /// In turn, but no more will come than what waited in the ring, at most so many:
+    /// a sender that goes on writing does not keep its feed alive.
+    Retired { left: u64 },
+    /// Out of turn, its sender lied; to be reported.
+    Accused,
+    /// Out of turn; goes when its last message is released.
+    Over,
+}
+
 struct Feed {
     conn: Box<RxConn>,
-    /// No more will come than what waits in the ring.
-    retired: bool,
+    life: Life,
 }
 
 struct Inner {
     epoch: u64,
     attachment: Attachment,
-    forked: bool,
-    /// Places in `feeds` that are taken, in turn order.
+    /// Places in `feeds` that are in turn.
     active: heapless::Vec<u8, FANIN_MAX>,
     next: usize,
     feeds: Box<[Option<Feed>; FANIN_MAX]>,
@@ -58,10 +70,20 @@ pub struct SinkPort {
 unsafe impl Send for SinkPort {}
 
 /// A consumed message. Dropping it releases its buffer to the sender.
+///
+/// In a child that was forked while it was out, a payload that travelled in a buffer
+/// reads as empty.
 pub struct Received<'p> {
     port: &'p SinkPort,
-    popped: Popped,
+    message: Message,
+}
+
+#[derive(Clone, Copy)]
+struct Message {
+    taken: Taken,
     feed: u8,
+    /// The first `taken.len` bytes are written if the payload travelled in the cell.
+    inline: MaybeUninit<InlineBytes>,
 }
 
 impl SinkPort {
@@ -74,7 +96,6 @@ impl SinkPort {
         let inner = Inner {
             epoch: 1,
             attachment: Attachment::Attached,
-            forked: false,
             active: heapless::Vec::new(),
             next: 0,
             feeds: Box::new([const { None }; FANIN_MAX]),
@@ -96,35 +117,57 @@ impl SinkPort {
     ///
     /// # Errors
     /// See [`ConsumeError`].
-    #[inline]
+    #[inline(always)]
     pub fn consume(&self) -> Result<Option<Received<'_>>, ConsumeError> {
+        let mut message = MaybeUninit::uninit();
+        Ok(if self.poll(&mut message)? {
+            // SAFETY: `poll` wrote it.
+            Some(Received { port: self, message: unsafe { message.assume_init() } })
+        } else {
+            None
+        })
+    }
+
+    /// The hot half of [`consume`](Self::consume): whether there was a message, which then
+    /// was written to `into`.
+    #[inline(never)]
+    fn poll(&self, into: &mut MaybeUninit<Message>) -> Result<bool, ConsumeError> {
         let inner = self.inner();
         if self.mailbox.epoch().load(Ordering::Acquire) != inner.epoch {
             inner.read_mail(&self.mailbox)?;
         }
-        let mut received = Received { port: self, popped: Popped::EMPTY, feed: NONE };
         for _ in 0..inner.active.len() {
-            if inner.next >= inner.active.len() {
-                inner.next = 0;
-            }
-            let place = inner.active[inner.next];
-            inner.next += 1;
+            let Some(place) = inner.next_in_turn() else { break };
             let Some(feed) = &mut inner.feeds[place as usize] else { continue };
-            match feed.conn.pop(&mut received.popped) {
-                Ok(true) => {
-                    received.feed = place;
-                    inner.count_received(&received.popped);
-                    return Ok(Some(received));
+            let message = into.as_mut_ptr();
+            // SAFETY: a place of a message that is not yet one; bytes that need not be
+            // initialised are, as such.
+            let inline = unsafe { &mut *(&raw mut (*message).inline) };
+            match feed.conn.take(inline) {
+                Ok(Some(taken)) => {
+                    if feed.life != Life::Live {
+                        inner.count_down(place);
+                    }
+                    inner.count_received(&taken);
+                    // SAFETY: as above; with `inline`, these are all fields.
+                    unsafe {
+                        (&raw mut (*message).taken).write(taken);
+                        (&raw mut (*message).feed).write(place);
+                    }
+                    return Ok(true);
                 }
-                Ok(false) if !feed.retired => {}
-                Ok(false) => inner.epoch = 0,
-                Err(violation) => inner.accuse(place, violation),
+                Ok(None) => {
+                    if feed.life != Life::Live && feed.conn.held() == 0 {
+                        inner.epoch = STALE;
+                    }
+                }
+                Err(_) => inner.accuse(place, &self.mailbox),
             }
         }
         if inner.active.is_empty() && inner.attachment == Attachment::Detached {
             return Err(ConsumeError::Detached);
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Whether a message waits.
@@ -142,60 +185,74 @@ impl SinkPort {
     /// Whether anybody is connected.
     pub fn has_senders(&self) -> bool {
         let inner = self.inner();
-        if self.mailbox.epoch().load(Ordering::Acquire) != inner.epoch {
-            let _ = inner.read_mail(&self.mailbox);
+        if self.mailbox.epoch().load(Ordering::Acquire) != inner.epoch && inner.read_mail(&self.mailbox).is_err() {
+            return false;
         }
         !inner.active.is_empty()
     }
 
-    /// Sleeps until a message may wait, or `timeout` is over. May return early.
+    /// Sleeps until a message may wait, the agent left something in the mailbox, or
+    /// `timeout` is over. May return early.
     ///
     /// # Errors
     /// See [`ConsumeError`].
     pub fn sleep(&self, timeout: Duration) -> Result<(), ConsumeError> {
-        if self.arm()? {
-            return Ok(());
-        }
-        if let Some(sleeper) = &self.inner().sleeper {
-            sleeper.sleep(timeout);
+        let inner = self.inner();
+        inner.arm(&self.mailbox)?;
+        // The bells are read after the wish was made and before the last look at the rings.
+        let bells = inner.watch(&self.mailbox);
+        let is_ready = self.is_ready();
+        if is_ready == Ok(false) {
+            wake::sleep(&bells, timeout);
         }
         self.disarm();
-        Ok(())
+        is_ready.map(drop)
     }
 
     /// Asks senders for a wake-up; `true` if a message waits already, and then nothing
-    /// was asked.
+    /// was asked. For a sink whose wake-up is a descriptor: changes in the mailbox do not
+    /// signal it.
     ///
     /// # Errors
     /// See [`ConsumeError`].
     pub fn arm(&self) -> Result<bool, ConsumeError> {
-        let inner = self.inner();
-        let Some(sleeper) = &mut inner.sleeper else { return Err(ConsumeError::NoWake) };
-        sleeper.arm();
-        if self.is_ready()? {
+        self.inner().arm(&self.mailbox)?;
+        let is_ready = self.is_ready();
+        if is_ready != Ok(false) {
             self.disarm();
-            return Ok(true);
         }
-        Ok(false)
+        is_ready
     }
 
     /// Asks for no wake-up any longer.
     pub fn disarm(&self) {
-        if let Some(sleeper) = &mut self.inner().sleeper {
+        if let Some(sleeper) = &mut self.inner().sleeper
+            && !self.mailbox.is_forked()
+        {
             sleeper.disarm();
         }
     }
 
+    #[inline(never)]
     fn release(&self, place: u8, id: BufferId) {
-        if let Some(feed) = &mut self.inner().feeds[place as usize] {
+        if self.mailbox.is_forked() {
+            // The ring is the parent's, and not mapped here.
+            return;
+        }
+        let inner = self.inner();
+        if let Some(feed) = &mut inner.feeds[place as usize] {
             feed.conn.give_back(id);
-            if feed.retired {
-                self.inner().epoch = 0;
+            if feed.life != Life::Live {
+                inner.epoch = STALE;
             }
         }
     }
 
+    #[inline(never)]
     fn view(&self, place: u8, id: BufferId, len: u32) -> (SharedBytes<'_>, bool) {
+        if self.mailbox.is_forked() {
+            return (SharedBytes::EMPTY, true);
+        }
         // SAFETY: a shared look at the feed; no method takes `&mut` to it while this
         // runs (module documentation). The view borrows the mapping, which lives until
         // the feed is removed, which waits until all its messages are released.
@@ -206,9 +263,6 @@ impl SinkPort {
     }
 }
 
-/// A message that came from no feed.
-const NONE: u8 = u8::MAX;
-
 impl std::fmt::Debug for SinkPort {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SinkPort")
@@ -217,11 +271,21 @@ impl std::fmt::Debug for SinkPort {
 
 impl Inner {
     #[inline]
-    fn count_received(&self, popped: &Popped) {
+    fn next_in_turn(&mut self) -> Option<u8> {
+        if self.next >= self.active.len() {
+            self.next = 0;
+        }
+        let place = self.active.get(self.next).copied();
+        self.next += 1;
+        place
+    }
+
+    #[inline]
+    fn count_received(&self, taken: &Taken) {
         self.counters.add(PortCounter::Messages as usize, 1);
-        self.counters.add(PortCounter::Bytes as usize, u64::from(popped.len));
-        if popped.meta.lost > 0 {
-            self.counters.add(PortCounter::Lost as usize, u64::from(popped.meta.lost));
+        self.counters.add(PortCounter::Bytes as usize, u64::from(taken.len));
+        if taken.meta.lost > 0 {
+            self.counters.add(PortCounter::Lost as usize, u64::from(taken.meta.lost));
         }
     }
 
@@ -229,31 +293,66 @@ impl Inner {
         self.active.iter().any(|place| self.feeds[*place as usize].as_ref().is_some_and(|feed| feed.conn.is_ready()))
     }
 
+    fn arm(&mut self, mailbox: &Mailbox<RxConn>) -> Result<(), ConsumeError> {
+        if mailbox.is_forked() {
+            return Err(ConsumeError::Forked);
+        }
+        self.sleeper.as_mut().map(Sleeper::arm).ok_or(ConsumeError::NoWake)
+    }
+
+    /// What a sleep is ended by: the bell of every sender, and the mailbox.
+    fn watch(&self, mailbox: &Mailbox<RxConn>) -> heapless::Vec<Watched, { FANIN_MAX + 1 }> {
+        let feeds = self.active.iter().filter_map(|place| self.feeds[*place as usize].as_ref());
+        let senders = feeds.map(|feed| feed.conn.watched());
+        senders.chain([Watched::new(mailbox.epoch(), self.epoch)]).collect()
+    }
+
+    /// One message less of a feed that is retired.
     #[cold]
-    fn accuse(&mut self, place: u8, _violation: Violation) {
+    fn count_down(&mut self, place: u8) {
+        if let Some(Feed { life: Life::Retired { left }, .. }) = &mut self.feeds[place as usize] {
+            *left -= 1;
+            if *left == 0 {
+                self.end_turns(place, Life::Over);
+            }
+        }
+    }
+
+    #[cold]
+    fn accuse(&mut self, place: u8, mailbox: &Mailbox<RxConn>) {
         self.counters.add(PortCounter::Violations as usize, 1);
-        // Taken out of the turn at once; the feed itself goes with the next mail.
+        self.end_turns(place, Life::Accused);
+        // Reported now or, if the agent is at the mailbox, at the next call.
+        for _ in 0..REPORT_TRIES {
+            let _ = self.read_mail(mailbox);
+            if self.epoch != STALE {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Takes a feed out of the turn; it goes with the next mail.
+    fn end_turns(&mut self, place: u8, life: Life) {
+        if let Some(feed) = &mut self.feeds[place as usize] {
+            feed.life = life;
+        }
         self.active.retain(|active| *active != place);
-        self.epoch = 0;
+        self.epoch = STALE;
     }
 
     #[cold]
     fn read_mail(&mut self, mailbox: &Mailbox<RxConn>) -> Result<(), ConsumeError> {
-        if mailbox.epoch().load(Ordering::Acquire) == 0 {
-            self.forked = true;
+        if mailbox.is_forked() {
             return Err(ConsumeError::Forked);
         }
-        let Ok(mut mail) = mailbox.mail.try_lock() else { return Ok(()) };
-        self.epoch = mailbox.epoch().load(Ordering::Acquire);
+        let Some((mut mail, epoch)) = mailbox.try_open() else { return Ok(()) };
+        self.epoch = epoch;
         let mail = &mut *mail;
         for change in mail.changes.drain(..) {
             match change {
                 Change::Add(conn) => self.add(conn, &mut mail.graveyard, &mut mail.violations),
-                Change::Remove(id) => {
-                    if let Some(feed) = self.feeds.iter_mut().flatten().find(|feed| feed.conn.id() == id) {
-                        feed.retired = true;
-                    }
-                }
+                Change::Remove(id) => self.retire(id),
                 Change::Attachment(attachment) => self.attachment = attachment,
             }
         }
@@ -263,10 +362,10 @@ impl Inner {
         Ok(())
     }
 
-    fn add(&mut self, conn: Box<RxConn>, graveyard: &mut Vec<Box<RxConn>>, violations: &mut Vec<ConnId>) {
+    fn add(&mut self, conn: Box<RxConn>, graveyard: &mut Graveyard<RxConn>, violations: &mut Vec<ConnId>) {
         match self.feeds.iter().position(Option::is_none) {
             Some(place) => {
-                self.feeds[place] = Some(Feed { conn, retired: false });
+                self.feeds[place] = Some(Feed { conn, life: Life::Live });
                 let pushed = self.active.push(place as u8);
                 debug_assert!(pushed.is_ok(), "as many places in turn as feeds");
             }
@@ -277,17 +376,31 @@ impl Inner {
         }
     }
 
-    /// Lets a feed go that is retired and drained, or whose sender lied, once none of
-    /// its messages is out.
-    fn bury(&mut self, place: usize, mail: &mut super::Mail<RxConn>) {
-        let Some(feed) = &mut self.feeds[place] else { return };
-        let accused = !self.active.contains(&(place as u8));
-        if accused && !feed.retired {
-            mail.violations.push(feed.conn.id());
-            feed.retired = true;
+    fn retire(&mut self, id: ConnId) {
+        let of_id = |feed: &&mut Feed| feed.conn.id() == id && feed.life == Life::Live;
+        if let Some(feed) = self.feeds.iter_mut().flatten().find(of_id) {
+            feed.life = Life::Retired { left: feed.conn.depth() };
         }
-        let over = feed.retired && (accused || !feed.conn.is_ready()) && feed.conn.held() == 0;
-        if over && let Some(mut feed) = self.feeds[place].take() {
+    }
+
+    /// Reports a feed whose sender lied, and lets a feed go that is retired and drained,
+    /// or over, once none of its messages is out.
+    fn bury(&mut self, place: usize, mail: &mut Mail<RxConn>) {
+        let Some(feed) = &mut self.feeds[place] else { return };
+        let may_go = match feed.life {
+            Life::Live => return,
+            Life::Retired { .. } => !feed.conn.is_ready(),
+            Life::Accused => {
+                mail.violations.push(feed.conn.id());
+                feed.life = Life::Over;
+                true
+            }
+            Life::Over => true,
+        };
+        if !may_go || feed.conn.held() > 0 {
+            return;
+        }
+        if let Some(mut feed) = self.feeds[place].take() {
             feed.conn.flush();
             self.active.retain(|active| *active as usize != place);
             mail.graveyard.push(feed.conn);
@@ -299,40 +412,40 @@ impl Received<'_> {
     /// Bytes of the payload.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.popped.len as usize
+        self.message.taken.len as usize
     }
 
     /// Whether there are none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.popped.len == 0
+        self.message.taken.len == 0
     }
 
     /// Sequence number that the source gave it.
     #[must_use]
     pub const fn sequence(&self) -> u64 {
-        self.popped.meta.sequence
+        self.message.taken.meta.sequence
     }
 
     /// When the source emitted it, ns of the source's clock; 0: not stamped.
     #[must_use]
     pub const fn source_ns(&self) -> u64 {
-        self.popped.meta.source_ns
+        self.message.taken.meta.source_ns
     }
 
     /// Messages of its source lost just before it; saturates at 65,535.
     #[must_use]
     pub const fn lost(&self) -> u16 {
-        self.popped.meta.lost
+        self.message.taken.meta.lost
     }
 
     /// The payload in whatever memory it is.
     #[inline]
     #[must_use]
     pub fn shared(&self) -> SharedBytes<'_> {
-        match self.popped.payload {
-            Payload::Inline => SharedBytes::from(&self.popped.inline.0[..self.len()]),
-            Payload::Heap(id) => self.port.view(self.feed, id, self.popped.len).0,
+        match self.message.taken.payload {
+            Payload::Inline => SharedBytes::from(self.inline_bytes()),
+            Payload::Heap(id) => self.port.view(self.message.feed, id, self.message.taken.len).0,
         }
     }
 
@@ -341,25 +454,30 @@ impl Received<'_> {
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> Option<&[u8]> {
-        match self.popped.payload {
-            Payload::Inline => Some(&self.popped.inline.0[..self.len()]),
+        match self.message.taken.payload {
+            Payload::Inline => Some(self.inline_bytes()),
             Payload::Heap(id) => {
-                let (view, trusted) = self.port.view(self.feed, id, self.popped.len);
+                let (view, trusted) = self.port.view(self.message.feed, id, self.message.taken.len);
                 // SAFETY: a trusted sender is this code, and writes a buffer only while it is
                 // loaned; this one is lent to us until `self` is dropped.
                 trusted.then(|| unsafe { view.as_slice_unchecked() })
             }
         }
     }
+
+    #[inline]
+    fn inline_bytes(&self) -> &[u8] {
+        // SAFETY: only called for a payload that travelled in the cell; then `take` wrote
+        // the first `len` bytes, at most 96.
+        unsafe { std::slice::from_raw_parts(self.message.inline.as_ptr().cast(), self.len()) }
+    }
 }
 
 impl Drop for Received<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if let Payload::Heap(id) = self.popped.payload
-            && self.feed != NONE
-        {
-            self.port.release(self.feed, id);
+        if let Payload::Heap(id) = self.message.taken.payload {
+            self.port.release(self.message.feed, id);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The hot half of a source.
 
-use super::{Attachment, Change, Mailbox};
+use super::{Attachment, Change, Graveyard, Mail, Mailbox, REPORT_TRIES, STALE};
 use crate::cell::Meta;
 use crate::conn::TxConn;
 use crate::counters::CounterBlock;
@@ -19,6 +19,8 @@ use std::sync::atomic::Ordering;
 const STAGES: usize = 32;
 /// Local receivers, and the datapath.
 const CONNS_MAX: usize = FANOUT_MAX + 1;
+/// No emit has this sequence number.
+const NEVER: u64 = u64::MAX;
 /// Marks the number of a staged buffer.
 const STAGED: u32 = 1 << 31;
 
@@ -127,11 +129,10 @@ struct Inner {
     sequence: u64,
     reliable: bool,
     attachment: Attachment,
-    forked: bool,
     stages_free: u32,
     conns: heapless::Vec<Box<TxConn>, CONNS_MAX>,
     heap: Option<SenderHeap>,
-    /// Which emit last used each buffer of the heap.
+    /// Which emit last used each buffer of the heap; [`NEVER`] while it is on loan.
     used_by: Box<[u64]>,
     emitted: [Emitted; OUTCOMES_KEPT],
     counters: CounterBlock,
@@ -150,7 +151,8 @@ pub struct SourcePort {
 unsafe impl Send for SourcePort {}
 
 /// A buffer on loan: bytes to fill, then to emit. Dropped without being emitted, it is
-/// free again.
+/// free again. A child that was forked while it was out must not touch its bytes: they
+/// are not mapped there.
 pub struct Loan<'p> {
     port: &'p SourcePort,
     start: NonNull<u8>,
@@ -174,10 +176,9 @@ impl SourcePort {
             sequence: 0,
             reliable,
             attachment: Attachment::Attached,
-            forked: false,
             stages_free: u32::MAX,
             conns: heapless::Vec::new(),
-            used_by: vec![0; heap.as_ref().map_or(0, |heap| heap.geometry().buffers() as usize)].into(),
+            used_by: vec![NEVER; heap.as_ref().map_or(0, |heap| heap.geometry().buffers() as usize)].into(),
             heap,
             emitted: [Emitted::default(); OUTCOMES_KEPT],
             counters,
@@ -200,32 +201,31 @@ impl SourcePort {
     ///
     /// # Errors
     /// See [`GetBufferError`].
-    #[inline]
+    #[inline(always)]
     pub fn get_buffer(&self, len: usize) -> Result<Loan<'_>, GetBufferError> {
         let inner = self.inner();
-        if self.mailbox.epoch().load(Ordering::Acquire) != inner.epoch {
-            inner.read_mail(&self.mailbox);
-            if inner.forked {
-                return Err(GetBufferError::Forked);
-            }
+        if self.mailbox.epoch().load(Ordering::Acquire) != inner.epoch && !inner.read_mail(&self.mailbox) {
+            return Err(GetBufferError::Forked);
         }
         if len <= INLINE_BYTES_MAX && inner.stages_free != 0 {
             let stage = inner.stages_free.trailing_zeros();
             inner.stages_free &= inner.stages_free - 1;
-            let start = NonNull::new(self.stages[stage as usize].0.get().cast::<u8>()).expect("a box is not null");
+            let start = self.stages[stage as usize].0.get().cast::<u8>();
+            // SAFETY: a box is not null.
+            let start = unsafe { NonNull::new_unchecked(start) };
             return Ok(Loan { port: self, start, len, id: stage | STAGED });
         }
-        let (id, start) = inner.loan_heap(len)?;
-        Ok(Loan { port: self, start, len, id: id.0 })
+        match inner.loan_heap(len, &self.mailbox) {
+            Some((start, id)) => Ok(Loan { port: self, start, len, id }),
+            None => Err(inner.no_buffer(len)),
+        }
     }
 
     /// Whether anybody would get a message emitted now.
     pub fn has_receivers(&self) -> bool {
         let inner = self.inner();
-        if self.mailbox.epoch().load(Ordering::Acquire) != inner.epoch {
-            inner.read_mail(&self.mailbox);
-        }
-        !inner.conns.is_empty()
+        let is_here = self.mailbox.epoch().load(Ordering::Acquire) == inner.epoch || inner.read_mail(&self.mailbox);
+        is_here && !inner.conns.is_empty()
     }
 
     /// The next sequence number.
@@ -235,24 +235,27 @@ impl SourcePort {
 
     /// Publishes a filled buffer to every receiver. `source_ns` is the instant that the
     /// message bears; 0: none. Never blocks.
-    #[inline]
+    ///
+    /// # Panics
+    /// If the buffer is another port's.
+    #[inline(always)]
     pub fn emit<'p>(&'p self, loan: Loan<'p>, source_ns: u64) -> Emit<Loan<'p>> {
-        debug_assert!(std::ptr::eq(self, loan.port));
+        assert!(std::ptr::eq(self, loan.port), "a buffer is emitted by the source that lent it");
+        // Taken apart, so that the loan needs no place in memory; put together again if it
+        // is refused.
+        let Loan { start, len, id, .. } = *std::mem::ManuallyDrop::new(loan);
         let inner = self.inner();
-        if let Err(refusal) = inner.before_emit(&self.mailbox) {
-            return Emit::Refused(loan, refusal);
-        }
-        let token = if loan.id & STAGED != 0 {
-            // SAFETY: the stage is the loan's alone, and the loan is ours.
-            let bytes = unsafe { std::slice::from_raw_parts(loan.start.as_ptr(), loan.len) };
-            let token = inner.publish_inline(bytes, source_ns);
-            inner.stages_free |= 1 << (loan.id & !STAGED);
-            token
+        let result = if id & STAGED != 0 {
+            // SAFETY: the stage was the loan's alone, and the loan was ours.
+            let bytes = unsafe { std::slice::from_raw_parts(start.as_ptr(), len) };
+            inner.emit_inline(bytes, source_ns, 1 << (id & !STAGED), &self.mailbox)
         } else {
-            inner.publish_heap(BufferId(loan.id), loan.len, source_ns)
+            inner.emit_heap(BufferId(id), len, source_ns, &self.mailbox)
         };
-        std::mem::forget(loan);
-        Emit::Sent(token)
+        match result {
+            Ok(token) => Emit::Sent(token),
+            Err(refusal) => Emit::Refused(Loan { port: self, start, len, id }, refusal),
+        }
     }
 
     /// Publishes a copy of at most 96 bytes without a buffer; `None` if they are more.
@@ -261,17 +264,16 @@ impl SourcePort {
         if bytes.len() > INLINE_BYTES_MAX {
             return None;
         }
-        let inner = self.inner();
-        if let Err(refusal) = inner.before_emit(&self.mailbox) {
-            return Some(Emit::Refused((), refusal));
-        }
-        Some(Emit::Sent(inner.publish_inline(bytes, source_ns)))
+        Some(match self.inner().emit_inline(bytes, source_ns, 0, &self.mailbox) {
+            Ok(token) => Emit::Sent(token),
+            Err(refusal) => Emit::Refused((), refusal),
+        })
     }
 
     /// What became of an emit: remembered for the last [`OUTCOMES_KEPT`].
     pub fn outcome(&self, token: Token) -> Outcome {
         let inner = self.inner();
-        inner.reclaim();
+        inner.reclaim(&self.mailbox);
         let entry = inner.emitted[token.sequence as usize % OUTCOMES_KEPT];
         if token.sequence >= inner.sequence || entry.sequence != token.sequence {
             return Outcome::Unknown;
@@ -285,7 +287,7 @@ impl SourcePort {
     /// Buffers of the heap that this application or a receiver holds.
     pub fn buffers_in_use(&self) -> u32 {
         let inner = self.inner();
-        inner.reclaim();
+        inner.reclaim(&self.mailbox);
         inner.heap.as_ref().map_or(0, SenderHeap::in_use)
     }
 
@@ -301,6 +303,10 @@ impl SourcePort {
 
 impl Drop for SourcePort {
     fn drop(&mut self) {
+        if self.mailbox.is_forked() {
+            // The rings are the parent's, and not mapped here.
+            return;
+        }
         let inner = self.inner.get_mut();
         for conn in &mut inner.conns {
             conn.abandon(None);
@@ -317,12 +323,14 @@ impl std::fmt::Debug for SourcePort {
 impl Inner {
     #[inline]
     fn before_emit(&mut self, mailbox: &Mailbox<TxConn>) -> Result<(), Refusal> {
-        if mailbox.epoch().load(Ordering::Acquire) != self.epoch {
-            self.read_mail(mailbox);
-            if self.forked {
-                return Err(Refusal::Forked);
-            }
+        if mailbox.epoch().load(Ordering::Acquire) != self.epoch && !self.read_mail(mailbox) {
+            return Err(Refusal::Forked);
         }
+        if self.reliable || self.conns.is_empty() { self.may_emit() } else { Ok(()) }
+    }
+
+    #[inline(never)]
+    fn may_emit(&mut self) -> Result<(), Refusal> {
         if self.conns.is_empty() && self.attachment == Attachment::Detached {
             return Err(Refusal::Detached);
         }
@@ -339,66 +347,64 @@ impl Inner {
         self.conns.iter_mut().all(|conn| conn.has_room() != Ok(false))
     }
 
-    #[inline]
-    fn publish_inline(&mut self, bytes: &[u8], source_ns: u64) -> Token {
-        let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
-        let (mut receivers, mut dropped, mut lied) = (0, 0, false);
+    /// Publishes up to 96 bytes; `stage` is the bit of the stage that they lay in, if in
+    /// any, and is free then. One function with everything in it, and little else.
+    #[inline(never)]
+    fn emit_inline(
+        &mut self,
+        bytes: &[u8],
+        source_ns: u64,
+        stage: u32,
+        mailbox: &Mailbox<TxConn>,
+    ) -> Result<Token, Refusal> {
+        self.before_emit(mailbox)?;
+        let (mut sent, counters) = (Sent::default(), &self.counters);
         for conn in &mut self.conns {
-            match conn.has_room() {
-                Ok(true) => {
-                    conn.push_inline(meta, bytes);
-                    receivers += 1;
-                    if conn.wants_wake() {
-                        wake(conn, &self.counters);
-                    }
-                }
-                Ok(false) => {
-                    conn.miss(1);
-                    dropped += 1;
-                }
-                Err(_) => lied = true,
+            if sent.has_room(conn) {
+                conn.push_inline(Meta { sequence: self.sequence, source_ns, lost: 0 }, bytes);
+                wake_if_wanted(conn, counters);
             }
         }
-        self.after_emit(STAGED, bytes.len(), receivers, dropped, lied)
+        self.stages_free |= stage;
+        Ok(self.after_emit(STAGED, bytes.len(), sent, mailbox))
     }
 
-    #[inline]
-    fn publish_heap(&mut self, id: BufferId, len: usize, source_ns: u64) -> Token {
-        let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
-        let (mut receivers, mut dropped, mut lied) = (0, 0, false);
+    #[inline(never)]
+    fn emit_heap(
+        &mut self,
+        id: BufferId,
+        len: usize,
+        source_ns: u64,
+        mailbox: &Mailbox<TxConn>,
+    ) -> Result<Token, Refusal> {
+        self.before_emit(mailbox)?;
+        let (mut sent, counters) = (Sent::default(), &self.counters);
         let heap = self.heap.as_mut().expect("a heap buffer has a heap");
         heap.lend(id);
         for conn in &mut self.conns {
-            match conn.has_room() {
-                Ok(true) => {
-                    conn.push_heap(heap, meta, id, len as u32);
-                    receivers += 1;
-                    if conn.wants_wake() {
-                        wake(conn, &self.counters);
-                    }
-                }
-                Ok(false) => {
-                    conn.miss(1);
-                    dropped += 1;
-                }
-                Err(_) => lied = true,
+            if sent.has_room(conn) {
+                conn.push_heap(heap, Meta { sequence: self.sequence, source_ns, lost: 0 }, id, len as u32);
+                wake_if_wanted(conn, counters);
             }
         }
         heap.release(id);
         self.used_by[id.0 as usize] = self.sequence;
-        self.after_emit(id.0, len, receivers, dropped, lied)
+        Ok(self.after_emit(id.0, len, sent, mailbox))
     }
 
     #[inline]
-    fn after_emit(&mut self, buffer: u32, len: usize, receivers: u16, dropped: u16, lied: bool) -> Token {
+    fn after_emit(&mut self, buffer: u32, len: usize, sent: Sent, mailbox: &Mailbox<TxConn>) -> Token {
         let sequence = self.sequence;
         self.sequence += 1;
+        let Sent { receivers, dropped, lied } = sent;
         self.emitted[sequence as usize % OUTCOMES_KEPT] = Emitted { sequence, buffer, receivers, dropped };
         self.count(PortCounter::Messages, 1);
         self.count(PortCounter::Bytes, len as u64);
-        if dropped > 0 || lied {
+        if dropped > 0 {
             self.count(PortCounter::Dropped, u64::from(dropped));
-            self.close_liars(lied);
+        }
+        if lied {
+            self.put_liars_out(mailbox);
         }
         Token { sequence }
     }
@@ -408,53 +414,67 @@ impl Inner {
         self.counters.add(counter as usize, amount);
     }
 
+    #[inline(never)]
+    fn loan_heap(&mut self, len: usize, mailbox: &Mailbox<TxConn>) -> Option<(NonNull<u8>, u32)> {
+        // Eagerly, so that the buffer that is still in the cache is the next one used.
+        self.reclaim(mailbox);
+        let heap = self.heap.as_mut()?;
+        let id = heap.loan(u32::try_from(len).ok()?)?;
+        self.used_by[id.0 as usize] = NEVER;
+        let start = heap.range_of_loaned(id).0;
+        // SAFETY: a mapping is not null.
+        Some((unsafe { NonNull::new_unchecked(start) }, id.0))
+    }
+
     #[cold]
-    fn loan_heap(&mut self, len: usize) -> Result<(BufferId, NonNull<u8>), GetBufferError> {
-        self.reclaim();
+    fn no_buffer(&self, len: usize) -> GetBufferError {
         let max = self.heap.as_ref().map_or(0, |heap| heap.geometry().size_max() as usize).max(INLINE_BYTES_MAX);
         if len > max {
-            return Err(GetBufferError::TooLarge { max });
+            return GetBufferError::TooLarge { max };
         }
-        let loaned = self.heap.as_mut().and_then(|heap| {
-            let id = heap.loan(len as u32)?;
-            Some((id, NonNull::new(heap.range_of_loaned(id).0).expect("a mapping is not null")))
-        });
-        loaned.ok_or_else(|| {
-            self.counters.add(PortCounter::NoBuffer as usize, 1);
-            GetBufferError::Exhausted
-        })
+        self.count(PortCounter::NoBuffer, 1);
+        GetBufferError::Exhausted
     }
 
     /// Takes back what receivers gave back. At most receivers x buffers steps.
-    fn reclaim(&mut self) {
+    #[inline]
+    fn reclaim(&mut self, mailbox: &Mailbox<TxConn>) {
+        if mailbox.is_forked() {
+            return;
+        }
         let Some(heap) = &mut self.heap else { return };
         let mut lied = false;
         for conn in &mut self.conns {
             lied |= conn.reclaim(heap).is_err();
         }
-        self.close_liars(lied);
-    }
-
-    /// Marks connections whose receiver wrote what cannot be; they go with the next mail.
-    fn close_liars(&mut self, lied: bool) {
         if lied {
-            self.counters.add(PortCounter::Violations as usize, 1);
-            // An epoch that is never current makes the next call read the mail, where
-            // the liars are put out.
-            self.epoch = 0;
+            self.put_liars_out(mailbox);
         }
     }
 
+    /// Reports and lets go the connections whose receiver wrote what cannot be: now, or
+    /// if the agent is at the mailbox, at the next call.
     #[cold]
-    fn read_mail(&mut self, mailbox: &Mailbox<TxConn>) {
-        let epoch = mailbox.epoch().load(Ordering::Acquire);
-        if epoch == 0 {
-            self.forked = true;
-            return;
+    fn put_liars_out(&mut self, mailbox: &Mailbox<TxConn>) {
+        self.epoch = STALE;
+        for _ in 0..REPORT_TRIES {
+            self.read_mail(mailbox);
+            if self.epoch != STALE {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Takes the changes that the agent left. `false` in a forked child.
+    #[cold]
+    fn read_mail(&mut self, mailbox: &Mailbox<TxConn>) -> bool {
+        if mailbox.is_forked() {
+            return false;
         }
         // The agent holds the lock only to push; if it does right now, the next call looks again.
-        let Ok(mut mail) = mailbox.mail.try_lock() else { return };
-        self.epoch = mailbox.epoch().load(Ordering::Acquire);
+        let Some((mut mail, epoch)) = mailbox.try_open() else { return true };
+        self.epoch = epoch;
         let mail = &mut *mail;
         for change in mail.changes.drain(..) {
             match change {
@@ -468,19 +488,51 @@ impl Inner {
                 Change::Attachment(attachment) => self.attachment = attachment,
             }
         }
-        // Whoever lied is asked again: the answer is the same, and now it goes.
-        let mut at = 0;
-        while at < self.conns.len() {
-            let conn = &mut self.conns[at];
-            let honest = conn.has_room().is_ok() && self.heap.as_mut().is_none_or(|heap| conn.reclaim(heap).is_ok());
-            if honest {
-                at += 1;
-            } else {
-                let id = conn.id();
-                mail.violations.push(id);
-                remove(&mut self.conns, &mut self.heap, &mut mail.graveyard, id);
-            }
+        self.remove_liars(mail);
+        true
+    }
+
+    fn remove_liars(&mut self, mail: &mut Mail<TxConn>) {
+        while let Some(liar) = self.conns.iter().find(|conn| conn.lie().is_some()) {
+            let id = liar.id();
+            self.counters.add(PortCounter::Violations as usize, 1);
+            mail.violations.push(id);
+            remove(&mut self.conns, &mut self.heap, &mut mail.graveyard, id);
         }
+    }
+}
+
+/// What became of one message so far.
+#[derive(Clone, Copy, Default)]
+struct Sent {
+    receivers: u16,
+    dropped: u16,
+    lied: bool,
+}
+
+impl Sent {
+    /// Whether this receiver gets the message; counted either way.
+    #[inline]
+    fn has_room(&mut self, conn: &mut TxConn) -> bool {
+        match conn.has_room() {
+            Ok(true) => {
+                self.receivers += 1;
+                return true;
+            }
+            Ok(false) => {
+                conn.miss(1);
+                self.dropped += 1;
+            }
+            Err(_) => self.lied = true,
+        }
+        false
+    }
+}
+
+#[inline]
+fn wake_if_wanted(conn: &mut TxConn, counters: &CounterBlock) {
+    if conn.wants_wake() {
+        wake(conn, counters);
     }
 }
 
@@ -493,7 +545,7 @@ fn wake(conn: &TxConn, counters: &CounterBlock) {
 fn remove(
     conns: &mut heapless::Vec<Box<TxConn>, CONNS_MAX>,
     heap: &mut Option<SenderHeap>,
-    graveyard: &mut Vec<Box<TxConn>>,
+    graveyard: &mut Graveyard<TxConn>,
     id: ConnId,
 ) {
     if let Some(at) = conns.iter().position(|conn| conn.id() == id) {

@@ -1,0 +1,175 @@
+//! The command line.
+
+use clap::{Parser, ValueEnum};
+use std::path::PathBuf;
+
+/// Latency and throughput of the runtime, each beside its raw baseline in the same
+/// run. Needs two processors that nothing else uses.
+#[derive(Parser, Debug)]
+#[command(name = "latency-tests", version)]
+pub struct Cli {
+    /// What to measure.
+    #[arg(value_enum, required_unless_present = "list")]
+    pub scenario: Option<Scenario>,
+    /// Write the rows to this file.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write a page for a person to this file.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Hold the figures to the bounds; exit code 1 where one is missed.
+    #[arg(long)]
+    pub check: bool,
+    /// Bounds other than the ones built in (RON).
+    #[arg(long, value_name = "FILE")]
+    pub bounds: Option<PathBuf>,
+    /// One short round each: for function, not for time.
+    #[arg(long)]
+    pub smoke: bool,
+    /// List the scenarios.
+    #[arg(long)]
+    pub list: bool,
+    /// Valid rounds of each row.
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// throughput: only with every byte written and read.
+    #[arg(long, conflicts_with = "tokens")]
+    pub touch: bool,
+    /// throughput: only buffers handed over untouched.
+    #[arg(long)]
+    pub tokens: bool,
+    /// throughput: only this payload, bytes (a multiple of 8); may be repeated.
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    pub size: Vec<usize>,
+    /// network: the plugin.
+    #[arg(long, value_enum, default_value_t = Plugin::Udp)]
+    pub plugin: Plugin,
+    /// network: only this hosting.
+    #[arg(long, value_enum)]
+    pub hosting: Option<Hosting>,
+    /// count: whose messages.
+    #[arg(long, value_enum, hide = true, default_value_t = Counted::Ours)]
+    pub side: Counted,
+    /// count: how many messages.
+    #[arg(long, hide = true, default_value_t = 10_000)]
+    pub messages: u64,
+}
+
+fn parse_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size) if size >= 8 && size % 8 == 0 && size <= 100_000_000 => Ok(size),
+        _ => Err("a multiple of 8 from 8 to 100000000".to_owned()),
+    }
+}
+
+/// What to measure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Scenario {
+    /// Two applications on one host, busy on a core each (T1).
+    Local,
+    /// Through the daemon with one udp link open (T3 and T2).
+    Hop,
+    /// Between runtimes over a plugin, in each hosting.
+    Network,
+    /// One way, 64 B to 6.22 MB.
+    Throughput,
+    /// create_stream to the first message: 1st and 10th stream.
+    Setup,
+    /// Instructions of one local message, under callgrind.
+    Instructions,
+    /// System calls of one local message, under strace.
+    Syscalls,
+    /// The baselines beside themselves: the noise of the harness.
+    Selftest,
+    /// All of the above but selftest.
+    All,
+    /// Every scenario in a short form, for function.
+    Smoke,
+    /// One side's messages on one thread, for the counting tools.
+    #[value(hide = true)]
+    Count,
+}
+
+impl Scenario {
+    /// The scenarios that this one stands for.
+    #[must_use]
+    pub fn parts(self) -> Vec<Scenario> {
+        use Scenario::{All, Hop, Instructions, Local, Network, Selftest, Setup, Smoke, Syscalls, Throughput};
+        match self {
+            All => vec![Local, Hop, Network, Throughput, Setup, Instructions, Syscalls],
+            Smoke => vec![Selftest, Local, Hop, Network, Throughput, Setup, Instructions, Syscalls],
+            one => vec![one],
+        }
+    }
+
+    /// The first part of its rows' names.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Scenario::Local => "local",
+            Scenario::Hop => "hop",
+            Scenario::Network => "network",
+            Scenario::Throughput => "throughput",
+            Scenario::Setup => "setup",
+            Scenario::Instructions => "instructions",
+            Scenario::Syscalls => "syscalls",
+            Scenario::Selftest => "selftest",
+            Scenario::All => "all",
+            Scenario::Smoke => "smoke",
+            Scenario::Count => "count",
+        }
+    }
+}
+
+/// The plugin of the network scenario.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Plugin {
+    /// Kernel UDP sockets.
+    Udp,
+}
+
+/// Who turns the datapath.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Hosting {
+    /// The application's own thread.
+    Inline,
+    /// A thread of the application's process.
+    Thread,
+    /// The daemon.
+    Daemon,
+}
+
+/// Whose messages are counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Counted {
+    /// The runtime's.
+    Ours,
+    /// The bare ring's.
+    Ring,
+}
+
+impl Counted {
+    /// The word on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Counted::Ours => "ours",
+            Counted::Ring => "ring",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        assert!(Cli::try_parse_from(["latency-tests", "throughput", "--size", "12"]).is_err());
+        assert!(Cli::try_parse_from(["latency-tests", "throughput", "--touch", "--tokens"]).is_err());
+        let cli = Cli::try_parse_from(["latency-tests", "network", "--plugin", "udp", "--json", "f"]).unwrap();
+        assert_eq!(cli.scenario, Some(Scenario::Network));
+    }
+}

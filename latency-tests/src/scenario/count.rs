@@ -1,0 +1,68 @@
+//! One side's messages on one thread, for tools that count: callgrind collects
+//! inside [`counted_messages`] alone, strace looks between the two marks.
+
+use crate::harness::converse::End;
+use crate::harness::fault::Fault;
+use crate::harness::watch::{Idle, Watch};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// The part of the function's name by which callgrind finds it.
+pub const COUNTED_FUNCTION: &str = "*counted_messages*";
+/// A path that does not exist; asking for it shows in a trace where counting begins.
+pub const BEGIN_MARK: &str = "/latency-tests-counting-begins";
+/// The same for where it ends.
+pub const END_MARK: &str = "/latency-tests-counting-ends";
+/// Messages before counting: enough to use every buffer and place once.
+const WARM_UP: u64 = 2_000;
+/// Counting tools slow everything down fifty times.
+const BOUND: Duration = Duration::from_secs(100);
+
+/// Sends `messages` messages from an end to itself, one after the other.
+///
+/// # Errors
+/// The end failed or a message did not come.
+pub fn run<E: End>(end: &mut E, messages: u64) -> Result<(), Fault> {
+    counted_nowhere(end, WARM_UP)?;
+    mark(BEGIN_MARK);
+    let result = counted_messages(end, WARM_UP, messages);
+    mark(END_MARK);
+    result
+}
+
+fn mark(path: &str) {
+    // It fails, and only the attempt matters.
+    let _ = std::fs::metadata(path);
+}
+
+/// The warm-up has a function of its own, so that it is not collected.
+#[inline(never)]
+fn counted_nowhere<E: End>(end: &mut E, messages: u64) -> Result<(), Fault> {
+    send_and_receive(end, 0, messages)
+}
+
+#[inline(never)]
+fn counted_messages<E: End>(end: &mut E, first: u64, messages: u64) -> Result<(), Fault> {
+    send_and_receive(end, first, messages)
+}
+
+#[inline(always)]
+fn send_and_receive<E: End>(end: &mut E, first: u64, messages: u64) -> Result<(), Fault> {
+    let stop = AtomicBool::new(false);
+    let mut watch = Watch::new("the other end of the same thread", Idle::Spin, BOUND, &stop);
+    for number in first..first + messages {
+        while !end.send(number)? {
+            watch.idle()?;
+        }
+        let found = loop {
+            match end.receive()? {
+                Some(found) => break found,
+                None => watch.idle()?,
+            }
+        };
+        if found != number {
+            return Err(Fault::Corrupt { expected: number, found });
+        }
+    }
+    Ok(())
+}

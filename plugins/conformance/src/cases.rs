@@ -1,0 +1,26 @@
+//! The cases. Each is a function over a [`Fixture`], panics where a promise is
+//! broken, and says which.
+
+mod alone;
+mod content;
+mod load;
+mod peers;
+mod turn;
+
+pub use alone::{nothing_is_allocated, waiting_is_possible, what_it_can_do_is_fixed};
+pub use content::{
+    a_frame_is_head_and_payload, a_frame_over_the_limit_is_refused, a_sent_payload_may_change,
+    every_size_up_to_the_limit_passes,
+};
+pub use load::{a_burst_loses_nothing_unseen, a_full_link_recovers};
+pub use peers::{
+    a_link_moves_between_threads, a_peer_that_is_none_is_refused, both_directions_at_once, every_peer_is_told_apart,
+    strangers_are_no_peers,
+};
+pub use turn::{
+    every_lane_arrives, hurried_calls_find_everything, order_is_kept_within_peer_and_lane, real_time_goes_first,
+    the_budget_is_respected,
+};
+
+#[cfg(doc)]
+use crate::Fixture;

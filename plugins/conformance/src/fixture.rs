@@ -1,0 +1,20 @@
+//! What a plugin tells the suite.
+
+use insane_link::Link;
+
+/// Makes links, and passes the time.
+pub trait Fixture {
+    /// The links under test.
+    type Link: Link + Send;
+
+    /// `count` links (2 to 8) on one network that knows no other traffic. `PeerIndex(j)`
+    /// of link `i` is link `j`; a link's own index is a peer it does not reach.
+    fn open(&mut self, count: usize) -> Vec<Self::Link>;
+
+    /// Gives frames that were sent time to arrive. Called again and again while a case
+    /// waits for frames, so it may be short.
+    fn settle(&mut self);
+
+    /// Sends `bytes` to link `to`, from an address that is nobody's peer.
+    fn send_as_stranger(&mut self, to: usize, bytes: &[u8]);
+}

@@ -1,0 +1,234 @@
+//! The suite notices: for each kind of defect, the case that is there for it fails.
+
+use insane_conformance::{Fixture, cases, watch_allocations};
+use insane_core::{Lane, Nanos, PeerIndex};
+use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, SendOutcome};
+use insane_sim::{SimConfig, SimLink, SimNet};
+use insane_sys::SharedBytes;
+use insane_sys::event::Event;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::ThreadId;
+
+watch_allocations!();
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Defect {
+    None,
+    LosesTheFirstPayloadByte,
+    CutsFullFrames,
+    TakesTooLarge,
+    CarriesChangedBytes,
+    TakesUnknownPeers,
+    SwallowsALane,
+    SwapsFrames,
+    MixesUpLanes,
+    IgnoresTheBudget,
+    DropsInHurriedCalls,
+    IsOneWay,
+    NamesTheWrongPeer,
+    BelievesStrangers,
+    HandsOutTwice,
+    StaysBusy,
+    IsNeverReadable,
+    IsAlwaysReadable,
+    Allocates,
+    LivesOnOneThread,
+    ChangesItsMind,
+    LiesAboutTheCount,
+}
+
+struct Defective {
+    inner: SimLink,
+    defect: Defect,
+    index: usize,
+    home: ThreadId,
+    sent: u32,
+    was_busy: bool,
+    held: Option<(PeerIndex, Lane, Vec<u8>)>,
+    event: Event,
+}
+
+impl Defective {
+    fn forward(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        let outcome = self.inner.send(peer, lane, head, payload);
+        self.was_busy |= outcome == SendOutcome::Busy;
+        outcome
+    }
+
+    /// Holds every fourth frame until the next was sent.
+    fn swap(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        if self.sent.is_multiple_of(4) && self.held.is_none() {
+            self.held = Some((peer, lane, [head, &payload.to_vec()].concat()));
+            return SendOutcome::Sent;
+        }
+        let outcome = self.forward(peer, lane, head, payload);
+        self.flush();
+        outcome
+    }
+}
+
+impl Link for Defective {
+    fn capabilities(&self) -> LinkCapabilities {
+        let mut capabilities = self.inner.capabilities();
+        if self.defect == Defect::ChangesItsMind {
+            capabilities.frame_bytes_max -= self.sent;
+        }
+        capabilities
+    }
+
+    fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        self.sent += 1;
+        let len = head.len() + payload.len();
+        let limit = self.inner.capabilities().frame_bytes_max as usize;
+        match self.defect {
+            Defect::LosesTheFirstPayloadByte => self.forward(peer, lane, head, payload.part(1, usize::MAX)),
+            Defect::CutsFullFrames if len == limit => {
+                self.forward(peer, lane, head, payload.part(0, payload.len().saturating_sub(1)))
+            }
+            Defect::TakesTooLarge if len > limit => SendOutcome::Sent,
+            Defect::CarriesChangedBytes => {
+                let changed: Vec<u8> = payload.to_vec().iter().map(|byte| !byte).collect();
+                self.forward(peer, lane, head, changed.as_slice().into())
+            }
+            Defect::TakesUnknownPeers => match self.forward(peer, lane, head, payload) {
+                SendOutcome::Failed => SendOutcome::Sent,
+                other => other,
+            },
+            Defect::SwallowsALane if lane.get() == 5 => SendOutcome::Sent,
+            Defect::SwapsFrames => self.swap(peer, lane, head, payload),
+            Defect::MixesUpLanes => {
+                let other = Lane::new(7 - lane.get()).unwrap();
+                self.forward(peer, other, head, payload)
+            }
+            Defect::IsOneWay if self.index == 1 => SendOutcome::Sent,
+            Defect::StaysBusy if self.was_busy => SendOutcome::Busy,
+            Defect::Allocates => {
+                drop(std::hint::black_box(vec![1u8; 10]));
+                self.forward(peer, lane, head, payload)
+            }
+            Defect::LivesOnOneThread if std::thread::current().id() != self.home => SendOutcome::Failed,
+            _ => self.forward(peer, lane, head, payload),
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some((peer, lane, frame)) = self.held.take() {
+            let _ = self.inner.send(peer, lane, &frame, SharedBytes::EMPTY);
+        }
+    }
+
+    fn receive<S: FrameSink>(&mut self, budget: u32, thorough: bool, sink: &mut S) -> u32 {
+        let budget = if self.defect == Defect::IgnoresTheBudget && budget > 0 { budget + 1 } else { budget };
+        let mut spoiled = Spoil { sink, defect: self.defect, thorough };
+        let count = self.inner.receive(budget, thorough, &mut spoiled);
+        if self.defect == Defect::LiesAboutTheCount { count + 1 } else { count }
+    }
+
+    fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let offers = matches!(self.defect, Defect::IsNeverReadable | Defect::IsAlwaysReadable);
+        offers.then(|| self.event.as_fd()).into_iter()
+    }
+}
+
+struct Spoil<'a, S> {
+    sink: &'a mut S,
+    defect: Defect,
+    thorough: bool,
+}
+
+impl<S: FrameSink> FrameSink for Spoil<'_, S> {
+    fn frame(&mut self, from: Option<PeerIndex>, frame: &[u8]) {
+        match self.defect {
+            Defect::DropsInHurriedCalls if !self.thorough => {}
+            Defect::NamesTheWrongPeer => self.sink.frame(from.map(|peer| PeerIndex(peer.0 / 2)), frame),
+            Defect::BelievesStrangers => self.sink.frame(from.or(Some(PeerIndex(0))), frame),
+            Defect::HandsOutTwice => {
+                self.sink.frame(from, frame);
+                self.sink.frame(from, frame);
+            }
+            _ => self.sink.frame(from, frame),
+        }
+    }
+}
+
+struct Spoiled {
+    defect: Defect,
+    net: SimNet,
+}
+
+fn address(number: usize) -> SocketAddr {
+    ([10, 0, 0, number as u8], 7000).into()
+}
+
+impl Fixture for Spoiled {
+    type Link = Defective;
+
+    fn open(&mut self, count: usize) -> Vec<Defective> {
+        self.net = SimNet::new(1, SimConfig::default());
+        let link = |index| {
+            let peers: Vec<_> = (0..count).map(|peer| (peer != index).then(|| address(peer))).collect();
+            let event = Event::new().unwrap();
+            if self.defect == Defect::IsAlwaysReadable {
+                event.signal().unwrap();
+            }
+            Defective {
+                inner: self.net.setup(address(index)).open(&peers).unwrap(),
+                defect: self.defect,
+                index,
+                home: std::thread::current().id(),
+                sent: 0,
+                was_busy: false,
+                held: None,
+                event,
+            }
+        };
+        (0..count).map(link).collect()
+    }
+
+    fn settle(&mut self) {
+        self.net.advance(Nanos::from_micros(10));
+    }
+
+    fn send_as_stranger(&mut self, to: usize, bytes: &[u8]) {
+        let _ = self.net.inject("192.0.2.1:9".parse().unwrap(), address(to), Lane::LAST, bytes);
+    }
+}
+
+fn passes(case: fn(&mut Spoiled), defect: Defect) -> bool {
+    let mut fixture = Spoiled { defect, net: SimNet::new(0, SimConfig::default()) };
+    catch_unwind(AssertUnwindSafe(|| case(&mut fixture))).is_ok()
+}
+
+macro_rules! noticed {
+    ($($case:ident: $($defect:ident),+;)*) => {
+        $(#[test]
+        fn $case() {
+            assert!(passes(cases::$case, Defect::None), "the case fails on a sound link");
+            $(assert!(!passes(cases::$case, Defect::$defect), "{:?} passed", Defect::$defect);)+
+        })*
+    };
+}
+
+noticed! {
+    a_frame_is_head_and_payload: LosesTheFirstPayloadByte, CarriesChangedBytes, LiesAboutTheCount;
+    every_size_up_to_the_limit_passes: CutsFullFrames;
+    a_frame_over_the_limit_is_refused: TakesTooLarge;
+    a_sent_payload_may_change: CarriesChangedBytes;
+    a_peer_that_is_none_is_refused: TakesUnknownPeers;
+    every_lane_arrives: SwallowsALane;
+    order_is_kept_within_peer_and_lane: SwapsFrames;
+    real_time_goes_first: MixesUpLanes;
+    the_budget_is_respected: IgnoresTheBudget;
+    hurried_calls_find_everything: DropsInHurriedCalls;
+    both_directions_at_once: IsOneWay;
+    every_peer_is_told_apart: NamesTheWrongPeer;
+    strangers_are_no_peers: BelievesStrangers;
+    a_burst_loses_nothing_unseen: HandsOutTwice, SwapsFrames;
+    a_full_link_recovers: StaysBusy;
+    waiting_is_possible: IsNeverReadable, IsAlwaysReadable;
+    nothing_is_allocated: Allocates;
+    a_link_moves_between_threads: LivesOnOneThread;
+    what_it_can_do_is_fixed: ChangesItsMind;
+}

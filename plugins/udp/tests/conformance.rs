@@ -1,0 +1,70 @@
+//! The UDP link passes the suite: IPv4, IPv6, and jumbo frames over loopback.
+
+use insane_conformance::{Fixture, conformance_tests, watch_allocations};
+use insane_link::LinkSetup;
+use insane_udp::{UdpConfig, UdpLink, UdpSetup};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+watch_allocations!();
+
+struct Udp {
+    ip: IpAddr,
+    frame_bytes_max: Option<u32>,
+    addresses: Vec<SocketAddr>,
+    stranger: UdpSocket,
+}
+
+impl Udp {
+    fn new(ip: impl Into<IpAddr>, frame_bytes_max: Option<u32>) -> Self {
+        let ip = ip.into();
+        Udp { ip, frame_bytes_max, addresses: Vec::new(), stranger: UdpSocket::bind((ip, 0)).unwrap() }
+    }
+}
+
+impl Fixture for Udp {
+    type Link = UdpLink;
+
+    fn open(&mut self, count: usize) -> Vec<UdpLink> {
+        let mut config = UdpConfig::new((self.ip, 0).into());
+        config.frame_bytes_max = self.frame_bytes_max.unwrap_or(config.frame_bytes_max);
+        let setups: Vec<_> = (0..count).map(|_| UdpSetup::bind(config.clone()).unwrap()).collect();
+        self.addresses = setups.iter().map(UdpSetup::local_addr).collect();
+        let peers = |own| self.addresses.iter().enumerate().map(|(i, peer)| (i != own).then_some(*peer)).collect();
+        setups
+            .into_iter()
+            .enumerate()
+            .map(|(own, setup)| {
+                let peers: Vec<_> = peers(own);
+                setup.open(&peers).unwrap()
+            })
+            .collect()
+    }
+
+    fn settle(&mut self) {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+
+    fn send_as_stranger(&mut self, to: usize, bytes: &[u8]) {
+        // To both sockets, but twice the same frame would be one too many for the suite.
+        let mut address = self.addresses[to];
+        address.set_port(address.port() + (bytes.len() % 2) as u16);
+        // Over 65,507 bytes there is no datagram, and nothing to be sent.
+        let _ = self.stranger.send_to(bytes, address);
+    }
+}
+
+mod v4 {
+    use super::*;
+    conformance_tests!(Udp::new(Ipv4Addr::LOCALHOST, None));
+}
+
+mod v6 {
+    use super::*;
+    conformance_tests!(Udp::new(Ipv6Addr::LOCALHOST, None));
+}
+
+mod jumbo {
+    use super::*;
+    conformance_tests!(Udp::new(Ipv4Addr::LOCALHOST, Some(65_000)));
+}

@@ -1,0 +1,566 @@
+//! The session's agent: one thread that talks to the runtime, maps what it passes, and
+//! leaves prepared connections in the ports' mailboxes. Nothing here is on a hot path.
+
+use crate::error::{RequestError, SessionError};
+use crate::ports::{self, Beside, PartsError};
+use crate::registry::{ConnRecord, ConnState, Far, Registry, SinkRecord, SourceRecord};
+use insane_core::heap::ClassSpec;
+use insane_core::{ChannelId, ConnId, Lane, StreamId};
+use insane_shm::port::{Attachment as PortAttachment, SinkPort, SourcePort};
+use insane_shm::region::Region;
+use insane_sys::event::{Epoll, Event as Bell, Interest, Ready, Trigger};
+use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
+use insane_wire::control::{
+    self, Code, Event, Hello, PACKET_BYTES_MAX, Receiver, Request, Role, Sender, SinkWake,
+};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{self, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a request waits for its answer.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a detached session looks for its runtime.
+const REATTACH_PERIOD: Duration = Duration::from_millis(200);
+/// How often ports are asked for dead connections and violations.
+const COLLECT_PERIOD: Duration = Duration::from_secs(1);
+
+const SOCKET_TOKEN: u64 = 1;
+const BELL_TOKEN: u64 = 2;
+
+/// What a request was about, so that the agent can build the answer's port before it
+/// looks at the next event.
+pub(crate) enum What {
+    Stream { local: u32 },
+    Source { uid: u64, stream: u32, channel: ChannelId, classes: Vec<ClassSpec>, reliable: bool },
+    Sink { uid: u64, stream: u32, channel: ChannelId, depth: u32, wake: SinkWake },
+    Done,
+}
+
+/// What the requester gets.
+pub(crate) enum Reply {
+    Stream(Lane),
+    Source(SourcePort),
+    Sink(SinkPort, Option<OwnedFd>),
+    Done,
+}
+
+struct Waiting {
+    what: What,
+    reply: SyncSender<Result<Reply, RequestError>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    Attached,
+    Detached,
+    Closed(Code, String),
+}
+
+/// What the agent shares with the session's handles.
+pub(crate) struct Shared {
+    pub name: String,
+    domain: Option<String>,
+    /// Where to reattach; `None`: the runtime is in this process and lives as long.
+    path: Option<PathBuf>,
+    pub registry: Mutex<Registry>,
+    waiting: Mutex<HashMap<u32, Waiting>>,
+    req_next: AtomicU32,
+    socket: Mutex<Option<Arc<OwnedFd>>>,
+    state: Mutex<State>,
+    counters: Mutex<Option<Arc<Region>>>,
+    pub domain_name: Mutex<String>,
+    stop: AtomicBool,
+    bell: Bell,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn new(name: &str, domain: Option<&str>, path: Option<PathBuf>) -> Result<Arc<Self>, SessionError> {
+        if !control::name_fits(name) || !domain.is_none_or(control::name_fits) {
+            return Err(SessionError::Name);
+        }
+        Ok(Arc::new(Shared {
+            name: name.into(),
+            domain: domain.map(Into::into),
+            path,
+            registry: Mutex::default(),
+            waiting: Mutex::default(),
+            req_next: AtomicU32::new(1),
+            socket: Mutex::new(None),
+            state: Mutex::new(State::Detached),
+            counters: Mutex::new(None),
+            domain_name: Mutex::default(),
+            stop: AtomicBool::new(false),
+            bell: Bell::new()?,
+        }))
+    }
+
+    pub fn state(&self) -> State {
+        lock(&self.state).clone()
+    }
+
+    /// Says HELLO on a fresh socket and waits for the answer.
+    pub fn greet(&self, socket: OwnedFd) -> Result<(), SessionError> {
+        let hello = Hello { name: self.name.clone(), domain: self.domain.clone(), role: Role::Application };
+        match seqpacket::send(&socket, &control::encode_hello(&hello), &[])? {
+            SendOutcome::Sent => {}
+            SendOutcome::WouldBlock | SendOutcome::Closed => return Err(SessionError::Silent),
+        }
+        let (event, fds) = receive_one(&socket, ANSWER_TIMEOUT)?.ok_or(SessionError::Silent)?;
+        match event {
+            Event::Welcome { domain, counters_bytes, .. } => {
+                let mut beside = Beside::new(fds);
+                let page = counters_page(&mut beside, counters_bytes).map_err(|e| SessionError::Resources(e.to_string()))?;
+                *lock(&self.counters) = page;
+                *lock(&self.domain_name) = domain;
+            }
+            Event::Closing { code, reason } => return Err(SessionError::Refused { code, reason }),
+            _ => return Err(SessionError::Silent),
+        }
+        *lock(&self.socket) = Some(Arc::new(socket));
+        *lock(&self.state) = State::Attached;
+        self.send(&Request::SessionMapped).map_err(|_| SessionError::Silent)
+    }
+
+    /// Sends one request; waits a moment if the runtime is slow to read.
+    pub fn send(&self, request: &Request) -> Result<(), RequestError> {
+        let packet = control::encode(request);
+        let give_up = Instant::now() + ANSWER_TIMEOUT;
+        loop {
+            let Some(socket) = lock(&self.socket).clone() else { return Err(self.absent()) };
+            match seqpacket::send(&*socket, &packet, &[]) {
+                Ok(SendOutcome::Sent) => return Ok(()),
+                Ok(SendOutcome::WouldBlock) if Instant::now() < give_up => std::thread::sleep(Duration::from_millis(1)),
+                Ok(SendOutcome::WouldBlock) => return Err(RequestError::Silent),
+                Ok(SendOutcome::Closed) | Err(_) => return Err(self.absent()),
+            }
+        }
+    }
+
+    fn absent(&self) -> RequestError {
+        match self.state() {
+            State::Closed(code, reason) => RequestError::Closed { code, reason },
+            State::Attached | State::Detached => RequestError::Detached,
+        }
+    }
+
+    /// Sends a request and waits for what comes of it.
+    pub fn request(&self, what: What, request: impl FnOnce(u32) -> Request) -> Result<Reply, RequestError> {
+        let req = self.req_next.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = mpsc::sync_channel(1);
+        lock(&self.waiting).insert(req, Waiting { what, reply });
+        if let Err(error) = self.send(&request(req)) {
+            lock(&self.waiting).remove(&req);
+            return Err(error);
+        }
+        answer.recv_timeout(ANSWER_TIMEOUT).unwrap_or_else(|_| {
+            lock(&self.waiting).remove(&req);
+            Err(match self.state() {
+                State::Attached => RequestError::Silent,
+                State::Detached | State::Closed(..) => self.absent(),
+            })
+        })
+    }
+
+    /// Sends a request whose answer nobody waits for.
+    pub fn tell(&self, request: impl FnOnce(u32) -> Request) {
+        let req = self.req_next.fetch_add(1, Ordering::Relaxed);
+        let _ = self.send(&request(req));
+    }
+
+    /// Ends the agent.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.bell.signal();
+    }
+
+    /// The agent's thread.
+    pub fn run(self: &Arc<Self>) {
+        while !self.stop.load(Ordering::Acquire) {
+            let socket = lock(&self.socket).clone();
+            match socket {
+                Some(socket) => {
+                    let _ = self.serve(&socket);
+                    self.detach();
+                }
+                None => self.reattach(),
+            }
+        }
+        *lock(&self.socket) = None;
+    }
+
+    fn serve(&self, socket: &OwnedFd) -> Result<(), insane_sys::OsError> {
+        let epoll = Epoll::new()?;
+        epoll.add(socket, SOCKET_TOKEN, Interest::Read, Trigger::Level)?;
+        epoll.add(&self.bell, BELL_TOKEN, Interest::Read, Trigger::Level)?;
+        let mut buffer = vec![0; PACKET_BYTES_MAX];
+        let mut collected_at = Instant::now();
+        loop {
+            let mut ready = [Ready::NONE; 2];
+            epoll.wait(&mut ready, Some(COLLECT_PERIOD.into()))?;
+            let _ = self.bell.clear();
+            if self.stop.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            loop {
+                match seqpacket::recv(socket, &mut buffer)? {
+                    RecvOutcome::Packet(packet) if !packet.truncated => {
+                        let Ok(event) = control::decode::<Event>(&buffer[..packet.len]) else { return Ok(()) };
+                        if self.handle(event, packet.fds.into_iter().collect()).is_err() {
+                            return Ok(());
+                        }
+                    }
+                    RecvOutcome::Packet(_) | RecvOutcome::Closed => return Ok(()),
+                    RecvOutcome::WouldBlock => break,
+                }
+            }
+            if collected_at.elapsed() >= COLLECT_PERIOD {
+                collected_at = Instant::now();
+                self.collect();
+            }
+        }
+    }
+
+    /// One event. An error means that the runtime speaks nonsense: the session detaches.
+    fn handle(&self, event: Event, fds: Vec<OwnedFd>) -> Result<(), PartsError> {
+        let mut beside = Beside::new(fds);
+        match event {
+            Event::StreamOpened { req, stream, lane, .. } => self.opened(req, stream, lane),
+            Event::SourceCreated { req, source, heap_bytes, counters_line } => {
+                let page = lock(&self.counters).clone();
+                let made = self.answer(req, |what, registry| {
+                    let What::Source { uid, stream, channel, classes, reliable } = what else { return None };
+                    let block = ports::counters(page.as_ref(), counters_line);
+                    Some(ports::source_port(&mut beside, &classes, heap_bytes, reliable, block).map(
+                        |(port, mailbox, buffers)| {
+                            let id = Some(source);
+                            registry
+                                .sources
+                                .insert(uid, SourceRecord { stream, channel, classes, buffers, mailbox, id });
+                            Reply::Source(port)
+                        },
+                    ))
+                });
+                if made && heap_bytes > 0 {
+                    let _ = self.send(&Request::SourceMapped { source });
+                }
+            }
+            Event::SinkCreated { req, sink, counters_line } => {
+                let page = lock(&self.counters).clone();
+                let mut has_page = false;
+                let made = self.answer(req, |what, registry| {
+                    let What::Sink { uid, stream, channel, depth, wake } = what else { return None };
+                    let block = ports::counters(page.as_ref(), counters_line);
+                    has_page = wake != SinkWake::Never;
+                    Some(sink_parts(&mut beside, wake).and_then(|(wake_page, reader)| {
+                        let (port, mailbox) = ports::sink_port(wake_page, block)?;
+                        registry.sinks.insert(uid, SinkRecord { stream, channel, depth, wake, mailbox, id: Some(sink) });
+                        Ok(Reply::Sink(port, reader))
+                    }))
+                });
+                if made && has_page {
+                    let _ = self.send(&Request::SinkMapped { sink });
+                }
+            }
+            Event::Done { req } => {
+                self.answer(req, |_, _| Some(Ok(Reply::Done)));
+            }
+            Event::Failed { req, code, reason } => {
+                if let Some(waiting) = lock(&self.waiting).remove(&req) {
+                    let _ = waiting.reply.try_send(Err(RequestError::Refused { code, reason }));
+                }
+            }
+            Event::Closing { code, reason } => *lock(&self.state) = State::Closed(code, reason),
+            Event::Welcome { .. } | Event::Status { .. } => {}
+            Event::TxPrepare { .. } | Event::RxPrepare { .. } | Event::TxOpen { .. } | Event::RxOpen { .. } => {
+                self.set_up(event, &mut beside)?;
+            }
+            Event::Activate { conn } => self.activate(conn),
+            Event::Retire { conn } => self.retire(conn),
+        }
+        Ok(())
+    }
+
+    fn opened(&self, req: u32, id: StreamId, lane: Lane) {
+        self.answer(req, |what, registry| {
+            let What::Stream { local } = what else { return None };
+            registry.streams.get_mut(&local)?.id = Some(id);
+            Some(Ok(Reply::Stream(lane)))
+        });
+    }
+
+    /// Builds the answer to a request and hands it over; `false` if nobody asked.
+    fn answer(
+        &self,
+        req: u32,
+        build: impl FnOnce(What, &mut Registry) -> Option<Result<Reply, PartsError>>,
+    ) -> bool {
+        let Some(Waiting { what, reply }) = lock(&self.waiting).remove(&req) else { return false };
+        let built = build(what, &mut lock(&self.registry));
+        match built {
+            Some(built) => {
+                let made = built.is_ok();
+                let _ = reply.try_send(built.map_err(Into::into));
+                made
+            }
+            None => false,
+        }
+    }
+
+    fn set_up(&self, event: Event, beside: &mut Beside) -> Result<(), PartsError> {
+        let mut registry = lock(&self.registry);
+        let answer = match event {
+            Event::TxPrepare { conn, source, to, depth } => {
+                // A source that was just closed: the runtime will hear of it and unwind.
+                let Some(port) = registry.source_uid(source) else { return Ok(()) };
+                let far = Far::To(to);
+                if let Some(kept) = keep(&mut registry, port, far, conn) {
+                    kept
+                } else {
+                    let state = ConnState::TxPrepared { cells: ports::cells(beside, depth)?, depth };
+                    registry.add_conn(ConnRecord { id: Some(conn), port, far, state });
+                    Request::Mapped { conn, step: 1 }
+                }
+            }
+            Event::RxPrepare { conn, sink, from, depth, returns } => {
+                let Some(port) = registry.sink_uid(sink) else { return Ok(()) };
+                let far = Far::From(from);
+                if let Some(kept) = keep(&mut registry, port, far, conn) {
+                    kept
+                } else {
+                    let state = ConnState::RxPrepared { returns: ports::returns(beside, returns)?, depth };
+                    registry.add_conn(ConnRecord { id: Some(conn), port, far, state });
+                    Request::Mapped { conn, step: 1 }
+                }
+            }
+            Event::TxOpen { conn, returns, wake } => {
+                let Some(local) = registry.conn_of(conn) else { return Ok(()) };
+                let Some(record) = registry.conns.get(&local) else { return Ok(()) };
+                let buffers = registry.sources.get(&record.port).map_or(0, |source| source.buffers);
+                let ConnState::TxPrepared { cells, depth } = &record.state else { return Err(PartsError::Range) };
+                let (cells, depth) = (Arc::clone(cells), *depth);
+                let end = ports::tx_conn(ConnId(local), cells, depth, buffers, returns, wake, beside)?;
+                if let Some(record) = registry.conns.get_mut(&local) {
+                    record.state = ConnState::TxReady(Box::new(end));
+                }
+                Request::Mapped { conn, step: 2 }
+            }
+            Event::RxOpen { conn, heap_bytes, classes, trusted } => {
+                let Some(local) = registry.conn_of(conn) else { return Ok(()) };
+                let Some(record) = registry.conns.get(&local) else { return Ok(()) };
+                let ConnState::RxPrepared { returns, depth } = &record.state else { return Err(PartsError::Range) };
+                let (returns, depth, port) = (Arc::clone(returns), *depth, record.port);
+                let end = ports::rx_conn(ConnId(local), returns, depth, &classes, heap_bytes, trusted, beside)?;
+                let Some(sink) = registry.sinks.get(&port) else { return Ok(()) };
+                if sink.mailbox.add(Box::new(end)).is_ok() {
+                    if let Some(record) = registry.conns.get_mut(&local) {
+                        record.state = ConnState::RxActive;
+                    }
+                    Request::Mapped { conn, step: 2 }
+                } else {
+                    registry.conns.remove(&local);
+                    Request::Violation { conn }
+                }
+            }
+            _ => return Ok(()),
+        };
+        drop(registry);
+        let _ = self.send(&answer);
+        Ok(())
+    }
+
+    fn activate(&self, conn: ConnId) {
+        let mut registry = lock(&self.registry);
+        let Some(local) = registry.conn_of(conn) else { return };
+        let Some(record) = registry.conns.get_mut(&local) else { return };
+        let port = record.port;
+        let ConnState::TxReady(_) = record.state else { return };
+        let ConnState::TxReady(end) = std::mem::replace(&mut record.state, ConnState::TxActive) else { return };
+        let added = registry.sources.get(&port).is_some_and(|source| source.mailbox.add(end).is_ok());
+        if !added {
+            registry.conns.remove(&local);
+            drop(registry);
+            let _ = self.send(&Request::Violation { conn });
+        }
+    }
+
+    fn retire(&self, conn: ConnId) {
+        let mut registry = lock(&self.registry);
+        if let Some(local) = registry.conn_of(conn) {
+            forget(&mut registry, local);
+        }
+    }
+
+    /// The runtime is gone (or said good-bye): what it carried ends, direct rings go on.
+    fn detach(&self) {
+        *lock(&self.socket) = None;
+        {
+            let mut state = lock(&self.state);
+            if *state == State::Attached {
+                *state = State::Detached;
+            }
+        }
+        let mut registry = lock(&self.registry);
+        let gone: Vec<u32> = registry
+            .conns
+            .iter()
+            .filter(|(_, conn)| {
+                conn.far.is_datapath() || !matches!(conn.state, ConnState::TxActive | ConnState::RxActive)
+            })
+            .map(|(local, _)| *local)
+            .collect();
+        for local in gone {
+            forget(&mut registry, local);
+        }
+        for conn in registry.conns.values_mut() {
+            conn.id = None;
+        }
+        for source in registry.sources.values_mut() {
+            source.id = None;
+            let _ = source.mailbox.set_attachment(PortAttachment::Detached);
+        }
+        for sink in registry.sinks.values_mut() {
+            sink.id = None;
+            let _ = sink.mailbox.set_attachment(PortAttachment::Detached);
+        }
+        for stream in registry.streams.values_mut() {
+            stream.id = None;
+        }
+        drop(registry);
+        let waiting: Vec<Waiting> = lock(&self.waiting).drain().map(|(_, waiting)| waiting).collect();
+        for waiting in waiting {
+            let _ = waiting.reply.try_send(Err(self.absent()));
+        }
+    }
+
+    fn reattach(&self) {
+        let finished = matches!(self.state(), State::Closed(..));
+        let socket = self.path.as_ref().filter(|_| !finished).and_then(|path| seqpacket::connect(path).ok());
+        if let Some(socket) = socket
+            && self.greet(socket).is_ok()
+        {
+            return;
+        }
+        std::thread::sleep(REATTACH_PERIOD);
+    }
+
+    /// Frees what ports let go; tells the runtime of peers that wrote what cannot be.
+    fn collect(&self) {
+        let registry = lock(&self.registry);
+        let mut accused: Vec<ConnId> = Vec::new();
+        for source in registry.sources.values() {
+            accused.extend(source.mailbox.collect());
+        }
+        for sink in registry.sinks.values() {
+            accused.extend(sink.mailbox.collect());
+        }
+        let conns: Vec<ConnId> =
+            accused.iter().filter_map(|local| registry.conns.get(&local.0).and_then(|conn| conn.id)).collect();
+        drop(registry);
+        for conn in conns {
+            let _ = self.send(&Request::Violation { conn });
+        }
+    }
+
+    /// A source of this session is no more.
+    pub fn close_source(&self, uid: u64) {
+        let mut registry = lock(&self.registry);
+        let record = registry.sources.remove(&uid);
+        registry.conns.retain(|_, conn| conn.port != uid);
+        drop(registry);
+        if let Some(source) = record.and_then(|record| record.id) {
+            self.tell(|req| Request::CloseSource { req, source });
+        }
+    }
+
+    /// A sink of this session is no more.
+    pub fn close_sink(&self, uid: u64) {
+        let mut registry = lock(&self.registry);
+        let record = registry.sinks.remove(&uid);
+        registry.conns.retain(|_, conn| conn.port != uid);
+        drop(registry);
+        if let Some(sink) = record.and_then(|record| record.id) {
+            self.tell(|req| Request::CloseSink { req, sink });
+        }
+    }
+
+    /// A stream of this session is no more.
+    pub fn close_stream(&self, local: u32) {
+        let record = lock(&self.registry).streams.remove(&local);
+        if let Some(stream) = record.and_then(|record| record.id) {
+            self.tell(|req| Request::CloseStream { req, stream });
+        }
+    }
+}
+
+/// A ring that survived the runtime's restart serves on.
+fn keep(registry: &mut Registry, port: u64, far: Far, conn: ConnId) -> Option<Request> {
+    let local = registry.kept(port, far)?;
+    registry.conns.get_mut(&local)?.id = Some(conn);
+    Some(Request::Kept { conn })
+}
+
+/// Takes a connection out of its port and the registry.
+fn forget(registry: &mut Registry, local: u32) {
+    let Some(conn) = registry.conns.remove(&local) else { return };
+    match (conn.far, conn.state) {
+        (Far::To(Receiver::Sink(_) | Receiver::Datapath), ConnState::TxActive) => {
+            if let Some(source) = registry.sources.get(&conn.port) {
+                let _ = source.mailbox.remove(ConnId(local));
+            }
+        }
+        (Far::From(Sender::Source(_) | Sender::Datapath), ConnState::RxActive) => {
+            if let Some(sink) = registry.sinks.get(&conn.port) {
+                let _ = sink.mailbox.remove(ConnId(local));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn sink_parts(beside: &mut Beside, wake: SinkWake) -> Result<(Option<OwnedFd>, Option<OwnedFd>), PartsError> {
+    Ok(match wake {
+        SinkWake::Never => (None, None),
+        SinkWake::Page => (Some(beside.next()?), None),
+        SinkWake::Fd => (Some(beside.next()?), Some(beside.next()?)),
+    })
+}
+
+fn counters_page(beside: &mut Beside, bytes: u32) -> Result<Option<Arc<Region>>, PartsError> {
+    if bytes == 0 {
+        return Ok(None);
+    }
+    use std::os::fd::AsFd;
+    Ok(Some(Region::map_writable(beside.next()?.as_fd(), bytes as usize)?))
+}
+
+/// Waits for one event on a socket that nobody serves yet.
+fn receive_one(socket: &OwnedFd, timeout: Duration) -> Result<Option<(Event, Vec<OwnedFd>)>, SessionError> {
+    let epoll = Epoll::new()?;
+    epoll.add(socket, SOCKET_TOKEN, Interest::Read, Trigger::Level)?;
+    let give_up = Instant::now() + timeout;
+    let mut buffer = vec![0; PACKET_BYTES_MAX];
+    loop {
+        match seqpacket::recv(socket, &mut buffer)? {
+            RecvOutcome::Packet(packet) if !packet.truncated => {
+                let event = control::decode(&buffer[..packet.len]).map_err(|_| SessionError::Silent)?;
+                return Ok(Some((event, packet.fds.into_iter().collect())));
+            }
+            RecvOutcome::Packet(_) | RecvOutcome::Closed => return Ok(None),
+            RecvOutcome::WouldBlock => {}
+        }
+        let left = give_up.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let mut ready = [Ready::NONE; 1];
+        epoll.wait(&mut ready, Some(left.into()))?;
+    }
+}

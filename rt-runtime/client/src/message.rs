@@ -1,0 +1,99 @@
+//! Buffers and messages as applications see them.
+
+use insane_shm::port::{Loan, Received};
+use insane_sys::SharedBytes;
+use std::ops::{Deref, DerefMut};
+
+/// Memory on loan from a source: fill it, then emit it. Dropped, it is free again.
+#[derive(Debug)]
+pub struct Buffer<'s>(pub(crate) Loan<'s>);
+
+impl Buffer<'_> {
+    /// Makes the message shorter; it cannot grow.
+    pub fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+}
+
+impl Deref for Buffer<'_> {
+    type Target = [u8];
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Buffer<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// A consumed message. Dropping it gives its memory back to the sender.
+#[derive(Debug)]
+pub struct Message<'s>(pub(crate) Received<'s>);
+
+impl Message<'_> {
+    /// Bytes of the payload.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The number its source gave it, from 0, one more for each emit.
+    #[must_use]
+    pub const fn sequence(&self) -> u64 {
+        self.0.sequence()
+    }
+
+    /// Messages of its source lost just before it; saturates at 65,535.
+    #[must_use]
+    pub const fn lost(&self) -> u16 {
+        self.0.lost()
+    }
+
+    /// The instant its source gave it ([`Source::emit_at`](crate::Source::emit_at)), ns;
+    /// `None` if it gave none.
+    #[must_use]
+    pub fn source_ns(&self) -> Option<u64> {
+        Some(self.0.source_ns()).filter(|ns| *ns != 0)
+    }
+
+    /// The payload as a slice, where nobody else can write its memory: it travelled in
+    /// the ring (up to 96 bytes), came over the network, or its sender is this process.
+    /// `None` where a peer process still can: use [`shared`](Self::shared).
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.0.bytes()
+    }
+
+    /// The payload wherever it is, as a view that copies.
+    #[inline]
+    #[must_use]
+    pub fn shared(&self) -> SharedBytes<'_> {
+        self.0.shared()
+    }
+
+    /// Copies into `into` as much as fits both; returns how much that was.
+    #[inline]
+    pub fn copy_to(&self, into: &mut [u8]) -> usize {
+        self.0.shared().copy_to(into)
+    }
+
+    /// A copy of the payload.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.0.shared().to_vec()
+    }
+
+    /// Gives the memory back now; the same as dropping the message.
+    pub fn release(self) {}
+}

@@ -1,0 +1,95 @@
+//! Options of streams, sources and sinks.
+
+use insane_core::heap::{ClassSpec, Geometry};
+use insane_wire::control::SinkWake;
+
+/// Options of a stream beyond its quality of service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StreamOptions {
+    pub(crate) isolated: bool,
+}
+
+impl StreamOptions {
+    /// Local messages, too, go through the runtime, which copies them: receivers never
+    /// see the sender's memory. Default: off, local receivers read it in place.
+    #[must_use]
+    pub const fn isolated(mut self, isolated: bool) -> Self {
+        self.isolated = isolated;
+        self
+    }
+}
+
+/// Options of a source.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SourceOptions {
+    pub(crate) classes: Vec<ClassSpec>,
+}
+
+impl Default for SourceOptions {
+    /// 64 buffers of 2 KiB.
+    fn default() -> Self {
+        SourceOptions { classes: vec![ClassSpec { size: 2048, count: 64 }] }
+    }
+}
+
+impl SourceOptions {
+    /// No buffers: messages of up to 96 bytes only, which travel in the ring.
+    #[must_use]
+    pub const fn small() -> Self {
+        SourceOptions { classes: Vec::new() }
+    }
+
+    /// `count` buffers of `size` bytes instead of the default.
+    #[must_use]
+    pub fn buffers(self, size: u32, count: u32) -> Self {
+        SourceOptions { classes: vec![ClassSpec { size, count }] }
+    }
+
+    /// Buffers of several sizes, by rising size; at most eight.
+    #[must_use]
+    pub fn classes(self, classes: &[ClassSpec]) -> Self {
+        SourceOptions { classes: classes.to_vec() }
+    }
+
+    pub(crate) fn geometry(&self) -> Option<Geometry> {
+        Geometry::new(&self.classes)
+    }
+}
+
+/// Options of a sink.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SinkOptions {
+    pub(crate) depth: u32,
+    pub(crate) wake: Option<SinkWake>,
+}
+
+impl Default for SinkOptions {
+    /// 64 messages a sender; woken as the stream's `consumption` says.
+    fn default() -> Self {
+        SinkOptions { depth: 64, wake: None }
+    }
+}
+
+impl SinkOptions {
+    /// Messages that each sender's ring to this sink holds, rounded up to a power of
+    /// two; 2 to 65,536.
+    #[must_use]
+    pub const fn depth(mut self, depth: u32) -> Self {
+        self.depth = depth;
+        self
+    }
+
+    /// The sink never sleeps and is never woken, whatever the stream's `consumption`.
+    #[must_use]
+    pub const fn polled(mut self) -> Self {
+        self.wake = Some(SinkWake::Never);
+        self
+    }
+
+    /// The sink has a descriptor ([`Sink::fd`](crate::Sink::fd)) for an event loop.
+    #[must_use]
+    pub const fn pollable(mut self) -> Self {
+        self.wake = Some(SinkWake::Fd);
+        self
+    }
+}

@@ -1,0 +1,124 @@
+//! What a session has, as its agent sees it: which connection belongs to which port.
+
+use insane_core::heap::ClassSpec;
+use insane_core::{ChannelId, ConnId, Qos, SinkId, SourceId, StreamId};
+use insane_shm::conn::{RxConn, TxConn};
+use insane_shm::port::Mailbox;
+use insane_shm::region::Region;
+use insane_wire::control::{Receiver, Sender, SinkWake};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A stream of this session, by its local number.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamRecord {
+    pub name: String,
+    pub qos: Qos,
+    pub isolated: bool,
+    /// Its number at the runtime; `None` while detached.
+    pub id: Option<StreamId>,
+}
+
+/// A source of this session, by its uid.
+#[derive(Debug)]
+pub(crate) struct SourceRecord {
+    pub stream: u32,
+    pub channel: ChannelId,
+    pub classes: Vec<ClassSpec>,
+    pub buffers: u32,
+    pub mailbox: Arc<Mailbox<TxConn>>,
+    pub id: Option<SourceId>,
+}
+
+/// A sink of this session, by its uid.
+#[derive(Debug)]
+pub(crate) struct SinkRecord {
+    pub stream: u32,
+    pub channel: ChannelId,
+    pub depth: u32,
+    pub wake: SinkWake,
+    pub mailbox: Arc<Mailbox<RxConn>>,
+    pub id: Option<SinkId>,
+}
+
+/// How far a connection of this session is.
+#[derive(Debug)]
+pub(crate) enum ConnState {
+    /// Producer: its cells are mapped.
+    TxPrepared { cells: Arc<Region>, depth: u32 },
+    /// Producer: ready, waiting for activation.
+    TxReady(Box<TxConn>),
+    /// Producer: in use.
+    TxActive,
+    /// Consumer: its returns are mapped.
+    RxPrepared { returns: Arc<Region>, depth: u32 },
+    /// Consumer: in use.
+    RxActive,
+}
+
+/// Whom a connection joins this session's port to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Far {
+    To(Receiver),
+    From(Sender),
+}
+
+impl Far {
+    pub fn is_datapath(self) -> bool {
+        matches!(self, Far::To(Receiver::Datapath) | Far::From(Sender::Datapath))
+    }
+}
+
+/// A connection of this session, by its local number: the runtime's numbers begin
+/// anew after its restart, and a direct ring outlives it.
+#[derive(Debug)]
+pub(crate) struct ConnRecord {
+    /// The runtime's number; `None` if it does not know the connection (any more).
+    pub id: Option<ConnId>,
+    /// Uid of this session's source or sink.
+    pub port: u64,
+    pub far: Far,
+    pub state: ConnState,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    pub streams: HashMap<u32, StreamRecord>,
+    pub sources: HashMap<u64, SourceRecord>,
+    pub sinks: HashMap<u64, SinkRecord>,
+    pub conns: HashMap<u32, ConnRecord>,
+    conn_next: u32,
+}
+
+impl Registry {
+    pub fn source_uid(&self, id: SourceId) -> Option<u64> {
+        self.sources.iter().find(|(_, source)| source.id == Some(id)).map(|(uid, _)| *uid)
+    }
+
+    pub fn sink_uid(&self, id: SinkId) -> Option<u64> {
+        self.sinks.iter().find(|(_, sink)| sink.id == Some(id)).map(|(uid, _)| *uid)
+    }
+
+    pub fn add_conn(&mut self, record: ConnRecord) -> u32 {
+        self.conn_next += 1;
+        self.conns.insert(self.conn_next, record);
+        self.conn_next
+    }
+
+    /// The local number of one of the runtime's connections.
+    pub fn conn_of(&self, id: ConnId) -> Option<u32> {
+        self.conns.iter().find(|(_, conn)| conn.id == Some(id)).map(|(local, _)| *local)
+    }
+
+    /// A direct ring that already joins this port to that far end.
+    pub fn kept(&self, port: u64, far: Far) -> Option<u32> {
+        let is_it = |conn: &ConnRecord| {
+            conn.port == port
+                && conn.far == far
+                && conn.id.is_none()
+                && matches!(conn.state, ConnState::TxActive | ConnState::RxActive)
+        };
+        self.conns.iter().find(|(_, conn)| is_it(conn)).map(|(local, _)| *local)
+    }
+}

@@ -1,0 +1,167 @@
+//! The write end of a channel.
+
+use crate::error::{GetBufferTimeoutError, RequestError};
+use crate::message::{Buffer, Message};
+use crate::session::Core;
+use crate::stream::StreamCore;
+use insane_shm::port::{Emit, GetBufferError, Outcome, Refusal, SourcePort, Token};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Between two looks for a free buffer or a receiver.
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// The write end of a channel. `Send`, not `Sync`: one thread at a time uses it.
+pub struct Source {
+    port: SourcePort,
+    stream: Arc<StreamCore>,
+    uid: u64,
+}
+
+impl Source {
+    pub(crate) fn new(port: SourcePort, stream: Arc<StreamCore>, uid: u64) -> Self {
+        Source { port, stream, uid }
+    }
+
+    fn core(&self) -> &Core {
+        &self.stream.core
+    }
+
+    #[inline]
+    fn turn(&self) {
+        if let Some(inline) = &self.stream.core.inline {
+            inline.try_turn();
+        }
+    }
+
+    /// Borrows a buffer of `len` bytes; what it holds is left over from earlier messages.
+    /// Never blocks.
+    ///
+    /// # Errors
+    /// None is free, `len` is more than the source's buffers have, or this is a forked child.
+    #[inline]
+    pub fn get_buffer(&self, len: usize) -> Result<Buffer<'_>, GetBufferError> {
+        self.port.get_buffer(len).map(Buffer)
+    }
+
+    /// As [`get_buffer`](Self::get_buffer), but waits for receivers to give one back.
+    ///
+    /// # Errors
+    /// As [`get_buffer`](Self::get_buffer), and the timeout.
+    pub fn get_buffer_timeout(&self, len: usize, timeout: Duration) -> Result<Buffer<'_>, GetBufferTimeoutError> {
+        let give_up = Instant::now() + timeout;
+        loop {
+            match self.port.get_buffer(len) {
+                Ok(loan) => return Ok(Buffer(loan)),
+                Err(GetBufferError::Exhausted) if Instant::now() < give_up => {
+                    self.turn();
+                    std::thread::sleep(PAUSE);
+                }
+                Err(GetBufferError::Exhausted) => return Err(GetBufferTimeoutError::TimedOut),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Publishes a filled buffer to every sink of the channel, here and on other hosts.
+    /// Never blocks: what happens when a receiver has no room is the stream's
+    /// [`Reliability`](insane_core::Reliability).
+    #[inline]
+    pub fn emit<'s>(&'s self, buffer: Buffer<'s>) -> Emit<Buffer<'s>> {
+        self.emit_at(buffer, 0)
+    }
+
+    /// As [`emit`](Self::emit), with the instant that the message bears, ns of a clock
+    /// that source and sink agree on; 0: none.
+    #[inline]
+    pub fn emit_at<'s>(&'s self, buffer: Buffer<'s>, source_ns: u64) -> Emit<Buffer<'s>> {
+        let emitted = match self.port.emit(buffer.0, source_ns) {
+            Emit::Sent(token) => Emit::Sent(token),
+            Emit::Refused(loan, refusal) => Emit::Refused(Buffer(loan), refusal),
+        };
+        self.turn();
+        emitted
+    }
+
+    /// Publishes a copy of `bytes`. Up to 96 bytes need no buffer.
+    ///
+    /// # Errors
+    /// As [`get_buffer`](Self::get_buffer).
+    #[inline]
+    pub fn emit_copy(&self, bytes: &[u8]) -> Result<Emit<()>, GetBufferError> {
+        if let Some(emitted) = self.port.emit_copy(bytes, 0) {
+            self.turn();
+            return Ok(emitted);
+        }
+        let mut buffer = self.get_buffer(bytes.len())?;
+        buffer.copy_from_slice(bytes);
+        Ok(forget_buffer(self.emit(buffer)))
+    }
+
+    /// Publishes what was consumed. The payload is copied once, into a buffer of this
+    /// source; the message stays the caller's.
+    ///
+    /// # Errors
+    /// As [`get_buffer`](Self::get_buffer).
+    pub fn emit_message(&self, message: &Message<'_>) -> Result<Emit<()>, GetBufferError> {
+        let mut buffer = self.get_buffer(message.len())?;
+        message.copy_to(&mut buffer);
+        Ok(forget_buffer(self.emit(buffer)))
+    }
+
+    /// What became of an emit: known for the source's last 64.
+    #[must_use]
+    pub fn outcome(&self, token: Token) -> Outcome {
+        self.port.outcome(token)
+    }
+
+    /// Whether a message emitted now would reach a local sink or the network.
+    #[must_use]
+    pub fn has_receivers(&self) -> bool {
+        self.port.has_receivers()
+    }
+
+    /// Waits until a message emitted now would reach somebody.
+    ///
+    /// # Errors
+    /// Nobody came in time.
+    pub fn wait_for_receivers(&self, timeout: Duration) -> Result<(), RequestError> {
+        let give_up = Instant::now() + timeout;
+        while !self.port.has_receivers() {
+            if Instant::now() >= give_up {
+                return Err(RequestError::NoReceiver);
+            }
+            self.turn();
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Buffers that this application or a receiver holds.
+    #[must_use]
+    pub fn buffers_in_use(&self) -> u32 {
+        self.port.buffers_in_use()
+    }
+}
+
+fn forget_buffer(emitted: Emit<Buffer<'_>>) -> Emit<()> {
+    match emitted {
+        Emit::Sent(token) => Emit::Sent(token),
+        Emit::Refused(_, refusal) => {
+            let refusal: Refusal = refusal;
+            Emit::Refused((), refusal)
+        }
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.core().shared.close_source(self.uid);
+    }
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Source")
+    }
+}

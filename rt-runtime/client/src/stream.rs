@@ -1,0 +1,147 @@
+//! Streams.
+
+use crate::agent::{Reply, What, lock};
+use crate::callback::{CallbackSink, Callbacks};
+use crate::error::RequestError;
+use crate::message::Message;
+use crate::options::{SinkOptions, SourceOptions};
+use crate::session::Core;
+use crate::sink::Sink;
+use crate::source::Source;
+use insane_core::{ChannelId, Consumption, Lane, Qos, Reliability, StreamId};
+use insane_wire::control::{Request, SinkWake};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+pub(crate) struct StreamCore {
+    pub core: Arc<Core>,
+    local: u32,
+    qos: Qos,
+    lane: Lane,
+}
+
+impl Drop for StreamCore {
+    fn drop(&mut self) {
+        self.core.shared.close_stream(self.local);
+    }
+}
+
+/// A contract of quality of service under a name. It stays open while this handle, a
+/// source or a sink of it lives.
+#[derive(Clone)]
+pub struct Stream {
+    inner: Arc<StreamCore>,
+}
+
+impl Stream {
+    pub(crate) fn new(core: Arc<Core>, local: u32, qos: Qos, lane: Lane) -> Self {
+        Stream { inner: Arc::new(StreamCore { core, local, qos, lane }) }
+    }
+
+    /// The lane the runtime gave it.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        self.inner.lane
+    }
+
+    /// What was asked of it.
+    #[must_use]
+    pub fn qos(&self) -> Qos {
+        self.inner.qos
+    }
+
+    fn id(&self) -> Result<StreamId, RequestError> {
+        let registry = lock(&self.inner.core.shared.registry);
+        registry.streams.get(&self.inner.local).and_then(|stream| stream.id).ok_or(RequestError::Detached)
+    }
+
+    /// Opens the write end of a channel.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub fn source(&self, channel: ChannelId, options: SourceOptions) -> Result<Source, RequestError> {
+        if options.geometry().is_none() {
+            return Err(RequestError::Option(
+                "a source has at most 8 sizes of buffers, rising, 1 byte to 100 MB each, and at most 65,536 buffers",
+            ));
+        }
+        let (stream, uid) = (self.id()?, fresh_uid());
+        let classes = options.classes;
+        let what = What::Source {
+            uid,
+            stream: self.inner.local,
+            channel,
+            classes: classes.clone(),
+            reliable: self.inner.qos.reliability == Reliability::Reliable,
+        };
+        let reply =
+            self.inner.core.shared.request(what, |req| Request::CreateSource { req, stream, channel, uid, classes })?;
+        match reply {
+            Reply::Source(port) => Ok(Source::new(port, Arc::clone(&self.inner), uid)),
+            _ => Err(RequestError::Silent),
+        }
+    }
+
+    /// Opens the read end of a channel.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub fn sink(&self, channel: ChannelId, options: SinkOptions) -> Result<Sink, RequestError> {
+        let depth = options.depth.checked_next_power_of_two().filter(|depth| insane_shm::ring::depth_fits(*depth));
+        let Some(depth) = depth else {
+            return Err(RequestError::Option("a sink's depth is 2 to 65,536 messages"));
+        };
+        let wake = options.wake.unwrap_or(match self.inner.qos.consumption {
+            Consumption::Poll => SinkWake::Never,
+            Consumption::Low => SinkWake::Page,
+        });
+        let (stream, uid) = (self.id()?, fresh_uid());
+        let what = What::Sink { uid, stream: self.inner.local, channel, depth, wake };
+        let reply = self
+            .inner
+            .core
+            .shared
+            .request(what, |req| Request::CreateSink { req, stream, channel, uid, depth, wake })?;
+        match reply {
+            Reply::Sink(port, reader) => Ok(Sink::new(port, reader, Arc::clone(&self.inner), uid, wake)),
+            _ => Err(RequestError::Silent),
+        }
+    }
+
+    /// Opens the read end of a channel and calls `callback` for every message, on the
+    /// session's callback thread (`insane-callback`, ordinary priority). The callback
+    /// may emit, and may block; while it does, no other callback of the session runs.
+    /// It must not drop its own [`CallbackSink`].
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub fn sink_with_callback(
+        &self,
+        channel: ChannelId,
+        options: SinkOptions,
+        callback: impl FnMut(Message<'_>) + Send + 'static,
+    ) -> Result<CallbackSink, RequestError> {
+        let sink = self.sink(channel, options.pollable())?;
+        let mut callbacks = lock(&self.inner.core.callbacks);
+        if callbacks.is_none() {
+            *callbacks = Some(Callbacks::start().map_err(|error| RequestError::Resources(error.to_string()))?);
+        }
+        match callbacks.as_ref() {
+            Some(callbacks) => Ok(callbacks.add(sink, Box::new(callback))),
+            None => Err(RequestError::Silent),
+        }
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Stream(lane {})", self.inner.lane)
+    }
+}
+
+/// A number that no other source or sink has: 64 random bits.
+fn fresh_uid() -> u64 {
+    // `RandomState` is seeded by the system and counts up: fresh for every call.
+    RandomState::new().build_hasher().finish()
+}

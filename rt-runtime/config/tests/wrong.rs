@@ -1,0 +1,681 @@
+//! Every kind of wrong configuration: the message, its place, and what would be right.
+
+use insane_config::{Diagnostic, Findings, LoadError, Machine, Severity, load, parse};
+use std::path::Path;
+
+fn machine() -> Machine {
+    Machine { hostname: "box".into(), cores: Some(vec![0, 1]), ..Machine::unknown() }
+}
+
+fn findings(text: &str) -> Findings {
+    match parse("x.ron", text, &machine()) {
+        Ok(loaded) => loaded.warnings,
+        Err(findings) => findings,
+    }
+}
+
+/// The only thing wrong with the text.
+#[track_caller]
+fn only(text: &str) -> Diagnostic {
+    let findings = findings(text);
+    assert_eq!(findings.0.len(), 1, "{findings}");
+    findings.0[0].clone()
+}
+
+/// Text, then line:column, path, message, and how what is accepted starts.
+#[track_caller]
+fn expect(text: &str, place: &str, path: &str, message: &str, accepted: &str) {
+    let found = only(text);
+    assert_eq!(found.severity, Severity::Error);
+    assert_eq!(found.message, message);
+    assert_eq!(format!("{}:{}", found.line, found.column), place, "{found}");
+    assert_eq!(found.path, path);
+    assert!(found.accepted.starts_with(accepted), "{found}");
+}
+
+const PORT: &str = "an IP address of this machine and a port from 1 to 65534";
+const LANES: &str = "one datapath with `serves: all`, or one with `real_time` and one with `best_effort`";
+
+#[test]
+fn a_finding_is_shown_as_compilers_do() {
+    let text = "(\n    memory: (\n        prefualt: true,\n    ),\n)\n";
+    assert_eq!(
+        only(text).to_string(),
+        "error: memory.prefualt: there is no field `prefualt` in `memory`; did you mean `prefault`?\n\
+         \x20--> x.ron:3:9\n\
+         \x20 |\n\
+         3 |         prefualt: true,\n\
+         \x20 |         ^^^^^^^^\n\
+         \x20 = accepted: limit_bytes, lock, huge_pages, prefault\n"
+    );
+    assert!(only(text).render(true).contains("\x1b[1;31merror\x1b[0m"));
+    assert_eq!(only("(control: (mode: 7))").value, "7");
+}
+
+#[test]
+fn a_missing_file_is_named_with_the_reason() {
+    let error = load(Path::new("/nowhere/x.ron"), &machine()).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("error: cannot read the configuration /nowhere/x.ron: No such file"), "{text}");
+    assert!(matches!(load(Path::new("/dev/zero"), &machine()), Err(LoadError::TooLarge { .. })));
+    assert!(matches!(load(Path::new("/"), &machine()), Err(LoadError::Read { .. })));
+}
+
+#[test]
+fn text_that_is_no_configuration() {
+    let accepted = "(host: (...), datapaths: [...]";
+    expect("", "1:1", "", "the file is empty", accepted);
+    expect("{\"host\": 1}", "1:1", "", "a configuration stands in parentheses", accepted);
+    expect("(log: (level: info)) x", "1:22", "", "something stands behind the end of the configuration", "");
+    expect("(log: (level: info\n\n", "1:18", "", "the file ends before its last bracket is closed", "`)`");
+    expect("(host: (name: \"a\" id: 5))", "1:19", "", "a comma is missing before this", "");
+    expect("(host: (name: \"a))", "1:16", "", "this text has no closing quote", "");
+}
+
+#[test]
+fn unknown_missing_and_repeated_fields() {
+    expect(
+        "(hots: ())",
+        "1:2",
+        "hots",
+        "there is no field `hots` at the top level; did you mean `host`?",
+        "host, control, datapaths",
+    );
+    expect(
+        r#"(links: [(name: "a", udp: (bind: "1.1.1.1:1"))])"#,
+        "1:22",
+        "links[0].udp",
+        "there is no field `udp` in `links[0]`",
+        "name, technology",
+    );
+    expect(
+        r#"(links: [(name: "a", technology: udp(bnd: "1.1.1.1:1"))])"#,
+        "1:38",
+        "links[0].technology.bnd",
+        "there is no field `bnd` in `links[0].technology`; did you mean `bind`?",
+        "bind, frame_bytes_max",
+    );
+    expect("(datapaths: [(core: 1)])", "1:14", "datapaths[0].name", "the field `name` is missing", "1 to 64 bytes");
+    expect(
+        r#"(links: [(name: "a", technology: udp())])"#,
+        "1:22",
+        "links[0].technology.bind",
+        "the field `bind` is missing",
+        PORT,
+    );
+    expect(
+        "(log: (level: info, level: warn))",
+        "1:21",
+        "log.level",
+        "the field `level` is given twice",
+        "each field once",
+    );
+}
+
+#[test]
+fn values_of_the_wrong_kind() {
+    expect("(memory: (lock: 5))", "1:17", "memory.lock", "`true` or `false` is expected", "true or false");
+    expect("(host: (name: 5))", "1:15", "host.name", "text in double quotes is expected", "1 to 64 bytes");
+    expect("(control: (mode: \"rw\"))", "1:18", "control.mode", "a whole number is expected", "permission bits");
+    expect(
+        "(datapaths: (name: \"a\"))",
+        "1:13",
+        "datapaths",
+        "a list `[...]` is expected",
+        "a list of 1 to 4 datapaths",
+    );
+    expect(
+        r#"(peers: [(name: "x", links: ["a"])])"#,
+        "1:29",
+        "peers[0].links",
+        "a map `{...}` is expected",
+        "its address",
+    );
+    expect(
+        "(memory: (limit_bytes: 99999999999999999999999))",
+        "1:24",
+        "memory.limit_bytes",
+        "the number is out of range",
+        "1_048_576 to",
+    );
+    expect("(host: (id: -5))", "1:13", "host.id", "the number is out of range", "a whole number from 1");
+    expect(
+        r#"(datapaths: [(name: "a", idle: spinn)])"#,
+        "1:32",
+        "datapaths[0].idle",
+        "`spinn` is not accepted here; did you mean `spin`?",
+        "spin, block, or spin_then_block(us: N)",
+    );
+    expect(
+        r#"(datapaths: [(name: "a", idle: spin_then_block(50))])"#,
+        "1:48",
+        "datapaths[0].idle",
+        "the name of a field is expected before the value",
+        "spin, block, or",
+    );
+    expect(
+        r#"(domains: [(name: "x", members: [user(5)])])"#,
+        "1:34",
+        "domains[0].members[0]",
+        "`user` is not accepted here",
+        "a list of uid(N), gid(N) and any",
+    );
+    expect(
+        r#"(links: [(name: "a", technology: upd(bind: "1.1.1.1:1"))])"#,
+        "1:34",
+        "links[0].technology",
+        "`upd` is not accepted here; did you mean `udp`?",
+        "udp(bind: ...",
+    );
+}
+
+#[test]
+fn host_and_control() {
+    expect("(host: (name: \"\"))", "1:15", "host.name", "the name is empty", "1 to 64 bytes");
+    expect("(host: (name: \"a\\nb\"))", "1:15", "host.name", "the name holds a control character", "1 to 64 bytes");
+    let long = "ä".repeat(33);
+    expect(&format!("(host: (name: \"{long}\"))"), "1:15", "host.name", "the name has 66 bytes", "1 to 64 bytes");
+    expect("(host: (id: 0))", "1:13", "host.id", "0 stands for no host", "a whole number from 1");
+    expect("(control: (socket: \"x.sock\"))", "1:20", "control.socket", "the path is not absolute", "an absolute path");
+    expect("(control: (socket: \"/run/\"))", "1:20", "control.socket", "the path names no file", "an absolute path");
+    let long = format!("/{}", "x".repeat(107));
+    expect(
+        &format!("(control: (socket: \"{long}\"))"),
+        "1:20",
+        "control.socket",
+        "the path has 108 bytes",
+        "an absolute path",
+    );
+    let mode = "permission bits from 0o600 to 0o777";
+    expect(
+        "(control: (mode: 0o460))",
+        "1:18",
+        "control.mode",
+        "0o460 is not a mode of a socket that its owner can use",
+        mode,
+    );
+    expect(
+        "(control: (mode: 0o1777))",
+        "1:18",
+        "control.mode",
+        "0o1777 is not a mode of a socket that its owner can use",
+        mode,
+    );
+    expect(
+        "(control: (mode: 660))",
+        "1:18",
+        "control.mode",
+        "0o1224 is not a mode of a socket that its owner can use",
+        mode,
+    );
+}
+
+/// One datapath with these fields.
+fn datapath(fields: &str) -> String {
+    format!("(datapaths: [(name: \"a\", {fields})])")
+}
+
+#[test]
+fn datapaths() {
+    expect(&datapath("core: 2"), "1:32", "datapaths[0].core", "this machine has no core 2", "one of 0 to 1, or None");
+    expect(&datapath("core: -1"), "1:32", "datapaths[0].core", "this machine has no core -1", "one of 0 to 1, or None");
+    let priority = "other, or fifo(PRIORITY) with a priority of 1 to 98";
+    expect(&datapath("policy: fifo(0)"), "1:34", "datapaths[0].policy", "0 is not a priority of SCHED_FIFO", priority);
+    expect(
+        &datapath("policy: fifo(99)"),
+        "1:34",
+        "datapaths[0].policy",
+        "priority 99 belongs to the kernel's own watchdogs",
+        priority,
+    );
+    expect(
+        &datapath("idle: spin_then_block(us: 0)"),
+        "1:52",
+        "datapaths[0].idle.us",
+        "0 is too small",
+        "1 to 1_000_000 microseconds",
+    );
+    expect(&datapath("serves: real_time"), "1:13", "datapaths", "nobody serves the best-effort lanes", LANES);
+    expect(
+        "(datapaths: [(name: \"a\"), (name: \"b\", serves: best_effort)])",
+        "1:47",
+        "datapaths[1].serves",
+        "datapaths[0] serves the best-effort lanes already",
+        LANES,
+    );
+    expect(
+        "(datapaths: [(name: \"a\", serves: real_time), (name: \"a\", serves: best_effort)])",
+        "1:53",
+        "datapaths[1].name",
+        "\"a\" is the name of datapaths[0] already (line 1)",
+        "a name that no other",
+    );
+    let five = findings("(datapaths: [(name: \"a\"), (name: \"b\"), (name: \"c\"), (name: \"d\"), (name: \"e\")])");
+    assert!(
+        five.0.iter().any(|f| f.message == "there are 5 datapaths" && f.accepted.starts_with("a list of 1 to 4")),
+        "{five}"
+    );
+}
+
+#[test]
+fn spinning_at_a_real_time_priority_never_takes_all() {
+    let two = "(datapaths: [\n(name: \"a\", core: 1, policy: fifo(9), idle: spin, serves: real_time),\n\
+               (name: \"b\", core: 1, policy: fifo(8), idle: spin, serves: best_effort)])";
+    let remedy = "another core, `spin_then_block(us: ...)` or `block`";
+    let message = "two SCHED_FIFO datapaths spin on core 1: datapaths[0] and this one would starve each other";
+    expect(two, "3:45", "datapaths[1].idle", message, remedy);
+    let remedy = "`spin_then_block(us: ...)`, `block`, or `policy: other`";
+    let message = "2 spinning SCHED_FIFO datapaths would take all 2 cores of this machine";
+    expect(&two.replacen("core: 1", "core: 0", 1), "3:45", "datapaths[1].idle", message, remedy);
+    let polite = findings(&two.replacen("fifo(9)", "other", 1));
+    assert_eq!((polite.0.len(), polite.0[0].severity), (1, Severity::Warning), "{polite}");
+    assert!(findings(&two.replacen("core: 1, policy: fifo(9)", "core: 0, policy: other", 1)).is_empty());
+
+    let one_core = Machine { cores: Some(vec![0]), ..machine() };
+    let alone = datapath("policy: fifo(50), idle: spin");
+    let refused = parse("x.ron", &alone, &one_core).unwrap_err();
+    assert_eq!(refused.0.len(), 1);
+    assert_eq!(
+        refused.0[0].message,
+        "this machine has one core, and a spinning SCHED_FIFO datapath would leave nothing to anybody else"
+    );
+    assert_eq!(refused.0[0].accepted, remedy);
+    assert!(parse("x.ron", &alone, &machine()).is_ok());
+    assert!(parse("x.ron", &alone, &Machine::unknown()).is_ok(), "nothing is known of the machine");
+    assert!(parse("x.ron", &datapath("policy: fifo(50), idle: block"), &one_core).is_ok());
+}
+
+/// One link with this address.
+fn bound(bind: &str) -> String {
+    format!("(links: [(name: \"net\", technology: udp(bind: \"{bind}\"))])")
+}
+
+#[test]
+fn addresses() {
+    let cases = [
+        ("192.0.2.1", "\"192.0.2.1\" has no port"),
+        ("::1", "\"::1\" has no port"),
+        ("[::1]", "\"[::1]\" has no port"),
+        ("", "\"\" is not an IP address with a port"),
+        ("fe80::zz:1", "\"fe80::zz\" is not an IP address"),
+        ("cell-a:7400", "\"cell-a\" is a name, and names are not looked up"),
+        ("300.0.0.1:7400", "\"300.0.0.1\" is not an IP address"),
+        ("192.0.2.1:70000", "\"70000\" is not a port"),
+        ("192.0.2.1:http", "\"http\" is not a port"),
+        ("192.0.2.1:0", "port 0 is no port that a peer could know"),
+        ("192.0.2.1:65535", "after port 65535 there is no next one, and the link uses two"),
+        ("239.1.1.1:7400", "239.1.1.1 is not the address of one host"),
+        ("255.255.255.255:7400", "255.255.255.255 is not the address of one host"),
+        ("1:2:3:4:5:6:7:8:7400", "an IPv6 address with a port has brackets: \"[1:2:3:4:5:6:7:8]:7400\""),
+    ];
+    for (bind, message) in cases {
+        expect(&bound(bind), "1:46", "links[0].technology.bind", message, PORT);
+    }
+    for bind in ["192.0.2.1:65534", "0.0.0.0:1", "[::]:7400", "[fe80::1%2]:7400", "[::1]:7400"] {
+        assert!(findings(&bound(bind)).is_empty(), "{bind}");
+    }
+}
+
+/// Two links with these addresses.
+fn two_links(a: &str, b: &str) -> String {
+    format!(
+        "(links: [\n(name: \"a\", technology: udp(bind: \"{a}\")),\n(name: \"b\", technology: udp(bind: \"{b}\"))])"
+    )
+}
+
+#[test]
+fn links() {
+    let far = "a port at least 2 away";
+    for (a, b, message) in [
+        ("10.0.0.1:7400", "10.0.0.1:7400", "ports 7400 and 7401 are taken: links[0] uses 7400 and 7401"),
+        ("10.0.0.1:7400", "10.0.0.1:7401", "ports 7401 and 7402 are taken: links[0] uses 7400 and 7401"),
+        ("10.0.0.1:7400", "0.0.0.0:7399", "ports 7399 and 7400 are taken: links[0] uses 7400 and 7401"),
+        ("[::]:7400", "[::1]:7401", "ports 7401 and 7402 are taken: links[0] uses 7400 and 7401"),
+    ] {
+        expect(&two_links(a, b), "3:35", "links[1].technology.bind", message, far);
+    }
+    for (a, b) in
+        [("10.0.0.1:7400", "10.0.0.1:7402"), ("10.0.0.1:7400", "10.0.0.2:7400"), ("0.0.0.0:7400", "[::1]:7400")]
+    {
+        assert!(findings(&two_links(a, b)).is_empty());
+    }
+    let udp = |field: &str| format!("(links: [(name: \"a\", technology: udp(bind: \"10.0.0.1:1\", {field}))])");
+    expect(
+        &udp("frame_bytes_max: 507"),
+        "1:75",
+        "links[0].technology.frame_bytes_max",
+        "507 is too small",
+        "508 to 65_000 bytes",
+    );
+    expect(
+        &udp("frame_bytes_max: 65_001"),
+        "1:75",
+        "links[0].technology.frame_bytes_max",
+        "65_001 is too large",
+        "508 to 65_000 bytes",
+    );
+    expect(&udp("send_buffer_bytes: 1"), "1:77", "links[0].technology.send_buffer_bytes", "1 is too small", "4096 to");
+    expect(
+        &udp("receive_buffer_bytes: -1"),
+        "1:80",
+        "links[0].technology.receive_buffer_bytes",
+        "-1 is too small",
+        "4096 to",
+    );
+    expect(
+        &udp("busy_poll_us: 10_001"),
+        "1:72",
+        "links[0].technology.busy_poll_us",
+        "10_001 is too large",
+        "0 to 10_000 micro",
+    );
+    expect(&udp("real_time_dscp: 64"), "1:74", "links[0].technology.real_time_dscp", "64 is too large", "0 to 63");
+}
+
+#[test]
+fn each_link_belongs_to_exactly_one_datapath() {
+    let text = |links: &str, more: &str| {
+        format!(
+            "(datapaths: [(name: \"d\", links: {links}){more}],\nlinks: [(name: \"net\", technology: udp(bind: \"10.0.0.1:1\"))])"
+        )
+    };
+    expect(
+        &text("[]", ""),
+        "2:16",
+        "links[0].name",
+        "link \"net\" belongs to no datapath",
+        "a link that one datapath has",
+    );
+    expect(
+        &text("[\"net\", \"nett\"]", ""),
+        "1:41",
+        "datapaths[0].links[1]",
+        "there is no link \"nett\"; did you mean \"net\"?",
+        "\"net\"",
+    );
+    expect(
+        &text("[\"net\", \"net\"]", ""),
+        "1:41",
+        "datapaths[0].links[1]",
+        "link \"net\" belongs to datapaths[0] already",
+        "each link in one",
+    );
+    let links: Vec<String> =
+        (0..5).map(|at| format!("(name: \"l{at}\", technology: udp(bind: \"10.0.0.{at}:7400\"))")).collect();
+    let five = format!("(links: [{}])", links.join(", "));
+    expect(&five, "1:9", "links", "the only datapath would have 5 links, and one has at most 4", "fewer links");
+    let named = format!(
+        "(datapaths: [(name: \"d\", links: [\"l0\", \"l1\", \"l2\", \"l3\", \"l4\"])], links: [{}])",
+        links.join(", ")
+    );
+    expect(&named, "1:33", "datapaths[0].links", "there are 5 links", "a list of at most 4");
+}
+
+/// One link, and these peers.
+fn peers(peers: &str) -> String {
+    format!(
+        "(host: (name: \"me\"),\nlinks: [(name: \"net\", technology: udp(bind: \"10.0.0.1:7400\"))],\npeers: [{peers}])"
+    )
+}
+
+#[test]
+fn peers_are_others_with_addresses_of_their_own() {
+    let ours = "peers[0].links[\"net\"]";
+    expect(
+        &peers("(name: \"me\", links: {\"net\": \"10.0.0.2:7400\"})"),
+        "3:16",
+        "peers[0].name",
+        "\"me\" is this host itself",
+        "the name of another",
+    );
+    expect(
+        &peers("(name: \"b\", links: {\"net\": \"10.0.0.1:7401\"})"),
+        "3:36",
+        ours,
+        "10.0.0.1:7401 is this host itself: link \"net\" is bound to 10.0.0.1:7400",
+        "the address of another host",
+    );
+    expect(
+        &peers("(name: \"b\", links: {\"net\": \"127.0.0.1:7400\"})").replace("10.0.0.1:7400", "0.0.0.0:7400"),
+        "3:36",
+        ours,
+        "127.0.0.1:7400 is this host itself: link \"net\" is bound to 0.0.0.0:7400",
+        "the address of another host",
+    );
+    expect(
+        &peers("(name: \"b\", links: {\"net\": \"[2001:db8::2]:7400\"})"),
+        "3:36",
+        ours,
+        "the peer's address is IPv6, but link \"net\" is bound to 10.0.0.1:7400",
+        "an IPv4 address",
+    );
+    expect(
+        &peers("(name: \"b\", links: {\"net\": \"0.0.0.0:7400\"})"),
+        "3:36",
+        ours,
+        "0.0.0.0 is no address of a host",
+        "an IP address of the peer",
+    );
+    expect(
+        &peers("(name: \"b\", links: {\"net\": \"b:7400\"})"),
+        "3:36",
+        ours,
+        "\"b\" is a name, and names are not looked up",
+        "an IP address of the peer",
+    );
+    expect(
+        &peers("(name: \"b\", links: {\"ent\": \"10.0.0.2:7400\"})"),
+        "3:29",
+        "peers[0].links[\"ent\"]",
+        "there is no link \"ent\"; did you mean \"net\"?",
+        "\"net\"",
+    );
+    expect(
+        &peers("(name: \"b\", links: {})"),
+        "3:28",
+        "peers[0].links",
+        "the peer has no address",
+        "its address on each",
+    );
+    let c = "(name: \"c\", links: {\"net\": \"10.0.0.3:7400\"})";
+    expect(
+        &peers(&format!("{c},\n{}", c.replace("\"c\"", "\"d\"").replace("7400", "7401"))),
+        "4:28",
+        "peers[1].links[\"net\"]",
+        "10.0.0.3:7401 is the address of peers[0].links[\"net\"] already (each uses its port and the next one)",
+        "an address that no other",
+    );
+    expect(
+        &peers(&format!("{c},\n{}", c.replace("7400", "7402"))),
+        "4:8",
+        "peers[1].name",
+        "\"c\" is the name of peers[0] already (line 3)",
+        "a name that no other",
+    );
+    let many: Vec<String> =
+        (0..65).map(|at| format!("(name: \"p{at}\", links: {{\"net\": \"10.0.1.{at}:7400\"}})")).collect();
+    expect(&peers(&many.join(",")), "3:8", "peers", "there are 65 peers", "a list of at most 64");
+}
+
+#[test]
+fn a_peer_that_some_lanes_cannot_reach_is_a_warning() {
+    let text = "(datapaths: [(name: \"rt\", serves: real_time, links: [\"a\"]), (name: \"be\", serves: best_effort, links: [\"b\"])],\n\
+                links: [(name: \"a\", technology: udp(bind: \"10.0.0.1:1\")), (name: \"b\", technology: udp(bind: \"10.0.0.1:3\"))],\n\
+                peers: [(name: \"x\", links: {\"a\": \"10.0.0.2:1\"})])";
+    let found = only(text);
+    assert_eq!(found.severity, Severity::Warning);
+    assert_eq!(found.message, "no link of datapath \"be\" leads to \"x\": what its lanes carry does not get there");
+}
+
+/// One domain with these fields.
+fn domain(fields: &str) -> String {
+    format!("(domains: [(name: \"d\", {fields})])")
+}
+
+#[test]
+fn domains() {
+    expect(&domain("members: []"), "1:33", "domains[0].members", "nobody could attach", "a list of uid(N)");
+    expect(
+        &domain("members: [uid(-1)]"),
+        "1:34",
+        "domains[0].members[0]",
+        "-1 is not the number of a user",
+        "0 to 4294967294",
+    );
+    expect(
+        &domain("isolation: shared, members: [gid(4), gid(4294967295)]"),
+        "1:61",
+        "domains[0].members[1]",
+        "4294967295 is not the number of a group",
+        "0 to 4294967294",
+    );
+    expect(
+        &domain("isolation: shared, members: [any, any]"),
+        "1:58",
+        "domains[0].members[1]",
+        "the member is there already",
+        "each member once",
+    );
+    expect(
+        "(domains: [(name: \"d\", members: [uid(1)]), (name: \"d\", members: [uid(2)])])",
+        "1:51",
+        "domains[1].name",
+        "\"d\" is the name of domains[0] already (line 1)",
+        "a name that no other",
+    );
+    let quota = |field: &str| domain(&format!("members: [uid(1)], quota: ({field})"));
+    expect(&quota("sessions: 0"), "1:61", "domains[0].quota.sessions", "0 is too small", "1 to 4096");
+    expect(&quota("streams: 65_537"), "1:60", "domains[0].quota.streams", "65_537 is too large", "1 to 65_536");
+    expect(&quota("sources: 0"), "1:60", "domains[0].quota.sources", "0 is too small", "1 to 65_536");
+    expect(&quota("sinks: 0"), "1:58", "domains[0].quota.sinks", "0 is too small", "1 to 65_536");
+    expect(&quota("connections: 0"), "1:64", "domains[0].quota.connections", "0 is too small", "1 to 65_536");
+    expect(&quota("bytes: 1"), "1:58", "domains[0].quota.bytes", "1 is too small", "4096 to");
+    expect(&quota("buffers: 0"), "1:60", "domains[0].quota.buffers", "0 is too small", "1 to");
+    expect(
+        &quota("wakes_per_second: 0"),
+        "1:69",
+        "domains[0].quota.wakes_per_second",
+        "0 is too small",
+        "1 to 10_000_000 a second",
+    );
+    let rate = "domains[0].quota.control_messages_per_second";
+    expect(&quota("control_messages_per_second: 0"), "1:80", rate, "0 is too small", "1 to 1_000_000 a second");
+    let many: Vec<String> = (0..65).map(|at| format!("(name: \"d{at}\", members: [uid(1)])")).collect();
+    expect(
+        &format!("(memory: (limit_bytes: 70_368_744_177_664), domains: [{}])", many.join(",")),
+        "1:54",
+        "domains",
+        "there are 65 domains",
+        "a list of 1 to 64",
+    );
+}
+
+#[test]
+fn receive_heaps() {
+    let receive = |classes: &str| domain(&format!("members: [uid(1)], receive: [{classes}]"));
+    expect(
+        &receive(""),
+        "1:52",
+        "domains[0].receive",
+        "without receive buffers nothing can arrive from other hosts",
+        "a list of 1 to 8",
+    );
+    expect(
+        &receive("(size: 0, count: 1)"),
+        "1:60",
+        "domains[0].receive[0].size",
+        "0 is too small",
+        "1 to 100_000_000 bytes",
+    );
+    expect(
+        &receive("(size: 100_000_001, count: 1)"),
+        "1:60",
+        "domains[0].receive[0].size",
+        "100_000_001 is too large",
+        "1 to",
+    );
+    expect(
+        &receive("(size: 1, count: 0)"),
+        "1:70",
+        "domains[0].receive[0].count",
+        "0 is too small",
+        "1 to 65_536 buffers",
+    );
+    expect(
+        &receive("(size: 64, count: 1), (size: 64, count: 2)"),
+        "1:82",
+        "domains[0].receive[1].size",
+        "64 does not rise above the 64 of the class before",
+        "classes by rising size",
+    );
+    expect(
+        &receive("(size: 64, count: 65_000), (size: 65, count: 537)"),
+        "1:52",
+        "domains[0].receive",
+        "there are 65537 buffers",
+        "at most 65_536 buffers",
+    );
+    let nine: Vec<String> = (1..10).map(|size| format!("(size: {size}, count: 1)")).collect();
+    expect(&receive(&nine.join(",")), "1:52", "domains[0].receive", "there are 9 classes", "a list of 1 to 8");
+    expect(
+        &receive("(1, 2)"),
+        "1:54",
+        "domains[0].receive[0]",
+        "the name of a field is expected before the value",
+        "a list of 1 to 8",
+    );
+}
+
+#[test]
+fn a_domain_of_several_users_says_what_it_wants() {
+    for members in ["[uid(1), uid(2)]", "[gid(1)]", "[any]"] {
+        let found = only(&domain(&format!("members: {members}")));
+        assert_eq!((found.severity, found.path.as_str()), (Severity::Warning, "domains[0].members"));
+        for isolation in ["shared", "session"] {
+            assert!(findings(&domain(&format!("members: {members}, isolation: {isolation}"))).is_empty());
+        }
+    }
+    assert!(findings(&domain("members: [uid(1)]")).is_empty());
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_the_biggest_item_and_the_remedy() {
+    let found = only("(memory: (limit_bytes: 100_000_000))");
+    assert_eq!((found.severity, found.path.as_str()), (Severity::Error, "memory.limit_bytes"));
+    assert!(found.message.contains("memory.limit_bytes allows 95.4 MiB (100_000_000 bytes)"), "{found}");
+    assert!(found.message.contains("the biggest item is \"source heaps\" of tenant \"default\""), "{found}");
+    assert!(found.accepted.ends_with("or a smaller domains[0].quota.bytes"), "{found}");
+    expect(
+        "(memory: (limit_bytes: 5))",
+        "1:24",
+        "memory.limit_bytes",
+        "5 is too small",
+        "1_048_576 to 70_368_744_177_664 bytes",
+    );
+    let unprivileged = Machine { lockable_bytes: Some(8 << 20), ..machine() };
+    let loaded = parse("x.ron", "(memory: (lock: true))", &unprivileged).unwrap();
+    assert!(loaded.warnings.0[0].message.contains("the runtime would run unlocked and say so"), "{}", loaded.warnings);
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once_in_the_order_of_the_lines() {
+    let text = "(\nlog: (level: info),\nmemory: (limit_bytes: 5),\nhost: (name: \"\"),\ncontrol: (mode: 0),\n\
+                links: [(name: \"a\", technology: udp(bind: \"x:1\", busy_poll_us: -1))],\n)";
+    let findings = findings(text);
+    let lines: Vec<usize> = findings.0.iter().map(|finding| finding.line).collect();
+    assert_eq!(lines, [3, 4, 5, 6, 6], "{findings}");
+    assert_eq!(findings.count(), (5, 0));
+}
+
+#[test]
+fn no_file_can_steer_the_terminal_or_flood_it() {
+    let text = format!("(host: (name: \"\u{1b}[31m\", id: 0), /* {} */ control: (mode: 1))", "x".repeat(100_000));
+    let findings = findings(&text);
+    let shown = findings.to_string();
+    assert!(!shown.contains('\u{1b}'));
+    assert!(shown.len() < 2_000, "{} bytes", shown.len());
+    let carets: Vec<&str> = shown.lines().filter(|line| line.contains('^')).collect();
+    let sources: Vec<&str> = shown.lines().filter(|line| line.starts_with("1 |")).collect();
+    let column = carets.last().unwrap().find('^').unwrap();
+    assert_eq!(&sources.last().unwrap()[column..=column], "1", "{shown}");
+}

@@ -1,0 +1,416 @@
+//! Two engines over a simulated network, in virtual time: the very turn that runs in
+//! production. Delivery, fragmentation, lanes, faults, hostile clients.
+
+use insane_core::counters::{DatapathCounter, TurnCounter};
+use insane_core::heap::{ClassSpec, Geometry};
+use insane_core::{
+    ChannelId, ConnId, DomainIndex, HostId, Incarnation, Lane, Nanos, PeerIndex, SourceId, StreamKey,
+};
+use insane_engine::{Command, DomainParts, Engine, EngineConfig, EngineParts, NewSink, NewSource, Notice, Port, Topic};
+use insane_link::LinkSetup;
+use insane_shm::cell::{cells_bytes, returns_bytes};
+use insane_shm::conn::{RxConn, TxConn};
+use insane_shm::counters::CounterBlock;
+use insane_shm::heap::{ForeignHeap, SenderHeap};
+use insane_shm::port::{SinkPort, SourcePort};
+use insane_shm::region::Region;
+use insane_shm::returns::places;
+use insane_sim::{Chance, Faults, SimClock, SimConfig, SimLink, SimNet};
+use insane_sys::event::Event;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+const TOPIC: Topic = Topic { key: StreamKey(7), channel: ChannelId(1) };
+const DOMAIN: DomainIndex = DomainIndex(0);
+const DEPTH: u32 = 256;
+
+fn address(host: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, host], 7400))
+}
+
+fn geometry(specs: &[(u32, u32)]) -> Geometry {
+    let specs: Vec<ClassSpec> = specs.iter().map(|&(size, count)| ClassSpec { size, count }).collect();
+    Geometry::new(&specs).expect("valid classes")
+}
+
+fn region(bytes: u64) -> Arc<Region> {
+    Region::anonymous(bytes as usize).expect("memory")
+}
+
+struct Host {
+    engine: Engine<SimLink, SimClock>,
+    port: Arc<Port>,
+    counters: CounterBlock,
+    turn_counters: CounterBlock,
+    heap: Arc<Region>,
+    geometry: Geometry,
+    next: u32,
+}
+
+impl Host {
+    fn new(net: &SimNet, own: u8, peers: &[u8], receive: &[(u32, u32)]) -> Host {
+        let link = net
+            .setup(address(own))
+            .open(&peers.iter().map(|peer| Some(address(*peer))).collect::<Vec<_>>())
+            .expect("the address is free");
+        let geometry = geometry(receive);
+        let heap = region(geometry.bytes());
+        let counters = CounterBlock::private();
+        let turn_counters = CounterBlock::private();
+        let port = Port::new(Arc::new(Event::new().unwrap())).unwrap();
+        let parts = EngineParts {
+            links: vec![link],
+            link_of_peer: peers.iter().map(|_| Some(0)).collect(),
+            domains: vec![DomainParts {
+                heap: SenderHeap::new(Arc::clone(&heap), geometry.clone()),
+                counters: counters.clone(),
+            }],
+            counters: turn_counters.clone(),
+            port: Arc::clone(&port),
+        };
+        let config = EngineConfig::new(HostId(u64::from(own)), Incarnation(1));
+        let engine = Engine::new(config, parts, net.clock());
+        Host { engine, port, counters, turn_counters, heap, geometry, next: 0 }
+    }
+
+    fn command(&mut self, command: Command) -> Command {
+        self.port.send(command).expect("few commands are on the way");
+        self.engine.turn();
+        *self.port.collect().expect("the command comes back")
+    }
+
+    fn source(&mut self, topic: Topic, lane: Lane, classes: &[(u32, u32)]) -> SourcePort {
+        self.source_with_rings(topic, lane, classes).0
+    }
+
+    fn source_with_rings(&mut self, topic: Topic, lane: Lane, classes: &[(u32, u32)]) -> (SourcePort, Arc<Region>) {
+        self.next += 1;
+        let id = ConnId(self.next);
+        let geometry = geometry(classes);
+        let places = places(geometry.buffers());
+        let (cells, returns) = (region(cells_bytes(DEPTH)), region(returns_bytes(places)));
+        let heap = (geometry.bytes() > 0).then(|| region(geometry.bytes()));
+        let sender = heap.as_ref().map(|heap| SenderHeap::new(Arc::clone(heap), geometry.clone()));
+        let foreign = heap.and_then(|heap| ForeignHeap::new(heap, geometry.clone()));
+        let (port, mailbox) = SourcePort::new(sender, false, CounterBlock::private()).unwrap();
+        let tx = TxConn::new(id, Arc::clone(&cells), Arc::clone(&returns), DEPTH, geometry.buffers(), None);
+        let _ = mailbox.add(Box::new(tx));
+        let conn = RxConn::new(id, Arc::clone(&cells), returns, DEPTH, foreign, false);
+        let new = NewSource { conn, source: SourceId(self.next), topic, domain: DOMAIN, lane };
+        assert!(matches!(self.command(Command::AddSource(new)), Command::Spent));
+        (port, cells)
+    }
+
+    fn sink(&mut self, topic: Topic) -> (SinkPort, Arc<Region>) {
+        self.next += 1;
+        let id = ConnId(self.next);
+        let (cells, returns) =
+            (region(cells_bytes(DEPTH)), region(returns_bytes(places(self.geometry.buffers()))));
+        let conn = TxConn::new(id, Arc::clone(&cells), Arc::clone(&returns), DEPTH, self.geometry.buffers(), None);
+        assert!(matches!(self.command(Command::AddSink(NewSink { conn, topic, domain: DOMAIN })), Command::Spent));
+        let (port, mailbox) = SinkPort::new(None, CounterBlock::private()).unwrap();
+        let heap = ForeignHeap::new(Arc::clone(&self.heap), self.geometry.clone());
+        let _ = mailbox.add(Box::new(RxConn::new(id, cells, Arc::clone(&returns), DEPTH, heap, true)));
+        (port, returns)
+    }
+
+    fn route(&mut self, topic: Topic, peers: &[u16], local: bool) {
+        let peers = peers.iter().map(|peer| PeerIndex(*peer)).collect();
+        let command = Command::SetRoute { topic, domain: DOMAIN, peers, local };
+        assert!(matches!(self.command(command), Command::Spent));
+    }
+
+    fn count(&self, counter: DatapathCounter) -> u64 {
+        self.counters.get(counter as usize)
+    }
+}
+
+fn pair(net: &SimNet, receive: &[(u32, u32)]) -> (Host, Host) {
+    (Host::new(net, 1, &[2], receive), Host::new(net, 2, &[1], receive))
+}
+
+fn run(net: &SimNet, hosts: &mut [&mut Host], turns: usize) {
+    for _ in 0..turns {
+        for host in hosts.iter_mut() {
+            host.engine.turn();
+        }
+        net.advance(Nanos::from_micros(10));
+    }
+}
+
+fn pattern(sequence: u64, len: usize) -> Vec<u8> {
+    (0..len).map(|at| (sequence as usize).wrapping_mul(31).wrapping_add(at.wrapping_mul(7)) as u8).collect()
+}
+
+#[test]
+fn messages_of_every_size_cross_the_network_whole_and_in_order() {
+    let net = SimNet::new(1, SimConfig { frames_max: 8192, ..SimConfig::default() });
+    let receive = [(2048, 64), (65_536, 16), (7_000_000, 2)];
+    let (mut a, mut b) = pair(&net, &receive);
+    let source = a.source(TOPIC, Lane::LAST, &receive);
+    let (sink, _) = b.sink(TOPIC);
+    a.route(TOPIC, &[0], false);
+    let sizes = [0, 1, 95, 96, 97, 1407, 1408, 1409, 2048, 65_536, 6_220_800];
+    for (sequence, len) in sizes.into_iter().enumerate() {
+        let mut buffer = source.get_buffer(len).expect("a buffer is free");
+        buffer.copy_from_slice(&pattern(sequence as u64, len));
+        assert!(source.emit(buffer, 99).is_sent());
+        let mut received = None;
+        for _ in 0..2_000 {
+            run(&net, &mut [&mut a, &mut b], 1);
+            received = sink.consume().unwrap();
+            if received.is_some() {
+                break;
+            }
+        }
+        let message = received.unwrap_or_else(|| panic!("{len} bytes did not arrive"));
+        assert_eq!((message.sequence(), message.len(), message.lost()), (sequence as u64, len, 0));
+        assert_eq!(message.source_ns(), 99);
+        assert_eq!(message.bytes(), Some(&pattern(sequence as u64, len)[..]), "{len} bytes");
+    }
+    run(&net, &mut [&mut a, &mut b], 4);
+    assert_eq!(source.buffers_in_use(), 0, "the engine gave every buffer back");
+    assert_eq!(b.count(DatapathCounter::MessagesToSinks), sizes.len() as u64);
+    assert_eq!(b.count(DatapathCounter::Lost), 0);
+}
+
+#[test]
+fn without_a_listening_peer_nothing_leaves_and_the_drop_is_counted() {
+    let net = SimNet::new(2, SimConfig::default());
+    let (mut a, mut b) = pair(&net, &[(2048, 8)]);
+    let source = a.source(TOPIC, Lane::LAST, &[]);
+    let _ = source.emit_copy(b"nobody hears", 0);
+    run(&net, &mut [&mut a, &mut b], 4);
+    assert_eq!(a.count(DatapathCounter::DroppedNoPeer), 1);
+    assert_eq!(a.count(DatapathCounter::FramesSent), 0);
+    // A route without a sink at the other end: the other end counts it.
+    a.route(TOPIC, &[0], false);
+    let _ = source.emit_copy(b"still nobody", 0);
+    run(&net, &mut [&mut a, &mut b], 4);
+    assert_eq!(b.turn_counters.get(TurnCounter::FramesNoListener as usize), 1);
+}
+
+#[test]
+fn an_isolated_stream_is_copied_between_local_applications() {
+    let net = SimNet::new(3, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[(2048, 8), (100_000, 2)]);
+    let source = a.source(TOPIC, Lane::LAST, &[(2048, 4), (100_000, 2)]);
+    let sinks = [a.sink(TOPIC), a.sink(TOPIC)];
+    a.route(TOPIC, &[], true);
+    for (sequence, len) in [10, 96, 97, 2_000, 90_000].into_iter().enumerate() {
+        let mut buffer = source.get_buffer(len).unwrap();
+        buffer.copy_from_slice(&pattern(sequence as u64, len));
+        assert!(source.emit(buffer, 0).is_sent());
+        run(&net, &mut [&mut a], 2);
+        for (sink, _) in &sinks {
+            let message = sink.consume().unwrap().expect("delivered");
+            assert_eq!(message.bytes(), Some(&pattern(sequence as u64, len)[..]));
+        }
+    }
+    assert_eq!(source.buffers_in_use(), 0);
+}
+
+#[test]
+fn a_sink_that_never_consumes_costs_only_itself() {
+    let net = SimNet::new(4, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[(2048, 601)]);
+    let source = a.source(TOPIC, Lane::LAST, &[(2048, 8)]);
+    let (slow, _) = a.sink(TOPIC);
+    let (quick, _) = a.sink(TOPIC);
+    a.route(TOPIC, &[], true);
+    let total = 2_000_u64;
+    for sequence in 0..total {
+        let mut buffer = source.get_buffer(200).unwrap();
+        buffer.copy_from_slice(&pattern(sequence, 200));
+        assert!(source.emit(buffer, 0).is_sent());
+        run(&net, &mut [&mut a], 1);
+        let message = quick.consume().unwrap().expect("the quick one gets every message");
+        assert_eq!((message.sequence(), message.lost()), (sequence, 0));
+    }
+    assert_eq!(a.count(DatapathCounter::DroppedRingFull), total - u64::from(DEPTH));
+    let (mut got, mut next) = (0_u64, 0);
+    while let Some(message) = slow.consume().unwrap() {
+        assert_eq!(message.sequence(), next, "what it did get is the oldest, in order");
+        (got, next) = (got + 1, next + 1);
+    }
+    assert_eq!(got, u64::from(DEPTH));
+    // What comes next says how much was lost.
+    let mut buffer = source.get_buffer(200).unwrap();
+    buffer.fill(1);
+    assert!(source.emit(buffer, 0).is_sent());
+    run(&net, &mut [&mut a], 1);
+    let message = slow.consume().unwrap().expect("room again");
+    assert_eq!(u64::from(message.lost()), total - u64::from(DEPTH));
+}
+
+#[test]
+fn a_sink_that_never_releases_leaves_buffers_to_the_others() {
+    let net = SimNet::new(10, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[(2048, 9)]);
+    let source = a.source(TOPIC, Lane::LAST, &[(2048, 8)]);
+    let (hoarder, _) = a.sink(TOPIC);
+    let (quick, _) = a.sink(TOPIC);
+    a.route(TOPIC, &[], true);
+    let mut hoard = Vec::new();
+    for sequence in 0..100_u64 {
+        let mut buffer = source.get_buffer(200).unwrap();
+        buffer.copy_from_slice(&pattern(sequence, 200));
+        assert!(source.emit(buffer, 0).is_sent());
+        run(&net, &mut [&mut a], 1);
+        hoard.extend(hoarder.consume().unwrap());
+        let message = quick.consume().unwrap().expect("the quick one gets every message");
+        assert_eq!((message.sequence(), message.lost()), (sequence, 0));
+    }
+    assert_eq!(hoard.len(), 4, "its share of nine buffers");
+    for (sequence, message) in hoard.iter().enumerate() {
+        assert_eq!(message.bytes(), Some(&pattern(sequence as u64, 200)[..]), "what it holds stays as it was");
+    }
+}
+
+#[test]
+fn real_time_goes_first_and_waits_for_at_most_one_chunk() {
+    let net = SimNet::new(5, SimConfig { frames_max: 8192, ..SimConfig::default() });
+    let (mut a, mut b) = pair(&net, &[(2048, 64), (1_000_000, 4)]);
+    let bulk = a.source(TOPIC, Lane::LAST, &[(1_000_000, 4)]);
+    let urgent_topic = Topic { channel: ChannelId(2), ..TOPIC };
+    let urgent = a.source(urgent_topic, Lane::new(0).unwrap(), &[]);
+    let (bulk_sink, _) = b.sink(TOPIC);
+    let (urgent_sink, _) = b.sink(urgent_topic);
+    a.route(TOPIC, &[0], false);
+    a.route(urgent_topic, &[0], false);
+    for _ in 0..4 {
+        assert!(bulk.emit(bulk.get_buffer(1_000_000).unwrap(), 0).is_sent());
+    }
+    // 4 MB take about 250 chunks; each turn has 8 grants. The urgent message is emitted
+    // between turns and must leave in the very next one, before any further bulk.
+    for _ in 0..5 {
+        let before = a.count(DatapathCounter::FramesSent);
+        assert!(urgent.emit_copy(b"now", 0).unwrap().is_sent());
+        a.engine.turn();
+        assert!(a.count(DatapathCounter::FramesSent) > before);
+        run(&net, &mut [&mut b], 4);
+        assert!(urgent_sink.consume().unwrap().is_some(), "left in the next turn, ahead of the backlog");
+        assert!(bulk_sink.consume().unwrap().is_none(), "the backlog is still on its way");
+    }
+}
+
+#[test]
+fn under_faults_nothing_is_duplicated_reordered_or_torn() {
+    for seed in 0..20 {
+        let net = SimNet::new(seed, SimConfig { frames_max: 8192, ..SimConfig::default() });
+        let (mut a, mut b) = pair(&net, &[(2048, 64), (20_000, 32)]);
+        net.set_faults(
+            address(1),
+            address(2),
+            Faults {
+                delay: Nanos::from_micros(50),
+                jitter: Nanos::from_micros(30),
+                loss: Chance::per_million(20_000),
+                duplication: Chance::per_million(50_000),
+                reordering: Chance::per_million(50_000),
+                reorder_by: Nanos::from_micros(200),
+                ..Faults::NONE
+            },
+        );
+        let source = a.source(TOPIC, Lane::LAST, &[(2048, 64), (20_000, 32)]);
+        let (sink, _) = b.sink(TOPIC);
+        a.route(TOPIC, &[0], false);
+        let total = 1_500_u64;
+        let (mut received, mut lost, mut next) = (0, 0, 0);
+        for sequence in 0..total + 400 {
+            if sequence < total {
+                let len = [8, 700, 5_000, 20_000][sequence as usize % 4];
+                let mut buffer = source.get_buffer(len).expect("the engine keeps up");
+                buffer.copy_from_slice(&pattern(sequence, len));
+                assert!(source.emit(buffer, 0).is_sent());
+            }
+            run(&net, &mut [&mut a, &mut b], 4);
+            while let Some(message) = sink.consume().unwrap() {
+                assert!(message.sequence() >= next, "seed {seed}: reordered or duplicated");
+                assert_eq!(u64::from(message.lost()), message.sequence() - next, "seed {seed}: losses are told exactly");
+                let wanted = pattern(message.sequence(), message.len());
+                assert_eq!(message.bytes(), Some(&wanted[..]), "seed {seed}: torn");
+                lost += u64::from(message.lost());
+                next = message.sequence() + 1;
+                received += 1;
+            }
+        }
+        assert!(received > total / 4, "seed {seed}: {received} of {total} arrived");
+        assert_eq!(received + lost, next);
+        assert_eq!(b.count(DatapathCounter::Lost), lost, "seed {seed}");
+        // Nothing that was given up or delivered still holds a buffer.
+        net.advance(Nanos::from_secs(1));
+        for _ in 0..20_000 {
+            b.engine.turn();
+        }
+        b.engine.housekeeping();
+        assert!(!b.engine.is_collecting(), "seed {seed}: what stands still is given up");
+        assert_eq!(source.buffers_in_use(), 0, "seed {seed}: the sender has all its buffers");
+    }
+}
+
+#[test]
+fn a_client_that_lies_is_put_out_and_others_lose_nothing() {
+    let net = SimNet::new(7, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[(2048, 64)]);
+    let source = a.source(TOPIC, Lane::LAST, &[(2048, 8)]);
+    let (_liar, returns) = a.sink(TOPIC);
+    let liar = ConnId(a.next);
+    let (honest, _) = a.sink(TOPIC);
+    a.route(TOPIC, &[], true);
+    // The liar returns, as its first, a buffer that it never had.
+    let block = CounterBlock::new(Arc::clone(&returns), 0).unwrap();
+    block.add(16, 1 << 32 | 40);
+    for sequence in 0..500_u64 {
+        let mut buffer = source.get_buffer(300).unwrap();
+        buffer.copy_from_slice(&pattern(sequence, 300));
+        assert!(source.emit(buffer, 0).is_sent());
+        run(&net, &mut [&mut a], 1);
+        let message = honest.consume().unwrap().expect("the honest one loses nothing");
+        assert_eq!((message.sequence(), message.lost()), (sequence, 0));
+    }
+    assert_eq!(a.count(DatapathCounter::Violations), 1);
+    let notice = a.port.notice().expect("the control plane is told");
+    let Notice::Violation { conn, .. } = notice;
+    assert_eq!(conn, liar);
+    assert!(matches!(a.command(Command::RemoveSink(liar)), Command::Removed { dead: Some(_), .. }));
+}
+
+#[test]
+fn a_source_that_writes_garbage_is_put_out() {
+    let net = SimNet::new(8, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[(2048, 64)]);
+    let (_liar, cells) = a.source_with_rings(TOPIC, Lane::LAST, &[(2048, 8)]);
+    let honest = a.source(TOPIC, Lane::LAST, &[]);
+    let (sink, _) = a.sink(TOPIC);
+    a.route(TOPIC, &[], true);
+    // Message cell 0 is the second cell: stamp 1, then a shape of no known kind.
+    let block = CounterBlock::new(cells, 0).unwrap();
+    block.add(16 + 1, u64::MAX);
+    block.add(16, 1);
+    run(&net, &mut [&mut a], 3);
+    assert_eq!(a.count(DatapathCounter::Violations), 1, "once, not every turn");
+    assert!(honest.emit_copy(b"unharmed", 0).unwrap().is_sent());
+    run(&net, &mut [&mut a], 2);
+    assert_eq!(sink.consume().unwrap().expect("delivered").bytes(), Some(&b"unharmed"[..]));
+}
+
+#[test]
+fn removal_in_the_middle_of_a_message_leaks_nothing() {
+    let net = SimNet::new(9, SimConfig { frames_max: 64, ..SimConfig::default() });
+    let (mut a, mut b) = pair(&net, &[(1_000_000, 2)]);
+    let source = a.source(TOPIC, Lane::LAST, &[(1_000_000, 1)]);
+    let id = ConnId(a.next);
+    let (sink, _) = b.sink(TOPIC);
+    a.route(TOPIC, &[0], false);
+    assert!(source.emit(source.get_buffer(1_000_000).unwrap(), 0).is_sent());
+    a.engine.turn();
+    assert!(matches!(a.command(Command::RemoveSource(id)), Command::Removed { dead: Some(_), .. }));
+    run(&net, &mut [&mut a, &mut b], 20);
+    assert_eq!(source.buffers_in_use(), 0, "the buffer came back with the removal");
+    net.advance(Nanos::from_secs(1));
+    b.engine.housekeeping();
+    run(&net, &mut [&mut a, &mut b], 3);
+    assert_eq!(b.count(DatapathCounter::DroppedIncomplete), 1);
+    assert!(sink.consume().unwrap().is_none());
+}

@@ -1,0 +1,154 @@
+//! A session that only watches: HELLO as an observer, then one question at a time.
+
+use insane_core::{MonoTime, Nanos};
+use insane_sys::clock::mono_now;
+use insane_sys::event::{Epoll, Interest, Ready, Trigger};
+use insane_sys::seqpacket::{self, PathError, RecvOutcome, SendOutcome};
+use insane_sys::{Errno, OsError};
+use insane_wire::control::{self, Event, Hello, PACKET_BYTES_MAX, Request, Role};
+use insane_wire::status::StatusReport;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// Largest report that is put together, bytes.
+const REPORT_BYTES_MAX: usize = 64 << 20;
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// Nobody listens.
+    #[error(
+        "no runtime answers at {path}\n\
+         Is insaned running? If its configuration has another `control.socket`, give it as --socket."
+    )]
+    NobodyThere {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The permissions of the socket say no.
+    #[error("this user may not open {path}: its mode is `control.mode` of the runtime's configuration")]
+    NoAccess {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Another failure to connect.
+    #[error(transparent)]
+    Connect(PathError),
+    /// The runtime says no.
+    #[error("the runtime refuses: {reason}")]
+    Refused {
+        /// Its words.
+        reason: String,
+    },
+    /// The connection ended.
+    #[error("the runtime is gone")]
+    Gone,
+    /// Nothing came in time.
+    #[error("the runtime did not answer within {0}")]
+    Silent(Nanos),
+    /// What came is no answer.
+    #[error("what answers there is no runtime of this version: {0}")]
+    Nonsense(&'static str),
+    /// A system call failed.
+    #[error(transparent)]
+    Os(#[from] OsError),
+}
+
+/// An attached observer.
+pub struct Observer {
+    socket: OwnedFd,
+    epoll: Epoll,
+    timeout: Nanos,
+    requests: u32,
+    buffer: Vec<u8>,
+}
+
+impl Observer {
+    /// Connects and says HELLO.
+    pub fn attach(path: &Path, timeout: Nanos) -> Result<Observer, StatusError> {
+        let socket = seqpacket::connect(path).map_err(|error| why_not(path, error))?;
+        let epoll = Epoll::new()?;
+        epoll.add(&socket, 0, Interest::Read, Trigger::Level)?;
+        let mut observer = Observer { socket, epoll, timeout, requests: 0, buffer: vec![0; PACKET_BYTES_MAX] };
+        let hello = Hello { name: "insane status".into(), domain: None, role: Role::Observer };
+        observer.send(&control::encode_hello(&hello))?;
+        match observer.event(mono_now() + timeout)? {
+            Event::Welcome { .. } => Ok(observer),
+            _ => Err(StatusError::Nonsense("its first packet is no WELCOME")),
+        }
+    }
+
+    /// Asks for the state of the runtime.
+    pub fn status(&mut self) -> Result<StatusReport, StatusError> {
+        self.requests = self.requests.wrapping_add(1);
+        self.send(&control::encode(&Request::Status { req: self.requests }))?;
+        let deadline = mono_now() + self.timeout;
+        let mut json = Vec::new();
+        loop {
+            match self.event(deadline)? {
+                Event::Status { req, last, piece } if req == self.requests => {
+                    json.extend(piece);
+                    if json.len() > REPORT_BYTES_MAX {
+                        return Err(StatusError::Nonsense("its report has no end"));
+                    }
+                    if last {
+                        return serde_json::from_slice(&json)
+                            .map_err(|_| StatusError::Nonsense("its report is no status report"));
+                    }
+                }
+                Event::Failed { reason, .. } => return Err(StatusError::Refused { reason }),
+                // What this version does not ask for, a later runtime may still tell.
+                _ => {}
+            }
+        }
+    }
+
+    fn send(&self, packet: &[u8]) -> Result<(), StatusError> {
+        match seqpacket::send(&self.socket, packet, &[])? {
+            SendOutcome::Sent => Ok(()),
+            SendOutcome::Closed => Err(StatusError::Gone),
+            // One small packet at a time is under way: no room means nobody takes it.
+            SendOutcome::WouldBlock => Err(StatusError::Silent(self.timeout)),
+        }
+    }
+
+    /// The next event, however many other wake-ups come before it.
+    fn event(&mut self, deadline: MonoTime) -> Result<Event, StatusError> {
+        loop {
+            match seqpacket::recv(&self.socket, &mut self.buffer)? {
+                RecvOutcome::Packet(packet) if packet.truncated => {
+                    return Err(StatusError::Nonsense("its packet is too large"));
+                }
+                RecvOutcome::Packet(packet) => {
+                    let event = control::decode(&self.buffer[..packet.len])
+                        .map_err(|_| StatusError::Nonsense("its packet cannot be decoded"))?;
+                    return match event {
+                        Event::Closing { reason, .. } => Err(StatusError::Refused { reason }),
+                        event => Ok(event),
+                    };
+                }
+                RecvOutcome::Closed => return Err(StatusError::Gone),
+                RecvOutcome::WouldBlock => {}
+            }
+            let left = deadline.since(mono_now());
+            if left == Nanos::ZERO {
+                return Err(StatusError::Silent(self.timeout));
+            }
+            match self.epoll.wait(&mut [Ready::NONE], Some(left)) {
+                Ok(_) => {}
+                Err(error) if error.errno == Errno::EINTR => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+fn why_not(path: &Path, error: PathError) -> StatusError {
+    match error {
+        PathError::NobodyThere { .. } => StatusError::NobodyThere { path: path.to_owned() },
+        PathError::Os { source, .. } if source.errno == Errno::EACCES => {
+            StatusError::NoAccess { path: path.to_owned() }
+        }
+        error => StatusError::Connect(error),
+    }
+}

@@ -1,0 +1,368 @@
+//! A report as text for people: totals, and rates where two reports are known.
+//!
+//! Names come from applications: what could steer a terminal is replaced.
+
+use insane_config::planner::human;
+use insane_wire::status::{Counters, DatapathStatus, DomainStatus, PeerStatus, StatusReport, Usage};
+use std::fmt::Write;
+
+/// An earlier report, and how many seconds ago it came.
+pub type Before<'r> = Option<(&'r StatusReport, f64)>;
+
+/// The report as text; with rates if an earlier one is given.
+pub fn render(report: &StatusReport, before: Before<'_>) -> String {
+    // Counters of an earlier life of the runtime are no base for rates.
+    let before = before.filter(|(earlier, seconds)| earlier.pid == report.pid && *seconds > 0.0);
+    let mut text = head(report);
+    for line in &report.degraded {
+        let _ = writeln!(text, "  ! {}", printable(line));
+    }
+    text += &threads(report);
+    text += &datapaths(report, before);
+    text += &domains(report, before);
+    text += &sessions(report, before);
+    text += &streams(report);
+    text += &peers(&report.peers);
+    text
+}
+
+fn head(report: &StatusReport) -> String {
+    let memory = &report.memory;
+    let yes = |is: bool, word: &str| if is { format!(", {word}") } else { format!(", not {word}") };
+    let huge =
+        if memory.huge_pages.is_empty() { String::new() } else { format!(", huge pages: {}", memory.huge_pages) };
+    format!(
+        "insaned {} on \"{}\" (id {}, life {}), process {}, up {}\n\
+         memory {} in {} regions, planned {}, limit {}{}{}{}\n",
+        printable(&report.version),
+        printable(&report.host.name),
+        printable(&report.host.id),
+        report.host.incarnation,
+        report.pid,
+        duration(report.uptime_s),
+        human(memory.used_bytes),
+        memory.regions,
+        human(memory.planned_bytes),
+        human(memory.limit_bytes),
+        yes(memory.locked, "locked"),
+        yes(memory.prefaulted, "prefaulted"),
+        printable(&huge),
+    )
+}
+
+fn threads(report: &StatusReport) -> String {
+    let mut table = Table::new("threads", &["tid", "core", "policy"]);
+    for thread in &report.threads {
+        let policy =
+            if thread.priority == 0 { thread.policy.clone() } else { format!("{} {}", thread.policy, thread.priority) };
+        table.row(&thread.name, vec![thread.tid.to_string(), core(thread.core), policy]);
+    }
+    table.finish()
+}
+
+fn datapaths(report: &StatusReport, before: Before<'_>) -> String {
+    let unit = if before.is_some() { "turns/s" } else { "turns" };
+    let sleeps = if before.is_some() { "sleeps/s" } else { "sleeps" };
+    let mut table = Table::new(
+        "datapaths",
+        &["core", "idle", "serves", unit, "idle %", sleeps, "malformed", "unknown peer", "turn max"],
+    );
+    let mut links = Table::new("links", &["datapath", "technology", "address", "frame", "state"]);
+    for datapath in &report.datapaths {
+        let earlier = before.and_then(|(report, seconds)| {
+            let same = report.datapaths.iter().find(|earlier| earlier.name == datapath.name)?;
+            Some((&same.counters, seconds))
+        });
+        table.row(&datapath.name, datapath_cells(datapath, earlier));
+        for link in &datapath.links {
+            let state = if link.up { "up" } else { "down" };
+            let cells = [&datapath.name, &link.technology, &link.address, &human(link.frame_bytes_max.into()), state];
+            links.row(&link.name, cells.map(str::to_owned).to_vec());
+        }
+    }
+    table.finish() + &links.finish()
+}
+
+fn datapath_cells(datapath: &DatapathStatus, before: Option<(&Counters, f64)>) -> Vec<String> {
+    let now = &datapath.counters;
+    let moved = |name: &str| of(now, name).saturating_sub(before.map_or(0, |(earlier, _)| of(earlier, name)));
+    let idle = match moved("turns") {
+        0 => "-".to_owned(),
+        turns => format!("{:.0}", moved("turns_idle").min(turns) as f64 * 100.0 / turns as f64),
+    };
+    vec![
+        core(datapath.core),
+        datapath.idle.clone(),
+        datapath.serves.clone(),
+        rate(now, before, "turns"),
+        idle,
+        rate(now, before, "sleeps"),
+        count(of(now, "frames_malformed")),
+        count(of(now, "frames_unknown_peer")),
+        insane_core::Nanos(of(now, "turn_ns_max")).to_string(),
+    ]
+}
+
+fn domains(report: &StatusReport, before: Before<'_>) -> String {
+    let per = if before.is_some() { "/s" } else { "" };
+    let heads = ["from sources", "to sinks", "frames out", "frames in", "bytes out", "bytes in"]
+        .map(|head| format!("{head}{per}"));
+    let mut columns: Vec<&str> = heads.iter().map(String::as_str).collect();
+    columns.extend(["dropped", "lost", "violations"]);
+    let mut table = Table::new("domains", &columns);
+    let mut notes = String::new();
+    for domain in &report.domains {
+        let earlier = before.and_then(|(report, seconds)| {
+            let same = report.domains.iter().find(|earlier| earlier.name == domain.name)?;
+            Some((&same.counters, seconds))
+        });
+        table.row(&domain.name, domain_cells(domain, earlier));
+        notes += &notes_of(domain);
+    }
+    table.finish() + &notes
+}
+
+fn domain_cells(domain: &DomainStatus, before: Option<(&Counters, f64)>) -> Vec<String> {
+    let now = &domain.counters;
+    let rate = |name: &str| rate(now, before, name);
+    vec![
+        rate("messages_from_sources"),
+        rate("messages_to_sinks"),
+        rate("frames_sent"),
+        rate("frames_received"),
+        rate("bytes_sent"),
+        rate("bytes_received"),
+        count(drops(now).map(|(_, count)| count).sum()),
+        count(of(now, "lost")),
+        count(of(now, "violations")),
+    ]
+}
+
+/// What was dropped and why, and which quotas are in use: a line each.
+fn notes_of(domain: &DomainStatus) -> String {
+    let mut text = String::new();
+    let drops: Vec<String> =
+        drops(&domain.counters).map(|(why, n)| format!("{} {}", why.replace('_', " "), count(n))).collect();
+    if !drops.is_empty() {
+        let _ = writeln!(text, "  {} dropped: {}", printable(&domain.name), printable(&drops.join(", ")));
+    }
+    let quotas: Vec<String> =
+        domain.quotas.iter().filter(|(_, usage)| usage.used + usage.refused > 0).map(quota).collect();
+    if !quotas.is_empty() {
+        let _ = writeln!(text, "  {} uses: {}", printable(&domain.name), printable(&quotas.join(", ")));
+    }
+    text
+}
+
+fn drops(counters: &Counters) -> impl Iterator<Item = (&str, u64)> {
+    let dropped = counters.iter().filter(|(_, count)| **count > 0);
+    dropped.filter_map(|(name, count)| Some((name.strip_prefix("dropped_")?, *count)))
+}
+
+fn quota((name, usage): (&String, &Usage)) -> String {
+    let amount = |value: u64| if name == "bytes" { human(value) } else { count(value) };
+    let refused = if usage.refused > 0 { format!(" ({} refused)", count(usage.refused)) } else { String::new() };
+    format!("{name} {} of {}{refused}", amount(usage.used), amount(usage.limit))
+}
+
+fn sessions(report: &StatusReport, before: Before<'_>) -> String {
+    let messages = if before.is_some() { "messages/s" } else { "messages" };
+    let mut table = Table::new(
+        "sessions",
+        &["domain", "id", "process", "user", "streams", "memory", messages, "dropped", "refused", "lost"],
+    );
+    for domain in &report.domains {
+        for session in &domain.sessions {
+            let earlier = before.and_then(|(report, seconds)| {
+                let all = report.domains.iter().flat_map(|domain| &domain.sessions);
+                Some((&all.into_iter().find(|earlier| earlier.id == session.id)?.counters, seconds))
+            });
+            let now = &session.counters;
+            table.row(
+                &session.name,
+                vec![
+                    domain.name.clone(),
+                    session.id.to_string(),
+                    session.pid.to_string(),
+                    session.uid.to_string(),
+                    session.streams.to_string(),
+                    human(session.bytes),
+                    rate(now, earlier, "messages"),
+                    count(of(now, "dropped")),
+                    count(of(now, "refused")),
+                    count(of(now, "lost")),
+                ],
+            );
+        }
+    }
+    table.finish()
+}
+
+fn streams(report: &StatusReport) -> String {
+    let mut table = Table::new("streams", &["domain", "lane", "sources", "sinks", "peers with sinks"]);
+    for stream in &report.streams {
+        let peers = if stream.peers.is_empty() { "-".to_owned() } else { stream.peers.join(", ") };
+        let cells = vec![
+            stream.domain.clone(),
+            stream.lane.to_string(),
+            stream.sources.to_string(),
+            stream.sinks.to_string(),
+            peers,
+        ];
+        table.row(&stream.name, cells);
+    }
+    table.finish()
+}
+
+fn peers(peers: &[PeerStatus]) -> String {
+    let mut table = Table::new("peers", &["state", "life", "round trip", "heard", "links"]);
+    for peer in peers {
+        let state = if peer.up { "up" } else { "down" };
+        let life = if peer.incarnation == 0 { "-".to_owned() } else { peer.incarnation.to_string() };
+        let rtt = peer.rtt_ns.map_or("-".to_owned(), |ns| insane_core::Nanos(ns).to_string());
+        let heard =
+            peer.heard_ms_ago.map_or("never".to_owned(), |ms| format!("{} ago", insane_core::Nanos::from_millis(ms)));
+        table.row(&peer.name, vec![state.to_owned(), life, rtt, heard, peer.links.join(", ")]);
+    }
+    table.finish()
+}
+
+fn of(counters: &Counters, name: &str) -> u64 {
+    counters.get(name).copied().unwrap_or(0)
+}
+
+/// The total, or what came in a second since the earlier report.
+fn rate(now: &Counters, before: Option<(&Counters, f64)>, name: &str) -> String {
+    let total = of(now, name);
+    let value = match before {
+        Some((earlier, seconds)) => total.saturating_sub(of(earlier, name)) as f64 / seconds,
+        None => total as f64,
+    };
+    if name.starts_with("bytes") { human(value as u64) } else { count(value.round() as u64) }
+}
+
+/// A number as a person reads it at a glance: `1234`, `56.7k`, `8.9M`.
+fn count(value: u64) -> String {
+    match value {
+        0..=9_999 => value.to_string(),
+        10_000..=999_949 => format!("{:.1}k", value as f64 / 1e3),
+        999_950..=999_949_999 => format!("{:.1}M", value as f64 / 1e6),
+        _ => format!("{:.1}G", value as f64 / 1e9),
+    }
+}
+
+fn core(core: Option<u16>) -> String {
+    core.map_or("-".to_owned(), |core| core.to_string())
+}
+
+fn duration(seconds: f64) -> String {
+    let whole = if seconds.is_finite() { seconds.max(0.0) as u64 } else { 0 };
+    let (days, hours, minutes) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60);
+    match whole {
+        0..=59 => format!("{:.1} s", seconds.max(0.0)),
+        60..=3_599 => format!("{minutes} min {} s", whole % 60),
+        3_600..=86_399 => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Columns as wide as their content: names to the left, numbers to the right.
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(title: &str, columns: &[&str]) -> Table {
+        let head = std::iter::once(title.to_uppercase()).chain(columns.iter().map(|column| (*column).to_owned()));
+        Table { rows: vec![head.collect()] }
+    }
+
+    fn row(&mut self, name: &str, cells: Vec<String>) {
+        let cells = cells.iter().map(|cell| printable(cell));
+        self.rows.push(std::iter::once(format!("  {}", printable(name))).chain(cells).collect());
+    }
+
+    /// The text; nothing if there are no rows.
+    fn finish(self) -> String {
+        if self.rows.len() == 1 {
+            return String::new();
+        }
+        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
+        let numeric: Vec<bool> = (0..widths.len()).map(|column| self.is_numeric(column)).collect();
+        let mut text = String::from("\n");
+        for row in &self.rows {
+            let cell = |(column, text): (usize, &String)| {
+                if numeric[column] {
+                    format!("{text:>w$}", w = widths[column])
+                } else {
+                    format!("{text:<w$}", w = widths[column])
+                }
+            };
+            let cells: Vec<String> = row.iter().enumerate().map(cell).collect();
+            let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+        }
+        text
+    }
+
+    /// Whether every cell below the head starts with a digit, or stands for none.
+    fn is_numeric(&self, column: usize) -> bool {
+        let mut cells = self.rows[1..].iter().map(|row| &row[column]);
+        cells.all(|cell| {
+            cell == "-" || cell == "never" || cell.starts_with(|c: char| c.is_ascii_digit()) && !cell.contains(':')
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let cases = [
+            (0, "0"),
+            (9_999, "9999"),
+            (10_000, "10.0k"),
+            (999_949, "999.9k"),
+            (999_950, "1.0M"),
+            (2_500_000_000, "2.5G"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(count(value), text);
+        }
+        assert_eq!(duration(5.25), "5.2 s");
+        assert_eq!(duration(3_723.0), "1 h 2 min");
+        assert_eq!(duration(f64::NAN), "0.0 s");
+    }
+
+    #[test]
+    fn rates_need_an_earlier_report_of_the_same_life() {
+        let mut now = StatusReport { pid: 5, ..StatusReport::default() };
+        let domain = |from: u64| DomainStatus {
+            name: "d".into(),
+            counters: [("messages_from_sources".to_owned(), from)].into(),
+            ..DomainStatus::default()
+        };
+        now.domains = vec![domain(3_000)];
+        let mut earlier = now.clone();
+        earlier.domains = vec![domain(1_000)];
+        let line = |text: &str| {
+            text.lines().find(|line| line.starts_with("  d")).unwrap().split_whitespace().nth(1).unwrap().to_owned()
+        };
+        assert_eq!(line(&render(&now, None)), "3000");
+        assert_eq!(line(&render(&now, Some((&earlier, 2.0)))), "1000");
+        earlier.pid = 4;
+        assert_eq!(line(&render(&now, Some((&earlier, 2.0)))), "3000");
+    }
+
+    #[test]
+    fn names_of_applications_cannot_steer_the_terminal() {
+        let report = StatusReport { degraded: vec!["\u{1b}[2J".into()], ..StatusReport::default() };
+        assert!(!render(&report, None).contains('\u{1b}'));
+    }
+}

@@ -1,0 +1,12 @@
+//! Crates that may stand in the build in two versions, each with its reason. An
+//! entry that excuses nothing is refused, so the list does not outlive its reasons.
+
+/// Name of the crate, and why there are two.
+pub const ACCEPTED: &[(&str, &str)] = &[
+    ("embedded-io", "two optional interfaces of postcard, neither of which is compiled"),
+    ("shlex", "build time only: bindgen (under iceoryx2, feature `peers`) and cc (under loom) differ"),
+    ("syn", "build time only: bindgen and the macros of iceoryx2 (feature `peers`) are a version behind serde's"),
+    ("toml", "trybuild (tests only) is a version ahead of iceoryx2 (feature `peers`)"),
+    ("toml_datetime", "comes with each toml"),
+    ("winnow", "toml (under iceoryx2, feature `peers`) parses values and documents with different versions"),
+];

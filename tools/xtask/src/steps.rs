@@ -1,0 +1,299 @@
+//! The steps of the check, in the order in which they run. A step that fails does not
+//! keep the next from running.
+
+use crate::licences;
+use crate::process::{self, Ending, cargo};
+use crate::tally::{self, Done, TestCount, Verdict};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+/// Commands that the tests use, and the Debian packages that bring them.
+const TOOLS: &[(&str, &str)] = &[("ip", "iproute2"), ("ps", "procps"), ("valgrind", "valgrind")];
+
+struct Step {
+    name: &'static str,
+    what: &'static str,
+    run: fn(&Path) -> (Verdict, TestCount),
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "packages", what: "install what the tests use and is missing (root)", run: packages },
+    Step { name: "fetch", what: "download the crates of the lock file", run: fetch },
+    Step { name: "fmt", what: "formatting", run: format },
+    Step { name: "clippy", what: "lints of all targets, warnings denied", run: clippy },
+    Step { name: "tests", what: "all tests of the workspace", run: tests },
+    Step { name: "loom", what: "the rings under loom", run: loom },
+    Step { name: "licences", what: "licences and duplicates of all dependencies", run: check_licences },
+    Step { name: "docs", what: "the documentation builds, warnings denied", run: docs },
+    Step { name: "latency", what: "every latency test in its short form", run: latency },
+    Step { name: "demo", what: "the demo, judged by function and not by time", run: demo },
+];
+
+/// Which steps run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Selection {
+    /// None: they are named.
+    List,
+    /// These, in the order of the table.
+    Run(Vec<&'static str>),
+}
+
+/// Why the command line means nothing.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SelectionError {
+    /// An unknown option.
+    #[error("`{0}` is no option of test")]
+    Option(String),
+    /// An option without its value.
+    #[error("`{0}` needs the names of steps, with commas between them")]
+    NoValue(String),
+    /// An unknown step.
+    #[error("`{0}` is no step; `cargo xtask test --list` names them")]
+    Step(String),
+    /// Nothing is left.
+    #[error("no step is left to run")]
+    Nothing,
+}
+
+impl Selection {
+    /// Reads the options of `test`.
+    ///
+    /// # Errors
+    /// [`SelectionError`].
+    pub fn parse(options: &[&str]) -> Result<Self, SelectionError> {
+        let all: Vec<&'static str> = STEPS.iter().map(|step| step.name).collect();
+        let (mut only, mut skip) = (None, Vec::new());
+        let mut rest = options.iter();
+        while let Some(&option) = rest.next() {
+            match option {
+                "--list" => return Ok(Selection::List),
+                "--only" | "--skip" => {
+                    let value = rest.next().ok_or_else(|| SelectionError::NoValue(option.to_owned()))?;
+                    let names: Vec<&str> = value.split(',').collect();
+                    if let Some(unknown) = names.iter().find(|name| !all.contains(name)) {
+                        return Err(SelectionError::Step((*unknown).to_owned()));
+                    }
+                    if option == "--only" { only.get_or_insert_with(Vec::new) } else { &mut skip }.extend(names);
+                }
+                other => return Err(SelectionError::Option(other.to_owned())),
+            }
+        }
+        let wanted = |name: &&'static str| only.as_ref().is_none_or(|only| only.contains(name)) && !skip.contains(name);
+        let chosen: Vec<&'static str> = all.into_iter().filter(wanted).collect();
+        if chosen.is_empty() { Err(SelectionError::Nothing) } else { Ok(Selection::Run(chosen)) }
+    }
+}
+
+/// Runs the chosen steps and prints the table.
+pub fn run(root: &Path, selection: &Selection) -> ExitCode {
+    let chosen = match selection {
+        Selection::List => {
+            STEPS.iter().for_each(|step| println!("{:<10} {}", step.name, step.what));
+            return ExitCode::SUCCESS;
+        }
+        Selection::Run(chosen) => chosen,
+    };
+    let mut done = Vec::new();
+    for step in STEPS.iter().filter(|step| chosen.contains(&step.name)) {
+        println!("\n==> {}: {}", step.name, step.what);
+        let start = Instant::now();
+        let (verdict, tests) = (step.run)(root);
+        if let Verdict::Failed(reason) | Verdict::Skipped(reason) = &verdict {
+            println!("{}: {reason}", step.name);
+        }
+        done.push(Done { name: step.name, verdict, tests, took: start.elapsed() });
+    }
+    println!("\n{}", tally::table(&done));
+    let failed = done.iter().any(|step| matches!(step.verdict, Verdict::Failed(_)));
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn packages(_root: &Path) -> (Verdict, TestCount) {
+    let missing: Vec<_> = TOOLS.iter().filter(|tool| !is_installed(tool.0)).map(|tool| tool.1).collect();
+    if missing.is_empty() {
+        return (Verdict::Passed, TestCount::default());
+    }
+    let names = missing.join(" ");
+    if !nix::unistd::geteuid().is_root() {
+        let reason = format!("not root; tests that need them will say so: apt-get install {names}");
+        return (Verdict::Skipped(reason), TestCount::default());
+    }
+    let mut update = Command::new("apt-get");
+    update.args(["update", "-q"]);
+    // Without fresh lists the installation may still succeed, and it is what counts.
+    let _ = simple(&mut update, 3);
+    let mut install = Command::new("apt-get");
+    install
+        .args(["install", "-q", "-y", "--no-install-recommends"])
+        .args(missing)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    match simple(&mut install, 5).0 {
+        Verdict::Failed(reason) => {
+            (Verdict::Failed(format!("could not install {names}: {reason}")), TestCount::default())
+        }
+        other => (other, TestCount::default()),
+    }
+}
+
+fn is_installed(command: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Administrators' folders are not in everyone's PATH, but the tests look there.
+    let extra = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(extra).any(|folder| folder.join(command).is_file())
+}
+
+fn fetch(root: &Path) -> (Verdict, TestCount) {
+    simple(cargo(root).args(["fetch", "--locked"]), 10)
+}
+
+fn format(root: &Path) -> (Verdict, TestCount) {
+    simple(cargo(root).args(["fmt", "--all", "--check"]), 2)
+}
+
+fn clippy(root: &Path) -> (Verdict, TestCount) {
+    simple(cargo(root).args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]), 15)
+}
+
+fn tests(root: &Path) -> (Verdict, TestCount) {
+    counted(cargo(root).args(["test", "--workspace", "--locked", "--no-fail-fast"]), 30)
+}
+
+/// In a target folder of its own: the flag would rebuild everything in the other.
+fn loom(root: &Path) -> (Verdict, TestCount) {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("loom");
+    let mut command = cargo(root);
+    command
+        .args(["test", "--locked", "-p", "insane-shm", "--release", "--lib", "loom"])
+        .env("CARGO_TARGET_DIR", target)
+        .env("RUSTFLAGS", flags("RUSTFLAGS", "--cfg loom"));
+    counted(&mut command, 20)
+}
+
+fn check_licences(root: &Path) -> (Verdict, TestCount) {
+    let verdict = match licences::check(root) {
+        Ok(summary) => {
+            println!("{summary}");
+            Verdict::Passed
+        }
+        Err(error) => Verdict::Failed(error.to_string()),
+    };
+    (verdict, TestCount::default())
+}
+
+fn docs(root: &Path) -> (Verdict, TestCount) {
+    let mut command = cargo(root);
+    command
+        .args(["doc", "--workspace", "--no-deps", "--locked"])
+        .env("RUSTDOCFLAGS", flags("RUSTDOCFLAGS", "-D warnings"));
+    simple(&mut command, 15)
+}
+
+fn latency(root: &Path) -> (Verdict, TestCount) {
+    let latency_tests = ["run", "--release", "--locked", "-p", "latency-tests", "--"];
+    let mut scenarios = 0;
+    let ending = process::run(cargo(root).args(latency_tests).arg("--list"), minutes(15), |line| {
+        scenarios += u32::from(!line.trim().is_empty());
+    });
+    match verdict(&ending, 15) {
+        // A program that names nothing has nothing yet; one that fails to say is broken.
+        Verdict::Passed if scenarios == 0 => {
+            (Verdict::Skipped("latency-tests names no scenario yet".to_owned()), TestCount::default())
+        }
+        Verdict::Passed => simple(cargo(root).args(latency_tests).arg("smoke"), 10),
+        other => (other, TestCount::default()),
+    }
+}
+
+fn demo(root: &Path) -> (Verdict, TestCount) {
+    let mut command = cargo(root);
+    command.args(["run", "--release", "--locked", "-p", "vplc-demo", "--"]);
+    command.args(["--seconds", "3", "--no-tui", "--smoke"]);
+    let mut last = String::new();
+    let ending = process::run(&mut command, minutes(15), |line| line.clone_into(&mut last));
+    let verdict = match verdict(&ending, 15) {
+        Verdict::Passed if last.trim().is_empty() => Verdict::Failed("the demo printed no summary".to_owned()),
+        other => other,
+    };
+    (verdict, TestCount::default())
+}
+
+/// A command of which only the end counts.
+fn simple(command: &mut Command, limit_minutes: u64) -> (Verdict, TestCount) {
+    let ending = process::run(command, minutes(limit_minutes), |_| {});
+    (verdict(&ending, limit_minutes), TestCount::default())
+}
+
+/// A command that runs tests. None at all is a failure: a filter that matches nothing
+/// must not look like success.
+fn counted(command: &mut Command, limit_minutes: u64) -> (Verdict, TestCount) {
+    let mut count = TestCount::default();
+    let ending = process::run(command, minutes(limit_minutes), |line| count.add_line(line));
+    let verdict = match verdict(&ending, limit_minutes) {
+        Verdict::Passed if count.passed == 0 => Verdict::Failed("no test ran".to_owned()),
+        other => other,
+    };
+    (verdict, count)
+}
+
+fn verdict(ending: &Ending, limit_minutes: u64) -> Verdict {
+    match ending {
+        Ending::Exited(status) if status.success() => Verdict::Passed,
+        Ending::Exited(status) => Verdict::Failed(status.to_string()),
+        Ending::TimedOut => Verdict::Failed(format!("killed after {limit_minutes} minutes")),
+        Ending::NotStarted(error) => Verdict::Failed(format!("did not start: {error}")),
+    }
+}
+
+fn minutes(count: u64) -> Duration {
+    Duration::from_secs(60 * count)
+}
+
+/// The flags that the caller has set already, and one more.
+fn flags(variable: &str, more: &str) -> OsString {
+    let mut flags = std::env::var_os(variable).unwrap_or_default();
+    flags.push(" ");
+    flags.push(more);
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_chosen_in_the_order_of_the_table() {
+        let run = |options: &[&str]| Selection::parse(options);
+        assert_eq!(run(&["--only", "licences,clippy"]), Ok(Selection::Run(vec!["clippy", "licences"])));
+        assert_eq!(run(&["--only", "fmt", "--only", "docs"]), Ok(Selection::Run(vec!["fmt", "docs"])));
+        assert_eq!(run(&["--only", "fmt,docs", "--skip", "fmt"]), Ok(Selection::Run(vec!["docs"])));
+        assert_eq!(run(&["--list"]), Ok(Selection::List));
+        let Ok(Selection::Run(all)) = run(&[]) else { panic!("no option is every step") };
+        assert_eq!(all.len(), STEPS.len());
+    }
+
+    #[test]
+    fn wrong_options_are_refused() {
+        let refused = |options: &[&str]| Selection::parse(options).unwrap_err();
+        assert_eq!(refused(&["--onyl", "fmt"]), SelectionError::Option("--onyl".into()));
+        assert_eq!(refused(&["--only"]), SelectionError::NoValue("--only".into()));
+        assert_eq!(refused(&["--only", "fmt,lint"]), SelectionError::Step("lint".into()));
+        assert_eq!(refused(&["--only", "fmt", "--skip", "fmt"]), SelectionError::Nothing);
+    }
+
+    #[test]
+    fn tests_that_fail_or_are_none_fail_the_step() {
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            counted(&mut command, 1)
+        };
+        let (verdict, count) = shell("echo 'test result: ok. 2 passed; 0 failed; 0 ignored'");
+        assert_eq!((verdict, count.passed), (Verdict::Passed, 2));
+        let (verdict, count) = shell("echo 'test result: FAILED. 1 passed; 1 failed; 0 ignored'; exit 101");
+        assert!(matches!(verdict, Verdict::Failed(_)));
+        assert_eq!((count.passed, count.failed), (1, 1));
+        assert_eq!(shell("echo nothing").0, Verdict::Failed("no test ran".into()));
+    }
+}

@@ -1,0 +1,146 @@
+//! What a step did, and the summary of all.
+
+use std::time::Duration;
+
+/// How a step ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// As it should.
+    Passed,
+    /// Not as it should, with the reason.
+    Failed(String),
+    /// Not run, with the reason.
+    Skipped(String),
+}
+
+/// A step that is over.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// The step.
+    pub name: &'static str,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// Single tests inside the step, if it has any.
+    pub tests: TestCount,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Tests, added up over the `test result:` lines that the test harness prints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TestCount {
+    /// Tests that passed.
+    pub passed: u64,
+    /// Tests that failed.
+    pub failed: u64,
+    /// Tests that say `ignore`.
+    pub ignored: u64,
+}
+
+impl TestCount {
+    /// Adds what a line of output says; lines about anything else add nothing.
+    pub fn add_line(&mut self, line: &str) {
+        let Some((_, counts)) = line.split_once("test result: ").and_then(|(_, rest)| rest.split_once(". ")) else {
+            return;
+        };
+        for part in counts.split("; ") {
+            match part.split_once(' ') {
+                Some((count, "passed")) => self.passed += count.parse::<u64>().unwrap_or(0),
+                Some((count, "failed")) => self.failed += count.parse::<u64>().unwrap_or(0),
+                Some((count, "ignored")) => self.ignored += count.parse::<u64>().unwrap_or(0),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Done {
+    /// What the step adds to the last line: its tests where it has some, else itself.
+    /// A failed step adds at least one failure, for what failed may have kept its
+    /// tests from running.
+    fn counts(&self) -> (u64, u64) {
+        let TestCount { passed, failed, .. } = self.tests;
+        match self.verdict {
+            Verdict::Passed => (passed.max(1), failed),
+            Verdict::Failed(_) => (passed, failed.max(1)),
+            Verdict::Skipped(_) => (0, 0),
+        }
+    }
+
+    fn row(&self) -> String {
+        let (result, reason) = match &self.verdict {
+            Verdict::Passed => ("passed", ""),
+            Verdict::Failed(reason) => ("FAILED", reason.as_str()),
+            Verdict::Skipped(reason) => ("skipped", reason.as_str()),
+        };
+        // The step has printed the rest of a long reason.
+        let reason = reason.lines().next().unwrap_or_default();
+        let TestCount { passed, failed, ignored } = self.tests;
+        let tests = if self.tests == TestCount::default() {
+            String::new()
+        } else {
+            format!("{passed} passed, {failed} failed, {ignored} ignored")
+        };
+        let details =
+            [tests.as_str(), reason].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
+        format!("{:<10} {:>8.1} s  {result:<8} {details}", self.name, self.took.as_secs_f64()).trim_end().to_owned()
+    }
+}
+
+/// The table of all steps; its last line is `N passed, N failed`.
+pub fn table(steps: &[Done]) -> String {
+    let mut text = format!("{:<10} {:>10}  {:<8}\n", "step", "time", "result").replace(" \n", "\n");
+    let (mut passed, mut failed) = (0, 0);
+    for step in steps {
+        text += &step.row();
+        text.push('\n');
+        let counts = step.counts();
+        passed += counts.0;
+        failed += counts.1;
+    }
+    text + &format!("{passed} passed, {failed} failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done(verdict: Verdict, passed: u64, failed: u64) -> Done {
+        Done {
+            name: "step",
+            verdict,
+            tests: TestCount { passed, failed, ignored: 0 },
+            took: Duration::from_millis(1_500),
+        }
+    }
+
+    #[test]
+    fn result_lines_add_up_and_others_do_not() {
+        let mut count = TestCount::default();
+        for line in [
+            "test result: ok. 11 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.28s",
+            "test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 4 filtered out; finished in 0.01s",
+            "test the_result ... ok",
+            "test result: nonsense",
+        ] {
+            count.add_line(line);
+        }
+        assert_eq!(count, TestCount { passed: 13, failed: 3, ignored: 1 });
+    }
+
+    #[test]
+    fn the_last_line_counts_tests_and_steps_without_tests() {
+        let steps = [
+            done(Verdict::Passed, 0, 0),
+            done(Verdict::Passed, 40, 0),
+            done(Verdict::Skipped("no right".into()), 0, 0),
+            done(Verdict::Failed("does not build\nfor this reason".into()), 0, 0),
+            done(Verdict::Failed("exit code 101".into()), 5, 2),
+        ];
+        let table = table(&steps);
+        assert_eq!(table.lines().last(), Some("46 passed, 3 failed"), "{table}");
+        assert!(table.contains("skipped  no right"), "{table}");
+        assert_eq!(table.lines().count(), 1 + steps.len() + 1, "{table}");
+        assert!(table.contains("FAILED   5 passed, 2 failed, 0 ignored; exit code 101"), "{table}");
+    }
+}

@@ -103,7 +103,13 @@ fn load_bounds(cli: &Cli) -> Result<Bounds, String> {
     }
 }
 
-fn write_output(cli: &Cli, findings: &Findings, machine: &Machine, checked: Option<&Check>, smoke: bool) -> Result<(), String> {
+fn write_output(
+    cli: &Cli,
+    findings: &Findings,
+    machine: &Machine,
+    checked: Option<&Check>,
+    smoke: bool,
+) -> Result<(), String> {
     let missing: Vec<String> = findings.not_measured.iter().chain(&findings.failed).cloned().collect();
     if let Some(path) = &cli.json {
         let rows = findings.tables.iter().map(|table| &table.row).collect();

@@ -1,33 +1,20 @@
-//! The control law: state feedback that puts all four poles of the loop at one place.
+//! The control law: exact linearisation, then two poles at one place.
 //!
-//! With the cart's acceleration `a` as input, small angles, and `y` the needle's
-//! centre of percussion, the plant is a chain of four integrators:
-//!
-//! ```text
-//!   y'' = g theta        y'''' = p^2 (g theta - a)        p^2 = 3 g / 2 L
-//! ```
-//!
-//! so `a = g theta - y''''/p^2`, with `y''''` chosen such that `y - reference` dies
-//! out as `(s + pole)^4`. The motor's force follows from the cart's equation.
+//! With the wanted acceleration `a` of the gap, the coil's current follows from the
+//! plant's equation, `i = CURRENT_A (z / GAP_M) sqrt(1 - a / g)`; and `a` is chosen
+//! such that the error `e = z - set point` dies out as `(s + POLE)^2`.
 
-use crate::plant::{CART_KG, FRICTION, GRAVITY, NEEDLE_KG, NEEDLE_M, Reference, State};
+use crate::plant::{CURRENT_A, GAP_M, GRAVITY, SetPoint, State};
 
-/// Where the four poles lie, per second: fast enough to hold the needle, slow
-/// enough for one cycle of 1 ms between sample and force.
-const POLE: f64 = 40.0;
+/// Where the two poles lie, per second: fast against the plant's own 57 per
+/// second, slow enough for samples of 1 ms.
+const POLE: f64 = 115.0;
 
-/// The motor's force for one sample, newtons (not yet bounded).
+/// The coil's current for one sample, amperes; never negative, not yet bounded above.
 #[must_use]
-pub fn force(s: &State, reference: &Reference) -> f64 {
-    let p2 = 3.0 * GRAVITY / (2.0 * NEEDLE_M);
-    let lever = GRAVITY / p2;
-    let [position, speed, acceleration, jerk, snap] = reference.derivatives;
-    let wanted = snap
-        - POLE.powi(4) * (s.x + lever * s.theta - position)
-        - 4.0 * POLE.powi(3) * (s.v + lever * s.omega - speed)
-        - 6.0 * POLE.powi(2) * (GRAVITY * s.theta - acceleration)
-        - 4.0 * POLE * (GRAVITY * s.omega - jerk);
-    let a = GRAVITY * s.theta - wanted / p2;
-    let theta_acceleration = p2 * s.theta - a / lever;
-    (CART_KG + NEEDLE_KG) * a + FRICTION * s.v + NEEDLE_KG * NEEDLE_M / 2.0 * theta_acceleration
+pub fn current(s: &State, set_point: &SetPoint) -> f64 {
+    let a = set_point.acceleration
+        - 2.0 * POLE * (s.speed - set_point.speed)
+        - POLE * POLE * (s.gap - set_point.gap);
+    CURRENT_A * s.gap / GAP_M * (1.0 - a / GRAVITY).max(0.0).sqrt()
 }

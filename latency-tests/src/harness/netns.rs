@@ -22,7 +22,8 @@ pub struct Hosts {
 
 impl Hosts {
     /// Addresses of the two hosts.
-    pub const ADDRESSES: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 231, 7, 1)), IpAddr::V4(Ipv4Addr::new(10, 231, 7, 2))];
+    pub const ADDRESSES: [IpAddr; 2] =
+        [IpAddr::V4(Ipv4Addr::new(10, 231, 7, 1)), IpAddr::V4(Ipv4Addr::new(10, 231, 7, 2))];
 
     /// Makes the namespaces, joins them and brings everything up.
     ///
@@ -86,10 +87,9 @@ impl Drop for Hosts {
 }
 
 fn ip(arguments: &[&str]) -> Result<(), Fault> {
-    let output = Command::new("ip")
-        .args(arguments)
-        .output()
-        .map_err(|error| Fault::Unavailable(format!("namespaces need the tool ip (Debian: apt install iproute2): {error}")))?;
+    let output = Command::new("ip").args(arguments).output().map_err(|error| {
+        Fault::Unavailable(format!("namespaces need the tool ip (Debian: apt install iproute2): {error}"))
+    })?;
     if output.status.success() {
         return Ok(());
     }

@@ -34,7 +34,8 @@ pub fn read(payload: &[u8]) -> Result<u64, Fault> {
     let rest = words.remainder();
     let number = u64::from_le_bytes(payload[..WORD].try_into().expect("eight bytes"));
     let count = (payload.len() / WORD) as u64;
-    let sum = words.fold(0_u64, |sum, word| sum.wrapping_add(u64::from_le_bytes(word.try_into().expect("eight bytes"))));
+    let sum =
+        words.fold(0_u64, |sum, word| sum.wrapping_add(u64::from_le_bytes(word.try_into().expect("eight bytes"))));
     let rest_is_right = rest.iter().all(|byte| *byte == number as u8);
     if sum == expected_sum(number, count) && rest_is_right {
         Ok(number)

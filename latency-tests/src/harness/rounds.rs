@@ -98,8 +98,6 @@ pub struct Heading {
 
 /// The merged distribution of one side, for the report's curves.
 pub struct Curve {
-    /// Which side.
-    pub label: String,
     /// All its times in the rounds that count, tenths of a nanosecond.
     pub histogram: Histogram<u64>,
 }
@@ -155,7 +153,7 @@ impl Rounds {
                 Sample::Value { .. } => return None,
             }
         }
-        Some(Curve { label: self.labels[side].clone(), histogram })
+        Some(Curve { histogram })
     }
 }
 

@@ -9,11 +9,10 @@ use crate::harness::fault::Fault;
 use crate::harness::payload::read_words;
 use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
-use iceoryx2::port::{BackpressureAction, BackpressureInfo};
-use iceoryx2::prelude::{LogLevel, Node, NodeBuilder, ServiceName, ipc, set_log_level};
+use iceoryx2::prelude::{BackpressureStrategy, LogLevel, Node, NodeBuilder, ServiceName, ipc, set_log_level};
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 type Service = ipc::Service;
 type Word = u64;
@@ -24,15 +23,21 @@ type Fixed = [Word; 8];
 const QUEUE_BYTES: usize = 32 << 20;
 const QUEUE_MAX: usize = 256;
 
-/// A service that no other cell and no other process uses, and the flag that says
-/// that its subscriber has gone.
+/// A service that no other cell and no other process uses, and what its subscriber
+/// has taken. A full queue would make the publisher sleep (the library's blocking
+/// delivery) or lose the message, so the write end keeps count and never meets one.
 #[derive(Clone)]
 pub struct Topic {
     name: String,
     words: usize,
-    queue: usize,
-    gone: Arc<AtomicBool>,
+    queue: u64,
+    taken: Arc<Taken>,
 }
+
+/// Alone in its line and the one beside it.
+#[repr(align(128))]
+#[derive(Default)]
+struct Taken(AtomicU64);
 
 impl Topic {
     /// A topic of messages of `size` bytes, a multiple of 8.
@@ -44,17 +49,53 @@ impl Topic {
         Topic {
             name: format!("latency-tests/{}/{count}", std::process::id()),
             words: size / size_of::<Word>(),
-            queue: (QUEUE_BYTES / size).clamp(4, QUEUE_MAX),
-            gone: Arc::new(AtomicBool::new(false)),
+            queue: (QUEUE_BYTES / size).clamp(4, QUEUE_MAX) as u64,
+            taken: Arc::default(),
         }
     }
+}
 
-    /// Retries a full queue until the subscriber has gone: the library's own
-    /// blocking delivery, made to end.
-    fn retry(&self) -> impl Fn(&BackpressureInfo) -> BackpressureAction + Send + 'static {
-        let gone = Arc::clone(&self.gone);
-        // Relaxed: the flag carries no data.
-        move |_| if gone.load(Ordering::Relaxed) { BackpressureAction::DiscardData } else { BackpressureAction::Retry }
+/// How much the write end may still send; it looks at the shared count only when
+/// its own copy says that the queue is full.
+struct Credit {
+    topic: Topic,
+    sent: u64,
+    taken_cached: u64,
+}
+
+impl Credit {
+    fn new(topic: &Topic) -> Self {
+        Credit { topic: topic.clone(), sent: 0, taken_cached: 0 }
+    }
+
+    #[inline(always)]
+    fn take(&mut self) -> bool {
+        if self.sent - self.taken_cached == self.topic.queue {
+            self.taken_cached = self.topic.taken.0.load(Ordering::Acquire);
+            if self.sent - self.taken_cached == self.topic.queue {
+                return false;
+            }
+        }
+        self.sent += 1;
+        true
+    }
+}
+
+/// What the read end has taken.
+struct Progress {
+    topic: Topic,
+    taken: u64,
+}
+
+impl Progress {
+    fn new(topic: &Topic) -> Self {
+        Progress { topic: topic.clone(), taken: 0 }
+    }
+
+    #[inline(always)]
+    fn one_more(&mut self) {
+        self.taken += 1;
+        self.topic.taken.0.store(self.taken, Ordering::Release);
     }
 }
 
@@ -79,7 +120,7 @@ macro_rules! open {
             .history_size(0)
             .max_publishers(1)
             .max_subscribers(1)
-            .subscriber_max_buffer_size($topic.queue)
+            .subscriber_max_buffer_size($topic.queue as usize)
             .open_or_create()
             .map_err(fault("service"))?;
         (node, service)
@@ -89,6 +130,7 @@ macro_rules! open {
 /// Write end for messages of 64 bytes.
 pub struct FixedPut {
     publisher: Publisher<Service, Fixed, ()>,
+    credit: Credit,
     _node: Node<Service>,
 }
 
@@ -99,14 +141,18 @@ impl FixedPut {
     /// The library refused.
     pub fn open(topic: &Topic) -> Result<Self, Fault> {
         let (node, service) = open!(topic, Fixed);
-        let builder = service.publisher_builder().set_backpressure_handler(topic.retry());
-        Ok(FixedPut { publisher: builder.create().map_err(fault("publisher"))?, _node: node })
+        let builder = service.publisher_builder().backpressure_strategy(BackpressureStrategy::DiscardData);
+        let publisher = builder.create().map_err(fault("publisher"))?;
+        Ok(FixedPut { publisher, credit: Credit::new(topic), _node: node })
     }
 }
 
 impl End for FixedPut {
     #[inline(always)]
     fn send(&mut self, number: u64) -> Result<bool, Fault> {
+        if !self.credit.take() {
+            return Ok(false);
+        }
         let sample = self.publisher.loan_uninit().map_err(fault("loan"))?;
         let sample = sample.write_payload(std::array::from_fn(|at| number.wrapping_add(at as u64)));
         sample.send().map_err(fault("send"))?;
@@ -121,7 +167,7 @@ impl End for FixedPut {
 /// Read end for messages of 64 bytes.
 pub struct FixedTake {
     subscriber: Subscriber<Service, Fixed, ()>,
-    topic: Topic,
+    progress: Progress,
     _node: Node<Service>,
 }
 
@@ -133,7 +179,7 @@ impl FixedTake {
     pub fn open(topic: &Topic) -> Result<Self, Fault> {
         let (node, service) = open!(topic, Fixed);
         let subscriber = service.subscriber_builder().create().map_err(fault("subscriber"))?;
-        Ok(FixedTake { subscriber, topic: topic.clone(), _node: node })
+        Ok(FixedTake { subscriber, progress: Progress::new(topic), _node: node })
     }
 }
 
@@ -145,22 +191,21 @@ impl End for FixedTake {
     #[inline(always)]
     fn receive(&mut self) -> Result<Option<u64>, Fault> {
         match self.subscriber.receive().map_err(fault("receive"))? {
-            Some(sample) => read_words(sample.payload()).map(Some),
+            Some(sample) => {
+                let number = read_words(sample.payload())?;
+                drop(sample);
+                self.progress.one_more();
+                Ok(Some(number))
+            }
             None => Ok(None),
         }
-    }
-}
-
-impl Drop for FixedTake {
-    fn drop(&mut self) {
-        self.topic.gone.store(true, Ordering::Relaxed);
     }
 }
 
 /// Write end for messages of any size.
 pub struct SlicePut {
     publisher: Publisher<Service, [Word], ()>,
-    words: usize,
+    credit: Credit,
     _node: Node<Service>,
 }
 
@@ -171,16 +216,19 @@ impl SlicePut {
     /// The library refused.
     pub fn open(topic: &Topic) -> Result<Self, Fault> {
         let (node, service) = open!(topic, [Word]);
-        let builder =
-            service.publisher_builder().initial_max_slice_len(topic.words).set_backpressure_handler(topic.retry());
-        Ok(SlicePut { publisher: builder.create().map_err(fault("publisher"))?, words: topic.words, _node: node })
+        let builder = service.publisher_builder().backpressure_strategy(BackpressureStrategy::DiscardData);
+        let publisher = builder.initial_max_slice_len(topic.words).create().map_err(fault("publisher"))?;
+        Ok(SlicePut { publisher, credit: Credit::new(topic), _node: node })
     }
 }
 
 impl End for SlicePut {
     #[inline(always)]
     fn send(&mut self, number: u64) -> Result<bool, Fault> {
-        let sample = self.publisher.loan_slice_uninit(self.words).map_err(fault("loan"))?;
+        if !self.credit.take() {
+            return Ok(false);
+        }
+        let sample = self.publisher.loan_slice_uninit(self.credit.topic.words).map_err(fault("loan"))?;
         let sample = sample.write_from_fn(|at| number.wrapping_add(at as u64));
         sample.send().map_err(fault("send"))?;
         Ok(true)
@@ -194,7 +242,7 @@ impl End for SlicePut {
 /// Read end for messages of any size.
 pub struct SliceTake {
     subscriber: Subscriber<Service, [Word], ()>,
-    topic: Topic,
+    progress: Progress,
     _node: Node<Service>,
 }
 
@@ -206,7 +254,7 @@ impl SliceTake {
     pub fn open(topic: &Topic) -> Result<Self, Fault> {
         let (node, service) = open!(topic, [Word]);
         let subscriber = service.subscriber_builder().create().map_err(fault("subscriber"))?;
-        Ok(SliceTake { subscriber, topic: topic.clone(), _node: node })
+        Ok(SliceTake { subscriber, progress: Progress::new(topic), _node: node })
     }
 }
 
@@ -220,18 +268,18 @@ impl End for SliceTake {
         match self.subscriber.receive().map_err(fault("receive"))? {
             Some(sample) => {
                 let words = sample.payload();
-                if words.len() == self.topic.words {
-                    return read_words(words).map(Some);
+                if words.len() != self.progress.topic.words {
+                    return Err(Fault::Corrupt {
+                        expected: self.progress.topic.words as u64,
+                        found: words.len() as u64,
+                    });
                 }
-                Err(Fault::Corrupt { expected: self.topic.words as u64, found: words.len() as u64 })
+                let number = read_words(words)?;
+                drop(sample);
+                self.progress.one_more();
+                Ok(Some(number))
             }
             None => Ok(None),
         }
-    }
-}
-
-impl Drop for SliceTake {
-    fn drop(&mut self) {
-        self.topic.gone.store(true, Ordering::Relaxed);
     }
 }

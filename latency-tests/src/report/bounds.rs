@@ -113,7 +113,8 @@ impl Bound {
             let verdict = if self.needs.is_some() { Verdict::NotMeasured } else { Verdict::Absent };
             return vec![(self.row.clone(), verdict)];
         }
-        let judged: Vec<_> = named.into_iter().filter(|row| self.is_near_enough(row)).map(|row| self.judge_row(row)).collect();
+        let judged: Vec<_> =
+            named.into_iter().filter(|row| self.is_near_enough(row)).map(|row| self.judge_row(row)).collect();
         if judged.is_empty() { vec![(self.row.clone(), Verdict::NotMeasured)] } else { judged }
     }
 
@@ -271,7 +272,8 @@ mod tests {
 
     #[test]
     fn a_bound_for_near_cores_does_not_judge_far_ones() {
-        let text = r#"(bounds: [(row: "a/b", figure: ratio_p50, floor: Some(near), max: Some(0.3), needs: Some(peers))])"#;
+        let text =
+            r#"(bounds: [(row: "a/b", figure: ratio_p50, floor: Some(near), max: Some(0.3), needs: Some(peers))])"#;
         let far = row("a/b", "T1 far", Some(0.35));
         let result = check(&bounds(text), &[&far], |_| true);
         assert!(result.passed);

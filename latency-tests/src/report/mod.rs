@@ -18,12 +18,26 @@ pub fn line(row: &Row) -> String {
             Ratio::Times { p50: ratio_p50, p99: ratio_p99 },
         ) => format!(
             "{:<34} {:<18} p50 {:>8} p99 {:>8} p99.9 {:>8} max {:>8} | baseline p50 {:>8} p99 {:>8} | ratio {} {} [{}]",
-            row.name, row.topology, text(p50), text(p99), text(p999), text(max),
-            text(base_p50), text(base_p99), text(ratio_p50), text(ratio_p99), row.unit,
+            row.name,
+            row.topology,
+            text(p50),
+            text(p99),
+            text(p999),
+            text(max),
+            text(base_p50),
+            text(base_p99),
+            text(ratio_p50),
+            text(ratio_p99),
+            row.unit,
         ),
         (Figures::Value { value }, Figures::Value { value: base }, Ratio::Value { value: ratio }) => format!(
             "{:<34} {:<18} {:>10} | baseline {:>10} | ratio {} [{}]",
-            row.name, row.topology, quantity(value), quantity(base), text(ratio), row.unit,
+            row.name,
+            row.topology,
+            quantity(value),
+            quantity(base),
+            text(ratio),
+            row.unit,
         ),
         _ => format!("{:<34} {:<18} figures of two kinds", row.name, row.topology),
     }
@@ -53,7 +67,14 @@ mod tests {
 
     #[test]
     fn numbers_keep_three_digits() {
-        let cases = [(0.2354, "0.235"), (6.553, "6.55"), (17.4, "17.4"), (2258.0, "2258"), (63_200_000.0, "63.2M"), (12_345.0, "12.3k")];
+        let cases = [
+            (0.2354, "0.235"),
+            (6.553, "6.55"),
+            (17.4, "17.4"),
+            (2258.0, "2258"),
+            (63_200_000.0, "63.2M"),
+            (12_345.0, "12.3k"),
+        ];
         for (value, text) in cases {
             assert_eq!(quantity(value), text);
         }

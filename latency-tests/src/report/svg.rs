@@ -173,7 +173,7 @@ mod tests {
         for us in 1..10_000_u64 {
             histogram.record(us * 10_000).unwrap();
         }
-        let svg = percentiles(&[Curve { label: "ours".into(), histogram }]);
+        let svg = percentiles(&[Curve { histogram }]);
         let points = svg.split("points=\"").nth(1).unwrap().split('"').next().unwrap();
         for point in points.split_whitespace() {
             let (x, y) = point.split_once(',').unwrap();

@@ -109,7 +109,11 @@ fn run_self_under(mut tool: Command, name: &str, side: Counted, messages: u64) -
     }
     let words = String::from_utf8_lossy(&output.stderr);
     let last: Vec<&str> = words.lines().rev().take(3).collect();
-    Err(Fault::Party(format!("{name}, counting {}: {}", side.name(), last.into_iter().rev().collect::<Vec<_>>().join(" / "))))
+    Err(Fault::Party(format!(
+        "{name}, counting {}: {}",
+        side.name(),
+        last.into_iter().rev().collect::<Vec<_>>().join(" / ")
+    )))
 }
 
 /// Calls between the two marks.

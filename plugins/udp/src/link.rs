@@ -47,8 +47,11 @@ pub struct UdpLink {
     frame_bytes_max: usize,
     /// The socket that had a frame last.
     hot: Class,
-    /// The last call found something: there may be more than one.
-    streak: bool,
+    /// Calls in a row that found something. From the second on there is likely more
+    /// than one frame waiting.
+    streak: u32,
+    /// The sockets are connected to the one peer there is.
+    connected: bool,
     single: Box<[u8]>,
     batch: Batch,
     counts: UdpCounts,
@@ -61,6 +64,7 @@ impl UdpLink {
         peers: Box<[Option<PeerAddresses>]>,
         frame_bytes_max: u32,
         local: SocketAddr,
+        connected: bool,
     ) -> Self {
         let frame_bytes_max = frame_bytes_max as usize;
         UdpLink {
@@ -70,7 +74,8 @@ impl UdpLink {
             local,
             frame_bytes_max,
             hot: Class::RealTime,
-            streak: false,
+            streak: 0,
+            connected,
             single: vec![0; frame_bytes_max].into_boxed_slice(),
             batch: Batch::new(BATCH, frame_bytes_max),
             counts: UdpCounts::default(),
@@ -89,21 +94,19 @@ impl UdpLink {
         self.counts
     }
 
-    /// Takes one datagram of `class` with one call. Returns how many frames it handed
-    /// out, and notes whether there was a datagram.
+    /// Takes one datagram of `class` with one call. Returns how many datagrams it took
+    /// and how many frames it handed out.
     #[inline]
-    fn take_one<S: FrameSink>(&mut self, class: Class, sink: &mut S) -> u32 {
+    fn take_one<S: FrameSink>(&mut self, class: Class, sink: &mut S) -> (u32, u32) {
         let Some((len, from)) = udp::recv_from(&self.sockets[class as usize], &mut self.single) else {
-            self.streak = false;
-            return 0;
+            return (0, 0);
         };
-        self.streak = true;
         let Some(frame) = self.single.get(..len) else {
             self.counts.truncated += 1;
-            return 0;
+            return (1, 0);
         };
         sink.frame(self.tables[class as usize].find(from), frame);
-        1
+        (1, 1)
     }
 
     /// Takes up to `budget` datagrams of `class`, [`BATCH`] a call, until one call
@@ -130,17 +133,30 @@ impl UdpLink {
         (taken, handed)
     }
 
+    /// One, and as there was one, all others within the budget. A call for one costs less than
+    /// one for many, and mostly there is none.
+    fn take_all<S: FrameSink>(&mut self, class: Class, budget: u32, sink: &mut S) -> (u32, u32) {
+        if budget == 0 {
+            return (0, 0);
+        }
+        let (first, first_handed) = self.take_one(class, sink);
+        if first == 0 {
+            return (0, 0);
+        }
+        let (taken, handed) = self.take_burst(class, budget - 1, sink);
+        (first + taken, first_handed + handed)
+    }
+
     /// Looks at both sockets, real-time first.
-    fn take_thoroughly<S: FrameSink>(&mut self, budget: u32, sink: &mut S) -> u32 {
-        let (taken, handed) = self.take_burst(Class::RealTime, budget, sink);
-        let (taken_after, handed_after) = self.take_burst(Class::BestEffort, budget - taken, sink);
-        self.streak = taken + taken_after > 0;
+    fn take_thoroughly<S: FrameSink>(&mut self, budget: u32, sink: &mut S) -> (u32, u32) {
+        let (taken, handed) = self.take_all(Class::RealTime, budget, sink);
+        let (taken_after, handed_after) = self.take_all(Class::BestEffort, budget - taken, sink);
         if taken > 0 {
             self.hot = Class::RealTime;
         } else if taken_after > 0 {
             self.hot = Class::BestEffort;
         }
-        handed + handed_after
+        (taken + taken_after, handed + handed_after)
     }
 }
 
@@ -162,12 +178,13 @@ impl Link for UdpLink {
             return SendOutcome::Failed;
         }
         let class = Class::of(lane) as usize;
-        let mut outcome = udp::send_to(&self.sockets[class], &addresses.0[class], head, payload);
+        let to = (!self.connected).then_some(&addresses.0[class]);
+        let mut outcome = udp::send(&self.sockets[class], to, head, payload);
         // The kernel reports an earlier frame's fate at the next call, which then has
         // sent nothing; having been reported, it is gone.
         if let udp::SendOutcome::Failed(Errno::ECONNREFUSED | Errno::EHOSTUNREACH) = outcome {
             self.counts.repeated += 1;
-            outcome = udp::send_to(&self.sockets[class], &addresses.0[class], head, payload);
+            outcome = udp::send(&self.sockets[class], to, head, payload);
         }
         match outcome {
             udp::SendOutcome::Sent => SendOutcome::Sent,
@@ -180,24 +197,24 @@ impl Link for UdpLink {
     fn flush(&mut self) {}
 
     /// While frames come one at a time, a call that need not be thorough costs one
-    /// system call on the socket that had the last one. As soon as two calls in a row
-    /// find something, frames are taken in batches, and a best-effort batch is never
-    /// taken before the real-time socket was looked at: at most one best-effort frame
-    /// goes ahead of a waiting real-time one until the next thorough call.
+    /// system call on the socket that had the last one. When two calls in a row found
+    /// something, frames are taken in batches, and a best-effort batch is never taken
+    /// before the real-time socket was looked at: at most two best-effort frames go
+    /// ahead of a waiting real-time one until the next thorough call.
     #[inline]
     fn receive<S: FrameSink>(&mut self, budget: u32, thorough: bool, sink: &mut S) -> u32 {
         if budget == 0 {
             return 0;
         }
-        if thorough || (self.streak && self.hot == Class::BestEffort) {
-            return self.take_thoroughly(budget, sink);
-        }
-        if self.streak {
-            let (taken, handed) = self.take_burst(self.hot, budget, sink);
-            self.streak = taken > 0;
-            return handed;
-        }
-        self.take_one(self.hot, sink)
+        let (taken, handed) = if thorough || (self.streak >= 2 && self.hot == Class::BestEffort) {
+            self.take_thoroughly(budget, sink)
+        } else if self.streak >= 2 {
+            self.take_burst(self.hot, budget, sink)
+        } else {
+            self.take_one(self.hot, sink)
+        };
+        self.streak = if taken > 0 { self.streak.saturating_add(1) } else { 0 };
+        handed
     }
 
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {

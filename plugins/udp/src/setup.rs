@@ -139,7 +139,9 @@ impl LinkSetup for UdpSetup {
             addresses.push(ports.map(|ports| PeerAddresses(ports.map(Address::from))));
         }
         let sockets = [self.real_time, self.best_effort];
-        Ok(UdpLink::new(sockets, tables, addresses.into_boxed_slice(), self.config.frame_bytes_max, self.local))
+        let connected = connect_to_lone_peer(&sockets, &addresses)?;
+        let (peers, frame_bytes_max) = (addresses.into_boxed_slice(), self.config.frame_bytes_max);
+        Ok(UdpLink::new(sockets, tables, peers, frame_bytes_max, self.local, connected))
     }
 }
 
@@ -160,6 +162,21 @@ impl UdpSetup {
         }
         Ok([address, next_port(address).ok_or(unusable)?])
     }
+}
+
+/// Where there is one peer only, the kernel is told, and need not look for the way
+/// with each frame (about a tenth of the cost of sending). It then drops frames of
+/// strangers itself.
+fn connect_to_lone_peer(sockets: &[UdpSocket; 2], peers: &[Option<PeerAddresses>]) -> Result<bool, UdpError> {
+    let mut reachable = peers.iter().flatten();
+    let (Some(peer), None) = (reachable.next(), reachable.next()) else { return Ok(false) };
+    for (socket, address) in sockets.iter().zip(peer.0.iter().filter_map(Address::get)) {
+        socket.connect(address).map_err(|error| {
+            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+            UdpError::Socket { address, source: OsError::new("connecting to the only peer", errno) }
+        })?;
+    }
+    Ok(true)
 }
 
 fn insert(table: &mut PeerTable, address: SocketAddr, peer: PeerIndex) -> Result<(), UdpError> {

@@ -121,6 +121,12 @@ impl Source {
         self.port.has_receivers()
     }
 
+    /// Receivers of a message emitted now; the network counts as one.
+    #[must_use]
+    pub fn receivers(&self) -> usize {
+        self.port.receivers()
+    }
+
     /// Waits until a message emitted now would reach somebody.
     ///
     /// # Errors

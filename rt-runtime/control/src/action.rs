@@ -2,7 +2,7 @@
 
 use crate::spec::Credentials;
 use insane_core::{
-    ChannelId, ConnId, DatapathIndex, DomainIndex, Lane, PeerIndex, Qos, SessionId, SinkId, SourceId, StreamKey,
+    ConnId, DatapathIndex, DomainIndex, Lane, PeerIndex, Qos, SessionId, SinkId, SourceId, StreamKey,
 };
 pub use insane_engine::Topic;
 use insane_wire::control::{ClassSpec, Code, Event, SinkWake};

@@ -5,7 +5,7 @@
 
 use crate::membership::*;
 use insane_core::{ChannelId, HostId, Incarnation, MonoTime, Nanos, PeerIndex, StreamKey};
-use insane_wire::overlay::{self, BODY_BYTES_MAX, Change, Digest, Head, Interest};
+use insane_wire::overlay::{self, BODY_BYTES_MAX, Body, Change, Digest, Head, Interest};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::vec::Vec;
@@ -587,7 +587,8 @@ fn a_repair_does_not_interrupt_what_was_right() {
     for n in 0..10 {
         pair.ends[1].set_interest(interest(n), false).unwrap();
     }
-    pair.run(2_000);
+    // Sooner than the next digest would tell.
+    pair.run(500);
     let expected: Vec<_> =
         (0..10).map(|n| Event::RemoteInterest { peer: PEER, interest: interest(n), on: false }).collect();
     let mut events = pair.events(0);
@@ -622,6 +623,85 @@ fn a_peer_goes_down_after_the_limit_and_may_come_back_as_another_later() {
     assert!(!older(&mut pair, Nanos::from_secs(5)));
     assert_eq!(pair.ends[0].counters().stale, 1);
     assert!(older(&mut pair, Nanos::from_secs(10)));
+}
+
+/// The changes among `frames`.
+fn deltas(frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let is_delta = |frame: &Vec<u8>| matches!(overlay::decode(frame), Ok((_, Body::Delta { .. })));
+    frames.into_iter().filter(is_delta).collect()
+}
+
+#[test]
+fn changes_count_once_in_order_and_for_their_attempt_only() {
+    let mut pair = Pair::new(Limits::default());
+    pair.ends[1].set_interest(interest(1), true).unwrap();
+    // A heartbeat each way, and each knows whom to send changes to.
+    for from in [1, 0] {
+        for frame in pair.frames(from) {
+            pair.ends[1 - from].on_frame(pair.now, PEER, &frame);
+        }
+    }
+    let join = deltas(pair.frames(1)).pop().unwrap();
+    pair.ends[0].on_frame(pair.now, PEER, &join);
+    assert_eq!(pair.ends[0].interests_of(PEER).collect::<Vec<_>>(), [interest(1)]);
+    pair.run(1);
+    for n in 100..150 {
+        pair.ends[1].set_interest(interest(n), true).unwrap();
+    }
+    let first_page = deltas(pair.frames(1)).pop().unwrap();
+    pair.ends[1].set_interest(interest(1), false).unwrap();
+    pair.run(20);
+    assert_eq!(pair.ends[0].interests_of(PEER).count(), 50);
+    pair.ends[0].on_frame(pair.now, PEER, &join);
+    assert_eq!(pair.ends[0].interests_of(PEER).count(), 50, "the JOIN is older than the LEAVE");
+
+    // The peer is lost and found: a new attempt, for which the old pages do not count.
+    pair.now += Nanos::from_millis(600);
+    pair.frames(0);
+    pair.ends[0].on_frame(pair.now, PEER, &join);
+    pair.ends[0].on_frame(pair.now, PEER, &first_page);
+    assert!(pair.ends[0].peer(PEER).unwrap().up);
+    assert_eq!(pair.ends[0].interests_of(PEER).count(), 0);
+}
+
+#[test]
+fn changes_that_do_not_join_on_are_not_applied() {
+    let mut pair = Pair::new(Limits::default());
+    pair.run(50);
+    for n in 0..60 {
+        pair.ends[1].set_interest(interest(n), true).unwrap();
+    }
+    let delta = deltas(pair.frames(1)).remove(0);
+    let (head, _) = overlay::decode(&delta).unwrap();
+    let mut body = [0; BODY_BYTES_MAX];
+    let change = Change { interest: interest(59), on: true };
+    let len = overlay::encode_delta(&head, head.version - 1, head.version, [change].into_iter(), &mut body);
+    pair.ends[0].on_frame(pair.now, PEER, &body[..len]);
+    assert_eq!(pair.ends[0].interests_of(PEER).count(), 0);
+    pair.run(50);
+    assert_eq!(pair.ends[0].interests_of(PEER).count(), 60);
+    assert_eq!(pair.ends[0].counters().resyncs, 0);
+}
+
+#[test]
+fn a_version_that_never_was_is_found_out() {
+    let mut pair = Pair::new(Limits::default());
+    pair.ends[1].set_interest(interest(0), true).unwrap();
+    pair.run(50);
+    pair.ends[1].set_interest(interest(1), true).unwrap();
+    let delta = deltas(pair.frames(1)).remove(0);
+    let (head, _) = overlay::decode(&delta).unwrap();
+    let mut body = [0; BODY_BYTES_MAX];
+    let forged = Head { version: head.version + 1000, ..head };
+    let change = Change { interest: interest(7), on: true };
+    let len = overlay::encode_delta(&forged, 0, forged.version, [change].into_iter(), &mut body);
+    pair.ends[0].on_frame(pair.now, PEER, &body[..len]);
+    assert!(
+        pair.ends[0].interests_of(PEER).any(|known| known == interest(7)),
+        "nobody can tell a good forgery at once"
+    );
+    pair.run(300);
+    assert_eq!(pair.ends[0].interests_of(PEER).collect::<Vec<_>>(), [interest(0), interest(1)]);
 }
 
 proptest! {

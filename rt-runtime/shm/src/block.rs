@@ -43,8 +43,14 @@ pub(crate) unsafe fn copy_into(from: &[u8], to: *mut u8) {
         } else if len >= 8 {
             copy_nonoverlapping(start, to, 8);
             copy_nonoverlapping(start.add(len - 8), to.add(len - 8), 8);
-        } else {
-            copy_nonoverlapping(start, to, len);
+        } else if len >= 4 {
+            copy_nonoverlapping(start, to, 4);
+            copy_nonoverlapping(start.add(len - 4), to.add(len - 4), 4);
+        } else if len >= 2 {
+            copy_nonoverlapping(start, to, 2);
+            copy_nonoverlapping(start.add(len - 2), to.add(len - 2), 2);
+        } else if len == 1 {
+            to.write(*start);
         }
     }
 }

@@ -92,10 +92,21 @@ impl TxConn {
     ///
     /// # Panics
     /// Without room, or with more than 96 bytes.
-    #[inline(always)]
+    #[inline]
     pub fn push_inline(&mut self, meta: Meta, payload: &[u8]) {
         let meta = self.account(meta);
         self.ring.push_inline(meta, payload);
+    }
+
+    /// Publishes a message in line if there is room.
+    #[inline(always)]
+    pub(crate) fn try_push_inline(&mut self, meta: Meta, payload: &[u8]) -> Result<bool, Violation> {
+        if !self.ring.has_room()? {
+            return Ok(false);
+        }
+        let meta = self.account(meta);
+        self.ring.write_inline(meta, payload);
+        Ok(true)
     }
 
     /// Publishes a lent buffer; the connection holds it until it is given back.
@@ -105,15 +116,21 @@ impl TxConn {
     #[inline]
     pub fn push_heap(&mut self, heap: &mut SenderHeap, meta: Meta, id: BufferId, len: u32) {
         heap.retain(id);
-        self.push_retained(meta, id, len);
-    }
-
-    /// As [`push_heap`](Self::push_heap); the caller has counted this holder.
-    #[inline(always)]
-    pub(crate) fn push_retained(&mut self, meta: Meta, id: BufferId, len: u32) {
         self.borrowed.set(id);
         let meta = self.account(meta);
         self.ring.push_heap(meta, id, len);
+    }
+
+    /// Publishes a lent buffer if there is room; if so, the caller counts one more holder.
+    #[inline(always)]
+    pub(crate) fn try_push_heap(&mut self, meta: Meta, id: BufferId, len: u32) -> Result<bool, Violation> {
+        if !self.ring.has_room()? {
+            return Ok(false);
+        }
+        self.borrowed.set(id);
+        let meta = self.account(meta);
+        self.ring.write_heap(meta, id, len);
+        Ok(true)
     }
 
     /// Whether the receiver asks to be woken. Call after publishing, once a burst.
@@ -282,9 +299,16 @@ impl RxConn {
 
     /// Returns wait for a batch only while the receiver is behind with a ring that the
     /// sender does not see moving: whoever may sleep or stop now keeps nothing.
-    #[inline]
+    #[inline(always)]
     fn keep_nothing_back(&mut self) {
-        if self.giver.is_holding_back() && (self.ring.is_published() || !self.ring.is_ready()) {
+        if self.giver.is_holding_back() {
+            self.flush_unless_behind();
+        }
+    }
+
+    #[inline(never)]
+    fn flush_unless_behind(&mut self) {
+        if self.ring.is_published() || !self.ring.is_ready() {
             self.giver.flush();
         }
     }

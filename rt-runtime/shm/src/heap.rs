@@ -130,6 +130,21 @@ impl SenderHeap {
         book.holders += 1;
     }
 
+    /// What [`lend`](Self::lend), `holders` times [`retain`](Self::retain) and
+    /// [`release`](Self::release) come to.
+    ///
+    /// # Panics
+    /// If it is not loaned.
+    #[inline]
+    pub(crate) fn lend_to(&mut self, id: BufferId, holders: u16) {
+        let book = &mut self.books[id.0 as usize];
+        assert!(book.holders == LOANED && holders < LOANED, "only a loaned buffer can be lent");
+        book.holders = holders;
+        if holders == FREE {
+            self.free[book.class as usize].push(id.0);
+        }
+    }
+
     /// One holder less, or the end of a loan; the last one frees the buffer.
     ///
     /// # Panics

@@ -107,12 +107,19 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     ///
     /// # Panics
     /// Without room (see [`has_room`](Self::has_room)), or with more than 96 bytes.
-    #[inline(always)]
+    #[inline]
     pub fn push_inline(&mut self, meta: Meta, payload: &[u8]) {
+        self.assert_room();
+        self.write_inline(meta, payload);
+    }
+
+    /// The caller has seen room.
+    #[inline(always)]
+    pub(crate) fn write_inline(&mut self, meta: Meta, payload: &[u8]) {
         assert!(payload.len() <= INLINE_BYTES_MAX, "too long for a cell");
         let shape = shape(payload.len() as u32, Kind::Inline, meta.lost);
-        self.push(shape, meta, |cell| {
-            // SAFETY: `push` hands out a cell of these cells, which the producer's memory
+        self.write(shape, meta, |cell| {
+            // SAFETY: `write` hands out a cell of these cells, which the producer's memory
             // has writable, and which no honest consumer reads before its stamp; the
             // length was checked above.
             unsafe { C::write_payload(cell, payload) }
@@ -123,16 +130,27 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     ///
     /// # Panics
     /// Without room (see [`has_room`](Self::has_room)).
-    #[inline(always)]
+    #[inline]
     pub fn push_heap(&mut self, meta: Meta, id: BufferId, len: u32) {
+        self.assert_room();
+        self.write_heap(meta, id, len);
+    }
+
+    /// The caller has seen room.
+    #[inline(always)]
+    pub(crate) fn write_heap(&mut self, meta: Meta, id: BufferId, len: u32) {
         let shape = shape(len, Kind::Heap, meta.lost);
-        self.push(shape, meta, |cell| cell[PAYLOAD_WORD].store(u64::from(id.0), Ordering::Relaxed));
+        self.write(shape, meta, |cell| cell[PAYLOAD_WORD].store(u64::from(id.0), Ordering::Relaxed));
     }
 
     #[inline(always)]
-    fn push(&mut self, shape: u64, meta: Meta, write: impl FnOnce(&Cell)) {
+    fn assert_room(&self) {
+        assert!(self.tail.wrapping_sub(self.head_seen) < self.depth, "push without room");
+    }
+
+    #[inline(always)]
+    fn write(&mut self, shape: u64, meta: Meta, write: impl FnOnce(&Cell)) {
         let tail = self.tail;
-        assert!(tail.wrapping_sub(self.head_seen) < self.depth, "push without room");
         let cell = self.cells.cell(1 + (tail & (self.depth - 1)) as usize);
         write(cell);
         cell[SHAPE].store(shape, Ordering::Relaxed);
@@ -270,7 +288,7 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     #[inline(always)]
     pub(crate) fn take(&mut self, inline: &mut MaybeUninit<InlineBytes>) -> Result<Option<Taken>, Violation> {
         let cell = self.next_cell();
-        // Acquire pairs with the producer's Release in `push`.
+        // Acquire pairs with the producer's Release in `write`.
         if cell[STAMP].load(Ordering::Acquire) != self.position + 1 {
             self.publish_head();
             return Ok(None);
@@ -304,10 +322,15 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     #[inline]
     fn publish_head(&mut self) {
         if self.position != self.published {
-            self.published = self.position;
-            // Release pairs with the producer's Acquire in `refresh_head`.
-            self.returns.cell(0)[HEAD].store(self.position, Ordering::Release);
+            self.store_head();
         }
+    }
+
+    #[inline(never)]
+    fn store_head(&mut self) {
+        self.published = self.position;
+        // Release pairs with the producer's Acquire in `refresh_head`.
+        self.returns.cell(0)[HEAD].store(self.position, Ordering::Release);
     }
 
     /// Whether the producer has said that nothing more will come. Messages may still wait.

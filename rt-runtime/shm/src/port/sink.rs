@@ -58,12 +58,19 @@ struct Inner {
     feeds: Box<[Option<Feed>; FANIN_MAX]>,
     sleeper: Option<Sleeper>,
     counters: CounterBlock,
+    mailbox: Arc<Mailbox<RxConn>>,
 }
 
 /// The hot half of a sink.
 pub struct SinkPort {
     inner: UnsafeCell<Inner>,
-    mailbox: Arc<Mailbox<RxConn>>,
+}
+
+/// What a look at the rings brought.
+enum Poll {
+    Message,
+    Nothing,
+    Failed(ConsumeError),
 }
 
 // SAFETY: as for `SourcePort`.
@@ -75,14 +82,14 @@ unsafe impl Send for SinkPort {}
 /// reads as empty.
 pub struct Received<'p> {
     port: &'p SinkPort,
-    message: Message,
-}
-
-#[derive(Clone, Copy)]
-struct Message {
-    taken: Taken,
+    sequence: u64,
+    source_ns: u64,
+    len: u32,
+    /// The buffer, if `in_heap`; else the first `len` bytes of `inline` are written.
+    buffer: u32,
+    lost: u16,
     feed: u8,
-    /// The first `taken.len` bytes are written if the payload travelled in the cell.
+    in_heap: bool,
     inline: MaybeUninit<InlineBytes>,
 }
 
@@ -101,8 +108,9 @@ impl SinkPort {
             feeds: Box::new([const { None }; FANIN_MAX]),
             sleeper: wake,
             counters,
+            mailbox: Arc::clone(&mailbox),
         };
-        Ok((SinkPort { inner: UnsafeCell::new(inner), mailbox: Arc::clone(&mailbox) }, mailbox))
+        Ok((SinkPort { inner: UnsafeCell::new(inner) }, mailbox))
     }
 
     #[allow(clippy::mut_from_ref)]
@@ -119,55 +127,70 @@ impl SinkPort {
     /// See [`ConsumeError`].
     #[inline(always)]
     pub fn consume(&self) -> Result<Option<Received<'_>>, ConsumeError> {
-        let mut message = MaybeUninit::uninit();
-        Ok(if self.poll(&mut message)? {
+        // Written where it will lie: a message is 150 bytes, and is not copied around.
+        let mut received = MaybeUninit::uninit();
+        match self.poll(&mut received) {
             // SAFETY: `poll` wrote it.
-            Some(Received { port: self, message: unsafe { message.assume_init() } })
-        } else {
-            None
-        })
+            Poll::Message => Ok(Some(unsafe { received.assume_init() })),
+            Poll::Nothing => Ok(None),
+            Poll::Failed(error) => Err(error),
+        }
     }
 
-    /// The hot half of [`consume`](Self::consume): whether there was a message, which then
-    /// was written to `into`.
+    /// The hot half of [`consume`](Self::consume); `into` is written if it says so.
     #[inline(never)]
-    fn poll(&self, into: &mut MaybeUninit<Message>) -> Result<bool, ConsumeError> {
+    fn poll<'p>(&'p self, into: &mut MaybeUninit<Received<'p>>) -> Poll {
         let inner = self.inner();
-        if self.mailbox.epoch().load(Ordering::Acquire) != inner.epoch {
-            inner.read_mail(&self.mailbox)?;
+        if inner.mailbox.epoch().load(Ordering::Acquire) != inner.epoch
+            && let Err(error) = inner.read_mail()
+        {
+            return Poll::Failed(error);
         }
+        let into = into.as_mut_ptr();
+        // SAFETY: a place of a message that is not yet one; bytes that need not be
+        // initialised are, as such.
+        let inline = unsafe { &mut *(&raw mut (*into).inline) };
         for _ in 0..inner.active.len() {
             let Some(place) = inner.next_in_turn() else { break };
             let Some(feed) = &mut inner.feeds[place as usize] else { continue };
-            let message = into.as_mut_ptr();
-            // SAFETY: a place of a message that is not yet one; bytes that need not be
-            // initialised are, as such.
-            let inline = unsafe { &mut *(&raw mut (*message).inline) };
-            match feed.conn.take(inline) {
-                Ok(Some(taken)) => {
-                    if feed.life != Life::Live {
-                        inner.count_down(place);
-                    }
-                    inner.count_received(&taken);
-                    // SAFETY: as above; with `inline`, these are all fields.
-                    unsafe {
-                        (&raw mut (*message).taken).write(taken);
-                        (&raw mut (*message).feed).write(place);
-                    }
-                    return Ok(true);
-                }
+            let taken = match feed.conn.take(inline) {
+                Ok(Some(taken)) => taken,
                 Ok(None) => {
-                    if feed.life != Life::Live && feed.conn.held() == 0 {
-                        inner.epoch = STALE;
+                    if feed.life != Life::Live {
+                        inner.note_drained(place);
                     }
+                    continue;
                 }
-                Err(_) => inner.accuse(place, &self.mailbox),
+                Err(_) => {
+                    inner.accuse(place);
+                    continue;
+                }
+            };
+            if feed.life != Life::Live {
+                inner.count_down(place);
             }
+            inner.count_received(&taken);
+            let (in_heap, buffer) = match taken.payload {
+                Payload::Heap(id) => (true, id.0),
+                Payload::Inline => (false, 0),
+            };
+            // SAFETY: valid for writes, as above; with `inline`, these are all the fields.
+            unsafe {
+                (&raw mut (*into).port).write(self);
+                (&raw mut (*into).sequence).write(taken.meta.sequence);
+                (&raw mut (*into).source_ns).write(taken.meta.source_ns);
+                (&raw mut (*into).len).write(taken.len);
+                (&raw mut (*into).buffer).write(buffer);
+                (&raw mut (*into).lost).write(taken.meta.lost);
+                (&raw mut (*into).feed).write(place);
+                (&raw mut (*into).in_heap).write(in_heap);
+            }
+            return Poll::Message;
         }
         if inner.active.is_empty() && inner.attachment == Attachment::Detached {
-            return Err(ConsumeError::Detached);
+            return Poll::Failed(ConsumeError::Detached);
         }
-        Ok(false)
+        Poll::Nothing
     }
 
     /// Whether a message waits.
@@ -176,8 +199,8 @@ impl SinkPort {
     /// See [`ConsumeError`].
     pub fn is_ready(&self) -> Result<bool, ConsumeError> {
         let inner = self.inner();
-        if self.mailbox.epoch().load(Ordering::Acquire) != inner.epoch {
-            inner.read_mail(&self.mailbox)?;
+        if inner.mailbox.epoch().load(Ordering::Acquire) != inner.epoch {
+            inner.read_mail()?;
         }
         Ok(inner.any_ready())
     }
@@ -185,7 +208,7 @@ impl SinkPort {
     /// Whether anybody is connected.
     pub fn has_senders(&self) -> bool {
         let inner = self.inner();
-        if self.mailbox.epoch().load(Ordering::Acquire) != inner.epoch && inner.read_mail(&self.mailbox).is_err() {
+        if inner.mailbox.epoch().load(Ordering::Acquire) != inner.epoch && inner.read_mail().is_err() {
             return false;
         }
         !inner.active.is_empty()
@@ -198,9 +221,9 @@ impl SinkPort {
     /// See [`ConsumeError`].
     pub fn sleep(&self, timeout: Duration) -> Result<(), ConsumeError> {
         let inner = self.inner();
-        inner.arm(&self.mailbox)?;
+        inner.arm()?;
         // The bells are read after the wish was made and before the last look at the rings.
-        let bells = inner.watch(&self.mailbox);
+        let bells = inner.watch();
         let is_ready = self.is_ready();
         if is_ready == Ok(false) {
             wake::sleep(&bells, timeout);
@@ -216,7 +239,7 @@ impl SinkPort {
     /// # Errors
     /// See [`ConsumeError`].
     pub fn arm(&self) -> Result<bool, ConsumeError> {
-        self.inner().arm(&self.mailbox)?;
+        self.inner().arm()?;
         let is_ready = self.is_ready();
         if is_ready != Ok(false) {
             self.disarm();
@@ -227,7 +250,7 @@ impl SinkPort {
     /// Asks for no wake-up any longer.
     pub fn disarm(&self) {
         if let Some(sleeper) = &mut self.inner().sleeper
-            && !self.mailbox.is_forked()
+            && !self.inner().mailbox.is_forked()
         {
             sleeper.disarm();
         }
@@ -235,7 +258,7 @@ impl SinkPort {
 
     #[inline(never)]
     fn release(&self, place: u8, id: BufferId) {
-        if self.mailbox.is_forked() {
+        if self.inner().mailbox.is_forked() {
             // The ring is the parent's, and not mapped here.
             return;
         }
@@ -250,7 +273,7 @@ impl SinkPort {
 
     #[inline(never)]
     fn view(&self, place: u8, id: BufferId, len: u32) -> (SharedBytes<'_>, bool) {
-        if self.mailbox.is_forked() {
+        if self.inner().mailbox.is_forked() {
             return (SharedBytes::EMPTY, true);
         }
         // SAFETY: a shared look at the feed; no method takes `&mut` to it while this
@@ -293,18 +316,26 @@ impl Inner {
         self.active.iter().any(|place| self.feeds[*place as usize].as_ref().is_some_and(|feed| feed.conn.is_ready()))
     }
 
-    fn arm(&mut self, mailbox: &Mailbox<RxConn>) -> Result<(), ConsumeError> {
-        if mailbox.is_forked() {
+    fn arm(&mut self) -> Result<(), ConsumeError> {
+        if self.mailbox.is_forked() {
             return Err(ConsumeError::Forked);
         }
         self.sleeper.as_mut().map(Sleeper::arm).ok_or(ConsumeError::NoWake)
     }
 
     /// What a sleep is ended by: the bell of every sender, and the mailbox.
-    fn watch(&self, mailbox: &Mailbox<RxConn>) -> heapless::Vec<Watched, { FANIN_MAX + 1 }> {
+    fn watch(&self) -> heapless::Vec<Watched, { FANIN_MAX + 1 }> {
         let feeds = self.active.iter().filter_map(|place| self.feeds[*place as usize].as_ref());
         let senders = feeds.map(|feed| feed.conn.watched());
-        senders.chain([Watched::new(mailbox.epoch(), self.epoch)]).collect()
+        senders.chain([Watched::new(self.mailbox.epoch(), self.epoch)]).collect()
+    }
+
+    /// A feed that is retired has no message more: it may go, unless some are still out.
+    #[cold]
+    fn note_drained(&mut self, place: u8) {
+        if self.feeds[place as usize].as_ref().is_some_and(|feed| feed.conn.held() == 0) {
+            self.epoch = STALE;
+        }
     }
 
     /// One message less of a feed that is retired.
@@ -319,12 +350,12 @@ impl Inner {
     }
 
     #[cold]
-    fn accuse(&mut self, place: u8, mailbox: &Mailbox<RxConn>) {
+    fn accuse(&mut self, place: u8) {
         self.counters.add(PortCounter::Violations as usize, 1);
         self.end_turns(place, Life::Accused);
         // Reported now or, if the agent is at the mailbox, at the next call.
         for _ in 0..REPORT_TRIES {
-            let _ = self.read_mail(mailbox);
+            let _ = self.read_mail();
             if self.epoch != STALE {
                 return;
             }
@@ -342,7 +373,8 @@ impl Inner {
     }
 
     #[cold]
-    fn read_mail(&mut self, mailbox: &Mailbox<RxConn>) -> Result<(), ConsumeError> {
+    fn read_mail(&mut self) -> Result<(), ConsumeError> {
+        let mailbox = Arc::clone(&self.mailbox);
         if mailbox.is_forked() {
             return Err(ConsumeError::Forked);
         }
@@ -412,40 +444,40 @@ impl Received<'_> {
     /// Bytes of the payload.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.message.taken.len as usize
+        self.len as usize
     }
 
     /// Whether there are none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.message.taken.len == 0
+        self.len == 0
     }
 
     /// Sequence number that the source gave it.
     #[must_use]
     pub const fn sequence(&self) -> u64 {
-        self.message.taken.meta.sequence
+        self.sequence
     }
 
     /// When the source emitted it, ns of the source's clock; 0: not stamped.
     #[must_use]
     pub const fn source_ns(&self) -> u64 {
-        self.message.taken.meta.source_ns
+        self.source_ns
     }
 
     /// Messages of its source lost just before it; saturates at 65,535.
     #[must_use]
     pub const fn lost(&self) -> u16 {
-        self.message.taken.meta.lost
+        self.lost
     }
 
     /// The payload in whatever memory it is.
     #[inline]
     #[must_use]
     pub fn shared(&self) -> SharedBytes<'_> {
-        match self.message.taken.payload {
-            Payload::Inline => SharedBytes::from(self.inline_bytes()),
-            Payload::Heap(id) => self.port.view(self.message.feed, id, self.message.taken.len).0,
+        match self.inline_bytes() {
+            Some(bytes) => SharedBytes::from(bytes),
+            None => self.port.view(self.feed, BufferId(self.buffer), self.len).0,
         }
     }
 
@@ -454,36 +486,33 @@ impl Received<'_> {
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> Option<&[u8]> {
-        match self.message.taken.payload {
-            Payload::Inline => Some(self.inline_bytes()),
-            Payload::Heap(id) => {
-                let (view, trusted) = self.port.view(self.message.feed, id, self.message.taken.len);
-                // SAFETY: a trusted sender is this code, and writes a buffer only while it is
-                // loaned; this one is lent to us until `self` is dropped.
-                trusted.then(|| unsafe { view.as_slice_unchecked() })
-            }
-        }
+        self.inline_bytes().or_else(|| {
+            let (view, trusted) = self.port.view(self.feed, BufferId(self.buffer), self.len);
+            // SAFETY: a trusted sender is this code, and writes a buffer only while it is
+            // loaned; this one is lent to us until `self` is dropped.
+            trusted.then(|| unsafe { view.as_slice_unchecked() })
+        })
     }
 
     #[inline]
-    fn inline_bytes(&self) -> &[u8] {
-        // SAFETY: only called for a payload that travelled in the cell; then `take` wrote
-        // the first `len` bytes, at most 96.
-        unsafe { std::slice::from_raw_parts(self.message.inline.as_ptr().cast(), self.len()) }
+    fn inline_bytes(&self) -> Option<&[u8]> {
+        // SAFETY: a payload that travelled in the cell was copied to the first `len` bytes,
+        // at most 96.
+        (!self.in_heap).then(|| unsafe { std::slice::from_raw_parts(self.inline.as_ptr().cast(), self.len()) })
     }
 }
 
 impl Drop for Received<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Payload::Heap(id) = self.message.taken.payload {
-            self.port.release(self.message.feed, id);
+        if self.in_heap {
+            self.port.release(self.feed, BufferId(self.buffer));
         }
     }
 }
 
 impl std::fmt::Debug for Received<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Received(sequence {}, {} bytes)", self.sequence(), self.len())
+        write!(f, "Received(sequence {}, {} bytes)", self.sequence, self.len)
     }
 }

@@ -129,6 +129,8 @@ struct Inner {
     sequence: u64,
     reliable: bool,
     attachment: Attachment,
+    /// Unreliable and connected: an emit needs no look at anything but the epoch first.
+    is_simple: bool,
     stages_free: u32,
     conns: heapless::Vec<Box<TxConn>, CONNS_MAX>,
     heap: Option<SenderHeap>,
@@ -136,13 +138,15 @@ struct Inner {
     used_by: Box<[u64]>,
     emitted: [Emitted; OUTCOMES_KEPT],
     counters: CounterBlock,
+    /// Why the last emit was refused, if it was.
+    refusal: Refusal,
+    mailbox: Arc<Mailbox<TxConn>>,
 }
 
 /// The hot half of a source.
 pub struct SourcePort {
     inner: UnsafeCell<Inner>,
     stages: Box<[Stage; STAGES]>,
-    mailbox: Arc<Mailbox<TxConn>>,
 }
 
 // SAFETY: everything inside may move to another thread (`RegionCells`, `Region` and the
@@ -176,15 +180,18 @@ impl SourcePort {
             sequence: 0,
             reliable,
             attachment: Attachment::Attached,
+            is_simple: false,
             stages_free: u32::MAX,
             conns: heapless::Vec::new(),
             used_by: vec![NEVER; heap.as_ref().map_or(0, |heap| heap.geometry().buffers() as usize)].into(),
             heap,
             emitted: [Emitted::default(); OUTCOMES_KEPT],
             counters,
+            refusal: Refusal::NoRoom,
+            mailbox: Arc::clone(&mailbox),
         };
         let stages = Box::new([const { Stage(UnsafeCell::new([0; INLINE_BYTES_MAX])) }; STAGES]);
-        let port = SourcePort { inner: UnsafeCell::new(inner), stages, mailbox: Arc::clone(&mailbox) };
+        let port = SourcePort { inner: UnsafeCell::new(inner), stages };
         Ok((port, mailbox))
     }
 
@@ -204,7 +211,7 @@ impl SourcePort {
     #[inline(always)]
     pub fn get_buffer(&self, len: usize) -> Result<Loan<'_>, GetBufferError> {
         let inner = self.inner();
-        if self.mailbox.epoch().load(Ordering::Acquire) != inner.epoch && !inner.read_mail(&self.mailbox) {
+        if inner.mailbox.epoch().load(Ordering::Acquire) != inner.epoch && !inner.read_mail() {
             return Err(GetBufferError::Forked);
         }
         if len <= INLINE_BYTES_MAX && inner.stages_free != 0 {
@@ -215,7 +222,7 @@ impl SourcePort {
             let start = unsafe { NonNull::new_unchecked(start) };
             return Ok(Loan { port: self, start, len, id: stage | STAGED });
         }
-        match inner.loan_heap(len, &self.mailbox) {
+        match inner.loan_heap(len) {
             Some((start, id)) => Ok(Loan { port: self, start, len, id }),
             None => Err(inner.no_buffer(len)),
         }
@@ -224,8 +231,13 @@ impl SourcePort {
     /// Whether anybody would get a message emitted now.
     pub fn has_receivers(&self) -> bool {
         let inner = self.inner();
-        let is_here = self.mailbox.epoch().load(Ordering::Acquire) == inner.epoch || inner.read_mail(&self.mailbox);
+        let is_here = inner.mailbox.epoch().load(Ordering::Acquire) == inner.epoch || inner.read_mail();
         is_here && !inner.conns.is_empty()
+    }
+
+    /// Receivers of a message emitted now; a datapath counts as one.
+    pub fn receivers(&self) -> usize {
+        if self.has_receivers() { self.inner().conns.len() } else { 0 }
     }
 
     /// The next sequence number.
@@ -248,13 +260,13 @@ impl SourcePort {
         let result = if id & STAGED != 0 {
             // SAFETY: the stage was the loan's alone, and the loan was ours.
             let bytes = unsafe { std::slice::from_raw_parts(start.as_ptr(), len) };
-            inner.emit_inline(bytes, source_ns, 1 << (id & !STAGED), &self.mailbox)
+            inner.emit_inline(bytes, source_ns, 1 << (id & !STAGED))
         } else {
-            inner.emit_heap(BufferId(id), len, source_ns, &self.mailbox)
+            inner.emit_heap(BufferId(id), len, source_ns)
         };
         match result {
-            Ok(token) => Emit::Sent(token),
-            Err(refusal) => Emit::Refused(Loan { port: self, start, len, id }, refusal),
+            Some(token) => Emit::Sent(token),
+            None => Emit::Refused(Loan { port: self, start, len, id }, inner.refusal),
         }
     }
 
@@ -264,16 +276,17 @@ impl SourcePort {
         if bytes.len() > INLINE_BYTES_MAX {
             return None;
         }
-        Some(match self.inner().emit_inline(bytes, source_ns, 0, &self.mailbox) {
-            Ok(token) => Emit::Sent(token),
-            Err(refusal) => Emit::Refused((), refusal),
+        let inner = self.inner();
+        Some(match inner.emit_inline(bytes, source_ns, 0) {
+            Some(token) => Emit::Sent(token),
+            None => Emit::Refused((), inner.refusal),
         })
     }
 
     /// What became of an emit: remembered for the last [`OUTCOMES_KEPT`].
     pub fn outcome(&self, token: Token) -> Outcome {
         let inner = self.inner();
-        inner.reclaim(&self.mailbox);
+        inner.reclaim();
         let entry = inner.emitted[token.sequence as usize % OUTCOMES_KEPT];
         if token.sequence >= inner.sequence || entry.sequence != token.sequence {
             return Outcome::Unknown;
@@ -287,7 +300,7 @@ impl SourcePort {
     /// Buffers of the heap that this application or a receiver holds.
     pub fn buffers_in_use(&self) -> u32 {
         let inner = self.inner();
-        inner.reclaim(&self.mailbox);
+        inner.reclaim();
         inner.heap.as_ref().map_or(0, SenderHeap::in_use)
     }
 
@@ -303,7 +316,7 @@ impl SourcePort {
 
 impl Drop for SourcePort {
     fn drop(&mut self) {
-        if self.mailbox.is_forked() {
+        if self.inner.get_mut().mailbox.is_forked() {
             // The rings are the parent's, and not mapped here.
             return;
         }
@@ -321,24 +334,29 @@ impl std::fmt::Debug for SourcePort {
 }
 
 impl Inner {
-    #[inline]
-    fn before_emit(&mut self, mailbox: &Mailbox<TxConn>) -> Result<(), Refusal> {
-        if mailbox.epoch().load(Ordering::Acquire) != self.epoch && !self.read_mail(mailbox) {
-            return Err(Refusal::Forked);
-        }
-        if self.reliable || self.conns.is_empty() { self.may_emit() } else { Ok(()) }
+    /// Whether an emit may go on; if not, `refusal` says why.
+    #[inline(always)]
+    fn before_emit(&mut self) -> bool {
+        let is_plain = self.mailbox.epoch().load(Ordering::Acquire) == self.epoch && self.is_simple;
+        is_plain || self.may_emit()
     }
 
     #[inline(never)]
-    fn may_emit(&mut self) -> Result<(), Refusal> {
+    fn may_emit(&mut self) -> bool {
+        if self.mailbox.epoch().load(Ordering::Acquire) != self.epoch && !self.read_mail() {
+            self.refusal = Refusal::Forked;
+            return false;
+        }
         if self.conns.is_empty() && self.attachment == Attachment::Detached {
-            return Err(Refusal::Detached);
+            self.refusal = Refusal::Detached;
+            return false;
         }
         if self.reliable && !self.all_have_room() {
+            self.refusal = Refusal::NoRoom;
             self.count(PortCounter::Refused, 1);
-            return Err(Refusal::NoRoom);
+            return false;
         }
-        Ok(())
+        true
     }
 
     fn all_have_room(&mut self) -> bool {
@@ -350,63 +368,65 @@ impl Inner {
     /// Publishes up to 96 bytes; `stage` is the bit of the stage that they lay in, if in
     /// any, and is free then. One function with everything in it, and little else.
     #[inline(never)]
-    fn emit_inline(
-        &mut self,
-        bytes: &[u8],
-        source_ns: u64,
-        stage: u32,
-        mailbox: &Mailbox<TxConn>,
-    ) -> Result<Token, Refusal> {
-        self.before_emit(mailbox)?;
-        let (mut sent, counters) = (Sent::default(), &self.counters);
+    fn emit_inline(&mut self, bytes: &[u8], source_ns: u64, stage: u32) -> Option<Token> {
+        if !self.before_emit() {
+            return None;
+        }
+        let mut sent = Sent::default();
+        let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
         for conn in &mut self.conns {
-            if sent.has_room(conn) {
-                conn.push_inline(Meta { sequence: self.sequence, source_ns, lost: 0 }, bytes);
-                wake_if_wanted(conn, counters);
+            if conn.try_push_inline(meta, bytes) == Ok(true) {
+                sent.receivers += 1;
+                wake_if_wanted(conn, &self.counters);
+            } else {
+                sent.not_taken(conn);
             }
         }
         self.stages_free |= stage;
-        Ok(self.after_emit(STAGED, bytes.len(), sent, mailbox))
+        Some(self.after_emit(STAGED, bytes.len(), sent))
     }
 
     #[inline(never)]
-    fn emit_heap(
-        &mut self,
-        id: BufferId,
-        len: usize,
-        source_ns: u64,
-        mailbox: &Mailbox<TxConn>,
-    ) -> Result<Token, Refusal> {
-        self.before_emit(mailbox)?;
-        let (mut sent, counters) = (Sent::default(), &self.counters);
-        let heap = self.heap.as_mut().expect("a heap buffer has a heap");
-        heap.lend(id);
+    fn emit_heap(&mut self, id: BufferId, len: usize, source_ns: u64) -> Option<Token> {
+        if !self.before_emit() {
+            return None;
+        }
+        let mut sent = Sent::default();
+        let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
         for conn in &mut self.conns {
-            if sent.has_room(conn) {
-                conn.push_heap(heap, Meta { sequence: self.sequence, source_ns, lost: 0 }, id, len as u32);
-                wake_if_wanted(conn, counters);
+            if conn.try_push_heap(meta, id, len as u32) == Ok(true) {
+                sent.receivers += 1;
+                wake_if_wanted(conn, &self.counters);
+            } else {
+                sent.not_taken(conn);
             }
         }
-        heap.release(id);
+        // Nothing was taken back meanwhile, so nobody missed that the buffer is lent.
+        self.heap.as_mut()?.lend_to(id, sent.receivers);
         self.used_by[id.0 as usize] = self.sequence;
-        Ok(self.after_emit(id.0, len, sent, mailbox))
+        Some(self.after_emit(id.0, len, sent))
     }
 
-    #[inline]
-    fn after_emit(&mut self, buffer: u32, len: usize, sent: Sent, mailbox: &Mailbox<TxConn>) -> Token {
+    #[inline(always)]
+    fn after_emit(&mut self, buffer: u32, len: usize, sent: Sent) -> Token {
         let sequence = self.sequence;
         self.sequence += 1;
         let Sent { receivers, dropped, lied } = sent;
         self.emitted[sequence as usize % OUTCOMES_KEPT] = Emitted { sequence, buffer, receivers, dropped };
         self.count(PortCounter::Messages, 1);
         self.count(PortCounter::Bytes, len as u64);
-        if dropped > 0 {
-            self.count(PortCounter::Dropped, u64::from(dropped));
-        }
-        if lied {
-            self.put_liars_out(mailbox);
+        if dropped > 0 || lied {
+            self.after_drop(dropped, lied);
         }
         Token { sequence }
+    }
+
+    #[cold]
+    fn after_drop(&mut self, dropped: u16, lied: bool) {
+        self.count(PortCounter::Dropped, u64::from(dropped));
+        if lied {
+            self.put_liars_out();
+        }
     }
 
     #[inline]
@@ -415,9 +435,9 @@ impl Inner {
     }
 
     #[inline(never)]
-    fn loan_heap(&mut self, len: usize, mailbox: &Mailbox<TxConn>) -> Option<(NonNull<u8>, u32)> {
+    fn loan_heap(&mut self, len: usize) -> Option<(NonNull<u8>, u32)> {
         // Eagerly, so that the buffer that is still in the cache is the next one used.
-        self.reclaim(mailbox);
+        self.reclaim();
         let heap = self.heap.as_mut()?;
         let id = heap.loan(u32::try_from(len).ok()?)?;
         self.used_by[id.0 as usize] = NEVER;
@@ -438,8 +458,8 @@ impl Inner {
 
     /// Takes back what receivers gave back. At most receivers x buffers steps.
     #[inline]
-    fn reclaim(&mut self, mailbox: &Mailbox<TxConn>) {
-        if mailbox.is_forked() {
+    fn reclaim(&mut self) {
+        if self.mailbox.is_forked() {
             return;
         }
         let Some(heap) = &mut self.heap else { return };
@@ -448,17 +468,17 @@ impl Inner {
             lied |= conn.reclaim(heap).is_err();
         }
         if lied {
-            self.put_liars_out(mailbox);
+            self.put_liars_out();
         }
     }
 
     /// Reports and lets go the connections whose receiver wrote what cannot be: now, or
     /// if the agent is at the mailbox, at the next call.
     #[cold]
-    fn put_liars_out(&mut self, mailbox: &Mailbox<TxConn>) {
+    fn put_liars_out(&mut self) {
         self.epoch = STALE;
         for _ in 0..REPORT_TRIES {
-            self.read_mail(mailbox);
+            self.read_mail();
             if self.epoch != STALE {
                 return;
             }
@@ -468,7 +488,8 @@ impl Inner {
 
     /// Takes the changes that the agent left. `false` in a forked child.
     #[cold]
-    fn read_mail(&mut self, mailbox: &Mailbox<TxConn>) -> bool {
+    fn read_mail(&mut self) -> bool {
+        let mailbox = Arc::clone(&self.mailbox);
         if mailbox.is_forked() {
             return false;
         }
@@ -489,6 +510,7 @@ impl Inner {
             }
         }
         self.remove_liars(mail);
+        self.is_simple = !self.reliable && !self.conns.is_empty();
         true
     }
 
@@ -511,21 +533,15 @@ struct Sent {
 }
 
 impl Sent {
-    /// Whether this receiver gets the message; counted either way.
-    #[inline]
-    fn has_room(&mut self, conn: &mut TxConn) -> bool {
-        match conn.has_room() {
-            Ok(true) => {
-                self.receivers += 1;
-                return true;
-            }
-            Ok(false) => {
-                conn.miss(1);
-                self.dropped += 1;
-            }
-            Err(_) => self.lied = true,
+    /// Counts a receiver that did not get the message.
+    #[cold]
+    fn not_taken(&mut self, conn: &mut TxConn) {
+        if conn.lie().is_some() {
+            self.lied = true;
+        } else {
+            conn.miss(1);
+            self.dropped += 1;
         }
-        false
     }
 }
 

@@ -67,7 +67,7 @@ fn datapaths(report: &StatusReport, before: Before<'_>) -> String {
         "datapaths",
         &["core", "idle", "serves", unit, "idle %", sleeps, "malformed", "unknown peer", "turn max"],
     );
-    let mut links = Table::new("links", &["datapath", "technology", "address", "frame", "state"]);
+    let mut links = Table::new("links", &["datapath", "technology", "address", "frame bytes", "state"]);
     for datapath in &report.datapaths {
         let earlier = before.and_then(|(report, seconds)| {
             let same = report.datapaths.iter().find(|earlier| earlier.name == datapath.name)?;
@@ -76,7 +76,7 @@ fn datapaths(report: &StatusReport, before: Before<'_>) -> String {
         table.row(&datapath.name, datapath_cells(datapath, earlier));
         for link in &datapath.links {
             let state = if link.up { "up" } else { "down" };
-            let cells = [&datapath.name, &link.technology, &link.address, &human(link.frame_bytes_max.into()), state];
+            let cells = [&datapath.name, &link.technology, &link.address, &link.frame_bytes_max.to_string(), state];
             links.row(&link.name, cells.map(str::to_owned).to_vec());
         }
     }

@@ -1,0 +1,281 @@
+//! The control plane's side of a datapath: prepares connections for it, sends it
+//! commands, and collects what comes back.
+
+use crate::action::{AddRx, AddTx, Rings, Route, Topic};
+use crate::links::{OpenLinks, PluginLink};
+use crate::memory::{DatapathMemory, OwnRegion};
+use crate::objects::Objects;
+use crate::runtime::Hosting;
+use crate::start::StartError;
+use insane_config::{DatapathPlan, Idle, Plan, Policy};
+use insane_core::heap::Geometry;
+use insane_core::{ConnId, DatapathIndex, DomainIndex, HostId, Incarnation, PeerIndex, SessionId};
+use insane_engine::inline::InlineEngine;
+use insane_engine::thread::{self, DatapathThread, RunConfig};
+use insane_engine::{Command, EngineConfig, EngineParts, NewSink, NewSource, Notice, OverlayFrame, Port};
+use insane_shm::conn::{RxConn, TxConn};
+use insane_shm::counters::CounterBlock;
+use insane_shm::heap::ForeignHeap;
+use insane_shm::wake::{How, Waker};
+use insane_sys::event::Event;
+use insane_sys::thread::SchedPolicy;
+use insane_wire::control::SinkWake;
+use insane_wire::overlay::BODY_BYTES_MAX;
+use insane_wire::status::LinkStatus;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+const _: () = assert!(BODY_BYTES_MAX <= insane_engine::OVERLAY_BODY_MAX);
+
+/// Who turns the engine.
+#[derive(Debug)]
+enum Host {
+    Thread(DatapathThread),
+    Inline(Arc<InlineEngine<PluginLink>>),
+}
+
+/// What came back from a datapath, or what it says.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// A connection is gone.
+    Detached(ConnId),
+    /// There was no place for a connection.
+    NoPlace(ConnId),
+    /// There was no place for a route.
+    NoRoute(Topic),
+    /// A client wrote what it may not.
+    Violated(ConnId, insane_shm::Violation),
+    /// An overlay frame came in.
+    Overlay(OverlayFrame),
+}
+
+/// One datapath.
+#[derive(Debug)]
+pub(crate) struct Datapath {
+    pub(crate) plan: DatapathPlan,
+    pub(crate) links: Vec<LinkStatus>,
+    pub(crate) turn_counters: CounterBlock,
+    /// What was asked for and not had, and what follows.
+    pub(crate) degraded: Vec<String>,
+    pub(crate) tid: Option<i32>,
+    pub(crate) totals: (u64, u64),
+    host: Host,
+    port: Arc<Port>,
+    /// Commands for which the port had no room yet, in order.
+    outbox: VecDeque<Command>,
+    wake_page: OwnRegion,
+    heaps: Vec<Option<OwnRegion>>,
+    doorbells: BTreeMap<SessionId, Arc<OwnedFd>>,
+}
+
+impl Datapath {
+    /// Starts a datapath.
+    pub(crate) fn start(
+        plan: &Plan,
+        at: DatapathIndex,
+        life: (HostId, Incarnation),
+        hosting: Hosting,
+        links: OpenLinks,
+        memory: DatapathMemory,
+        answer: Arc<Event>,
+    ) -> Result<Self, StartError> {
+        let own = &plan.datapaths[at.index()];
+        let port = Port::new(answer)?;
+        let totals = memory.totals();
+        let DatapathMemory { wake_page, heaps, parts, turn_counters } = memory;
+        let parts = EngineParts {
+            links: links.links,
+            link_of_peer: links.of_peer,
+            domains: parts,
+            counters: turn_counters.clone(),
+            port: Arc::clone(&port),
+        };
+        let config = engine_config(plan, life);
+        let failed = |source| StartError::Thread { what: format!("datapath \"{}\"", own.name), source };
+        let (host, tid, degraded) = match hosting {
+            Hosting::Thread => {
+                let page = Arc::clone(&wake_page.region);
+                let thread = DatapathThread::start(config, parts, page, run_config(own)).map_err(failed)?;
+                let started = thread.started.clone();
+                (Host::Thread(thread), Some(started.tid), started.degraded)
+            }
+            Hosting::Inline => {
+                let engine = InlineEngine::start(config, parts).map_err(failed)?;
+                (Host::Inline(Arc::new(engine)), None, Vec::new())
+            }
+        };
+        Ok(Datapath {
+            plan: own.clone(),
+            links: links.status,
+            turn_counters,
+            degraded,
+            tid,
+            totals,
+            host,
+            port,
+            outbox: VecDeque::new(),
+            wake_page,
+            heaps,
+            doorbells: BTreeMap::new(),
+        })
+    }
+
+    /// The engine that applications turn, if it is hosted inline.
+    pub(crate) fn inline(&self) -> Option<Arc<InlineEngine<PluginLink>>> {
+        match &self.host {
+            Host::Inline(engine) => Some(Arc::clone(engine)),
+            Host::Thread(_) => None,
+        }
+    }
+
+    /// Whether it still turns.
+    pub(crate) fn is_alive(&self) -> bool {
+        match &self.host {
+            Host::Thread(thread) => thread.is_alive(),
+            Host::Inline(_) => true,
+        }
+    }
+
+    /// The wake page, for clients.
+    pub(crate) fn wake_page(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.wake_page.fd)
+    }
+
+    /// The receive heap of a domain, for its clients.
+    pub(crate) fn heap(&self, domain: DomainIndex) -> Option<Arc<OwnedFd>> {
+        self.heaps.get(domain.index())?.as_ref().map(|own| Arc::clone(&own.fd))
+    }
+
+    /// Sends a command, after those that wait.
+    pub(crate) fn send(&mut self, command: Command) {
+        self.outbox.push_back(command);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while let Some(command) = self.outbox.pop_front() {
+            if let Err(command) = self.port.send(command) {
+                self.outbox.push_front(*command);
+                return;
+            }
+        }
+    }
+
+    /// Sends an overlay frame if there is room: a lost one is repeated.
+    pub(crate) fn send_overlay(&mut self, peer: PeerIndex, body: &[u8]) {
+        if let (true, Ok(body)) = (self.outbox.is_empty(), heapless::Vec::from_slice(body)) {
+            let _ = self.port.send(Command::SendOverlay { peer, body });
+        }
+    }
+
+    /// The next thing that came back.
+    pub(crate) fn answer(&mut self) -> Option<Answer> {
+        while let Some(command) = self.port.collect() {
+            let answer = match *command {
+                Command::Removed { conn, dead } => {
+                    // Unmapping happens here, never on the datapath.
+                    drop(dead);
+                    Some(Answer::Detached(conn))
+                }
+                Command::AddSource(source) => Some(Answer::NoPlace(source.conn.id())),
+                Command::AddSink(sink) => Some(Answer::NoPlace(sink.conn.id())),
+                Command::SetRoute { topic, .. } => Some(Answer::NoRoute(topic)),
+                _ => None,
+            };
+            self.flush();
+            if answer.is_some() {
+                return answer;
+            }
+        }
+        if let Some(Notice::Violation { conn, violation }) = self.port.notice() {
+            return Some(Answer::Violated(conn, violation));
+        }
+        self.port.overlay_frame().map(Answer::Overlay)
+    }
+
+    /// Prepares a source's connection and hands it over.
+    pub(crate) fn add_tx(&mut self, add: &AddTx, objects: &mut Objects) -> io::Result<()> {
+        let Rings { cells, returns, depth, .. } = add.rings;
+        let heap = match add.heap {
+            Some(heap) => {
+                let geometry = Geometry::new(&add.classes).ok_or_else(|| io::Error::other("a heap of no geometry"))?;
+                ForeignHeap::new(objects.read(heap)?, geometry)
+            }
+            None => None,
+        };
+        let conn = RxConn::new(add.conn, objects.read(cells)?, objects.written(returns)?, depth, heap, false);
+        let source = NewSource { conn, source: add.source, topic: add.topic, domain: add.domain, lane: add.lane };
+        self.send(Command::AddSource(source));
+        Ok(())
+    }
+
+    /// Prepares a sink's connection and hands it over.
+    pub(crate) fn add_rx(&mut self, add: &AddRx, buffers: u32, objects: &mut Objects) -> io::Result<()> {
+        let Rings { cells, returns, depth, .. } = add.rings;
+        let how = match (add.wake, add.wake_socket) {
+            (SinkWake::Never, _) => None,
+            (SinkWake::Fd, Some(socket)) => Some(How::Socket(objects.wake_writer(socket)?)),
+            (SinkWake::Page | SinkWake::Fd, _) => Some(How::Futex),
+        };
+        let waker = match (how, add.wake_page) {
+            (Some(how), Some(page)) => Some(Waker::new(objects.read(page)?, how)),
+            _ => None,
+        };
+        let conn = TxConn::new(add.conn, objects.written(cells)?, objects.read(returns)?, depth, buffers, waker);
+        self.send(Command::AddSink(NewSink { conn, topic: add.topic, domain: add.domain }));
+        Ok(())
+    }
+
+    pub(crate) fn set_route(&mut self, topic: Topic, domain: DomainIndex, route: &Route) {
+        // At most PEERS_MAX peers exist, so none is cut off.
+        let peers = route.peers.iter().copied().collect();
+        self.send(Command::SetRoute { topic, domain, peers, local: route.local });
+    }
+
+    /// Lets a session wake the datapath.
+    pub(crate) fn add_doorbell(&mut self, session: SessionId, doorbell: Arc<OwnedFd>) -> io::Result<()> {
+        self.port.add_doorbell(&doorbell, u64::from(session.0))?;
+        self.doorbells.insert(session, doorbell);
+        Ok(())
+    }
+
+    pub(crate) fn remove_doorbell(&mut self, session: SessionId) {
+        if let Some(doorbell) = self.doorbells.remove(&session) {
+            let _ = self.port.remove_doorbell(&doorbell);
+        }
+    }
+}
+
+fn engine_config(plan: &Plan, (host, incarnation): (HostId, Incarnation)) -> EngineConfig {
+    let sizes = insane_config::LayoutSizes::default();
+    let largest = plan.domains.iter().flat_map(|domain| &domain.receive).map(|class| class.size).max();
+    EngineConfig {
+        flows: sizes.flows as usize,
+        reassemblies: sizes.reassemblies as usize,
+        // Larger messages would find no buffer anyway.
+        message_bytes_max: largest.unwrap_or(0).max(insane_core::limits::INLINE_BYTES_MAX as u32),
+        ..EngineConfig::new(host, incarnation)
+    }
+}
+
+fn run_config(plan: &DatapathPlan) -> RunConfig {
+    let mut name = format!("dp-{}", plan.name);
+    while name.len() > 15 {
+        name.pop();
+    }
+    RunConfig {
+        name,
+        core: plan.core.map(usize::from),
+        policy: match plan.policy {
+            Policy::Other => SchedPolicy::Other,
+            Policy::Fifo(priority) => SchedPolicy::Fifo(priority),
+        },
+        idle: match plan.idle {
+            Idle::Spin => thread::Idle::Spin,
+            Idle::SpinThenBlock { spin } => thread::Idle::SpinThenBlock(spin),
+            Idle::Block => thread::Idle::Block,
+        },
+    }
+}

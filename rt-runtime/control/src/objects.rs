@@ -1,0 +1,264 @@
+//! The kernel objects of sessions: memfds, wake sockets, doorbells.
+//!
+//! The hub says what is to be made, sealed and dropped; here it is done. What a
+//! datapath or a queued packet still uses outlives the drop, by reference count.
+
+use crate::action::{Beside, ObjectId, ObjectKind, Writer};
+use crate::spec::RegionSizes;
+use insane_config::{HugePages, MemoryPlan};
+use insane_core::heap::Geometry;
+use insane_shm::cell::{cells_bytes, returns_bytes};
+use insane_shm::counters::BLOCK_BYTES;
+use insane_shm::region::Region;
+use insane_shm::wake::WAKE_PAGE_BYTES;
+use insane_sys::event::Event;
+use insane_sys::{memfd, seqpacket};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// Heaps from here on are worth huge pages, bytes.
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
+
+/// Lines of the counters page of a session.
+pub(crate) const COUNTER_LINES: u32 = 64;
+
+/// Bytes of the regions, as the crate that maps them has it.
+pub(crate) const SIZES: RegionSizes = RegionSizes {
+    cells: cells_bytes,
+    returns: returns_bytes,
+    counters: |lines| (lines as u64 * BLOCK_BYTES as u64).next_multiple_of(4096),
+    wake_page: WAKE_PAGE_BYTES as u64,
+};
+
+#[derive(Debug)]
+struct Holding {
+    kind: ObjectKind,
+    fd: Arc<OwnedFd>,
+    /// The writable end of a wake socket.
+    writer: Option<Arc<OwnedFd>>,
+    bytes: u64,
+    sealed: bool,
+    /// Mapped for writing: what a datapath writes.
+    written: Option<Arc<Region>>,
+    /// Mapped for reading.
+    read: Option<Arc<Region>>,
+}
+
+/// All objects that the control plane holds.
+#[derive(Debug)]
+pub(crate) struct Objects {
+    holdings: BTreeMap<ObjectId, Holding>,
+    memory: MemoryPlan,
+    bytes: u64,
+}
+
+impl Objects {
+    pub(crate) const fn new(memory: MemoryPlan) -> Self {
+        Objects { holdings: BTreeMap::new(), memory, bytes: 0 }
+    }
+
+    /// How many there are, and the bytes of those that are memory.
+    pub(crate) fn totals(&self) -> (usize, u64) {
+        (self.holdings.len(), self.bytes)
+    }
+
+    pub(crate) fn create(&mut self, object: ObjectId, kind: ObjectKind, writer: Writer) -> io::Result<()> {
+        let bytes = region_bytes(&kind);
+        let mut holding = Holding {
+            fd: Arc::new(self.descriptor_of(&kind, bytes)?),
+            kind,
+            writer: None,
+            bytes,
+            sealed: false,
+            written: None,
+            read: None,
+        };
+        match holding.kind {
+            ObjectKind::WakeSocket => {
+                let (reader, writer) = seqpacket::wake_socket_pair()?;
+                holding.fd = Arc::new(reader);
+                holding.writer = Some(Arc::new(writer));
+            }
+            ObjectKind::Doorbell => {}
+            _ => self.prepare(&mut holding, writer)?,
+        }
+        self.bytes += bytes;
+        self.holdings.insert(object, holding);
+        Ok(())
+    }
+
+    fn descriptor_of(&self, kind: &ObjectKind, bytes: u64) -> io::Result<OwnedFd> {
+        if kind.is_memory() {
+            return Ok(memfd::create(region_name(kind), bytes)?);
+        }
+        Event::new()?.as_fd().try_clone_to_owned()
+    }
+
+    /// Touches memory as the plan wants, and keeps the mapping of what a datapath writes.
+    fn prepare(&self, holding: &mut Holding, writer: Writer) -> io::Result<()> {
+        let is_heap = matches!(holding.kind, ObjectKind::Heap { .. });
+        let huge = is_heap && holding.bytes >= HUGE_PAGE_BYTES && self.memory.huge_pages != HugePages::Never;
+        let ours = matches!(writer, Writer::Datapath(_));
+        if !(ours || huge || self.memory.prefault) {
+            return Ok(());
+        }
+        let region = Region::map_writable(holding.fd.as_fd(), holding.bytes as usize)?;
+        if huge || self.memory.prefault {
+            region.prefault()?;
+        }
+        if huge {
+            // Without huge pages it works as well, a little slower.
+            let _ = region.collapse_huge();
+        }
+        if ours {
+            holding.written = Some(region);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn seal(&mut self, object: ObjectId) -> io::Result<()> {
+        let holding = self.holdings.get_mut(&object).ok_or_else(missing)?;
+        memfd::seal_writers(holding.fd.as_fd())?;
+        holding.sealed = true;
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, object: ObjectId) {
+        if let Some(holding) = self.holdings.remove(&object) {
+            self.bytes -= holding.bytes;
+        }
+    }
+
+    /// The descriptor that travels; `None` for what is the runtime's own.
+    pub(crate) fn descriptor(&self, beside: &Beside) -> Option<Arc<OwnedFd>> {
+        let holding = self.holdings.get(&beside.object()?)?;
+        match beside {
+            Beside::WakeWriter(_) => holding.writer.clone(),
+            _ => Some(Arc::clone(&holding.fd)),
+        }
+    }
+
+    /// The mapping of memory that a datapath writes.
+    pub(crate) fn written(&self, object: ObjectId) -> io::Result<Arc<Region>> {
+        self.holdings.get(&object).and_then(|holding| holding.written.clone()).ok_or_else(missing)
+    }
+
+    /// A mapping of memory that a client writes; made once.
+    pub(crate) fn read(&mut self, object: ObjectId) -> io::Result<Arc<Region>> {
+        let holding = self.holdings.get_mut(&object).ok_or_else(missing)?;
+        if let Some(region) = &holding.read {
+            return Ok(Arc::clone(region));
+        }
+        let region = Region::map_read_only(holding.fd.as_fd(), holding.bytes as usize)?;
+        holding.read = Some(Arc::clone(&region));
+        Ok(region)
+    }
+
+    /// Whether memory is sealed: only then nobody can punch holes under a reader.
+    pub(crate) fn is_sealed(&self, object: ObjectId) -> bool {
+        self.holdings.get(&object).is_some_and(|holding| holding.sealed)
+    }
+
+    /// The writable end of a wake socket, for a datapath to keep.
+    pub(crate) fn wake_writer(&self, object: ObjectId) -> io::Result<OwnedFd> {
+        let writer = self.holdings.get(&object).and_then(|holding| holding.writer.as_ref()).ok_or_else(missing)?;
+        writer.try_clone()
+    }
+
+    /// The doorbell itself.
+    pub(crate) fn doorbell(&self, object: ObjectId) -> Option<Arc<OwnedFd>> {
+        self.holdings.get(&object).map(|holding| Arc::clone(&holding.fd))
+    }
+}
+
+fn missing() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the object is gone")
+}
+
+fn region_bytes(kind: &ObjectKind) -> u64 {
+    match kind {
+        ObjectKind::Cells { depth } => (SIZES.cells)(*depth),
+        ObjectKind::Returns { places } => (SIZES.returns)(*places),
+        ObjectKind::WakePage => SIZES.wake_page,
+        ObjectKind::Heap { classes } => Geometry::new(classes).map_or(0, |geometry| geometry.bytes()),
+        ObjectKind::Counters { lines } => (SIZES.counters)(*lines),
+        ObjectKind::WakeSocket | ObjectKind::Doorbell => 0,
+    }
+}
+
+const fn region_name(kind: &ObjectKind) -> &'static str {
+    match kind {
+        ObjectKind::Cells { .. } => "insane-cells",
+        ObjectKind::Returns { .. } => "insane-returns",
+        ObjectKind::WakePage => "insane-wake",
+        ObjectKind::Heap { .. } => "insane-heap",
+        ObjectKind::Counters { .. } => "insane-counters",
+        ObjectKind::WakeSocket | ObjectKind::Doorbell => "insane",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use insane_config::LayoutSizes;
+    use insane_core::{DatapathIndex, SessionId};
+
+    fn objects() -> Objects {
+        let memory =
+            MemoryPlan { limit_bytes: 1 << 30, lock: false, huge_pages: HugePages::Never, prefault: true };
+        Objects::new(memory)
+    }
+
+    #[test]
+    fn the_planner_reckons_with_the_true_sizes() {
+        let sizes = LayoutSizes::default();
+        let depth = sizes.ring_depth as u32;
+        let places = sizes.ring_returns as u32;
+        assert_eq!((SIZES.cells)(depth) + (SIZES.returns)(places), sizes.ring_bytes());
+        assert_eq!((SIZES.counters)(COUNTER_LINES), sizes.session_counters_bytes());
+        assert_eq!(u64::from(COUNTER_LINES), sizes.session_counter_blocks);
+        assert_eq!(SIZES.wake_page, sizes.wake_page_bytes);
+    }
+
+    #[test]
+    fn what_a_client_writes_is_sealed_against_every_other_writer() {
+        let mut objects = objects();
+        let id = ObjectId(1);
+        objects.create(id, ObjectKind::Cells { depth: 8 }, Writer::Session(SessionId(0))).unwrap();
+        let fd = objects.descriptor(&Beside::ReadWrite(id)).unwrap();
+        let client = Region::map_writable(fd.as_fd(), (SIZES.cells)(8) as usize).unwrap();
+        assert!(!objects.is_sealed(id));
+        objects.seal(id).unwrap();
+        assert!(objects.is_sealed(id) && client.is_writable());
+        assert!(Region::map_writable(fd.as_fd(), 4096).is_err(), "no second writer");
+        objects.read(id).unwrap();
+        assert!(objects.written(id).is_err(), "no datapath writes it");
+        objects.remove(id);
+        assert_eq!(objects.totals(), (0, 0));
+        assert!(objects.descriptor(&Beside::ReadOnly(id)).is_none());
+    }
+
+    #[test]
+    fn what_a_datapath_writes_is_mapped_before_it_is_sealed() {
+        let mut objects = objects();
+        let id = ObjectId(1);
+        objects.create(id, ObjectKind::Returns { places: 16 }, Writer::Datapath(DatapathIndex(0))).unwrap();
+        objects.seal(id).unwrap();
+        assert!(objects.written(id).unwrap().is_writable());
+    }
+
+    #[test]
+    fn the_two_ends_of_a_wake_socket_are_told_apart() {
+        let mut objects = objects();
+        let id = ObjectId(1);
+        objects.create(id, ObjectKind::WakeSocket, Writer::Session(SessionId(0))).unwrap();
+        let reader = objects.descriptor(&Beside::WakeReader(id)).unwrap();
+        let writer = objects.wake_writer(id).unwrap();
+        assert_eq!(seqpacket::wake_send(&writer), seqpacket::SendOutcome::Sent);
+        assert!(seqpacket::wake_clear(&reader));
+        assert!(objects.create(ObjectId(2), ObjectKind::Doorbell, Writer::Session(SessionId(0))).is_ok());
+        assert!(objects.doorbell(ObjectId(2)).is_some());
+    }
+}

@@ -1,0 +1,136 @@
+//! From the validated plan to what the hub is told.
+
+use crate::links::peers_of;
+use crate::memory::heap_specs;
+use crate::objects::{COUNTER_LINES, SIZES};
+use crate::quota::{Amounts, Quota};
+use crate::runtime::Hosting;
+use crate::spec::{AccessRule, DatapathSpec, DomainSpec, HubSpec};
+use crate::start::StartError;
+use insane_config::{DatapathPlan, DomainPlan, Idle, Isolation, LayoutSizes, Member, Plan};
+use insane_core::Lane;
+use insane_core::limits::{DATAPATHS_MAX, LINKS_MAX, PEERS_MAX};
+use std::collections::BTreeSet;
+
+/// Checks what a plan that did not come from a file may have wrong, and translates it.
+pub(crate) fn hub_spec(plan: &Plan, hosting: Hosting, own_uid: u32) -> Result<HubSpec, StartError> {
+    check(plan, hosting)?;
+    let heaps = heap_specs(plan)?;
+    let datapath = |datapath: &DatapathPlan| DatapathSpec {
+        may_sleep: hosting == Hosting::Thread && datapath.idle != Idle::Spin,
+        lanes: std::array::from_fn(|lane| Lane::new(lane as u8).is_some_and(|lane| datapath.serves.lane(lane))),
+        peers: peers_of(datapath),
+        tx_depth: LayoutSizes::default().ring_depth as u32,
+        heaps: heaps.clone(),
+    };
+    Ok(HubSpec {
+        domains: plan.domains.iter().map(domain_spec).collect(),
+        datapaths: plan.datapaths.iter().map(datapath).collect(),
+        operators: BTreeSet::from([0, own_uid]),
+        counter_lines: COUNTER_LINES,
+        sizes: SIZES,
+    })
+}
+
+fn check(plan: &Plan, hosting: Hosting) -> Result<(), StartError> {
+    let datapaths = plan.datapaths.len();
+    let objection = if plan.domains.is_empty() {
+        Some("it has no domain".to_owned())
+    } else if !(1..=DATAPATHS_MAX).contains(&datapaths) {
+        Some(format!("it has {datapaths} datapaths; 1 to {DATAPATHS_MAX} are possible"))
+    } else if hosting == Hosting::Inline && datapaths != 1 {
+        Some(format!("it has {datapaths} datapaths; inline hosting needs exactly one"))
+    } else if plan.peers.len() > PEERS_MAX {
+        Some(format!("it has {} peers; at most {PEERS_MAX} are possible", plan.peers.len()))
+    } else if plan.datapaths.iter().any(|datapath| datapath.links.len() > LINKS_MAX) {
+        Some(format!("a datapath has more than {LINKS_MAX} links"))
+    } else if plan.host.id.0 == 0 {
+        Some("the host's id is 0".to_owned())
+    } else {
+        None
+    };
+    objection.map_or(Ok(()), |what| Err(StartError::Plan(what)))
+}
+
+fn domain_spec(plan: &DomainPlan) -> DomainSpec {
+    let quota = plan.quota;
+    DomainSpec {
+        name: plan.name.clone(),
+        access: plan.members.iter().map(access_rule).collect(),
+        quota: Quota {
+            most: Amounts {
+                sessions: quota.sessions.into(),
+                streams: quota.streams.into(),
+                sources: quota.sources.into(),
+                sinks: quota.sinks.into(),
+                connections: quota.connections.into(),
+                bytes: quota.bytes,
+                buffers: quota.buffers.into(),
+            },
+            requests_per_second: quota.control_messages_per_second,
+        },
+        isolated: plan.isolation == Isolation::Session,
+    }
+}
+
+fn access_rule(member: &Member) -> AccessRule {
+    let (uids, gids) = match member {
+        Member::Uid(uid) => (BTreeSet::from([*uid]), BTreeSet::new()),
+        Member::Gid(gid) => (BTreeSet::new(), BTreeSet::from([*gid])),
+        Member::Any => (BTreeSet::new(), BTreeSet::new()),
+    };
+    AccessRule { uids, gids }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Credentials, Origin};
+    use insane_core::DomainIndex;
+
+    #[test]
+    fn members_mean_the_same_here_and_in_the_plan() {
+        let mut plan = Plan::embedded_default();
+        let domain = plan.domains[0].clone();
+        let named = |name: &str, members| DomainPlan { name: name.into(), members, ..domain.clone() };
+        plan.domains = vec![
+            named("none", vec![]),
+            named("mixed", vec![Member::Uid(7), Member::Gid(20)]),
+            named("all", vec![Member::Any]),
+        ];
+        let spec = hub_spec(&plan, Hosting::Thread, 1).unwrap();
+        for (uid, gid, groups) in [(7, 1, vec![]), (8, 20, vec![]), (8, 1, vec![20]), (8, 1, vec![])] {
+            let mut gids = groups.clone();
+            gids.push(gid);
+            let origin = Origin::Socket(Credentials { pid: 1, uid, gid, groups });
+            for asked in [None, Some("none"), Some("mixed"), Some("all"), Some("other")] {
+                assert_eq!(spec.choose_domain(&origin, asked), plan.domain_for(asked, uid, &gids), "{uid} {gids:?}");
+            }
+        }
+        assert_eq!(plan.domain_for(None, 7, &[]), Some(DomainIndex(1)));
+    }
+
+    #[test]
+    fn a_plan_that_cannot_be_hosted_is_refused() {
+        let refused = |change: fn(&mut Plan), hosting| {
+            let mut plan = Plan::embedded_default();
+            change(&mut plan);
+            hub_spec(&plan, hosting, 1).is_err()
+        };
+        assert!(!refused(|_| {}, Hosting::Inline));
+        assert!(refused(|plan| plan.domains.clear(), Hosting::Thread));
+        assert!(refused(|plan| plan.datapaths.clear(), Hosting::Thread));
+        assert!(refused(|plan| plan.datapaths.push(plan.datapaths[0].clone()), Hosting::Inline));
+        assert!(refused(|plan| plan.domains[0].receive[0].size = 0, Hosting::Thread));
+        assert!(refused(|plan| plan.host.id.0 = 0, Hosting::Thread));
+    }
+
+    #[test]
+    fn only_a_thread_that_may_block_is_woken() {
+        let mut plan = Plan::embedded_default();
+        assert!(hub_spec(&plan, Hosting::Thread, 1).unwrap().datapaths[0].may_sleep);
+        assert!(!hub_spec(&plan, Hosting::Inline, 1).unwrap().datapaths[0].may_sleep);
+        plan.datapaths[0].idle = Idle::Spin;
+        assert!(!hub_spec(&plan, Hosting::Thread, 1).unwrap().datapaths[0].may_sleep);
+    }
+}

@@ -1,0 +1,57 @@
+//! What can be wrong at the start.
+
+use insane_sys::OsError;
+use insane_sys::seqpacket::PathError;
+use std::io;
+use std::path::PathBuf;
+
+/// Why the runtime does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The plan contradicts itself. Plans that come from a file never do.
+    #[error("the plan is not usable: {0}")]
+    Plan(String),
+    /// The memory planner objects.
+    #[error("the plan does not fit: {0}")]
+    DoesNotFit(String),
+    /// A link does not open.
+    #[error("datapath \"{datapath}\", link \"{link}\": {source}")]
+    Link {
+        /// Of which datapath.
+        datapath: String,
+        /// Which link.
+        link: String,
+        /// Why.
+        source: insane_udp::UdpError,
+    },
+    /// The socket for applications cannot be had.
+    #[error("the socket for applications: {0}")]
+    Socket(#[from] PathError),
+    /// The mode of the socket cannot be set.
+    #[error("cannot set the mode of {}: {source}", path.display())]
+    Mode {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Memory of the runtime itself cannot be had.
+    #[error("{what}: {source}")]
+    Memory {
+        /// Which.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A system call failed.
+    #[error(transparent)]
+    Os(#[from] OsError),
+    /// No thread.
+    #[error("cannot start the thread of {what}: {source}")]
+    Thread {
+        /// Whose.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,74 @@
+//! A turn allocates nothing, whatever it does: this binary's allocator counts.
+
+mod world;
+
+use insane_core::{Lane, Nanos};
+use insane_shm::port::{SinkPort, SourcePort};
+use insane_sim::{Chance, Faults, SimConfig, SimNet};
+use insane_sys::guard::{self, GuardAllocator};
+use world::{TOPIC, address, pair};
+
+#[global_allocator]
+static ALLOCATOR: GuardAllocator = GuardAllocator;
+
+const SIZES: [usize; 5] = [0, 64, 97, 2_000, 100_000];
+
+fn emit_and_consume(source: &SourcePort, sink: &SinkPort, number: usize) -> u64 {
+    if let Ok(mut buffer) = source.get_buffer(SIZES[number % SIZES.len()]) {
+        buffer.fill(number as u8);
+        assert!(source.emit(buffer, 0).is_sent());
+    }
+    let mut received = 0;
+    while let Ok(Some(message)) = sink.consume() {
+        assert_eq!(message.bytes().map(<[u8]>::len), Some(message.len()));
+        received += 1;
+    }
+    received
+}
+
+#[test]
+fn turn_emit_and_consume_allocate_nothing() {
+    let net = SimNet::new(3, SimConfig { frames_max: 4096, ..SimConfig::default() });
+    let receive = [(2048, 64), (100_000, 8)];
+    let (mut a, mut b) = pair(&net, &receive);
+    net.set_faults(
+        address(1),
+        address(2),
+        Faults { loss: Chance::percent(1), duplication: Chance::percent(2), ..Faults::NONE },
+    );
+    let source = a.source(TOPIC, Lane::LAST, &receive);
+    let (near, _) = a.sink(TOPIC);
+    let (far, _) = b.sink(TOPIC);
+    a.route(TOPIC, &[0], true);
+    let (mut near_count, mut far_count) = (0, 0);
+    let before = guard::violations_here();
+    guard::seal_thread();
+    for number in 0..2_000 {
+        near_count += emit_and_consume(&source, &near, number);
+        while let Ok(Some(_)) = far.consume() {
+            far_count += 1;
+        }
+        for _ in 0..4 {
+            a.engine.turn();
+            b.engine.turn();
+        }
+        net.advance(Nanos::from_millis(1));
+        if number % 100 == 0 {
+            a.engine.housekeeping();
+            b.engine.housekeeping();
+        }
+    }
+    guard::unseal_thread();
+    assert!(near_count > 1_500 && far_count > 500, "{near_count} near, {far_count} far");
+    assert_eq!(guard::violations_here() - before, 0);
+}
+
+#[test]
+fn the_guard_sees_an_allocation() {
+    let before = guard::violations_here();
+    guard::seal_thread();
+    let boxed = std::hint::black_box(Box::new(1));
+    drop(boxed);
+    guard::unseal_thread();
+    assert_eq!(guard::violations_here() - before, 2, "one allocation, one release");
+}

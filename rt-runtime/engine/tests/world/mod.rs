@@ -1,0 +1,144 @@
+//! Hosts with an engine each, joined by a simulated network.
+#![allow(dead_code, missing_docs)]
+
+use insane_core::counters::DatapathCounter;
+use insane_core::heap::{ClassSpec, Geometry};
+use insane_core::{
+    ChannelId, ConnId, DomainIndex, HostId, Incarnation, Lane, Nanos, PeerIndex, SourceId, StreamKey,
+};
+use insane_engine::{Command, DomainParts, Engine, EngineConfig, EngineParts, NewSink, NewSource, Port, Topic};
+use insane_link::LinkSetup;
+use insane_shm::cell::{cells_bytes, returns_bytes};
+use insane_shm::conn::{RxConn, TxConn};
+use insane_shm::counters::CounterBlock;
+use insane_shm::heap::{ForeignHeap, SenderHeap};
+use insane_shm::port::{SinkPort, SourcePort};
+use insane_shm::region::Region;
+use insane_shm::returns::places;
+use insane_sim::{SimClock, SimConfig, SimLink, SimNet};
+use insane_sys::event::Event;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub const TOPIC: Topic = Topic { key: StreamKey(7), channel: ChannelId(1) };
+pub const DOMAIN: DomainIndex = DomainIndex(0);
+pub const DEPTH: u32 = 256;
+
+pub fn address(host: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, host], 7400))
+}
+
+fn geometry(specs: &[(u32, u32)]) -> Geometry {
+    let specs: Vec<ClassSpec> = specs.iter().map(|&(size, count)| ClassSpec { size, count }).collect();
+    Geometry::new(&specs).expect("valid classes")
+}
+
+fn region(bytes: u64) -> Arc<Region> {
+    Region::anonymous(bytes as usize).expect("memory")
+}
+
+pub struct Host {
+    pub engine: Engine<SimLink, SimClock>,
+    pub port: Arc<Port>,
+    pub counters: CounterBlock,
+    pub turn_counters: CounterBlock,
+    heap: Arc<Region>,
+    geometry: Geometry,
+    pub next: u32,
+}
+
+impl Host {
+    pub fn new(net: &SimNet, own: u8, peers: &[u8], receive: &[(u32, u32)]) -> Host {
+        let link = net
+            .setup(address(own))
+            .open(&peers.iter().map(|peer| Some(address(*peer))).collect::<Vec<_>>())
+            .expect("the address is free");
+        let geometry = geometry(receive);
+        let heap = region(geometry.bytes());
+        let counters = CounterBlock::private();
+        let turn_counters = CounterBlock::private();
+        let port = Port::new(Arc::new(Event::new().unwrap())).unwrap();
+        let parts = EngineParts {
+            links: vec![link],
+            link_of_peer: peers.iter().map(|_| Some(0)).collect(),
+            domains: vec![DomainParts {
+                heap: SenderHeap::new(Arc::clone(&heap), geometry.clone()),
+                counters: counters.clone(),
+            }],
+            counters: turn_counters.clone(),
+            port: Arc::clone(&port),
+        };
+        let config = EngineConfig::new(HostId(u64::from(own)), Incarnation(1));
+        let engine = Engine::new(config, parts, net.clock());
+        Host { engine, port, counters, turn_counters, heap, geometry, next: 0 }
+    }
+
+    pub fn command(&mut self, command: Command) -> Command {
+        self.port.send(command).expect("few commands are on the way");
+        self.engine.turn();
+        *self.port.collect().expect("the command comes back")
+    }
+
+    pub fn source(&mut self, topic: Topic, lane: Lane, classes: &[(u32, u32)]) -> SourcePort {
+        self.source_with_rings(topic, lane, classes).0
+    }
+
+    pub fn source_with_rings(&mut self, topic: Topic, lane: Lane, classes: &[(u32, u32)]) -> (SourcePort, Arc<Region>) {
+        self.next += 1;
+        let id = ConnId(self.next);
+        let geometry = geometry(classes);
+        let places = places(geometry.buffers());
+        let (cells, returns) = (region(cells_bytes(DEPTH)), region(returns_bytes(places)));
+        let heap = (geometry.bytes() > 0).then(|| region(geometry.bytes()));
+        let sender = heap.as_ref().map(|heap| SenderHeap::new(Arc::clone(heap), geometry.clone()));
+        let foreign = heap.and_then(|heap| ForeignHeap::new(heap, geometry.clone()));
+        let (port, mailbox) = SourcePort::new(sender, false, CounterBlock::private()).unwrap();
+        let tx = TxConn::new(id, Arc::clone(&cells), Arc::clone(&returns), DEPTH, geometry.buffers(), None);
+        let _ = mailbox.add(Box::new(tx));
+        let conn = RxConn::new(id, Arc::clone(&cells), returns, DEPTH, foreign, false);
+        let new = NewSource { conn, source: SourceId(self.next), topic, domain: DOMAIN, lane };
+        assert!(matches!(self.command(Command::AddSource(new)), Command::Spent));
+        (port, cells)
+    }
+
+    pub fn sink(&mut self, topic: Topic) -> (SinkPort, Arc<Region>) {
+        self.next += 1;
+        let id = ConnId(self.next);
+        let (cells, returns) =
+            (region(cells_bytes(DEPTH)), region(returns_bytes(places(self.geometry.buffers()))));
+        let conn = TxConn::new(id, Arc::clone(&cells), Arc::clone(&returns), DEPTH, self.geometry.buffers(), None);
+        assert!(matches!(self.command(Command::AddSink(NewSink { conn, topic, domain: DOMAIN })), Command::Spent));
+        let (port, mailbox) = SinkPort::new(None, CounterBlock::private()).unwrap();
+        let heap = ForeignHeap::new(Arc::clone(&self.heap), self.geometry.clone());
+        let _ = mailbox.add(Box::new(RxConn::new(id, cells, Arc::clone(&returns), DEPTH, heap, true)));
+        (port, returns)
+    }
+
+    pub fn route(&mut self, topic: Topic, peers: &[u16], local: bool) {
+        let peers = peers.iter().map(|peer| PeerIndex(*peer)).collect();
+        let command = Command::SetRoute { topic, domain: DOMAIN, peers, local };
+        assert!(matches!(self.command(command), Command::Spent));
+    }
+
+    pub fn count(&self, counter: DatapathCounter) -> u64 {
+        self.counters.get(counter as usize)
+    }
+}
+
+pub fn pair(net: &SimNet, receive: &[(u32, u32)]) -> (Host, Host) {
+    (Host::new(net, 1, &[2], receive), Host::new(net, 2, &[1], receive))
+}
+
+pub fn run(net: &SimNet, hosts: &mut [&mut Host], turns: usize) {
+    for _ in 0..turns {
+        for host in hosts.iter_mut() {
+            host.engine.turn();
+        }
+        net.advance(Nanos::from_micros(10));
+    }
+}
+
+pub fn pattern(sequence: u64, len: usize) -> Vec<u8> {
+    (0..len).map(|at| (sequence as usize).wrapping_mul(31).wrapping_add(at.wrapping_mul(7)) as u8).collect()
+}
+

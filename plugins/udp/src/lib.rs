@@ -11,8 +11,10 @@
 //! | host priority, code point | 6, from [`UdpConfig`] | as the system has it |
 //!
 //! A frame is one datagram. A peer is known by its address and port: a frame that
-//! comes from any other is handed out without a peer. Nothing is allocated after
-//! [`LinkSetup::open`].
+//! comes from any other is handed out without a peer. A link with one peer only is
+//! connected to it; the kernel then drops frames of others, and, where the link is
+//! bound to no particular address, uses the one that leads to the peer now. Nothing
+//! is allocated after [`LinkSetup::open`].
 #![forbid(unsafe_code)]
 
 mod config;

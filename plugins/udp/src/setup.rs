@@ -139,7 +139,7 @@ impl LinkSetup for UdpSetup {
             addresses.push(ports.map(|ports| PeerAddresses(ports.map(Address::from))));
         }
         let sockets = [self.real_time, self.best_effort];
-        let connected = connect_to_lone_peer(&sockets, &addresses)?;
+        let connected = connect_to_lone_peer(&sockets, &addresses);
         let (peers, frame_bytes_max) = (addresses.into_boxed_slice(), self.config.frame_bytes_max);
         Ok(UdpLink::new(sockets, tables, peers, frame_bytes_max, self.local, connected))
     }
@@ -166,17 +166,13 @@ impl UdpSetup {
 
 /// Where there is one peer only, the kernel is told, and need not look for the way
 /// with each frame (about a tenth of the cost of sending). It then drops frames of
-/// strangers itself.
-fn connect_to_lone_peer(sockets: &[UdpSocket; 2], peers: &[Option<PeerAddresses>]) -> Result<bool, UdpError> {
+/// strangers itself. Where that is not possible now (the network is still down),
+/// frames bear the address as they do with several peers. Returns whether it was.
+fn connect_to_lone_peer(sockets: &[UdpSocket; 2], peers: &[Option<PeerAddresses>]) -> bool {
     let mut reachable = peers.iter().flatten();
-    let (Some(peer), None) = (reachable.next(), reachable.next()) else { return Ok(false) };
-    for (socket, address) in sockets.iter().zip(peer.0.iter().filter_map(Address::get)) {
-        socket.connect(address).map_err(|error| {
-            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-            UdpError::Socket { address, source: OsError::new("connecting to the only peer", errno) }
-        })?;
-    }
-    Ok(true)
+    let (Some(peer), None) = (reachable.next(), reachable.next()) else { return false };
+    let addresses = peer.0.iter().map(Address::get);
+    sockets.iter().zip(addresses).all(|(socket, address)| address.is_some_and(|at| socket.connect(at).is_ok()))
 }
 
 fn insert(table: &mut PeerTable, address: SocketAddr, peer: PeerIndex) -> Result<(), UdpError> {

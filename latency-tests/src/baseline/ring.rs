@@ -3,7 +3,10 @@
 use crate::harness::converse::{End, Relay};
 use crate::harness::fault::Fault;
 use crate::harness::payload;
-use insane_raw_baselines::{BytesConsumer, BytesProducer, Consumer, Producer, bytes_ring, ring};
+use insane_raw_baselines::{
+    BytesConsumer, BytesProducer, Consumer, Producer, accept_ring, bytes_ring, offer_ring, ring,
+};
+use std::os::unix::net::UnixStream;
 
 /// Bytes of the messages whose round trips are timed.
 pub const MESSAGE_BYTES: usize = 64;
@@ -106,6 +109,29 @@ pub struct FlowPut {
 pub struct FlowTake {
     take: BytesConsumer,
     message: Vec<u8>,
+}
+
+impl FlowPut {
+    /// Makes a ring of small messages and passes it to the holder of the socket's
+    /// other end.
+    ///
+    /// # Errors
+    /// The operating system refused.
+    pub fn offer(socket: &UnixStream) -> Result<Self, Fault> {
+        let put = offer_ring(socket, CAPACITY, MESSAGE_BYTES).map_err(Fault::os("offer a ring"))?;
+        Ok(FlowPut { put, message: vec![0; MESSAGE_BYTES] })
+    }
+}
+
+impl FlowTake {
+    /// Takes the ring that [`FlowPut::offer`] passes.
+    ///
+    /// # Errors
+    /// The operating system refused.
+    pub fn accept(socket: &UnixStream) -> Result<Self, Fault> {
+        let take = accept_ring(socket).map_err(Fault::os("accept a ring"))?;
+        Ok(FlowTake { take, message: vec![0; MESSAGE_BYTES] })
+    }
 }
 
 /// Both ends of a flow of messages of `size` bytes.

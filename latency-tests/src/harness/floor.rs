@@ -87,10 +87,8 @@ pub fn probe(cores: Cores, rate: TickRate) -> Result<Floor, Fault> {
         });
         let times = asking.join().expect("the probe does not panic");
         answering.join().expect("the probe does not panic")?;
-        let mut times = times?;
-        let middle = times.len() / 2;
-        let (_, median, _) = times.select_nth_unstable(middle);
-        Ok(Floor { one_way_us: rate.ns(*median) / 2_000.0 })
+        let times = rate.sorted_ns(&times?);
+        Ok(Floor { one_way_us: times[times.len() / 2] / 2_000.0 })
     })
 }
 

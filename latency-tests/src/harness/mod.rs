@@ -1,5 +1,6 @@
 //! The method: pinned threads, floor probes, interleaved rounds, medians.
 
+pub mod birth;
 pub mod clock;
 pub mod converse;
 pub mod cores;

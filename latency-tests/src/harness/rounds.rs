@@ -141,20 +141,21 @@ impl Rounds {
             floor_before_us: median(cells(ours).map(|cell| cell.before.one_way_us)),
             floor_after_us: median(cells(ours).map(|cell| cell.after.one_way_us)),
         };
-        let curves = sides.into_iter().filter_map(|side| self.curve(side, cells(side))).collect();
+        let curves = sides.into_iter().filter_map(|side| curve(cells(side))).collect();
         Table { row, labels: sides.map(|side| self.labels[side].clone()), curves }
     }
+}
 
-    fn curve<'c>(&self, side: usize, cells: impl Iterator<Item = &'c Cell>) -> Option<Curve> {
-        let mut histogram = empty();
-        for cell in cells {
-            match &cell.sample {
-                Sample::Times(times) => histogram.add(times).expect("all histograms have one shape"),
-                Sample::Value { .. } => return None,
-            }
+/// The merged times of some cells; `None` for cells of single values.
+fn curve<'c>(cells: impl Iterator<Item = &'c Cell>) -> Option<Curve> {
+    let mut histogram = empty();
+    for cell in cells {
+        match &cell.sample {
+            Sample::Times(times) => histogram.add(times).expect("all histograms have one shape"),
+            Sample::Value { .. } => return None,
         }
-        Some(Curve { histogram })
     }
+    Some(Curve { histogram })
 }
 
 fn figures<'c>(cells: impl Iterator<Item = &'c Cell>) -> Figures {

@@ -42,8 +42,8 @@ impl Sample {
     #[must_use]
     pub fn from_ticks(times: &[u64], rate: TickRate) -> Self {
         let mut histogram = empty();
-        for &time in times {
-            let units = (rate.ns(time) * UNITS_PER_US / 1_000.0).round() as u64;
+        for ns in rate.sorted_ns(times) {
+            let units = (ns * UNITS_PER_US / 1_000.0).round() as u64;
             histogram.saturating_record(units.max(1));
         }
         Sample::Times(histogram)

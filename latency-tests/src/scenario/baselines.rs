@@ -1,9 +1,10 @@
 //! The baselines' cells, in the form that the scenarios set beside ours.
 
 use super::{Cost, flow_pace, pace};
-use crate::baseline::ring::{self, MESSAGE_BYTES};
+use crate::baseline::ring::{self, FlowPut, FlowTake, MESSAGE_BYTES};
 use crate::baseline::udp::UdpEnd;
 use crate::harness::Bench;
+use crate::harness::birth::{Birth, births};
 use crate::harness::converse::BothEnds;
 use crate::harness::fault::Fault;
 use crate::harness::netns::Hosts;
@@ -11,9 +12,13 @@ use crate::harness::sample::Sample;
 use crate::harness::topology::{flow, relay_party, t1, t2, t3};
 use crate::harness::watch::Idle;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 /// Where the raw sockets of two hosts talk.
 const RAW_PORT: u16 = 24_242;
+/// How long one side of a hand-over waits for the other.
+const HANDSHAKE_BOUND: Duration = Duration::from_secs(10);
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// T1: copying ring, round trips.
@@ -81,4 +86,16 @@ fn small_flow<const SIZE: usize>(bench: &Bench) -> Result<Sample, Fault> {
 pub fn number_flow(bench: &Bench) -> Result<Sample, Fault> {
     let (put, take) = ring::numbers();
     flow(bench, &flow_pace(bench, 64), move || Ok(put), move || Ok(take))
+}
+
+/// A shared-memory ring set up by hand over a socket, to its first message.
+pub fn ring_birth(bench: &Bench, birth: Birth) -> Result<Sample, Fault> {
+    births(bench, birth, || {
+        let (here, there) = UnixStream::pair().map_err(Fault::os("make a socket pair"))?;
+        for socket in [&here, &there] {
+            // The hand-over blocks; it must end even if the other party has failed.
+            socket.set_read_timeout(Some(HANDSHAKE_BOUND)).map_err(Fault::os("bound a socket"))?;
+        }
+        Ok((move |_| FlowPut::offer(&here), move |_| FlowTake::accept(&there)))
+    })
 }

@@ -8,6 +8,7 @@ pub mod rivals;
 pub mod selftest;
 
 use crate::harness::Bench;
+use crate::harness::birth::Birth;
 use crate::harness::converse::Pace;
 use crate::harness::fault::Fault;
 use crate::harness::flow::FlowPace;
@@ -89,4 +90,13 @@ pub fn flow_pace(bench: &Bench, size: usize) -> FlowPace {
     // Every place of the largest queue is touched before counting starts.
     let warm_up = if size <= 64 * 1024 { 2_000 } else { 80 };
     FlowPace { warm_up, length, bound: Duration::from_secs(15), look_every }
+}
+
+/// Which streams of one session the set-up rows time.
+pub const STREAMS: [u32; 2] = [1, 10];
+
+/// How often a set-up is repeated in one cell.
+#[must_use]
+pub fn birth(bench: &Bench, conversations: u32) -> Birth {
+    Birth { conversations, repeats: if bench.effort.smoke { 20 } else { 60 } }
 }

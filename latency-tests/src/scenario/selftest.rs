@@ -23,6 +23,11 @@ pub fn run(bench: &Bench, findings: &mut Findings) {
         }
         Err(fault) => findings.note("selftest/udp-veth/64B", &fault),
     }
+    for conversations in super::STREAMS {
+        let birth = super::birth(bench, conversations);
+        let cell = |bench: &Bench| baselines::ring_birth(bench, birth);
+        twice(bench, findings, &format!("selftest/setup/{conversations}"), "us", "T1 yielding", cell);
+    }
     #[cfg(feature = "peers")]
     rivals(bench, findings);
     twice(bench, findings, "selftest/numbers", "messages/s", "T1", baselines::number_flow);

@@ -50,8 +50,11 @@ pub struct UdpLink {
     /// Calls in a row that found something. From the second on there is likely more
     /// than one frame waiting.
     streak: u32,
-    /// The sockets are connected to the one peer there is.
-    connected: bool,
+    /// The one peer there is, if the sockets are connected to it.
+    lone: Option<PeerIndex>,
+    /// Whether each socket holds frames of the lone peer only: connected, and found
+    /// empty since, so that nothing from before is left in it.
+    heard_alone: [bool; 2],
     single: Box<[u8]>,
     batch: Batch,
     counts: UdpCounts,
@@ -64,7 +67,7 @@ impl UdpLink {
         peers: Box<[Option<PeerAddresses>]>,
         frame_bytes_max: u32,
         local: SocketAddr,
-        connected: bool,
+        lone: Option<PeerIndex>,
     ) -> Self {
         let frame_bytes_max = frame_bytes_max as usize;
         UdpLink {
@@ -75,7 +78,8 @@ impl UdpLink {
             frame_bytes_max,
             hot: Class::RealTime,
             streak: 0,
-            connected,
+            lone,
+            heard_alone: [false; 2],
             single: vec![0; frame_bytes_max].into_boxed_slice(),
             batch: Batch::new(BATCH, frame_bytes_max),
             counts: UdpCounts::default(),
@@ -98,15 +102,25 @@ impl UdpLink {
     /// and how many frames it handed out.
     #[inline]
     fn take_one<S: FrameSink>(&mut self, class: Class, sink: &mut S) -> (u32, u32) {
-        let Some((len, from)) = udp::recv_from(&self.sockets[class as usize], &mut self.single) else {
+        let Some((len, from)) = self.next_datagram(class) else {
+            self.heard_alone[class as usize] = self.lone.is_some();
             return (0, 0);
         };
         let Some(frame) = self.single.get(..len) else {
             self.counts.truncated += 1;
             return (1, 0);
         };
-        sink.frame(self.tables[class as usize].find(from), frame);
+        sink.frame(from, frame);
         (1, 1)
+    }
+
+    #[inline]
+    fn next_datagram(&mut self, class: Class) -> Option<(usize, Option<PeerIndex>)> {
+        let (class, socket) = (class as usize, &self.sockets[class as usize]);
+        if self.heard_alone[class] {
+            return udp::recv(socket, &mut self.single).map(|len| (len, self.lone));
+        }
+        udp::recv_from(socket, &mut self.single).map(|(len, from)| (len, self.tables[class].find(from)))
     }
 
     /// Takes up to `budget` datagrams of `class`, [`BATCH`] a call, until one call
@@ -178,7 +192,7 @@ impl Link for UdpLink {
             return SendOutcome::Failed;
         }
         let class = Class::of(lane) as usize;
-        let to = (!self.connected).then_some(&addresses.0[class]);
+        let to = self.lone.is_none().then_some(&addresses.0[class]);
         let mut outcome = udp::send(&self.sockets[class], to, head, payload);
         // The kernel reports an earlier frame's fate at the next call, which then has
         // sent nothing; having been reported, it is gone.

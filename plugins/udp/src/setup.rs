@@ -139,9 +139,9 @@ impl LinkSetup for UdpSetup {
             addresses.push(ports.map(|ports| PeerAddresses(ports.map(Address::from))));
         }
         let sockets = [self.real_time, self.best_effort];
-        let connected = connect_to_lone_peer(&sockets, &addresses);
+        let lone = connect_to_lone_peer(&sockets, &addresses);
         let (peers, frame_bytes_max) = (addresses.into_boxed_slice(), self.config.frame_bytes_max);
-        Ok(UdpLink::new(sockets, tables, peers, frame_bytes_max, self.local, connected))
+        Ok(UdpLink::new(sockets, tables, peers, frame_bytes_max, self.local, lone))
     }
 }
 
@@ -167,12 +167,15 @@ impl UdpSetup {
 /// Where there is one peer only, the kernel is told, and need not look for the way
 /// with each frame (about a tenth of the cost of sending). It then drops frames of
 /// strangers itself. Where that is not possible now (the network is still down),
-/// frames bear the address as they do with several peers. Returns whether it was.
-fn connect_to_lone_peer(sockets: &[UdpSocket; 2], peers: &[Option<PeerAddresses>]) -> bool {
-    let mut reachable = peers.iter().flatten();
-    let (Some(peer), None) = (reachable.next(), reachable.next()) else { return false };
+/// frames bear the address as they do with several peers. Returns the peer if
+/// the sockets are connected.
+fn connect_to_lone_peer(sockets: &[UdpSocket; 2], peers: &[Option<PeerAddresses>]) -> Option<PeerIndex> {
+    let mut reachable = (0..).zip(peers).filter_map(|(index, peer)| Some((PeerIndex(index), peer.as_ref()?)));
+    let (Some((index, peer)), None) = (reachable.next(), reachable.next()) else { return None };
     let addresses = peer.0.iter().map(Address::get);
-    sockets.iter().zip(addresses).all(|(socket, address)| address.is_some_and(|at| socket.connect(at).is_ok()))
+    let connect = |(socket, address): (&UdpSocket, Option<_>)| address.is_some_and(|at| socket.connect(at).is_ok());
+    let connected = sockets.iter().zip(addresses).all(connect);
+    connected.then_some(index)
 }
 
 fn insert(table: &mut PeerTable, address: SocketAddr, peer: PeerIndex) -> Result<(), UdpError> {

@@ -179,14 +179,33 @@ fn a_datagram_over_the_limit_is_counted_and_dropped() {
 
 #[test]
 fn a_lone_peer_is_the_only_one_heard() {
-    let (mut a, mut b) = pair();
+    let (a, b) = (setup(), setup());
+    let (at_a, at_b) = (a.local_addr(), b.local_addr());
+    let mut a = a.open(&[None, Some(at_b)]).unwrap();
     let stranger = UdpSocket::bind(here()).unwrap();
-    for to in [b.local_addr(), next(b.local_addr())] {
-        stranger.send_to(b"stranger", to).unwrap();
+    // Before the link knows its peer the sockets are open to all.
+    let mut early = Vec::new();
+    for to in [at_b, next(at_b)] {
+        stranger.send_to(b"early stranger", to).unwrap();
+        early.push((None, b"early stranger".to_vec()));
     }
-    for lane in [0, 7] {
+    assert_eq!(send(&mut a, 1, 0, b"early peer"), SendOutcome::Sent);
+    early.insert(1, (Some(PeerIndex(0)), b"early peer".to_vec()));
+    let mut b = b.open(&[Some(at_a)]).unwrap();
+    for to in [at_b, next(at_b)] {
+        stranger.send_to(b"late stranger", to).unwrap();
+    }
+    let mut kept = Keep::default();
+    let end = Instant::now() + Duration::from_secs(5);
+    while kept.0.len() < 3 && Instant::now() < end {
+        b.receive(1, true, &mut kept);
+    }
+    assert_eq!(kept.0, early);
+    for lane in [0, 7, 0, 7] {
         assert_eq!(send(&mut a, 1, lane, b"peer"), SendOutcome::Sent);
         assert_eq!(wait_for(&mut b, 1), [(Some(PeerIndex(0)), b"peer".to_vec())]);
+        stranger.send_to(b"late stranger", at_b).unwrap();
+        assert_eq!(b.receive(1, true, &mut kept), 0);
     }
 }
 

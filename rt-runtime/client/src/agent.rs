@@ -3,7 +3,7 @@
 
 use crate::error::{RequestError, SessionError};
 use crate::ports::{self, Beside, PartsError};
-use crate::registry::{ConnRecord, ConnState, Far, Registry, SinkRecord, SourceRecord};
+use crate::registry::{ConnRecord, ConnState, End, Far, Registry, SinkRecord, SourceRecord};
 use insane_core::heap::ClassSpec;
 use insane_core::{ChannelId, ConnId, Lane, StreamId};
 use insane_shm::port::{Attachment as PortAttachment, SinkPort, SourcePort};
@@ -341,7 +341,7 @@ impl Shared {
                 }
             }
             Event::TxOpen { conn, returns, wake } => {
-                let Some(local) = registry.conn_of(conn) else { return Ok(()) };
+                let Some(local) = registry.conn_of(conn, End::Producer) else { return Ok(()) };
                 let Some(record) = registry.conns.get(&local) else { return Ok(()) };
                 let buffers = registry.sources.get(&record.port).map_or(0, |source| source.buffers);
                 let ConnState::TxPrepared { cells, depth } = &record.state else { return Err(PartsError::Range) };
@@ -353,7 +353,7 @@ impl Shared {
                 Request::Mapped { conn, step: 2 }
             }
             Event::RxOpen { conn, heap_bytes, classes, trusted } => {
-                let Some(local) = registry.conn_of(conn) else { return Ok(()) };
+                let Some(local) = registry.conn_of(conn, End::Consumer) else { return Ok(()) };
                 let Some(record) = registry.conns.get(&local) else { return Ok(()) };
                 let ConnState::RxPrepared { returns, depth } = &record.state else { return Err(PartsError::Range) };
                 let (returns, depth, port) = (Arc::clone(returns), *depth, record.port);
@@ -378,7 +378,7 @@ impl Shared {
 
     fn activate(&self, conn: ConnId) {
         let mut registry = lock(&self.registry);
-        let Some(local) = registry.conn_of(conn) else { return };
+        let Some(local) = registry.conn_of(conn, End::Producer) else { return };
         let Some(record) = registry.conns.get_mut(&local) else { return };
         let port = record.port;
         let ConnState::TxReady(_) = record.state else { return };
@@ -393,8 +393,11 @@ impl Shared {
 
     fn retire(&self, conn: ConnId) {
         let mut registry = lock(&self.registry);
-        if let Some(local) = registry.conn_of(conn) {
-            forget(&mut registry, local);
+        // Both ends may be this session's.
+        for end in [End::Producer, End::Consumer] {
+            if let Some(local) = registry.conn_of(conn, end) {
+                forget(&mut registry, local);
+            }
         }
     }
 

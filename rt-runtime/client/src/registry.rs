@@ -63,7 +63,21 @@ pub(crate) enum Far {
     From(Sender),
 }
 
+/// Which end of a connection is this session's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    Producer,
+    Consumer,
+}
+
 impl Far {
+    pub fn end(self) -> End {
+        match self {
+            Far::To(_) => End::Producer,
+            Far::From(_) => End::Consumer,
+        }
+    }
+
     pub fn is_datapath(self) -> bool {
         matches!(self, Far::To(Receiver::Datapath) | Far::From(Sender::Datapath))
     }
@@ -106,9 +120,10 @@ impl Registry {
         self.conn_next
     }
 
-    /// The local number of one of the runtime's connections.
-    pub fn conn_of(&self, id: ConnId) -> Option<u32> {
-        self.conns.iter().find(|(_, conn)| conn.id == Some(id)).map(|(local, _)| *local)
+    /// The local number of one end of one of the runtime's connections. Both ends may
+    /// be in this session.
+    pub fn conn_of(&self, id: ConnId, end: End) -> Option<u32> {
+        self.conns.iter().find(|(_, conn)| conn.id == Some(id) && conn.far.end() == end).map(|(local, _)| *local)
     }
 
     /// A direct ring that already joins this port to that far end.

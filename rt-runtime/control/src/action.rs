@@ -1,9 +1,7 @@
 //! What the hub wants done. The host carries actions out in order, one by one.
 
 use crate::spec::Credentials;
-use insane_core::{
-    ConnId, DatapathIndex, DomainIndex, Lane, PeerIndex, Qos, SessionId, SinkId, SourceId, StreamKey,
-};
+use insane_core::{ConnId, DatapathIndex, DomainIndex, Lane, PeerIndex, Qos, SessionId, SinkId, SourceId, StreamKey};
 pub use insane_engine::Topic;
 use insane_wire::control::{ClassSpec, Code, Event, SinkWake};
 

@@ -48,7 +48,7 @@ pub(crate) enum Answer {
     /// A client wrote what it may not.
     Violated(ConnId, insane_shm::Violation),
     /// An overlay frame came in.
-    Overlay(OverlayFrame),
+    Overlay(Box<OverlayFrame>),
 }
 
 /// One datapath.
@@ -192,7 +192,7 @@ impl Datapath {
         if let Some(Notice::Violation { conn, violation }) = self.port.notice() {
             return Some(Answer::Violated(conn, violation));
         }
-        self.port.overlay_frame().map(Answer::Overlay)
+        self.port.overlay_frame().map(|frame| Answer::Overlay(Box::new(frame)))
     }
 
     /// Prepares a source's connection and hands it over.

@@ -2,10 +2,29 @@
 //!
 //! [`hub::Hub`] decides: a pure state machine without I/O or clock, whose inputs are
 //! packets, deaths, interest and the time, and whose output is a queue of
-//! [`action::Action`]s.
+//! [`action::Action`]s. The server, one thread with one epoll set, is its host: it owns
+//! the sockets, the shared memory, the datapaths and the overlay's membership.
+//! [`runtime::Runtime`] is all of it together, in a daemon or in an application.
 #![forbid(unsafe_code)]
 
 pub mod action;
+mod datapath;
 pub mod hub;
+mod identity;
+mod links;
+mod memory;
+mod notes;
+mod objects;
+mod overlay;
+mod plan_spec;
 pub mod quota;
+mod report;
+pub mod runtime;
+mod server;
+mod sockets;
 pub mod spec;
+mod start;
+
+pub use links::PluginLink;
+pub use runtime::{Hosting, InlineHost, Runtime};
+pub use start::StartError;

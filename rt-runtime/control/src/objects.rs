@@ -206,8 +206,7 @@ mod tests {
     use insane_core::{DatapathIndex, SessionId};
 
     fn objects() -> Objects {
-        let memory =
-            MemoryPlan { limit_bytes: 1 << 30, lock: false, huge_pages: HugePages::Never, prefault: true };
+        let memory = MemoryPlan { limit_bytes: 1 << 30, lock: false, huge_pages: HugePages::Never, prefault: true };
         Objects::new(memory)
     }
 

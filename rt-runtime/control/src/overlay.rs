@@ -77,9 +77,11 @@ impl Overlay {
                     info!(peer = self.name(peer), %host, %incarnation, "peer is up");
                     hub.peer_gone(peer);
                     for datapath in datapaths.iter_mut() {
-                        datapath.send(Command::RetireHost { host, keep: Some(incarnation) });
+                        datapath.send(Command::SetPeerLife { peer, host, incarnation: Some(incarnation) });
                     }
                 }
+                // Its life stays known to the datapaths: what it still sends counts, and
+                // if it comes back as it was, nothing is delivered twice.
                 Event::PeerDown { peer } => {
                     warn!(peer = self.name(peer), "peer is not heard any more");
                     hub.peer_gone(peer);

@@ -22,8 +22,11 @@ pub struct Amounts {
     pub buffers: u64,
 }
 
-/// Names and fields of [`Amounts`], in the order of the struct.
-const KINDS: [(&str, fn(&Amounts) -> u64); 7] = [
+/// The name of a field of [`Amounts`], and how to read it.
+type Kind = (&'static str, fn(&Amounts) -> u64);
+
+/// All fields, in the order of the struct.
+const KINDS: [Kind; 7] = [
     ("sessions", |a| a.sessions),
     ("streams", |a| a.streams),
     ("sources", |a| a.sources),

@@ -228,7 +228,13 @@ mod tests {
             isolated: false,
         };
         let sizes = RegionSizes { cells: u64::from, returns: u64::from, counters: u64::from, wake_page: 1 };
-        HubSpec { domains: domains.iter().map(domain).collect(), datapaths, operators: BTreeSet::new(), counter_lines: 4, sizes }
+        HubSpec {
+            domains: domains.iter().map(domain).collect(),
+            datapaths,
+            operators: BTreeSet::new(),
+            counter_lines: 4,
+            sizes,
+        }
     }
 
     #[test]

@@ -10,7 +10,6 @@ use crate::wake::{Waker, Watched};
 use insane_core::ConnId;
 use insane_core::heap::BufferId;
 use insane_sys::SharedBytes;
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -267,34 +266,55 @@ impl RxConn {
     #[inline]
     pub fn pop(&mut self, into: &mut Popped) -> Result<bool, Violation> {
         let is_taken = self.ring.pop(into)?;
-        if is_taken {
-            self.hold(into.payload, into.len)?;
+        if is_taken && let Payload::Heap(id) = into.payload {
+            self.locate(id, into.len).ok_or(Violation::Cell)?;
+            self.held += 1;
         }
         self.keep_nothing_back();
         Ok(is_taken)
     }
 
-    /// As [`pop`](Self::pop), without a need for initialised memory.
-    #[inline(always)]
-    pub(crate) fn take(&mut self, inline: &mut MaybeUninit<InlineBytes>) -> Result<Option<Taken>, Violation> {
-        let taken = self.ring.take(inline)?;
-        if let Some(taken) = &taken {
-            self.hold(taken.payload, taken.len)?;
-        }
+    /// As [`pop`](Self::pop), into private memory if it is in line; and where the payload
+    /// is then.
+    pub(crate) fn take(&mut self, inline: &mut InlineBytes) -> Result<Option<(Taken, *const u8)>, Violation> {
+        let Some(taken) = self.ring.take(inline)? else {
+            self.keep_nothing_back();
+            return Ok(None);
+        };
+        let start = self.hold(&taken, inline).ok_or(Violation::Cell)?;
         self.keep_nothing_back();
-        Ok(taken)
+        Ok(Some((taken, start)))
+    }
+
+    /// As [`take`](Self::take), if there is a message and nothing else to be done: no head
+    /// to publish, no return that waits, nothing to complain of. Else it does nothing.
+    #[inline(always)]
+    pub(crate) fn take_plain(&mut self, inline: &mut InlineBytes) -> Option<(Taken, *const u8)> {
+        if self.giver.is_holding_back() {
+            return None;
+        }
+        let taken = self.ring.peek(inline)?;
+        let start = self.hold(&taken, inline)?;
+        self.ring.pass();
+        Some((taken, start))
+    }
+
+    /// Where a payload is, counted as held if it is in the heap. `None`: nowhere.
+    #[inline(always)]
+    fn hold(&mut self, taken: &Taken, inline: &InlineBytes) -> Option<*const u8> {
+        match taken.payload {
+            Payload::Inline => Some(inline.0.as_ptr()),
+            Payload::Heap(id) => {
+                let start = self.locate(id, taken.len)?;
+                self.held += 1;
+                Some(start)
+            }
+        }
     }
 
     #[inline(always)]
-    fn hold(&mut self, payload: Payload, len: u32) -> Result<(), Violation> {
-        if let Payload::Heap(id) = payload {
-            let exists = self.heap.as_ref().is_some_and(|heap| heap.has(id, len));
-            if !exists {
-                return Err(Violation::Cell);
-            }
-            self.held += 1;
-        }
-        Ok(())
+    fn locate(&self, id: BufferId, len: u32) -> Option<*const u8> {
+        self.heap.as_ref()?.locate(id, len)
     }
 
     /// Returns wait for a batch only while the receiver is behind with a ring that the

@@ -191,11 +191,12 @@ impl ForeignHeap {
         self.geometry.classes().iter().map(|class| class.count).min().unwrap_or(0)
     }
 
-    /// Whether there is such a buffer of at least `len` bytes.
+    /// Where a buffer of at least `len` bytes starts, if there is such a buffer.
     #[inline]
-    pub(crate) fn has(&self, id: BufferId, len: u32) -> bool {
-        // `new` checked that the geometry lies inside the region.
-        self.geometry.locate(id, len).is_some()
+    pub(crate) fn locate(&self, id: BufferId, len: u32) -> Option<*const u8> {
+        let at = self.geometry.locate(id, len)?;
+        // SAFETY: `new` checked that the whole geometry lies inside the region.
+        Some(unsafe { self.region.as_ptr().add(at as usize) })
     }
 
     /// The one check of a claimed buffer: its first `len` bytes, if there is such a buffer.

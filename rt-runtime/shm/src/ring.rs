@@ -23,7 +23,6 @@ use crate::cell::{
 use crate::sync::{AtomicU64, Ordering};
 use insane_core::heap::BufferId;
 use insane_core::limits::INLINE_BYTES_MAX;
-use std::mem::MaybeUninit;
 
 /// Smallest depth of a ring.
 pub const DEPTH_MIN: u32 = 2;
@@ -252,6 +251,7 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     /// Whether a message waits.
     #[inline]
     pub fn is_ready(&self) -> bool {
+        // Acquire pairs with the producer's Release in `write`: the cell is complete.
         self.next_cell()[STAMP].load(Ordering::Acquire) == self.position + 1
     }
 
@@ -272,10 +272,7 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     /// The cell holds no message that can be.
     #[inline]
     pub fn pop(&mut self, into: &mut Popped) -> Result<bool, Violation> {
-        // SAFETY: `take` only ever writes initialised bytes there, so what was initialised
-        // stays so.
-        let inline = unsafe { &mut *std::ptr::from_mut(&mut into.inline).cast::<MaybeUninit<InlineBytes>>() };
-        let Some(taken) = self.take(inline)? else { return Ok(false) };
+        let Some(taken) = self.take(&mut into.inline)? else { return Ok(false) };
         (into.meta, into.len, into.payload) = (taken.meta, taken.len, taken.payload);
         Ok(true)
     }
@@ -285,38 +282,64 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     ///
     /// # Errors
     /// The cell holds no message that can be.
-    #[inline(always)]
-    pub(crate) fn take(&mut self, inline: &mut MaybeUninit<InlineBytes>) -> Result<Option<Taken>, Violation> {
-        let cell = self.next_cell();
-        // Acquire pairs with the producer's Release in `write`.
-        if cell[STAMP].load(Ordering::Acquire) != self.position + 1 {
+    pub(crate) fn take(&mut self, inline: &mut InlineBytes) -> Result<Option<Taken>, Violation> {
+        if !self.is_ready() {
             self.publish_head();
             return Ok(None);
         }
+        let taken = self.read(inline).ok_or(Violation::Cell)?;
+        self.position += 1;
+        if self.is_head_due() {
+            self.publish_head();
+        }
+        Ok(Some(taken))
+    }
+
+    /// Reads the next message and leaves it there. `None` if there is none, it is none
+    /// that can be, or taking it makes the head due.
+    #[inline(always)]
+    pub(crate) fn peek(&self, inline: &mut InlineBytes) -> Option<Taken> {
+        if !self.is_ready() || self.position + 1 - self.published >= self.depth / 4 {
+            return None;
+        }
+        self.read(inline)
+    }
+
+    /// Takes the message that [`peek`](Self::peek) has just read.
+    #[inline(always)]
+    pub(crate) fn pass(&mut self) {
+        self.position += 1;
+    }
+
+    /// Reads the next cell, which is ready. `None`: it holds no message that can be.
+    #[inline(always)]
+    fn read(&self, inline: &mut InlineBytes) -> Option<Taken> {
+        let cell = self.next_cell();
         // One read a word: what is checked here is what is used.
         let shape = cell[SHAPE].load(Ordering::Relaxed);
         let sequence = cell[SEQUENCE].load(Ordering::Relaxed);
         let source_ns = cell[SOURCE_TIME].load(Ordering::Relaxed);
         let len = shape_len(shape);
-        let payload = match shape_kind(shape) {
-            Some(Kind::Inline) if len as usize <= INLINE_BYTES_MAX => {
+        let payload = match shape_kind(shape)? {
+            Kind::Inline if len as usize <= INLINE_BYTES_MAX => {
                 // SAFETY: the cell is of these cells; the length was checked; `inline` is 96
                 // bytes aligned to 16.
-                unsafe { C::read_payload(cell, len as usize, inline.as_mut_ptr().cast()) };
+                unsafe { C::read_payload(cell, len as usize, inline.0.as_mut_ptr()) };
                 Payload::Inline
             }
-            Some(Kind::Heap) => {
+            Kind::Inline => return None,
+            Kind::Heap => {
                 let id = cell[PAYLOAD_WORD].load(Ordering::Relaxed);
-                Payload::Heap(BufferId(u32::try_from(id).map_err(|_| Violation::Cell)?))
+                Payload::Heap(BufferId(u32::try_from(id).ok()?))
             }
-            _ => return Err(Violation::Cell),
         };
-        self.position += 1;
-        if self.position - self.published >= self.depth / 4 {
-            self.publish_head();
-        }
         let meta = Meta { sequence, source_ns, lost: shape_lost(shape) };
-        Ok(Some(Taken { meta, len, payload }))
+        Some(Taken { meta, len, payload })
+    }
+
+    #[inline(always)]
+    fn is_head_due(&self) -> bool {
+        self.position - self.published >= self.depth / 4
     }
 
     #[inline]

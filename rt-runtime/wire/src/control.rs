@@ -24,6 +24,13 @@
 //! ```
 //!
 //! Where a datapath is the producer or consumer, the runtime itself takes that part.
+//! Where both ends are of one session, that session gets the events of both, and
+//! acknowledges each: twice for one connection and step.
+//!
+//! The runtime may end a connection at any step, by [`Event::Retire`]. What a client has
+//! acknowledged by then without knowing is no fault; neither is an event that reaches a
+//! client about something it has closed: it ignores it. An acknowledgement of what was
+//! never asked, or given before, ends the session.
 
 pub use insane_core::heap::ClassSpec;
 use insane_core::limits::{CLASSES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
@@ -144,24 +151,29 @@ pub enum Request {
         step: u8,
     },
     /// Answer to `TxPrepare` or `RxPrepare` after a reattachment: these two ends are
-    /// already joined by a ring of their own; nothing new is needed.
+    /// already joined by a ring of their own; nothing new is needed, and no further step
+    /// follows. Where one end says so and the other does not, both get `Retire`, forget
+    /// that ring, and are joined anew.
     Kept {
         /// The connection that is not needed.
         conn: ConnId,
     },
-    /// The source's heap is mapped and may be sealed and shown to receivers.
+    /// The source's heap is mapped and may be sealed and shown to receivers. Said only by
+    /// a source that has one.
     SourceMapped {
         /// Which.
         source: SourceId,
     },
-    /// The sink's wake page is mapped and may be sealed and shown to senders.
+    /// The sink's wake page is mapped and may be sealed and shown to senders. Said only by
+    /// a sink that has one.
     SinkMapped {
         /// Which.
         sink: SinkId,
     },
     /// The client's counters page is mapped and may be sealed.
     SessionMapped,
-    /// What the other side of a connection wrote there was not possible; close it.
+    /// What the other side of a connection wrote there was not possible; close it. Both
+    /// ends get `Retire`.
     Violation {
         /// Which connection.
         conn: ConnId,

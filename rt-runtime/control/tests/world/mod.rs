@@ -43,7 +43,13 @@ pub fn spec(datapaths: Vec<DatapathSpec>) -> HubSpec {
         counters: |lines| u64::from(lines) * 128,
         wake_page: 4096,
     };
-    HubSpec { domains: vec![domain("line1", 0..10), domain("line2", 10..20)], datapaths, operators: BTreeSet::from([0]), counter_lines: 64, sizes }
+    HubSpec {
+        domains: vec![domain("line1", 0..10), domain("line2", 10..20)],
+        datapaths,
+        operators: BTreeSet::from([0]),
+        counter_lines: 64,
+        sizes,
+    }
 }
 
 #[derive(Debug)]

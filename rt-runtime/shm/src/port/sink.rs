@@ -8,7 +8,7 @@ use crate::wake::{self, Sleeper, Watched};
 use insane_core::ConnId;
 use insane_core::counters::PortCounter;
 use insane_core::heap::BufferId;
-use insane_core::limits::FANIN_MAX;
+use insane_core::limits::{FANIN_MAX, INLINE_BYTES_MAX};
 use insane_sys::SharedBytes;
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -28,7 +28,21 @@ pub enum ConsumeError {
     /// The sink was opened without a way to be woken.
     #[error("the sink polls: it was created without a wake-up")]
     NoWake,
+    /// The application holds as many small messages as a sink lends out at once.
+    #[error("{ROOMS} small messages are held: release one first")]
+    TooManyHeld,
 }
+
+/// Messages that travelled in a cell and are out at once: their bytes lie in the port,
+/// so that a message is small to pass on.
+const ROOMS: usize = 256;
+
+#[repr(align(64))]
+struct Room(UnsafeCell<InlineBytes>);
+
+/// Marks the number of a room.
+const IN_ROOM: u32 = 1 << 31;
+
 
 /// How far the end of a feed is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,22 +69,21 @@ struct Inner {
     /// Places in `feeds` that are in turn.
     active: heapless::Vec<u8, FANIN_MAX>,
     next: usize,
+    /// Rooms that are free, the last released on top, since it is still in the cache.
+    rooms_free: [u8; ROOMS],
+    rooms_free_count: usize,
     feeds: Box<[Option<Feed>; FANIN_MAX]>,
     sleeper: Option<Sleeper>,
     counters: CounterBlock,
+    /// Why the last look at the rings brought nothing, if there is a reason.
+    error: Option<ConsumeError>,
     mailbox: Arc<Mailbox<RxConn>>,
 }
 
 /// The hot half of a sink.
 pub struct SinkPort {
     inner: UnsafeCell<Inner>,
-}
-
-/// What a look at the rings brought.
-enum Poll {
-    Message,
-    Nothing,
-    Failed(ConsumeError),
+    rooms: Box<[Room; ROOMS]>,
 }
 
 // SAFETY: as for `SourcePort`.
@@ -82,15 +95,14 @@ unsafe impl Send for SinkPort {}
 /// reads as empty.
 pub struct Received<'p> {
     port: &'p SinkPort,
+    start: *const u8,
     sequence: u64,
     source_ns: u64,
     len: u32,
-    /// The buffer, if `in_heap`; else the first `len` bytes of `inline` are written.
-    buffer: u32,
+    /// The number of the buffer, or of the room with [`IN_ROOM`].
+    place: u32,
     lost: u16,
     feed: u8,
-    in_heap: bool,
-    inline: MaybeUninit<InlineBytes>,
 }
 
 impl SinkPort {
@@ -105,12 +117,17 @@ impl SinkPort {
             attachment: Attachment::Attached,
             active: heapless::Vec::new(),
             next: 0,
+            rooms_free: std::array::from_fn(|room| room as u8),
+            rooms_free_count: ROOMS,
             feeds: Box::new([const { None }; FANIN_MAX]),
             sleeper: wake,
             counters,
+            error: None,
             mailbox: Arc::clone(&mailbox),
         };
-        Ok((SinkPort { inner: UnsafeCell::new(inner) }, mailbox))
+        let empty = || Room(UnsafeCell::new(InlineBytes([0; INLINE_BYTES_MAX])));
+        let rooms = Box::new(std::array::from_fn(|_| empty()));
+        Ok((SinkPort { inner: UnsafeCell::new(inner), rooms }, mailbox))
     }
 
     #[allow(clippy::mut_from_ref)]
@@ -127,70 +144,95 @@ impl SinkPort {
     /// See [`ConsumeError`].
     #[inline(always)]
     pub fn consume(&self) -> Result<Option<Received<'_>>, ConsumeError> {
-        // Written where it will lie: a message is 150 bytes, and is not copied around.
         let mut received = MaybeUninit::uninit();
-        match self.poll(&mut received) {
+        if self.poll(&mut received) {
             // SAFETY: `poll` wrote it.
-            Poll::Message => Ok(Some(unsafe { received.assume_init() })),
-            Poll::Nothing => Ok(None),
-            Poll::Failed(error) => Err(error),
+            return Ok(Some(unsafe { received.assume_init() }));
         }
+        self.inner().error.map_or(Ok(None), Err)
     }
 
-    /// The hot half of [`consume`](Self::consume); `into` is written if it says so.
+    /// The hot half of [`consume`](Self::consume): the plain case, straight through.
+    /// Whatever is not plain is left to [`poll_all`](Self::poll_all), untouched.
+    /// If it returns `true`, `into` is written; else `error` is.
     #[inline(never)]
-    fn poll<'p>(&'p self, into: &mut MaybeUninit<Received<'p>>) -> Poll {
+    fn poll<'p>(&'p self, into: &mut MaybeUninit<Received<'p>>) -> bool {
         let inner = self.inner();
+        if inner.mailbox.epoch().load(Ordering::Acquire) == inner.epoch
+            && let Some((number, room)) = self.room(inner)
+            && let Some(&place) = inner.active.get(inner.next)
+            && let Some(feed) = &mut inner.feeds[place as usize]
+            && feed.life == Life::Live
+            && let Some((taken, start)) = feed.conn.take_plain(room)
+        {
+            inner.end_turn();
+            into.write(self.received(inner, &taken, start, number, place));
+            return true;
+        }
+        self.poll_all(into)
+    }
+
+    #[inline(never)]
+    fn poll_all<'p>(&'p self, into: &mut MaybeUninit<Received<'p>>) -> bool {
+        let inner = self.inner();
+        inner.error = None;
         if inner.mailbox.epoch().load(Ordering::Acquire) != inner.epoch
             && let Err(error) = inner.read_mail()
         {
-            return Poll::Failed(error);
+            inner.error = Some(error);
+            return false;
         }
-        let into = into.as_mut_ptr();
-        // SAFETY: a place of a message that is not yet one; bytes that need not be
-        // initialised are, as such.
-        let inline = unsafe { &mut *(&raw mut (*into).inline) };
+        let Some((number, room)) = self.room(inner) else {
+            inner.error = Some(ConsumeError::TooManyHeld);
+            return false;
+        };
         for _ in 0..inner.active.len() {
-            let Some(place) = inner.next_in_turn() else { break };
+            let Some(&place) = inner.active.get(inner.next) else { break };
+            inner.end_turn();
             let Some(feed) = &mut inner.feeds[place as usize] else { continue };
-            let taken = match feed.conn.take(inline) {
-                Ok(Some(taken)) => taken,
-                Ok(None) => {
+            match feed.conn.take(room) {
+                Ok(Some((taken, start))) => {
                     if feed.life != Life::Live {
-                        inner.note_drained(place);
+                        inner.count_down(place);
                     }
-                    continue;
+                    into.write(self.received(inner, &taken, start, number, place));
+                    return true;
                 }
-                Err(_) => {
-                    inner.accuse(place);
-                    continue;
-                }
-            };
-            if feed.life != Life::Live {
-                inner.count_down(place);
+                Ok(None) if feed.life == Life::Live => {}
+                Ok(None) => inner.note_drained(place),
+                Err(_) => inner.accuse(place),
             }
-            inner.count_received(&taken);
-            let (in_heap, buffer) = match taken.payload {
-                Payload::Heap(id) => (true, id.0),
-                Payload::Inline => (false, 0),
-            };
-            // SAFETY: valid for writes, as above; with `inline`, these are all the fields.
-            unsafe {
-                (&raw mut (*into).port).write(self);
-                (&raw mut (*into).sequence).write(taken.meta.sequence);
-                (&raw mut (*into).source_ns).write(taken.meta.source_ns);
-                (&raw mut (*into).len).write(taken.len);
-                (&raw mut (*into).buffer).write(buffer);
-                (&raw mut (*into).lost).write(taken.meta.lost);
-                (&raw mut (*into).feed).write(place);
-                (&raw mut (*into).in_heap).write(in_heap);
-            }
-            return Poll::Message;
         }
         if inner.active.is_empty() && inner.attachment == Attachment::Detached {
-            return Poll::Failed(ConsumeError::Detached);
+            inner.error = Some(ConsumeError::Detached);
         }
-        Poll::Nothing
+        false
+    }
+
+    /// The room that is used next, and its number; it stays free until a message is in it.
+    #[expect(clippy::mut_from_ref)]
+    #[inline(always)]
+    fn room(&self, inner: &Inner) -> Option<(u8, &mut InlineBytes)> {
+        let top = inner.rooms_free_count.checked_sub(1)?;
+        let number = inner.rooms_free[top];
+        // SAFETY: the room is free, so no message refers to it; the one caller at a time
+        // (module documentation) ends its use before it returns.
+        Some((number, unsafe { &mut *self.rooms[number as usize].0.get() }))
+    }
+
+    #[inline(always)]
+    fn received(&self, inner: &mut Inner, taken: &Taken, start: *const u8, room: u8, feed: u8) -> Received<'_> {
+        inner.count_received(taken);
+        let place = match taken.payload {
+            Payload::Heap(id) => id.0,
+            Payload::Inline => {
+                inner.rooms_free_count -= 1;
+                u32::from(room) | IN_ROOM
+            }
+        };
+        let Taken { meta, len, .. } = *taken;
+        let (sequence, source_ns, lost) = (meta.sequence, meta.source_ns, meta.lost);
+        Received { port: self, start, sequence, source_ns, len, place, lost, feed }
     }
 
     /// Whether a message waits.
@@ -271,18 +313,16 @@ impl SinkPort {
         }
     }
 
-    #[inline(never)]
-    fn view(&self, place: u8, id: BufferId, len: u32) -> (SharedBytes<'_>, bool) {
-        if self.inner().mailbox.is_forked() {
-            return (SharedBytes::EMPTY, true);
-        }
-        // SAFETY: a shared look at the feed; no method takes `&mut` to it while this
-        // runs (module documentation). The view borrows the mapping, which lives until
-        // the feed is removed, which waits until all its messages are released.
-        let inner = unsafe { &*self.inner.get() };
-        inner.feeds[place as usize]
-            .as_ref()
-            .map_or((SharedBytes::EMPTY, false), |feed| (feed.conn.view(id, len), feed.conn.is_trusted()))
+    #[inline(always)]
+    fn leave_room(&self, room: u32) {
+        let inner = self.inner();
+        // Exactly the rooms that are out are not on the stack, so there is a place for each.
+        inner.rooms_free[inner.rooms_free_count] = room as u8;
+        inner.rooms_free_count += 1;
+    }
+
+    fn is_trusted(&self, place: u8) -> bool {
+        self.inner().feeds[place as usize].as_ref().is_some_and(|feed| feed.conn.is_trusted())
     }
 }
 
@@ -294,13 +334,8 @@ impl std::fmt::Debug for SinkPort {
 
 impl Inner {
     #[inline]
-    fn next_in_turn(&mut self) -> Option<u8> {
-        if self.next >= self.active.len() {
-            self.next = 0;
-        }
-        let place = self.active.get(self.next).copied();
-        self.next += 1;
-        place
+    fn end_turn(&mut self) {
+        self.next = if self.next + 1 < self.active.len() { self.next + 1 } else { 0 };
     }
 
     #[inline]
@@ -369,6 +404,7 @@ impl Inner {
             feed.life = life;
         }
         self.active.retain(|active| *active != place);
+        self.next = 0;
         self.epoch = STALE;
     }
 
@@ -435,6 +471,7 @@ impl Inner {
         if let Some(mut feed) = self.feeds[place].take() {
             feed.conn.flush();
             self.active.retain(|active| *active as usize != place);
+            self.next = 0;
             mail.graveyard.push(feed.conn);
         }
     }
@@ -471,14 +508,22 @@ impl Received<'_> {
         self.lost
     }
 
+    #[inline(always)]
+    const fn is_in_room(&self) -> bool {
+        self.place & IN_ROOM != 0
+    }
+
     /// The payload in whatever memory it is.
     #[inline]
     #[must_use]
     pub fn shared(&self) -> SharedBytes<'_> {
-        match self.inline_bytes() {
-            Some(bytes) => SharedBytes::from(bytes),
-            None => self.port.view(self.feed, BufferId(self.buffer), self.len).0,
+        if !self.is_in_room() && self.port.inner().mailbox.is_forked() {
+            return SharedBytes::EMPTY;
         }
+        // SAFETY: a room is the message's own; a buffer was located in the sender's heap, and
+        // its feed keeps that mapped until all its messages are released. Both as long as
+        // `self` is there, which `_` borrows.
+        unsafe { SharedBytes::new(self.start, self.len()) }
     }
 
     /// The payload as a slice, if nobody else can write it: it travelled in the cell, or
@@ -486,27 +531,24 @@ impl Received<'_> {
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> Option<&[u8]> {
-        self.inline_bytes().or_else(|| {
-            let (view, trusted) = self.port.view(self.feed, BufferId(self.buffer), self.len);
-            // SAFETY: a trusted sender is this code, and writes a buffer only while it is
-            // loaned; this one is lent to us until `self` is dropped.
-            trusted.then(|| unsafe { view.as_slice_unchecked() })
-        })
-    }
-
-    #[inline]
-    fn inline_bytes(&self) -> Option<&[u8]> {
-        // SAFETY: a payload that travelled in the cell was copied to the first `len` bytes,
-        // at most 96.
-        (!self.in_heap).then(|| unsafe { std::slice::from_raw_parts(self.inline.as_ptr().cast(), self.len()) })
+        if self.is_in_room() {
+            // SAFETY: `len` bytes, at most 96, were copied to the room, which is the
+            // message's own.
+            return Some(unsafe { std::slice::from_raw_parts(self.start, self.len()) });
+        }
+        // SAFETY: a trusted sender is this code, and writes a buffer only while it is
+        // loaned; this one is lent to us until `self` is dropped.
+        self.port.is_trusted(self.feed).then(|| unsafe { self.shared().as_slice_unchecked() })
     }
 }
 
 impl Drop for Received<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.in_heap {
-            self.port.release(self.feed, BufferId(self.buffer));
+        if self.is_in_room() {
+            self.port.leave_room(self.place);
+        } else {
+            self.port.release(self.feed, BufferId(self.place));
         }
     }
 }

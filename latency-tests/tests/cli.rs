@@ -1,0 +1,164 @@
+//! The program as its users meet it: output, check, exit codes, and what it leaves
+//! behind when it is killed. Nothing here judges a time.
+
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A directory of one test, removed when done.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("latency-tests-{}-{test}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_latency-tests"));
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    program().args(arguments).output().unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn last_line(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned()
+}
+
+fn two_processors() -> bool {
+    std::thread::available_parallelism().is_ok_and(|count| count.get() >= 2)
+}
+
+#[test]
+fn the_list_names_every_scenario() {
+    let output = run(&["--list"]);
+    assert!(output.status.success());
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    for scenario in ["local", "hop", "network", "throughput", "setup", "instructions", "syscalls", "smoke"] {
+        assert!(listed.lines().any(|line| line.starts_with(scenario)), "{scenario} in {listed}");
+    }
+    assert!(!listed.contains("count"), "the counted half is not for people");
+}
+
+#[test]
+fn rows_have_the_documented_shape_and_the_page_stands_alone() {
+    if !two_processors() {
+        eprintln!("skipped: two processors are needed");
+        return;
+    }
+    let scratch = Scratch::new("shape");
+    let (json, page) = (scratch.file("rows.json"), scratch.file("page.html"));
+    let output = run(&["selftest", "--smoke", "--json", text(&json), "--report", text(&page)]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let written: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+    let rows = written["rows"].as_array().unwrap();
+    assert!(rows.len() >= 8, "{} rows", rows.len());
+    for row in rows {
+        let keys: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
+        for key in ["name", "unit", "ours", "baseline", "ratio", "n", "topology", "floor_before_us", "floor_after_us"] {
+            assert!(keys.contains(&key), "{key} in {row}");
+        }
+        assert_eq!(keys.len(), 9, "nothing else in {row}");
+        let figures = if row["unit"] == "us" { &["p50", "p99", "p999", "max"][..] } else { &["value"] };
+        for side in ["ours", "baseline"] {
+            for figure in figures {
+                assert!(row[side].get(figure).is_some(), "{side}.{figure} in {row}");
+            }
+        }
+        assert!(row["n"].as_u64().unwrap() > 0, "{row}");
+    }
+
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(html.contains("<svg") && html.contains("selftest/ring/64B"));
+    assert!(!html.contains("http"), "nothing is loaded from elsewhere");
+}
+
+#[test]
+fn a_missed_bound_is_on_the_last_line_and_in_the_exit_code() {
+    if !two_processors() {
+        eprintln!("skipped: two processors are needed");
+        return;
+    }
+    let scratch = Scratch::new("bounds");
+    let bounds = scratch.file("bounds.ron");
+    let with = |max: &str| {
+        let text = format!(r#"(bounds: [(row: "selftest/relay-T3/64B", figure: ratio_p50, max: Some({max}))])"#);
+        fs::write(&bounds, text).unwrap();
+        run(&["selftest", "--smoke", "--check", "--bounds", bounds.to_str().unwrap()])
+    };
+    let missed = with("0.000001");
+    assert_eq!(missed.status.code(), Some(1), "{}", String::from_utf8_lossy(&missed.stderr));
+    assert!(last_line(&missed).contains("MISSED"), "{}", last_line(&missed));
+    let met = with("1000000.0");
+    assert_eq!(met.status.code(), Some(0), "{}", last_line(&met));
+    assert!(last_line(&met).starts_with("check: 1 met, 0 missed"), "{}", last_line(&met));
+}
+
+#[test]
+fn wrong_bounds_are_refused_before_anything_is_measured() {
+    let scratch = Scratch::new("wrong");
+    let bounds = scratch.file("bounds.ron");
+    fs::write(&bounds, "(bounds: [\n  (row: \"a\", figure: ratio_p51, max: Some(1.0)),\n])").unwrap();
+    let output = run(&["selftest", "--smoke", "--check", "--bounds", text(&bounds)]);
+    assert_eq!(output.status.code(), Some(2));
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("2:") && words.contains("ratio_p51"), "{words}");
+    assert!(output.stdout.is_empty());
+    let absent = run(&["local", "--bounds", text(&scratch.file("nothing.ron"))]);
+    assert_eq!(absent.status.code(), Some(2));
+}
+
+#[test]
+fn a_killed_run_leaves_no_namespace() {
+    let namespaces = |pid: u32| -> Vec<String> {
+        let Ok(entries) = fs::read_dir("/var/run/netns") else { return Vec::new() };
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with(&format!("lt{pid}"))).collect()
+    };
+    let mut child =
+        program().args(["selftest", "--smoke"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let pid = child.id();
+    let give_up = Instant::now() + Duration::from_secs(60);
+    let appeared = loop {
+        if namespaces(pid).len() == 2 {
+            break true;
+        }
+        if child.try_wait().unwrap().is_some() || Instant::now() > give_up {
+            break false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    if !appeared {
+        eprintln!("skipped: no right to make namespaces");
+        return;
+    }
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while !namespaces(pid).is_empty() {
+        assert!(Instant::now() < give_up, "left behind: {:?}", namespaces(pid));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

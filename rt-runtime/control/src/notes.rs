@@ -1,0 +1,71 @@
+//! The event log: what the hub notes, as log lines. Who provokes lines by the
+//! thousand gets a few of them and a count of the rest.
+
+use crate::action::Note;
+use insane_core::{MonoTime, Nanos};
+use tracing::{debug, info, warn};
+
+/// Lines of one second.
+const LINES_MAX: u32 = 50;
+const PERIOD: Nanos = Nanos::from_secs(1);
+
+/// Writes notes, not too many.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    since: MonoTime,
+    lines: u32,
+    left_out: u64,
+}
+
+impl Notes {
+    pub(crate) fn write(&mut self, note: &Note, now: MonoTime) {
+        if !self.may_write(now) {
+            return;
+        }
+        match note {
+            Note::SessionOpened { session, name, who, domain } => {
+                info!(%session, name, pid = who.pid, uid = who.uid, %domain, "session opened");
+            }
+            Note::SessionClosed { session, reason: Some((code, reason)) } => {
+                warn!(%session, ?code, reason, "session closed by the runtime");
+            }
+            Note::SessionClosed { session, reason: None } => info!(%session, "session is gone"),
+            Note::Refused { session, code, reason } => debug!(%session, ?code, reason, "request refused"),
+            Note::Violated { conn, by } => {
+                let by = by.map_or("the runtime".to_owned(), |session| format!("session {session}"));
+                warn!(%conn, by, "connection closed: its other end wrote what cannot be");
+            }
+            Note::Unjoined { conn, reason } => {
+                warn!(%conn, reason, "two ends could not be joined; tried again in a second");
+            }
+        }
+    }
+
+    fn may_write(&mut self, now: MonoTime) -> bool {
+        if now.since(self.since) >= PERIOD {
+            if self.left_out > 0 {
+                warn!(left_out = self.left_out, "events not logged: too many in a second");
+            }
+            *self = Notes { since: now, lines: 0, left_out: 0 };
+        }
+        self.lines += 1;
+        let may = self.lines <= LINES_MAX;
+        self.left_out += u64::from(!may);
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_and_the_next_second_is_free_again() {
+        let mut notes = Notes::default();
+        let now = MonoTime(5_000_000_000);
+        assert_eq!((0..100).filter(|_| notes.may_write(now)).count(), LINES_MAX as usize);
+        assert_eq!(notes.left_out, 50);
+        assert!(notes.may_write(now + PERIOD));
+        assert_eq!(notes.left_out, 0);
+    }
+}

@@ -1,0 +1,259 @@
+//! The state of the runtime, as [`StatusReport`].
+
+use crate::datapath::Datapath;
+use crate::hub::Hub;
+use crate::hub::view::SessionView;
+use crate::memory::{CounterPages, HugeReport};
+use crate::objects::{COUNTER_LINES, Objects};
+use insane_config::{HugePages, Idle, Isolation, Plan, Serves};
+use insane_core::counters::{DatapathCounter, PortCounter, TurnCounter};
+use insane_core::{DomainIndex, Incarnation, MonoTime, PeerIndex};
+use insane_shm::counters::CounterBlock;
+use insane_sys::thread::{self, SchedPolicy};
+use insane_wire::status::{
+    Counters, DatapathStatus, DomainStatus, HostStatus, MemoryStatus, PeerStatus, SessionStatus, StatusReport,
+    StreamStatus, ThreadStatus, Usage, hex,
+};
+
+/// What does not change while the runtime lives.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) plan: Plan,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) started: MonoTime,
+    pub(crate) pages: CounterPages,
+    pub(crate) huge: HugeReport,
+    pub(crate) locked: bool,
+    pub(crate) planned_bytes: u64,
+    pub(crate) degraded: Vec<String>,
+    /// Name and number of every thread.
+    pub(crate) threads: Vec<(String, i32)>,
+}
+
+/// How much of it somebody may see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Scope {
+    /// Everything.
+    All,
+    /// One domain, and the runtime as such.
+    Domain(DomainIndex),
+}
+
+impl Scope {
+    fn shows(self, domain: DomainIndex) -> bool {
+        self == Scope::All || self == Scope::Domain(domain)
+    }
+}
+
+/// The tables that a report is made of.
+pub(crate) struct Tables<'a> {
+    pub(crate) hub: &'a Hub,
+    pub(crate) objects: &'a mut Objects,
+    pub(crate) datapaths: &'a [Datapath],
+    pub(crate) peers: Vec<PeerStatus>,
+}
+
+impl Facts {
+    pub(crate) fn report(&self, now: MonoTime, scope: Scope, tables: Tables<'_>) -> StatusReport {
+        let Tables { hub, objects, datapaths, peers } = tables;
+        StatusReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: HostStatus {
+                name: self.plan.host.name.clone(),
+                id: hex(self.plan.host.id.0),
+                incarnation: self.incarnation.0,
+            },
+            uptime_s: now.since(self.started).0 as f64 / 1e9,
+            pid: std::process::id(),
+            memory: self.memory(objects, datapaths),
+            threads: self.thread_rows(),
+            datapaths: datapaths.iter().map(datapath_row).collect(),
+            domains: self.domains(scope, hub, objects),
+            streams: self.streams(scope, hub),
+            peers,
+            degraded: self.degraded_rows(datapaths),
+        }
+    }
+
+    /// Every thread, with where and how it runs now.
+    pub(crate) fn thread_rows(&self) -> Vec<ThreadStatus> {
+        self.threads.iter().map(|(name, tid)| thread_row(name, *tid)).collect()
+    }
+
+    /// What is missing, and what follows.
+    pub(crate) fn degraded_rows(&self, datapaths: &[Datapath]) -> Vec<String> {
+        let ended = datapaths.iter().filter(|datapath| !datapath.is_alive());
+        let ended = ended.map(|datapath| format!("datapath {} has ended; restart the runtime", datapath.plan.name));
+        self.degraded.iter().cloned().chain(ended).collect()
+    }
+
+    fn memory(&self, objects: &Objects, datapaths: &[Datapath]) -> MemoryStatus {
+        let (regions, bytes) = objects.totals();
+        let own = datapaths.iter().map(|datapath| datapath.totals);
+        let (own_bytes, own_regions) = own.fold((0, 0), |sum, totals| (sum.0 + totals.0, sum.1 + totals.1));
+        let huge_pages = match (self.plan.memory.huge_pages, self.huge) {
+            (HugePages::Never, _) => "never",
+            (_, HugeReport { got: 0, .. }) => "none",
+            (_, HugeReport { wanted, got }) if got < wanted => "some",
+            _ => "all",
+        };
+        MemoryStatus {
+            limit_bytes: self.plan.memory.limit_bytes,
+            planned_bytes: self.planned_bytes,
+            used_bytes: bytes + own_bytes,
+            regions: regions as u64 + own_regions,
+            locked: self.locked,
+            prefaulted: self.plan.memory.prefault,
+            huge_pages: huge_pages.to_owned(),
+        }
+    }
+
+    fn domains(&self, scope: Scope, hub: &Hub, objects: &mut Objects) -> Vec<DomainStatus> {
+        let mut rows = Vec::new();
+        for (at, plan) in self.plan.domains.iter().enumerate() {
+            let domain = DomainIndex(at as u16);
+            if !scope.shows(domain) {
+                continue;
+            }
+            let sessions = hub.sessions().filter(|session| session.domain == domain);
+            rows.push(DomainStatus {
+                name: plan.name.clone(),
+                isolation: match plan.isolation {
+                    Isolation::Shared => "shared",
+                    Isolation::Session => "session",
+                }
+                .to_owned(),
+                counters: self.domain_counters(at),
+                sessions: sessions.map(|session| session_row(&session, objects)).collect(),
+                quotas: quotas(hub, at),
+            });
+        }
+        rows
+    }
+
+    fn domain_counters(&self, domain: usize) -> Counters {
+        let blocks: Vec<CounterBlock> =
+            (0..self.plan.datapaths.len()).filter_map(|datapath| self.pages.domain(domain, datapath).ok()).collect();
+        let sum = |counter: &DatapathCounter| blocks.iter().map(|block| block.get(*counter as usize)).sum();
+        DatapathCounter::ALL.iter().map(|counter| (counter.name().to_owned(), sum(counter))).collect()
+    }
+
+    fn streams(&self, scope: Scope, hub: &Hub) -> Vec<StreamStatus> {
+        let name_of = |peer: &PeerIndex| self.plan.peers.get(peer.index()).map(|peer| peer.name.clone());
+        let shown = hub.streams().filter(|stream| scope.shows(stream.domain));
+        shown
+            .map(|stream| StreamStatus {
+                domain: self.plan.domains[stream.domain.index()].name.clone(),
+                name: stream.name.to_owned(),
+                key: hex(stream.key.0),
+                lane: stream.lane.get(),
+                sources: stream.sources as u32,
+                sinks: stream.sinks as u32,
+                peers: stream.peers.iter().filter_map(name_of).collect(),
+            })
+            .collect()
+    }
+}
+
+fn quotas(hub: &Hub, domain: usize) -> std::collections::BTreeMap<String, Usage> {
+    let account = &hub.accounts()[domain];
+    let rows = account.rows().map(|(name, used, limit, refused)| (name.to_owned(), Usage { used, limit, refused }));
+    let rate = Usage {
+        // The rate of each session has its own bucket; there is no sum to show.
+        used: 0,
+        limit: account.requests_per_second().into(),
+        refused: account.requests_refused(),
+    };
+    rows.chain([("control_messages_per_second".to_owned(), rate)]).collect()
+}
+
+fn session_row(session: &SessionView<'_>, objects: &mut Objects) -> SessionStatus {
+    SessionStatus {
+        id: session.id.0,
+        name: session.name.to_owned(),
+        pid: session.who.pid,
+        uid: session.who.uid,
+        streams: session.streams as u32,
+        bytes: session.bytes,
+        counters: session.counters.map(|page| session_counters(page, objects)).unwrap_or_default(),
+    }
+}
+
+/// Sums over the lines of a session's own page. Read only once it is sealed.
+fn session_counters(page: crate::action::ObjectId, objects: &mut Objects) -> Counters {
+    if !objects.is_sealed(page) {
+        return Counters::new();
+    }
+    let Ok(region) = objects.read(page) else { return Counters::new() };
+    let blocks: Vec<CounterBlock> =
+        (0..COUNTER_LINES).filter_map(|line| CounterBlock::new(region.clone(), line)).collect();
+    // What the client wrote is a claim: any number may stand there.
+    let sum = |counter: &PortCounter| blocks.iter().fold(0, |sum: u64, b| sum.wrapping_add(b.get(*counter as usize)));
+    PortCounter::ALL.iter().map(|counter| (counter.name().to_owned(), sum(counter))).collect()
+}
+
+fn datapath_row(datapath: &Datapath) -> DatapathStatus {
+    let counters = TurnCounter::ALL.iter();
+    DatapathStatus {
+        name: datapath.plan.name.clone(),
+        core: datapath.tid.and_then(core_of),
+        idle: match datapath.plan.idle {
+            Idle::Spin => "spin",
+            Idle::SpinThenBlock { .. } => "spin_then_block",
+            Idle::Block => "block",
+        }
+        .to_owned(),
+        serves: match datapath.plan.serves {
+            Serves::RealTime => "real_time",
+            Serves::BestEffort => "best_effort",
+            Serves::All => "all",
+        }
+        .to_owned(),
+        links: datapath.links.clone(),
+        counters: counters.map(|c| (c.name().to_owned(), datapath.turn_counters.get(*c as usize))).collect(),
+    }
+}
+
+/// Where and how a thread runs.
+pub(crate) fn thread_row(name: &str, tid: i32) -> ThreadStatus {
+    let (policy, priority) = match thread::policy(tid) {
+        Ok(Some(SchedPolicy::Fifo(priority))) => ("fifo", priority),
+        Ok(Some(SchedPolicy::Other)) => ("other", 0),
+        Ok(None) | Err(_) => ("unknown", 0),
+    };
+    ThreadStatus {
+        name: name.to_owned(),
+        tid: tid.unsigned_abs(),
+        core: core_of(tid),
+        policy: policy.to_owned(),
+        priority,
+    }
+}
+
+/// The core that a thread is pinned to: the only one of its affinity.
+fn core_of(tid: i32) -> Option<u16> {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{tid}/status")).ok()?;
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    list.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pinned_thread_shows_its_core_and_an_unpinned_one_none() {
+        let cores = thread::cores();
+        std::thread::spawn(move || {
+            thread::pin_current(cores[0]).unwrap();
+            let row = thread_row("test", thread::current_tid());
+            assert_eq!(row.core, Some(cores[0] as u16));
+            assert_eq!((row.policy.as_str(), row.priority), ("other", 0));
+        })
+        .join()
+        .unwrap();
+        if cores.len() > 1 {
+            assert_eq!(core_of(thread::current_tid()), None);
+        }
+    }
+}

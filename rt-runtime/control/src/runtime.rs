@@ -1,0 +1,338 @@
+//! A whole runtime: control plane and datapaths, started from a plan.
+//!
+//! ```no_run
+//! use insane_config::Plan;
+//! use insane_control::runtime::{Hosting, Runtime};
+//!
+//! let runtime = Runtime::start(Plan::embedded_default(), Hosting::Thread)?;
+//! let socket = runtime.attach_in_process()?; // a session begins with HELLO on it
+//! # drop(socket);
+//! runtime.stop();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//! Several runtimes may live in one process; they share nothing but the process's
+//! locked-memory setting.
+
+use crate::datapath::Datapath;
+use crate::hub::Hub;
+use crate::links::{self, PluginLink};
+use crate::memory::{CounterPages, DatapathMemory, HugeReport};
+use crate::objects::Objects;
+use crate::overlay::Overlay;
+use crate::plan_spec::hub_spec;
+use crate::report::Facts;
+use crate::server::{Letter, Listener, Parts, Server};
+use crate::start::StartError;
+use insane_config::{Budget, LayoutSizes, Machine, Plan, Severity};
+use insane_core::{DatapathIndex, HostId, Incarnation, MonoTime};
+use insane_engine::inline::InlineEngine;
+use insane_sys::clock::mono_now;
+use insane_sys::event::Event;
+use insane_sys::{OsError, seqpacket, thread};
+use insane_wire::status::{StatusReport, ThreadStatus};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long a report may take before the caller gives up.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The engine of a runtime whose applications turn it.
+pub type InlineHost = InlineEngine<PluginLink>;
+
+/// Who turns the datapaths.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hosting {
+    /// A thread each.
+    Thread,
+    /// The application's own calls, and a keeper thread while it is busy; one datapath.
+    Inline,
+}
+
+/// What the control thread and the handle share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    beat: AtomicU64,
+    failure: OnceLock<String>,
+}
+
+impl Shared {
+    pub(crate) fn beat(&self, now: MonoTime) {
+        self.beat.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Notes the first thing after which the runtime is not whole any more.
+    pub(crate) fn fail(&self, what: &str) {
+        if self.failure.set(what.to_owned()).is_ok() {
+            tracing::error!(what, "the runtime is not whole any more");
+        }
+    }
+}
+
+/// A running runtime. Dropping it stops it.
+#[derive(Debug)]
+pub struct Runtime {
+    letters: Sender<Letter>,
+    bell: Arc<Event>,
+    shared: Arc<Shared>,
+    control: Option<JoinHandle<()>>,
+    inline: Option<Arc<InlineHost>>,
+    threads: Vec<(String, i32)>,
+    degraded: Vec<String>,
+    links: Vec<(String, String)>,
+    socket: Option<PathBuf>,
+}
+
+impl Runtime {
+    /// Starts a runtime: links, memory, datapaths, socket, control plane. What may be
+    /// missing without harm (a core, a priority, locked memory) is in
+    /// [`degraded`](Self::degraded).
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing is left running.
+    pub fn start(plan: Plan, hosting: Hosting) -> Result<Self, StartError> {
+        let machine = Machine::detect();
+        let spec = hub_spec(&plan, hosting, machine.uid)?;
+        let planned_bytes = check_memory(&plan, &machine)?;
+        // Before any thread is pinned: a pinned one sees only its own core.
+        let _ = thread::cores();
+        let mut degraded = Vec::new();
+        let locked = lock_memory(&plan, &mut degraded);
+        let (host, incarnation) = (plan.host.id, next_incarnation());
+        let answer = Arc::new(Event::new()?);
+        let pages = CounterPages::new(&plan)?;
+        let mut huge = HugeReport::default();
+        let datapaths = start_datapaths(&plan, (host, incarnation), hosting, &pages, &mut huge, &answer)?;
+        if huge.got < huge.wanted {
+            degraded.push(format!("{} of {} heaps are of huge pages; the others cost more", huge.got, huge.wanted));
+        }
+        degraded.extend(datapaths.iter().flat_map(|datapath| datapath.degraded.iter().cloned()));
+        let threads: Vec<(String, i32)> = datapaths
+            .iter()
+            .filter_map(|datapath| Some((format!("datapath {}", datapath.plan.name), datapath.tid?)))
+            .collect();
+        let listener = plan.control.socket.as_deref().map(|path| listen(path, plan.control.mode)).transpose()?;
+        let socket = plan.control.socket.clone();
+        let (letters, received) = channel();
+        let bell = Arc::new(Event::new()?);
+        let shared = Arc::new(Shared::default());
+        shared.beat(mono_now());
+        let inline = datapaths.first().and_then(Datapath::inline);
+        let links = datapaths.iter().flat_map(|d| &d.links).map(|l| (l.name.clone(), l.address.clone())).collect();
+        let overlay = Overlay::new(&plan, host, incarnation);
+        let objects = Objects::new(plan.memory);
+        let started = mono_now();
+        let facts = Facts {
+            plan,
+            incarnation,
+            started,
+            pages,
+            huge,
+            locked,
+            planned_bytes,
+            degraded: degraded.clone(),
+            threads: threads.clone(),
+        };
+        let parts = Parts {
+            hub: Hub::new(spec),
+            objects,
+            datapaths,
+            overlay,
+            facts,
+            listener,
+            letters: received,
+            bell: Arc::clone(&bell),
+            answer,
+            shared: Arc::clone(&shared),
+        };
+        let (control, tid) = start_control(parts)?;
+        let mut all = vec![(CONTROL.to_owned(), tid)];
+        all.extend(threads);
+        Ok(Runtime { letters, bell, shared, control: Some(control), inline, threads: all, degraded, links, socket })
+    }
+
+    /// A socket to the control plane for a session of this process. The session begins
+    /// with HELLO; the access rules do not apply to it.
+    ///
+    /// # Errors
+    /// No descriptor is left, or the runtime has ended (`ESHUTDOWN`).
+    pub fn attach_in_process(&self) -> Result<OwnedFd, OsError> {
+        let (ours, theirs) = seqpacket::pair()?;
+        let ended = || OsError::new("attaching to the runtime", insane_sys::Errno::ESHUTDOWN);
+        self.letters.send(Letter::Attach(ours)).map_err(|_| ended())?;
+        self.bell.signal()?;
+        Ok(theirs)
+    }
+
+    /// The engine for the application to turn; `None` unless hosted inline.
+    #[must_use]
+    pub fn inline(&self) -> Option<Arc<InlineHost>> {
+        self.inline.clone()
+    }
+
+    /// Every thread of the runtime, with where and how it runs now.
+    #[must_use]
+    pub fn threads(&self) -> Vec<ThreadStatus> {
+        self.threads.iter().map(|(name, tid)| crate::report::thread_row(name, *tid)).collect()
+    }
+
+    /// What the plan wants and this host does not give; one sentence each.
+    #[must_use]
+    pub fn degraded(&self) -> &[String] {
+        &self.degraded
+    }
+
+    /// Name and local address of every link, in the order of the plan.
+    #[must_use]
+    pub fn links(&self) -> &[(String, String)] {
+        &self.links
+    }
+
+    /// The whole state. `None`: the control plane has ended, or is busy for seconds.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusReport> {
+        let (reply, report) = channel();
+        self.letters.send(Letter::Status(reply)).ok()?;
+        self.bell.signal().ok()?;
+        report.recv_timeout(REPORT_TIMEOUT).ok()
+    }
+
+    /// Why the runtime is not whole any more, if so: a thread of it has ended.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        let ended = self.control.as_ref().is_none_or(JoinHandle::is_finished);
+        let control = ended.then(|| "the control plane has ended".to_owned());
+        self.shared.failure.get().cloned().or(control)
+    }
+
+    /// When the control plane last went round; it does at least every 100 ms.
+    #[must_use]
+    pub fn last_beat(&self) -> MonoTime {
+        MonoTime(self.shared.beat.load(Ordering::Relaxed))
+    }
+
+    /// Stops it: sessions are told, threads end, the socket is removed.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let _ = self.letters.send(Letter::Stop);
+        let _ = self.bell.signal();
+        if let Some(control) = self.control.take() {
+            // A panic there has been reported by its own message.
+            let _ = control.join();
+            if let Some(path) = self.socket.take() {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+const CONTROL: &str = "control";
+
+fn start_control(mut parts: Parts) -> Result<(JoinHandle<()>, i32), StartError> {
+    let failed = |source| StartError::Thread { what: "the control plane".into(), source };
+    let (report, reported) = channel();
+    let run = move || {
+        let tid = thread::current_tid();
+        parts.facts.threads.insert(0, (CONTROL.to_owned(), tid));
+        let server = Server::new(parts).map_err(StartError::from);
+        let started = server.as_ref().map(|_| tid).map_err(|error| error.to_string());
+        let _ = report.send(started);
+        if let Ok(server) = server {
+            server.run();
+        }
+    };
+    let handle = std::thread::Builder::new().name("insane-control".into()).spawn(run).map_err(failed)?;
+    match reported.recv() {
+        Ok(Ok(tid)) => Ok((handle, tid)),
+        Ok(Err(reason)) => Err(failed(std::io::Error::other(reason))),
+        Err(_) => Err(failed(std::io::Error::other("it ended while starting"))),
+    }
+}
+
+fn start_datapaths(
+    plan: &Plan,
+    life: (HostId, Incarnation),
+    hosting: Hosting,
+    pages: &CounterPages,
+    huge: &mut HugeReport,
+    answer: &Arc<Event>,
+) -> Result<Vec<Datapath>, StartError> {
+    let mut datapaths = Vec::new();
+    for (at, datapath) in plan.datapaths.iter().enumerate() {
+        let open = links::open(datapath, plan.peers.len())?;
+        let memory = DatapathMemory::new(plan, at, pages, huge)?;
+        let index = DatapathIndex(at as u8);
+        datapaths.push(Datapath::start(plan, index, life, hosting, open, memory, Arc::clone(answer))?);
+    }
+    Ok(datapaths)
+}
+
+/// Refuses a plan that does not fit; returns the bytes it needs at most.
+fn check_memory(plan: &Plan, machine: &Machine) -> Result<u64, StartError> {
+    let budget = Budget::of(plan, &LayoutSizes::default());
+    let objections = budget.objections(plan, machine);
+    match objections.into_iter().find(|objection| objection.severity == Severity::Error) {
+        Some(objection) => Err(StartError::DoesNotFit(objection.to_string())),
+        None => Ok(budget.total_bytes),
+    }
+}
+
+fn lock_memory(plan: &Plan, degraded: &mut Vec<String>) -> bool {
+    if !plan.memory.lock {
+        return false;
+    }
+    let locked = thread::lock_all_memory();
+    if let Err(error) = &locked {
+        degraded.push(format!(
+            "memory is not locked ({error}); a page may have to come back from disk. Give the runtime CAP_IPC_LOCK or raise RLIMIT_MEMLOCK"
+        ));
+    }
+    locked.is_ok()
+}
+
+fn listen(path: &Path, mode: u32) -> Result<Listener, StartError> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
+        // Its absence is reported by the socket itself.
+        let _ = std::fs::create_dir(parent);
+    }
+    let socket = seqpacket::listen(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(|source| {
+        let _ = std::fs::remove_file(path);
+        StartError::Mode { path: path.to_owned(), source }
+    })?;
+    Ok(Listener::new(socket))
+}
+
+/// Larger after every start, also of several runtimes in one process and after a
+/// restart of the host, as long as its clock is not set back.
+fn next_incarnation() -> Incarnation {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64).max(1);
+    let last = LAST.fetch_max(now, Ordering::Relaxed);
+    if now > last { Incarnation(now) } else { Incarnation(LAST.fetch_add(1, Ordering::Relaxed) + 1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn incarnations_only_grow() {
+        let lives: Vec<Incarnation> = (0..1000).map(|_| next_incarnation()).collect();
+        assert!(lives.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+}

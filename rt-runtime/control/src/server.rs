@@ -1,0 +1,442 @@
+//! The host of the hub: one thread, one epoll set.
+//!
+//! Takes packets from sessions, answers from datapaths and letters from the
+//! [`Runtime`](crate::runtime::Runtime), gives them to the hub, and carries out what
+//! the hub wants. No lock is shared with a datapath; nothing a session does makes this
+//! thread wait.
+//!
+//! Bounds of one round: [`READY_MAX`] descriptors, [`PACKETS_PER_ROUND`] packets of each,
+//! [`ANSWERS_PER_ROUND`] answers of each datapath.
+
+use crate::action::{Action, Beside};
+use crate::datapath::{Answer, Datapath};
+use crate::hub::{Hub, Packet, Refusal};
+use crate::identity;
+use crate::notes::Notes;
+use crate::objects::Objects;
+use crate::overlay::Overlay;
+use crate::report::{Facts, Scope, Tables};
+use crate::runtime::Shared;
+use crate::sockets::{Flushed, SessionSocket, Token};
+use crate::spec::Origin;
+use insane_core::{MonoTime, Nanos, SessionId};
+use insane_engine::Command;
+use insane_sys::clock::mono_now;
+use insane_sys::event::{Epoll, Event, Interest, Ready, Trigger};
+use insane_sys::seqpacket::{self, RecvOutcome};
+use insane_wire::control::{self, Code, PACKET_BYTES_MAX, encode};
+use insane_wire::status::StatusReport;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use tracing::{error, warn};
+
+/// Descriptors looked at in one round.
+const READY_MAX: usize = 64;
+/// Packets taken from one session in one round, so that none starves the others.
+const PACKETS_PER_ROUND: usize = 16;
+/// Answers taken from one datapath in one round.
+const ANSWERS_PER_ROUND: usize = 256;
+/// Callers taken in one round.
+const CALLERS_PER_ROUND: usize = 16;
+/// Bytes of one piece of a status report.
+const PIECE_BYTES: usize = 8 * 1024;
+/// Longest time between two ticks.
+const TICK: Nanos = Nanos::from_millis(100);
+
+/// What the runtime's handle asks for.
+pub(crate) enum Letter {
+    /// A session of this process, by its end of a pair.
+    Attach(OwnedFd),
+    /// A report.
+    Status(Sender<StatusReport>),
+    /// The end.
+    Stop,
+}
+
+/// The listening socket.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) socket: OwnedFd,
+    /// Out of the epoll set for a while, since no descriptor was left for a caller.
+    rests: bool,
+}
+
+impl Listener {
+    pub(crate) const fn new(socket: OwnedFd) -> Self {
+        Listener { socket, rests: false }
+    }
+}
+
+/// What a server is made of.
+pub(crate) struct Parts {
+    pub(crate) hub: Hub,
+    pub(crate) objects: Objects,
+    pub(crate) datapaths: Vec<Datapath>,
+    pub(crate) overlay: Overlay,
+    pub(crate) facts: Facts,
+    pub(crate) listener: Option<Listener>,
+    pub(crate) letters: Receiver<Letter>,
+    pub(crate) bell: Arc<Event>,
+    pub(crate) answer: Arc<Event>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// The host of the hub. See the module's documentation.
+pub(crate) struct Server {
+    parts: Parts,
+    epoll: Epoll,
+    sockets: BTreeMap<SessionId, SessionSocket>,
+    notes: Notes,
+    now: MonoTime,
+    tick_at: MonoTime,
+    stops: bool,
+    buffer: Box<[u8; PACKET_BYTES_MAX]>,
+}
+
+impl Server {
+    pub(crate) fn new(parts: Parts) -> Result<Self, insane_sys::OsError> {
+        let epoll = Epoll::new()?;
+        epoll.add(&parts.bell, Token::Mailbox.encode(), Interest::Read, Trigger::Level)?;
+        epoll.add(&parts.answer, Token::Answer.encode(), Interest::Read, Trigger::Level)?;
+        if let Some(listener) = &parts.listener {
+            epoll.add(&listener.socket, Token::Listener.encode(), Interest::Read, Trigger::Level)?;
+        }
+        Ok(Server {
+            parts,
+            epoll,
+            sockets: BTreeMap::new(),
+            notes: Notes::default(),
+            now: mono_now(),
+            tick_at: MonoTime(0),
+            stops: false,
+            buffer: Box::new([0; PACKET_BYTES_MAX]),
+        })
+    }
+
+    /// Runs until it is told to stop.
+    pub(crate) fn run(mut self) {
+        while !self.stops {
+            self.round();
+        }
+        self.parts.hub.shutdown();
+        self.pump();
+        // Dropping the datapaths ends their threads.
+    }
+
+    fn round(&mut self) {
+        let mut ready = [Ready::NONE; READY_MAX];
+        let count = match self.epoll.wait(&mut ready, Some(self.timeout())) {
+            Ok(count) => count,
+            Err(error) => {
+                self.parts.shared.fail(&format!("the control plane cannot wait: {error}"));
+                self.stops = true;
+                0
+            }
+        };
+        self.now = mono_now();
+        for ready in &ready[..count] {
+            self.handle(ready);
+        }
+        if self.now >= self.tick_at {
+            self.tick();
+        }
+        let Parts { hub, datapaths, overlay, .. } = &mut self.parts;
+        overlay.poll(self.now, hub, datapaths);
+        self.pump();
+        self.parts.shared.beat(self.now);
+    }
+
+    fn timeout(&self) -> Nanos {
+        let now = mono_now();
+        let next = self.parts.overlay.next_deadline().map_or(self.tick_at, |at| at.min(self.tick_at));
+        next.since(now)
+    }
+
+    fn tick(&mut self) {
+        self.tick_at = self.now + TICK;
+        self.parts.hub.tick(self.now);
+        if let Some(listener) = self.parts.listener.as_mut().filter(|listener| listener.rests) {
+            let token = Token::Listener.encode();
+            listener.rests = self.epoll.add(&listener.socket, token, Interest::Read, Trigger::Level).is_err();
+        }
+        let waiting: Vec<SessionId> = self.sockets.iter().filter(|(_, s)| s.is_waiting()).map(|(id, _)| *id).collect();
+        waiting.into_iter().for_each(|session| self.flush(session));
+        if let Some(ended) = self.parts.datapaths.iter().find(|datapath| !datapath.is_alive()) {
+            self.parts.shared.fail(&format!("datapath {} has ended", ended.plan.name));
+        }
+    }
+
+    fn handle(&mut self, ready: &Ready) {
+        match Token::decode(ready.token()) {
+            Some(Token::Listener) => self.take_callers(),
+            Some(Token::Answer) => self.take_answers(),
+            Some(Token::Mailbox) => self.take_letters(),
+            Some(Token::Session(session)) => {
+                if ready.is_writable() {
+                    self.flush(session);
+                }
+                if ready.is_readable() {
+                    self.take_packets(session);
+                }
+            }
+            Some(Token::Process(session)) => self.lose(session),
+            None => {}
+        }
+        self.pump();
+    }
+
+    fn take_callers(&mut self) {
+        for _ in 0..CALLERS_PER_ROUND {
+            let Some(listener) = &mut self.parts.listener else { return };
+            match seqpacket::accept(&listener.socket) {
+                Ok(Some(socket)) => self.take_caller(socket),
+                Ok(None) => return,
+                Err(error) => {
+                    warn!(%error, "a caller waits");
+                    let _ = self.epoll.remove(&listener.socket);
+                    listener.rests = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_caller(&mut self, socket: OwnedFd) {
+        // A caller that has no credentials is gone.
+        let Ok((who, process)) = identity::of_socket(&socket) else { return };
+        self.admit(socket, Origin::Socket(who), process);
+    }
+
+    fn admit(&mut self, socket: OwnedFd, origin: Origin, process: Option<OwnedFd>) {
+        match self.parts.hub.accept(origin, self.now) {
+            Ok(session) => match SessionSocket::new(session, socket, process, &self.epoll) {
+                Ok(socket) => drop(self.sockets.insert(session, socket)),
+                Err(error) => {
+                    warn!(%error, "a session cannot be watched");
+                    self.parts.hub.gone(session);
+                }
+            },
+            Err(Refusal { code, reason }) => {
+                warn!(?code, reason, "caller turned away");
+                let _ = seqpacket::send(&socket, &encode(&control::Event::Closing { code, reason }), &[]);
+            }
+        }
+    }
+
+    fn take_packets(&mut self, session: SessionId) {
+        for _ in 0..PACKETS_PER_ROUND {
+            let Some(socket) = self.sockets.get(&session) else { return };
+            match socket.receive(&mut self.buffer) {
+                RecvOutcome::Packet(packet) => {
+                    let bytes = &self.buffer[..packet.len.min(PACKET_BYTES_MAX)];
+                    let packet = Packet { bytes, fds: packet.fds.len(), truncated: packet.truncated };
+                    self.parts.hub.packet(session, packet, self.now);
+                    self.pump();
+                }
+                RecvOutcome::WouldBlock => return,
+                RecvOutcome::Closed => return self.lose(session),
+            }
+        }
+    }
+
+    fn take_answers(&mut self) {
+        let _ = self.parts.answer.clear();
+        let mut more = false;
+        for at in 0..self.parts.datapaths.len() {
+            for taken in 0..=ANSWERS_PER_ROUND {
+                if taken == ANSWERS_PER_ROUND {
+                    more = true;
+                    break;
+                }
+                let Some(answer) = self.parts.datapaths[at].answer() else { break };
+                self.take_answer(answer);
+            }
+        }
+        if more {
+            let _ = self.parts.answer.signal();
+        }
+    }
+
+    fn take_answer(&mut self, answer: Answer) {
+        let Parts { hub, datapaths, overlay, .. } = &mut self.parts;
+        match answer {
+            Answer::Detached(conn) => hub.detached(conn),
+            Answer::NoPlace(conn) => hub.attach_failed(conn, "the datapath has no place left"),
+            Answer::NoRoute(topic) => {
+                error!(key = %topic.key, channel = %topic.channel, "the datapath has no place for a route");
+            }
+            Answer::Violated(conn, violation) => {
+                warn!(%conn, %violation, "a client wrote what cannot be");
+                hub.violated(conn);
+            }
+            Answer::Overlay(frame) => overlay.frame(self.now, &frame, hub, datapaths),
+        }
+    }
+
+    fn take_letters(&mut self) {
+        let _ = self.parts.bell.clear();
+        loop {
+            match self.parts.letters.try_recv() {
+                Ok(Letter::Attach(socket)) => {
+                    // A pair's credentials are our own; no pidfd is needed to notice our end.
+                    let who = identity::of_socket(&socket).map(|(who, _)| who).unwrap_or_default();
+                    self.admit(socket, Origin::InProcess(who), None);
+                }
+                Ok(Letter::Status(reply)) => {
+                    let report = self.report(Scope::All);
+                    // Who asked may have given up.
+                    let _ = reply.send(report);
+                }
+                Ok(Letter::Stop) | Err(TryRecvError::Disconnected) => {
+                    self.stops = true;
+                    return;
+                }
+                Err(TryRecvError::Empty) => return,
+            }
+        }
+    }
+
+    /// The client is gone.
+    fn lose(&mut self, session: SessionId) {
+        if let Some(socket) = self.sockets.remove(&session) {
+            socket.leave(&self.epoll);
+            self.parts.hub.gone(session);
+        }
+    }
+
+    fn flush(&mut self, session: SessionId) {
+        if let Some(flushed) = self.sockets.get_mut(&session).map(|socket| socket.flush(&self.epoll)) {
+            self.judge(session, flushed);
+        }
+    }
+
+    fn judge(&mut self, session: SessionId, flushed: Flushed) {
+        match flushed {
+            Flushed::Fine => {}
+            Flushed::Gone => self.lose(session),
+            Flushed::Stuck => {
+                let reason = "the session does not read what it is sent";
+                self.parts.hub.expel(session, Refusal { code: Code::Quota, reason: reason.to_owned() });
+            }
+        }
+    }
+
+    /// Carries out what the hub wants.
+    fn pump(&mut self) {
+        while let Some(action) = self.parts.hub.next_action() {
+            self.carry_out(action);
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Send { session, event, beside } => self.send(session, &event, &beside),
+            Action::Close { session, code, reason } => {
+                if let Some(socket) = self.sockets.remove(&session) {
+                    socket.leave(&self.epoll);
+                    socket.close(encode(&control::Event::Closing { code, reason }), &self.epoll);
+                }
+            }
+            Action::Create { object, kind, writer } => {
+                if let Err(error) = self.parts.objects.create(object, kind, writer) {
+                    self.parts.hub.object_failed(object, &error.to_string());
+                }
+            }
+            Action::Seal(object) => {
+                if let Err(error) = self.parts.objects.seal(object) {
+                    self.parts.hub.object_failed(object, &error.to_string());
+                    self.parts.objects.remove(object);
+                }
+            }
+            Action::Drop(object) => self.parts.objects.remove(object),
+            Action::Interest { topic, check, on } => self.parts.overlay.set_interest(topic, check, on),
+            Action::Offer { key, check, on } => self.parts.overlay.set_offer(key, check, on),
+            Action::Status { session, req } => self.answer_status(session, req),
+            Action::Note(note) => self.notes.write(&note, self.now),
+            command => self.command(command),
+        }
+    }
+
+    /// Carries out what concerns a datapath.
+    fn command(&mut self, action: Action) {
+        let Parts { hub, objects, datapaths, .. } = &mut self.parts;
+        match action {
+            Action::AddTx(add) => {
+                if let Err(error) = datapaths[add.datapath.index()].add_tx(&add, objects) {
+                    hub.attach_failed(add.conn, &error.to_string());
+                }
+            }
+            Action::AddRx(add) => {
+                let buffers = hub.spec().datapaths[add.datapath.index()].heaps[add.domain.index()].buffers;
+                if let Err(error) = datapaths[add.datapath.index()].add_rx(&add, buffers, objects) {
+                    hub.attach_failed(add.conn, &error.to_string());
+                }
+            }
+            Action::RemoveTx { datapath, conn } => datapaths[datapath.index()].send(Command::RemoveSource(conn)),
+            Action::RemoveRx { datapath, conn } => datapaths[datapath.index()].send(Command::RemoveSink(conn)),
+            Action::AddDoorbell { datapath, session, object } => {
+                let Some(doorbell) = objects.doorbell(object) else { return };
+                if let Err(error) = datapaths[datapath.index()].add_doorbell(session, doorbell) {
+                    warn!(%session, %error, "a session cannot wake its datapath; it is served at the next look");
+                }
+            }
+            Action::RemoveDoorbell { datapath, session } => datapaths[datapath.index()].remove_doorbell(session),
+            Action::SetRoute { datapath, topic, domain, route } => {
+                datapaths[datapath.index()].set_route(topic, domain, &route);
+            }
+            Action::RemoveRoute { datapath, topic } => {
+                datapaths[datapath.index()].send(Command::RemoveRoute(topic));
+            }
+            // `carry_out` has taken the others.
+            _ => {}
+        }
+    }
+
+    fn send(&mut self, session: SessionId, event: &control::Event, beside: &[Beside]) {
+        let descriptors: Option<Vec<Arc<OwnedFd>>> = beside.iter().map(|item| self.descriptor(item)).collect();
+        let Some(descriptors) = descriptors else {
+            error!(%session, ?event, "a descriptor is missing: a bug");
+            let reason = "the runtime has lost a descriptor";
+            self.parts.hub.expel(session, Refusal { code: Code::Resources, reason: reason.to_owned() });
+            return;
+        };
+        let Some(socket) = self.sockets.get_mut(&session) else { return };
+        let flushed = socket.send(encode(event), descriptors, &self.epoll);
+        self.judge(session, flushed);
+    }
+
+    fn descriptor(&self, item: &Beside) -> Option<Arc<OwnedFd>> {
+        match item {
+            Beside::DatapathWakePage(at) => Some(self.parts.datapaths[at.index()].wake_page()),
+            Beside::DatapathHeap(at, domain) => self.parts.datapaths[at.index()].heap(*domain),
+            _ => self.parts.objects.descriptor(item),
+        }
+    }
+
+    fn report(&mut self, scope: Scope) -> StatusReport {
+        let Parts { hub, objects, datapaths, overlay, facts, .. } = &mut self.parts;
+        let peers = overlay.report(self.now, &facts.plan);
+        facts.report(self.now, scope, Tables { hub, objects, datapaths, peers })
+    }
+
+    fn answer_status(&mut self, session: SessionId, req: u32) {
+        let hub = &self.parts.hub;
+        let Some(domain) = hub.domain_of(session) else { return };
+        let scope = if hub.is_operator(session) { Scope::All } else { Scope::Domain(domain) };
+        let json = match serde_json::to_vec(&self.report(scope)).map_err(io::Error::from) {
+            Ok(json) => json,
+            Err(error) => {
+                let (code, reason) = (Code::Resources, error.to_string());
+                return self.send(session, &control::Event::Failed { req, code, reason }, &[]);
+            }
+        };
+        let pieces = json.len().div_ceil(PIECE_BYTES);
+        for (at, piece) in json.chunks(PIECE_BYTES).enumerate() {
+            let event = control::Event::Status { req, last: at + 1 == pieces, piece: piece.to_vec() };
+            self.send(session, &event, &[]);
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Rules of the ports, one by one.
+
+mod common;
+
+use common::{Rings, TestSink, TestSource, assert_pattern, join, send};
+use insane_core::ConnId;
+use insane_core::counters::PortCounter;
+use insane_shm::Violation;
+use insane_shm::port::{Attachment, ConsumeError, Emit, GetBufferError, Outcome, Refusal, SinkPort, Token};
+use std::sync::Arc;
+
+fn consume(sink: &TestSink) -> Option<u64> {
+    sink.port.consume().unwrap().map(|message| message.sequence())
+}
+
+#[test]
+fn small_and_large_messages_arrive_whole() {
+    let (source, sink) = (TestSource::new(&[(128, 4), (1 << 20, 2)], false), TestSink::new());
+    join(&source, &sink, 1, 8);
+    for len in [0, 1, 7, 8, 15, 16, 31, 33, 64, 95, 96, 97, 128, 129, 1 << 20] {
+        assert!(send(&source.port, len));
+        let message = sink.port.consume().unwrap().unwrap();
+        assert_eq!(message.len(), len);
+        assert_eq!(message.bytes().is_some(), len <= 96, "a foreign heap is never a slice");
+        assert_pattern(&message.shared().to_vec(), message.sequence());
+    }
+    assert_eq!(source.port.get_buffer((1 << 20) + 1).unwrap_err(), GetBufferError::TooLarge { max: 1 << 20 });
+    assert_eq!(sink.count(PortCounter::Messages), 15);
+    assert_eq!(source.count(PortCounter::Bytes), sink.count(PortCounter::Bytes));
+}
+
+#[test]
+fn a_receiver_that_stops_keeps_no_released_buffer() {
+    let (source, sink) = (TestSource::new(&[(128, 64), (4096, 2)], false), TestSink::new());
+    join(&source, &sink, 1, 64);
+    // Released while more waited, and then the last message was a small one.
+    for len in [128, 4096, 128, 4096, 128, 10] {
+        assert!(send(&source.port, len));
+    }
+    while let Some(message) = sink.port.consume().unwrap() {
+        let last = message.len() == 10;
+        drop(message);
+        if last {
+            break;
+        }
+    }
+    assert_eq!(source.port.buffers_in_use(), 0, "the receiver polls no more, and holds nothing");
+    // Released after the last look.
+    assert!(send(&source.port, 4096));
+    let message = sink.port.consume().unwrap().unwrap();
+    assert_eq!(source.port.buffers_in_use(), 1);
+    drop(message);
+    assert_eq!(source.port.buffers_in_use(), 0);
+}
+
+#[test]
+fn a_busy_receiver_gives_buffers_back_in_batches_and_starves_nobody() {
+    let (source, sink) = (TestSource::new(&[(128, 64), (4096, 2)], false), TestSink::new());
+    join(&source, &sink, 1, 64);
+    // The ring is never empty, and yet the two large buffers go round for ever.
+    assert!(send(&source.port, 10));
+    for _ in 0..200 {
+        assert!(send(&source.port, 4096), "a large buffer came back in time");
+        assert!(send(&source.port, 10));
+        for _ in 0..2 {
+            assert!(consume(&sink).is_some());
+        }
+    }
+    let (source, sink) = (TestSource::new(&[(128, 64)], false), TestSink::new());
+    join(&source, &sink, 1, 64);
+    for _ in 0..20 {
+        assert!(send(&source.port, 128));
+    }
+    for taken in 1..=7 {
+        assert!(consume(&sink).is_some());
+        assert_eq!(source.port.buffers_in_use(), 20, "{taken} wait for their batch");
+    }
+    assert!(consume(&sink).is_some());
+    assert_eq!(source.port.buffers_in_use(), 12, "eight at a time");
+}
+
+#[test]
+fn a_full_ring_drops_and_says_how_many() {
+    let (source, slow, fast) = (TestSource::new(&[], false), TestSink::new(), TestSink::new());
+    join(&source, &slow, 1, 2);
+    join(&source, &fast, 2, 64);
+    for _ in 0..10 {
+        assert!(send(&source.port, 8));
+    }
+    assert_eq!(source.count(PortCounter::Dropped), 8);
+    assert_eq!((consume(&slow), consume(&slow), consume(&slow)), (Some(0), Some(1), None));
+    assert!(send(&source.port, 8));
+    let message = slow.port.consume().unwrap().unwrap();
+    assert_eq!((message.sequence(), message.lost()), (10, 8));
+    assert_eq!(slow.count(PortCounter::Lost), 8);
+    for sequence in 0..11 {
+        assert_eq!(consume(&fast), Some(sequence));
+    }
+}
+
+#[test]
+fn losses_saturate() {
+    let (source, sink) = (TestSource::new(&[], false), TestSink::new());
+    join(&source, &sink, 1, 2);
+    for _ in 0..70_000 {
+        assert!(send(&source.port, 1));
+    }
+    assert_eq!((consume(&sink), consume(&sink)), (Some(0), Some(1)));
+    assert!(send(&source.port, 1));
+    let message = sink.port.consume().unwrap().unwrap();
+    assert_eq!((message.sequence(), message.lost()), (70_000, u16::MAX));
+    assert_eq!(source.count(PortCounter::Dropped), 70_000 - 2);
+}
+
+#[test]
+fn a_reliable_source_refuses_and_hands_the_buffer_back() {
+    let (source, sink) = (TestSource::new(&[], true), TestSink::new());
+    join(&source, &sink, 1, 2);
+    assert!(send(&source.port, 8) && send(&source.port, 8));
+    let mut loan = source.port.get_buffer(8).unwrap();
+    loan.fill(9);
+    let Emit::Refused(loan, Refusal::NoRoom) = source.port.emit(loan, 0) else { panic!("there is no room") };
+    assert_eq!(*loan, [9; 8]);
+    assert_eq!(source.count(PortCounter::Refused), 1);
+    assert_eq!(consume(&sink), Some(0));
+    assert!(source.port.emit(loan, 0).is_sent());
+    assert_eq!((consume(&sink), consume(&sink), consume(&sink)), (Some(1), Some(2), None));
+}
+
+#[test]
+fn outcomes_are_kept_and_tell_of_release() {
+    let (source, sink) = (TestSource::new(&[(128, 2)], false), TestSink::new());
+    join(&source, &sink, 1, 64);
+    let emit = |len| -> Token { source.port.emit(source.port.get_buffer(len).unwrap(), 0).sent().unwrap() };
+    let published = |released| Outcome::Published { receivers: 1, dropped: 0, released };
+    let large = emit(128);
+    assert_eq!(source.port.outcome(large), published(false));
+    let message = sink.port.consume().unwrap().unwrap();
+    assert_eq!(source.port.outcome(large), published(false));
+    drop(message);
+    assert_eq!(source.port.outcome(large), published(true));
+    // The buffer is on loan again: the message in it is long released.
+    let loan = source.port.get_buffer(128).unwrap();
+    assert_eq!(source.port.outcome(large), published(true));
+    drop(loan);
+    let small = emit(1);
+    assert_eq!(source.port.outcome(small), published(true));
+    for _ in 0..62 {
+        emit(1);
+    }
+    assert_eq!(source.port.outcome(large), published(true), "64 are remembered");
+    emit(1);
+    assert_eq!(source.port.outcome(large), Outcome::Unknown);
+}
+
+#[test]
+fn stages_run_out_into_the_heap_and_come_back() {
+    let source = TestSource::new(&[(128, 1)], false);
+    let mut loans: Vec<_> = (0..33).map(|_| source.port.get_buffer(10).unwrap()).collect();
+    assert_eq!(source.port.buffers_in_use(), 1);
+    assert_eq!(source.port.get_buffer(10).unwrap_err(), GetBufferError::Exhausted);
+    assert_eq!(source.count(PortCounter::NoBuffer), 1);
+    // No two loans share a byte.
+    for (loan, value) in loans.iter_mut().zip(0..) {
+        loan.fill(value);
+    }
+    assert!(loans.iter().zip(0..).all(|(loan, value)| **loan == [value; 10]));
+    loans.clear();
+    assert_eq!(source.port.buffers_in_use(), 0);
+    assert!(source.port.get_buffer(10).is_ok());
+}
+
+#[test]
+fn a_sink_lends_out_a_bounded_number_of_small_messages() {
+    let (source, sink) = (TestSource::new(&[], false), TestSink::new());
+    join(&source, &sink, 1, 512);
+    for _ in 0..300 {
+        assert!(send(&source.port, 16));
+    }
+    let mut held: Vec<_> = (0..256).map(|_| sink.port.consume().unwrap().unwrap()).collect();
+    assert_eq!(sink.port.consume().unwrap_err(), ConsumeError::TooManyHeld);
+    for message in &held {
+        assert_pattern(message.bytes().unwrap(), message.sequence());
+    }
+    held.swap_remove(17);
+    assert_eq!(consume(&sink), Some(256), "nothing was lost meanwhile");
+    drop(held);
+    assert_eq!(consume(&sink), Some(257));
+}
+
+#[test]
+fn senders_take_turns() {
+    let (a, b, sink) = (TestSource::new(&[], false), TestSource::new(&[], false), TestSink::new());
+    join(&a, &sink, 1, 8);
+    join(&b, &sink, 2, 8);
+    for _ in 0..3 {
+        assert!(a.port.emit_copy(b"a", 0).unwrap().is_sent() && b.port.emit_copy(b"b", 0).unwrap().is_sent());
+    }
+    let order: Vec<u8> = (0..6).map(|_| sink.port.consume().unwrap().unwrap().bytes().unwrap()[0]).collect();
+    assert_eq!(order, *b"ababab");
+}
+
+#[test]
+#[should_panic(expected = "emitted by the source that lent it")]
+fn a_buffer_of_another_source_is_not_emitted() {
+    let (a, b) = (TestSource::new(&[], false), TestSource::new(&[], false));
+    let _ = a.port.emit(b.port.get_buffer(8).unwrap(), 0);
+}
+
+#[test]
+fn a_detached_source_refuses_only_without_receivers() {
+    let (source, sink) = (TestSource::new(&[], false), TestSink::new());
+    assert!(source.mailbox.set_attachment(Attachment::Detached));
+    assert!(sink.mailbox.set_attachment(Attachment::Detached));
+    assert!(matches!(source.port.emit_copy(b"x", 0), Some(Emit::Refused((), Refusal::Detached))));
+    assert_eq!(sink.port.consume().unwrap_err(), ConsumeError::Detached);
+    join(&source, &sink, 1, 2);
+    assert!(send(&source.port, 1));
+    assert_eq!(consume(&sink), Some(0));
+    assert!(source.mailbox.set_attachment(Attachment::Attached) && source.mailbox.remove(ConnId(1)));
+    assert!(send(&source.port, 1), "nobody listens, and that is no error");
+}
+
+#[test]
+fn a_retired_feed_is_drained_before_it_goes() {
+    let (source, sink) = (TestSource::new(&[(128, 4)], false), TestSink::new());
+    join(&source, &sink, 1, 8);
+    for len in [1, 128, 1] {
+        assert!(send(&source.port, len));
+    }
+    assert!(sink.mailbox.remove(ConnId(1)));
+    assert_eq!(consume(&sink), Some(0));
+    let held = sink.port.consume().unwrap().unwrap();
+    assert_eq!(consume(&sink), Some(2));
+    assert!(consume(&sink).is_none() && consume(&sink).is_none());
+    assert_pattern(&held.shared().to_vec(), 1);
+    drop(held);
+    assert!(consume(&sink).is_none());
+    assert!(!sink.port.has_senders());
+    assert!(sink.mailbox.collect().is_empty(), "going is no violation");
+    assert_eq!(source.port.buffers_in_use(), 0, "the return went out before the feed did");
+}
+
+#[test]
+fn a_sender_that_goes_on_does_not_keep_a_retired_feed_alive() {
+    let (source, sink) = (TestSource::new(&[], false), TestSink::new());
+    join(&source, &sink, 1, 8);
+    assert!(send(&source.port, 1) && sink.mailbox.remove(ConnId(1)));
+    let mut delivered = 0;
+    for _ in 0..1000 {
+        delivered += u32::from(consume(&sink).is_some());
+        send(&source.port, 1);
+    }
+    assert!((1..=8).contains(&delivered), "{delivered}");
+    assert!(!sink.port.has_senders());
+}
+
+#[test]
+fn a_full_mailbox_hands_the_connection_back() {
+    let (source, sink) = (TestSource::new(&[], false), TestSink::new());
+    for _ in 0..256 {
+        assert!(source.mailbox.remove(ConnId(9)));
+    }
+    let rings = Rings::new(2, &source.geometry);
+    let conn = source.mailbox.add(rings.tx(1, 2, &source.geometry, None)).unwrap_err();
+    assert!(!source.mailbox.set_attachment(Attachment::Detached));
+    assert!(!source.port.has_receivers());
+    source.mailbox.add(conn).unwrap();
+    assert!(source.port.has_receivers());
+    drop(sink);
+}
+
+#[test]
+fn more_receivers_than_places_are_reported_and_the_mailbox_stays_bounded() {
+    let source = TestSource::new(&[], false);
+    let sinks: Vec<_> = (0..66).map(|_| Rings::new(2, &source.geometry)).collect();
+    for (rings, id) in sinks.iter().zip(0..) {
+        source.mailbox.add(rings.tx(id, 2, &source.geometry, None)).unwrap();
+    }
+    assert!(source.port.has_receivers());
+    assert_eq!(source.mailbox.collect(), [ConnId(65)]);
+    // Without an agent that collects, what was let go fills the mailbox, and then it is full.
+    let mut posted = 0;
+    for id in 1000.. {
+        let rings = Rings::new(2, &source.geometry);
+        let is_in = source.mailbox.add(rings.tx(id, 2, &source.geometry, None)).is_ok();
+        if !is_in || !source.mailbox.remove(ConnId(id)) {
+            break;
+        }
+        assert!(source.port.has_receivers());
+        posted += 1;
+    }
+    assert!((250..=256).contains(&posted), "{posted}");
+    source.mailbox.collect();
+    assert!(source.mailbox.remove(ConnId(0)));
+}
+
+#[test]
+#[should_panic(expected = "one writer already")]
+fn a_region_has_one_writer() {
+    let source = TestSource::new(&[], false);
+    let rings = Rings::new(2, &source.geometry);
+    let _first = rings.tx(1, 2, &source.geometry, None);
+    let _second = rings.tx(2, 2, &source.geometry, None);
+}
+
+#[test]
+fn a_region_that_is_too_short_is_refused() {
+    let fd = insane_sys::memfd::create("short", 4096).unwrap();
+    assert!(insane_shm::region::Region::map_writable(std::os::fd::AsFd::as_fd(&fd), 8192).is_err());
+    assert!(insane_shm::region::Region::map_read_only(std::os::fd::AsFd::as_fd(&fd), 0).is_err());
+}
+
+#[test]
+fn a_sink_without_wake_says_so() {
+    let (port, _mailbox) = SinkPort::new(None, insane_shm::counters::CounterBlock::private()).unwrap();
+    assert_eq!(port.arm(), Err(ConsumeError::NoWake));
+    assert_eq!(port.sleep(std::time::Duration::ZERO), Err(ConsumeError::NoWake));
+}
+
+#[test]
+fn a_closed_connection_shows_it() {
+    let source = TestSource::new(&[(128, 2)], false);
+    let rings = Rings::new(2, &source.geometry);
+    let rx = rings.rx(1, 2, &source.geometry, source.heap.as_ref());
+    source.mailbox.add(rings.tx(1, 2, &source.geometry, None)).unwrap();
+    assert!(source.port.has_receivers() && !rx.is_closed());
+    drop(source);
+    assert!(rx.is_closed());
+}
+
+#[test]
+fn ports_move_between_threads() {
+    let (source, sink) = (TestSource::new(&[(128, 2)], false), TestSink::new());
+    join(&source, &sink, 1, 4);
+    let source = std::thread::spawn(move || {
+        assert!(send(&source.port, 100));
+        source
+    })
+    .join()
+    .unwrap();
+    assert_eq!(consume(&sink), Some(0));
+    assert_eq!(source.port.buffers_in_use(), 0);
+    assert_eq!(Arc::strong_count(&source.mailbox), 2);
+    let _ = Violation::Cell;
+}

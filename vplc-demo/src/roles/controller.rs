@@ -1,0 +1,119 @@
+//! The controller's threads: a cyclic one, and one that counts and reports.
+
+use super::{ACTUATOR, Context, PERIOD, PLANT, REPORT_EVERY, RoleError, SENSORS, now, process_qos};
+use crate::controller::Controller;
+use crate::percentiles::Times;
+use crate::report::{ControllerReport, Report};
+use crate::task::{Kernel, Start, Task};
+use crossbeam_queue::ArrayQueue;
+use insane_rt::{Emit, Session, Sink, SinkOptions, Source, SourceOptions};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Cycles under way to the counting thread: four seconds' worth.
+const STARTS: usize = 4_096;
+/// Messages a ring holds.
+const DEPTH: u32 = 64;
+
+/// What the two threads share.
+struct Shared {
+    starts: ArrayQueue<Start>,
+    samples: AtomicU64,
+    samples_lost: AtomicU64,
+    damaged: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// Runs the controller until it is asked to stop.
+///
+/// # Errors
+/// See [`RoleError`].
+pub fn run(session: &Session, context: &Context) -> Result<(), RoleError> {
+    let stream = session.stream(PLANT, process_qos())?;
+    let source = stream.source(ACTUATOR, SourceOptions::small())?;
+    let sink = stream.sink(SENSORS, SinkOptions::default().depth(DEPTH))?;
+    let shared = Shared {
+        starts: ArrayQueue::new(STARTS),
+        samples: AtomicU64::new(0),
+        samples_lost: AtomicU64::new(0),
+        damaged: AtomicU64::new(0),
+        refused: AtomicU64::new(0),
+    };
+    std::thread::scope(|scope| {
+        let of_thread = &shared;
+        let cyclic = std::thread::Builder::new()
+            .name("controller".into())
+            .spawn_scoped(scope, move || cyclic(context, of_thread, &source, &sink))?;
+        let mut counted = Counted::default();
+        while !cyclic.is_finished() {
+            std::thread::sleep(REPORT_EVERY);
+            context.report(counted.report(&shared));
+        }
+        let ended = cyclic.join().map_err(|_| RoleError::Panicked)?;
+        context.report(counted.report(&shared));
+        ended
+    })
+}
+
+fn cyclic(context: &Context, shared: &Shared, source: &Source, sink: &Sink) -> Result<(), RoleError> {
+    let setup = &context.setup;
+    context.take_place();
+    let mut controller = Controller::new(setup.hold_back, PERIOD);
+    let mut task = Task::new(setup.epoch + setup.offset, PERIOD, setup.margin);
+    task.skip_to(now().since(setup.epoch).0 / PERIOD.0 + 2);
+    let middle = setup.epoch + insane_core::Nanos::from_millis(u64::from(setup.seconds) * 500);
+    let mut paused = setup.pause == insane_core::Nanos::ZERO;
+    while !context.stop.asked() {
+        let start = task.wait(&Kernel);
+        for _ in 0..DEPTH {
+            let Some(message) = sink.consume()? else { break };
+            let mut bytes = [0; crate::process_data::BYTES];
+            let fits = message.len() == bytes.len() && message.copy_to(&mut bytes) == bytes.len();
+            controller.sample(if fits { &bytes } else { &[] }, message.lost());
+        }
+        if let Some(command) = controller.command(&start)
+            && let Emit::Refused(..) = source.emit_copy(&command)?
+        {
+            shared.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        shared.samples.store(controller.samples(), Ordering::Relaxed);
+        shared.samples_lost.store(controller.samples_lost(), Ordering::Relaxed);
+        shared.damaged.store(controller.damaged(), Ordering::Relaxed);
+        // A full queue means that the counting thread is starved; the cycle matters more.
+        let _ = shared.starts.push(start);
+        if !paused && start.woke >= middle {
+            paused = true;
+            std::thread::sleep(setup.pause.into());
+        }
+    }
+    Ok(())
+}
+
+/// What the counting thread knows.
+#[derive(Default)]
+struct Counted {
+    cycles: u64,
+    skipped: u64,
+    wake: Times,
+}
+
+impl Counted {
+    fn report(&mut self, shared: &Shared) -> Report {
+        for _ in 0..STARTS {
+            let Some(start) = shared.starts.pop() else { break };
+            self.cycles += 1;
+            self.skipped += start.skipped;
+            if let Some(late) = start.late {
+                self.wake.add(late);
+            }
+        }
+        Report::Controller(ControllerReport {
+            cycles: self.cycles,
+            skipped: self.skipped,
+            wake: self.wake.quantiles(),
+            samples: shared.samples.load(Ordering::Relaxed),
+            samples_lost: shared.samples_lost.load(Ordering::Relaxed),
+            damaged: shared.damaged.load(Ordering::Relaxed),
+            refused: shared.refused.load(Ordering::Relaxed),
+        })
+    }
+}

@@ -1,0 +1,216 @@
+//! The device's threads: a cyclic one, and one that counts and reports.
+
+use super::{ACTUATOR, Context, PERIOD, PLANT, REPORT_EVERY, RoleError, SENSORS, now, process_qos};
+use crate::cause::Stall;
+use crate::device::{Device, Phase};
+use crate::ledger::{Ledger, Record};
+use crate::report::{DeviceReport, Report};
+use crate::task::{Kernel, Start, Task};
+use crossbeam_queue::ArrayQueue;
+use insane_core::{MonoTime, Nanos};
+use insane_rt::{Emit, Message, Session, Sink, SinkOptions, Source, SourceOptions};
+use nix::time::{ClockId, clock_gettime};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Records under way to the counting thread: two a cycle, four seconds' worth.
+const RECORDS: usize = 8_192;
+/// Messages a ring holds.
+const DEPTH: u32 = 64;
+/// Before the next deadline the device stops listening, so that a late wake-up from
+/// listening does not become a late cycle.
+const LISTEN_GUARD: Nanos = Nanos::from_micros(150);
+/// How long the clamp waits for a fresh loop.
+const SETTLE_MAX: Nanos = Nanos::from_secs(10);
+
+/// What the two threads share.
+struct Shared {
+    records: ArrayQueue<Record>,
+    records_lost: AtomicU64,
+    refused: AtomicU64,
+    damaged: AtomicU64,
+}
+
+/// Runs the device until all cycles have run or it is asked to stop.
+///
+/// # Errors
+/// See [`RoleError`].
+pub fn run(session: &Session, context: &Context) -> Result<(), RoleError> {
+    let stream = session.stream(PLANT, process_qos())?;
+    let source = stream.source(SENSORS, SourceOptions::small())?;
+    let sink = stream.sink(ACTUATOR, SinkOptions::default().depth(DEPTH))?;
+    let shared = Shared {
+        records: ArrayQueue::new(RECORDS),
+        records_lost: AtomicU64::new(0),
+        refused: AtomicU64::new(0),
+        damaged: AtomicU64::new(0),
+    };
+    std::thread::scope(|scope| {
+        let of_thread = &shared;
+        let cyclic = std::thread::Builder::new()
+            .name("device".into())
+            .spawn_scoped(scope, move || Cyclic::new(context, of_thread, source, sink).run())?;
+        let mut ledger = Ledger::new(context.setup.late);
+        while !cyclic.is_finished() {
+            std::thread::sleep(REPORT_EVERY);
+            context.report(count(&shared, &mut ledger));
+        }
+        let ended = cyclic.join().map_err(|_| RoleError::Panicked)?;
+        context.report(count(&shared, &mut ledger));
+        if ended? {
+            context.report(Report::Finished);
+        }
+        Ok(())
+    })
+}
+
+fn count(shared: &Shared, ledger: &mut Ledger) -> Report {
+    for _ in 0..RECORDS {
+        let Some(record) = shared.records.pop() else { break };
+        ledger.add(record);
+    }
+    Report::Device(Box::new(DeviceReport {
+        records_lost: shared.records_lost.load(Ordering::Relaxed),
+        refused: shared.refused.load(Ordering::Relaxed),
+        damaged: shared.damaged.load(Ordering::Relaxed),
+        ..ledger.report()
+    }))
+}
+
+/// The cyclic thread.
+struct Cyclic<'a> {
+    context: &'a Context,
+    shared: &'a Shared,
+    source: Source,
+    sink: Sink,
+    device: Device,
+    heard: bool,
+}
+
+impl<'a> Cyclic<'a> {
+    fn new(context: &'a Context, shared: &'a Shared, source: Source, sink: Sink) -> Self {
+        Cyclic { context, shared, source, sink, device: Device::new(context.setup.settle), heard: false }
+    }
+
+    /// Says whether all cycles have run.
+    fn run(mut self) -> Result<bool, RoleError> {
+        let setup = &self.context.setup;
+        self.context.take_place();
+        let began = now();
+        let cycles = began.since(setup.epoch).0 / PERIOD.0 + 2;
+        let mut task = Task::new(setup.epoch, PERIOD, setup.margin);
+        task.skip_to(cycles);
+        let mut gauge = StallGauge::new();
+        let mut released = None;
+        while !self.context.stop.asked() {
+            let start = task.wait(&Kernel);
+            let stall = gauge.look(&start);
+            self.take_commands()?;
+            self.cycle(start, stall)?;
+            self.settle_at_last(&start, began)?;
+            if self.device.phase() == Phase::Running {
+                let since = start.cycle - *released.get_or_insert(start.cycle);
+                if since >= u64::from(setup.seconds) * (1_000_000_000 / PERIOD.0) {
+                    return Ok(true);
+                }
+            }
+            self.listen(start.cycle, task.next() - setup.margin - LISTEN_GUARD)?;
+        }
+        Ok(false)
+    }
+
+    fn cycle(&mut self, start: Start, stall: Stall) -> Result<(), RoleError> {
+        let (sample, record) = self.device.cycle(start, stall);
+        if let Emit::Refused(..) = self.source.emit_copy(&sample)? {
+            self.shared.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        write_down(self.shared, Record::Cycle(record));
+        Ok(())
+    }
+
+    /// All commands that wait; at most as many as the ring holds.
+    fn take_commands(&mut self) -> Result<(), RoleError> {
+        for _ in 0..DEPTH {
+            let Some(message) = self.sink.consume()? else { break };
+            take(&message, &mut self.device, self.shared);
+            self.heard = true;
+        }
+        Ok(())
+    }
+
+    /// Waits for the answer to this cycle's sample, to know when it came; at the
+    /// latest until `until`.
+    fn listen(&mut self, cycle: u64, until: MonoTime) -> Result<(), RoleError> {
+        loop {
+            let left = until.since(now());
+            if left == Nanos::ZERO {
+                return Ok(());
+            }
+            let Some(message) = self.sink.consume_timeout(Duration::from(left))? else { continue };
+            self.heard = true;
+            if take(&message, &mut self.device, self.shared) >= Some(cycle) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A loop that does not become fresh is released all the same: the plant shows
+    /// what that means.
+    fn settle_at_last(&mut self, start: &Start, began: MonoTime) -> Result<(), RoleError> {
+        if self.device.phase() == Phase::Running || start.woke.since(began) < SETTLE_MAX {
+            return Ok(());
+        }
+        if !self.heard {
+            return Err(RoleError::NoController(SETTLE_MAX.0 / 1_000_000_000));
+        }
+        self.context.note("the loop did not settle; the clamp opened all the same".into());
+        self.device.release(start.woke);
+        Ok(())
+    }
+}
+
+/// Gives a message to the device; returns the cycle that it answers.
+fn take(message: &Message<'_>, device: &mut Device, shared: &Shared) -> Option<u64> {
+    let mut bytes = [0; crate::process_data::BYTES];
+    let fits = message.len() == bytes.len() && message.copy_to(&mut bytes) == bytes.len();
+    let command = device.command(now(), if fits { &bytes } else { &[] }, message.lost());
+    shared.damaged.store(device.damaged(), Ordering::Relaxed);
+    let command = command?;
+    write_down(shared, Record::Command(command));
+    Some(command.echo_cycle)
+}
+
+fn write_down(shared: &Shared, record: Record) {
+    if shared.records.push(record).is_err() {
+        shared.records_lost.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Tells code that runs too long from a thread that loses its processor.
+struct StallGauge {
+    woke: MonoTime,
+    used: Nanos,
+}
+
+impl StallGauge {
+    fn new() -> Self {
+        StallGauge { woke: now(), used: used() }
+    }
+
+    fn look(&mut self, start: &Start) -> Stall {
+        let used_now = used();
+        let (passed, worked) = (start.woke.since(self.woke), used_now.0 - self.used.0);
+        *self = StallGauge { woke: start.woke, used: used_now };
+        match start.late {
+            Some(_) => Stall::None,
+            None if worked > passed.0 / 2 => Stall::Overrun,
+            None => Stall::Preempted,
+        }
+    }
+}
+
+/// Processor time of the current thread. Zero where the kernel does not tell, which
+/// makes every stall a preemption.
+fn used() -> Nanos {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Nanos::ZERO, |time| Duration::from(time).into())
+}

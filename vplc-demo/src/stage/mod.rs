@@ -1,0 +1,199 @@
+//! Where the demonstration plays: it starts the parts, hands on what they report, and
+//! clears everything away at the end, however it ends.
+
+mod daemon;
+mod embedded;
+mod host;
+mod namespaces;
+
+use crate::options::Options;
+use crate::report::{Flow, Report};
+use crate::roles::{PERIOD, Place, Role, Setup};
+use insane_core::Nanos;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+
+/// Fresh cycles in a row before the clamp opens: half a second; a tenth in a smoke run.
+const SETTLE: u32 = 500;
+const SETTLE_SMOKE: u32 = 100;
+
+/// Why the demonstration cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// The runtime or one of its sessions.
+    #[error(transparent)]
+    Session(#[from] insane_rt::SessionError),
+    /// No free ports.
+    #[error("no four free UDP ports in a row were found on the loopback interface")]
+    Ports,
+    /// The system refused something.
+    #[error("{what}: {error}")]
+    System {
+        /// What was attempted.
+        what: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// Another program failed.
+    #[error("{what}: {said}")]
+    Program {
+        /// What was attempted.
+        what: String,
+        /// What the program said.
+        said: String,
+    },
+}
+
+impl StageError {
+    fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StageError {
+        let what = what.into();
+        |error| StageError::System { what, error }
+    }
+}
+
+/// The two forms.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// Two namespaces, two daemons, a process for every part.
+    Namespaces {
+        /// The daemon's file.
+        insaned: PathBuf,
+    },
+    /// Two runtimes in this process.
+    Embedded {
+        /// Why not namespaces.
+        reason: String,
+    },
+}
+
+impl Form {
+    /// Chooses the form: namespaces where there are the rights and the tools for them.
+    #[must_use]
+    pub fn choose(options: &Options) -> Form {
+        let embedded = |reason: &str| Form::Embedded { reason: reason.into() };
+        if options.embedded {
+            return embedded("asked for");
+        }
+        if !nix::unistd::geteuid().is_root() {
+            return embedded("namespaces need root");
+        }
+        if insane_sys::thread::cores().len() < 2 {
+            return embedded("two hosts need two cores");
+        }
+        if !is_program("ip") {
+            return embedded("the command ip (iproute2) is missing");
+        }
+        match daemon::find_or_build() {
+            Ok(insaned) => Form::Namespaces { insaned },
+            Err(error) => Form::Embedded { reason: error.to_string() },
+        }
+    }
+
+    /// In one line.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Form::Namespaces { .. } => {
+                "two network namespaces joined by veth, two insaned, every part a process".into()
+            }
+            Form::Embedded { reason } => {
+                format!("two runtimes embedded in one process, over loopback ({reason})")
+            }
+        }
+    }
+}
+
+fn is_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
+/// A running demonstration. Dropping it ends it and clears everything away.
+pub enum Stage {
+    /// See [`Form::Namespaces`].
+    Namespaces(namespaces::Namespaces),
+    /// See [`Form::Embedded`].
+    Embedded(embedded::Embedded),
+}
+
+impl Stage {
+    /// Starts all parts.
+    ///
+    /// # Errors
+    /// See [`StageError`].
+    pub fn start(form: &Form, options: &Options) -> Result<Stage, StageError> {
+        match form {
+            Form::Namespaces { insaned } => namespaces::Namespaces::start(insaned, options).map(Stage::Namespaces),
+            Form::Embedded { .. } => embedded::Embedded::start(options).map(Stage::Embedded),
+        }
+    }
+
+    /// What the parts report.
+    #[must_use]
+    pub fn reports(&self) -> &Receiver<Report> {
+        match self {
+            Stage::Namespaces(stage) => &stage.reports,
+            Stage::Embedded(stage) => &stage.reports,
+        }
+    }
+
+    /// Looks whether a part has died without a word.
+    pub fn look_for_dead(&mut self) -> Option<Report> {
+        match self {
+            Stage::Namespaces(stage) => stage.look_for_dead(),
+            Stage::Embedded(_) => None,
+        }
+    }
+
+    /// Asks all parts to end and waits for them; their last reports can still be read.
+    pub fn end(&mut self) {
+        match self {
+            Stage::Namespaces(stage) => stage.end(),
+            Stage::Embedded(stage) => stage.end(),
+        }
+    }
+}
+
+/// Host a is the controller's, host b the device's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Side {
+    A,
+    B,
+}
+
+/// The parts and their hosts, receivers first. Video and telemetry go the way of the
+/// samples, from the machine to the controller's host.
+fn cast(options: &Options) -> Vec<(Side, Role)> {
+    let mut parts = vec![(Side::A, Role::Controller), (Side::B, Role::Device)];
+    if !options.no_best_effort {
+        for flow in [Flow::Video, Flow::Telemetry] {
+            parts.push((Side::A, Role::Recorder(flow)));
+            parts.push((Side::B, Role::Sender(flow)));
+        }
+    }
+    parts
+}
+
+fn setup(options: &Options, role: Role, place: Place, epoch: insane_core::MonoTime) -> Setup {
+    Setup {
+        role,
+        place,
+        seconds: options.seconds,
+        settle: if options.smoke { SETTLE_SMOKE } else { SETTLE },
+        epoch,
+        margin: Nanos::from_micros(options.margin_us),
+        offset: Nanos::from_micros(options.offset_us),
+        late: Nanos::from_micros(options.late_us),
+        hold_back: (Nanos::from_millis(options.hold_back_ms).0 / PERIOD.0) as usize,
+        pause: Nanos::from_millis(options.pause_ms),
+        video_fps: options.video_fps,
+    }
+}
+
+/// The last lines of a log, for an error message.
+fn tail(path: &Path) -> String {
+    const LINES: usize = 5;
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}

@@ -1,0 +1,282 @@
+//! The form with rights: two network namespaces joined by veth, a daemon in each, and
+//! a process for every part.
+//!
+//! Two cores serve two hosts: a's daemon and controller share one core, b's daemon
+//! and device the other, all `SCHED_FIFO` with the daemons first; all of them block
+//! when there is nothing to do. Best-effort neighbours run wherever the ordinary
+//! scheduler puts them.
+
+use super::host::Host;
+use super::{Side, StageError, cast, setup, tail};
+use crate::options::Options;
+use crate::report::Report;
+use crate::roles::process::Order;
+use crate::roles::{Place, Role};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const TEMPLATE_A: &str = include_str!("../../../configs/demo-a.ron");
+const TEMPLATE_B: &str = include_str!("../../../configs/demo-b.ron");
+/// Priority of device and controller; the daemons' stands in their configuration.
+const FIFO: u8 = 50;
+/// How long a process may take to start, or to end by itself.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The running processes. Fields are dropped in this order: processes first, then the
+/// hosts whose threads they die with, then the files.
+pub struct Namespaces {
+    pub(super) reports: Receiver<Report>,
+    parts: Vec<Process>,
+    daemons: Vec<Process>,
+    hosts: [Host; 2],
+    folder: Folder,
+}
+
+impl Namespaces {
+    pub(super) fn start(insaned: &Path, options: &Options) -> Result<Self, StageError> {
+        let hosts = [Host::new("a")?, Host::new("b")?];
+        join(&hosts)?;
+        let (tell, reports) = channel();
+        let folder = Folder::new()?;
+        let mut stage = Namespaces { reports, parts: Vec::new(), daemons: Vec::new(), hosts, folder };
+        for side in [Side::A, Side::B] {
+            stage.start_daemon(side, insaned, &tell)?;
+        }
+        let epoch = insane_sys::clock::mono_now();
+        for (side, role) in cast(options) {
+            let setup = setup(options, role, place(side, role), epoch);
+            let order = Order::Part { socket: stage.folder.socket(side), setup };
+            let process = stage.start_process(side, role.name(), &order, &tell)?;
+            stage.parts.push(process);
+        }
+        Ok(stage)
+    }
+
+    fn start_daemon(&mut self, side: Side, insaned: &Path, tell: &Sender<Report>) -> Result<(), StageError> {
+        let (name, template) = match side {
+            Side::A => ("insaned-a", TEMPLATE_A),
+            Side::B => ("insaned-b", TEMPLATE_B),
+        };
+        let socket = self.folder.socket(side);
+        let config = self.folder.0.join(format!("{name}.ron"));
+        let text = configuration(template, &socket, insane_sys::thread::cores());
+        std::fs::write(&config, text).map_err(StageError::system(format!("writing {}", config.display())))?;
+        let arguments = vec!["--config".into(), config.display().to_string()];
+        let order = Order::Become { program: insaned.into(), arguments };
+        let mut process = self.start_process(side, name, &order, tell)?;
+        let give_up = Instant::now() + PATIENCE;
+        while !socket.exists() {
+            let dead = process.death();
+            if dead.is_some() || Instant::now() >= give_up {
+                let said = dead.unwrap_or_else(|| format!("no control socket within {PATIENCE:?}\n{}", tail(&process.log)));
+                return Err(StageError::Program { what: name.into(), said });
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.daemons.push(process);
+        Ok(())
+    }
+
+    /// Starts this very program on that host with an order. Standard output is read
+    /// for reports; what is no report, and standard error, goes to a log.
+    fn start_process(&self, side: Side, name: &str, order: &Order, tell: &Sender<Report>) -> Result<Process, StageError> {
+        let what = format!("starting {name}");
+        let log = self.folder.0.join(format!("{name}.log"));
+        let errors = File::create(&log).map_err(StageError::system(&what))?;
+        let is_daemon = matches!(order, Order::Become { .. });
+        let output = if is_daemon { errors.try_clone().map(Stdio::from) } else { Ok(Stdio::piped()) };
+        let program = std::env::current_exe().map_err(StageError::system(&what))?;
+        // The types of an order hold nothing that JSON cannot.
+        let order = serde_json::to_string(order).unwrap_or_default();
+        let mut command = Command::new(program);
+        command
+            .args([crate::PART_ARGUMENT, &order])
+            .stdin(Stdio::piped())
+            .stdout(output.map_err(StageError::system(&what))?)
+            .stderr(errors)
+            // Ctrl-C is for the demonstration, which then ends its parts in order.
+            .process_group(0);
+        let host = &self.hosts[usize::from(side == Side::B)];
+        let mut child = host.call(move || command.spawn())?.map_err(StageError::system(&what))?;
+        let input = child.stdin.take();
+        let output = child.stdout.take().map(|output| {
+            let tell = tell.clone();
+            std::thread::spawn(move || {
+                let lines = BufReader::new(output).lines().map_while(Result::ok);
+                for report in lines.filter_map(|line| serde_json::from_str(&line).ok()) {
+                    if tell.send(report).is_err() {
+                        break;
+                    }
+                }
+            })
+        });
+        Ok(Process { name: name.into(), child, input, output, log, dead: false })
+    }
+
+    pub(super) fn look_for_dead(&mut self) -> Option<Report> {
+        self.parts.iter_mut().chain(&mut self.daemons).find_map(|process| {
+            let text = process.death()?;
+            Some(Report::Failed { from: process.name.clone(), text })
+        })
+    }
+
+    /// Parts end by themselves, then the daemons; who does not is killed.
+    pub(super) fn end(&mut self) {
+        self.parts.iter_mut().for_each(Process::ask_to_end);
+        self.parts.iter_mut().for_each(Process::end);
+        self.daemons.iter_mut().for_each(Process::end);
+    }
+}
+
+/// The veth pair of the configurations, made inside the two namespaces: nothing of it
+/// is ever seen outside.
+fn join(hosts: &[Host; 2]) -> Result<(), StageError> {
+    let [a, b] = hosts;
+    a.ip(&["link", "add", "veth-a", "type", "veth", "peer", "name", "veth-b"])?;
+    a.ip(&["link", "set", "veth-b", "netns", &b.namespace()])?;
+    for (host, device, address) in [(a, "veth-a", "10.77.0.1/24"), (b, "veth-b", "10.77.0.2/24")] {
+        host.ip(&["address", "add", address, "dev", device])?;
+        host.ip(&["link", "set", device, "up"])?;
+    }
+    Ok(())
+}
+
+/// A part's place: device and controller on their daemon's core, at FIFO.
+fn place(side: Side, role: Role) -> Place {
+    match role {
+        Role::Device | Role::Controller => {
+            let cores = insane_sys::thread::cores();
+            Place { core: cores.get(usize::from(side == Side::B)).copied(), fifo: Some(FIFO) }
+        }
+        _ => Place::default(),
+    }
+}
+
+/// A daemon's configuration: the template with this run's socket, and the cores that
+/// this process may use in place of 0 and 1.
+fn configuration(template: &str, socket: &Path, cores: &[usize]) -> String {
+    let line = |line: &str| {
+        if line.trim_start().starts_with("control:") {
+            return format!("    control: (socket: {:?}),", socket.display().to_string());
+        }
+        let mut line = line.to_owned();
+        for (place, core) in cores.iter().enumerate().take(2) {
+            let written = format!("core: {place},");
+            if line.contains(&written) {
+                line = line.replace(&written, &format!("core: {core},"));
+                break;
+            }
+        }
+        line
+    };
+    template.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A process that dies with this value.
+struct Process {
+    name: String,
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Option<JoinHandle<()>>,
+    log: PathBuf,
+    dead: bool,
+}
+
+impl Process {
+    /// What is to be said if it has ended, which nobody asked it to; once.
+    fn death(&mut self) -> Option<String> {
+        match self.child.try_wait() {
+            Ok(Some(status)) if !self.dead => {
+                self.dead = true;
+                (!status.success()).then(|| format!("{status}\n{}", tail(&self.log)))
+            }
+            _ => None,
+        }
+    }
+
+    fn ask_to_end(&mut self) {
+        drop(self.input.take());
+    }
+
+    fn end(&mut self) {
+        self.ask_to_end();
+        let is_part = self.output.is_some();
+        if !is_part {
+            // A daemon does not read its input: it is told by the signal meant for that.
+            let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+            if matches!(self.child.try_wait(), Ok(None)) {
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+            }
+        }
+        let give_up = Instant::now() + PATIENCE;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < give_up {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(output) = self.output.take() {
+            let _ = output.join();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.ask_to_end();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder of this run for sockets, configurations and logs; removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self, StageError> {
+        let path = std::env::temp_dir().join(format!("insane-demo-{}", std::process::id()));
+        let what = format!("making {}", path.display());
+        let mut builder = std::fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&path).map_err(StageError::system(what))?;
+        Ok(Folder(path))
+    }
+
+    fn socket(&self, side: Side) -> PathBuf {
+        self.0.join(if side == Side::A { "a.sock" } else { "b.sock" })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_templates_take_socket_and_cores_and_are_configurations() {
+        let machine = insane_config::Machine { cores: vec![2, 5], ..insane_config::Machine::detect() };
+        for template in [TEMPLATE_A, TEMPLATE_B] {
+            let text = configuration(template, Path::new("/tmp/x/a.sock"), &[2, 5]);
+            assert_eq!(text.matches("socket: \"/tmp/x/a.sock\"").count(), 1, "{text}");
+            assert!(text.contains("core: 2,") != text.contains("core: 5,"), "{text}");
+            let loaded = insane_config::parse("demo", &text, &machine).expect("the template is valid");
+            assert_eq!(loaded.plan.control.socket, Some("/tmp/x/a.sock".into()));
+        }
+    }
+
+    #[test]
+    fn a_core_that_was_put_in_is_not_replaced_again() {
+        let text = configuration("core: 0, x\ncore: 1, y", Path::new("s"), &[1, 0]);
+        assert_eq!(text, "core: 1, x\ncore: 0, y");
+    }
+}

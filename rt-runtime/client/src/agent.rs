@@ -6,12 +6,12 @@ use crate::ports::{self, Beside, PartsError};
 use crate::registry::{ConnRecord, ConnState, End, Far, Registry, SinkRecord, SourceRecord};
 use insane_core::heap::ClassSpec;
 use insane_core::{ChannelId, ConnId, Lane, StreamId};
-use insane_shm::port::{Attachment as PortAttachment, SinkPort, SourcePort};
+use insane_shm::port::{Attachment as PortAttachment, Mailbox, SinkPort, SourcePort};
 use insane_shm::region::Region;
 use insane_sys::event::{Epoll, Event as Bell, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
 use insane_wire::control::{
-    self, Code, Event, Hello, PACKET_BYTES_MAX, Receiver, Request, Role, Sender, SinkWake,
+    self, Code, Event, Hello, PACKET_BYTES_MAX, Request, Role, SinkWake,
 };
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -359,7 +359,7 @@ impl Shared {
                 let (returns, depth, port) = (Arc::clone(returns), *depth, record.port);
                 let end = ports::rx_conn(ConnId(local), returns, depth, &classes, heap_bytes, trusted, beside)?;
                 let Some(sink) = registry.sinks.get(&port) else { return Ok(()) };
-                if sink.mailbox.add(Box::new(end)).is_ok() {
+                if leave(&sink.mailbox, end) {
                     if let Some(record) = registry.conns.get_mut(&local) {
                         record.state = ConnState::RxActive;
                     }
@@ -383,7 +383,7 @@ impl Shared {
         let port = record.port;
         let ConnState::TxReady(_) = record.state else { return };
         let ConnState::TxReady(end) = std::mem::replace(&mut record.state, ConnState::TxActive) else { return };
-        let added = registry.sources.get(&port).is_some_and(|source| source.mailbox.add(end).is_ok());
+        let added = registry.sources.get(&port).is_some_and(|source| leave(&source.mailbox, *end));
         if !added {
             registry.conns.remove(&local);
             drop(registry);
@@ -456,13 +456,18 @@ impl Shared {
 
     /// Frees what ports let go; tells the runtime of peers that wrote what cannot be.
     fn collect(&self) {
-        let registry = lock(&self.registry);
+        let mut registry = lock(&self.registry);
         let mut accused: Vec<ConnId> = Vec::new();
         for source in registry.sources.values() {
             accused.extend(source.mailbox.collect());
         }
         for sink in registry.sinks.values() {
             accused.extend(sink.mailbox.collect());
+        }
+        for (port, local) in std::mem::take(&mut registry.removals) {
+            if !remove(&registry, port, local) {
+                registry.removals.push((port, local));
+            }
         }
         let conns: Vec<ConnId> =
             accused.iter().filter_map(|local| registry.conns.get(&local.0).and_then(|conn| conn.id)).collect();
@@ -510,21 +515,33 @@ fn keep(registry: &mut Registry, port: u64, far: Far, conn: ConnId) -> Option<Re
     Some(Request::Kept { conn })
 }
 
-/// Takes a connection out of its port and the registry.
+/// Leaves a connection for its port. A mailbox may be full of what the port has let go;
+/// emptied, it has room, unless the port's thread has not looked for very long.
+fn leave<T>(mailbox: &Mailbox<T>, end: T) -> bool {
+    mailbox.add(Box::new(end)).or_else(|end| {
+        mailbox.collect();
+        mailbox.add(end)
+    })
+    .is_ok()
+}
+
+/// Takes a connection out of its port and the registry. If the port's mailbox is full
+/// the removal is tried again with the next collection.
 fn forget(registry: &mut Registry, local: u32) {
     let Some(conn) = registry.conns.remove(&local) else { return };
-    match (conn.far, conn.state) {
-        (Far::To(Receiver::Sink(_) | Receiver::Datapath), ConnState::TxActive) => {
-            if let Some(source) = registry.sources.get(&conn.port) {
-                let _ = source.mailbox.remove(ConnId(local));
-            }
-        }
-        (Far::From(Sender::Source(_) | Sender::Datapath), ConnState::RxActive) => {
-            if let Some(sink) = registry.sinks.get(&conn.port) {
-                let _ = sink.mailbox.remove(ConnId(local));
-            }
-        }
-        _ => {}
+    if matches!(conn.state, ConnState::TxActive | ConnState::RxActive) && !remove(registry, conn.port, local) {
+        registry.removals.push((conn.port, local));
+    }
+}
+
+/// `false` if the port's mailbox is full.
+fn remove(registry: &Registry, port: u64, local: u32) -> bool {
+    if let Some(source) = registry.sources.get(&port) {
+        source.mailbox.remove(ConnId(local))
+    } else if let Some(sink) = registry.sinks.get(&port) {
+        sink.mailbox.remove(ConnId(local))
+    } else {
+        true
     }
 }
 

@@ -102,6 +102,8 @@ pub(crate) struct Registry {
     pub sources: HashMap<u64, SourceRecord>,
     pub sinks: HashMap<u64, SinkRecord>,
     pub conns: HashMap<u32, ConnRecord>,
+    /// Removals (port, connection) for which a mailbox had no room yet.
+    pub removals: Vec<(u64, u32)>,
     conn_next: u32,
 }
 

@@ -47,6 +47,12 @@ pub struct Cli {
     /// network: only this hosting.
     #[arg(long, value_enum)]
     pub hosting: Option<Hosting>,
+    /// The daemon to start, instead of the runtime that is built into this program.
+    #[arg(long, value_name = "PATH")]
+    pub insaned: Option<PathBuf>,
+    /// serve: the daemon's configuration.
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// count: whose messages.
     #[arg(long, value_enum, hide = true, default_value_t = Counted::Ours)]
     pub side: Counted,
@@ -85,6 +91,9 @@ pub enum Scenario {
     All,
     /// Every scenario in a short form, for function.
     Smoke,
+    /// The daemon's half of a measurement.
+    #[value(hide = true)]
+    Serve,
     /// One side's messages on one thread, for the counting tools.
     #[value(hide = true)]
     Count,
@@ -117,6 +126,7 @@ impl Scenario {
             Scenario::All => "all",
             Scenario::Smoke => "smoke",
             Scenario::Count => "count",
+            Scenario::Serve => "serve",
         }
     }
 }

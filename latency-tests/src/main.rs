@@ -7,6 +7,7 @@
 mod baseline;
 mod cli;
 mod harness;
+mod ours;
 #[cfg(feature = "peers")]
 mod peers;
 mod report;
@@ -20,7 +21,7 @@ use harness::{Bench, Effort};
 use report::bounds::{Bounds, Check, check};
 use report::page::Page;
 use report::row::Output;
-use scenario::Findings;
+use scenario::{Findings, compare};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -30,15 +31,13 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let Some(scenario) = cli.scenario else { return ExitCode::from(2) };
-    if scenario == Scenario::Count {
-        return finish(count(&cli));
-    }
-    match run(&cli, scenario) {
-        Ok(code) => code,
-        Err(reason) => {
+    match scenario {
+        Scenario::Count => finish(count(&cli)),
+        Scenario::Serve => finish(serve(&cli)),
+        _ => run(&cli, scenario).unwrap_or_else(|reason| {
             eprintln!("{reason}");
             ExitCode::from(2)
-        }
+        }),
     }
 }
 
@@ -63,7 +62,17 @@ fn list() {
 fn count(cli: &Cli) -> Result<(), Fault> {
     match cli.side {
         Counted::Ring => scenario::count::run(&mut baseline::ring::to_itself(), cli.messages),
-        Counted::Ours => Err(Fault::Unavailable("the runtime is not linked yet".into())),
+        Counted::Ours => {
+            let (mut end, _session) = scenario::ours::to_itself()?;
+            scenario::count::run(&mut end, cli.messages)
+        }
+    }
+}
+
+fn serve(cli: &Cli) -> Result<(), Fault> {
+    match &cli.config {
+        Some(config) => ours::daemon::serve(config),
+        None => Err(Fault::Party("serve needs --config".into())),
     }
 }
 
@@ -84,12 +93,18 @@ fn run(cli: &Cli, scenario: Scenario) -> Result<ExitCode, String> {
     Ok(conclude(&findings, checked.as_ref()))
 }
 
-fn perform(part: Scenario, bench: &Bench, _cli: &Cli, findings: &mut Findings) {
+fn perform(part: Scenario, bench: &Bench, cli: &Cli, findings: &mut Findings) {
     match part {
+        Scenario::Local => compare::local(bench, cli, findings),
+        Scenario::Hop => compare::hop(bench, cli, findings),
+        Scenario::Network => compare::network(bench, cli, findings),
+        Scenario::Throughput => compare::throughput(bench, cli, findings),
+        Scenario::Setup => compare::setup(bench, cli, findings),
         Scenario::Selftest => scenario::selftest::run(bench, findings),
         Scenario::Instructions => scenario::counting::instructions(bench, findings),
         Scenario::Syscalls => scenario::counting::syscalls(bench, findings),
-        other => findings.note(other.name(), &Fault::Unavailable("the runtime is not linked yet".into())),
+        // These stand for others, or are not measured.
+        Scenario::All | Scenario::Smoke | Scenario::Count | Scenario::Serve => {}
     }
 }
 

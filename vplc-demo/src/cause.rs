@@ -227,14 +227,8 @@ mod tests {
 
     #[test]
     fn the_order_of_the_rule() {
-        let mut all = Evidence {
-            late: LATE,
-            overrun: true,
-            preempted: true,
-            peer_late: LATE,
-            peer_skipped: 0,
-            lost: 1,
-        };
+        let mut all =
+            Evidence { late: LATE, overrun: true, preempted: true, peer_late: LATE, peer_skipped: 0, lost: 1 };
         assert_eq!(all.cause(LATE), Cause::WakeLate);
         all.late = Nanos(LATE.0 - 1);
         assert_eq!(all.cause(LATE), Cause::ApplicationOverrun);

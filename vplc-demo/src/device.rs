@@ -309,8 +309,7 @@ mod tests {
         let mut device = Device::new(50);
         for cycle in 0..1_000 {
             let due = MonoTime(cycle * PERIOD.0);
-            let (_, record) =
-                device.cycle(Start { cycle, due, woke: due, late: None, skipped: 0 }, Stall::None);
+            let (_, record) = device.cycle(Start { cycle, due, woke: due, late: None, skipped: 0 }, Stall::None);
             assert_eq!(record.phase, Phase::Settling);
             assert!(record.missed || cycle > 1_000);
         }

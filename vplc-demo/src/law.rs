@@ -13,8 +13,6 @@ const POLE: f64 = 115.0;
 /// The coil's current for one sample, amperes; never negative, not yet bounded above.
 #[must_use]
 pub fn current(s: &State, set_point: &SetPoint) -> f64 {
-    let a = set_point.acceleration
-        - 2.0 * POLE * (s.speed - set_point.speed)
-        - POLE * POLE * (s.gap - set_point.gap);
+    let a = set_point.acceleration - 2.0 * POLE * (s.speed - set_point.speed) - POLE * POLE * (s.gap - set_point.gap);
     CURRENT_A * s.gap / GAP_M * (1.0 - a / GRAVITY).max(0.0).sqrt()
 }

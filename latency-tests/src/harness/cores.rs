@@ -2,15 +2,15 @@
 //! a pinned thread sees only its own.
 
 use super::fault::Fault;
-use core_affinity::CoreId;
+use insane_sys::thread;
 
 /// The two processors of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Cores {
     /// Where the measured application runs ("cpu0" in the topologies).
-    pub app: CoreId,
+    pub app: usize,
     /// Where its partner, or the runtime, runs ("cpu1").
-    pub other: CoreId,
+    pub other: usize,
 }
 
 impl Cores {
@@ -19,8 +19,7 @@ impl Cores {
     /// # Errors
     /// There are fewer than two.
     pub fn find() -> Result<Self, Fault> {
-        let ids = core_affinity::get_core_ids().unwrap_or_default();
-        match ids[..] {
+        match *thread::cores() {
             [app, other, ..] => Ok(Cores { app, other }),
             _ => Err(Fault::Unavailable("two processors are needed".into())),
         }
@@ -31,10 +30,6 @@ impl Cores {
 ///
 /// # Errors
 /// The kernel refused.
-pub fn pin(core: CoreId) -> Result<(), Fault> {
-    if core_affinity::set_for_current(core) {
-        Ok(())
-    } else {
-        Err(Fault::Unavailable(format!("processor {} refused the thread", core.id)))
-    }
+pub fn pin(core: usize) -> Result<(), Fault> {
+    thread::pin_current(core).map_err(|error| Fault::Unavailable(format!("processor {core}: {error}")))
 }

@@ -44,6 +44,48 @@ pub fn read(payload: &[u8]) -> Result<u64, Fault> {
     }
 }
 
+/// Reads a message that comes in parts. Parts before the last are whole words long.
+pub struct Reader {
+    len: usize,
+    seen: usize,
+    number: u64,
+    sum: u64,
+    rest_is_right: bool,
+}
+
+impl Reader {
+    /// A reader of a message of `len` bytes.
+    #[must_use]
+    pub fn new(len: usize) -> Self {
+        Reader { len, seen: 0, number: 0, sum: 0, rest_is_right: true }
+    }
+
+    /// The next part.
+    ///
+    /// # Panics
+    /// If the first part is shorter than a word.
+    pub fn add(&mut self, part: &[u8]) {
+        if self.seen == 0 {
+            self.number = u64::from_le_bytes(part[..WORD].try_into().expect("eight bytes"));
+        }
+        let words = part.chunks_exact(WORD);
+        self.rest_is_right &= words.remainder().iter().all(|byte| *byte == self.number as u8);
+        let word = |word: &[u8]| u64::from_le_bytes(word.try_into().expect("eight bytes"));
+        self.sum = words.fold(self.sum, |sum, bytes| sum.wrapping_add(word(bytes)));
+        self.seen += part.len();
+    }
+
+    /// The message's number.
+    ///
+    /// # Errors
+    /// The payload is not that of the number it starts with, or parts are missing.
+    pub fn finish(self) -> Result<u64, Fault> {
+        let expected = expected_sum(self.number, (self.len / WORD) as u64);
+        let whole = self.seen == self.len && self.rest_is_right;
+        if whole && self.sum == expected { Ok(self.number) } else { Err(Fault::Corrupt { expected, found: self.sum }) }
+    }
+}
+
 /// Reads every word of a message that came as words.
 ///
 /// # Errors
@@ -68,6 +110,21 @@ pub fn expected_sum(number: u64, count: u64) -> u64 {
 mod tests {
     use super::*;
 
+    fn read_in_parts(payload: &[u8]) -> Result<u64, Fault> {
+        let mut reader = Reader::new(payload.len());
+        payload.chunks(16).for_each(|part| reader.add(part));
+        reader.finish()
+    }
+
+    #[test]
+    fn a_missing_part_is_noticed() {
+        let mut payload = vec![0; 64];
+        write(&mut payload, 5);
+        let mut reader = Reader::new(64);
+        reader.add(&payload[..32]);
+        assert!(reader.finish().is_err());
+    }
+
     #[test]
     fn what_was_written_reads_back_and_one_changed_byte_does_not() {
         for len in [8, 64, 65, 100, 1024, 4095] {
@@ -75,9 +132,11 @@ mod tests {
                 let mut payload = vec![0; len];
                 write(&mut payload, number);
                 assert_eq!(read(&payload).unwrap(), number, "{len} bytes");
+                assert_eq!(read_in_parts(&payload).unwrap(), number, "{len} bytes");
                 for at in [0, len / 2, len - 1] {
                     payload[at] ^= 0x40;
-                    assert!(len == 8 && at < 8 || read(&payload).is_err(), "{len} bytes, byte {at}");
+                    assert!(len == 8 || read(&payload).is_err(), "{len} bytes, byte {at}");
+                    assert!(len == 8 || read_in_parts(&payload).is_err(), "{len} bytes, byte {at}");
                     payload[at] ^= 0x40;
                 }
             }

@@ -4,7 +4,6 @@
 use super::cores::pin;
 use super::fault::Fault;
 use super::watch::{Ended, Idle, Watch};
-use core_affinity::CoreId;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -63,13 +62,13 @@ impl Drop for EndOnExit<'_> {
 
 /// One party that is not the leading one. It runs until the stage stops.
 pub struct Party<'a> {
-    core: CoreId,
+    core: usize,
     run: Box<dyn FnOnce(&Stage) -> Result<(), Fault> + Send + 'a>,
 }
 
 impl<'a> Party<'a> {
     /// A party on `core`. It must call [`Stage::meet`] once it is ready.
-    pub fn new(core: CoreId, run: impl FnOnce(&Stage) -> Result<(), Fault> + Send + 'a) -> Self {
+    pub fn new(core: usize, run: impl FnOnce(&Stage) -> Result<(), Fault> + Send + 'a) -> Self {
         Party { core, run: Box::new(run) }
     }
 }
@@ -79,7 +78,7 @@ impl<'a> Party<'a> {
 /// # Errors
 /// The first real failure: the leading party's own, else another party's.
 pub fn perform<T: Send>(
-    core: CoreId,
+    core: usize,
     lead: impl FnOnce(&Stage) -> Result<T, Fault> + Send,
     others: Vec<Party<'_>>,
 ) -> Result<T, Fault> {

@@ -1,12 +1,15 @@
 //! The scenarios: what is measured against what.
 
 pub mod baselines;
+pub mod compare;
 pub mod count;
 pub mod counting;
+pub mod ours;
 #[cfg(feature = "peers")]
 pub mod rivals;
 pub mod selftest;
 
+use crate::cli::Cli;
 use crate::harness::Bench;
 use crate::harness::birth::Birth;
 use crate::harness::converse::Pace;
@@ -90,6 +93,12 @@ pub fn flow_pace(bench: &Bench, size: usize) -> FlowPace {
     // Every place of the largest queue is touched before counting starts.
     let warm_up = if size <= 64 * 1024 { 2_000 } else { 80 };
     FlowPace { warm_up, length, bound: Duration::from_secs(15), look_every }
+}
+
+/// The payloads that a run asks for.
+#[must_use]
+pub fn sizes(cli: &Cli) -> Vec<usize> {
+    if cli.size.is_empty() { SIZES.to_vec() } else { cli.size.clone() }
 }
 
 /// Which streams of one session the set-up rows time.

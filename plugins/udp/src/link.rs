@@ -50,6 +50,8 @@ pub struct UdpLink {
     /// Calls in a row that found something. From the second on there is likely more
     /// than one frame waiting.
     streak: u32,
+    /// The next single look while best effort is quiet goes to the real-time socket.
+    glance: bool,
     /// The one peer there is, if the sockets are connected to it.
     lone: Option<PeerIndex>,
     /// Whether each socket holds frames of the lone peer only: connected, and found
@@ -78,6 +80,7 @@ impl UdpLink {
             frame_bytes_max,
             hot: Class::RealTime,
             streak: 0,
+            glance: false,
             lone,
             heard_alone: [false; 2],
             single: vec![0; frame_bytes_max].into_boxed_slice(),
@@ -110,6 +113,7 @@ impl UdpLink {
             self.counts.truncated += 1;
             return (1, 0);
         };
+        self.hot = class;
         sink.frame(from, frame);
         (1, 1)
     }
@@ -159,6 +163,18 @@ impl UdpLink {
         }
         let (taken, handed) = self.take_burst(class, budget - 1, sink);
         (first + taken, first_handed + handed)
+    }
+
+    /// Where a single look goes: to the socket that had the last frame; but while best
+    /// effort is quiet every other look goes to the real-time socket, so that its frames
+    /// never wait for longer than one empty look.
+    #[inline]
+    fn next_class(&mut self) -> Class {
+        if self.hot == Class::RealTime || self.streak > 0 {
+            return self.hot;
+        }
+        self.glance = !self.glance;
+        if self.glance { Class::RealTime } else { Class::BestEffort }
     }
 
     /// Looks at both sockets, real-time first.
@@ -211,7 +227,7 @@ impl Link for UdpLink {
     fn flush(&mut self) {}
 
     /// While frames come one at a time, a call that need not be thorough costs one
-    /// system call on the socket that had the last one. When two calls in a row found
+    /// system call (see `next_class`). When two calls in a row found
     /// something, frames are taken in batches, and a best-effort batch is never taken
     /// before the real-time socket was looked at: at most two best-effort frames go
     /// ahead of a waiting real-time one until the next thorough call.
@@ -225,7 +241,8 @@ impl Link for UdpLink {
         } else if self.streak >= 2 {
             self.take_burst(self.hot, budget, sink)
         } else {
-            self.take_one(self.hot, sink)
+            let class = self.next_class();
+            self.take_one(class, sink)
         };
         self.streak = if taken > 0 { self.streak.saturating_add(1) } else { 0 };
         handed

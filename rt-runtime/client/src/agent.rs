@@ -10,9 +10,7 @@ use insane_shm::port::{Attachment as PortAttachment, Mailbox, SinkPort, SourcePo
 use insane_shm::region::Region;
 use insane_sys::event::{Epoll, Event as Bell, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
-use insane_wire::control::{
-    self, Code, Event, Hello, PACKET_BYTES_MAX, Request, Role, SinkWake,
-};
+use insane_wire::control::{self, Code, Event, Hello, PACKET_BYTES_MAX, Request, Role, SinkWake};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -37,15 +35,14 @@ pub(crate) enum What {
     Stream { local: u32 },
     Source { uid: u64, stream: u32, channel: ChannelId, classes: Vec<ClassSpec>, reliable: bool },
     Sink { uid: u64, stream: u32, channel: ChannelId, depth: u32, wake: SinkWake },
-    Done,
 }
 
 /// What the requester gets.
+#[expect(clippy::large_enum_variant, reason = "one a request, moved once")]
 pub(crate) enum Reply {
     Stream(Lane),
     Source(SourcePort),
     Sink(SinkPort, Option<OwnedFd>),
-    Done,
 }
 
 struct Waiting {
@@ -117,7 +114,8 @@ impl Shared {
         match event {
             Event::Welcome { domain, counters_bytes, .. } => {
                 let mut beside = Beside::new(fds);
-                let page = counters_page(&mut beside, counters_bytes).map_err(|e| SessionError::Resources(e.to_string()))?;
+                let page =
+                    counters_page(&mut beside, counters_bytes).map_err(|e| SessionError::Resources(e.to_string()))?;
                 *lock(&self.counters) = page;
                 *lock(&self.domain_name) = domain;
             }
@@ -261,7 +259,9 @@ impl Shared {
                     has_page = wake != SinkWake::Never;
                     Some(sink_parts(&mut beside, wake).and_then(|(wake_page, reader)| {
                         let (port, mailbox) = ports::sink_port(wake_page, block)?;
-                        registry.sinks.insert(uid, SinkRecord { stream, channel, depth, wake, mailbox, id: Some(sink) });
+                        registry
+                            .sinks
+                            .insert(uid, SinkRecord { stream, channel, depth, wake, mailbox, id: Some(sink) });
                         Ok(Reply::Sink(port, reader))
                     }))
                 });
@@ -269,9 +269,8 @@ impl Shared {
                     let _ = self.send(&Request::SinkMapped { sink });
                 }
             }
-            Event::Done { req } => {
-                self.answer(req, |_, _| Some(Ok(Reply::Done)));
-            }
+            // Only closing is answered so, and nobody waits for that.
+            Event::Done { .. } => {}
             Event::Failed { req, code, reason } => {
                 if let Some(waiting) = lock(&self.waiting).remove(&req) {
                     let _ = waiting.reply.try_send(Err(RequestError::Refused { code, reason }));
@@ -297,11 +296,7 @@ impl Shared {
     }
 
     /// Builds the answer to a request and hands it over; `false` if nobody asked.
-    fn answer(
-        &self,
-        req: u32,
-        build: impl FnOnce(What, &mut Registry) -> Option<Result<Reply, PartsError>>,
-    ) -> bool {
+    fn answer(&self, req: u32, build: impl FnOnce(What, &mut Registry) -> Option<Result<Reply, PartsError>>) -> bool {
         let Some(Waiting { what, reply }) = lock(&self.waiting).remove(&req) else { return false };
         let built = build(what, &mut lock(&self.registry));
         match built {
@@ -518,11 +513,13 @@ fn keep(registry: &mut Registry, port: u64, far: Far, conn: ConnId) -> Option<Re
 /// Leaves a connection for its port. A mailbox may be full of what the port has let go;
 /// emptied, it has room, unless the port's thread has not looked for very long.
 fn leave<T>(mailbox: &Mailbox<T>, end: T) -> bool {
-    mailbox.add(Box::new(end)).or_else(|end| {
-        mailbox.collect();
-        mailbox.add(end)
-    })
-    .is_ok()
+    mailbox
+        .add(Box::new(end))
+        .or_else(|end| {
+            mailbox.collect();
+            mailbox.add(end)
+        })
+        .is_ok()
 }
 
 /// Takes a connection out of its port and the registry. If the port's mailbox is full

@@ -45,14 +45,6 @@ impl Beside {
     pub fn next(&mut self) -> Result<OwnedFd, PartsError> {
         self.fds.next().ok_or(PartsError::Descriptors { got: 0, wanted: 1 })
     }
-
-    /// Every descriptor was asked for.
-    pub fn finish(self) -> Result<(), PartsError> {
-        match self.fds.len() {
-            0 => Ok(()),
-            got => Err(PartsError::Descriptors { got, wanted: 0 }),
-        }
-    }
 }
 
 fn map_writable(fd: OwnedFd, bytes: u64) -> Result<Arc<Region>, PartsError> {

@@ -159,12 +159,8 @@ impl Session {
         let isolated = options.isolated;
         let record = StreamRecord { name: name.into(), qos, isolated, id: None };
         lock(&shared.registry).streams.insert(local, record);
-        let answer = shared.request(What::Stream { local }, |req| Request::OpenStream {
-            req,
-            name: name.into(),
-            qos,
-            isolated,
-        });
+        let answer =
+            shared.request(What::Stream { local }, |req| Request::OpenStream { req, name: name.into(), qos, isolated });
         match answer {
             Ok(Reply::Stream(lane)) => Ok(Stream::new(Arc::clone(&self.core), local, qos, lane)),
             Ok(_) => Err(RequestError::Silent),

@@ -98,11 +98,14 @@ impl Stream {
         });
         let (stream, uid) = (self.id()?, fresh_uid());
         let what = What::Sink { uid, stream: self.inner.local, channel, depth, wake };
-        let reply = self
-            .inner
-            .core
-            .shared
-            .request(what, |req| Request::CreateSink { req, stream, channel, uid, depth, wake })?;
+        let reply = self.inner.core.shared.request(what, |req| Request::CreateSink {
+            req,
+            stream,
+            channel,
+            uid,
+            depth,
+            wake,
+        })?;
         match reply {
             Reply::Sink(port, reader) => Ok(Sink::new(port, reader, Arc::clone(&self.inner), uid, wake)),
             _ => Err(RequestError::Silent),

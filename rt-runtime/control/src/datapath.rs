@@ -5,6 +5,7 @@ use crate::action::{AddRx, AddTx, Rings, Route, Topic};
 use crate::links::{OpenLinks, PluginLink};
 use crate::memory::{DatapathMemory, OwnRegion};
 use crate::objects::Objects;
+use crate::preparer::Handover;
 use crate::runtime::Hosting;
 use crate::start::StartError;
 use insane_config::{DatapathPlan, Idle, Plan, Policy};
@@ -34,6 +35,16 @@ const _: () = assert!(BODY_BYTES_MAX <= insane_engine::OVERLAY_BODY_MAX);
 enum Host {
     Thread(DatapathThread),
     Inline(Arc<InlineEngine<PluginLink>>),
+}
+
+/// What becomes of a connection on its way to the datapath.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    /// It is handed over.
+    Wanted,
+    /// It was removed before it arrived.
+    Removed,
 }
 
 /// What came back from a datapath, or what it says.
@@ -68,6 +79,8 @@ pub(crate) struct Datapath {
     wake_page: OwnRegion,
     heaps: Vec<Option<OwnRegion>>,
     doorbells: BTreeMap<SessionId, Arc<OwnedFd>>,
+    /// Connections whose memory is being touched.
+    expected: BTreeMap<ConnId, Fate>,
 }
 
 impl Datapath {
@@ -119,6 +132,7 @@ impl Datapath {
             wake_page,
             heaps,
             doorbells: BTreeMap::new(),
+            expected: BTreeMap::new(),
         })
     }
 
@@ -195,25 +209,30 @@ impl Datapath {
         self.port.overlay_frame().map(|frame| Answer::Overlay(Box::new(frame)))
     }
 
-    /// Prepares a source's connection and hands it over.
-    pub(crate) fn add_tx(&mut self, add: &AddTx, objects: &mut Objects) -> io::Result<()> {
+    /// Prepares a source's connection.
+    pub(crate) fn prepare_tx(&self, add: &AddTx, objects: &mut Objects) -> io::Result<Handover> {
         let Rings { cells, returns, depth, .. } = add.rings;
+        let (cells, returns) = (objects.read(cells)?, objects.written(returns)?);
+        let mut regions = vec![Arc::clone(&cells), Arc::clone(&returns)];
         let heap = match add.heap {
             Some(heap) => {
                 let geometry = Geometry::new(&add.classes).ok_or_else(|| io::Error::other("a heap of no geometry"))?;
-                ForeignHeap::new(objects.read(heap)?, geometry)
+                let region = objects.read(heap)?;
+                regions.push(Arc::clone(&region));
+                ForeignHeap::new(region, geometry)
             }
             None => None,
         };
-        let conn = RxConn::new(add.conn, objects.read(cells)?, objects.written(returns)?, depth, heap, false);
+        let conn = RxConn::new(add.conn, cells, returns, depth, heap, false);
         let source = NewSource { conn, source: add.source, topic: add.topic, domain: add.domain, lane: add.lane };
-        self.send(Command::AddSource(source));
-        Ok(())
+        Ok(Handover { datapath: add.datapath, conn: add.conn, command: Command::AddSource(source), regions })
     }
 
-    /// Prepares a sink's connection and hands it over.
-    pub(crate) fn add_rx(&mut self, add: &AddRx, buffers: u32, objects: &mut Objects) -> io::Result<()> {
+    /// Prepares a sink's connection. `buffers` is the number of buffers of the receive heap.
+    pub(crate) fn prepare_rx(&self, add: &AddRx, buffers: u32, objects: &mut Objects) -> io::Result<Handover> {
         let Rings { cells, returns, depth, .. } = add.rings;
+        let (cells, returns) = (objects.written(cells)?, objects.read(returns)?);
+        let regions = vec![Arc::clone(&cells), Arc::clone(&returns)];
         let how = match (add.wake, add.wake_socket) {
             (SinkWake::Never, _) => None,
             (SinkWake::Fd, Some(socket)) => Some(How::Socket(objects.wake_writer(socket)?)),
@@ -223,9 +242,31 @@ impl Datapath {
             (Some(how), Some(page)) => Some(Waker::new(objects.read(page)?, how)),
             _ => None,
         };
-        let conn = TxConn::new(add.conn, objects.written(cells)?, objects.read(returns)?, depth, buffers, waker);
-        self.send(Command::AddSink(NewSink { conn, topic: add.topic, domain: add.domain }));
-        Ok(())
+        let conn = TxConn::new(add.conn, cells, returns, depth, buffers, waker);
+        let sink = NewSink { conn, topic: add.topic, domain: add.domain };
+        Ok(Handover { datapath: add.datapath, conn: add.conn, command: Command::AddSink(sink), regions })
+    }
+
+    /// A connection is on its way here.
+    pub(crate) fn expect(&mut self, conn: ConnId) {
+        self.expected.insert(conn, Fate::Wanted);
+    }
+
+    /// The connection is ready: it is handed over, unless it was removed meanwhile.
+    pub(crate) fn hand_over(&mut self, handover: Handover) -> Fate {
+        let fate = self.expected.remove(&handover.conn).unwrap_or(Fate::Wanted);
+        if fate == Fate::Wanted {
+            self.send(handover.command);
+        }
+        fate
+    }
+
+    /// Removes a connection, or makes sure that it never comes.
+    pub(crate) fn remove(&mut self, conn: ConnId, command: Command) {
+        match self.expected.get_mut(&conn) {
+            Some(fate) => *fate = Fate::Removed,
+            None => self.send(command),
+        }
     }
 
     pub(crate) fn set_route(&mut self, topic: Topic, domain: DomainIndex, route: &Route) {

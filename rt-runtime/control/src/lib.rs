@@ -17,6 +17,7 @@ mod notes;
 mod objects;
 mod overlay;
 mod plan_spec;
+mod preparer;
 pub mod quota;
 mod report;
 pub mod runtime;

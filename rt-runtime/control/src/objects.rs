@@ -5,7 +5,6 @@
 
 use crate::action::{Beside, ObjectId, ObjectKind, Writer};
 use crate::spec::RegionSizes;
-use insane_config::{HugePages, MemoryPlan};
 use insane_core::heap::Geometry;
 use insane_shm::cell::{cells_bytes, returns_bytes};
 use insane_shm::counters::BLOCK_BYTES;
@@ -17,9 +16,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-
-/// Heaps from here on are worth huge pages, bytes.
-const HUGE_PAGE_BYTES: u64 = 2 << 20;
 
 /// Lines of the counters page of a session.
 pub(crate) const COUNTER_LINES: u32 = 64;
@@ -50,13 +46,12 @@ struct Holding {
 #[derive(Debug)]
 pub(crate) struct Objects {
     holdings: BTreeMap<ObjectId, Holding>,
-    memory: MemoryPlan,
     bytes: u64,
 }
 
 impl Objects {
-    pub(crate) const fn new(memory: MemoryPlan) -> Self {
-        Objects { holdings: BTreeMap::new(), memory, bytes: 0 }
+    pub(crate) const fn new() -> Self {
+        Objects { holdings: BTreeMap::new(), bytes: 0 }
     }
 
     /// How many there are, and the bytes of those that are memory.
@@ -67,7 +62,7 @@ impl Objects {
     pub(crate) fn create(&mut self, object: ObjectId, kind: ObjectKind, writer: Writer) -> io::Result<()> {
         let bytes = region_bytes(&kind);
         let mut holding = Holding {
-            fd: Arc::new(self.descriptor_of(&kind, bytes)?),
+            fd: Arc::new(descriptor_of(&kind, bytes)?),
             kind,
             writer: None,
             bytes,
@@ -81,40 +76,14 @@ impl Objects {
                 holding.fd = Arc::new(reader);
                 holding.writer = Some(Arc::new(writer));
             }
-            ObjectKind::Doorbell => {}
-            _ => self.prepare(&mut holding, writer)?,
+            _ if matches!(writer, Writer::Datapath(_)) => {
+                holding.written = Some(Region::map_writable(holding.fd.as_fd(), bytes as usize)?);
+            }
+            // The client maps what it writes, and touches it.
+            _ => {}
         }
         self.bytes += bytes;
         self.holdings.insert(object, holding);
-        Ok(())
-    }
-
-    fn descriptor_of(&self, kind: &ObjectKind, bytes: u64) -> io::Result<OwnedFd> {
-        if kind.is_memory() {
-            return Ok(memfd::create(region_name(kind), bytes)?);
-        }
-        Event::new()?.as_fd().try_clone_to_owned()
-    }
-
-    /// Touches memory as the plan wants, and keeps the mapping of what a datapath writes.
-    fn prepare(&self, holding: &mut Holding, writer: Writer) -> io::Result<()> {
-        let is_heap = matches!(holding.kind, ObjectKind::Heap { .. });
-        let huge = is_heap && holding.bytes >= HUGE_PAGE_BYTES && self.memory.huge_pages != HugePages::Never;
-        let ours = matches!(writer, Writer::Datapath(_));
-        if !(ours || huge || self.memory.prefault) {
-            return Ok(());
-        }
-        let region = Region::map_writable(holding.fd.as_fd(), holding.bytes as usize)?;
-        if huge || self.memory.prefault {
-            region.prefault()?;
-        }
-        if huge {
-            // Without huge pages it works as well, a little slower.
-            let _ = region.collapse_huge();
-        }
-        if ours {
-            holding.written = Some(region);
-        }
         Ok(())
     }
 
@@ -173,6 +142,13 @@ impl Objects {
     }
 }
 
+fn descriptor_of(kind: &ObjectKind, bytes: u64) -> io::Result<OwnedFd> {
+    if kind.is_memory() {
+        return Ok(memfd::create(region_name(kind), bytes)?);
+    }
+    Event::new()?.as_fd().try_clone_to_owned()
+}
+
 fn missing() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "the object is gone")
 }
@@ -205,11 +181,6 @@ mod tests {
     use insane_config::LayoutSizes;
     use insane_core::{DatapathIndex, SessionId};
 
-    fn objects() -> Objects {
-        let memory = MemoryPlan { limit_bytes: 1 << 30, lock: false, huge_pages: HugePages::Never, prefault: true };
-        Objects::new(memory)
-    }
-
     #[test]
     fn the_planner_reckons_with_the_true_sizes() {
         let sizes = LayoutSizes::default();
@@ -223,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_a_client_writes_is_sealed_against_every_other_writer() {
-        let mut objects = objects();
+        let mut objects = Objects::new();
         let id = ObjectId(1);
         objects.create(id, ObjectKind::Cells { depth: 8 }, Writer::Session(SessionId(0))).unwrap();
         let fd = objects.descriptor(&Beside::ReadWrite(id)).unwrap();
@@ -241,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_a_datapath_writes_is_mapped_before_it_is_sealed() {
-        let mut objects = objects();
+        let mut objects = Objects::new();
         let id = ObjectId(1);
         objects.create(id, ObjectKind::Returns { places: 16 }, Writer::Datapath(DatapathIndex(0))).unwrap();
         objects.seal(id).unwrap();
@@ -250,7 +221,7 @@ mod tests {
 
     #[test]
     fn the_two_ends_of_a_wake_socket_are_told_apart() {
-        let mut objects = objects();
+        let mut objects = Objects::new();
         let id = ObjectId(1);
         objects.create(id, ObjectKind::WakeSocket, Writer::Session(SessionId(0))).unwrap();
         let reader = objects.descriptor(&Beside::WakeReader(id)).unwrap();

@@ -20,6 +20,7 @@ use crate::memory::{CounterPages, DatapathMemory, HugeReport};
 use crate::objects::Objects;
 use crate::overlay::Overlay;
 use crate::plan_spec::hub_spec;
+use crate::preparer::Preparer;
 use crate::report::Facts;
 use crate::server::{Letter, Listener, Parts, Server};
 use crate::start::StartError;
@@ -112,10 +113,12 @@ impl Runtime {
             degraded.push(format!("{} of {} heaps are of huge pages; the others cost more", huge.got, huge.wanted));
         }
         degraded.extend(datapaths.iter().flat_map(|datapath| datapath.degraded.iter().cloned()));
-        let threads: Vec<(String, i32)> = datapaths
+        let preparer = start_preparer(&plan, &answer)?;
+        let mut threads: Vec<(String, i32)> = datapaths
             .iter()
             .filter_map(|datapath| Some((format!("datapath {}", datapath.plan.name), datapath.tid?)))
             .collect();
+        threads.extend(preparer.as_ref().map(|preparer| ("preparer".to_owned(), preparer.tid)));
         let listener = plan.control.socket.as_deref().map(|path| listen(path, plan.control.mode)).transpose()?;
         let socket = plan.control.socket.clone();
         let (letters, received) = channel();
@@ -125,7 +128,7 @@ impl Runtime {
         let inline = datapaths.first().and_then(Datapath::inline);
         let links = datapaths.iter().flat_map(|d| &d.links).map(|l| (l.name.clone(), l.address.clone())).collect();
         let overlay = Overlay::new(&plan, host, incarnation);
-        let objects = Objects::new(plan.memory);
+        let objects = Objects::new();
         let started = mono_now();
         let facts = Facts {
             plan,
@@ -142,6 +145,7 @@ impl Runtime {
             hub: Hub::new(spec),
             objects,
             datapaths,
+            preparer,
             overlay,
             facts,
             listener,
@@ -179,6 +183,14 @@ impl Runtime {
     #[must_use]
     pub fn threads(&self) -> Vec<ThreadStatus> {
         self.threads.iter().map(|(name, tid)| crate::report::thread_row(name, *tid)).collect()
+    }
+
+    /// Adds a thread of the host program to the runtime's list, so that reports show
+    /// every one.
+    pub fn list_thread(&mut self, name: &str, tid: i32) {
+        self.threads.push((name.to_owned(), tid));
+        let _ = self.letters.send(Letter::Thread(name.to_owned(), tid));
+        let _ = self.bell.signal();
     }
 
     /// What the plan wants and this host does not give; one sentence each.
@@ -279,6 +291,11 @@ fn start_datapaths(
         datapaths.push(Datapath::start(plan, index, life, hosting, open, memory, Arc::clone(answer))?);
     }
     Ok(datapaths)
+}
+
+fn start_preparer(plan: &Plan, answer: &Arc<Event>) -> Result<Option<Preparer>, StartError> {
+    let failed = |source| StartError::Thread { what: "the preparer of memory".into(), source };
+    plan.memory.prefault.then(|| Preparer::start(Arc::clone(answer))).transpose().map_err(failed)
 }
 
 /// Refuses a plan that does not fit; returns the bytes it needs at most.

@@ -9,17 +9,18 @@
 //! [`ANSWERS_PER_ROUND`] answers of each datapath.
 
 use crate::action::{Action, Beside};
-use crate::datapath::{Answer, Datapath};
+use crate::datapath::{Answer, Datapath, Fate};
 use crate::hub::{Hub, Packet, Refusal};
 use crate::identity;
 use crate::notes::Notes;
 use crate::objects::Objects;
 use crate::overlay::Overlay;
+use crate::preparer::{Handover, Preparer};
 use crate::report::{Facts, Scope, Tables};
 use crate::runtime::Shared;
 use crate::sockets::{Flushed, SessionSocket, Token};
 use crate::spec::Origin;
-use insane_core::{MonoTime, Nanos, SessionId};
+use insane_core::{ConnId, MonoTime, Nanos, SessionId};
 use insane_engine::Command;
 use insane_sys::clock::mono_now;
 use insane_sys::event::{Epoll, Event, Interest, Ready, Trigger};
@@ -52,6 +53,8 @@ pub(crate) enum Letter {
     Attach(OwnedFd),
     /// A report.
     Status(Sender<StatusReport>),
+    /// A thread that belongs to the runtime, by its name and number, for reports.
+    Thread(String, i32),
     /// The end.
     Stop,
 }
@@ -75,6 +78,8 @@ pub(crate) struct Parts {
     pub(crate) hub: Hub,
     pub(crate) objects: Objects,
     pub(crate) datapaths: Vec<Datapath>,
+    /// Touches memory, where the plan wants that.
+    pub(crate) preparer: Option<Preparer>,
     pub(crate) overlay: Overlay,
     pub(crate) facts: Facts,
     pub(crate) listener: Option<Listener>,
@@ -244,6 +249,9 @@ impl Server {
 
     fn take_answers(&mut self) {
         let _ = self.parts.answer.clear();
+        while let Some(handover) = self.parts.preparer.as_ref().and_then(Preparer::next_done) {
+            self.finish_handover(handover);
+        }
         let mut more = false;
         for at in 0..self.parts.datapaths.len() {
             for taken in 0..=ANSWERS_PER_ROUND {
@@ -290,6 +298,7 @@ impl Server {
                     // Who asked may have given up.
                     let _ = reply.send(report);
                 }
+                Ok(Letter::Thread(name, tid)) => self.parts.facts.threads.push((name, tid)),
                 Ok(Letter::Stop) | Err(TryRecvError::Disconnected) => {
                     self.stops = true;
                     return;
@@ -365,18 +374,20 @@ impl Server {
         let Parts { hub, objects, datapaths, .. } = &mut self.parts;
         match action {
             Action::AddTx(add) => {
-                if let Err(error) = datapaths[add.datapath.index()].add_tx(&add, objects) {
-                    hub.attach_failed(add.conn, &error.to_string());
-                }
+                let prepared = datapaths[add.datapath.index()].prepare_tx(&add, objects);
+                self.start_handover(add.conn, prepared);
             }
             Action::AddRx(add) => {
                 let buffers = hub.spec().datapaths[add.datapath.index()].heaps[add.domain.index()].buffers;
-                if let Err(error) = datapaths[add.datapath.index()].add_rx(&add, buffers, objects) {
-                    hub.attach_failed(add.conn, &error.to_string());
-                }
+                let prepared = datapaths[add.datapath.index()].prepare_rx(&add, buffers, objects);
+                self.start_handover(add.conn, prepared);
             }
-            Action::RemoveTx { datapath, conn } => datapaths[datapath.index()].send(Command::RemoveSource(conn)),
-            Action::RemoveRx { datapath, conn } => datapaths[datapath.index()].send(Command::RemoveSink(conn)),
+            Action::RemoveTx { datapath, conn } => {
+                datapaths[datapath.index()].remove(conn, Command::RemoveSource(conn));
+            }
+            Action::RemoveRx { datapath, conn } => {
+                datapaths[datapath.index()].remove(conn, Command::RemoveSink(conn));
+            }
             Action::AddDoorbell { datapath, session, object } => {
                 let Some(doorbell) = objects.doorbell(object) else { return };
                 if let Err(error) = datapaths[datapath.index()].add_doorbell(session, doorbell) {
@@ -392,6 +403,31 @@ impl Server {
             }
             // `carry_out` has taken the others.
             _ => {}
+        }
+    }
+
+    /// Sends a connection on its way to its datapath, by the preparer if there is one.
+    fn start_handover(&mut self, conn: ConnId, prepared: io::Result<Handover>) {
+        let handover = match prepared {
+            Ok(handover) => handover,
+            Err(error) => return self.parts.hub.attach_failed(conn, &error.to_string()),
+        };
+        let datapath = handover.datapath;
+        let refused = match &self.parts.preparer {
+            Some(preparer) => preparer.submit(handover).err().map(|handover| *handover),
+            None => Some(handover),
+        };
+        match refused {
+            Some(handover) => self.finish_handover(handover),
+            None => self.parts.datapaths[datapath.index()].expect(conn),
+        }
+    }
+
+    fn finish_handover(&mut self, handover: Handover) {
+        let conn = handover.conn;
+        let fate = self.parts.datapaths[handover.datapath.index()].hand_over(handover);
+        if fate == Fate::Removed {
+            self.parts.hub.detached(conn);
         }
     }
 

@@ -68,6 +68,7 @@ pub struct NewSink {
 
 /// What the engine let go, for the control plane to free.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "moved twice in the life of a connection; a box would have to be freed on the datapath")]
 pub enum Dead {
     /// Of a source.
     Source(RxConn),
@@ -77,6 +78,7 @@ pub enum Dead {
 
 /// What the control plane wants, or a spent command on its way back.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "commands travel boxed, and the box is reused on the way back")]
 pub enum Command {
     /// Take messages from a source. Comes back `Spent`, or as it is when no place is left.
     AddSource(NewSource),

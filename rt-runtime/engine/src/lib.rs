@@ -42,8 +42,9 @@ pub const COMMANDS_PER_TURN: usize = 4;
 pub const FRAMES_PER_TURN: u32 = 32;
 /// Grants of the scheduler in one turn.
 pub const GRANTS_PER_TURN: usize = 8;
-/// Sinks woken in one turn; the rest are woken in the next ones.
-pub const WAKES_PER_TURN: usize = 16;
+/// Sinks woken in one turn, since a wake-up costs the waker up to 10 us; the rest are
+/// woken in the next turns.
+pub const WAKES_PER_TURN: usize = 2;
 /// Sources of one datapath.
 pub const SOURCES_MAX: usize = 4096;
 /// Sinks of one datapath.

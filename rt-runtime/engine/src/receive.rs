@@ -277,13 +277,7 @@ impl Receiver {
     }
 
     /// Learns which runtime a peer is, and forgets its earlier lives.
-    pub fn set_peer_life(
-        &mut self,
-        peer: PeerIndex,
-        host: HostId,
-        keep: Option<Incarnation>,
-        outlets: &mut Outlets,
-    ) {
+    pub fn set_peer_life(&mut self, peer: PeerIndex, host: HostId, keep: Option<Incarnation>, outlets: &mut Outlets) {
         if let Some(life) = self.lives.get_mut(peer.index()) {
             *life = keep.map(|incarnation| (host, incarnation));
         }

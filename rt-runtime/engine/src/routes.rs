@@ -32,6 +32,7 @@ pub(crate) struct Route {
 pub(crate) struct Routes {
     routes: Vec<Option<Box<Route>>>,
     /// Boxes ready for use, so that a new route allocates nothing.
+    #[expect(clippy::vec_box, reason = "the boxes themselves move into `routes`")]
     spare: Vec<Box<Route>>,
     free: Vec<u32>,
     /// Open addressing, linear; `EMPTY` ends a chain. Twice as many places as routes.

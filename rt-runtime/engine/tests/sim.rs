@@ -196,7 +196,11 @@ fn under_faults_nothing_is_duplicated_reordered_or_torn() {
             run(&net, &mut [&mut a, &mut b], 4);
             while let Some(message) = sink.consume().unwrap() {
                 assert!(message.sequence() >= next, "seed {seed}: reordered or duplicated");
-                assert_eq!(u64::from(message.lost()), message.sequence() - next, "seed {seed}: losses are told exactly");
+                assert_eq!(
+                    u64::from(message.lost()),
+                    message.sequence() - next,
+                    "seed {seed}: losses are told exactly"
+                );
                 let wanted = pattern(message.sequence(), message.len());
                 assert_eq!(message.bytes(), Some(&wanted[..]), "seed {seed}: torn");
                 lost += u64::from(message.lost());

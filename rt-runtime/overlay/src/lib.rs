@@ -14,6 +14,7 @@ extern crate std;
 pub mod flow;
 pub mod membership;
 pub mod reassembly;
+pub mod reliable;
 
 #[cfg(test)]
 mod flow_tests;
@@ -21,3 +22,5 @@ mod flow_tests;
 mod membership_tests;
 #[cfg(test)]
 mod reassembly_tests;
+#[cfg(test)]
+mod reliable_tests;

@@ -206,3 +206,98 @@ impl ForeignHeap {
         self.region.bytes(self.geometry.locate(id, len)?, len as usize)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use insane_core::heap::ClassSpec;
+    use proptest::prelude::*;
+
+    fn heap() -> SenderHeap {
+        let specs = [(64, 3), (5000, 2)].map(|(size, count)| ClassSpec { size, count });
+        let geometry = Geometry::new(&specs).unwrap();
+        SenderHeap::new(Region::anonymous(geometry.bytes() as usize).unwrap(), geometry)
+    }
+
+    proptest! {
+        /// Against a table of who holds what: 0 free, -1 on loan, else holders.
+        #[test]
+        fn nobody_gets_what_another_holds(steps in prop::collection::vec((0..5_u8, 0..5_u32), 0..300)) {
+            let mut heap = heap();
+            let mut model = [0_i32; 5];
+            for (step, which) in steps {
+                let (id, holders) = (BufferId(which), model[which as usize]);
+                match (step, holders) {
+                    (0, _) => {
+                        let len = if which < 3 { 64 } else { 65 };
+                        let first = if len == 64 { 0 } else { 3 };
+                        match heap.loan(len) {
+                            Some(id) => {
+                                prop_assert!(id.0 >= first && model[id.0 as usize] == 0);
+                                model[id.0 as usize] = -1;
+                                heap.bytes_mut(id).fill(id.0 as u8 + 1);
+                            }
+                            None => prop_assert!(model[first as usize..].iter().all(|holders| *holders != 0)),
+                        }
+                    }
+                    (1, -1) => {
+                        heap.lend(id);
+                        model[which as usize] = 1;
+                    }
+                    (2, -1) => {
+                        heap.lend_to(id, which as u16);
+                        model[which as usize] = which as i32;
+                    }
+                    (3, 1..) => {
+                        heap.retain(id);
+                        model[which as usize] += 1;
+                    }
+                    (4, -1) | (4, 1..) => {
+                        heap.release(id);
+                        model[which as usize] = (holders - 1).max(0);
+                    }
+                    _ => {}
+                }
+                for (id, holders) in (0..).map(BufferId).zip(model) {
+                    prop_assert_eq!(heap.is_free(id), holders == 0);
+                    // Nobody else's bytes were written.
+                    if holders == -1 {
+                        prop_assert!(heap.bytes_mut(id).iter().all(|byte| *byte == id.0 as u8 + 1));
+                    }
+                }
+                prop_assert_eq!(heap.in_use() as usize, model.iter().filter(|holders| **holders != 0).count());
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "only a loaned buffer may be written")]
+    fn a_lent_buffer_is_not_written() {
+        let mut heap = heap();
+        let id = heap.loan(1).unwrap();
+        heap.lend(id);
+        heap.bytes_mut(id);
+    }
+
+    #[test]
+    #[should_panic(expected = "a free buffer was released")]
+    fn a_buffer_is_released_once() {
+        let mut heap = heap();
+        let id = heap.loan(1).unwrap();
+        heap.release(id);
+        heap.release(id);
+    }
+
+    #[test]
+    fn a_foreign_heap_shows_nothing_outside_its_buffers() {
+        let specs = [ClassSpec { size: 64, count: 3 }];
+        let geometry = Geometry::new(&specs).unwrap();
+        let region = Region::anonymous(geometry.bytes() as usize).unwrap();
+        let heap = ForeignHeap::new(Arc::clone(&region), geometry.clone()).unwrap();
+        assert_eq!(heap.view(BufferId(2), 64).unwrap().len(), 64);
+        assert!(heap.view(BufferId(2), 65).is_none() && heap.view(BufferId(3), 0).is_none());
+        assert!(heap.locate(BufferId(u32::MAX), 0).is_none());
+        let two = Geometry::new(&[ClassSpec { size: 64, count: 3000 }]).unwrap();
+        assert!(ForeignHeap::new(region, two).is_none());
+    }
+}

@@ -198,3 +198,79 @@ impl Borrowed {
         self.count = 0;
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::cell::returns_bytes;
+    use crate::region::{Region, RegionCells};
+    use proptest::prelude::*;
+    use std::collections::{BTreeSet, VecDeque};
+
+    fn ends(places: u32) -> (Giver<RegionCells>, Taker<RegionCells>) {
+        let cells = RegionCells::new(Region::anonymous(returns_bytes(places) as usize).unwrap());
+        (Giver::new(cells.clone(), places), Taker::new(cells, places))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_given_is_taken_in_order(places_log in 0..7_u32, steps in prop::collection::vec(0..3_u8, 0..600)) {
+            let places = 1 << places_log;
+            let (mut giver, mut taker) = ends(places);
+            let mut out = VecDeque::new();
+            let mut given = 0;
+            for step in steps {
+                match step {
+                    // A consumer gives back no more than it holds, and that is no more than there are places.
+                    0 if out.len() < places as usize => {
+                        giver.give(BufferId(given));
+                        out.push_back(BufferId(given));
+                        given += 1;
+                    }
+                    1 => giver.flush(),
+                    _ => {
+                        let held_back = giver.batched;
+                        prop_assert!(held_back < BATCH && held_back <= (places as usize / 4));
+                        match taker.take() {
+                            Some(id) => prop_assert_eq!(out.pop_front(), Some(id)),
+                            None => prop_assert_eq!(out.len(), held_back),
+                        }
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn borrowed_is_a_set(steps in prop::collection::vec((any::<bool>(), 0..140_u32), 0..300)) {
+            let mut borrowed = Borrowed::new(130);
+            let mut model = BTreeSet::new();
+            for (lend, id) in steps {
+                if !lend {
+                    prop_assert_eq!(borrowed.clear(BufferId(id)).is_ok(), model.remove(&id));
+                } else if id < 130 && model.insert(id) {
+                    borrowed.set(BufferId(id));
+                }
+                prop_assert_eq!(borrowed.count() as usize, model.len());
+            }
+            let mut drained = Vec::new();
+            borrowed.drain(|id| drained.push(id.0));
+            prop_assert_eq!(drained, model.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(borrowed.count(), 0);
+        }
+    }
+
+    #[test]
+    fn without_a_heap_nothing_comes_back() {
+        let (_, mut taker) = ends(0);
+        assert_eq!(taker.take(), None);
+        assert_eq!([0, 1, 3, 65_536].map(places), [0, 1, 4, 65_536]);
+    }
+
+    #[test]
+    #[should_panic(expected = "lent twice")]
+    fn a_buffer_is_lent_once_a_connection() {
+        let mut borrowed = Borrowed::new(1);
+        borrowed.set(BufferId(0));
+        borrowed.set(BufferId(0));
+    }
+}

@@ -366,3 +366,106 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         &self.cells.cell(0)[BELL]
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::cell::{cells_bytes, returns_bytes};
+    use crate::region::{Region, RegionCells};
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    fn ends(depth: u32) -> (Producer<RegionCells, RegionCells>, Consumer<RegionCells, RegionCells>) {
+        let region = |len: u64| RegionCells::new(Region::anonymous(len as usize).unwrap());
+        let (cells, returns) = (region(cells_bytes(depth)), region(returns_bytes(0)));
+        (Producer::new(cells.clone(), returns.clone(), depth), Consumer::new(cells, returns, depth))
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Inline(Vec<u8>, Meta),
+        Heap(u32, u32, Meta),
+        Pop,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let meta = (any::<u64>(), any::<u64>(), any::<u16>())
+            .prop_map(|(sequence, source_ns, lost)| Meta { sequence, source_ns, lost });
+        let step = prop_oneof![
+            (prop::collection::vec(any::<u8>(), 0..97), meta.clone()).prop_map(|(bytes, meta)| Step::Inline(bytes, meta)),
+            (any::<u32>(), any::<u32>(), meta).prop_map(|(id, len, meta)| Step::Heap(id, len, meta)),
+            Just(Step::Pop),
+            Just(Step::Pop),
+        ];
+        prop::collection::vec(step, 0..300)
+    }
+
+    fn check(popped: &Popped, step: &Step) {
+        match step {
+            Step::Inline(bytes, meta) => {
+                assert_eq!((popped.meta, popped.payload), (*meta, Payload::Inline));
+                assert_eq!(popped.inline.0[..popped.len as usize], **bytes);
+            }
+            Step::Heap(id, len, meta) => {
+                assert_eq!((popped.meta, popped.payload), (*meta, Payload::Heap(BufferId(*id))));
+                assert_eq!(popped.len, *len);
+            }
+            Step::Pop => unreachable!("never pushed"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_ring_is_a_bounded_queue(depth_log in 1..6_u32, steps in steps()) {
+            let (mut producer, mut consumer) = ends(1 << depth_log);
+            let mut oracle = VecDeque::new();
+            let mut popped = Popped::EMPTY;
+            for step in steps {
+                match &step {
+                    Step::Pop => {
+                        prop_assert_eq!(consumer.is_ready(), !oracle.is_empty());
+                        let was_popped = consumer.pop(&mut popped).unwrap();
+                        prop_assert_eq!(was_popped, !oracle.is_empty());
+                        if was_popped {
+                            check(&popped, &oracle.pop_front().unwrap());
+                        }
+                    }
+                    _ if !producer.has_room().unwrap() => {
+                        // The head is published every quarter: so much may be unknown.
+                        prop_assert!(oracle.len() as u64 + (1 << depth_log) / 4 >= 1 << depth_log);
+                    }
+                    Step::Inline(bytes, meta) => {
+                        producer.push_inline(*meta, bytes);
+                        oracle.push_back(step);
+                    }
+                    Step::Heap(id, len, meta) => {
+                        producer.push_heap(*meta, BufferId(*id), *len);
+                        oracle.push_back(step);
+                    }
+                }
+                prop_assert!(oracle.len() <= 1 << depth_log);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "push without room")]
+    fn a_full_ring_is_not_pushed() {
+        let (mut producer, _consumer) = ends(2);
+        for _ in 0..3 {
+            producer.push_inline(Meta::default(), &[]);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "too long for a cell")]
+    fn what_does_not_fit_a_cell_is_not_pushed() {
+        ends(2).0.push_inline(Meta::default(), &[0; 97]);
+    }
+
+    #[test]
+    fn depths_are_powers_of_two() {
+        assert!([2, 4, 65_536].into_iter().all(depth_fits));
+        assert!(![0, 1, 3, 131_072].into_iter().any(depth_fits));
+    }
+}

@@ -52,7 +52,7 @@ pub const FRAGMENT_UNIT: u32 = 64;
 const MAGIC: u8 = b'I';
 
 // Where each field starts; the diagram above.
-const AT_CHECK: usize = 4;
+pub(crate) const AT_CHECK: usize = 4;
 const AT_STREAM: usize = 8;
 const AT_HOST: usize = 16;
 const AT_INCARNATION: usize = 24;
@@ -75,6 +75,8 @@ pub enum Kind {
     Data = 1,
     /// A frame of the overlay itself: the payload is a body of [`crate::overlay`].
     Overlay = 2,
+    /// A report on a reliable flow: the payload is a body of [`crate::reliable`].
+    Reliable = 3,
 }
 
 /// Yes-or-no facts about a message. Bits that version 1 does not know are refused.
@@ -87,7 +89,9 @@ impl Flags {
     /// The source instant is TAI of a synchronised clock, so other hosts may compute an
     /// age from it. Without it the instant is the sender's monotonic clock.
     pub const INSTANT_IS_TAI: Flags = Flags(1);
-    const KNOWN: u8 = 1;
+    /// The message belongs to a reliable stream: it is acknowledged and repaired.
+    pub const RELIABLE: Flags = Flags(2);
+    const KNOWN: u8 = 3;
     const BITS: u32 = 5;
 
     /// Whether all of `other`'s flags are set.
@@ -177,6 +181,22 @@ impl DataHeader {
         }
     }
 
+    /// The header of a report that `host`, in this life, sends on the flow of `source`.
+    #[must_use]
+    pub const fn reliable(
+        (host, incarnation): (HostId, Incarnation),
+        (stream, channel): (StreamKey, ChannelId),
+        source: SourceId,
+    ) -> Self {
+        DataHeader {
+            kind: Kind::Reliable,
+            stream,
+            channel,
+            source,
+            ..Self::overlay(host, incarnation, crate::reliable::BODY_BYTES as u32)
+        }
+    }
+
     /// The 64 bytes of the header.
     #[must_use]
     #[inline]
@@ -219,6 +239,7 @@ impl DataHeader {
         let kind = match bytes[2] {
             1 => Kind::Data,
             2 => Kind::Overlay,
+            3 => Kind::Reliable,
             _ => return Err(HeaderError::Unknown),
         };
         let flags = Flags(bytes[3] >> 3);
@@ -371,7 +392,7 @@ const CHECK_KEYS: [u64; HEADER_BYTES / 4] = {
 /// string hashing is fast", 2014): the upper half of the sum of words times keys. The
 /// products do not wait for each other, so it takes about as long as loading the words.
 #[inline]
-fn header_check(bytes: &[u8; HEADER_BYTES]) -> u32 {
+pub(crate) fn header_check(bytes: &[u8; HEADER_BYTES]) -> u32 {
     let mut sum = 0_u64;
     for (word, key) in CHECK_KEYS.iter().enumerate() {
         if word != AT_CHECK / 4 {
@@ -382,24 +403,24 @@ fn header_check(bytes: &[u8; HEADER_BYTES]) -> u32 {
 }
 
 #[inline]
-fn put_u32(bytes: &mut [u8; HEADER_BYTES], at: usize, value: u32) {
+pub(crate) fn put_u32(bytes: &mut [u8; HEADER_BYTES], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
 #[inline]
-fn put_u64(bytes: &mut [u8; HEADER_BYTES], at: usize, value: u64) {
+pub(crate) fn put_u64(bytes: &mut [u8; HEADER_BYTES], at: usize, value: u64) {
     bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
 #[inline]
-fn get_u32(bytes: &[u8; HEADER_BYTES], at: usize) -> u32 {
+pub(crate) fn get_u32(bytes: &[u8; HEADER_BYTES], at: usize) -> u32 {
     let mut word = [0; 4];
     word.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(word)
 }
 
 #[inline]
-fn get_u64(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
+pub(crate) fn get_u64(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
@@ -412,14 +433,14 @@ mod tests {
 
     prop_compose! {
         fn any_header()(
-            overlay: bool, lane in 0..8_u8, tai: bool, stream: u64, host: u64, incarnation: u64, sequence: u64,
+            kind in 0..3_usize, lane in 0..8_u8, flags in 0..=Flags::KNOWN, stream: u64, host: u64, incarnation: u64, sequence: u64,
             source_instant: u64, channel: u32, source: u32, message_len in 0..=MESSAGE_BYTES_MAX, at: u32,
         ) -> DataHeader {
             let units = message_len.div_ceil(FRAGMENT_UNIT);
             DataHeader {
-                kind: if overlay { Kind::Overlay } else { Kind::Data },
+                kind: [Kind::Data, Kind::Overlay, Kind::Reliable][kind],
                 lane: Lane::new(lane).unwrap(),
-                flags: if tai { Flags::INSTANT_IS_TAI } else { Flags::NONE },
+                flags: Flags(flags),
                 stream: StreamKey(stream),
                 host: HostId(host),
                 incarnation: Incarnation(incarnation),

@@ -5,4 +5,5 @@
 pub mod control;
 pub mod data;
 pub mod overlay;
+pub mod reliable;
 pub mod status;

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 
 /// Folders of the workspace that the daemon is made from.
 const SOURCES: [&str; 3] = ["rt-runtime", "plugins", "scheduler"];
+/// Folders in them that are no part of it.
+const APART: [&str; 6] = ["client", "conformance", "sim", "tests", "benches", "examples"];
 
 /// Why there is no daemon.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +77,8 @@ fn newest(workspace: &Path) -> Option<SystemTime> {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.is_dir() {
-                open.push(path);
+                let is_apart = APART.iter().any(|apart| path.ends_with(apart));
+                open.extend((!is_apart).then_some(path));
             } else if path.extension().is_some_and(|kind| kind == "rs" || kind == "toml") {
                 newest = newest.max(modified(&path));
             }

@@ -46,7 +46,8 @@ impl Host {
 
     /// Runs something inside the namespace, and waits for it.
     pub fn call<R: Send + 'static>(&self, job: impl FnOnce() -> R + Send + 'static) -> Result<R, StageError> {
-        let lost = || StageError::System { what: "a host's thread".into(), error: std::io::ErrorKind::BrokenPipe.into() };
+        let lost =
+            || StageError::System { what: "a host's thread".into(), error: std::io::ErrorKind::BrokenPipe.into() };
         let (answer, answered) = channel();
         let job: Job = Box::new(move || {
             let _ = answer.send(job());

@@ -74,7 +74,8 @@ impl Namespaces {
         while !socket.exists() {
             let dead = process.death();
             if dead.is_some() || Instant::now() >= give_up {
-                let said = dead.unwrap_or_else(|| format!("no control socket within {PATIENCE:?}\n{}", tail(&process.log)));
+                let said =
+                    dead.unwrap_or_else(|| format!("no control socket within {PATIENCE:?}\n{}", tail(&process.log)));
                 return Err(StageError::Program { what: name.into(), said });
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -85,7 +86,13 @@ impl Namespaces {
 
     /// Starts this very program on that host with an order. Standard output is read
     /// for reports; what is no report, and standard error, goes to a log.
-    fn start_process(&self, side: Side, name: &str, order: &Order, tell: &Sender<Report>) -> Result<Process, StageError> {
+    fn start_process(
+        &self,
+        side: Side,
+        name: &str,
+        order: &Order,
+        tell: &Sender<Report>,
+    ) -> Result<Process, StageError> {
         let what = format!("starting {name}");
         let log = self.folder.0.join(format!("{name}.log"));
         let errors = File::create(&log).map_err(StageError::system(&what))?;

@@ -3,9 +3,7 @@
 
 use insane_core::counters::DatapathCounter;
 use insane_core::heap::{ClassSpec, Geometry};
-use insane_core::{
-    ChannelId, ConnId, DomainIndex, HostId, Incarnation, Lane, Nanos, PeerIndex, SourceId, StreamKey,
-};
+use insane_core::{ChannelId, ConnId, DomainIndex, HostId, Incarnation, Lane, Nanos, PeerIndex, SourceId, StreamKey};
 use insane_engine::{Command, DomainParts, Engine, EngineConfig, EngineParts, NewSink, NewSource, Port, Topic};
 use insane_link::LinkSetup;
 use insane_shm::cell::{cells_bytes, returns_bytes};
@@ -15,7 +13,7 @@ use insane_shm::heap::{ForeignHeap, SenderHeap};
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_shm::region::Region;
 use insane_shm::returns::places;
-use insane_sim::{SimClock, SimConfig, SimLink, SimNet};
+use insane_sim::{SimClock, SimLink, SimNet};
 use insane_sys::event::Event;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -104,8 +102,7 @@ impl Host {
     pub fn sink(&mut self, topic: Topic) -> (SinkPort, Arc<Region>) {
         self.next += 1;
         let id = ConnId(self.next);
-        let (cells, returns) =
-            (region(cells_bytes(DEPTH)), region(returns_bytes(places(self.geometry.buffers()))));
+        let (cells, returns) = (region(cells_bytes(DEPTH)), region(returns_bytes(places(self.geometry.buffers()))));
         let conn = TxConn::new(id, Arc::clone(&cells), Arc::clone(&returns), DEPTH, self.geometry.buffers(), None);
         assert!(matches!(self.command(Command::AddSink(NewSink { conn, topic, domain: DOMAIN })), Command::Spent));
         let (port, mailbox) = SinkPort::new(None, CounterBlock::private()).unwrap();
@@ -141,4 +138,3 @@ pub fn run(net: &SimNet, hosts: &mut [&mut Host], turns: usize) {
 pub fn pattern(sequence: u64, len: usize) -> Vec<u8> {
     (0..len).map(|at| (sequence as usize).wrapping_mul(31).wrapping_add(at.wrapping_mul(7)) as u8).collect()
 }
-

@@ -1,0 +1,145 @@
+//! The daemon in a process of its own.
+//!
+//! By default this program starts itself as the daemon (hidden command `serve`): the
+//! same runtime, with the same configuration file and socket, as `insaned` hosts, and
+//! always the one this program was built with. `--insaned PATH` starts the real one.
+
+use super::plan::{self, Seat};
+use super::{fault, plan::daemon_file};
+use crate::harness::fault::Fault;
+use insane_control::{Hosting, Runtime};
+use insane_rt::Session;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a daemon may take to open its socket.
+const START_BOUND: Duration = Duration::from_secs(20);
+const START_PAUSE: Duration = Duration::from_millis(2);
+
+/// What a daemon is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Its name on the network.
+    pub name: &'a str,
+    /// Where its udp link is bound.
+    pub bind: SocketAddr,
+    /// The one peer, if any.
+    pub peer: Option<(&'a str, SocketAddr)>,
+    /// Where and how its datapath runs.
+    pub seat: Seat,
+    /// The network namespace it lives in, if not this one.
+    pub namespace: Option<&'a str>,
+    /// The real `insaned`, if it is to be used.
+    pub program: Option<&'a Path>,
+}
+
+/// A running daemon; ended on drop, and by itself when this process dies.
+pub struct Daemon {
+    process: Child,
+    folder: PathBuf,
+}
+
+impl Daemon {
+    /// Starts a daemon and waits until its socket is there.
+    ///
+    /// # Errors
+    /// It did not start, with its last words.
+    pub fn start(wanted: &Wanted<'_>) -> Result<Self, Fault> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("latency-tests.{}.daemon{count}", std::process::id()));
+        std::fs::create_dir_all(&folder).map_err(Fault::os("make a folder"))?;
+        let (file, socket) = (folder.join("config.ron"), folder.join("socket"));
+        let text = daemon_file(wanted.name, &socket, wanted.bind, wanted.peer, wanted.seat);
+        std::fs::write(&file, text).map_err(Fault::os("write a configuration"))?;
+        let process = command(wanted, &file)?
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(Fault::os("start the daemon"))?;
+        let mut daemon = Daemon { process, folder };
+        daemon.wait_for_socket()?;
+        Ok(daemon)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("socket")
+    }
+
+    fn wait_for_socket(&mut self) -> Result<(), Fault> {
+        let give_up = Instant::now() + START_BOUND;
+        while !self.socket().exists() {
+            let ended = self.process.try_wait().map_err(Fault::os("look after the daemon"))?;
+            if ended.is_some() || Instant::now() > give_up {
+                return Err(Fault::Party(format!("the daemon did not start: {}", self.last_words())));
+            }
+            std::thread::sleep(START_PAUSE);
+        }
+        Ok(())
+    }
+
+    fn last_words(&mut self) -> String {
+        let _ = self.process.kill();
+        let mut words = String::new();
+        if let Some(output) = self.process.stderr.as_mut() {
+            let _ = output.read_to_string(&mut words);
+        }
+        words.trim().to_owned()
+    }
+
+    /// A session of this daemon.
+    ///
+    /// # Errors
+    /// The daemon refused.
+    pub fn attach(&self, name: &str) -> Result<Session, Fault> {
+        Session::attach(self.socket(), name).map_err(fault("attach to the daemon"))
+    }
+}
+
+fn command(wanted: &Wanted<'_>, file: &Path) -> Result<Command, Fault> {
+    let own = std::env::current_exe().map_err(Fault::os("find this program"))?;
+    let program = wanted.program.unwrap_or(&own);
+    let mut command = match wanted.namespace {
+        None => Command::new(program),
+        Some(name) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", name]).arg(program);
+            command
+        }
+    };
+    match wanted.program {
+        Some(_) => command.arg(file),
+        None => command.args(["serve", "--config"]).arg(file),
+    };
+    Ok(command)
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // `serve` ends when its input does; the real one gets a signal.
+        drop(self.process.stdin.take());
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(self.process.id().cast_signed()),
+            nix::sys::signal::Signal::SIGTERM,
+        );
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The daemon's half: runs until the input ends, so it cannot outlive its parent.
+///
+/// # Errors
+/// The configuration is wrong or the runtime does not start.
+pub fn serve(config: &Path) -> Result<(), Fault> {
+    let runtime = Runtime::start(plan::read(config)?, Hosting::Thread).map_err(fault("start the runtime"))?;
+    let mut nothing = [0; 1];
+    while std::io::stdin().read(&mut nothing).is_ok_and(|length| length > 0) {}
+    runtime.stop();
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! Ends of conversations and flows over the runtime's public API.
+
+use super::fault;
+use crate::harness::converse::End;
+use crate::harness::fault::Fault;
+use crate::harness::payload;
+use insane_rt::{
+    ChannelId, Consumption, Emit, GetBufferError, Message, Qos, Reliability, Session, Sink, SinkOptions, Source,
+    SourceOptions, Stream, StreamOptions,
+};
+use std::time::Duration;
+
+/// How long an end waits until somebody hears it.
+const CONNECT_BOUND: Duration = Duration::from_secs(10);
+/// A source has about this much memory, as the raw ring does.
+const HEAP_BYTES: usize = 32 << 20;
+const BUFFERS_MAX: usize = 256;
+/// Messages that travel in the ring and need no buffer.
+const INLINE_BYTES: usize = 96;
+/// How often a refused message is offered again before the caller looks at its bound.
+const OFFERS: u32 = 256;
+
+/// What is done with a payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Handling {
+    /// Every byte is written and read.
+    Touch,
+    /// Nothing is: the buffer alone changes hands.
+    Token,
+}
+
+/// The contract of a measurement.
+#[derive(Clone, Copy, Debug)]
+pub struct Contract {
+    /// Payload, bytes.
+    pub size: usize,
+    /// What is done with it.
+    pub handling: Handling,
+    /// Nothing is lost: a flow. Conversations have one message under way.
+    pub reliable: bool,
+    /// Local messages, too, go through the runtime's datapath.
+    pub isolated: bool,
+    /// Sinks may sleep and are woken.
+    pub sleepy: bool,
+}
+
+impl Contract {
+    /// Messages of 64 bytes, written and read, polled.
+    pub const SMALL: Contract =
+        Contract { size: 64, handling: Handling::Touch, reliable: false, isolated: false, sleepy: false };
+
+    fn qos(&self) -> Qos {
+        Qos {
+            consumption: if self.sleepy { Consumption::Low } else { Consumption::Poll },
+            reliability: if self.reliable { Reliability::Reliable } else { Reliability::Unreliable },
+            ..Qos::default()
+        }
+    }
+
+    fn buffers(&self) -> SourceOptions {
+        if self.size <= INLINE_BYTES {
+            return SourceOptions::small();
+        }
+        let count = (HEAP_BYTES / self.size).clamp(4, BUFFERS_MAX);
+        SourceOptions::default().buffers(self.size as u32, count as u32)
+    }
+
+    /// Opens the stream of a name.
+    ///
+    /// # Errors
+    /// The runtime refused.
+    pub fn stream(&self, session: &Session, name: &str) -> Result<Stream, Fault> {
+        let options = StreamOptions::default().isolated(self.isolated);
+        session.stream_with(name, self.qos(), options).map_err(fault("open a stream"))
+    }
+}
+
+/// The write end of a channel.
+pub struct Put {
+    source: Source,
+    contract: Contract,
+}
+
+/// The read end of a channel.
+pub struct Take {
+    sink: Sink,
+    contract: Contract,
+    /// Where payloads of foreign processes are copied to, part by part.
+    part: Vec<u8>,
+}
+
+/// Bytes of one part: a payload is verified while it is in the nearest cache.
+const PART_BYTES: usize = 16 * 1024;
+
+impl Put {
+    /// Opens the write end.
+    ///
+    /// # Errors
+    /// The runtime refused.
+    pub fn open(stream: &Stream, channel: u32, contract: Contract) -> Result<Self, Fault> {
+        let source = stream.source(ChannelId(channel), contract.buffers()).map_err(fault("open a source"))?;
+        Ok(Put { source, contract })
+    }
+
+    /// Waits until somebody hears it.
+    ///
+    /// # Errors
+    /// Nobody came.
+    pub fn connect(&self) -> Result<(), Fault> {
+        self.source.wait_for_receivers(CONNECT_BOUND).map_err(fault("wait for a receiver"))
+    }
+
+    /// Whether somebody hears it now.
+    pub fn is_heard(&self) -> bool {
+        self.source.has_receivers()
+    }
+}
+
+impl End for Put {
+    #[inline(always)]
+    fn send(&mut self, number: u64) -> Result<bool, Fault> {
+        let mut buffer = match self.source.get_buffer(self.contract.size) {
+            Ok(buffer) => buffer,
+            Err(GetBufferError::Exhausted) => return Ok(false),
+            Err(error) => return Err(fault("get a buffer")(error)),
+        };
+        if self.contract.handling == Handling::Touch {
+            payload::write(&mut buffer, number);
+        }
+        for _ in 0..OFFERS {
+            match self.source.emit(buffer) {
+                Emit::Sent(_) => return Ok(true),
+                Emit::Refused(back, _) => buffer = back,
+            }
+        }
+        Ok(false)
+    }
+
+    fn receive(&mut self) -> Result<Option<u64>, Fault> {
+        Ok(None)
+    }
+}
+
+impl Take {
+    /// Opens the read end.
+    ///
+    /// # Errors
+    /// The runtime refused.
+    pub fn open(stream: &Stream, channel: u32, contract: Contract) -> Result<Self, Fault> {
+        let depth = BUFFERS_MAX as u32;
+        let sink =
+            stream.sink(ChannelId(channel), SinkOptions::default().depth(depth)).map_err(fault("open a sink"))?;
+        Ok(Take { sink, contract, part: vec![0; PART_BYTES] })
+    }
+}
+
+impl End for Take {
+    fn send(&mut self, _number: u64) -> Result<bool, Fault> {
+        Ok(false)
+    }
+
+    #[inline(always)]
+    fn receive(&mut self) -> Result<Option<u64>, Fault> {
+        let Some(message) = self.sink.consume().map_err(fault("consume"))? else { return Ok(None) };
+        if message.len() != self.contract.size {
+            return Err(Fault::Corrupt { expected: self.contract.size as u64, found: message.len() as u64 });
+        }
+        match (self.contract.handling, message.bytes()) {
+            (Handling::Token, _) => Ok(Some(message.sequence())),
+            (Handling::Touch, Some(bytes)) => payload::read(bytes).map(Some),
+            (Handling::Touch, None) => read_foreign(&message, &mut self.part).map(Some),
+        }
+    }
+}
+
+/// Reads a payload that its sender could still write: copied part by part, as a safe
+/// program has to, and verified from the copy.
+#[cold]
+#[inline(never)]
+fn read_foreign(message: &Message<'_>, part: &mut [u8]) -> Result<u64, Fault> {
+    let shared = message.shared();
+    let mut reader = payload::Reader::new(message.len());
+    let mut at = 0;
+    while at < message.len() {
+        let length = shared.part(at, part.len()).copy_to(part);
+        reader.add(&part[..length]);
+        at += length;
+    }
+    reader.finish()
+}
+
+/// One end of a conversation: writes one channel, reads the other.
+pub struct Both {
+    put: Put,
+    take: Take,
+    /// Keeps the runtime alive where this end is all there is of it.
+    _session: Session,
+}
+
+impl Both {
+    /// Opens the end that asks (channel 1 there, channel 2 back), or the one that
+    /// answers. Does not wait for the other.
+    ///
+    /// # Errors
+    /// The runtime refused.
+    pub fn open(session: Session, name: &str, contract: Contract, asks: bool) -> Result<Self, Fault> {
+        let stream = contract.stream(&session, name)?;
+        let (writes, reads) = if asks { (1, 2) } else { (2, 1) };
+        let take = Take::open(&stream, reads, contract)?;
+        let put = Put::open(&stream, writes, contract)?;
+        Ok(Both { put, take, _session: session })
+    }
+
+    /// Waits until the other end hears this one.
+    ///
+    /// # Errors
+    /// It never came.
+    pub fn connect(self) -> Result<Self, Fault> {
+        self.put.connect()?;
+        Ok(self)
+    }
+}
+
+impl End for Both {
+    #[inline(always)]
+    fn send(&mut self, number: u64) -> Result<bool, Fault> {
+        self.put.send(number)
+    }
+
+    #[inline(always)]
+    fn receive(&mut self) -> Result<Option<u64>, Fault> {
+        self.take.receive()
+    }
+}

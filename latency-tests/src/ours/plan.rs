@@ -1,0 +1,116 @@
+//! Plans of the runtimes that are measured.
+
+use super::fault;
+use crate::harness::fault::Fault;
+use insane_config::{Idle, Machine, Member, Plan, parse};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
+
+/// Who turns a datapath, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Seat {
+    /// The processor, if the datapath has one to itself or shares a known one.
+    pub core: Option<usize>,
+    /// What it does when there is nothing to do.
+    pub idle: Idle,
+}
+
+impl Seat {
+    /// A datapath that sleeps unless something needs it.
+    pub const ASLEEP: Seat = Seat { core: None, idle: Idle::Block };
+
+    /// A datapath that has a processor to itself.
+    #[must_use]
+    pub fn alone(core: usize) -> Self {
+        Seat { core: Some(core), idle: Idle::Spin }
+    }
+}
+
+/// A runtime inside this process, without network.
+#[must_use]
+pub fn local(seat: Seat) -> Plan {
+    let mut plan = Plan::embedded_default();
+    sit(&mut plan, seat);
+    plan
+}
+
+/// A runtime that reaches one peer over udp: `own` and `peer` are names and addresses.
+#[must_use]
+pub fn peer(own: (&str, SocketAddr), peer: (&str, SocketAddr), seat: Seat) -> Plan {
+    let mut plan = Plan::embedded_udp(own.0, own.1);
+    plan.add_peer(peer.0, &[("udp", peer.1)]);
+    sit(&mut plan, seat);
+    plan
+}
+
+fn sit(plan: &mut Plan, seat: Seat) {
+    plan.datapaths[0].core = seat.core.and_then(|core| u16::try_from(core).ok());
+    plan.datapaths[0].idle = seat.idle;
+}
+
+/// The daemon's configuration file: one udp link at `bind`, open whether or not a
+/// peer is there.
+#[must_use]
+pub fn daemon_file(
+    name: &str,
+    socket: &Path,
+    bind: SocketAddr,
+    peer: Option<(&str, SocketAddr)>,
+    seat: Seat,
+) -> String {
+    let core = seat.core.map_or(String::new(), |core| format!("core: {core}, "));
+    let idle = match seat.idle {
+        Idle::Spin => "spin".to_owned(),
+        Idle::Block => "block".to_owned(),
+        Idle::SpinThenBlock { spin } => format!("spin_then_block(us: {})", spin.0 / 1_000),
+    };
+    let peers =
+        peer.map_or(String::new(), |(peer, address)| format!(r#"(name: "{peer}", links: {{"udp": "{address}"}})"#));
+    format!(
+        r#"(
+    host: (name: "{name}"),
+    control: (socket: "{}", mode: 0o600),
+    datapaths: [(name: "main", {core}idle: {idle}, links: ["udp"])],
+    links: [(name: "udp", technology: udp(bind: "{bind}"))],
+    peers: [{peers}],
+    domains: [(name: "default", members: [any])],
+    log: (level: warn),
+)
+"#,
+        socket.display()
+    )
+}
+
+/// Reads a daemon's configuration.
+///
+/// # Errors
+/// It is wrong, with the places.
+pub fn read(path: &Path) -> Result<Plan, Fault> {
+    let text = std::fs::read_to_string(path).map_err(Fault::os("read a configuration"))?;
+    let loaded = parse(&path.display().to_string(), &text, &Machine::detect()).map_err(fault("configuration"))?;
+    Ok(loaded.plan)
+}
+
+/// Lets anybody who may open the socket attach; the socket belongs to this run alone.
+pub fn open_to_all(plan: &mut Plan) {
+    plan.domains[0].members = vec![Member::Any];
+}
+
+/// A free pair of udp ports at an address (a link uses its port and the next).
+///
+/// # Errors
+/// None is free.
+pub fn free_ports(address: IpAddr) -> Result<SocketAddr, Fault> {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Processes start at different places, so that two runs seldom meet.
+    let start = 20_000 + (std::process::id() % 15_000) as u16;
+    for _ in 0..1_000 {
+        let port = start + 2 * (NEXT.fetch_add(1, Ordering::Relaxed) % 5_000);
+        let free = |port: u16| UdpSocket::bind((address, port)).is_ok();
+        if free(port) && free(port + 1) {
+            return Ok(SocketAddr::new(address, port));
+        }
+    }
+    Err(Fault::Unavailable(format!("no two udp ports in a row are free at {address}")))
+}

@@ -1,0 +1,163 @@
+//! The scenarios that set ours beside baselines and rivals.
+
+use super::ours::{self, Place, token};
+use super::{Findings, STREAMS, baselines, birth, sizes};
+use crate::cli::{Cli, Hosting};
+use crate::harness::Bench;
+use crate::harness::netns::Hosts;
+use crate::harness::rounds::{Heading, Side, interleave};
+use crate::ours::end::{Contract, Handling};
+
+const OURS: &str = "insane-rt";
+/// One FullHD frame of 24-bit colour: "6 MB".
+const FRAME_BYTES: usize = 6_220_800;
+
+/// Measures the sides in one set of rounds; the first is ours. Every other side gives
+/// a row: the second is the baseline, whose row bears the plain name, and each further
+/// one is a rival, whose name ends its row's.
+fn rows(
+    bench: &Bench,
+    findings: &mut Findings,
+    name: &str,
+    unit: &'static str,
+    topology: &str,
+    mut sides: Vec<Side<'_>>,
+) {
+    let rivals: Vec<String> = sides.iter().skip(2).map(|side| side.label.clone()).collect();
+    let heading = |name: String| Heading { name, unit, topology: topology.to_owned() };
+    match interleave(bench, &mut sides) {
+        Err(fault) => findings.note(name, &fault),
+        Ok(rounds) => {
+            findings.dropped += rounds.dropped;
+            let mut tables = rounds.tables(&heading(name.to_owned()), 0, 1);
+            for (at, rival) in rivals.iter().enumerate() {
+                tables.extend(rounds.tables(&heading(format!("{name}/{rival}")), 0, at + 2));
+            }
+            tables.into_iter().for_each(|table| findings.add(table));
+        }
+    }
+}
+
+/// Scenario `local`.
+pub fn local(bench: &Bench, cli: &Cli, findings: &mut Findings) {
+    let program = cli.insaned.as_deref();
+    let mut sides = vec![
+        Side::new(OURS, || ours::local_t1(bench, Contract::SMALL)),
+        Side::new("copying ring", || baselines::ring_t1(bench)),
+    ];
+    #[cfg(feature = "peers")]
+    sides.push(Side::new("iceoryx2", || super::rivals::iceoryx2_t1(bench)));
+    rows(bench, findings, "local/64B", "us", "T1", std::mem::take(&mut sides));
+
+    let attached = vec![
+        Side::new(OURS, || ours::attached_t1(bench, program)),
+        Side::new("copying ring", || baselines::ring_t1(bench)),
+    ];
+    rows(bench, findings, "local/attached-64B", "us", "T1", attached);
+
+    let tokens = vec![
+        Side::new("token for 6.22 MB", || ours::local_t1(bench, token(FRAME_BYTES))),
+        Side::new("token for 64 B", || ours::local_t1(bench, token(64))),
+    ];
+    rows(bench, findings, &format!("local/token-{FRAME_BYTES}B"), "us", "T1", tokens);
+}
+
+/// Scenario `hop`.
+pub fn hop(bench: &Bench, cli: &Cli, findings: &mut Findings) {
+    let program = cli.insaned.as_deref();
+    let t3 = vec![
+        Side::new(OURS, || ours::hop_t3(bench, program)),
+        Side::new("copying relay", || baselines::relay_t3(bench)),
+    ];
+    rows(bench, findings, "hop/T3/64B", "us", "T3", t3);
+    let t2 = vec![
+        Side::new(OURS, || ours::hop_t2(bench, program)),
+        Side::new("copying relay", || baselines::relay_t2(bench)),
+    ];
+    rows(bench, findings, "hop/T2/64B", "us", "T2", t2);
+}
+
+/// Scenario `network`.
+pub fn network(bench: &Bench, cli: &Cli, findings: &mut Findings) {
+    let wanted = |hosting| cli.hosting.is_none_or(|only| only == hosting);
+    let program = cli.insaned.as_deref();
+    if wanted(Hosting::Inline) {
+        let sides = vec![
+            Side::new(OURS, || ours::network_inline(bench, Place::Loopback)),
+            Side::new("raw UDP", || baselines::udp_loopback(bench)),
+        ];
+        rows(bench, findings, "network/loopback/64B/inline", "us", "T1", sides);
+    }
+    if wanted(Hosting::Daemon) {
+        let sides = vec![
+            Side::new(OURS, || ours::network_self(bench, program)),
+            Side::new("raw UDP to itself", || baselines::udp_to_itself(bench)),
+        ];
+        rows(bench, findings, "network/self/64B/daemon", "us", "T3", sides);
+    }
+    match Hosts::make() {
+        Ok(hosts) => two_hosts(bench, cli, findings, &hosts),
+        Err(fault) => findings.note("network/veth/64B", &fault),
+    }
+}
+
+fn two_hosts(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
+    let program = cli.insaned.as_deref();
+    for (hosting, name) in [(Hosting::Inline, "inline"), (Hosting::Thread, "thread"), (Hosting::Daemon, "daemon")] {
+        if cli.hosting.is_some_and(|only| only != hosting) {
+            continue;
+        }
+        let ours = move || match hosting {
+            Hosting::Inline => ours::network_inline(bench, Place::Veth(hosts)),
+            Hosting::Thread => ours::network_thread(bench, Place::Veth(hosts)),
+            Hosting::Daemon => ours::network_daemon(bench, hosts, program),
+        };
+        let sides = vec![Side::new(OURS, ours), Side::new("raw UDP", || baselines::udp_veth(bench, hosts))];
+        rows(bench, findings, &format!("network/veth/64B/{name}"), "us", "T1 two hosts", sides);
+    }
+}
+
+/// Scenario `throughput`.
+pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings) {
+    for size in sizes(cli) {
+        if !cli.tokens {
+            touched(bench, cli, findings, size);
+        }
+        if !cli.touch {
+            let sides = vec![
+                Side::new(OURS, || ours::flow_in_process(bench, size, Handling::Token)),
+                Side::new("ring of numbers", || baselines::number_flow(bench)),
+            ];
+            rows(bench, findings, &format!("throughput/tokens/{size}B"), "messages/s", "T1", sides);
+        }
+    }
+}
+
+fn touched(bench: &Bench, cli: &Cli, findings: &mut Findings, size: usize) {
+    let program = cli.insaned.as_deref();
+    let mut sides = vec![
+        Side::new(OURS, || ours::flow_in_process(bench, size, Handling::Touch)),
+        Side::new("copying ring", || baselines::ring_flow(bench, size)),
+    ];
+    #[cfg(feature = "peers")]
+    sides.push(Side::new("iceoryx2", move || super::rivals::iceoryx2_flow(bench, size)));
+    rows(bench, findings, &format!("throughput/touch/{size}B"), "messages/s", "T1", std::mem::take(&mut sides));
+    let sides = vec![
+        Side::new(OURS, || ours::flow_foreign(bench, size, program)),
+        Side::new("copying ring", || baselines::ring_flow(bench, size)),
+    ];
+    rows(bench, findings, &format!("throughput/foreign/{size}B"), "messages/s", "T1", sides);
+}
+
+/// Scenario `setup`.
+pub fn setup(bench: &Bench, cli: &Cli, findings: &mut Findings) {
+    let program = cli.insaned.as_deref();
+    for conversations in STREAMS {
+        let birth = birth(bench, conversations);
+        let sides = vec![
+            Side::new(OURS, || ours::birth(bench, birth, program)),
+            Side::new("ring over a socket", || baselines::ring_birth(bench, birth)),
+        ];
+        rows(bench, findings, &format!("setup/stream-{conversations}"), "us", "T1 yielding", sides);
+    }
+}

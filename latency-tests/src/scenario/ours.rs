@@ -1,0 +1,248 @@
+//! Our cells, in the form that the scenarios set beside the baselines.
+//!
+//! Everything is opened on a thread that is not pinned, so that the runtime's own
+//! threads are not bound to the measured core, and then moved to the pinned ones.
+//! Every cell has runtimes of its own: while a baseline is measured, none of ours runs.
+
+use super::{Cost, flow_pace, pace};
+use crate::baseline::ring::MESSAGE_BYTES;
+use crate::harness::Bench;
+use crate::harness::birth::{Birth, births};
+use crate::harness::converse::BothEnds;
+use crate::harness::fault::Fault;
+use crate::harness::netns::Hosts;
+use crate::harness::sample::Sample;
+use crate::harness::topology::{flow, t1, t2, t3};
+use crate::harness::watch::Idle;
+use crate::ours::daemon::{Daemon, Wanted};
+use crate::ours::end::{Both, Contract, Handling, Put, Take};
+use crate::ours::fault;
+use crate::ours::plan::{self, Seat};
+use insane_rt::{Hosting, Plan, Session};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Mutex;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// First port of the runtimes on two hosts.
+const PORT: u16 = 7_400;
+const STREAM: &str = "latency";
+
+/// Two sessions of one runtime inside this process, whose datapath sleeps.
+fn siblings() -> Result<(Session, Session), Fault> {
+    let first = embed(plan::local(Seat::ASLEEP), Hosting::Thread)?;
+    let second = first.sibling("second").map_err(fault("one more session"))?;
+    Ok((first, second))
+}
+
+fn embed(plan: Plan, hosting: Hosting) -> Result<Session, Fault> {
+    Session::embedded_with(plan, hosting, "latency-tests").map_err(fault("start a runtime"))
+}
+
+/// Both ends of a conversation, connected.
+fn conversation(sessions: (Session, Session), contract: Contract) -> Result<(Both, Both), Fault> {
+    let asking = Both::open(sessions.0, STREAM, contract, true)?;
+    let answering = Both::open(sessions.1, STREAM, contract, false)?;
+    Ok((asking.connect()?, answering.connect()?))
+}
+
+/// T1: two sessions, direct rings.
+pub fn local_t1(bench: &Bench, contract: Contract) -> Result<Sample, Fault> {
+    let (asking, answering) = conversation(siblings()?, contract)?;
+    t1(bench, &pace(bench, Cost::Memory, Idle::Spin), move || Ok(asking), move || Ok(answering))
+}
+
+/// T1: two sessions of a daemon in another process, direct rings.
+pub fn attached_t1(bench: &Bench, program: Option<&Path>) -> Result<Sample, Fault> {
+    let daemon = daemon_alone(Seat::ASLEEP, program)?;
+    let (asking, answering) = conversation((daemon.attach("first")?, daemon.attach("second")?), Contract::SMALL)?;
+    t1(bench, &pace(bench, Cost::Memory, Idle::Spin), move || Ok(asking), move || Ok(answering))
+}
+
+/// The contract of a token: a buffer of `size` bytes that nobody writes or reads.
+#[must_use]
+pub fn token(size: usize) -> Contract {
+    Contract { size, handling: Handling::Token, ..Contract::SMALL }
+}
+
+/// A daemon with one udp link open and no peer.
+fn daemon_alone(seat: Seat, program: Option<&Path>) -> Result<Daemon, Fault> {
+    let bind = plan::free_ports(LOOPBACK)?;
+    Daemon::start(&Wanted { name: "latency-tests", bind, peer: None, seat, namespace: None, program })
+}
+
+/// Every message through the daemon's datapath.
+const HOP: Contract = Contract { isolated: true, ..Contract::SMALL };
+
+/// T3: through the daemon, both ends in one thread.
+pub fn hop_t3(bench: &Bench, program: Option<&Path>) -> Result<Sample, Fault> {
+    let daemon = daemon_alone(Seat::alone(bench.cores.other), program)?;
+    let (asking, answering) = conversation((daemon.attach("first")?, daemon.attach("second")?), HOP)?;
+    let pace = pace(bench, Cost::Memory, Idle::Spin);
+    t3(bench, &pace, move || Ok(BothEnds::new(asking, answering)), None)
+}
+
+/// T2: through the daemon, both ends yield to each other.
+pub fn hop_t2(bench: &Bench, program: Option<&Path>) -> Result<Sample, Fault> {
+    let daemon = daemon_alone(Seat::alone(bench.cores.other), program)?;
+    let (asking, answering) = conversation((daemon.attach("first")?, daemon.attach("second")?), HOP)?;
+    let pace = pace(bench, Cost::Kernel, Idle::Yield);
+    t2(bench, &pace, move || Ok(asking), move || Ok(answering), None)
+}
+
+/// Where the two runtimes of a network cell live.
+#[derive(Clone, Copy)]
+pub enum Place<'h> {
+    /// On this host, over loopback.
+    Loopback,
+    /// On two hosts joined by veth.
+    Veth(&'h Hosts),
+}
+
+impl Place<'_> {
+    fn addresses(self) -> Result<[SocketAddr; 2], Fault> {
+        match self {
+            Place::Loopback => Ok([plan::free_ports(LOOPBACK)?, plan::free_ports(LOOPBACK)?]),
+            Place::Veth(_) => Ok(Hosts::ADDRESSES.map(|address| SocketAddr::new(address, PORT))),
+        }
+    }
+
+    /// Runs `make` where host `host` is; threads that it starts stay there.
+    fn on<T: Send>(self, host: usize, make: impl FnOnce() -> Result<T, Fault> + Send) -> Result<T, Fault> {
+        match self {
+            Place::Loopback => make(),
+            Place::Veth(hosts) => std::thread::scope(|scope| {
+                let inside = scope.spawn(|| hosts.enter(host).and_then(|()| make()));
+                inside.join().unwrap_or_else(|_| Err(Fault::Party("opening an end panicked".into())))
+            }),
+        }
+    }
+}
+
+/// T1: two runtimes inside this process, whose engines the applications turn.
+pub fn network_inline(bench: &Bench, place: Place<'_>) -> Result<Sample, Fault> {
+    let sessions = embedded_pair(place, [Seat::ASLEEP; 2], Hosting::Inline)?;
+    let (asking, answering) = conversation(sessions, Contract::SMALL)?;
+    t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(asking), move || Ok(answering))
+}
+
+/// T1: two runtimes inside this process, each with a thread that shares the core of
+/// its application and sleeps when it has nothing to do.
+pub fn network_thread(bench: &Bench, place: Place<'_>) -> Result<Sample, Fault> {
+    let sessions = embedded_pair(place, shared_seats(bench), Hosting::Thread)?;
+    let (asking, answering) = conversation(sessions, Contract::SMALL)?;
+    t1(bench, &pace(bench, Cost::Kernel, Idle::Yield), move || Ok(asking), move || Ok(answering))
+}
+
+/// T1: two daemons, each on the core of its application.
+pub fn network_daemon(bench: &Bench, hosts: &Hosts, program: Option<&Path>) -> Result<Sample, Fault> {
+    let addresses = Place::Veth(hosts).addresses()?;
+    let names = ["a", "b"];
+    let start = |host: usize| {
+        let peer = Some((names[1 - host], addresses[1 - host]));
+        let (bind, seat) = (addresses[host], shared_seats(bench)[host]);
+        Daemon::start(&Wanted { name: names[host], bind, peer, seat, namespace: Some(hosts.name(host)), program })
+    };
+    let (first, second) = (start(0)?, start(1)?);
+    // A daemon's socket is a file, so both are reached from here.
+    let (asking, answering) = conversation((first.attach("asking")?, second.attach("answering")?), Contract::SMALL)?;
+    t1(bench, &pace(bench, Cost::Kernel, Idle::Yield), move || Ok(asking), move || Ok(answering))
+}
+
+/// One host to itself: out through the daemon's udp link on cpu1, in through the
+/// link of a second runtime that the same application thread on cpu0 turns.
+pub fn network_self(bench: &Bench, program: Option<&Path>) -> Result<Sample, Fault> {
+    let [there, here] = Place::Loopback.addresses()?;
+    let seat = Seat::alone(bench.cores.other);
+    let wanted = Wanted { name: "daemon", bind: there, peer: Some(("own", here)), seat, namespace: None, program };
+    let daemon = Daemon::start(&wanted)?;
+    let own = embed(plan::peer(("own", here), ("daemon", there), Seat::ASLEEP), Hosting::Inline)?;
+    let (sender, receiver) = (daemon.attach("sender")?, own);
+    let take = Take::open(&Contract::SMALL.stream(&receiver, STREAM)?, 1, Contract::SMALL)?;
+    let put = Put::open(&Contract::SMALL.stream(&sender, STREAM)?, 1, Contract::SMALL)?;
+    put.connect()?;
+    let end = crate::harness::converse::Duplex::new(put, take);
+    t3(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(end), None)
+}
+
+fn shared_seats(bench: &Bench) -> [Seat; 2] {
+    [bench.cores.app, bench.cores.other].map(|core| Seat { core: Some(core), idle: insane_config::Idle::Block })
+}
+
+fn embedded_pair(place: Place<'_>, seats: [Seat; 2], hosting: Hosting) -> Result<(Session, Session), Fault> {
+    let addresses = place.addresses()?;
+    let names = ["a", "b"];
+    let start = |host: usize| {
+        let (own, peer) = ((names[host], addresses[host]), (names[1 - host], addresses[1 - host]));
+        place.on(host, move || embed(plan::peer(own, peer, seats[host]), hosting))
+    };
+    Ok((start(0)?, start(1)?))
+}
+
+/// T1, one way, between two sessions of one runtime inside this process: payloads are
+/// read in place.
+pub fn flow_in_process(bench: &Bench, size: usize, handling: Handling) -> Result<Sample, Fault> {
+    one_way(bench, siblings()?, Contract { size, handling, reliable: true, ..Contract::SMALL })
+}
+
+/// T1, one way, between two sessions of a daemon: the sender's memory is foreign, and
+/// the safe interface copies payloads out.
+pub fn flow_foreign(bench: &Bench, size: usize, program: Option<&Path>) -> Result<Sample, Fault> {
+    let daemon = daemon_alone(Seat::ASLEEP, program)?;
+    let sessions = (daemon.attach("sender")?, daemon.attach("receiver")?);
+    one_way(bench, sessions, Contract { size, reliable: true, ..Contract::SMALL })
+}
+
+fn one_way(bench: &Bench, sessions: (Session, Session), contract: Contract) -> Result<Sample, Fault> {
+    let take = Take::open(&contract.stream(&sessions.1, STREAM)?, 1, contract)?;
+    let put = Put::open(&contract.stream(&sessions.0, STREAM)?, 1, contract)?;
+    put.connect()?;
+    flow(bench, &flow_pace(bench, contract.size), move || Ok(put), move || Ok(take))
+}
+
+/// From create_stream to the first message, between two sessions of a daemon.
+pub fn birth(bench: &Bench, birth: Birth, program: Option<&Path>) -> Result<Sample, Fault> {
+    let daemon = daemon_alone(Seat::ASLEEP, program)?;
+    // Names are never used twice: a stream of the last repeat may still be closing.
+    let repeat = Mutex::new(0_u32);
+    births(bench, birth, || {
+        let (writing, reading) = (daemon.attach("writer")?, daemon.attach("reader")?);
+        let mut repeat = repeat.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *repeat += 1;
+        let (of_writer, of_reader) = (format!("birth-{repeat}"), format!("birth-{repeat}"));
+        let open_writer = move |number| {
+            let stream = Contract::SMALL.stream(&writing, &format!("{of_writer}-{number}"))?;
+            Ok(Heard(Put::open(&stream, 1, Contract::SMALL)?))
+        };
+        let open_reader = move |number| {
+            let stream = Contract::SMALL.stream(&reading, &format!("{of_reader}-{number}"))?;
+            Take::open(&stream, 1, Contract::SMALL)
+        };
+        Ok((open_writer, open_reader))
+    })
+}
+
+/// A write end that has no room until somebody hears it: the first message must not
+/// be lost.
+struct Heard(Put);
+
+impl crate::harness::converse::End for Heard {
+    fn send(&mut self, number: u64) -> Result<bool, Fault> {
+        if self.0.is_heard() { self.0.send(number) } else { Ok(false) }
+    }
+
+    fn receive(&mut self) -> Result<Option<u64>, Fault> {
+        Ok(None)
+    }
+}
+
+/// One end that hears itself, on one thread: for the counting tools.
+pub fn to_itself() -> Result<(impl crate::harness::converse::End, Session), Fault> {
+    let session = embed(plan::local(Seat::ASLEEP), Hosting::Thread)?;
+    let stream = Contract::SMALL.stream(&session, STREAM)?;
+    let take = Take::open(&stream, 1, Contract::SMALL)?;
+    let put = Put::open(&stream, 1, Contract::SMALL)?;
+    put.connect()?;
+    debug_assert_eq!(Contract::SMALL.size, MESSAGE_BYTES);
+    Ok((crate::harness::converse::Duplex::new(put, take), session))
+}

@@ -1,0 +1,403 @@
+//! The sending side of one source.
+
+use super::{Ack, Limits, PEERS_MAX, Position, Sync, WINDOW_MAX};
+use alloc::boxed::Box;
+use insane_core::{MonoTime, Nanos, PeerIndex};
+use insane_wire::data::{FRAGMENT_UNIT, HEADER_BYTES};
+
+/// One frame of a message, to be sent to one peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Data {
+    /// To whom.
+    pub peer: PeerIndex,
+    /// Which bytes: from here
+    pub from: Position,
+    /// this many.
+    pub len: u32,
+    /// It was sent before.
+    pub is_repair: bool,
+    place: usize,
+}
+
+/// A message that is held.
+#[derive(Clone, Copy)]
+struct Held {
+    len: u32,
+    /// Bytes charged for all messages before it, since the sender began.
+    before: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// It is sent to, and messages are held for it.
+    In,
+    /// It was put out, and is asked whether it is back.
+    Out,
+}
+
+#[derive(Clone, Copy)]
+struct Peer {
+    index: PeerIndex,
+    state: State,
+    /// It knows that its part begins at `base`.
+    confirmed: bool,
+    /// See [`Sync::fresh`].
+    fresh: bool,
+    base: u64,
+    acked: Position,
+    /// What is sent next.
+    cursor: Position,
+    /// What was never sent.
+    high: Position,
+    /// Messages before this one may be sent.
+    limit: u64,
+    /// When it last acknowledged something new, or got something to acknowledge.
+    progress_at: MonoTime,
+    sync_at: MonoTime,
+    sync_gap: Nanos,
+    rewound: Option<(Position, MonoTime)>,
+}
+
+/// The sending side of one source: which frames go to whom, what is still held. See the
+/// module.
+pub struct Sender {
+    limits: Limits,
+    token: u64,
+    peers: [Option<Peer>; PEERS_MAX],
+    /// Places of `peers` that may be taken: none from here on.
+    places: usize,
+    /// Whose turn it is.
+    turn: usize,
+    held: [Held; WINDOW_MAX],
+    /// The oldest message held.
+    first: u64,
+    /// The next one to be taken.
+    end: u64,
+    /// Bytes charged for all messages before `end`.
+    charged: u64,
+}
+
+impl Sender {
+    /// A sender whose first message is number `first`. `token` is repeated by receivers:
+    /// the caller finds this sender by it.
+    ///
+    /// # Panics
+    /// If the window is 0 or above [`WINDOW_MAX`].
+    #[must_use]
+    pub fn new(limits: Limits, token: u64, first: u64) -> Self {
+        assert!((1..=WINDOW_MAX as u32).contains(&limits.window), "a window holds 1 to {WINDOW_MAX} messages");
+        Sender {
+            limits,
+            token,
+            peers: [None; PEERS_MAX],
+            places: 0,
+            turn: 0,
+            held: [Held { len: 0, before: 0 }; WINDOW_MAX],
+            first,
+            end: first,
+            charged: 0,
+        }
+    }
+
+    /// As [`Sender::new`], on the heap.
+    #[must_use]
+    pub fn boxed(limits: Limits) -> Box<Self> {
+        Box::new(Sender::new(limits, 0, 0))
+    }
+
+    /// The name that receivers repeat.
+    #[must_use]
+    pub const fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// The number of the next message.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Messages held.
+    #[must_use]
+    pub const fn held(&self) -> u64 {
+        self.end - self.first
+    }
+
+    /// Whether a message may be taken from the source.
+    #[must_use]
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        let held = self.held();
+        held < u64::from(self.limits.window) && (held == 0 || self.charge_held() < self.limits.window_bytes)
+    }
+
+    fn charge_held(&self) -> u64 {
+        self.charged - self.charge(Position::start_of(self.first))
+    }
+
+    /// Takes a message of `len` bytes; returns its number.
+    ///
+    /// # Panics
+    /// Without room.
+    pub fn push(&mut self, now: MonoTime, len: u32) -> u64 {
+        assert!(self.has_room(), "a message beyond the window");
+        let end = Position::start_of(self.end);
+        for peer in self.peers[..self.places].iter_mut().flatten() {
+            // Whoever had nothing to do has all its time for this one.
+            if peer.confirmed && peer.acked == end {
+                peer.progress_at = now;
+                peer.sync_gap = self.limits.sync_after;
+                peer.sync_at = now + peer.sync_gap;
+            }
+        }
+        self.held[self.end as usize % WINDOW_MAX] = Held { len, before: self.charged };
+        self.charged += u64::from(len) + HEADER_BYTES as u64;
+        self.end += 1;
+        self.end - 1
+    }
+
+    /// The next message that nobody needs any more, to be freed by the caller.
+    #[inline]
+    pub fn release(&mut self) -> Option<u64> {
+        if self.first == self.end {
+            return None;
+        }
+        let members = self.peers[..self.places].iter().flatten().filter(|peer| peer.state == State::In);
+        let needed = members.map(|peer| peer.acked.sequence).min().unwrap_or(self.end);
+        (self.first < needed).then(|| {
+            self.first += 1;
+            self.first - 1
+        })
+    }
+
+    /// A peer has a sink now: it gets what is pushed from here on. Nothing if it is known.
+    pub fn join(&mut self, now: MonoTime, index: PeerIndex) {
+        if self.find(index).is_some() {
+            return;
+        }
+        let Some(place) = self.peers.iter().position(Option::is_none) else { return };
+        self.places = self.places.max(place + 1);
+        self.peers[place] = Some(Peer {
+            index,
+            state: State::In,
+            confirmed: false,
+            fresh: true,
+            base: self.end,
+            acked: Position::start_of(self.end),
+            cursor: Position::start_of(self.end),
+            high: Position::start_of(self.end),
+            // Nothing before it knows where it begins.
+            limit: self.end,
+            progress_at: now,
+            sync_at: now,
+            sync_gap: self.limits.sync_after,
+            rewound: None,
+        });
+    }
+
+    /// A peer has no sink any more, or is gone.
+    pub fn leave(&mut self, index: PeerIndex) {
+        if let Some(place) = self.find(index) {
+            self.peers[place] = None;
+        }
+    }
+
+    /// The peers, those that were put out included.
+    pub fn peers(&self) -> impl Iterator<Item = PeerIndex> {
+        self.peers[..self.places].iter().flatten().map(|peer| peer.index)
+    }
+
+    /// Whether a peer is put out; false if it is unknown.
+    #[must_use]
+    pub fn is_out(&self, index: PeerIndex) -> bool {
+        self.find(index).and_then(|place| self.peers[place]).is_some_and(|peer| peer.state == State::Out)
+    }
+
+    /// Whether everything taken was acknowledged by every peer that is in.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let end = Position::start_of(self.end);
+        let mut members = self.peers[..self.places].iter().flatten().filter(|peer| peer.state == State::In);
+        members.all(|peer| peer.confirmed && peer.acked == end)
+    }
+
+    /// Whether the passing of time alone may make something due.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.is_settled()
+    }
+
+    fn find(&self, index: PeerIndex) -> Option<usize> {
+        self.peers[..self.places].iter().position(|peer| peer.is_some_and(|peer| peer.index == index))
+    }
+
+    /// Bytes charged for everything before a position that is held, or is the end.
+    fn charge(&self, at: Position) -> u64 {
+        if at.sequence >= self.end {
+            return self.charged;
+        }
+        self.held[at.sequence as usize % WINDOW_MAX].before + u64::from(at.offset)
+    }
+
+    /// The next heartbeat that is due; `None` if there is none. It counts as sent.
+    pub fn next_sync(&mut self, now: MonoTime) -> Option<(PeerIndex, Sync)> {
+        let (token, end, limits) = (self.token, self.end, self.limits);
+        let peer = self.peers[..self.places].iter_mut().flatten().find(|peer| now >= peer.sync_at && peer.needs_sync(end))?;
+        peer.sync_at = now + peer.sync_gap;
+        if peer.state == State::Out {
+            // Should it come back now, it begins here.
+            peer.base = end;
+        } else {
+            peer.sync_gap = Nanos((peer.sync_gap.0 * 2).min(limits.sync_after_max.0));
+        }
+        let sent = if peer.confirmed { peer.cursor } else { Position::start_of(peer.base) };
+        Some((peer.index, Sync { token, base: peer.base, sent, fresh: peer.fresh }))
+    }
+
+    /// The next frame that may be sent, of at most `payload_max` bytes: peers take turns.
+    /// Nothing changes until it is reported as [`sent`](Self::sent).
+    #[inline]
+    pub fn next_data(&mut self, payload_max: u32) -> Option<Data> {
+        for step in 0..self.places {
+            let place = (self.turn + step) % self.places;
+            if let Some(data) = self.data_for(place, payload_max) {
+                self.turn = place;
+                return Some(data);
+            }
+        }
+        None
+    }
+
+    fn data_for(&self, place: usize, payload_max: u32) -> Option<Data> {
+        let peer = self.peers[place].as_ref()?;
+        let from = peer.cursor;
+        if peer.state == State::Out || from.sequence >= self.end.min(peer.limit) {
+            return None;
+        }
+        let rest = self.held[from.sequence as usize % WINDOW_MAX].len - from.offset;
+        let len = if rest <= payload_max { rest } else { payload_max - payload_max % FRAGMENT_UNIT };
+        if len == 0 && rest > 0 {
+            return None;
+        }
+        let flight = self.charge(from) - self.charge(peer.acked);
+        if flight > 0 && flight + u64::from(len) > u64::from(self.limits.flight_bytes) {
+            return None;
+        }
+        Some(Data { peer: peer.index, from, len, is_repair: from < peer.high, place })
+    }
+
+    /// A frame was sent, or failed in a way that sending again may repair.
+    #[inline]
+    pub fn sent(&mut self, now: MonoTime, data: &Data) {
+        let len = self.held[data.from.sequence as usize % WINDOW_MAX].len;
+        let Some(peer) = &mut self.peers[data.place] else { return };
+        let end = data.from.offset + data.len;
+        peer.cursor = if end >= len {
+            Position::start_of(data.from.sequence + 1)
+        } else {
+            Position { sequence: data.from.sequence, offset: end }
+        };
+        peer.high = peer.high.max(peer.cursor);
+        peer.sync_at = now + peer.sync_gap;
+        self.turn = (data.place + 1) % self.places;
+    }
+
+    /// An acknowledgement came in. False if it cannot be one: it changes nothing then.
+    pub fn on_ack(&mut self, now: MonoTime, from: PeerIndex, ack: &Ack) -> bool {
+        let Some(place) = self.find(from) else { return true };
+        let Some(mut peer) = self.peers[place] else { return true };
+        if !self.is_possible(&peer, ack) {
+            return false;
+        }
+        if ack.gone {
+            peer.put_out(now, &self.limits);
+            peer.fresh = true;
+        } else if ack.next < Position::start_of(peer.base) {
+            // It has not heard yet where its part begins.
+            peer.sync_at = peer.sync_at.min(now);
+        } else if peer.state == State::Out {
+            if ack.limit > ack.next.sequence {
+                peer.come_back(now, self.end, ack, &self.limits);
+            }
+        } else {
+            peer.acknowledge(now, ack, &self.limits);
+        }
+        self.peers[place] = Some(peer);
+        true
+    }
+
+    fn is_possible(&self, peer: &Peer, ack: &Ack) -> bool {
+        let next = ack.next;
+        if ack.gone || next < Position::start_of(peer.base) {
+            return true;
+        }
+        let furthest = if peer.state == State::Out { Position::start_of(peer.base) } else { peer.high };
+        let inside = next.offset == 0
+            || (next.sequence < self.end && next.offset < self.held[next.sequence as usize % WINDOW_MAX].len);
+        next <= furthest && inside
+    }
+
+    /// Puts out one peer that acknowledged nothing new for too long; call it until `None`.
+    pub fn evict(&mut self, now: MonoTime) -> Option<PeerIndex> {
+        let (end, limits) = (Position::start_of(self.end), self.limits);
+        let peer = self.peers[..self.places].iter_mut().flatten().find(|peer| {
+            let owes = !peer.confirmed || peer.acked < end;
+            peer.state == State::In && owes && now.since(peer.progress_at) >= limits.evict_after
+        })?;
+        // Before it was a member it can have lost nothing.
+        peer.fresh &= !peer.confirmed && peer.base == self.end;
+        peer.put_out(now, &limits);
+        Some(peer.index)
+    }
+}
+
+impl Peer {
+    fn needs_sync(&self, end: u64) -> bool {
+        let has_all = self.confirmed && self.acked == Position::start_of(end);
+        self.state == State::Out || !has_all
+    }
+
+    fn put_out(&mut self, now: MonoTime, limits: &Limits) {
+        self.state = State::Out;
+        self.confirmed = false;
+        self.sync_gap = limits.probe_after;
+        // One that is slow rather than dead is back with the first answer.
+        self.sync_at = now + self.sync_gap;
+    }
+
+    fn come_back(&mut self, now: MonoTime, end: u64, ack: &Ack, limits: &Limits) {
+        let start = Position::start_of(end);
+        self.state = State::In;
+        (self.base, self.acked, self.cursor, self.high) = (end, start, start, start);
+        self.confirmed = ack.next == start;
+        self.limit = if self.confirmed { ack.limit } else { end };
+        self.fresh &= !self.confirmed;
+        self.progress_at = now;
+        self.sync_gap = limits.sync_after;
+        self.sync_at = now;
+        self.rewound = None;
+    }
+
+    fn acknowledge(&mut self, now: MonoTime, ack: &Ack, limits: &Limits) {
+        if !self.confirmed {
+            (self.confirmed, self.fresh) = (true, false);
+            self.progress_at = now;
+        }
+        if ack.next < self.acked {
+            return;
+        }
+        if ack.next > self.acked {
+            self.acked = ack.next;
+            self.progress_at = now;
+            self.sync_gap = limits.sync_after;
+            self.sync_at = now + self.sync_gap;
+        }
+        self.limit = ack.limit;
+        self.cursor = self.cursor.max(self.acked);
+        let just_done = self.rewound.is_some_and(|(to, at)| to == self.acked && now.since(at) < limits.repair_after);
+        if ack.nak && self.acked < self.cursor && !just_done {
+            self.cursor = self.acked;
+            self.rewound = Some((self.acked, now));
+        }
+    }
+}

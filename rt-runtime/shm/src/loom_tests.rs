@@ -1,0 +1,228 @@
+//! Every interleaving of two threads, as far as the memory model allows it, over rings so
+//! short that they wrap around.
+//!
+//! Run by `RUSTFLAGS="--cfg loom" cargo test -p insane-shm --release --lib loom`.
+
+use crate::cell::{BELL, CELL_WORDS, Cell, Cells, Meta, PAYLOAD_WORD};
+use crate::returns::{Giver, Taker};
+use crate::ring::{Consumer, Payload, Popped, Producer};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::wish::{Answer, Wish};
+use insane_core::heap::BufferId;
+use loom::cell::UnsafeCell;
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
+
+/// Memory made of loom's atomics.
+#[derive(Clone)]
+struct Memory(Arc<Vec<Cell>>);
+
+impl Memory {
+    fn new(cells: usize) -> Self {
+        let cell = || std::array::from_fn::<_, CELL_WORDS, _>(|_| AtomicU64::new(0));
+        Memory(Arc::new((0..cells).map(|_| cell()).collect()))
+    }
+}
+
+impl Cells for Memory {
+    fn cell(&self, index: usize) -> &Cell {
+        &self.0[index]
+    }
+
+    fn cell_count(&self) -> usize {
+        self.0.len()
+    }
+
+    unsafe fn write_payload(cell: &Cell, bytes: &[u8]) {
+        for (word, bytes) in cell[PAYLOAD_WORD..].iter().zip(bytes.chunks(8)) {
+            let mut whole = [0; 8];
+            whole[..bytes.len()].copy_from_slice(bytes);
+            word.store(u64::from_le_bytes(whole), Ordering::Relaxed);
+        }
+    }
+
+    unsafe fn read_payload(cell: &Cell, len: usize, into: *mut u8) {
+        for at in 0..len {
+            let word = cell[PAYLOAD_WORD + at / 8].load(Ordering::Relaxed);
+            // SAFETY: `into` holds 96 bytes, and `len` is at most that.
+            unsafe { into.add(at).write(word.to_le_bytes()[at % 8]) };
+        }
+    }
+}
+
+const DEPTH: u32 = 2;
+
+fn ring() -> (Producer<Memory, Memory>, Consumer<Memory, Memory>) {
+    let (cells, returns) = (Memory::new(1 + DEPTH as usize), Memory::new(1));
+    (Producer::new(cells.clone(), returns.clone(), DEPTH), Consumer::new(cells, returns, DEPTH))
+}
+
+fn pop(consumer: &mut Consumer<Memory, Memory>) -> Option<u64> {
+    let mut popped = Popped::EMPTY;
+    if !consumer.pop(&mut popped).expect("nobody lies") {
+        return None;
+    }
+    let sequence = popped.meta.sequence;
+    // Each part of the cell belongs to this very message.
+    assert_eq!(popped.meta.source_ns, sequence * 3);
+    match popped.payload {
+        Payload::Inline => assert_eq!(popped.inline.0[..popped.len as usize], [sequence as u8 + 1; 9]),
+        Payload::Heap(id) => assert_eq!((id.0, popped.len), (sequence as u32, 77)),
+    }
+    Some(sequence)
+}
+
+fn push(producer: &mut Producer<Memory, Memory>, sequence: u64) {
+    let meta = Meta { sequence, source_ns: sequence * 3, lost: 0 };
+    if sequence.is_multiple_of(2) {
+        producer.push_inline(meta, &[sequence as u8 + 1; 9]);
+    } else {
+        producer.push_heap(meta, BufferId(sequence as u32), 77);
+    }
+}
+
+/// Five messages through a ring of two: wrapped around twice.
+#[test]
+fn loom_ring_delivers_in_order_and_whole() {
+    loom::model(|| {
+        const MESSAGES: u64 = 5;
+        let (mut producer, mut consumer) = ring();
+        let sender = thread::spawn(move || {
+            for sequence in 0..MESSAGES {
+                while !producer.has_room().expect("nobody lies") {
+                    thread::yield_now();
+                }
+                push(&mut producer, sequence);
+            }
+        });
+        for expected in 0..MESSAGES {
+            let sequence = loop {
+                match pop(&mut consumer) {
+                    Some(sequence) => break sequence,
+                    None => thread::yield_now(),
+                }
+            };
+            assert_eq!(sequence, expected);
+        }
+        assert_eq!(pop(&mut consumer), None);
+        sender.join().unwrap();
+    });
+}
+
+/// Two buffers go round: what the receiver read is over before the sender writes again.
+/// The buffers are cells whose concurrent access loom reports.
+#[test]
+fn loom_returns_hand_buffers_back() {
+    loom::model(|| {
+        const BUFFERS: u32 = 2;
+        const MESSAGES: u64 = 4;
+        let (mut producer, mut consumer) = ring();
+        let returns = Memory::new(2);
+        let (mut giver, mut taker) = (Giver::new(returns.clone(), BUFFERS), Taker::new(returns, BUFFERS));
+        let heap = Arc::new([UnsafeCell::new(0_u64), UnsafeCell::new(0_u64)]);
+        let theirs = Arc::clone(&heap);
+        let sender = thread::spawn(move || {
+            let mut free = vec![BufferId(0), BufferId(1)];
+            for sequence in 0..MESSAGES {
+                let id = loop {
+                    while let Some(id) = taker.take() {
+                        free.push(id);
+                    }
+                    match free.pop() {
+                        Some(id) => break id,
+                        None => thread::yield_now(),
+                    }
+                };
+                // SAFETY: the buffer is free; loom checks it.
+                theirs[id.0 as usize].with_mut(|word| unsafe { *word = sequence });
+                while !producer.has_room().expect("nobody lies") {
+                    thread::yield_now();
+                }
+                producer.push_heap(Meta { sequence, ..Meta::default() }, id, 8);
+            }
+        });
+        let mut popped = Popped::EMPTY;
+        for sequence in 0..MESSAGES {
+            while !consumer.pop(&mut popped).expect("nobody lies") {
+                thread::yield_now();
+            }
+            let Payload::Heap(id) = popped.payload else { panic!("all travel in the heap") };
+            // SAFETY: the buffer is lent to us; loom checks it.
+            assert_eq!(heap[id.0 as usize].with(|word| unsafe { *word }), sequence);
+            giver.give(id);
+            giver.flush();
+        }
+        sender.join().unwrap();
+    });
+}
+
+/// A futex as the kernel has it: the look at the word and falling asleep are one step, as
+/// seen from who wakes.
+struct Futex {
+    asleep: Mutex<()>,
+    woken: Condvar,
+}
+
+impl Futex {
+    fn new() -> Self {
+        Futex { asleep: Mutex::new(()), woken: Condvar::new() }
+    }
+
+    /// Sleeps until woken, unless the word has changed. Without a timeout: a wake-up that
+    /// is lost is a deadlock, which loom reports.
+    fn wait(&self, word: &AtomicU64, expected: u64) {
+        let asleep = self.asleep.lock().unwrap();
+        if word.load(Ordering::Relaxed) == expected {
+            drop(self.woken.wait(asleep).unwrap());
+        }
+    }
+
+    fn wake(&self) {
+        let _asleep = self.asleep.lock().unwrap();
+        self.woken.notify_all();
+    }
+}
+
+/// The receiver's wish and the sender's bell, around a ring: no sleep is missed.
+#[test]
+fn loom_no_wake_is_lost() {
+    let mut model = loom::model::Builder::new();
+    // Every interleaving with up to three switches that nobody asked for.
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        const MESSAGES: u64 = 2;
+        let cells = Memory::new(1 + DEPTH as usize);
+        let returns = Memory::new(1);
+        let mut producer = Producer::new(cells.clone(), returns.clone(), DEPTH);
+        let mut consumer = Consumer::new(cells.clone(), returns, DEPTH);
+        let wish_word = Arc::new(AtomicU32::new(0));
+        let futex = Arc::new(Futex::new());
+        let (their_word, their_futex) = (Arc::clone(&wish_word), Arc::clone(&futex));
+        let sender = thread::spawn(move || {
+            let mut answer = Answer::default();
+            for sequence in 0..MESSAGES {
+                push(&mut producer, sequence);
+                if answer.is_wanted(&their_word) {
+                    producer.ring_bell();
+                    their_futex.wake();
+                }
+            }
+        });
+        let mut wish = Wish::new(&wish_word);
+        for expected in 0..MESSAGES {
+            let sequence = loop {
+                if let Some(sequence) = pop(&mut consumer) {
+                    break sequence;
+                }
+                wish.arm(&wish_word);
+                let bell = consumer.bell().load(Ordering::Acquire);
+                if !consumer.is_ready() {
+                    futex.wait(&cells.cell(0)[BELL], bell);
+                }
+                wish.disarm(&wish_word);
+            };
+            assert_eq!(sequence, expected);
+        }
+        sender.join().unwrap();
+    });
+}

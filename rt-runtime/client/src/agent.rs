@@ -3,7 +3,7 @@
 
 use crate::error::{RequestError, SessionError};
 use crate::ports::{self, Beside, PartsError};
-use crate::registry::{ConnRecord, ConnState, End, Far, Registry, SinkRecord, SourceRecord};
+use crate::registry::{ConnRecord, ConnState, End, Far, Registry, SinkRecord, SourceRecord, StreamRecord};
 use insane_core::heap::ClassSpec;
 use insane_core::{ChannelId, ConnId, Lane, StreamId};
 use insane_shm::port::{Attachment as PortAttachment, Mailbox, SinkPort, SourcePort};
@@ -12,7 +12,7 @@ use insane_sys::event::{Epoll, Event as Bell, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
 use insane_wire::control::{self, Code, Event, Hello, PACKET_BYTES_MAX, Request, Role, SinkWake};
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{self, SyncSender};
@@ -35,6 +35,10 @@ pub(crate) enum What {
     Stream { local: u32 },
     Source { uid: u64, stream: u32, channel: ChannelId, classes: Vec<ClassSpec>, reliable: bool },
     Sink { uid: u64, stream: u32, channel: ChannelId, depth: u32, wake: SinkWake },
+    /// A source of the runtime's earlier life.
+    SourceAgain { uid: u64 },
+    /// A sink of the runtime's earlier life.
+    SinkAgain { uid: u64 },
 }
 
 /// What the requester gets.
@@ -129,11 +133,15 @@ impl Shared {
 
     /// Sends one request; waits a moment if the runtime is slow to read.
     pub fn send(&self, request: &Request) -> Result<(), RequestError> {
+        self.send_beside(request, &[])
+    }
+
+    fn send_beside(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), RequestError> {
         let packet = control::encode(request);
         let give_up = Instant::now() + ANSWER_TIMEOUT;
         loop {
             let Some(socket) = lock(&self.socket).clone() else { return Err(self.absent()) };
-            match seqpacket::send(&*socket, &packet, &[]) {
+            match seqpacket::send(&*socket, &packet, fds) {
                 Ok(SendOutcome::Sent) => return Ok(()),
                 Ok(SendOutcome::WouldBlock) if Instant::now() < give_up => std::thread::sleep(Duration::from_millis(1)),
                 Ok(SendOutcome::WouldBlock) => return Err(RequestError::Silent),
@@ -234,17 +242,27 @@ impl Shared {
             Event::SourceCreated { req, source, heap_bytes, counters_line } => {
                 let page = lock(&self.counters).clone();
                 let made = self.answer(req, |what, registry| {
-                    let What::Source { uid, stream, channel, classes, reliable } = what else { return None };
+                    let (uid, stream, channel, classes, reliable) = match what {
+                        What::Source { uid, stream, channel, classes, reliable } => {
+                            (uid, stream, channel, classes, reliable)
+                        }
+                        What::SourceAgain { uid } => {
+                            let record = registry.sources.get_mut(&uid)?;
+                            record.id = Some(source);
+                            let _ = record.mailbox.set_attachment(PortAttachment::Attached);
+                            return None;
+                        }
+                        _ => return None,
+                    };
                     let block = ports::counters(page.as_ref(), counters_line);
-                    Some(ports::source_port(&mut beside, &classes, heap_bytes, reliable, block).map(
-                        |(port, mailbox, buffers)| {
-                            let id = Some(source);
-                            registry
-                                .sources
-                                .insert(uid, SourceRecord { stream, channel, classes, buffers, mailbox, id });
-                            Reply::Source(port)
-                        },
-                    ))
+                    Some(ports::source_port(&mut beside, &classes, heap_bytes, reliable, block).map(|parts| {
+                        let ports::SourceParts { port, mailbox, buffers, heap } = parts;
+                        let id = Some(source);
+                        registry
+                            .sources
+                            .insert(uid, SourceRecord { stream, channel, classes, buffers, mailbox, heap, id });
+                        Reply::Source(port)
+                    }))
                 });
                 if made && heap_bytes > 0 {
                     let _ = self.send(&Request::SourceMapped { source });
@@ -254,14 +272,24 @@ impl Shared {
                 let page = lock(&self.counters).clone();
                 let mut has_page = false;
                 let made = self.answer(req, |what, registry| {
-                    let What::Sink { uid, stream, channel, depth, wake } = what else { return None };
+                    let (uid, stream, channel, depth, wake) = match what {
+                        What::Sink { uid, stream, channel, depth, wake } => (uid, stream, channel, depth, wake),
+                        What::SinkAgain { uid } => {
+                            let record = registry.sinks.get_mut(&uid)?;
+                            record.id = Some(sink);
+                            let _ = record.mailbox.set_attachment(PortAttachment::Attached);
+                            return None;
+                        }
+                        _ => return None,
+                    };
                     let block = ports::counters(page.as_ref(), counters_line);
                     has_page = wake != SinkWake::Never;
-                    Some(sink_parts(&mut beside, wake).and_then(|(wake_page, reader)| {
-                        let (port, mailbox) = ports::sink_port(wake_page, block)?;
+                    Some(sink_parts(&mut beside, wake).and_then(|(wake_fds, reader)| {
+                        let (port, mailbox) = ports::sink_port(wake_fds.first(), block)?;
+                        let id = Some(sink);
                         registry
                             .sinks
-                            .insert(uid, SinkRecord { stream, channel, depth, wake, mailbox, id: Some(sink) });
+                            .insert(uid, SinkRecord { stream, channel, depth, wake, mailbox, wake_fds, id });
                         Ok(Reply::Sink(port, reader))
                     }))
                 });
@@ -276,6 +304,8 @@ impl Shared {
                     let _ = waiting.reply.try_send(Err(RequestError::Refused { code, reason }));
                 }
             }
+            // A runtime that shuts down may come back; anything else is final.
+            Event::Closing { code: Code::Shutdown, .. } => {}
             Event::Closing { code, reason } => *lock(&self.state) = State::Closed(code, reason),
             Event::Welcome { .. } | Event::Status { .. } => {}
             Event::TxPrepare { .. } | Event::RxPrepare { .. } | Event::TxOpen { .. } | Event::RxOpen { .. } => {
@@ -288,11 +318,71 @@ impl Shared {
     }
 
     fn opened(&self, req: u32, id: StreamId, lane: Lane) {
+        let mut opened = None;
         self.answer(req, |what, registry| {
             let What::Stream { local } = what else { return None };
             registry.streams.get_mut(&local)?.id = Some(id);
+            opened = Some(local);
             Some(Ok(Reply::Stream(lane)))
         });
+        if let Some(local) = opened {
+            self.recreate_ports(local, id);
+        }
+    }
+
+    /// After a reattachment: opens the session's streams again. Their ports follow when
+    /// each is open.
+    fn reopen_streams(&self) {
+        let streams: Vec<(u32, StreamRecord)> =
+            lock(&self.registry).streams.iter().map(|(local, stream)| (*local, stream.clone())).collect();
+        for (local, StreamRecord { name, qos, isolated, .. }) in streams {
+            self.order(What::Stream { local }, &[], |req| Request::OpenStream { req, name, qos, isolated });
+        }
+    }
+
+    /// Creates the ports of a stream that were there before the runtime's restart; does
+    /// nothing for a new stream. Heaps and wake pages go on: the runtime adopts them.
+    fn recreate_ports(&self, local: u32, stream: StreamId) {
+        let registry = lock(&self.registry);
+        let sources: Vec<_> = registry
+            .sources
+            .iter()
+            .filter(|(_, source)| source.stream == local && source.id.is_none())
+            .map(|(uid, source)| {
+                let heap = source.heap.as_ref().and_then(|heap| heap.try_clone().ok());
+                (*uid, source.channel, source.classes.clone(), heap)
+            })
+            .collect();
+        let sinks: Vec<_> = registry
+            .sinks
+            .iter()
+            .filter(|(_, sink)| sink.stream == local && sink.id.is_none())
+            .map(|(uid, sink)| {
+                let fds: Vec<OwnedFd> = sink.wake_fds.iter().filter_map(|fd| fd.try_clone().ok()).collect();
+                (*uid, sink.channel, sink.depth, sink.wake, fds)
+            })
+            .collect();
+        drop(registry);
+        for (uid, channel, classes, heap) in sources {
+            let fds: Vec<BorrowedFd<'_>> = heap.iter().map(AsFd::as_fd).collect();
+            let request = |req| Request::CreateSource { req, stream, channel, uid, classes };
+            self.order(What::SourceAgain { uid }, &fds, request);
+        }
+        for (uid, channel, depth, wake, fds) in sinks {
+            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            let request = |req| Request::CreateSink { req, stream, channel, uid, depth, wake };
+            self.order(What::SinkAgain { uid }, &fds, request);
+        }
+    }
+
+    /// Sends a request whose answer only the agent itself wants.
+    fn order(&self, what: What, fds: &[BorrowedFd<'_>], request: impl FnOnce(u32) -> Request) {
+        let req = self.req_next.fetch_add(1, Ordering::Relaxed);
+        let (reply, _) = mpsc::sync_channel(1);
+        lock(&self.waiting).insert(req, Waiting { what, reply });
+        if self.send_beside(&request(req), fds).is_err() {
+            lock(&self.waiting).remove(&req);
+        }
     }
 
     /// Builds the answer to a request and hands it over; `false` if nobody asked.
@@ -444,6 +534,7 @@ impl Shared {
         if let Some(socket) = socket
             && self.greet(socket).is_ok()
         {
+            self.reopen_streams();
             return;
         }
         std::thread::sleep(REATTACH_PERIOD);
@@ -542,11 +633,15 @@ fn remove(registry: &Registry, port: u64, local: u32) -> bool {
     }
 }
 
-fn sink_parts(beside: &mut Beside, wake: SinkWake) -> Result<(Option<OwnedFd>, Option<OwnedFd>), PartsError> {
+/// Wake page and wake socket's writer, to be kept; and the socket's reader.
+fn sink_parts(beside: &mut Beside, wake: SinkWake) -> Result<(Vec<OwnedFd>, Option<OwnedFd>), PartsError> {
     Ok(match wake {
-        SinkWake::Never => (None, None),
-        SinkWake::Page => (Some(beside.next()?), None),
-        SinkWake::Fd => (Some(beside.next()?), Some(beside.next()?)),
+        SinkWake::Never => (Vec::new(), None),
+        SinkWake::Page => (vec![beside.next()?], None),
+        SinkWake::Fd => {
+            let (page, reader, writer) = (beside.next()?, beside.next()?, beside.next()?);
+            (vec![page, writer], Some(reader))
+        }
     })
 }
 
@@ -554,7 +649,6 @@ fn counters_page(beside: &mut Beside, bytes: u32) -> Result<Option<Arc<Region>>,
     if bytes == 0 {
         return Ok(None);
     }
-    use std::os::fd::AsFd;
     Ok(Some(Region::map_writable(beside.next()?.as_fd(), bytes as usize)?))
 }
 

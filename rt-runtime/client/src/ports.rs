@@ -47,7 +47,7 @@ impl Beside {
     }
 }
 
-fn map_writable(fd: OwnedFd, bytes: u64) -> Result<Arc<Region>, PartsError> {
+fn map_writable(fd: &OwnedFd, bytes: u64) -> Result<Arc<Region>, PartsError> {
     let bytes = usize::try_from(bytes).map_err(|_| PartsError::Range)?;
     Ok(Region::map_writable(fd.as_fd(), bytes)?)
 }
@@ -62,13 +62,21 @@ pub(crate) fn counters(page: Option<&Arc<Region>>, line: u32) -> CounterBlock {
     page.and_then(|page| CounterBlock::new(Arc::clone(page), line)).unwrap_or_else(CounterBlock::private)
 }
 
+/// A new source's port, and what its agent keeps of it.
+pub(crate) struct SourceParts {
+    pub port: SourcePort,
+    pub mailbox: Arc<Mailbox<TxConn>>,
+    pub buffers: u32,
+    pub heap: Option<OwnedFd>,
+}
+
 pub(crate) fn source_port(
     beside: &mut Beside,
     classes: &[ClassSpec],
     heap_bytes: u64,
     reliable: bool,
     counters: CounterBlock,
-) -> Result<(SourcePort, Arc<Mailbox<TxConn>>, u32), PartsError> {
+) -> Result<SourceParts, PartsError> {
     let geometry = Geometry::new(classes).ok_or(PartsError::Range)?;
     if heap_bytes != geometry.bytes() {
         return Err(PartsError::Range);
@@ -77,17 +85,19 @@ pub(crate) fn source_port(
     let heap = match heap_bytes {
         0 => None,
         bytes => {
-            let region = map_writable(beside.next()?, bytes)?;
+            let fd = beside.next()?;
+            let region = map_writable(&fd, bytes)?;
             region.prefault()?;
-            Some(SenderHeap::new(region, geometry))
+            Some((SenderHeap::new(region, geometry), fd))
         }
     };
+    let (heap, fd) = heap.unzip();
     let (port, mailbox) = SourcePort::new(heap, reliable, counters)?;
-    Ok((port, mailbox, buffers))
+    Ok(SourceParts { port, mailbox, buffers, heap: fd })
 }
 
 pub(crate) fn sink_port(
-    wake_page: Option<OwnedFd>,
+    wake_page: Option<&OwnedFd>,
     counters: CounterBlock,
 ) -> Result<(SinkPort, Arc<Mailbox<RxConn>>), PartsError> {
     let sleeper = match wake_page {
@@ -98,7 +108,7 @@ pub(crate) fn sink_port(
 }
 
 pub(crate) fn cells(beside: &mut Beside, depth: u32) -> Result<Arc<Region>, PartsError> {
-    let region = map_writable(beside.next()?, checked_cells(depth)?)?;
+    let region = map_writable(&beside.next()?, checked_cells(depth)?)?;
     region.prefault()?;
     Ok(region)
 }
@@ -113,7 +123,7 @@ fn checked_places(places: u32) -> Result<u64, PartsError> {
 }
 
 pub(crate) fn returns(beside: &mut Beside, places: u32) -> Result<Arc<Region>, PartsError> {
-    let region = map_writable(beside.next()?, checked_places(places)?)?;
+    let region = map_writable(&beside.next()?, checked_places(places)?)?;
     region.prefault()?;
     Ok(region)
 }

@@ -7,6 +7,7 @@ use insane_shm::port::Mailbox;
 use insane_shm::region::Region;
 use insane_wire::control::{Receiver, Sender, SinkWake};
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// A stream of this session, by its local number.
@@ -27,6 +28,8 @@ pub(crate) struct SourceRecord {
     pub classes: Vec<ClassSpec>,
     pub buffers: u32,
     pub mailbox: Arc<Mailbox<TxConn>>,
+    /// Its sealed heap, to be shown to the runtime's next life.
+    pub heap: Option<OwnedFd>,
     pub id: Option<SourceId>,
 }
 
@@ -38,6 +41,9 @@ pub(crate) struct SinkRecord {
     pub depth: u32,
     pub wake: SinkWake,
     pub mailbox: Arc<Mailbox<RxConn>>,
+    /// Its sealed wake page and the writable end of its wake socket, to be shown to the
+    /// runtime's next life.
+    pub wake_fds: Vec<OwnedFd>,
     pub id: Option<SinkId>,
 }
 

@@ -5,7 +5,7 @@
 //! else sees it), the one writer maps it, then [`seal_writers`] (FUTURE_WRITE and
 //! SEAL), and only then is the descriptor shown to a reader.
 
-use crate::error::{OsError, attempted, check};
+use crate::error::{Errno, OsError, attempted, check};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -76,6 +76,28 @@ pub fn len(fd: impl AsFd) -> Result<u64, OsError> {
 fn add_seals(fd: impl AsFd, seals: i32) -> Result<(), OsError> {
     // SAFETY: F_ADD_SEALS takes an int; the descriptor is open (`AsFd`).
     check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_ADD_SEALS, seals) }, "sealing a memfd").map(drop)
+}
+
+/// Whether `fd` is memory as this module makes it: ordinary pages (huge pages could run
+/// out under a reader), `len` bytes or more, and every seal set.
+///
+/// # Errors
+/// It is not, or the kernel does not say.
+pub fn check_sealed(fd: impl AsFd, len: u64) -> Result<(), OsError> {
+    let fd = fd.as_fd();
+    let wrong = |attempted| Err(OsError::new(attempted, Errno::EINVAL));
+    let all = SEAL_SHRINK | SEAL_GROW | SEAL_FUTURE_WRITE | SEAL_SEAL;
+    let system = nix::sys::statfs::fstatfs(fd).map_err(attempted("looking at adopted memory"))?;
+    if system.filesystem_type() != nix::sys::statfs::TMPFS_MAGIC {
+        return wrong("adopting memory that is no ordinary memfd");
+    }
+    if seals(fd)? & all != all {
+        return wrong("adopting memory that is not sealed");
+    }
+    if self::len(fd)? < len {
+        return wrong("adopting memory that is too small");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -386,6 +386,12 @@ pub fn wake_socket_pair() -> Result<(OwnedFd, OwnedFd), OsError> {
     socketpair(AddressFamily::Unix, SockType::Stream, None, socket_flags()).map_err(attempted("making a wake pair"))
 }
 
+/// Whether `fd` is a Unix socket whose other end has no name: an end of a pair.
+pub fn is_unnamed(fd: impl AsFd) -> bool {
+    nix::sys::socket::getpeername::<nix::sys::socket::UnixAddr>(fd.as_fd().as_raw_fd())
+        .is_ok_and(|peer| peer.path().is_none() && peer.as_abstract().is_none())
+}
+
 /// Makes the other end readable. A full queue counts as sent: it is readable.
 pub fn wake_send(fd: impl AsFd) -> SendOutcome {
     let byte = 1u8;

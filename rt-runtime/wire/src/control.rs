@@ -6,7 +6,10 @@
 //! [`Event::Welcome`] or [`Event::Closing`]. After that every packet is a
 //! postcard-encoded [`Request`] (client to runtime) or [`Event`] (runtime to client).
 //! Memory travels beside the packet as memfds in `SCM_RIGHTS`: each message says
-//! which and in what order; more or fewer close the session. A client sends none.
+//! which and in what order; more or fewer close the session. A client sends none, but for memory that survived a
+//! restart of the runtime: beside `CreateSource` its sealed [heap], beside `CreateSink` its
+//! sealed [wake page] and then the [writable end of its wake socket]; the answer then
+//! brings none.
 //!
 //! Setting up a connection (source to sink, or either to a datapath), every step
 //! acknowledged by [`Request::Mapped`] with the step's number:
@@ -247,7 +250,8 @@ pub enum Event {
         counters_line: u32,
     },
     /// Answer to `CreateSink`. Beside it: nothing if its wake is `Never`; else [wake page,
-    /// client-written], then [the readable end of the wake socket] if it is `Fd`.
+    /// client-written], then [the readable end of the wake socket] and [its writable end, to
+    /// be kept for a restart of the runtime] if it is `Fd`.
     SinkCreated {
         /// Request number.
         req: u32,

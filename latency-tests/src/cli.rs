@@ -152,8 +152,10 @@ pub enum Hosting {
 /// Whose messages are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Counted {
-    /// The runtime's.
+    /// The runtime's: a buffer is borrowed, filled and emitted.
     Ours,
+    /// The runtime's: a message of the application is copied by the emit.
+    OursCopied,
     /// The bare ring's.
     Ring,
 }
@@ -164,6 +166,7 @@ impl Counted {
     pub fn name(self) -> &'static str {
         match self {
             Counted::Ours => "ours",
+            Counted::OursCopied => "ours-copied",
             Counted::Ring => "ring",
         }
     }

@@ -15,9 +15,11 @@ mod scenario;
 
 use clap::{Parser, ValueEnum};
 use cli::{Cli, Counted, Scenario};
+use harness::converse::Duplex;
 use harness::fault::Fault;
 use harness::machine::Machine;
 use harness::{Bench, Effort};
+use ours::end::CopyPut;
 use report::bounds::{Bounds, Check, check};
 use report::page::Page;
 use report::row::Output;
@@ -63,8 +65,12 @@ fn count(cli: &Cli) -> Result<(), Fault> {
     match cli.side {
         Counted::Ring => scenario::count::run(&mut baseline::ring::to_itself(), cli.messages),
         Counted::Ours => {
-            let (mut end, _session) = scenario::ours::to_itself()?;
-            scenario::count::run(&mut end, cli.messages)
+            let (put, take, _session) = scenario::ours::to_itself()?;
+            scenario::count::run(&mut Duplex::new(put, take), cli.messages)
+        }
+        Counted::OursCopied => {
+            let (put, take, _session) = scenario::ours::to_itself()?;
+            scenario::count::run(&mut Duplex::new(CopyPut::new(put), take), cli.messages)
         }
     }
 }

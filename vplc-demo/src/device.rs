@@ -295,9 +295,9 @@ mod tests {
     #[test]
     fn a_stop_of_100_ms_brings_it_down_and_it_is_put_back() {
         let mut plant = Loop::new(60, 0);
-        plant.run(0..3_000);
-        plant.lost = 3_000..3_100;
-        plant.run(3_000..4_000);
+        plant.run(0..3_300);
+        plant.lost = 3_300..3_400;
+        plant.run(3_300..4_000);
         assert!(plant.records.last().unwrap().down);
         plant.run(4_000..6_000);
         let last = plant.records.last().unwrap();

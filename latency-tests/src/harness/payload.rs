@@ -9,9 +9,21 @@ use super::fault::Fault;
 
 const WORD: usize = 8;
 
+/// Messages of this size are the common case and have a loop of constant length, in
+/// whatever memory they stand: a program knows the size of its process data.
+const COMMON_BYTES: usize = 64;
+
 /// Writes every byte of message `number`.
 #[inline(always)]
 pub fn write(payload: &mut [u8], number: u64) {
+    match <&mut [u8; COMMON_BYTES]>::try_from(&mut *payload) {
+        Ok(common) => write_any(common, number),
+        Err(_) => write_any(payload, number),
+    }
+}
+
+#[inline(always)]
+fn write_any(payload: &mut [u8], number: u64) {
     let mut words = payload.chunks_exact_mut(WORD);
     let mut value = number;
     for word in &mut words {
@@ -30,6 +42,14 @@ pub fn write(payload: &mut [u8], number: u64) {
 /// If the payload is shorter than a word.
 #[inline(always)]
 pub fn read(payload: &[u8]) -> Result<u64, Fault> {
+    match <&[u8; COMMON_BYTES]>::try_from(payload) {
+        Ok(common) => read_any(common),
+        Err(_) => read_any(payload),
+    }
+}
+
+#[inline(always)]
+fn read_any(payload: &[u8]) -> Result<u64, Fault> {
     let words = payload.chunks_exact(WORD);
     let rest = words.remainder();
     let number = u64::from_le_bytes(payload[..WORD].try_into().expect("eight bytes"));

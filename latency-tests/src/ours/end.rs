@@ -1,12 +1,13 @@
 //! Ends of conversations and flows over the runtime's public API.
 
 use super::fault;
+use crate::baseline::ring::MESSAGE_BYTES;
 use crate::harness::converse::End;
 use crate::harness::fault::Fault;
 use crate::harness::payload;
 use insane_rt::{
-    ChannelId, Consumption, Emit, GetBufferError, Message, Qos, Reliability, Session, Sink, SinkOptions, Source,
-    SourceOptions, Stream, StreamOptions,
+    Buffer, ChannelId, ConsumeError, Consumption, Emit, GetBufferError, Message, Qos, Reliability, Session, Sink,
+    SinkOptions, Source, SourceOptions, Stream, StreamOptions,
 };
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub struct Contract {
 impl Contract {
     /// Messages of 64 bytes, written and read, polled.
     pub const SMALL: Contract =
-        Contract { size: 64, handling: Handling::Touch, reliable: false, isolated: false, sleepy: false };
+        Contract { size: MESSAGE_BYTES, handling: Handling::Touch, reliable: false, isolated: false, sleepy: false };
 
     fn qos(&self) -> Qos {
         Qos {
@@ -121,19 +122,66 @@ impl End for Put {
     fn send(&mut self, number: u64) -> Result<bool, Fault> {
         let mut buffer = match self.source.get_buffer(self.contract.size) {
             Ok(buffer) => buffer,
-            Err(GetBufferError::Exhausted) => return Ok(false),
-            Err(error) => return Err(fault("get a buffer")(error)),
+            Err(error) => return no_buffer(error),
         };
         if self.contract.handling == Handling::Touch {
             payload::write(&mut buffer, number);
         }
-        for _ in 0..OFFERS {
-            match self.source.emit(buffer) {
-                Emit::Sent(_) => return Ok(true),
-                Emit::Refused(back, _) => buffer = back,
-            }
+        match self.source.emit(buffer) {
+            Emit::Sent(_) => Ok(true),
+            Emit::Refused(buffer, _) => Ok(offer_again(&self.source, buffer)),
         }
-        Ok(false)
+    }
+
+    fn receive(&mut self) -> Result<Option<u64>, Fault> {
+        Ok(None)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn no_buffer(error: GetBufferError) -> Result<bool, Fault> {
+    match error {
+        GetBufferError::Exhausted => Ok(false),
+        error => Err(fault("get a buffer")(error)),
+    }
+}
+
+/// Offers a refused message for a while, so that a large one is not composed anew
+/// each time the caller looks at its bound.
+#[cold]
+#[inline(never)]
+fn offer_again<'s>(source: &'s Source, mut buffer: Buffer<'s>) -> bool {
+    for _ in 0..OFFERS {
+        match source.emit(buffer) {
+            Emit::Sent(_) => return true,
+            Emit::Refused(back, _) => buffer = back,
+        }
+    }
+    false
+}
+
+/// The write end of a channel of small messages, composed by the application and
+/// copied by the emit itself.
+pub struct CopyPut(Put);
+
+impl CopyPut {
+    /// A write end that copies.
+    #[must_use]
+    pub fn new(put: Put) -> Self {
+        CopyPut(put)
+    }
+}
+
+impl End for CopyPut {
+    #[inline(always)]
+    fn send(&mut self, number: u64) -> Result<bool, Fault> {
+        let mut message = [0; MESSAGE_BYTES];
+        payload::write(&mut message, number);
+        match self.0.source.emit_copy(&message) {
+            Ok(emitted) => Ok(emitted.is_sent()),
+            Err(error) => no_buffer(error),
+        }
     }
 
     fn receive(&mut self) -> Result<Option<u64>, Fault> {
@@ -161,7 +209,11 @@ impl End for Take {
 
     #[inline(always)]
     fn receive(&mut self) -> Result<Option<u64>, Fault> {
-        let Some(message) = self.sink.consume().map_err(fault("consume"))? else { return Ok(None) };
+        let message = match self.sink.consume() {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(cannot_consume(error)),
+        };
         if message.len() != self.contract.size {
             return Err(Fault::Corrupt { expected: self.contract.size as u64, found: message.len() as u64 });
         }
@@ -171,6 +223,12 @@ impl End for Take {
             (Handling::Touch, None) => read_foreign(&message, &mut self.part).map(Some),
         }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn cannot_consume(error: ConsumeError) -> Fault {
+    fault("consume")(error)
 }
 
 /// Reads a payload that its sender could still write: copied part by part, as a safe

@@ -2,7 +2,7 @@
 
 use super::fault;
 use crate::harness::fault::Fault;
-use insane_config::{Idle, Machine, Member, Plan, parse};
+use insane_config::{Idle, Machine, Plan, parse};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 
@@ -89,11 +89,6 @@ pub fn read(path: &Path) -> Result<Plan, Fault> {
     let text = std::fs::read_to_string(path).map_err(Fault::os("read a configuration"))?;
     let loaded = parse(&path.display().to_string(), &text, &Machine::detect()).map_err(fault("configuration"))?;
     Ok(loaded.plan)
-}
-
-/// Lets anybody who may open the socket attach; the socket belongs to this run alone.
-pub fn open_to_all(plan: &mut Plan) {
-    plan.domains[0].members = vec![Member::Any];
 }
 
 /// A free pair of udp ports at an address (a link uses its port and the next).

@@ -16,11 +16,12 @@ use std::process::{Command, Stdio};
 /// Instructions of one local message, ours and the bare ring's.
 pub fn instructions(bench: &Bench, findings: &mut Findings) {
     let messages = if bench.effort.smoke { 1_000 } else { 20_000 };
-    let both = collected(Counted::Ours, messages).and_then(|ours| Ok((ours, collected(Counted::Ring, messages)?)));
-    let name = "instructions/64B";
-    match both {
-        Ok(figures) => findings.add(table(name, "instructions/message", figures, messages)),
-        Err(fault) => findings.note(name, &fault),
+    for (side, name) in [(Counted::Ours, "instructions/64B"), (Counted::OursCopied, "instructions/copied-64B")] {
+        let both = collected(side, messages).and_then(|ours| Ok((ours, collected(Counted::Ring, messages)?)));
+        match both {
+            Ok(figures) => findings.add(table(name, "instructions/message", figures, messages)),
+            Err(fault) => findings.note(name, &fault),
+        }
     }
 }
 

@@ -5,10 +5,9 @@
 //! Every cell has runtimes of its own: while a baseline is measured, none of ours runs.
 
 use super::{Cost, flow_pace, pace};
-use crate::baseline::ring::MESSAGE_BYTES;
 use crate::harness::Bench;
 use crate::harness::birth::{Birth, births};
-use crate::harness::converse::BothEnds;
+use crate::harness::converse::{BothEnds, Duplex, End};
 use crate::harness::fault::Fault;
 use crate::harness::netns::Hosts;
 use crate::harness::sample::Sample;
@@ -161,7 +160,7 @@ pub fn network_self(bench: &Bench, program: Option<&Path>) -> Result<Sample, Fau
     let take = Take::open(&Contract::SMALL.stream(&receiver, STREAM)?, 1, Contract::SMALL)?;
     let put = Put::open(&Contract::SMALL.stream(&sender, STREAM)?, 1, Contract::SMALL)?;
     put.connect()?;
-    let end = crate::harness::converse::Duplex::new(put, take);
+    let end = Duplex::new(put, take);
     t3(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(end), None)
 }
 
@@ -226,7 +225,7 @@ pub fn birth(bench: &Bench, birth: Birth, program: Option<&Path>) -> Result<Samp
 /// be lost.
 struct Heard(Put);
 
-impl crate::harness::converse::End for Heard {
+impl End for Heard {
     fn send(&mut self, number: u64) -> Result<bool, Fault> {
         if self.0.is_heard() { self.0.send(number) } else { Ok(false) }
     }
@@ -236,13 +235,13 @@ impl crate::harness::converse::End for Heard {
     }
 }
 
-/// One end that hears itself, on one thread: for the counting tools.
-pub fn to_itself() -> Result<(impl crate::harness::converse::End, Session), Fault> {
+/// Two ends of one channel on one thread, for the counting tools, and the session
+/// that they live in.
+pub fn to_itself() -> Result<(Put, Take, Session), Fault> {
     let session = embed(plan::local(Seat::ASLEEP), Hosting::Thread)?;
     let stream = Contract::SMALL.stream(&session, STREAM)?;
     let take = Take::open(&stream, 1, Contract::SMALL)?;
     let put = Put::open(&stream, 1, Contract::SMALL)?;
     put.connect()?;
-    debug_assert_eq!(Contract::SMALL.size, MESSAGE_BYTES);
-    Ok((crate::harness::converse::Duplex::new(put, take), session))
+    Ok((put, take, session))
 }

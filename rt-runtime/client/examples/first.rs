@@ -1,3 +1,4 @@
+//! Sends one message to itself.
 use insane_rt::{ChannelId, Emit, Qos, Session, SinkOptions, SourceOptions};
 use std::time::Duration;
 

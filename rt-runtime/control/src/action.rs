@@ -56,6 +56,9 @@ pub enum Writer {
     Session(SessionId),
     /// A datapath: the host maps it before it is sealed.
     Datapath(DatapathIndex),
+    /// Whoever wrote it before the runtime's restart: the object is not made but came
+    /// beside the packet under way, in order, and is sealed already; the host checks that.
+    Adopted,
 }
 
 /// A descriptor that travels beside an event.
@@ -210,6 +213,8 @@ pub enum Action {
         datapath: DatapathIndex,
         /// Which.
         conn: ConnId,
+        /// The source was closed or died: what is still in the ring should be sent.
+        drain: bool,
     },
     /// Gives a datapath a sink's connection.
     AddRx(Box<AddRx>),

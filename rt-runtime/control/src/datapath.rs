@@ -224,7 +224,14 @@ impl Datapath {
             None => None,
         };
         let conn = RxConn::new(add.conn, cells, returns, depth, heap, false);
-        let source = NewSource { conn, source: add.source, topic: add.topic, domain: add.domain, lane: add.lane };
+        let source = NewSource {
+            conn,
+            source: add.source,
+            topic: add.topic,
+            domain: add.domain,
+            lane: add.lane,
+            reliable: add.qos.reliability == insane_core::Reliability::Reliable,
+        };
         Ok(Handover { datapath: add.datapath, conn: add.conn, command: Command::AddSource(source), regions })
     }
 

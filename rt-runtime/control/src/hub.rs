@@ -97,6 +97,8 @@ pub struct Hub {
     unjoined: BTreeSet<Ends>,
     retry_at: MonoTime,
     actions: VecDeque<Action>,
+    /// Memory of an earlier life of the runtime came beside the request under way.
+    adopts: bool,
 }
 
 impl Hub {
@@ -105,6 +107,7 @@ impl Hub {
     pub fn new(spec: HubSpec) -> Self {
         Hub {
             accounts: spec.domains.iter().map(|domain| Account::new(domain.quota)).collect(),
+            adopts: false,
             spec,
             ids: Ids::default(),
             greeting: BTreeMap::new(),

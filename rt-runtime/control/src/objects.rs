@@ -12,7 +12,7 @@ use insane_shm::region::Region;
 use insane_shm::wake::WAKE_PAGE_BYTES;
 use insane_sys::event::Event;
 use insane_sys::{memfd, seqpacket};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -59,8 +59,18 @@ impl Objects {
         (self.holdings.len(), self.bytes)
     }
 
-    pub(crate) fn create(&mut self, object: ObjectId, kind: ObjectKind, writer: Writer) -> io::Result<()> {
+    /// Makes an object, or adopts the next of those that came beside a packet.
+    pub(crate) fn create(
+        &mut self,
+        object: ObjectId,
+        kind: ObjectKind,
+        writer: Writer,
+        adoptable: &mut VecDeque<OwnedFd>,
+    ) -> io::Result<()> {
         let bytes = region_bytes(&kind);
+        if writer == Writer::Adopted {
+            return self.adopt(object, kind, bytes, adoptable.pop_front());
+        }
         let mut holding = Holding {
             fd: Arc::new(descriptor_of(&kind, bytes)?),
             kind,
@@ -84,6 +94,24 @@ impl Objects {
         }
         self.bytes += bytes;
         self.holdings.insert(object, holding);
+        Ok(())
+    }
+
+    /// Memory that an earlier life of the runtime made and sealed. That its client made it
+    /// itself is possible, and then it has every property that counts all the same: its
+    /// size is fixed, nobody can punch holes, and what it holds is a claim as ever.
+    fn adopt(&mut self, object: ObjectId, kind: ObjectKind, bytes: u64, fd: Option<OwnedFd>) -> io::Result<()> {
+        let fd = fd.ok_or_else(missing)?;
+        if kind.is_memory() {
+            memfd::check_sealed(&fd, bytes).map_err(io::Error::other)?;
+        } else if !seqpacket::is_unnamed(&fd) {
+            return Err(io::Error::other("the descriptor is no end of a wake socket"));
+        }
+        let fd = Arc::new(fd);
+        let writer = (!kind.is_memory()).then(|| Arc::clone(&fd));
+        let sealed = kind.is_memory();
+        self.bytes += bytes;
+        self.holdings.insert(object, Holding { kind, fd, writer, bytes, sealed, written: None, read: None });
         Ok(())
     }
 
@@ -123,6 +151,12 @@ impl Objects {
         let region = Region::map_read_only(holding.fd.as_fd(), holding.bytes as usize)?;
         holding.read = Some(Arc::clone(&region));
         Ok(region)
+    }
+
+    /// A mapping for one look.
+    pub(crate) fn look(&self, object: ObjectId) -> io::Result<Arc<Region>> {
+        let holding = self.holdings.get(&object).ok_or_else(missing)?;
+        Region::map_read_only(holding.fd.as_fd(), holding.bytes as usize)
     }
 
     /// Whether memory is sealed: only then nobody can punch holes under a reader.
@@ -181,6 +215,44 @@ mod tests {
     use insane_config::LayoutSizes;
     use insane_core::{DatapathIndex, SessionId};
 
+    fn create(objects: &mut Objects, object: ObjectId, kind: ObjectKind, writer: Writer) -> io::Result<()> {
+        objects.create(object, kind, writer, &mut VecDeque::new())
+    }
+
+    fn adopt(objects: &mut Objects, kind: ObjectKind, fd: OwnedFd) -> io::Result<()> {
+        objects.create(ObjectId(1), kind, Writer::Adopted, &mut VecDeque::from([fd]))
+    }
+
+    #[test]
+    fn only_memory_that_is_sealed_and_large_enough_is_adopted() {
+        let mut objects = Objects::new();
+        let bytes = SIZES.wake_page;
+        let open = memfd::create("test", bytes).unwrap();
+        assert!(adopt(&mut objects, ObjectKind::WakePage, open).is_err(), "others could still write");
+        let small = memfd::create("test", bytes / 2).unwrap();
+        memfd::seal_writers(&small).unwrap();
+        assert!(adopt(&mut objects, ObjectKind::WakePage, small).is_err());
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        assert!(adopt(&mut objects, ObjectKind::WakePage, file.into()).is_err());
+        assert!(create(&mut objects, ObjectId(1), ObjectKind::WakePage, Writer::Adopted).is_err(), "nothing came");
+        assert_eq!(objects.totals(), (0, 0));
+        let sealed = memfd::create("test", bytes).unwrap();
+        memfd::seal_writers(&sealed).unwrap();
+        adopt(&mut objects, ObjectKind::WakePage, sealed).unwrap();
+        assert!(objects.is_sealed(ObjectId(1)) && objects.read(ObjectId(1)).is_ok());
+        assert_eq!(objects.totals(), (1, bytes));
+    }
+
+    #[test]
+    fn only_an_end_of_a_pair_is_adopted_as_a_wake_socket() {
+        let mut objects = Objects::new();
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        assert!(adopt(&mut objects, ObjectKind::WakeSocket, file.into()).is_err());
+        let (_reader, writer) = seqpacket::wake_socket_pair().unwrap();
+        adopt(&mut objects, ObjectKind::WakeSocket, writer).unwrap();
+        assert!(objects.wake_writer(ObjectId(1)).is_ok());
+    }
+
     #[test]
     fn the_planner_reckons_with_the_true_sizes() {
         let sizes = LayoutSizes::default();
@@ -196,7 +268,7 @@ mod tests {
     fn what_a_client_writes_is_sealed_against_every_other_writer() {
         let mut objects = Objects::new();
         let id = ObjectId(1);
-        objects.create(id, ObjectKind::Cells { depth: 8 }, Writer::Session(SessionId(0))).unwrap();
+        create(&mut objects, id, ObjectKind::Cells { depth: 8 }, Writer::Session(SessionId(0))).unwrap();
         let fd = objects.descriptor(&Beside::ReadWrite(id)).unwrap();
         let client = Region::map_writable(fd.as_fd(), (SIZES.cells)(8) as usize).unwrap();
         assert!(!objects.is_sealed(id));
@@ -214,7 +286,7 @@ mod tests {
     fn what_a_datapath_writes_is_mapped_before_it_is_sealed() {
         let mut objects = Objects::new();
         let id = ObjectId(1);
-        objects.create(id, ObjectKind::Returns { places: 16 }, Writer::Datapath(DatapathIndex(0))).unwrap();
+        create(&mut objects, id, ObjectKind::Returns { places: 16 }, Writer::Datapath(DatapathIndex(0))).unwrap();
         objects.seal(id).unwrap();
         assert!(objects.written(id).unwrap().is_writable());
     }
@@ -223,12 +295,12 @@ mod tests {
     fn the_two_ends_of_a_wake_socket_are_told_apart() {
         let mut objects = Objects::new();
         let id = ObjectId(1);
-        objects.create(id, ObjectKind::WakeSocket, Writer::Session(SessionId(0))).unwrap();
+        create(&mut objects, id, ObjectKind::WakeSocket, Writer::Session(SessionId(0))).unwrap();
         let reader = objects.descriptor(&Beside::WakeReader(id)).unwrap();
         let writer = objects.wake_writer(id).unwrap();
         assert_eq!(seqpacket::wake_send(&writer), seqpacket::SendOutcome::Sent);
         assert!(seqpacket::wake_clear(&reader));
-        assert!(objects.create(ObjectId(2), ObjectKind::Doorbell, Writer::Session(SessionId(0))).is_ok());
+        assert!(create(&mut objects, ObjectId(2), ObjectKind::Doorbell, Writer::Session(SessionId(0))).is_ok());
         assert!(objects.doorbell(ObjectId(2)).is_some());
     }
 }

@@ -48,7 +48,7 @@ impl Scope {
 /// The tables that a report is made of.
 pub(crate) struct Tables<'a> {
     pub(crate) hub: &'a Hub,
-    pub(crate) objects: &'a mut Objects,
+    pub(crate) objects: &'a Objects,
     pub(crate) datapaths: &'a [Datapath],
     pub(crate) peers: Vec<PeerStatus>,
 }
@@ -108,7 +108,7 @@ impl Facts {
         }
     }
 
-    fn domains(&self, scope: Scope, hub: &Hub, objects: &mut Objects) -> Vec<DomainStatus> {
+    fn domains(&self, scope: Scope, hub: &Hub, objects: &Objects) -> Vec<DomainStatus> {
         let mut rows = Vec::new();
         for (at, plan) in self.plan.domains.iter().enumerate() {
             let domain = DomainIndex(at as u16);
@@ -167,7 +167,7 @@ fn quotas(hub: &Hub, domain: usize) -> std::collections::BTreeMap<String, Usage>
     rows.chain([("control_messages_per_second".to_owned(), rate)]).collect()
 }
 
-fn session_row(session: &SessionView<'_>, objects: &mut Objects) -> SessionStatus {
+fn session_row(session: &SessionView<'_>, objects: &Objects) -> SessionStatus {
     SessionStatus {
         id: session.id.0,
         name: session.name.to_owned(),
@@ -180,11 +180,11 @@ fn session_row(session: &SessionView<'_>, objects: &mut Objects) -> SessionStatu
 }
 
 /// Sums over the lines of a session's own page. Read only once it is sealed.
-fn session_counters(page: crate::action::ObjectId, objects: &mut Objects) -> Counters {
+fn session_counters(page: crate::action::ObjectId, objects: &Objects) -> Counters {
     if !objects.is_sealed(page) {
         return Counters::new();
     }
-    let Ok(region) = objects.read(page) else { return Counters::new() };
+    let Ok(region) = objects.look(page) else { return Counters::new() };
     let blocks: Vec<CounterBlock> =
         (0..COUNTER_LINES).filter_map(|line| CounterBlock::new(region.clone(), line)).collect();
     // What the client wrote is a claim: any number may stand there.

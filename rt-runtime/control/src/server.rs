@@ -20,14 +20,14 @@ use crate::report::{Facts, Scope, Tables};
 use crate::runtime::Shared;
 use crate::sockets::{Flushed, SessionSocket, Token};
 use crate::spec::Origin;
-use insane_core::{ConnId, MonoTime, Nanos, SessionId};
+use insane_core::{ConnId, DatapathIndex, MonoTime, Nanos, SessionId};
 use insane_engine::Command;
 use insane_sys::clock::mono_now;
 use insane_sys::event::{Epoll, Event, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome};
 use insane_wire::control::{self, Code, PACKET_BYTES_MAX, encode};
 use insane_wire::status::StatusReport;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -44,6 +44,9 @@ const ANSWERS_PER_ROUND: usize = 256;
 const CALLERS_PER_ROUND: usize = 16;
 /// Bytes of one piece of a status report.
 const PIECE_BYTES: usize = 8 * 1024;
+/// A datapath lets go of a connection at once, with all that is still in it. So that a
+/// program may emit and exit, the datapath gets this long to send what is there.
+const DRAIN_TIME: Nanos = Nanos::from_millis(100);
 /// Longest time between two ticks.
 const TICK: Nanos = Nanos::from_millis(100);
 
@@ -95,10 +98,14 @@ pub(crate) struct Server {
     epoll: Epoll,
     sockets: BTreeMap<SessionId, SessionSocket>,
     notes: Notes,
+    /// Closed sources' connections, by the time when they are taken from their datapath.
+    draining: VecDeque<(MonoTime, DatapathIndex, ConnId)>,
     now: MonoTime,
     tick_at: MonoTime,
     stops: bool,
     buffer: Box<[u8; PACKET_BYTES_MAX]>,
+    /// What came beside the packet under way and may be adopted.
+    adoptable: VecDeque<OwnedFd>,
 }
 
 impl Server {
@@ -113,7 +120,9 @@ impl Server {
             parts,
             epoll,
             sockets: BTreeMap::new(),
+            adoptable: VecDeque::new(),
             notes: Notes::default(),
+            draining: VecDeque::new(),
             now: mono_now(),
             tick_at: MonoTime(0),
             stops: false,
@@ -166,6 +175,10 @@ impl Server {
         if let Some(listener) = self.parts.listener.as_mut().filter(|listener| listener.rests) {
             let token = Token::Listener.encode();
             listener.rests = self.epoll.add(&listener.socket, token, Interest::Read, Trigger::Level).is_err();
+        }
+        while self.draining.front().is_some_and(|(at, ..)| *at <= self.now) {
+            let Some((_, datapath, conn)) = self.draining.pop_front() else { break };
+            self.parts.datapaths[datapath.index()].remove(conn, Command::RemoveSource(conn));
         }
         let waiting: Vec<SessionId> = self.sockets.iter().filter(|(_, s)| s.is_waiting()).map(|(id, _)| *id).collect();
         waiting.into_iter().for_each(|session| self.flush(session));
@@ -237,9 +250,11 @@ impl Server {
             match socket.receive(&mut self.buffer) {
                 RecvOutcome::Packet(packet) => {
                     let bytes = &self.buffer[..packet.len.min(PACKET_BYTES_MAX)];
-                    let packet = Packet { bytes, fds: packet.fds.len(), truncated: packet.truncated };
-                    self.parts.hub.packet(session, packet, self.now);
+                    let (fds, truncated) = (packet.fds.len(), packet.truncated);
+                    self.adoptable = packet.fds.into_iter().collect();
+                    self.parts.hub.packet(session, Packet { bytes, fds, truncated }, self.now);
                     self.pump();
+                    self.adoptable.clear();
                 }
                 RecvOutcome::WouldBlock => return,
                 RecvOutcome::Closed => return self.lose(session),
@@ -317,7 +332,7 @@ impl Server {
     }
 
     fn flush(&mut self, session: SessionId) {
-        if let Some(flushed) = self.sockets.get_mut(&session).map(|socket| socket.flush(&self.epoll)) {
+        if let Some(flushed) = self.sockets.get_mut(&session).map(|socket| socket.flush(self.now, &self.epoll)) {
             self.judge(session, flushed);
         }
     }
@@ -346,11 +361,11 @@ impl Server {
             Action::Close { session, code, reason } => {
                 if let Some(socket) = self.sockets.remove(&session) {
                     socket.leave(&self.epoll);
-                    socket.close(encode(&control::Event::Closing { code, reason }), &self.epoll);
+                    socket.close(encode(&control::Event::Closing { code, reason }), self.now, &self.epoll);
                 }
             }
             Action::Create { object, kind, writer } => {
-                if let Err(error) = self.parts.objects.create(object, kind, writer) {
+                if let Err(error) = self.parts.objects.create(object, kind, writer, &mut self.adoptable) {
                     self.parts.hub.object_failed(object, &error.to_string());
                 }
             }
@@ -382,7 +397,10 @@ impl Server {
                 let prepared = datapaths[add.datapath.index()].prepare_rx(&add, buffers, objects);
                 self.start_handover(add.conn, prepared);
             }
-            Action::RemoveTx { datapath, conn } => {
+            Action::RemoveTx { datapath, conn, drain: true } => {
+                self.draining.push_back((self.now + DRAIN_TIME, datapath, conn));
+            }
+            Action::RemoveTx { datapath, conn, drain: false } => {
                 datapaths[datapath.index()].remove(conn, Command::RemoveSource(conn));
             }
             Action::RemoveRx { datapath, conn } => {
@@ -440,7 +458,7 @@ impl Server {
             return;
         };
         let Some(socket) = self.sockets.get_mut(&session) else { return };
-        let flushed = socket.send(encode(event), descriptors, &self.epoll);
+        let flushed = socket.send(encode(event), descriptors, self.now, &self.epoll);
         self.judge(session, flushed);
     }
 

@@ -1,19 +1,25 @@
 //! The sockets of sessions: packets in, queued packets out.
 
-use insane_core::SessionId;
+use insane_core::{MonoTime, Nanos, SessionId};
 use insane_sys::OsError;
 use insane_sys::event::{Epoll, Interest, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
 use insane_wire::control::PACKET_BYTES_MAX;
 use std::collections::VecDeque;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 /// Packets that wait for a session that does not read, at most. Beyond, it is closed.
 /// A status report of the largest plan is some dozens of packets.
 pub(crate) const QUEUE_MAX: usize = 1024;
-/// Packets thrown away at the end, so that the last word is read and not an error.
-const LAST_PACKETS: usize = 64;
+/// How long a session may leave packets waiting. What is under way holds descriptors
+/// that all sessions share a limit for.
+pub(crate) const STALL_MAX: Nanos = Nanos::from_secs(10);
+/// Packets that a client can leave unread in a socket, at most: some hundreds at the
+/// usual size of its buffer.
+const UNREAD_MAX: usize = 16 * 1024;
 
 /// What an event's token says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,6 +77,8 @@ pub(crate) struct SessionSocket {
     queue: VecDeque<Outgoing>,
     /// Whether epoll is asked to say when there is room.
     awaits_room: bool,
+    /// Since when packets wait and none has gone.
+    stalled: Option<MonoTime>,
 }
 
 /// What became of the queue.
@@ -97,7 +105,7 @@ impl SessionSocket {
         if let Some(process) = &process {
             epoll.add(process, Token::Process(session).encode(), Interest::Read, Trigger::Level)?;
         }
-        Ok(SessionSocket { session, socket, process, queue: VecDeque::new(), awaits_room: false })
+        Ok(SessionSocket { session, socket, process, queue: VecDeque::new(), awaits_room: false, stalled: None })
     }
 
     /// Takes one packet.
@@ -107,20 +115,23 @@ impl SessionSocket {
     }
 
     /// Sends a packet, after those that wait.
-    pub(crate) fn send(&mut self, bytes: Vec<u8>, fds: Vec<Arc<OwnedFd>>, epoll: &Epoll) -> Flushed {
+    pub(crate) fn send(&mut self, bytes: Vec<u8>, fds: Vec<Arc<OwnedFd>>, now: MonoTime, epoll: &Epoll) -> Flushed {
         if self.queue.len() >= QUEUE_MAX {
             return Flushed::Stuck;
         }
         self.queue.push_back(Outgoing { bytes, fds });
-        if self.queue.len() > 1 { Flushed::Fine } else { self.flush(epoll) }
+        if self.queue.len() > 1 { Flushed::Fine } else { self.flush(now, epoll) }
     }
 
     /// Sends what waits, as far as there is room.
-    pub(crate) fn flush(&mut self, epoll: &Epoll) -> Flushed {
+    pub(crate) fn flush(&mut self, now: MonoTime, epoll: &Epoll) -> Flushed {
         while let Some(packet) = self.queue.front() {
             let fds: Vec<BorrowedFd<'_>> = packet.fds.iter().map(|fd| fd.as_fd()).collect();
             match seqpacket::send(&self.socket, &packet.bytes, &fds) {
-                Ok(SendOutcome::Sent) => drop(self.queue.pop_front()),
+                Ok(SendOutcome::Sent) => {
+                    self.queue.pop_front();
+                    self.stalled = None;
+                }
                 Ok(SendOutcome::WouldBlock) => break,
                 Ok(SendOutcome::Closed) => return Flushed::Gone,
                 // Too many descriptors are under way: they are taken in time, or the
@@ -130,7 +141,11 @@ impl SessionSocket {
             }
         }
         self.await_room(!self.queue.is_empty(), epoll);
-        Flushed::Fine
+        if self.queue.is_empty() {
+            return Flushed::Fine;
+        }
+        let stalled = *self.stalled.get_or_insert(now);
+        if now.since(stalled) >= STALL_MAX { Flushed::Stuck } else { Flushed::Fine }
     }
 
     /// Whether packets wait.
@@ -150,13 +165,16 @@ impl SessionSocket {
     }
 
     /// Sends a last packet if there is room, and closes.
-    pub(crate) fn close(mut self, last: Vec<u8>, epoll: &Epoll) {
-        let _ = self.send(last, Vec::new(), epoll);
+    pub(crate) fn close(mut self, last: Vec<u8>, now: MonoTime, epoll: &Epoll) {
+        let _ = self.send(last, Vec::new(), now, epoll);
         // What is unread when a socket closes turns the other side's next read into an
-        // error, before it has seen the last packet.
+        // error, before it has seen the last packet. So nothing more is let in, and what
+        // is there is taken.
+        let socket = UnixStream::from(self.socket);
+        let _ = socket.shutdown(Shutdown::Read);
         let mut buffer = [0; 64];
-        for _ in 0..LAST_PACKETS {
-            if !matches!(seqpacket::recv(&self.socket, &mut buffer), Ok(RecvOutcome::Packet(_))) {
+        for _ in 0..UNREAD_MAX {
+            if !matches!(seqpacket::recv(&socket, &mut buffer), Ok(RecvOutcome::Packet(_))) {
                 break;
             }
         }
@@ -190,13 +208,18 @@ mod tests {
         let (ours, theirs) = seqpacket::pair().unwrap();
         let mut socket = SessionSocket::new(SessionId(1), ours, None, &epoll).unwrap();
         let mut sent = 0;
-        while socket.send(vec![1; 1000], Vec::new(), &epoll) == Flushed::Fine {
+        let now = MonoTime(1);
+        while socket.send(vec![1; 1000], Vec::new(), now, &epoll) == Flushed::Fine {
             sent += 1;
             assert!(sent < 10_000);
         }
         assert!(sent >= QUEUE_MAX && socket.awaits_room);
+        assert_eq!(socket.flush(now + STALL_MAX, &epoll), Flushed::Stuck);
+        // One packet that goes is progress.
+        assert!(matches!(seqpacket::recv(&theirs, &mut [0; 1000]), Ok(RecvOutcome::Packet(_))));
+        assert_eq!(socket.flush(now + STALL_MAX, &epoll), Flushed::Fine);
         drop(theirs);
-        assert_eq!(socket.flush(&epoll), Flushed::Gone);
+        assert_eq!(socket.flush(now, &epoll), Flushed::Gone);
     }
 
     #[test]
@@ -204,8 +227,12 @@ mod tests {
         let epoll = Epoll::new().unwrap();
         let (ours, theirs) = seqpacket::pair().unwrap();
         let socket = SessionSocket::new(SessionId(1), ours, None, &epoll).unwrap();
-        assert_eq!(seqpacket::send(&theirs, b"never read", &[]).unwrap(), SendOutcome::Sent);
-        socket.close(b"bye".to_vec(), &epoll);
+        let mut sent = 0;
+        while seqpacket::send(&theirs, b"never read", &[]).unwrap() == SendOutcome::Sent {
+            sent += 1;
+        }
+        assert!(sent > 100);
+        socket.close(b"bye".to_vec(), MonoTime(1), &epoll);
         let mut buffer = [0; 16];
         let Ok(RecvOutcome::Packet(packet)) = seqpacket::recv(&theirs, &mut buffer) else { panic!("the last word") };
         assert_eq!(&buffer[..packet.len], b"bye");

@@ -3,7 +3,7 @@
 
 mod world;
 
-use insane_control::action::{Note, ObjectKind, Topic};
+use insane_control::action::{Note, ObjectKind, Topic, Writer};
 use insane_control::hub::{GREETING_MAX, HELLO_TIMEOUT, Packet};
 use insane_control::quota::{Amounts, Quota};
 use insane_control::spec::HubSpec;
@@ -721,6 +721,37 @@ fn after_a_restart_direct_rings_are_kept() {
     world.settle();
     assert!(world.clients[&sessions[0]].events.contains(&Event::Retire { conn }));
     end(world);
+}
+
+#[test]
+fn memory_of_an_earlier_life_is_adopted_and_no_new_one_made() {
+    let mut world = World::new(spec(vec![]));
+    let (a, b) = (world.attach(1), world.attach(2));
+    let (stream_a, stream_b) = (open(&mut world, a, "io"), open(&mut world, b, "io"));
+    let source = encode(&source_request(&mut world, a, stream_a, 11));
+    let sink = encode(&sink_request(&mut world, b, stream_b, 22, SinkWake::Fd));
+    for (session, bytes, fds) in [(a, source, 1), (b, sink, 2)] {
+        world.hub.packet(session, Packet { bytes: &bytes, fds, truncated: false }, world.now);
+        world.pump();
+    }
+    let adopted = world.objects.values().filter(|object| object.writer == Writer::Adopted).count();
+    assert_eq!(adopted, 3, "heap, wake page and wake socket");
+    world.settle();
+    assert_eq!(active(&world, a).len(), 1, "joined without a word about that memory");
+    end(world);
+
+    // More or fewer descriptors than belong to the request end the session.
+    for (fds, wake) in [(2, SinkWake::Page), (1, SinkWake::Fd), (1, SinkWake::Never)] {
+        let mut world = World::new(spec(vec![]));
+        let a = world.attach(1);
+        let stream = open(&mut world, a, "io");
+        world.clients.get_mut(&a).unwrap().honest = false;
+        let bytes = encode(&sink_request(&mut world, a, stream, 22, wake));
+        world.hub.packet(a, Packet { bytes: &bytes, fds, truncated: false }, world.now);
+        world.pump();
+        assert_eq!(world.closed[&a].0, Code::Protocol);
+        world.assert_empty();
+    }
 }
 
 #[test]

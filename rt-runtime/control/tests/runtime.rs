@@ -135,6 +135,29 @@ fn across(hosting: Hosting) {
 }
 
 #[test]
+fn a_program_may_emit_and_exit() {
+    // Hosted inline and turned by nobody but its keeper, the engine is slow enough to
+    // hear of the end before it has seen the messages.
+    let (left, right) = pair(Hosting::Inline);
+    let mut a = Peer::attach(left.attach_in_process().unwrap());
+    let mut b = Peer::attach(right.attach_in_process().unwrap());
+    let (stream_a, stream_b) = (a.open("io", Qos::default(), false), b.open("io", Qos::default(), false));
+    a.source(stream_a, &HEAP).unwrap();
+    b.sink(stream_b, SinkWake::Page).unwrap();
+    while a.tx.is_empty() {
+        a.settle();
+        b.settle();
+    }
+    for number in 0..60_u8 {
+        a.emit(number.into(), &[number]);
+    }
+    drop(a);
+    for number in 0..60_u8 {
+        assert_eq!(b.consume(), [number]);
+    }
+}
+
+#[test]
 fn messages_cross_between_two_runtimes() {
     across(Hosting::Thread);
 }

@@ -60,6 +60,12 @@ counters!(
         Violations = "violations",
         /// Wake-ups sent.
         Wakes = "wakes",
+        /// Reliable: frames sent again.
+        Repairs = "repairs",
+        /// Reliable: reports of losses sent.
+        Naks = "naks",
+        /// Reliable: peers and sinks put out because they took nothing for too long.
+        Evictions = "evictions",
     }
 );
 

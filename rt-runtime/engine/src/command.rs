@@ -53,6 +53,8 @@ pub struct NewSource {
     pub domain: DomainIndex,
     /// Its lane.
     pub lane: Lane,
+    /// Its messages are acknowledged by the peers and repaired.
+    pub reliable: bool,
 }
 
 /// A sink's connection, prepared for the engine.
@@ -82,7 +84,8 @@ pub enum Dead {
 pub enum Command {
     /// Take messages from a source. Comes back `Spent`, or as it is when no place is left.
     AddSource(NewSource),
-    /// Let a source go. Comes back `Removed`.
+    /// Let a source go. Comes back `Removed`; that of a reliable stream when its peers have
+    /// all that it emitted, or have had the time of an eviction for it.
     RemoveSource(ConnId),
     /// Deliver to a sink. Comes back `Spent`, or as it is when no place is left.
     AddSink(NewSink),

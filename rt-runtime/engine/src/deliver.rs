@@ -33,6 +33,9 @@ struct SinkEntry {
     listed: bool,
     /// Its client lied; it gets nothing more.
     dead: bool,
+    /// It stalled a reliable flow for too long: until it takes a message again nobody
+    /// waits for it, and what it misses it is told.
+    evicted: bool,
 }
 
 /// The sinks of this host, and the memory they are served from.
@@ -101,7 +104,7 @@ impl Outlets {
         };
         let NewSink { conn, domain, .. } = sink;
         self.sinks_of_domain[domain.index()] += 1;
-        self.sinks[place as usize] = Some(SinkEntry { conn, route, domain, listed: false, dead: false });
+        self.sinks[place as usize] = Some(SinkEntry { conn, route, domain, listed: false, dead: false, evicted: false });
         Ok(())
     }
 
@@ -138,7 +141,8 @@ impl Outlets {
     pub fn deliver(&mut self, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
         let Some(entry) = self.routes.get(route) else { return };
         let Some(parts) = self.domains.get_mut(entry.domain.index()) else { return };
-        let share = share(parts.heap.geometry().buffers(), self.sinks_of_domain[entry.domain.index()]);
+        let sinks = self.sinks_of_domain[entry.domain.index()];
+        let share = share(parts.heap.geometry().buffers(), sinks);
         let len = content.len();
         let mut copy = [0; INLINE_BYTES_MAX];
         let form = if len <= INLINE_BYTES_MAX {
@@ -160,7 +164,7 @@ impl Outlets {
             if sink.dead {
                 continue;
             }
-            match push(sink, parts, share, meta, &form) {
+            match push(sink, parts, (share, sinks), meta, &form) {
                 Ok(true) => {
                     if !sink.listed {
                         sink.listed = true;
@@ -174,6 +178,41 @@ impl Outlets {
         }
         if let Form::Heap(id, _) = form {
             parts.heap.release(id);
+        }
+    }
+
+    /// Whether a message of a reliable flow would reach every sink of its route that was
+    /// not put out.
+    pub fn admits(&mut self, port: &Port, route: RouteIndex, demand: Demand) -> bool {
+        let Some(entry) = self.routes.get(route) else { return true };
+        let Some(parts) = self.domains.get_mut(entry.domain.index()) else { return true };
+        let share = reliable_share(parts, self.sinks_of_domain[entry.domain.index()], demand.len);
+        let mut all_have_room = true;
+        for place in &entry.sinks {
+            let Some(sink) = &mut self.sinks[*place as usize] else { continue };
+            if sink.dead || sink.evicted {
+                continue;
+            }
+            match has_room(sink, parts, share) {
+                Ok(has_room) => all_have_room &= has_room,
+                Err(violation) => accuse(sink, parts, port, violation),
+            }
+        }
+        all_have_room && (demand.has_buffer || !demand.is_large() || parts.heap.has_free(demand.len))
+    }
+
+    /// Puts out the sinks of a route that have no room: nobody waits for them any more.
+    #[cold]
+    pub fn evict(&mut self, route: RouteIndex, demand: Demand) {
+        let Some(entry) = self.routes.get(route) else { return };
+        let Some(parts) = self.domains.get_mut(entry.domain.index()) else { return };
+        let share = reliable_share(parts, self.sinks_of_domain[entry.domain.index()], demand.len);
+        for place in &entry.sinks {
+            let Some(sink) = &mut self.sinks[*place as usize] else { continue };
+            if !sink.dead && !sink.evicted && has_room(sink, parts, share) == Ok(false) {
+                sink.evicted = true;
+                parts.counters.add(DatapathCounter::Evictions as usize, 1);
+            }
         }
     }
 
@@ -281,14 +320,57 @@ fn share(buffers: u32, sinks: u32) -> u32 {
     (buffers.saturating_sub(1) / sinks.max(1)).max(1)
 }
 
+/// What a message of a reliable flow needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Demand {
+    /// Its bytes.
+    pub len: u32,
+    /// The buffer for them is there already.
+    pub has_buffer: bool,
+}
+
+impl Demand {
+    const fn is_large(self) -> bool {
+        self.len as usize > INLINE_BYTES_MAX
+    }
+}
+
+/// As [`share`], of the buffers that hold `len` bytes: a sink that stands still must not
+/// use up a scarce class before anybody notices.
+fn reliable_share(parts: &DomainParts, sinks: u32, len: u32) -> Option<u32> {
+    if len as usize <= INLINE_BYTES_MAX {
+        return None;
+    }
+    let fits = parts.heap.geometry().classes().iter().filter(|class| len <= class.size);
+    let buffers = fits.map(|class| class.count).sum();
+    // One sink alone has nobody to leave anything to.
+    Some(if sinks <= 1 { buffers } else { share(buffers, sinks) })
+}
+
+/// Whether a sink can take a message; `share`: of the buffers that it needs.
+fn has_room(sink: &mut SinkEntry, parts: &mut DomainParts, share: Option<u32>) -> Result<bool, Violation> {
+    if !sink.conn.has_room()? {
+        return Ok(false);
+    }
+    let Some(share) = share else { return Ok(true) };
+    sink.conn.reclaim(&mut parts.heap)?;
+    Ok(sink.conn.held() < share)
+}
+
 fn push(
     sink: &mut SinkEntry,
     parts: &mut DomainParts,
-    share: u32,
+    (share, sinks): (u32, u32),
     meta: Meta,
     form: &Form<'_>,
 ) -> Result<bool, Violation> {
-    let fits = sink.conn.has_room()?
+    let may_return = !sink.evicted || {
+        // It takes part again when it has made room for any message.
+        let strictest = reliable_share(parts, sinks, parts.heap.geometry().size_max());
+        has_room(sink, parts, strictest)?
+    };
+    let fits = may_return
+        && sink.conn.has_room()?
         && match form {
             Form::Inline(_) => true,
             Form::Heap(..) => {
@@ -305,6 +387,7 @@ fn push(
         Form::Inline(bytes) => sink.conn.push_inline(meta, bytes),
         Form::Heap(id, len) => sink.conn.push_heap(&mut parts.heap, meta, *id, *len),
     }
+    sink.evicted = false;
     parts.counters.add(DatapathCounter::MessagesToSinks as usize, 1);
     Ok(true)
 }

@@ -2,6 +2,7 @@
 
 use crate::command::{Command, Dead, Port};
 use crate::deliver::{DomainParts, Outlets};
+use crate::inflow::Inflows;
 use crate::receive::{Intake, Receiver};
 use crate::transmit::Transmitter;
 use crate::turn::Turn;
@@ -11,6 +12,7 @@ use insane_core::limits::{LINKS_MAX, PEERS_MAX};
 use insane_core::time::Clock;
 use insane_core::{HostId, Incarnation, Lane, Nanos, PeerIndex};
 use insane_link::{Link, SendOutcome};
+use insane_overlay::reliable;
 use insane_scheduler::Limits;
 use insane_shm::counters::CounterBlock;
 use insane_sys::SharedBytes;
@@ -47,6 +49,12 @@ pub struct EngineConfig {
     pub message_bytes_max: u32,
     /// Bytes of a best-effort chunk: what a real-time message may have to wait for.
     pub chunk_bytes: NonZeroU32,
+    /// The reliable contract between hosts.
+    pub reliable: reliable::Limits,
+    /// Reliable local sources; each takes about 20 KB.
+    pub reliable_sources: usize,
+    /// Reliable remote sources that are received.
+    pub reliable_flows: usize,
 }
 
 impl EngineConfig {
@@ -60,6 +68,9 @@ impl EngineConfig {
             reassemblies: 16,
             message_bytes_max: insane_core::limits::MESSAGE_BYTES_MAX,
             chunk_bytes: const { NonZeroU32::new(16 * 1024).unwrap() },
+            reliable: reliable::Limits::default(),
+            reliable_sources: 64,
+            reliable_flows: 256,
         }
     }
 }
@@ -151,11 +162,13 @@ impl<L: Link, C: Clock> Engine<L, C> {
         let links = Links::new(parts.links, &parts.link_of_peer);
         let frame = NonZeroU32::new(links.payload_bytes_max + HEADER_BYTES as u32).unwrap_or(NonZeroU32::MIN);
         let limits = Limits::new(config.chunk_bytes.max(frame).get(), frame.get()).unwrap_or_default();
+        let own = (config.host, config.incarnation);
+        let inflows = Inflows::new(own, config.reliable, config.reliable_flows);
         let seed = config.host.0 ^ config.incarnation.0.rotate_left(32);
         Engine {
             links,
-            transmitter: Transmitter::new(config.host, config.incarnation, limits),
-            receiver: Receiver::new(config.flows, seed, config.reassemblies, config.message_bytes_max),
+            transmitter: Transmitter::new(own, limits, config.reliable, config.reliable_sources),
+            receiver: Receiver::new(config.flows, seed, config.reassemblies, config.message_bytes_max, inflows),
             outlets: Outlets::new(ROUTES_MAX, parts.domains),
             counters: parts.counters,
             port: parts.port,
@@ -181,7 +194,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             let thorough = self.receives.is_multiple_of(THOROUGH_STRIDE);
             let mut frames = 0;
             for link in &mut links.links {
-                let mut intake = Intake { turn: &turn, receiver, outlets, port, counters };
+                let mut intake = Intake { turn: &turn, receiver, transmitter, outlets, port, counters };
                 frames += link.receive(FRAMES_PER_TURN, thorough, &mut intake);
             }
             if frames > 0 {
@@ -189,10 +202,16 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 worked = true;
             }
         }
+        if receiver.inflows.is_waiting() {
+            receiver.inflows.serve(|| turn.now(), links, outlets, port);
+        }
         let moved = transmitter.run(&turn, links, outlets, port);
         self.ring_run = self.ring_run.saturating_add(moved);
         worked |= moved > 0;
         outlets.wake();
+        if self.transmitter.is_closing() {
+            self.finish_closing();
+        }
         if self.turns.is_multiple_of(HOUSEKEEPING_STRIDE) {
             self.housekeeping();
         }
@@ -228,8 +247,15 @@ impl<L: Link, C: Clock> Engine<L, C> {
 
     /// Whether a source or the control plane has something: the last look before sleeping.
     #[must_use]
-    pub fn has_work(&self) -> bool {
-        self.port.has_commands() || self.transmitter.has_work()
+    pub fn has_work(&mut self) -> bool {
+        self.port.has_commands() || self.transmitter.has_work(self.links.payload_bytes_max())
+    }
+
+    /// Whether a reliable flow waits for a peer or a sink, so that sleep must be short:
+    /// the next heartbeat, the next look for room.
+    #[must_use]
+    pub fn is_repairing(&self) -> bool {
+        self.receiver.inflows.is_waiting() || self.transmitter.is_waiting()
     }
 
     /// Whether a message is still arriving, so that sleep must end in time to give it up.
@@ -258,11 +284,32 @@ impl<L: Link, C: Clock> Engine<L, C> {
     fn take_commands(&mut self) -> bool {
         for _ in 0..COMMANDS_PER_TURN {
             let Some(mut command) = self.port.next_command() else { break };
-            let done = self.execute(std::mem::replace(&mut *command, Command::Spent));
-            *command = done;
+            let taken = std::mem::replace(&mut *command, Command::Spent);
+            let mut is_due = true;
+            if let Command::RemoveSource(conn) = taken {
+                let Some(now_or_never) = self.transmitter.close(self.clock.now(), conn, command) else { continue };
+                (command, is_due) = now_or_never;
+                if !is_due {
+                    *command = Command::Removed { conn, dead: None };
+                }
+            }
+            if is_due {
+                *command = self.execute(taken);
+            }
             self.port.give_back(command);
         }
         true
+    }
+
+    /// Removes reliable sources that were let go and are finished.
+    #[cold]
+    fn finish_closing(&mut self) {
+        let now = self.clock.now();
+        for _ in 0..COMMANDS_PER_TURN {
+            let Some((conn, mut command)) = self.transmitter.closed(now) else { break };
+            *command = self.execute(Command::RemoveSource(conn));
+            self.port.give_back(command);
+        }
     }
 
     fn execute(&mut self, command: Command) -> Command {
@@ -302,6 +349,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 match index.and_then(|index| self.outlets.routes.get_mut(index)) {
                     Some(route) => {
                         (route.has_rule, route.peers, route.local) = (true, peers, local);
+                        route.version = route.version.wrapping_add(1);
                         Command::Spent
                     }
                     None => Command::SetRoute { topic, domain, peers, local },
@@ -315,12 +363,15 @@ impl<L: Link, C: Clock> Engine<L, C> {
                     route.has_rule = false;
                     route.local = false;
                     route.peers.clear();
+                    route.version = route.version.wrapping_add(1);
                     self.outlets.routes.release(index);
                 }
                 Command::Spent
             }
             Command::SetPeerLife { peer, host, incarnation } => {
-                self.receiver.set_peer_life(peer, host, incarnation, &mut self.outlets);
+                if self.receiver.set_peer_life(peer, host, incarnation, &mut self.outlets) {
+                    self.transmitter.forget_peer(peer);
+                }
                 Command::Spent
             }
             Command::SendOverlay { peer, body } => {

@@ -24,7 +24,9 @@
 mod command;
 mod deliver;
 mod engine;
+mod inflow;
 pub mod inline;
+mod outflow;
 mod receive;
 mod routes;
 pub mod thread;
@@ -42,6 +44,8 @@ pub const COMMANDS_PER_TURN: usize = 4;
 pub const FRAMES_PER_TURN: u32 = 32;
 /// Grants of the scheduler in one turn.
 pub const GRANTS_PER_TURN: usize = 8;
+/// Reliable sources whose heartbeats and evictions are looked at in one turn.
+pub const RELIABLE_PER_TURN: usize = 8;
 /// Sinks woken in one turn, since a wake-up costs the waker up to 10 us; the rest are
 /// woken in the next turns.
 pub const WAKES_PER_TURN: usize = 2;

@@ -2,7 +2,9 @@
 
 use crate::command::{OverlayFrame, Port, Topic};
 use crate::deliver::{Content, Outlets};
+use crate::inflow::{Arrived, Inflows};
 use crate::routes::RouteIndex;
+use crate::transmit::Transmitter;
 use crate::turn::Turn;
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::heap::BufferId;
@@ -14,7 +16,8 @@ use insane_overlay::flow::{FlowKey, FlowTable, Verdict};
 use insane_overlay::reassembly::{Arrival, Begin, Reassembler};
 use insane_shm::cell::Meta;
 use insane_shm::counters::CounterBlock;
-use insane_wire::data::{DataHeader, Kind};
+use insane_wire::data::{DataHeader, Flags, Kind};
+use insane_wire::reliable::Body;
 
 /// A fragmented message without progress is given up after this long.
 const REASSEMBLY_TIMEOUT: Nanos = Nanos::from_millis(200);
@@ -26,14 +29,15 @@ const HOUSEKEEPING_BUDGET: u32 = 16;
 /// The memory of a message that is still arriving.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Assembling {
-    domain: DomainIndex,
-    buffer: BufferId,
+    pub domain: DomainIndex,
+    pub buffer: BufferId,
 }
 
 /// What came in, and what of it was seen before.
 pub(crate) struct Receiver {
     flows: FlowTable,
     reassembler: Reassembler<Assembling>,
+    pub inflows: Inflows,
     /// Which runtime, in which life, each peer is.
     lives: [Option<(HostId, Incarnation)>; PEERS_MAX],
     /// The message that last found no memory, so that it is counted once.
@@ -44,6 +48,7 @@ pub(crate) struct Receiver {
 pub(crate) struct Intake<'e, 't, C: Clock> {
     pub turn: &'e Turn<'t, C>,
     pub receiver: &'e mut Receiver,
+    pub transmitter: &'e mut Transmitter,
     pub outlets: &'e mut Outlets,
     pub port: &'e Port,
     pub counters: &'e CounterBlock,
@@ -64,13 +69,38 @@ impl<C: Clock> FrameSink for Intake<'_, '_, C> {
                 }
                 self.receiver.data(self.turn.now(), &header, payload, self.outlets, self.port, self.counters);
             }
-            Ok((header, body)) => self.overlay(peer, &header, body),
+            Ok((header, body)) if header.kind == Kind::Overlay => self.overlay(peer, &header, body),
+            Ok((header, body)) => self.report(peer, &header, body),
             Err(_) => self.counters.add(TurnCounter::FramesMalformed as usize, 1),
         }
     }
 }
 
 impl<C: Clock> Intake<'_, '_, C> {
+    /// A report on a reliable flow.
+    #[inline(never)]
+    fn report(&mut self, peer: PeerIndex, header: &DataHeader, body: &[u8]) {
+        if !self.receiver.is_of_this_life(peer, header) {
+            self.counters.add(TurnCounter::FramesOtherLife as usize, 1);
+            return;
+        }
+        let now = self.turn.now();
+        let is_sound = match Body::decode(body) {
+            Ok(Body::Sync(sync)) => {
+                let topic = Topic { key: header.stream, channel: header.channel };
+                let listens = self.outlets.listeners(topic).is_some_and(|(_, _, listens)| listens);
+                let flow = (flow_key(header), topic);
+                self.receiver.inflows.on_sync(now, peer, flow, &sync, listens, self.outlets);
+                true
+            }
+            Ok(Body::Ack(ack)) => self.transmitter.on_ack(now, peer, header.source, &ack),
+            Err(_) => false,
+        };
+        if !is_sound {
+            self.counters.add(TurnCounter::FramesMalformed as usize, 1);
+        }
+    }
+
     fn overlay(&mut self, peer: PeerIndex, header: &DataHeader, body: &[u8]) {
         let Ok(body) = heapless::Vec::from_slice(body) else {
             self.counters.add(TurnCounter::FramesMalformed as usize, 1);
@@ -84,10 +114,11 @@ impl<C: Clock> Intake<'_, '_, C> {
 }
 
 impl Receiver {
-    pub fn new(flows: usize, seed: u64, places: usize, message_bytes_max: u32) -> Self {
+    pub fn new(flows: usize, seed: u64, places: usize, message_bytes_max: u32, inflows: Inflows) -> Self {
         Receiver {
             flows: FlowTable::new(flows, seed),
             reassembler: Reassembler::new(places, message_bytes_max),
+            inflows,
             lives: [None; PEERS_MAX],
             refused: None,
         }
@@ -106,20 +137,25 @@ impl Receiver {
         let topic = Topic { key: header.stream, channel: header.channel };
         let Some((route, domain, heard)) = outlets.listeners(topic) else {
             counters.add(TurnCounter::FramesNoListener as usize, 1);
+            if header.flags.contains(Flags::RELIABLE) {
+                self.inflows.nobody_listens(&flow_key(header), topic);
+            }
             return;
         };
         outlets.count(domain, DatapathCounter::FramesReceived, 1);
         outlets.count(domain, DatapathCounter::BytesReceived, (payload.len() + insane_wire::data::HEADER_BYTES) as u64);
         if !heard {
             outlets.count(domain, DatapathCounter::DroppedNoSink, 1);
+            if header.flags.contains(Flags::RELIABLE) {
+                self.inflows.nobody_listens(&flow_key(header), topic);
+            }
             return;
         }
-        let key = FlowKey {
-            host: header.host,
-            incarnation: header.incarnation,
-            source: header.source,
-            stream: header.stream,
-        };
+        let key = flow_key(header);
+        if header.flags.contains(Flags::RELIABLE) {
+            self.inflows.data(&Arrived { now, key, header, payload, route, domain }, outlets, port);
+            return;
+        }
         if header.is_whole(payload.len()) {
             self.release(now, &key, header, route, domain, Content::Private(payload), outlets, port);
             return;
@@ -263,6 +299,7 @@ impl Receiver {
             give_up(expired, outlets);
         }
         self.flows.expire(now, FLOW_TIMEOUT, HOUSEKEEPING_BUDGET);
+        self.inflows.housekeeping(now, outlets);
     }
 
     /// Whether a frame is of the runtime and life that the control plane knows at this
@@ -276,16 +313,22 @@ impl Receiver {
         }
     }
 
-    /// Learns which runtime a peer is, and forgets its earlier lives.
-    pub fn set_peer_life(&mut self, peer: PeerIndex, host: HostId, keep: Option<Incarnation>, outlets: &mut Outlets) {
+    /// Learns which runtime a peer is, and forgets its earlier lives. Says whether another
+    /// one was known at its address.
+    pub fn set_peer_life(&mut self, peer: PeerIndex, host: HostId, keep: Option<Incarnation>, outlets: &mut Outlets) -> bool {
+        let mut is_another = false;
         if let Some(life) = self.lives.get_mut(peer.index()) {
-            *life = keep.map(|incarnation| (host, incarnation));
+            let new = keep.map(|incarnation| (host, incarnation));
+            is_another = life.is_some() && *life != new;
+            *life = new;
         }
+        self.inflows.retire(host, keep, outlets);
         self.flows.retire_host(host, keep);
         let is_old = |key: &FlowKey, _, _| key.host == host && Some(key.incarnation) != keep;
         while let Some(old) = self.reassembler.give_up(is_old) {
             give_up(old, outlets);
         }
+        is_another
     }
 
     /// Whether messages are still arriving, so that housekeeping is due even without traffic.
@@ -301,6 +344,10 @@ struct Fragmented<'a> {
     payload: &'a [u8],
     route: RouteIndex,
     domain: DomainIndex,
+}
+
+const fn flow_key(header: &DataHeader) -> FlowKey {
+    FlowKey { host: header.host, incarnation: header.incarnation, source: header.source, stream: header.stream }
 }
 
 fn give_up(handle: Assembling, outlets: &mut Outlets) {

@@ -20,6 +20,8 @@ pub(crate) struct Route {
     /// Who refers to it: sources, sinks, a rule.
     holders: u32,
     pub has_rule: bool,
+    /// Counts the changes of `peers`.
+    pub version: u32,
     /// Peers that have a sink.
     pub peers: heapless::Vec<PeerIndex, PEERS_MAX>,
     /// Whether local sinks get local messages from here.
@@ -49,6 +51,7 @@ impl Routes {
                 domain: DomainIndex(0),
                 holders: 0,
                 has_rule: false,
+                version: 0,
                 peers: heapless::Vec::new(),
                 local: false,
                 sinks: heapless::Vec::new(),

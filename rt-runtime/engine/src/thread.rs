@@ -65,6 +65,8 @@ pub struct DatapathThread {
 const SLEEP_MAX: Nanos = Nanos::from_millis(100);
 /// Longest sleep while a fragmented message is arriving.
 const SLEEP_COLLECTING: Nanos = Nanos::from_millis(10);
+/// Longest sleep while a reliable flow waits for a peer or a sink.
+const SLEEP_REPAIRING: Nanos = Nanos::from_millis(1);
 /// Token of the links' descriptors.
 const LINK_TOKEN: u64 = u64::MAX - 1;
 /// Turns without work between two looks at the clock while spinning before a sleep.
@@ -176,7 +178,11 @@ fn host<L: Link, C: Clock>(engine: &mut Engine<L, C>, mut sleeper: Sleeper, idle
 
 fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper) {
     engine.housekeeping();
-    let timeout = if engine.is_collecting() { SLEEP_COLLECTING } else { SLEEP_MAX };
+    let timeout = match (engine.is_repairing(), engine.is_collecting()) {
+        (true, _) => SLEEP_REPAIRING,
+        (false, true) => SLEEP_COLLECTING,
+        (false, false) => SLEEP_MAX,
+    };
     sleeper.arm();
     if !engine.has_work() && !engine.port().is_stopping() {
         engine.count_sleep();

@@ -1,15 +1,17 @@
 //! From the sources' rings through the lanes to the links.
 
-use crate::command::{Dead, NewSource, Notice, Port};
+use crate::command::{Command, Dead, NewSource, Notice, Port};
 use crate::deliver::{Content, Outlets};
 use crate::engine::Links;
+use crate::outflow::{Identity, Outflow, Progress};
 use crate::routes::RouteIndex;
 use crate::turn::Turn;
-use crate::{GRANTS_PER_TURN, SOURCES_MAX};
+use crate::{GRANTS_PER_TURN, RELIABLE_PER_TURN, SOURCES_MAX};
 use insane_core::counters::DatapathCounter;
 use insane_core::time::Clock;
-use insane_core::{ConnId, DomainIndex, HostId, Incarnation, Lane, PeerIndex, SourceId};
+use insane_core::{ConnId, DomainIndex, HostId, Incarnation, Lane, MonoTime, PeerIndex, SourceId};
 use insane_link::{Link, SendOutcome};
+use insane_overlay::reliable::{self, Ack};
 use insane_scheduler::{Decision, FlowIndex, Limits, Scheduler};
 use insane_shm::Violation;
 use insane_shm::conn::RxConn;
@@ -31,7 +33,6 @@ struct Underway {
     head: [u8; HEADER_BYTES],
 }
 
-#[derive(Debug)]
 struct SourceEntry {
     conn: RxConn,
     source: SourceId,
@@ -40,6 +41,8 @@ struct SourceEntry {
     lane: Lane,
     popped: Popped,
     underway: Option<Underway>,
+    /// What a reliable source has under way; it uses neither `popped` nor `underway`.
+    reliable: Option<Box<Outflow>>,
     /// The scheduler knows that it has something.
     ready: bool,
     /// Its client lied; it is silent until the control plane removes it.
@@ -56,17 +59,41 @@ pub(crate) struct Transmitter {
     scheduler: Box<Scheduler<SOURCES_MAX>>,
     /// Sources the scheduler knows to have something.
     ready: usize,
+    /// Places of the reliable sources.
+    reliable: Vec<u16>,
+    /// Where the next turn looks first.
+    reliable_at: usize,
+    /// For reliable sources to come.
+    outflows: Vec<Box<Outflow>>,
+    /// Reliable sources so far: their tokens rise.
+    generation: u64,
+    /// Reliable sources that were let go and are not finished.
+    closing: usize,
 }
 
-/// How far a grant got.
-struct Progress {
-    bytes: u32,
-    more: bool,
-    blocked: bool,
+impl SourceEntry {
+    const fn identity(&self, (host, incarnation): (HostId, Incarnation)) -> Identity {
+        let SourceEntry { source, lane, domain, route, .. } = *self;
+        Identity { host, incarnation, source, lane, domain, route }
+    }
+
+    /// Whether it has something for a link or a sink.
+    #[inline]
+    fn has_something(&mut self, payload_max: u32) -> bool {
+        match &mut self.reliable {
+            None => self.underway.is_some() || self.conn.is_ready(),
+            Some(outflow) => outflow.can_go(&self.conn, payload_max),
+        }
+    }
 }
 
 impl Transmitter {
-    pub fn new(host: HostId, incarnation: Incarnation, limits: Limits) -> Self {
+    pub fn new(
+        (host, incarnation): (HostId, Incarnation),
+        limits: Limits,
+        reliable: reliable::Limits,
+        reliable_sources: usize,
+    ) -> Self {
         Transmitter {
             host,
             incarnation,
@@ -75,19 +102,33 @@ impl Transmitter {
             free: (0..SOURCES_MAX as u16).rev().collect(),
             scheduler: Box::new(Scheduler::new(limits)),
             ready: 0,
+            reliable: Vec::with_capacity(reliable_sources),
+            reliable_at: 0,
+            outflows: (0..reliable_sources).map(|_| Outflow::boxed(reliable)).collect(),
+            generation: 0,
+            closing: 0,
         }
     }
 
     /// Takes a source in; it comes back if there is no place.
     #[expect(clippy::result_large_err, reason = "the refused item is handed back by value: the datapath frees nothing")]
     pub fn add(&mut self, source: NewSource, route: RouteIndex) -> Result<(), NewSource> {
+        if source.reliable && self.outflows.is_empty() {
+            return Err(source);
+        }
         let Some(place) = self.free.pop() else { return Err(source) };
         let quantum = self.scheduler.limits().chunk_bytes.get().max(self.scheduler.limits().frame_bytes_max.get());
         if self.scheduler.add(FlowIndex(place), source.lane, quantum).is_err() {
             self.free.push(place);
             return Err(source);
         }
-        let NewSource { conn, source, domain, lane, .. } = source;
+        let NewSource { conn, source, domain, lane, reliable, .. } = source;
+        let mut reliable = if reliable { self.outflows.pop() } else { None };
+        if let Some(outflow) = &mut reliable {
+            self.generation += 1;
+            outflow.reset(self.generation << u16::BITS | u64::from(place));
+            self.reliable.push(place);
+        }
         self.sources[place as usize] = Some(SourceEntry {
             conn,
             source,
@@ -96,11 +137,51 @@ impl Transmitter {
             lane,
             popped: Popped::EMPTY,
             underway: None,
+            reliable,
             ready: false,
             dead: false,
         });
         self.active.push(place);
         Ok(())
+    }
+
+    /// Lets a source go later if it is a reliable one with something under way: the
+    /// command comes back with [`closed`](Self::closed). Else it comes back at once, and
+    /// whether the source is to be removed now.
+    pub fn close(&mut self, now: MonoTime, conn: ConnId, command: Box<Command>) -> Option<(Box<Command>, bool)> {
+        for place in &self.reliable {
+            let Some(entry) = &mut self.sources[*place as usize] else { continue };
+            if entry.conn.id() == conn
+                && !entry.dead
+                && let Some(outflow) = &mut entry.reliable
+            {
+                let was_closing = outflow.is_closing();
+                let Some(command) = outflow.close(now, command, &entry.conn) else {
+                    self.closing += 1;
+                    return None;
+                };
+                return Some((command, !was_closing));
+            }
+        }
+        Some((command, true))
+    }
+
+    /// Whether a reliable source was let go and is not finished.
+    pub const fn is_closing(&self) -> bool {
+        self.closing > 0
+    }
+
+    /// A source that was let go and is finished now, with its command.
+    pub fn closed(&mut self, now: MonoTime) -> Option<(ConnId, Box<Command>)> {
+        let sources = &mut self.sources;
+        let closed = self.reliable.iter().find_map(|place| {
+            let entry = sources[*place as usize].as_mut()?;
+            let now = if entry.dead { MonoTime(u64::MAX) } else { now };
+            let command = entry.reliable.as_mut()?.closed(now, &entry.conn)?;
+            Some((entry.conn.id(), command))
+        })?;
+        self.closing -= 1;
+        Some(closed)
     }
 
     /// Lets a source go; what is left in its ring is lost with it.
@@ -119,18 +200,68 @@ impl Transmitter {
         if entry.underway.is_some() {
             finish(&mut entry);
         }
+        if let Some(mut outflow) = entry.reliable.take() {
+            outflow.clear(&mut entry.conn);
+            self.outflows.push(outflow);
+            self.reliable.retain(|other| *other != place);
+        }
         entry.conn.flush();
         Some((Dead::Source(entry.conn), entry.route))
     }
 
     /// Whether any source has something, for a datapath about to sleep.
-    pub fn has_work(&self) -> bool {
+    pub fn has_work(&mut self, payload_max: u32) -> bool {
+        let sources = &mut self.sources;
         self.ready > 0
             || self.active.iter().any(|place| {
-                self.sources[*place as usize]
-                    .as_ref()
-                    .is_some_and(|source| !source.dead && (source.underway.is_some() || source.conn.is_ready()))
+                sources[*place as usize]
+                    .as_mut()
+                    .is_some_and(|source| !source.dead && source.has_something(payload_max))
             })
+    }
+
+    /// Whether a reliable source waits for peers or sinks.
+    pub fn is_waiting(&self) -> bool {
+        self.reliable.iter().any(|place| {
+            self.sources[*place as usize]
+                .as_ref()
+                .and_then(|source| source.reliable.as_ref())
+                .is_some_and(|outflow| outflow.is_waiting())
+        })
+    }
+
+    /// An acknowledgement came in; false if it cannot be one.
+    pub fn on_ack(&mut self, now: MonoTime, from: PeerIndex, source: SourceId, ack: &Ack) -> bool {
+        let place = (ack.token & u64::from(u16::MAX)) as usize;
+        let Some(Some(entry)) = self.sources.get_mut(place) else { return true };
+        let Some(outflow) = &mut entry.reliable else { return true };
+        // One for a source that was there before is late, not false.
+        if outflow.token() != ack.token || entry.source != source || ack.life != self.incarnation {
+            return true;
+        }
+        outflow.on_ack(now, from, ack, &mut entry.conn)
+    }
+
+    /// A peer has another life: it joins every reliable flow anew.
+    pub fn forget_peer(&mut self, peer: PeerIndex) {
+        for place in &self.reliable {
+            if let Some(outflow) = self.sources[*place as usize].as_mut().and_then(|entry| entry.reliable.as_mut()) {
+                outflow.forget(peer);
+            }
+        }
+    }
+
+    /// Heartbeats and evictions of reliable sources; at most [`RELIABLE_PER_TURN`].
+    #[inline(never)]
+    fn serve_reliable<L: Link>(&mut self, now: MonoTime, links: &mut Links<L>, outlets: &mut Outlets, port: &Port) {
+        for _ in 0..self.reliable.len().min(RELIABLE_PER_TURN) {
+            self.reliable_at = (self.reliable_at + 1) % self.reliable.len();
+            let Some(entry) = &mut self.sources[self.reliable[self.reliable_at] as usize] else { continue };
+            let id = entry.identity((self.host, self.incarnation));
+            if let (Some(outflow), false) = (&mut entry.reliable, entry.dead) {
+                outflow.serve(now, &id, &mut entry.conn, links, outlets, port);
+            }
+        }
     }
 
     /// One turn's worth: at most [`GRANTS_PER_TURN`] grants. Returns how many messages
@@ -143,7 +274,10 @@ impl Transmitter {
         outlets: &mut Outlets,
         port: &Port,
     ) -> u32 {
-        self.look();
+        if !self.reliable.is_empty() {
+            self.serve_reliable(turn.now(), links, outlets, port);
+        }
+        self.look(links.payload_bytes_max());
         if self.ready == 0 {
             return 0;
         }
@@ -152,7 +286,7 @@ impl Transmitter {
         for _ in 0..GRANTS_PER_TURN {
             let Decision::Send { flow, budget_bytes } = self.scheduler.poll(now) else { break };
             moved += 1;
-            self.grant(flow, budget_bytes, links, outlets, port);
+            self.grant(now, flow, budget_bytes, links, outlets, port);
         }
         links.flush();
         moved
@@ -160,10 +294,10 @@ impl Transmitter {
 
     /// Asks every source whether it has something.
     #[inline]
-    fn look(&mut self) {
+    fn look(&mut self, payload_max: u32) {
         for place in &self.active {
             let Some(source) = &mut self.sources[*place as usize] else { continue };
-            if !source.ready && !source.dead && (source.underway.is_some() || source.conn.is_ready()) {
+            if !source.ready && !source.dead && source.has_something(payload_max) {
                 source.ready = true;
                 self.ready += 1;
                 self.scheduler.ready(FlowIndex(*place));
@@ -173,6 +307,7 @@ impl Transmitter {
 
     fn grant<L: Link>(
         &mut self,
+        now: MonoTime,
         flow: FlowIndex,
         budget: u32,
         links: &mut Links<L>,
@@ -184,7 +319,12 @@ impl Transmitter {
             return;
         };
         let identity = (self.host, self.incarnation);
-        let progress = match send_some(entry, identity, budget, links, outlets, port) {
+        let id = entry.identity(identity);
+        let result = match &mut entry.reliable {
+            None => send_some(entry, identity, budget, links, outlets, port),
+            Some(outflow) => outflow.send_some(now, budget, &id, &mut entry.conn, links, outlets, port),
+        };
+        let progress = match result {
             Ok(progress) => progress,
             Err(violation) => {
                 outlets.count(entry.domain, DatapathCounter::Violations, 1);
@@ -352,7 +492,7 @@ fn finish(entry: &mut SourceEntry) {
 
 impl<L: Link> Links<L> {
     #[inline]
-    fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+    pub fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
         match self.of_peer(peer) {
             Some(link) => link.send(peer, lane, head, payload),
             None => SendOutcome::Failed,

@@ -2,6 +2,7 @@
 
 mod world;
 
+use insane_core::counters::DatapathCounter;
 use insane_core::{Lane, Nanos};
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
@@ -61,6 +62,47 @@ fn turn_emit_and_consume_allocate_nothing() {
     guard::unseal_thread();
     assert!(near_count > 1_500 && far_count > 500, "{near_count} near, {far_count} far");
     assert_eq!(guard::violations_here() - before, 0);
+}
+
+#[test]
+fn a_reliable_stream_allocates_nothing() {
+    let net = SimNet::new(4, SimConfig { frames_max: 4096, ..SimConfig::default() });
+    let receive = [(2048, 64), (100_000, 8)];
+    let (mut a, mut b) = pair(&net, &receive);
+    let faults = Faults { loss: Chance::percent(1), duplication: Chance::percent(2), ..Faults::NONE };
+    net.set_faults(address(1), address(2), faults);
+    let source = a.reliable_source(TOPIC, &receive);
+    let (far, _) = b.sink(TOPIC);
+    a.route(TOPIC, &[0], false);
+    let (mut emitted, mut consumed) = (0, 0);
+    let before = guard::violations_here();
+    guard::seal_thread();
+    for number in 0..3_000 {
+        if let Ok(mut buffer) = source.get_buffer(SIZES[number % SIZES.len()]) {
+            buffer.fill(number as u8);
+            emitted += u64::from(source.emit(buffer, 0).is_sent());
+        }
+        // Now and then the sink sleeps until it is put out.
+        if number % 1_000 < 700 {
+            while let Ok(Some(_)) = far.consume() {
+                consumed += 1;
+            }
+        }
+        for _ in 0..4 {
+            a.engine.turn();
+            b.engine.turn();
+            net.advance(Nanos::from_micros(500));
+        }
+        if number % 100 == 0 {
+            a.engine.housekeeping();
+            b.engine.housekeeping();
+        }
+    }
+    guard::unseal_thread();
+    assert_eq!(guard::violations_here() - before, 0);
+    assert!(emitted > 1_000 && consumed > 500, "{emitted} emitted, {consumed} consumed");
+    let counted = |counter| a.count(counter) + b.count(counter);
+    assert!(counted(DatapathCounter::Repairs) > 0 && counted(DatapathCounter::Evictions) > 0);
 }
 
 #[test]

@@ -81,10 +81,17 @@ fn push(producer: &mut Producer<Memory, Memory>, sequence: u64) {
     }
 }
 
+/// Every interleaving with up to three switches that no thread asked for.
+fn check(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.check(model);
+}
+
 /// Five messages through a ring of two: wrapped around twice.
 #[test]
 fn loom_ring_delivers_in_order_and_whole() {
-    loom::model(|| {
+    check(|| {
         const MESSAGES: u64 = 5;
         let (mut producer, mut consumer) = ring();
         let sender = thread::spawn(move || {
@@ -113,7 +120,7 @@ fn loom_ring_delivers_in_order_and_whole() {
 /// The buffers are cells whose concurrent access loom reports.
 #[test]
 fn loom_returns_hand_buffers_back() {
-    loom::model(|| {
+    check(|| {
         const BUFFERS: u32 = 2;
         const MESSAGES: u64 = 4;
         let (mut producer, mut consumer) = ring();
@@ -186,10 +193,7 @@ impl Futex {
 /// The receiver's wish and the sender's bell, around a ring: no sleep is missed.
 #[test]
 fn loom_no_wake_is_lost() {
-    let mut model = loom::model::Builder::new();
-    // Every interleaving with up to three switches that nobody asked for.
-    model.preemption_bound = Some(3);
-    model.check(|| {
+    check(|| {
         const MESSAGES: u64 = 2;
         let cells = Memory::new(1 + DEPTH as usize);
         let returns = Memory::new(1);

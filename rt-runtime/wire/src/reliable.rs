@@ -129,7 +129,7 @@ impl Body {
                 (SYNC, u8::from(sync.fresh) * FRESH, sync.token, sync.base, sync.sent.sequence, 0, sync.sent.offset)
             }
             Body::Ack(ack) => {
-                let flags = u8::from(ack.nak) * NAK | u8::from(ack.gone) * GONE;
+                let flags = (u8::from(ack.nak) * NAK) | (u8::from(ack.gone) * GONE);
                 (ACK, flags, ack.token, ack.next.sequence, ack.limit, ack.life.0, ack.next.offset)
             }
         };

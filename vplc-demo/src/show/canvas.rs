@@ -109,7 +109,7 @@ impl Canvas {
     /// Without colours.
     #[cfg(test)]
     pub fn plain(&self) -> String {
-        let rows = self.cells.chunks(self.width).map(|row| row.iter().map(|(c, _)| *c).collect::<String>());
+        let rows = self.cells.chunks(self.width.max(1)).map(|row| row.iter().map(|(c, _)| *c).collect::<String>());
         rows.map(|row| row.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
     }
 }

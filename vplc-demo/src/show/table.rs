@@ -167,7 +167,7 @@ mod tests {
         let text = render(&picture(), Nanos::from_micros(500));
         let row = text.lines().find(|line| line.starts_with("round trip")).unwrap();
         let fields: Vec<&str> = row["round trip".len()..].split_whitespace().collect();
-        assert_eq!(fields.len(), 4 * 2 + 2 + 2, "{row}");
+        assert_eq!(fields.len(), 3 * 2 + 2 + 2 + 1, "{row}");
         assert_eq!(fields[6..8], ["-", "-"], "{row}");
         assert_eq!(fields.last(), Some(&"1000"));
         let empty = text.lines().find(|line| line.starts_with("wake-up, device")).unwrap();

@@ -1,17 +1,27 @@
 //! The form without rights: two runtimes in this process, over loopback, a thread for
 //! every part.
+//!
+//! Process data has a datapath of its own in each runtime, so that it does not wait
+//! behind a video frame. Where the process may, device, controller and these datapaths
+//! are `SCHED_FIFO`, host a on one core and host b on the other; elsewhere all threads
+//! are ordinary ones, and the loop holds as well as the machine is quiet.
 
-use super::{Side, StageError, cast, setup};
+use super::{FIFO, Side, StageError, cast, place, setup};
 use crate::options::Options;
 use crate::report::Report;
 use crate::roles::{self, Context, Place, Stop};
+use insane_config::{DatapathPlan, HostPlan, Idle, LinkPlan, Policy, Serves, Technology, UdpPlan, plan::host_id};
+use insane_core::Nanos;
 use insane_rt::{Hosting, Plan, Session};
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
-/// Two runtimes use two ports each.
-const PORTS: u16 = 4;
+/// Two runtimes have two links each, of two ports each.
+const PORTS: u16 = 8;
+/// Names of the links and their datapaths.
+const PROCESS: &str = "process";
+const BULK: &str = "bulk";
 const FIRST_PORT: u16 = 21_000;
 const TRIES: u16 = 200;
 
@@ -25,15 +35,16 @@ pub struct Embedded {
 impl Embedded {
     pub(super) fn start(options: &Options) -> Result<Self, StageError> {
         let port = free_ports().ok_or(StageError::Ports)?;
-        let (plan_a, plan_b) = Plan::loopback_pair(port, port + 2);
-        let session_a = Session::embedded_with(plan_a, Hosting::Thread, "host-a")?;
-        let session_b = Session::embedded_with(plan_b, Hosting::Thread, "host-b")?;
+        let fifo = insane_sys::privileges::can_use_fifo().is_ok();
+        let session_a = Session::embedded_with(plan(Side::A, port, fifo), Hosting::Thread, "host-a")?;
+        let session_b = Session::embedded_with(plan(Side::B, port, fifo), Hosting::Thread, "host-b")?;
         let (tell, reports) = channel();
         let mut stage = Embedded { reports, stop: Stop::default(), threads: Vec::new() };
         let epoch = insane_sys::clock::mono_now();
         for (side, role) in cast(options) {
             let session = if side == Side::A { &session_a } else { &session_b };
-            let setup = setup(options, role, Place::default(), epoch);
+            let place = if fifo { place(side, role) } else { Place::default() };
+            let setup = setup(options, role, place, epoch);
             let context = Context { setup, stop: stage.stop.clone(), tell: tell.clone() };
             let session = session.clone();
             let thread = std::thread::Builder::new().name(role.name().into()).spawn(move || play(&session, &context));
@@ -69,11 +80,74 @@ fn play(session: &Session, context: &Context) {
     let _ = told.send(Report::Failed { from: from.into(), text });
 }
 
-/// Four free ports in a row; another process may still be quicker, then the runtime says so.
+/// One runtime: process data and everything else on a link and a datapath each.
+fn plan(side: Side, first_port: u16, fifo: bool) -> Plan {
+    let (own, other) = match side {
+        Side::A => (("a", first_port), ("b", first_port + PORTS / 2)),
+        Side::B => (("b", first_port + PORTS / 2), ("a", first_port)),
+    };
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let datapath = |name: &str, port, serves| DatapathPlan {
+        name: name.into(),
+        core: None,
+        policy: Policy::Other,
+        idle: Idle::Block,
+        serves,
+        links: vec![LinkPlan {
+            name: name.into(),
+            technology: Technology::Udp(UdpPlan::at(at(port))),
+            peers: Vec::new(),
+        }],
+    };
+    let mut process = datapath(PROCESS, own.1, Serves::RealTime);
+    process.idle = Idle::SpinThenBlock { spin: Nanos::from_micros(20) };
+    if fifo {
+        process.policy = Policy::Fifo(FIFO + 20);
+        process.core = super::core(side).and_then(|core| u16::try_from(core).ok());
+    }
+    let mut plan = Plan::embedded_default();
+    plan.host = HostPlan { name: own.0.into(), id: host_id(own.0) };
+    plan.datapaths = vec![process, datapath(BULK, own.1 + 2, Serves::BestEffort)];
+    plan.add_peer(other.0, &[(PROCESS, at(other.1)), (BULK, at(other.1 + 2))]);
+    plan
+}
+
+/// Free ports in a row; another process may still be quicker, then the runtime says so.
 fn free_ports() -> Option<u16> {
     let pid = (std::process::id() % 1_000) as u16;
     (0..TRIES).map(|n| FIRST_PORT + (pid + n) % 1_000 * PORTS).find(|first| {
         let sockets: Vec<_> = (*first..first + PORTS).map(|port| UdpSocket::bind(("127.0.0.1", port))).collect();
         sockets.iter().all(Result::is_ok)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_plans_name_each_other() {
+        let (a, b) = (plan(Side::A, 21_000, false), plan(Side::B, 21_000, false));
+        assert_ne!(a.host.id, b.host.id);
+        for (one, other) in [(&a, &b), (&b, &a)] {
+            for (datapath, opposite) in one.datapaths.iter().zip(&other.datapaths) {
+                assert_eq!(datapath.links[0].peers, [Some(opposite.links[0].technology.bind())]);
+            }
+        }
+    }
+
+    #[test]
+    fn rights_are_used_for_process_data_only() {
+        let plan = plan(Side::A, 21_000, true);
+        assert_eq!(plan.datapaths[0].policy, Policy::Fifo(FIFO + 20));
+        assert_eq!(plan.datapaths[1].policy, Policy::Other);
+    }
+
+    #[test]
+    fn ports_found_are_free() {
+        let first = free_ports().unwrap();
+        for port in first..first + PORTS {
+            UdpSocket::bind(("127.0.0.1", port)).unwrap();
+        }
+    }
 }

@@ -16,6 +16,8 @@ use std::sync::mpsc::Receiver;
 /// Fresh cycles in a row before the clamp opens: half a second; a tenth in a smoke run.
 const SETTLE: u32 = 500;
 const SETTLE_SMOKE: u32 = 100;
+/// Priority of device and controller; below that of the datapaths they wait for.
+const FIFO: u8 = 50;
 
 /// Why the demonstration cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +26,7 @@ pub enum StageError {
     #[error(transparent)]
     Session(#[from] insane_rt::SessionError),
     /// No free ports.
-    #[error("no four free UDP ports in a row were found on the loopback interface")]
+    #[error("no eight free UDP ports in a row were found on the loopback interface")]
     Ports,
     /// The system refused something.
     #[error("{what}: {error}")]
@@ -172,6 +174,19 @@ fn cast(options: &Options) -> Vec<(Side, Role)> {
         }
     }
     parts
+}
+
+/// The core of a host's cyclic work, by the cores this process may use.
+fn core(side: Side) -> Option<usize> {
+    insane_sys::thread::cores().get(usize::from(side == Side::B)).copied()
+}
+
+/// A part's place: device and controller on their host's core, at FIFO.
+fn place(side: Side, role: Role) -> Place {
+    match role {
+        Role::Device | Role::Controller => Place { core: core(side), fifo: Some(FIFO) },
+        _ => Place::default(),
+    }
 }
 
 fn setup(options: &Options, role: Role, place: Place, epoch: insane_core::MonoTime) -> Setup {

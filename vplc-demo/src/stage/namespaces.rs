@@ -2,16 +2,15 @@
 //! a process for every part.
 //!
 //! Two cores serve two hosts: a's daemon and controller share one core, b's daemon
-//! and device the other, all `SCHED_FIFO` with the daemons first; all of them block
-//! when there is nothing to do. Best-effort neighbours run wherever the ordinary
-//! scheduler puts them.
+//! and device the other, all `SCHED_FIFO`, the daemons' process-data datapaths first;
+//! all of them block when there is nothing to do. Best-effort neighbours, and the
+//! datapaths that carry for them, run wherever the ordinary scheduler puts them.
 
 use super::host::Host;
-use super::{Side, StageError, cast, setup, tail};
+use super::{Side, StageError, cast, place, setup, tail};
 use crate::options::Options;
 use crate::report::Report;
 use crate::roles::process::Order;
-use crate::roles::{Place, Role};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -21,10 +20,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const TEMPLATE_A: &str = include_str!("../../../configs/demo-a.ron");
-const TEMPLATE_B: &str = include_str!("../../../configs/demo-b.ron");
-/// Priority of device and controller; the daemons' stands in their configuration.
-const FIFO: u8 = 50;
+const TEMPLATE_A: &str = include_str!("../../hosts/a.ron");
+const TEMPLATE_B: &str = include_str!("../../hosts/b.ron");
+/// Of the configurations' network, bytes.
+const MTU: &str = "9000";
 /// How long a process may take to start, or to end by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -149,20 +148,9 @@ fn join(hosts: &[Host; 2]) -> Result<(), StageError> {
     a.ip(&["link", "set", "veth-b", "netns", &b.namespace()])?;
     for (host, device, address) in [(a, "veth-a", "10.77.0.1/24"), (b, "veth-b", "10.77.0.2/24")] {
         host.ip(&["address", "add", address, "dev", device])?;
-        host.ip(&["link", "set", device, "up"])?;
+        host.ip(&["link", "set", device, "mtu", MTU, "up"])?;
     }
     Ok(())
-}
-
-/// A part's place: device and controller on their daemon's core, at FIFO.
-fn place(side: Side, role: Role) -> Place {
-    match role {
-        Role::Device | Role::Controller => {
-            let cores = insane_sys::thread::cores();
-            Place { core: cores.get(usize::from(side == Side::B)).copied(), fifo: Some(FIFO) }
-        }
-        _ => Place::default(),
-    }
 }
 
 /// A daemon's configuration: the template with this run's socket, and the cores that
@@ -271,7 +259,7 @@ mod tests {
 
     #[test]
     fn the_templates_take_socket_and_cores_and_are_configurations() {
-        let machine = insane_config::Machine { cores: vec![2, 5], ..insane_config::Machine::detect() };
+        let machine = insane_config::Machine { cores: Some(vec![2, 5]), ..insane_config::Machine::detect() };
         for template in [TEMPLATE_A, TEMPLATE_B] {
             let text = configuration(template, Path::new("/tmp/x/a.sock"), &[2, 5]);
             assert_eq!(text.matches("socket: \"/tmp/x/a.sock\"").count(), 1, "{text}");

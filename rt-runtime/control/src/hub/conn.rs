@@ -437,7 +437,8 @@ impl Hub {
         match ends {
             Ends::ToDatapath { datapath, .. } if stage == Stage::Active => {
                 *self.channels.entry(topic).or_default().draining.entry(datapath).or_default() += 1;
-                self.linger(conn, Action::RemoveTx { datapath, conn });
+                let drain = tell == Tell::NotSource;
+                self.linger(conn, Action::RemoveTx { datapath, conn, drain });
             }
             Ends::FromDatapath { datapath, .. } if stage == Stage::Active => {
                 self.linger(conn, Action::RemoveRx { datapath, conn });

@@ -107,7 +107,9 @@ impl Hub {
     ) {
         let heap_bytes = heap_spec.bytes;
         let kind = ObjectKind::Heap { classes: heap_spec.classes.clone() };
-        let heap = (heap_bytes > 0).then(|| self.create(Owner::Source(source), kind, Writer::Session(session)));
+        let adopted = self.adopts;
+        let writer = if adopted { Writer::Adopted } else { Writer::Session(session) };
+        let heap = (heap_bytes > 0).then(|| self.create(Owner::Source(source), kind, writer));
         let row = Source {
             session,
             domain: place.domain,
@@ -117,7 +119,7 @@ impl Hub {
             line,
             heap_spec,
             heap,
-            ready: heap.is_none(),
+            ready: heap.is_none() || adopted,
             direct: BTreeSet::new(),
             datapaths: BTreeMap::new(),
             charge,
@@ -129,7 +131,8 @@ impl Hub {
             row.sources.insert(source);
         }
         let created = Event::SourceCreated { req, source, heap_bytes, counters_line: line };
-        self.send(session, created, heap.map(Beside::ReadWrite).into_iter().collect());
+        let beside = heap.filter(|_| !adopted).map(Beside::ReadWrite);
+        self.send(session, created, beside.into_iter().collect());
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one request")]
@@ -193,7 +196,8 @@ impl Hub {
         charge: Amounts,
     ) {
         let owner = Owner::Sink(sink);
-        let writer = Writer::Session(session);
+        let adopted = self.adopts;
+        let writer = if adopted { Writer::Adopted } else { Writer::Session(session) };
         let wake_page = (wake != SinkWake::Never).then(|| self.create(owner, ObjectKind::WakePage, writer));
         let wake_socket = (wake == SinkWake::Fd).then(|| self.create(owner, ObjectKind::WakeSocket, writer));
         let row = Sink {
@@ -207,7 +211,7 @@ impl Hub {
             wake,
             wake_page,
             wake_socket,
-            ready: wake_page.is_none(),
+            ready: wake_page.is_none() || adopted,
             direct: BTreeSet::new(),
             datapaths: BTreeMap::new(),
             charge,
@@ -218,7 +222,9 @@ impl Hub {
         if let Some(row) = self.streams.get_mut(&stream) {
             row.sinks.insert(sink);
         }
-        let beside = wake_page.map(Beside::ReadWrite).into_iter().chain(wake_socket.map(Beside::WakeReader));
+        let ends = |socket| [Beside::WakeReader(socket), Beside::WakeWriter(socket)];
+        let page = wake_page.map(Beside::ReadWrite).into_iter();
+        let beside = page.chain(wake_socket.into_iter().flat_map(ends)).filter(|_| !adopted);
         self.send(session, Event::SinkCreated { req, sink, counters_line: line }, beside.collect());
     }
 

@@ -7,7 +7,7 @@ use crate::quota::{Amounts, Bucket, Pace};
 use crate::spec::Origin;
 use insane_core::{DomainIndex, MonoTime, SessionId};
 use insane_wire::control::{
-    Code, Event, Hello, PACKET_BYTES_MAX, Request, Role, VERSION_MAX, VERSION_MIN, decode, decode_hello,
+    Code, Event, Hello, PACKET_BYTES_MAX, Request, Role, SinkWake, VERSION_MAX, VERSION_MIN, decode, decode_hello,
     decode_hello_prefix, negotiate,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,8 +40,10 @@ impl Hub {
             return;
         }
         let result = check_packet(packet).and_then(|()| match self.greeting.remove(&session) {
-            Some(greeting) => self.hello(session, greeting, packet.bytes, now),
-            None => self.request(session, packet.bytes, now),
+            Some(greeting) => {
+                check_descriptors(packet.fds, 0).and_then(|()| self.hello(session, greeting, packet.bytes, now))
+            }
+            None => self.request(session, packet, now),
         });
         if let Err(refusal) = result {
             self.expel(session, refusal);
@@ -154,8 +156,10 @@ impl Hub {
     }
 
     /// Carries out a request. An error ends the session; a refusal does not.
-    fn request(&mut self, session: SessionId, bytes: &[u8], now: MonoTime) -> Result<(), Refusal> {
-        let request: Request = decode(bytes).map_err(|e| Refusal::new(Code::Protocol, e.to_string()))?;
+    fn request(&mut self, session: SessionId, packet: Packet<'_>, now: MonoTime) -> Result<(), Refusal> {
+        let request: Request = decode(packet.bytes).map_err(|e| Refusal::new(Code::Protocol, e.to_string()))?;
+        check_descriptors(packet.fds, adoptable(&request))?;
+        self.adopts = packet.fds > 0;
         let Some(req) = number(&request) else { return self.answer_of_client(session, &request, now) };
         let cost = if matches!(request, Request::Status { .. }) { STATUS_COST } else { 1 };
         let result = self.pace(session, cost, now)?.and_then(|()| self.carry_out(session, request));
@@ -284,11 +288,27 @@ pub(super) fn numbers_used_up() -> Refusal {
     Refusal::new(Code::Resources, "the numbers of this life of the runtime are used up")
 }
 
-fn check_packet(packet: Packet<'_>) -> Result<(), Refusal> {
-    if packet.fds > 0 {
-        let reason = format!("a client sends no descriptors, and {} came", packet.fds);
-        return Err(Refusal::new(Code::Protocol, reason));
+/// Descriptors that may come beside a request: the memory of a source or sink that an
+/// earlier life of the runtime created and sealed.
+const fn adoptable(request: &Request) -> usize {
+    match request {
+        Request::CreateSource { classes, .. } => !classes.is_empty() as usize,
+        Request::CreateSink { wake: SinkWake::Page, .. } => 1,
+        Request::CreateSink { wake: SinkWake::Fd, .. } => 2,
+        _ => 0,
     }
+}
+
+/// All of them, or none.
+fn check_descriptors(came: usize, adoptable: usize) -> Result<(), Refusal> {
+    if came == 0 || came == adoptable {
+        return Ok(());
+    }
+    let reason = format!("{came} descriptors came beside a message that brings {adoptable} or none");
+    Err(Refusal::new(Code::Protocol, reason))
+}
+
+fn check_packet(packet: Packet<'_>) -> Result<(), Refusal> {
     if packet.truncated || packet.bytes.len() > PACKET_BYTES_MAX {
         let reason = format!("a packet is at most {PACKET_BYTES_MAX} bytes; a longer one came, or descriptors");
         return Err(Refusal::new(Code::Protocol, reason));

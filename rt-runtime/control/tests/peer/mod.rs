@@ -40,7 +40,8 @@ pub struct Peer {
     pub retired: Vec<ConnId>,
     pub closed: Option<(Code, String)>,
     pub gone: bool,
-    regions: Vec<Arc<Region>>,
+    /// Everything that this peer writes.
+    pub regions: Vec<Arc<Region>>,
     req: u32,
     uid: u64,
 }
@@ -150,6 +151,13 @@ impl Peer {
         }
     }
 
+    /// Handles what is there already.
+    pub fn poll(&mut self) {
+        while let Some(Some((event, fds))) = self.next(Nanos::ZERO) {
+            self.handle(&event, fds);
+        }
+    }
+
     fn answer(&mut self, request: &Request, req: u32) -> Event {
         self.send(request);
         let is_answer = |event: &Event| match event {
@@ -222,12 +230,12 @@ impl Peer {
         region
     }
 
-    fn handle(&mut self, event: &Event, fds: Vec<OwnedFd>) {
+    pub fn handle(&mut self, event: &Event, fds: Vec<OwnedFd>) {
         match event.clone() {
             Event::SourceCreated { source, heap_bytes, .. } if heap_bytes > 0 => {
                 self.map_written(&fds[0], heap_bytes);
                 self.send(&Request::SourceMapped { source });
-                self.heap_of(source, &fds[0]);
+                self.heap_of(source);
             }
             Event::SinkCreated { sink, .. } => {
                 self.sinks.push(sink);
@@ -270,17 +278,17 @@ impl Peer {
         }
     }
 
-    fn heap_of(&mut self, source: SourceId, _fd: &OwnedFd) {
-        // One class in these tests; the geometry comes from the region's length.
+    fn heap_of(&mut self, source: SourceId) {
+        // Sources of these tests have this heap or none.
         let region = Arc::clone(self.regions.last().expect("just mapped"));
         let geometry = Geometry::new(&HEAP).unwrap();
         let buffers = geometry.buffers();
         self.heaps.insert(source, (SenderHeap::new(region, geometry), buffers));
     }
 
-    fn tx_open(&mut self, conn: ConnId, returns: u32, wake: WakeKind, fds: Vec<OwnedFd>) {
+    fn tx_open(&mut self, conn: ConnId, returns_places: u32, wake: WakeKind, fds: Vec<OwnedFd>) {
         let (source, to, cells, depth) = self.prepared_tx.remove(&conn).expect("prepared");
-        let returns = Region::map_read_only(fds[0].as_fd(), returns_bytes(returns) as usize).unwrap();
+        let returns = Region::map_read_only(fds[0].as_fd(), returns_bytes(returns_places) as usize).unwrap();
         let page = fds.get(1).map(|fd| Region::map_read_only(fd.as_fd(), WAKE_PAGE_BYTES).unwrap());
         let last = fds.into_iter().nth(2);
         let how = match (wake, last) {
@@ -292,7 +300,7 @@ impl Peer {
         };
         let waker = how.zip(page).map(|(how, page)| Waker::new(page, how));
         let buffers = self.heaps.get(&source).map_or(0, |(_, buffers)| *buffers);
-        assert_eq!(places(buffers), places(buffers).max(buffers.min(1)));
+        assert_eq!(returns_places, places(buffers));
         self.tx_to_datapath.insert(conn, to == Receiver::Datapath);
         self.opened_tx.insert(conn, (source, TxConn::new(conn, cells, returns, depth, buffers, waker)));
         self.send(&Request::Mapped { conn, step: 2 });

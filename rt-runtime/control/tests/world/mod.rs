@@ -250,9 +250,11 @@ impl World {
         }
         let domain = match writer {
             Writer::Session(session) => self.hub.domain_of(session),
-            Writer::Datapath(_) => None,
+            Writer::Datapath(_) | Writer::Adopted => None,
         };
-        let row = Object { kind, writer, domain, given: false, mapped: false, sealed: false };
+        // What is adopted was mapped and sealed in an earlier life.
+        let adopted = writer == Writer::Adopted;
+        let row = Object { kind, writer, domain, given: adopted, mapped: adopted, sealed: adopted };
         assert!(self.objects.insert(object, row).is_none(), "an object's number was reused");
     }
 
@@ -307,7 +309,7 @@ impl World {
                 self.check_handed_over(&[Some(add.rings.cells), Some(add.rings.returns), add.wake_page]);
                 assert!(self.datapath(add.datapath).rx.insert(add.conn, add.topic).is_none());
             }
-            Action::RemoveTx { datapath, conn } => {
+            Action::RemoveTx { datapath, conn, .. } => {
                 let datapath = self.datapath(datapath);
                 let topic = datapath.tx.remove(&conn).expect("removed what was never there");
                 assert!(datapath.routes.contains_key(&topic), "the route went before the last messages");

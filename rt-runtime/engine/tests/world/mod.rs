@@ -47,6 +47,10 @@ pub struct Host {
 
 impl Host {
     pub fn new(net: &SimNet, own: u8, peers: &[u8], receive: &[(u32, u32)]) -> Host {
+        Host::in_life(net, own, 1, peers, receive)
+    }
+
+    pub fn in_life(net: &SimNet, own: u8, life: u64, peers: &[u8], receive: &[(u32, u32)]) -> Host {
         let link = net
             .setup(address(own))
             .open(&peers.iter().map(|peer| Some(address(*peer))).collect::<Vec<_>>())
@@ -66,7 +70,7 @@ impl Host {
             counters: turn_counters.clone(),
             port: Arc::clone(&port),
         };
-        let config = EngineConfig::new(HostId(u64::from(own)), Incarnation(1));
+        let config = EngineConfig::new(HostId(u64::from(own)), Incarnation(life));
         let engine = Engine::new(config, parts, net.clock());
         Host { engine, port, counters, turn_counters, heap, geometry, next: 0 }
     }
@@ -82,6 +86,22 @@ impl Host {
     }
 
     pub fn source_with_rings(&mut self, topic: Topic, lane: Lane, classes: &[(u32, u32)]) -> (SourcePort, Arc<Region>) {
+        self.source_of((false, false), topic, lane, classes)
+    }
+
+    /// A source of a reliable stream.
+    pub fn reliable_source(&mut self, topic: Topic, classes: &[(u32, u32)]) -> SourcePort {
+        self.source_of((true, true), topic, Lane::LAST, classes).0
+    }
+
+    /// A source that its client, and that its runtime, takes for reliable.
+    pub fn source_of(
+        &mut self,
+        (client, reliable): (bool, bool),
+        topic: Topic,
+        lane: Lane,
+        classes: &[(u32, u32)],
+    ) -> (SourcePort, Arc<Region>) {
         self.next += 1;
         let id = ConnId(self.next);
         let geometry = geometry(classes);
@@ -90,11 +110,11 @@ impl Host {
         let heap = (geometry.bytes() > 0).then(|| region(geometry.bytes()));
         let sender = heap.as_ref().map(|heap| SenderHeap::new(Arc::clone(heap), geometry.clone()));
         let foreign = heap.and_then(|heap| ForeignHeap::new(heap, geometry.clone()));
-        let (port, mailbox) = SourcePort::new(sender, false, CounterBlock::private()).unwrap();
+        let (port, mailbox) = SourcePort::new(sender, client, CounterBlock::private()).unwrap();
         let tx = TxConn::new(id, Arc::clone(&cells), Arc::clone(&returns), DEPTH, geometry.buffers(), None);
         let _ = mailbox.add(Box::new(tx));
         let conn = RxConn::new(id, Arc::clone(&cells), returns, DEPTH, foreign, false);
-        let new = NewSource { conn, source: SourceId(self.next), topic, domain: DOMAIN, lane };
+        let new = NewSource { conn, source: SourceId(self.next), topic, domain: DOMAIN, lane, reliable };
         assert!(matches!(self.command(Command::AddSource(new)), Command::Spent));
         (port, cells)
     }

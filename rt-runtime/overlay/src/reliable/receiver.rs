@@ -99,11 +99,15 @@ impl Receiver {
     #[must_use]
     pub fn on_sync(&mut self, now: MonoTime, sync: &Sync) -> bool {
         self.heard_at = now;
+        if sync.token < self.token {
+            // Of an earlier attachment of the source.
+            return false;
+        }
+        self.token = sync.token;
         self.ack_due = true;
         let base = Position::start_of(sync.base);
         let jumps = base > self.next;
         if jumps {
-            self.token = sync.token;
             self.lost = if sync.fresh { 0 } else { self.lost.saturating_add(base.sequence - self.next.sequence) };
             self.next = base;
             self.skipping = false;
@@ -117,17 +121,11 @@ impl Receiver {
     /// A frame came in: bytes `from.offset` to `from.offset + len` of message
     /// `from.sequence`, which is `message_len` bytes long.
     #[inline]
-    pub fn on_frame(
-        &mut self,
-        now: MonoTime,
-        limits: &Limits,
-        from: Position,
-        len: u32,
-        message_len: u32,
-    ) -> Arrival {
+    pub fn on_frame(&mut self, now: MonoTime, limits: &Limits, from: Position, len: u32, message_len: u32) -> Arrival {
         self.heard_at = now;
         if from > self.next {
-            let is_new = self.naked.is_none_or(|(at, since)| at != self.next || now.since(since) >= limits.repair_after);
+            let is_new =
+                self.naked.is_none_or(|(at, since)| at != self.next || now.since(since) >= limits.repair_after);
             if is_new {
                 (self.nak_due, self.naked) = (true, Some((self.next, now)));
             }
@@ -156,7 +154,6 @@ impl Receiver {
     /// lost before it.
     #[inline]
     pub fn stored(&mut self, now: MonoTime, len: u32) -> Option<u64> {
-        self.blocked_at = None;
         let at = self.next.sequence;
         self.advance(now, len);
         (self.next.sequence > at).then(|| {
@@ -173,6 +170,7 @@ impl Receiver {
 
     fn advance(&mut self, now: MonoTime, len: u32) {
         self.progress_at = now;
+        self.blocked_at = None;
         self.ack_due = true;
         let end = self.next.offset + len;
         if end < self.message_len {

@@ -43,6 +43,8 @@ struct Peer {
     confirmed: bool,
     /// See [`Sync::fresh`].
     fresh: bool,
+    /// Where its part begins. While it is out: where it would have begun at once; an
+    /// answer that is not behind it comes from a receiver that is back.
     base: u64,
     acked: Position,
     /// What is sent next.
@@ -242,16 +244,18 @@ impl Sender {
     /// The next heartbeat that is due; `None` if there is none. It counts as sent.
     pub fn next_sync(&mut self, now: MonoTime) -> Option<(PeerIndex, Sync)> {
         let (token, end, limits) = (self.token, self.end, self.limits);
-        let peer = self.peers[..self.places].iter_mut().flatten().find(|peer| now >= peer.sync_at && peer.needs_sync(end))?;
+        let peer =
+            self.peers[..self.places].iter_mut().flatten().find(|peer| now >= peer.sync_at && peer.needs_sync(end))?;
         peer.sync_at = now + peer.sync_gap;
+        let mut base = peer.base;
         if peer.state == State::Out {
-            // Should it come back now, it begins here.
-            peer.base = end;
+            // What it could not have now is not offered.
+            base = end;
         } else {
             peer.sync_gap = Nanos((peer.sync_gap.0 * 2).min(limits.sync_after_max.0));
         }
-        let sent = if peer.confirmed { peer.cursor } else { Position::start_of(peer.base) };
-        Some((peer.index, Sync { token, base: peer.base, sent, fresh: peer.fresh }))
+        let sent = if peer.confirmed { peer.cursor } else { Position::start_of(base) };
+        Some((peer.index, Sync { token, base, sent, fresh: peer.fresh }))
     }
 
     /// The next frame that may be sent, of at most `payload_max` bytes: peers take turns.
@@ -310,7 +314,7 @@ impl Sender {
             return false;
         }
         if ack.gone {
-            peer.put_out(now, &self.limits);
+            peer.put_out(now, self.end, &self.limits);
             peer.fresh = true;
         } else if ack.next < Position::start_of(peer.base) {
             // It has not heard yet where its part begins.
@@ -328,10 +332,11 @@ impl Sender {
 
     fn is_possible(&self, peer: &Peer, ack: &Ack) -> bool {
         let next = ack.next;
-        if ack.gone || next < Position::start_of(peer.base) {
+        if ack.gone || next < Position::start_of(peer.base).max(peer.acked) {
+            // Late: what it is about may be forgotten already.
             return true;
         }
-        let furthest = if peer.state == State::Out { Position::start_of(peer.base) } else { peer.high };
+        let furthest = if peer.state == State::Out { Position::start_of(self.end) } else { peer.high };
         let inside = next.offset == 0
             || (next.sequence < self.end && next.offset < self.held[next.sequence as usize % WINDOW_MAX].len);
         next <= furthest && inside
@@ -344,9 +349,7 @@ impl Sender {
             let owes = !peer.confirmed || peer.acked < end;
             peer.state == State::In && owes && now.since(peer.progress_at) >= limits.evict_after
         })?;
-        // Before it was a member it can have lost nothing.
-        peer.fresh &= !peer.confirmed && peer.base == self.end;
-        peer.put_out(now, &limits);
+        peer.put_out(now, end.sequence, &limits);
         Some(peer.index)
     }
 }
@@ -357,11 +360,11 @@ impl Peer {
         self.state == State::Out || !has_all
     }
 
-    fn put_out(&mut self, now: MonoTime, limits: &Limits) {
+    fn put_out(&mut self, now: MonoTime, end: u64, limits: &Limits) {
         self.state = State::Out;
         self.confirmed = false;
+        self.base = end;
         self.sync_gap = limits.probe_after;
-        // One that is slow rather than dead is back with the first answer.
         self.sync_at = now + self.sync_gap;
     }
 
@@ -394,7 +397,9 @@ impl Peer {
         }
         self.limit = ack.limit;
         self.cursor = self.cursor.max(self.acked);
-        let just_done = self.rewound.is_some_and(|(to, at)| to == self.acked && now.since(at) < limits.repair_after);
+        // The receiver limits its reports; this is for those that the network repeats.
+        let just_done =
+            self.rewound.is_some_and(|(to, at)| to == self.acked && now.since(at) < Nanos(limits.repair_after.0 / 2));
         if ack.nak && self.acked < self.cursor && !just_done {
             self.cursor = self.acked;
             self.rewound = Some((self.acked, now));

@@ -1,0 +1,99 @@
+//! What may come in at the daemon's ports.
+
+use crate::world::{Daemon, Noise, OPEN, Pair, Place, until};
+use insane_core::{ChannelId, HostId, Incarnation, Lane, SourceId, StreamKey};
+use insane_wire::data::{DataHeader, Flags, HEADER_BYTES, Kind};
+use std::net::{SocketAddr, UdpSocket};
+
+/// Sockets at a port and the next one, both free until then.
+fn two_sockets(noise: &mut Noise) -> (UdpSocket, UdpSocket, u16) {
+    loop {
+        let port = 20_000 + noise.below(30_000) as u16;
+        let bind = |port| UdpSocket::bind(("127.0.0.1", port));
+        if let (Ok(first), Ok(second)) = (bind(port), bind(port + 1)) {
+            return (first, second, port);
+        }
+    }
+}
+
+/// A header in which every field is of the right form, and no more.
+fn random_header(noise: &mut Noise, payload: usize, host: Option<HostId>) -> DataHeader {
+    let kind = [Kind::Data, Kind::Overlay, Kind::Reliable][noise.below(3) as usize];
+    let mut any = |bound: u64| if noise.below(3) == 0 { noise.next() } else { noise.below(bound) };
+    let flags = if any(2) % 2 == 0 { Flags::NONE } else { Flags::RELIABLE };
+    DataHeader {
+        kind,
+        lane: Lane::new((any(8) % 8) as u8).expect("a lane"),
+        flags,
+        stream: StreamKey(any(4)),
+        host: host.unwrap_or(HostId(any(4))),
+        incarnation: Incarnation(any(4)),
+        sequence: any(10),
+        source_instant: any(10),
+        channel: ChannelId(any(4) as u32),
+        source: SourceId(any(4) as u32),
+        message_len: if any(2) % 2 == 0 { payload as u32 } else { any(100_000_000) as u32 },
+        fragment_offset: (any(64) as u32).wrapping_mul(64),
+    }
+}
+
+#[test]
+fn noise_at_every_port_is_counted_and_nothing_else_happens() {
+    let place = Place::new("udp");
+    let mut noise = Noise(u64::from(std::process::id()));
+    // Released again, and with that free for the daemon.
+    let (_, _, port) = two_sockets(&mut noise);
+    let (peer, peer_next, peer_port) = two_sockets(&mut noise);
+    let stranger = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+    let rest = format!(
+        "datapaths: [(name: \"main\", links: [\"l\"])], \
+         links: [(name: \"l\", technology: udp(bind: \"127.0.0.1:{port}\"))], \
+         peers: [(name: \"peer\", links: {{\"l\": \"127.0.0.1:{peer_port}\"}})], log: (level: error)"
+    );
+    let mut daemon = Daemon::start(&place, OPEN, &rest);
+    // A listener on the network's side of every stream, too.
+    let mut pair = Pair::start(&daemon, "direct,isolated");
+    let before = daemon.footprint();
+    let peer_host = insane_config::Plan::embedded_udp("peer", SocketAddr::from(([127, 0, 0, 1], 1))).host.id;
+    let ports = [port, port + 1].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    for round in 0..1500_u64 {
+        let to = ports[round as usize % 2];
+        let len = match round % 5 {
+            0 => 0,
+            1 => noise.below(HEADER_BYTES as u64 + 2),
+            2 => 60_000,
+            _ => noise.below(1400),
+        } as usize;
+        let junk = noise.bytes(len);
+        let host = (round % 2 == 0).then_some(peer_host);
+        let mut frame = random_header(&mut noise, len, host).encode().to_vec();
+        frame.extend(&junk);
+        let mut bent = frame.clone();
+        let at = noise.below(bent.len() as u64) as usize;
+        bent[at] ^= 1 << noise.below(8);
+        for socket in [&peer, &peer_next, &stranger] {
+            // A queue that is full loses it: as good as any other loss.
+            let _ = socket.send_to(&junk, to);
+            let _ = socket.send_to(&frame, to);
+            let _ = socket.send_to(&bent, to);
+        }
+        if round % 50 == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
+    let count = |daemon: &Daemon, what: &str| daemon.status().datapaths[0].counters[what];
+    until("they are counted", || {
+        count(&daemon, "frames_unknown_peer") > 100 && count(&daemon, "frames_malformed") > 100
+    });
+    let report = daemon.status();
+    let counters = &report.datapaths[0].counters;
+    let well_formed = counters["frames_other_life"] + counters["frames_no_listener"] + counters["overlay_frames"];
+    assert!(well_formed > 50, "{counters:?}");
+    assert!(!report.peers[0].up, "noise is no peer");
+    let carried = pair.finish();
+    assert!(carried.iter().all(|count| *count > 100), "{carried:?}");
+    drop(pair);
+    until("the pair is gone", || daemon.used("sessions") == 0);
+    assert!(daemon.is_alive());
+    daemon.returns_to(before);
+}

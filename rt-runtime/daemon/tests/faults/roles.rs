@@ -1,0 +1,252 @@
+//! The parts that this program plays as a child of one of its tests. A child says what
+//! it has to say in lines with an `@`, and stops when its standard input ends.
+
+use crate::world::Noise;
+use insane_rt::{ChannelId, Emit, Message, Qos, Session, Sink, SinkOptions, Source, SourceOptions, StreamOptions};
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A child ends by itself after so long, whatever its parent does.
+const LIFE_MAX: Duration = Duration::from_secs(80);
+const FORTH: ChannelId = ChannelId(1);
+const BACK: ChannelId = ChannelId(2);
+/// What the messages of a pair start with; noise does not.
+const TAG: [u8; 8] = *b"the pair";
+const HEADER_BYTES: usize = 16;
+
+/// Runs only as a child: the part that the environment names.
+#[test]
+fn role() {
+    let Ok(role) = std::env::var("INSANED_ROLE") else { return };
+    std::thread::spawn(|| {
+        std::thread::sleep(LIFE_MAX);
+        std::process::exit(99);
+    });
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        stopped.store(true, Ordering::Relaxed);
+    });
+    let stopped = move || stop.load(Ordering::Relaxed);
+    let socket = std::env::var("INSANED_SOCKET").unwrap();
+    match role.as_str() {
+        "pair_a" => pair_a(&socket, &stopped),
+        "pair_b" => pair_b(&socket, &stopped),
+        "victim" => victim(&socket),
+        "attach" => attach(&socket),
+        other => panic!("{other} is no part"),
+    }
+}
+
+/// Says whether it may attach, and in which words not.
+fn attach(socket: &str) {
+    match Session::attach(socket, "stranger") {
+        Ok(session) => println!("\n@done in {}", session.domain()),
+        Err(error) => println!("\n@done out {error}"),
+    }
+}
+
+fn paths() -> Vec<String> {
+    std::env::var("INSANED_PATHS").unwrap().split(',').map(str::to_owned).collect()
+}
+
+/// The message of this number: small ones travel in the ring, large ones in a buffer.
+fn content(number: u64) -> Vec<u8> {
+    let len = if number % 4 == 0 { 1500 } else { 32 };
+    let mut bytes = vec![number as u8; len];
+    bytes[..8].copy_from_slice(&TAG);
+    bytes[8..HEADER_BYTES].copy_from_slice(&number.to_le_bytes());
+    bytes
+}
+
+/// The number of a message of a pair; `None`: noise.
+fn number_of(bytes: &[u8]) -> Option<u64> {
+    (bytes.get(..8)? == TAG).then_some(())?;
+    Some(u64::from_le_bytes(bytes.get(8..HEADER_BYTES)?.try_into().ok()?))
+}
+
+/// One path of a pair, at either end.
+struct Path {
+    name: String,
+    source: Source,
+    sink: Sink,
+    /// Messages sent, or taken; the first is number 0.
+    count: u64,
+    acknowledged: u64,
+    last_sequence: Option<u64>,
+    heard: bool,
+    /// Most messages under way.
+    window: u64,
+}
+
+fn open_paths(session: &Session, sends: ChannelId, takes: ChannelId) -> Vec<Path> {
+    let open = |name: String| {
+        let isolated = name == "isolated";
+        let stream = session
+            .stream_with(&format!("pair-{name}"), Qos::default(), StreamOptions::default().isolated(isolated))
+            .unwrap();
+        let sink = stream.sink(takes, SinkOptions::default().depth(1024)).unwrap();
+        let source = stream.source(sends, SourceOptions::default()).unwrap();
+        let window = if isolated { 16 } else { 64 };
+        Path { name, source, sink, count: 0, acknowledged: 0, last_sequence: None, heard: false, window }
+    };
+    paths().into_iter().map(open).collect()
+}
+
+fn say_done(paths: &[Path]) {
+    let counts: Vec<String> = paths.iter().map(|path| path.count.to_string()).collect();
+    println!("\n@done {}", counts.join(","));
+}
+
+/// Sends numbered messages, as many as are acknowledged in time.
+fn pair_a(socket: &str, stopped: &dyn Fn() -> bool) {
+    let session = Session::attach(socket, "pair a").unwrap();
+    let mut paths = open_paths(&session, FORTH, BACK);
+    for path in &mut paths {
+        // Message 0 is a probe until somebody hears it: before that, the way may not stand.
+        path.source.wait_for_receivers(Duration::from_secs(20)).unwrap();
+        let start = Instant::now();
+        while !take_acknowledgements(path) {
+            assert!(start.elapsed() < Duration::from_secs(20), "{}: nobody hears", path.name);
+            let _ = path.source.emit_copy(&content(0)[..HEADER_BYTES]).unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        path.count = 1;
+    }
+    println!("\n@ready");
+    while !stopped() {
+        let mut idle = true;
+        for path in &mut paths {
+            take_acknowledgements(path);
+            while path.count - path.acknowledged < path.window && send(path) {
+                idle = false;
+            }
+        }
+        if idle {
+            std::thread::sleep(Duration::from_micros(300));
+        }
+    }
+    finish(&mut paths);
+    say_done(&paths);
+}
+
+fn send(path: &mut Path) -> bool {
+    let bytes = content(path.count);
+    // No buffer is free: others hold them. The message waits, it is not lost.
+    let Ok(emitted) = path.source.emit_copy(&bytes) else { return false };
+    assert!(matches!(emitted, Emit::Sent(_)), "{}: {emitted:?}", path.name);
+    path.count += 1;
+    true
+}
+
+fn take_acknowledgements(path: &mut Path) -> bool {
+    while let Ok(Some(message)) = path.sink.consume() {
+        if let Some(number) = number_of(&message.to_vec()) {
+            path.acknowledged = path.acknowledged.max(number);
+            path.heard = true;
+        }
+    }
+    path.heard
+}
+
+/// Everything arrives, and every buffer comes back.
+fn finish(paths: &mut [Path]) {
+    let start = Instant::now();
+    for path in paths {
+        while path.acknowledged < path.count || path.source.buffers_in_use() > 0 {
+            take_acknowledgements(path);
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "{}: {} sent, {} acknowledged, {} buffers out",
+                path.name,
+                path.count,
+                path.acknowledged,
+                path.source.buffers_in_use()
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Takes messages, checks every one, and says how far it is.
+fn pair_b(socket: &str, stopped: &dyn Fn() -> bool) {
+    let session = Session::attach(socket, "pair b").unwrap();
+    let mut paths = open_paths(&session, BACK, FORTH);
+    println!("\n@ready");
+    while !stopped() {
+        let mut idle = true;
+        for path in &mut paths {
+            let mut taken = 0;
+            while taken < 64 && take(path) {
+                taken += 1;
+            }
+            if taken > 0 {
+                idle = false;
+                let mut answer = [0; HEADER_BYTES];
+                answer[..8].copy_from_slice(&TAG);
+                answer[8..].copy_from_slice(&path.count.to_le_bytes());
+                let _ = path.source.emit_copy(&answer).unwrap();
+            }
+        }
+        if idle {
+            std::thread::sleep(Duration::from_micros(300));
+        }
+    }
+    say_done(&paths);
+}
+
+fn take(path: &mut Path) -> bool {
+    let Ok(Some(message)) = path.sink.consume() else { return false };
+    let bytes = message.to_vec();
+    let Some(number) = number_of(&bytes) else { return true };
+    let sequence = message.sequence();
+    if let Some(last) = path.last_sequence {
+        assert_eq!((sequence, message.lost()), (last + 1, 0), "{}: sequence and losses", path.name);
+    }
+    path.last_sequence = Some(sequence);
+    if number == 0 && path.count <= 1 {
+        path.count = 1;
+        return true;
+    }
+    assert_eq!(number, path.count, "{}", path.name);
+    assert!(bytes == content(number), "{}: message {number} was changed on its way", path.name);
+    path.count += 1;
+    true
+}
+
+/// Makes and closes ports, sends, takes and keeps messages, also on the channels of the
+/// pair, until it is killed.
+fn victim(socket: &str) {
+    let seed = std::env::var("INSANED_SEED").unwrap().parse().unwrap();
+    let mut noise = Noise(seed);
+    let session = Session::attach(socket, "victim").unwrap();
+    let stream = |name, isolated| {
+        session.stream_with(name, Qos::default(), StreamOptions::default().isolated(isolated)).unwrap()
+    };
+    let streams =
+        [stream("pair-direct", false), stream("pair-isolated", true), stream("load", false), stream("relayed", true)];
+    println!("\n@ready");
+    loop {
+        let stream = &streams[noise.below(4) as usize];
+        let sink = stream.sink(FORTH, SinkOptions::default()).unwrap();
+        let source = (seed % 3 > 0).then(|| stream.source(FORTH, SourceOptions::default()).unwrap());
+        let mut kept: Vec<Message<'_>> = Vec::new();
+        for _ in 0..noise.below(100) {
+            if let Some(source) = &source {
+                let len = if noise.below(2) == 0 { 20 } else { 1800 };
+                for _ in 0..noise.below(20) {
+                    let _ = source.emit_copy(&vec![0; len]);
+                }
+            }
+            while let Ok(Some(message)) = sink.consume() {
+                if kept.len() < 8 {
+                    kept.push(message);
+                }
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+}

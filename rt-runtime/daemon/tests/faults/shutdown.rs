@@ -1,0 +1,112 @@
+//! The end of the daemon, foreseen or not, and a start without any right.
+
+use crate::world::{Daemon, OPEN, Pair, Place, open_to_all, until};
+use insane_rt::{Attachment, ChannelId, Qos, RequestError, SinkOptions, SourceOptions, StreamOptions};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const QUIET: &str = "log: (level: error)";
+/// What the runtime's users are promised. It takes some milliseconds.
+const PROMISED: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_killed_daemon_is_an_error_within_a_second_and_direct_rings_go_on() {
+    let place = Place::new("killed");
+    let mut daemon = Daemon::start(&place, OPEN, QUIET);
+    let session = daemon.attach("watcher");
+    let stream = session.stream("s", Qos::default()).unwrap();
+    let isolated = session.stream_with("i", Qos::default(), StreamOptions::default().isolated(true)).unwrap();
+    let lonely = isolated.sink(ChannelId(1), SinkOptions::default()).unwrap();
+    let mut pair = Pair::start(&daemon, "direct");
+
+    daemon.kill();
+    let killed = Instant::now();
+    while session.attachment() != Attachment::Detached {
+        assert!(killed.elapsed() < PROMISED, "{:?}", session.attachment());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let asked = Instant::now();
+    assert_eq!(session.stream("new", Qos::default()).unwrap_err(), RequestError::Detached);
+    assert_eq!(stream.source(ChannelId(1), SourceOptions::default()).unwrap_err(), RequestError::Detached);
+    assert_eq!(stream.sink(ChannelId(1), SinkOptions::default()).unwrap_err(), RequestError::Detached);
+    assert!(lonely.consume_timeout(Duration::from_secs(20)).is_err(), "no message can come any more");
+    assert!(asked.elapsed() < PROMISED, "errors, not timeouts");
+
+    // For a while nobody is there but the two.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(pair.is_alive());
+    let carried = pair.finish();
+    assert!(carried[0] > 500, "{carried:?}");
+}
+
+#[test]
+fn a_daemon_starts_again_where_a_killed_one_left_its_socket() {
+    let place = Place::new("again");
+    let mut daemon = Daemon::start(&place, OPEN, QUIET);
+    daemon.kill();
+    assert!(place.socket().exists(), "left behind");
+    let mut next = Daemon::start(&place, OPEN, QUIET);
+    drop(next.attach("new"));
+    next.terminate();
+    assert_eq!(next.exit_code(), Some(0));
+    assert!(!place.socket().exists());
+}
+
+#[test]
+fn a_daemon_that_is_told_to_stop_says_so_to_its_clients() {
+    let place = Place::new("term");
+    let mut daemon = Daemon::start(&place, OPEN, QUIET);
+    let session = daemon.attach("watcher");
+    let stream = session.stream("s", Qos::default()).unwrap();
+    let _pair = Pair::start(&daemon, "direct,isolated");
+    daemon.terminate();
+    let told = Instant::now();
+    assert_eq!(daemon.exit_code(), Some(0), "{}", daemon.log());
+    assert!(told.elapsed() < PROMISED, "{:?}", told.elapsed());
+    assert!(!place.socket().exists(), "the socket is removed");
+    until("the client is told", || match session.attachment() {
+        Attachment::Closed(reason) => {
+            assert!(reason.contains("shutting down"), "{reason}");
+            true
+        }
+        _ => false,
+    });
+    match stream.sink(ChannelId(1), SinkOptions::default()) {
+        Err(RequestError::Detached | RequestError::Closed { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn without_any_right_it_starts_and_says_what_is_missing() {
+    let place = Place::new("rights");
+    let rest = "datapaths: [(name: \"rt\", core: Some(0), policy: fifo(50))], memory: (lock: true, huge_pages: try), \
+                log: (level: warn)";
+    let config = place.config(OPEN, rest);
+    let program = place.path().join("insaned");
+    std::fs::copy(env!("CARGO_BIN_EXE_insaned"), &program).unwrap();
+    open_to_all(&program);
+    // No right comes from a limit, either.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -l 64; ulimit -r 0; exec \"$0\" --config \"$1\""]).arg(&program).arg(&config);
+    command.current_dir(place.path());
+    if nix::unistd::getuid().is_root() {
+        let nobody = nix::unistd::Uid::from_raw(65_534);
+        nix::unistd::chown(place.path(), Some(nobody), None).unwrap();
+        command.uid(65_534).gid(65_534);
+    }
+    let mut daemon = Daemon::spawn(&place, &mut command);
+    let report = daemon.status();
+    let says = |words: [&str; 2]| report.degraded.iter().any(|line| words.iter().all(|word| line.contains(word)));
+    assert!(says(["Fifo(50)", "CAP_SYS_NICE"]), "{:#?}", report.degraded);
+    assert!(says(["memory is not locked", "CAP_IPC_LOCK"]), "{:#?}", report.degraded);
+    assert!(!report.memory.locked);
+    assert!(daemon.log().contains("CAP_IPC_LOCK"), "the log says it, too: {}", daemon.log());
+    // It serves all the same.
+    let mut pair = Pair::start(&daemon, "direct,isolated");
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(pair.finish().iter().all(|count| *count > 0));
+    daemon.terminate();
+    assert_eq!(daemon.exit_code(), Some(0));
+}

@@ -1,0 +1,338 @@
+//! The receiving side of reliable flows: what comes next, where it is put, and what the
+//! sender is told.
+
+use crate::command::{Port, Topic};
+use crate::deliver::{Content, Demand, Outlets};
+use crate::engine::Links;
+use crate::outflow::stall_max;
+use crate::receive::Assembling;
+use crate::routes::RouteIndex;
+use insane_core::counters::DatapathCounter;
+use insane_core::limits::INLINE_BYTES_MAX;
+use insane_core::{DomainIndex, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex};
+use insane_link::{Link, SendOutcome};
+use insane_overlay::flow::FlowKey;
+use insane_overlay::reliable::{Ack, Arrival, Limits, Position, Receiver, Sync};
+use insane_shm::cell::Meta;
+use insane_sys::SharedBytes;
+use insane_wire::data::DataHeader;
+use insane_wire::reliable::Body;
+use std::collections::VecDeque;
+
+/// Acknowledgements sent, and flows without room looked at, in one turn.
+const PER_TURN: usize = 32;
+/// A flow that nothing was heard of is forgotten after this long.
+const FLOW_TIMEOUT: Nanos = Nanos::from_secs(60);
+
+struct Inflow {
+    key: FlowKey,
+    topic: Topic,
+    peer: PeerIndex,
+    machine: Receiver,
+    /// The memory of the message that is arriving.
+    buffer: Option<Assembling>,
+    /// What the message that is arriving needs.
+    demand: Demand,
+    /// It is in the list of those with something to say.
+    due: bool,
+    /// It is in the list of those without room.
+    blocked: bool,
+    /// Nobody listens any more: said with the next acknowledgement, then forgotten.
+    gone: bool,
+}
+
+/// The reliable flows that this runtime receives.
+pub(crate) struct Inflows {
+    own: (HostId, Incarnation),
+    limits: Limits,
+    flows: Box<[Option<Inflow>]>,
+    free: Vec<u16>,
+    active: Vec<u16>,
+    /// The flow of the previous frame: the next one is mostly of it, too.
+    recent: u16,
+    due: VecDeque<u16>,
+    blocked: VecDeque<u16>,
+}
+
+/// A frame of a reliable flow, and where it goes.
+pub(crate) struct Arrived<'a> {
+    pub now: MonoTime,
+    pub key: FlowKey,
+    pub header: &'a DataHeader,
+    pub payload: &'a [u8],
+    pub route: RouteIndex,
+    pub domain: DomainIndex,
+}
+
+impl Inflows {
+    pub fn new(own: (HostId, Incarnation), limits: Limits, flows: usize) -> Self {
+        assert!(flows <= usize::from(u16::MAX), "a datapath receives at most 65535 reliable flows");
+        Inflows {
+            own,
+            limits,
+            flows: (0..flows).map(|_| None).collect(),
+            free: (0..flows as u16).rev().collect(),
+            active: Vec::with_capacity(flows),
+            recent: 0,
+            due: VecDeque::with_capacity(flows),
+            blocked: VecDeque::with_capacity(flows),
+        }
+    }
+
+    #[inline]
+    fn find(&mut self, key: &FlowKey, topic: Topic) -> Option<u16> {
+        let is_it = |flow: &Option<Inflow>| flow.as_ref().is_some_and(|flow| flow.key == *key && flow.topic == topic);
+        if self.flows.get(self.recent as usize).is_some_and(is_it) {
+            return Some(self.recent);
+        }
+        let at = *self.active.iter().find(|at| is_it(&self.flows[**at as usize]))?;
+        self.recent = at;
+        Some(at)
+    }
+
+    fn list_if_due(&mut self, at: u16) {
+        let Some(flow) = &mut self.flows[at as usize] else { return };
+        if !flow.due && (flow.gone || flow.machine.is_due()) {
+            flow.due = true;
+            // As many places as flows, and each is listed once.
+            self.due.push_back(at);
+        }
+    }
+
+    fn remove(&mut self, at: u16, outlets: &mut Outlets) {
+        let Some(flow) = self.flows[at as usize].take() else { return };
+        free_buffer(flow.buffer, outlets);
+        self.active.retain(|other| *other != at);
+        self.due.retain(|other| *other != at);
+        self.blocked.retain(|other| *other != at);
+        self.free.push(at);
+    }
+
+    /// A heartbeat of a sender came in; `listens`: a sink for it is here.
+    pub fn on_sync(
+        &mut self,
+        now: MonoTime,
+        peer: PeerIndex,
+        (key, topic): (FlowKey, Topic),
+        sync: &Sync,
+        listens: bool,
+        outlets: &mut Outlets,
+    ) {
+        let at = match self.find(&key, topic) {
+            Some(at) => {
+                if let Some(flow) = &mut self.flows[at as usize]
+                    && flow.machine.on_sync(now, sync)
+                {
+                    free_buffer(flow.buffer.take(), outlets);
+                }
+                at
+            }
+            None => {
+                let Some(at) = self.free.pop() else { return };
+                let machine = Receiver::new(now, sync);
+                let demand = Demand { len: 0, has_buffer: false };
+                let (due, blocked, gone) = (false, false, false);
+                self.flows[at as usize] =
+                    Some(Inflow { key, topic, peer, machine, buffer: None, demand, due, blocked, gone });
+                self.active.push(at);
+                at
+            }
+        };
+        if let Some(flow) = &mut self.flows[at as usize] {
+            flow.gone = !listens;
+            flow.peer = peer;
+        }
+        self.list_if_due(at);
+    }
+
+    /// A frame came for which nobody listens any more.
+    pub fn nobody_listens(&mut self, key: &FlowKey, topic: Topic) {
+        if let Some(at) = self.find(key, topic) {
+            if let Some(flow) = &mut self.flows[at as usize] {
+                flow.gone = true;
+            }
+            self.list_if_due(at);
+        }
+    }
+
+    /// A frame of a message came in.
+    pub fn data(&mut self, arrived: &Arrived<'_>, outlets: &mut Outlets, port: &Port) {
+        let topic = Topic { key: arrived.header.stream, channel: arrived.header.channel };
+        // A flow begins with a heartbeat; before it nobody knows where.
+        let Some(at) = self.find(&arrived.key, topic) else { return };
+        let Some(flow) = &mut self.flows[at as usize] else { return };
+        match flow.offer(arrived, &self.limits) {
+            Arrival::Next { completes } => flow.take(arrived, completes, &self.limits, outlets, port),
+            Arrival::Duplicate => outlets.count(arrived.domain, DatapathCounter::DroppedDuplicate, 1),
+            Arrival::Inconsistent => outlets.count(arrived.domain, DatapathCounter::DroppedIncomplete, 1),
+            Arrival::Skipped | Arrival::Ahead => {}
+        }
+        if flow.machine.blocked_for(arrived.now).is_some() && !flow.blocked {
+            flow.blocked = true;
+            self.blocked.push_back(at);
+        }
+        self.list_if_due(at);
+    }
+
+    /// Whether time alone may make something due.
+    pub fn is_waiting(&self) -> bool {
+        !self.blocked.is_empty() || !self.due.is_empty()
+    }
+
+    /// Looks for room where there was none, and acknowledges; once a turn.
+    #[inline]
+    pub fn serve<L: Link>(
+        &mut self,
+        now: impl Fn() -> MonoTime,
+        links: &mut Links<L>,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) {
+        if !self.blocked.is_empty() {
+            self.unblock(now(), outlets, port);
+        }
+        if !self.due.is_empty() {
+            self.acknowledge(links, outlets);
+        }
+    }
+
+    fn unblock(&mut self, now: MonoTime, outlets: &mut Outlets, port: &Port) {
+        for _ in 0..self.blocked.len().min(PER_TURN) {
+            let Some(at) = self.blocked.pop_front() else { break };
+            let Some(flow) = &mut self.flows[at as usize] else { continue };
+            let Some(stalled) = flow.machine.blocked_for(now) else {
+                flow.blocked = false;
+                continue;
+            };
+            let route = outlets.routes.find(flow.topic);
+            let has_room = route.is_none_or(|route| outlets.admits(port, route, flow.demand));
+            if has_room {
+                flow.blocked = false;
+                flow.machine.reopen();
+                self.list_if_due(at);
+                continue;
+            }
+            if let Some(route) = route
+                && stalled >= stall_max(&self.limits)
+            {
+                outlets.evict(route, flow.demand);
+            }
+            self.blocked.push_back(at);
+        }
+    }
+
+    fn acknowledge<L: Link>(&mut self, links: &mut Links<L>, outlets: &mut Outlets) {
+        for _ in 0..PER_TURN {
+            let Some(at) = self.due.pop_front() else { break };
+            let Some(flow) = &mut self.flows[at as usize] else { continue };
+            flow.due = false;
+            let Topic { key, channel } = flow.topic;
+            let head = DataHeader::reliable(self.own, (key, channel), flow.key.source).encode();
+            let ack = Ack { gone: flow.gone, ..flow.machine.ack(flow.key.incarnation) };
+            let body = Body::Ack(ack).encode();
+            // One that finds no room is asked for by the next heartbeat.
+            let outcome = links.send(flow.peer, Lane::CONTROL, &head, SharedBytes::from(&body[..]));
+            if ack.nak
+                && outcome == SendOutcome::Sent
+                && let Some((_, domain, _)) = outlets.listeners(flow.topic)
+            {
+                outlets.count(domain, DatapathCounter::Naks, 1);
+            }
+            if flow.gone {
+                self.remove(at, outlets);
+            }
+        }
+        links.flush();
+    }
+
+    /// Gives up what stands still: senders that died in the middle of a message, flows
+    /// that nothing is heard of.
+    pub fn housekeeping(&mut self, now: MonoTime, outlets: &mut Outlets) {
+        for index in (0..self.active.len()).rev() {
+            let at = self.active[index];
+            let Some(flow) = &mut self.flows[at as usize] else { continue };
+            // A sender that is alive has put this receiver out by now.
+            let is_stale = now.since(flow.machine.progress_at()).0 >= 2 * self.limits.evict_after.0;
+            if is_stale && flow.machine.blocked_for(now).is_none() && let Some(place) = flow.buffer.take() {
+                flow.machine.skip();
+                outlets.count(place.domain, DatapathCounter::DroppedIncomplete, 1);
+                free_buffer(Some(place), outlets);
+            }
+            if now.since(flow.machine.heard_at()) >= FLOW_TIMEOUT {
+                self.remove(at, outlets);
+            }
+        }
+    }
+
+    /// Forgets the flows of a runtime but those of its life `keep`.
+    pub fn retire(&mut self, host: HostId, keep: Option<Incarnation>, outlets: &mut Outlets) {
+        for index in (0..self.active.len()).rev() {
+            let at = self.active[index];
+            let is_old = |flow: &Inflow| flow.key.host == host && Some(flow.key.incarnation) != keep;
+            if self.flows[at as usize].as_ref().is_some_and(is_old) {
+                self.remove(at, outlets);
+            }
+        }
+    }
+}
+
+impl Inflow {
+    fn offer(&mut self, arrived: &Arrived<'_>, limits: &Limits) -> Arrival {
+        let header = arrived.header;
+        let from = Position { sequence: header.sequence, offset: header.fragment_offset };
+        self.machine.on_frame(arrived.now, limits, from, arrived.payload.len() as u32, header.message_len)
+    }
+
+    /// Puts the frame that comes next where it belongs, or refuses it.
+    fn take(&mut self, arrived: &Arrived<'_>, completes: bool, limits: &Limits, outlets: &mut Outlets, port: &Port) {
+        let Arrived { now, header, payload, route, domain, .. } = arrived;
+        let is_inline = completes && header.message_len as usize <= INLINE_BYTES_MAX;
+        if header.fragment_offset == 0 {
+            // Of an earlier try, which may have claimed another length.
+            free_buffer(self.buffer.take(), outlets);
+        }
+        if !is_inline && self.buffer.is_none() {
+            if outlets.domains[domain.index()].heap.geometry().size_max() < header.message_len {
+                outlets.count(*domain, DatapathCounter::DroppedTooLarge, 1);
+                self.machine.skip();
+                let _ = self.offer(arrived, limits);
+                return;
+            }
+            let Some(buffer) = outlets.loan(*route, header.message_len) else {
+                self.demand = Demand { len: header.message_len, has_buffer: false };
+                return self.machine.refused(*now);
+            };
+            self.buffer = Some(Assembling { domain: *domain, buffer });
+        }
+        // Not before the last frame: it is the one that makes a sink's room needed.
+        self.demand = Demand { len: header.message_len, has_buffer: true };
+        if completes && !outlets.admits(port, *route, self.demand) {
+            return self.machine.refused(*now);
+        }
+        if let Some(place) = self.buffer {
+            let from = header.fragment_offset as usize;
+            let memory = outlets.domains[place.domain.index()].heap.bytes_mut(place.buffer);
+            memory[from..from + payload.len()].copy_from_slice(payload);
+        }
+        if completes {
+            let lost = self.machine.lost();
+            if lost > 0 {
+                outlets.count(*domain, DatapathCounter::Lost, lost);
+            }
+            let lost = u16::try_from(lost).unwrap_or(u16::MAX);
+            let meta = Meta { sequence: header.sequence, source_ns: header.source_instant, lost };
+            let content = match self.buffer.take() {
+                Some(place) => Content::Received(place.buffer, header.message_len),
+                None => Content::Private(payload),
+            };
+            outlets.deliver(port, *route, meta, content);
+        }
+        self.machine.stored(*now, payload.len() as u32);
+    }
+}
+
+fn free_buffer(place: Option<Assembling>, outlets: &mut Outlets) {
+    if let Some(place) = place {
+        outlets.domains[place.domain.index()].heap.release(place.buffer);
+    }
+}

@@ -1,0 +1,400 @@
+//! The sending side of reliable sources: what is held until every peer has it.
+
+use crate::command::{Command, Port};
+use crate::deliver::{Content, Demand, Outlets};
+use crate::engine::Links;
+use crate::routes::{Route, RouteIndex};
+use insane_core::counters::DatapathCounter;
+use insane_core::limits::PEERS_MAX;
+use insane_core::{DomainIndex, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId};
+use insane_link::{Link, SendOutcome};
+use insane_overlay::reliable::{Ack, Data, Limits, Sender, WINDOW_MAX};
+use insane_shm::Violation;
+use insane_shm::conn::RxConn;
+use insane_shm::ring::{Payload, Popped};
+use insane_sys::SharedBytes;
+use insane_wire::data::{DataHeader, Flags, HEADER_BYTES, Kind};
+use insane_wire::reliable::Body;
+
+/// Bytes that a message is charged when it is taken from its ring.
+const TAKE_CHARGE: u32 = 64;
+
+/// Who sends, and where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub host: HostId,
+    pub incarnation: Incarnation,
+    pub source: SourceId,
+    pub lane: Lane,
+    pub domain: DomainIndex,
+    pub route: RouteIndex,
+}
+
+/// How far a grant got.
+pub(crate) struct Progress {
+    pub bytes: u32,
+    pub more: bool,
+    pub blocked: bool,
+}
+
+/// The messages of one reliable source that are under way. Made before the engine runs,
+/// given to one source after the other.
+pub(crate) struct Outflow {
+    limits: Limits,
+    sender: Sender,
+    /// Message `n` is at place `n mod WINDOW_MAX`; its buffer is not given back yet.
+    held: [Popped; WINDOW_MAX],
+    /// Whether a first message has told where the numbers begin.
+    started: bool,
+    token: u64,
+    /// [`Route::version`] as of the last look.
+    version: Option<u32>,
+    /// A message was taken from the ring and waits for room in the local sinks.
+    waiting: Option<Popped>,
+    /// Since when it waits.
+    blocked_at: Option<MonoTime>,
+    /// It waited for too long: whatever it finds, it goes on.
+    forced: bool,
+    /// The command that lets the source go, and since when it waits for the rest.
+    closing: Option<(Box<Command>, MonoTime)>,
+}
+
+impl Outflow {
+    pub fn boxed(limits: Limits) -> Box<Self> {
+        Box::new(Outflow {
+            limits,
+            sender: Sender::new(limits, 0, 0),
+            held: [Popped::EMPTY; WINDOW_MAX],
+            started: false,
+            token: 0,
+            version: None,
+            waiting: None,
+            blocked_at: None,
+            forced: false,
+            closing: None,
+        })
+    }
+
+    /// A new source uses it; peers repeat `token`.
+    pub fn reset(&mut self, token: u64) {
+        self.started = false;
+        self.token = token;
+        self.version = None;
+        self.waiting = None;
+        self.blocked_at = None;
+        self.forced = false;
+        self.closing = None;
+    }
+
+    /// The source is let go; what it has emitted is still sent. Takes the command, unless
+    /// nothing is left or one is here already.
+    pub fn close(&mut self, now: MonoTime, command: Box<Command>, conn: &RxConn) -> Option<Box<Command>> {
+        if self.closing.is_some() || self.is_drained(conn) {
+            return Some(command);
+        }
+        self.closing = Some((command, now));
+        None
+    }
+
+    pub const fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// The command to be answered, once everything has arrived or has had its time.
+    pub fn closed(&mut self, now: MonoTime, conn: &RxConn) -> Option<Box<Command>> {
+        let (_, since) = self.closing.as_ref()?;
+        if !self.is_drained(conn) && now.since(*since) < self.limits.evict_after {
+            return None;
+        }
+        self.closing.take().map(|(command, _)| command)
+    }
+
+    fn is_drained(&self, conn: &RxConn) -> bool {
+        self.waiting.is_none() && !conn.is_ready() && (!self.started || self.sender.held() == 0)
+    }
+
+    pub const fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// Gives everything back that is held.
+    pub fn clear(&mut self, conn: &mut RxConn) {
+        if let Some(popped) = self.waiting.take() {
+            give_back(&popped, conn);
+        }
+        if self.started {
+            for number in self.sender.end() - self.sender.held()..self.sender.end() {
+                give_back(&self.held[number as usize % WINDOW_MAX], conn);
+            }
+        }
+        self.started = false;
+    }
+
+    /// Whether a frame may be sent or a message taken.
+    pub fn can_go(&mut self, conn: &RxConn, payload_max: u32) -> bool {
+        if self.blocked_at.is_some() {
+            return false;
+        }
+        if !self.started {
+            return self.waiting.is_some() || conn.is_ready();
+        }
+        (self.sender.has_room() && (self.waiting.is_some() || conn.is_ready()))
+            || self.sender.next_data(payload_max).is_some()
+    }
+
+    /// Whether time alone may make something due.
+    pub fn is_waiting(&self) -> bool {
+        self.blocked_at.is_some() || self.closing.is_some() || (self.started && self.sender.is_waiting())
+    }
+
+    /// A peer has another life: it joins anew.
+    pub fn forget(&mut self, peer: PeerIndex) {
+        self.sender.leave(peer);
+        self.version = None;
+    }
+
+    /// An acknowledgement came in; false if it cannot be one.
+    pub fn on_ack(&mut self, now: MonoTime, from: PeerIndex, ack: &Ack, conn: &mut RxConn) -> bool {
+        let is_honest = !self.started || self.sender.on_ack(now, from, ack);
+        self.release(conn);
+        is_honest
+    }
+
+    /// Peers come and go, are put out and told how far this is: once a turn.
+    pub fn serve<L: Link>(
+        &mut self,
+        now: MonoTime,
+        id: &Identity,
+        conn: &mut RxConn,
+        links: &mut Links<L>,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) {
+        self.unblock(now, id, outlets, port);
+        if !self.started {
+            return;
+        }
+        let Some(route) = outlets.routes.get(id.route) else { return };
+        if self.version != Some(route.version) {
+            self.follow(now, route);
+        }
+        while self.sender.evict(now).is_some() {
+            outlets.count(id.domain, DatapathCounter::Evictions, 1);
+        }
+        let head = DataHeader::reliable((id.host, id.incarnation), (route.topic.key, route.topic.channel), id.source);
+        let head = DataHeader { lane: Lane::CONTROL, ..head };
+        let mut sent = false;
+        while let Some((peer, sync)) = self.sender.next_sync(now) {
+            // A heartbeat that finds no room is repeated.
+            let body = Body::Sync(sync).encode();
+            let _ = links.send(peer, Lane::CONTROL, &head.encode(), SharedBytes::from(&body[..]));
+            sent = true;
+        }
+        if sent {
+            links.flush();
+        }
+        self.release(conn);
+    }
+
+    /// Joins who is new in the route, lets go who left it.
+    #[cold]
+    fn follow(&mut self, now: MonoTime, route: &Route) {
+        self.version = Some(route.version);
+        if self.closing.is_some() && route.peers.is_empty() {
+            // The route went with the source; the rest is still for those who had joined.
+            return;
+        }
+        let gone = self.sender.peers().filter(|peer| !route.peers.contains(peer));
+        let gone: heapless::Vec<PeerIndex, PEERS_MAX> = gone.collect();
+        for peer in gone {
+            self.sender.leave(peer);
+        }
+        for peer in &route.peers {
+            self.sender.join(now, *peer);
+        }
+    }
+
+    fn unblock(&mut self, now: MonoTime, id: &Identity, outlets: &mut Outlets, port: &Port) {
+        let (Some(since), Some(popped)) = (self.blocked_at, &self.waiting) else { return };
+        if outlets.admits(port, id.route, demand(popped)) {
+            self.blocked_at = None;
+        } else if now.since(since) >= stall_max(&self.limits) {
+            outlets.evict(id.route, demand(popped));
+            (self.blocked_at, self.forced) = (None, true);
+        }
+    }
+
+    /// Sends frames and takes messages while fewer than `budget` bytes have gone.
+    #[allow(clippy::too_many_arguments)]
+    pub fn send_some<L: Link>(
+        &mut self,
+        now: MonoTime,
+        budget: u32,
+        id: &Identity,
+        conn: &mut RxConn,
+        links: &mut Links<L>,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) -> Result<Progress, Violation> {
+        let payload_max = links.payload_bytes_max();
+        let mut bytes = 0_u32;
+        while bytes < budget {
+            if self.started
+                && let Some(data) = self.sender.next_data(payload_max)
+            {
+                if !self.send(now, &data, id, conn, links, outlets) {
+                    return Ok(Progress { bytes, more: true, blocked: true });
+                }
+                bytes = bytes.saturating_add(data.len + HEADER_BYTES as u32);
+            } else if self.take(now, id, conn, outlets, port)? {
+                bytes = bytes.saturating_add(TAKE_CHARGE);
+            } else {
+                break;
+            }
+        }
+        let more = self.can_go(conn, payload_max);
+        Ok(Progress { bytes, more, blocked: false })
+    }
+
+    /// Sends one frame; false if its link is busy.
+    fn send<L: Link>(
+        &mut self,
+        now: MonoTime,
+        data: &Data,
+        id: &Identity,
+        conn: &RxConn,
+        links: &mut Links<L>,
+        outlets: &Outlets,
+    ) -> bool {
+        let Some(route) = outlets.routes.get(id.route) else { return false };
+        let popped = &self.held[data.from.sequence as usize % WINDOW_MAX];
+        let head = DataHeader {
+            kind: Kind::Data,
+            lane: id.lane,
+            flags: Flags::RELIABLE,
+            stream: route.topic.key,
+            host: id.host,
+            incarnation: id.incarnation,
+            sequence: data.from.sequence,
+            source_instant: popped.meta.source_ns,
+            channel: route.topic.channel,
+            source: id.source,
+            message_len: popped.len,
+            fragment_offset: data.from.offset,
+        };
+        let payload = match popped.payload {
+            Payload::Inline => SharedBytes::from(inline_bytes(popped)),
+            Payload::Heap(buffer) => conn.view(buffer, popped.len),
+        };
+        let payload = payload.part(data.from.offset as usize, data.len as usize);
+        match links.send(data.peer, id.lane, &head.encode(), payload) {
+            SendOutcome::Sent => {
+                outlets.count(id.domain, DatapathCounter::FramesSent, 1);
+                let bytes = u64::from(data.len) + HEADER_BYTES as u64;
+                outlets.count(id.domain, DatapathCounter::BytesSent, bytes);
+            }
+            // It counts as lost on its way.
+            SendOutcome::Failed => outlets.count(id.domain, DatapathCounter::FramesFailed, 1),
+            SendOutcome::Busy => return false,
+        }
+        if data.is_repair {
+            outlets.count(id.domain, DatapathCounter::Repairs, 1);
+        }
+        self.sender.sent(now, data);
+        true
+    }
+
+    /// Takes the next message into the window; false if there is none, or no room.
+    fn take(
+        &mut self,
+        now: MonoTime,
+        id: &Identity,
+        conn: &mut RxConn,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) -> Result<bool, Violation> {
+        if self.blocked_at.is_some() || (self.started && !self.sender.has_room()) {
+            return Ok(false);
+        }
+        let popped = match self.waiting.take() {
+            Some(popped) => popped,
+            None => {
+                let mut popped = Popped::EMPTY;
+                if !conn.pop(&mut popped)? {
+                    return Ok(false);
+                }
+                outlets.count(id.domain, DatapathCounter::MessagesFromSources, 1);
+                popped
+            }
+        };
+        let Some(route) = outlets.routes.get(id.route).filter(|_| self.is_next(&popped)) else {
+            give_back(&popped, conn);
+            return Err(Violation::Cell);
+        };
+        let (local, is_lonely) = (route.local, route.peers.is_empty());
+        if !self.started {
+            self.started = true;
+            self.sender = Sender::new(self.limits, self.token, popped.meta.sequence);
+            self.version = None;
+        }
+        if self.version != Some(route.version) {
+            self.follow(now, route);
+        }
+        if local {
+            if !self.forced && !outlets.admits(port, id.route, demand(&popped)) {
+                self.waiting = Some(popped);
+                self.blocked_at = Some(now);
+                return Ok(false);
+            }
+            self.forced = false;
+            let content = match popped.payload {
+                Payload::Inline => Content::Private(inline_bytes(&popped)),
+                Payload::Heap(buffer) => Content::Foreign(conn.view(buffer, popped.len)),
+            };
+            outlets.deliver(port, id.route, popped.meta, content);
+        } else if is_lonely {
+            outlets.count(id.domain, DatapathCounter::DroppedNoPeer, 1);
+        }
+        let number = self.sender.push(now, popped.len);
+        self.held[number as usize % WINDOW_MAX] = popped;
+        self.release(conn);
+        Ok(true)
+    }
+
+    /// Whether the client numbers its messages as it must.
+    fn is_next(&self, popped: &Popped) -> bool {
+        let sequence = popped.meta.sequence;
+        if self.started { sequence == self.sender.end() } else { sequence < u64::MAX / 2 }
+    }
+
+    /// Gives back what every peer has.
+    fn release(&mut self, conn: &mut RxConn) {
+        if !self.started {
+            return;
+        }
+        while let Some(number) = self.sender.release() {
+            give_back(&self.held[number as usize % WINDOW_MAX], conn);
+        }
+    }
+}
+
+/// A sink may stall its flow this long: less than a peer may stall its source, so that a
+/// slow sink does not cost its host the flow.
+pub(crate) fn stall_max(limits: &Limits) -> Nanos {
+    Nanos(limits.evict_after.0 / 2)
+}
+
+/// What a message needs at a local sink.
+const fn demand(popped: &Popped) -> Demand {
+    Demand { len: popped.len, has_buffer: false }
+}
+
+fn inline_bytes(popped: &Popped) -> &[u8] {
+    &popped.inline.0[..(popped.len as usize).min(popped.inline.0.len())]
+}
+
+fn give_back(popped: &Popped, conn: &mut RxConn) {
+    if let Payload::Heap(buffer) = popped.payload {
+        conn.give_back(buffer);
+    }
+}

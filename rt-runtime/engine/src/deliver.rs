@@ -104,7 +104,8 @@ impl Outlets {
         };
         let NewSink { conn, domain, .. } = sink;
         self.sinks_of_domain[domain.index()] += 1;
-        self.sinks[place as usize] = Some(SinkEntry { conn, route, domain, listed: false, dead: false, evicted: false });
+        self.sinks[place as usize] =
+            Some(SinkEntry { conn, route, domain, listed: false, dead: false, evicted: false });
         Ok(())
     }
 

@@ -253,7 +253,10 @@ impl Inflows {
             let Some(flow) = &mut self.flows[at as usize] else { continue };
             // A sender that is alive has put this receiver out by now.
             let is_stale = now.since(flow.machine.progress_at()).0 >= 2 * self.limits.evict_after.0;
-            if is_stale && flow.machine.blocked_for(now).is_none() && let Some(place) = flow.buffer.take() {
+            if is_stale
+                && flow.machine.blocked_for(now).is_none()
+                && let Some(place) = flow.buffer.take()
+            {
                 flow.machine.skip();
                 outlets.count(place.domain, DatapathCounter::DroppedIncomplete, 1);
                 free_buffer(Some(place), outlets);

@@ -315,7 +315,13 @@ impl Receiver {
 
     /// Learns which runtime a peer is, and forgets its earlier lives. Says whether another
     /// one was known at its address.
-    pub fn set_peer_life(&mut self, peer: PeerIndex, host: HostId, keep: Option<Incarnation>, outlets: &mut Outlets) -> bool {
+    pub fn set_peer_life(
+        &mut self,
+        peer: PeerIndex,
+        host: HostId,
+        keep: Option<Incarnation>,
+        outlets: &mut Outlets,
+    ) -> bool {
         let mut is_another = false;
         if let Some(life) = self.lives.get_mut(peer.index()) {
             let new = keep.map(|incarnation| (host, incarnation));

@@ -319,10 +319,10 @@ impl Transmitter {
             return;
         };
         let identity = (self.host, self.incarnation);
-        let id = entry.identity(identity);
-        let result = match &mut entry.reliable {
-            None => send_some(entry, identity, budget, links, outlets, port),
-            Some(outflow) => outflow.send_some(now, budget, &id, &mut entry.conn, links, outlets, port),
+        let result = if entry.reliable.is_none() {
+            send_some(entry, identity, budget, links, outlets, port)
+        } else {
+            send_reliable(now, entry, identity, budget, links, outlets, port)
         };
         let progress = match result {
             Ok(progress) => progress,
@@ -341,6 +341,24 @@ impl Transmitter {
             entry.ready = false;
             self.ready -= 1;
         }
+    }
+}
+
+/// As [`send_some`], for a reliable source.
+#[inline(never)]
+fn send_reliable<L: Link>(
+    now: MonoTime,
+    entry: &mut SourceEntry,
+    identity: (HostId, Incarnation),
+    budget: u32,
+    links: &mut Links<L>,
+    outlets: &mut Outlets,
+    port: &Port,
+) -> Result<Progress, Violation> {
+    let id = entry.identity(identity);
+    match &mut entry.reliable {
+        Some(outflow) => outflow.send_some(now, budget, &id, &mut entry.conn, links, outlets, port),
+        None => Ok(Progress { bytes: 0, more: false, blocked: false }),
     }
 }
 

@@ -1,8 +1,8 @@
 //! State machines of a stream overlay: which messages are new, which fragments are
 //! missing, who lives and who wants what.
 //!
-//! Pure: `no_std`, time is an argument, no clock, socket or thread. [`flow`] and
-//! [`reassembly`] belong to a datapath and allocate only when constructed;
+//! Pure: `no_std`, time is an argument, no clock, socket or thread. [`flow`],
+//! [`reassembly`] and [`reliable`] belong to a datapath and allocate only when constructed;
 //! [`membership`] belongs to the control plane.
 #![no_std]
 #![forbid(unsafe_code)]

@@ -51,7 +51,25 @@ const _: () = assert!(PAYLOAD_WORDS * 8 == INLINE_BYTES_MAX);
 const _: () = assert!(size_of::<Cell>() == CELL_BYTES);
 
 /// One cell: sixteen words.
+#[cfg(not(loom))]
 pub type Cell = [AtomicU64; CELL_WORDS];
+
+/// One cell under loom: its words, and the payload as memory whose every access loom
+/// checks, since production reads and writes it with plain instructions.
+#[cfg(loom)]
+#[derive(Debug)]
+pub struct Cell {
+    pub(crate) words: [AtomicU64; CELL_WORDS],
+    pub(crate) payload: loom::cell::UnsafeCell<[u8; INLINE_BYTES_MAX]>,
+}
+
+#[cfg(loom)]
+impl std::ops::Index<usize> for Cell {
+    type Output = AtomicU64;
+    fn index(&self, word: usize) -> &AtomicU64 {
+        &self.words[word]
+    }
+}
 
 /// Bytes of the cells region of a ring that holds `depth` messages.
 #[must_use]
@@ -74,7 +92,16 @@ pub trait Cells {
     /// Past the end.
     fn cell(&self, index: usize) -> &Cell;
 
-    /// How many there are.
+    /// The cell at `index`, which is not checked.
+    ///
+    /// # Safety
+    /// `index` is less than [`cell_count`](Self::cell_count).
+    #[inline(always)]
+    unsafe fn cell_unchecked(&self, index: usize) -> &Cell {
+        self.cell(index)
+    }
+
+    /// How many there are; always the same.
     fn cell_count(&self) -> usize;
 
     /// Writes `bytes` into the payload of a cell, with plain stores.
@@ -126,6 +153,14 @@ pub(crate) const fn shape_kind(word: u64) -> Option<Kind> {
         2 => Some(Kind::Heap),
         _ => None,
     }
+}
+
+/// The length of a payload in line, at most 96, if that is what the word says.
+#[inline(always)]
+pub(crate) const fn shape_inline_len(word: u64) -> Option<u32> {
+    // Length and kind in one comparison.
+    let len = (word & 0xff_ffff_ffff).wrapping_sub((Kind::Inline as u64) << 32);
+    if len <= INLINE_BYTES_MAX as u64 { Some(len as u32) } else { None }
 }
 
 pub(crate) const fn shape_lost(word: u64) -> u16 {

@@ -97,6 +97,29 @@ impl TxConn {
         self.ring.push_inline(meta, payload);
     }
 
+    /// Publishes a message in line if there is room as far as is known, and no loss to
+    /// report. Else it does nothing.
+    #[inline(always)]
+    pub(crate) fn push_inline_plain(&mut self, meta: Meta, payload: &[u8]) -> bool {
+        let is_plain = self.missed == 0 && self.ring.knows_room();
+        if is_plain {
+            self.ring.write_inline(meta, payload);
+        }
+        is_plain
+    }
+
+    /// As [`push_inline_plain`](Self::push_inline_plain), a lent buffer; the caller counts
+    /// one more holder.
+    #[inline(always)]
+    pub(crate) fn push_heap_plain(&mut self, meta: Meta, id: BufferId, len: u32) -> bool {
+        let is_plain = self.missed == 0 && self.ring.knows_room();
+        if is_plain {
+            self.borrowed.set(id);
+            self.ring.write_heap(meta, id, len);
+        }
+        is_plain
+    }
+
     /// Publishes a message in line if there is room.
     #[inline(always)]
     pub(crate) fn try_push_inline(&mut self, meta: Meta, payload: &[u8]) -> Result<bool, Violation> {
@@ -286,17 +309,28 @@ impl RxConn {
         Ok(Some((taken, start)))
     }
 
-    /// As [`take`](Self::take), if there is a message and nothing else to be done: no head
-    /// to publish, no return that waits, nothing to complain of. Else it does nothing.
+    /// As [`take`](Self::take), if there is a message in line and no return that waits.
+    /// Else it does nothing.
     #[inline(always)]
-    pub(crate) fn take_plain(&mut self, inline: &mut InlineBytes) -> Option<(Taken, *const u8)> {
-        if self.giver.is_holding_back() {
-            return None;
-        }
-        let taken = self.ring.peek(inline)?;
-        let start = self.hold(&taken, inline)?;
+    pub(crate) fn take_inline(&mut self, inline: &mut InlineBytes) -> Option<(Meta, u32)> {
+        if self.giver.is_holding_back() { None } else { self.ring.take_inline(inline) }
+    }
+
+    /// As [`take`](Self::take), if there is a message in a buffer. Else it does nothing.
+    #[inline(always)]
+    pub(crate) fn take_heap(&mut self) -> Option<(Meta, u32, BufferId, *const u8)> {
+        let (meta, len, id) = self.ring.peek_heap()?;
+        let start = self.locate(id, len)?;
         self.ring.pass();
-        Some((taken, start))
+        self.held += 1;
+        self.keep_nothing_back();
+        Some((meta, len, id, start))
+    }
+
+    /// Whether there is no message, and nothing that the sender should be told.
+    #[inline(always)]
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.ring.is_ready() && self.ring.is_published() && !self.giver.is_holding_back()
     }
 
     /// Where a payload is, counted as held if it is in the heap. `None`: nowhere.
@@ -328,9 +362,14 @@ impl RxConn {
 
     #[inline(never)]
     fn flush_unless_behind(&mut self) {
-        if self.ring.is_published() || !self.ring.is_ready() {
+        if !self.is_behind() {
             self.giver.flush();
         }
+    }
+
+    #[inline(always)]
+    fn is_behind(&self) -> bool {
+        self.ring.is_ready() && !self.ring.is_published()
     }
 
     /// The bytes of a buffer of the sender's heap; empty if there is no such buffer.
@@ -348,8 +387,7 @@ impl RxConn {
     pub fn give_back(&mut self, id: BufferId) {
         assert!(self.held > 0, "nothing is held");
         self.held -= 1;
-        self.giver.give(id);
-        self.keep_nothing_back();
+        if self.is_behind() { self.giver.give(id) } else { self.giver.give_now(id) }
     }
 
     /// Writes out what waits for a batch.

@@ -68,6 +68,17 @@ impl CounterBlock {
         word.store(word.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     }
 
+    /// Adds one to a counter and `amount` to the next.
+    #[inline(always)]
+    pub(crate) fn add_one_and(&self, counter: usize, amount: u64) {
+        debug_assert!(self.region.is_writable());
+        // SAFETY: as in `word`; taken once, since stores might change `self` for all the
+        // compiler knows.
+        let words = unsafe { &*self.words };
+        words[counter].store(words[counter].load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        words[counter + 1].store(words[counter + 1].load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+
     /// Raises a counter that holds a maximum.
     #[inline]
     pub fn raise(&self, counter: usize, value: u64) {

@@ -6,7 +6,8 @@
 //! `&mut [u8]`, which is what makes that sound.
 
 use crate::region::Region;
-use insane_core::heap::{BufferId, Geometry};
+use insane_core::heap::{BufferId, Class, Geometry};
+use insane_core::limits::CLASSES_MAX;
 use insane_sys::SharedBytes;
 use std::sync::Arc;
 
@@ -30,9 +31,21 @@ pub struct SenderHeap {
     region: Arc<Region>,
     geometry: Geometry,
     books: Box<[Book]>,
-    /// Free buffers of each class; the last returned is the first loaned again, since
-    /// it is the one still in the cache.
-    free: Box<[Vec<u32>]>,
+    /// A stack of free buffers for each class, one behind the other, each with room for
+    /// its whole class; the last returned is the first loaned again, since it is the one
+    /// still in the cache.
+    free: Box<[u32]>,
+    stacks: heapless::Vec<Stack, CLASSES_MAX>,
+}
+
+/// The part of [`SenderHeap::free`] that belongs to one class.
+#[derive(Clone, Copy, Debug)]
+struct Stack {
+    /// Bytes of a buffer.
+    size: u32,
+    /// Where the stack starts, and where it ends now.
+    bottom: u32,
+    top: u32,
 }
 
 impl SenderHeap {
@@ -47,9 +60,11 @@ impl SenderHeap {
             (0..spec.count).map(move |at| Book { holders: FREE, class, offset: offset(at) })
         });
         let books = books.collect();
-        // Room for all of a class: a release never allocates.
-        let free = geometry.classes().iter().map(|c| (c.first..c.first + c.count).rev().collect()).collect();
-        SenderHeap { region, geometry, books, free }
+        let of_class = |class: &Class| (class.first..class.first + class.count).rev();
+        let free = geometry.classes().iter().flat_map(of_class).collect();
+        let full = |class: &Class| Stack { size: class.size, bottom: class.first, top: class.first + class.count };
+        let stacks = geometry.classes().iter().map(full).collect();
+        SenderHeap { region, geometry, books, free, stacks }
     }
 
     /// Where the buffers lie.
@@ -62,15 +77,22 @@ impl SenderHeap {
     /// a larger one if that is used up.
     #[inline]
     pub fn loan(&mut self, len: u32) -> Option<BufferId> {
-        for (class, free) in self.geometry.classes().iter().zip(self.free.iter_mut()) {
-            if len <= class.size
-                && let Some(id) = free.pop()
-            {
+        for stack in &mut self.stacks {
+            if len <= stack.size && stack.top > stack.bottom {
+                stack.top -= 1;
+                let id = self.free[stack.top as usize];
                 self.books[id as usize].holders = LOANED;
                 return Some(BufferId(id));
             }
         }
         None
+    }
+
+    #[inline(always)]
+    fn put_back(&mut self, id: BufferId, class: u8) {
+        let stack = &mut self.stacks[class as usize];
+        self.free[stack.top as usize] = id.0;
+        stack.top += 1;
     }
 
     /// The whole of a loaned buffer.
@@ -99,13 +121,13 @@ impl SenderHeap {
     /// Whether at least one buffer of `len` bytes is free.
     #[must_use]
     pub fn has_free(&self, len: u32) -> bool {
-        self.geometry.classes().iter().zip(self.free.iter()).any(|(class, free)| len <= class.size && !free.is_empty())
+        self.stacks.iter().any(|stack| len <= stack.size && stack.top > stack.bottom)
     }
 
     /// Buffers that somebody holds.
     #[must_use]
     pub fn in_use(&self) -> u32 {
-        self.geometry.buffers() - self.free.iter().map(|free| free.len() as u32).sum::<u32>()
+        self.geometry.buffers() - self.stacks.iter().map(|stack| stack.top - stack.bottom).sum::<u32>()
     }
 
     /// From loaned to lent, with one holder: the caller, until it calls [`release`](Self::release).
@@ -141,7 +163,8 @@ impl SenderHeap {
         assert!(book.holders == LOANED && holders < LOANED, "only a loaned buffer can be lent");
         book.holders = holders;
         if holders == FREE {
-            self.free[book.class as usize].push(id.0);
+            let class = book.class;
+            self.put_back(id, class);
         }
     }
 
@@ -155,7 +178,8 @@ impl SenderHeap {
         assert!(book.holders != FREE, "a free buffer was released");
         book.holders = if book.holders == LOANED { FREE } else { book.holders - 1 };
         if book.holders == FREE {
-            self.free[book.class as usize].push(id.0);
+            let class = book.class;
+            self.put_back(id, class);
         }
     }
 
@@ -192,7 +216,7 @@ impl ForeignHeap {
     }
 
     /// Where a buffer of at least `len` bytes starts, if there is such a buffer.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn locate(&self, id: BufferId, len: u32) -> Option<*const u8> {
         let at = self.geometry.locate(id, len)?;
         // SAFETY: `new` checked that the whole geometry lies inside the region.

@@ -3,12 +3,13 @@
 //!
 //! Run by `RUSTFLAGS="--cfg loom" cargo test -p insane-shm --release --lib loom`.
 
-use crate::cell::{BELL, CELL_WORDS, Cell, Cells, Meta, PAYLOAD_WORD};
+use crate::cell::{BELL, CELL_WORDS, Cell, Cells, Meta};
 use crate::returns::{Giver, Taker};
 use crate::ring::{Consumer, Payload, Popped, Producer};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::wish::{Answer, Wish};
 use insane_core::heap::BufferId;
+use insane_core::limits::INLINE_BYTES_MAX;
 use loom::cell::UnsafeCell;
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
@@ -19,7 +20,8 @@ struct Memory(Arc<Vec<Cell>>);
 
 impl Memory {
     fn new(cells: usize) -> Self {
-        let cell = || std::array::from_fn::<_, CELL_WORDS, _>(|_| AtomicU64::new(0));
+        let words = || std::array::from_fn::<_, CELL_WORDS, _>(|_| AtomicU64::new(0));
+        let cell = || Cell { words: words(), payload: UnsafeCell::new([0; INLINE_BYTES_MAX]) };
         Memory(Arc::new((0..cells).map(|_| cell()).collect()))
     }
 }
@@ -34,19 +36,13 @@ impl Cells for Memory {
     }
 
     unsafe fn write_payload(cell: &Cell, bytes: &[u8]) {
-        for (word, bytes) in cell[PAYLOAD_WORD..].iter().zip(bytes.chunks(8)) {
-            let mut whole = [0; 8];
-            whole[..bytes.len()].copy_from_slice(bytes);
-            word.store(u64::from_le_bytes(whole), Ordering::Relaxed);
-        }
+        // SAFETY: nobody else looks, says the caller; loom checks it.
+        cell.payload.with_mut(|payload| unsafe { (&mut *payload)[..bytes.len()].copy_from_slice(bytes) });
     }
 
     unsafe fn read_payload(cell: &Cell, len: usize, into: *mut u8) {
-        for at in 0..len {
-            let word = cell[PAYLOAD_WORD + at / 8].load(Ordering::Relaxed);
-            // SAFETY: `into` holds 96 bytes, and `len` is at most that.
-            unsafe { into.add(at).write(word.to_le_bytes()[at % 8]) };
-        }
+        // SAFETY: nobody writes, loom checks it; `into` holds 96 bytes, and `len` is at most that.
+        cell.payload.with(|payload| unsafe { into.copy_from_nonoverlapping(payload.cast(), len) });
     }
 }
 
@@ -59,7 +55,13 @@ fn ring() -> (Producer<Memory, Memory>, Consumer<Memory, Memory>) {
 
 fn pop(consumer: &mut Consumer<Memory, Memory>) -> Option<u64> {
     let mut popped = Popped::EMPTY;
-    if !consumer.pop(&mut popped).expect("nobody lies") {
+    // The short ways that ports take, and the long one.
+    if let Some((meta, len)) = consumer.take_inline(&mut popped.inline) {
+        (popped.meta, popped.len, popped.payload) = (meta, len, Payload::Inline);
+    } else if let Some((meta, len, id)) = consumer.peek_heap() {
+        (popped.meta, popped.len, popped.payload) = (meta, len, Payload::Heap(id));
+        consumer.pass();
+    } else if !consumer.pop(&mut popped).expect("nobody lies") {
         return None;
     }
     let sequence = popped.meta.sequence;
@@ -74,7 +76,7 @@ fn pop(consumer: &mut Consumer<Memory, Memory>) -> Option<u64> {
 
 fn push(producer: &mut Producer<Memory, Memory>, sequence: u64) {
     let meta = Meta { sequence, source_ns: sequence * 3, lost: 0 };
-    if sequence.is_multiple_of(2) {
+    if sequence < 3 {
         producer.push_inline(meta, &[sequence as u8 + 1; 9]);
     } else {
         producer.push_heap(meta, BufferId(sequence as u32), 77);

@@ -200,6 +200,12 @@ impl Cells for RegionCells {
         unsafe { &*self.start.add(index) }
     }
 
+    #[inline(always)]
+    unsafe fn cell_unchecked(&self, index: usize) -> &Cell {
+        // SAFETY: as in `cell`; `index < count` is the caller's promise.
+        unsafe { &*self.start.add(index) }
+    }
+
     fn cell_count(&self) -> usize {
         self.count
     }

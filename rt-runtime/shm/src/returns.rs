@@ -92,14 +92,28 @@ impl<R: Cells> Giver<R> {
 
     #[inline(never)]
     fn write_batch(&mut self) {
-        for id in &self.batch[..self.batched] {
-            let at = (self.position & (self.places - 1)) as usize;
-            // Release pairs with the taker's Acquire: our reads of the buffer are over.
-            let word = &self.returns.cell(1 + at / CELL_WORDS)[at % CELL_WORDS];
-            word.store(entry(self.position, *id), Ordering::Release);
-            self.position += 1;
+        for at in 0..self.batched {
+            self.write(self.batch[at]);
         }
         self.batched = 0;
+    }
+
+    /// Gives `id` back at once. What waits for a batch is older, and goes first.
+    #[inline(always)]
+    pub(crate) fn give_now(&mut self, id: BufferId) {
+        assert!(self.places > 0, "a connection without a heap has nothing to give back");
+        self.flush();
+        self.write(id);
+    }
+
+    #[inline(always)]
+    fn write(&mut self, id: BufferId) {
+        let at = (self.position & (self.places - 1)) as usize;
+        // SAFETY: `new` checked that there are cells for all places.
+        let cell = unsafe { self.returns.cell_unchecked(1 + at / CELL_WORDS) };
+        // Release pairs with the taker's Acquire: our reads of the buffer are over.
+        cell[at % CELL_WORDS].store(entry(self.position, id), Ordering::Release);
+        self.position += 1;
     }
 }
 
@@ -128,7 +142,9 @@ impl<R: Cells> Taker<R> {
             return None;
         }
         let at = (self.position & (self.places - 1)) as usize;
-        let word = self.returns.cell(1 + at / CELL_WORDS)[at % CELL_WORDS].load(Ordering::Acquire);
+        // SAFETY: `new` checked that there are cells for all places.
+        let cell = unsafe { self.returns.cell_unchecked(1 + at / CELL_WORDS) };
+        let word = cell[at % CELL_WORDS].load(Ordering::Acquire);
         if (word >> 32) as u32 != (self.position as u32).wrapping_add(1) {
             return None;
         }

@@ -18,7 +18,7 @@
 use crate::Violation;
 use crate::cell::{
     BELL, CLOSED, Cell, Cells, HEAD, Kind, Meta, PAYLOAD_WORD, SEQUENCE, SHAPE, SOURCE_TIME, STAMP, shape, shape_kind,
-    shape_len, shape_lost,
+    shape_inline_len, shape_len, shape_lost,
 };
 use crate::sync::{AtomicU64, Ordering};
 use insane_core::heap::BufferId;
@@ -64,7 +64,13 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     /// The consumer's head is impossible, or it was caught at something before.
     #[inline]
     pub fn has_room(&mut self) -> Result<bool, Violation> {
-        if self.tail.wrapping_sub(self.head_seen) < self.depth { Ok(true) } else { self.refresh_head() }
+        if self.knows_room() { Ok(true) } else { self.refresh_head() }
+    }
+
+    /// Whether there is room without a look at the consumer's head.
+    #[inline(always)]
+    pub(crate) fn knows_room(&self) -> bool {
+        self.tail.wrapping_sub(self.head_seen) < self.depth
     }
 
     #[cold]
@@ -144,13 +150,14 @@ impl<C: Cells, R: Cells> Producer<C, R> {
 
     #[inline(always)]
     fn assert_room(&self) {
-        assert!(self.tail.wrapping_sub(self.head_seen) < self.depth, "push without room");
+        assert!(self.knows_room(), "push without room");
     }
 
     #[inline(always)]
     fn write(&mut self, shape: u64, meta: Meta, write: impl FnOnce(&Cell)) {
         let tail = self.tail;
-        let cell = self.cells.cell(1 + (tail & (self.depth - 1)) as usize);
+        // SAFETY: the index is 1 to `depth`, and `new` checked that there are more cells.
+        let cell = unsafe { self.cells.cell_unchecked(1 + (tail & (self.depth - 1)) as usize) };
         write(cell);
         cell[SHAPE].store(shape, Ordering::Relaxed);
         cell[SEQUENCE].store(meta.sequence, Ordering::Relaxed);
@@ -231,6 +238,8 @@ pub struct Consumer<C, R> {
     depth: u64,
     position: u64,
     published: u64,
+    /// Position from which the head is due to be published.
+    due: u64,
 }
 
 impl<C: Cells, R: Cells> Consumer<C, R> {
@@ -240,12 +249,14 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     /// If the depth does not fit, or the memory is too small for it.
     pub fn new(cells: C, returns: R, depth: u32) -> Self {
         assert!(depth_fits(depth) && cells.cell_count() > depth as usize && returns.cell_count() > 0);
-        Consumer { cells, returns, depth: u64::from(depth), position: 0, published: 0 }
+        let depth = u64::from(depth);
+        Consumer { cells, returns, depth, position: 0, published: 0, due: depth / 4 }
     }
 
-    #[inline]
+    #[inline(always)]
     fn next_cell(&self) -> &Cell {
-        self.cells.cell(1 + (self.position & (self.depth - 1)) as usize)
+        // SAFETY: the index is 1 to `depth`, and `new` checked that there are more cells.
+        unsafe { self.cells.cell_unchecked(1 + (self.position & (self.depth - 1)) as usize) }
     }
 
     /// Whether a message waits.
@@ -287,34 +298,65 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
             self.publish_head();
             return Ok(None);
         }
-        let taken = self.read(inline).ok_or(Violation::Cell)?;
+        let taken = Self::read(self.next_cell(), inline).ok_or(Violation::Cell)?;
         self.position += 1;
-        if self.is_head_due() {
+        if self.position >= self.due {
             self.publish_head();
         }
         Ok(Some(taken))
     }
 
-    /// Reads the next message and leaves it there. `None` if there is none, it is none
-    /// that can be, or taking it makes the head due.
+    /// Takes the next message if there is one, and it is in line. Else it does nothing.
     #[inline(always)]
-    pub(crate) fn peek(&self, inline: &mut InlineBytes) -> Option<Taken> {
-        if !self.is_ready() || self.position + 1 - self.published >= self.depth / 4 {
+    pub(crate) fn take_inline(&mut self, inline: &mut InlineBytes) -> Option<(Meta, u32)> {
+        let (cell, next) = (self.next_cell(), self.position + 1);
+        // Acquire pairs with the producer's Release in `write`: the cell is complete.
+        if cell[STAMP].load(Ordering::Acquire) != next {
             return None;
         }
-        self.read(inline)
+        let shape = cell[SHAPE].load(Ordering::Relaxed);
+        let len = shape_inline_len(shape)?;
+        let sequence = cell[SEQUENCE].load(Ordering::Relaxed);
+        let source_ns = cell[SOURCE_TIME].load(Ordering::Relaxed);
+        // SAFETY: as in `read`; the length was checked.
+        unsafe { C::read_payload(cell, len as usize, inline.0.as_mut_ptr()) };
+        self.position = next;
+        if next >= self.due {
+            self.store_head();
+        }
+        Some((Meta { sequence, source_ns, lost: shape_lost(shape) }, len))
     }
 
-    /// Takes the message that [`peek`](Self::peek) has just read.
+    /// Reads the next message, if there is one and it is in a buffer, and leaves it there.
+    #[inline(always)]
+    pub(crate) fn peek_heap(&self) -> Option<(Meta, u32, BufferId)> {
+        let cell = self.next_cell();
+        // Acquire pairs with the producer's Release in `write`: the cell is complete.
+        if cell[STAMP].load(Ordering::Acquire) != self.position + 1 {
+            return None;
+        }
+        let shape = cell[SHAPE].load(Ordering::Relaxed);
+        let id = u32::try_from(cell[PAYLOAD_WORD].load(Ordering::Relaxed)).ok()?;
+        if shape_kind(shape) != Some(Kind::Heap) {
+            return None;
+        }
+        let sequence = cell[SEQUENCE].load(Ordering::Relaxed);
+        let source_ns = cell[SOURCE_TIME].load(Ordering::Relaxed);
+        Some((Meta { sequence, source_ns, lost: shape_lost(shape) }, shape_len(shape), BufferId(id)))
+    }
+
+    /// Takes the message that [`peek_heap`](Self::peek_heap) has just read.
     #[inline(always)]
     pub(crate) fn pass(&mut self) {
         self.position += 1;
+        if self.position >= self.due {
+            self.store_head();
+        }
     }
 
-    /// Reads the next cell, which is ready. `None`: it holds no message that can be.
+    /// Reads a cell that is ready. `None`: it holds no message that can be.
     #[inline(always)]
-    fn read(&self, inline: &mut InlineBytes) -> Option<Taken> {
-        let cell = self.next_cell();
+    fn read(cell: &Cell, inline: &mut InlineBytes) -> Option<Taken> {
         // One read a word: what is checked here is what is used.
         let shape = cell[SHAPE].load(Ordering::Relaxed);
         let sequence = cell[SEQUENCE].load(Ordering::Relaxed);
@@ -337,11 +379,6 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         Some(Taken { meta, len, payload })
     }
 
-    #[inline(always)]
-    fn is_head_due(&self) -> bool {
-        self.position - self.published >= self.depth / 4
-    }
-
     #[inline]
     fn publish_head(&mut self) {
         if self.position != self.published {
@@ -349,11 +386,14 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         }
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn store_head(&mut self) {
         self.published = self.position;
+        self.due = self.position + self.depth / 4;
+        // SAFETY: `new` checked that there is such a cell.
+        let cell = unsafe { self.returns.cell_unchecked(0) };
         // Release pairs with the producer's Acquire in `refresh_head`.
-        self.returns.cell(0)[HEAD].store(self.position, Ordering::Release);
+        cell[HEAD].store(self.position, Ordering::Release);
     }
 
     /// Whether the producer has said that nothing more will come. Messages may still wait.

@@ -64,11 +64,20 @@ fn a_child_is_told_and_the_parent_is_unharmed() {
             && sink.port.consume().err() == forked
     }));
 
+    // Dropping a message in the child touches no ring.
+    let everything = std::mem::ManuallyDrop::new((first, second));
+    assert!(in_child(|| {
+        // SAFETY: the parent's values; in the child these copies are the only ones used.
+        let (first, second) = unsafe { std::ptr::read(&*everything) };
+        drop(first);
+        drop(second);
+        true
+    }));
+
     // The child drops all it has, after it mapped something of its own where the regions
     // of the parent are: that is not unmapped.
     let holes = [&rings.cells.writer, &rings.returns.writer].map(|region| region.as_ptr().addr());
     drop(loan);
-    let everything = std::mem::ManuallyDrop::new((first, second));
     assert!(in_child(|| {
         let own = holes.map(|at| {
             let flags = nix::libc::MAP_PRIVATE | nix::libc::MAP_ANONYMOUS | nix::libc::MAP_FIXED_NOREPLACE;
@@ -100,4 +109,16 @@ fn a_child_is_told_and_the_parent_is_unharmed() {
     assert!(send(&source.port, 150));
     assert_eq!(sink.port.consume().unwrap().unwrap().sequence(), 4);
     assert_eq!(source.port.buffers_in_use(), 0);
+
+    // Forked while the port was about to look at its mail.
+    assert!(sink.mailbox.remove(ConnId(1)));
+    assert!(sink.port.consume().unwrap().is_none() && sink.port.consume().unwrap().is_none());
+    let rings = join(&source, &sink, 2, 8);
+    assert!(send(&source.port, 1));
+    assert_eq!(sink.port.consume().unwrap().unwrap().sequence(), 5);
+    rings.returns.intruder().write(0, 99);
+    for _ in 0..8 {
+        send(&source.port, 1);
+    }
+    assert!(in_child(|| sink.port.consume().err() == Some(ConsumeError::Forked)));
 }

@@ -29,7 +29,7 @@ fn small_and_large_messages_arrive_whole() {
 
 #[test]
 fn a_receiver_that_stops_keeps_no_released_buffer() {
-    let (source, sink) = (TestSource::new(&[(128, 64), (4096, 2)], false), TestSink::new());
+    let (source, sink) = (TestSource::new(&[(128, 64), (4096, 32)], false), TestSink::new());
     join(&source, &sink, 1, 64);
     // Released while more waited, and then the last message was a small one.
     for len in [128, 4096, 128, 4096, 128, 10] {

@@ -1,5 +1,5 @@
-//! Formats: the data header and the overlay's frames between runtimes, the control
-//! protocol between an application and its runtime.
+//! Formats: the data header, reports on reliable flows and the overlay's frames between
+//! runtimes, the control protocol between an application and its runtime.
 #![forbid(unsafe_code)]
 
 pub mod control;

@@ -44,11 +44,14 @@ fn noise_at_every_port_is_counted_and_nothing_else_happens() {
     // Released again, and with that free for the daemon.
     let (_, _, port) = two_sockets(&mut noise);
     let (peer, peer_next, peer_port) = two_sockets(&mut noise);
+    // With one peer alone the kernel would keep strangers out.
+    let (_other, _other_next, other_port) = two_sockets(&mut noise);
     let stranger = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
     let rest = format!(
         "datapaths: [(name: \"main\", links: [\"l\"])], \
          links: [(name: \"l\", technology: udp(bind: \"127.0.0.1:{port}\"))], \
-         peers: [(name: \"peer\", links: {{\"l\": \"127.0.0.1:{peer_port}\"}})], log: (level: error)"
+         peers: [(name: \"peer\", links: {{\"l\": \"127.0.0.1:{peer_port}\"}}), \
+                 (name: \"other\", links: {{\"l\": \"127.0.0.1:{other_port}\"}})], log: (level: error)"
     );
     let mut daemon = Daemon::start(&place, OPEN, &rest);
     // A listener on the network's side of every stream, too.

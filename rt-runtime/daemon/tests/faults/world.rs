@@ -214,7 +214,10 @@ impl Daemon {
         self.status().domains[0].quotas[what].used
     }
 
+    /// What the daemon holds. A report maps the counters pages of all sessions, so one
+    /// is made first.
     pub fn footprint(&self) -> Footprint {
+        let _ = self.status();
         let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", self.pid())).unwrap();
         let status = read("status");
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

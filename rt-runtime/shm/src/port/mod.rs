@@ -18,6 +18,7 @@ pub use source::{Emit, GetBufferError, Loan, Outcome, Refusal, SourcePort, Token
 
 use crate::wake;
 use insane_core::ConnId;
+use insane_core::counters::PortCounter;
 use insane_core::limits::{FANIN_MAX, FANOUT_MAX};
 use insane_sys::map::ForkGuard;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,6 +72,7 @@ const STALE: u64 = 2;
 /// How often a port that has something to report tries for the lock. The agent holds it
 /// for a few instructions; should it be interrupted there, the report waits.
 const REPORT_TRIES: u32 = 100;
+const _: () = assert!(PortCounter::Bytes as usize == PortCounter::Messages as usize + 1);
 
 impl<T> Mailbox<T> {
     pub(crate) fn new() -> std::io::Result<Self> {
@@ -84,7 +86,7 @@ impl<T> Mailbox<T> {
         Ok(Mailbox { guard, mail: Mutex::new(mail) })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn epoch(&self) -> &AtomicU64 {
         self.guard.word()
     }

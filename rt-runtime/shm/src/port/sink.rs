@@ -1,9 +1,10 @@
 //! The hot half of a sink.
 
 use super::{Attachment, Change, Graveyard, Mail, Mailbox, REPORT_TRIES, STALE};
+use crate::cell::Meta;
 use crate::conn::RxConn;
 use crate::counters::CounterBlock;
-use crate::ring::{InlineBytes, Payload, Taken};
+use crate::ring::{InlineBytes, Payload};
 use crate::wake::{self, Sleeper, Watched};
 use insane_core::ConnId;
 use insane_core::counters::PortCounter;
@@ -11,7 +12,7 @@ use insane_core::heap::BufferId;
 use insane_core::limits::{FANIN_MAX, INLINE_BYTES_MAX};
 use insane_sys::SharedBytes;
 use std::cell::UnsafeCell;
-use std::mem::MaybeUninit;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,21 +29,34 @@ pub enum ConsumeError {
     /// The sink was opened without a way to be woken.
     #[error("the sink polls: it was created without a wake-up")]
     NoWake,
-    /// The application holds as many small messages as a sink lends out at once.
-    #[error("{ROOMS} small messages are held: release one first")]
+    /// The application holds as many messages as a sink lends out at once.
+    #[error("{ROOMS} messages are held: release one first")]
     TooManyHeld,
 }
 
-/// Messages that travelled in a cell and are out at once: their bytes lie in the port,
-/// so that a message is small to pass on.
+/// Messages of a sink that are out at once. Each lies in a room of the port, so that a
+/// [`Received`] is two words, and costs nothing to pass on.
 const ROOMS: usize = 256;
 
-#[repr(align(64))]
-struct Room(UnsafeCell<InlineBytes>);
+/// A message that is out.
+#[repr(C, align(64))]
+struct Room {
+    inline: InlineBytes,
+    /// Where the payload is: `inline`, or the sender's heap.
+    start: *const u8,
+    sequence: u64,
+    source_ns: u64,
+    len: u32,
+    /// The buffer that is to be given back, or [`NO_BUFFER`].
+    buffer: u32,
+    lost: u16,
+    feed: u8,
+    /// The free room below this one on the stack.
+    below: Option<NonNull<Room>>,
+}
 
-/// Marks the number of a room.
-const IN_ROOM: u32 = 1 << 31;
-
+/// No heap has a buffer of this number: 65,536 is the most.
+const NO_BUFFER: u32 = u32::MAX;
 
 /// How far the end of a feed is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,9 +83,9 @@ struct Inner {
     /// Places in `feeds` that are in turn.
     active: heapless::Vec<u8, FANIN_MAX>,
     next: usize,
-    /// Rooms that are free, the last released on top, since it is still in the cache.
-    rooms_free: [u8; ROOMS],
-    rooms_free_count: usize,
+    /// The stack of rooms that are free: the last released on top, since it is still in
+    /// the cache.
+    free_rooms: Option<NonNull<Room>>,
     feeds: Box<[Option<Feed>; FANIN_MAX]>,
     sleeper: Option<Sleeper>,
     counters: CounterBlock,
@@ -83,7 +97,7 @@ struct Inner {
 /// The hot half of a sink.
 pub struct SinkPort {
     inner: UnsafeCell<Inner>,
-    rooms: Box<[Room; ROOMS]>,
+    rooms: Box<[UnsafeCell<Room>; ROOMS]>,
 }
 
 // SAFETY: as for `SourcePort`.
@@ -95,14 +109,7 @@ unsafe impl Send for SinkPort {}
 /// reads as empty.
 pub struct Received<'p> {
     port: &'p SinkPort,
-    start: *const u8,
-    sequence: u64,
-    source_ns: u64,
-    len: u32,
-    /// The number of the buffer, or of the room with [`IN_ROOM`].
-    place: u32,
-    lost: u16,
-    feed: u8,
+    room: NonNull<Room>,
 }
 
 impl SinkPort {
@@ -117,17 +124,19 @@ impl SinkPort {
             attachment: Attachment::Attached,
             active: heapless::Vec::new(),
             next: 0,
-            rooms_free: std::array::from_fn(|room| room as u8),
-            rooms_free_count: ROOMS,
+            free_rooms: None,
             feeds: Box::new([const { None }; FANIN_MAX]),
             sleeper: wake,
             counters,
             error: None,
             mailbox: Arc::clone(&mailbox),
         };
-        let empty = || Room(UnsafeCell::new(InlineBytes([0; INLINE_BYTES_MAX])));
-        let rooms = Box::new(std::array::from_fn(|_| empty()));
-        Ok((SinkPort { inner: UnsafeCell::new(inner), rooms }, mailbox))
+        let rooms: Box<[UnsafeCell<Room>; ROOMS]> = Box::new([const { UnsafeCell::new(Room::EMPTY) }; ROOMS]);
+        let port = SinkPort { inner: UnsafeCell::new(inner), rooms };
+        for room in port.rooms.iter().filter_map(|room| NonNull::new(room.get())) {
+            port.leave(room);
+        }
+        Ok((port, mailbox))
     }
 
     #[allow(clippy::mut_from_ref)]
@@ -144,61 +153,84 @@ impl SinkPort {
     /// See [`ConsumeError`].
     #[inline(always)]
     pub fn consume(&self) -> Result<Option<Received<'_>>, ConsumeError> {
-        let mut received = MaybeUninit::uninit();
-        if self.poll(&mut received) {
-            // SAFETY: `poll` wrote it.
-            return Ok(Some(unsafe { received.assume_init() }));
+        match self.poll() {
+            Some(room) => Ok(Some(Received { port: self, room })),
+            None => self.inner().error.map_or(Ok(None), Err),
         }
-        self.inner().error.map_or(Ok(None), Err)
     }
 
-    /// The hot half of [`consume`](Self::consume): the plain case, straight through.
-    /// Whatever is not plain is left to [`poll_all`](Self::poll_all), untouched.
-    /// If it returns `true`, `into` is written; else `error` is.
-    #[inline(never)]
-    fn poll<'p>(&'p self, into: &mut MaybeUninit<Received<'p>>) -> bool {
+    /// The hot half of [`consume`](Self::consume): a message in line, straight through.
+    /// Whatever is not that plain is left to [`poll_all`](Self::poll_all), untouched.
+    /// The room returned is off the stack; if it is `None`, `error` says whether why.
+    #[inline(always)]
+    fn poll(&self) -> Option<NonNull<Room>> {
         let inner = self.inner();
         if inner.mailbox.epoch().load(Ordering::Acquire) == inner.epoch
-            && let Some((number, room)) = self.room(inner)
+            && let Some(room) = inner.free_room()
             && let Some(&place) = inner.active.get(inner.next)
-            && let Some(feed) = &mut inner.feeds[place as usize]
+            && let Some(feed) = &mut inner.feeds[place as usize % FANIN_MAX]
             && feed.life == Life::Live
-            && let Some((taken, start)) = feed.conn.take_plain(room)
         {
-            inner.end_turn();
-            into.write(self.received(inner, &taken, start, number, place));
-            return true;
+            if let Some((meta, len)) = feed.conn.take_inline(&mut room.inline) {
+                room.start = room.inline.0.as_ptr();
+                room.buffer = NO_BUFFER;
+                return Some(inner.deliver(room, meta, len, place));
+            }
+            return self.poll_this(place);
         }
-        self.poll_all(into)
+        self.poll_all()
+    }
+
+    /// The next plain cases: a message in a buffer, or nothing at all.
+    #[inline(never)]
+    fn poll_this(&self, place: u8) -> Option<NonNull<Room>> {
+        let inner = self.inner();
+        if let Some(room) = inner.free_room()
+            && let Some(feed) = &mut inner.feeds[place as usize % FANIN_MAX]
+        {
+            if let Some((meta, len, id, start)) = feed.conn.take_heap() {
+                room.start = start;
+                room.buffer = id.0;
+                return Some(inner.deliver(room, meta, len, place));
+            }
+            if feed.conn.is_idle() && inner.active.len() == 1 {
+                inner.error = None;
+                return None;
+            }
+        }
+        self.poll_all()
     }
 
     #[inline(never)]
-    fn poll_all<'p>(&'p self, into: &mut MaybeUninit<Received<'p>>) -> bool {
+    fn poll_all(&self) -> Option<NonNull<Room>> {
         let inner = self.inner();
         inner.error = None;
         if inner.mailbox.epoch().load(Ordering::Acquire) != inner.epoch
             && let Err(error) = inner.read_mail()
         {
             inner.error = Some(error);
-            return false;
+            return None;
         }
-        let Some((number, room)) = self.room(inner) else {
+        let Some(room) = inner.free_room() else {
             inner.error = Some(ConsumeError::TooManyHeld);
-            return false;
+            return None;
         };
         for _ in 0..inner.active.len() {
             let Some(&place) = inner.active.get(inner.next) else { break };
-            inner.end_turn();
-            let Some(feed) = &mut inner.feeds[place as usize] else { continue };
-            match feed.conn.take(room) {
+            let Some(feed) = &mut inner.feeds[place as usize] else { break };
+            match feed.conn.take(&mut room.inline) {
                 Ok(Some((taken, start))) => {
                     if feed.life != Life::Live {
                         inner.count_down(place);
                     }
-                    into.write(self.received(inner, &taken, start, number, place));
-                    return true;
+                    room.start = start;
+                    room.buffer = match taken.payload {
+                        Payload::Heap(id) => id.0,
+                        Payload::Inline => NO_BUFFER,
+                    };
+                    return Some(inner.deliver(room, taken.meta, taken.len, place));
                 }
-                Ok(None) if feed.life == Life::Live => {}
+                Ok(None) if feed.life == Life::Live => inner.end_turn(),
                 Ok(None) => inner.note_drained(place),
                 Err(_) => inner.accuse(place),
             }
@@ -206,33 +238,7 @@ impl SinkPort {
         if inner.active.is_empty() && inner.attachment == Attachment::Detached {
             inner.error = Some(ConsumeError::Detached);
         }
-        false
-    }
-
-    /// The room that is used next, and its number; it stays free until a message is in it.
-    #[expect(clippy::mut_from_ref)]
-    #[inline(always)]
-    fn room(&self, inner: &Inner) -> Option<(u8, &mut InlineBytes)> {
-        let top = inner.rooms_free_count.checked_sub(1)?;
-        let number = inner.rooms_free[top];
-        // SAFETY: the room is free, so no message refers to it; the one caller at a time
-        // (module documentation) ends its use before it returns.
-        Some((number, unsafe { &mut *self.rooms[number as usize].0.get() }))
-    }
-
-    #[inline(always)]
-    fn received(&self, inner: &mut Inner, taken: &Taken, start: *const u8, room: u8, feed: u8) -> Received<'_> {
-        inner.count_received(taken);
-        let place = match taken.payload {
-            Payload::Heap(id) => id.0,
-            Payload::Inline => {
-                inner.rooms_free_count -= 1;
-                u32::from(room) | IN_ROOM
-            }
-        };
-        let Taken { meta, len, .. } = *taken;
-        let (sequence, source_ns, lost) = (meta.sequence, meta.source_ns, meta.lost);
-        Received { port: self, start, sequence, source_ns, len, place, lost, feed }
+        None
     }
 
     /// Whether a message waits.
@@ -298,27 +304,24 @@ impl SinkPort {
         }
     }
 
-    #[inline(never)]
-    fn release(&self, place: u8, id: BufferId) {
-        if self.inner().mailbox.is_forked() {
-            // The ring is the parent's, and not mapped here.
-            return;
-        }
-        let inner = self.inner();
-        if let Some(feed) = &mut inner.feeds[place as usize] {
-            feed.conn.give_back(id);
-            if feed.life != Life::Live {
-                inner.epoch = STALE;
-            }
+    /// The end of a message. Only for a room that is off the stack, once.
+    #[inline(always)]
+    fn release(&self, room: NonNull<Room>) {
+        // SAFETY: the room is out, so nobody has it as `&mut`, and it lies in `rooms`.
+        let (buffer, feed) = unsafe { ((*room.as_ptr()).buffer, (*room.as_ptr()).feed) };
+        self.leave(room);
+        if buffer != NO_BUFFER {
+            self.inner().give_back(feed, BufferId(buffer));
         }
     }
 
+    /// Puts a room on the stack.
     #[inline(always)]
-    fn leave_room(&self, room: u32) {
+    fn leave(&self, room: NonNull<Room>) {
         let inner = self.inner();
-        // Exactly the rooms that are out are not on the stack, so there is a place for each.
-        inner.rooms_free[inner.rooms_free_count] = room as u8;
-        inner.rooms_free_count += 1;
+        // SAFETY: a room of this port that nothing refers to any more.
+        unsafe { (*room.as_ptr()).below = inner.free_rooms };
+        inner.free_rooms = Some(room);
     }
 
     fn is_trusted(&self, place: u8) -> bool {
@@ -333,17 +336,46 @@ impl std::fmt::Debug for SinkPort {
 }
 
 impl Inner {
-    #[inline]
-    fn end_turn(&mut self) {
-        self.next = if self.next + 1 < self.active.len() { self.next + 1 } else { 0 };
+    /// The room that is used next; it stays on the stack until a message is in it.
+    #[inline(always)]
+    fn free_room<'r>(&self) -> Option<&'r mut Room> {
+        // SAFETY: the room is free, so no message refers to it; the one caller at a time
+        // (module documentation) ends its use before it returns, and nothing else follows
+        // the pointer meanwhile.
+        self.free_rooms.map(|room| unsafe { &mut *room.as_ptr() })
     }
 
-    #[inline]
-    fn count_received(&self, taken: &Taken) {
-        self.counters.add(PortCounter::Messages as usize, 1);
-        self.counters.add(PortCounter::Bytes as usize, u64::from(taken.len));
-        if taken.meta.lost > 0 {
-            self.counters.add(PortCounter::Lost as usize, u64::from(taken.meta.lost));
+    #[inline(always)]
+    fn deliver(&mut self, room: &mut Room, meta: Meta, len: u32, feed: u8) -> NonNull<Room> {
+        self.counters.add_one_and(PortCounter::Messages as usize, u64::from(len));
+        if meta.lost > 0 {
+            self.counters.add(PortCounter::Lost as usize, u64::from(meta.lost));
+        }
+        (room.sequence, room.source_ns, room.lost) = (meta.sequence, meta.source_ns, meta.lost);
+        (room.len, room.feed) = (len, feed);
+        self.free_rooms = room.below;
+        self.end_turn();
+        NonNull::from(room)
+    }
+
+    #[inline(always)]
+    fn end_turn(&mut self) {
+        if self.active.len() > 1 {
+            self.next = if self.next + 1 < self.active.len() { self.next + 1 } else { 0 };
+        }
+    }
+
+    #[inline(never)]
+    fn give_back(&mut self, place: u8, id: BufferId) {
+        if self.mailbox.is_forked() {
+            // The ring is the parent's, and not mapped here.
+            return;
+        }
+        if let Some(feed) = &mut self.feeds[place as usize] {
+            feed.conn.give_back(id);
+            if feed.life != Life::Live {
+                self.epoch = STALE;
+            }
         }
     }
 
@@ -368,6 +400,7 @@ impl Inner {
     /// A feed that is retired has no message more: it may go, unless some are still out.
     #[cold]
     fn note_drained(&mut self, place: u8) {
+        self.end_turn();
         if self.feeds[place as usize].as_ref().is_some_and(|feed| feed.conn.held() == 0) {
             self.epoch = STALE;
         }
@@ -477,53 +510,76 @@ impl Inner {
     }
 }
 
+impl Room {
+    const EMPTY: Room = Room {
+        inline: InlineBytes([0; INLINE_BYTES_MAX]),
+        start: std::ptr::null(),
+        sequence: 0,
+        source_ns: 0,
+        len: 0,
+        buffer: NO_BUFFER,
+        lost: 0,
+        feed: 0,
+        below: None,
+    };
+}
+
 impl Received<'_> {
+    #[inline(always)]
+    fn room(&self) -> &Room {
+        // SAFETY: the room is this message's until it is dropped: the port, which is borrowed,
+        // touches only rooms on its stack.
+        unsafe { self.room.as_ref() }
+    }
+
     /// Bytes of the payload.
+    #[inline]
     #[must_use]
-    pub const fn len(&self) -> usize {
-        self.len as usize
+    pub fn len(&self) -> usize {
+        self.room().len as usize
     }
 
     /// Whether there are none.
+    #[inline]
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
+    pub fn is_empty(&self) -> bool {
+        self.room().len == 0
     }
 
     /// Sequence number that the source gave it.
+    #[inline]
     #[must_use]
-    pub const fn sequence(&self) -> u64 {
-        self.sequence
+    pub fn sequence(&self) -> u64 {
+        self.room().sequence
     }
 
     /// When the source emitted it, ns of the source's clock; 0: not stamped.
+    #[inline]
     #[must_use]
-    pub const fn source_ns(&self) -> u64 {
-        self.source_ns
+    pub fn source_ns(&self) -> u64 {
+        self.room().source_ns
     }
 
     /// Messages of its source lost just before it; saturates at 65,535.
+    #[inline]
     #[must_use]
-    pub const fn lost(&self) -> u16 {
-        self.lost
-    }
-
-    #[inline(always)]
-    const fn is_in_room(&self) -> bool {
-        self.place & IN_ROOM != 0
+    pub fn lost(&self) -> u16 {
+        self.room().lost
     }
 
     /// The payload in whatever memory it is.
     #[inline]
     #[must_use]
     pub fn shared(&self) -> SharedBytes<'_> {
-        if !self.is_in_room() && self.port.inner().mailbox.is_forked() {
+        if self.room().buffer == NO_BUFFER {
+            return SharedBytes::from(self.inline_bytes());
+        }
+        if self.port.inner().mailbox.is_forked() {
             return SharedBytes::EMPTY;
         }
-        // SAFETY: a room is the message's own; a buffer was located in the sender's heap, and
-        // its feed keeps that mapped until all its messages are released. Both as long as
-        // `self` is there, which `_` borrows.
-        unsafe { SharedBytes::new(self.start, self.len()) }
+        // SAFETY: the buffer was located in the sender's heap, and its feed keeps that mapped
+        // until all its messages are released; `self` is borrowed as long.
+        unsafe { SharedBytes::new(self.room().start, self.len()) }
     }
 
     /// The payload as a slice, if nobody else can write it: it travelled in the cell, or
@@ -531,30 +587,31 @@ impl Received<'_> {
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> Option<&[u8]> {
-        if self.is_in_room() {
-            // SAFETY: `len` bytes, at most 96, were copied to the room, which is the
-            // message's own.
-            return Some(unsafe { std::slice::from_raw_parts(self.start, self.len()) });
+        if self.room().buffer == NO_BUFFER {
+            return Some(self.inline_bytes());
         }
         // SAFETY: a trusted sender is this code, and writes a buffer only while it is
         // loaned; this one is lent to us until `self` is dropped.
-        self.port.is_trusted(self.feed).then(|| unsafe { self.shared().as_slice_unchecked() })
+        self.port.is_trusted(self.room().feed).then(|| unsafe { self.shared().as_slice_unchecked() })
+    }
+
+    #[inline(always)]
+    fn inline_bytes(&self) -> &[u8] {
+        // SAFETY: a payload that travelled in the cell has at most 96 bytes, and the room
+        // as many; all are initialised.
+        unsafe { self.room().inline.0.get_unchecked(..self.len()) }
     }
 }
 
 impl Drop for Received<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.is_in_room() {
-            self.port.leave_room(self.place);
-        } else {
-            self.port.release(self.feed, BufferId(self.place));
-        }
+        self.port.release(self.room);
     }
 }
 
 impl std::fmt::Debug for Received<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Received(sequence {}, {} bytes)", self.sequence, self.len)
+        write!(f, "Received(sequence {}, {} bytes)", self.sequence(), self.len())
     }
 }

@@ -129,8 +129,8 @@ struct Inner {
     sequence: u64,
     reliable: bool,
     attachment: Attachment,
-    /// Unreliable and connected: an emit needs no look at anything but the epoch first.
-    is_simple: bool,
+    /// The epoch, if there is one receiver and the stream is unreliable; else [`STALE`].
+    plain_epoch: u64,
     stages_free: u32,
     conns: heapless::Vec<Box<TxConn>, CONNS_MAX>,
     heap: Option<SenderHeap>,
@@ -180,7 +180,7 @@ impl SourcePort {
             sequence: 0,
             reliable,
             attachment: Attachment::Attached,
-            is_simple: false,
+            plain_epoch: STALE,
             stages_free: u32::MAX,
             conns: heapless::Vec::new(),
             used_by: vec![NEVER; heap.as_ref().map_or(0, |heap| heap.geometry().buffers() as usize)].into(),
@@ -334,14 +334,14 @@ impl std::fmt::Debug for SourcePort {
 }
 
 impl Inner {
-    /// Whether an emit may go on; if not, `refusal` says why.
+    /// Whether there is one receiver, unreliable, and no mail: then nothing is to be looked
+    /// at before an emit.
     #[inline(always)]
-    fn before_emit(&mut self) -> bool {
-        let is_plain = self.mailbox.epoch().load(Ordering::Acquire) == self.epoch && self.is_simple;
-        is_plain || self.may_emit()
+    fn is_plain(&self) -> bool {
+        self.mailbox.epoch().load(Ordering::Acquire) == self.plain_epoch
     }
 
-    #[inline(never)]
+    /// Whether an emit may go on; if not, `refusal` says why.
     fn may_emit(&mut self) -> bool {
         if self.mailbox.epoch().load(Ordering::Acquire) != self.epoch && !self.read_mail() {
             self.refusal = Refusal::Forked;
@@ -366,10 +366,24 @@ impl Inner {
     }
 
     /// Publishes up to 96 bytes; `stage` is the bit of the stage that they lay in, if in
-    /// any, and is free then. One function with everything in it, and little else.
-    #[inline(never)]
+    /// any, and is free then. Here is the plain case, one receiver with room, straight
+    /// through; any other is left to [`emit_inline_to_all`](Self::emit_inline_to_all), untouched.
+    #[inline(always)]
     fn emit_inline(&mut self, bytes: &[u8], source_ns: u64, stage: u32) -> Option<Token> {
-        if !self.before_emit() {
+        let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
+        if self.is_plain()
+            && let Some(conn) = self.conns.first_mut()
+            && conn.push_inline_plain(meta, bytes)
+        {
+            self.stages_free |= stage;
+            return self.after_plain(STAGED, bytes.len());
+        }
+        self.emit_inline_to_all(bytes, source_ns, stage)
+    }
+
+    #[inline(never)]
+    fn emit_inline_to_all(&mut self, bytes: &[u8], source_ns: u64, stage: u32) -> Option<Token> {
+        if !self.may_emit() {
             return None;
         }
         let mut sent = Sent::default();
@@ -386,9 +400,23 @@ impl Inner {
         Some(self.after_emit(STAGED, bytes.len(), sent))
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn emit_heap(&mut self, id: BufferId, len: usize, source_ns: u64) -> Option<Token> {
-        if !self.before_emit() {
+        let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
+        if self.is_plain()
+            && let (Some(conn), Some(heap)) = (self.conns.first_mut(), &mut self.heap)
+            && conn.push_heap_plain(meta, id, len as u32)
+        {
+            heap.lend_to(id, 1);
+            self.used_by[id.0 as usize] = self.sequence;
+            return self.after_plain(id.0, len);
+        }
+        self.emit_heap_to_all(id, len, source_ns)
+    }
+
+    #[inline(never)]
+    fn emit_heap_to_all(&mut self, id: BufferId, len: usize, source_ns: u64) -> Option<Token> {
+        if !self.may_emit() {
             return None;
         }
         let mut sent = Sent::default();
@@ -408,17 +436,37 @@ impl Inner {
     }
 
     #[inline(always)]
-    fn after_emit(&mut self, buffer: u32, len: usize, sent: Sent) -> Token {
+    fn note(&mut self, buffer: u32, len: usize, receivers: u16, dropped: u16) -> Token {
         let sequence = self.sequence;
         self.sequence += 1;
-        let Sent { receivers, dropped, lied } = sent;
         self.emitted[sequence as usize % OUTCOMES_KEPT] = Emitted { sequence, buffer, receivers, dropped };
-        self.count(PortCounter::Messages, 1);
-        self.count(PortCounter::Bytes, len as u64);
+        self.counters.add_one_and(PortCounter::Messages as usize, len as u64);
+        Token { sequence }
+    }
+
+    #[inline(always)]
+    fn after_plain(&mut self, buffer: u32, len: usize) -> Option<Token> {
+        let token = self.note(buffer, len, 1, 0);
+        if self.conns.first_mut().is_some_and(|conn| conn.wants_wake()) {
+            return self.wake_the_one(token);
+        }
+        Some(token)
+    }
+
+    #[cold]
+    fn wake_the_one(&self, token: Token) -> Option<Token> {
+        wake(self.conns.first()?, &self.counters);
+        Some(token)
+    }
+
+    #[inline(always)]
+    fn after_emit(&mut self, buffer: u32, len: usize, sent: Sent) -> Token {
+        let Sent { receivers, dropped, lied } = sent;
+        let token = self.note(buffer, len, receivers, dropped);
         if dropped > 0 || lied {
             self.after_drop(dropped, lied);
         }
-        Token { sequence }
+        token
     }
 
     #[cold]
@@ -476,7 +524,7 @@ impl Inner {
     /// if the agent is at the mailbox, at the next call.
     #[cold]
     fn put_liars_out(&mut self) {
-        self.epoch = STALE;
+        (self.epoch, self.plain_epoch) = (STALE, STALE);
         for _ in 0..REPORT_TRIES {
             self.read_mail();
             if self.epoch != STALE {
@@ -510,7 +558,7 @@ impl Inner {
             }
         }
         self.remove_liars(mail);
-        self.is_simple = !self.reliable && !self.conns.is_empty();
+        self.plain_epoch = if !self.reliable && self.conns.len() == 1 { self.epoch } else { STALE };
         true
     }
 

@@ -36,26 +36,30 @@ pub struct Message<'s>(pub(crate) Received<'s>);
 
 impl Message<'_> {
     /// Bytes of the payload.
+    #[inline]
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Whether there are none.
+    #[inline]
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The number its source gave it, from 0, one more for each emit.
+    #[inline]
     #[must_use]
-    pub const fn sequence(&self) -> u64 {
+    pub fn sequence(&self) -> u64 {
         self.0.sequence()
     }
 
     /// Messages of its source lost just before it; saturates at 65,535.
+    #[inline]
     #[must_use]
-    pub const fn lost(&self) -> u16 {
+    pub fn lost(&self) -> u16 {
         self.0.lost()
     }
 

@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// Lines of the counters page of a session.
-pub(crate) const COUNTER_LINES: u32 = 64;
+pub(crate) const COUNTER_LINES: u32 = 256;
 
 /// Bytes of the regions, as the crate that maps them has it.
 pub(crate) const SIZES: RegionSizes = RegionSizes {

@@ -536,6 +536,23 @@ fn the_window_bounds_messages_without_bytes() {
 }
 
 #[test]
+fn a_late_acknowledgement_is_not_a_false_one() {
+    let now = MonoTime(1_000_000);
+    let mut sender = sender_of_two(now);
+    let mut early = None;
+    for _ in 0..200 {
+        while let Some(data) = sender.next_data(PAYLOAD_MAX) {
+            sender.sent(now, &data);
+        }
+        let ack = acked(Position { sequence: 100, offset: 1_408 }, 1_000);
+        assert!(sender.on_ack(now, PeerIndex(0), early.get_or_insert(ack)));
+        assert!(sender.on_ack(now, PeerIndex(0), &acked(Position::start_of(sender.end()), 1_000)));
+        while sender.release().is_some() {}
+        sender.push(now, 0);
+    }
+}
+
+#[test]
 fn peers_take_turns() {
     let now = MonoTime(1_000_000);
     let mut sender = sender_of_two(now);

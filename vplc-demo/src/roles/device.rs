@@ -102,8 +102,14 @@ impl<'a> Cyclic<'a> {
         task.skip_to(cycles);
         let mut gauge = StallGauge::new();
         let mut released = None;
+        let mut listened = false;
         while !self.context.stop.asked() {
-            let start = task.wait(&Kernel);
+            let overslept = now() > task.next() && listened;
+            let mut start = task.wait(&Kernel);
+            if overslept {
+                // It was asleep, listening, when the deadline passed: a late wake-up.
+                start.late = Some(Nanos(start.woke.since(start.due).0 + start.skipped * PERIOD.0));
+            }
             let stall = gauge.look(&start);
             self.take_commands()?;
             self.cycle(start, stall)?;
@@ -114,7 +120,7 @@ impl<'a> Cyclic<'a> {
                     return Ok(true);
                 }
             }
-            self.listen(start.cycle, task.next() - setup.margin - LISTEN_GUARD)?;
+            listened = self.listen(start.cycle, task.next() - setup.margin - LISTEN_GUARD)?;
         }
         Ok(false)
     }
@@ -139,17 +145,19 @@ impl<'a> Cyclic<'a> {
     }
 
     /// Waits for the answer to this cycle's sample, to know when it came; at the
-    /// latest until `until`.
-    fn listen(&mut self, cycle: u64, until: MonoTime) -> Result<(), RoleError> {
+    /// latest until `until`. Says whether there was time to wait at all.
+    fn listen(&mut self, cycle: u64, until: MonoTime) -> Result<bool, RoleError> {
+        let mut listened = false;
         loop {
             let left = until.since(now());
             if left == Nanos::ZERO {
-                return Ok(());
+                return Ok(listened);
             }
+            listened = true;
             let Some(message) = self.sink.consume_timeout(Duration::from(left))? else { continue };
             self.heard = true;
             if take(&message, &mut self.device, self.shared) >= Some(cycle) {
-                return Ok(());
+                return Ok(listened);
             }
         }
     }

@@ -71,7 +71,7 @@ impl Default for LayoutSizes {
             cell_bytes: 128,
             completion_bytes: 8,
             counter_block_bytes: 256,
-            session_counter_blocks: 64,
+            session_counter_blocks: 256,
             wake_page_bytes: 4096,
             ring_depth: 256,
             ring_returns: 256,

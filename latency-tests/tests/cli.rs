@@ -95,6 +95,43 @@ fn rows_have_the_documented_shape_and_the_page_stands_alone() {
     assert!(!html.contains("http"), "nothing is loaded from elsewhere");
 }
 
+/// The names of the rows that one scenario brings in its short form.
+fn rows_of(arguments: &[&str]) -> Vec<String> {
+    let scratch = Scratch::new(arguments[0]);
+    let json = scratch.file("rows.json");
+    let output = run(&[arguments, &["--smoke", "--json", text(&json)]].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let written: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+    let rows = written["rows"].as_array().unwrap();
+    rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_scenario_brings_its_rows() {
+    if !two_processors() {
+        eprintln!("skipped: two processors are needed");
+        return;
+    }
+    let expected: [(&[&str], &[&str]); 6] = [
+        (&["local"], &["local/64B", "local/attached-64B", "local/token-6220800B"]),
+        (&["hop"], &["hop/T3/64B", "hop/T2/64B"]),
+        // The rows on two hosts need root.
+        (&["network"], &["network/loopback/64B/inline", "network/self/64B/daemon"]),
+        (
+            &["throughput", "--size", "4096"],
+            &["throughput/touch/4096B", "throughput/foreign/4096B", "throughput/tokens/4096B"],
+        ),
+        (&["throughput", "--touch", "--size", "64"], &["throughput/touch/64B"]),
+        (&["setup"], &["setup/stream-1", "setup/stream-10"]),
+    ];
+    for (arguments, names) in expected {
+        let rows = rows_of(arguments);
+        for name in names {
+            assert!(rows.iter().any(|row| row == name), "{name} among {rows:?}");
+        }
+    }
+}
+
 #[test]
 fn a_missed_bound_is_on_the_last_line_and_in_the_exit_code() {
     if !two_processors() {

@@ -60,10 +60,13 @@ impl Drop for EndOnExit<'_> {
     }
 }
 
+/// What a party does.
+type Role<'a> = Box<dyn FnOnce(&Stage) -> Result<(), Fault> + Send + 'a>;
+
 /// One party that is not the leading one. It runs until the stage stops.
 pub struct Party<'a> {
     core: usize,
-    run: Box<dyn FnOnce(&Stage) -> Result<(), Fault> + Send + 'a>,
+    run: Role<'a>,
 }
 
 impl<'a> Party<'a> {

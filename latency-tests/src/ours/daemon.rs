@@ -9,6 +9,7 @@ use super::{fault, plan::daemon_file};
 use crate::harness::fault::Fault;
 use insane_control::{Hosting, Runtime};
 use insane_rt::Session;
+use std::ffi::OsString;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -101,32 +102,39 @@ impl Daemon {
     }
 }
 
+/// Runs a program that does not watch its input, and ends it when the input ends:
+/// whatever becomes of this process, no daemon outlives it.
+const KEEPER: &str = r#"exec 3<&0
+"$@" 3<&- </dev/null & daemon=$!
+(cat <&3 >/dev/null; kill "$daemon" 2>/dev/null) &
+exec 3<&-
+wait "$daemon""#;
+
 fn command(wanted: &Wanted<'_>, file: &Path) -> Result<Command, Fault> {
-    let own = std::env::current_exe().map_err(Fault::os("find this program"))?;
-    let program = wanted.program.unwrap_or(&own);
-    let mut command = match wanted.namespace {
-        None => Command::new(program),
-        Some(name) => {
-            let mut command = Command::new("ip");
-            command.args(["netns", "exec", name]).arg(program);
-            command
-        }
-    };
+    let mut words: Vec<OsString> = Vec::new();
+    if let Some(name) = wanted.namespace {
+        words.extend(["ip", "netns", "exec", name].map(OsString::from));
+    }
     match wanted.program {
-        Some(_) => command.arg(file),
-        None => command.args(["serve", "--config"]).arg(file),
-    };
+        Some(program) => {
+            words.extend(["sh", "-c", KEEPER, "keeper"].map(OsString::from));
+            words.push(program.into());
+        }
+        None => {
+            words.push(std::env::current_exe().map_err(Fault::os("find this program"))?.into());
+            words.push("serve".into());
+        }
+    }
+    words.extend([OsString::from("--config"), file.into()]);
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
     Ok(command)
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // `serve` ends when its input does; the real one gets a signal.
+        // It ends when its input does.
         drop(self.process.stdin.take());
-        let _ = nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(self.process.id().cast_signed()),
-            nix::sys::signal::Signal::SIGTERM,
-        );
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
     }

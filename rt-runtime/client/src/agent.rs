@@ -76,6 +76,8 @@ pub(crate) struct Shared {
     pub domain_name: Mutex<String>,
     stop: AtomicBool,
     bell: Bell,
+    /// The process that attached. A forked child shares its socket, and has no agent.
+    process: u32,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -100,7 +102,14 @@ impl Shared {
             domain_name: Mutex::default(),
             stop: AtomicBool::new(false),
             bell: Bell::new()?,
+            process: std::process::id(),
         }))
+    }
+
+    /// Whether this process was forked from the one that attached. It takes no lock:
+    /// one that another thread held at the fork is never released here.
+    pub fn is_forked(&self) -> bool {
+        std::process::id() != self.process
     }
 
     pub fn state(&self) -> State {
@@ -159,6 +168,9 @@ impl Shared {
 
     /// Sends a request and waits for what comes of it.
     pub fn request(&self, what: What, request: impl FnOnce(u32) -> Request) -> Result<Reply, RequestError> {
+        if self.is_forked() {
+            return Err(RequestError::Forked);
+        }
         let req = self.req_next.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = mpsc::sync_channel(1);
         lock(&self.waiting).insert(req, Waiting { what, reply });
@@ -565,6 +577,9 @@ impl Shared {
 
     /// A source of this session is no more.
     pub fn close_source(&self, uid: u64) {
+        if self.is_forked() {
+            return;
+        }
         let mut registry = lock(&self.registry);
         let record = registry.sources.remove(&uid);
         registry.conns.retain(|_, conn| conn.port != uid);
@@ -576,6 +591,9 @@ impl Shared {
 
     /// A sink of this session is no more.
     pub fn close_sink(&self, uid: u64) {
+        if self.is_forked() {
+            return;
+        }
         let mut registry = lock(&self.registry);
         let record = registry.sinks.remove(&uid);
         registry.conns.retain(|_, conn| conn.port != uid);
@@ -587,6 +605,9 @@ impl Shared {
 
     /// A stream of this session is no more.
     pub fn close_stream(&self, local: u32) {
+        if self.is_forked() {
+            return;
+        }
         let record = lock(&self.registry).streams.remove(&local);
         if let Some(stream) = record.and_then(|record| record.id) {
             self.tell(|req| Request::CloseStream { req, stream });

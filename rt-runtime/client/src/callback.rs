@@ -39,6 +39,8 @@ pub struct CallbackSink {
     token: u64,
     orders: Sender<Order>,
     bell: Arc<Event>,
+    /// Where the callback thread is; a forked child has none to wait for.
+    process: u32,
 }
 
 impl Callbacks {
@@ -58,7 +60,7 @@ impl Callbacks {
         let token = self.next.fetch_add(1, Ordering::Relaxed);
         let _ = self.orders.send(Order::Add(token, sink, callback));
         let _ = self.bell.signal();
-        CallbackSink { token, orders: self.orders.clone(), bell: Arc::clone(&self.bell) }
+        CallbackSink { token, orders: self.orders.clone(), bell: Arc::clone(&self.bell), process: std::process::id() }
     }
 }
 
@@ -77,6 +79,9 @@ impl Drop for Callbacks {
 impl Drop for CallbackSink {
     /// Waits until a running callback has returned; none is called afterwards.
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            return;
+        }
         let (done, finished) = mpsc::channel();
         if self.orders.send(Order::Remove(self.token, done)).is_ok() {
             let _ = self.bell.signal();

@@ -81,6 +81,9 @@ pub enum RequestError {
     /// The system refuses memory or a descriptor.
     #[error("the system refuses a resource: {0}")]
     Resources(String),
+    /// This process was forked from the one that attached.
+    #[error("a forked child cannot use its parent's session: attach anew")]
+    Forked,
     /// Nobody came in time.
     #[error("no receiver came in time")]
     NoReceiver,

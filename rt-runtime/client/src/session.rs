@@ -42,6 +42,14 @@ pub(crate) struct Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
+        if self.shared.is_forked() {
+            // The threads, and the runtime in that process, are the parent's: there is
+            // nobody here to wait for.
+            std::mem::forget(self.callbacks.get_mut().map(Option::take));
+            std::mem::forget(self.agent.get_mut().map(Option::take));
+            std::mem::forget(self._runtime.take());
+            return;
+        }
         drop(lock(&self.callbacks).take());
         self.shared.stop();
         if let Some(agent) = lock(&self.agent).take() {
@@ -155,6 +163,9 @@ impl Session {
             return Err(RequestError::Option("a stream's name has 1 to 64 bytes and no control characters"));
         }
         let shared = &self.core.shared;
+        if shared.is_forked() {
+            return Err(RequestError::Forked);
+        }
         let local = self.core.stream_next.fetch_add(1, Ordering::Relaxed);
         let isolated = options.isolated;
         let record = StreamRecord { name: name.into(), qos, isolated, id: None };

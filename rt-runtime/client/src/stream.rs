@@ -52,6 +52,9 @@ impl Stream {
     }
 
     fn id(&self) -> Result<StreamId, RequestError> {
+        if self.inner.core.shared.is_forked() {
+            return Err(RequestError::Forked);
+        }
         let registry = lock(&self.inner.core.shared.registry);
         registry.streams.get(&self.inner.local).and_then(|stream| stream.id).ok_or(RequestError::Detached)
     }

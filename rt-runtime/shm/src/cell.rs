@@ -104,6 +104,11 @@ pub trait Cells {
     /// How many there are; always the same.
     fn cell_count(&self) -> usize;
 
+    /// Asks for the second cache line of a cell, where a payload beyond 32 bytes goes on, so
+    /// that it comes together with the first.
+    #[inline(always)]
+    fn fetch_ahead(_cell: &Cell) {}
+
     /// Writes `bytes` into the payload of a cell, with plain stores.
     ///
     /// # Safety

@@ -210,6 +210,11 @@ impl Cells for RegionCells {
         self.count
     }
 
+    #[inline(always)]
+    fn fetch_ahead(cell: &Cell) {
+        block::prefetch(std::ptr::from_ref(&cell[CELL_WORDS / 2]).cast());
+    }
+
     #[inline]
     unsafe fn write_payload(cell: &Cell, bytes: &[u8]) {
         let to = std::ptr::from_ref(cell).cast::<u8>().cast_mut();
@@ -229,5 +234,6 @@ impl Cells for RegionCells {
     }
 }
 
-const _: () = assert!((PAYLOAD_WORD * 8).is_multiple_of(block::BYTES) && (PAYLOAD_WORDS * 8).is_multiple_of(block::BYTES));
+const _: () =
+    assert!((PAYLOAD_WORD * 8).is_multiple_of(block::BYTES) && (PAYLOAD_WORDS * 8).is_multiple_of(block::BYTES));
 const _: () = assert!(CELL_WORDS * 8 == CELL_BYTES);

@@ -17,8 +17,8 @@
 
 use crate::Violation;
 use crate::cell::{
-    BELL, CLOSED, Cell, Cells, HEAD, Kind, Meta, PAYLOAD_WORD, SEQUENCE, SHAPE, SOURCE_TIME, STAMP, shape, shape_kind,
-    shape_inline_len, shape_len, shape_lost,
+    BELL, CLOSED, Cell, Cells, HEAD, Kind, Meta, PAYLOAD_WORD, SEQUENCE, SHAPE, SOURCE_TIME, STAMP, shape,
+    shape_inline_len, shape_kind, shape_len, shape_lost,
 };
 use crate::sync::{AtomicU64, Ordering};
 use insane_core::heap::BufferId;
@@ -272,6 +272,7 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     }
 
     /// Whether the producer knows of every message taken.
+    #[cfg_attr(loom, allow(dead_code))]
     #[inline]
     pub(crate) fn is_published(&self) -> bool {
         self.position == self.published
@@ -310,6 +311,8 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     #[inline(always)]
     pub(crate) fn take_inline(&mut self, inline: &mut InlineBytes) -> Option<(Meta, u32)> {
         let (cell, next) = (self.next_cell(), self.position + 1);
+        // Both lines of the cell come at once, and not the second after the first.
+        C::fetch_ahead(cell);
         // Acquire pairs with the producer's Release in `write`: the cell is complete.
         if cell[STAMP].load(Ordering::Acquire) != next {
             return None;
@@ -429,10 +432,14 @@ mod tests {
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let meta = (any::<u64>(), any::<u64>(), any::<u16>())
-            .prop_map(|(sequence, source_ns, lost)| Meta { sequence, source_ns, lost });
+        let meta = (any::<u64>(), any::<u64>(), any::<u16>()).prop_map(|(sequence, source_ns, lost)| Meta {
+            sequence,
+            source_ns,
+            lost,
+        });
         let step = prop_oneof![
-            (prop::collection::vec(any::<u8>(), 0..97), meta.clone()).prop_map(|(bytes, meta)| Step::Inline(bytes, meta)),
+            (prop::collection::vec(any::<u8>(), 0..97), meta.clone())
+                .prop_map(|(bytes, meta)| Step::Inline(bytes, meta)),
             (any::<u32>(), any::<u32>(), meta).prop_map(|(id, len, meta)| Step::Heap(id, len, meta)),
             Just(Step::Pop),
             Just(Step::Pop),

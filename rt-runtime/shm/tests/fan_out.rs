@@ -78,7 +78,8 @@ impl<'w> World<'w> {
                     self.conns += 1;
                     let joined_at = self.emitted.len() as u64;
                     join(self.source, &self.sinks[sink], self.conns, 1 << depth_log);
-                    let life = Life { id: self.conns, joined_at, retired_at: None, next: joined_at, delivered: 0, lost: 0 };
+                    let life =
+                        Life { id: self.conns, joined_at, retired_at: None, next: joined_at, delivered: 0, lost: 0 };
                     self.lives[sink].push(life);
                 }
             }

@@ -51,10 +51,10 @@ fn receiver_lies(steps: &[Step]) {
     let intruder = join(&source, &liar, LIAR.0, DEPTH).returns.intruder();
     join(&source, &honest, 2, 64);
     let (mut sent, mut seen) = (0, 0);
-    let mut consume_honest = |sent: &mut u64| {
+    let mut consume_honest = |sent: u64| {
         let Some(message) = honest.port.consume().unwrap() else { return };
         assert_eq!((message.sequence(), message.lost()), (seen, 0));
-        assert!(seen < *sent);
+        assert!(seen < sent);
         assert_pattern(&message.shared().to_vec(), seen);
         seen += 1;
     };
@@ -62,10 +62,10 @@ fn receiver_lies(steps: &[Step]) {
         match *step {
             Step::Send { len } => {
                 // The honest sink never falls behind.
-                consume_honest(&mut sent);
+                consume_honest(sent);
                 sent += u64::from(send(&source.port, len));
             }
-            Step::Consume { honest: true } => consume_honest(&mut sent),
+            Step::Consume { honest: true } => consume_honest(sent),
             // What the liar reads is its own affair, but it reads inside its maps.
             Step::Consume { honest: false } => {
                 liar.port.consume().unwrap().map(|message| message.shared().to_vec());
@@ -74,7 +74,7 @@ fn receiver_lies(steps: &[Step]) {
         }
     }
     for _ in 0..sent {
-        consume_honest(&mut sent);
+        consume_honest(sent);
     }
     assert_eq!(seen, sent);
     let accused = source.mailbox.collect();
@@ -89,10 +89,21 @@ fn receiver_lies(steps: &[Step]) {
 #[derive(Clone, Debug)]
 enum Lie {
     /// A message at the position that is read next.
-    Message { ahead: u64, shape: u64, place: u64 },
-    Noise { word: usize, value: u64 },
-    Honest { len: usize },
-    ConsumeAll { keep: bool },
+    Message {
+        ahead: u64,
+        shape: u64,
+        place: u64,
+    },
+    Noise {
+        word: usize,
+        value: u64,
+    },
+    Honest {
+        len: usize,
+    },
+    ConsumeAll {
+        keep: bool,
+    },
     Release,
 }
 

@@ -169,7 +169,7 @@ fn stages_run_out_into_the_heap_and_come_back() {
 }
 
 #[test]
-fn a_sink_lends_out_a_bounded_number_of_small_messages() {
+fn a_sink_lends_out_a_bounded_number_of_messages() {
     let (source, sink) = (TestSource::new(&[], false), TestSink::new());
     join(&source, &sink, 1, 512);
     for _ in 0..300 {
@@ -177,6 +177,7 @@ fn a_sink_lends_out_a_bounded_number_of_small_messages() {
     }
     let mut held: Vec<_> = (0..256).map(|_| sink.port.consume().unwrap().unwrap()).collect();
     assert_eq!(sink.port.consume().unwrap_err(), ConsumeError::TooManyHeld);
+    assert!(sink.port.is_ready().unwrap());
     for message in &held {
         assert_pattern(message.bytes().unwrap(), message.sequence());
     }

@@ -24,6 +24,9 @@ pub fn render(picture: &Picture, offset: Nanos) -> String {
             format!("{} records were lost on the way to this table: it is incomplete", device.records_lost),
         );
     }
+    if let Some(failure) = &picture.failure {
+        push(&mut text, format!("failure: {failure}"));
+    }
     for note in &picture.notes {
         push(&mut text, format!("note: {note}"));
     }
@@ -92,8 +95,7 @@ fn flows(text: &mut String, picture: &Picture) {
 }
 
 /// A flow in one line.
-#[must_use]
-pub fn describe(flow: Flow, sent: Option<&FlowReport>, received: Option<&FlowReport>) -> String {
+fn describe(flow: Flow, sent: Option<&FlowReport>, received: Option<&FlowReport>) -> String {
     let Some(received) = received.filter(|received| received.messages > 0) else {
         return "nothing arrived yet".into();
     };

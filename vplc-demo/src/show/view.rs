@@ -3,13 +3,13 @@
 
 use super::canvas::{Canvas, Colour};
 use super::picture::Picture;
-use super::table::describe;
-use super::{micros, millimetres, percent};
+use super::{millimetres, percent};
 use crate::cause::Cause;
 use crate::device::Phase;
 use crate::percentiles::Quantiles;
 use crate::plant::{GAP_MAX_M, GAP_MIN_M};
-use crate::report::DeviceReport;
+use crate::report::{DeviceReport, FlowReport};
+use insane_core::Nanos;
 
 /// Columns of the picture of the carriage.
 const LEFT: usize = 26;
@@ -103,7 +103,7 @@ fn numbers(canvas: &mut Canvas, picture: &Picture, device: &DeviceReport) {
     let bad = if device.misses > 0 { Colour::Yellow } else { Colour::Plain };
     line(format!("misses   {:>8}   {}", device.misses, percent(device.misses, device.cycles)), bad);
     line(causes(device), Colour::Dim);
-    line(format!("{:<21}{:>11}{:>11}{:>11}", "", "p50", "p99", "max"), Colour::Dim);
+    line(format!("{:<21}{:>9}{:>9}{:>10}", "times in us", "p50", "p99", "max"), Colour::Dim);
     line(times("round trip", &device.round_trip), Colour::Plain);
     line(times("wake-up, device", &device.wake), Colour::Plain);
     let controller = picture.controller.clone().unwrap_or_default();
@@ -115,25 +115,37 @@ fn numbers(canvas: &mut Canvas, picture: &Picture, device: &DeviceReport) {
         line(format!("the carriage came down: {}", device.falls), Colour::Red);
     }
     for (flow, (sent, received)) in &picture.flows {
-        let text = describe(*flow, sent.as_ref(), received.as_ref());
-        let (rate, rest) = text.split_once("; ").unwrap_or((&text, ""));
+        let (rate, fate) = flow_lines(sent.as_ref(), received.as_ref());
         line(format!("{:<11}{rate}", flow.name()), Colour::Plain);
-        line(format!("{:<11}{rest}", ""), Colour::Dim);
+        line(format!("{:<11}{fate}", ""), Colour::Dim);
     }
     if let Some(note) = picture.notes.last() {
         line(format!("note: {note}"), Colour::Dim);
     }
 }
 
+/// How fast a flow goes, and what became of its messages.
+fn flow_lines(sent: Option<&FlowReport>, received: Option<&FlowReport>) -> (String, String) {
+    let Some(received) = received.filter(|received| received.messages > 0) else {
+        return ("nothing arrived yet".into(), String::new());
+    };
+    let rates = received
+        .rates()
+        .map_or(String::new(), |(messages, megabytes)| format!("{megabytes:.2} MB/s, {messages:.1} a second"));
+    let sent = sent.map_or(0, |sent| sent.messages).max(received.messages);
+    (rates, format!("{} of {sent}, {} lost, {} damaged", received.messages, received.lost, received.damaged))
+}
+
 fn causes(device: &DeviceReport) -> String {
     let known = Cause::ALL.iter().filter(|cause| device.causes.of(**cause) > 0);
     let known: Vec<String> = known.map(|cause| format!("{} {}", cause.name(), device.causes.of(*cause))).collect();
-    if known.is_empty() { "no cause to name".into() } else { known.join(", ") }
+    if known.is_empty() { String::new() } else { known.join(", ") }
 }
 
 fn times(name: &str, quantiles: &Quantiles) -> String {
+    let micros = |time: Option<Nanos>| time.map_or("-".into(), |time| format!("{:.1}", time.0 as f64 / 1e3));
     let [p50, p99, max] = [quantiles.level("p50"), quantiles.level("p99"), quantiles.max].map(micros);
-    format!("{name:<21}{p50:>11}{p99:>11}{max:>11}")
+    format!("{name:<21}{p50:>9}{p99:>9}{max:>10}")
 }
 
 /// Largest control error of each 50 ms: bars of eighths of a row, the newest on the right.
@@ -208,6 +220,24 @@ mod tests {
                 assert!(text.lines().all(|line| line.chars().count() <= width));
             }
         }
+    }
+
+    #[test]
+    fn numbers_fit_a_usual_terminal() {
+        use crate::percentiles::Times;
+        use crate::report::Flow;
+        let mut times = Times::new();
+        (0..2_000).for_each(|_| times.add(Nanos::from_millis(1_234)));
+        let device = DeviceReport { round_trip: times.quantiles(), ..DeviceReport::default() };
+        let mut picture = Picture::default();
+        picture.take(Report::Device(Box::new(device)));
+        let flow = FlowReport { messages: 9_999_999, lost: 1_000, ..FlowReport::new(Flow::Telemetry, true) };
+        picture.take(Report::Flow(flow));
+        let text = draw(&picture, &Title { form: "a form".into(), seconds: 10 }, (80, 24)).plain();
+        let row = text.lines().find(|line| line.contains("round trip")).unwrap();
+        let max: f64 = row.split_whitespace().last().unwrap().parse().unwrap();
+        assert!((max / 1_234_000.0 - 1.0).abs() < 1e-3, "{row}");
+        assert!(text.contains("9999999 of 9999999, 1000 lost, 0 damaged"), "{text}");
     }
 
     #[test]

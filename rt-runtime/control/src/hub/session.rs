@@ -62,16 +62,26 @@ impl Hub {
     pub fn expel(&mut self, session: SessionId, refusal: Refusal) {
         self.greeting.remove(&session);
         self.end_session(session);
+        self.close(session, refusal);
+    }
+
+    fn close(&mut self, session: SessionId, refusal: Refusal) {
         let Refusal { code, reason } = refusal;
         self.actions.push_back(Action::Close { session, code, reason: reason.clone() });
         self.note(Note::SessionClosed { session, reason: Some((code, reason)) });
     }
 
-    /// Ends every session, since the runtime stops.
+    /// Ends every session, since the runtime stops. None is told that others end: their
+    /// rings need no runtime and go on.
     pub fn shutdown(&mut self) {
-        let all: Vec<SessionId> = self.greeting.keys().chain(self.sessions.keys()).copied().collect();
+        let sessions = std::mem::take(&mut self.sessions);
+        let greeting = std::mem::take(&mut self.greeting);
+        let all: Vec<SessionId> = greeting.keys().chain(sessions.keys()).copied().collect();
+        for (session, row) in sessions {
+            self.end_row(session, row);
+        }
         for session in all {
-            self.expel(session, Refusal::new(Code::Shutdown, "the runtime is shutting down"));
+            self.close(session, Refusal::new(Code::Shutdown, "the runtime is shutting down"));
         }
     }
 
@@ -266,6 +276,12 @@ impl Hub {
     fn end_session(&mut self, session: SessionId) -> bool {
         // Out of the table first: nothing more is sent to it.
         let Some(row) = self.sessions.remove(&session) else { return false };
+        self.end_row(session, row);
+        true
+    }
+
+    /// Removes all that a session had, which is out of the table.
+    fn end_row(&mut self, session: SessionId, row: Session) {
         for stream in &row.streams {
             self.close_stream(*stream);
         }
@@ -275,7 +291,6 @@ impl Hub {
         }
         self.discard(row.counters);
         self.account(row.domain).release(&row.charge);
-        true
     }
 }
 

@@ -19,8 +19,11 @@ fn own_uid() -> u32 {
 #[test]
 fn who_is_no_member_is_refused_in_words() {
     let place = Place::new("access");
-    let daemon =
-        Daemon::start(&place, "(name: \"theirs\", members: [uid(12345)]), (name: \"group\", members: [gid(54321)])", QUIET);
+    let daemon = Daemon::start(
+        &place,
+        "(name: \"theirs\", members: [uid(12345)]), (name: \"group\", members: [gid(54321)])",
+        QUIET,
+    );
     for domain in [None, Some("theirs"), Some("group"), Some("none such")] {
         let attached = match domain {
             None => Session::attach(daemon.socket(), "x"),
@@ -45,8 +48,10 @@ fn another_user_gets_its_own_domain_only() {
     let program = place.path().join("program");
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     open_to_all(&program);
-    let daemon = Daemon::start(&place, "(name: \"root\", members: [uid(0)]), (name: \"nobody\", members: [uid(65534)])", QUIET);
-    let as_nobody = |command: &mut Command| Helper::spawn("attach", daemon.socket(), &[], command.uid(NOBODY).gid(NOBODY)).finish();
+    let daemon =
+        Daemon::start(&place, "(name: \"root\", members: [uid(0)]), (name: \"nobody\", members: [uid(65534)])", QUIET);
+    let as_nobody =
+        |command: &mut Command| Helper::spawn("attach", daemon.socket(), &[], command.uid(NOBODY).gid(NOBODY)).finish();
     assert_eq!(as_nobody(Command::new(&program).current_dir(place.path())), "in nobody");
     assert_eq!(daemon.attach("root").domain(), "root");
     drop(daemon);

@@ -94,7 +94,13 @@ fn requests_with_random_fields_are_refused_or_end_the_session() {
         let source = peer.source(stream, &[]).unwrap();
         let samples = [
             Request::OpenStream { req: 1, name: "x".repeat(30), qos: Qos::default(), isolated: false },
-            Request::CreateSource { req: 2, stream, channel: ChannelId(1), uid: 7, classes: crate::peer::HEAP.to_vec() },
+            Request::CreateSource {
+                req: 2,
+                stream,
+                channel: ChannelId(1),
+                uid: 7,
+                classes: crate::peer::HEAP.to_vec(),
+            },
             Request::CreateSink { req: 3, stream, channel: ChannelId(1), uid: 7, depth: 64, wake: SinkWake::Fd },
             Request::CloseSource { req: 4, source },
             Request::Status { req: 5 },

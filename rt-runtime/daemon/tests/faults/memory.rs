@@ -135,7 +135,9 @@ fn what_is_sealed_cannot_be_shrunk_punched_written_or_mapped_again() {
         assert_eq!(memfd::seal_writers(fd).unwrap_err().errno, Errno::EPERM, "{what}: other seals");
         // Opened anew by way of the file system it is no more writable.
         use std::os::fd::AsRawFd;
-        if let Ok(again) = std::fs::File::options().read(true).write(true).open(format!("/proc/self/fd/{}", fd.as_raw_fd())) {
+        if let Ok(again) =
+            std::fs::File::options().read(true).write(true).open(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+        {
             assert!(Region::map_writable(again.as_fd(), len as usize).is_err(), "{what}: opened anew");
         }
     }

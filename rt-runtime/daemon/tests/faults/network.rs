@@ -16,24 +16,35 @@ fn two_sockets(noise: &mut Noise) -> (UdpSocket, UdpSocket, u16) {
     }
 }
 
-/// A header in which every field is of the right form, and no more.
+/// A header of the right form. The fields of some are random, so that they do not fit
+/// together; the others could be true.
 fn random_header(noise: &mut Noise, payload: usize, host: Option<HostId>) -> DataHeader {
+    let host = host.unwrap_or(HostId(noise.below(4)));
     let kind = [Kind::Data, Kind::Overlay, Kind::Reliable][noise.below(3) as usize];
+    let sound = noise.below(2) == 0;
     let mut any = |bound: u64| if noise.below(3) == 0 { noise.next() } else { noise.below(bound) };
-    let flags = if any(2) % 2 == 0 { Flags::NONE } else { Flags::RELIABLE };
-    DataHeader {
+    let header = DataHeader::overlay(host, Incarnation(any(4)), payload as u32);
+    if sound && kind == Kind::Overlay {
+        return header;
+    }
+    let header = DataHeader {
         kind,
         lane: Lane::new((any(8) % 8) as u8).expect("a lane"),
-        flags,
         stream: StreamKey(any(4)),
-        host: host.unwrap_or(HostId(any(4))),
-        incarnation: Incarnation(any(4)),
         sequence: any(10),
         source_instant: any(10),
         channel: ChannelId(any(4) as u32),
         source: SourceId(any(4) as u32),
-        message_len: if any(2) % 2 == 0 { payload as u32 } else { any(100_000_000) as u32 },
+        ..header
+    };
+    if sound {
+        return header;
+    }
+    DataHeader {
+        flags: if any(2).is_multiple_of(2) { Flags::NONE } else { Flags::RELIABLE },
+        message_len: if any(2).is_multiple_of(2) { payload as u32 } else { any(100_000_000) as u32 },
         fragment_offset: (any(64) as u32).wrapping_mul(64),
+        ..header
     }
 }
 

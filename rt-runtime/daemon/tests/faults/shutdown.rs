@@ -1,7 +1,7 @@
 //! The end of the daemon, foreseen or not, and a start without any right.
 
-use crate::world::{Daemon, OPEN, Pair, Place, open_to_all, until};
-use insane_rt::{Attachment, ChannelId, Qos, RequestError, SinkOptions, SourceOptions, StreamOptions};
+use crate::world::{Daemon, OPEN, Pair, Place, closing, open_to_all, until};
+use insane_rt::{Attachment, ChannelId, Code, Qos, RequestError, SinkOptions, SourceOptions, StreamOptions};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -54,28 +54,25 @@ fn a_daemon_starts_again_where_a_killed_one_left_its_socket() {
 }
 
 #[test]
-fn a_daemon_that_is_told_to_stop_says_so_to_its_clients() {
+fn a_daemon_that_is_told_to_stop_says_so_and_direct_rings_go_on() {
     let place = Place::new("term");
     let mut daemon = Daemon::start(&place, OPEN, QUIET);
     let session = daemon.attach("watcher");
     let stream = session.stream("s", Qos::default()).unwrap();
-    let _pair = Pair::start(&daemon, "direct,isolated");
+    let mut peer = daemon.peer();
+    let mut pair = Pair::start(&daemon, "direct");
     daemon.terminate();
     let told = Instant::now();
     assert_eq!(daemon.exit_code(), Some(0), "{}", daemon.log());
     assert!(told.elapsed() < PROMISED, "{:?}", told.elapsed());
     assert!(!place.socket().exists(), "the socket is removed");
-    until("the client is told", || match session.attachment() {
-        Attachment::Closed(reason) => {
-            assert!(reason.contains("shutting down"), "{reason}");
-            true
-        }
-        _ => false,
-    });
-    match stream.sink(ChannelId(1), SinkOptions::default()) {
-        Err(RequestError::Detached | RequestError::Closed { .. }) => {}
-        other => panic!("{other:?}"),
-    }
+    let (code, reason) = closing(&mut peer).expect("a reason");
+    assert!(code == Code::Shutdown && reason.contains("shutting down"), "{code:?} {reason}");
+    // A session of the library waits for the next daemon.
+    until("the session is detached", || session.attachment() == Attachment::Detached);
+    assert_eq!(stream.sink(ChannelId(1), SinkOptions::default()).unwrap_err(), RequestError::Detached);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(pair.finish()[0] > 500);
 }
 
 #[test]

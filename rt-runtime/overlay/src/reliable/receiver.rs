@@ -177,7 +177,7 @@ impl Receiver {
             self.next.offset = end;
             return;
         }
-        self.next = Position::start_of(self.next.sequence + 1);
+        self.next = Position::start_of(self.next.sequence.saturating_add(1));
         if self.skipping {
             self.skipping = false;
             self.lost = self.lost.saturating_add(1);

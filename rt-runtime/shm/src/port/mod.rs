@@ -41,7 +41,6 @@ enum Change<T> {
 }
 
 /// Connections that a port let go. Boxed as they came: moving one is moving a pointer.
-#[expect(clippy::vec_box)]
 type Graveyard<T> = Vec<Box<T>>;
 
 #[derive(Debug)]

@@ -39,6 +39,7 @@ pub enum ConsumeError {
 const ROOMS: usize = 256;
 
 /// A message that is out.
+#[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Room {
     inline: InlineBytes,
@@ -83,6 +84,8 @@ struct Inner {
     /// Places in `feeds` that are in turn.
     active: heapless::Vec<u8, FANIN_MAX>,
     next: usize,
+    /// Whether one place is in turn.
+    has_one: bool,
     /// The stack of rooms that are free: the last released on top, since it is still in
     /// the cache.
     free_rooms: Option<NonNull<Room>>,
@@ -97,10 +100,10 @@ struct Inner {
 /// The hot half of a sink.
 pub struct SinkPort {
     inner: UnsafeCell<Inner>,
-    rooms: Box<[UnsafeCell<Room>; ROOMS]>,
+    _rooms: Rooms,
 }
 
-// SAFETY: as for `SourcePort`.
+// SAFETY: as for `SourcePort`; the rooms are the port's own.
 unsafe impl Send for SinkPort {}
 
 /// A consumed message. Dropping it releases its buffer to the sender.
@@ -124,6 +127,7 @@ impl SinkPort {
             attachment: Attachment::Attached,
             active: heapless::Vec::new(),
             next: 0,
+            has_one: false,
             free_rooms: None,
             feeds: Box::new([const { None }; FANIN_MAX]),
             sleeper: wake,
@@ -131,10 +135,12 @@ impl SinkPort {
             error: None,
             mailbox: Arc::clone(&mailbox),
         };
-        let rooms: Box<[UnsafeCell<Room>; ROOMS]> = Box::new([const { UnsafeCell::new(Room::EMPTY) }; ROOMS]);
-        let port = SinkPort { inner: UnsafeCell::new(inner), rooms };
-        for room in port.rooms.iter().filter_map(|room| NonNull::new(room.get())) {
-            port.leave(room);
+        let rooms = Rooms::new();
+        let first = rooms.0.cast::<Room>();
+        let port = SinkPort { inner: UnsafeCell::new(inner), _rooms: rooms };
+        for at in (0..ROOMS).rev() {
+            // SAFETY: `at < ROOMS`: a room of this port, which is not in use yet.
+            port.leave(unsafe { first.add(at) });
         }
         Ok((port, mailbox))
     }
@@ -176,27 +182,27 @@ impl SinkPort {
                 room.buffer = NO_BUFFER;
                 return Some(inner.deliver(room, meta, len, place));
             }
-            return self.poll_this(place);
+            // A spinning receiver is here most of the time.
+            if inner.has_one && feed.conn.is_idle() {
+                inner.error = None;
+                return None;
+            }
+            return self.poll_heap(place);
         }
         self.poll_all()
     }
 
-    /// The next plain cases: a message in a buffer, or nothing at all.
+    /// The next plain case: a message in a buffer.
     #[inline(never)]
-    fn poll_this(&self, place: u8) -> Option<NonNull<Room>> {
+    fn poll_heap(&self, place: u8) -> Option<NonNull<Room>> {
         let inner = self.inner();
         if let Some(room) = inner.free_room()
             && let Some(feed) = &mut inner.feeds[place as usize % FANIN_MAX]
+            && let Some((meta, len, id, start)) = feed.conn.take_heap()
         {
-            if let Some((meta, len, id, start)) = feed.conn.take_heap() {
-                room.start = start;
-                room.buffer = id.0;
-                return Some(inner.deliver(room, meta, len, place));
-            }
-            if feed.conn.is_idle() && inner.active.len() == 1 {
-                inner.error = None;
-                return None;
-            }
+            room.start = start;
+            room.buffer = id.0;
+            return Some(inner.deliver(room, meta, len, place));
         }
         self.poll_all()
     }
@@ -212,7 +218,7 @@ impl SinkPort {
             return None;
         }
         let Some(room) = inner.free_room() else {
-            inner.error = Some(ConsumeError::TooManyHeld);
+            inner.error = inner.any_ready().then_some(ConsumeError::TooManyHeld);
             return None;
         };
         for _ in 0..inner.active.len() {
@@ -307,7 +313,7 @@ impl SinkPort {
     /// The end of a message. Only for a room that is off the stack, once.
     #[inline(always)]
     fn release(&self, room: NonNull<Room>) {
-        // SAFETY: the room is out, so nobody has it as `&mut`, and it lies in `rooms`.
+        // SAFETY: the room is out, so nobody has it as `&mut`, and it is one of the port's.
         let (buffer, feed) = unsafe { ((*room.as_ptr()).buffer, (*room.as_ptr()).feed) };
         self.leave(room);
         if buffer != NO_BUFFER {
@@ -360,7 +366,7 @@ impl Inner {
 
     #[inline(always)]
     fn end_turn(&mut self) {
-        if self.active.len() > 1 {
+        if !self.has_one {
             self.next = if self.next + 1 < self.active.len() { self.next + 1 } else { 0 };
         }
     }
@@ -437,7 +443,7 @@ impl Inner {
             feed.life = life;
         }
         self.active.retain(|active| *active != place);
-        self.next = 0;
+        (self.next, self.has_one) = (0, self.active.len() == 1);
         self.epoch = STALE;
     }
 
@@ -469,6 +475,7 @@ impl Inner {
                 self.feeds[place] = Some(Feed { conn, life: Life::Live });
                 let pushed = self.active.push(place as u8);
                 debug_assert!(pushed.is_ok(), "as many places in turn as feeds");
+                self.has_one = self.active.len() == 1;
             }
             None => {
                 violations.push(conn.id());
@@ -504,9 +511,26 @@ impl Inner {
         if let Some(mut feed) = self.feeds[place].take() {
             feed.conn.flush();
             self.active.retain(|active| *active as usize != place);
-            self.next = 0;
+            (self.next, self.has_one) = (0, self.active.len() == 1);
             mail.graveyard.push(feed.conn);
         }
+    }
+}
+
+/// The memory of all rooms: not a `Box`, since the stack points into it and a box must be
+/// the only way to what it holds.
+struct Rooms(NonNull<[Room; ROOMS]>);
+
+impl Rooms {
+    fn new() -> Self {
+        Rooms(NonNull::from(Box::leak(Box::new([Room::EMPTY; ROOMS]))))
+    }
+}
+
+impl Drop for Rooms {
+    fn drop(&mut self) {
+        // SAFETY: leaked by `new`; messages borrow the port, so none is out.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }
 

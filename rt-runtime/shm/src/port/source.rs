@@ -400,7 +400,7 @@ impl Inner {
         Some(self.after_emit(STAGED, bytes.len(), sent))
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn emit_heap(&mut self, id: BufferId, len: usize, source_ns: u64) -> Option<Token> {
         let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
         if self.is_plain()

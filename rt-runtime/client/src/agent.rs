@@ -32,13 +32,31 @@ const BELL_TOKEN: u64 = 2;
 /// What a request was about, so that the agent can build the answer's port before it
 /// looks at the next event.
 pub(crate) enum What {
-    Stream { local: u32 },
-    Source { uid: u64, stream: u32, channel: ChannelId, classes: Vec<ClassSpec>, reliable: bool },
-    Sink { uid: u64, stream: u32, channel: ChannelId, depth: u32, wake: SinkWake },
+    Stream {
+        local: u32,
+    },
+    Source {
+        uid: u64,
+        stream: u32,
+        channel: ChannelId,
+        classes: Vec<ClassSpec>,
+        reliable: bool,
+    },
+    Sink {
+        uid: u64,
+        stream: u32,
+        channel: ChannelId,
+        depth: u32,
+        wake: SinkWake,
+    },
     /// A source of the runtime's earlier life.
-    SourceAgain { uid: u64 },
+    SourceAgain {
+        uid: u64,
+    },
     /// A sink of the runtime's earlier life.
-    SinkAgain { uid: u64 },
+    SinkAgain {
+        uid: u64,
+    },
 }
 
 /// What the requester gets.
@@ -299,9 +317,7 @@ impl Shared {
                     Some(sink_parts(&mut beside, wake).and_then(|(wake_fds, reader)| {
                         let (port, mailbox) = ports::sink_port(wake_fds.first(), block)?;
                         let id = Some(sink);
-                        registry
-                            .sinks
-                            .insert(uid, SinkRecord { stream, channel, depth, wake, mailbox, wake_fds, id });
+                        registry.sinks.insert(uid, SinkRecord { stream, channel, depth, wake, mailbox, wake_fds, id });
                         Ok(Reply::Sink(port, reader))
                     }))
                 });

@@ -19,7 +19,7 @@ const BURST: usize = 64;
 const SLEEP_MAX: Nanos = Nanos::from_millis(100);
 const BELL_TOKEN: u64 = 0;
 
-#[expect(clippy::large_enum_variant, reason = "one a sink, moved once")]
+#[allow(clippy::large_enum_variant, reason = "one a sink, moved once")]
 enum Order {
     Add(u64, Sink, Callback),
     Remove(u64, Sender<()>),

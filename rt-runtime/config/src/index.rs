@@ -3,7 +3,7 @@
 //! A second, light pass over the RON text, beside the parser proper: it maps paths like
 //! `datapaths[1].core` to ranges of bytes, so that what is found wrong after parsing
 //! can still be shown in its line. It judges nothing: at the first thing that it does
-//! not understand it stops, and keeps what it has. Depth is bounded by [`DEPTH_MAX`];
+//! not understand it stops, and keeps what it has. Depth is bounded by `DEPTH_MAX`;
 //! every step consumes at least one byte, so the pass ends.
 
 use std::ops::Range;

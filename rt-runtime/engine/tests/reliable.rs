@@ -284,10 +284,15 @@ fn a_late_joiner_gets_no_history_and_a_new_life_begins_anew() {
     // Its sink leaves; nobody waits for it.
     let id = ConnId(b.next);
     assert!(matches!(b.command(Command::RemoveSink(id)), Command::Removed { dead: Some(_), .. }));
+    let mut sent = 0;
     for round in 1..20 {
         assert_eq!(emit_all(&source, 40 + round * 10), 40 + round * 10, "no emit is refused");
-        advance(&net, &mut [&mut a, &mut b], Nanos::from_millis(2));
+        advance(&net, &mut [&mut a, &mut b], Nanos::from_millis(20));
+        if round == 1 {
+            sent = a.count(DatapathCounter::FramesSent);
+        }
     }
+    assert_eq!(a.count(DatapathCounter::FramesSent), sent, "nothing more is sent to where nobody listens");
     let (sink, _) = b.sink(TOPIC);
     advance(&net, &mut [&mut a, &mut b], Nanos::from_millis(150));
     emit_all(&source, 240);

@@ -2,7 +2,7 @@
 //!
 //! One of the few crates with `unsafe`. What it upholds:
 //!
-//! - **One writer a region.** A [`Region`] is mapped writable by one process (and
+//! - **One writer a region.** A [`Region`](region::Region) is mapped writable by one process (and
 //!   there owned by one thread at a time); every other mapping is read-only.
 //! - **No reference into what another may write.** Words are atomics; bytes are
 //!   copied out or seen through [`SharedBytes`](insane_sys::SharedBytes).

@@ -7,8 +7,8 @@
 //! postcard-encoded [`Request`] (client to runtime) or [`Event`] (runtime to client).
 //! Memory travels beside the packet as memfds in `SCM_RIGHTS`: each message says
 //! which and in what order; more or fewer close the session. A client sends none, but for memory that survived a
-//! restart of the runtime: beside `CreateSource` its sealed [heap], beside `CreateSink` its
-//! sealed [wake page] and then the [writable end of its wake socket]; the answer then
+//! restart of the runtime: beside `CreateSource` its sealed heap, beside `CreateSink` its
+//! sealed wake page and then the writable end of its wake socket; the answer then
 //! brings none.
 //!
 //! Setting up a connection (source to sink, or either to a datapath), every step

@@ -55,7 +55,7 @@ fn paths() -> Vec<String> {
 
 /// The message of this number: small ones travel in the ring, large ones in a buffer.
 fn content(number: u64) -> Vec<u8> {
-    let len = if number % 4 == 0 { 1500 } else { 32 };
+    let len = if number.is_multiple_of(4) { 1500 } else { 32 };
     let mut bytes = vec![number as u8; len];
     bytes[..8].copy_from_slice(&TAG);
     bytes[8..HEADER_BYTES].copy_from_slice(&number.to_le_bytes());

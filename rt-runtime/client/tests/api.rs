@@ -357,3 +357,32 @@ fn sources_and_sinks_move_between_threads() {
     }
     drop(sender.join().unwrap());
 }
+
+#[test]
+fn a_sink_that_hoards_leaves_buffers_to_the_others() {
+    let session = Session::embedded("hoard").unwrap();
+    for (qos, name) in [(Qos::default(), "loose"), (reliable(), "tight")] {
+        let stream = session.stream(name, qos).unwrap();
+        let hoarder = stream.sink(ChannelId(1), SinkOptions::default()).unwrap();
+        let quick = stream.sink(ChannelId(1), SinkOptions::default()).unwrap();
+        let source = stream.source(ChannelId(1), SourceOptions::default().buffers(1_000, 9)).unwrap();
+        wait_for(|| source.receivers() == 2);
+        let (mut hoard, mut refused) = (Vec::new(), 0);
+        for number in 0..50_u64 {
+            let mut buffer = source.get_buffer(500).expect("some buffers are left");
+            buffer.fill(number as u8);
+            if !source.emit(buffer).is_sent() {
+                refused += 1;
+                continue;
+            }
+            hoard.extend(hoarder.consume().unwrap());
+            let message = quick.consume().unwrap().expect("the quick one gets every message that is sent");
+            assert_eq!((message.lost(), message.to_vec()), (0, vec![number as u8; 500]));
+        }
+        assert_eq!(hoard.len(), 4, "its share of nine buffers");
+        assert_eq!(refused, if name == "tight" { 46 } else { 0 });
+        for (number, message) in hoard.iter().enumerate() {
+            assert_eq!(message.to_vec(), vec![number as u8; 500], "what it holds stays as it was");
+        }
+    }
+}

@@ -20,6 +20,8 @@ pub struct TxConn {
     ring: Producer<RegionCells, RegionCells>,
     taker: Taker<RegionCells>,
     borrowed: Borrowed,
+    /// Buffers that the receiver may hold.
+    share: u32,
     waker: Option<Waker>,
     /// Messages dropped for this receiver since the last one it got.
     missed: u16,
@@ -47,6 +49,7 @@ impl TxConn {
             ring: Producer::new(RegionCells::new(cells), returns.clone(), depth),
             taker: Taker::new(returns, places(buffers)),
             borrowed: Borrowed::new(buffers),
+            share: u32::MAX,
             waker,
             missed: 0,
         }
@@ -112,12 +115,27 @@ impl TxConn {
     /// one more holder.
     #[inline(always)]
     pub(crate) fn push_heap_plain(&mut self, meta: Meta, id: BufferId, len: u32) -> bool {
-        let is_plain = self.missed == 0 && self.ring.knows_room();
+        let is_plain = self.missed == 0 && self.borrowed.count() < self.share && self.ring.knows_room();
         if is_plain {
             self.borrowed.set(id);
             self.ring.write_heap(meta, id, len);
         }
         is_plain
+    }
+
+    /// Sets how many buffers the receiver may hold: so that one that never releases
+    /// leaves some for the others.
+    pub(crate) const fn set_share(&mut self, share: u32) {
+        self.share = share;
+    }
+
+    /// Whether one more message in a buffer fits: into the ring, and into the receiver's share.
+    ///
+    /// # Errors
+    /// The receiver's head is impossible: close the connection.
+    #[inline]
+    pub(crate) fn has_room_for_buffer(&mut self) -> Result<bool, Violation> {
+        Ok(self.borrowed.count() < self.share && self.has_room()?)
     }
 
     /// Publishes a message in line if there is room.
@@ -146,7 +164,7 @@ impl TxConn {
     /// Publishes a lent buffer if there is room; if so, the caller counts one more holder.
     #[inline(always)]
     pub(crate) fn try_push_heap(&mut self, meta: Meta, id: BufferId, len: u32) -> Result<bool, Violation> {
-        if !self.ring.has_room()? {
+        if !self.has_room_for_buffer()? {
             return Ok(false);
         }
         self.borrowed.set(id);

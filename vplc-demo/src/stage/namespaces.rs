@@ -10,6 +10,7 @@ use super::host::Host;
 use super::{Side, StageError, cast, place, setup, tail};
 use crate::options::Options;
 use crate::report::Report;
+use crate::roles::Role;
 use crate::roles::process::Order;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -184,12 +185,14 @@ struct Process {
 }
 
 impl Process {
-    /// What is to be said if it has ended, which nobody asked it to; once.
+    /// What is to be said if it has ended, which nobody asked it to; once. The device
+    /// ends by itself when it has run all cycles.
     fn death(&mut self) -> Option<String> {
         match self.child.try_wait() {
             Ok(Some(status)) if !self.dead => {
                 self.dead = true;
-                (!status.success()).then(|| format!("{status}\n{}", tail(&self.log)))
+                let is_done = status.success() && self.name == Role::Device.name();
+                (!is_done).then(|| format!("{status}\n{}", tail(&self.log)))
             }
             _ => None,
         }
@@ -229,12 +232,27 @@ impl Drop for Process {
     }
 }
 
+/// What a folder's name starts with; the process's number follows.
+const FOLDER: &str = "insane-demo-";
+
+/// Removes what a demonstration left that was killed with no time to clear away.
+fn sweep(temporary: &Path) {
+    for entry in std::fs::read_dir(temporary).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(FOLDER)).and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// A folder of this run for sockets, configurations and logs; removed at the end.
 struct Folder(PathBuf);
 
 impl Folder {
     fn new() -> Result<Self, StageError> {
-        let path = std::env::temp_dir().join(format!("insane-demo-{}", std::process::id()));
+        sweep(&std::env::temp_dir());
+        let path = std::env::temp_dir().join(format!("{FOLDER}{}", std::process::id()));
         let what = format!("making {}", path.display());
         let mut builder = std::fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -267,6 +285,18 @@ mod tests {
             let loaded = insane_config::parse("demo", &text, &machine).expect("the template is valid");
             assert_eq!(loaded.plan.control.socket, Some("/tmp/x/a.sock".into()));
         }
+    }
+
+    #[test]
+    fn only_what_the_dead_left_is_swept() {
+        let temporary = std::env::temp_dir().join(format!("insane-sweep-{}", std::process::id()));
+        // Above the largest number a process can have; alive; and none of ours.
+        let names = [format!("{FOLDER}4194305"), format!("{FOLDER}{}", std::process::id()), format!("{FOLDER}x")];
+        names.iter().for_each(|name| std::fs::create_dir_all(temporary.join(name)).unwrap());
+        sweep(&temporary);
+        let left: Vec<bool> = names.iter().map(|name| temporary.join(name).exists()).collect();
+        std::fs::remove_dir_all(&temporary).unwrap();
+        assert_eq!(left, [false, true, true]);
     }
 
     #[test]

@@ -342,7 +342,7 @@ impl Inner {
     }
 
     /// Whether an emit may go on; if not, `refusal` says why.
-    fn may_emit(&mut self) -> bool {
+    fn may_emit(&mut self, in_buffer: bool) -> bool {
         if self.mailbox.epoch().load(Ordering::Acquire) != self.epoch && !self.read_mail() {
             self.refusal = Refusal::Forked;
             return false;
@@ -351,7 +351,7 @@ impl Inner {
             self.refusal = Refusal::Detached;
             return false;
         }
-        if self.reliable && !self.all_have_room() {
+        if self.reliable && !self.all_have_room(in_buffer) {
             self.refusal = Refusal::NoRoom;
             self.count(PortCounter::Refused, 1);
             return false;
@@ -359,10 +359,11 @@ impl Inner {
         true
     }
 
-    fn all_have_room(&mut self) -> bool {
+    fn all_have_room(&mut self, in_buffer: bool) -> bool {
         // A receiver that lies about its head counts as having room: publishing finds
         // it out and drops it.
-        self.conns.iter_mut().all(|conn| conn.has_room() != Ok(false))
+        let has_room = |conn: &mut Box<TxConn>| if in_buffer { conn.has_room_for_buffer() } else { conn.has_room() };
+        self.conns.iter_mut().all(|conn| has_room(conn) != Ok(false))
     }
 
     /// Publishes up to 96 bytes; `stage` is the bit of the stage that they lay in, if in
@@ -383,7 +384,7 @@ impl Inner {
 
     #[inline(never)]
     fn emit_inline_to_all(&mut self, bytes: &[u8], source_ns: u64, stage: u32) -> Option<Token> {
-        if !self.may_emit() {
+        if !self.may_emit(false) {
             return None;
         }
         let mut sent = Sent::default();
@@ -416,7 +417,10 @@ impl Inner {
 
     #[inline(never)]
     fn emit_heap_to_all(&mut self, id: BufferId, len: usize, source_ns: u64) -> Option<Token> {
-        if !self.may_emit() {
+        // What came back since the buffer was lent counts: a refused emit is tried again
+        // with the same buffer.
+        self.reclaim();
+        if !self.may_emit(true) {
             return None;
         }
         let mut sent = Sent::default();
@@ -558,8 +562,21 @@ impl Inner {
             }
         }
         self.remove_liars(mail);
+        self.share_out();
         self.plain_epoch = if !self.reliable && self.conns.len() == 1 { self.epoch } else { STALE };
         true
+    }
+
+    /// Gives each of several receivers an equal share of all buffers but one, at least
+    /// one: a receiver that never releases does not starve the others. A lone receiver
+    /// may hold them all.
+    fn share_out(&mut self) {
+        let buffers = self.heap.as_ref().map_or(0, |heap| heap.geometry().buffers());
+        let receivers = self.conns.len() as u32;
+        let share = if receivers < 2 { u32::MAX } else { (buffers.saturating_sub(1) / receivers).max(1) };
+        for conn in &mut self.conns {
+            conn.set_share(share);
+        }
     }
 
     fn remove_liars(&mut self, mail: &mut Mail<TxConn>) {

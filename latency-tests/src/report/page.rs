@@ -122,7 +122,7 @@ impl Page<'_> {
                 text(baseline),
                 text(ratio),
                 text(tail),
-                quantity(row.n as f64),
+                row.n,
                 unit = escape(&row.unit),
             );
         }

@@ -4,6 +4,7 @@
 mod world;
 
 use insane_core::counters::{DatapathCounter, TurnCounter};
+use insane_core::limits::MESSAGE_BYTES_MAX;
 use insane_core::{ChannelId, ConnId, Lane, Nanos};
 use insane_engine::{Command, Notice, Topic};
 use insane_shm::counters::CounterBlock;
@@ -41,6 +42,30 @@ fn messages_of_every_size_cross_the_network_whole_and_in_order() {
     assert_eq!(source.buffers_in_use(), 0, "the engine gave every buffer back");
     assert_eq!(b.count(DatapathCounter::MessagesToSinks), sizes.len() as u64);
     assert_eq!(b.count(DatapathCounter::Lost), 0);
+}
+
+#[test]
+fn the_largest_message_crosses_whole() {
+    let net = SimNet::new(11, SimConfig { frames_max: 512, frame_bytes_max: 65_000, ..SimConfig::default() });
+    let (mut a, mut b) = pair(&net, &[(MESSAGE_BYTES_MAX, 1)]);
+    let source = a.source(TOPIC, Lane::LAST, &[(MESSAGE_BYTES_MAX, 1)]);
+    let (sink, _) = b.sink(TOPIC);
+    a.route(TOPIC, &[0], false);
+    let mut buffer = source.get_buffer(MESSAGE_BYTES_MAX as usize).unwrap();
+    for (number, word) in buffer.chunks_exact_mut(8).enumerate() {
+        word.copy_from_slice(&(number as u64).to_le_bytes());
+    }
+    assert!(source.emit(buffer, 0).is_sent());
+    for _ in 0..5_000 {
+        run(&net, &mut [&mut a, &mut b], 1);
+        if let Some(message) = sink.consume().unwrap() {
+            let bytes = message.bytes().expect("trusted");
+            assert_eq!(bytes.len(), MESSAGE_BYTES_MAX as usize);
+            assert!(bytes.chunks_exact(8).enumerate().all(|(n, word)| word == (n as u64).to_le_bytes()));
+            return;
+        }
+    }
+    panic!("100 MB did not arrive");
 }
 
 #[test]

@@ -69,6 +69,13 @@ impl Controller {
         self.held.front().copied().unwrap_or(newest)
     }
 
+    /// Whether the clamp is open, by the newest sample: until then the set point
+    /// stands still.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        self.newest.is_some_and(|sample| sample.set_point.speed != 0.0)
+    }
+
     /// Samples taken.
     #[must_use]
     pub fn samples(&self) -> u64 {
@@ -116,6 +123,7 @@ mod tests {
         assert_eq!((command.echo_cycle, command.echo_instant), (6, MonoTime(6_000)));
         assert_eq!((command.cycle, command.late, command.skipped), (9, Nanos(700), 2));
         assert_eq!((command.samples_lost, controller.samples()), (1, 2));
+        assert!(!controller.is_released());
     }
 
     #[test]

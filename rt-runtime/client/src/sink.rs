@@ -40,7 +40,7 @@ impl Sink {
     ///
     /// # Errors
     /// The runtime is gone and no local source is left, or this is a forked child.
-    #[inline]
+    #[inline(always)]
     pub fn consume(&self) -> Result<Option<Message<'_>>, ConsumeError> {
         if let Some(received) = self.port.consume()? {
             return Ok(Some(Message(received)));

@@ -39,7 +39,7 @@ impl Source {
     ///
     /// # Errors
     /// None is free, `len` is more than the source's buffers have, or this is a forked child.
-    #[inline]
+    #[inline(always)]
     pub fn get_buffer(&self, len: usize) -> Result<Buffer<'_>, GetBufferError> {
         self.port.get_buffer(len).map(Buffer)
     }
@@ -66,14 +66,14 @@ impl Source {
     /// Publishes a filled buffer to every sink of the channel, here and on other hosts.
     /// Never blocks: what happens when a receiver has no room is the stream's
     /// [`Reliability`](insane_core::Reliability).
-    #[inline]
+    #[inline(always)]
     pub fn emit<'s>(&'s self, buffer: Buffer<'s>) -> Emit<Buffer<'s>> {
         self.emit_at(buffer, 0)
     }
 
     /// As [`emit`](Self::emit), with the instant that the message bears, ns of a clock
     /// that source and sink agree on; 0: none.
-    #[inline]
+    #[inline(always)]
     pub fn emit_at<'s>(&'s self, buffer: Buffer<'s>, source_ns: u64) -> Emit<Buffer<'s>> {
         let emitted = match self.port.emit(buffer.0, source_ns) {
             Emit::Sent(token) => Emit::Sent(token),

@@ -143,9 +143,9 @@ impl Outlets {
         let Some(entry) = self.routes.get(route) else { return };
         let Some(parts) = self.domains.get_mut(entry.domain.index()) else { return };
         let sinks = self.sinks_of_domain[entry.domain.index()];
-        let share = share(parts.heap.geometry().buffers(), sinks);
         let len = content.len();
         let mut copy = [0; INLINE_BYTES_MAX];
+        let share = if len <= INLINE_BYTES_MAX { 0 } else { share(parts.heap.geometry().buffers(), sinks) };
         let form = if len <= INLINE_BYTES_MAX {
             Some(Form::Inline(inline(&content, &mut copy, &mut parts.heap)))
         } else {

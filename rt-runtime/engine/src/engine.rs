@@ -150,6 +150,8 @@ pub struct Engine<L: Link, C: Clock> {
     ring_run: u32,
     idle_run: u32,
     housekept_at: insane_core::MonoTime,
+    /// When the clock was last looked at.
+    looked_at: insane_core::MonoTime,
 }
 
 impl<L: Link, C: Clock> Engine<L, C> {
@@ -177,6 +179,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             ring_run: 0,
             idle_run: 0,
             housekept_at: clock.now(),
+            looked_at: clock.now(),
             clock,
             config,
         }
@@ -188,7 +191,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
         self.turns += 1;
         let mut worked = self.port.has_commands() && self.take_commands();
         let Engine { clock, links, receiver, outlets, counters, port, transmitter, .. } = self;
-        let turn = Turn::new(clock);
+        let turn = Turn::new(clock, self.looked_at);
         if !links.links.is_empty() && (self.ring_run < RING_RUN || self.turns.is_multiple_of(SOCKET_STRIDE)) {
             self.receives = self.receives.wrapping_add(1);
             let thorough = self.receives.is_multiple_of(THOROUGH_STRIDE);
@@ -206,6 +209,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             receiver.inflows.serve(|| turn.now(), links, outlets, port);
         }
         let moved = transmitter.run(&turn, links, outlets, port);
+        self.looked_at = turn.about_now();
         self.ring_run = self.ring_run.saturating_add(moved);
         worked |= moved > 0;
         outlets.wake();
@@ -238,6 +242,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
     /// Called by the turn now and then, and by hosts that sleep before they do.
     pub fn housekeeping(&mut self) {
         let now = self.clock.now();
+        self.looked_at = now;
         self.outlets.reclaim_one(&self.port);
         if now.since(self.housekept_at) >= HOUSEKEEPING_PERIOD {
             self.housekept_at = now;

@@ -281,12 +281,13 @@ impl Transmitter {
         if self.ready == 0 {
             return 0;
         }
-        let now = turn.now();
+        // Only token buckets look at the time, and a late one errs on the safe side.
+        let about_now = turn.about_now();
         let mut moved = 0;
         for _ in 0..GRANTS_PER_TURN {
-            let Decision::Send { flow, budget_bytes } = self.scheduler.poll(now) else { break };
+            let Decision::Send { flow, budget_bytes } = self.scheduler.poll(about_now) else { break };
             moved += 1;
-            self.grant(now, flow, budget_bytes, links, outlets, port);
+            self.grant(turn, flow, budget_bytes, links, outlets, port);
         }
         links.flush();
         moved
@@ -305,9 +306,10 @@ impl Transmitter {
         }
     }
 
-    fn grant<L: Link>(
+    #[inline]
+    fn grant<L: Link, C: Clock>(
         &mut self,
-        now: MonoTime,
+        turn: &Turn<'_, C>,
         flow: FlowIndex,
         budget: u32,
         links: &mut Links<L>,
@@ -322,7 +324,7 @@ impl Transmitter {
         let result = if entry.reliable.is_none() {
             send_some(entry, identity, budget, links, outlets, port)
         } else {
-            send_reliable(now, entry, identity, budget, links, outlets, port)
+            send_reliable(turn.now(), entry, identity, budget, links, outlets, port)
         };
         let progress = match result {
             Ok(progress) => progress,

@@ -11,12 +11,22 @@ use std::marker::PhantomData;
 pub struct Turn<'c, C: Clock> {
     clock: &'c C,
     now: Cell<Option<MonoTime>>,
+    before: MonoTime,
     thread: PhantomData<*const ()>,
 }
 
 impl<'c, C: Clock> Turn<'c, C> {
-    pub(crate) fn new(clock: &'c C) -> Self {
-        Turn { clock, now: Cell::new(None), thread: PhantomData }
+    /// `before`: an instant not after now, for whom a late one will do.
+    pub(crate) fn new(clock: &'c C, before: MonoTime) -> Self {
+        Turn { clock, now: Cell::new(None), before, thread: PhantomData }
+    }
+
+    /// An instant of this or a recent turn, without a look at the clock: at most a few
+    /// hundred turns old. Never later than [`now`](Self::now).
+    #[inline]
+    #[must_use]
+    pub fn about_now(&self) -> MonoTime {
+        self.now.get().unwrap_or(self.before)
     }
 
     /// The instant of this turn.

@@ -6,6 +6,7 @@ use crate::percentiles::Times;
 use crate::report::{ControllerReport, Report};
 use crate::task::{Kernel, Start, Task};
 use crossbeam_queue::ArrayQueue;
+use insane_core::Nanos;
 use insane_rt::{Emit, Session, Sink, SinkOptions, Source, SourceOptions};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -60,8 +61,9 @@ fn cyclic(context: &Context, shared: &Shared, source: &Source, sink: &Sink) -> R
     let mut controller = Controller::new(setup.hold_back, PERIOD);
     let mut task = Task::new(setup.epoch + setup.offset, PERIOD, setup.margin);
     task.skip_to(now().since(setup.epoch).0 / PERIOD.0 + 2);
-    let middle = setup.epoch + insane_core::Nanos::from_millis(u64::from(setup.seconds) * 500);
-    let mut paused = setup.pause == insane_core::Nanos::ZERO;
+    let half = Nanos::from_millis(u64::from(setup.seconds) * 500);
+    let mut released = None;
+    let mut paused = setup.pause == Nanos::ZERO;
     while !context.stop.asked() {
         let start = task.wait(&Kernel);
         for _ in 0..DEPTH {
@@ -80,9 +82,11 @@ fn cyclic(context: &Context, shared: &Shared, source: &Source, sink: &Sink) -> R
         shared.damaged.store(controller.damaged(), Ordering::Relaxed);
         // A full queue means that the counting thread is starved; the cycle matters more.
         let _ = shared.starts.push(start);
-        if !paused && start.woke >= middle {
-            paused = true;
-            std::thread::sleep(setup.pause.into());
+        if !paused && controller.is_released() {
+            paused = start.woke.since(*released.get_or_insert(start.woke)) >= half;
+            if paused {
+                std::thread::sleep(setup.pause.into());
+            }
         }
     }
     Ok(())

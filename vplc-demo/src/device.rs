@@ -122,7 +122,7 @@ impl Device {
     /// Starts a cycle: lets the plant catch up with real time, puts the newest command
     /// on the coil, and samples.
     pub fn cycle(&mut self, start: Start, stall: Stall) -> ([u8; BYTES], CycleRecord) {
-        let missed = self.newest.is_none_or(|newest| newest.echo_cycle + FRESH_CYCLES + 1 < start.cycle);
+        let missed = self.newest.is_none_or(|newest| newest.echo_cycle + FRESH_CYCLES < start.cycle);
         self.fresh = if missed { 0 } else { self.fresh.saturating_add(1) };
         self.plant.advance(start.woke);
         self.mind_the_clamp(start.woke);

@@ -57,6 +57,13 @@ mod tests {
         fill(&mut a, 1);
         fill(&mut b, 2);
         assert!(checks(&a, 61) && checks(&b, 61));
+        // Whichever words are looked at, the last is.
+        for number in 0..61 {
+            fill(&mut a, number);
+            a[4095] ^= 1;
+            assert!(!checks(&a, 61), "message {number}");
+        }
+        fill(&mut a, 1);
         a[2048..].copy_from_slice(&b[2048..]);
         assert!(!checks(&a, 61));
     }

@@ -40,6 +40,10 @@ impl SourceOptions {
     }
 
     /// `count` buffers of `size` bytes instead of the default.
+    ///
+    /// Several local receivers share the buffers out: each may hold an equal part of all
+    /// but one, so that a receiver which never releases starves nobody. For every one to
+    /// fill its ring, `count` is receivers times their depth, and one.
     #[must_use]
     pub fn buffers(self, size: u32, count: u32) -> Self {
         SourceOptions { classes: vec![ClassSpec { size, count }] }

@@ -89,7 +89,9 @@ fn open_paths(session: &Session, sends: ChannelId, takes: ChannelId) -> Vec<Path
             .stream_with(&format!("pair-{name}"), Qos::default(), StreamOptions::default().isolated(isolated))
             .unwrap();
         let sink = stream.sink(takes, SinkOptions::default().depth(1024)).unwrap();
-        let source = stream.source(sends, SourceOptions::default()).unwrap();
+        // Receivers share the buffers out: a whole window for the other half of the pair,
+        // beside a dozen strangers that may hoard.
+        let source = stream.source(sends, SourceOptions::default().buffers(2048, 1024)).unwrap();
         let window = if isolated { 16 } else { 64 };
         Path { name, source, sink, count: 0, acknowledged: 0, last_sequence: None, heard: false, window }
     };

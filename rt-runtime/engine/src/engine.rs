@@ -192,6 +192,11 @@ impl<L: Link, C: Clock> Engine<L, C> {
         let mut worked = self.port.has_commands() && self.take_commands();
         let Engine { clock, links, receiver, outlets, counters, port, transmitter, .. } = self;
         let turn = Turn::new(clock, self.looked_at);
+        // Sources first: with inline hosting a turn follows each emit, and what was emitted
+        // must not wait for a look at the sockets.
+        let moved = transmitter.run(&turn, links, outlets, port);
+        self.ring_run = self.ring_run.saturating_add(moved);
+        worked |= moved > 0;
         if !links.links.is_empty() && (self.ring_run < RING_RUN || self.turns.is_multiple_of(SOCKET_STRIDE)) {
             self.receives = self.receives.wrapping_add(1);
             let thorough = self.receives.is_multiple_of(THOROUGH_STRIDE);
@@ -208,10 +213,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
         if receiver.inflows.is_waiting() {
             receiver.inflows.serve(|| turn.now(), links, outlets, port);
         }
-        let moved = transmitter.run(&turn, links, outlets, port);
         self.looked_at = turn.about_now();
-        self.ring_run = self.ring_run.saturating_add(moved);
-        worked |= moved > 0;
         outlets.wake();
         if self.transmitter.is_closing() {
             self.finish_closing();

@@ -472,7 +472,8 @@ impl Shared {
                 let (returns, depth, port) = (Arc::clone(returns), *depth, record.port);
                 let end = ports::rx_conn(ConnId(local), returns, depth, &classes, heap_bytes, trusted, beside)?;
                 let Some(sink) = registry.sinks.get(&port) else { return Ok(()) };
-                if leave(&sink.mailbox, end) {
+                let mailbox = Arc::clone(&sink.mailbox);
+                if leave(&mailbox, end, &mut registry.accused) {
                     if let Some(record) = registry.conns.get_mut(&local) {
                         record.state = ConnState::RxActive;
                     }
@@ -496,7 +497,8 @@ impl Shared {
         let port = record.port;
         let ConnState::TxReady(_) = record.state else { return };
         let ConnState::TxReady(end) = std::mem::replace(&mut record.state, ConnState::TxActive) else { return };
-        let added = registry.sources.get(&port).is_some_and(|source| leave(&source.mailbox, *end));
+        let mailbox = registry.sources.get(&port).map(|source| Arc::clone(&source.mailbox));
+        let added = mailbox.is_some_and(|mailbox| leave(&mailbox, *end, &mut registry.accused));
         if !added {
             registry.conns.remove(&local);
             drop(registry);
@@ -571,7 +573,7 @@ impl Shared {
     /// Frees what ports let go; tells the runtime of peers that wrote what cannot be.
     fn collect(&self) {
         let mut registry = lock(&self.registry);
-        let mut accused: Vec<ConnId> = Vec::new();
+        let mut accused: Vec<ConnId> = std::mem::take(&mut registry.accused);
         for source in registry.sources.values() {
             accused.extend(source.mailbox.collect());
         }
@@ -639,12 +641,13 @@ fn keep(registry: &mut Registry, port: u64, far: Far, conn: ConnId) -> Option<Re
 }
 
 /// Leaves a connection for its port. A mailbox may be full of what the port has let go;
-/// emptied, it has room, unless the port's thread has not looked for very long.
-fn leave<T>(mailbox: &Mailbox<T>, end: T) -> bool {
+/// emptied, it has room, unless the port's thread has not looked for very long. What the
+/// port says of liars on that occasion goes to `accused`.
+fn leave<T>(mailbox: &Mailbox<T>, end: T, accused: &mut Vec<ConnId>) -> bool {
     mailbox
         .add(Box::new(end))
         .or_else(|end| {
-            mailbox.collect();
+            accused.extend(mailbox.collect());
             mailbox.add(end)
         })
         .is_ok()

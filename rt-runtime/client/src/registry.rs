@@ -110,6 +110,9 @@ pub(crate) struct Registry {
     pub conns: HashMap<u32, ConnRecord>,
     /// Removals (port, connection) for which a mailbox had no room yet.
     pub removals: Vec<(u64, u32)>,
+    /// Connections (local numbers) whose other end wrote what cannot be, still to be told
+    /// to the runtime.
+    pub accused: Vec<ConnId>,
     conn_next: u32,
 }
 

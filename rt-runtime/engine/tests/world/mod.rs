@@ -1,5 +1,5 @@
 //! Hosts with an engine each, joined by a simulated network.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, reason = "each test uses its part")]
 
 use insane_core::counters::DatapathCounter;
 use insane_core::heap::{ClassSpec, Geometry};

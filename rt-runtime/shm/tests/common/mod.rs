@@ -1,6 +1,6 @@
 //! Connections over real memfds: each region mapped writable once, and read-only by the
 //! other side, as two processes would.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test uses its part")]
 
 use insane_core::ConnId;
 use insane_core::counters::PortCounter;

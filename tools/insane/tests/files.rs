@@ -38,8 +38,15 @@ impl Drop for Scratch {
 
 #[test]
 fn check_accepts_the_examples() {
-    let files =
-        ["reference.ron", "single-host.ron", "cell-a.ron", "cell-b.ron", "demo-a.ron", "demo-b.ron"].map(configs);
+    let files = [
+        "reference.ron",
+        "single-host.ron",
+        "cell-a.ron",
+        "cell-b.ron",
+        "../vplc-demo/hosts/a.ron",
+        "../vplc-demo/hosts/b.ron",
+    ]
+    .map(configs);
     let mut arguments = vec!["check", "--elsewhere"];
     arguments.extend(files.iter().map(String::as_str));
     let output = insane(&arguments);

@@ -11,7 +11,7 @@ use insane_shm::region::Region;
 use insane_sys::event::{Epoll, Event as Bell, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
 use insane_wire::control::{self, Code, Event, Hello, PACKET_BYTES_MAX, Request, Role, SinkWake};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -75,6 +75,8 @@ struct Waiting {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum State {
     Attached,
+    /// Attached again; not everything that the session had is open again yet.
+    Returning,
     Detached,
     Closed(Code, String),
 }
@@ -90,6 +92,8 @@ pub(crate) struct Shared {
     req_next: AtomicU32,
     socket: Mutex<Option<Arc<OwnedFd>>>,
     state: Mutex<State>,
+    /// The agent's own requests after a reattachment that are not answered yet.
+    reopening: Mutex<HashSet<u32>>,
     counters: Mutex<Option<Arc<Region>>>,
     pub domain_name: Mutex<String>,
     stop: AtomicBool,
@@ -116,6 +120,7 @@ impl Shared {
             req_next: AtomicU32::new(1),
             socket: Mutex::new(None),
             state: Mutex::new(State::Detached),
+            reopening: Mutex::default(),
             counters: Mutex::new(None),
             domain_name: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -154,7 +159,8 @@ impl Shared {
             _ => return Err(SessionError::Silent),
         }
         *lock(&self.socket) = Some(Arc::new(socket));
-        *lock(&self.state) = State::Attached;
+        let has_streams = !lock(&self.registry).streams.is_empty();
+        *lock(&self.state) = if has_streams { State::Returning } else { State::Attached };
         self.send(&Request::SessionMapped).map_err(|_| SessionError::Silent)
     }
 
@@ -180,7 +186,7 @@ impl Shared {
     fn absent(&self) -> RequestError {
         match self.state() {
             State::Closed(code, reason) => RequestError::Closed { code, reason },
-            State::Attached | State::Detached => RequestError::Detached,
+            State::Attached | State::Returning | State::Detached => RequestError::Detached,
         }
     }
 
@@ -199,7 +205,7 @@ impl Shared {
         answer.recv_timeout(ANSWER_TIMEOUT).unwrap_or_else(|_| {
             lock(&self.waiting).remove(&req);
             Err(match self.state() {
-                State::Attached => RequestError::Silent,
+                State::Attached | State::Returning => RequestError::Silent,
                 State::Detached | State::Closed(..) => self.absent(),
             })
         })
@@ -267,6 +273,13 @@ impl Shared {
     /// One event. An error means that the runtime speaks nonsense: the session detaches.
     fn handle(&self, event: Event, fds: Vec<OwnedFd>) -> Result<(), PartsError> {
         let mut beside = Beside::new(fds);
+        let answered = match &event {
+            Event::StreamOpened { req, .. }
+            | Event::SourceCreated { req, .. }
+            | Event::SinkCreated { req, .. }
+            | Event::Failed { req, .. } => Some(*req),
+            _ => None,
+        };
         match event {
             Event::StreamOpened { req, stream, lane, .. } => self.opened(req, stream, lane),
             Event::SourceCreated { req, source, heap_bytes, counters_line } => {
@@ -342,7 +355,27 @@ impl Shared {
             Event::Activate { conn } => self.activate(conn),
             Event::Retire { conn } => self.retire(conn),
         }
+        if let Some(req) = answered {
+            self.settle(req);
+        }
         Ok(())
+    }
+
+    /// One request of a reattachment less. After the last one the session is attached, and
+    /// everything it had before can be used as before. What the new runtime refuses counts
+    /// as answered: asking again would not change that.
+    fn settle(&self, req: u32) {
+        let mut reopening = lock(&self.reopening);
+        if reopening.remove(&req) && reopening.is_empty() {
+            self.has_returned();
+        }
+    }
+
+    fn has_returned(&self) {
+        let mut state = lock(&self.state);
+        if *state == State::Returning {
+            *state = State::Attached;
+        }
     }
 
     fn opened(&self, req: u32, id: StreamId, lane: Lane) {
@@ -365,6 +398,9 @@ impl Shared {
             lock(&self.registry).streams.iter().map(|(local, stream)| (*local, stream.clone())).collect();
         for (local, StreamRecord { name, qos, isolated, .. }) in streams {
             self.order(What::Stream { local }, &[], |req| Request::OpenStream { req, name, qos, isolated });
+        }
+        if lock(&self.reopening).is_empty() {
+            self.has_returned();
         }
     }
 
@@ -403,13 +439,17 @@ impl Shared {
         }
     }
 
-    /// Sends a request whose answer only the agent itself wants.
+    /// Sends a request of a reattachment: only the agent itself wants the answer.
     fn order(&self, what: What, fds: &[BorrowedFd<'_>], request: impl FnOnce(u32) -> Request) {
         let req = self.req_next.fetch_add(1, Ordering::Relaxed);
         let (reply, _) = mpsc::sync_channel(1);
         lock(&self.waiting).insert(req, Waiting { what, reply });
+        // Before it is sent, and while the order that led to it is still open: the answers
+        // are counted down by this thread, so the set is not empty in between.
+        lock(&self.reopening).insert(req);
         if self.send_beside(&request(req), fds).is_err() {
             lock(&self.waiting).remove(&req);
+            self.settle(req);
         }
     }
 
@@ -521,10 +561,11 @@ impl Shared {
         *lock(&self.socket) = None;
         {
             let mut state = lock(&self.state);
-            if *state == State::Attached {
+            if matches!(*state, State::Attached | State::Returning) {
                 *state = State::Detached;
             }
         }
+        lock(&self.reopening).clear();
         let mut registry = lock(&self.registry);
         let gone: Vec<u32> = registry
             .conns

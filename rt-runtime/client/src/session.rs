@@ -22,8 +22,8 @@ use std::thread::JoinHandle;
 pub enum Attachment {
     /// The runtime answers.
     Attached,
-    /// The runtime is gone. Direct rings to local peers go on; the session reattaches
-    /// when the runtime is back.
+    /// The runtime is gone, or back and has not yet opened again what the session had.
+    /// Direct rings to local peers go on; the session reattaches when the runtime is back.
     Detached,
     /// The runtime closed the session, for this reason; it will not come back.
     Closed(String),
@@ -187,7 +187,7 @@ impl Session {
     pub fn attachment(&self) -> Attachment {
         match self.core.shared.state() {
             State::Attached => Attachment::Attached,
-            State::Detached => Attachment::Detached,
+            State::Detached | State::Returning => Attachment::Detached,
             State::Closed(_, reason) => Attachment::Closed(reason),
         }
     }

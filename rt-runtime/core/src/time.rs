@@ -102,6 +102,12 @@ instant!(
 pub trait Clock {
     /// The current instant.
     fn now(&self) -> MonoTime;
+
+    /// An instant not after now, without the cost of a look: `before`, the last one that
+    /// was looked at, unless a look costs nothing.
+    fn about(&self, before: MonoTime) -> MonoTime {
+        before
+    }
 }
 
 #[cfg(test)]

@@ -139,7 +139,39 @@ impl Outlets {
 
     /// Puts one message into the ring of every sink of a route. What a full ring or a
     /// lack of memory keeps from one sink is counted, and costs the others nothing.
+    #[inline]
     pub fn deliver(&mut self, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
+        if !self.deliver_plain(route, meta, &content) {
+            self.deliver_to_all(port, route, meta, content);
+        }
+    }
+
+    /// The plain case, straight through: private bytes that fit a cell, for one sink with
+    /// room. Else it does nothing.
+    #[inline]
+    fn deliver_plain(&mut self, route: RouteIndex, meta: Meta, content: &Content<'_>) -> bool {
+        if let Content::Private(bytes) = content
+            && bytes.len() <= INLINE_BYTES_MAX
+            && let Some(route) = self.routes.get(route)
+            && let [place] = route.sinks[..]
+            && let Some(sink) = &mut self.sinks[place as usize]
+            && !sink.dead
+            && !sink.evicted
+            && sink.conn.push_inline_plain(meta, bytes)
+        {
+            if !sink.listed && sink.conn.may_sleep() {
+                sink.listed = true;
+                // As many places as sinks, and each is listed once.
+                self.unwoken.push_back(place);
+            }
+            self.domains[route.domain.index()].counters.add(DatapathCounter::MessagesToSinks as usize, 1);
+            return true;
+        }
+        false
+    }
+
+    #[inline(never)]
+    fn deliver_to_all(&mut self, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
         let Some(entry) = self.routes.get(route) else { return };
         let Some(parts) = self.domains.get_mut(entry.domain.index()) else { return };
         let sinks = self.sinks_of_domain[entry.domain.index()];
@@ -167,7 +199,7 @@ impl Outlets {
             }
             match push(sink, parts, (share, sinks), meta, &form) {
                 Ok(true) => {
-                    if !sink.listed {
+                    if !sink.listed && sink.conn.may_sleep() {
                         sink.listed = true;
                         // As many places as sinks, and each is listed once.
                         self.unwoken.push_back(*place);
@@ -218,7 +250,14 @@ impl Outlets {
     }
 
     /// Wakes sinks that got something and sleep; at most [`WAKES_PER_TURN`].
+    #[inline]
     pub fn wake(&mut self) {
+        if !self.unwoken.is_empty() {
+            self.wake_some();
+        }
+    }
+
+    fn wake_some(&mut self) {
         let mut wakes = 0;
         while wakes < WAKES_PER_TURN
             && let Some(place) = self.unwoken.pop_front()

@@ -30,7 +30,7 @@ const SOCKET_STRIDE: u64 = 256;
 /// Every how many turns the link looks at all of its sockets.
 const THOROUGH_STRIDE: u32 = 16;
 /// Every how many turns housekeeping looks at the clock.
-const HOUSEKEEPING_STRIDE: u64 = 1024;
+pub(crate) const HOUSEKEEPING_STRIDE: u64 = 1024;
 /// Housekeeping is done this often.
 const HOUSEKEEPING_PERIOD: Nanos = Nanos::from_millis(10);
 
@@ -280,6 +280,12 @@ impl<L: Link, C: Clock> Engine<L, C> {
     /// Counts one sleep of the host.
     pub fn count_sleep(&self) {
         self.counters.add(TurnCounter::Sleeps as usize, 1);
+    }
+
+    /// Tells the engine an instant that has passed, after a time without turns.
+    #[inline]
+    pub fn note_time(&mut self, passed: insane_core::MonoTime) {
+        self.looked_at = self.looked_at.max(passed);
     }
 
     /// Descriptors that become readable when a link has something.

@@ -3,28 +3,48 @@
 //! An inline session belongs to one thread, which turns the engine within its emits and
 //! consumes. A keeper thread turns it when the application has not for a millisecond,
 //! so that peers are answered while the application computes. The two meet at a
-//! priority-inheriting lock that the hot path only ever *tries*.
+//! priority-inheriting lock that the hot path tries; only where it failed many times
+//! does it wait, and then the keeper has the application's priority until it is done.
+//!
+//! Every look of the keeper interrupts an application that turns for itself, if they
+//! share a core. So while it does, the keeper looks less and less often, down to once
+//! in [`KEEPER_PERIOD_MAX`]: an application that then computes for long leaves its peers
+//! unanswered for as long as that, once.
 
 use crate::engine::{Engine, EngineConfig, EngineParts};
+use insane_core::MonoTime;
 use insane_core::time::Clock;
 use insane_link::Link;
-use insane_sys::clock::MonotonicClock;
+use insane_sys::clock::{MonotonicClock, mono_now};
 use insane_sys::guard;
+use insane_sys::map::ForkGuard;
 use insane_sys::pi_mutex::PiMutex;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long the application may leave the engine alone.
 const KEEPER_PERIOD: Duration = Duration::from_millis(1);
+/// How long it may, right after it turned for itself all the time.
+const KEEPER_PERIOD_MAX: Duration = Duration::from_millis(8);
 /// Turns the keeper makes when it steps in.
 const KEEPER_TURNS: usize = 4;
 
+/// Of so many tries that found the keeper at work, one waits for it: a keeper of lower
+/// priority on the same core would otherwise never come to its end.
+const TRIES: u32 = 256;
+
 struct Shared<L: Link, C: Clock> {
     engine: PiMutex<Engine<L, C>>,
+    /// Counted by who holds the engine.
     turns: AtomicU64,
+    failed_tries: AtomicU32,
+    /// When the keeper last looked, nanoseconds: saves the turns a look at the clock.
+    looked_ns: AtomicU64,
+    /// Wiped in a forked child, whose engine would take its parent's frames.
+    guard: ForkGuard,
     stop: AtomicBool,
 }
 
@@ -41,18 +61,35 @@ impl<L: Link + Send + 'static> InlineEngine<L> {
     /// No thread, or no lock.
     pub fn start(config: EngineConfig, parts: EngineParts<L>) -> io::Result<Self> {
         let engine = PiMutex::new(Engine::new(config, parts, MonotonicClock)).map_err(io::Error::other)?;
-        let shared = Arc::new(Shared { engine, turns: AtomicU64::new(0), stop: AtomicBool::new(false) });
+        let guard = ForkGuard::new().map_err(io::Error::other)?;
+        guard.word().store(1, Ordering::Relaxed);
+        let (turns, failed_tries, stop) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
+        let looked_ns = AtomicU64::new(0);
+        let shared = Arc::new(Shared { engine, turns, failed_tries, looked_ns, guard, stop });
         let kept = Arc::clone(&shared);
         let keeper = std::thread::Builder::new().name("insane-keeper".into()).spawn(move || keep(&kept))?;
         Ok(InlineEngine { shared, keeper: Some(keeper) })
     }
 
-    /// One turn, unless somebody else is at it. Says whether it moved anything.
+    /// One turn, unless somebody else is at it, or this is a forked child. Says whether it
+    /// moved anything.
     #[inline]
     pub fn try_turn(&self) -> bool {
-        let Some(mut engine) = self.shared.engine.try_lock() else { return false };
-        self.shared.turns.fetch_add(1, Ordering::Relaxed);
+        let shared = &*self.shared;
+        if shared.guard.word().load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let Some(mut engine) = shared.engine.try_lock() else { return self.turn_later() };
+        // One writer at a time: who holds the engine.
+        shared.turns.store(shared.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        engine.note_time(MonoTime(shared.looked_ns.load(Ordering::Relaxed)));
         engine.turn()
+    }
+
+    #[cold]
+    fn turn_later(&self) -> bool {
+        let tries = self.shared.failed_tries.fetch_add(1, Ordering::Relaxed);
+        tries % TRIES == TRIES - 1 && self.shared.engine.lock().turn()
     }
 }
 
@@ -74,16 +111,17 @@ impl<L: Link + Send + 'static> std::fmt::Debug for InlineEngine<L> {
 
 fn keep<L: Link, C: Clock>(shared: &Shared<L, C>) {
     guard::seal_thread();
-    let mut seen = 0;
+    let (mut seen, mut period) = (0, KEEPER_PERIOD);
     while !shared.stop.load(Ordering::Acquire) {
         {
             let _unsealed = guard::pause();
-            std::thread::park_timeout(KEEPER_PERIOD);
+            std::thread::park_timeout(period);
         }
+        shared.looked_ns.store(mono_now().0, Ordering::Relaxed);
         let turns = shared.turns.load(Ordering::Relaxed);
-        if turns == seen
-            && let Some(mut engine) = shared.engine.try_lock()
-        {
+        let is_left_alone = turns == seen;
+        period = if is_left_alone { KEEPER_PERIOD } else { (period * 2).min(KEEPER_PERIOD_MAX) };
+        if is_left_alone && let Some(mut engine) = shared.engine.try_lock() {
             for _ in 0..KEEPER_TURNS {
                 if !engine.turn() {
                     break;

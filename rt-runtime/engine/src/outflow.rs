@@ -37,6 +37,13 @@ pub(crate) struct Progress {
     pub blocked: bool,
 }
 
+impl Progress {
+    /// Whether there is more, and somebody takes it.
+    pub const fn goes_on(&self) -> bool {
+        self.more && !self.blocked
+    }
+}
+
 /// The messages of one reliable source that are under way. Made before the engine runs,
 /// given to one source after the other.
 pub(crate) struct Outflow {

@@ -67,7 +67,7 @@ impl<C: Clock> FrameSink for Intake<'_, '_, C> {
                     self.counters.add(TurnCounter::FramesOtherLife as usize, 1);
                     return;
                 }
-                self.receiver.data(self.turn.now(), &header, payload, self.outlets, self.port, self.counters);
+                self.receiver.data(self.turn, &header, payload, self.outlets, self.port, self.counters);
             }
             Ok((header, body)) if header.kind == Kind::Overlay => self.overlay(peer, &header, body),
             Ok((header, body)) => self.report(peer, &header, body),
@@ -125,9 +125,9 @@ impl Receiver {
     }
 
     #[inline]
-    fn data(
+    fn data<C: Clock>(
         &mut self,
-        now: MonoTime,
+        turn: &Turn<'_, C>,
         header: &DataHeader,
         payload: &[u8],
         outlets: &mut Outlets,
@@ -153,13 +153,15 @@ impl Receiver {
         }
         let key = flow_key(header);
         if header.flags.contains(Flags::RELIABLE) {
-            self.inflows.data(&Arrived { now, key, header, payload, route, domain }, outlets, port);
+            self.inflows.data(&Arrived { now: turn.now(), key, header, payload, route, domain }, outlets, port);
             return;
         }
         if header.is_whole(payload.len()) {
-            self.release(now, &key, header, route, domain, Content::Private(payload), outlets, port);
+            // Flows know time to a tenth of a second.
+            self.release(turn.about_now(), &key, header, route, domain, Content::Private(payload), outlets, port);
             return;
         }
+        let now = turn.now();
         let arrived = Fragmented { now, key, header, payload, route, domain };
         if let Some(buffer) = self.collect(&arrived, outlets) {
             let content = Content::Received(buffer, header.message_len);

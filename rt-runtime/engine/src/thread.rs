@@ -191,6 +191,7 @@ fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper) {
         if ready[..count].iter().any(|ready| ready.token() == crate::command::BELL_TOKEN) {
             engine.port().silence_bell();
         }
+        engine.note_time(insane_sys::clock::mono_now());
     }
     sleeper.disarm();
 }

@@ -1,6 +1,6 @@
 //! From the sources' rings through the lanes to the links.
 
-use crate::command::{Command, Dead, NewSource, Notice, Port};
+use crate::command::{Command, Dead, NewSource, Notice, Port, Topic};
 use crate::deliver::{Content, Outlets};
 use crate::engine::Links;
 use crate::outflow::{Identity, Outflow, Progress};
@@ -277,7 +277,19 @@ impl Transmitter {
         if !self.reliable.is_empty() {
             self.serve_reliable(turn.now(), links, outlets, port);
         }
-        self.look(links.payload_bytes_max());
+        let mut best_effort = self.scheduler.limits().chunk_bytes.get();
+        if let Some(lone) = self.look(links.payload_bytes_max()) {
+            // Nobody else waits, so there is nothing to decide: the one that has something
+            // goes, for one chunk. What is left takes its turn with the others.
+            if self
+                .send_from(turn, lone.0, best_effort, links, outlets, port)
+                .is_some_and(|progress| progress.goes_on())
+            {
+                self.enlist(lone);
+            }
+            links.flush();
+            return 1;
+        }
         if self.ready == 0 {
             return 0;
         }
@@ -287,62 +299,89 @@ impl Transmitter {
         for _ in 0..GRANTS_PER_TURN {
             let Decision::Send { flow, budget_bytes } = self.scheduler.poll(about_now) else { break };
             moved += 1;
-            self.grant(turn, flow, budget_bytes, links, outlets, port);
+            let Some(lane) = self.sources[flow.0 as usize].as_ref().map(|entry| entry.lane) else {
+                self.scheduler.remove(flow);
+                continue;
+            };
+            let budget = if lane.is_real_time() { budget_bytes } else { budget_bytes.min(best_effort) };
+            let Some(progress) = self.send_from(turn, flow.0, budget, links, outlets, port) else { continue };
+            // Busy links: idle until the next turn looks again, so that lanes below this one,
+            // on other sockets, get their chance.
+            let more = progress.goes_on();
+            self.scheduler.sent(flow, progress.bytes, more);
+            if !more && let Some(entry) = &mut self.sources[flow.0 as usize] {
+                entry.ready = false;
+                self.ready -= 1;
+            }
+            if !lane.is_real_time() {
+                // One chunk of best effort a turn, whoever's: the next turn looks for
+                // real-time messages first.
+                best_effort = best_effort.saturating_sub(progress.bytes);
+                if best_effort == 0 {
+                    break;
+                }
+            }
         }
         links.flush();
         moved
     }
 
-    /// Asks every source whether it has something.
+    /// Asks every source whether it has something, and tells the scheduler; unless it is
+    /// one alone, which is returned instead.
     #[inline]
-    fn look(&mut self, payload_max: u32) {
-        for place in &self.active {
-            let Some(source) = &mut self.sources[*place as usize] else { continue };
-            if !source.ready && !source.dead && source.has_something(payload_max) {
-                source.ready = true;
-                self.ready += 1;
-                self.scheduler.ready(FlowIndex(*place));
+    fn look(&mut self, payload_max: u32) -> Option<FlowIndex> {
+        let mut lone = None;
+        for at in 0..self.active.len() {
+            let place = self.active[at];
+            let Some(source) = &mut self.sources[place as usize] else { continue };
+            if source.ready || source.dead || !source.has_something(payload_max) {
+                continue;
             }
+            if let Some(other) = lone.replace(FlowIndex(place)) {
+                self.enlist(other);
+            }
+        }
+        if self.ready > 0
+            && let Some(last) = lone.take()
+        {
+            self.enlist(last);
+        }
+        lone
+    }
+
+    /// From now on the scheduler knows that the source has something.
+    fn enlist(&mut self, flow: FlowIndex) {
+        if let Some(source) = &mut self.sources[flow.0 as usize] {
+            source.ready = true;
+            self.ready += 1;
+            self.scheduler.ready(flow);
         }
     }
 
+    /// Lets a source send for about `budget` bytes. `None`: there is no such source.
     #[inline]
-    fn grant<L: Link, C: Clock>(
+    fn send_from<L: Link, C: Clock>(
         &mut self,
         turn: &Turn<'_, C>,
-        flow: FlowIndex,
+        place: u16,
         budget: u32,
         links: &mut Links<L>,
         outlets: &mut Outlets,
         port: &Port,
-    ) {
-        let Some(entry) = &mut self.sources[flow.0 as usize] else {
-            self.scheduler.remove(flow);
-            return;
-        };
+    ) -> Option<Progress> {
+        let entry = self.sources[place as usize].as_mut()?;
         let identity = (self.host, self.incarnation);
         let result = if entry.reliable.is_none() {
             send_some(entry, identity, budget, links, outlets, port)
         } else {
             send_reliable(turn.now(), entry, identity, budget, links, outlets, port)
         };
-        let progress = match result {
-            Ok(progress) => progress,
-            Err(violation) => {
-                outlets.count(entry.domain, DatapathCounter::Violations, 1);
-                port.tell(Notice::Violation { conn: entry.conn.id(), violation });
-                entry.dead = true;
-                Progress { bytes: 0, more: false, blocked: false }
-            }
-        };
-        // Busy links: idle until the next turn looks again, so that lanes below this one,
-        // on other sockets, get their chance.
-        let more = progress.more && !progress.blocked;
-        self.scheduler.sent(flow, progress.bytes, more);
-        if !more {
-            entry.ready = false;
-            self.ready -= 1;
-        }
+        Some(result.unwrap_or_else(|violation| {
+            outlets.count(entry.domain, DatapathCounter::Violations, 1);
+            port.tell(Notice::Violation { conn: entry.conn.id(), violation });
+            entry.dead = true;
+            Progress { bytes: 0, more: false, blocked: false }
+        }))
     }
 }
 
@@ -379,10 +418,8 @@ fn send_some<L: Link>(
             if !entry.conn.pop(&mut entry.popped)? {
                 return Ok(Progress { bytes, more: false, blocked: false });
             }
-            begin(entry, identity, links, outlets, port);
-            if entry.underway.is_none() {
-                bytes = bytes.saturating_add(entry.popped.len.max(LOCAL_CHARGE));
-            }
+            let charge = begin(entry, identity, links, outlets, port);
+            bytes = bytes.saturating_add(charge);
         } else {
             match send_frame(entry, identity, links, outlets) {
                 Some(sent) => bytes = bytes.saturating_add(sent),
@@ -394,17 +431,22 @@ fn send_some<L: Link>(
     Ok(Progress { bytes, more, blocked: false })
 }
 
-/// A message was taken from the ring: local delivery now, fragments to come.
+/// A message was taken from the ring: local delivery now, and the frame if it is the only
+/// one; else fragments to come. Returns what it cost so far, bytes.
 #[inline]
 fn begin<L: Link>(
     entry: &mut SourceEntry,
     identity: (HostId, Incarnation),
-    links: &Links<L>,
+    links: &mut Links<L>,
     outlets: &mut Outlets,
     port: &Port,
-) {
+) -> u32 {
     outlets.count(entry.domain, DatapathCounter::MessagesFromSources, 1);
-    let Some(route) = outlets.routes.get(entry.route) else { return finish(entry) };
+    let local_charge = entry.popped.len.max(LOCAL_CHARGE);
+    let Some(route) = outlets.routes.get(entry.route) else {
+        finish(entry);
+        return local_charge;
+    };
     let (local, has_peers) = (route.local, !route.peers.is_empty());
     if local {
         let meta = entry.popped.meta;
@@ -423,15 +465,64 @@ fn begin<L: Link>(
         if !local {
             outlets.count(entry.domain, DatapathCounter::DroppedNoPeer, 1);
         }
-        return finish(entry);
+        finish(entry);
+        return local_charge;
+    }
+    if let Some(sent) = send_whole(entry, identity, links, outlets) {
+        finish(entry);
+        return sent;
     }
     let plan = FragmentPlan::new(entry.popped.len, links.payload_bytes_max());
     let Some((plan, fragment)) = plan.and_then(|mut plan| plan.next().map(|fragment| (plan, fragment))) else {
         outlets.count(entry.domain, DatapathCounter::DroppedTooLarge, 1);
-        return finish(entry);
+        finish(entry);
+        return local_charge;
     };
     entry.underway = Some(Underway { plan, fragment, peers_done: 0, head: [0; HEADER_BYTES] });
     set_head(entry, identity, outlets);
+    if local { local_charge } else { 0 }
+}
+
+/// The plain case, straight through: a message of one frame for one peer. The bytes that
+/// went; `None` if it is not that plain, or the link is busy, and nothing went.
+#[inline]
+fn send_whole<L: Link>(
+    entry: &SourceEntry,
+    identity: (HostId, Incarnation),
+    links: &mut Links<L>,
+    outlets: &mut Outlets,
+) -> Option<u32> {
+    let route = outlets.routes.get(entry.route)?;
+    let [peer] = route.peers[..] else { return None };
+    if entry.popped.len > links.payload_bytes_max() {
+        return None;
+    }
+    let head = header(entry, identity, route.topic, 0).encode();
+    let payload = payload_of(entry);
+    let sent = entry.popped.len + HEADER_BYTES as u32;
+    count_frame(links.send(peer, entry.lane, &head, payload), entry.domain, sent, outlets)
+}
+
+/// Counts a frame that was offered to a link; `None` if it was busy.
+#[inline]
+fn count_frame(outcome: SendOutcome, domain: DomainIndex, bytes: u32, outlets: &Outlets) -> Option<u32> {
+    match outcome {
+        SendOutcome::Sent => {
+            outlets.count(domain, DatapathCounter::BytesSent, u64::from(bytes));
+            outlets.count(domain, DatapathCounter::FramesSent, 1);
+        }
+        SendOutcome::Failed => outlets.count(domain, DatapathCounter::FramesFailed, 1),
+        SendOutcome::Busy => return None,
+    }
+    Some(bytes)
+}
+
+#[inline]
+fn payload_of(entry: &SourceEntry) -> SharedBytes<'_> {
+    match entry.popped.payload {
+        Payload::Inline => SharedBytes::from(inline_bytes(&entry.popped)),
+        Payload::Heap(id) => entry.conn.view(id, entry.popped.len),
+    }
 }
 
 /// Sends the current fragment to the next peer that does not have it; `None` if its
@@ -454,14 +545,8 @@ fn send_frame<L: Link>(
             Payload::Heap(id) => entry.conn.view(id, entry.popped.len),
         }
         .part(offset as usize, len as usize);
-        sent = len + HEADER_BYTES as u32;
-        let (counter, amount) = match links.send(*peer, entry.lane, &underway.head, payload) {
-            SendOutcome::Sent => (DatapathCounter::BytesSent, u64::from(sent)),
-            SendOutcome::Failed => (DatapathCounter::FramesFailed, 1),
-            SendOutcome::Busy => return None,
-        };
-        outlets.count(entry.domain, counter, amount);
-        outlets.count(entry.domain, DatapathCounter::FramesSent, u64::from(counter == DatapathCounter::BytesSent));
+        let outcome = links.send(*peer, entry.lane, &underway.head, payload);
+        sent = count_frame(outcome, entry.domain, len + HEADER_BYTES as u32, outlets)?;
         underway.peers_done += 1;
     }
     if underway.peers_done >= peers.len() {
@@ -478,23 +563,35 @@ fn send_frame<L: Link>(
 }
 
 /// Encodes the header of the current fragment, the same for every peer.
-fn set_head(entry: &mut SourceEntry, (host, incarnation): (HostId, Incarnation), outlets: &Outlets) {
-    let (Some(underway), Some(route)) = (&mut entry.underway, outlets.routes.get(entry.route)) else { return };
-    underway.head = DataHeader {
+fn set_head(entry: &mut SourceEntry, identity: (HostId, Incarnation), outlets: &Outlets) {
+    let (Some(underway), Some(route)) = (&entry.underway, outlets.routes.get(entry.route)) else { return };
+    let head = header(entry, identity, route.topic, underway.fragment.offset).encode();
+    if let Some(underway) = &mut entry.underway {
+        underway.head = head;
+    }
+}
+
+#[inline]
+fn header(
+    entry: &SourceEntry,
+    (host, incarnation): (HostId, Incarnation),
+    topic: Topic,
+    fragment_offset: u32,
+) -> DataHeader {
+    DataHeader {
         kind: Kind::Data,
         lane: entry.lane,
         flags: Flags::NONE,
-        stream: route.topic.key,
+        stream: topic.key,
         host,
         incarnation,
         sequence: entry.popped.meta.sequence,
         source_instant: entry.popped.meta.source_ns,
-        channel: route.topic.channel,
+        channel: topic.channel,
         source: entry.source,
         message_len: entry.popped.len,
-        fragment_offset: underway.fragment.offset,
+        fragment_offset,
     }
-    .encode();
 }
 
 fn inline_bytes(popped: &Popped) -> &[u8] {

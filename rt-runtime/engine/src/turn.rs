@@ -21,12 +21,14 @@ impl<'c, C: Clock> Turn<'c, C> {
         Turn { clock, now: Cell::new(None), before, thread: PhantomData }
     }
 
-    /// An instant of this or a recent turn, without a look at the clock: at most a few
-    /// hundred turns old. Never later than [`now`](Self::now).
+    /// An instant of this or a recent turn, without a look at the clock: at most
+    /// [`HOUSEKEEPING_STRIDE`](crate::engine::HOUSEKEEPING_STRIDE) turns old, and where
+    /// the host sleeps or leaves the engine alone, no older than the end of that (inline
+    /// hosting: than the keeper's last look, 8 ms). Never later than [`now`](Self::now).
     #[inline]
     #[must_use]
     pub fn about_now(&self) -> MonoTime {
-        self.now.get().unwrap_or(self.before)
+        self.now.get().unwrap_or_else(|| self.clock.about(self.before))
     }
 
     /// The instant of this turn.

@@ -102,8 +102,12 @@ impl TxConn {
 
     /// Publishes a message in line if there is room as far as is known, and no loss to
     /// report. Else it does nothing.
+    ///
+    /// # Panics
+    /// With more than 96 bytes.
     #[inline(always)]
-    pub(crate) fn push_inline_plain(&mut self, meta: Meta, payload: &[u8]) -> bool {
+    #[must_use]
+    pub fn push_inline_plain(&mut self, meta: Meta, payload: &[u8]) -> bool {
         let is_plain = self.missed == 0 && self.ring.knows_room();
         if is_plain {
             self.ring.write_inline(meta, payload);
@@ -171,6 +175,13 @@ impl TxConn {
         let meta = self.account(meta);
         self.ring.write_heap(meta, id, len);
         Ok(true)
+    }
+
+    /// Whether the receiver ever asks to be woken; else it polls.
+    #[inline]
+    #[must_use]
+    pub const fn may_sleep(&self) -> bool {
+        self.waker.is_some()
     }
 
     /// Whether the receiver asks to be woken. Call after publishing, once a burst.
@@ -345,10 +356,15 @@ impl RxConn {
         Some((meta, len, id, start))
     }
 
-    /// Whether there is no message, and nothing that the sender should be told.
+    /// Whether there is no message; then the sender is told all that it should know.
     #[inline(always)]
-    pub(crate) fn is_idle(&self) -> bool {
-        !self.ring.is_ready() && self.ring.is_published() && !self.giver.is_holding_back()
+    pub(crate) fn is_at_rest(&mut self) -> bool {
+        if self.ring.is_ready() {
+            return false;
+        }
+        self.ring.publish_head();
+        self.giver.flush();
+        true
     }
 
     /// Where a payload is, counted as held if it is in the heap. `None`: nowhere.

@@ -262,8 +262,11 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     /// Whether a message waits.
     #[inline]
     pub fn is_ready(&self) -> bool {
+        let cell = self.next_cell();
+        // Who looks takes the message next: both lines of the cell come at once.
+        C::fetch_ahead(cell);
         // Acquire pairs with the producer's Release in `write`: the cell is complete.
-        self.next_cell()[STAMP].load(Ordering::Acquire) == self.position + 1
+        cell[STAMP].load(Ordering::Acquire) == self.position + 1
     }
 
     /// Messages the ring holds at most.
@@ -382,8 +385,9 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         Some(Taken { meta, len, payload })
     }
 
+    /// Tells the producer of every message taken.
     #[inline]
-    fn publish_head(&mut self) {
+    pub(crate) fn publish_head(&mut self) {
         if self.position != self.published {
             self.store_head();
         }

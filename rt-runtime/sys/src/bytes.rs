@@ -77,6 +77,16 @@ impl<'a> SharedBytes<'a> {
         len
     }
 
+    /// Copies all bytes to where `to` points.
+    ///
+    /// # Safety
+    /// `to` is writable for as many bytes, exclusively ours, and does not overlap them.
+    #[inline]
+    pub(crate) unsafe fn copy_to_ptr(&self, to: *mut u8) {
+        // SAFETY: handed on; the reads are volatile.
+        unsafe { copy_volatile(self.start, to, self.len) };
+    }
+
     /// A private copy.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {

@@ -189,9 +189,14 @@ pub enum SendOutcome {
 
 /// Largest datagram that is put together in this process; see [`send`].
 const SMALL_BYTES: usize = 256;
+/// What a head mostly has: that of the runtime's frames.
+const HEAD_BYTES: usize = 64;
 
 /// Sends `head` and `payload` as one datagram with one call, to `to` (`None`: to
 /// whom the socket is connected, which saves the kernel looking for the way).
+///
+/// Like the other hot calls of this module it does without the C library's function, which
+/// is a place where a thread may be cancelled, and pays for that at every call.
 ///
 /// The payload is read once, whoever writes it meanwhile: by the kernel, or, where
 /// the datagram is small, by a copy made here. Telling the kernel of two parts costs
@@ -203,11 +208,24 @@ pub fn send(socket: impl AsFd, to: Option<&Address>, head: &[u8], payload: Share
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     let len = head.len() + payload.len();
     let sent = if len <= SMALL_BYTES {
-        let mut bytes = [0u8; SMALL_BYTES];
-        bytes[..head.len()].copy_from_slice(head);
-        payload.copy_to(&mut bytes[head.len()..len]);
-        // SAFETY: name and bytes are alive, and only read.
-        unsafe { libc::sendto(fd, bytes.as_ptr().cast(), len, flags, name, name_len) }
+        let mut bytes = [MaybeUninit::<u8>::uninit(); SMALL_BYTES];
+        let start = bytes.as_mut_ptr().cast::<u8>();
+        // SAFETY: `len` is at most SMALL_BYTES, and head and payload make it up: the room
+        // holds both, one behind the other, and overlaps neither. Name and bytes are alive
+        // during the call, and only read; the first `len` bytes were written.
+        unsafe {
+            match head.first_chunk::<HEAD_BYTES>() {
+                // A copy of constant length, and what is beyond it.
+                Some(chunk) => {
+                    start.cast::<[u8; HEAD_BYTES]>().write(*chunk);
+                    let rest = &head[HEAD_BYTES..];
+                    std::ptr::copy_nonoverlapping(rest.as_ptr(), start.add(HEAD_BYTES), rest.len());
+                }
+                None => std::ptr::copy_nonoverlapping(head.as_ptr(), start, head.len()),
+            }
+            payload.copy_to_ptr(start.add(head.len()));
+            libc::syscall(libc::SYS_sendto, fd, start, len, flags, name, name_len) as isize
+        }
     } else {
         let mut parts = [
             libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() },
@@ -252,8 +270,8 @@ pub fn recv_from(socket: impl AsFd, buffer: &mut [u8]) -> Option<(usize, SocketA
         // SAFETY: the kernel writes at most `buffer`, and at most the storage, whose size
         // stands in `len`.
         let len = unsafe {
-            let name = (&raw mut from.storage).cast();
-            libc::recvfrom(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags, name, &mut from.len)
+            let name = &raw mut from.storage;
+            libc::syscall(libc::SYS_recvfrom, fd, buffer.as_mut_ptr(), buffer.len(), flags, name, &raw mut from.len)
         };
         if let Ok(len) = usize::try_from(len) {
             return from.get().map(|from| (len, from));
@@ -273,7 +291,10 @@ pub fn recv(socket: impl AsFd, buffer: &mut [u8]) -> Option<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
     for _attempt in 0..2 {
         // SAFETY: the kernel writes at most `buffer`.
-        let len = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) };
+        let len = unsafe {
+            let nobody = std::ptr::null_mut::<u8>();
+            libc::syscall(libc::SYS_recvfrom, fd, buffer.as_mut_ptr(), buffer.len(), flags, nobody, nobody)
+        };
         if let Ok(len) = usize::try_from(len) {
             return Some(len);
         }

@@ -183,7 +183,7 @@ impl SinkPort {
                 return Some(inner.deliver(room, meta, len, place));
             }
             // A spinning receiver is here most of the time.
-            if inner.has_one && feed.conn.is_idle() {
+            if inner.has_one && feed.conn.is_at_rest() {
                 inner.error = None;
                 return None;
             }

@@ -5,7 +5,7 @@ use crate::cell::Meta;
 use crate::heap::{ForeignHeap, SenderHeap};
 use crate::region::{Region, RegionCells};
 use crate::returns::{Borrowed, Giver, Taker, places};
-use crate::ring::{Consumer, InlineBytes, Payload, Popped, Producer, Taken};
+use crate::ring::{Consumer, InlineBytes, Next, Payload, Popped, Producer, Taken};
 use crate::wake::{Waker, Watched};
 use insane_core::ConnId;
 use insane_core::heap::BufferId;
@@ -338,33 +338,33 @@ impl RxConn {
         Ok(Some((taken, start)))
     }
 
-    /// As [`take`](Self::take), if there is a message in line and no return that waits.
-    /// Else it does nothing.
+    /// Takes the next message if it is in line. One in a buffer is left for
+    /// [`take_heap`](Self::take_heap).
     #[inline(always)]
-    pub(crate) fn take_inline(&mut self, inline: &mut InlineBytes) -> Option<(Meta, u32)> {
-        if self.giver.is_holding_back() { None } else { self.ring.take_inline(inline) }
+    pub(crate) fn take_next(&mut self, inline: &mut InlineBytes) -> Next {
+        let next = self.ring.take_next(inline);
+        if matches!(next, Next::Inline(..)) {
+            self.keep_nothing_back();
+        }
+        next
     }
 
-    /// As [`take`](Self::take), if there is a message in a buffer. Else it does nothing.
+    /// Takes the message in a buffer that [`take_next`](Self::take_next) has just read, and
+    /// says where its payload is. `None`, and nothing is taken: nowhere.
     #[inline(always)]
-    pub(crate) fn take_heap(&mut self) -> Option<(Meta, u32, BufferId, *const u8)> {
-        let (meta, len, id) = self.ring.peek_heap()?;
+    pub(crate) fn take_heap(&mut self, id: BufferId, len: u32) -> Option<*const u8> {
         let start = self.locate(id, len)?;
         self.ring.pass();
         self.held += 1;
         self.keep_nothing_back();
-        Some((meta, len, id, start))
+        Some(start)
     }
 
-    /// Whether there is no message; then the sender is told all that it should know.
+    /// Tells the sender all that it should know, when there is no message.
     #[inline(always)]
-    pub(crate) fn is_at_rest(&mut self) -> bool {
-        if self.ring.is_ready() {
-            return false;
-        }
+    pub(crate) fn rest(&mut self) {
         self.ring.publish_head();
         self.giver.flush();
-        true
     }
 
     /// Where a payload is, counted as held if it is in the heap. `None`: nowhere.
@@ -403,7 +403,7 @@ impl RxConn {
 
     #[inline(always)]
     fn is_behind(&self) -> bool {
-        self.ring.is_ready() && !self.ring.is_published()
+        !self.ring.is_published() && self.ring.is_ready()
     }
 
     /// The bytes of a buffer of the sender's heap; empty if there is no such buffer.

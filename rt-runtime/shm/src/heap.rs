@@ -9,6 +9,7 @@ use crate::region::Region;
 use insane_core::heap::{BufferId, Class, Geometry};
 use insane_core::limits::CLASSES_MAX;
 use insane_sys::SharedBytes;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// What is known of one buffer.
@@ -88,6 +89,15 @@ impl SenderHeap {
         None
     }
 
+    /// As [`loan`](Self::loan), and where the buffer starts.
+    #[inline(always)]
+    pub(crate) fn loan_at(&mut self, len: u32) -> Option<(BufferId, NonNull<u8>)> {
+        let id = self.loan(len)?;
+        let offset = self.books[id.0 as usize].offset;
+        // SAFETY: the geometry fits the region (`new`), and a mapping is not null.
+        Some((id, unsafe { NonNull::new_unchecked(self.region.as_mut_ptr().add(offset as usize)) }))
+    }
+
     #[inline(always)]
     fn put_back(&mut self, id: BufferId, class: u8) {
         let stack = &mut self.stacks[class as usize];
@@ -116,6 +126,12 @@ impl SenderHeap {
         let size = self.geometry.classes()[book.class as usize].size as usize;
         // SAFETY: the geometry fits the region (`new`).
         (unsafe { self.region.as_mut_ptr().add(book.offset as usize) }, size)
+    }
+
+    /// Whether a buffer of the smallest class that holds `len` bytes is free.
+    #[inline]
+    pub(crate) fn has_best(&self, len: u32) -> bool {
+        self.stacks.iter().find(|stack| len <= stack.size).is_some_and(|stack| stack.top > stack.bottom)
     }
 
     /// Whether at least one buffer of `len` bytes is free.
@@ -183,7 +199,13 @@ impl SenderHeap {
         }
     }
 
-    /// Whether anybody holds it.
+    /// Whether receivers hold it.
+    #[must_use]
+    pub(crate) fn is_lent(&self, id: BufferId) -> bool {
+        self.books.get(id.0 as usize).is_some_and(|book| book.holders != FREE && book.holders != LOANED)
+    }
+
+    /// Whether nobody holds it.
     #[must_use]
     pub fn is_free(&self, id: BufferId) -> bool {
         self.books.get(id.0 as usize).is_none_or(|book| book.holders == FREE)

@@ -5,7 +5,7 @@
 
 use crate::cell::{BELL, CELL_WORDS, Cell, Cells, Meta};
 use crate::returns::{Giver, Taker};
-use crate::ring::{Consumer, Payload, Popped, Producer};
+use crate::ring::{Consumer, Next, Payload, Popped, Producer};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::wish::{Answer, Wish};
 use insane_core::heap::BufferId;
@@ -56,13 +56,15 @@ fn ring() -> (Producer<Memory, Memory>, Consumer<Memory, Memory>) {
 fn pop(consumer: &mut Consumer<Memory, Memory>) -> Option<u64> {
     let mut popped = Popped::EMPTY;
     // The short ways that ports take, and the long one.
-    if let Some((meta, len)) = consumer.take_inline(&mut popped.inline) {
-        (popped.meta, popped.len, popped.payload) = (meta, len, Payload::Inline);
-    } else if let Some((meta, len, id)) = consumer.peek_heap() {
-        (popped.meta, popped.len, popped.payload) = (meta, len, Payload::Heap(id));
-        consumer.pass();
-    } else if !consumer.pop(&mut popped).expect("nobody lies") {
-        return None;
+    match consumer.take_next(&mut popped.inline) {
+        Next::Inline(meta, len) => (popped.meta, popped.len, popped.payload) = (meta, len, Payload::Inline),
+        Next::Heap(meta, len, id) => {
+            (popped.meta, popped.len, popped.payload) = (meta, len, Payload::Heap(id));
+            consumer.pass();
+        }
+        Next::Nothing if consumer.pop(&mut popped).expect("nobody lies") => {}
+        Next::Nothing => return None,
+        Next::Odd => panic!("nobody lies"),
     }
     let sequence = popped.meta.sequence;
     // Each part of the cell belongs to this very message.

@@ -230,6 +230,18 @@ pub(crate) struct Taken {
     pub(crate) payload: Payload,
 }
 
+/// What [`Consumer::take_next`] found.
+pub(crate) enum Next {
+    /// No message.
+    Nothing,
+    /// One whose bytes were copied, and how many; it is taken.
+    Inline(Meta, u32),
+    /// One in a buffer, of so many bytes: a claim. It is not taken.
+    Heap(Meta, u32, BufferId),
+    /// What cannot be. It is not taken.
+    Odd,
+}
+
 /// The consuming end.
 #[derive(Debug)]
 pub struct Consumer<C, R> {
@@ -310,18 +322,19 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         Ok(Some(taken))
     }
 
-    /// Takes the next message if there is one, and it is in line. Else it does nothing.
+    /// Takes the next message if it is in line. One in a buffer is only read, and left
+    /// there until [`pass`](Self::pass).
     #[inline(always)]
-    pub(crate) fn take_inline(&mut self, inline: &mut InlineBytes) -> Option<(Meta, u32)> {
+    pub(crate) fn take_next(&mut self, inline: &mut InlineBytes) -> Next {
         let (cell, next) = (self.next_cell(), self.position + 1);
         // Both lines of the cell come at once, and not the second after the first.
         C::fetch_ahead(cell);
         // Acquire pairs with the producer's Release in `write`: the cell is complete.
         if cell[STAMP].load(Ordering::Acquire) != next {
-            return None;
+            return Next::Nothing;
         }
         let shape = cell[SHAPE].load(Ordering::Relaxed);
-        let len = shape_inline_len(shape)?;
+        let Some(len) = shape_inline_len(shape) else { return Self::read_heap(cell, shape) };
         let sequence = cell[SEQUENCE].load(Ordering::Relaxed);
         let source_ns = cell[SOURCE_TIME].load(Ordering::Relaxed);
         // SAFETY: as in `read`; the length was checked.
@@ -330,28 +343,24 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         if next >= self.due {
             self.store_head();
         }
-        Some((Meta { sequence, source_ns, lost: shape_lost(shape) }, len))
+        Next::Inline(Meta { sequence, source_ns, lost: shape_lost(shape) }, len)
     }
 
-    /// Reads the next message, if there is one and it is in a buffer, and leaves it there.
     #[inline(always)]
-    pub(crate) fn peek_heap(&self) -> Option<(Meta, u32, BufferId)> {
-        let cell = self.next_cell();
-        // Acquire pairs with the producer's Release in `write`: the cell is complete.
-        if cell[STAMP].load(Ordering::Acquire) != self.position + 1 {
-            return None;
-        }
-        let shape = cell[SHAPE].load(Ordering::Relaxed);
-        let id = u32::try_from(cell[PAYLOAD_WORD].load(Ordering::Relaxed)).ok()?;
-        if shape_kind(shape) != Some(Kind::Heap) {
-            return None;
-        }
+    fn read_heap(cell: &Cell, shape: u64) -> Next {
         let sequence = cell[SEQUENCE].load(Ordering::Relaxed);
         let source_ns = cell[SOURCE_TIME].load(Ordering::Relaxed);
-        Some((Meta { sequence, source_ns, lost: shape_lost(shape) }, shape_len(shape), BufferId(id)))
+        let id = u32::try_from(cell[PAYLOAD_WORD].load(Ordering::Relaxed));
+        match (shape_kind(shape), id) {
+            (Some(Kind::Heap), Ok(id)) => {
+                Next::Heap(Meta { sequence, source_ns, lost: shape_lost(shape) }, shape_len(shape), BufferId(id))
+            }
+            _ => Next::Odd,
+        }
     }
 
-    /// Takes the message that [`peek_heap`](Self::peek_heap) has just read.
+    /// Takes the message in a buffer that [`take_next`](Self::take_next) has just read.
+    #[cfg_attr(loom, allow(dead_code))]
     #[inline(always)]
     pub(crate) fn pass(&mut self) {
         self.position += 1;

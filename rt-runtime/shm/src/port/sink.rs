@@ -4,7 +4,7 @@ use super::{Attachment, Change, Graveyard, Mail, Mailbox, REPORT_TRIES, STALE};
 use crate::cell::Meta;
 use crate::conn::RxConn;
 use crate::counters::CounterBlock;
-use crate::ring::{InlineBytes, Payload};
+use crate::ring::{InlineBytes, Next, Payload};
 use crate::wake::{self, Sleeper, Watched};
 use insane_core::ConnId;
 use insane_core::counters::PortCounter;
@@ -177,28 +177,32 @@ impl SinkPort {
             && let Some(feed) = &mut inner.feeds[place as usize % FANIN_MAX]
             && feed.life == Life::Live
         {
-            if let Some((meta, len)) = feed.conn.take_inline(&mut room.inline) {
-                room.start = room.inline.0.as_ptr();
-                room.buffer = NO_BUFFER;
-                return Some(inner.deliver(room, meta, len, place));
+            match feed.conn.take_next(&mut room.inline) {
+                Next::Inline(meta, len) => {
+                    room.start = room.inline.0.as_ptr();
+                    room.buffer = NO_BUFFER;
+                    return Some(inner.deliver(room, meta, len, place));
+                }
+                Next::Heap(meta, len, id) => return self.poll_heap(place, meta, len, id),
+                // A spinning receiver is here most of the time.
+                Next::Nothing if inner.has_one => {
+                    feed.conn.rest();
+                    inner.error = None;
+                    return None;
+                }
+                Next::Nothing | Next::Odd => {}
             }
-            // A spinning receiver is here most of the time.
-            if inner.has_one && feed.conn.is_at_rest() {
-                inner.error = None;
-                return None;
-            }
-            return self.poll_heap(place);
         }
         self.poll_all()
     }
 
-    /// The next plain case: a message in a buffer.
+    /// The next plain case: a message in a buffer, which was just read from its cell.
     #[inline(never)]
-    fn poll_heap(&self, place: u8) -> Option<NonNull<Room>> {
+    fn poll_heap(&self, place: u8, meta: Meta, len: u32, id: BufferId) -> Option<NonNull<Room>> {
         let inner = self.inner();
         if let Some(room) = inner.free_room()
             && let Some(feed) = &mut inner.feeds[place as usize % FANIN_MAX]
-            && let Some((meta, len, id, start)) = feed.conn.take_heap()
+            && let Some(start) = feed.conn.take_heap(id, len)
         {
             room.start = start;
             room.buffer = id.0;

@@ -19,6 +19,9 @@ use std::sync::atomic::Ordering;
 const STAGES: usize = 32;
 /// Local receivers, and the datapath.
 const CONNS_MAX: usize = FANOUT_MAX + 1;
+/// Loans between two looks at what receivers gave back, while buffers last: two lines of
+/// what they gave back.
+const LOANS_PER_LOOK: u32 = 2 * crate::returns::BATCH as u32;
 /// No emit has this sequence number.
 const NEVER: u64 = u64::MAX;
 /// Marks the number of a staged buffer.
@@ -132,9 +135,11 @@ struct Inner {
     /// The epoch, if there is one receiver and the stream is unreliable; else [`STALE`].
     plain_epoch: u64,
     stages_free: u32,
+    /// Since the last look at what receivers gave back.
+    loans: u32,
     conns: heapless::Vec<Box<TxConn>, CONNS_MAX>,
     heap: Option<SenderHeap>,
-    /// Which emit last used each buffer of the heap; [`NEVER`] while it is on loan.
+    /// Which emit last used each buffer of the heap; [`NEVER`]: none.
     used_by: Box<[u64]>,
     emitted: [Emitted; OUTCOMES_KEPT],
     counters: CounterBlock,
@@ -182,6 +187,7 @@ impl SourcePort {
             attachment: Attachment::Attached,
             plain_epoch: STALE,
             stages_free: u32::MAX,
+            loans: 0,
             conns: heapless::Vec::new(),
             used_by: vec![NEVER; heap.as_ref().map_or(0, |heap| heap.geometry().buffers() as usize)].into(),
             heap,
@@ -293,7 +299,7 @@ impl SourcePort {
         }
         let released = entry.buffer & STAGED != 0
             || inner.used_by[entry.buffer as usize] != token.sequence
-            || inner.heap.as_ref().is_none_or(|heap| heap.is_free(BufferId(entry.buffer)));
+            || inner.heap.as_ref().is_none_or(|heap| !heap.is_lent(BufferId(entry.buffer)));
         Outcome::Published { receivers: entry.receivers, dropped: entry.dropped, released }
     }
 
@@ -488,14 +494,17 @@ impl Inner {
 
     #[inline(never)]
     fn loan_heap(&mut self, len: usize) -> Option<(NonNull<u8>, u32)> {
-        // Eagerly, so that the buffer that is still in the cache is the next one used.
-        self.reclaim();
-        let heap = self.heap.as_mut()?;
-        let id = heap.loan(u32::try_from(len).ok()?)?;
-        self.used_by[id.0 as usize] = NEVER;
-        let start = heap.range_of_loaned(id).0;
-        // SAFETY: a mapping is not null.
-        Some((unsafe { NonNull::new_unchecked(start) }, id.0))
+        let len = u32::try_from(len).ok()?;
+        // A look at what came back takes a cache line from the receiver, who then waits for it
+        // with the next buffer it gives back: so only every few loans. Not more, so that
+        // few buffers are in turn, and those are still in the cache.
+        self.loans += 1;
+        if self.loans >= LOANS_PER_LOOK || !self.heap.as_ref()?.has_best(len) {
+            self.loans = 0;
+            self.reclaim();
+        }
+        let (id, start) = self.heap.as_mut()?.loan_at(len)?;
+        Some((start, id.0))
     }
 
     #[cold]

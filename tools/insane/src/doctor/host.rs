@@ -1,0 +1,484 @@
+//! A snapshot of what determinism depends on. Every fact is read once, and is either
+//! there or says why it is not; no check reads anything itself.
+
+use super::calls::Calls;
+use super::cores::Cores;
+use super::inflate::gunzip;
+use super::reader::{Known, Read, Reader, Unread, Why};
+use std::collections::BTreeMap;
+use std::ops::Not;
+
+/// Most interrupts, cores, interfaces and idle states that are looked at.
+const IRQS_MAX: usize = 16_384;
+const INTERFACES_MAX: usize = 256;
+const STATES_MAX: usize = 32;
+
+/// Where the cores are.
+const CPU: &str = "/sys/devices/system/cpu";
+
+/// What was read.
+pub struct Host {
+    /// Version of the kernel, major and minor.
+    pub kernel: Read<(u32, u32)>,
+    /// Its name, as `uname -r` says it.
+    pub release: Read<String>,
+    /// How it was built, as `uname -v` says it.
+    pub build: Read<String>,
+    /// What `/sys/kernel/realtime` holds, on PREEMPT_RT kernels.
+    pub realtime: Read<String>,
+    /// Options of the build: `y`, `m`, `n`.
+    pub config: Read<BTreeMap<String, char>>,
+    /// Parameters of the boot; the last of a name counts.
+    pub parameters: Read<BTreeMap<String, String>>,
+    /// Cores on line.
+    pub online: Read<Cores>,
+    /// Cores without load balancing.
+    pub isolated: Read<Cores>,
+    /// Cores whose tick stops; `None`: the kernel cannot.
+    pub nohz_full: Read<Option<Cores>>,
+    /// Cores whose RCU callbacks run elsewhere.
+    pub rcu_nocbs: Read<Cores>,
+    /// Governor of each core on line.
+    pub governors: BTreeMap<u16, Read<String>>,
+    /// Idle states of each core on line.
+    pub idle_states: BTreeMap<u16, Read<Vec<IdleState>>>,
+    /// `sched_rt_runtime_us` and `sched_rt_period_us`.
+    pub rt_share: Read<(i64, i64)>,
+    /// The fair server of each core.
+    pub fair_servers: Read<Vec<FairServer>>,
+    /// Whether real-time threads are rationed by group.
+    pub rt_group: Read<RtGroup>,
+    /// Interrupts that somebody handles.
+    pub irqs: Read<Vec<Irq>>,
+    /// Threads of the kernel that handle interrupts.
+    pub irq_threads: Read<Vec<IrqThread>>,
+    /// `[always] madvise never`, whichever is chosen.
+    pub huge_pages_for_all: Read<String>,
+    /// The same of memory that has a descriptor.
+    pub huge_pages_of_shmem: Read<String>,
+    /// Pages of `nr_hugepages`.
+    pub reserved_huge_pages: Read<u64>,
+    /// Places that memory is swapped to.
+    pub swaps: Read<Vec<String>>,
+    /// Name of the clock source.
+    pub clock_source: Read<String>,
+    /// Interfaces, but loopback.
+    pub nics: Read<Vec<Nic>>,
+    /// Answers of system calls.
+    pub calls: Calls,
+}
+
+/// One way to idle.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IdleState {
+    /// Name.
+    pub name: String,
+    /// How long leaving it takes, microseconds.
+    pub exit_us: u64,
+    /// Whether it is used.
+    pub is_enabled: bool,
+}
+
+/// What ordinary threads of a core get beside real-time ones that never sleep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FairServer {
+    /// Which core.
+    pub core: u16,
+    /// So long, nanoseconds; 0: nothing.
+    pub runtime_ns: u64,
+    /// In every so long, nanoseconds.
+    pub period_ns: u64,
+}
+
+/// Whether real-time threads are rationed by group (RT_GROUP_SCHED).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RtGroup {
+    /// No.
+    Off,
+    /// Yes, and nothing says what this process's group has.
+    On,
+    /// Yes, and the group has so many microseconds.
+    Ration {
+        /// The file that says so.
+        path: String,
+        /// Microseconds in each period.
+        runtime_us: i64,
+    },
+}
+
+/// One interrupt.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Irq {
+    /// Its number.
+    pub number: u32,
+    /// Who handles it.
+    pub name: String,
+    /// The cores that it arrives at.
+    pub cores: Read<Cores>,
+}
+
+/// A thread of the kernel that handles interrupts: `irq/...` or `ksoftirqd/...`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IrqThread {
+    /// Its name.
+    pub name: String,
+    /// Real-time priority; 0: an ordinary thread.
+    pub priority: u8,
+}
+
+impl IrqThread {
+    /// The interrupt that it handles; `None`: it is a `ksoftirqd`.
+    pub fn irq(&self) -> Option<u32> {
+        let rest = self.name.strip_prefix("irq/")?;
+        rest.split('-').next()?.parse().ok()
+    }
+
+    /// The core whose soft interrupts it handles; `None`: it is an `irq/`.
+    pub fn softirq_core(&self) -> Option<u16> {
+        self.name.strip_prefix("ksoftirqd/")?.parse().ok()
+    }
+}
+
+/// One interface.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Nic {
+    /// Name.
+    pub name: String,
+    /// Whether a device stands behind it.
+    pub is_physical: bool,
+    /// Its interrupts.
+    pub irqs: Vec<u32>,
+    /// Queues that receive.
+    pub receive_queues: Read<usize>,
+    /// How often interrupts stay off after an empty poll.
+    pub defer: Read<u64>,
+}
+
+impl Host {
+    /// Reads everything.
+    pub fn read(reader: &Reader) -> Host {
+        let release = reader.text("/proc/sys/kernel/osrelease");
+        let kernel = release.clone().and_then(|text| version(&text));
+        let parameters = reader.text("/proc/cmdline").map(|line| parameters(&line));
+        let present = cores(reader, &format!("{CPU}/present"), &Cores::default()).unwrap_or_default();
+        let online = cores(reader, &format!("{CPU}/online"), &present);
+        let config = kernel_config(reader, &release);
+        let nohz_full = nohz_full(reader, &present);
+        let names = interface_names(reader);
+        let each = |what: fn(&Reader, u16) -> _| match &online {
+            Ok(cores) => cores.0.iter().map(|core| (*core, what(reader, *core))).collect(),
+            Err(_) => BTreeMap::new(),
+        };
+        Host {
+            kernel,
+            build: reader.text("/proc/sys/kernel/version"),
+            realtime: reader.text("/sys/kernel/realtime"),
+            isolated: isolated(reader, &parameters, &present),
+            rcu_nocbs: rcu_nocbs(&parameters, &nohz_full, &present),
+            governors: each(governor),
+            idle_states: match &online {
+                Ok(cores) => cores.0.iter().map(|core| (*core, idle_states(reader, *core))).collect(),
+                Err(_) => BTreeMap::new(),
+            },
+            rt_share: rt_share(reader),
+            fair_servers: fair_servers(reader),
+            rt_group: rt_group(reader, &config, &parameters),
+            irqs: irqs(reader, &present),
+            irq_threads: irq_threads(reader),
+            huge_pages_for_all: chosen(reader, "/sys/kernel/mm/transparent_hugepage/enabled"),
+            huge_pages_of_shmem: chosen(reader, "/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
+            reserved_huge_pages: reader.number("/proc/sys/vm/nr_hugepages"),
+            swaps: reader.text("/proc/swaps").and_then(|text| swaps(&text)),
+            clock_source: reader.text(&format!("{}/current_clocksource", clock_sources())),
+            calls: Calls::of(reader, names.as_deref().unwrap_or_default()),
+            nics: names.map(|names| names.into_iter().map(|name| nic(reader, name)).collect()),
+            release,
+            config,
+            parameters,
+            online,
+            nohz_full,
+        }
+    }
+
+    /// An option of the kernel's build: `Some(true)`: set; `None`: it knows no such option.
+    pub fn option(&self, name: &str) -> Read<Option<bool>> {
+        Ok(self.config.known()?.get(name).map(|value| *value != 'n'))
+    }
+
+    /// Whether the kernel is PREEMPT_RT.
+    pub fn is_preempt_rt(&self) -> Read<bool> {
+        match (&self.realtime, &self.build) {
+            (Ok(text), _) => Ok(text.trim() == "1"),
+            (Err(_), Ok(build)) => Ok(build.split_whitespace().any(|word| word == "PREEMPT_RT" || word == "RT")),
+            (Err(_), Err(unread)) => Err(unread.clone()),
+        }
+    }
+}
+
+fn clock_sources() -> &'static str {
+    "/sys/devices/system/clocksource/clocksource0"
+}
+
+/// `6.18.44-rt1`: 6 and 18.
+fn version(text: &str) -> Read<(u32, u32)> {
+    let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
+    let mut parts = text.split('.');
+    let (major, minor) = (parts.next().and_then(digits), parts.next().and_then(digits));
+    major.zip(minor).ok_or_else(|| Unread::nonsense("/proc/sys/kernel/osrelease", text, "a version"))
+}
+
+/// Parameters of the kernel; what follows `--` is not for the kernel. Double quotes hold
+/// blanks together.
+fn parameters(line: &str) -> BTreeMap<String, String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in line.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            c if c.is_whitespace() && !quoted => words.push(String::new()),
+            c => words.last_mut().expect("there is a first word").push(c),
+        }
+    }
+    let own = words.into_iter().take_while(|word| word != "--").filter(|word| !word.is_empty());
+    own.map(|word| match word.split_once('=') {
+        Some((name, value)) => (name.to_owned(), value.to_owned()),
+        None => (word, String::new()),
+    })
+    .collect()
+}
+
+fn cores(reader: &Reader, path: &str, present: &Cores) -> Read<Cores> {
+    let text = reader.text(path)?;
+    Cores::parse(&text, present).ok_or_else(|| Unread::nonsense(path, &text, "a list of cores"))
+}
+
+/// What a parameter says; nothing if it was not given.
+fn cores_of_parameter(parameters: &Read<BTreeMap<String, String>>, name: &str, present: &Cores) -> Read<Cores> {
+    let Some(value) = parameters.known()?.get(name) else { return Ok(Cores::default()) };
+    // `isolcpus` has flags before its cores.
+    let is_flag = |part: &&str| ["nohz", "domain", "managed_irq"].contains(part);
+    let list: Vec<&str> = value.split(',').skip_while(is_flag).collect();
+    let what = format!("{name}= of /proc/cmdline");
+    Cores::parse(&list.join(","), present).ok_or_else(|| Unread::nonsense(&what, value, "a list of cores"))
+}
+
+/// From the boot, and from partitions of cgroup v2.
+fn isolated(reader: &Reader, parameters: &Read<BTreeMap<String, String>>, present: &Cores) -> Read<Cores> {
+    let at_boot = match cores(reader, &format!("{CPU}/isolated"), present) {
+        Err(Unread { why: Why::Missing, .. }) if parameters.is_ok() => {
+            cores_of_parameter(parameters, "isolcpus", present)
+        }
+        read => read,
+    };
+    let partitions = cores(reader, "/sys/fs/cgroup/cpuset.cpus.isolated", present).unwrap_or_default();
+    at_boot.map(|cores| cores.0.into_iter().chain(partitions.0).collect())
+}
+
+fn nohz_full(reader: &Reader, present: &Cores) -> Read<Option<Cores>> {
+    match cores(reader, &format!("{CPU}/nohz_full"), present) {
+        Ok(cores) => Ok(Some(cores)),
+        Err(Unread { why: Why::Missing, .. }) if reader.has(&format!("{CPU}/online")) => Ok(None),
+        Err(unread) => Err(unread),
+    }
+}
+
+/// `nohz_full` implies it.
+fn rcu_nocbs(
+    parameters: &Read<BTreeMap<String, String>>,
+    nohz_full: &Read<Option<Cores>>,
+    present: &Cores,
+) -> Read<Cores> {
+    let implied = nohz_full.as_ref().ok().cloned().flatten().unwrap_or_default();
+    let told = cores_of_parameter(parameters, "rcu_nocbs", present)?;
+    Ok(told.0.into_iter().chain(implied.0).collect())
+}
+
+/// The text configuration beside the kernel, or the one inside it.
+fn kernel_config(reader: &Reader, release: &Read<String>) -> Read<BTreeMap<String, char>> {
+    const INSIDE: &str = "/proc/config.gz";
+    if let Ok(release) = release
+        && let Ok(text) = reader.text(&format!("/boot/config-{release}"))
+    {
+        return Ok(options(&text));
+    }
+    let packed = reader.bytes(INSIDE)?;
+    let text = gunzip(&packed).ok_or_else(|| Unread::because(INSIDE, "it cannot be unpacked"))?;
+    Ok(options(&String::from_utf8_lossy(&text)))
+}
+
+fn options(text: &str) -> BTreeMap<String, char> {
+    let option = |line: &str| match line.strip_prefix("# CONFIG_") {
+        Some(rest) => Some((rest.strip_suffix(" is not set")?.to_owned(), 'n')),
+        None => {
+            let (name, value) = line.strip_prefix("CONFIG_")?.split_once('=')?;
+            Some((name.to_owned(), value.chars().next()?))
+        }
+    };
+    text.lines().filter_map(option).collect()
+}
+
+fn governor(reader: &Reader, core: u16) -> Read<String> {
+    reader.text(&format!("{CPU}/cpu{core}/cpufreq/scaling_governor"))
+}
+
+fn idle_states(reader: &Reader, core: u16) -> Read<Vec<IdleState>> {
+    let place = format!("{CPU}/cpu{core}/cpuidle");
+    let names = reader.entries(&place)?;
+    let names = names.iter().filter(|name| name.starts_with("state")).take(STATES_MAX);
+    names
+        .map(|state| {
+            Ok(IdleState {
+                name: reader.text(&format!("{place}/{state}/name"))?,
+                exit_us: reader.number(&format!("{place}/{state}/latency"))?,
+                is_enabled: reader.text(&format!("{place}/{state}/disable")).is_ok_and(|text| text == "1").not(),
+            })
+        })
+        .collect()
+}
+
+fn rt_share(reader: &Reader) -> Read<(i64, i64)> {
+    Ok((reader.number("/proc/sys/kernel/sched_rt_runtime_us")?, reader.number("/proc/sys/kernel/sched_rt_period_us")?))
+}
+
+fn fair_servers(reader: &Reader) -> Read<Vec<FairServer>> {
+    const PLACE: &str = "/sys/kernel/debug/sched/fair_server";
+    let server = |name: &String| {
+        let core = name.strip_prefix("cpu")?.parse().ok()?;
+        let number = |file: &str| reader.number(&format!("{PLACE}/{name}/{file}"));
+        Some(number("runtime").and_then(|runtime_ns| Ok(FairServer { core, runtime_ns, period_ns: number("period")? })))
+    };
+    reader.entries(PLACE)?.iter().filter_map(server).collect()
+}
+
+fn rt_group(
+    reader: &Reader,
+    config: &Read<BTreeMap<String, char>>,
+    parameters: &Read<BTreeMap<String, String>>,
+) -> Read<RtGroup> {
+    const HIERARCHIES: [&str; 2] = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"];
+    let groups = reader.text("/proc/self/cgroup").unwrap_or_default();
+    let group = groups.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let is_cpu = parts.nth(1)?.split(',').any(|controller| controller == "cpu");
+        is_cpu.then(|| parts.next()).flatten()
+    });
+    for hierarchy in HIERARCHIES {
+        // Inside a container the group's own directory is often mounted at the top.
+        for group in [group.unwrap_or_default(), ""] {
+            let path = format!("{hierarchy}{}/cpu.rt_runtime_us", group.trim_end_matches('/'));
+            match reader.number(&path) {
+                Ok(runtime_us) => return Ok(RtGroup::Ration { path, runtime_us }),
+                Err(Unread { why: Why::Missing, .. }) => {}
+                Err(unread) => return Err(unread),
+            }
+        }
+    }
+    let set = |name: &str| config.known().map(|options| options.get(name).is_some_and(|value| *value == 'y'));
+    let told = parameters.as_ref().ok().and_then(|parameters| parameters.get("rt_group_sched")).map(String::as_str);
+    match set("RT_GROUP_SCHED") {
+        Ok(false) => Ok(RtGroup::Off),
+        Ok(true) if told == Some("0") || set("RT_GROUP_SCHED_DEFAULT_DISABLED")? && told != Some("1") => {
+            Ok(RtGroup::Off)
+        }
+        Ok(true) => Ok(RtGroup::On),
+        // A hierarchy of the cpu controller without the file is one of a kernel without it.
+        Err(_) if HIERARCHIES.iter().any(|place| reader.has(&format!("{place}/cpu.shares"))) => Ok(RtGroup::Off),
+        Err(unread) => Err(unread),
+    }
+}
+
+fn irqs(reader: &Reader, present: &Cores) -> Read<Vec<Irq>> {
+    const FILES: [&str; 6] =
+        ["affinity_hint", "effective_affinity", "effective_affinity_list", "smp_affinity", "smp_affinity_list", "node"];
+    let irq = |number: u32| {
+        let place = format!("/proc/irq/{number}");
+        let entries = reader.entries(&place).ok()?;
+        // Each handler has a directory of its own; nothing arrives where there is none.
+        let name = entries.into_iter().find(|name| !FILES.contains(&name.as_str()) && name != "spurious")?;
+        let allowed = || cores(reader, &format!("{place}/smp_affinity_list"), present);
+        let cores = match cores(reader, &format!("{place}/effective_affinity_list"), present) {
+            Ok(effective) if !effective.is_empty() => Ok(effective),
+            _ => allowed(),
+        };
+        Some(Irq { number, name, cores })
+    };
+    let entries = reader.entries("/proc/irq")?;
+    Ok(entries.iter().filter_map(|name| name.parse().ok()).take(IRQS_MAX).filter_map(irq).collect())
+}
+
+/// Threads of the kernel stand among the processes.
+fn irq_threads(reader: &Reader) -> Read<Vec<IrqThread>> {
+    /// Flag of threads of the kernel (include/linux/sched.h).
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    let thread = |pid: &String| {
+        let name = reader.text(&format!("/proc/{pid}/comm")).ok()?;
+        if !name.starts_with("irq/") && !name.starts_with("ksoftirqd/") {
+            return None;
+        }
+        let stat = reader.text(&format!("/proc/{pid}/stat")).ok()?;
+        // The name may hold anything; fields 3 and on follow its last parenthesis. The 9th
+        // are flags, the 40th is the real-time priority (proc_pid_stat(5)).
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let flags: u64 = fields.get(9 - 3)?.parse().ok()?;
+        // Any process may take such a name.
+        let is_of_kernel = flags & PF_KTHREAD != 0;
+        is_of_kernel.then_some(IrqThread { name, priority: fields.get(40 - 3)?.parse().ok()? })
+    };
+    let entries = reader.entries("/proc")?;
+    let pids: Vec<&String> = entries.iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).collect();
+    if pids.is_empty() {
+        return Err(Unread::because("/proc", "it has no processes"));
+    }
+    let threads: Vec<IrqThread> = pids.into_iter().filter_map(thread).collect();
+    match threads.iter().any(|thread| thread.softirq_core().is_some()) {
+        true => Ok(threads),
+        // Every core has a ksoftirqd, so this is a container with processes of its own.
+        false => Err(Unread::because("/proc", "the kernel's threads are not visible from here")),
+    }
+}
+
+/// The word in brackets.
+fn chosen(reader: &Reader, path: &str) -> Read<String> {
+    let text = reader.text(path)?;
+    let word = text.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(word, _)| word.to_owned());
+    word.ok_or_else(|| Unread::nonsense(path, &text, "a choice"))
+}
+
+fn swaps(text: &str) -> Read<Vec<String>> {
+    let mut lines = text.lines();
+    match lines.next() {
+        Some(head) if head.starts_with("Filename") => {
+            Ok(lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+        }
+        _ => Err(Unread::nonsense("/proc/swaps", text, "a list of swaps")),
+    }
+}
+
+fn interface_names(reader: &Reader) -> Read<Vec<String>> {
+    let mut names = reader.entries("/sys/class/net")?;
+    // `bonding_masters` is a file between the interfaces.
+    names.retain(|name| name != "lo" && reader.has(&format!("/sys/class/net/{name}/ifindex")));
+    names.truncate(INTERFACES_MAX);
+    Ok(names)
+}
+
+fn nic(reader: &Reader, name: String) -> Nic {
+    let place = format!("/sys/class/net/{name}");
+    // A device of virtio hangs below the one on the bus.
+    let mut irqs: Vec<u32> = ["device/msi_irqs", "device/../msi_irqs"]
+        .iter()
+        .flat_map(|below| reader.entries(&format!("{place}/{below}")).unwrap_or_default())
+        .filter_map(|irq| irq.parse().ok())
+        .collect();
+    irqs.extend(reader.number::<u32>(&format!("{place}/device/irq")).ok().filter(|irq| *irq > 0));
+    irqs.sort_unstable();
+    irqs.dedup();
+    let queues = reader.entries(&format!("{place}/queues"));
+    Nic {
+        is_physical: reader.has(&format!("{place}/device")),
+        receive_queues: queues.map(|names| names.iter().filter(|name| name.starts_with("rx-")).count()),
+        defer: reader.number(&format!("{place}/napi_defer_hard_irqs")),
+        irqs,
+        name,
+    }
+}

@@ -6,7 +6,6 @@ use super::cores::Cores;
 use super::inflate::gunzip;
 use super::reader::{Known, Read, Reader, Unread, Why};
 use std::collections::BTreeMap;
-use std::ops::Not;
 
 /// Most interrupts, cores, interfaces and idle states that are looked at.
 const IRQS_MAX: usize = 16_384;
@@ -330,7 +329,7 @@ fn idle_states(reader: &Reader, core: u16) -> Read<Vec<IdleState>> {
             Ok(IdleState {
                 name: reader.text(&format!("{place}/{state}/name"))?,
                 exit_us: reader.number(&format!("{place}/{state}/latency"))?,
-                is_enabled: reader.text(&format!("{place}/{state}/disable")).is_ok_and(|text| text == "1").not(),
+                is_enabled: !reader.text(&format!("{place}/{state}/disable")).is_ok_and(|text| text == "1"),
             })
         })
         .collect()
@@ -437,11 +436,13 @@ fn irq_threads(reader: &Reader) -> Read<Vec<IrqThread>> {
     }
 }
 
-/// The word in brackets.
+/// The word in brackets, or the only one.
 fn chosen(reader: &Reader, path: &str) -> Read<String> {
     let text = reader.text(path)?;
-    let word = text.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(word, _)| word.to_owned());
-    word.ok_or_else(|| Unread::nonsense(path, &text, "a choice"))
+    let mut words = text.split_whitespace();
+    let in_brackets = words.clone().find_map(|word| word.strip_prefix('[')?.strip_suffix(']'));
+    let only = words.next().filter(|_| words.next().is_none());
+    in_brackets.or(only).map(str::to_owned).ok_or_else(|| Unread::nonsense(path, &text, "a choice"))
 }
 
 fn swaps(text: &str) -> Read<Vec<String>> {

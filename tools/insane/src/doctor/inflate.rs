@@ -194,3 +194,77 @@ fn block(bits: &mut Bits<'_>, literals: &Code, distances: &Code, out: &mut Vec<u
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What [`text`] packs to with `gzip -9`: one block that brings its codes.
+    const PACKED: &str = "\
+         1f8b08000000000002037592390ec2400c457b4e132fe3f114534502a581237002e8b93d4828f213229d8ba7bfd85e6fd7f3\
+         76b92ff3755abfa3ccc73efa7ceee3001045682bc4a2181fc50464528a31c800f15e48573070824a00194c6390598a11e834\
+         3003ad9cc5e1e5883cc034ac2f511c7114ad124c838c2a182e5050abe11038554631c143c0cb505d122b442bc3ad60d511a7\
+         a356e796ed80c1ef7c34ff7a21b11c2476268e9fe66fbcc3dba4c7020000";
+
+    fn text() -> String {
+        (0..60).map(|i| format!("CONFIG_{}={}\n", i * i % 97, ["y", "m", "n"][i % 3])).collect()
+    }
+
+    fn packed() -> Vec<u8> {
+        let digits = PACKED.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+        digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_gzip_packs_is_unpacked() {
+        assert_eq!(gunzip(&packed()).unwrap(), text().as_bytes());
+        // "CONFIG_A=y" three times, with the fixed codes.
+        let fixed = [
+            0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 3, 0x73, 0xf6, 0xf7, 0x73, 0xf3, 0x74, 0x8f, 0x77, 0xb4, 0xad, 0xe4, 0x72,
+            0xc6, 0xca, 0x04, 0x00,
+        ];
+        assert_eq!(gunzip(&fixed).unwrap(), b"CONFIG_A=y\nCONFIG_A=y\nCONFIG_A=y\n");
+        // Not packed, behind an extra field, a name, a comment and a check sum of the head.
+        let mut stored = vec![0x1f, 0x8b, 8, 0b1_1110, 0, 0, 0, 0, 0, 3, 2, 0, b'x', b'x', b'n', 0, b'c', 0, 0, 0];
+        stored.extend([1, 2, 0, 0xfd, 0xff, b'o', b'k']);
+        assert_eq!(gunzip(&stored).unwrap(), b"ok");
+    }
+
+    #[test]
+    fn what_is_cut_off_or_damaged_is_none_or_something_else_and_ends() {
+        let whole = packed();
+        // The last eight bytes are check sum and length, which nobody looks at.
+        for length in 0..whole.len() - 8 {
+            assert_eq!(gunzip(&whole[..length]), None, "{length}");
+        }
+        for at in 10..whole.len() {
+            for bit in 0..8 {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1 << bit;
+                let _ = gunzip(&damaged);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_not_unpacked() {
+        // A block with the fixed codes: one zero, then copies of 258 bytes (8 bits a word,
+        // 5 for the distance), for ever.
+        let mut bits = vec![true, true, false];
+        bits.extend([0, 0, 1, 1, 0, 0, 0, 0].map(|bit| bit == 1));
+        for _ in 0..40_000 {
+            bits.extend([1, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0].map(|bit| bit == 1));
+        }
+        let mut bomb = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+        let byte = |bits: &[bool]| bits.iter().rev().fold(0u8, |byte, bit| byte << 1 | u8::from(*bit));
+        bomb.extend(bits.chunks(8).map(byte));
+        let small = &bomb[..100];
+        assert_eq!(gunzip(small), None, "it never ends");
+        assert_eq!(gunzip(&bomb), None);
+        let mut out = Vec::new();
+        let (literals, distances) = fixed_codes();
+        let mut stream = Bits { bytes: &bomb[10..], at: 3 };
+        assert_eq!(block(&mut stream, &literals, &distances, &mut out), None);
+        assert!((UNPACKED_BYTES_MAX..UNPACKED_BYTES_MAX + 300).contains(&out.len()), "{}", out.len());
+    }
+}

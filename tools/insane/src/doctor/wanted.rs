@@ -94,10 +94,15 @@ impl Wanted {
         self.spinning().filter(|datapath| datapath.fifo.is_some())
     }
 
-    /// Interfaces of the configuration, or the physical ones.
+    /// Interfaces of the configuration; where it does not tell, the physical ones.
     pub fn nics<'h>(&self, host: &'h Host) -> Vec<&'h Nic> {
         let all = host.nics.as_deref().unwrap_or_default();
+        let mut addresses = self.datapaths.iter().flat_map(|datapath| &datapath.addresses);
+        if self.is_given && addresses.all(IpAddr::is_loopback) {
+            return Vec::new();
+        }
         let own: Vec<&Nic> = all.iter().filter(|nic| self.datapaths.iter().any(|path| path.uses(nic, host))).collect();
+        // The address may not be there yet.
         if own.is_empty() { all.iter().filter(|nic| nic.is_physical).collect() } else { own }
     }
 }

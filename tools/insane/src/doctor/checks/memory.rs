@@ -78,7 +78,11 @@ fn swap(host: &Host, wanted: &Wanted) -> Outcome {
 fn huge_pages(host: &Host, wanted: &Wanted) -> Outcome {
     let reserved = host.reserved_huge_pages.as_ref().map_or(String::new(), |count| format!("; {count} pages reserved"));
     if wanted.huge_pages == HugePages::Never {
-        return good(format!("not asked for{reserved}"));
+        // Nobody misses what was not asked for, so not knowing is no finding either.
+        return match &host.huge_pages_of_shmem {
+            Ok(chosen) => good(format!("{}, not asked for{reserved}", excerpt(chosen))),
+            Err(_) => Ok(None),
+        };
     }
     let chosen = host.huge_pages_of_shmem.known()?;
     if chosen != "deny" {

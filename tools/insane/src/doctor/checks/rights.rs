@@ -155,7 +155,8 @@ fn bpf(host: &Host, _: &Wanted) -> Outcome {
 fn limit_rtprio(host: &Host, wanted: &Wanted) -> Outcome {
     /// 99 belongs to the kernel's watchdogs.
     const HIGHEST: u8 = 98;
-    if has(host, Capability::SysNice).unwrap_or(false) {
+    let held = has(host, Capability::SysNice);
+    if held == Ok(true) {
         return good("not needed beside CAP_SYS_NICE");
     }
     let bounds = host.calls.priority.known()?;
@@ -164,6 +165,8 @@ fn limit_rtprio(host: &Host, wanted: &Wanted) -> Outcome {
     if admits(host, needed) {
         return good(read);
     }
+    // A limit that is too low matters only where the right is known to be missing.
+    held?;
     let remedy = format!(
         "In /etc/security/limits.d/insane.conf, then log in again:\n  USER - rtprio {needed}\n\
          or in the unit of systemd: LimitRTPRIO={needed}"
@@ -175,7 +178,8 @@ fn limit_rtprio(host: &Host, wanted: &Wanted) -> Outcome {
 }
 
 fn limit_memlock(host: &Host, wanted: &Wanted) -> Outcome {
-    if has(host, Capability::IpcLock).unwrap_or(false) {
+    let held = has(host, Capability::IpcLock);
+    if held == Ok(true) {
         return good("not needed beside CAP_IPC_LOCK");
     }
     let bounds = host.calls.locked.known()?;
@@ -183,6 +187,7 @@ fn limit_memlock(host: &Host, wanted: &Wanted) -> Outcome {
     if bounds.soft.is_none_or(|soft| soft >= wanted.memory_bytes) {
         return good(read);
     }
+    held?;
     let remedy = format!(
         "In /etc/security/limits.d/insane.conf (KiB), then log in again:\n  USER - memlock {}\n\
          or in the unit of systemd: LimitMEMLOCK={}",

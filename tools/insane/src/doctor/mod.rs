@@ -1,7 +1,7 @@
 //! `insane doctor`: how far this host is from determinism, and what to do about it.
 //!
-//! One pass of reading makes a snapshot ([`host::Host`]): files below one directory
-//! ([`reader`]) and answers of system calls ([`calls`]). The checks ([`checks`]) are pure
+//! One pass of reading ([`gather`]) makes a snapshot ([`host::Host`]): files below one
+//! directory ([`reader`]) and answers of system calls ([`calls`]). The checks ([`checks`]) are pure
 //! functions of the snapshot and of what the configuration asks ([`wanted`]). What cannot be
 //! read is a finding of its own and never an error; what is read is never trusted.
 //!
@@ -67,6 +67,7 @@ mod calls;
 mod checks;
 mod cores;
 mod finding;
+mod gather;
 mod host;
 mod inflate;
 mod print;

@@ -180,7 +180,8 @@ fn own_interrupts(datapath: &Datapath, host: &Host) -> Outcome {
         }
     }
     let Some(first) = here.first() else { return Ok(None) };
-    let others = host.online.clone().unwrap_or_default().without(&Cores::from_iter([core]));
+    let others =
+        host.online.clone().map_or("OTHERS".to_owned(), |all| all.without(&Cores::from_iter([core])).to_string());
     bad(
         format!("{} spins on core {core}, which serves interrupts {} of its card", named(datapath), some_of(&here)),
         format!(
@@ -196,7 +197,7 @@ fn nohz_full(host: &Host, wanted: &Wanted) -> Outcome {
         let read = "this kernel is built without it";
         return match wanted.is_given && needed.is_empty() {
             true => good(format!("{read}; no datapath spins")),
-            false => warning(read, "Use a kernel with CONFIG_NO_HZ_FULL (Debian's has it)."),
+            false => warning(read, "Use a kernel with CONFIG_NO_HZ_FULL."),
         };
     };
     let missing = needed.without(cores);
@@ -220,7 +221,7 @@ fn rcu_nocbs(host: &Host, wanted: &Wanted) -> Outcome {
         return good(format!("{cores}; no datapath needs it"));
     }
     if matches!(host.option("RCU_NOCB_CPU"), Ok(Some(false))) {
-        return warning("this kernel is built without it", "Use a kernel with CONFIG_RCU_NOCB_CPU (Debian's has it).");
+        return warning("this kernel is built without it", "Use a kernel with CONFIG_RCU_NOCB_CPU.");
     }
     if needed.is_empty() && cores.is_empty() {
         return warning("none", isolate(host, &Cores::default()));

@@ -71,10 +71,9 @@ fn own_irqs(datapath: &Datapath, host: &Host) -> Vec<u32> {
     nics.filter(|nic| datapath.uses(nic, host)).flat_map(|nic| nic.irqs.iter().copied()).collect()
 }
 
-/// Cores that may take what quiet ones are spared.
-fn housekeeping(host: &Host, wanted: &Wanted) -> Option<Cores> {
-    let others = host.online.as_ref().ok()?.without(&wanted.quiet(host));
-    (!others.is_empty()).then_some(others)
+/// Cores that may take what quiet ones are spared; perhaps none.
+fn housekeeping(host: &Host, wanted: &Wanted) -> Result<Cores, Unread> {
+    Ok(host.online.known()?.without(&wanted.quiet(host)))
 }
 
 fn affinity(host: &Host, wanted: &Wanted) -> Outcome {
@@ -91,18 +90,22 @@ fn affinity(host: &Host, wanted: &Wanted) -> Outcome {
         }
         return good(format!("none of {} at cores {quiet}", irqs.len()));
     }
-    let remedy = match housekeeping(host, wanted) {
-        Some(others) => format!(
+    let others = housekeeping(host, wanted).map_or("OTHERS".to_owned(), |others| others.to_string());
+    let remedy = match others.as_str() {
+        "none" => "Leave a core to everything else: no other one is there to take the interrupts.".to_owned(),
+        _ => format!(
             "Boot with irqaffinity={others}, stop irqbalance, or for each N of them:\n\
              $ echo {others} > /proc/irq/N/smp_affinity_list"
         ),
-        None => "Leave a core to everything else: no other one is there to take the interrupts.".to_owned(),
     };
     warning(format!("at cores {quiet}: {}", some_of(&found)), remedy)
 }
 
 fn move_away(host: &Host, wanted: &Wanted) -> Result<Vec<Change>, String> {
-    let others = housekeeping(host, wanted).ok_or("no core is left that could take the interrupts")?;
+    let others = housekeeping(host, wanted).map_err(|unread| unread.to_string())?;
+    if others.is_empty() {
+        return Err("no core is left that could take the interrupts".into());
+    }
     let change = |irq: &&Irq| Change {
         path: format!("/proc/irq/{}/smp_affinity_list", irq.number),
         from: irq.cores.as_ref().map(Cores::to_string).unwrap_or_default(),

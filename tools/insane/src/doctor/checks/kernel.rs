@@ -2,7 +2,7 @@
 
 use crate::doctor::finding::{Entry, Mend, Outcome, bad, good, warning};
 use crate::doctor::host::Host;
-use crate::doctor::reader::{Known, Unread, excerpt};
+use crate::doctor::reader::{Known, excerpt};
 use crate::doctor::wanted::Wanted;
 
 pub const ENTRIES: &[Entry] = &[
@@ -32,8 +32,8 @@ pub const ENTRIES: &[Entry] = &[
         id: "softirq-lock",
         weight: 3,
         reads: "CONFIG_PREEMPT_RT_NEEDS_BH_LOCK in /boot/config-*, /proc/config.gz",
-        why: "PREEMPT_RT kernels before 6.18 (and later ones with this option) have one lock a core around all \
-              soft interrupts: real-time packets wait for a best-effort packet's handler that was interrupted.",
+        why: "PREEMPT_RT kernels from before this option (6.18), and those that set it, have one lock a core around \
+              all soft interrupts: real-time packets wait for an interrupted handler of best-effort ones.",
         source: "kernel docs: locking/locktypes; kernel/Kconfig.preempt (commit 3253cb49cbad)",
         unread: "$ grep PREEMPT_RT_NEEDS_BH_LOCK /boot/config-$(uname -r)",
         check: softirq_lock,
@@ -66,7 +66,8 @@ fn softirq_lock(host: &Host, _: &Wanted) -> Outcome {
         Ok(Some(false)) => good("the kernel is built without it"),
         Ok(Some(true)) => warning("the kernel is built with it", remedy),
         Ok(None) => warning("the kernel is older than the choice, so it has the lock", remedy),
-        Err(unread) if *host.kernel.known()? >= (6, 18) => Err(unread),
-        Err(Unread { .. }) => warning("a kernel before 6.18 has the lock", remedy),
+        // Some stable kernels since 6.12 have the choice too.
+        Err(unread) if *host.kernel.known()? >= (6, 12) => Err(unread),
+        Err(_) => warning("a kernel before 6.12 has the lock", remedy),
     }
 }

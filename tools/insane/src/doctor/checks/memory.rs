@@ -39,7 +39,7 @@ pub const ENTRIES: &[Entry] = &[
         reads: SHMEM,
         why: "Heaps of huge pages need a small part of the address caches. The runtime makes them of ordinary shared \
               memory on request, which `deny` forbids; the reserved pool is not used.",
-        source: "kernel docs: admin-guide/mm/transhuge (shmem_enabled); madvise(2) (MADV_COLLAPSE)",
+        source: "kernel docs: admin-guide/mm/transhuge (shmem_enabled); madvise(2) (MADV_COLLAPSE); commit 3de0c269adc6",
         unread: "Run it on the host, where /sys is mounted, with a kernel that has CONFIG_TRANSPARENT_HUGEPAGE.",
         check: huge_pages,
         mend: Mend::Changes(allow_huge_pages),

@@ -93,8 +93,13 @@ fn has(host: &Host, capability: Capability) -> Result<bool, crate::doctor::reade
 }
 
 fn grant(capability: &str) -> String {
+    let mut all = "cap_sys_nice,cap_ipc_lock,cap_net_admin".to_owned();
+    let own = capability.to_lowercase();
+    if !all.contains(&own) {
+        all = format!("{all},{own}");
+    }
     format!(
-        "$ setcap cap_sys_nice,cap_ipc_lock,cap_net_admin+ep \"$(command -v insaned)\"\n\
+        "$ setcap {all}+ep \"$(command -v insaned)\"\n\
          or in the unit of systemd: AmbientCapabilities={capability}"
     )
 }

@@ -133,13 +133,13 @@ fn rt_group(host: &Host, _: &Wanted) -> Outcome {
             "this group has 0 us: SCHED_FIFO fails with EPERM",
             format!(
                 "Every group above it needs at least as much first:\n$ echo 900000 > {path}\n\
-                 or boot with rt_group_sched=0 (6.16 and later)."
+                 or boot with rt_group_sched=0 (recent kernels)."
             ),
         ),
         RtGroup::Ration { runtime_us, .. } => good(format!("this group has {runtime_us} us in each period")),
         RtGroup::On => warning(
             "rationed by group (RT_GROUP_SCHED); no cgroup of version 1 says how much this one has",
-            "Keep the runtime in the root group, or boot with rt_group_sched=0 (6.16 and later).",
+            "Keep the runtime in the root group, or boot with rt_group_sched=0 (recent kernels).",
         ),
     }
 }

@@ -176,7 +176,7 @@ const CASES: &[Case] = &[
     ("softirq-lock", nothing, |_| {}, Good, "without it"),
     ("softirq-lock", nothing, |h| h.config = set(&[("PREEMPT_RT_NEEDS_BH_LOCK", 'y')]), Warning, "with it"),
     ("softirq-lock", nothing, |h| h.config = set(&[]), Warning, "older"),
-    ("softirq-lock", nothing, |h| (h.config, h.kernel) = (unread(), Ok((6, 12))), Warning, "before 6.18"),
+    ("softirq-lock", nothing, |h| (h.config, h.kernel) = (unread(), Ok((6, 6))), Warning, "before 6.12"),
     ("softirq-lock", nothing, |h| h.config = unread(), State::Unread, "no such file"),
     ("cap-sys-nice", nothing, |_| {}, Good, "held"),
     ("cap-sys-nice", nothing, |h| h.calls.capabilities = without(23), Warning, "missing"),

@@ -28,7 +28,7 @@ const FILES: &[(&str, &str)] = &[
     ("proc/self/cgroup", "1:cpu,cpuacct:/plc\n0::/"),
     ("proc/17/comm", "ksoftirqd/2"),
     ("proc/17/stat", KSOFTIRQD),
-    ("proc/irq/30/smp_affinity_list", "0-1"),
+    ("proc/irq/30/smp_affinity_list", "0-3"),
     ("proc/irq/30/effective_affinity_list", "0"),
     ("proc/irq/30/eth0-rx-0/name", ""),
     ("proc/irq/31/smp_affinity_list", "0-3"),
@@ -309,7 +309,7 @@ fn a_missing_file_is_told_and_nothing_else_changes() {
         let worse = found.iter().filter(|(id, (state, _))| before.get(*id).is_some_and(|(was, _)| was != state));
         // A file without which others are looked up instead changes nothing.
         for (id, (state, read)) in worse {
-            let may_be = ["nohz-full", "softirq-lock", "nic-queues", "cpu-idle"].contains(&id.as_str());
+            let may_be = ["nohz-full", "softirq-lock", "nic-queues", "cpu-idle", "irq-affinity"].contains(&id.as_str());
             assert!(state == "cannot read" || may_be, "{path}: {id} is {state}: {read}");
         }
     }
@@ -458,7 +458,8 @@ fn apply_mends_what_can_be_mended_and_looks_again() {
         assert_eq!(tree.get(path.trim_start_matches('/')), to, "{path}");
     }
     let after = findings(&output);
-    for id in ["rt-throttling", "cpu-governor", "transparent-huge-pages", "huge-pages"] {
+    // The interrupt is still at core 2 until it next arrives, and leaves it then.
+    for (id, ..) in MENDED {
         assert_eq!((before[id].0.as_str(), after[id].0.as_str()), ("warning", "good"), "{id}");
     }
     let left = report(&output)["applied"]["left"].to_string();
@@ -489,7 +490,10 @@ fn a_change_that_fails_keeps_no_other_from_being_made() {
     symlink(outside.at("precious"), &link).unwrap();
     let output = tree.doctor(&[&file, "--apply"]);
     let shown = text(&output.stdout);
-    assert!(shown.contains("smp_affinity_list: 2 -> 0-1,3\n  not changed: it leads out of the tree\n"), "{shown}");
+    assert!(
+        shown.contains("smp_affinity_list: not read -> 0-1,3\n  not changed: it leads out of the tree\n"),
+        "{shown}"
+    );
     assert_eq!(outside.get("precious"), "untouched");
     assert_eq!(tree.get("sys/devices/system/cpu/cpu2/cpufreq/scaling_governor"), "performance", "a later change");
 }

@@ -248,12 +248,16 @@ fn irqs(reader: &Reader, present: &Cores) -> Read<Vec<Irq>> {
         let entries = reader.entries(&place).ok()?;
         // Each handler has a directory of its own; nothing arrives where there is none.
         let name = entries.into_iter().find(|name| !FILES.contains(&name.as_str()) && name != "spurious")?;
-        let allowed = || cores(reader, &format!("{place}/smp_affinity_list"), present);
-        let cores = match cores(reader, &format!("{place}/effective_affinity_list"), present) {
-            Ok(effective) if !effective.is_empty() => Ok(effective),
-            _ => allowed(),
+        let allowed = cores(reader, &format!("{place}/smp_affinity_list"), present);
+        let effective = cores(reader, &format!("{place}/effective_affinity_list"), present);
+        let cores = match (&allowed, effective) {
+            // Some controllers move an interrupt only when it next arrives: where it may be
+            // is where it will be.
+            (Ok(allowed), Ok(effective)) if effective.both(allowed).is_empty() => Ok(allowed.clone()),
+            (_, Ok(effective)) if !effective.is_empty() => Ok(effective),
+            (allowed, _) => (*allowed).clone(),
         };
-        Some(Irq { number, name, cores })
+        Some(Irq { number, name, allowed, cores })
     };
     let entries = reader.entries("/proc/irq")?;
     Ok(entries.iter().filter_map(|name| name.parse().ok()).take(IRQS_MAX).filter_map(irq).collect())

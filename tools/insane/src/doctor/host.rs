@@ -103,6 +103,8 @@ pub struct Irq {
     pub number: u32,
     /// Who handles it.
     pub name: String,
+    /// The cores that it may arrive at.
+    pub allowed: Read<Cores>,
     /// The cores that it arrives at.
     pub cores: Read<Cores>,
 }

@@ -2,7 +2,7 @@
 //!
 //! One pass of reading ([`gather`]) makes a snapshot ([`host::Host`]): files below one
 //! directory ([`reader`]) and answers of system calls ([`calls`]). The checks ([`checks`]) are pure
-//! functions of the snapshot and of what the configuration asks ([`wanted`]). What cannot be
+//! functions of the snapshot and of what the configuration asks ([`mod@wanted`]). What cannot be
 //! read is a finding of its own and never an error; what is read is never trusted.
 //!
 //! Bounds: a file is read up to 1 MiB, a directory up to 65,536 entries, 256 interfaces,

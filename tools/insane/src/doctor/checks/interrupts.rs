@@ -108,7 +108,7 @@ fn move_away(host: &Host, wanted: &Wanted) -> Result<Vec<Change>, String> {
     }
     let change = |irq: &&Irq| Change {
         path: format!("/proc/irq/{}/smp_affinity_list", irq.number),
-        from: irq.cores.as_ref().map(Cores::to_string).unwrap_or_default(),
+        from: irq.allowed.as_ref().map_or("not read".to_owned(), Cores::to_string),
         to: others.to_string(),
     };
     Ok(intruders(host, wanted).map_err(|unread| unread.to_string())?.iter().map(change).collect())

@@ -33,7 +33,7 @@ fn idle_state(exit_us: u64) -> Read<Vec<IdleState>> {
 }
 
 fn irq(number: u32, name: &str, at: &str) -> Irq {
-    Irq { number, name: name.into(), cores: Ok(cores(at)) }
+    Irq { number, name: name.into(), allowed: Ok(cores(at)), cores: Ok(cores(at)) }
 }
 
 fn thread(name: &str, priority: u8) -> IrqThread {

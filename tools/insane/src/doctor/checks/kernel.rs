@@ -23,7 +23,7 @@ pub const ENTRIES: &[Entry] = &[
         reads: "/sys/kernel/realtime, /proc/sys/kernel/version",
         why: "Without PREEMPT_RT the kernel may hold a core for milliseconds in code that nothing interrupts, \
               and every task on it misses its cycle.",
-        source: "kernel docs: core-api/real-time, ABI/testing/sysfs-kernel-realtime of the RT patches",
+        source: "kernel docs: core-api/real-time; the file comes with the RT patches",
         unread: "Run it where /sys and /proc are mounted.",
         check: preempt_rt,
         mend: Mend::ByHand("another kernel needs a boot"),

@@ -10,6 +10,7 @@ mod error;
 pub mod event;
 pub mod futex;
 pub mod guard;
+pub mod host;
 pub mod map;
 pub mod memfd;
 pub mod pi_mutex;

@@ -1,11 +1,12 @@
-//! The `insane` command: checks configurations, shows where memory goes, and shows what
-//! a runtime is doing.
+//! The `insane` command: checks configurations, shows where memory goes, examines the host,
+//! and shows what a runtime is doing.
 //!
-//! Exit status: 0 all is well, 1 something is wrong (a configuration, a runtime that does
-//! not answer), 2 the command line is wrong.
+//! Exit status: 0 all is well, 1 something is wrong (a configuration, the host, a runtime
+//! that does not answer), 2 the command line is wrong.
 #![forbid(unsafe_code)]
 
 mod check;
+mod doctor;
 mod output;
 mod plan;
 mod status;
@@ -14,7 +15,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Checks configurations of insane-rt, and shows what a runtime is doing.
+/// Checks configurations and hosts of insane-rt, and shows what a runtime is doing.
 #[derive(Parser)]
 #[command(name = "insane", version, max_term_width = 100)]
 struct Arguments {
@@ -44,6 +45,8 @@ enum Command {
         #[arg(long)]
         elsewhere: bool,
     },
+    /// Examine how far this host is from determinism, and say what to do.
+    Doctor(doctor::Arguments),
     /// Show what a runtime is doing; again every interval, until Ctrl-C.
     Status(status::Arguments),
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Check { files, elsewhere } => check::run(&files, elsewhere),
         Command::Plan { file, json, elsewhere } => plan::run(&file, json, elsewhere),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
     };
     match done {

@@ -273,7 +273,8 @@ pub struct Quota {
     pub buffers: u32,
     /// Requests on the control socket, of each session.
     pub control_messages_per_second: u32,
-    /// Wake-ups that a session's sources and sinks may cause, of each session.
+    /// Wake-ups that a datapath makes for a session's sinks, of each session and datapath; a
+    /// sink beyond that sleeps until its timeout, or until its session may have one again.
     pub wakes_per_second: u32,
 }
 

@@ -22,6 +22,7 @@ use crate::sockets::{Flushed, SessionSocket, Token};
 use crate::spec::Origin;
 use insane_core::{ConnId, DatapathIndex, MonoTime, Nanos, SessionId};
 use insane_engine::Command;
+use insane_engine::waker::WakerThread;
 use insane_sys::clock::mono_now;
 use insane_sys::event::{Epoll, Event, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome};
@@ -29,6 +30,7 @@ use insane_wire::control::{self, Code, PACKET_BYTES_MAX, encode};
 use insane_wire::status::StatusReport;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
@@ -83,6 +85,8 @@ pub(crate) struct Parts {
     pub(crate) datapaths: Vec<Datapath>,
     /// Touches memory, where the plan wants that.
     pub(crate) preparer: Option<Preparer>,
+    /// Wakes sinks for the datapaths; `None` where applications turn them.
+    pub(crate) waker: Option<WakerThread>,
     pub(crate) overlay: Overlay,
     pub(crate) facts: Facts,
     pub(crate) listener: Option<Listener>,
@@ -184,6 +188,9 @@ impl Server {
         waiting.into_iter().for_each(|session| self.flush(session));
         if let Some(ended) = self.parts.datapaths.iter().find(|datapath| !datapath.is_alive()) {
             self.parts.shared.fail(&format!("datapath {} has ended", ended.plan.name));
+        }
+        if self.parts.waker.as_ref().is_some_and(|waker| !waker.is_alive()) {
+            self.parts.shared.fail("the waker has ended");
         }
     }
 
@@ -386,7 +393,7 @@ impl Server {
 
     /// Carries out what concerns a datapath.
     fn command(&mut self, action: Action) {
-        let Parts { hub, objects, datapaths, .. } = &mut self.parts;
+        let Parts { hub, objects, datapaths, facts, .. } = &mut self.parts;
         match action {
             Action::AddTx(add) => {
                 let prepared = datapaths[add.datapath.index()].prepare_tx(&add, objects);
@@ -394,7 +401,9 @@ impl Server {
             }
             Action::AddRx(add) => {
                 let buffers = hub.spec().datapaths[add.datapath.index()].heaps[add.domain.index()].buffers;
-                let prepared = datapaths[add.datapath.index()].prepare_rx(&add, buffers, objects);
+                let wakes = NonZeroU32::new(facts.plan.domains[add.domain.index()].quota.wakes_per_second);
+                let wakes = wakes.unwrap_or(NonZeroU32::MIN);
+                let prepared = datapaths[add.datapath.index()].prepare_rx(&add, buffers, wakes, objects);
                 self.start_handover(add.conn, prepared);
             }
             Action::RemoveTx { datapath, conn, drain: true } => {

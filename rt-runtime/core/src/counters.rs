@@ -66,6 +66,10 @@ counters!(
         Naks = "naks",
         /// Reliable: peers and sinks put out because they took nothing for too long.
         Evictions = "evictions",
+        /// Wake-ups, of those sent, whose system call the waker thread makes.
+        WakesHandedOver = "wakes_handed_over",
+        /// Wake-ups put off because the sleeper's session had used up its rate.
+        WakesRefused = "wakes_refused",
     }
 );
 

@@ -6,7 +6,7 @@ use crate::heap::{ForeignHeap, SenderHeap};
 use crate::region::{Region, RegionCells};
 use crate::returns::{Borrowed, Giver, Taker, places};
 use crate::ring::{Consumer, InlineBytes, Payload, Popped, Producer, Taken};
-use crate::wake::{Waker, Watched};
+use crate::wake::{Errand, Waker, Watched};
 use insane_core::ConnId;
 use insane_core::heap::BufferId;
 use insane_sys::SharedBytes;
@@ -183,6 +183,24 @@ impl TxConn {
     pub fn wake(&self) {
         if let Some(waker) = &self.waker {
             waker.wake(|| self.ring.ring_bell());
+        }
+    }
+
+    /// As [`wake`](Self::wake), with the system call left to another thread; `None` where
+    /// the receiver is never woken. Allocates nothing.
+    #[must_use]
+    pub fn wake_later(&self) -> Option<Errand> {
+        let ring = || {
+            self.ring.ring_bell();
+        };
+        self.waker.as_ref().map(|waker| waker.errand(self.ring.cells(), ring))
+    }
+
+    /// A wake-up that [`wants_wake`](Self::wants_wake) asked for was not made: it is asked
+    /// for again while the receiver still sleeps.
+    pub fn forget_wake(&mut self) {
+        if let Some(waker) = &mut self.waker {
+            waker.forget();
         }
     }
 

@@ -167,6 +167,11 @@ impl<C: Cells, R: Cells> Producer<C, R> {
         self.tail = tail + 1;
     }
 
+    /// The memory it writes.
+    pub(crate) const fn cells(&self) -> &C {
+        &self.cells
+    }
+
     /// Counts up the word on which a sleeping consumer waits, and returns it; the system
     /// call that wakes is the caller's.
     pub(crate) fn ring_bell(&self) -> &AtomicU64 {

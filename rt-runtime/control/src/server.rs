@@ -20,7 +20,7 @@ use crate::report::{Facts, Scope, Tables};
 use crate::runtime::Shared;
 use crate::sockets::{Flushed, SessionSocket, Token};
 use crate::spec::Origin;
-use insane_core::{ConnId, DatapathIndex, MonoTime, Nanos, SessionId};
+use insane_core::{ConnId, MonoTime, Nanos, SessionId};
 use insane_engine::Command;
 use insane_engine::waker::WakerThread;
 use insane_sys::clock::mono_now;
@@ -46,9 +46,6 @@ const ANSWERS_PER_ROUND: usize = 256;
 const CALLERS_PER_ROUND: usize = 16;
 /// Bytes of one piece of a status report.
 const PIECE_BYTES: usize = 8 * 1024;
-/// A datapath lets go of a connection at once, with all that is still in it. So that a
-/// program may emit and exit, the datapath gets this long to send what is there.
-const DRAIN_TIME: Nanos = Nanos::from_millis(100);
 /// Longest time between two ticks.
 const TICK: Nanos = Nanos::from_millis(100);
 
@@ -102,8 +99,6 @@ pub(crate) struct Server {
     epoll: Epoll,
     sockets: BTreeMap<SessionId, SessionSocket>,
     notes: Notes,
-    /// Closed sources' connections, by the time when they are taken from their datapath.
-    draining: VecDeque<(MonoTime, DatapathIndex, ConnId)>,
     now: MonoTime,
     tick_at: MonoTime,
     stops: bool,
@@ -126,7 +121,6 @@ impl Server {
             sockets: BTreeMap::new(),
             adoptable: VecDeque::new(),
             notes: Notes::default(),
-            draining: VecDeque::new(),
             now: mono_now(),
             tick_at: MonoTime(0),
             stops: false,
@@ -179,10 +173,6 @@ impl Server {
         if let Some(listener) = self.parts.listener.as_mut().filter(|listener| listener.rests) {
             let token = Token::Listener.encode();
             listener.rests = self.epoll.add(&listener.socket, token, Interest::Read, Trigger::Level).is_err();
-        }
-        while self.draining.front().is_some_and(|(at, ..)| *at <= self.now) {
-            let Some((_, datapath, conn)) = self.draining.pop_front() else { break };
-            self.parts.datapaths[datapath.index()].remove(conn, Command::RemoveSource(conn));
         }
         let waiting: Vec<SessionId> = self.sockets.iter().filter(|(_, s)| s.is_waiting()).map(|(id, _)| *id).collect();
         waiting.into_iter().for_each(|session| self.flush(session));
@@ -406,10 +396,7 @@ impl Server {
                 let prepared = datapaths[add.datapath.index()].prepare_rx(&add, buffers, wakes, objects);
                 self.start_handover(add.conn, prepared);
             }
-            Action::RemoveTx { datapath, conn, drain: true } => {
-                self.draining.push_back((self.now + DRAIN_TIME, datapath, conn));
-            }
-            Action::RemoveTx { datapath, conn, drain: false } => {
+            Action::RemoveTx { datapath, conn } => {
                 datapaths[datapath.index()].remove(conn, Command::RemoveSource(conn));
             }
             Action::RemoveRx { datapath, conn } => {

@@ -97,8 +97,9 @@ pub enum Dead {
 pub enum Command {
     /// Take messages from a source. Comes back `Spent`, or as it is when no place is left.
     AddSource(NewSource),
-    /// Let a source go. Comes back `Removed`; that of a reliable stream when its peers have
-    /// all that it emitted, or have had the time of an eviction for it.
+    /// Let a source go. Comes back `Removed` when the links have taken all that it emitted
+    /// (of a reliable stream: when its peers have it), or have had the time of an eviction
+    /// for it; what is left then is counted and lost.
     RemoveSource(ConnId),
     /// Deliver to a sink. Comes back `Spent`, or as it is when no place is left.
     AddSink(NewSink),

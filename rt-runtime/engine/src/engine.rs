@@ -315,7 +315,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
         true
     }
 
-    /// Removes reliable sources that were let go and are finished.
+    /// Removes sources that were let go and are finished.
     #[cold]
     fn finish_closing(&mut self) {
         let now = self.clock.now();
@@ -341,7 +341,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 }
             }
             Command::RemoveSource(conn) => {
-                let removed = self.transmitter.remove(conn);
+                let removed = self.transmitter.remove(conn, &self.outlets);
                 let dead = removed.map(|(dead, route)| {
                     self.outlets.routes.release(route);
                     dead

@@ -113,6 +113,11 @@ impl Outflow {
         self.waiting.is_none() && !conn.is_ready() && (!self.started || self.sender.held() == 0)
     }
 
+    /// Messages that were taken from the ring and not acknowledged by every peer.
+    pub fn unacknowledged(&self) -> u64 {
+        u64::from(self.waiting.is_some()) + if self.started { self.sender.held() } else { 0 }
+    }
+
     pub const fn token(&self) -> u64 {
         self.token
     }

@@ -9,7 +9,7 @@ use crate::turn::Turn;
 use crate::{GRANTS_PER_TURN, RELIABLE_PER_TURN, SOURCES_MAX};
 use insane_core::counters::DatapathCounter;
 use insane_core::time::Clock;
-use insane_core::{ConnId, DomainIndex, HostId, Incarnation, Lane, MonoTime, PeerIndex, SourceId};
+use insane_core::{ConnId, DomainIndex, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId};
 use insane_link::{Link, SendOutcome};
 use insane_overlay::reliable::{self, Ack};
 use insane_scheduler::{Decision, FlowIndex, Limits, Scheduler};
@@ -43,6 +43,9 @@ struct SourceEntry {
     underway: Option<Underway>,
     /// What a reliable source has under way; it uses neither `popped` nor `underway`.
     reliable: Option<Box<Outflow>>,
+    /// An unreliable source that was let go and has something left: the command to be
+    /// answered, and when at the latest.
+    leaving: Option<(Box<Command>, MonoTime)>,
     /// The scheduler knows that it has something.
     ready: bool,
     /// Its client lied; it is silent until the control plane removes it.
@@ -67,8 +70,12 @@ pub(crate) struct Transmitter {
     outflows: Vec<Box<Outflow>>,
     /// Reliable sources so far: their tokens rise.
     generation: u64,
-    /// Reliable sources that were let go and are not finished.
+    /// Sources that were let go and are not finished.
     closing: usize,
+    /// Places of the unreliable ones among them.
+    leaving: Vec<u16>,
+    /// How long an unreliable one may take.
+    close_after: Nanos,
 }
 
 impl SourceEntry {
@@ -84,6 +91,22 @@ impl SourceEntry {
             None => self.underway.is_some() || self.conn.is_ready(),
             Some(outflow) => outflow.can_go(&self.conn, payload_max),
         }
+    }
+}
+
+impl SourceEntry {
+    /// Whether an unreliable source has messages that did not go yet.
+    fn is_unfinished(&self) -> bool {
+        self.underway.is_some() || self.conn.is_ready()
+    }
+
+    /// Messages that are lost if it is let go now. A liar's are not worth counting.
+    fn left(&self) -> u64 {
+        if self.dead {
+            return 0;
+        }
+        let underway = self.reliable.as_ref().map_or(u64::from(self.underway.is_some()), |r| r.unacknowledged());
+        underway + self.conn.waiting()
     }
 }
 
@@ -107,6 +130,8 @@ impl Transmitter {
             outflows: (0..reliable_sources).map(|_| Outflow::boxed(reliable)).collect(),
             generation: 0,
             closing: 0,
+            leaving: Vec::with_capacity(SOURCES_MAX),
+            close_after: reliable.evict_after,
         }
     }
 
@@ -138,6 +163,7 @@ impl Transmitter {
             popped: Popped::EMPTY,
             underway: None,
             reliable,
+            leaving: None,
             ready: false,
             dead: false,
         });
@@ -145,10 +171,26 @@ impl Transmitter {
         Ok(())
     }
 
-    /// Lets a source go later if it is a reliable one with something under way: the
-    /// command comes back with [`closed`](Self::closed). Else it comes back at once, and
-    /// whether the source is to be removed now.
+    /// Lets a source go later if it has something left: the command comes back with
+    /// [`closed`](Self::closed). Else it comes back at once, and whether the source is to
+    /// be removed now.
     pub fn close(&mut self, now: MonoTime, conn: ConnId, command: Box<Command>) -> Option<(Box<Command>, bool)> {
+        for place in &self.active {
+            let Some(entry) = &mut self.sources[*place as usize] else { continue };
+            if entry.conn.id() != conn || entry.dead || entry.reliable.is_some() {
+                continue;
+            }
+            if entry.leaving.is_some() {
+                return Some((command, false));
+            }
+            if !entry.is_unfinished() {
+                return Some((command, true));
+            }
+            entry.leaving = Some((command, now + self.close_after));
+            self.leaving.push(*place);
+            self.closing += 1;
+            return None;
+        }
         for place in &self.reliable {
             let Some(entry) = &mut self.sources[*place as usize] else { continue };
             if entry.conn.id() == conn
@@ -166,7 +208,7 @@ impl Transmitter {
         Some((command, true))
     }
 
-    /// Whether a reliable source was let go and is not finished.
+    /// Whether a source was let go and is not finished.
     pub const fn is_closing(&self) -> bool {
         self.closing > 0
     }
@@ -174,18 +216,28 @@ impl Transmitter {
     /// A source that was let go and is finished now, with its command.
     pub fn closed(&mut self, now: MonoTime) -> Option<(ConnId, Box<Command>)> {
         let sources = &mut self.sources;
-        let closed = self.reliable.iter().find_map(|place| {
+        let left = self.leaving.iter().find_map(|place| {
             let entry = sources[*place as usize].as_mut()?;
-            let now = if entry.dead { MonoTime(u64::MAX) } else { now };
-            let command = entry.reliable.as_mut()?.closed(now, &entry.conn)?;
-            Some((entry.conn.id(), command))
+            let (_, until) = entry.leaving.as_ref()?;
+            if *until > now && !entry.dead && entry.is_unfinished() {
+                return None;
+            }
+            entry.leaving.take().map(|(command, _)| (entry.conn.id(), command))
+        });
+        let closed = left.or_else(|| {
+            self.reliable.iter().find_map(|place| {
+                let entry = sources[*place as usize].as_mut()?;
+                let now = if entry.dead { MonoTime(u64::MAX) } else { now };
+                let command = entry.reliable.as_mut()?.closed(now, &entry.conn)?;
+                Some((entry.conn.id(), command))
+            })
         })?;
         self.closing -= 1;
         Some(closed)
     }
 
-    /// Lets a source go; what is left in its ring is lost with it.
-    pub fn remove(&mut self, conn: ConnId) -> Option<(Dead, RouteIndex)> {
+    /// Lets a source go; what is left of its messages is lost with it, and counted.
+    pub fn remove(&mut self, conn: ConnId, outlets: &Outlets) -> Option<(Dead, RouteIndex)> {
         let at = self
             .active
             .iter()
@@ -197,6 +249,8 @@ impl Transmitter {
         }
         self.scheduler.remove(FlowIndex(place));
         self.free.push(place);
+        self.leaving.retain(|other| *other != place);
+        outlets.count(entry.domain, DatapathCounter::DroppedSourceClosed, entry.left());
         if entry.underway.is_some() {
             finish(&mut entry);
         }

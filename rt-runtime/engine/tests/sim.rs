@@ -5,6 +5,7 @@ mod world;
 
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::limits::MESSAGE_BYTES_MAX;
+use insane_core::time::Clock;
 use insane_core::{ChannelId, ConnId, Lane, Nanos};
 use insane_engine::{Command, Notice, Topic};
 use insane_shm::counters::CounterBlock;
@@ -293,6 +294,21 @@ fn a_source_that_writes_garbage_is_put_out() {
     assert_eq!(sink.consume().unwrap().expect("delivered").bytes(), Some(&b"unharmed"[..]));
 }
 
+/// Turns the engine until a source's removal is answered; for at most a second.
+fn remove(net: &SimNet, host: &mut Host, id: ConnId) -> Nanos {
+    let started = net.clock().now();
+    host.port.send(Command::RemoveSource(id)).unwrap();
+    for _ in 0..1_000 {
+        host.engine.turn();
+        if let Some(command) = host.port.collect() {
+            assert!(matches!(*command, Command::Removed { dead: Some(_), .. }));
+            return net.clock().now().since(started);
+        }
+        net.advance(Nanos::from_millis(1));
+    }
+    panic!("the source is never let go");
+}
+
 #[test]
 fn removal_in_the_middle_of_a_message_leaks_nothing() {
     let net = SimNet::new(9, SimConfig { frames_max: 64, ..SimConfig::default() });
@@ -302,8 +318,9 @@ fn removal_in_the_middle_of_a_message_leaks_nothing() {
     let (sink, _) = b.sink(TOPIC);
     a.route(TOPIC, &[0], false);
     assert!(source.emit(source.get_buffer(1_000_000).unwrap(), 0).is_sent());
-    a.engine.turn();
-    assert!(matches!(a.command(Command::RemoveSource(id)), Command::Removed { dead: Some(_), .. }));
+    // Nobody takes frames out of the network, so the link has no room for the rest.
+    assert_eq!(remove(&net, &mut a, id), Nanos::from_millis(500));
+    assert_eq!(a.count(DatapathCounter::DroppedSourceClosed), 1);
     run(&net, &mut [&mut a, &mut b], 20);
     assert_eq!(source.buffers_in_use(), 0, "the buffer came back with the removal");
     net.advance(Nanos::from_secs(1));
@@ -311,4 +328,72 @@ fn removal_in_the_middle_of_a_message_leaks_nothing() {
     run(&net, &mut [&mut a, &mut b], 3);
     assert_eq!(b.count(DatapathCounter::DroppedIncomplete), 1);
     assert!(sink.consume().unwrap().is_none());
+}
+
+#[test]
+fn what_an_unreliable_source_left_behind_is_sent_while_the_link_takes_it() {
+    let net = SimNet::new(12, SimConfig { frames_max: 16, ..SimConfig::default() });
+    let (mut a, mut b) = pair(&net, &[(20_000, 300)]);
+    let source = a.source(TOPIC, Lane::LAST, &[(20_000, 200)]);
+    let id = ConnId(a.next);
+    let (sink, _) = b.sink(TOPIC);
+    a.route(TOPIC, &[0], false);
+    for sequence in 0..200 {
+        let mut buffer = source.get_buffer(20_000).unwrap();
+        buffer.copy_from_slice(&pattern(sequence, 20_000));
+        assert!(source.emit(buffer, 0).is_sent());
+    }
+    drop(source);
+    a.port.send(Command::RemoveSource(id)).unwrap();
+    let mut received = 0;
+    for _ in 0..10_000 {
+        run(&net, &mut [&mut a, &mut b], 1);
+        while let Some(message) = sink.consume().unwrap() {
+            assert_eq!((message.sequence(), message.lost()), (received, 0));
+            assert_eq!(message.bytes(), Some(&pattern(received, 20_000)[..]));
+            received += 1;
+        }
+        if let Some(command) = a.port.collect() {
+            assert!(matches!(*command, Command::Removed { dead: Some(_), .. }));
+            assert!(received >= 190, "let go when all was sent, and not before: {received}");
+            break;
+        }
+    }
+    run(&net, &mut [&mut a, &mut b], 20);
+    while sink.consume().unwrap().is_some() {
+        received += 1;
+    }
+    assert_eq!(received, 200);
+    assert_eq!(a.count(DatapathCounter::DroppedSourceClosed), 0);
+}
+
+#[test]
+fn what_the_link_does_not_take_in_time_is_counted_to_the_last_message() {
+    let net = SimNet::new(13, SimConfig { frames_max: 8, ..SimConfig::default() });
+    let (mut a, mut b) = pair(&net, &[(2048, 64)]);
+    let source = a.source(TOPIC, Lane::LAST, &[]);
+    let id = ConnId(a.next);
+    let (sink, _) = b.sink(TOPIC);
+    a.route(TOPIC, &[0], false);
+    for sequence in 0..u64::from(DEPTH) {
+        assert!(source.emit_copy(&sequence.to_le_bytes(), 0).unwrap().is_sent());
+    }
+    drop(source);
+    a.port.send(Command::RemoveSource(id)).unwrap();
+    a.engine.turn();
+    // Asked twice, it is let go once.
+    assert!(matches!(a.command(Command::RemoveSource(id)), Command::Removed { dead: None, .. }));
+    net.advance(Nanos::from_millis(499));
+    a.engine.turn();
+    assert!(a.port.collect().is_none(), "it still has time");
+    net.advance(Nanos::from_millis(1));
+    a.engine.turn();
+    assert!(matches!(*a.port.collect().unwrap(), Command::Removed { dead: Some(_), .. }));
+    run(&net, &mut [&mut a, &mut b], 20);
+    let mut received = 0;
+    while sink.consume().unwrap().is_some() {
+        received += 1;
+    }
+    assert!(received >= 8 && received < u64::from(DEPTH));
+    assert_eq!(received + a.count(DatapathCounter::DroppedSourceClosed), u64::from(DEPTH));
 }

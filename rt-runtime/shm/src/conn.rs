@@ -305,6 +305,13 @@ impl RxConn {
         self.ring.is_ready()
     }
 
+    /// How many messages wait, as their sender claims: at most [`depth`](Self::depth). For
+    /// counting what is given up.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.ring.waiting()
+    }
+
     /// Whether the producer is finished; messages may still wait.
     #[must_use]
     pub fn is_closed(&self) -> bool {

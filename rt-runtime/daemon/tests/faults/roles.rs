@@ -36,6 +36,7 @@ fn role() {
         "pair_a" => pair_a(&socket, &stopped),
         "pair_b" => pair_b(&socket, &stopped),
         "victim" => victim(&socket),
+        "burst" => burst(&socket, &stopped),
         "attach" => attach(&socket),
         other => panic!("{other} is no part"),
     }
@@ -47,6 +48,31 @@ fn attach(socket: &str) {
         Ok(session) => println!("\n@done in {}", session.domain()),
         Err(error) => println!("\n@done out {error}"),
     }
+}
+
+/// Messages of a burst; they fit the ring.
+pub const BURST: u64 = 100;
+
+/// Sends a burst when it is told to, and stays.
+fn burst(socket: &str, stopped: &dyn Fn() -> bool) {
+    let session = Session::attach(socket, "burst").unwrap();
+    let stream = session.stream_with("burst", Qos::default(), StreamOptions::default().isolated(true)).unwrap();
+    let source = stream.source(FORTH, SourceOptions::default().buffers(2048, BURST as u32)).unwrap();
+    source.wait_for_receivers(Duration::from_secs(20)).unwrap();
+    println!("\n@ready");
+    while !stopped() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for number in 0..BURST {
+        assert!(source.emit_copy(&content(number)).unwrap().is_sent());
+    }
+    println!("\n@emitted");
+    std::thread::sleep(LIFE_MAX);
+}
+
+/// Whether this is message `number` of a burst.
+pub fn is_of_burst(bytes: &[u8], number: u64) -> bool {
+    bytes == content(number)
 }
 
 fn paths() -> Vec<String> {

@@ -1,5 +1,6 @@
 //! Building ports and connection ends from what the runtime passed.
 
+use crate::counters::Line;
 use crate::error::RequestError;
 use insane_core::ConnId;
 use insane_core::heap::{ClassSpec, Geometry};
@@ -57,9 +58,9 @@ fn map_read_only(fd: OwnedFd, bytes: u64) -> Result<Arc<Region>, PartsError> {
     Ok(Region::map_read_only(fd.as_fd(), bytes)?)
 }
 
-/// The counters of one port; private ones if the runtime's page has no such block.
-pub(crate) fn counters(page: Option<&Arc<Region>>, line: u32) -> CounterBlock {
-    page.and_then(|page| CounterBlock::new(Arc::clone(page), line)).unwrap_or_else(CounterBlock::private)
+/// The counters of one port; private ones if the session's page has no line left.
+pub(crate) fn counters(line: Option<&Line>) -> CounterBlock {
+    line.and_then(Line::block).unwrap_or_else(CounterBlock::private)
 }
 
 /// A new source's port, and what its agent keeps of it.

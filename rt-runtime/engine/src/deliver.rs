@@ -160,15 +160,7 @@ impl Outlets {
         } else {
             buffer(&content, parts, &mut self.sinks, &entry.sinks).map(|id| Form::Heap(id, len as u32))
         };
-        let Some(form) = form else {
-            parts.counters.add(DatapathCounter::DroppedNoBuffer as usize, 1);
-            for place in &entry.sinks {
-                if let Some(sink) = &mut self.sinks[*place as usize] {
-                    sink.conn.miss(1 + u64::from(meta.lost));
-                }
-            }
-            return;
-        };
+        let Some(form) = form else { return miss(parts, &mut self.sinks, &entry.sinks, meta) };
         for place in &entry.sinks {
             let Some(sink) = &mut self.sinks[*place as usize] else { continue };
             if sink.dead {
@@ -188,6 +180,33 @@ impl Outlets {
         if let Form::Heap(id, _) = form {
             parts.heap.release(id);
         }
+    }
+
+    /// Starts to copy a message for the sinks of a route piece by piece: a large one at once
+    /// would hold everything else up. `None`: nobody listens, or there is no buffer, which
+    /// is counted.
+    pub fn start_copy(&mut self, route: RouteIndex, meta: Meta, len: u32) -> Option<Copying> {
+        let entry = self.routes.get(route).filter(|route| !route.sinks.is_empty())?;
+        let parts = self.domains.get_mut(entry.domain.index())?;
+        let buffer = loan(parts, &mut self.sinks, &entry.sinks, len);
+        if buffer.is_none() {
+            miss(parts, &mut self.sinks, &entry.sinks, meta);
+        }
+        Some(Copying { buffer: buffer?, domain: entry.domain, len, done: 0 })
+    }
+
+    /// Copies the next piece, at most `budget` bytes, and says how many they were.
+    pub fn copy_piece(&mut self, copying: &mut Copying, from: SharedBytes<'_>, budget: u32) -> u32 {
+        let (at, len) = (copying.done as usize, copying.left().min(budget));
+        let into = &mut self.domains[copying.domain.index()].heap.bytes_mut(copying.buffer)[at..][..len as usize];
+        from.part(at, len as usize).copy_to(into);
+        copying.done += len;
+        len
+    }
+
+    /// Gives a copy up.
+    pub fn discard(&mut self, copying: Copying) {
+        self.domains[copying.domain.index()].heap.release(copying.buffer);
     }
 
     /// Whether a message of a reliable flow would reach every sink of its route that was
@@ -314,6 +333,38 @@ impl Outlets {
     }
 }
 
+/// A message that is being copied for local sinks; its buffer is nobody else's yet.
+#[derive(Debug)]
+#[must_use = "its buffer is to be delivered or discarded"]
+pub(crate) struct Copying {
+    buffer: BufferId,
+    domain: DomainIndex,
+    len: u32,
+    done: u32,
+}
+
+impl Copying {
+    /// Bytes still to be copied.
+    pub const fn left(&self) -> u32 {
+        self.len - self.done
+    }
+
+    /// All of it, to be delivered.
+    pub fn finished(self) -> Content<'static> {
+        debug_assert!(self.left() == 0);
+        Content::Received(self.buffer, self.len)
+    }
+}
+
+/// Whether so large a message is copied in pieces, with so much of a grant left. Small ones
+/// are not worth it, though they go a little beyond the grant, as frames do.
+pub(crate) const fn is_piecemeal(len: u32, budget: u32) -> bool {
+    len > budget && len > COPY_WHOLE_MAX
+}
+
+/// Bytes that are always copied at once: a page, less than 1 us.
+const COPY_WHOLE_MAX: u32 = 4096;
+
 /// Whether a sink's purse was asked before for the same message.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Look {
@@ -378,6 +429,16 @@ fn buffer(
     };
     parts.heap.lend(id);
     Some(id)
+}
+
+/// Tells every sink of a route that it lacks a message: no buffer was free.
+fn miss(parts: &DomainParts, sinks: &mut [Option<SinkEntry>], route: &[u16], meta: Meta) {
+    parts.counters.add(DatapathCounter::DroppedNoBuffer as usize, 1);
+    for place in route {
+        if let Some(sink) = &mut sinks[*place as usize] {
+            sink.conn.miss(1 + u64::from(meta.lost));
+        }
+    }
 }
 
 /// Looks for returned buffers only when none is free: first at the sinks of the route.

@@ -341,7 +341,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 }
             }
             Command::RemoveSource(conn) => {
-                let removed = self.transmitter.remove(conn, &self.outlets);
+                let removed = self.transmitter.remove(conn, &mut self.outlets);
                 let dead = removed.map(|(dead, route)| {
                     self.outlets.routes.release(route);
                     dead

@@ -1,7 +1,7 @@
 //! From the sources' rings through the lanes to the links.
 
 use crate::command::{Command, Dead, NewSource, Notice, Port};
-use crate::deliver::{Content, Outlets};
+use crate::deliver::{Content, Copying, Outlets, is_piecemeal};
 use crate::engine::Links;
 use crate::outflow::{Identity, Outflow, Progress};
 use crate::routes::RouteIndex;
@@ -40,6 +40,8 @@ struct SourceEntry {
     domain: DomainIndex,
     lane: Lane,
     popped: Popped,
+    /// A large message on its way to local sinks; its fragments follow when it is there.
+    copying: Option<Copying>,
     underway: Option<Underway>,
     /// What a reliable source has under way; it uses neither `popped` nor `underway`.
     reliable: Option<Box<Outflow>>,
@@ -88,7 +90,7 @@ impl SourceEntry {
     #[inline]
     fn has_something(&mut self, payload_max: u32) -> bool {
         match &mut self.reliable {
-            None => self.underway.is_some() || self.conn.is_ready(),
+            None => self.is_midway() || self.conn.is_ready(),
             Some(outflow) => outflow.can_go(&self.conn, payload_max),
         }
     }
@@ -97,7 +99,12 @@ impl SourceEntry {
 impl SourceEntry {
     /// Whether an unreliable source has messages that did not go yet.
     fn is_unfinished(&self) -> bool {
-        self.underway.is_some() || self.conn.is_ready()
+        self.is_midway() || self.conn.is_ready()
+    }
+
+    /// Whether a message was taken from the ring and is not done with.
+    const fn is_midway(&self) -> bool {
+        self.copying.is_some() || self.underway.is_some()
     }
 
     /// Messages that are lost if it is let go now. A liar's are not worth counting.
@@ -105,7 +112,7 @@ impl SourceEntry {
         if self.dead {
             return 0;
         }
-        let underway = self.reliable.as_ref().map_or(u64::from(self.underway.is_some()), |r| r.unacknowledged());
+        let underway = self.reliable.as_ref().map_or(u64::from(self.is_midway()), |r| r.unacknowledged());
         underway + self.conn.waiting()
     }
 }
@@ -161,6 +168,7 @@ impl Transmitter {
             domain,
             lane,
             popped: Popped::EMPTY,
+            copying: None,
             underway: None,
             reliable,
             leaving: None,
@@ -237,7 +245,7 @@ impl Transmitter {
     }
 
     /// Lets a source go; what is left of its messages is lost with it, and counted.
-    pub fn remove(&mut self, conn: ConnId, outlets: &Outlets) -> Option<(Dead, RouteIndex)> {
+    pub fn remove(&mut self, conn: ConnId, outlets: &mut Outlets) -> Option<(Dead, RouteIndex)> {
         let at = self
             .active
             .iter()
@@ -251,11 +259,15 @@ impl Transmitter {
         self.free.push(place);
         self.leaving.retain(|other| *other != place);
         outlets.count(entry.domain, DatapathCounter::DroppedSourceClosed, entry.left());
+        if let Some(copying) = entry.copying.take() {
+            outlets.discard(copying);
+            finish(&mut entry);
+        }
         if entry.underway.is_some() {
             finish(&mut entry);
         }
         if let Some(mut outflow) = entry.reliable.take() {
-            outflow.clear(&mut entry.conn);
+            outflow.clear(&mut entry.conn, outlets);
             self.outflows.push(outflow);
             self.reliable.retain(|other| *other != place);
         }
@@ -429,12 +441,14 @@ fn send_some<L: Link>(
 ) -> Result<Progress, Violation> {
     let mut bytes = 0_u32;
     while bytes < budget {
-        if entry.underway.is_none() {
+        if entry.copying.is_some() {
+            bytes = bytes.saturating_add(copy_on(entry, identity, budget - bytes, links, outlets, port));
+        } else if entry.underway.is_none() {
             if !entry.conn.pop(&mut entry.popped)? {
                 return Ok(Progress { bytes, more: false, blocked: false });
             }
-            begin(entry, identity, links, outlets, port);
-            if entry.underway.is_none() {
+            begin(entry, identity, budget - bytes, links, outlets, port);
+            if !entry.is_midway() {
                 bytes = bytes.saturating_add(entry.popped.len.max(LOCAL_CHARGE));
             }
         } else {
@@ -444,28 +458,34 @@ fn send_some<L: Link>(
             }
         }
     }
-    let more = entry.underway.is_some() || entry.conn.is_ready();
+    let more = entry.is_midway() || entry.conn.is_ready();
     Ok(Progress { bytes, more, blocked: false })
 }
 
-/// A message was taken from the ring: local delivery now, fragments to come.
+/// A message was taken from the ring: local delivery now, or in pieces; fragments to come.
 #[inline]
 fn begin<L: Link>(
     entry: &mut SourceEntry,
     identity: (HostId, Incarnation),
+    budget: u32,
     links: &Links<L>,
     outlets: &mut Outlets,
     port: &Port,
 ) {
     outlets.count(entry.domain, DatapathCounter::MessagesFromSources, 1);
     let Some(route) = outlets.routes.get(entry.route) else { return finish(entry) };
-    let (local, has_peers) = (route.local, !route.peers.is_empty());
-    if local {
+    if route.local {
         let meta = entry.popped.meta;
         match entry.popped.payload {
             Payload::Inline => {
                 let bytes = inline_bytes(&entry.popped);
                 outlets.deliver(port, entry.route, meta, Content::Private(bytes));
+            }
+            Payload::Heap(_) if is_piecemeal(entry.popped.len, budget) => {
+                entry.copying = outlets.start_copy(entry.route, meta, entry.popped.len);
+                if entry.copying.is_some() {
+                    return;
+                }
             }
             Payload::Heap(id) => {
                 let bytes = entry.conn.view(id, entry.popped.len);
@@ -473,6 +493,41 @@ fn begin<L: Link>(
             }
         }
     }
+    fragment(entry, identity, links, outlets);
+}
+
+/// Copies more of a message for local sinks, at most `budget` bytes, and delivers it when
+/// all of it is there. The bytes that were copied.
+#[inline(never)]
+fn copy_on<L: Link>(
+    entry: &mut SourceEntry,
+    identity: (HostId, Incarnation),
+    budget: u32,
+    links: &Links<L>,
+    outlets: &mut Outlets,
+    port: &Port,
+) -> u32 {
+    let (Some(mut copying), Payload::Heap(id)) = (entry.copying.take(), entry.popped.payload) else { return 0 };
+    let copied = outlets.copy_piece(&mut copying, entry.conn.view(id, entry.popped.len), budget);
+    if copying.left() > 0 {
+        entry.copying = Some(copying);
+    } else {
+        outlets.deliver(port, entry.route, entry.popped.meta, copying.finished());
+        fragment(entry, identity, links, outlets);
+    }
+    copied
+}
+
+/// Local sinks have the message, or get none: now the peers.
+#[inline]
+fn fragment<L: Link>(
+    entry: &mut SourceEntry,
+    identity: (HostId, Incarnation),
+    links: &Links<L>,
+    outlets: &mut Outlets,
+) {
+    let Some(route) = outlets.routes.get(entry.route) else { return finish(entry) };
+    let (local, has_peers) = (route.local, !route.peers.is_empty());
     if !has_peers {
         if !local {
             outlets.count(entry.domain, DatapathCounter::DroppedNoPeer, 1);

@@ -50,6 +50,8 @@ fn attach(socket: &str) {
     }
 }
 
+/// What comes before a burst.
+pub const PROBE: &[u8] = b"probe";
 /// Messages of a burst; they fit the ring.
 pub const BURST: u64 = 100;
 
@@ -61,7 +63,9 @@ fn burst(socket: &str, stopped: &dyn Fn() -> bool) {
     source.wait_for_receivers(Duration::from_secs(20)).unwrap();
     println!("\n@ready");
     while !stopped() {
-        std::thread::sleep(Duration::from_millis(1));
+        // Until then, so that somebody can hear when the way stands.
+        assert!(source.emit_copy(PROBE).unwrap().is_sent());
+        std::thread::sleep(Duration::from_millis(5));
     }
     for number in 0..BURST {
         assert!(source.emit_copy(&content(number)).unwrap().is_sent());

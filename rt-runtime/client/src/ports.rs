@@ -3,6 +3,7 @@
 use crate::counters::Line;
 use crate::error::RequestError;
 use insane_core::ConnId;
+use insane_core::counters::PortCounter;
 use insane_core::heap::{ClassSpec, Geometry};
 use insane_shm::cell::{cells_bytes, returns_bytes};
 use insane_shm::conn::{RxConn, TxConn};
@@ -15,6 +16,11 @@ use insane_shm::wake::{How, Sleeper, WAKE_PAGE_BYTES, Waker};
 use insane_wire::control::WakeKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a new source may work at its huge pages: the agent does nothing else meanwhile,
+/// and whoever wants the source waits. Enough for some 200 MB, on a machine as of 2025.
+const HUGE_LIMIT: Duration = Duration::from_millis(500);
 
 /// Why something that the runtime passed cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +95,10 @@ pub(crate) fn source_port(
             let fd = beside.next()?;
             let region = map_writable(&fd, bytes)?;
             region.prefault()?;
+            if let Some(is_huge) = region.make_huge(HUGE_LIMIT) {
+                counters.add(PortCounter::HeapsLarge as usize, 1);
+                counters.add(PortCounter::HeapsHuge as usize, u64::from(is_huge));
+            }
             Some((SenderHeap::new(region, geometry), fd))
         }
     };

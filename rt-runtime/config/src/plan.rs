@@ -309,7 +309,7 @@ pub struct MemoryPlan {
     pub limit_bytes: u64,
     /// Whether all of it is locked in RAM.
     pub lock: bool,
-    /// Whether heaps are made of huge pages.
+    /// Whether receive heaps are made of huge pages.
     pub huge_pages: HugePages,
     /// Whether every page is touched before its first use.
     pub prefault: bool,

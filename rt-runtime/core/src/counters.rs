@@ -121,5 +121,9 @@ counters!(
         Violations = "violations",
         /// Wake-ups sent.
         Wakes = "wakes",
+        /// Source: heaps so large that they could be of huge pages.
+        HeapsLarge = "heaps_large",
+        /// Source: those of them that are.
+        HeapsHuge = "heaps_huge",
     }
 );

@@ -36,6 +36,7 @@ fn role() {
         "pair_a" => pair_a(&socket, &stopped),
         "pair_b" => pair_b(&socket, &stopped),
         "victim" => victim(&socket),
+        "large" => large(&socket, &stopped),
         "burst" => burst(&socket, &stopped),
         "attach" => attach(&socket),
         other => panic!("{other} is no part"),
@@ -48,6 +49,26 @@ fn attach(socket: &str) {
         Ok(session) => println!("\n@done in {}", session.domain()),
         Err(error) => println!("\n@done out {error}"),
     }
+}
+
+/// Has two large heaps and a small one, and sends from each large one now and then.
+fn large(socket: &str, stopped: &dyn Fn() -> bool) {
+    let session = Session::attach(socket, "large").unwrap();
+    let open = |name: &str, size, count| {
+        let options = StreamOptions::default().isolated(name == "large-isolated");
+        let stream = session.stream_with(name, Qos::default(), options).unwrap();
+        stream.source(FORTH, SourceOptions::default().buffers(size, count)).unwrap()
+    };
+    let sources = [open("large-direct", 1 << 20, 5), open("large-isolated", 1 << 20, 5)];
+    let _small = open("small", 2048, 64);
+    println!("\n@ready");
+    while !stopped() {
+        for source in &sources {
+            let _ = source.emit_copy(&vec![7; 1 << 20]);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    println!("\n@done");
 }
 
 /// What comes before a burst.

@@ -168,7 +168,7 @@ fn heaps_of(process: &str) -> Vec<(u64, u64)> {
 fn large_heaps_are_of_huge_pages_for_everybody_where_the_kernel_has_any() {
     const SIZE: u32 = 1 << 20;
     let place = Place::new("huge");
-    let daemon = Daemon::start(&place, OPEN, "log: (level: error)");
+    let daemon = Daemon::start(&place, OPEN, "log: (level: error), memory: (huge_pages: try)");
     let mut client = Helper::start("large", daemon.socket(), &[]);
     let session = daemon.attach("reader");
     let streams = ["large-direct", "large-isolated"].map(|name| {
@@ -197,4 +197,5 @@ fn large_heaps_are_of_huge_pages_for_everybody_where_the_kernel_has_any() {
         let huge = heaps_of(&process).into_iter().filter(|(rss, huge)| *rss >= 5120 && *huge >= 4096).count();
         assert!(huge >= count, "{who}: {:?}", heaps_of(&process));
     }
+    assert_eq!(report.memory.huge_pages, "all", "receive heaps are, too");
 }

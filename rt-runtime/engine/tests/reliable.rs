@@ -538,7 +538,7 @@ fn a_large_message_under_way_is_finished_though_its_source_goes() {
         if abrupt {
             net.advance(Nanos::from_secs(1));
         }
-        run(&net, &mut [&mut a], 50);
+        run(&net, &mut [&mut a], 100);
         assert!(matches!(*a.port.collect().unwrap(), Command::Removed { dead: Some(_), .. }));
         let got = sink.consume().unwrap().map(|message| message.bytes() == Some(&pattern(0, HUGE)[..]));
         assert_eq!(got, (!abrupt).then_some(true));

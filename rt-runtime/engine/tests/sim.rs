@@ -96,7 +96,7 @@ fn an_isolated_stream_is_copied_between_local_applications() {
         let mut buffer = source.get_buffer(len).unwrap();
         buffer.copy_from_slice(&pattern(sequence as u64, len));
         assert!(source.emit(buffer, 0).is_sent());
-        run(&net, &mut [&mut a], 2);
+        run(&net, &mut [&mut a], 20);
         for (sink, _) in &sinks {
             let message = sink.consume().unwrap().expect("delivered");
             assert_eq!(message.bytes(), Some(&pattern(sequence as u64, len)[..]));

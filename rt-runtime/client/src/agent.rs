@@ -1,13 +1,13 @@
 //! The session's agent: one thread that talks to the runtime, maps what it passes, and
 //! leaves prepared connections in the ports' mailboxes. Nothing here is on a hot path.
 
+use crate::counters::CounterPage;
 use crate::error::{RequestError, SessionError};
 use crate::ports::{self, Beside, PartsError};
 use crate::registry::{ConnRecord, ConnState, End, Far, Registry, SinkRecord, SourceRecord, StreamRecord};
 use insane_core::heap::ClassSpec;
 use insane_core::{ChannelId, ConnId, Lane, StreamId};
 use insane_shm::port::{Attachment as PortAttachment, Mailbox, SinkPort, SourcePort};
-use insane_shm::region::Region;
 use insane_sys::event::{Epoll, Event as Bell, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
 use insane_wire::control::{self, Code, Event, Hello, PACKET_BYTES_MAX, Request, Role, SinkWake};
@@ -94,7 +94,10 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// The agent's own requests after a reattachment that are not answered yet.
     reopening: Mutex<HashSet<u32>>,
-    counters: Mutex<Option<Arc<Region>>>,
+    counters: Mutex<Option<Arc<CounterPage>>>,
+    /// Whether the next HELLO brings the counters page: a runtime that does not take it
+    /// (its pages are larger, say) gets the next one without.
+    brings_counters: AtomicBool,
     pub domain_name: Mutex<String>,
     stop: AtomicBool,
     bell: Bell,
@@ -122,6 +125,7 @@ impl Shared {
             state: Mutex::new(State::Detached),
             reopening: Mutex::default(),
             counters: Mutex::new(None),
+            brings_counters: AtomicBool::new(true),
             domain_name: Mutex::default(),
             stop: AtomicBool::new(false),
             bell: Bell::new()?,
@@ -142,17 +146,20 @@ impl Shared {
     /// Says HELLO on a fresh socket and waits for the answer.
     pub fn greet(&self, socket: OwnedFd) -> Result<(), SessionError> {
         let hello = Hello { name: self.name.clone(), domain: self.domain.clone(), role: Role::Application };
-        match seqpacket::send(&socket, &control::encode_hello(&hello), &[])? {
+        let kept = lock(&self.counters).clone().filter(|_| self.brings_counters.load(Ordering::Relaxed));
+        let beside: Vec<BorrowedFd<'_>> = kept.iter().map(|page| page.fd()).collect();
+        match seqpacket::send(&socket, &control::encode_hello(&hello), &beside)? {
             SendOutcome::Sent => {}
             SendOutcome::WouldBlock | SendOutcome::Closed => return Err(SessionError::Silent),
         }
         let (event, fds) = receive_one(&socket, ANSWER_TIMEOUT)?.ok_or(SessionError::Silent)?;
+        let adopted = kept.is_some() && fds.is_empty();
         match event {
             Event::Welcome { domain, counters_bytes, .. } => {
-                let mut beside = Beside::new(fds);
-                let page =
-                    counters_page(&mut beside, counters_bytes).map_err(|e| SessionError::Resources(e.to_string()))?;
-                *lock(&self.counters) = page;
+                if !adopted {
+                    let page = Beside::new(fds).next().and_then(|fd| CounterPage::map(fd, counters_bytes));
+                    *lock(&self.counters) = Some(page.map_err(|e| SessionError::Resources(e.to_string()))?);
+                }
                 *lock(&self.domain_name) = domain;
             }
             Event::Closing { code, reason } => return Err(SessionError::Refused { code, reason }),
@@ -161,7 +168,7 @@ impl Shared {
         *lock(&self.socket) = Some(Arc::new(socket));
         let has_streams = !lock(&self.registry).streams.is_empty();
         *lock(&self.state) = if has_streams { State::Returning } else { State::Attached };
-        self.send(&Request::SessionMapped).map_err(|_| SessionError::Silent)
+        if adopted { Ok(()) } else { self.send(&Request::SessionMapped).map_err(|_| SessionError::Silent) }
     }
 
     /// Sends one request; waits a moment if the runtime is slow to read.
@@ -282,7 +289,7 @@ impl Shared {
         };
         match event {
             Event::StreamOpened { req, stream, lane, .. } => self.opened(req, stream, lane),
-            Event::SourceCreated { req, source, heap_bytes, counters_line } => {
+            Event::SourceCreated { req, source, heap_bytes } => {
                 let page = lock(&self.counters).clone();
                 let made = self.answer(req, |what, registry| {
                     let (uid, stream, channel, classes, reliable) = match what {
@@ -297,13 +304,14 @@ impl Shared {
                         }
                         _ => return None,
                     };
-                    let block = ports::counters(page.as_ref(), counters_line);
+                    let line = page.and_then(|page| page.take());
+                    let block = ports::counters(line.as_ref());
                     Some(ports::source_port(&mut beside, &classes, heap_bytes, reliable, block).map(|parts| {
                         let ports::SourceParts { port, mailbox, buffers, heap } = parts;
                         let id = Some(source);
                         registry
                             .sources
-                            .insert(uid, SourceRecord { stream, channel, classes, buffers, mailbox, heap, id });
+                            .insert(uid, SourceRecord { stream, channel, classes, buffers, mailbox, heap, line, id });
                         Reply::Source(port)
                     }))
                 });
@@ -311,7 +319,7 @@ impl Shared {
                     let _ = self.send(&Request::SourceMapped { source });
                 }
             }
-            Event::SinkCreated { req, sink, counters_line } => {
+            Event::SinkCreated { req, sink } => {
                 let page = lock(&self.counters).clone();
                 let mut has_page = false;
                 let made = self.answer(req, |what, registry| {
@@ -325,12 +333,15 @@ impl Shared {
                         }
                         _ => return None,
                     };
-                    let block = ports::counters(page.as_ref(), counters_line);
+                    let line = page.and_then(|page| page.take());
+                    let block = ports::counters(line.as_ref());
                     has_page = wake != SinkWake::Never;
                     Some(sink_parts(&mut beside, wake).and_then(|(wake_fds, reader)| {
                         let (port, mailbox) = ports::sink_port(wake_fds.first(), block)?;
                         let id = Some(sink);
-                        registry.sinks.insert(uid, SinkRecord { stream, channel, depth, wake, mailbox, wake_fds, id });
+                        registry
+                            .sinks
+                            .insert(uid, SinkRecord { stream, channel, depth, wake, mailbox, wake_fds, line, id });
                         Ok(Reply::Sink(port, reader))
                     }))
                 });
@@ -602,11 +613,12 @@ impl Shared {
     fn reattach(&self) {
         let finished = matches!(self.state(), State::Closed(..));
         let socket = self.path.as_ref().filter(|_| !finished).and_then(|path| seqpacket::connect(path).ok());
-        if let Some(socket) = socket
-            && self.greet(socket).is_ok()
-        {
-            self.reopen_streams();
-            return;
+        match socket.map(|socket| self.greet(socket)) {
+            Some(Ok(())) => return self.reopen_streams(),
+            Some(Err(SessionError::Refused { .. })) => {
+                self.brings_counters.fetch_xor(true, Ordering::Relaxed);
+            }
+            Some(Err(_)) | None => {}
         }
         std::thread::sleep(REATTACH_PERIOD);
     }
@@ -724,13 +736,6 @@ fn sink_parts(beside: &mut Beside, wake: SinkWake) -> Result<(Vec<OwnedFd>, Opti
             (vec![page, writer], Some(reader))
         }
     })
-}
-
-fn counters_page(beside: &mut Beside, bytes: u32) -> Result<Option<Arc<Region>>, PartsError> {
-    if bytes == 0 {
-        return Ok(None);
-    }
-    Ok(Some(Region::map_writable(beside.next()?.as_fd(), bytes as usize)?))
 }
 
 /// Waits for one event on a socket that nobody serves yet.

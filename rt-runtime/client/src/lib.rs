@@ -35,6 +35,7 @@
 
 mod agent;
 mod callback;
+mod counters;
 mod error;
 mod hosting;
 mod message;

@@ -1,7 +1,9 @@
 //! Building ports and connection ends from what the runtime passed.
 
+use crate::counters::Line;
 use crate::error::RequestError;
 use insane_core::ConnId;
+use insane_core::counters::PortCounter;
 use insane_core::heap::{ClassSpec, Geometry};
 use insane_shm::cell::{cells_bytes, returns_bytes};
 use insane_shm::conn::{RxConn, TxConn};
@@ -14,6 +16,11 @@ use insane_shm::wake::{How, Sleeper, WAKE_PAGE_BYTES, Waker};
 use insane_wire::control::WakeKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a new source may work at its huge pages: the agent does nothing else meanwhile,
+/// and whoever wants the source waits. Enough for some 200 MB, on a machine as of 2025.
+const HUGE_LIMIT: Duration = Duration::from_millis(500);
 
 /// Why something that the runtime passed cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,9 +64,9 @@ fn map_read_only(fd: OwnedFd, bytes: u64) -> Result<Arc<Region>, PartsError> {
     Ok(Region::map_read_only(fd.as_fd(), bytes)?)
 }
 
-/// The counters of one port; private ones if the runtime's page has no such block.
-pub(crate) fn counters(page: Option<&Arc<Region>>, line: u32) -> CounterBlock {
-    page.and_then(|page| CounterBlock::new(Arc::clone(page), line)).unwrap_or_else(CounterBlock::private)
+/// The counters of one port; private ones if the session's page has no line left.
+pub(crate) fn counters(line: Option<&Line>) -> CounterBlock {
+    line.and_then(Line::block).unwrap_or_else(CounterBlock::private)
 }
 
 /// A new source's port, and what its agent keeps of it.
@@ -88,6 +95,10 @@ pub(crate) fn source_port(
             let fd = beside.next()?;
             let region = map_writable(&fd, bytes)?;
             region.prefault()?;
+            if let Some(is_huge) = region.make_huge(HUGE_LIMIT) {
+                counters.add(PortCounter::HeapsLarge as usize, 1);
+                counters.add(PortCounter::HeapsHuge as usize, u64::from(is_huge));
+            }
             Some((SenderHeap::new(region, geometry), fd))
         }
     };

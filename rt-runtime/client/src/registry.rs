@@ -1,5 +1,6 @@
 //! What a session has, as its agent sees it: which connection belongs to which port.
 
+use crate::counters::Line;
 use insane_core::heap::ClassSpec;
 use insane_core::{ChannelId, ConnId, Qos, SinkId, SourceId, StreamId};
 use insane_shm::conn::{RxConn, TxConn};
@@ -30,6 +31,9 @@ pub(crate) struct SourceRecord {
     pub mailbox: Arc<Mailbox<TxConn>>,
     /// Its sealed heap, to be shown to the runtime's next life.
     pub heap: Option<OwnedFd>,
+    /// Its line of the counters page.
+    #[expect(dead_code, reason = "given back when the record goes")]
+    pub line: Option<Line>,
     pub id: Option<SourceId>,
 }
 
@@ -44,6 +48,9 @@ pub(crate) struct SinkRecord {
     /// Its sealed wake page and the writable end of its wake socket, to be shown to the
     /// runtime's next life.
     pub wake_fds: Vec<OwnedFd>,
+    /// Its line of the counters page.
+    #[expect(dead_code, reason = "given back when the record goes")]
+    pub line: Option<Line>,
     pub id: Option<SinkId>,
 }
 

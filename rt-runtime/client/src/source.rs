@@ -101,6 +101,16 @@ impl Source {
     /// Publishes what was consumed. The payload is copied once, into a buffer of this
     /// source; the message stays the caller's.
     ///
+    /// One copy is what it takes. The buffer is in the heap of the message's sender, who
+    /// alone writes there and alone knows, in private memory, which connection holds it. To
+    /// pass it on in place, this source's receivers would have to map that heap, although
+    /// its sender never let them; they could give it back only through this source, so that
+    /// a slow one of them would use up the sender's buffers in this sink's name; and the
+    /// sender, who may overwrite what it was told is free, or die, would have to be believed
+    /// by receivers that are none of its own. Even where this session wrote the message
+    /// itself, two sources have two heaps, and a buffer has one owner. Who wants one payload
+    /// at many sinks without a copy lets them all listen to its first source.
+    ///
     /// # Errors
     /// As [`get_buffer`](Self::get_buffer).
     pub fn emit_message(&self, message: &Message<'_>) -> Result<Emit<()>, GetBufferError> {

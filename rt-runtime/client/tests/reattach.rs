@@ -2,6 +2,8 @@
 
 use insane_control::{Hosting, Runtime};
 use insane_rt::{Attachment, ChannelId, Plan, Qos, Session, Sink, SinkOptions, Source, SourceOptions, StreamOptions};
+use insane_sys::seqpacket::{self, RecvOutcome};
+use insane_wire::control::{Code, Event, encode};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -145,4 +147,94 @@ fn a_session_survives_ten_restarts() {
         pass(&source, &sink, round, 500);
         assert_eq!(source.receivers(), 1);
     }
+}
+
+/// What the session's sources and sinks have counted, as the runtime shows it.
+fn shown(runtime: &Runtime, session: &str, counter: &str) -> u64 {
+    let report = runtime.status().expect("a report");
+    let sessions = report.domains[0].sessions.iter().filter(|row| row.name == session);
+    sessions.map(|row| row.counters.get(counter).copied().unwrap_or(0)).sum()
+}
+
+#[test]
+fn counters_go_on_where_they_were() {
+    let place = Place::new("counters");
+    let mut current = Some(runtime(&place.socket()));
+    let session = Session::attach(place.socket(), "counting").unwrap();
+    let stream = session.stream("s", Qos::default()).unwrap();
+    let sink = stream.sink(ChannelId(1), SinkOptions::default()).unwrap();
+    let source = stream.source(ChannelId(1), SourceOptions::default()).unwrap();
+    source.wait_for_receivers(SECOND).unwrap();
+    let mut passed = 0;
+    for _ in 0..3 {
+        pass(&source, &sink, passed, 500);
+        passed += 1;
+        drop(current.take());
+        wait_for("the session notices", || session.attachment() == Attachment::Detached);
+        // What is counted while there is no runtime is shown by the next one.
+        pass(&source, &sink, passed, 500);
+        passed += 1;
+        let next = current.insert(runtime(&place.socket()));
+        wait_for("the session returns", || session.attachment() == Attachment::Attached);
+        wait_for("its counts are shown", || shown(next, "counting", "messages") == 2 * passed);
+        pass(&source, &sink, passed, 500);
+        passed += 1;
+        assert_eq!(shown(next, "counting", "messages"), 2 * passed, "emitted and consumed");
+        assert_eq!(shown(next, "counting", "bytes"), 2 * passed * 500);
+    }
+    // A newcomer gets a line of its own, and leaves what it counted in the sum.
+    let last = current.as_ref().unwrap();
+    let late = stream.source(ChannelId(2), SourceOptions::small()).unwrap();
+    for _ in 0..5 {
+        assert!(late.emit_copy(b"alone").unwrap().is_sent());
+    }
+    pass(&source, &sink, passed, 500);
+    passed += 1;
+    assert_eq!(shown(last, "counting", "messages"), 2 * passed + 5);
+    drop(late);
+    assert_eq!(shown(last, "counting", "messages"), 2 * passed + 5);
+}
+
+#[test]
+fn a_runtime_that_does_not_take_the_counters_is_asked_without_them() {
+    let place = Place::new("stranger");
+    let first = runtime(&place.socket());
+    let session = Session::attach(place.socket(), "modest").unwrap();
+    let stream = session.stream("s", Qos::default()).unwrap();
+    let sink = stream.sink(ChannelId(1), SinkOptions::default()).unwrap();
+    let source = stream.source(ChannelId(1), SourceOptions::default()).unwrap();
+    source.wait_for_receivers(SECOND).unwrap();
+    drop(first);
+    wait_for("the session notices", || session.attachment() == Attachment::Detached);
+    // A runtime of another build: it turns the page away, and goes.
+    let listener = seqpacket::listen(&place.socket()).unwrap();
+    let brought: Vec<usize> = (0..2)
+        .map(|_| {
+            let mut caller = None;
+            wait_for("the session calls", || {
+                caller = seqpacket::accept(&listener).unwrap();
+                caller.is_some()
+            });
+            let caller = caller.unwrap();
+            let mut fds = None;
+            wait_for("it says HELLO", || match seqpacket::recv(&caller, &mut [0; 4096]).unwrap() {
+                RecvOutcome::Packet(packet) => {
+                    fds = Some(packet.fds.len());
+                    true
+                }
+                _ => false,
+            });
+            let refusal = Event::Closing { code: Code::Resources, reason: "of another size".into() };
+            let _ = seqpacket::send(&caller, &encode(&refusal), &[]).unwrap();
+            fds.unwrap()
+        })
+        .collect();
+    assert_eq!(brought, [1, 0], "with its page, then without");
+    drop(listener);
+    let _ = std::fs::remove_file(place.socket());
+    let second = runtime(&place.socket());
+    wait_for("the session returns", || session.attachment() == Attachment::Attached);
+    source.wait_for_receivers(SECOND).unwrap();
+    pass(&source, &sink, 0, 500);
+    assert!(second.status().is_some());
 }

@@ -273,7 +273,8 @@ pub struct Quota {
     pub buffers: u32,
     /// Requests on the control socket, of each session.
     pub control_messages_per_second: u32,
-    /// Wake-ups that a session's sources and sinks may cause, of each session.
+    /// Wake-ups that a datapath makes for a session's sinks, of each session and datapath; a
+    /// sink beyond that sleeps until its timeout, or until its session may have one again.
     pub wakes_per_second: u32,
 }
 
@@ -308,7 +309,7 @@ pub struct MemoryPlan {
     pub limit_bytes: u64,
     /// Whether all of it is locked in RAM.
     pub lock: bool,
-    /// Whether heaps are made of huge pages.
+    /// Whether receive heaps are made of huge pages.
     pub huge_pages: HugePages,
     /// Whether every page is touched before its first use.
     pub prefault: bool,

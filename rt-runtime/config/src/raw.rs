@@ -308,7 +308,8 @@ pub struct Memory {
     pub limit_bytes: i64,
     /// Whether it is locked in RAM. Default: false.
     pub lock: bool,
-    /// Whether heaps are made of huge pages. Default: `never`.
+    /// Whether receive heaps are made of huge pages. Default: `never`. A source's heap is its
+    /// client's, which tries in any case.
     pub huge_pages: HugePages,
     /// Whether every page is touched before its first use. Default: true.
     pub prefault: bool,

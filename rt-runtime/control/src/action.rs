@@ -207,14 +207,13 @@ pub enum Action {
     Drop(ObjectId),
     /// Gives a datapath a source's connection.
     AddTx(Box<AddTx>),
-    /// Takes it away; [`Hub::detached`](crate::hub::Hub::detached) when it is gone.
+    /// Takes it away once it has sent what is still in the ring, or has had its time for
+    /// that; [`Hub::detached`](crate::hub::Hub::detached) when it is gone.
     RemoveTx {
         /// From which datapath.
         datapath: DatapathIndex,
         /// Which.
         conn: ConnId,
-        /// The source was closed or died: what is still in the ring should be sent.
-        drain: bool,
     },
     /// Gives a datapath a sink's connection.
     AddRx(Box<AddRx>),

@@ -13,6 +13,7 @@ use insane_core::heap::Geometry;
 use insane_core::{ConnId, DatapathIndex, DomainIndex, HostId, Incarnation, PeerIndex, SessionId};
 use insane_engine::inline::InlineEngine;
 use insane_engine::thread::{self, DatapathThread, RunConfig};
+use insane_engine::waker::WakeQueue;
 use insane_engine::{Command, EngineConfig, EngineParts, NewSink, NewSource, Notice, OverlayFrame, Port};
 use insane_shm::conn::{RxConn, TxConn};
 use insane_shm::counters::CounterBlock;
@@ -25,6 +26,7 @@ use insane_wire::overlay::BODY_BYTES_MAX;
 use insane_wire::status::LinkStatus;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -62,6 +64,15 @@ pub(crate) enum Answer {
     Overlay(Box<OverlayFrame>),
 }
 
+/// What all datapaths of a runtime share.
+#[derive(Debug)]
+pub(crate) struct SharedParts {
+    /// Signalled when one has something to collect.
+    pub(crate) answer: Arc<Event>,
+    /// Makes the wake-ups they have no time for.
+    pub(crate) waker: Option<Arc<WakeQueue>>,
+}
+
 /// One datapath.
 #[derive(Debug)]
 pub(crate) struct Datapath {
@@ -92,10 +103,10 @@ impl Datapath {
         hosting: Hosting,
         links: OpenLinks,
         memory: DatapathMemory,
-        answer: Arc<Event>,
+        shared: &SharedParts,
     ) -> Result<Self, StartError> {
         let own = &plan.datapaths[at.index()];
-        let port = Port::new(answer)?;
+        let port = Port::new(Arc::clone(&shared.answer))?;
         let totals = memory.totals();
         let DatapathMemory { wake_page, heaps, parts, turn_counters } = memory;
         let parts = EngineParts {
@@ -104,6 +115,7 @@ impl Datapath {
             domains: parts,
             counters: turn_counters.clone(),
             port: Arc::clone(&port),
+            waker: shared.waker.clone(),
         };
         let config = engine_config(plan, life);
         let failed = |source| StartError::Thread { what: format!("datapath \"{}\"", own.name), source };
@@ -235,8 +247,15 @@ impl Datapath {
         Ok(Handover { datapath: add.datapath, conn: add.conn, command: Command::AddSource(source), regions })
     }
 
-    /// Prepares a sink's connection. `buffers` is the number of buffers of the receive heap.
-    pub(crate) fn prepare_rx(&self, add: &AddRx, buffers: u32, objects: &mut Objects) -> io::Result<Handover> {
+    /// Prepares a sink's connection. `buffers` is the number of buffers of the receive heap,
+    /// `wakes_per_second` what its session may ask for.
+    pub(crate) fn prepare_rx(
+        &self,
+        add: &AddRx,
+        buffers: u32,
+        wakes_per_second: NonZeroU32,
+        objects: &mut Objects,
+    ) -> io::Result<Handover> {
         let Rings { cells, returns, depth, .. } = add.rings;
         let (cells, returns) = (objects.written(cells)?, objects.read(returns)?);
         let regions = vec![Arc::clone(&cells), Arc::clone(&returns)];
@@ -250,7 +269,8 @@ impl Datapath {
             _ => None,
         };
         let conn = TxConn::new(add.conn, cells, returns, depth, buffers, waker);
-        let sink = NewSink { conn, topic: add.topic, domain: add.domain };
+        let AddRx { topic, domain, session, .. } = *add;
+        let sink = NewSink { conn, topic, domain, session, lane: add.qos.lane(), wakes_per_second };
         Ok(Handover { datapath: add.datapath, conn: add.conn, command: Command::AddSink(sink), regions })
     }
 

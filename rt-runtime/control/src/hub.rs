@@ -188,7 +188,11 @@ impl Hub {
     pub fn object_failed(&mut self, object: ObjectId, why: &str) {
         let refusal = Refusal::new(Code::Resources, format!("the runtime cannot make shared memory: {why}"));
         match self.objects.remove(&object) {
-            Some(Owner::Session(session)) => self.expel(session, refusal),
+            Some(Owner::Session(session)) => {
+                // It is refused, and not welcomed first.
+                self.actions.retain(|action| !matches!(action, Action::Send { session: to, .. } if *to == session));
+                self.expel(session, refusal);
+            }
             Some(Owner::Source(source)) => self.fail_source(source, &refusal),
             Some(Owner::Sink(sink)) => self.fail_sink(sink, &refusal),
             Some(Owner::Conn(conn)) => self.fail_conn(conn, &refusal),

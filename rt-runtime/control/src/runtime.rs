@@ -13,7 +13,7 @@
 //! Several runtimes may live in one process; they share nothing but the process's
 //! locked-memory setting.
 
-use crate::datapath::Datapath;
+use crate::datapath::{Datapath, SharedParts};
 use crate::hub::Hub;
 use crate::links::{self, PluginLink};
 use crate::memory::{CounterPages, DatapathMemory, HugeReport};
@@ -27,6 +27,7 @@ use crate::start::StartError;
 use insane_config::{Budget, LayoutSizes, Machine, Plan, Severity};
 use insane_core::{DatapathIndex, HostId, Incarnation, MonoTime};
 use insane_engine::inline::InlineEngine;
+use insane_engine::waker::WakerThread;
 use insane_sys::clock::mono_now;
 use insane_sys::event::Event;
 use insane_sys::{OsError, seqpacket, thread};
@@ -108,7 +109,9 @@ impl Runtime {
         let answer = Arc::new(Event::new()?);
         let pages = CounterPages::new(&plan)?;
         let mut huge = HugeReport::default();
-        let datapaths = start_datapaths(&plan, (host, incarnation), hosting, &pages, &mut huge, &answer)?;
+        let waker = start_waker(hosting)?;
+        let shared_parts = SharedParts { answer: Arc::clone(&answer), waker: waker.as_ref().map(WakerThread::queue) };
+        let datapaths = start_datapaths(&plan, (host, incarnation), hosting, &pages, &mut huge, &shared_parts)?;
         if huge.got < huge.wanted {
             degraded.push(format!("{} of {} heaps are of huge pages; the others cost more", huge.got, huge.wanted));
         }
@@ -119,6 +122,7 @@ impl Runtime {
             .filter_map(|datapath| Some((format!("datapath {}", datapath.plan.name), datapath.tid?)))
             .collect();
         threads.extend(preparer.as_ref().map(|preparer| ("preparer".to_owned(), preparer.tid)));
+        threads.extend(waker.as_ref().map(|waker| ("waker".to_owned(), waker.tid())));
         let listener = plan.control.socket.as_deref().map(|path| listen(path, plan.control.mode)).transpose()?;
         let socket = plan.control.socket.clone();
         let (letters, received) = channel();
@@ -146,6 +150,7 @@ impl Runtime {
             objects,
             datapaths,
             preparer,
+            waker,
             overlay,
             facts,
             listener,
@@ -281,16 +286,22 @@ fn start_datapaths(
     hosting: Hosting,
     pages: &CounterPages,
     huge: &mut HugeReport,
-    answer: &Arc<Event>,
+    shared: &SharedParts,
 ) -> Result<Vec<Datapath>, StartError> {
     let mut datapaths = Vec::new();
     for (at, datapath) in plan.datapaths.iter().enumerate() {
         let open = links::open(datapath, plan.peers.len())?;
         let memory = DatapathMemory::new(plan, at, pages, huge)?;
         let index = DatapathIndex(at as u8);
-        datapaths.push(Datapath::start(plan, index, life, hosting, open, memory, Arc::clone(answer))?);
+        datapaths.push(Datapath::start(plan, index, life, hosting, open, memory, shared)?);
     }
     Ok(datapaths)
+}
+
+/// Where applications turn the datapath, they wake each other within their own calls.
+fn start_waker(hosting: Hosting) -> Result<Option<WakerThread>, StartError> {
+    let failed = |source| StartError::Thread { what: "the waker".into(), source };
+    (hosting == Hosting::Thread).then(WakerThread::start).transpose().map_err(failed)
 }
 
 fn start_preparer(plan: &Plan, answer: &Arc<Event>) -> Result<Option<Preparer>, StartError> {

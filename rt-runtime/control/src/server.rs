@@ -20,8 +20,9 @@ use crate::report::{Facts, Scope, Tables};
 use crate::runtime::Shared;
 use crate::sockets::{Flushed, SessionSocket, Token};
 use crate::spec::Origin;
-use insane_core::{ConnId, DatapathIndex, MonoTime, Nanos, SessionId};
+use insane_core::{ConnId, MonoTime, Nanos, SessionId};
 use insane_engine::Command;
+use insane_engine::waker::WakerThread;
 use insane_sys::clock::mono_now;
 use insane_sys::event::{Epoll, Event, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome};
@@ -29,6 +30,7 @@ use insane_wire::control::{self, Code, PACKET_BYTES_MAX, encode};
 use insane_wire::status::StatusReport;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
@@ -44,9 +46,6 @@ const ANSWERS_PER_ROUND: usize = 256;
 const CALLERS_PER_ROUND: usize = 16;
 /// Bytes of one piece of a status report.
 const PIECE_BYTES: usize = 8 * 1024;
-/// A datapath lets go of a connection at once, with all that is still in it. So that a
-/// program may emit and exit, the datapath gets this long to send what is there.
-const DRAIN_TIME: Nanos = Nanos::from_millis(100);
 /// Longest time between two ticks.
 const TICK: Nanos = Nanos::from_millis(100);
 
@@ -83,6 +82,8 @@ pub(crate) struct Parts {
     pub(crate) datapaths: Vec<Datapath>,
     /// Touches memory, where the plan wants that.
     pub(crate) preparer: Option<Preparer>,
+    /// Wakes sinks for the datapaths; `None` where applications turn them.
+    pub(crate) waker: Option<WakerThread>,
     pub(crate) overlay: Overlay,
     pub(crate) facts: Facts,
     pub(crate) listener: Option<Listener>,
@@ -98,8 +99,6 @@ pub(crate) struct Server {
     epoll: Epoll,
     sockets: BTreeMap<SessionId, SessionSocket>,
     notes: Notes,
-    /// Closed sources' connections, by the time when they are taken from their datapath.
-    draining: VecDeque<(MonoTime, DatapathIndex, ConnId)>,
     now: MonoTime,
     tick_at: MonoTime,
     stops: bool,
@@ -122,7 +121,6 @@ impl Server {
             sockets: BTreeMap::new(),
             adoptable: VecDeque::new(),
             notes: Notes::default(),
-            draining: VecDeque::new(),
             now: mono_now(),
             tick_at: MonoTime(0),
             stops: false,
@@ -176,14 +174,13 @@ impl Server {
             let token = Token::Listener.encode();
             listener.rests = self.epoll.add(&listener.socket, token, Interest::Read, Trigger::Level).is_err();
         }
-        while self.draining.front().is_some_and(|(at, ..)| *at <= self.now) {
-            let Some((_, datapath, conn)) = self.draining.pop_front() else { break };
-            self.parts.datapaths[datapath.index()].remove(conn, Command::RemoveSource(conn));
-        }
         let waiting: Vec<SessionId> = self.sockets.iter().filter(|(_, s)| s.is_waiting()).map(|(id, _)| *id).collect();
         waiting.into_iter().for_each(|session| self.flush(session));
         if let Some(ended) = self.parts.datapaths.iter().find(|datapath| !datapath.is_alive()) {
             self.parts.shared.fail(&format!("datapath {} has ended", ended.plan.name));
+        }
+        if self.parts.waker.as_ref().is_some_and(|waker| !waker.is_alive()) {
+            self.parts.shared.fail("the waker has ended");
         }
     }
 
@@ -386,7 +383,7 @@ impl Server {
 
     /// Carries out what concerns a datapath.
     fn command(&mut self, action: Action) {
-        let Parts { hub, objects, datapaths, .. } = &mut self.parts;
+        let Parts { hub, objects, datapaths, facts, .. } = &mut self.parts;
         match action {
             Action::AddTx(add) => {
                 let prepared = datapaths[add.datapath.index()].prepare_tx(&add, objects);
@@ -394,13 +391,12 @@ impl Server {
             }
             Action::AddRx(add) => {
                 let buffers = hub.spec().datapaths[add.datapath.index()].heaps[add.domain.index()].buffers;
-                let prepared = datapaths[add.datapath.index()].prepare_rx(&add, buffers, objects);
+                let wakes = NonZeroU32::new(facts.plan.domains[add.domain.index()].quota.wakes_per_second);
+                let wakes = wakes.unwrap_or(NonZeroU32::MIN);
+                let prepared = datapaths[add.datapath.index()].prepare_rx(&add, buffers, wakes, objects);
                 self.start_handover(add.conn, prepared);
             }
-            Action::RemoveTx { datapath, conn, drain: true } => {
-                self.draining.push_back((self.now + DRAIN_TIME, datapath, conn));
-            }
-            Action::RemoveTx { datapath, conn, drain: false } => {
+            Action::RemoveTx { datapath, conn } => {
                 datapaths[datapath.index()].remove(conn, Command::RemoveSource(conn));
             }
             Action::RemoveRx { datapath, conn } => {

@@ -3,7 +3,7 @@
 
 mod world;
 
-use insane_control::action::{Note, ObjectKind, Topic, Writer};
+use insane_control::action::{Action, Note, ObjectKind, Topic, Writer};
 use insane_control::hub::{GREETING_MAX, HELLO_TIMEOUT, Packet};
 use insane_control::quota::{Amounts, Quota};
 use insane_control::spec::HubSpec;
@@ -12,9 +12,9 @@ use insane_core::{
     ChannelId, ConnId, Datapath, Nanos, Priority, Qos, SessionId, SinkId, SourceId, StreamId, stream_key,
 };
 use insane_wire::control::{
-    ClassSpec, Code, Event, Request, Role, SinkWake, VERSION_MAX, WakeKind, encode, encode_hello,
+    ClassSpec, Code, Event, Hello, Request, Role, SinkWake, VERSION_MAX, WakeKind, encode, encode_hello,
 };
-use world::client::EndState;
+use world::client::{Client, EndState};
 use world::{World, datapath, spec};
 
 const HEAP: [ClassSpec; 1] = [ClassSpec { size: 1024, count: 10 }];
@@ -739,6 +739,45 @@ fn memory_of_an_earlier_life_is_adopted_and_no_new_one_made() {
     world.settle();
     assert_eq!(active(&world, a).len(), 1, "joined without a word about that memory");
     end(world);
+
+    // A counters page comes beside HELLO; it is welcomed without another one, and is not
+    // acknowledged.
+    let hello = |role| encode_hello(&Hello { name: "again".into(), domain: None, role });
+    let mut world = World::new(spec(vec![]));
+    let a = world.connect(1).unwrap();
+    world.clients.insert(a, Client::new(1));
+    world.hub.packet(a, Packet { bytes: &hello(Role::Application), fds: 1, truncated: false }, world.now);
+    world.pump();
+    assert!(world.objects.values().all(|object| object.writer == Writer::Adopted) && world.objects.len() == 1);
+    let stream = open(&mut world, a, "io");
+    self::source(&mut world, a, stream, 11);
+    world.clients.get_mut(&a).unwrap().honest = false;
+    world.request(a, &Request::SessionMapped);
+    assert_eq!(world.closed[&a].0, Code::Violation);
+    world.assert_empty();
+    for (fds, role) in [(2, Role::Application), (1, Role::Observer)] {
+        let mut world = World::new(spec(vec![]));
+        let a = world.connect(1).unwrap();
+        world.hub.packet(a, Packet { bytes: &hello(role), fds, truncated: false }, world.now);
+        world.pump();
+        assert_eq!(world.closed[&a].0, Code::Protocol);
+        world.assert_empty();
+    }
+
+    // Where it cannot be taken, the session is turned away and not welcomed first.
+    let mut world = World::new(spec(vec![]));
+    let a = world.connect(1).unwrap();
+    world.hub.packet(a, Packet { bytes: &hello(Role::Application), fds: 1, truncated: false }, world.now);
+    let mut closed = None;
+    while let Some(action) = world.hub.next_action() {
+        match action {
+            Action::Create { object, .. } => world.hub.object_failed(object, "it is not sealed"),
+            Action::Close { code, .. } => closed = Some(code),
+            other => assert!(matches!(other, Action::Note(_)), "{other:?}"),
+        }
+    }
+    assert_eq!(closed, Some(Code::Resources));
+    world.assert_empty();
 
     // More or fewer descriptors than belong to the request end the session.
     for (fds, wake) in [(2, SinkWake::Page), (1, SinkWake::Fd), (1, SinkWake::Never)] {

@@ -66,6 +66,13 @@ counters!(
         Naks = "naks",
         /// Reliable: peers and sinks put out because they took nothing for too long.
         Evictions = "evictions",
+        /// Messages dropped: their source was closed or died, and in the time that is left
+        /// to it then they were not taken by the link, or acknowledged by every peer.
+        DroppedSourceClosed = "dropped_source_closed",
+        /// Wake-ups, of those sent, whose system call the waker thread makes.
+        WakesHandedOver = "wakes_handed_over",
+        /// Wake-ups put off because the sleeper's session had used up its rate.
+        WakesRefused = "wakes_refused",
     }
 );
 
@@ -114,5 +121,9 @@ counters!(
         Violations = "violations",
         /// Wake-ups sent.
         Wakes = "wakes",
+        /// Source: heaps so large that they could be of huge pages.
+        HeapsLarge = "heaps_large",
+        /// Source: those of them that are.
+        HeapsHuge = "heaps_huge",
     }
 );

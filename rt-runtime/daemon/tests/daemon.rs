@@ -192,14 +192,14 @@ fn it_lists_its_threads_serves_and_ends_when_told() {
         let mut daemon = Daemon::start(&config);
         let lines = daemon.read_until("ready");
         let thread = |name: &str| lines.iter().find(|line| line.contains("thread") && line.contains(name)).cloned();
-        for name in ["control", "preparer", "main", "datapath only"] {
+        for name in ["control", "preparer", "waker", "main", "datapath only"] {
             assert!(thread(name).is_some(), "{name}: {lines:#?}");
         }
         assert!(thread("datapath only").unwrap().contains("core=\"0\""), "{lines:#?}");
         let mut peer = attach(&place.socket());
         peer.open("io", Qos::default(), false);
         let report = status(&place.socket());
-        assert_eq!(report.threads.len(), 4);
+        assert_eq!(report.threads.len(), 5);
         assert_eq!(report.datapaths[0].core, Some(0));
         daemon.signal("-HUP");
         daemon.read_until("restart to apply");

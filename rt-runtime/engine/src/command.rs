@@ -11,11 +11,14 @@
 
 use crossbeam_queue::ArrayQueue;
 use insane_core::limits::PEERS_MAX;
-use insane_core::{ChannelId, ConnId, DomainIndex, HostId, Incarnation, Lane, PeerIndex, SourceId, StreamKey};
+use insane_core::{
+    ChannelId, ConnId, DomainIndex, HostId, Incarnation, Lane, PeerIndex, SessionId, SourceId, StreamKey,
+};
 use insane_shm::Violation;
 use insane_shm::conn::{RxConn, TxConn};
 use insane_sys::OsError;
 use insane_sys::event::{Epoll, Event, Interest, Trigger};
+use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -66,6 +69,13 @@ pub struct NewSink {
     pub topic: Topic,
     /// Its tenant.
     pub domain: DomainIndex,
+    /// Whose it is: who pays for its wake-ups.
+    pub session: SessionId,
+    /// The lane of its stream: who is woken first.
+    pub lane: Lane,
+    /// Wake-ups a second of all sinks that the session has at this datapath; the first of
+    /// them says it for all.
+    pub wakes_per_second: NonZeroU32,
 }
 
 /// What the engine let go, for the control plane to free.
@@ -87,8 +97,9 @@ pub enum Dead {
 pub enum Command {
     /// Take messages from a source. Comes back `Spent`, or as it is when no place is left.
     AddSource(NewSource),
-    /// Let a source go. Comes back `Removed`; that of a reliable stream when its peers have
-    /// all that it emitted, or have had the time of an eviction for it.
+    /// Let a source go. Comes back `Removed` when the links have taken all that it emitted
+    /// (of a reliable stream: when its peers have it), or have had the time of an eviction
+    /// for it; what is left then is counted and lost.
     RemoveSource(ConnId),
     /// Deliver to a sink. Comes back `Spent`, or as it is when no place is left.
     AddSink(NewSink),

@@ -2,18 +2,20 @@
 
 use crate::command::{Dead, NewSink, Notice, Port, Topic};
 use crate::routes::{RouteIndex, Routes};
-use crate::{SINKS_MAX, WAKES_PER_TURN};
+use crate::waker::WakeQueue;
+use crate::wakes::{PurseIndex, Wakes};
+use crate::{SINKS_MAX, WAKE_LOOKS_PER_TURN, WAKES_PER_TURN};
 use insane_core::counters::DatapathCounter;
 use insane_core::heap::BufferId;
 use insane_core::limits::INLINE_BYTES_MAX;
-use insane_core::{ConnId, DomainIndex};
+use insane_core::{ConnId, DomainIndex, MonoTime};
 use insane_shm::Violation;
 use insane_shm::cell::Meta;
 use insane_shm::conn::TxConn;
 use insane_shm::counters::CounterBlock;
 use insane_shm::heap::SenderHeap;
 use insane_sys::SharedBytes;
-use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// What a datapath has of each domain.
 #[derive(Debug)]
@@ -29,8 +31,12 @@ struct SinkEntry {
     conn: TxConn,
     route: RouteIndex,
     domain: DomainIndex,
-    /// It is in the list of those to be woken.
+    /// It is in a list of those to be woken.
     listed: bool,
+    /// Its stream is of a real-time lane.
+    urgent: bool,
+    /// Who pays for its wake-ups.
+    purse: PurseIndex,
     /// Its client lied; it gets nothing more.
     dead: bool,
     /// It stalled a reliable flow for too long: until it takes a message again nobody
@@ -48,7 +54,7 @@ pub(crate) struct Outlets {
     sinks_of_domain: Vec<u32>,
     free: Vec<u16>,
     /// Sinks that got something and were not yet asked whether to wake them.
-    unwoken: VecDeque<u16>,
+    pub wakes: Wakes,
     /// Where the next idle look for returned buffers starts.
     reclaim_at: usize,
 }
@@ -73,14 +79,14 @@ impl Content<'_> {
 }
 
 impl Outlets {
-    pub fn new(routes: usize, domains: Vec<DomainParts>) -> Self {
+    pub fn new(routes: usize, domains: Vec<DomainParts>, waker: Option<Arc<WakeQueue>>) -> Self {
         Outlets {
             routes: Routes::new(routes),
             sinks_of_domain: vec![0; domains.len()],
             domains,
             sinks: (0..SINKS_MAX).map(|_| None).collect(),
             free: (0..SINKS_MAX as u16).rev().collect(),
-            unwoken: VecDeque::with_capacity(SINKS_MAX),
+            wakes: Wakes::new(waker),
             reclaim_at: 0,
         }
     }
@@ -102,10 +108,12 @@ impl Outlets {
             self.routes.release(route);
             return Err(sink);
         };
-        let NewSink { conn, domain, .. } = sink;
+        let NewSink { conn, domain, session, lane, wakes_per_second, .. } = sink;
         self.sinks_of_domain[domain.index()] += 1;
+        let purse = self.wakes.hold(session, wakes_per_second);
+        let urgent = lane.is_real_time();
         self.sinks[place as usize] =
-            Some(SinkEntry { conn, route, domain, listed: false, dead: false, evicted: false });
+            Some(SinkEntry { conn, route, domain, listed: false, urgent, purse, dead: false, evicted: false });
         Ok(())
     }
 
@@ -117,7 +125,8 @@ impl Outlets {
             route.sinks.retain(|at| *at as usize != place);
         }
         self.routes.release(sink.route);
-        self.unwoken.retain(|at| *at as usize != place);
+        self.wakes.unlist(place as u16);
+        self.wakes.release(sink.purse);
         self.free.push(place as u16);
         self.sinks_of_domain[sink.domain.index()] -= 1;
         sink.conn.abandon(Some(&mut self.domains[sink.domain.index()].heap));
@@ -161,8 +170,7 @@ impl Outlets {
         {
             if !sink.listed && sink.conn.may_sleep() {
                 sink.listed = true;
-                // As many places as sinks, and each is listed once.
-                self.unwoken.push_back(place);
+                self.wakes.list(place, sink.urgent);
             }
             self.domains[route.domain.index()].counters.add(DatapathCounter::MessagesToSinks as usize, 1);
             return true;
@@ -183,15 +191,7 @@ impl Outlets {
         } else {
             buffer(&content, parts, &mut self.sinks, &entry.sinks).map(|id| Form::Heap(id, len as u32))
         };
-        let Some(form) = form else {
-            parts.counters.add(DatapathCounter::DroppedNoBuffer as usize, 1);
-            for place in &entry.sinks {
-                if let Some(sink) = &mut self.sinks[*place as usize] {
-                    sink.conn.miss(1 + u64::from(meta.lost));
-                }
-            }
-            return;
-        };
+        let Some(form) = form else { return miss(parts, &mut self.sinks, &entry.sinks, meta) };
         for place in &entry.sinks {
             let Some(sink) = &mut self.sinks[*place as usize] else { continue };
             if sink.dead {
@@ -201,8 +201,7 @@ impl Outlets {
                 Ok(true) => {
                     if !sink.listed && sink.conn.may_sleep() {
                         sink.listed = true;
-                        // As many places as sinks, and each is listed once.
-                        self.unwoken.push_back(*place);
+                        self.wakes.list(*place, sink.urgent);
                     }
                 }
                 Ok(false) => {}
@@ -212,6 +211,33 @@ impl Outlets {
         if let Form::Heap(id, _) = form {
             parts.heap.release(id);
         }
+    }
+
+    /// Starts to copy a message for the sinks of a route piece by piece: a large one at once
+    /// would hold everything else up. `None`: nobody listens, or there is no buffer, which
+    /// is counted.
+    pub fn start_copy(&mut self, route: RouteIndex, meta: Meta, len: u32) -> Option<Copying> {
+        let entry = self.routes.get(route).filter(|route| !route.sinks.is_empty())?;
+        let parts = self.domains.get_mut(entry.domain.index())?;
+        let buffer = loan(parts, &mut self.sinks, &entry.sinks, len);
+        if buffer.is_none() {
+            miss(parts, &mut self.sinks, &entry.sinks, meta);
+        }
+        Some(Copying { buffer: buffer?, domain: entry.domain, len, done: 0 })
+    }
+
+    /// Copies the next piece, at most `budget` bytes, and says how many they were.
+    pub fn copy_piece(&mut self, copying: &mut Copying, from: SharedBytes<'_>, budget: u32) -> u32 {
+        let (at, len) = (copying.done as usize, copying.left().min(budget));
+        let into = &mut self.domains[copying.domain.index()].heap.bytes_mut(copying.buffer)[at..][..len as usize];
+        from.part(at, len as usize).copy_to(into);
+        copying.done += len;
+        len
+    }
+
+    /// Gives a copy up.
+    pub fn discard(&mut self, copying: Copying) {
+        self.domains[copying.domain.index()].heap.release(copying.buffer);
     }
 
     /// Whether a message of a reliable flow would reach every sink of its route that was
@@ -249,27 +275,71 @@ impl Outlets {
         }
     }
 
-    /// Wakes sinks that got something and sleep; at most [`WAKES_PER_TURN`].
+    /// Wakes sinks that got something and sleep, real-time ones first: at most
+    /// [`WAKES_PER_TURN`] itself, the others by the waker thread, if there is one and it
+    /// has room, or in the next turns. Looks at [`WAKE_LOOKS_PER_TURN`] sinks, and at one
+    /// whose session could not pay. Returns whether any was woken.
     #[inline]
-    pub fn wake(&mut self) {
-        if !self.unwoken.is_empty() {
-            self.wake_some();
-        }
+    pub fn wake(&mut self, now: MonoTime) -> bool {
+        (self.wakes.is_pending() || self.wakes.has_put_off()) && self.wake_listed(now)
     }
 
-    fn wake_some(&mut self) {
-        let mut wakes = 0;
-        while wakes < WAKES_PER_TURN
-            && let Some(place) = self.unwoken.pop_front()
-        {
-            let Some(sink) = &mut self.sinks[place as usize] else { continue };
-            sink.listed = false;
-            if sink.conn.wants_wake() {
-                sink.conn.wake();
-                wakes += 1;
-                self.domains[sink.domain.index()].counters.add(DatapathCounter::Wakes as usize, 1);
+    fn wake_listed(&mut self, now: MonoTime) -> bool {
+        let (mut made, mut handed) = (0, false);
+        let put_off = self.wakes.next_put_off();
+        for _ in 0..WAKE_LOOKS_PER_TURN {
+            if made == WAKES_PER_TURN && self.wakes.thread.is_none() {
+                break;
+            }
+            let Some(place) = self.wakes.next() else { break };
+            match self.wake_one(place, now, made < WAKES_PER_TURN, Look::First) {
+                Woken::No => {}
+                Woken::Here => made += 1,
+                Woken::Handed => handed = true,
+                Woken::NoPlace => break,
             }
         }
+        if let Some(place) = put_off {
+            let woken = self.wake_one(place, now, made < WAKES_PER_TURN, Look::Again);
+            made += usize::from(woken == Woken::Here);
+            handed |= woken == Woken::Handed;
+        }
+        if handed && let Some(thread) = &self.wakes.thread {
+            thread.ring();
+        }
+        made > 0 || handed
+    }
+
+    fn wake_one(&mut self, place: u16, now: MonoTime, may_call: bool, look: Look) -> Woken {
+        let Some(sink) = &mut self.sinks[place as usize] else { return Woken::No };
+        sink.listed = false;
+        if !sink.conn.wants_wake() {
+            return Woken::No;
+        }
+        let counters = &self.domains[sink.domain.index()].counters;
+        if !self.wakes.pay(sink.purse, now) {
+            sink.conn.forget_wake();
+            sink.listed = true;
+            self.wakes.put_off(place);
+            counters.add(DatapathCounter::WakesRefused as usize, u64::from(look == Look::First));
+            return Woken::No;
+        }
+        if may_call {
+            sink.conn.wake();
+            counters.add(DatapathCounter::Wakes as usize, 1);
+            return Woken::Here;
+        }
+        let errand = self.wakes.thread.as_ref().zip(sink.conn.wake_later());
+        if errand.is_some_and(|(thread, errand)| thread.push(errand, sink.urgent)) {
+            counters.add(DatapathCounter::Wakes as usize, 1);
+            counters.add(DatapathCounter::WakesHandedOver as usize, 1);
+            return Woken::Handed;
+        }
+        sink.conn.forget_wake();
+        sink.listed = true;
+        self.wakes.refund(sink.purse);
+        self.wakes.list_first(place, sink.urgent);
+        Woken::NoPlace
     }
 
     /// Takes back what one sink returned: housekeeping of an idle turn, so that the
@@ -292,6 +362,58 @@ impl Outlets {
         let parts = self.domains.get_mut(entry.domain.index())?;
         loan(parts, &mut self.sinks, &entry.sinks, len)
     }
+}
+
+/// A message that is being copied for local sinks; its buffer is nobody else's yet.
+#[derive(Debug)]
+#[must_use = "its buffer is to be delivered or discarded"]
+pub(crate) struct Copying {
+    buffer: BufferId,
+    domain: DomainIndex,
+    len: u32,
+    done: u32,
+}
+
+impl Copying {
+    /// Bytes still to be copied.
+    pub const fn left(&self) -> u32 {
+        self.len - self.done
+    }
+
+    /// All of it, to be delivered.
+    pub fn finished(self) -> Content<'static> {
+        debug_assert!(self.left() == 0);
+        Content::Received(self.buffer, self.len)
+    }
+}
+
+/// Whether so large a message is copied in pieces, with so much of a grant left. Small ones
+/// are not worth it, though they go a little beyond the grant, as frames do.
+pub(crate) const fn is_piecemeal(len: u32, budget: u32) -> bool {
+    len > budget && len > COPY_WHOLE_MAX
+}
+
+/// Bytes that are always copied at once: a page, less than 1 us.
+const COPY_WHOLE_MAX: u32 = 4096;
+
+/// Whether a sink's purse was asked before for the same message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    First,
+    Again,
+}
+
+/// What came of a look at a listed sink.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    /// It is awake, or cannot pay.
+    No,
+    /// By this thread.
+    Here,
+    /// By the waker thread, soon.
+    Handed,
+    /// Neither has time: it is listed as the next one.
+    NoPlace,
 }
 
 enum Form<'a> {
@@ -338,6 +460,16 @@ fn buffer(
     };
     parts.heap.lend(id);
     Some(id)
+}
+
+/// Tells every sink of a route that it lacks a message: no buffer was free.
+fn miss(parts: &DomainParts, sinks: &mut [Option<SinkEntry>], route: &[u16], meta: Meta) {
+    parts.counters.add(DatapathCounter::DroppedNoBuffer as usize, 1);
+    for place in route {
+        if let Some(sink) = &mut sinks[*place as usize] {
+            sink.conn.miss(1 + u64::from(meta.lost));
+        }
+    }
 }
 
 /// Looks for returned buffers only when none is free: first at the sinks of the route.

@@ -6,6 +6,7 @@ use crate::inflow::Inflows;
 use crate::receive::{Intake, Receiver};
 use crate::transmit::Transmitter;
 use crate::turn::Turn;
+use crate::waker::WakeQueue;
 use crate::{COMMANDS_PER_TURN, FRAMES_PER_TURN, ROUTES_MAX};
 use insane_core::counters::TurnCounter;
 use insane_core::limits::{LINKS_MAX, PEERS_MAX};
@@ -88,6 +89,9 @@ pub struct EngineParts<L> {
     pub counters: CounterBlock,
     /// The way to and from the control plane.
     pub port: Arc<Port>,
+    /// Who makes wake-ups that a turn has no time for; without one they wait for the next
+    /// turns.
+    pub waker: Option<Arc<WakeQueue>>,
 }
 
 /// The links of one datapath.
@@ -171,7 +175,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             links,
             transmitter: Transmitter::new(own, limits, config.reliable, config.reliable_sources),
             receiver: Receiver::new(config.flows, seed, config.reassemblies, config.message_bytes_max, inflows),
-            outlets: Outlets::new(ROUTES_MAX, parts.domains),
+            outlets: Outlets::new(ROUTES_MAX, parts.domains, parts.waker),
             counters: parts.counters,
             port: parts.port,
             turns: 0,
@@ -214,7 +218,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             receiver.inflows.serve(|| turn.now(), links, outlets, port);
         }
         self.looked_at = turn.about_now();
-        outlets.wake();
+        worked |= outlets.wake(self.looked_at);
         if self.transmitter.is_closing() {
             self.finish_closing();
         }
@@ -255,7 +259,9 @@ impl<L: Link, C: Clock> Engine<L, C> {
     /// Whether a source or the control plane has something: the last look before sleeping.
     #[must_use]
     pub fn has_work(&mut self) -> bool {
-        self.port.has_commands() || self.transmitter.has_work(self.links.payload_bytes_max())
+        self.port.has_commands()
+            || self.outlets.wakes.is_pending()
+            || self.transmitter.has_work(self.links.payload_bytes_max())
     }
 
     /// Whether a reliable flow waits for a peer or a sink, so that sleep must be short:
@@ -265,10 +271,11 @@ impl<L: Link, C: Clock> Engine<L, C> {
         self.receiver.inflows.is_waiting() || self.transmitter.is_waiting()
     }
 
-    /// Whether a message is still arriving, so that sleep must end in time to give it up.
+    /// Whether a message is still arriving, or a sink waits to be woken until its session
+    /// can pay, so that sleep must end in time.
     #[must_use]
     pub fn is_collecting(&self) -> bool {
-        self.receiver.is_collecting()
+        self.receiver.is_collecting() || self.outlets.wakes.has_put_off()
     }
 
     /// The way to and from the control plane.
@@ -314,7 +321,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
         true
     }
 
-    /// Removes reliable sources that were let go and are finished.
+    /// Removes sources that were let go and are finished.
     #[cold]
     fn finish_closing(&mut self) {
         let now = self.clock.now();
@@ -340,7 +347,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 }
             }
             Command::RemoveSource(conn) => {
-                let removed = self.transmitter.remove(conn);
+                let removed = self.transmitter.remove(conn, &mut self.outlets);
                 let dead = removed.map(|(dead, route)| {
                     self.outlets.routes.release(route);
                     dead

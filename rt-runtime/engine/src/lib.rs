@@ -17,7 +17,7 @@
 //!
 //! Bounds of one turn: [`COMMANDS_PER_TURN`] commands, [`FRAMES_PER_TURN`] frames
 //! received from each link, [`GRANTS_PER_TURN`] grants of the scheduler of one chunk
-//! each, [`WAKES_PER_TURN`] wake-ups. A real-time message waits for at most one
+//! each, [`WAKES_PER_TURN`] wake-ups, [`WAKE_LOOKS_PER_TURN`] looks for more. A real-time message waits for at most one
 //! best-effort chunk and one receive burst.
 #![forbid(unsafe_code)]
 
@@ -32,6 +32,8 @@ mod routes;
 pub mod thread;
 mod transmit;
 mod turn;
+pub mod waker;
+mod wakes;
 
 pub use command::{Command, Dead, NewSink, NewSource, Notice, OVERLAY_BODY_MAX, OverlayFrame, Port, Topic};
 pub use deliver::DomainParts;
@@ -46,9 +48,12 @@ pub const FRAMES_PER_TURN: u32 = 32;
 pub const GRANTS_PER_TURN: usize = 8;
 /// Reliable sources whose heartbeats and evictions are looked at in one turn.
 pub const RELIABLE_PER_TURN: usize = 8;
-/// Sinks woken in one turn, since a wake-up costs the waker up to 10 us; the rest are
-/// woken in the next turns.
+/// Sinks woken in one turn by the turn itself, since a wake-up costs its caller up to
+/// 10 us; the rest are handed to the [`waker`], or wait for the next turns where there is
+/// none (inline and simulated hosting).
 pub const WAKES_PER_TURN: usize = 2;
+/// Sinks that one turn asks whether they sleep: each may be a cache line of another core.
+pub const WAKE_LOOKS_PER_TURN: usize = 32;
 /// Sources of one datapath.
 pub const SOURCES_MAX: usize = 4096;
 /// Sinks of one datapath.

@@ -1,7 +1,7 @@
 //! The sending side of reliable sources: what is held until every peer has it.
 
 use crate::command::{Command, Port};
-use crate::deliver::{Content, Demand, Outlets};
+use crate::deliver::{Content, Copying, Demand, Outlets, is_piecemeal};
 use crate::engine::Links;
 use crate::routes::{Route, RouteIndex};
 use insane_core::counters::DatapathCounter;
@@ -56,9 +56,12 @@ pub(crate) struct Outflow {
     token: u64,
     /// [`Route::version`] as of the last look.
     version: Option<u32>,
-    /// A message was taken from the ring and waits for room in the local sinks.
+    /// A message was taken from the ring and waits for room in the local sinks, or to be
+    /// copied for them.
     waiting: Option<Popped>,
-    /// Since when it waits.
+    /// It is a large one, of which this much is copied for them.
+    copying: Option<Copying>,
+    /// Since when it waits for room.
     blocked_at: Option<MonoTime>,
     /// It waited for too long: whatever it finds, it goes on.
     forced: bool,
@@ -76,6 +79,7 @@ impl Outflow {
             token: 0,
             version: None,
             waiting: None,
+            copying: None,
             blocked_at: None,
             forced: false,
             closing: None,
@@ -88,6 +92,7 @@ impl Outflow {
         self.token = token;
         self.version = None;
         self.waiting = None;
+        self.copying = None;
         self.blocked_at = None;
         self.forced = false;
         self.closing = None;
@@ -120,12 +125,20 @@ impl Outflow {
         self.waiting.is_none() && !conn.is_ready() && (!self.started || self.sender.held() == 0)
     }
 
+    /// Messages that were taken from the ring and not acknowledged by every peer.
+    pub fn unacknowledged(&self) -> u64 {
+        u64::from(self.waiting.is_some()) + if self.started { self.sender.held() } else { 0 }
+    }
+
     pub const fn token(&self) -> u64 {
         self.token
     }
 
     /// Gives everything back that is held.
-    pub fn clear(&mut self, conn: &mut RxConn) {
+    pub fn clear(&mut self, conn: &mut RxConn, outlets: &mut Outlets) {
+        if let Some(copying) = self.copying.take() {
+            outlets.discard(copying);
+        }
         if let Some(popped) = self.waiting.take() {
             give_back(&popped, conn);
         }
@@ -223,10 +236,11 @@ impl Outflow {
 
     fn unblock(&mut self, now: MonoTime, id: &Identity, outlets: &mut Outlets, port: &Port) {
         let (Some(since), Some(popped)) = (self.blocked_at, &self.waiting) else { return };
-        if outlets.admits(port, id.route, demand(popped)) {
+        let demand = self.demand(popped);
+        if outlets.admits(port, id.route, demand) {
             self.blocked_at = None;
         } else if now.since(since) >= stall_max(&self.limits) {
-            outlets.evict(id.route, demand(popped));
+            outlets.evict(id.route, demand);
             (self.blocked_at, self.forced) = (None, true);
         }
     }
@@ -253,8 +267,8 @@ impl Outflow {
                     return Ok(Progress { bytes, more: true, blocked: true });
                 }
                 bytes = bytes.saturating_add(data.len + HEADER_BYTES as u32);
-            } else if self.take(now, id, conn, outlets, port)? {
-                bytes = bytes.saturating_add(TAKE_CHARGE);
+            } else if let Some(taken) = self.take(now, budget - bytes, id, conn, outlets, port)? {
+                bytes = bytes.saturating_add(taken);
             } else {
                 break;
             }
@@ -311,24 +325,26 @@ impl Outflow {
         true
     }
 
-    /// Takes the next message into the window; false if there is none, or no room.
+    /// Takes the next message into the window, or copies a piece of it for local sinks; the
+    /// bytes that cost. `None` if there is none, or no room.
     fn take(
         &mut self,
         now: MonoTime,
+        budget: u32,
         id: &Identity,
         conn: &mut RxConn,
         outlets: &mut Outlets,
         port: &Port,
-    ) -> Result<bool, Violation> {
+    ) -> Result<Option<u32>, Violation> {
         if self.blocked_at.is_some() || (self.started && !self.sender.has_room()) {
-            return Ok(false);
+            return Ok(None);
         }
         let popped = match self.waiting.take() {
             Some(popped) => popped,
             None => {
                 let mut popped = Popped::EMPTY;
                 if !conn.pop(&mut popped)? {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 outlets.count(id.domain, DatapathCounter::MessagesFromSources, 1);
                 popped
@@ -347,25 +363,50 @@ impl Outflow {
         if self.version != Some(route.version) {
             self.follow(now, route);
         }
+        if let (Some(copying), Payload::Heap(buffer)) = (&mut self.copying, popped.payload)
+            && copying.left() > 0
+        {
+            let copied = outlets.copy_piece(copying, conn.view(buffer, popped.len), budget);
+            self.waiting = Some(popped);
+            return Ok(Some(copied));
+        }
         if local {
-            if !self.forced && !outlets.admits(port, id.route, demand(&popped)) {
+            if !self.forced && !outlets.admits(port, id.route, self.demand(&popped)) {
                 self.waiting = Some(popped);
                 self.blocked_at = Some(now);
-                return Ok(false);
+                return Ok(None);
             }
-            self.forced = false;
-            let content = match popped.payload {
-                Payload::Inline => Content::Private(inline_bytes(&popped)),
-                Payload::Heap(buffer) => Content::Foreign(conn.view(buffer, popped.len)),
+            let content = match (self.copying.take(), popped.payload) {
+                (Some(copying), _) => Some(copying.finished()),
+                (None, Payload::Inline) => Some(Content::Private(inline_bytes(&popped))),
+                (None, Payload::Heap(_)) if is_piecemeal(popped.len, budget) => {
+                    self.copying = outlets.start_copy(id.route, popped.meta, popped.len);
+                    if self.copying.is_some() {
+                        self.waiting = Some(popped);
+                        return Ok(Some(TAKE_CHARGE));
+                    }
+                    None
+                }
+                (None, Payload::Heap(buffer)) => Some(Content::Foreign(conn.view(buffer, popped.len))),
             };
-            outlets.deliver(port, id.route, popped.meta, content);
+            self.forced = false;
+            if let Some(content) = content {
+                outlets.deliver(port, id.route, popped.meta, content);
+            }
+        } else if let Some(copying) = self.copying.take() {
+            outlets.discard(copying);
         } else if is_lonely {
             outlets.count(id.domain, DatapathCounter::DroppedNoPeer, 1);
         }
         let number = self.sender.push(now, popped.len);
         self.held[number as usize % WINDOW_MAX] = popped;
         self.release(conn);
-        Ok(true)
+        Ok(Some(TAKE_CHARGE))
+    }
+
+    /// What a message needs at a local sink.
+    const fn demand(&self, popped: &Popped) -> Demand {
+        Demand { len: popped.len, has_buffer: self.copying.is_some() }
     }
 
     /// Whether the client numbers its messages as it must.
@@ -389,11 +430,6 @@ impl Outflow {
 /// slow sink does not cost its host the flow.
 pub(crate) fn stall_max(limits: &Limits) -> Nanos {
     Nanos(limits.evict_after.0 / 2)
-}
-
-/// What a message needs at a local sink.
-const fn demand(popped: &Popped) -> Demand {
-    Demand { len: popped.len, has_buffer: false }
 }
 
 fn inline_bytes(popped: &Popped) -> &[u8] {

@@ -63,7 +63,7 @@ pub struct DatapathThread {
 
 /// Longest sleep: a backstop, should a wake-up ever be missed.
 const SLEEP_MAX: Nanos = Nanos::from_millis(100);
-/// Longest sleep while a fragmented message is arriving.
+/// Longest sleep while a fragmented message is arriving, or a sink is yet to be woken.
 const SLEEP_COLLECTING: Nanos = Nanos::from_millis(10);
 /// Longest sleep while a reliable flow waits for a peer or a sink.
 const SLEEP_REPAIRING: Nanos = Nanos::from_millis(1);

@@ -1,7 +1,7 @@
 //! From the sources' rings through the lanes to the links.
 
 use crate::command::{Command, Dead, NewSource, Notice, Port, Topic};
-use crate::deliver::{Content, Outlets};
+use crate::deliver::{Content, Copying, Outlets, is_piecemeal};
 use crate::engine::Links;
 use crate::outflow::{Identity, Outflow, Progress};
 use crate::routes::RouteIndex;
@@ -9,7 +9,7 @@ use crate::turn::Turn;
 use crate::{GRANTS_PER_TURN, RELIABLE_PER_TURN, SOURCES_MAX};
 use insane_core::counters::DatapathCounter;
 use insane_core::time::Clock;
-use insane_core::{ConnId, DomainIndex, HostId, Incarnation, Lane, MonoTime, PeerIndex, SourceId};
+use insane_core::{ConnId, DomainIndex, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId};
 use insane_link::{Link, SendOutcome};
 use insane_overlay::reliable::{self, Ack};
 use insane_scheduler::{Decision, FlowIndex, Limits, Scheduler};
@@ -40,9 +40,14 @@ struct SourceEntry {
     domain: DomainIndex,
     lane: Lane,
     popped: Popped,
+    /// A large message on its way to local sinks; its fragments follow when it is there.
+    copying: Option<Copying>,
     underway: Option<Underway>,
     /// What a reliable source has under way; it uses neither `popped` nor `underway`.
     reliable: Option<Box<Outflow>>,
+    /// An unreliable source that was let go and has something left: the command to be
+    /// answered, and when at the latest.
+    leaving: Option<(Box<Command>, MonoTime)>,
     /// The scheduler knows that it has something.
     ready: bool,
     /// Its client lied; it is silent until the control plane removes it.
@@ -67,8 +72,12 @@ pub(crate) struct Transmitter {
     outflows: Vec<Box<Outflow>>,
     /// Reliable sources so far: their tokens rise.
     generation: u64,
-    /// Reliable sources that were let go and are not finished.
+    /// Sources that were let go and are not finished.
     closing: usize,
+    /// Places of the unreliable ones among them.
+    leaving: Vec<u16>,
+    /// How long an unreliable one may take.
+    close_after: Nanos,
 }
 
 impl SourceEntry {
@@ -81,9 +90,30 @@ impl SourceEntry {
     #[inline]
     fn has_something(&mut self, payload_max: u32) -> bool {
         match &mut self.reliable {
-            None => self.underway.is_some() || self.conn.is_ready(),
+            None => self.is_midway() || self.conn.is_ready(),
             Some(outflow) => outflow.can_go(&self.conn, payload_max),
         }
+    }
+}
+
+impl SourceEntry {
+    /// Whether an unreliable source has messages that did not go yet.
+    fn is_unfinished(&self) -> bool {
+        self.is_midway() || self.conn.is_ready()
+    }
+
+    /// Whether a message was taken from the ring and is not done with.
+    const fn is_midway(&self) -> bool {
+        self.copying.is_some() || self.underway.is_some()
+    }
+
+    /// Messages that are lost if it is let go now. A liar's are not worth counting.
+    fn left(&self) -> u64 {
+        if self.dead {
+            return 0;
+        }
+        let underway = self.reliable.as_ref().map_or(u64::from(self.is_midway()), |r| r.unacknowledged());
+        underway + self.conn.waiting()
     }
 }
 
@@ -107,6 +137,8 @@ impl Transmitter {
             outflows: (0..reliable_sources).map(|_| Outflow::boxed(reliable)).collect(),
             generation: 0,
             closing: 0,
+            leaving: Vec::with_capacity(SOURCES_MAX),
+            close_after: reliable.evict_after,
         }
     }
 
@@ -136,8 +168,10 @@ impl Transmitter {
             domain,
             lane,
             popped: Popped::EMPTY,
+            copying: None,
             underway: None,
             reliable,
+            leaving: None,
             ready: false,
             dead: false,
         });
@@ -145,10 +179,26 @@ impl Transmitter {
         Ok(())
     }
 
-    /// Lets a source go later if it is a reliable one with something under way: the
-    /// command comes back with [`closed`](Self::closed). Else it comes back at once, and
-    /// whether the source is to be removed now.
+    /// Lets a source go later if it has something left: the command comes back with
+    /// [`closed`](Self::closed). Else it comes back at once, and whether the source is to
+    /// be removed now.
     pub fn close(&mut self, now: MonoTime, conn: ConnId, command: Box<Command>) -> Option<(Box<Command>, bool)> {
+        for place in &self.active {
+            let Some(entry) = &mut self.sources[*place as usize] else { continue };
+            if entry.conn.id() != conn || entry.dead || entry.reliable.is_some() {
+                continue;
+            }
+            if entry.leaving.is_some() {
+                return Some((command, false));
+            }
+            if !entry.is_unfinished() {
+                return Some((command, true));
+            }
+            entry.leaving = Some((command, now + self.close_after));
+            self.leaving.push(*place);
+            self.closing += 1;
+            return None;
+        }
         for place in &self.reliable {
             let Some(entry) = &mut self.sources[*place as usize] else { continue };
             if entry.conn.id() == conn
@@ -166,7 +216,7 @@ impl Transmitter {
         Some((command, true))
     }
 
-    /// Whether a reliable source was let go and is not finished.
+    /// Whether a source was let go and is not finished.
     pub const fn is_closing(&self) -> bool {
         self.closing > 0
     }
@@ -174,18 +224,28 @@ impl Transmitter {
     /// A source that was let go and is finished now, with its command.
     pub fn closed(&mut self, now: MonoTime) -> Option<(ConnId, Box<Command>)> {
         let sources = &mut self.sources;
-        let closed = self.reliable.iter().find_map(|place| {
+        let left = self.leaving.iter().find_map(|place| {
             let entry = sources[*place as usize].as_mut()?;
-            let now = if entry.dead { MonoTime(u64::MAX) } else { now };
-            let command = entry.reliable.as_mut()?.closed(now, &entry.conn)?;
-            Some((entry.conn.id(), command))
+            let (_, until) = entry.leaving.as_ref()?;
+            if *until > now && !entry.dead && entry.is_unfinished() {
+                return None;
+            }
+            entry.leaving.take().map(|(command, _)| (entry.conn.id(), command))
+        });
+        let closed = left.or_else(|| {
+            self.reliable.iter().find_map(|place| {
+                let entry = sources[*place as usize].as_mut()?;
+                let now = if entry.dead { MonoTime(u64::MAX) } else { now };
+                let command = entry.reliable.as_mut()?.closed(now, &entry.conn)?;
+                Some((entry.conn.id(), command))
+            })
         })?;
         self.closing -= 1;
         Some(closed)
     }
 
-    /// Lets a source go; what is left in its ring is lost with it.
-    pub fn remove(&mut self, conn: ConnId) -> Option<(Dead, RouteIndex)> {
+    /// Lets a source go; what is left of its messages is lost with it, and counted.
+    pub fn remove(&mut self, conn: ConnId, outlets: &mut Outlets) -> Option<(Dead, RouteIndex)> {
         let at = self
             .active
             .iter()
@@ -197,11 +257,17 @@ impl Transmitter {
         }
         self.scheduler.remove(FlowIndex(place));
         self.free.push(place);
+        self.leaving.retain(|other| *other != place);
+        outlets.count(entry.domain, DatapathCounter::DroppedSourceClosed, entry.left());
+        if let Some(copying) = entry.copying.take() {
+            outlets.discard(copying);
+            finish(&mut entry);
+        }
         if entry.underway.is_some() {
             finish(&mut entry);
         }
         if let Some(mut outflow) = entry.reliable.take() {
-            outflow.clear(&mut entry.conn);
+            outflow.clear(&mut entry.conn, outlets);
             self.outflows.push(outflow);
             self.reliable.retain(|other| *other != place);
         }
@@ -414,11 +480,13 @@ fn send_some<L: Link>(
 ) -> Result<Progress, Violation> {
     let mut bytes = 0_u32;
     while bytes < budget {
-        if entry.underway.is_none() {
+        if entry.copying.is_some() {
+            bytes = bytes.saturating_add(copy_on(entry, identity, budget - bytes, links, outlets, port));
+        } else if entry.underway.is_none() {
             if !entry.conn.pop(&mut entry.popped)? {
                 return Ok(Progress { bytes, more: false, blocked: false });
             }
-            let charge = begin(entry, identity, links, outlets, port);
+            let charge = begin(entry, identity, budget - bytes, links, outlets, port);
             bytes = bytes.saturating_add(charge);
         } else {
             match send_frame(entry, identity, links, outlets) {
@@ -427,33 +495,40 @@ fn send_some<L: Link>(
             }
         }
     }
-    let more = entry.underway.is_some() || entry.conn.is_ready();
+    let more = entry.is_midway() || entry.conn.is_ready();
     Ok(Progress { bytes, more, blocked: false })
 }
 
-/// A message was taken from the ring: local delivery now, and the frame if it is the only
-/// one; else fragments to come. Returns what it cost so far, bytes.
+/// A message was taken from the ring: local delivery now, or in pieces; then the frame if it
+/// is the only one, else fragments to come. Returns what it cost so far, bytes.
 #[inline]
 fn begin<L: Link>(
     entry: &mut SourceEntry,
     identity: (HostId, Incarnation),
+    budget: u32,
     links: &mut Links<L>,
     outlets: &mut Outlets,
     port: &Port,
 ) -> u32 {
     outlets.count(entry.domain, DatapathCounter::MessagesFromSources, 1);
-    let local_charge = entry.popped.len.max(LOCAL_CHARGE);
     let Some(route) = outlets.routes.get(entry.route) else {
         finish(entry);
-        return local_charge;
+        return LOCAL_CHARGE;
     };
-    let (local, has_peers) = (route.local, !route.peers.is_empty());
-    if local {
+    let mut charge = LOCAL_CHARGE;
+    if route.local {
+        charge = charge.max(entry.popped.len);
         let meta = entry.popped.meta;
         match entry.popped.payload {
             Payload::Inline => {
                 let bytes = inline_bytes(&entry.popped);
                 outlets.deliver(port, entry.route, meta, Content::Private(bytes));
+            }
+            Payload::Heap(_) if is_piecemeal(entry.popped.len, budget) => {
+                entry.copying = outlets.start_copy(entry.route, meta, entry.popped.len);
+                if entry.copying.is_some() {
+                    return 0;
+                }
             }
             Payload::Heap(id) => {
                 let bytes = entry.conn.view(id, entry.popped.len);
@@ -461,12 +536,50 @@ fn begin<L: Link>(
             }
         }
     }
-    if !has_peers {
-        if !local {
+    charge.max(send_or_fragment(entry, identity, links, outlets))
+}
+
+/// Copies more of a message for local sinks, at most `budget` bytes, and delivers it when
+/// all of it is there. The bytes that were copied.
+#[inline(never)]
+fn copy_on<L: Link>(
+    entry: &mut SourceEntry,
+    identity: (HostId, Incarnation),
+    budget: u32,
+    links: &mut Links<L>,
+    outlets: &mut Outlets,
+    port: &Port,
+) -> u32 {
+    let (Some(mut copying), Payload::Heap(id)) = (entry.copying.take(), entry.popped.payload) else { return 0 };
+    let copied = outlets.copy_piece(&mut copying, entry.conn.view(id, entry.popped.len), budget);
+    if copying.left() > 0 {
+        entry.copying = Some(copying);
+    } else {
+        outlets.deliver(port, entry.route, entry.popped.meta, copying.finished());
+        send_or_fragment(entry, identity, links, outlets);
+    }
+    copied
+}
+
+/// Local sinks have the message, or get none: now the peers. Sends the frame if it is the
+/// only one; the bytes that went. Else fragments are to come.
+#[inline]
+fn send_or_fragment<L: Link>(
+    entry: &mut SourceEntry,
+    identity: (HostId, Incarnation),
+    links: &mut Links<L>,
+    outlets: &mut Outlets,
+) -> u32 {
+    let Some(route) = outlets.routes.get(entry.route) else {
+        finish(entry);
+        return 0;
+    };
+    if route.peers.is_empty() {
+        if !route.local {
             outlets.count(entry.domain, DatapathCounter::DroppedNoPeer, 1);
         }
         finish(entry);
-        return local_charge;
+        return 0;
     }
     if let Some(sent) = send_whole(entry, identity, links, outlets) {
         finish(entry);
@@ -476,11 +589,11 @@ fn begin<L: Link>(
     let Some((plan, fragment)) = plan.and_then(|mut plan| plan.next().map(|fragment| (plan, fragment))) else {
         outlets.count(entry.domain, DatapathCounter::DroppedTooLarge, 1);
         finish(entry);
-        return local_charge;
+        return 0;
     };
     entry.underway = Some(Underway { plan, fragment, peers_done: 0, head: [0; HEADER_BYTES] });
     set_head(entry, identity, outlets);
-    if local { local_charge } else { 0 }
+    0
 }
 
 /// The plain case, straight through: a message of one frame for one peer. The bytes that

@@ -4,10 +4,11 @@ mod world;
 
 use insane_core::counters::DatapathCounter;
 use insane_core::{Lane, Nanos};
+use insane_engine::waker::{QUEUE_PLACES, WakerThread};
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
 use insane_sys::guard::{self, GuardAllocator};
-use world::{TOPIC, address, pair};
+use world::{Host, TOPIC, address, pair};
 
 #[global_allocator]
 static ALLOCATOR: GuardAllocator = GuardAllocator;
@@ -103,6 +104,34 @@ fn a_reliable_stream_allocates_nothing() {
     assert!(emitted > 1_000 && consumed > 500, "{emitted} emitted, {consumed} consumed");
     let counted = |counter| a.count(counter) + b.count(counter);
     assert!(counted(DatapathCounter::Repairs) > 0 && counted(DatapathCounter::Evictions) > 0);
+}
+
+#[test]
+fn handing_wake_ups_over_allocates_nothing() {
+    let net = SimNet::new(5, SimConfig::default());
+    let waker = WakerThread::start().unwrap();
+    let mut host = Host::with_waker(&net, 1, 1, &[], &[(2048, 8)], Some(waker.queue()));
+    let source = host.source(TOPIC, Lane::LAST, &[]);
+    let rates = [1_000_000, 1_000_000, 1_000_000, 1_000_000, 1];
+    let sinks = rates.map(|rate| host.sleepy_sink(TOPIC, Lane::LAST, rate, rate));
+    host.route(TOPIC, &[], true);
+    let before = guard::violations_here();
+    guard::seal_thread();
+    for _ in 0..1_000 {
+        for sink in &sinks {
+            while sink.consume().unwrap().is_some() {}
+            assert_eq!(sink.arm(), Ok(false));
+        }
+        assert!(source.emit_copy(b"up", 0).unwrap().is_sent());
+        host.engine.turn();
+        net.advance(Nanos::from_millis(1));
+        host.engine.housekeeping();
+    }
+    guard::unseal_thread();
+    assert_eq!(guard::violations_here() - before, 0);
+    // As many at least as find a place if the waker never gets to run.
+    assert!(host.count(DatapathCounter::WakesHandedOver) >= QUEUE_PLACES as u64);
+    assert!(host.count(DatapathCounter::WakesRefused) > 0);
 }
 
 #[test]

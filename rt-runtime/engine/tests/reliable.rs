@@ -453,3 +453,100 @@ fn a_peer_that_acknowledges_what_it_never_got_is_not_believed() {
     assert_eq!((reader.got, reader.lost), (7, 0), "and everything arrives");
     settle(&net, &mut [&mut a, &mut b], &source);
 }
+
+const LARGE: usize = 300_000;
+const LARGE_CLASSES: [(u32, u32); 2] = [(2048, 64), (LARGE as u32, 8)];
+
+/// Every third message is large: it takes some twenty grants to copy.
+fn emit_large(source: &SourcePort, upto: u64) -> u64 {
+    while source.next_sequence() < upto {
+        let sequence = source.next_sequence();
+        let Ok(mut buffer) = source.get_buffer([20, LARGE, 700][sequence as usize % 3]) else { break };
+        let len = buffer.len();
+        buffer.copy_from_slice(&pattern(sequence, len));
+        if !source.emit(buffer, 0).is_sent() {
+            break;
+        }
+    }
+    source.next_sequence()
+}
+
+#[test]
+fn large_isolated_messages_reach_near_and_far_sinks_exactly_once() {
+    let net = SimNet::new(21, SimConfig { frames_max: 8192, ..SimConfig::default() });
+    let (mut a, mut b) = pair(&net, &LARGE_CLASSES);
+    let source = a.reliable_source(TOPIC, &LARGE_CLASSES);
+    let (near, _) = a.sink(TOPIC);
+    let (far, _) = b.sink(TOPIC);
+    a.route(TOPIC, &[0], true);
+    let (mut near_reader, mut far_reader) = (Reader::new(), Reader::new());
+    let total = 90;
+    let mut rounds = 0;
+    while near_reader.got < total || far_reader.got < total {
+        emit_large(&source, total);
+        advance(&net, &mut [&mut a, &mut b], Nanos::from_millis(20));
+        near_reader.read(&near);
+        // The far one is slower.
+        if rounds % 4 == 0 {
+            far_reader.read(&far);
+        }
+        rounds += 1;
+        assert!(rounds < 2_000, "{} near, {} far", near_reader.got, far_reader.got);
+    }
+    assert_eq!((near_reader.got, near_reader.lost, far_reader.got, far_reader.lost), (total, 0, total, 0));
+    assert_eq!(a.count(DatapathCounter::DroppedNoBuffer) + a.count(DatapathCounter::DroppedRingFull), 0);
+    settle(&net, &mut [&mut a, &mut b], &source);
+}
+
+#[test]
+fn a_near_sink_that_keeps_large_messages_is_put_out_and_leaves_the_others_theirs() {
+    let net = SimNet::new(22, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &LARGE_CLASSES);
+    let source = a.reliable_source(TOPIC, &LARGE_CLASSES);
+    let (slow, _) = a.sink(TOPIC);
+    let (quick, _) = a.sink(TOPIC);
+    a.route(TOPIC, &[], true);
+    let mut reader = Reader::new();
+    let total = 60;
+    for _ in 0..400 {
+        emit_large(&source, total);
+        advance(&net, &mut [&mut a], Nanos::from_millis(4));
+        reader.read(&quick);
+    }
+    assert_eq!((reader.got, reader.lost), (total, 0));
+    assert_eq!(a.count(DatapathCounter::Evictions), 1);
+    let mut late = Reader::new();
+    late.read(&slow);
+    assert!(late.got < total);
+    settle(&net, &mut [&mut a], &source);
+}
+
+#[test]
+fn a_large_message_under_way_is_finished_though_its_source_goes() {
+    const HUGE: usize = 1_000_000;
+    let net = SimNet::new(23, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[(HUGE as u32, 1)]);
+    a.route(TOPIC, &[], true);
+    let (sink, _) = a.sink(TOPIC);
+    for abrupt in [false, true] {
+        let source = a.reliable_source(TOPIC, &[(HUGE as u32, 1)]);
+        let id = ConnId(a.next);
+        let mut buffer = source.get_buffer(HUGE).unwrap();
+        buffer.copy_from_slice(&pattern(0, HUGE));
+        assert!(source.emit(buffer, 0).is_sent());
+        a.engine.turn();
+        assert!(sink.consume().unwrap().is_none(), "it is under way");
+        a.port.send(Command::RemoveSource(id)).unwrap();
+        a.engine.turn();
+        if abrupt {
+            net.advance(Nanos::from_secs(1));
+        }
+        run(&net, &mut [&mut a], 100);
+        assert!(matches!(*a.port.collect().unwrap(), Command::Removed { dead: Some(_), .. }));
+        let got = sink.consume().unwrap().map(|message| message.bytes() == Some(&pattern(0, HUGE)[..]));
+        assert_eq!(got, (!abrupt).then_some(true));
+        run(&net, &mut [&mut a], 2);
+        assert_eq!(a.count(DatapathCounter::DroppedSourceClosed), u64::from(abrupt));
+    }
+    assert_eq!(a.count(DatapathCounter::DroppedNoBuffer), 0, "the one buffer was free again");
+}

@@ -5,8 +5,9 @@ mod world;
 
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::limits::MESSAGE_BYTES_MAX;
+use insane_core::time::Clock;
 use insane_core::{ChannelId, ConnId, Lane, Nanos};
-use insane_engine::{Command, Notice, Topic};
+use insane_engine::{Command, GRANTS_PER_TURN, Notice, Topic};
 use insane_shm::counters::CounterBlock;
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
 use std::sync::Arc;
@@ -95,7 +96,7 @@ fn an_isolated_stream_is_copied_between_local_applications() {
         let mut buffer = source.get_buffer(len).unwrap();
         buffer.copy_from_slice(&pattern(sequence as u64, len));
         assert!(source.emit(buffer, 0).is_sent());
-        run(&net, &mut [&mut a], 2);
+        run(&net, &mut [&mut a], 20);
         for (sink, _) in &sinks {
             let message = sink.consume().unwrap().expect("delivered");
             assert_eq!(message.bytes(), Some(&pattern(sequence as u64, len)[..]));
@@ -293,6 +294,21 @@ fn a_source_that_writes_garbage_is_put_out() {
     assert_eq!(sink.consume().unwrap().expect("delivered").bytes(), Some(&b"unharmed"[..]));
 }
 
+/// Turns the engine until a source's removal is answered; for at most a second.
+fn remove(net: &SimNet, host: &mut Host, id: ConnId) -> Nanos {
+    let started = net.clock().now();
+    host.port.send(Command::RemoveSource(id)).unwrap();
+    for _ in 0..1_000 {
+        host.engine.turn();
+        if let Some(command) = host.port.collect() {
+            assert!(matches!(*command, Command::Removed { dead: Some(_), .. }));
+            return net.clock().now().since(started);
+        }
+        net.advance(Nanos::from_millis(1));
+    }
+    panic!("the source is never let go");
+}
+
 #[test]
 fn removal_in_the_middle_of_a_message_leaks_nothing() {
     let net = SimNet::new(9, SimConfig { frames_max: 64, ..SimConfig::default() });
@@ -302,8 +318,9 @@ fn removal_in_the_middle_of_a_message_leaks_nothing() {
     let (sink, _) = b.sink(TOPIC);
     a.route(TOPIC, &[0], false);
     assert!(source.emit(source.get_buffer(1_000_000).unwrap(), 0).is_sent());
-    a.engine.turn();
-    assert!(matches!(a.command(Command::RemoveSource(id)), Command::Removed { dead: Some(_), .. }));
+    // Nobody takes frames out of the network, so the link has no room for the rest.
+    assert_eq!(remove(&net, &mut a, id), Nanos::from_millis(500));
+    assert_eq!(a.count(DatapathCounter::DroppedSourceClosed), 1);
     run(&net, &mut [&mut a, &mut b], 20);
     assert_eq!(source.buffers_in_use(), 0, "the buffer came back with the removal");
     net.advance(Nanos::from_secs(1));
@@ -311,4 +328,218 @@ fn removal_in_the_middle_of_a_message_leaks_nothing() {
     run(&net, &mut [&mut a, &mut b], 3);
     assert_eq!(b.count(DatapathCounter::DroppedIncomplete), 1);
     assert!(sink.consume().unwrap().is_none());
+}
+
+#[test]
+fn what_an_unreliable_source_left_behind_is_sent_while_the_link_takes_it() {
+    let net = SimNet::new(12, SimConfig { frames_max: 16, ..SimConfig::default() });
+    let (mut a, mut b) = pair(&net, &[(20_000, 300)]);
+    let source = a.source(TOPIC, Lane::LAST, &[(20_000, 200)]);
+    let id = ConnId(a.next);
+    let (sink, _) = b.sink(TOPIC);
+    a.route(TOPIC, &[0], false);
+    for sequence in 0..200 {
+        let mut buffer = source.get_buffer(20_000).unwrap();
+        buffer.copy_from_slice(&pattern(sequence, 20_000));
+        assert!(source.emit(buffer, 0).is_sent());
+    }
+    drop(source);
+    a.port.send(Command::RemoveSource(id)).unwrap();
+    let mut received = 0;
+    for _ in 0..10_000 {
+        run(&net, &mut [&mut a, &mut b], 1);
+        while let Some(message) = sink.consume().unwrap() {
+            assert_eq!((message.sequence(), message.lost()), (received, 0));
+            assert_eq!(message.bytes(), Some(&pattern(received, 20_000)[..]));
+            received += 1;
+        }
+        if let Some(command) = a.port.collect() {
+            assert!(matches!(*command, Command::Removed { dead: Some(_), .. }));
+            assert!(received >= 190, "let go when all was sent, and not before: {received}");
+            break;
+        }
+    }
+    run(&net, &mut [&mut a, &mut b], 20);
+    while sink.consume().unwrap().is_some() {
+        received += 1;
+    }
+    assert_eq!(received, 200);
+    assert_eq!(a.count(DatapathCounter::DroppedSourceClosed), 0);
+}
+
+#[test]
+fn what_the_link_does_not_take_in_time_is_counted_to_the_last_message() {
+    let net = SimNet::new(13, SimConfig { frames_max: 8, ..SimConfig::default() });
+    let (mut a, mut b) = pair(&net, &[(2048, 64)]);
+    let source = a.source(TOPIC, Lane::LAST, &[]);
+    let id = ConnId(a.next);
+    let (sink, _) = b.sink(TOPIC);
+    a.route(TOPIC, &[0], false);
+    for sequence in 0..u64::from(DEPTH) {
+        assert!(source.emit_copy(&sequence.to_le_bytes(), 0).unwrap().is_sent());
+    }
+    drop(source);
+    a.port.send(Command::RemoveSource(id)).unwrap();
+    a.engine.turn();
+    // Asked twice, it is let go once.
+    assert!(matches!(a.command(Command::RemoveSource(id)), Command::Removed { dead: None, .. }));
+    net.advance(Nanos::from_millis(499));
+    a.engine.turn();
+    assert!(a.port.collect().is_none(), "it still has time");
+    net.advance(Nanos::from_millis(1));
+    a.engine.turn();
+    assert!(matches!(*a.port.collect().unwrap(), Command::Removed { dead: Some(_), .. }));
+    run(&net, &mut [&mut a, &mut b], 20);
+    let mut received = 0;
+    while sink.consume().unwrap().is_some() {
+        received += 1;
+    }
+    assert!(received >= 8 && received < u64::from(DEPTH));
+    assert_eq!(received + a.count(DatapathCounter::DroppedSourceClosed), u64::from(DEPTH));
+}
+
+/// Chunks of so many bytes that one turn may copy, at most.
+const TURN_BYTES: usize = GRANTS_PER_TURN * 16 * 1024;
+
+#[test]
+fn a_real_time_message_waits_for_no_more_than_a_chunk_of_a_large_isolated_one() {
+    const LARGE: usize = 50_000_000;
+    let net = SimNet::new(14, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[(2048, 8), (LARGE as u32, 1)]);
+    let urgent_topic = Topic { channel: ChannelId(2), ..TOPIC };
+    let bulk = a.source(TOPIC, Lane::LAST, &[(LARGE as u32, 1)]);
+    let urgent = a.source(urgent_topic, Lane::new(0).unwrap(), &[]);
+    let (bulk_sink, _) = a.sink(TOPIC);
+    let (urgent_sink, _) = a.sink(urgent_topic);
+    a.route(TOPIC, &[], true);
+    a.route(urgent_topic, &[], true);
+    let mut buffer = bulk.get_buffer(LARGE).unwrap();
+    buffer.copy_from_slice(&pattern(0, LARGE));
+    assert!(bulk.emit(buffer, 7).is_sent());
+    let mut turns = 0;
+    let arrived = loop {
+        assert!(urgent.emit_copy(b"now", 0).unwrap().is_sent());
+        a.engine.turn();
+        turns += 1;
+        assert!(urgent_sink.consume().unwrap().is_some(), "in the very next turn");
+        if let Some(message) = bulk_sink.consume().unwrap() {
+            break message;
+        }
+        assert!(turns < LARGE / 16_384 + 100, "a turn copies a chunk at least");
+    };
+    assert!(turns >= LARGE / TURN_BYTES, "{turns} turns: one copied more than its grants");
+    assert_eq!((arrived.source_ns(), arrived.lost()), (7, 0));
+    assert!(arrived.bytes() == Some(&pattern(0, LARGE)[..]), "whole");
+    drop(arrived);
+    run(&net, &mut [&mut a], 2);
+    assert_eq!(bulk.buffers_in_use(), 0);
+}
+
+#[test]
+fn a_large_isolated_message_reaches_sinks_and_peers_and_small_ones_keep_their_place() {
+    let net = SimNet::new(15, SimConfig { frames_max: 8192, ..SimConfig::default() });
+    let receive = [(2048, 64), (500_000, 4)];
+    let (mut a, mut b) = pair(&net, &receive);
+    let source = a.source(TOPIC, Lane::LAST, &receive);
+    let (near, _) = a.sink(TOPIC);
+    let (far, _) = b.sink(TOPIC);
+    a.route(TOPIC, &[0], true);
+    let sizes = [10, 500_000, 97, 4_097, 300_000, 0];
+    for (sequence, len) in sizes.into_iter().enumerate() {
+        let mut buffer = source.get_buffer(len).unwrap();
+        buffer.copy_from_slice(&pattern(sequence as u64, len));
+        assert!(source.emit(buffer, 0).is_sent());
+    }
+    let mut counts = [0, 0];
+    for _ in 0..500 {
+        run(&net, &mut [&mut a, &mut b], 1);
+        for (sink, count) in [&near, &far].into_iter().zip(&mut counts) {
+            while let Some(message) = sink.consume().unwrap() {
+                assert_eq!((message.sequence(), message.lost()), (*count, 0));
+                let expected = pattern(*count, sizes[*count as usize]);
+                assert!(message.bytes() == Some(&expected[..]), "message {count}");
+                *count += 1;
+            }
+        }
+    }
+    assert_eq!(counts, [sizes.len() as u64; 2]);
+    run(&net, &mut [&mut a, &mut b], 2);
+    assert_eq!(source.buffers_in_use(), 0);
+}
+
+#[test]
+fn ends_may_come_and_go_while_a_large_message_is_copied() {
+    const LARGE: usize = 1_000_000;
+    let net = SimNet::new(16, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[(LARGE as u32, 1)]);
+    a.route(TOPIC, &[], true);
+    // The one buffer for it must be free again every time.
+    for round in 0..4 {
+        let source = a.source(TOPIC, Lane::LAST, &[(LARGE as u32, 2)]);
+        let source_id = ConnId(a.next);
+        let (sink, _) = a.sink(TOPIC);
+        let sink_id = ConnId(a.next);
+        let mut buffer = source.get_buffer(LARGE).unwrap();
+        buffer.copy_from_slice(&pattern(round, LARGE));
+        assert!(source.emit(buffer, 0).is_sent());
+        a.engine.turn();
+        assert!(sink.consume().unwrap().is_none(), "it is under way");
+        let mut late = None;
+        match round {
+            // The source's time is over.
+            0 => {
+                a.port.send(Command::RemoveSource(source_id)).unwrap();
+                a.engine.turn();
+                net.advance(Nanos::from_secs(1));
+                a.engine.turn();
+                assert!(matches!(*a.port.collect().unwrap(), Command::Removed { dead: Some(_), .. }));
+                assert_eq!(a.count(DatapathCounter::DroppedSourceClosed), 1);
+            }
+            // The only sink goes.
+            1 => assert!(matches!(a.command(Command::RemoveSink(sink_id)), Command::Removed { .. })),
+            // Another one comes, and gets it, too.
+            2 => late = Some(a.sink(TOPIC).0),
+            _ => {}
+        }
+        run(&net, &mut [&mut a], 100);
+        let got = sink.consume().unwrap().map(|message| message.bytes() == Some(&pattern(round, LARGE)[..]));
+        assert_eq!(got, (round >= 2).then_some(true), "round {round}");
+        if let Some(late) = &late {
+            assert!(late.consume().unwrap().is_some());
+            assert!(matches!(a.command(Command::RemoveSink(ConnId(a.next))), Command::Removed { .. }));
+        }
+        run(&net, &mut [&mut a], 2);
+        assert_eq!(source.buffers_in_use(), 0);
+        if round > 0 {
+            let _ = remove(&net, &mut a, source_id);
+        }
+        if round != 1 {
+            assert!(matches!(a.command(Command::RemoveSink(sink_id)), Command::Removed { .. }));
+        }
+    }
+    assert_eq!(a.count(DatapathCounter::DroppedNoBuffer), 0);
+}
+
+#[test]
+fn a_large_isolated_message_without_a_buffer_is_counted_once_and_told() {
+    let net = SimNet::new(17, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[(2048, 8), (100_000, 1)]);
+    let source = a.source(TOPIC, Lane::LAST, &[(2048, 4), (100_000, 3)]);
+    let (sink, _) = a.sink(TOPIC);
+    a.route(TOPIC, &[], true);
+    for _ in 0..3 {
+        assert!(source.emit(source.get_buffer(100_000).unwrap(), 0).is_sent());
+        run(&net, &mut [&mut a], 20);
+    }
+    let first = sink.consume().unwrap().expect("the one buffer was free");
+    assert_eq!(first.lost(), 0);
+    assert_eq!(a.count(DatapathCounter::DroppedNoBuffer), 2);
+    assert!(source.emit_copy(b"small", 0).unwrap().is_sent());
+    run(&net, &mut [&mut a], 2);
+    assert_eq!(sink.consume().unwrap().expect("it needs no buffer").lost(), 2);
+    drop(first);
+    assert!(source.emit(source.get_buffer(100_000).unwrap(), 0).is_sent());
+    run(&net, &mut [&mut a], 20);
+    assert!(sink.consume().unwrap().is_some());
+    assert_eq!(source.buffers_in_use(), 0);
 }

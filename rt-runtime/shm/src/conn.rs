@@ -6,7 +6,7 @@ use crate::heap::{ForeignHeap, SenderHeap};
 use crate::region::{Region, RegionCells};
 use crate::returns::{Borrowed, Giver, Taker, places};
 use crate::ring::{Consumer, InlineBytes, Next, Payload, Popped, Producer, Taken};
-use crate::wake::{Waker, Watched};
+use crate::wake::{Errand, Waker, Watched};
 use insane_core::ConnId;
 use insane_core::heap::BufferId;
 use insane_sys::SharedBytes;
@@ -197,6 +197,24 @@ impl TxConn {
         }
     }
 
+    /// As [`wake`](Self::wake), with the system call left to another thread; `None` where
+    /// the receiver is never woken. Allocates nothing.
+    #[must_use]
+    pub fn wake_later(&self) -> Option<Errand> {
+        let ring = || {
+            self.ring.ring_bell();
+        };
+        self.waker.as_ref().map(|waker| waker.errand(self.ring.cells(), ring))
+    }
+
+    /// A wake-up that [`wants_wake`](Self::wants_wake) asked for was not made: it is asked
+    /// for again while the receiver still sleeps.
+    pub fn forget_wake(&mut self) {
+        if let Some(waker) = &mut self.waker {
+            waker.forget();
+        }
+    }
+
     /// Takes back the buffers that the receiver gave back. At most as many as the heap
     /// has buffers.
     ///
@@ -296,6 +314,13 @@ impl RxConn {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ring.is_ready()
+    }
+
+    /// How many messages wait, as their sender claims: at most [`depth`](Self::depth). For
+    /// counting what is given up.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.ring.waiting()
     }
 
     /// Whether the producer is finished; messages may still wait.

@@ -3,17 +3,19 @@
 use crate::block;
 use crate::cell::{CELL_BYTES, CELL_WORDS, Cell, Cells, PAYLOAD_WORD, PAYLOAD_WORDS};
 use insane_sys::SharedBytes;
-use memmap2::{MmapOptions, MmapRaw};
+use insane_sys::map::{self, HUGE_BYTES};
 use std::io;
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// A mapping. Writable in at most one process; see the crate's documentation.
 #[derive(Debug)]
 pub struct Region {
-    map: ManuallyDrop<MmapRaw>,
+    start: NonNull<u8>,
+    len: usize,
     writable: bool,
     /// Whether the one object that writes it has been made.
     has_writer: AtomicBool,
@@ -22,14 +24,21 @@ pub struct Region {
     process: u32,
 }
 
+// SAFETY: a mapping belongs to the process and no thread; who may write which of its bytes
+// is decided by `claim_writer` and the types that call it.
+unsafe impl Send for Region {}
+// SAFETY: as above; `&Region` alone gives addresses and views that copy.
+unsafe impl Sync for Region {}
+
 impl Region {
     /// Memory of this process alone.
     ///
     /// # Errors
     /// No memory.
     pub fn anonymous(len: usize) -> io::Result<Arc<Self>> {
-        let map = MmapOptions::new().len(len.max(1)).map_anon()?;
-        Ok(Arc::new(Region::of(map.into(), true)))
+        let len = len.max(1);
+        let start = map::map_anonymous(len).map_err(refused)?;
+        Ok(Arc::new(Region::of(start, len, true)))
     }
 
     /// Maps the first `len` bytes of `fd` for writing, and keeps the mapping from forked
@@ -38,9 +47,7 @@ impl Region {
     /// # Errors
     /// The file is shorter, the mapping is refused (sealed, say), or memory is short.
     pub fn map_writable(fd: BorrowedFd<'_>, len: usize) -> io::Result<Arc<Self>> {
-        check_length(fd, len)?;
-        let map = MmapOptions::new().len(len).map_raw(fd.as_raw_fd())?;
-        Region::of(map, true).keep_from_children()
+        Region::map(fd, len, true)
     }
 
     /// Maps the first `len` bytes of `fd` for reading, and keeps the mapping from forked
@@ -49,32 +56,35 @@ impl Region {
     /// # Errors
     /// As [`map_writable`](Self::map_writable).
     pub fn map_read_only(fd: BorrowedFd<'_>, len: usize) -> io::Result<Arc<Self>> {
-        check_length(fd, len)?;
-        let map = MmapOptions::new().len(len).map_raw_read_only(fd.as_raw_fd())?;
-        Region::of(map, false).keep_from_children()
+        Region::map(fd, len, false)
     }
 
-    fn of(map: MmapRaw, writable: bool) -> Self {
-        let (map, process) = (ManuallyDrop::new(map), std::process::id());
-        Region { map, writable, has_writer: AtomicBool::new(false), process }
+    fn map(fd: BorrowedFd<'_>, len: usize, writable: bool) -> io::Result<Arc<Self>> {
+        check_length(fd, len)?;
+        let start = map::map_shared(fd, len, writable).map_err(refused)?;
+        Region::of(start, len, writable).keep_from_children()
+    }
+
+    fn of(start: NonNull<u8>, len: usize, writable: bool) -> Self {
+        Region { start, len, writable, has_writer: AtomicBool::new(false), process: std::process::id() }
     }
 
     fn keep_from_children(self) -> io::Result<Arc<Self>> {
         // SAFETY: the range is this mapping, which nobody else knows yet.
-        unsafe { insane_sys::map::dont_fork(self.map.as_mut_ptr(), self.map.len()) }.map_err(io::Error::other)?;
+        unsafe { map::dont_fork(self.start.as_ptr(), self.len) }.map_err(io::Error::other)?;
         Ok(Arc::new(self))
     }
 
     /// Bytes mapped.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.map.len()
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether nothing is mapped. Never true.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.map.len() == 0
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// Whether this process may write it.
@@ -85,8 +95,8 @@ impl Region {
 
     /// Where it starts.
     #[must_use]
-    pub fn as_ptr(&self) -> *const u8 {
-        self.map.as_ptr()
+    pub const fn as_ptr(&self) -> *const u8 {
+        self.start.as_ptr()
     }
 
     /// Takes the right to write the region, which one object has for good: two would
@@ -101,7 +111,7 @@ impl Region {
 
     pub(crate) fn as_mut_ptr(&self) -> *mut u8 {
         debug_assert!(self.writable);
-        self.map.as_mut_ptr()
+        self.start.as_ptr()
     }
 
     /// A view of the bytes from `at`; `None` unless all lie inside.
@@ -122,15 +132,35 @@ impl Region {
     /// Memory is short.
     pub fn prefault(&self) -> io::Result<()> {
         // SAFETY: the range is this mapping.
-        unsafe { insane_sys::map::prefault(self.map.as_mut_ptr(), self.len(), self.writable) }.map_err(io::Error::other)
+        unsafe { map::prefault(self.start.as_ptr(), self.len, self.writable) }.map_err(io::Error::other)
     }
 
-    /// Asks for huge pages; call after the first touch. What cannot be had is no error
+    /// Asks for huge pages, for as long as it takes; call after the first touch. What cannot be had is no error
     /// for the caller to fail on, so it says only whether it worked.
     #[must_use]
     pub fn collapse_huge(&self) -> bool {
         // SAFETY: the range is this mapping.
-        unsafe { insane_sys::map::collapse_huge(self.map.as_mut_ptr(), self.len()) }.is_ok()
+        unsafe { map::collapse_huge(self.start.as_ptr(), self.len) }.is_ok()
+    }
+
+    /// As [`collapse_huge`](Self::collapse_huge), piece by piece, and no further when
+    /// `limit` is over: a piece costs milliseconds. Whether every whole huge page of the
+    /// region is one now; `None` if it is too short to have any.
+    ///
+    /// One writer's effort is enough: other mappings of the memory, also those to come, see
+    /// its huge pages when they are first touched.
+    #[must_use]
+    pub fn make_huge(&self, limit: Duration) -> Option<bool> {
+        if self.len < HUGE_BYTES {
+            return None;
+        }
+        let give_up = Instant::now() + limit;
+        let whole = (0..self.len / HUGE_BYTES).all(|page| {
+            // SAFETY: the range lies inside this mapping.
+            let piece = || unsafe { map::collapse_huge(self.start.as_ptr().add(page * HUGE_BYTES), HUGE_BYTES) };
+            Instant::now() < give_up && piece().is_ok()
+        });
+        Some(whole)
     }
 
     /// Keeps the pages in memory.
@@ -139,7 +169,7 @@ impl Region {
     /// The right or the limit is missing.
     pub fn lock(&self) -> io::Result<()> {
         // SAFETY: the range is this mapping.
-        unsafe { insane_sys::map::lock(self.map.as_mut_ptr(), self.len()) }.map_err(io::Error::other)
+        unsafe { map::lock(self.start.as_ptr(), self.len) }.map_err(io::Error::other)
     }
 }
 
@@ -147,9 +177,14 @@ impl Drop for Region {
     fn drop(&mut self) {
         if std::process::id() == self.process {
             // SAFETY: dropped once, here; nothing uses the mapping afterwards.
-            unsafe { ManuallyDrop::drop(&mut self.map) };
+            unsafe { map::unmap(self.start, self.len) };
         }
     }
+}
+
+/// The system's own number stays visible.
+fn refused(error: insane_sys::OsError) -> io::Error {
+    io::Error::from_raw_os_error(error.errno as i32)
 }
 
 fn check_length(fd: BorrowedFd<'_>, len: usize) -> io::Result<()> {

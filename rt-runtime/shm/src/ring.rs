@@ -167,6 +167,11 @@ impl<C: Cells, R: Cells> Producer<C, R> {
         self.tail = tail + 1;
     }
 
+    /// The memory it writes.
+    pub(crate) const fn cells(&self) -> &C {
+        &self.cells
+    }
+
     /// Counts up the word on which a sleeping consumer waits, and returns it; the system
     /// call that wakes is the caller's.
     pub(crate) fn ring_bell(&self) -> &AtomicU64 {
@@ -412,6 +417,28 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         cell[HEAD].store(self.position, Ordering::Release);
     }
 
+    /// How many messages wait, without taking them: the producer's claim, and never more
+    /// than the ring holds. A search over the stamps, since those that are ready are next
+    /// to each other.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        let is_ready = |ahead: u64| {
+            let position = self.position + ahead;
+            let cell = self.cells.cell(1 + (position & (self.depth - 1)) as usize);
+            cell[STAMP].load(Ordering::Acquire) == position + 1
+        };
+        let (mut ready, mut end) = (0, self.depth);
+        while ready < end {
+            let middle = ready.midpoint(end);
+            if is_ready(middle) {
+                ready = middle + 1;
+            } else {
+                end = middle;
+            }
+        }
+        ready
+    }
+
     /// Whether the producer has said that nothing more will come. Messages may still wait.
     pub fn is_closed(&self) -> bool {
         self.cells.cell(0)[CLOSED].load(Ordering::Acquire) != 0
@@ -504,6 +531,7 @@ mod tests {
                     }
                 }
                 prop_assert!(oracle.len() <= 1 << depth_log);
+                prop_assert_eq!(consumer.waiting(), oracle.len() as u64);
             }
         }
     }

@@ -5,7 +5,8 @@
 //! receiver sleeps on words that only its senders write, each its own, or on a
 //! descriptor, which keeps what was signalled. Every sleep has a timeout besides.
 
-use crate::region::Region;
+use crate::cell::{BELL, Cells};
+use crate::region::{Region, RegionCells};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::wish::{Answer, Wish};
 use insane_sys::futex;
@@ -71,7 +72,7 @@ pub enum How {
 #[derive(Debug)]
 pub struct Waker {
     page: Arc<Region>,
-    how: How,
+    how: Arc<How>,
     answer: Answer,
 }
 
@@ -79,7 +80,7 @@ impl Waker {
     /// A waker for the receiver that owns `page`.
     #[must_use]
     pub fn new(page: Arc<Region>, how: How) -> Self {
-        Waker { page, how, answer: Answer::default() }
+        Waker { page, how: Arc::new(how), answer: Answer::default() }
     }
 
     /// Whether the receiver asks to be woken and was not yet. Call after publishing.
@@ -88,18 +89,59 @@ impl Waker {
         self.answer.is_wanted(wish_word(&self.page))
     }
 
+    /// The wish that was answered last counts as unanswered: nobody was woken after all.
+    pub(crate) fn forget(&mut self) {
+        self.answer = Answer::default();
+    }
+
+    /// As [`wake`](Self::wake), but the system call is left to whoever runs the errand.
+    pub(crate) fn errand(&self, cells: &RegionCells, ring: impl FnOnce()) -> Errand {
+        if matches!(*self.how, How::Futex) {
+            ring();
+        }
+        Errand { how: Arc::clone(&self.how), cells: cells.clone() }
+    }
+
     /// Wakes the receiver: one system call that never blocks. `ring` counts up the bell
     /// and is called only if the receiver may sleep on it.
     #[cold]
     pub(crate) fn wake<'b>(&self, ring: impl FnOnce() -> &'b AtomicU64) {
-        match &self.how {
+        match &*self.how {
             How::Futex => wake_sleepers(ring()),
+            by_fd => by_fd.signal(),
+        }
+    }
+}
+
+impl How {
+    fn signal(&self) {
+        match self {
+            How::Futex => {}
             How::Socket(fd) => {
                 let _ = insane_sys::seqpacket::wake_send(fd.as_fd());
             }
             How::Event(fd) => {
                 let _ = insane_sys::event::signal(fd.as_fd());
             }
+        }
+    }
+}
+
+/// A wake-up of which only the system call is left, for another thread to make. It keeps
+/// what it touches: the connection may be gone by then. The bell stays with its one
+/// writer, who has counted it up already.
+#[derive(Debug)]
+pub struct Errand {
+    how: Arc<How>,
+    cells: RegionCells,
+}
+
+impl Errand {
+    /// Makes the system call; it never blocks.
+    pub fn run(self) {
+        match &*self.how {
+            How::Futex => wake_sleepers(&self.cells.cell(0)[BELL]),
+            by_fd => by_fd.signal(),
         }
     }
 }

@@ -1,10 +1,12 @@
-//! Advice on mapped memory, and a page that forgets its content in a forked child.
+//! Mapping shared memory, advice on what is mapped, and a page that forgets its content
+//! in a forked child.
 //!
-//! The mappings themselves belong to `insane-shm`; these functions take a range
-//! and tell the kernel what is wanted of it. Start and length are multiples of the
-//! page size (the kernel refuses others).
+//! The mappings belong to `insane-shm`; advice takes a range and tells the kernel what is
+//! wanted of it. Start and length are multiples of the page size (the kernel refuses
+//! others).
 
 use crate::error::{OsError, check};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
@@ -13,6 +15,68 @@ use std::sync::atomic::AtomicU64;
 const MADV_POPULATE_READ: i32 = 22;
 const MADV_POPULATE_WRITE: i32 = 23;
 const MADV_COLLAPSE: i32 = 25;
+
+/// Bytes of a huge page. Memory of at least this length is mapped to a multiple of it:
+/// huge pages of a file are seen as such only by mappings that are aligned like the file.
+pub const HUGE_BYTES: usize = 2 << 20;
+
+/// Maps the first `len` bytes of a file, shared, for reading and, with `write`, writing.
+///
+/// # Errors
+/// The mapping is refused (sealed, say), or memory is short.
+pub fn map_shared(fd: BorrowedFd<'_>, len: usize, write: bool) -> Result<NonNull<u8>, OsError> {
+    let prot = if write { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+    if len >= HUGE_BYTES
+        && let Some(place) = aligned_place(len)
+    {
+        // Another thread may have taken the place: then any other will do.
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
+        // SAFETY: NOREPLACE takes only what is free; an older kernel takes it as a hint.
+        let start = unsafe { libc::mmap(place.cast(), len, prot, flags, fd.as_raw_fd(), 0) };
+        if let Some(start) = mapped(start) {
+            return Ok(start);
+        }
+    }
+    // SAFETY: a new mapping at an address the kernel chooses.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
+    mapped(start).ok_or_else(|| OsError::last("mapping shared memory"))
+}
+
+/// Maps zeroed memory of this process alone, for reading and writing.
+///
+/// # Errors
+/// No memory.
+pub fn map_anonymous(len: usize) -> Result<NonNull<u8>, OsError> {
+    let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping at an address the kernel chooses.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
+    mapped(start).ok_or_else(|| OsError::last("mapping memory"))
+}
+
+/// Ends a mapping.
+///
+/// # Safety
+/// The range is a mapping of this process that nothing uses any more.
+pub unsafe fn unmap(start: NonNull<u8>, len: usize) {
+    // SAFETY: the caller's promise. It cannot fail for a range that is mapped.
+    unsafe { libc::munmap(start.as_ptr().cast(), len) };
+}
+
+fn mapped(start: *mut libc::c_void) -> Option<NonNull<u8>> {
+    if start == libc::MAP_FAILED { None } else { NonNull::new(start.cast()) }
+}
+
+/// Where `len` bytes fit at a multiple of [`HUGE_BYTES`], as things stand.
+fn aligned_place(len: usize) -> Option<*mut u8> {
+    let room = len.checked_add(HUGE_BYTES)?;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping at an address the kernel chooses, which nobody touches.
+    let start = mapped(unsafe { libc::mmap(std::ptr::null_mut(), room, libc::PROT_NONE, flags, -1, 0) })?;
+    // SAFETY: it was just mapped, and is nobody else's.
+    unsafe { unmap(start, room) };
+    let start = start.as_ptr();
+    Some(start.wrapping_add(start.align_offset(HUGE_BYTES)))
+}
 
 /// Keeps the range out of children made by `fork`: a child that touches it faults.
 ///
@@ -139,6 +203,7 @@ mod tests {
     use super::*;
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{ForkResult, fork};
+    use std::os::fd::AsFd;
     use std::sync::atomic::Ordering;
 
     #[test]
@@ -179,6 +244,24 @@ mod tests {
                 assert!(matches!(waitpid(child, None).unwrap(), WaitStatus::Signaled(..)));
             }
         }
+    }
+
+    #[test]
+    fn large_memory_is_aligned_for_huge_pages_and_small_is_mapped_too() {
+        for (len, write) in [(4096, true), (HUGE_BYTES, true), (HUGE_BYTES * 3 + 4096, false)] {
+            let fd = crate::memfd::create("test", len as u64).unwrap();
+            let start = map_shared(fd.as_fd(), len, write).unwrap();
+            assert!(len < HUGE_BYTES || start.as_ptr().align_offset(HUGE_BYTES) == 0, "{len} bytes");
+            // SAFETY: just mapped; the last byte lies inside.
+            unsafe {
+                assert_eq!(start.as_ptr().add(len - 1).read_volatile(), 0);
+                unmap(start, len);
+            }
+        }
+        let fd = crate::memfd::create("test", 4096).unwrap();
+        crate::memfd::seal_writers(&fd).unwrap();
+        assert!(map_shared(fd.as_fd(), 4096, true).is_err(), "sealed");
+        assert!(map_anonymous(usize::MAX / 2).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! postcard-encoded [`Request`] (client to runtime) or [`Event`] (runtime to client).
 //! Memory travels beside the packet as memfds in `SCM_RIGHTS`: each message says
 //! which and in what order; more or fewer close the session. A client sends none, but for memory that survived a
-//! restart of the runtime: beside `CreateSource` its sealed heap, beside `CreateSink` its
+//! restart of the runtime: beside HELLO its sealed counters page, beside `CreateSource` its sealed heap, beside `CreateSink` its
 //! sealed wake page and then the writable end of its wake socket; the answer then
 //! brings none.
 //!
@@ -209,7 +209,8 @@ pub enum Sender {
 /// Runtime to client.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Event {
-    /// HELLO accepted. Beside it, for an application: [counters page, client-written].
+    /// HELLO accepted. Beside it, for an application that brought none: [counters page,
+    /// client-written]. The client divides it among its sources and sinks.
     Welcome {
         /// The version both will speak.
         version: u16,
@@ -246,8 +247,6 @@ pub enum Event {
         source: SourceId,
         /// Bytes of the heap; 0: none.
         heap_bytes: u64,
-        /// The line of the counters page that is the source's.
-        counters_line: u32,
     },
     /// Answer to `CreateSink`. Beside it: nothing if its wake is `Never`; else [wake page,
     /// client-written], then [the readable end of the wake socket] and [its writable end, to
@@ -257,8 +256,6 @@ pub enum Event {
         req: u32,
         /// Its number.
         sink: SinkId,
-        /// The line of the counters page that is the sink's.
-        counters_line: u32,
     },
     /// The request was carried out.
     Done {

@@ -437,8 +437,7 @@ impl Hub {
         match ends {
             Ends::ToDatapath { datapath, .. } if stage == Stage::Active => {
                 *self.channels.entry(topic).or_default().draining.entry(datapath).or_default() += 1;
-                let drain = tell == Tell::NotSource;
-                self.linger(conn, Action::RemoveTx { datapath, conn, drain });
+                self.linger(conn, Action::RemoveTx { datapath, conn });
             }
             Ends::FromDatapath { datapath, .. } if stage == Stage::Active => {
                 self.linger(conn, Action::RemoveRx { datapath, conn });

@@ -44,15 +44,22 @@ impl Hub {
         Err(Refusal::new(Code::Invalid, "another source or sink of the domain has this uid"))
     }
 
-    fn take_line(&mut self, session: SessionId) -> Result<u32, Refusal> {
+    /// Every source and sink has a line of the session's counters page.
+    fn take_line(&mut self, session: SessionId) -> Result<(), Refusal> {
         let most = self.spec.counter_lines;
-        let line = self.sessions.get_mut(&session).and_then(|row| row.lines.take());
-        line.ok_or_else(|| Refusal::new(Code::Resources, format!("a session has at most {most} sources and sinks")))
+        match self.sessions.get_mut(&session).filter(|row| row.ports < most) {
+            Some(row) => row.ports += 1,
+            None => {
+                let reason = format!("a session has at most {most} sources and sinks");
+                return Err(Refusal::new(Code::Resources, reason));
+            }
+        }
+        Ok(())
     }
 
-    fn give_line_back(&mut self, session: SessionId, line: u32) {
+    fn give_line_back(&mut self, session: SessionId) {
         if let Some(row) = self.sessions.get_mut(&session) {
-            row.lines.give_back(line);
+            row.ports -= 1;
         }
     }
 
@@ -78,13 +85,13 @@ impl Hub {
         let direct = direct.fold(Amounts::default(), |sum, charge| sum + charge);
         let charge = self.source_charge(&place, &heap_spec);
         self.check_charge(place.domain, &(charge + direct))?;
-        let line = self.take_line(session)?;
+        self.take_line(session)?;
         let Some(source) = self.ids.source() else {
-            self.give_line_back(session, line);
+            self.give_line_back(session);
             return Err(numbers_used_up());
         };
         self.account(place.domain).add(&charge);
-        self.insert_source(session, req, source, stream, &place, uid, line, heap_spec, charge);
+        self.insert_source(session, req, source, stream, &place, uid, heap_spec, charge);
         for sink in joined {
             self.join(Ends::Direct { source, sink }, false);
         }
@@ -101,7 +108,6 @@ impl Hub {
         stream: StreamId,
         place: &Place,
         uid: u64,
-        line: u32,
         heap_spec: HeapSpec,
         charge: Amounts,
     ) {
@@ -116,7 +122,6 @@ impl Hub {
             stream,
             topic: place.topic,
             uid,
-            line,
             heap_spec,
             heap,
             ready: heap.is_none() || adopted,
@@ -130,7 +135,7 @@ impl Hub {
         if let Some(row) = self.streams.get_mut(&stream) {
             row.sources.insert(source);
         }
-        let created = Event::SourceCreated { req, source, heap_bytes, counters_line: line };
+        let created = Event::SourceCreated { req, source, heap_bytes };
         let beside = heap.filter(|_| !adopted).map(Beside::ReadWrite);
         self.send(session, created, beside.into_iter().collect());
     }
@@ -164,13 +169,13 @@ impl Hub {
         let direct = direct.fold(Amounts::default(), |sum, charge| sum + charge);
         let charge = self.sink_charge(&place, depth, wake);
         self.check_charge(place.domain, &(charge + direct))?;
-        let line = self.take_line(session)?;
+        self.take_line(session)?;
         let Some(sink) = self.ids.sink() else {
-            self.give_line_back(session, line);
+            self.give_line_back(session);
             return Err(numbers_used_up());
         };
         self.account(place.domain).add(&charge);
-        self.insert_sink(session, req, sink, stream, &place, uid, line, depth, wake, charge);
+        self.insert_sink(session, req, sink, stream, &place, uid, depth, wake, charge);
         for source in joined {
             self.join(Ends::Direct { source, sink }, false);
         }
@@ -190,7 +195,6 @@ impl Hub {
         stream: StreamId,
         place: &Place,
         uid: u64,
-        line: u32,
         depth: u32,
         wake: SinkWake,
         charge: Amounts,
@@ -206,7 +210,6 @@ impl Hub {
             stream,
             topic: place.topic,
             uid,
-            line,
             depth,
             wake,
             wake_page,
@@ -225,7 +228,7 @@ impl Hub {
         let ends = |socket| [Beside::WakeReader(socket), Beside::WakeWriter(socket)];
         let page = wake_page.map(Beside::ReadWrite).into_iter();
         let beside = page.chain(wake_socket.into_iter().flat_map(ends)).filter(|_| !adopted);
-        self.send(session, Event::SinkCreated { req, sink, counters_line: line }, beside.collect());
+        self.send(session, Event::SinkCreated { req, sink }, beside.collect());
     }
 
     fn check_charge(&mut self, domain: DomainIndex, charge: &Amounts) -> Result<(), Refusal> {
@@ -334,7 +337,7 @@ impl Hub {
         }
         self.discard(row.heap);
         self.uids.remove(&(row.domain, Port::Source, row.uid));
-        self.give_line_back(row.session, row.line);
+        self.give_line_back(row.session);
         if let Some(channel) = self.channels.get_mut(&row.topic) {
             channel.sources.remove(&source);
         }
@@ -356,7 +359,7 @@ impl Hub {
         self.discard(row.wake_page);
         self.discard(row.wake_socket);
         self.uids.remove(&(row.domain, Port::Sink, row.uid));
-        self.give_line_back(row.session, row.line);
+        self.give_line_back(row.session);
         if let Some(channel) = self.channels.get_mut(&row.topic) {
             channel.sinks.remove(&sink);
         }

@@ -1,6 +1,6 @@
 //! Sessions: HELLO, requests, the end.
 
-use super::tables::{Greeting, Lines, Owner, Session};
+use super::tables::{Greeting, Owner, Session};
 use super::{GREETING_MAX, HELLO_TIMEOUT, Hub, OBSERVERS_MAX, Packet, Refusal};
 use crate::action::{Action, Beside, Note, ObjectKind, Writer};
 use crate::quota::{Amounts, Bucket, Pace};
@@ -40,9 +40,10 @@ impl Hub {
             return;
         }
         let result = check_packet(packet).and_then(|()| match self.greeting.remove(&session) {
-            Some(greeting) => {
-                check_descriptors(packet.fds, 0).and_then(|()| self.hello(session, greeting, packet.bytes, now))
-            }
+            Some(greeting) => check_descriptors(packet.fds, 1).and_then(|()| {
+                self.adopts = packet.fds > 0;
+                self.hello(session, greeting, packet.bytes, now)
+            }),
             None => self.request(session, packet, now),
         });
         if let Err(refusal) = result {
@@ -122,6 +123,9 @@ impl Hub {
             Role::Application => Amounts { sessions: 1, bytes, ..Amounts::default() },
             Role::Observer => {
                 self.check_observers()?;
+                if self.adopts {
+                    return Err(Refusal::new(Code::Protocol, "an observer has no memory to bring"));
+                }
                 Amounts::default()
             }
         };
@@ -130,7 +134,9 @@ impl Hub {
         let rate = self.account(domain).requests_per_second();
         let application = hello.role == Role::Application;
         let kind = ObjectKind::Counters { lines };
-        let counters = application.then(|| self.create(Owner::Session(session), kind, Writer::Session(session)));
+        let adopted = self.adopts;
+        let writer = if adopted { Writer::Adopted } else { Writer::Session(session) };
+        let counters = application.then(|| self.create(Owner::Session(session), kind, writer));
         let row = Session {
             origin,
             name: hello.name.clone(),
@@ -138,8 +144,8 @@ impl Hub {
             domain,
             bucket: Bucket::new(rate, now),
             counters,
-            counters_mapped: !application,
-            lines: Lines::new(if application { lines } else { 0 }),
+            counters_mapped: !application || adopted,
+            ports: 0,
             streams: BTreeSet::new(),
             doorbells: BTreeMap::new(),
             stale: 0,
@@ -152,7 +158,8 @@ impl Hub {
             domain: self.spec.domain(domain).name.clone(),
             counters_bytes: if application { bytes as u32 } else { 0 },
         };
-        self.send(session, welcome, counters.map(Beside::ReadWrite).into_iter().collect());
+        let beside = counters.filter(|_| !adopted).map(Beside::ReadWrite);
+        self.send(session, welcome, beside.into_iter().collect());
         self.note(Note::SessionOpened { session, name: hello.name, who, domain });
         Ok(())
     }

@@ -94,34 +94,14 @@ pub(crate) struct Session {
     pub(crate) bucket: Bucket,
     pub(crate) counters: Option<ObjectId>,
     pub(crate) counters_mapped: bool,
-    pub(crate) lines: Lines,
+    /// Sources and sinks it has; each counts in a line of its page.
+    pub(crate) ports: u32,
     pub(crate) streams: BTreeSet<StreamId>,
     pub(crate) doorbells: BTreeMap<DatapathIndex, ObjectId>,
     /// Acknowledgements still to come for things that are gone: they crossed with
     /// their end, and are no fault.
     pub(crate) stale: u64,
     pub(crate) charge: Amounts,
-}
-
-/// The lines of a counters page.
-#[derive(Debug)]
-pub(crate) struct Lines(Vec<bool>);
-
-impl Lines {
-    pub(crate) fn new(count: u32) -> Self {
-        Lines(vec![false; count as usize])
-    }
-
-    /// The lowest free line.
-    pub(crate) fn take(&mut self) -> Option<u32> {
-        let at = self.0.iter().position(|taken| !taken)?;
-        self.0[at] = true;
-        Some(at as u32)
-    }
-
-    pub(crate) fn give_back(&mut self, line: u32) {
-        self.0[line as usize] = false;
-    }
 }
 
 /// The quality of service that all openers of a stream share.
@@ -160,7 +140,6 @@ pub(crate) struct Source {
     pub(crate) stream: StreamId,
     pub(crate) topic: Topic,
     pub(crate) uid: u64,
-    pub(crate) line: u32,
     pub(crate) heap_spec: HeapSpec,
     pub(crate) heap: Option<ObjectId>,
     /// Whether the heap is mapped and sealed, or there is none.
@@ -179,7 +158,6 @@ pub(crate) struct Sink {
     pub(crate) stream: StreamId,
     pub(crate) topic: Topic,
     pub(crate) uid: u64,
-    pub(crate) line: u32,
     pub(crate) depth: u32,
     pub(crate) wake: SinkWake,
     pub(crate) wake_page: Option<ObjectId>,

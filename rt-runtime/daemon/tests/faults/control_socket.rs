@@ -157,7 +157,9 @@ fn descriptors_that_nobody_asked_for_end_the_session_and_are_closed() {
         let fds = vec![file.as_fd(); count];
         let mut peer = Peer::new(daemon.connect());
         assert!(send_raw(&peer, &hello(), &fds));
-        assert_eq!(closing(&mut peer).expect("a reason").0, Code::Protocol);
+        // One might be a counters page of an earlier life; this is none.
+        let code = if count == 1 { Code::Resources } else { Code::Protocol };
+        assert_eq!(closing(&mut peer).expect("a reason").0, code);
         for request in [
             Request::OpenStream { req: 1, name: "x".into(), qos: Qos::default(), isolated: false },
             Request::Status { req: 1 },

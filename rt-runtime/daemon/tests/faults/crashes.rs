@@ -1,6 +1,9 @@
 //! Applications that are killed in the middle of everything.
 
+use crate::roles::{BURST, PROBE, is_of_burst};
 use crate::world::{Daemon, Helper, Noise, OPEN, Pair, Place, until};
+use insane_rt::{ChannelId, Message, Qos, SinkOptions, StreamOptions};
+use nix::sys::signal::{Signal, kill};
 use std::time::Duration;
 
 const KILLS: usize = 200;
@@ -48,4 +51,36 @@ fn two_hundred_killed_clients_cost_nobody_a_message_and_leak_nothing() {
     // Says that every buffer has come back, too.
     let carried = pair.finish();
     assert!(carried.iter().all(|count| *count > 1000), "{carried:?}");
+}
+
+#[test]
+fn what_a_killed_client_had_emitted_still_arrives() {
+    let place = Place::new("burst");
+    let daemon = Daemon::start(&place, OPEN, "log: (level: error)");
+    let session = daemon.attach("heir");
+    let stream = session.stream_with("burst", Qos::default(), StreamOptions::default().isolated(true)).unwrap();
+    let sink = stream.sink(ChannelId(1), SinkOptions::default().depth(256)).unwrap();
+    let mut client = Helper::start("burst", daemon.socket(), &[]);
+    client.hear("ready");
+    let is_probe = |message: Message<'_>| message.to_vec() == PROBE;
+    until("the way stands", || sink.consume().unwrap().is_some_and(is_probe));
+    // While the daemon stands still, all of it stays in the ring.
+    kill(daemon.pid(), Signal::SIGSTOP).unwrap();
+    client.tell();
+    client.hear("emitted");
+    client.kill();
+    kill(daemon.pid(), Signal::SIGCONT).unwrap();
+    let mut number = 0;
+    while number < BURST {
+        let message = sink.consume_timeout(Duration::from_secs(20)).unwrap();
+        let message = message.unwrap_or_else(|| panic!("message {number}: {:?}", daemon.status().domains[0].counters));
+        assert_eq!(message.lost(), 0);
+        let bytes = message.to_vec();
+        if bytes != PROBE {
+            assert!(is_of_burst(&bytes, number), "message {number}");
+            number += 1;
+        }
+    }
+    until("its session ends", || daemon.status().domains[0].sessions.iter().all(|row| row.name != "burst"));
+    assert_eq!(daemon.status().domains[0].counters["dropped_source_closed"], 0);
 }

@@ -194,3 +194,38 @@ fn with_nobody_listening_messages_go_nowhere_and_buffers_come_back() {
         });
     }
 }
+
+#[test]
+fn who_asks_for_too_many_wake_ups_waits_and_loses_nothing() {
+    let place = Place::new("wakes");
+    let domain = "(name: \"d\", members: [any], quota: (wakes_per_second: 5))";
+    let daemon = Daemon::start(&place, domain, QUIET);
+    assert!(daemon.status().threads.iter().any(|thread| thread.name == "waker" && thread.policy == "other"));
+    let session = daemon.attach("sleeper");
+    let stream = session.stream_with("s", Qos::default(), through(true)).unwrap();
+    let sink = stream.sink(CHANNEL, SinkOptions::default()).unwrap();
+    let source = stream.source(CHANNEL, SourceOptions::small()).unwrap();
+    source.wait_for_receivers(LONG).unwrap();
+    until("the way stands", || {
+        let _ = source.emit_copy(b"probe").unwrap();
+        sink.consume_timeout(Duration::from_millis(50)).unwrap().is_some()
+    });
+    std::thread::sleep(Duration::from_millis(50));
+    while sink.consume().unwrap().is_some() {}
+    std::thread::scope(|scope| {
+        let taken = scope.spawn(move || {
+            (0..30_u8).all(|number| {
+                let message = sink.consume_timeout(LONG).unwrap().expect("every message comes");
+                message.to_vec() == [number] && message.lost() == 0
+            })
+        });
+        for number in 0..30_u8 {
+            // So that the sink sleeps again before the next one comes.
+            std::thread::sleep(Duration::from_millis(10));
+            assert!(source.emit_copy(&[number]).unwrap().is_sent());
+        }
+        assert!(taken.join().unwrap());
+    });
+    let counters = &daemon.status().domains[0].counters;
+    assert!(counters["wakes_refused"] > 0, "{counters:?}");
+}

@@ -1,8 +1,9 @@
 //! Clients that misuse the memory that they share.
 
 use crate::peer::{HEAP, Peer};
-use crate::world::{Daemon, Noise, OPEN, Pair, Place, until};
+use crate::world::{Daemon, Helper, Noise, OPEN, PATIENCE, Pair, Place, until};
 use insane_core::{Nanos, Qos};
+use insane_rt::{ChannelId, SinkOptions, StreamOptions};
 use insane_shm::cell::{CELL_WORDS, Cells};
 use insane_shm::region::{Region, RegionCells};
 use insane_sys::memfd;
@@ -142,4 +143,59 @@ fn what_is_sealed_cannot_be_shrunk_punched_written_or_mapped_again() {
         }
     }
     assert!(daemon.is_alive());
+}
+
+/// KiB of a process's mappings of source heaps, and how much of that is huge pages.
+fn heaps_of(process: &str) -> Vec<(u64, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/smaps")).unwrap();
+    let mut heaps = Vec::new();
+    let mut is_heap = false;
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let (name, value) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        if name.contains('-') && !name.ends_with(':') {
+            is_heap = line.contains("insane-heap");
+        } else if is_heap && name == "Rss:" {
+            heaps.push((value.parse().unwrap(), 0));
+        } else if is_heap && matches!(name, "ShmemPmdMapped:" | "FilePmdMapped:") {
+            heaps.last_mut().unwrap().1 += value.parse::<u64>().unwrap();
+        }
+    }
+    heaps
+}
+
+#[test]
+fn large_heaps_are_of_huge_pages_for_everybody_where_the_kernel_has_any() {
+    const SIZE: u32 = 1 << 20;
+    let place = Place::new("huge");
+    let daemon = Daemon::start(&place, OPEN, "log: (level: error), memory: (huge_pages: try)");
+    let mut client = Helper::start("large", daemon.socket(), &[]);
+    let session = daemon.attach("reader");
+    let streams = ["large-direct", "large-isolated"].map(|name| {
+        let options = StreamOptions::default().isolated(name == "large-isolated");
+        session.stream_with(name, Qos::default(), options).unwrap()
+    });
+    let sinks = streams.each_ref().map(|stream| stream.sink(ChannelId(1), SinkOptions::default()).unwrap());
+    client.hear("ready");
+    for sink in &sinks {
+        let message = sink.consume_timeout(PATIENCE).unwrap().expect("a large message");
+        assert_eq!(message.to_vec(), vec![7; SIZE as usize]);
+    }
+    let report = daemon.status();
+    let row = report.domains[0].sessions.iter().find(|row| row.name == "large").unwrap();
+    assert_eq!(row.counters["heaps_large"], 2, "two of 5 MB, and a small one");
+    if row.counters["heaps_huge"] < 2 {
+        eprintln!("passed over: the kernel has no huge pages for shared memory");
+        return;
+    }
+    // The client has three heaps, this process and the daemon one each of the large ones.
+    for (who, process, count) in [
+        ("the client", client.pid().to_string(), 2),
+        ("the reader", "self".to_owned(), 1),
+        ("the daemon", daemon.pid().to_string(), 1),
+    ] {
+        let huge = heaps_of(&process).into_iter().filter(|(rss, huge)| *rss >= 5120 && *huge >= 4096).count();
+        assert!(huge >= count, "{who}: {:?}", heaps_of(&process));
+    }
+    assert_eq!(report.memory.huge_pages, "all", "receive heaps are, too");
 }

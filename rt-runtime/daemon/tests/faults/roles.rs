@@ -36,6 +36,8 @@ fn role() {
         "pair_a" => pair_a(&socket, &stopped),
         "pair_b" => pair_b(&socket, &stopped),
         "victim" => victim(&socket),
+        "large" => large(&socket, &stopped),
+        "burst" => burst(&socket, &stopped),
         "attach" => attach(&socket),
         other => panic!("{other} is no part"),
     }
@@ -47,6 +49,55 @@ fn attach(socket: &str) {
         Ok(session) => println!("\n@done in {}", session.domain()),
         Err(error) => println!("\n@done out {error}"),
     }
+}
+
+/// Has two large heaps and a small one, and sends from each large one now and then.
+fn large(socket: &str, stopped: &dyn Fn() -> bool) {
+    let session = Session::attach(socket, "large").unwrap();
+    let open = |name: &str, size, count| {
+        let options = StreamOptions::default().isolated(name == "large-isolated");
+        let stream = session.stream_with(name, Qos::default(), options).unwrap();
+        stream.source(FORTH, SourceOptions::default().buffers(size, count)).unwrap()
+    };
+    let sources = [open("large-direct", 1 << 20, 5), open("large-isolated", 1 << 20, 5)];
+    let _small = open("small", 2048, 64);
+    println!("\n@ready");
+    while !stopped() {
+        for source in &sources {
+            let _ = source.emit_copy(&vec![7; 1 << 20]);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    println!("\n@done");
+}
+
+/// What comes before a burst.
+pub const PROBE: &[u8] = b"probe";
+/// Messages of a burst; they fit the ring.
+pub const BURST: u64 = 100;
+
+/// Sends a burst when it is told to, and stays.
+fn burst(socket: &str, stopped: &dyn Fn() -> bool) {
+    let session = Session::attach(socket, "burst").unwrap();
+    let stream = session.stream_with("burst", Qos::default(), StreamOptions::default().isolated(true)).unwrap();
+    let source = stream.source(FORTH, SourceOptions::default().buffers(2048, BURST as u32)).unwrap();
+    source.wait_for_receivers(Duration::from_secs(20)).unwrap();
+    println!("\n@ready");
+    while !stopped() {
+        // Until then, so that somebody can hear when the way stands.
+        assert!(source.emit_copy(PROBE).unwrap().is_sent());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for number in 0..BURST {
+        assert!(source.emit_copy(&content(number)).unwrap().is_sent());
+    }
+    println!("\n@emitted");
+    std::thread::sleep(LIFE_MAX);
+}
+
+/// Whether this is message `number` of a burst.
+pub fn is_of_burst(bytes: &[u8], number: u64) -> bool {
+    bytes == content(number)
 }
 
 fn paths() -> Vec<String> {

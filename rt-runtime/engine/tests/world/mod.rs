@@ -3,7 +3,10 @@
 
 use insane_core::counters::DatapathCounter;
 use insane_core::heap::{ClassSpec, Geometry};
-use insane_core::{ChannelId, ConnId, DomainIndex, HostId, Incarnation, Lane, Nanos, PeerIndex, SourceId, StreamKey};
+use insane_core::{
+    ChannelId, ConnId, DomainIndex, HostId, Incarnation, Lane, Nanos, PeerIndex, SessionId, SourceId, StreamKey,
+};
+use insane_engine::waker::WakeQueue;
 use insane_engine::{Command, DomainParts, Engine, EngineConfig, EngineParts, NewSink, NewSource, Port, Topic};
 use insane_link::LinkSetup;
 use insane_shm::cell::{cells_bytes, returns_bytes};
@@ -13,14 +16,17 @@ use insane_shm::heap::{ForeignHeap, SenderHeap};
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_shm::region::Region;
 use insane_shm::returns::places;
+use insane_shm::wake::{How, Sleeper, WAKE_PAGE_BYTES, Waker};
 use insane_sim::{SimClock, SimLink, SimNet};
 use insane_sys::event::Event;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 pub const TOPIC: Topic = Topic { key: StreamKey(7), channel: ChannelId(1) };
 pub const DOMAIN: DomainIndex = DomainIndex(0);
 pub const DEPTH: u32 = 256;
+pub const WAKES_PER_SECOND: NonZeroU32 = NonZeroU32::new(100_000).unwrap();
 
 pub fn address(host: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, host], 7400))
@@ -51,6 +57,17 @@ impl Host {
     }
 
     pub fn in_life(net: &SimNet, own: u8, life: u64, peers: &[u8], receive: &[(u32, u32)]) -> Host {
+        Host::with_waker(net, own, life, peers, receive, None)
+    }
+
+    pub fn with_waker(
+        net: &SimNet,
+        own: u8,
+        life: u64,
+        peers: &[u8],
+        receive: &[(u32, u32)],
+        waker: Option<Arc<WakeQueue>>,
+    ) -> Host {
         let link = net
             .setup(address(own))
             .open(&peers.iter().map(|peer| Some(address(*peer))).collect::<Vec<_>>())
@@ -69,6 +86,7 @@ impl Host {
             }],
             counters: turn_counters.clone(),
             port: Arc::clone(&port),
+            waker,
         };
         let config = EngineConfig::new(HostId(u64::from(own)), Incarnation(life));
         let engine = Engine::new(config, parts, net.clock());
@@ -120,12 +138,32 @@ impl Host {
     }
 
     pub fn sink(&mut self, topic: Topic) -> (SinkPort, Arc<Region>) {
+        self.sink_of(topic, Lane::LAST, SessionId(0), WAKES_PER_SECOND, false)
+    }
+
+    /// A sink that may sleep, of a session with this rate of wake-ups.
+    pub fn sleepy_sink(&mut self, topic: Topic, lane: Lane, session: u32, wakes_per_second: u32) -> SinkPort {
+        let rate = NonZeroU32::new(wakes_per_second).unwrap();
+        self.sink_of(topic, lane, SessionId(session), rate, true).0
+    }
+
+    fn sink_of(
+        &mut self,
+        topic: Topic,
+        lane: Lane,
+        session: SessionId,
+        wakes_per_second: NonZeroU32,
+        sleeps: bool,
+    ) -> (SinkPort, Arc<Region>) {
         self.next += 1;
         let id = ConnId(self.next);
         let (cells, returns) = (region(cells_bytes(DEPTH)), region(returns_bytes(places(self.geometry.buffers()))));
-        let conn = TxConn::new(id, Arc::clone(&cells), Arc::clone(&returns), DEPTH, self.geometry.buffers(), None);
-        assert!(matches!(self.command(Command::AddSink(NewSink { conn, topic, domain: DOMAIN })), Command::Spent));
-        let (port, mailbox) = SinkPort::new(None, CounterBlock::private()).unwrap();
+        let page = sleeps.then(|| region(WAKE_PAGE_BYTES as u64));
+        let waker = page.clone().map(|page| Waker::new(page, How::Futex));
+        let conn = TxConn::new(id, Arc::clone(&cells), Arc::clone(&returns), DEPTH, self.geometry.buffers(), waker);
+        let new = NewSink { conn, topic, domain: DOMAIN, session, lane, wakes_per_second };
+        assert!(matches!(self.command(Command::AddSink(new)), Command::Spent));
+        let (port, mailbox) = SinkPort::new(page.map(Sleeper::new), CounterBlock::private()).unwrap();
         let heap = ForeignHeap::new(Arc::clone(&self.heap), self.geometry.clone());
         let _ = mailbox.add(Box::new(RxConn::new(id, cells, Arc::clone(&returns), DEPTH, heap, true)));
         (port, returns)

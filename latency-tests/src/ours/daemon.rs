@@ -8,7 +8,7 @@ use super::plan::{self, Seat};
 use super::{fault, plan::daemon_file};
 use crate::harness::fault::Fault;
 use insane_control::{Hosting, Runtime};
-use insane_rt::Session;
+use insane_rt::{Session, SessionError};
 use std::ffi::OsString;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -98,7 +98,14 @@ impl Daemon {
     /// # Errors
     /// The daemon refused.
     pub fn attach(&self, name: &str) -> Result<Session, Fault> {
-        Session::attach(self.socket(), name).map_err(fault("attach to the daemon"))
+        let give_up = Instant::now() + START_BOUND;
+        loop {
+            match Session::attach(self.socket(), name) {
+                // The socket is there a moment before somebody listens at it.
+                Err(SessionError::Unreachable { .. }) if Instant::now() < give_up => std::thread::sleep(START_PAUSE),
+                other => return other.map_err(fault("attach to the daemon")),
+            }
+        }
     }
 }
 

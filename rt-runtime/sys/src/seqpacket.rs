@@ -8,6 +8,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect as connect_to, listen as start_listening,
     socket, socketpair,
 };
+use nix::sys::stat::Mode;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,8 @@ pub enum PathError {
 /// Listens at `path`. A socket left behind by a process that is gone is replaced;
 /// one that answers is not.
 ///
+/// At first only this user may connect; change the file's permissions for others.
+///
 /// Two processes that start at once are kept apart by a lock on `path` with
 /// `.lock` appended, held during the call; that file stays.
 ///
@@ -62,6 +65,9 @@ pub fn listen(path: &Path) -> Result<OwnedFd, PathError> {
     let _lock = lock_beside(path)?;
     let address = UnixAddr::new(path).map_err(attempted("forming the address")).map_err(os)?;
     let listener = new_socket().map_err(os)?;
+    // The file gets these bits when it is made: nobody else may come before the caller has
+    // said who may.
+    nix::sys::stat::fchmod(&listener, Mode::S_IRUSR | Mode::S_IWUSR).map_err(attempted("restricting")).map_err(os)?;
     match bind(listener.as_raw_fd(), &address) {
         Err(Errno::EADDRINUSE) => {
             remove_stale(path)?;

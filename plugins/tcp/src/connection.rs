@@ -12,8 +12,9 @@ use std::net::{SocketAddr, TcpStream};
 /// How long either side of a new connection may take to be known.
 pub(crate) const HANDSHAKE_MAX: Nanos = Nanos::from_secs(2);
 /// How long a connection that the kernel takes nothing for is busy, before its frames
-/// fail.
-const STALL_MAX: Nanos = Nanos::from_millis(20);
+/// fail: longer than a receiver on a shared core is kept waiting, and short beside the
+/// time until its connection is given up, for all receivers of a source wait with it.
+const STALL_MAX: Nanos = Nanos::from_millis(100);
 
 /// Bytes of this process that one connection takes; a peer has two. The kernel's
 /// socket buffers come on top.

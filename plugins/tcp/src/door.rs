@@ -17,7 +17,7 @@ pub(crate) const BACKLOG: u16 = 128;
 /// See the module.
 pub(crate) struct Door {
     pub(crate) listener: TcpListener,
-    callers: [Option<Caller>; CALLERS],
+    callers: Box<[Option<Caller>; CALLERS]>,
 }
 
 /// A connection from a peer's address that has not said which peer.
@@ -37,7 +37,7 @@ pub(crate) struct Guest {
 
 impl Door {
     pub(crate) fn new(listener: TcpListener) -> Self {
-        Door { listener, callers: [const { None }; CALLERS] }
+        Door { listener, callers: Box::new([const { None }; CALLERS]) }
     }
 
     /// Takes new connections of hosts that are `expected`, and closes others. Returns

@@ -44,7 +44,7 @@
 //! way when a connection broke is lost, and nobody is told which frames those were.
 //! `send` to a peer that is not connected fails at once, for data that nobody takes
 //! must not pile up; for the same reason a connection that the kernel takes nothing for
-//! is busy for 20 ms only, and then fails its frames until it moves again. Neither
+//! is busy for 100 ms only, and then fails its frames until it moves again. Neither
 //! costs reliable streams anything: they repair above links.
 //!
 //! A lost connection is made anew, after 50 ms at first, then after twice as long each

@@ -12,8 +12,10 @@ use insane_sys::event::{Epoll, Ready};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Every how many looks at a quiet best-effort connection all are looked at.
-const GLANCE_STRIDE: u8 = 4;
+/// Every how many looks at a quiet best-effort connection all are looked at: a real-time
+/// frame waits for seven empty looks at most. A look at all costs one call more when it
+/// finds something.
+const GLANCE_STRIDE: u8 = 8;
 
 /// One look sees every connection there can be, so that real time is among what it sees.
 const READY_MAX: usize = 2 * PEERS_MAX;
@@ -132,7 +134,7 @@ impl TcpLink {
 
     /// Whether a call that need not be thorough looks everywhere all the same: a burst of
     /// best effort never goes on without a look at real time, and while best effort is
-    /// quiet every fourth look is one.
+    /// quiet every eighth look is one.
     #[inline]
     fn looks_everywhere(&mut self) -> bool {
         if !matches!(self.hot, Some((Class::BestEffort, _))) {

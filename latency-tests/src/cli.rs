@@ -41,9 +41,9 @@ pub struct Cli {
     /// throughput: only this payload, bytes (a multiple of 8); may be repeated.
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub size: Vec<usize>,
-    /// network: the plugin.
-    #[arg(long, value_enum, default_value_t = Plugin::Udp)]
-    pub plugin: Plugin,
+    /// network: only this plugin.
+    #[arg(long, value_enum)]
+    pub plugin: Option<Plugin>,
     /// network: only this hosting.
     #[arg(long, value_enum)]
     pub hosting: Option<Hosting>,
@@ -136,6 +136,8 @@ impl Scenario {
 pub enum Plugin {
     /// Kernel UDP sockets.
     Udp,
+    /// Kernel TCP connections (hosting inline only).
+    Tcp,
 }
 
 /// Who turns the datapath.
@@ -182,7 +184,7 @@ mod tests {
         Cli::command().debug_assert();
         assert!(Cli::try_parse_from(["latency-tests", "throughput", "--size", "12"]).is_err());
         assert!(Cli::try_parse_from(["latency-tests", "throughput", "--touch", "--tokens"]).is_err());
-        let cli = Cli::try_parse_from(["latency-tests", "network", "--plugin", "udp", "--json", "f"]).unwrap();
-        assert_eq!(cli.scenario, Some(Scenario::Network));
+        let cli = Cli::try_parse_from(["latency-tests", "network", "--plugin", "tcp", "--json", "f"]).unwrap();
+        assert_eq!((cli.scenario, cli.plugin), (Some(Scenario::Network), Some(Plugin::Tcp)));
     }
 }

@@ -112,11 +112,12 @@ fn every_scenario_brings_its_rows() {
         eprintln!("skipped: two processors are needed");
         return;
     }
-    let expected: [(&[&str], &[&str]); 6] = [
+    let expected: [(&[&str], &[&str]); 7] = [
         (&["local"], &["local/64B", "local/attached-64B", "local/token-6220800B"]),
         (&["hop"], &["hop/T3/64B", "hop/T2/64B"]),
         // The rows on two hosts need root.
-        (&["network"], &["network/loopback/64B/inline", "network/self/64B/daemon"]),
+        (&["network", "--plugin", "udp"], &["network/loopback/64B/inline", "network/self/64B/daemon"]),
+        (&["network", "--plugin", "tcp"], &["network/tcp-loopback/64B/inline"]),
         (
             &["throughput", "--size", "4096"],
             &["throughput/touch/4096B", "throughput/foreign/4096B", "throughput/tokens/4096B"],

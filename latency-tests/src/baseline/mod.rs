@@ -1,4 +1,5 @@
 //! Baselines: what a competent engineer would write by hand for the same job.
 
 pub mod ring;
+pub mod tcp;
 pub mod udp;

@@ -1,9 +1,10 @@
 //! Plans of the runtimes that are measured.
 
 use super::fault;
+use crate::cli::Plugin;
 use crate::harness::fault::Fault;
-use insane_config::{Idle, Machine, Plan, parse};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use insane_config::{Idle, Machine, Plan, TcpPlan, Technology, UdpPlan, parse};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
 /// Who turns a datapath, and where.
@@ -34,11 +35,16 @@ pub fn local(seat: Seat) -> Plan {
     plan
 }
 
-/// A runtime that reaches one peer over udp: `own` and `peer` are names and addresses.
+/// A runtime that reaches one peer over a plugin: `own` and `peer` are names and
+/// addresses.
 #[must_use]
-pub fn peer(own: (&str, SocketAddr), peer: (&str, SocketAddr), seat: Seat) -> Plan {
-    let mut plan = Plan::embedded_udp(own.0, own.1);
-    plan.add_peer(peer.0, &[("udp", peer.1)]);
+pub fn peer(own: (&str, SocketAddr), peer: (&str, SocketAddr), seat: Seat, plugin: Plugin) -> Plan {
+    let technology = match plugin {
+        Plugin::Udp => Technology::Udp(UdpPlan::at(own.1)),
+        Plugin::Tcp => Technology::Tcp(TcpPlan::at(own.1)),
+    };
+    let mut plan = Plan::embedded_over(own.0, technology);
+    plan.add_peer(peer.0, &[(technology.name(), peer.1)]);
     sit(&mut plan, seat);
     plan
 }
@@ -91,7 +97,8 @@ pub fn read(path: &Path) -> Result<Plan, Fault> {
     Ok(loaded.plan)
 }
 
-/// A free pair of udp ports at an address (a link uses its port and the next).
+/// A free pair of ports at an address, for udp and tcp (a link uses its port and the
+/// next).
 ///
 /// # Errors
 /// None is free.
@@ -102,10 +109,10 @@ pub fn free_ports(address: IpAddr) -> Result<SocketAddr, Fault> {
     let start = 20_000 + (std::process::id() % 15_000) as u16;
     for _ in 0..1_000 {
         let port = start + 2 * (NEXT.fetch_add(1, Ordering::Relaxed) % 5_000);
-        let free = |port: u16| UdpSocket::bind((address, port)).is_ok();
+        let free = |port: u16| UdpSocket::bind((address, port)).is_ok() && TcpListener::bind((address, port)).is_ok();
         if free(port) && free(port + 1) {
             return Ok(SocketAddr::new(address, port));
         }
     }
-    Err(Fault::Unavailable(format!("no two udp ports in a row are free at {address}")))
+    Err(Fault::Unavailable(format!("no two ports in a row are free at {address}")))
 }

@@ -216,7 +216,7 @@ fn about(scenario: &str) -> &'static str {
         "hop" => {
             "Round trips through the daemon, beside a bare copying relay. T3: both ends in one thread; T2: both ends yield to each other on one core."
         }
-        "network" => "Round trips over udp, beside raw spinning sockets.",
+        "network" => "Round trips over udp and tcp, beside raw spinning sockets.",
         "throughput" => {
             "One way as fast as the other side takes, beside a bare copying ring: every byte written and read (touch), or buffers handed over untouched (tokens)."
         }

@@ -2,6 +2,7 @@
 
 use super::{Cost, flow_pace, pace};
 use crate::baseline::ring::{self, FlowPut, FlowTake, MESSAGE_BYTES};
+use crate::baseline::tcp::TcpEnd;
 use crate::baseline::udp::UdpEnd;
 use crate::harness::Bench;
 use crate::harness::birth::{Birth, births};
@@ -56,6 +57,20 @@ pub fn udp_veth(bench: &Bench, hosts: &Hosts) -> Result<Sample, Fault> {
     };
     let pace = pace(bench, Cost::Kernel, Idle::Spin);
     t1(bench, &pace, move || open(0, first, second), move || open(1, second, first))
+}
+
+/// T1: raw spinning connection on loopback.
+pub fn tcp_loopback(bench: &Bench) -> Result<Sample, Fault> {
+    let (asking, answering) = TcpEnd::pair(LOOPBACK)?;
+    t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(asking), move || Ok(answering))
+}
+
+/// T1: raw spinning connection between two hosts joined by veth.
+pub fn tcp_veth(bench: &Bench, hosts: &Hosts) -> Result<Sample, Fault> {
+    let at = SocketAddr::new(Hosts::ADDRESSES[1], RAW_PORT);
+    let connect = move || hosts.enter(0).and_then(|()| TcpEnd::connect(at));
+    let accept = move || hosts.enter(1).and_then(|()| TcpEnd::accept(at));
+    t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), connect, accept)
 }
 
 /// One raw socket that talks to itself: one thread, no partner.

@@ -2,7 +2,7 @@
 
 use super::ours::{self, Place, token};
 use super::{Findings, STREAMS, baselines, birth, sizes};
-use crate::cli::{Cli, Hosting};
+use crate::cli::{Cli, Hosting, Plugin};
 use crate::harness::Bench;
 use crate::harness::netns::Hosts;
 use crate::harness::rounds::{Heading, Side, interleave};
@@ -79,36 +79,70 @@ pub fn hop(bench: &Bench, cli: &Cli, findings: &mut Findings) {
 
 /// Scenario `network`.
 pub fn network(bench: &Bench, cli: &Cli, findings: &mut Findings) {
-    let wanted = |hosting| cli.hosting.is_none_or(|only| only == hosting);
+    let plugins = [Plugin::Udp, Plugin::Tcp].into_iter().filter(|plugin| cli.plugin.is_none_or(|only| only == *plugin));
+    let plugins: Vec<Plugin> = plugins.collect();
+    for plugin in &plugins {
+        match plugin {
+            Plugin::Udp => udp_on_one_host(bench, cli, findings),
+            Plugin::Tcp => tcp(bench, cli, findings, Place::Loopback),
+        }
+    }
+    match Hosts::make() {
+        Ok(hosts) => plugins.iter().for_each(|plugin| match plugin {
+            Plugin::Udp => two_hosts(bench, cli, findings, &hosts),
+            Plugin::Tcp => tcp(bench, cli, findings, Place::Veth(&hosts)),
+        }),
+        Err(fault) => findings.note("network/veth/64B", &fault),
+    }
+}
+
+fn wants(cli: &Cli, hosting: Hosting) -> bool {
+    cli.hosting.is_none_or(|only| only == hosting)
+}
+
+fn udp_on_one_host(bench: &Bench, cli: &Cli, findings: &mut Findings) {
     let program = cli.insaned.as_deref();
-    if wanted(Hosting::Inline) {
+    if wants(cli, Hosting::Inline) {
         let sides = vec![
-            Side::new(OURS, || ours::network_inline(bench, Place::Loopback)),
+            Side::new(OURS, || ours::network_inline(bench, Place::Loopback, Plugin::Udp)),
             Side::new("raw UDP", || baselines::udp_loopback(bench)),
         ];
         rows(bench, findings, "network/loopback/64B/inline", "us", "T1", sides);
     }
-    if wanted(Hosting::Daemon) {
+    if wants(cli, Hosting::Daemon) {
         let sides = vec![
             Side::new(OURS, || ours::network_self(bench, program)),
             Side::new("raw UDP to itself", || baselines::udp_to_itself(bench)),
         ];
         rows(bench, findings, "network/self/64B/daemon", "us", "T3", sides);
     }
-    match Hosts::make() {
-        Ok(hosts) => two_hosts(bench, cli, findings, &hosts),
-        Err(fault) => findings.note("network/veth/64B", &fault),
+}
+
+/// The row of the tcp plugin at this place.
+fn tcp(bench: &Bench, cli: &Cli, findings: &mut Findings, place: Place<'_>) {
+    if !wants(cli, Hosting::Inline) {
+        return;
     }
+    let (name, topology) = match place {
+        Place::Loopback => ("network/tcp-loopback/64B/inline", "T1"),
+        Place::Veth(_) => ("network/tcp-veth/64B/inline", "T1 two hosts"),
+    };
+    let raw = move || match place {
+        Place::Loopback => baselines::tcp_loopback(bench),
+        Place::Veth(hosts) => baselines::tcp_veth(bench, hosts),
+    };
+    let ours = move || ours::network_inline(bench, place, Plugin::Tcp);
+    rows(bench, findings, name, "us", topology, vec![Side::new(OURS, ours), Side::new("raw TCP", raw)]);
 }
 
 fn two_hosts(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
     let program = cli.insaned.as_deref();
     for (hosting, name) in [(Hosting::Inline, "inline"), (Hosting::Thread, "thread"), (Hosting::Daemon, "daemon")] {
-        if cli.hosting.is_some_and(|only| only != hosting) {
+        if !wants(cli, hosting) {
             continue;
         }
         let ours = move || match hosting {
-            Hosting::Inline => ours::network_inline(bench, Place::Veth(hosts)),
+            Hosting::Inline => ours::network_inline(bench, Place::Veth(hosts), Plugin::Udp),
             Hosting::Thread => ours::network_thread(bench, Place::Veth(hosts)),
             Hosting::Daemon => ours::network_daemon(bench, hosts, program),
         };

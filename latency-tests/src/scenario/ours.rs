@@ -5,6 +5,7 @@
 //! Every cell has runtimes of its own: while a baseline is measured, none of ours runs.
 
 use super::{Cost, flow_pace, pace};
+use crate::cli::Plugin;
 use crate::harness::Bench;
 use crate::harness::birth::{Birth, births};
 use crate::harness::converse::{BothEnds, Duplex, End};
@@ -119,8 +120,8 @@ impl Place<'_> {
 }
 
 /// T1: two runtimes inside this process, whose engines the applications turn.
-pub fn network_inline(bench: &Bench, place: Place<'_>) -> Result<Sample, Fault> {
-    let sessions = embedded_pair(place, [Seat::ASLEEP; 2], Hosting::Inline)?;
+pub fn network_inline(bench: &Bench, place: Place<'_>, plugin: Plugin) -> Result<Sample, Fault> {
+    let sessions = embedded_pair(place, [Seat::ASLEEP; 2], Hosting::Inline, plugin)?;
     let (asking, answering) = conversation(sessions, Contract::SMALL)?;
     t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(asking), move || Ok(answering))
 }
@@ -128,7 +129,7 @@ pub fn network_inline(bench: &Bench, place: Place<'_>) -> Result<Sample, Fault> 
 /// T1: two runtimes inside this process, each with a thread that shares the core of
 /// its application and sleeps when it has nothing to do.
 pub fn network_thread(bench: &Bench, place: Place<'_>) -> Result<Sample, Fault> {
-    let sessions = embedded_pair(place, shared_seats(bench), Hosting::Thread)?;
+    let sessions = embedded_pair(place, shared_seats(bench), Hosting::Thread, Plugin::Udp)?;
     let (asking, answering) = conversation(sessions, Contract::SMALL)?;
     t1(bench, &pace(bench, Cost::Kernel, Idle::Yield), move || Ok(asking), move || Ok(answering))
 }
@@ -155,7 +156,7 @@ pub fn network_self(bench: &Bench, program: Option<&Path>) -> Result<Sample, Fau
     let seat = Seat::alone(bench.cores.other);
     let wanted = Wanted { name: "daemon", bind: there, peer: Some(("own", here)), seat, namespace: None, program };
     let daemon = Daemon::start(&wanted)?;
-    let own = embed(plan::peer(("own", here), ("daemon", there), Seat::ASLEEP), Hosting::Inline)?;
+    let own = embed(plan::peer(("own", here), ("daemon", there), Seat::ASLEEP, Plugin::Udp), Hosting::Inline)?;
     let (sender, receiver) = (daemon.attach("sender")?, own);
     let take = Take::open(&Contract::SMALL.stream(&receiver, STREAM)?, 1, Contract::SMALL)?;
     let put = Put::open(&Contract::SMALL.stream(&sender, STREAM)?, 1, Contract::SMALL)?;
@@ -168,12 +169,17 @@ fn shared_seats(bench: &Bench) -> [Seat; 2] {
     [bench.cores.app, bench.cores.other].map(|core| Seat { core: Some(core), idle: insane_config::Idle::Block })
 }
 
-fn embedded_pair(place: Place<'_>, seats: [Seat; 2], hosting: Hosting) -> Result<(Session, Session), Fault> {
+fn embedded_pair(
+    place: Place<'_>,
+    seats: [Seat; 2],
+    hosting: Hosting,
+    plugin: Plugin,
+) -> Result<(Session, Session), Fault> {
     let addresses = place.addresses()?;
     let names = ["a", "b"];
     let start = |host: usize| {
         let (own, peer) = ((names[host], addresses[host]), (names[1 - host], addresses[1 - host]));
-        place.on(host, move || embed(plan::peer(own, peer, seats[host]), hosting))
+        place.on(host, move || embed(plan::peer(own, peer, seats[host], plugin), hosting))
     };
     Ok((start(0)?, start(1)?))
 }

@@ -7,8 +7,9 @@ pub trait Fixture {
     /// The links under test.
     type Link: Link + Send;
 
-    /// `count` links (2 to 8) on one network that knows no other traffic. `PeerIndex(j)`
-    /// of link `i` is link `j`; a link's own index is a peer it does not reach.
+    /// `count` links (2 to 8) on one network that knows no other traffic, connected
+    /// where the technology connects. `PeerIndex(j)` of link `i` is link `j`; a link's
+    /// own index is a peer it does not reach.
     fn open(&mut self, count: usize) -> Vec<Self::Link>;
 
     /// Gives frames that were sent time to arrive. Called again and again while a case
@@ -17,4 +18,10 @@ pub trait Fixture {
 
     /// Sends `bytes` to link `to`, from an address that is nobody's peer.
     fn send_as_stranger(&mut self, to: usize, bytes: &[u8]);
+
+    /// Whether a link with several peers hands out frames of strangers. False where a
+    /// handshake tells who is a peer: strangers then get no frame through.
+    fn hands_out_strangers(&self) -> bool {
+        true
+    }
 }

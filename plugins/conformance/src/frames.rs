@@ -4,6 +4,7 @@ use crate::Fixture;
 use insane_core::{Lane, PeerIndex};
 use insane_link::{FrameSink, Link, SendOutcome};
 use insane_sys::SharedBytes;
+use insane_sys::clock::mono_now;
 use std::time::{Duration, Instant};
 
 /// How long a case waits for a frame that does not come.
@@ -87,6 +88,7 @@ pub(crate) fn wait_for<F: Fixture>(fixture: &mut F, link: &mut F::Link, count: u
     let end = Instant::now() + PATIENCE;
     while kept.0.len() < count && Instant::now() < end {
         fixture.settle();
+        link.tend(mono_now());
         receive(link, 64, true, &mut kept);
     }
     assert_eq!(kept.0.len(), count, "frames that came, and frames that should have come");
@@ -100,6 +102,7 @@ pub(crate) fn take_what_is_there<F: Fixture>(fixture: &mut F, link: &mut F::Link
     let mut quiet = 0;
     while quiet < 20 {
         fixture.settle();
+        link.tend(mono_now());
         quiet = if receive(link, 64, true, &mut kept) == 0 { quiet + 1 } else { 0 };
     }
     kept

@@ -5,6 +5,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Field {
     /// Path with the numbers and names of lists and maps left out: `datapaths[].core`.
+    /// Fields of technologies other than `udp` have its name in theirs.
     pub path: &'static str,
     /// What it accepts.
     pub accepts: Accepts,
@@ -115,7 +116,7 @@ pub const FIELDS: &[Field] = &[
     text("datapaths[].links", "a list of at most 4 names of links", "[]"),
     text("links", "a list of links: [(name: ..., technology: ...), ...]", "[]"),
     required("links[].name", NAME),
-    required("links[].technology", "udp(bind: ..., ...)"),
+    required("links[].technology", "udp(bind: ..., ...) or tcp(bind: ..., ...)"),
     required(
         "links[].technology.bind",
         "an IP address of this machine and a port from 1 to 65534: \"192.0.2.1:7400\", \"[2001:db8::1]:7400\"",
@@ -125,6 +126,17 @@ pub const FIELDS: &[Field] = &[
     number("links[].technology.receive_buffer_bytes", 4096, 1 << 30, "bytes", "4_194_304"),
     number("links[].technology.busy_poll_us", 0, 10_000, "microseconds", "0: off"),
     number("links[].technology.real_time_dscp", 0, 63, "", "46: expedited"),
+    // Fields of `tcp`: see `index::Index::field_path`.
+    required(
+        "links[].technology.tcp.bind",
+        "a particular IP address of this machine and a port from 1 to 65534: \"192.0.2.1:7500\", \"[2001:db8::1]:7500\"",
+    ),
+    number("links[].technology.tcp.frame_bytes_max", 508, 1 << 20, "bytes", "16_384"),
+    number("links[].technology.tcp.send_buffer_bytes", 4096, 1 << 30, "bytes", "1_048_576"),
+    number("links[].technology.tcp.receive_buffer_bytes", 4096, 1 << 30, "bytes", "1_048_576"),
+    number("links[].technology.tcp.busy_poll_us", 0, 10_000, "microseconds", "0: off"),
+    number("links[].technology.tcp.real_time_dscp", 0, 63, "", "46: expedited"),
+    number("links[].technology.tcp.user_timeout_ms", 100, 600_000, "milliseconds", "2000"),
     text("peers", "a list of at most 64 peers: [(name: ..., links: {...}), ...]", "[]"),
     required("peers[].name", NAME),
     required(

@@ -73,6 +73,20 @@ impl Index {
         }
     }
 
+    /// The path under which the table of fields knows the field at `path`: that of a
+    /// technology other than `udp` has its name in between, since fields of one name accept
+    /// different values there.
+    #[must_use]
+    pub fn field_path(&self, text: &str, path: &str) -> String {
+        let Some((link, name)) = path.split_once(".technology.") else { return path.to_owned() };
+        let technology = format!("{link}.technology");
+        let node = self.nodes.iter().find(|node| node.path == technology);
+        let is_tcp = node
+            .and_then(|node| text.get(node.value.clone()))
+            .is_some_and(|value| value.strip_prefix("tcp").is_some_and(|rest| rest.trim_start().starts_with('(')));
+        if is_tcp { format!("{technology}.tcp.{name}") } else { path.to_owned() }
+    }
+
     /// The last value that starts at or before `offset`.
     #[must_use]
     pub fn last_before(&self, offset: usize) -> Option<&Node> {

@@ -138,6 +138,8 @@ pub struct LinkPlan {
 pub enum Technology {
     /// Kernel UDP sockets.
     Udp(UdpPlan),
+    /// Kernel TCP connections.
+    Tcp(TcpPlan),
 }
 
 impl Technology {
@@ -146,6 +148,7 @@ impl Technology {
     pub const fn name(&self) -> &'static str {
         match self {
             Technology::Udp(_) => "udp",
+            Technology::Tcp(_) => "tcp",
         }
     }
 
@@ -154,6 +157,7 @@ impl Technology {
     pub const fn frame_bytes_max(&self) -> u32 {
         match self {
             Technology::Udp(udp) => udp.frame_bytes_max,
+            Technology::Tcp(tcp) => tcp.frame_bytes_max,
         }
     }
 
@@ -162,6 +166,7 @@ impl Technology {
     pub const fn bind(&self) -> SocketAddr {
         match self {
             Technology::Udp(udp) => udp.bind,
+            Technology::Tcp(tcp) => tcp.bind,
         }
     }
 }
@@ -194,6 +199,42 @@ impl UdpPlan {
             receive_buffer_bytes: crate::raw::RECEIVE_BUFFER_BYTES as u32,
             busy_poll_us: 0,
             real_time_dscp: crate::raw::REAL_TIME_DSCP as u8,
+        }
+    }
+}
+
+/// Kernel TCP connections, two to a peer: the real-time lanes use `bind`'s port, the others
+/// the next one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct TcpPlan {
+    /// Local address, a particular one, and first port, 1 to 65,534.
+    pub bind: SocketAddr,
+    /// Largest frame, bytes; the same at all peers.
+    pub frame_bytes_max: u32,
+    /// Send buffer of each connection in the kernel, bytes.
+    pub send_buffer_bytes: u32,
+    /// Receive buffer of each connection in the kernel, bytes.
+    pub receive_buffer_bytes: u32,
+    /// `SO_BUSY_POLL`, microseconds; 0: off.
+    pub busy_poll_us: u32,
+    /// Differentiated services code point of real-time connections, 0 to 63.
+    pub real_time_dscp: u8,
+    /// How long a peer may leave data unacknowledged, milliseconds.
+    pub user_timeout_ms: u32,
+}
+
+impl TcpPlan {
+    /// Defaults at this address.
+    #[must_use]
+    pub fn at(bind: SocketAddr) -> Self {
+        TcpPlan {
+            bind,
+            frame_bytes_max: crate::raw::TCP_FRAME_BYTES as u32,
+            send_buffer_bytes: crate::raw::TCP_BUFFER_BYTES as u32,
+            receive_buffer_bytes: crate::raw::TCP_BUFFER_BYTES as u32,
+            busy_poll_us: 0,
+            real_time_dscp: crate::raw::REAL_TIME_DSCP as u8,
+            user_timeout_ms: crate::raw::USER_TIMEOUT_MS as u32,
         }
     }
 }
@@ -414,10 +455,17 @@ impl Plan {
     /// [`Plan::embedded_default`] under another name, with one `udp` link of that name at `bind`.
     #[must_use]
     pub fn embedded_udp(name: &str, bind: SocketAddr) -> Plan {
+        Plan::embedded_over(name, Technology::Udp(UdpPlan::at(bind)))
+    }
+
+    /// [`Plan::embedded_default`] under another name, with one link that has the name of
+    /// its technology.
+    #[must_use]
+    pub fn embedded_over(name: &str, technology: Technology) -> Plan {
         let mut plan = Plan::embedded_default();
         plan.host = HostPlan { name: name.into(), id: host_id(name) };
-        let technology = Technology::Udp(UdpPlan::at(bind));
-        plan.datapaths[0].links.push(LinkPlan { name: "udp".into(), technology, peers: Vec::new() });
+        let link = LinkPlan { name: technology.name().into(), technology, peers: Vec::new() };
+        plan.datapaths[0].links.push(link);
         plan
     }
 

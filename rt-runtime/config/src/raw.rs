@@ -17,6 +17,13 @@ pub const SEND_BUFFER_BYTES: i64 = 1 << 20;
 pub const RECEIVE_BUFFER_BYTES: i64 = 4 << 20;
 /// Default of `real_time_dscp`: expedited forwarding (RFC 3246).
 pub const REAL_TIME_DSCP: i64 = 46;
+/// Default of `frame_bytes_max` of a `tcp` link: with the default chunk of best effort,
+/// larger frames would make real time wait longer.
+pub const TCP_FRAME_BYTES: i64 = 16_384;
+/// Default of `send_buffer_bytes` and `receive_buffer_bytes` of a `tcp` link.
+pub const TCP_BUFFER_BYTES: i64 = 1 << 20;
+/// Default of `user_timeout_ms` of a `tcp` link.
+pub const USER_TIMEOUT_MS: i64 = 2_000;
 /// Default of `control.socket`.
 pub const SOCKET: &str = "/run/insane/insaned.sock";
 
@@ -181,6 +188,50 @@ pub enum Technology {
         #[serde(default = "real_time_dscp")]
         real_time_dscp: i64,
     },
+    /// Kernel TCP connections, two to a peer.
+    Tcp {
+        /// Local address, a particular one, and port P; the real-time lanes use P, the
+        /// others P + 1.
+        bind: String,
+        /// Largest frame, bytes, 508 to 1,048,576; the same at all peers. Default: 16,384.
+        #[serde(default = "tcp_frame_bytes")]
+        frame_bytes_max: i64,
+        /// Send buffer of each connection, bytes. Default: 1,048,576.
+        #[serde(default = "tcp_buffer_bytes")]
+        send_buffer_bytes: i64,
+        /// Receive buffer of each connection, bytes. Default: 1,048,576.
+        #[serde(default = "tcp_buffer_bytes")]
+        receive_buffer_bytes: i64,
+        /// `SO_BUSY_POLL`, microseconds, 0 to 10,000. Default: 0, off.
+        #[serde(default)]
+        busy_poll_us: i64,
+        /// Differentiated services code point of real-time connections, 0 to 63. Default: 46.
+        #[serde(default = "real_time_dscp")]
+        real_time_dscp: i64,
+        /// How long a peer may leave data unacknowledged, milliseconds, 100 to 600,000.
+        /// Default: 2,000.
+        #[serde(default = "user_timeout_ms")]
+        user_timeout_ms: i64,
+    },
+}
+
+impl Technology {
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Technology::Udp { .. } => "udp",
+            Technology::Tcp { .. } => "tcp",
+        }
+    }
+
+    /// Local address, as it is written.
+    #[must_use]
+    pub fn bind(&self) -> &str {
+        match self {
+            Technology::Udp { bind, .. } | Technology::Tcp { bind, .. } => bind,
+        }
+    }
 }
 
 fn send_buffer_bytes() -> i64 {
@@ -193,6 +244,18 @@ fn receive_buffer_bytes() -> i64 {
 
 fn real_time_dscp() -> i64 {
     REAL_TIME_DSCP
+}
+
+fn tcp_frame_bytes() -> i64 {
+    TCP_FRAME_BYTES
+}
+
+fn tcp_buffer_bytes() -> i64 {
+    TCP_BUFFER_BYTES
+}
+
+fn user_timeout_ms() -> i64 {
+    USER_TIMEOUT_MS
 }
 
 /// One remote runtime.

@@ -1,7 +1,7 @@
 //! Gathers what is wrong with one file, and finds its place in the text.
 
 use crate::diagnostic::{Diagnostic, Findings, Severity};
-use crate::fields;
+use crate::fields::{self, Field};
 use crate::index::{Index, Node};
 use std::ops::Range;
 
@@ -28,8 +28,13 @@ impl<'t> Report<'t> {
 
     /// An error in the value of a field; what it accepts comes from the table of fields.
     pub(crate) fn error(&mut self, path: &str, message: impl Into<String>) {
-        let accepted = fields::field(path).map(|field| field.accepted()).unwrap_or_default();
+        let accepted = self.field(path).map(|field| field.accepted()).unwrap_or_default();
         self.error_accepting(path, message, accepted);
+    }
+
+    /// The field at a path, in the table of fields.
+    pub(crate) fn field(&self, path: &str) -> Option<&'static Field> {
+        fields::field(&self.index.field_path(self.text, path))
     }
 
     /// An error in the value of a field.

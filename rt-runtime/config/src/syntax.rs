@@ -1,7 +1,6 @@
 //! From text to the raw configuration; the parser's errors in the form of all others.
 
 use crate::diagnostic::nearest;
-use crate::fields;
 use crate::index::{Node, Place};
 use crate::raw::Config;
 use crate::report::Report;
@@ -84,7 +83,7 @@ fn unknown_field(report: &mut Report<'_>, at: usize, expected: &[&str], found: &
 fn unknown_variant(report: &mut Report<'_>, at: usize, expected: &[&str], found: &str) {
     let Some(node) = report.index.last_before(at).cloned() else { return };
     let path = named_path(&node.path);
-    let accepted = accepted_near(path).unwrap_or_else(|| expected.join(", "));
+    let accepted = accepted_near(report, path).unwrap_or_else(|| expected.join(", "));
     let message = format!("`{found}` is not accepted here{}", meant(found, expected));
     report.error_in(node.value, path, message, accepted);
 }
@@ -116,7 +115,8 @@ fn wrong_value(report: &mut Report<'_>, at: usize, code: &Error) {
         }
         code => lower_first(&code.to_string()),
     };
-    report.error_in(node.value, path, message, accepted_near(path).unwrap_or_default());
+    let accepted = accepted_near(report, path).unwrap_or_default();
+    report.error_in(node.value, path, message, accepted);
 }
 
 /// The text as a whole is something else.
@@ -129,9 +129,9 @@ fn no_configuration(report: &mut Report<'_>) {
 }
 
 /// What the field, or the one around it, accepts.
-fn accepted_near(path: &str) -> Option<String> {
+fn accepted_near(report: &Report<'_>, path: &str) -> Option<String> {
     let outer = path.rfind(['.', '[']).map_or("", |end| &path[..end]);
-    fields::field(path).or_else(|| fields::field(outer)).map(|field| field.accepted())
+    report.field(path).or_else(|| report.field(outer)).map(|field| field.accepted())
 }
 
 /// Errors that say that a value is not of the kind that its field wants.

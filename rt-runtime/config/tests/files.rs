@@ -58,7 +58,8 @@ fn each_of_a_pair_of_hosts_has_the_address_that_the_other_expects() {
 fn written(text: &str) -> BTreeSet<String> {
     let index = Index::new(text);
     let is_named = |path: &&String| !path.rsplit('.').next().unwrap().starts_with(|c: char| c.is_ascii_digit());
-    let paths: BTreeSet<String> = index.nodes().iter().map(|node| pattern(&node.path)).collect();
+    let path = |path: &str| pattern(&index.field_path(text, path));
+    let paths: BTreeSet<String> = index.nodes().iter().map(|node| path(&node.path)).collect();
     paths.iter().filter(is_named).cloned().collect()
 }
 
@@ -71,6 +72,11 @@ fn fields_of(value: &serde_json::Value, path: &str, found: &mut BTreeSet<String>
                 let inner_path = match key.as_str() {
                     _ if path.ends_with("peers[].links") => format!("{path}[]"),
                     "uid" | "gid" => continue,
+                    // As in the table of fields.
+                    "tcp" => {
+                        fields_of(inner, &format!("{path}.tcp"), found);
+                        continue;
+                    }
                     "udp" | "spin_then_block" | "fifo" => path.to_owned(),
                     key if path.is_empty() => key.to_owned(),
                     key => format!("{path}.{key}"),
@@ -117,7 +123,8 @@ fn the_reference_names_every_field_with_what_it_accepts_and_its_default() {
 /// The comment lines above the first field of this path.
 fn comment_above(text: &str, path: &str) -> String {
     let index = Index::new(text);
-    let node = index.nodes().iter().find(|node| pattern(&node.path) == path).unwrap_or_else(|| panic!("no {path}"));
+    let is_it = |written: &str| pattern(&index.field_path(text, written)) == path;
+    let node = index.nodes().iter().find(|node| is_it(&node.path)).unwrap_or_else(|| panic!("no {path}"));
     let start = node.key.as_ref().unwrap_or(&node.value).start;
     let line = index.place(text, start).line;
     let before: Vec<&str> = text.lines().take(line - 1).collect();
@@ -142,7 +149,9 @@ fn what_the_reference_calls_default_is_the_default() {
     let short: raw::Config = options
         .from_str(r#"(links: [(name: "x", technology: udp(bind: "")), (name: "y", technology: udp(bind: ""))])"#)
         .unwrap();
-    let raw::Technology::Udp { bind: _, frame_bytes_max, send_buffer_bytes, .. } = &short.links[0].technology;
+    let raw::Technology::Udp { bind: _, frame_bytes_max, send_buffer_bytes, .. } = &short.links[0].technology else {
+        panic!("the first link is udp")
+    };
     assert_eq!((*frame_bytes_max, *send_buffer_bytes), (None, 1_048_576));
     let udp = |config: &raw::Config, at: usize| {
         let raw::Technology::Udp {
@@ -152,11 +161,18 @@ fn what_the_reference_calls_default_is_the_default() {
             receive_buffer_bytes: receive,
             busy_poll_us: poll,
             real_time_dscp: dscp,
-        } = &config.links[at].technology;
+        } = &config.links[at].technology
+        else {
+            panic!("link {at} is not udp")
+        };
         (*frame, *send, *receive, *poll, *dscp)
     };
     assert_eq!(udp(&reference, 0), udp(&short, 0));
     assert_eq!(udp(&reference, 1), udp(&short, 0));
+    let short: raw::Config =
+        options.from_str(r#"(links: [(name: "x", technology: tcp(bind: "192.0.2.1:7500"))])"#).unwrap();
+    assert_eq!(reference.links[2].technology, short.links[0].technology);
+    assert!(matches!(short.links[0].technology, raw::Technology::Tcp { frame_bytes_max: 16_384, .. }));
 }
 
 #[test]

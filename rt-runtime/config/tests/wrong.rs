@@ -373,6 +373,76 @@ fn links() {
 }
 
 #[test]
+fn tcp_links() {
+    let tcp = |field: &str| format!("(links: [(name: \"a\", technology: tcp(bind: \"10.0.0.1:1\", {field}))])");
+    let path = |field: &str| format!("links[0].technology.{field}");
+    for (field, value, column, message, accepted) in [
+        ("frame_bytes_max", "507", 75, "507 is too small", "508 to 1_048_576 bytes"),
+        ("frame_bytes_max", "1_048_577", 75, "1_048_577 is too large", "508 to 1_048_576 bytes"),
+        ("frame_bytes_max", "\"large\"", 75, "a whole number is expected", "508 to 1_048_576 bytes"),
+        ("send_buffer_bytes", "1", 77, "1 is too small", "4096 to"),
+        ("receive_buffer_bytes", "-1", 80, "-1 is too small", "4096 to"),
+        ("busy_poll_us", "10_001", 72, "10_001 is too large", "0 to 10_000 micro"),
+        ("real_time_dscp", "64", 74, "64 is too large", "0 to 63"),
+        ("user_timeout_ms", "99", 75, "99 is too small", "100 to 600_000 milliseconds"),
+        ("user_timeout_ms", "600_001", 75, "600_001 is too large", "100 to 600_000 milliseconds"),
+    ] {
+        expect(&tcp(&format!("{field}: {value}")), &format!("1:{column}"), &path(field), message, accepted);
+    }
+    let bound = |bind: &str| format!("(links: [(name: \"net\", technology: tcp(bind: \"{bind}\"))])");
+    for (bind, message) in [
+        ("192.0.2.1:65535", "after port 65535 there is no next one, and the link uses two"),
+        (
+            "0.0.0.0:7400",
+            "0.0.0.0 is no particular address; which host connects depends on the one that peers have for this host",
+        ),
+        (
+            "[::]:7400",
+            ":: is no particular address; which host connects depends on the one that peers have for this host",
+        ),
+    ] {
+        expect(&bound(bind), "1:46", "links[0].technology.bind", message, "a particular IP address of this machine");
+    }
+    assert!(findings(&bound("[fe80::1%2]:65534")).is_empty());
+    expect(
+        "(links: [(name: \"a\", technology: tcp())])",
+        "1:22",
+        "links[0].technology.bind",
+        "the field `bind` is missing",
+        "a particular IP address of this machine",
+    );
+    expect(
+        &tcp("user_timeout_s: 1"),
+        "1:58",
+        "links[0].technology.user_timeout_s",
+        "there is no field `user_timeout_s` in `links[0].technology`; did you mean `user_timeout_ms`?",
+        "bind, frame_bytes_max, send_buffer_bytes, receive_buffer_bytes, busy_poll_us, real_time_dscp, user_timeout_ms",
+    );
+}
+
+#[test]
+fn ports_of_tcp_and_of_udp_do_not_collide() {
+    let both = two_links("10.0.0.1:7400", "10.0.0.1:7401");
+    assert!(findings(&both.replacen("udp", "tcp", 1)).is_empty());
+    expect(
+        &both.replace("udp", "tcp"),
+        "3:35",
+        "links[1].technology.bind",
+        "ports 7401 and 7402 are taken: links[0] uses 7400 and 7401",
+        "a port at least 2 away",
+    );
+    let peer = |second: &str| {
+        format!(
+            "(host: (name: \"me\"), links: [(name: \"u\", technology: udp(bind: \"10.0.0.1:7400\")), \
+             (name: \"t\", technology: {second}(bind: \"10.0.0.1:7410\"))],\n\
+             peers: [(name: \"b\", links: {{\"t\": \"10.0.0.2:7400\", \"u\": \"10.0.0.2:7400\"}})])"
+        )
+    };
+    assert!(findings(&peer("tcp")).is_empty(), "{}", findings(&peer("tcp")));
+    assert_eq!(findings(&peer("udp")).count(), (1, 0));
+}
+
+#[test]
 fn each_link_belongs_to_exactly_one_datapath() {
     let text = |links: &str, more: &str| {
         format!(

@@ -2,7 +2,8 @@
 //! commands, and collects what comes back.
 
 use crate::action::{AddRx, AddTx, Rings, Route, Topic};
-use crate::links::{OpenLinks, PluginLink};
+use crate::inline::InlineHost;
+use crate::links::{LinkSet, OpenLinks};
 use crate::memory::{DatapathMemory, OwnRegion};
 use crate::objects::Objects;
 use crate::preparer::Handover;
@@ -14,10 +15,12 @@ use insane_core::{ConnId, DatapathIndex, DomainIndex, HostId, Incarnation, PeerI
 use insane_engine::inline::InlineEngine;
 use insane_engine::thread::{self, DatapathThread, RunConfig};
 use insane_engine::waker::WakeQueue;
-use insane_engine::{Command, EngineConfig, EngineParts, NewSink, NewSource, Notice, OverlayFrame, Port};
+use insane_engine::{Command, DomainParts, EngineConfig, EngineParts, NewSink, NewSource, Notice, OverlayFrame, Port};
+use insane_link::Link;
 use insane_shm::conn::{RxConn, TxConn};
 use insane_shm::counters::CounterBlock;
 use insane_shm::heap::ForeignHeap;
+use insane_shm::region::Region;
 use insane_shm::wake::{How, Waker};
 use insane_sys::event::Event;
 use insane_sys::thread::SchedPolicy;
@@ -36,7 +39,7 @@ const _: () = assert!(BODY_BYTES_MAX <= insane_engine::OVERLAY_BODY_MAX);
 #[derive(Debug)]
 enum Host {
     Thread(DatapathThread),
-    Inline(Arc<InlineEngine<PluginLink>>),
+    Inline(Arc<InlineHost>),
 }
 
 /// What becomes of a connection on its way to the datapath.
@@ -109,28 +112,24 @@ impl Datapath {
         let port = Port::new(Arc::clone(&shared.answer))?;
         let totals = memory.totals();
         let DatapathMemory { wake_page, heaps, parts, turn_counters } = memory;
-        let parts = EngineParts {
-            links: links.links,
+        let starter = Starter {
+            hosting,
+            config: engine_config(plan, life),
+            run: run_config(own),
+            wake_page: Arc::clone(&wake_page.region),
             link_of_peer: links.of_peer,
             domains: parts,
             counters: turn_counters.clone(),
             port: Arc::clone(&port),
             waker: shared.waker.clone(),
         };
-        let config = engine_config(plan, life);
-        let failed = |source| StartError::Thread { what: format!("datapath \"{}\"", own.name), source };
-        let (host, tid, degraded) = match hosting {
-            Hosting::Thread => {
-                let page = Arc::clone(&wake_page.region);
-                let thread = DatapathThread::start(config, parts, page, run_config(own)).map_err(failed)?;
-                let started = thread.started.clone();
-                (Host::Thread(thread), Some(started.tid), started.degraded)
-            }
-            Hosting::Inline => {
-                let engine = InlineEngine::start(config, parts).map_err(failed)?;
-                (Host::Inline(Arc::new(engine)), None, Vec::new())
-            }
+        let started = match links.links {
+            LinkSet::Udp(links) => starter.start(links, InlineHost::Udp),
+            LinkSet::Tcp(links) => starter.start(links, InlineHost::Tcp),
+            LinkSet::Mixed(links) => starter.start(links, InlineHost::Mixed),
         };
+        let failed = |source| StartError::Thread { what: format!("datapath \"{}\"", own.name), source };
+        let (host, tid, degraded) = started.map_err(failed)?;
         Ok(Datapath {
             plan: own.clone(),
             links: links.status,
@@ -149,7 +148,7 @@ impl Datapath {
     }
 
     /// The engine that applications turn, if it is hosted inline.
-    pub(crate) fn inline(&self) -> Option<Arc<InlineEngine<PluginLink>>> {
+    pub(crate) fn inline(&self) -> Option<Arc<InlineHost>> {
         match &self.host {
             Host::Inline(engine) => Some(Arc::clone(engine)),
             Host::Thread(_) => None,
@@ -313,6 +312,43 @@ impl Datapath {
         if let Some(doorbell) = self.doorbells.remove(&session) {
             let _ = self.port.remove_doorbell(&doorbell);
         }
+    }
+}
+
+/// What a datapath starts with, beside its links.
+struct Starter {
+    hosting: Hosting,
+    config: EngineConfig,
+    run: RunConfig,
+    wake_page: Arc<Region>,
+    link_of_peer: Vec<Option<usize>>,
+    domains: Vec<DomainParts>,
+    counters: CounterBlock,
+    port: Arc<Port>,
+    waker: Option<Arc<WakeQueue>>,
+}
+
+impl Starter {
+    /// Starts an engine made for links of this kind: who turns it, its thread, and what it
+    /// asked for and did not get.
+    fn start<L: Link + Send + 'static>(
+        self,
+        links: Vec<L>,
+        inline: fn(InlineEngine<L>) -> InlineHost,
+    ) -> io::Result<(Host, Option<i32>, Vec<String>)> {
+        let Starter { hosting, config, run, wake_page, link_of_peer, domains, counters, port, waker } = self;
+        let parts = EngineParts { links, link_of_peer, domains, counters, port, waker };
+        Ok(match hosting {
+            Hosting::Thread => {
+                let thread = DatapathThread::start(config, parts, wake_page, run)?;
+                let started = thread.started.clone();
+                (Host::Thread(thread), Some(started.tid), started.degraded)
+            }
+            Hosting::Inline => {
+                let engine = inline(InlineEngine::start(config, parts)?);
+                (Host::Inline(Arc::new(engine)), None, Vec::new())
+            }
+        })
     }
 }
 

@@ -11,6 +11,7 @@ pub mod action;
 mod datapath;
 pub mod hub;
 mod identity;
+mod inline;
 mod links;
 mod memory;
 mod notes;
@@ -26,6 +27,7 @@ mod sockets;
 pub mod spec;
 mod start;
 
+pub use inline::InlineHost;
 pub use links::PluginLink;
-pub use runtime::{Hosting, InlineHost, Runtime};
-pub use start::StartError;
+pub use runtime::{Hosting, Runtime};
+pub use start::{LinkError, StartError};

@@ -1,21 +1,109 @@
-//! Opening the links of a datapath.
+//! Opening the links of a datapath, and the technologies they can be of.
+//!
+//! A datapath whose links are all of one technology (almost every one) drives them as
+//! what they are: the technology is matched once, when its engine is made. Only where
+//! the configuration mixes technologies in one datapath, its links are [`PluginLink`]s,
+//! which match in each call; see ADR 0008.
 
-use crate::start::StartError;
-use insane_config::{DatapathPlan, LinkPlan, Technology, UdpPlan};
-use insane_core::PeerIndex;
-use insane_link::{Link, LinkSetup};
-use insane_udp::{UdpConfig, UdpSetup};
+use crate::start::{LinkError, StartError};
+use insane_config::{DatapathPlan, LinkPlan, TcpPlan, Technology, UdpPlan};
+use insane_core::{Lane, MonoTime, PeerIndex};
+use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, SendOutcome};
+use insane_sys::SharedBytes;
+use insane_tcp::{TcpConfig, TcpLink, TcpSetup};
+use insane_udp::{UdpConfig, UdpLink, UdpSetup};
 use insane_wire::status::LinkStatus;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 
-/// The links that datapaths drive. One kind so far; an enum of technologies takes its
-/// place here, and nowhere else.
-pub type PluginLink = insane_udp::UdpLink;
+/// A link of a datapath that mixes technologies.
+#[derive(Debug)]
+pub enum PluginLink {
+    /// Kernel UDP sockets.
+    Udp(UdpLink),
+    /// Kernel TCP connections.
+    Tcp(TcpLink),
+}
 
-/// The links of one datapath.
+/// `$call` on the link, whichever it is.
+macro_rules! of_either {
+    ($plugin:expr, $link:ident => $call:expr) => {
+        match $plugin {
+            PluginLink::Udp($link) => $call,
+            PluginLink::Tcp($link) => $call,
+        }
+    };
+}
+
+impl Link for PluginLink {
+    fn capabilities(&self) -> LinkCapabilities {
+        of_either!(self, link => link.capabilities())
+    }
+
+    #[inline]
+    fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        of_either!(self, link => link.send(peer, lane, head, payload))
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        of_either!(self, link => link.flush());
+    }
+
+    #[inline]
+    fn receive<S: FrameSink>(&mut self, budget: u32, thorough: bool, sink: &mut S) -> u32 {
+        of_either!(self, link => link.receive(budget, thorough, sink))
+    }
+
+    fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let (udp, tcp) = match self {
+            PluginLink::Udp(udp) => (Some(udp), None),
+            PluginLink::Tcp(tcp) => (None, Some(tcp)),
+        };
+        udp.into_iter().flat_map(Link::readable_fds).chain(tcp.into_iter().flat_map(Link::readable_fds))
+    }
+
+    fn holds_frames(&self) -> bool {
+        of_either!(self, link => link.holds_frames())
+    }
+
+    fn tend(&mut self, now: MonoTime) -> bool {
+        of_either!(self, link => link.tend(now))
+    }
+}
+
+/// The links of one datapath, as what they are.
+#[derive(Debug)]
+pub(crate) enum LinkSet {
+    /// All udp, or none at all.
+    Udp(Vec<UdpLink>),
+    /// All tcp.
+    Tcp(Vec<TcpLink>),
+    /// Several technologies.
+    Mixed(Vec<PluginLink>),
+}
+
+impl LinkSet {
+    fn new(links: Vec<PluginLink>) -> Self {
+        let is_udp = |link: &PluginLink| matches!(link, PluginLink::Udp(_));
+        let is_tcp = |link: &PluginLink| matches!(link, PluginLink::Tcp(_));
+        let as_udp = |link| if let PluginLink::Udp(udp) = link { Some(udp) } else { None };
+        let as_tcp = |link| if let PluginLink::Tcp(tcp) = link { Some(tcp) } else { None };
+        if links.iter().all(is_udp) {
+            LinkSet::Udp(links.into_iter().filter_map(as_udp).collect())
+        } else if links.iter().all(is_tcp) {
+            LinkSet::Tcp(links.into_iter().filter_map(as_tcp).collect())
+        } else {
+            LinkSet::Mixed(links)
+        }
+    }
+}
+
+/// What comes of opening the links of one datapath.
 #[derive(Debug)]
 pub(crate) struct OpenLinks {
-    pub(crate) links: Vec<PluginLink>,
+    pub(crate) links: LinkSet,
     /// By which link each peer is reached: the first that has an address for it.
     pub(crate) of_peer: Vec<Option<usize>>,
     pub(crate) status: Vec<LinkStatus>,
@@ -29,37 +117,49 @@ pub(crate) fn peers_of(datapath: &DatapathPlan) -> BTreeSet<PeerIndex> {
 
 /// Opens all links of a datapath.
 pub(crate) fn open(datapath: &DatapathPlan, peers: usize) -> Result<OpenLinks, StartError> {
-    let mut open = OpenLinks { links: Vec::new(), of_peer: vec![None; peers], status: Vec::new() };
+    let mut links = Vec::new();
+    let mut of_peer = vec![None; peers];
+    let mut status = Vec::new();
     for (at, plan) in datapath.links.iter().enumerate() {
-        let (link, status) = open_link(datapath, plan)?;
-        open.links.push(link);
-        open.status.push(status);
-        for (peer, link) in open.of_peer.iter_mut().enumerate() {
+        let (link, address) = open_link(plan).map_err(|source| StartError::Link {
+            datapath: datapath.name.clone(),
+            link: plan.name.clone(),
+            source: Box::new(source),
+        })?;
+        status.push(link_status(plan, &link, address));
+        links.push(link);
+        for (peer, link) in of_peer.iter_mut().enumerate() {
             if link.is_none() && plan.peers.get(peer).copied().flatten().is_some() {
                 *link = Some(at);
             }
         }
     }
-    Ok(open)
+    Ok(OpenLinks { links: LinkSet::new(links), of_peer, status })
 }
 
-fn open_link(datapath: &DatapathPlan, plan: &LinkPlan) -> Result<(PluginLink, LinkStatus), StartError> {
-    let failed = |source| StartError::Link { datapath: datapath.name.clone(), link: plan.name.clone(), source };
-    match plan.technology {
+fn open_link(plan: &LinkPlan) -> Result<(PluginLink, SocketAddr), LinkError> {
+    Ok(match &plan.technology {
         Technology::Udp(udp) => {
-            let setup = UdpSetup::bind(udp_config(&udp)).map_err(failed)?;
+            let setup = UdpSetup::bind(udp_config(udp))?;
             let address = setup.local_addr();
-            let link = setup.open(&plan.peers).map_err(failed)?;
-            let capabilities = link.capabilities();
-            let status = LinkStatus {
-                name: plan.name.clone(),
-                technology: capabilities.technology.to_owned(),
-                address: address.to_string(),
-                up: true,
-                frame_bytes_max: capabilities.frame_bytes_max,
-            };
-            Ok((link, status))
+            (PluginLink::Udp(setup.open(&plan.peers)?), address)
         }
+        Technology::Tcp(tcp) => {
+            let setup = TcpSetup::bind(tcp_config(tcp))?;
+            let address = setup.local_addr();
+            (PluginLink::Tcp(setup.open(&plan.peers)?), address)
+        }
+    })
+}
+
+fn link_status(plan: &LinkPlan, link: &PluginLink, address: SocketAddr) -> LinkStatus {
+    let capabilities = link.capabilities();
+    LinkStatus {
+        name: plan.name.clone(),
+        technology: capabilities.technology.to_owned(),
+        address: address.to_string(),
+        up: true,
+        frame_bytes_max: capabilities.frame_bytes_max,
     }
 }
 
@@ -71,5 +171,59 @@ fn udp_config(plan: &UdpPlan) -> UdpConfig {
         send_buffer_bytes: Some(plan.send_buffer_bytes),
         busy_poll_us: (plan.busy_poll_us > 0).then_some(plan.busy_poll_us),
         real_time_dscp: plan.real_time_dscp,
+    }
+}
+
+fn tcp_config(plan: &TcpPlan) -> TcpConfig {
+    TcpConfig {
+        bind: plan.bind,
+        frame_bytes_max: plan.frame_bytes_max,
+        receive_buffer_bytes: Some(plan.receive_buffer_bytes),
+        send_buffer_bytes: Some(plan.send_buffer_bytes),
+        busy_poll_us: (plan.busy_poll_us > 0).then_some(plan.busy_poll_us),
+        real_time_dscp: plan.real_time_dscp,
+        user_timeout_ms: plan.user_timeout_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use insane_config::{LayoutSizes, Plan};
+
+    fn here() -> SocketAddr {
+        ([127, 0, 0, 1], 0).into()
+    }
+
+    fn set_of(technologies: &[Technology]) -> LinkSet {
+        let mut plan = Plan::embedded_default();
+        for (at, technology) in technologies.iter().enumerate() {
+            let link = LinkPlan { name: at.to_string(), technology: *technology, peers: Vec::new() };
+            plan.datapaths[0].links.push(link);
+        }
+        open(&plan.datapaths[0], 0).unwrap().links
+    }
+
+    #[test]
+    fn links_of_one_technology_are_driven_as_what_they_are() {
+        let (udp, tcp) = (Technology::Udp(UdpPlan::at(here())), Technology::Tcp(TcpPlan::at(here())));
+        assert!(matches!(set_of(&[]), LinkSet::Udp(links) if links.is_empty()));
+        assert!(matches!(set_of(&[udp, udp]), LinkSet::Udp(links) if links.len() == 2));
+        assert!(matches!(set_of(&[tcp, tcp, tcp]), LinkSet::Tcp(links) if links.len() == 3));
+        let LinkSet::Mixed(mixed) = set_of(&[tcp, udp, tcp]) else { panic!("two technologies") };
+        let names: Vec<_> = mixed.iter().map(|link| link.capabilities().technology).collect();
+        assert_eq!(names, ["tcp", "udp", "tcp"]);
+        assert_eq!(mixed.iter().map(|link| link.readable_fds().count()).collect::<Vec<_>>(), [1, 2, 1]);
+    }
+
+    /// The defaults and sizes that the configuration has are those of the plugins.
+    #[test]
+    fn plans_and_plugins_agree() {
+        assert_eq!(tcp_config(&TcpPlan::at(here())), TcpConfig::new(here()));
+        assert_eq!(udp_config(&UdpPlan::at(here())), UdpConfig::new(here()));
+        for frame_bytes_max in [insane_tcp::FRAME_BYTES_LOW, 16_384, 40_000, insane_tcp::FRAME_BYTES_LIMIT] {
+            let planned = LayoutSizes::default().tcp_connection_bytes(frame_bytes_max);
+            assert_eq!(planned, insane_tcp::connection_bytes(frame_bytes_max) as u64);
+        }
     }
 }

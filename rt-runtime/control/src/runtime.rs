@@ -15,7 +15,8 @@
 
 use crate::datapath::{Datapath, SharedParts};
 use crate::hub::Hub;
-use crate::links::{self, PluginLink};
+use crate::inline::InlineHost;
+use crate::links;
 use crate::memory::{CounterPages, DatapathMemory, HugeReport};
 use crate::objects::Objects;
 use crate::overlay::Overlay;
@@ -26,7 +27,6 @@ use crate::server::{Letter, Listener, Parts, Server};
 use crate::start::StartError;
 use insane_config::{Budget, LayoutSizes, Machine, Plan, Severity};
 use insane_core::{DatapathIndex, HostId, Incarnation, MonoTime};
-use insane_engine::inline::InlineEngine;
 use insane_engine::waker::WakerThread;
 use insane_sys::clock::mono_now;
 use insane_sys::event::Event;
@@ -43,9 +43,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a report may take before the caller gives up.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The engine of a runtime whose applications turn it.
-pub type InlineHost = InlineEngine<PluginLink>;
 
 /// Who turns the datapaths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

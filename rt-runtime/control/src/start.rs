@@ -5,6 +5,17 @@ use insane_sys::seqpacket::PathError;
 use std::io;
 use std::path::PathBuf;
 
+/// Why a link does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// A udp link.
+    #[error(transparent)]
+    Udp(#[from] insane_udp::UdpError),
+    /// A tcp link.
+    #[error(transparent)]
+    Tcp(#[from] insane_tcp::TcpError),
+}
+
 /// Why the runtime does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -22,7 +33,7 @@ pub enum StartError {
         /// Which link.
         link: String,
         /// Why.
-        source: insane_udp::UdpError,
+        source: Box<LinkError>,
     },
     /// The socket for applications cannot be had.
     #[error("the socket for applications: {0}")]

@@ -11,7 +11,7 @@ use crate::{COMMANDS_PER_TURN, FRAMES_PER_TURN, ROUTES_MAX};
 use insane_core::counters::TurnCounter;
 use insane_core::limits::{LINKS_MAX, PEERS_MAX};
 use insane_core::time::Clock;
-use insane_core::{HostId, Incarnation, Lane, Nanos, PeerIndex};
+use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex};
 use insane_link::{Link, SendOutcome};
 use insane_overlay::reliable;
 use insane_scheduler::Limits;
@@ -137,6 +137,15 @@ impl<L: Link> Links<L> {
             link.flush();
         }
     }
+
+    /// Lets every link do what needs the time; whether one has something under way.
+    fn tend(&mut self, now: MonoTime) -> bool {
+        let mut under_way = false;
+        for link in &mut self.links {
+            under_way |= link.tend(now);
+        }
+        under_way
+    }
 }
 
 /// The datapath engine. See the crate's documentation.
@@ -153,9 +162,11 @@ pub struct Engine<L: Link, C: Clock> {
     receives: u32,
     ring_run: u32,
     idle_run: u32,
-    housekept_at: insane_core::MonoTime,
+    housekept_at: MonoTime,
     /// When the clock was last looked at.
-    looked_at: insane_core::MonoTime,
+    looked_at: MonoTime,
+    /// A link has something under way, and wants to be tended soon.
+    is_tending: bool,
 }
 
 impl<L: Link, C: Clock> Engine<L, C> {
@@ -184,6 +195,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             idle_run: 0,
             housekept_at: clock.now(),
             looked_at: clock.now(),
+            is_tending: false,
             clock,
             config,
         }
@@ -244,7 +256,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
         }
     }
 
-    /// What has no hurry: gives up what stands still, takes returned buffers back.
+    /// What has no hurry: gives up what stands still, takes returned buffers back, lets
+    /// links connect.
     /// Called by the turn now and then, and by hosts that sleep before they do.
     pub fn housekeeping(&mut self) {
         let now = self.clock.now();
@@ -253,15 +266,24 @@ impl<L: Link, C: Clock> Engine<L, C> {
         if now.since(self.housekept_at) >= HOUSEKEEPING_PERIOD {
             self.housekept_at = now;
             self.receiver.housekeeping(now, &mut self.outlets);
+            self.is_tending = self.links.tend(now);
         }
     }
 
-    /// Whether a source or the control plane has something: the last look before sleeping.
+    /// Whether a source, the control plane or the memory of a link has something: the
+    /// last look before sleeping.
     #[must_use]
     pub fn has_work(&mut self) -> bool {
         self.port.has_commands()
             || self.outlets.wakes.is_pending()
+            || self.links.links.iter().any(Link::holds_frames)
             || self.transmitter.has_work(self.links.payload_bytes_max())
+    }
+
+    /// Whether a link is setting something up, so that sleep must end in time to tend it.
+    #[must_use]
+    pub const fn is_tending(&self) -> bool {
+        self.is_tending
     }
 
     /// Whether a reliable flow waits for a peer or a sink, so that sleep must be short:

@@ -63,7 +63,8 @@ pub struct DatapathThread {
 
 /// Longest sleep: a backstop, should a wake-up ever be missed.
 const SLEEP_MAX: Nanos = Nanos::from_millis(100);
-/// Longest sleep while a fragmented message is arriving, or a sink is yet to be woken.
+/// Longest sleep while a fragmented message is arriving, a sink is yet to be woken, or a link
+/// is being set up.
 const SLEEP_COLLECTING: Nanos = Nanos::from_millis(10);
 /// Longest sleep while a reliable flow waits for a peer or a sink.
 const SLEEP_REPAIRING: Nanos = Nanos::from_millis(1);
@@ -178,7 +179,7 @@ fn host<L: Link, C: Clock>(engine: &mut Engine<L, C>, mut sleeper: Sleeper, idle
 
 fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper) {
     engine.housekeeping();
-    let timeout = match (engine.is_repairing(), engine.is_collecting()) {
+    let timeout = match (engine.is_repairing(), engine.is_collecting() || engine.is_tending()) {
         (true, _) => SLEEP_REPAIRING,
         (false, true) => SLEEP_COLLECTING,
         (false, false) => SLEEP_MAX,

@@ -9,10 +9,12 @@
 //!   not referred to after `send` returns, unless the capabilities say otherwise.
 //! - `receive` hands out at most `budget` frames; each borrow ends with the call.
 //! - frames of one peer and lane are handed out in the order in which they came.
+//! - what `send` took and holds back is pushed out by `flush`, and, as far as the
+//!   technology was full then, by later calls of `flush` and `receive`.
 //! - nothing a peer sends makes it panic.
 #![forbid(unsafe_code)]
 
-use insane_core::{Lane, PeerIndex};
+use insane_core::{Lane, MonoTime, PeerIndex};
 use insane_sys::SharedBytes;
 use std::os::fd::BorrowedFd;
 
@@ -39,7 +41,8 @@ pub enum SendOutcome {
     Sent,
     /// No room now; the same frame may be offered again in a later turn.
     Busy,
-    /// The link will never take it (no such peer, too large, device gone); counted as lost.
+    /// The link will not take it (no such peer, peer not connected, too large, device
+    /// gone); counted as lost.
     Failed,
 }
 
@@ -47,7 +50,8 @@ pub enum SendOutcome {
 pub trait FrameSink {
     /// One frame, header first. The memory belongs to the link and is private to
     /// this process, so it may be read as a slice. `from` is the peer whose
-    /// address the frame bore, if it is one.
+    /// address the frame bore, if it is one. A link that knows its peers by a handshake
+    /// hands out frames of peers only, and counts strangers itself.
     fn frame(&mut self, from: Option<PeerIndex>, frame: &[u8]);
 }
 
@@ -75,6 +79,21 @@ pub trait Link {
     /// Descriptors that become readable when `receive` has something, for a
     /// datapath that sleeps. At most four.
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>>;
+
+    /// Whether the link itself holds frames that a call of `receive` left for want of
+    /// budget: no descriptor tells of them, so a datapath does not sleep then.
+    fn holds_frames(&self) -> bool {
+        false
+    }
+
+    /// What needs the time and has no hurry: connecting, accepting, giving up. Called
+    /// by the datapath every 10 ms or so, while it sleeps every 100 ms at least. As
+    /// bounded as every other call, and free of allocations. Returns whether it
+    /// wants to be called again after 10 ms even if the datapath sleeps.
+    fn tend(&mut self, now: MonoTime) -> bool {
+        let _ = now;
+        false
+    }
 }
 
 /// The set-up half of a plugin: control plane only.

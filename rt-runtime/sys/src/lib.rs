@@ -16,6 +16,7 @@ pub mod memfd;
 pub mod pi_mutex;
 pub mod privileges;
 pub mod seqpacket;
+pub mod tcp;
 pub mod thread;
 pub mod udp;
 

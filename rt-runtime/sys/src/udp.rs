@@ -79,14 +79,19 @@ fn apply(socket: &OwnedFd, address: SocketAddr, options: &SocketOptions) -> Resu
     Ok(())
 }
 
-fn set_buffer(socket: &OwnedFd, names: [i32; 2], bytes: u32, attempted: &'static str) -> Result<(), OsError> {
+pub(crate) fn set_buffer(
+    socket: &OwnedFd,
+    names: [i32; 2],
+    bytes: u32,
+    attempted: &'static str,
+) -> Result<(), OsError> {
     let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
     let [force, ask] = names;
     set(socket, libc::SOL_SOCKET, force, bytes, attempted)
         .or_else(|_| set(socket, libc::SOL_SOCKET, ask, bytes, attempted))
 }
 
-fn set(socket: &OwnedFd, level: i32, name: i32, value: i32, attempted: &'static str) -> Result<(), OsError> {
+pub(crate) fn set(socket: &OwnedFd, level: i32, name: i32, value: i32, attempted: &'static str) -> Result<(), OsError> {
     // SAFETY: the kernel reads one int.
     let result = unsafe {
         let value = (&raw const value).cast();
@@ -98,19 +103,19 @@ fn set(socket: &OwnedFd, level: i32, name: i32, value: i32, attempted: &'static 
 /// An address in the kernel's form, made once for each peer.
 #[derive(Clone, Copy)]
 pub struct Address {
-    storage: libc::sockaddr_storage,
-    len: libc::socklen_t,
+    pub(crate) storage: libc::sockaddr_storage,
+    pub(crate) len: libc::socklen_t,
 }
 
 impl Address {
     /// Room for any address.
-    const EMPTY: Address = Address {
+    pub(crate) const EMPTY: Address = Address {
         // SAFETY: all zero is an address of no family.
         storage: unsafe { MaybeUninit::zeroed().assume_init() },
         len: size_of::<libc::sockaddr_storage>() as libc::socklen_t,
     };
 
-    fn as_ptr(&self) -> *const libc::sockaddr {
+    pub(crate) fn as_ptr(&self) -> *const libc::sockaddr {
         (&raw const self.storage).cast()
     }
 

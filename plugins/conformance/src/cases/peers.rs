@@ -65,13 +65,18 @@ pub fn every_peer_is_told_apart<F: Fixture>(fixture: &mut F) {
 
 /// Whatever comes from an address that is no peer is handed out without one, harms
 /// nothing, and leaves the frames of peers as they are. A link with one peer only
-/// may drop it instead.
+/// may drop it instead, and one that knows its peers by a handshake does.
 pub fn strangers_are_no_peers<F: Fixture>(fixture: &mut F) {
     for count in [2, 3] {
         let mut links = fixture.open(count);
         let [a, b, ..] = links.as_mut_slice() else { panic!("the fixture did not make {count} links") };
         let from_strangers = count_strangers(fixture, a, b);
-        assert!(count == 2 || from_strangers > 0, "frames of strangers are handed out, so that they can be counted");
+        let must_hand_out = count > 2 && fixture.hands_out_strangers();
+        assert!(
+            !must_hand_out || from_strangers > 0,
+            "frames of strangers are handed out, so that they can be counted"
+        );
+        assert!(fixture.hands_out_strangers() || from_strangers == 0, "a stranger passed the handshake");
     }
 }
 

@@ -13,7 +13,7 @@ pub use table::{human, render};
 use crate::diagnostic::Severity;
 use crate::fields::grouped;
 use crate::machine::Machine;
-use crate::plan::{DomainPlan, Plan};
+use crate::plan::{DomainPlan, LinkPlan, Plan, TcpPlan, Technology, UdpPlan};
 use insane_core::heap::Geometry;
 use serde::Serialize;
 
@@ -56,6 +56,14 @@ pub struct LayoutSizes {
     pub link_batch: u64,
     /// Sockets of one `udp` link.
     pub udp_sockets: u64,
+    /// Connections of one `tcp` link to one peer.
+    pub tcp_connections: u64,
+    /// Length in front of a frame on a `tcp` connection.
+    pub tcp_prefix_bytes: u64,
+    /// Least room for what comes on one `tcp` connection; at least two frames it is.
+    pub tcp_input_bytes: u64,
+    /// Room for gathered frames of one `tcp` connection, beside one frame.
+    pub tcp_gather_bytes: u64,
     /// Stack of one thread.
     pub stack_bytes: u64,
     /// Threads beside the datapaths: control, waker.
@@ -84,6 +92,10 @@ impl Default for LayoutSizes {
             command_bytes: 64,
             link_batch: 64,
             udp_sockets: 2,
+            tcp_connections: 2,
+            tcp_prefix_bytes: 4,
+            tcp_input_bytes: 64 * 1024,
+            tcp_gather_bytes: 16 * 1024,
             stack_bytes: 2 << 20,
             threads: 2,
             process_bytes: 16 << 20,
@@ -99,6 +111,14 @@ impl LayoutSizes {
         let cells = (self.ring_depth + 1) * self.cell_bytes;
         let returns = self.cell_bytes + self.ring_returns * self.completion_bytes;
         cells.next_multiple_of(self.page_bytes) + returns.next_multiple_of(self.page_bytes)
+    }
+
+    /// What one connection of a `tcp` link takes in this process.
+    #[must_use]
+    pub const fn tcp_connection_bytes(&self, frame_bytes_max: u32) -> u64 {
+        let frame = self.tcp_prefix_bytes + frame_bytes_max as u64;
+        let input = if 2 * frame > self.tcp_input_bytes { 2 * frame } else { self.tcp_input_bytes };
+        input + self.tcp_gather_bytes + frame
     }
 
     /// The counters page of one session.
@@ -308,24 +328,59 @@ fn datapath(plan: &Plan, at: usize, sizes: &LayoutSizes) -> Group {
         Item::new("counters page", Kind::Shared, 1, counters.next_multiple_of(sizes.page_bytes)),
     ];
     for link in &datapath.links {
-        let crate::plan::Technology::Udp(udp) = &link.technology;
-        let frames = sizes.udp_sockets * sizes.link_batch;
-        let path = format!("the frame_bytes_max of link \"{}\"", link.name);
-        let batch = Item::new(
-            format!("link \"{}\": receive batches", link.name),
-            Kind::Private,
-            frames,
-            udp.frame_bytes_max.into(),
-        );
-        items.push(batch.lowered_by(path));
-        // The kernel doubles what is asked for, to cover its own overhead (socket(7)).
-        let buffers = 2 * (u64::from(udp.send_buffer_bytes) + u64::from(udp.receive_buffer_bytes));
-        let path = format!("the socket buffers of link \"{}\"", link.name);
-        let sockets =
-            Item::new(format!("link \"{}\": socket buffers", link.name), Kind::Kernel, sizes.udp_sockets, buffers);
-        items.push(sockets.lowered_by(path));
+        items.extend(match &link.technology {
+            Technology::Udp(udp) => udp_link(link, udp, sizes),
+            Technology::Tcp(tcp) => tcp_link(link, tcp, sizes),
+        });
     }
     group(format!("datapath \"{}\"", datapath.name), false, items)
+}
+
+fn udp_link(link: &LinkPlan, udp: &UdpPlan, sizes: &LayoutSizes) -> [Item; 2] {
+    let name = &link.name;
+    let frames = sizes.udp_sockets * sizes.link_batch;
+    let batch =
+        Item::new(format!("link \"{name}\": receive batches"), Kind::Private, frames, udp.frame_bytes_max.into());
+    let sockets = Item::new(
+        format!("link \"{name}\": socket buffers"),
+        Kind::Kernel,
+        sizes.udp_sockets,
+        socket_buffers(udp.send_buffer_bytes, udp.receive_buffer_bytes),
+    );
+    lowered_by_frames_and_buffers(link, batch, sockets)
+}
+
+/// Two connections to each peer. What the kernel holds for connections that are not known
+/// yet, a few dozen at most, is not counted.
+fn tcp_link(link: &LinkPlan, tcp: &TcpPlan, sizes: &LayoutSizes) -> [Item; 2] {
+    let name = &link.name;
+    let connections = sizes.tcp_connections * link.peers.iter().flatten().count() as u64;
+    let frames = Item::new(
+        format!("link \"{name}\": frames that come and go"),
+        Kind::Private,
+        connections,
+        sizes.tcp_connection_bytes(tcp.frame_bytes_max),
+    );
+    let sockets = Item::new(
+        format!("link \"{name}\": socket buffers"),
+        Kind::Kernel,
+        connections,
+        socket_buffers(tcp.send_buffer_bytes, tcp.receive_buffer_bytes),
+    );
+    lowered_by_frames_and_buffers(link, frames, sockets)
+}
+
+/// The kernel doubles what is asked for, to cover its own overhead (socket(7)).
+fn socket_buffers(send_bytes: u32, receive_bytes: u32) -> u64 {
+    2 * (u64::from(send_bytes) + u64::from(receive_bytes))
+}
+
+fn lowered_by_frames_and_buffers(link: &LinkPlan, frames: Item, sockets: Item) -> [Item; 2] {
+    let name = &link.name;
+    [
+        frames.lowered_by(format!("the frame_bytes_max of link \"{name}\"")),
+        sockets.lowered_by(format!("the socket buffers of link \"{name}\"")),
+    ]
 }
 
 fn tenant(plan: &Plan, domain: &DomainPlan, at: usize, sizes: &LayoutSizes) -> Group {

@@ -27,6 +27,24 @@ fn parts_add_up_to_groups_and_groups_to_the_total() {
 }
 
 #[test]
+fn a_tcp_link_takes_two_connections_for_each_peer_that_it_reaches() {
+    let here = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let tcp = TcpPlan { frame_bytes_max: 1 << 20, ..TcpPlan::at(here(7400)) };
+    let mut plan = Plan::embedded_over("a", Technology::Tcp(tcp));
+    let of = |plan: &Plan| {
+        let budget = Budget::of(plan, &LayoutSizes::default());
+        let items = budget.groups.iter().flat_map(|group| &group.items);
+        items.filter(|item| item.name.starts_with("link ")).map(|item| item.bytes).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&plan), [0, 0]);
+    plan.add_peer("b", &[("tcp", here(7410))]);
+    plan.add_peer("unreached", &[]);
+    plan.add_peer("c", &[("tcp", here(7420))]);
+    let frame = 4 + (1 << 20);
+    assert_eq!(of(&plan), [4 * (3 * frame + 16 * 1024), 4 * 2 * (2 << 20)]);
+}
+
+#[test]
 fn what_sessions_cause_is_their_quota_to_the_byte() {
     for bytes in [4096, 5000, 1 << 20, 20 << 20, 256 << 20, (1 << 40) + 1] {
         let mut plan = Plan::embedded_default();

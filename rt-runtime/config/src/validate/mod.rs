@@ -90,7 +90,7 @@ fn log(raw: &raw::Log) -> plan::LogPlan {
 
 /// A number inside the bounds of the table of fields; 0 if it is not.
 fn number<T: TryFrom<i64> + Default>(report: &mut Report<'_>, path: &str, value: i64) -> T {
-    if let Some(Accepts::Number(least, most, _)) = fields::field(path).map(|field| field.accepts) {
+    if let Some(Accepts::Number(least, most, _)) = report.field(path).map(|field| field.accepts) {
         let shown = fields::grouped(value);
         if value < least {
             report.error(path, format!("{shown} is too small"));

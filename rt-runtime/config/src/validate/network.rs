@@ -2,7 +2,7 @@
 
 use super::{check_names, number, quoted};
 use crate::diagnostic::nearest;
-use crate::plan::{DatapathPlan, LinkPlan, PeerPlan, Technology, UdpPlan};
+use crate::plan::{DatapathPlan, LinkPlan, PeerPlan, TcpPlan, Technology, UdpPlan};
 use crate::raw;
 use crate::report::Report;
 use insane_core::limits::PEERS_MAX;
@@ -17,11 +17,12 @@ pub(super) fn links(raw: &[raw::Link], report: &mut Report<'_>) -> Vec<LinkPlan>
     let mut bound: Vec<(usize, SocketAddr)> = Vec::new();
     let mut links = Vec::new();
     for (at, link) in raw.iter().enumerate() {
-        let raw::Technology::Udp { bind, .. } = &link.technology;
         let path = format!("links[{at}].technology.bind");
-        let bind = address(report, &path, bind);
+        let bind = address(report, &path, link.technology.bind());
         if let Some(bind) = bind {
-            if let Some((first, other)) = bound.iter().find(|(_, other)| binds_collide(*other, bind)) {
+            // Ports of udp and ports of tcp are not the same.
+            let mut rivals = bound.iter().filter(|(other, _)| raw[*other].technology.name() == link.technology.name());
+            if let Some((first, other)) = rivals.find(|(_, other)| binds_collide(*other, bind)) {
                 let message = format!(
                     "ports {} and {} are taken: links[{first}] uses {} and {}",
                     bind.port(),
@@ -33,32 +34,61 @@ pub(super) fn links(raw: &[raw::Link], report: &mut Report<'_>) -> Vec<LinkPlan>
             }
             bound.push((at, bind));
         }
-        let technology = udp(&link.technology, at, bind, report);
+        let technology = technology(&link.technology, at, bind.unwrap_or(NOWHERE), report);
         links.push(LinkPlan { name: link.name.clone(), technology, peers: Vec::new() });
     }
     links
 }
 
-fn udp(raw: &raw::Technology, at: usize, bind: Option<SocketAddr>, report: &mut Report<'_>) -> Technology {
-    let raw::Technology::Udp {
-        frame_bytes_max,
-        send_buffer_bytes,
-        receive_buffer_bytes,
-        busy_poll_us,
-        real_time_dscp,
-        ..
-    } = raw;
+fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut Report<'_>) -> Technology {
     let path = |field: &str| format!("links[{at}].technology.{field}");
-    let defaults = UdpPlan::at(bind.unwrap_or(NOWHERE));
-    let frame_bytes_max = frame_bytes_max.map(|value| number(report, &path("frame_bytes_max"), value));
-    Technology::Udp(UdpPlan {
-        frame_bytes_max: frame_bytes_max.unwrap_or(defaults.frame_bytes_max),
-        send_buffer_bytes: number(report, &path("send_buffer_bytes"), *send_buffer_bytes),
-        receive_buffer_bytes: number(report, &path("receive_buffer_bytes"), *receive_buffer_bytes),
-        busy_poll_us: number(report, &path("busy_poll_us"), *busy_poll_us),
-        real_time_dscp: number(report, &path("real_time_dscp"), *real_time_dscp),
-        ..defaults
-    })
+    match *raw {
+        raw::Technology::Udp {
+            bind: _,
+            frame_bytes_max,
+            send_buffer_bytes,
+            receive_buffer_bytes,
+            busy_poll_us,
+            real_time_dscp,
+        } => {
+            let defaults = UdpPlan::at(bind);
+            let frame_bytes_max = frame_bytes_max.map(|value| number(report, &path("frame_bytes_max"), value));
+            Technology::Udp(UdpPlan {
+                bind,
+                frame_bytes_max: frame_bytes_max.unwrap_or(defaults.frame_bytes_max),
+                send_buffer_bytes: number(report, &path("send_buffer_bytes"), send_buffer_bytes),
+                receive_buffer_bytes: number(report, &path("receive_buffer_bytes"), receive_buffer_bytes),
+                busy_poll_us: number(report, &path("busy_poll_us"), busy_poll_us),
+                real_time_dscp: number(report, &path("real_time_dscp"), real_time_dscp),
+            })
+        }
+        raw::Technology::Tcp {
+            bind: _,
+            frame_bytes_max,
+            send_buffer_bytes,
+            receive_buffer_bytes,
+            busy_poll_us,
+            real_time_dscp,
+            user_timeout_ms,
+        } => {
+            if bind != NOWHERE && bind.ip().is_unspecified() {
+                let message = format!(
+                    "{} is no particular address; which host connects depends on the one that peers have for this host",
+                    bind.ip()
+                );
+                report.error(&path("bind"), message);
+            }
+            Technology::Tcp(TcpPlan {
+                bind,
+                frame_bytes_max: number(report, &path("frame_bytes_max"), frame_bytes_max),
+                send_buffer_bytes: number(report, &path("send_buffer_bytes"), send_buffer_bytes),
+                receive_buffer_bytes: number(report, &path("receive_buffer_bytes"), receive_buffer_bytes),
+                busy_poll_us: number(report, &path("busy_poll_us"), busy_poll_us),
+                real_time_dscp: number(report, &path("real_time_dscp"), real_time_dscp),
+                user_timeout_ms: number(report, &path("user_timeout_ms"), user_timeout_ms),
+            })
+        }
+    }
 }
 
 /// The peers; their addresses are put into the links.
@@ -75,7 +105,7 @@ pub(super) fn peers(
     for link in links.iter_mut() {
         link.peers = vec![None; config.peers.len()];
     }
-    let mut known: Vec<(String, SocketAddr)> = Vec::new();
+    let mut known: Vec<(String, &'static str, SocketAddr)> = Vec::new();
     for (at, peer) in config.peers.iter().enumerate() {
         if peer.name == host {
             let message = format!("\"{host}\" is this host itself");
@@ -87,14 +117,16 @@ pub(super) fn peers(
         for (name, text) in &peer.links {
             let path = format!("peers[{at}].links[{}]", key_text(name));
             let Some(to) = peer_address(report, &path, name, text, links) else { continue };
-            if let Some((first, _)) = known.iter().find(|(_, other)| ports_overlap(*other, to)) {
+            let Some(link) = links.iter_mut().find(|link| link.name == *name) else { continue };
+            let technology = link.technology.name();
+            let is_taken =
+                |(_, by, other): &&(String, &str, SocketAddr)| *by == technology && ports_overlap(*other, to);
+            if let Some((first, ..)) = known.iter().find(is_taken) {
                 let message = format!("{to} is the address of {first} already (each uses its port and the next one)");
                 report.error_accepting(&path, message, "an address that no other entry of the peers uses");
             }
-            known.push((path, to));
-            if let Some(link) = links.iter_mut().find(|link| link.name == *name) {
-                link.peers[at] = Some(to);
-            }
+            known.push((path, technology, to));
+            link.peers[at] = Some(to);
         }
     }
     config.peers.iter().map(|peer| PeerPlan { name: peer.name.clone() }).collect()
@@ -125,7 +157,9 @@ fn peer_address(report: &mut Report<'_>, path: &str, link: &str, text: &str, lin
         report.error_accepting(path, message, format!("an {} address", family(bind)));
         return None;
     }
-    if let Some(own) = links.iter().find(|own| is_own(own.technology.bind(), to)) {
+    let technology = own.technology.name();
+    let mut alike = links.iter().filter(|other| other.technology.name() == technology);
+    if let Some(own) = alike.find(|own| is_own(own.technology.bind(), to)) {
         let message = format!("{to} is this host itself: link \"{}\" is bound to {}", own.name, own.technology.bind());
         report.error_accepting(path, message, "the address of another host");
         return None;

@@ -128,6 +128,7 @@ impl Datapath {
 fn datapath(plan: &insane_config::DatapathPlan) -> Datapath {
     let polls = |technology: &Technology| match technology {
         Technology::Udp(udp) => udp.busy_poll_us > 0,
+        Technology::Tcp(tcp) => tcp.busy_poll_us > 0,
     };
     Datapath {
         name: plan.name.clone(),

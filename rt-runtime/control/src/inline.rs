@@ -1,0 +1,30 @@
+//! The engine that applications turn, whatever its links are.
+
+use crate::links::PluginLink;
+use insane_engine::inline::InlineEngine;
+use insane_tcp::TcpLink;
+use insane_udp::UdpLink;
+
+/// The engine of a runtime whose applications turn it.
+#[derive(Debug)]
+pub enum InlineHost {
+    /// All links are udp, or there is none.
+    Udp(InlineEngine<UdpLink>),
+    /// All links are tcp.
+    Tcp(InlineEngine<TcpLink>),
+    /// Several technologies.
+    Mixed(InlineEngine<PluginLink>),
+}
+
+impl InlineHost {
+    /// One turn, unless somebody else is at it. Says whether it moved anything. The
+    /// technology is matched here, once a turn.
+    #[inline]
+    pub fn try_turn(&self) -> bool {
+        match self {
+            InlineHost::Udp(engine) => engine.try_turn(),
+            InlineHost::Tcp(engine) => engine.try_turn(),
+            InlineHost::Mixed(engine) => engine.try_turn(),
+        }
+    }
+}

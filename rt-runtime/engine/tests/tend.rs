@@ -1,0 +1,122 @@
+//! What the engine does for links that need the time, or hold frames themselves.
+
+use insane_core::time::Clock;
+use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex};
+use insane_engine::{Engine, EngineConfig, EngineParts, Port};
+use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome};
+use insane_shm::counters::CounterBlock;
+use insane_sys::SharedBytes;
+use insane_sys::event::Event;
+use std::cell::Cell;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What a test and its link and clock share.
+#[derive(Default)]
+struct State {
+    now: Cell<u64>,
+    tended: Cell<u32>,
+    is_busy: Cell<bool>,
+    holds: Cell<bool>,
+}
+
+struct Fake(Rc<State>);
+
+impl Clock for Fake {
+    fn now(&self) -> MonoTime {
+        MonoTime(self.0.now.get())
+    }
+}
+
+impl Link for Fake {
+    fn capabilities(&self) -> LinkCapabilities {
+        LinkCapabilities {
+            technology: "fake",
+            frame_bytes_max: 1472,
+            ordered: true,
+            lossless: true,
+            launch_time: false,
+        }
+    }
+
+    fn send(&mut self, _: PeerIndex, _: Lane, _: &[u8], _: SharedBytes<'_>) -> SendOutcome {
+        SendOutcome::Failed
+    }
+
+    fn flush(&mut self) {}
+
+    fn receive<S: FrameSink>(&mut self, _: u32, _: bool, _: &mut S) -> u32 {
+        0
+    }
+
+    fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::empty()
+    }
+
+    fn holds_frames(&self) -> bool {
+        self.0.holds.get()
+    }
+
+    fn tend(&mut self, now: MonoTime) -> bool {
+        assert_eq!(now, MonoTime(self.0.now.get()));
+        self.0.tended.set(self.0.tended.get() + 1);
+        self.0.is_busy.get()
+    }
+}
+
+/// An engine with two links that share their state.
+fn engine() -> (Engine<Fake, Fake>, Rc<State>) {
+    let state = Rc::new(State::default());
+    let parts = EngineParts {
+        links: vec![Fake(Rc::clone(&state)), Fake(Rc::clone(&state))],
+        link_of_peer: Vec::new(),
+        domains: Vec::new(),
+        counters: CounterBlock::private(),
+        port: Port::new(Arc::new(Event::new().unwrap())).unwrap(),
+        waker: None,
+    };
+    let config = EngineConfig::new(HostId(1), Incarnation(1));
+    (Engine::new(config, parts, Fake(Rc::clone(&state))), state)
+}
+
+#[test]
+fn every_link_is_tended_every_ten_milliseconds_by_turns_and_before_sleep() {
+    let (mut engine, state) = engine();
+    let millisecond = Nanos::from_millis(1).0;
+    for _ in 0..100 {
+        state.now.set(state.now.get() + millisecond);
+        engine.housekeeping();
+    }
+    assert_eq!(state.tended.get(), 2 * 10);
+    for _ in 0..100_000 {
+        state.now.set(state.now.get() + millisecond / 100);
+        engine.turn();
+    }
+    // A second of turns of 10 us each; the clock is looked at every 1024 of them.
+    let by_turns = state.tended.get() - 20;
+    assert!((2 * 48..=2 * 100).contains(&by_turns), "{by_turns}");
+}
+
+#[test]
+fn a_link_with_something_under_way_keeps_sleep_short() {
+    let (mut engine, state) = engine();
+    let mut housekeep = || {
+        state.now.set(state.now.get() + Nanos::from_millis(10).0);
+        engine.housekeeping();
+        engine.is_tending()
+    };
+    assert!(!housekeep());
+    state.is_busy.set(true);
+    assert!(housekeep());
+    state.is_busy.set(false);
+    assert!(!housekeep());
+}
+
+#[test]
+fn a_datapath_does_not_sleep_while_a_link_holds_frames() {
+    let (mut engine, state) = engine();
+    assert!(!engine.has_work());
+    state.holds.set(true);
+    assert!(engine.has_work());
+}

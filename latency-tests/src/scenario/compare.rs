@@ -57,7 +57,10 @@ pub fn local(bench: &Bench, cli: &Cli, findings: &mut Findings) {
 
     let tokens = vec![
         Side::new("token for 6.22 MB", || ours::local_t1(bench, token(FRAME_BYTES))),
+        // Travels in the cell, without a buffer.
         Side::new("token for 64 B", || ours::local_t1(bench, token(64))),
+        // The smallest thing that takes a buffer: what size alone costs.
+        Side::new("buffer-128B", || ours::local_t1(bench, token(128))),
     ];
     rows(bench, findings, &format!("local/token-{FRAME_BYTES}B"), "us", "T1", tokens);
 }

@@ -56,10 +56,10 @@ pub use insane_core::{
     ChannelId, Consumption, Datapath, Determinism, Lane, LatePolicy, MonoTime, Nanos, Priority, Qos, Reliability,
     TaiTime,
 };
-pub use insane_shm::port::{ConsumeError, Emit, GetBufferError, Outcome, Refusal, Token};
+pub use insane_shm::port::{ConsumeError, Emit, GetBufferError, Loan as Buffer, Outcome, Refusal, Token};
 pub use insane_sys::SharedBytes;
 pub use insane_wire::control::Code;
-pub use message::{Buffer, Message};
+pub use message::Message;
 pub use options::{SinkOptions, SourceOptions, StreamOptions};
 pub use session::{Attachment, Session};
 pub use sink::Sink;

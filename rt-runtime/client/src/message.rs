@@ -1,34 +1,7 @@
-//! Buffers and messages as applications see them.
+//! Messages as applications see them.
 
-use insane_shm::port::{Loan, Received};
+use insane_shm::port::Received;
 use insane_sys::SharedBytes;
-use std::ops::{Deref, DerefMut};
-
-/// Memory on loan from a source: fill it, then emit it. Dropped, it is free again.
-#[derive(Debug)]
-pub struct Buffer<'s>(pub(crate) Loan<'s>);
-
-impl Buffer<'_> {
-    /// Makes the message shorter; it cannot grow.
-    pub fn truncate(&mut self, len: usize) {
-        self.0.truncate(len);
-    }
-}
-
-impl Deref for Buffer<'_> {
-    type Target = [u8];
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl DerefMut for Buffer<'_> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-}
 
 /// A consumed message. Dropping it gives its memory back to the sender.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! The write end of a channel.
 
+use crate::Buffer;
 use crate::error::{GetBufferTimeoutError, RequestError};
-use crate::message::{Buffer, Message};
+use crate::message::Message;
 use crate::session::Core;
 use crate::stream::StreamCore;
 use insane_shm::port::{Emit, GetBufferError, Outcome, Refusal, SourcePort, Token};
@@ -41,7 +42,7 @@ impl Source {
     /// None is free, `len` is more than the source's buffers have, or this is a forked child.
     #[inline(always)]
     pub fn get_buffer(&self, len: usize) -> Result<Buffer<'_>, GetBufferError> {
-        self.port.get_buffer(len).map(Buffer)
+        self.port.get_buffer(len)
     }
 
     /// As [`get_buffer`](Self::get_buffer), but waits for receivers to give one back.
@@ -52,7 +53,7 @@ impl Source {
         let give_up = Instant::now() + timeout;
         loop {
             match self.port.get_buffer(len) {
-                Ok(loan) => return Ok(Buffer(loan)),
+                Ok(buffer) => return Ok(buffer),
                 Err(GetBufferError::Exhausted) if Instant::now() < give_up => {
                     self.turn();
                     std::thread::sleep(PAUSE);
@@ -75,10 +76,7 @@ impl Source {
     /// that source and sink agree on; 0: none.
     #[inline(always)]
     pub fn emit_at<'s>(&'s self, buffer: Buffer<'s>, source_ns: u64) -> Emit<Buffer<'s>> {
-        let emitted = match self.port.emit(buffer.0, source_ns) {
-            Emit::Sent(token) => Emit::Sent(token),
-            Emit::Refused(loan, refusal) => Emit::Refused(Buffer(loan), refusal),
-        };
+        let emitted = self.port.emit(buffer, source_ns);
         self.turn();
         emitted
     }

@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 /// Commands that the tests use, and the Debian packages that bring them.
-const TOOLS: &[(&str, &str)] = &[("ip", "iproute2"), ("ps", "procps"), ("valgrind", "valgrind")];
+const TOOLS: &[(&str, &str)] = &[("ip", "iproute2"), ("ps", "procps"), ("strace", "strace"), ("valgrind", "valgrind")];
 
 struct Step {
     name: &'static str,
@@ -201,9 +201,25 @@ fn latency(root: &Path) -> (Verdict, TestCount) {
         Verdict::Passed if scenarios == 0 => {
             (Verdict::Skipped("latency-tests names no scenario yet".to_owned()), TestCount::default())
         }
-        Verdict::Passed => simple(cargo(root).args(latency_tests).arg("smoke"), 10),
+        Verdict::Passed => match simple(cargo(root).args(latency_tests).arg("smoke"), 10) {
+            (Verdict::Passed, _) => counts(root, &latency_tests),
+            other => other,
+        },
         other => (other, TestCount::default()),
     }
+}
+
+/// What can be counted is held to its bound here, too: counts do not wobble as times do.
+fn counts(root: &Path, latency_tests: &[&str]) -> (Verdict, TestCount) {
+    for scenario in ["instructions", "syscalls"] {
+        let mut command = cargo(root);
+        command.args(latency_tests).args([scenario, "--check", "--bounds", "latency-tests/counts.ron"]);
+        match simple(&mut command, 5) {
+            (Verdict::Passed, _) => {}
+            other => return other,
+        }
+    }
+    (Verdict::Passed, TestCount::default())
 }
 
 fn demo(root: &Path) -> (Verdict, TestCount) {

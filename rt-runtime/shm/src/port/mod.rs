@@ -21,8 +21,9 @@ use insane_core::ConnId;
 use insane_core::counters::PortCounter;
 use insane_core::limits::{FANIN_MAX, FANOUT_MAX};
 use insane_sys::map::ForkGuard;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Whether a port's runtime is there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +60,36 @@ pub struct Mailbox<T> {
     /// [`STALE`] is ever one.
     guard: ForkGuard,
     mail: Mutex<Mail<T>>,
+}
+
+/// A port's hold on its mailbox, with the epoch's place at hand: the hot path looks there
+/// for every message, and not through two pointers.
+struct Held<T> {
+    word: NonNull<AtomicU64>,
+    mailbox: Arc<Mailbox<T>>,
+}
+
+impl<T> Held<T> {
+    fn new(mailbox: &Arc<Mailbox<T>>) -> Self {
+        Held { word: NonNull::from(mailbox.epoch()), mailbox: Arc::clone(mailbox) }
+    }
+
+    /// The current topology epoch.
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the word lies in the page of the mailbox's guard, which lives, in its place,
+        // as long as `mailbox`.
+        let word = unsafe { self.word.as_ref() };
+        // Acquire pairs with the Release in `post`: the change is in the mailbox.
+        word.load(Ordering::Acquire)
+    }
+}
+
+impl<T> std::ops::Deref for Held<T> {
+    type Target = Arc<Mailbox<T>>;
+    fn deref(&self) -> &Arc<Mailbox<T>> {
+        &self.mailbox
+    }
 }
 
 /// Most changes that wait at once, and connections to be freed; more wait with the agent.

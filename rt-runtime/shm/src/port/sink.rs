@@ -1,6 +1,6 @@
 //! The hot half of a sink.
 
-use super::{Attachment, Change, Graveyard, Mail, Mailbox, REPORT_TRIES, STALE};
+use super::{Attachment, Change, Graveyard, Held, Mail, Mailbox, REPORT_TRIES, STALE};
 use crate::cell::Meta;
 use crate::conn::RxConn;
 use crate::counters::CounterBlock;
@@ -14,7 +14,6 @@ use insane_sys::SharedBytes;
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Why nothing can be consumed.
@@ -94,7 +93,7 @@ struct Inner {
     counters: CounterBlock,
     /// Why the last look at the rings brought nothing, if there is a reason.
     error: Option<ConsumeError>,
-    mailbox: Arc<Mailbox<RxConn>>,
+    mailbox: Held<RxConn>,
 }
 
 /// The hot half of a sink.
@@ -133,7 +132,7 @@ impl SinkPort {
             sleeper: wake,
             counters,
             error: None,
-            mailbox: Arc::clone(&mailbox),
+            mailbox: Held::new(&mailbox),
         };
         let rooms = Rooms::new();
         let first = rooms.0.cast::<Room>();
@@ -171,7 +170,7 @@ impl SinkPort {
     #[inline(always)]
     fn poll(&self) -> Option<NonNull<Room>> {
         let inner = self.inner();
-        if inner.mailbox.epoch().load(Ordering::Acquire) == inner.epoch
+        if inner.mailbox.now() == inner.epoch
             && let Some(room) = inner.free_room()
             && let Some(&place) = inner.active.get(inner.next)
             && let Some(feed) = &mut inner.feeds[place as usize % FANIN_MAX]
@@ -215,7 +214,7 @@ impl SinkPort {
     fn poll_all(&self) -> Option<NonNull<Room>> {
         let inner = self.inner();
         inner.error = None;
-        if inner.mailbox.epoch().load(Ordering::Acquire) != inner.epoch
+        if inner.mailbox.now() != inner.epoch
             && let Err(error) = inner.read_mail()
         {
             inner.error = Some(error);
@@ -257,7 +256,7 @@ impl SinkPort {
     /// See [`ConsumeError`].
     pub fn is_ready(&self) -> Result<bool, ConsumeError> {
         let inner = self.inner();
-        if inner.mailbox.epoch().load(Ordering::Acquire) != inner.epoch {
+        if inner.mailbox.now() != inner.epoch {
             inner.read_mail()?;
         }
         Ok(inner.any_ready())
@@ -266,7 +265,7 @@ impl SinkPort {
     /// Whether anybody is connected.
     pub fn has_senders(&self) -> bool {
         let inner = self.inner();
-        if inner.mailbox.epoch().load(Ordering::Acquire) != inner.epoch && inner.read_mail().is_err() {
+        if inner.mailbox.now() != inner.epoch && inner.read_mail().is_err() {
             return false;
         }
         !inner.active.is_empty()

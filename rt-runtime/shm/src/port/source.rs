@@ -1,6 +1,6 @@
 //! The hot half of a source.
 
-use super::{Attachment, Change, Graveyard, Mail, Mailbox, REPORT_TRIES, STALE};
+use super::{Attachment, Change, Graveyard, Held, Mail, Mailbox, REPORT_TRIES, STALE};
 use crate::cell::Meta;
 use crate::conn::TxConn;
 use crate::counters::CounterBlock;
@@ -13,7 +13,6 @@ use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Small buffers that may be out at once; they live in the port, not in a heap.
 const STAGES: usize = 32;
@@ -145,7 +144,7 @@ struct Inner {
     counters: CounterBlock,
     /// Why the last emit was refused, if it was.
     refusal: Refusal,
-    mailbox: Arc<Mailbox<TxConn>>,
+    mailbox: Held<TxConn>,
 }
 
 /// The hot half of a source.
@@ -194,7 +193,7 @@ impl SourcePort {
             emitted: [Emitted::default(); OUTCOMES_KEPT],
             counters,
             refusal: Refusal::NoRoom,
-            mailbox: Arc::clone(&mailbox),
+            mailbox: Held::new(&mailbox),
         };
         let stages = Box::new([const { Stage(UnsafeCell::new([0; INLINE_BYTES_MAX])) }; STAGES]);
         let port = SourcePort { inner: UnsafeCell::new(inner), stages };
@@ -217,7 +216,7 @@ impl SourcePort {
     #[inline(always)]
     pub fn get_buffer(&self, len: usize) -> Result<Loan<'_>, GetBufferError> {
         let inner = self.inner();
-        if inner.mailbox.epoch().load(Ordering::Acquire) != inner.epoch && !inner.read_mail() {
+        if inner.mailbox.now() != inner.epoch && !inner.read_mail() {
             return Err(GetBufferError::Forked);
         }
         if len <= INLINE_BYTES_MAX && inner.stages_free != 0 {
@@ -237,7 +236,7 @@ impl SourcePort {
     /// Whether anybody would get a message emitted now.
     pub fn has_receivers(&self) -> bool {
         let inner = self.inner();
-        let is_here = inner.mailbox.epoch().load(Ordering::Acquire) == inner.epoch || inner.read_mail();
+        let is_here = inner.mailbox.now() == inner.epoch || inner.read_mail();
         is_here && !inner.conns.is_empty()
     }
 
@@ -344,12 +343,12 @@ impl Inner {
     /// at before an emit.
     #[inline(always)]
     fn is_plain(&self) -> bool {
-        self.mailbox.epoch().load(Ordering::Acquire) == self.plain_epoch
+        self.mailbox.now() == self.plain_epoch
     }
 
     /// Whether an emit may go on; if not, `refusal` says why.
     fn may_emit(&mut self, in_buffer: bool) -> bool {
-        if self.mailbox.epoch().load(Ordering::Acquire) != self.epoch && !self.read_mail() {
+        if self.mailbox.now() != self.epoch && !self.read_mail() {
             self.refusal = Refusal::Forked;
             return false;
         }

@@ -6,6 +6,9 @@
 //! read and both loops run at the speed of the memory.
 
 use super::fault::Fault;
+#[cfg(feature = "peers")]
+use insane_raw_baselines::wide;
+use insane_raw_baselines::{count_up, sum};
 
 const WORD: usize = 8;
 
@@ -24,13 +27,8 @@ pub fn write(payload: &mut [u8], number: u64) {
 
 #[inline(always)]
 fn write_any(payload: &mut [u8], number: u64) {
-    let mut words = payload.chunks_exact_mut(WORD);
-    let mut value = number;
-    for word in &mut words {
-        word.copy_from_slice(&value.to_le_bytes());
-        value = value.wrapping_add(1);
-    }
-    words.into_remainder().fill(number as u8);
+    count_up(payload, number);
+    payload.chunks_exact_mut(WORD).into_remainder().fill(number as u8);
 }
 
 /// Reads every byte and returns the message's number.
@@ -50,12 +48,10 @@ pub fn read(payload: &[u8]) -> Result<u64, Fault> {
 
 #[inline(always)]
 fn read_any(payload: &[u8]) -> Result<u64, Fault> {
-    let words = payload.chunks_exact(WORD);
-    let rest = words.remainder();
+    let rest = payload.chunks_exact(WORD).remainder();
     let number = u64::from_le_bytes(payload[..WORD].try_into().expect("eight bytes"));
     let count = (payload.len() / WORD) as u64;
-    let sum =
-        words.fold(0_u64, |sum, word| sum.wrapping_add(u64::from_le_bytes(word.try_into().expect("eight bytes"))));
+    let sum = sum(payload);
     let rest_is_right = rest.iter().all(|byte| *byte == number as u8);
     if sum == expected_sum(number, count) && rest_is_right {
         Ok(number)
@@ -90,8 +86,7 @@ impl Reader {
         }
         let words = part.chunks_exact(WORD);
         self.rest_is_right &= words.remainder().iter().all(|byte| *byte == self.number as u8);
-        let word = |word: &[u8]| u64::from_le_bytes(word.try_into().expect("eight bytes"));
-        self.sum = words.fold(self.sum, |sum, bytes| sum.wrapping_add(word(bytes)));
+        self.sum = self.sum.wrapping_add(sum(part));
         self.seen += part.len();
     }
 
@@ -114,7 +109,7 @@ impl Reader {
 #[inline(always)]
 pub fn read_words(words: &[u64]) -> Result<u64, Fault> {
     let number = words.first().copied().unwrap_or(0);
-    let sum = words.iter().fold(0_u64, |sum, word| sum.wrapping_add(*word));
+    let sum = wide(size_of_val(words), || words.iter().fold(0_u64, |sum, word| sum.wrapping_add(*word)));
     let expected = expected_sum(number, words.len() as u64);
     if sum == expected { Ok(number) } else { Err(Fault::Corrupt { expected, found: sum }) }
 }

@@ -10,6 +10,7 @@ use crate::harness::payload::read_words;
 use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
 use iceoryx2::prelude::{BackpressureStrategy, LogLevel, Node, NodeBuilder, ServiceName, ipc, set_log_level};
+use insane_raw_baselines::wide;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -229,7 +230,8 @@ impl End for SlicePut {
             return Ok(false);
         }
         let sample = self.publisher.loan_slice_uninit(self.credit.topic.words).map_err(fault("loan"))?;
-        let sample = sample.write_from_fn(|at| number.wrapping_add(at as u64));
+        let bytes = sample.payload().len() * size_of::<u64>();
+        let sample = wide(bytes, || sample.write_from_fn(|at| number.wrapping_add(at as u64)));
         sample.send().map_err(fault("send"))?;
         Ok(true)
     }

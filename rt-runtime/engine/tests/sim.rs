@@ -6,8 +6,8 @@ mod world;
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::limits::MESSAGE_BYTES_MAX;
 use insane_core::time::Clock;
-use insane_core::{ChannelId, ConnId, Lane, Nanos};
-use insane_engine::{Command, GRANTS_PER_TURN, Notice, Topic};
+use insane_core::{ChannelId, ConnId, HostId, Incarnation, Lane, Nanos};
+use insane_engine::{Command, EngineConfig, GRANTS_PER_TURN, Notice, Topic};
 use insane_shm::counters::CounterBlock;
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
 use std::sync::Arc;
@@ -186,6 +186,28 @@ fn real_time_goes_first_and_waits_for_at_most_one_chunk() {
         run(&net, &mut [&mut b], 4);
         assert!(urgent_sink.consume().unwrap().is_some(), "left in the next turn, ahead of the backlog");
         assert!(bulk_sink.consume().unwrap().is_none(), "the backlog is still on its way");
+    }
+}
+
+#[test]
+fn a_turn_sends_one_chunk_of_best_effort_whoever_has_it() {
+    let net = SimNet::new(5, SimConfig { frames_max: 8192, ..SimConfig::default() });
+    let (mut a, _b) = pair(&net, &[(2048, 64), (1_000_000, 4)]);
+    let topics: Vec<Topic> = (1..=8).map(|channel| Topic { channel: ChannelId(channel), ..TOPIC }).collect();
+    let sources: Vec<_> = topics.iter().map(|topic| a.source(*topic, Lane::LAST, &[(1_000_000, 2)])).collect();
+    for (topic, source) in topics.iter().zip(&sources) {
+        a.route(*topic, &[0], false);
+        for _ in 0..2 {
+            assert!(source.emit(source.get_buffer(1_000_000).unwrap(), 0).is_sent());
+        }
+    }
+    let config = EngineConfig::new(HostId(1), Incarnation(1));
+    let most = u64::from(config.chunk_bytes.get()) + 2048;
+    for _ in 0..100 {
+        let before = a.count(DatapathCounter::BytesSent);
+        a.engine.turn();
+        let sent = a.count(DatapathCounter::BytesSent) - before;
+        assert!(sent > 0 && sent <= most, "{sent} bytes in one turn, between two looks at the real-time lanes");
     }
 }
 

@@ -81,6 +81,8 @@ pub enum Scenario {
     Throughput,
     /// create_stream to the first message: 1st and 10th stream.
     Setup,
+    /// An idle daemon with two applications, and a message that finds all asleep.
+    Idle,
     /// Instructions of one local message, under callgrind.
     Instructions,
     /// System calls of one local message, under strace.
@@ -103,10 +105,10 @@ impl Scenario {
     /// The scenarios that this one stands for.
     #[must_use]
     pub fn parts(self) -> Vec<Scenario> {
-        use Scenario::{All, Hop, Instructions, Local, Network, Selftest, Setup, Smoke, Syscalls, Throughput};
+        use Scenario::{All, Hop, Idle, Instructions, Local, Network, Selftest, Setup, Smoke, Syscalls, Throughput};
         match self {
-            All => vec![Local, Hop, Network, Throughput, Setup, Instructions, Syscalls],
-            Smoke => vec![Selftest, Local, Hop, Network, Throughput, Setup, Instructions, Syscalls],
+            All => vec![Local, Hop, Network, Throughput, Setup, Idle, Instructions, Syscalls],
+            Smoke => vec![Selftest, Local, Hop, Network, Throughput, Setup, Idle, Instructions, Syscalls],
             one => vec![one],
         }
     }
@@ -120,6 +122,7 @@ impl Scenario {
             Scenario::Network => "network",
             Scenario::Throughput => "throughput",
             Scenario::Setup => "setup",
+            Scenario::Idle => "idle",
             Scenario::Instructions => "instructions",
             Scenario::Syscalls => "syscalls",
             Scenario::Selftest => "selftest",

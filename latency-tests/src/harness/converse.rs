@@ -36,6 +36,8 @@ pub struct Pace {
     pub bound: Duration,
     /// What both ends do between polls.
     pub idle: Idle,
+    /// How long the asking end is busy with something else before each message.
+    pub think: Duration,
 }
 
 /// Fewest counted round trips of a cell that ran out of time.
@@ -54,6 +56,9 @@ pub fn ask<E: End>(end: &mut E, pace: &Pace, stage: &Stage) -> Result<Vec<u64>, 
     let start = Instant::now();
     let mut last = ticks();
     for number in 0..pace.warm_up + pace.count {
+        if !pace.think.is_zero() {
+            last = think(pace.think);
+        }
         while !end.send(u64::from(number))? {
             watch.idle()?;
         }
@@ -81,6 +86,16 @@ pub fn ask<E: End>(end: &mut E, pace: &Pace, stage: &Stage) -> Result<Vec<u64>, 
         }
     }
     Ok(times)
+}
+
+/// Is busy for so long; the ticks at its end.
+#[cold]
+fn think(length: Duration) -> u64 {
+    let start = Instant::now();
+    while start.elapsed() < length {
+        std::hint::spin_loop();
+    }
+    ticks()
 }
 
 /// The answering end: sends every message back until the stage stops.

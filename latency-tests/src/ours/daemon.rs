@@ -84,6 +84,12 @@ impl Daemon {
         Ok(())
     }
 
+    /// The daemon's process, where it is this program's own.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.process.id()
+    }
+
     fn last_words(&mut self) -> String {
         let _ = self.process.kill();
         let mut words = String::new();

@@ -225,6 +225,14 @@ impl End for Take {
     }
 }
 
+impl Take {
+    /// As `receive`, but sleeps until a message comes, at most `timeout`.
+    fn wait(&mut self, timeout: Duration) -> Result<Option<u64>, Fault> {
+        let Some(message) = self.sink.consume_timeout(timeout).map_err(cannot_consume)? else { return Ok(None) };
+        message.bytes().map_or_else(|| read_foreign(&message, &mut self.part), payload::read).map(Some)
+    }
+}
+
 #[cold]
 #[inline(never)]
 fn cannot_consume(error: ConsumeError) -> Fault {
@@ -269,6 +277,14 @@ impl Both {
         Ok(Both { put, take, _session: session })
     }
 
+    /// Sleeps until a message comes, at most so long.
+    ///
+    /// # Errors
+    /// The runtime is gone, or the message is not what was sent.
+    pub fn wait(&mut self, timeout: Duration) -> Result<Option<u64>, Fault> {
+        self.take.wait(timeout)
+    }
+
     /// Waits until the other end hears this one.
     ///
     /// # Errors
@@ -276,6 +292,19 @@ impl Both {
     pub fn connect(self) -> Result<Self, Fault> {
         self.put.connect()?;
         Ok(self)
+    }
+}
+
+/// An end that sleeps until its message comes.
+pub struct Sleepy(pub Both);
+
+impl End for Sleepy {
+    fn send(&mut self, number: u64) -> Result<bool, Fault> {
+        self.0.put.send(number)
+    }
+
+    fn receive(&mut self) -> Result<Option<u64>, Fault> {
+        self.0.take.wait(crate::baseline::futex::SLEEP_MAX)
     }
 }
 

@@ -154,6 +154,12 @@ fn two_hosts(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
     }
 }
 
+/// Scenario `idle`.
+pub fn idle(bench: &Bench, cli: &Cli, findings: &mut Findings) {
+    super::idle::cpu(bench, cli.insaned.as_deref(), findings);
+    rows(bench, findings, "idle/blocking-64B", "us", "T1", super::idle::sides(bench));
+}
+
 /// Scenario `throughput`.
 pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings) {
     for size in sizes(cli) {

@@ -4,6 +4,7 @@ pub mod baselines;
 pub mod compare;
 pub mod count;
 pub mod counting;
+pub mod idle;
 pub mod ours;
 #[cfg(feature = "peers")]
 pub mod rivals;
@@ -82,7 +83,7 @@ pub fn pace(bench: &Bench, cost: Cost, idle: Idle) -> Pace {
         (false, Cost::Kernel) => (2_000, 30_000),
     };
     let enough = if bench.effort.smoke { Duration::from_millis(300) } else { Duration::from_secs(3) };
-    Pace { warm_up, count, enough, bound: Duration::from_secs(15), idle }
+    Pace { warm_up, count, enough, bound: Duration::from_secs(15), idle, think: Duration::ZERO }
 }
 
 /// The pace of flows of messages of `size` bytes.

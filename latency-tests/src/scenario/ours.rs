@@ -15,13 +15,15 @@ use crate::harness::sample::Sample;
 use crate::harness::topology::{flow, t1, t2, t3};
 use crate::harness::watch::Idle;
 use crate::ours::daemon::{Daemon, Wanted};
-use crate::ours::end::{Both, Contract, Handling, Put, Take};
+use crate::ours::end::{Both, Contract, Handling, Put, Sleepy, Take};
 use crate::ours::fault;
 use crate::ours::plan::{self, Seat};
 use insane_rt::{Hosting, Plan, Session};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// First port of the runtimes on two hosts.
@@ -58,6 +60,39 @@ pub fn attached_t1(bench: &Bench, program: Option<&Path>) -> Result<Sample, Faul
     let (asking, answering) = conversation((daemon.attach("first")?, daemon.attach("second")?), Contract::SMALL)?;
     t1(bench, &pace(bench, Cost::Memory, Idle::Spin), move || Ok(asking), move || Ok(answering))
 }
+
+/// T1: two sessions of one runtime, direct rings, both ends asleep between messages.
+pub fn blocking_t1(bench: &Bench) -> Result<Sample, Fault> {
+    let contract = Contract { sleepy: true, ..Contract::SMALL };
+    let (asking, answering) = conversation(siblings()?, contract)?;
+    let pace = super::idle::sleepy_pace(bench);
+    t1(bench, &pace, move || Ok(Sleepy(asking)), move || Ok(Sleepy(answering)))
+}
+
+/// Two applications of a daemon, each waiting for the other's message, which does not come;
+/// `meanwhile` is given the daemon's process.
+pub fn idle_applications<T>(
+    program: Option<&Path>,
+    meanwhile: impl FnOnce(u32) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let contract = Contract { sleepy: true, ..Contract::SMALL };
+    let daemon = daemon_alone(Seat::ASLEEP, program)?;
+    let (asking, answering) = conversation((daemon.attach("first")?, daemon.attach("second")?), contract)?;
+    let stop = AtomicBool::new(false);
+    let stop = &stop;
+    std::thread::scope(|scope| {
+        for mut end in [asking, answering].map(Sleepy) {
+            scope.spawn(move || while !stop.load(Ordering::Relaxed) && end.0.wait(IDLE_WAIT).is_ok() {});
+        }
+        std::thread::sleep(IDLE_WAIT);
+        let result = meanwhile(daemon.process());
+        stop.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
+/// How long an application waits at a time for what does not come.
+const IDLE_WAIT: Duration = Duration::from_secs(1);
 
 /// The contract of a token: a buffer of `size` bytes that nobody writes or reads.
 #[must_use]

@@ -9,6 +9,7 @@ use insane_core::time::Clock;
 use insane_core::{ChannelId, ConnId, HostId, Incarnation, Lane, Nanos};
 use insane_engine::{Command, EngineConfig, GRANTS_PER_TURN, Notice, Topic};
 use insane_shm::counters::CounterBlock;
+use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
 use std::sync::Arc;
 use world::{DEPTH, Host, TOPIC, address, pair, pattern, run};
@@ -209,6 +210,89 @@ fn a_turn_sends_one_chunk_of_best_effort_whoever_has_it() {
         let sent = a.count(DatapathCounter::BytesSent) - before;
         assert!(sent > 0 && sent <= most, "{sent} bytes in one turn, between two looks at the real-time lanes");
     }
+}
+
+/// 200 sources of one channel, the first one real-time, and a sink for all of them.
+fn crowd(a: &mut Host) -> (Vec<(ConnId, SourcePort)>, SinkPort) {
+    let (sink, _) = a.sink(TOPIC);
+    a.route(TOPIC, &[], true);
+    let lane = |number| if number == 0 { Lane::new(0).unwrap() } else { Lane::LAST };
+    let make = |number| {
+        let source = a.source(TOPIC, lane(number), &[]);
+        (ConnId(a.next), source)
+    };
+    ((0..200).map(make).collect(), sink)
+}
+
+#[test]
+fn quiet_sources_cost_no_look_a_turn_and_are_found() {
+    let net = SimNet::new(5, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[]);
+    let (sources, sink) = crowd(&mut a);
+    let turns_until_found = |a: &mut Host, busy: Option<&SourcePort>, source: &SourcePort| {
+        assert!(source.emit_copy(b"found", 0).unwrap().is_sent());
+        for turn in 1..=16 * 200 {
+            if let Some(busy) = busy {
+                assert!(busy.emit_copy(b"busy", 0).unwrap().is_sent());
+            }
+            a.engine.turn();
+            while let Some(message) = sink.consume().unwrap() {
+                if message.bytes() == Some(b"found") {
+                    return turn;
+                }
+            }
+        }
+        panic!("not found");
+    };
+    for _ in 0..3_000 {
+        a.engine.turn();
+    }
+    for (at, (_, source)) in sources.iter().enumerate() {
+        let turns = turns_until_found(&mut a, None, source);
+        assert!(turns <= 256 + 200 / 64 + 2, "source {at}: {turns} turns of an idle datapath");
+        assert!(at > 0 || turns == 1, "real time is found at once");
+    }
+    for _ in 0..3_000 {
+        a.engine.turn();
+    }
+    let busy = &sources[1].1;
+    turns_until_found(&mut a, None, busy);
+    let mut most = 0;
+    for (_, source) in &sources[100..110] {
+        most = most.max(turns_until_found(&mut a, Some(busy), source));
+    }
+    assert!(most > 1, "they were quiet");
+    assert_eq!(turns_until_found(&mut a, Some(busy), &sources[0].1), 1, "real time is never quiet");
+}
+
+#[test]
+fn quiet_and_watched_sources_may_leave_in_any_order() {
+    let net = SimNet::new(5, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[]);
+    let (mut sources, sink) = crowd(&mut a);
+    let mut left = 0_u32;
+    for round in 0..150_usize {
+        for _ in 0..if round % 3 == 0 { 1_500 } else { 20 } {
+            a.engine.turn();
+        }
+        let (conn, _) = sources.swap_remove(round * 7 % sources.len());
+        assert!(matches!(a.command(Command::RemoveSource(conn)), Command::Removed { dead: Some(_), .. }));
+        let (_, one) = &sources[round * 13 % sources.len()];
+        assert!(one.emit_copy(b"x", 0).unwrap().is_sent());
+        left += 1;
+    }
+    for (_, source) in &sources {
+        assert!(source.emit_copy(b"last", 0).unwrap().is_sent());
+        left += 1;
+    }
+    for _ in 0..16 * 200 {
+        a.engine.turn();
+        while sink.consume().unwrap().is_some() {
+            left -= 1;
+        }
+    }
+    // What a source emitted just before it left is sent, too.
+    assert_eq!(left, 0);
 }
 
 #[test]

@@ -81,6 +81,8 @@ pub enum Scenario {
     Throughput,
     /// create_stream to the first message: 1st and 10th stream.
     Setup,
+    /// One active stream among 4,096 open ones, and one more local sink.
+    Scale,
     /// An idle daemon with two applications, and a message that finds all asleep.
     Idle,
     /// Instructions of one local message, under callgrind.
@@ -105,10 +107,12 @@ impl Scenario {
     /// The scenarios that this one stands for.
     #[must_use]
     pub fn parts(self) -> Vec<Scenario> {
-        use Scenario::{All, Hop, Idle, Instructions, Local, Network, Selftest, Setup, Smoke, Syscalls, Throughput};
+        use Scenario::{
+            All, Hop, Idle, Instructions, Local, Network, Scale, Selftest, Setup, Smoke, Syscalls, Throughput,
+        };
         match self {
-            All => vec![Local, Hop, Network, Throughput, Setup, Idle, Instructions, Syscalls],
-            Smoke => vec![Selftest, Local, Hop, Network, Throughput, Setup, Idle, Instructions, Syscalls],
+            All => vec![Local, Hop, Network, Throughput, Setup, Scale, Idle, Instructions, Syscalls],
+            Smoke => vec![Selftest, Local, Hop, Network, Throughput, Setup, Scale, Idle, Instructions, Syscalls],
             one => vec![one],
         }
     }
@@ -122,6 +126,7 @@ impl Scenario {
             Scenario::Network => "network",
             Scenario::Throughput => "throughput",
             Scenario::Setup => "setup",
+            Scenario::Scale => "scale",
             Scenario::Idle => "idle",
             Scenario::Instructions => "instructions",
             Scenario::Syscalls => "syscalls",

@@ -106,6 +106,7 @@ fn perform(part: Scenario, bench: &Bench, cli: &Cli, findings: &mut Findings) {
         Scenario::Network => compare::network(bench, cli, findings),
         Scenario::Throughput => compare::throughput(bench, cli, findings),
         Scenario::Setup => compare::setup(bench, cli, findings),
+        Scenario::Scale => compare::scale(bench, findings),
         Scenario::Idle => compare::idle(bench, cli, findings),
         Scenario::Selftest => scenario::selftest::run(bench, findings),
         Scenario::Instructions => scenario::counting::instructions(bench, findings),

@@ -111,6 +111,21 @@ impl Put {
         self.source.wait_for_receivers(CONNECT_BOUND).map_err(fault("wait for a receiver"))
     }
 
+    /// Waits until so many hear it.
+    ///
+    /// # Errors
+    /// They never came.
+    pub fn connect_to(&self, receivers: usize) -> Result<(), Fault> {
+        let give_up = std::time::Instant::now() + CONNECT_BOUND;
+        while self.source.receivers() < receivers {
+            if std::time::Instant::now() > give_up {
+                return Err(Fault::Party(format!("{} of {receivers} receivers came", self.source.receivers())));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     /// Whether somebody hears it now.
     pub fn is_heard(&self) -> bool {
         self.source.has_receivers()

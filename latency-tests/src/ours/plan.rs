@@ -35,6 +35,17 @@ pub fn local(seat: Seat) -> Plan {
     plan
 }
 
+/// As [`local`], with room for thousands of streams.
+#[must_use]
+pub fn roomy(seat: Seat) -> Plan {
+    let mut plan = local(seat);
+    let quota = &mut plan.domains[0].quota;
+    (quota.streams, quota.sources, quota.sinks, quota.connections) = (8_192, 8_192, 8_192, 16_384);
+    quota.bytes = 1 << 30;
+    plan.memory.limit_bytes = 4 << 30;
+    plan
+}
+
 /// A runtime that reaches one peer over a plugin: `own` and `peer` are names and
 /// addresses.
 #[must_use]

@@ -154,6 +154,12 @@ fn two_hosts(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
     }
 }
 
+/// Scenario `scale`.
+pub fn scale(bench: &Bench, findings: &mut Findings) {
+    rows(bench, findings, "scale/streams-4096", "us", "T3", super::scale::sides(bench));
+    super::scale::extra_sink(bench, findings);
+}
+
 /// Scenario `idle`.
 pub fn idle(bench: &Bench, cli: &Cli, findings: &mut Findings) {
     super::idle::cpu(bench, cli.insaned.as_deref(), findings);

@@ -8,6 +8,7 @@ pub mod idle;
 pub mod ours;
 #[cfg(feature = "peers")]
 pub mod rivals;
+pub mod scale;
 pub mod selftest;
 
 use crate::cli::Cli;

@@ -69,6 +69,67 @@ pub fn blocking_t1(bench: &Bench) -> Result<Sample, Fault> {
     t1(bench, &pace, move || Ok(Sleepy(asking)), move || Ok(Sleepy(answering)))
 }
 
+/// Streams that one session of [`hop_among`] holds open.
+const STREAMS_A_SESSION: usize = 120;
+
+/// T3: one isolated stream through the datapath of a runtime in this process, beside `idle`
+/// others, each with a sink and a source that sends nothing.
+pub fn hop_among(bench: &Bench, idle: usize) -> Result<Sample, Fault> {
+    let first = embed(plan::roomy(Seat::alone(bench.cores.other)), Hosting::Thread)?;
+    let mut others = Vec::new();
+    let mut left = idle;
+    while left > 0 {
+        let session = first.sibling("idle").map_err(fault("one more session"))?;
+        for number in 0..left.min(STREAMS_A_SESSION) {
+            let stream = HOP.stream(&session, &format!("idle-{}", left - number))?;
+            // With a sink, so that the datapath serves the source.
+            let (take, put) = (Take::open(&stream, 1, HOP)?, Put::open(&stream, 1, HOP)?);
+            put.connect()?;
+            others.push((put, take));
+        }
+        left -= left.min(STREAMS_A_SESSION);
+    }
+    let second = first.sibling("second").map_err(fault("one more session"))?;
+    let (asking, answering) = conversation((first, second), HOP)?;
+    let pace = pace(bench, Cost::Memory, Idle::Spin);
+    t3(bench, &pace, move || Ok(BothEnds::new(asking, answering)), None)
+}
+
+/// A source and its local sinks, on one thread.
+pub struct FanOut {
+    put: Put,
+    sinks: Vec<Take>,
+    _session: Session,
+}
+
+/// A source with so many local sinks.
+pub fn fan_out(sinks: usize) -> Result<FanOut, Fault> {
+    let session = embed(plan::local(Seat::ASLEEP), Hosting::Thread)?;
+    let stream = Contract::SMALL.stream(&session, STREAM)?;
+    let takes = (0..sinks).map(|_| Take::open(&stream, 1, Contract::SMALL)).collect::<Result<Vec<_>, _>>()?;
+    let put = Put::open(&stream, 1, Contract::SMALL)?;
+    put.connect_to(sinks)?;
+    Ok(FanOut { put, sinks: takes, _session: session })
+}
+
+impl FanOut {
+    /// Sends message `number` to all.
+    #[inline(always)]
+    pub fn emit(&mut self, number: u64) -> Result<(), Fault> {
+        if self.put.send(number)? { Ok(()) } else { Err(Fault::Party("a ring is full".into())) }
+    }
+
+    /// Takes and verifies `count` messages at each sink.
+    pub fn drain(&mut self, count: u64) -> Result<(), Fault> {
+        for sink in &mut self.sinks {
+            for _ in 0..count {
+                sink.receive()?.ok_or_else(|| Fault::Party("a message is missing".into()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Two applications of a daemon, each waiting for the other's message, which does not come;
 /// `meanwhile` is given the daemon's process.
 pub fn idle_applications<T>(

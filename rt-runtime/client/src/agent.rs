@@ -521,7 +521,15 @@ impl Shared {
                 let Some(record) = registry.conns.get(&local) else { return Ok(()) };
                 let ConnState::RxPrepared { returns, depth } = &record.state else { return Err(PartsError::Range) };
                 let (returns, depth, port) = (Arc::clone(returns), *depth, record.port);
-                let end = ports::rx_conn(ConnId(local), returns, depth, &classes, heap_bytes, trusted, beside)?;
+                let end = ports::rx_conn(
+                    ConnId(local),
+                    returns,
+                    depth,
+                    &classes,
+                    heap_bytes,
+                    trusted,
+                    (beside, &mut registry.heaps),
+                )?;
                 let Some(sink) = registry.sinks.get(&port) else { return Ok(()) };
                 let mailbox = Arc::clone(&sink.mailbox);
                 if leave(&mailbox, end, &mut registry.accused) {

@@ -2,6 +2,7 @@
 
 use crate::counters::Line;
 use crate::error::RequestError;
+use crate::registry::Heaps;
 use insane_core::ConnId;
 use insane_core::counters::PortCounter;
 use insane_core::heap::{ClassSpec, Geometry};
@@ -177,7 +178,7 @@ pub(crate) fn rx_conn(
     classes: &[ClassSpec],
     heap_bytes: u64,
     trusted: bool,
-    beside: &mut Beside,
+    (beside, heaps): (&mut Beside, &mut Heaps),
 ) -> Result<RxConn, PartsError> {
     let cells = map_read_only(beside.next()?, checked_cells(depth)?)?;
     cells.prefault()?;
@@ -192,8 +193,7 @@ pub(crate) fn rx_conn(
     let heap = match heap_bytes {
         0 => None,
         bytes => {
-            let region = map_read_only(beside.next()?, bytes)?;
-            region.prefault()?;
+            let region = heaps.map(beside.next()?, usize::try_from(bytes).map_err(|_| PartsError::Range)?)?;
             Some(ForeignHeap::new(region, geometry).ok_or(PartsError::Range)?)
         }
     };

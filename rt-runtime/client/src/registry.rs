@@ -8,8 +8,8 @@ use insane_shm::port::Mailbox;
 use insane_shm::region::Region;
 use insane_wire::control::{Receiver, Sender, SinkWake};
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
 
 /// A stream of this session, by its local number.
 #[derive(Clone, Debug)]
@@ -120,7 +120,31 @@ pub(crate) struct Registry {
     /// Connections (local numbers) whose other end wrote what cannot be, still to be told
     /// to the runtime.
     pub accused: Vec<ConnId>,
+    /// Heaps of senders that are mapped here. One heap serves many connections: all sinks
+    /// behind a datapath read the same.
+    pub heaps: Heaps,
     conn_next: u32,
+}
+
+/// Mapped heaps, by the identity of their memory.
+#[derive(Debug, Default)]
+pub(crate) struct Heaps(HashMap<(u64, u64), Weak<Region>>);
+
+impl Heaps {
+    /// The heap behind a descriptor: mapped and touched now, unless it is here already.
+    pub fn map(&mut self, fd: OwnedFd, bytes: usize) -> std::io::Result<Arc<Region>> {
+        let identity = insane_sys::memfd::identity(&fd).map_err(std::io::Error::other)?;
+        if let Some(region) = self.0.get(&identity).and_then(Weak::upgrade)
+            && region.len() >= bytes
+        {
+            return Ok(region);
+        }
+        let region = Region::map_read_only(fd.as_fd(), bytes)?;
+        region.prefault()?;
+        self.0.retain(|_, region| region.strong_count() > 0);
+        self.0.insert(identity, Arc::downgrade(&region));
+        Ok(region)
+    }
 }
 
 impl Registry {

@@ -73,6 +73,15 @@ pub fn len(fd: impl AsFd) -> Result<u64, OsError> {
     Ok(u64::try_from(stat.st_size).unwrap_or(0))
 }
 
+/// What tells this memory from all other: two descriptors of the same have the same.
+///
+/// # Errors
+/// The descriptor cannot be asked.
+pub fn identity(fd: impl AsFd) -> Result<(u64, u64), OsError> {
+    let stat = nix::sys::stat::fstat(fd).map_err(attempted("identifying a memfd"))?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
 fn add_seals(fd: impl AsFd, seals: i32) -> Result<(), OsError> {
     // SAFETY: F_ADD_SEALS takes an int; the descriptor is open (`AsFd`).
     check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_ADD_SEALS, seals) }, "sealing a memfd").map(drop)

@@ -41,6 +41,7 @@ mod hosting;
 mod message;
 mod options;
 mod ports;
+mod process;
 mod registry;
 mod session;
 mod sink;
@@ -53,14 +54,18 @@ pub use hosting::Hosting;
 pub use insane_config::Plan;
 pub use insane_core::heap::ClassSpec;
 pub use insane_core::{
-    ChannelId, Consumption, Datapath, Determinism, Lane, LatePolicy, MonoTime, Nanos, Priority, Qos, Reliability,
-    TaiTime,
+    ChannelId, ClockQuality, Consumption, Datapath, Determinism, Lane, LatePolicy, MonoTime, Nanos, Priority, Qos,
+    Reliability, Schema, SourceInstant, TaiTime,
 };
 pub use insane_shm::port::{ConsumeError, Emit, GetBufferError, Outcome, Refusal, Token};
 pub use insane_sys::SharedBytes;
 pub use insane_wire::control::Code;
 pub use message::{Buffer, Message};
 pub use options::{SinkOptions, SourceOptions, StreamOptions};
+pub use process::{
+    Cycle, CycleImage, Edge, HISTORY_MAX, Image, ImageOptions, ImageRead, Lost, Member, OnStale, ProcessImage,
+    ProcessOptions, ProcessSink, ProcessSource, ProcessSourceOptions, Sample, Validity,
+};
 pub use session::{Attachment, Session};
 pub use sink::Sink;
 pub use source::Source;

@@ -35,12 +35,12 @@ fn open_as(world: &mut World, session: SessionId, name: &str, qos: Qos, isolated
 
 fn source_request(world: &mut World, session: SessionId, stream: StreamId, uid: u64) -> Request {
     world.clients.get_mut(&session).unwrap().asked.insert(2, uid);
-    Request::CreateSource { req: 2, stream, channel: ChannelId(5), uid, classes: HEAP.to_vec() }
+    Request::CreateSource { req: 2, stream, channel: ChannelId(5), uid, classes: HEAP.to_vec(), schema: None }
 }
 
 fn sink_request(world: &mut World, session: SessionId, stream: StreamId, uid: u64, wake: SinkWake) -> Request {
     world.clients.get_mut(&session).unwrap().asked.insert(3, uid);
-    Request::CreateSink { req: 3, stream, channel: ChannelId(5), uid, depth: 8, wake }
+    Request::CreateSink { req: 3, stream, channel: ChannelId(5), uid, depth: 8, wake, schema: None }
 }
 
 fn source(world: &mut World, session: SessionId, stream: StreamId, uid: u64) -> SourceId {
@@ -580,8 +580,10 @@ fn bad_values_are_refused_with_what_would_be_right() {
         channel,
         uid,
         classes: vec![ClassSpec { size, count }],
+        schema: None,
     };
-    let sink_of = |depth| Request::CreateSink { req: 2, stream, channel, uid: 1, depth, wake: SinkWake::Never };
+    let sink_of =
+        |depth| Request::CreateSink { req: 2, stream, channel, uid: 1, depth, wake: SinkWake::Never, schema: None };
     let name = |name: &str| Request::OpenStream { req: 2, name: name.into(), qos: Qos::default(), isolated: false };
     let isolated = Request::OpenStream { req: 2, name: "x".into(), qos: Qos::default(), isolated: true };
     let cases = [

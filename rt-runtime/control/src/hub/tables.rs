@@ -4,7 +4,8 @@ use crate::action::{ObjectId, Route, Topic};
 use crate::quota::{Amounts, Bucket};
 use crate::spec::{HeapSpec, Origin};
 use insane_core::{
-    ConnId, DatapathIndex, DomainIndex, MonoTime, PeerIndex, Qos, SessionId, SinkId, SourceId, StreamId, StreamKey,
+    ConnId, DatapathIndex, DomainIndex, MonoTime, PeerIndex, Qos, Schema, SessionId, SinkId, SourceId, StreamId,
+    StreamKey,
 };
 use insane_wire::control::{Role, SinkWake};
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,6 +141,7 @@ pub(crate) struct Source {
     pub(crate) stream: StreamId,
     pub(crate) topic: Topic,
     pub(crate) uid: u64,
+    pub(crate) schema: Option<Schema>,
     pub(crate) heap_spec: HeapSpec,
     pub(crate) heap: Option<ObjectId>,
     /// Whether the heap is mapped and sealed, or there is none.
@@ -158,6 +160,7 @@ pub(crate) struct Sink {
     pub(crate) stream: StreamId,
     pub(crate) topic: Topic,
     pub(crate) uid: u64,
+    pub(crate) schema: Option<Schema>,
     pub(crate) depth: u32,
     pub(crate) wake: SinkWake,
     pub(crate) wake_page: Option<ObjectId>,

@@ -116,6 +116,17 @@ pub enum GetBufferError {
     Forked,
 }
 
+/// A message that was emitted earlier, as its source kept it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Earlier<'a> {
+    /// The number that it bore.
+    pub sequence: u64,
+    /// The instant that it is to bear.
+    pub source_ns: u64,
+    /// What it held.
+    pub bytes: &'a [u8],
+}
+
 #[repr(align(64))]
 struct Stage(UnsafeCell<[u8; INLINE_BYTES_MAX]>);
 
@@ -146,6 +157,8 @@ struct Inner {
     /// Why the last emit was refused, if it was.
     refusal: Refusal,
     mailbox: Arc<Mailbox<TxConn>>,
+    /// The epoch at which every sink had what was emitted before it joined.
+    replayed_epoch: u64,
 }
 
 /// The hot half of a source.
@@ -195,6 +208,7 @@ impl SourcePort {
             counters,
             refusal: Refusal::NoRoom,
             mailbox: Arc::clone(&mailbox),
+            replayed_epoch: STALE,
         };
         let stages = Box::new([const { Stage(UnsafeCell::new([0; INLINE_BYTES_MAX])) }; STAGES]);
         let port = SourcePort { inner: UnsafeCell::new(inner), stages };
@@ -244,6 +258,18 @@ impl SourcePort {
     /// Receivers of a message emitted now; a datapath counts as one.
     pub fn receivers(&self) -> usize {
         if self.has_receivers() { self.inner().conns.len() } else { 0 }
+    }
+
+    /// Publishes these messages, the oldest first, to the sinks of this host that joined since
+    /// the last call, and to nobody else: the newest that their rings hold, as long as buffers
+    /// are free. They count as no emit, and have no outcome. Returns how many sinks joined.
+    pub fn replay(&self, earlier: &[Earlier<'_>]) -> usize {
+        let inner = self.inner();
+        let epoch = inner.mailbox.epoch().load(Ordering::Acquire);
+        if epoch == inner.replayed_epoch || (epoch != inner.epoch && !inner.read_mail()) {
+            return 0;
+        }
+        inner.replay(earlier)
     }
 
     /// The next sequence number.
@@ -515,6 +541,49 @@ impl Inner {
         }
         self.count(PortCounter::NoBuffer, 1);
         GetBufferError::Exhausted
+    }
+
+    #[cold]
+    fn replay(&mut self, earlier: &[Earlier<'_>]) -> usize {
+        self.replayed_epoch = self.epoch;
+        let mut joined = 0;
+        let mut lied = false;
+        for at in 0..self.conns.len() {
+            if !self.conns[at].take_awaits_history() {
+                continue;
+            }
+            joined += 1;
+            let fitting = usize::try_from(self.conns[at].depth()).unwrap_or(usize::MAX).min(earlier.len());
+            for message in &earlier[earlier.len() - fitting..] {
+                if !self.replay_to(at, message) {
+                    break;
+                }
+            }
+            wake_if_wanted(&mut self.conns[at], &self.counters);
+            lied |= self.conns[at].lie().is_some();
+        }
+        if lied {
+            self.put_liars_out();
+        }
+        joined
+    }
+
+    /// `false`: the ring is full, or no buffer is free.
+    fn replay_to(&mut self, at: usize, message: &Earlier<'_>) -> bool {
+        let meta = Meta { sequence: message.sequence, source_ns: message.source_ns, lost: 0 };
+        let bytes = message.bytes;
+        if bytes.len() <= INLINE_BYTES_MAX {
+            return self.conns[at].try_push_inline(meta, bytes) == Ok(true);
+        }
+        let Some((start, id)) = self.loan_heap(bytes.len()) else { return false };
+        // SAFETY: the buffer was just loaned, has at least so many bytes, and is nobody else's.
+        unsafe { start.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        self.used_by[id as usize] = NEVER;
+        let is_taken = self.conns[at].try_push_heap(meta, BufferId(id), bytes.len() as u32) == Ok(true);
+        if let Some(heap) = &mut self.heap {
+            heap.lend_to(BufferId(id), u16::from(is_taken));
+        }
+        is_taken
     }
 
     /// Takes back what receivers gave back. At most receivers x buffers steps.

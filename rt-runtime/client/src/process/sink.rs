@@ -163,6 +163,12 @@ impl ProcessSink {
         self.poll(clock::mono_now())
     }
 
+    /// The present, on the clock that [`poll`](Self::poll) takes its instants of.
+    #[must_use]
+    pub fn now(&self) -> MonoTime {
+        clock::mono_now()
+    }
+
     /// When the value becomes stale unless another comes; `None`: it is stale, there is none,
     /// or no period was declared.
     #[must_use]

@@ -64,18 +64,24 @@ impl Hub {
     }
 
     /// Ends of one channel that say what their messages are say the same.
-    fn check_schema(&self, topic: Topic, schema: Option<Schema>) -> Result<(), Refusal> {
+    fn check_schema(&self, kind: Port, topic: Topic, schema: Option<Schema>) -> Result<(), Refusal> {
         let Some(schema) = schema else { return Ok(()) };
         if !schema.is_valid() {
             return Err(Refusal::new(Code::Invalid, "a schema's name has 1 to 32 bytes and no control characters"));
         }
-        let Some(channel) = self.channels.get(&topic) else { return Ok(()) };
-        let of_sources = channel.sources.iter().filter_map(|id| self.sources[id].schema.map(|other| ("source", other)));
-        let of_sinks = channel.sinks.iter().filter_map(|id| self.sinks[id].schema.map(|other| ("sink", other)));
-        match of_sources.chain(of_sinks).find(|(_, other)| !schema.matches(other)) {
+        let (Some(channel), Some(contract)) = (self.channels.get(&topic), self.contracts.get(&topic.key)) else {
+            return Ok(());
+        };
+        // Sinks here and there do not meet; a source meets both.
+        let meant = channel.peers.iter().filter(|(_, check, _)| kind == Port::Source && *check == contract.check);
+        let of_peers = meant.filter_map(|(.., theirs)| theirs.map(|other| ("sink of another host on", other)));
+        let of_sources =
+            channel.sources.iter().filter_map(|id| self.sources[id].schema.map(|other| ("source of", other)));
+        let of_sinks = channel.sinks.iter().filter_map(|id| self.sinks[id].schema.map(|other| ("sink of", other)));
+        match of_sources.chain(of_sinks).chain(of_peers).find(|(_, other)| !schema.matches(other)) {
             None => Ok(()),
-            Some((kind, other)) => {
-                let reason = format!("the schema {schema} does not match {other} of a {kind} of the channel");
+            Some((whose, other)) => {
+                let reason = format!("the schema {schema} does not match {other} of a {whose} the channel");
                 Err(Refusal::new(Code::Schema, reason))
             }
         }
@@ -95,7 +101,7 @@ impl Hub {
         let place = self.place(session, stream, channel)?;
         let heap_spec = check_classes(classes)?;
         self.check_uid(place.domain, Port::Source, uid)?;
-        self.check_schema(place.topic, schema)?;
+        self.check_schema(Port::Source, place.topic, schema)?;
         let (sources, sinks) = self.members(place.topic);
         let joined = if place.isolated { Vec::new() } else { sinks };
         if !joined.is_empty() {
@@ -181,7 +187,7 @@ impl Hub {
             return Err(Refusal::new(Code::Invalid, reason));
         }
         self.check_uid(place.domain, Port::Sink, uid)?;
-        self.check_schema(place.topic, schema)?;
+        self.check_schema(Port::Sink, place.topic, schema)?;
         let (sources, sinks) = self.members(place.topic);
         if sinks.len() >= FANOUT_MAX {
             let reason = format!("a channel has at most {FANOUT_MAX} sinks on one host");

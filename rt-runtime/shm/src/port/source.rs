@@ -547,41 +547,43 @@ impl Inner {
     fn replay(&mut self, earlier: &[Earlier<'_>]) -> usize {
         self.replayed_epoch = self.epoch;
         let mut joined = 0;
-        let mut lied = false;
-        for at in 0..self.conns.len() {
-            if !self.conns[at].take_awaits_history() {
-                continue;
-            }
+        // Each is asked once, so there are as many rounds as receivers.
+        while let Some(conn) = self.conns.iter_mut().find_map(|conn| conn.take_awaits_history().then_some(conn)) {
             joined += 1;
-            let fitting = usize::try_from(self.conns[at].depth()).unwrap_or(usize::MAX).min(earlier.len());
+            let id = conn.id();
+            let fitting = usize::try_from(conn.depth()).unwrap_or(usize::MAX).min(earlier.len());
             for message in &earlier[earlier.len() - fitting..] {
-                if !self.replay_to(at, message) {
+                if !self.replay_to(id, message) {
                     break;
                 }
             }
-            wake_if_wanted(&mut self.conns[at], &self.counters);
-            lied |= self.conns[at].lie().is_some();
-        }
-        if lied {
-            self.put_liars_out();
+            if let Some(conn) = self.conns.iter_mut().find(|conn| conn.id() == id) {
+                wake_if_wanted(conn, &self.counters);
+            }
         }
         joined
     }
 
-    /// `false`: the ring is full, or no buffer is free.
-    fn replay_to(&mut self, at: usize, message: &Earlier<'_>) -> bool {
-        let meta = Meta { sequence: message.sequence, source_ns: message.source_ns, lost: 0 };
+    /// `false`: no buffer is free, or the receiver is gone. The connection is looked for
+    /// anew, since a loan may find out liars and change who is here.
+    fn replay_to(&mut self, id: ConnId, message: &Earlier<'_>) -> bool {
         let bytes = message.bytes;
-        if bytes.len() <= INLINE_BYTES_MAX {
-            return self.conns[at].try_push_inline(meta, bytes) == Ok(true);
+        let loan = if bytes.len() <= INLINE_BYTES_MAX { None } else { self.loan_heap(bytes.len()) };
+        if bytes.len() > INLINE_BYTES_MAX && loan.is_none() {
+            return false;
         }
-        let Some((start, id)) = self.loan_heap(bytes.len()) else { return false };
+        let meta = Meta { sequence: message.sequence, source_ns: message.source_ns, lost: 0 };
+        let conn = self.conns.iter_mut().find(|conn| conn.id() == id);
+        let Some((start, buffer)) = loan else {
+            return conn.is_some_and(|conn| conn.try_push_inline(meta, bytes) == Ok(true));
+        };
         // SAFETY: the buffer was just loaned, has at least so many bytes, and is nobody else's.
         unsafe { start.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
-        self.used_by[id as usize] = NEVER;
-        let is_taken = self.conns[at].try_push_heap(meta, BufferId(id), bytes.len() as u32) == Ok(true);
+        self.used_by[buffer as usize] = NEVER;
+        let push = |conn: &mut Box<TxConn>| conn.try_push_heap(meta, BufferId(buffer), bytes.len() as u32) == Ok(true);
+        let is_taken = conn.is_some_and(push);
         if let Some(heap) = &mut self.heap {
-            heap.lend_to(BufferId(id), u16::from(is_taken));
+            heap.lend_to(BufferId(buffer), u16::from(is_taken));
         }
         is_taken
     }

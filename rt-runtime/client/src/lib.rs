@@ -24,6 +24,16 @@
 //! [`Message::bytes`] gives a slice where nobody else can write the memory, and
 //! [`Message::shared`] a view that copies, anywhere.
 //!
+//! # Process data
+//! Cyclic tasks do not want a queue of messages, but a value and how good it is: a
+//! [`ProcessSink`] shows the newest, held or substituted once it is stale; a
+//! [`ProcessSource`] stamps what it emits and keeps the last values for late joiners; a
+//! [`ProcessImage`] shows several channels as they were in one cycle.
+//!
+//! ```
+#![doc = include_str!("../examples/process_data.rs")]
+//! ```
+//!
 //! # Threads
 //! Sources and sinks are `Send` and not `Sync`: one thread at a time uses one. A session
 //! has one agent thread of its own (`insane-agent`, ordinary priority), which maps

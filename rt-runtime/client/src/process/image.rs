@@ -22,6 +22,7 @@ use crate::message::Message;
 use crate::options::SinkOptions;
 use crate::sink::Sink;
 use crate::stream::Stream;
+use insane_core::counters::PortCounter;
 use insane_core::limits::MESSAGE_BYTES_MAX;
 use insane_core::{ChannelId, ClockQuality, MonoTime, Nanos, SourceInstant};
 use insane_shm::port::ConsumeError;
@@ -240,6 +241,11 @@ impl ProcessImage {
             }
         }
         let edge = self.freshness.look(now, is_new);
+        if edge == Some(Edge::Stale)
+            && let Some(first) = self.members.first()
+        {
+            first.sink.count(PortCounter::Stale, 1);
+        }
         let missed = self.freshness.missed(now);
         let validity = match self.newest {
             None => Validity::NeverReceived,

@@ -6,8 +6,8 @@
 use crate::roles::{BEAT, BEAT_BYTES};
 use crate::world::{Daemon, Helper, Noise, OPEN, Place, until};
 use insane_rt::{
-    Edge, MonoTime, Nanos, ProcessOptions, ProcessSink, ProcessSourceOptions, Qos, Sample, Schema, Session, Stream,
-    StreamOptions, Validity,
+    ClockQuality, Edge, MonoTime, Nanos, ProcessOptions, ProcessSink, ProcessSourceOptions, Qos, Sample, Schema,
+    Session, Stream, StreamOptions, Validity,
 };
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -208,6 +208,10 @@ fn a_dead_cable_or_host_makes_values_from_there_stale() {
     let mut sender = Helper::start("beat", b.socket(), &[]);
     let mut task = Task::new();
     task.cycles_until(&mut sink, Edge::Fresh);
+
+    let sample = sink.latest().unwrap();
+    let is_known = sample.instant.quality() == ClockQuality::Tai;
+    assert_eq!(sample.age.is_some(), is_known, "another host's monotonic clock says nothing: {sample:?}");
 
     cable.cut(true);
     task.assert_stale_in_time(&mut sink);

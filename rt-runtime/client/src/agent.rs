@@ -6,7 +6,7 @@ use crate::error::{RequestError, SessionError};
 use crate::ports::{self, Beside, PartsError};
 use crate::registry::{ConnRecord, ConnState, End, Far, Registry, SinkRecord, SourceRecord, StreamRecord};
 use insane_core::heap::ClassSpec;
-use insane_core::{ChannelId, ConnId, Lane, StreamId};
+use insane_core::{ChannelId, ConnId, Lane, Schema, StreamId};
 use insane_shm::port::{Attachment as PortAttachment, Mailbox, SinkPort, SourcePort};
 use insane_sys::event::{Epoll, Event as Bell, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
@@ -41,6 +41,7 @@ pub(crate) enum What {
         channel: ChannelId,
         classes: Vec<ClassSpec>,
         reliable: bool,
+        schema: Option<Schema>,
     },
     Sink {
         uid: u64,
@@ -48,6 +49,7 @@ pub(crate) enum What {
         channel: ChannelId,
         depth: u32,
         wake: SinkWake,
+        schema: Option<Schema>,
     },
     /// A source of the runtime's earlier life.
     SourceAgain {
@@ -292,9 +294,9 @@ impl Shared {
             Event::SourceCreated { req, source, heap_bytes } => {
                 let page = lock(&self.counters).clone();
                 let made = self.answer(req, |what, registry| {
-                    let (uid, stream, channel, classes, reliable) = match what {
-                        What::Source { uid, stream, channel, classes, reliable } => {
-                            (uid, stream, channel, classes, reliable)
+                    let (uid, stream, channel, classes, reliable, schema) = match what {
+                        What::Source { uid, stream, channel, classes, reliable, schema } => {
+                            (uid, stream, channel, classes, reliable, schema)
                         }
                         What::SourceAgain { uid } => {
                             let record = registry.sources.get_mut(&uid)?;
@@ -309,9 +311,9 @@ impl Shared {
                     Some(ports::source_port(&mut beside, &classes, heap_bytes, reliable, block).map(|parts| {
                         let ports::SourceParts { port, mailbox, buffers, heap } = parts;
                         let id = Some(source);
-                        registry
-                            .sources
-                            .insert(uid, SourceRecord { stream, channel, classes, buffers, mailbox, heap, line, id });
+                        let record =
+                            SourceRecord { stream, channel, classes, schema, buffers, mailbox, heap, line, id };
+                        registry.sources.insert(uid, record);
                         Reply::Source(port)
                     }))
                 });
@@ -323,8 +325,10 @@ impl Shared {
                 let page = lock(&self.counters).clone();
                 let mut has_page = false;
                 let made = self.answer(req, |what, registry| {
-                    let (uid, stream, channel, depth, wake) = match what {
-                        What::Sink { uid, stream, channel, depth, wake } => (uid, stream, channel, depth, wake),
+                    let (uid, stream, channel, depth, wake, schema) = match what {
+                        What::Sink { uid, stream, channel, depth, wake, schema } => {
+                            (uid, stream, channel, depth, wake, schema)
+                        }
                         What::SinkAgain { uid } => {
                             let record = registry.sinks.get_mut(&uid)?;
                             record.id = Some(sink);
@@ -339,9 +343,8 @@ impl Shared {
                     Some(sink_parts(&mut beside, wake).and_then(|(wake_fds, reader)| {
                         let (port, mailbox) = ports::sink_port(wake_fds.first(), block)?;
                         let id = Some(sink);
-                        registry
-                            .sinks
-                            .insert(uid, SinkRecord { stream, channel, depth, wake, mailbox, wake_fds, line, id });
+                        let record = SinkRecord { stream, channel, depth, wake, schema, mailbox, wake_fds, line, id };
+                        registry.sinks.insert(uid, record);
                         Ok(Reply::Sink(port, reader))
                     }))
                 });
@@ -425,7 +428,7 @@ impl Shared {
             .filter(|(_, source)| source.stream == local && source.id.is_none())
             .map(|(uid, source)| {
                 let heap = source.heap.as_ref().and_then(|heap| heap.try_clone().ok());
-                (*uid, source.channel, source.classes.clone(), heap)
+                (*uid, source.channel, source.classes.clone(), source.schema, heap)
             })
             .collect();
         let sinks: Vec<_> = registry
@@ -434,18 +437,18 @@ impl Shared {
             .filter(|(_, sink)| sink.stream == local && sink.id.is_none())
             .map(|(uid, sink)| {
                 let fds: Vec<OwnedFd> = sink.wake_fds.iter().filter_map(|fd| fd.try_clone().ok()).collect();
-                (*uid, sink.channel, sink.depth, sink.wake, fds)
+                (*uid, sink.channel, sink.depth, sink.wake, sink.schema, fds)
             })
             .collect();
         drop(registry);
-        for (uid, channel, classes, heap) in sources {
+        for (uid, channel, classes, schema, heap) in sources {
             let fds: Vec<BorrowedFd<'_>> = heap.iter().map(AsFd::as_fd).collect();
-            let request = |req| Request::CreateSource { req, stream, channel, uid, classes };
+            let request = |req| Request::CreateSource { req, stream, channel, uid, classes, schema };
             self.order(What::SourceAgain { uid }, &fds, request);
         }
-        for (uid, channel, depth, wake, fds) in sinks {
+        for (uid, channel, depth, wake, schema, fds) in sinks {
             let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-            let request = |req| Request::CreateSink { req, stream, channel, uid, depth, wake };
+            let request = |req| Request::CreateSink { req, stream, channel, uid, depth, wake, schema };
             self.order(What::SinkAgain { uid }, &fds, request);
         }
     }
@@ -510,7 +513,9 @@ impl Shared {
                 let buffers = registry.sources.get(&record.port).map_or(0, |source| source.buffers);
                 let ConnState::TxPrepared { cells, depth } = &record.state else { return Err(PartsError::Range) };
                 let (cells, depth) = (Arc::clone(cells), *depth);
+                let far = record.far;
                 let end = ports::tx_conn(ConnId(local), cells, depth, buffers, returns, wake, beside)?;
+                let end = if far.is_datapath() { end } else { end.direct() };
                 if let Some(record) = registry.conns.get_mut(&local) {
                     record.state = ConnState::TxReady(Box::new(end));
                 }
@@ -520,7 +525,7 @@ impl Shared {
                 let Some(local) = registry.conn_of(conn, End::Consumer) else { return Ok(()) };
                 let Some(record) = registry.conns.get(&local) else { return Ok(()) };
                 let ConnState::RxPrepared { returns, depth } = &record.state else { return Err(PartsError::Range) };
-                let (returns, depth, port) = (Arc::clone(returns), *depth, record.port);
+                let (returns, depth, port, far) = (Arc::clone(returns), *depth, record.port, record.far);
                 let end = ports::rx_conn(
                     ConnId(local),
                     returns,
@@ -530,6 +535,7 @@ impl Shared {
                     trusted,
                     (beside, &mut registry.heaps),
                 )?;
+                let end = if far.is_datapath() { end } else { end.direct() };
                 let Some(sink) = registry.sinks.get(&port) else { return Ok(()) };
                 let mailbox = Arc::clone(&sink.mailbox);
                 if leave(&mailbox, end, &mut registry.accused) {

@@ -2,16 +2,34 @@
 
 use crate::message::Message;
 use crate::sink::Sink;
-use insane_core::Nanos;
+use insane_core::{MonoTime, Nanos};
+use insane_sys::clock;
 use insane_sys::event::{Epoll, Event, Interest, Ready, Trigger};
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
-type Callback = Box<dyn FnMut(Message<'_>) + Send>;
+/// What the thread looks after.
+pub(crate) trait Attended: Send {
+    /// Readable when messages may wait.
+    fn fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Calls back for what waits, and for what is due; says whether more may wait.
+    fn attend(&mut self) -> bool;
+
+    /// When to look again though nothing came.
+    fn deadline(&self) -> Option<MonoTime>;
+}
+
+/// A sink whose every message is called back for.
+pub(crate) struct Called<C> {
+    pub sink: Sink,
+    pub callback: C,
+}
 
 /// Messages of one sink handled before the next sink has its turn.
 const BURST: usize = 64;
@@ -19,9 +37,8 @@ const BURST: usize = 64;
 const SLEEP_MAX: Nanos = Nanos::from_millis(100);
 const BELL_TOKEN: u64 = 0;
 
-#[allow(clippy::large_enum_variant, reason = "one a sink, moved once")]
 enum Order {
-    Add(u64, Sink, Callback),
+    Add(u64, Box<dyn Attended>),
     Remove(u64, Sender<()>),
     Stop,
 }
@@ -56,9 +73,9 @@ impl Callbacks {
         Ok(Callbacks { orders, bell, next: AtomicU64::new(1), thread: Some(thread) })
     }
 
-    pub fn add(&self, sink: Sink, callback: Callback) -> CallbackSink {
+    pub fn add(&self, attended: Box<dyn Attended>) -> CallbackSink {
         let token = self.next.fetch_add(1, Ordering::Relaxed);
-        let _ = self.orders.send(Order::Add(token, sink, callback));
+        let _ = self.orders.send(Order::Add(token, attended));
         let _ = self.bell.signal();
         CallbackSink { token, orders: self.orders.clone(), bell: Arc::clone(&self.bell), process: std::process::id() }
     }
@@ -97,20 +114,20 @@ impl std::fmt::Debug for CallbackSink {
 }
 
 fn run(epoll: &Epoll, bell: &Event, orders: &Receiver<Order>) {
-    let mut sinks: HashMap<u64, (Sink, Callback)> = HashMap::new();
+    let mut sinks: HashMap<u64, Box<dyn Attended>> = HashMap::new();
     let mut ready = [Ready::NONE; 16];
     loop {
         let _ = bell.clear();
         loop {
             match orders.try_recv() {
-                Ok(Order::Add(token, sink, callback)) => {
+                Ok(Order::Add(token, sink)) => {
                     if let Some(fd) = sink.fd() {
                         let _ = epoll.add(fd, token, Interest::Read, Trigger::Level);
                     }
-                    sinks.insert(token, (sink, callback));
+                    sinks.insert(token, sink);
                 }
                 Ok(Order::Remove(token, done)) => {
-                    if let Some((sink, _)) = sinks.remove(&token)
+                    if let Some(sink) = sinks.remove(&token)
                         && let Some(fd) = sink.fd()
                     {
                         let _ = epoll.remove(fd);
@@ -122,22 +139,34 @@ fn run(epoll: &Epoll, bell: &Event, orders: &Receiver<Order>) {
             }
         }
         let mut more = false;
-        for (sink, callback) in sinks.values_mut() {
-            more |= drain(sink, callback);
+        for sink in sinks.values_mut() {
+            more |= sink.attend();
         }
         if !more {
-            let _ = epoll.wait(&mut ready, Some(SLEEP_MAX));
+            let next = sinks.values().filter_map(|sink| sink.deadline()).min();
+            let patience = next.map_or(SLEEP_MAX, |next| next.since(clock::mono_now()).min(SLEEP_MAX));
+            let _ = epoll.wait(&mut ready, Some(patience));
         }
     }
 }
 
-/// Calls back for what waits, at most [`BURST`] messages; says whether more may wait.
-fn drain(sink: &Sink, callback: &mut Callback) -> bool {
-    for _ in 0..BURST {
-        match sink.consume() {
-            Ok(Some(message)) => callback(message),
-            Ok(None) | Err(_) => return false,
-        }
+impl<C: FnMut(Message<'_>) + Send> Attended for Called<C> {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.sink.fd()
     }
-    true
+
+    /// At most [`BURST`] messages.
+    fn attend(&mut self) -> bool {
+        for _ in 0..BURST {
+            match self.sink.consume() {
+                Ok(Some(message)) => (self.callback)(message),
+                Ok(None) | Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn deadline(&self) -> Option<MonoTime> {
+        None
+    }
 }

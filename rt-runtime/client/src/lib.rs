@@ -24,6 +24,16 @@
 //! [`Message::bytes`] gives a slice where nobody else can write the memory, and
 //! [`Message::shared`] a view that copies, anywhere.
 //!
+//! # Process data
+//! Cyclic tasks do not want a queue of messages, but a value and how good it is: a
+//! [`ProcessSink`] shows the newest, held or substituted once it is stale; a
+//! [`ProcessSource`] stamps what it emits and keeps the last values for late joiners; a
+//! [`ProcessImage`] shows several channels as they were in one cycle.
+//!
+//! ```
+#![doc = include_str!("../examples/process_data.rs")]
+//! ```
+//!
 //! # Threads
 //! Sources and sinks are `Send` and not `Sync`: one thread at a time uses one. A session
 //! has one agent thread of its own (`insane-agent`, ordinary priority), which maps
@@ -41,6 +51,7 @@ mod hosting;
 mod message;
 mod options;
 mod ports;
+mod process;
 mod registry;
 mod session;
 mod sink;
@@ -53,14 +64,18 @@ pub use hosting::Hosting;
 pub use insane_config::Plan;
 pub use insane_core::heap::ClassSpec;
 pub use insane_core::{
-    ChannelId, Consumption, Datapath, Determinism, Lane, LatePolicy, MonoTime, Nanos, Priority, Qos, Reliability,
-    TaiTime,
+    ChannelId, ClockQuality, Consumption, Datapath, Determinism, Lane, LatePolicy, MonoTime, Nanos, Priority, Qos,
+    Reliability, Schema, SourceInstant, TaiTime,
 };
 pub use insane_shm::port::{ConsumeError, Emit, GetBufferError, Loan as Buffer, Outcome, Refusal, Token};
 pub use insane_sys::SharedBytes;
 pub use insane_wire::control::Code;
 pub use message::Message;
 pub use options::{SinkOptions, SourceOptions, StreamOptions};
+pub use process::{
+    Cycle, CycleImage, Edge, HISTORY_MAX, Image, ImageOptions, ImageRead, Lost, Member, OnStale, ProcessImage,
+    ProcessOptions, ProcessSink, ProcessSource, ProcessSourceOptions, Sample, Validity,
+};
 pub use session::{Attachment, Session};
 pub use sink::Sink;
 pub use source::Source;

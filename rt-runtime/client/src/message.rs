@@ -1,5 +1,6 @@
 //! Messages as applications see them.
 
+use insane_core::{SourceInstant, Stamp};
 use insane_shm::port::Received;
 use insane_sys::SharedBytes;
 
@@ -36,11 +37,27 @@ impl Message<'_> {
         self.0.lost()
     }
 
-    /// The instant its source gave it ([`Source::emit_at`](crate::Source::emit_at)), ns;
-    /// `None` if it gave none.
+    /// The word its source gave it: the instant of [`Source::emit_at`](crate::Source::emit_at),
+    /// ns; `None` if it gave none. What a [`ProcessSource`](crate::ProcessSource) gives also
+    /// names the clock: see [`source_instant`](Self::source_instant).
     #[must_use]
     pub fn source_ns(&self) -> Option<u64> {
         Some(self.0.source_ns()).filter(|ns| *ns != 0)
+    }
+
+    /// The instant its source gave it, with what is known of its clock.
+    #[must_use]
+    pub fn source_instant(&self) -> SourceInstant {
+        self.stamp().instant
+    }
+
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp::decode(self.0.source_ns())
+    }
+
+    /// Whether it came straight from a source of this host.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.0.is_direct()
     }
 
     /// The payload as a slice, where nobody else can write its memory: it travelled in

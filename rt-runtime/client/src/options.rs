@@ -1,5 +1,6 @@
 //! Options of streams, sources and sinks.
 
+use insane_core::Schema;
 use insane_core::heap::{ClassSpec, Geometry};
 use insane_wire::control::SinkWake;
 
@@ -23,12 +24,13 @@ impl StreamOptions {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SourceOptions {
     pub(crate) classes: Vec<ClassSpec>,
+    pub(crate) schema: Option<Schema>,
 }
 
 impl Default for SourceOptions {
     /// 64 buffers of 2 KiB.
     fn default() -> Self {
-        SourceOptions { classes: vec![ClassSpec { size: 2048, count: 64 }] }
+        SourceOptions { classes: vec![ClassSpec { size: 2048, count: 64 }], schema: None }
     }
 }
 
@@ -36,7 +38,7 @@ impl SourceOptions {
     /// No buffers: messages of up to 96 bytes only, which travel in the ring.
     #[must_use]
     pub const fn small() -> Self {
-        SourceOptions { classes: Vec::new() }
+        SourceOptions { classes: Vec::new(), schema: None }
     }
 
     /// `count` buffers of `size` bytes instead of the default.
@@ -46,13 +48,22 @@ impl SourceOptions {
     /// fill its ring, `count` is receivers times their depth, and one.
     #[must_use]
     pub fn buffers(self, size: u32, count: u32) -> Self {
-        SourceOptions { classes: vec![ClassSpec { size, count }] }
+        SourceOptions { classes: vec![ClassSpec { size, count }], ..self }
     }
 
     /// Buffers of several sizes, by rising size; at most eight.
     #[must_use]
     pub fn classes(self, classes: &[ClassSpec]) -> Self {
-        SourceOptions { classes: classes.to_vec() }
+        SourceOptions { classes: classes.to_vec(), ..self }
+    }
+
+    /// What its messages are. Ends of one channel that say different things do not come
+    /// together: the later one is refused on its host, and across hosts nothing is sent from
+    /// one to the other. Ends that say nothing are joined with any.
+    #[must_use]
+    pub const fn schema(mut self, schema: Schema) -> Self {
+        self.schema = Some(schema);
+        self
     }
 
     pub(crate) fn geometry(&self) -> Option<Geometry> {
@@ -65,12 +76,13 @@ impl SourceOptions {
 pub struct SinkOptions {
     pub(crate) depth: u32,
     pub(crate) wake: Option<SinkWake>,
+    pub(crate) schema: Option<Schema>,
 }
 
 impl Default for SinkOptions {
     /// 64 messages a sender; woken as the stream's `consumption` says.
     fn default() -> Self {
-        SinkOptions { depth: 64, wake: None }
+        SinkOptions { depth: 64, wake: None, schema: None }
     }
 }
 
@@ -80,6 +92,13 @@ impl SinkOptions {
     #[must_use]
     pub const fn depth(mut self, depth: u32) -> Self {
         self.depth = depth;
+        self
+    }
+
+    /// What messages it expects: see [`SourceOptions::schema`].
+    #[must_use]
+    pub const fn schema(mut self, schema: Schema) -> Self {
+        self.schema = Some(schema);
         self
     }
 

@@ -2,7 +2,7 @@
 
 use crate::counters::Line;
 use insane_core::heap::ClassSpec;
-use insane_core::{ChannelId, ConnId, Qos, SinkId, SourceId, StreamId};
+use insane_core::{ChannelId, ConnId, Qos, Schema, SinkId, SourceId, StreamId};
 use insane_shm::conn::{RxConn, TxConn};
 use insane_shm::port::Mailbox;
 use insane_shm::region::Region;
@@ -27,6 +27,7 @@ pub(crate) struct SourceRecord {
     pub stream: u32,
     pub channel: ChannelId,
     pub classes: Vec<ClassSpec>,
+    pub schema: Option<Schema>,
     pub buffers: u32,
     pub mailbox: Arc<Mailbox<TxConn>>,
     /// Its sealed heap, to be shown to the runtime's next life.
@@ -44,6 +45,7 @@ pub(crate) struct SinkRecord {
     pub channel: ChannelId,
     pub depth: u32,
     pub wake: SinkWake,
+    pub schema: Option<Schema>,
     pub mailbox: Arc<Mailbox<RxConn>>,
     /// Its sealed wake page and the writable end of its wake socket, to be shown to the
     /// runtime's next life.

@@ -2,6 +2,7 @@
 
 use crate::message::Message;
 use crate::stream::StreamCore;
+use insane_core::counters::PortCounter;
 use insane_shm::port::{ConsumeError, SinkPort};
 use insane_sys::seqpacket;
 use insane_wire::control::SinkWake;
@@ -110,6 +111,11 @@ impl Sink {
     /// As [`consume`](Self::consume).
     pub fn data_available(&self) -> Result<bool, ConsumeError> {
         self.port.is_ready()
+    }
+
+    /// Adds to one of the sink's counters.
+    pub(crate) fn count(&self, counter: PortCounter, amount: u64) {
+        self.port.count(counter, amount);
     }
 
     /// Whether a source, or the network, is connected.

@@ -5,7 +5,7 @@ use crate::error::{GetBufferTimeoutError, RequestError};
 use crate::message::Message;
 use crate::session::Core;
 use crate::stream::StreamCore;
-use insane_shm::port::{Emit, GetBufferError, Outcome, Refusal, SourcePort, Token};
+use insane_shm::port::{Earlier, Emit, GetBufferError, Outcome, Refusal, SourcePort, Token};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -94,6 +94,27 @@ impl Source {
         let mut buffer = self.get_buffer(bytes.len())?;
         buffer.copy_from_slice(bytes);
         Ok(forget_buffer(self.emit(buffer)))
+    }
+
+    /// As [`emit_copy`](Self::emit_copy), with the instant that the message bears, as with
+    /// [`emit_at`](Self::emit_at).
+    ///
+    /// # Errors
+    /// As [`get_buffer`](Self::get_buffer).
+    pub fn emit_copy_at(&self, bytes: &[u8], source_ns: u64) -> Result<Emit<()>, GetBufferError> {
+        if let Some(emitted) = self.port.emit_copy(bytes, source_ns) {
+            self.turn();
+            return Ok(emitted);
+        }
+        let mut buffer = self.get_buffer(bytes.len())?;
+        buffer.copy_from_slice(bytes);
+        Ok(forget_buffer(self.emit_at(buffer, source_ns)))
+    }
+
+    /// Sends what was emitted earlier to the sinks of this host that joined since the last
+    /// call; how many did.
+    pub(crate) fn replay(&self, earlier: &[Earlier<'_>]) -> usize {
+        self.port.replay(earlier)
     }
 
     /// Publishes what was consumed. The payload is copied once, into a buffer of this

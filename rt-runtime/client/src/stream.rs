@@ -1,7 +1,7 @@
 //! Streams.
 
 use crate::agent::{Reply, What, lock};
-use crate::callback::{CallbackSink, Callbacks};
+use crate::callback::{Attended, CallbackSink, Callbacks, Called};
 use crate::error::RequestError;
 use crate::message::Message;
 use crate::options::{SinkOptions, SourceOptions};
@@ -70,16 +70,23 @@ impl Stream {
             ));
         }
         let (stream, uid) = (self.id()?, fresh_uid());
-        let classes = options.classes;
+        let SourceOptions { classes, schema } = options;
         let what = What::Source {
             uid,
             stream: self.inner.local,
             channel,
             classes: classes.clone(),
             reliable: self.inner.qos.reliability == Reliability::Reliable,
+            schema,
         };
-        let reply =
-            self.inner.core.shared.request(what, |req| Request::CreateSource { req, stream, channel, uid, classes })?;
+        let reply = self.inner.core.shared.request(what, |req| Request::CreateSource {
+            req,
+            stream,
+            channel,
+            uid,
+            classes,
+            schema,
+        })?;
         match reply {
             Reply::Source(port) => Ok(Source::new(port, Arc::clone(&self.inner), uid)),
             _ => Err(RequestError::Silent),
@@ -100,7 +107,8 @@ impl Stream {
             Consumption::Low => SinkWake::Page,
         });
         let (stream, uid) = (self.id()?, fresh_uid());
-        let what = What::Sink { uid, stream: self.inner.local, channel, depth, wake };
+        let schema = options.schema;
+        let what = What::Sink { uid, stream: self.inner.local, channel, depth, wake, schema };
         let reply = self.inner.core.shared.request(what, |req| Request::CreateSink {
             req,
             stream,
@@ -108,6 +116,7 @@ impl Stream {
             uid,
             depth,
             wake,
+            schema,
         })?;
         match reply {
             Reply::Sink(port, reader) => Ok(Sink::new(port, reader, Arc::clone(&self.inner), uid, wake)),
@@ -129,12 +138,17 @@ impl Stream {
         callback: impl FnMut(Message<'_>) + Send + 'static,
     ) -> Result<CallbackSink, RequestError> {
         let sink = self.sink(channel, options.pollable())?;
+        self.attended(Box::new(Called { sink, callback }))
+    }
+
+    /// Leaves a sink to the session's callback thread.
+    pub(crate) fn attended(&self, sink: Box<dyn Attended>) -> Result<CallbackSink, RequestError> {
         let mut callbacks = lock(&self.inner.core.callbacks);
         if callbacks.is_none() {
             *callbacks = Some(Callbacks::start().map_err(|error| RequestError::Resources(error.to_string()))?);
         }
         match callbacks.as_ref() {
-            Some(callbacks) => Ok(callbacks.add(sink, Box::new(callback))),
+            Some(callbacks) => Ok(callbacks.add(sink)),
             None => Err(RequestError::Silent),
         }
     }

@@ -1,7 +1,9 @@
 //! What the hub wants done. The host carries actions out in order, one by one.
 
 use crate::spec::Credentials;
-use insane_core::{ConnId, DatapathIndex, DomainIndex, Lane, PeerIndex, Qos, SessionId, SinkId, SourceId, StreamKey};
+use insane_core::{
+    ConnId, DatapathIndex, DomainIndex, Lane, PeerIndex, Qos, Schema, SessionId, SinkId, SourceId, StreamKey,
+};
 pub use insane_engine::Topic;
 use insane_wire::control::{ClassSpec, Code, Event, SinkWake};
 
@@ -264,6 +266,8 @@ pub enum Action {
         topic: Topic,
         /// Second hash of the stream's name.
         check: u64,
+        /// What messages the sinks expect, if they say so.
+        schema: Option<Schema>,
         /// Whether it has.
         on: bool,
     },
@@ -324,6 +328,17 @@ pub enum Note {
         conn: ConnId,
         /// The session that says so; `None`: the runtime itself.
         by: Option<SessionId>,
+    },
+    /// A peer's sinks expect messages of another schema: it gets none.
+    SchemaMismatch {
+        /// Which peer.
+        peer: PeerIndex,
+        /// The conversation.
+        topic: Topic,
+        /// The schema of the sources of this host.
+        ours: Schema,
+        /// The schema of the peer's sinks.
+        theirs: Schema,
     },
     /// Two ends could not be joined for want of a resource; tried again later.
     Unjoined {

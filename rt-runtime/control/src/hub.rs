@@ -26,7 +26,9 @@ pub mod view;
 use crate::action::{Action, Beside, Note, ObjectId, ObjectKind, Topic, Writer};
 use crate::quota::{Account, Amounts};
 use crate::spec::HubSpec;
-use insane_core::{ConnId, DomainIndex, MonoTime, Nanos, PeerIndex, SessionId, SinkId, SourceId, StreamId, StreamKey};
+use insane_core::{
+    ConnId, DomainIndex, MonoTime, Nanos, PeerIndex, Schema, SessionId, SinkId, SourceId, StreamId, StreamKey,
+};
 use insane_wire::control::{Code, Event};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tables::{Channel, Conn, Contract, Ends, Greeting, Ids, Owner, Port, Session, Sink, Source, Stream};
@@ -153,9 +155,10 @@ impl Hub {
     }
 
     /// A peer has, or no longer has, a sink for a conversation. `check` is the second
-    /// hash of its stream's name: only a local stream with the same one is meant.
-    pub fn remote_interest(&mut self, peer: PeerIndex, topic: Topic, check: u64, on: bool) {
-        self.change_interest(peer, topic, check, on);
+    /// hash of its stream's name: only a local stream with the same one is meant. `schema`:
+    /// what messages its sinks expect, if they say so.
+    pub fn remote_interest(&mut self, peer: PeerIndex, topic: Topic, check: u64, schema: Option<Schema>, on: bool) {
+        self.change_interest((peer, check, schema), topic, on);
     }
 
     /// A peer is gone, and all its interest with it.

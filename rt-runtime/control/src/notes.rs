@@ -1,7 +1,7 @@
 //! The event log: what the hub notes, as log lines. Who provokes lines by the
 //! thousand gets a few of them and a count of the rest.
 
-use crate::action::Note;
+use crate::action::{Note, Topic};
 use insane_core::{MonoTime, Nanos};
 use tracing::{debug, info, warn};
 
@@ -34,6 +34,10 @@ impl Notes {
             Note::Violated { conn, by } => {
                 let by = by.map_or("the runtime".to_owned(), |session| format!("session {session}"));
                 warn!(%conn, by, "connection closed: its other end wrote what cannot be");
+            }
+            Note::SchemaMismatch { peer, topic, ours, theirs } => {
+                let Topic { key, channel } = topic;
+                warn!(%peer, %key, %channel, %ours, %theirs, "a peer's sinks expect another schema; they get nothing");
             }
             Note::Unjoined { conn, reason } => {
                 warn!(%conn, reason, "two ends could not be joined; tried again in a second");

@@ -4,7 +4,7 @@ use crate::action::Topic;
 use crate::datapath::Datapath;
 use crate::hub::Hub;
 use insane_config::Plan;
-use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, StreamKey};
+use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, Schema, StreamKey};
 use insane_engine::{Command, OverlayFrame};
 use insane_overlay::membership::{Event, Limits, Membership};
 use insane_wire::overlay::{BODY_BYTES_MAX, Interest};
@@ -53,8 +53,8 @@ impl Overlay {
         self.pass_events(hub, datapaths);
     }
 
-    pub(crate) fn set_interest(&mut self, topic: Topic, check: u64, on: bool) {
-        let interest = Interest { stream: topic.key, check, channel: topic.channel };
+    pub(crate) fn set_interest(&mut self, topic: Topic, check: u64, schema: Option<Schema>, on: bool) {
+        let interest = Interest { stream: topic.key, check, channel: topic.channel, schema };
         if let Err(error) = self.membership.set_interest(interest, on) {
             warn!(key = %topic.key, channel = %topic.channel, %error, "peers do not hear of a sink");
         }
@@ -71,7 +71,7 @@ impl Overlay {
             match event {
                 Event::RemoteInterest { peer, interest, on } => {
                     let topic = Topic { key: interest.stream, channel: interest.channel };
-                    hub.remote_interest(peer, topic, interest.check, on);
+                    hub.remote_interest(peer, topic, interest.check, interest.schema, on);
                 }
                 Event::PeerUp { peer, host, incarnation } | Event::PeerIncarnation { peer, host, incarnation } => {
                     info!(peer = self.name(peer), %host, %incarnation, "peer is up");

@@ -373,7 +373,9 @@ impl Server {
                 }
             }
             Action::Drop(object) => self.parts.objects.remove(object),
-            Action::Interest { topic, check, on } => self.parts.overlay.set_interest(topic, check, on),
+            Action::Interest { topic, check, schema, on } => {
+                self.parts.overlay.set_interest(topic, check, schema, on);
+            }
             Action::Offer { key, check, on } => self.parts.overlay.set_offer(key, check, on),
             Action::Status { session, req } => self.answer_status(session, req),
             Action::Note(note) => self.notes.write(&note, self.now),

@@ -12,7 +12,9 @@ use insane_control::hub::Packet;
 use insane_control::quota::{Amounts, Quota};
 use insane_control::spec::HubSpec;
 use insane_core::limits::FANOUT_MAX;
-use insane_core::{ChannelId, ConnId, Lane, Nanos, PeerIndex, Qos, SessionId, SinkId, SourceId, StreamId, stream_key};
+use insane_core::{
+    ChannelId, ConnId, Lane, Nanos, PeerIndex, Qos, Schema, SessionId, SinkId, SourceId, StreamId, stream_key,
+};
 use insane_wire::control::{ClassSpec, Request, SinkWake, encode};
 use std::collections::{BTreeMap, BTreeSet};
 use world::client::{Client, EndState};
@@ -146,7 +148,13 @@ impl Run {
         let (req, uid) = self.ask(session);
         let classes = if self.random.chance(2) { vec![ClassSpec { size: 512, count: 20 }] } else { Vec::new() };
         let channel = ChannelId(self.random.below(2) as u32);
-        self.request(session, &Request::CreateSource { req, stream, channel, uid, classes });
+        let schema = self.schema();
+        self.request(session, &Request::CreateSource { req, stream, channel, uid, classes, schema });
+    }
+
+    /// Mostly none; else one of two, so that some ends are refused.
+    fn schema(&mut self) -> Option<Schema> {
+        [None, None, Schema::new("v1", 1), Schema::new("v2", 2)][self.random.below(4)]
     }
 
     fn create_sink(&mut self) {
@@ -154,7 +162,8 @@ impl Run {
         let (req, uid) = self.ask(session);
         let wake = [SinkWake::Never, SinkWake::Page, SinkWake::Fd][self.random.below(3)];
         let channel = ChannelId(self.random.below(2) as u32);
-        self.request(session, &Request::CreateSink { req, stream, channel, uid, depth: 16, wake });
+        let schema = self.schema();
+        self.request(session, &Request::CreateSink { req, stream, channel, uid, depth: 16, wake, schema });
     }
 
     fn close(&mut self) {
@@ -306,13 +315,17 @@ impl Run {
             let Some(client) = self.world.clients.get_mut(&session) else { return };
             let req = 100 + client.asked.len() as u32;
             client.asked.insert(req, uid);
-            self.request(session, &Request::CreateSource { req, stream, channel, uid, classes: Vec::new() });
+            self.request(
+                session,
+                &Request::CreateSource { req, stream, channel, uid, classes: Vec::new(), schema: None },
+            );
         }
         for uid in old.sinks.into_values() {
             let Some(client) = self.world.clients.get_mut(&session) else { return };
             let req = 100 + client.asked.len() as u32;
             client.asked.insert(req, uid);
-            let request = Request::CreateSink { req, stream, channel, uid, depth: 16, wake: SinkWake::Page };
+            let request =
+                Request::CreateSink { req, stream, channel, uid, depth: 16, wake: SinkWake::Page, schema: None };
             self.request(session, &request);
         }
     }
@@ -438,6 +451,7 @@ fn random_packets_never_panic() {
             uid: 1,
             depth: 8,
             wake: SinkWake::Fd,
+            schema: None,
         });
         for _ in 0..random.below(4) {
             let at = random.below(bytes.len());

@@ -9,7 +9,7 @@ use insane_control::quota::{Amounts, Quota};
 use insane_control::spec::HubSpec;
 use insane_core::limits::{FANIN_MAX, FANOUT_MAX};
 use insane_core::{
-    ChannelId, ConnId, Datapath, Nanos, Priority, Qos, SessionId, SinkId, SourceId, StreamId, stream_key,
+    ChannelId, ConnId, Datapath, Nanos, Priority, Qos, Schema, SessionId, SinkId, SourceId, StreamId, stream_key,
 };
 use insane_wire::control::{
     ClassSpec, Code, Event, Hello, Request, Role, SinkWake, VERSION_MAX, WakeKind, encode, encode_hello,
@@ -35,12 +35,12 @@ fn open_as(world: &mut World, session: SessionId, name: &str, qos: Qos, isolated
 
 fn source_request(world: &mut World, session: SessionId, stream: StreamId, uid: u64) -> Request {
     world.clients.get_mut(&session).unwrap().asked.insert(2, uid);
-    Request::CreateSource { req: 2, stream, channel: ChannelId(5), uid, classes: HEAP.to_vec() }
+    Request::CreateSource { req: 2, stream, channel: ChannelId(5), uid, classes: HEAP.to_vec(), schema: None }
 }
 
 fn sink_request(world: &mut World, session: SessionId, stream: StreamId, uid: u64, wake: SinkWake) -> Request {
     world.clients.get_mut(&session).unwrap().asked.insert(3, uid);
-    Request::CreateSink { req: 3, stream, channel: ChannelId(5), uid, depth: 8, wake }
+    Request::CreateSink { req: 3, stream, channel: ChannelId(5), uid, depth: 8, wake, schema: None }
 }
 
 fn source(world: &mut World, session: SessionId, stream: StreamId, uid: u64) -> SourceId {
@@ -201,14 +201,111 @@ fn remote_interest_brings_and_takes_the_connection_to_the_datapath() {
     end(world);
 }
 
+/// The schemas of the tests.
+fn schemas() -> [Schema; 2] {
+    [("axis v1", 1), ("axis v2", 2)].map(|(name, hash)| Schema::new(name, hash).unwrap())
+}
+
+fn with_schema(request: Request, of: Schema) -> Request {
+    match request {
+        Request::CreateSource { req, stream, channel, uid, classes, .. } => {
+            Request::CreateSource { req, stream, channel, uid, classes, schema: Some(of) }
+        }
+        Request::CreateSink { req, stream, channel, uid, depth, wake, .. } => {
+            Request::CreateSink { req, stream, channel, uid, depth, wake, schema: Some(of) }
+        }
+        other => other,
+    }
+}
+
+#[test]
+fn a_peer_whose_sinks_expect_another_schema_gets_nothing() {
+    let [one, two] = schemas();
+    let mut world = World::new(spec(vec![datapath(&[0, 1], true)]));
+    let a = world.attach(1);
+    let stream = open(&mut world, a, "io");
+    let check = world.check_of(topic());
+    let request = with_schema(source_request(&mut world, a, stream, 11), one);
+    world.request(a, &request);
+    world.settle();
+    // One peer expects the same, and one another; both, for a while, also say nothing.
+    world.interest_in(0, topic(), check, Some(one), true);
+    world.interest_in(1, topic(), check, Some(two), true);
+    world.interest_in(1, topic(), check, None, true);
+    world.settle();
+    let peers = |world: &World| world.datapaths[0].routes[&topic()].peers.clone();
+    assert_eq!(peers(&world), [insane_core::PeerIndex(0)]);
+    let is_told =
+        |note: &Note| matches!(note, Note::SchemaMismatch { ours, theirs, .. } if (*ours, *theirs) == (one, two));
+    assert_eq!(world.notes.iter().filter(|note| is_told(note)).count(), 1);
+    world.interest_in(1, topic(), check, Some(two), false);
+    assert_eq!(peers(&world).len(), 2, "who says nothing is joined with any");
+    world.interest_in(1, topic(), check, None, false);
+    world.interest_in(0, topic(), check, Some(one), false);
+    world.settle();
+    end(world);
+}
+
+#[test]
+fn a_source_whose_schema_is_not_that_of_a_remote_sink_is_refused_with_both_names() {
+    let [one, two] = schemas();
+    let mut world = World::new(spec(vec![datapath(&[0, 1], true)]));
+    let a = world.attach(1);
+    let stream = open(&mut world, a, "io");
+    let check = world.check_of(topic());
+    world.interest_in(0, topic(), check, Some(one), true);
+    let request = with_schema(source_request(&mut world, a, stream, 11), two);
+    world.request(a, &request);
+    world.settle();
+    let refusal = world.clients[&a].events.iter().find_map(|event| match event {
+        Event::Failed { code: Code::Schema, reason, .. } => Some(reason.clone()),
+        _ => None,
+    });
+    let reason = refusal.expect("refused");
+    assert!(["'axis v1'", "'axis v2'", "another host"].iter().all(|word| reason.contains(word)), "{reason}");
+    // Sinks of two hosts do not meet; the same key of another stream is not meant.
+    let request = with_schema(sink_request(&mut world, a, stream, 12, SinkWake::Never), two);
+    world.request(a, &request);
+    world.settle();
+    assert!(world.announced.contains(&(topic(), Some(two))));
+    world.interest_in(0, topic(), check, Some(one), false);
+    world.interest_in(0, topic(), check + 1, Some(one), true);
+    let request = with_schema(source_request(&mut world, a, stream, 13), two);
+    world.request(a, &request);
+    world.settle();
+    assert_eq!(world.clients[&a].sources.len(), 1);
+    world.interest_in(0, topic(), check + 1, Some(one), false);
+    end(world);
+}
+
+#[test]
+fn what_the_peers_are_told_of_a_schema_follows_the_sinks() {
+    let [one, _] = schemas();
+    let mut world = World::new(spec(vec![datapath(&[0], true)]));
+    let a = world.attach(1);
+    let stream = open(&mut world, a, "io");
+    sink(&mut world, a, stream, 1);
+    world.settle();
+    assert_eq!(world.announced, [(topic(), None)].into());
+    let b = world.attach(2);
+    let of_b = open(&mut world, b, "io");
+    let request = with_schema(sink_request(&mut world, b, of_b, 2, SinkWake::Never), one);
+    world.request(b, &request);
+    world.settle();
+    assert_eq!(world.announced, [(topic(), Some(one))].into());
+    world.kill(b);
+    world.settle();
+    assert_eq!(world.announced, [(topic(), None)].into());
+    end(world);
+}
+
 #[test]
 fn interest_in_another_stream_of_the_same_wire_name_is_none() {
     let mut world = World::new(spec(vec![datapath(&[0, 1], true)]));
     let a = world.attach(1);
     let stream = open(&mut world, a, "io");
     source(&mut world, a, stream, 11);
-    world.hub.remote_interest(insane_core::PeerIndex(0), topic(), 4711, true);
-    world.pump();
+    world.interest_in(0, topic(), 4711, None, true);
     assert!(world.datapaths[0].routes.is_empty(), "the check is not this stream's");
     world.interest(0, topic(), true);
     world.interest(1, topic(), true);
@@ -580,8 +677,10 @@ fn bad_values_are_refused_with_what_would_be_right() {
         channel,
         uid,
         classes: vec![ClassSpec { size, count }],
+        schema: None,
     };
-    let sink_of = |depth| Request::CreateSink { req: 2, stream, channel, uid: 1, depth, wake: SinkWake::Never };
+    let sink_of =
+        |depth| Request::CreateSink { req: 2, stream, channel, uid: 1, depth, wake: SinkWake::Never, schema: None };
     let name = |name: &str| Request::OpenStream { req: 2, name: name.into(), qos: Qos::default(), isolated: false };
     let isolated = Request::OpenStream { req: 2, name: "x".into(), qos: Qos::default(), isolated: true };
     let cases = [

@@ -125,5 +125,7 @@ counters!(
         HeapsLarge = "heaps_large",
         /// Source: those of them that are.
         HeapsHuge = "heaps_huge",
+        /// Process sink: times it became stale. Of an image, its first member counts.
+        Stale = "stale",
     }
 );

@@ -7,10 +7,14 @@
 pub mod counters;
 pub mod heap;
 pub mod ids;
+pub mod instant;
 pub mod limits;
 pub mod qos;
+pub mod schema;
 pub mod time;
 
 pub use ids::*;
+pub use instant::{ClockQuality, SourceInstant, Stamp};
 pub use qos::{Consumption, Datapath, Determinism, Lane, LatePolicy, Priority, Qos, Reliability};
+pub use schema::Schema;
 pub use time::{MonoTime, Nanos, TaiTime};

@@ -23,3 +23,5 @@ pub const LANES: usize = 8;
 pub const OUTCOMES_KEPT: usize = 64;
 /// Length of a stream, domain or session name, bytes.
 pub const NAME_BYTES_MAX: usize = 64;
+/// Length of the name of a schema, bytes: it travels with every interest between hosts.
+pub const SCHEMA_NAME_BYTES_MAX: usize = 32;

@@ -4,15 +4,20 @@
 //! `OVERLAY_SEED` to it; `OVERLAY_SEEDS` runs as many as it says.
 
 use crate::membership::*;
-use insane_core::{ChannelId, HostId, Incarnation, MonoTime, Nanos, PeerIndex, StreamKey};
+use insane_core::{ChannelId, HostId, Incarnation, MonoTime, Nanos, PeerIndex, Schema, StreamKey};
 use insane_wire::overlay::{self, BODY_BYTES_MAX, Body, Change, Digest, Head, Interest};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::vec::Vec;
 use std::{cmp::Reverse, format, println};
 
+/// Some name a schema.
+fn schema_of(n: u64) -> Option<Schema> {
+    n.is_multiple_of(3).then(|| Schema::new("s", n)).flatten()
+}
+
 fn interest(n: u64) -> Interest {
-    Interest { stream: StreamKey(n / 4), check: n / 4 + 1000, channel: ChannelId((n % 4) as u32) }
+    Interest { stream: StreamKey(n / 4), check: n / 4 + 1000, channel: ChannelId((n % 4) as u32), schema: schema_of(n) }
 }
 
 /// splitmix64.

@@ -25,6 +25,9 @@ pub struct TxConn {
     waker: Option<Waker>,
     /// Messages dropped for this receiver since the last one it got.
     missed: u16,
+    /// Whether it leads to a sink of this host that is to get what was emitted before it
+    /// joined, and has not got it yet.
+    awaits_history: bool,
 }
 
 impl TxConn {
@@ -52,7 +55,26 @@ impl TxConn {
             share: u32::MAX,
             waker,
             missed: 0,
+            awaits_history: false,
         }
+    }
+
+    /// Says that it leads to a sink of this host, and not to a datapath.
+    #[must_use]
+    pub const fn direct(mut self) -> Self {
+        self.awaits_history = true;
+        self
+    }
+
+    /// Whether the sink is still to get what was emitted before it joined; asked once. One
+    /// that has got something newer meanwhile is not: messages come in order.
+    pub(crate) const fn take_awaits_history(&mut self) -> bool {
+        std::mem::replace(&mut self.awaits_history, false) && self.ring.is_unused()
+    }
+
+    /// Messages the ring holds at most.
+    pub(crate) const fn depth(&self) -> u64 {
+        self.ring.depth()
     }
 
     /// Its number.
@@ -258,6 +280,7 @@ pub struct RxConn {
     giver: Giver<RegionCells>,
     heap: Option<ForeignHeap>,
     trusted: bool,
+    direct: bool,
     held: u32,
 }
 
@@ -287,8 +310,22 @@ impl RxConn {
             giver: Giver::new(returns, places).with_batch_max(batch_max as usize),
             heap,
             trusted,
+            direct: false,
             held: 0,
         }
+    }
+
+    /// Says that it comes from a source of this host, and not from a datapath.
+    #[must_use]
+    pub const fn direct(mut self) -> Self {
+        self.direct = true;
+        self
+    }
+
+    /// Whether it comes from a source of this host, and not from a datapath.
+    #[must_use]
+    pub const fn is_direct(&self) -> bool {
+        self.direct
     }
 
     /// Its number.

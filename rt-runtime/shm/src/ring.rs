@@ -103,6 +103,18 @@ impl<C: Cells, R: Cells> Producer<C, R> {
         self.lie
     }
 
+    /// Messages the ring holds at most.
+    #[must_use]
+    pub const fn depth(&self) -> u64 {
+        self.depth
+    }
+
+    /// Whether no message was ever published.
+    #[must_use]
+    pub const fn is_unused(&self) -> bool {
+        self.tail == 0
+    }
+
     /// Messages that the consumer has, as far as is known, not yet taken.
     pub fn pending(&self) -> u64 {
         self.tail.wrapping_sub(self.head_seen)

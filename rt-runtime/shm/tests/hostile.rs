@@ -4,13 +4,14 @@
 
 mod common;
 
-use common::{Intruder, Rings, Shared, TestSink, TestSource, assert_pattern, join, send};
+use common::{Intruder, Rings, Shared, TestSink, TestSource, assert_pattern, join, join_direct, send};
 use insane_core::ConnId;
 use insane_core::counters::PortCounter;
 use insane_core::heap::BufferId;
 use insane_shm::Violation;
 use insane_shm::cell::Meta;
 use insane_shm::heap::SenderHeap;
+use insane_shm::port::Earlier;
 use insane_shm::ring::Popped;
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -316,4 +317,24 @@ fn a_receiver_without_the_heap_takes_no_buffer() {
     let mut popped = Popped::EMPTY;
     assert_eq!(rx.pop(&mut popped), Err(Violation::Cell));
     assert!(rx.view(BufferId(0), 1).is_empty());
+}
+
+#[test]
+fn a_liar_that_is_found_out_while_history_is_sent_costs_the_new_sink_nothing() {
+    let source = TestSource::new(&[(5000, 4)], false);
+    let (liar, new) = (TestSink::new(), TestSink::new());
+    let intruder = join(&source, &liar, LIAR.0, DEPTH).returns.intruder();
+    assert!(send(&source.port, 4000));
+    let held: Vec<_> = (0..3).map(|_| source.port.get_buffer(4000).unwrap()).collect();
+    // It gives back a buffer that it does not hold. That comes out with the next look,
+    // which is when the new sink's history needs the buffer that the liar does hold.
+    intruder.write(CELL, (1 << 32) | 99);
+    let _rings = join_direct(&source, &new, 2, DEPTH);
+    let large = [5; 4000];
+    assert_eq!(source.port.replay(&[Earlier { sequence: 7, source_ns: 1, bytes: &large }]), 1);
+    assert_eq!(source.mailbox.collect(), [LIAR]);
+    let message = new.port.consume().unwrap().unwrap();
+    assert!(message.sequence() == 7 && message.shared().to_vec() == large);
+    drop((message, held));
+    assert_eq!(source.port.buffers_in_use(), 0);
 }

@@ -2,10 +2,11 @@
 
 mod common;
 
-use common::{Rings, TestSink, TestSource, assert_pattern, join, send};
+use common::{Rings, TestSink, TestSource, assert_pattern, join, join_direct, send};
 use insane_core::ConnId;
 use insane_core::counters::PortCounter;
-use insane_shm::port::{Attachment, ConsumeError, Emit, GetBufferError, Outcome, Refusal, SinkPort, Token};
+use insane_core::limits::INLINE_BYTES_MAX;
+use insane_shm::port::{Attachment, ConsumeError, Earlier, Emit, GetBufferError, Outcome, Refusal, SinkPort, Token};
 
 fn consume(sink: &TestSink) -> Option<u64> {
     sink.port.consume().unwrap().map(|message| message.sequence())
@@ -340,4 +341,57 @@ fn ports_move_between_threads() {
     .unwrap();
     assert_eq!(consume(&sink), Some(0));
     assert_eq!(source.port.buffers_in_use(), 0);
+}
+
+#[test]
+fn what_was_emitted_earlier_goes_to_new_direct_sinks_alone_and_once() {
+    let source = TestSource::new(&[(4096, 8)], false);
+    let [early, late, far] = [TestSink::new(), TestSink::new(), TestSink::new()];
+    let _rings = join_direct(&source, &early, 1, 8);
+    assert_eq!(source.port.replay(&[]), 1, "it joined before there was anything");
+    let values: Vec<Vec<u8>> = [10, INLINE_BYTES_MAX, 4_000].map(|len| vec![len as u8; len]).into();
+    let kept = |sequence: usize| Earlier { sequence: sequence as u64, source_ns: 77, bytes: &values[sequence] };
+    let kept = [kept(0), kept(1), kept(2)];
+    let _late_rings = join_direct(&source, &late, 2, 8);
+    // A datapath, say.
+    let _far_rings = join(&source, &far, 3, 8);
+    assert_eq!((source.port.replay(&kept), source.port.replay(&kept)), (1, 0));
+    for (sequence, value) in values.iter().enumerate() {
+        let message = late.port.consume().unwrap().unwrap();
+        assert_eq!((message.sequence(), message.source_ns(), message.lost()), (sequence as u64, 77, 0));
+        assert!(message.is_direct() && message.shared().to_vec() == *value);
+    }
+    assert_eq!([consume(&late), consume(&early), consume(&far)], [None; 3]);
+    assert_eq!(source.port.buffers_in_use(), 0, "the buffer came back");
+    assert_eq!((source.count(PortCounter::Messages), source.port.next_sequence()), (0, 0), "it is no emit");
+}
+
+#[test]
+fn a_short_ring_gets_the_newest_and_one_that_got_a_message_gets_no_history() {
+    let source = TestSource::new(&[], false);
+    let kept: Vec<Earlier<'_>> = (0..5).map(|sequence| Earlier { sequence, source_ns: 0, bytes: b"x" }).collect();
+    let short = TestSink::new();
+    let _rings = join_direct(&source, &short, 1, 2);
+    assert_eq!(source.port.replay(&kept), 1);
+    assert_eq!([consume(&short), consume(&short), consume(&short)], [Some(3), Some(4), None]);
+    let overtaken = TestSink::new();
+    let _rings = join_direct(&source, &overtaken, 2, 8);
+    assert!(source.port.emit_copy(b"new", 0).unwrap().is_sent());
+    assert_eq!(source.port.replay(&kept), 0, "messages come in order");
+    assert_eq!([consume(&overtaken), consume(&overtaken)], [Some(0), None]);
+}
+
+#[test]
+fn without_a_free_buffer_the_history_ends() {
+    let source = TestSource::new(&[(4096, 1)], false);
+    let sink = TestSink::new();
+    let rings = join_direct(&source, &sink, 1, 4);
+    let held = source.port.get_buffer(4_000).unwrap();
+    let large = [1; 4_000];
+    let earlier = |bytes| Earlier { sequence: 0, source_ns: 0, bytes };
+    assert_eq!(source.port.replay(&[earlier(b"small"), earlier(&large), earlier(b"small")]), 1);
+    assert_eq!([consume(&sink), consume(&sink)], [Some(0), None], "what follows would be out of order");
+    drop(held);
+    assert_eq!(source.port.buffers_in_use(), 0);
+    drop(rings);
 }

@@ -36,6 +36,26 @@ pub fn tai_offset_is_set() -> bool {
     result != -1 && state.tai != 0
 }
 
+/// By how much `CLOCK_MONOTONIC` of this process leads that of the host, nanoseconds: other
+/// than 0 only in a time namespace. `None`: the kernel's answer is not understood.
+#[must_use]
+pub fn mono_lead_ns() -> Option<i64> {
+    match std::fs::read_to_string("/proc/self/timens_offsets") {
+        Ok(text) => monotonic_lead(&text),
+        // A kernel without time namespaces has one clock.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(0),
+        Err(_) => None,
+    }
+}
+
+/// The line of the monotonic clock: its name, seconds and nanoseconds.
+fn monotonic_lead(text: &str) -> Option<i64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("monotonic"))?;
+    let mut fields = line.split_whitespace().map(str::parse::<i64>);
+    let (seconds, nanos) = (fields.next()?.ok()?, fields.next()?.ok()?);
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanos)
+}
+
 /// Sleeps until `until`; at once if it has passed. A signal does not end the sleep.
 pub fn sleep_until(until: MonoTime) {
     let time = libc::timespec {
@@ -69,6 +89,17 @@ mod tests {
         sleep_until(until);
         assert!(clock.now() >= until);
         sleep_until(start);
+    }
+
+    #[test]
+    fn the_lead_of_a_time_namespace_is_read() {
+        let text = "monotonic           7          5\nboottime           -1          0\n";
+        assert_eq!(monotonic_lead(text), Some(7_000_000_005));
+        assert_eq!(monotonic_lead("monotonic -1 0"), Some(-1_000_000_000));
+        for odd in ["", "boottime 0 0", "monotonic 1", "monotonic x 0", "monotonic 9223372036854775807 0"] {
+            assert_eq!(monotonic_lead(odd), None, "{odd:?}");
+        }
+        assert_eq!(mono_lead_ns(), Some(0), "tests run outside of time namespaces");
     }
 
     #[test]

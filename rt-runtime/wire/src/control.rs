@@ -37,7 +37,7 @@
 
 pub use insane_core::heap::ClassSpec;
 use insane_core::limits::{CLASSES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
-use insane_core::{ChannelId, ConnId, Lane, Qos, SessionId, SinkId, SourceId, StreamId, StreamKey};
+use insane_core::{ChannelId, ConnId, Lane, Qos, Schema, SessionId, SinkId, SourceId, StreamId, StreamKey};
 use serde::{Deserialize, Serialize};
 
 /// First four bytes of a client's first packet: `"INSN"`.
@@ -116,6 +116,8 @@ pub enum Request {
         /// The heap, at most [`CLASSES_MAX`] classes by rising size; empty: messages
         /// travel in line only.
         classes: Vec<ClassSpec>,
+        /// What its messages are, if it says so.
+        schema: Option<Schema>,
     },
     /// Answered by [`Event::Done`].
     CloseSource {
@@ -138,6 +140,8 @@ pub enum Request {
         depth: u32,
         /// How the receiver wants to be woken.
         wake: SinkWake,
+        /// What messages it expects, if it says so.
+        schema: Option<Schema>,
     },
     /// Answered by [`Event::Done`].
     CloseSink {
@@ -387,6 +391,8 @@ pub enum Code {
     Shutdown,
     /// The client wrote what it may not.
     Violation,
+    /// Other ends of the channel have messages of another schema.
+    Schema,
 }
 
 /// Why a packet could not be read.

@@ -15,7 +15,7 @@
 //!    +-----------------------------------------------------------------------+
 //! 32 |                               sequence                                |
 //!    +-----------------------------------------------------------------------+
-//! 40 |                    source instant, ns (0: none)                       |
+//! 40 |               source instant and its clock (0: none)                  |
 //!    +-----------------------------------+-----------------------------------+
 //! 48 |              channel              |              source               |
 //!    +-----------------------------------+-----------------------------------+
@@ -24,7 +24,9 @@
 //! 64 |  payload: bytes [fragment offset, fragment offset + rest of frame) of the message
 //! ```
 //!
-//! Byte 3 holds the lane in bits 0 to 2 and the [`Flags`] in bits 3 to 7.
+//! Byte 3 holds the lane in bits 0 to 2 and the [`Flags`] in bits 3 to 7. The source instant
+//! is the word of [`insane_core::instant`], as the source gave it: it names its own clock,
+//! so that receivers know whether they can compute an age from it.
 //!
 //! The check covers the header alone: a wrong field would hand a message to the
 //! wrong stream or poison a flow, and a header may cross software that the link's
@@ -86,12 +88,9 @@ pub struct Flags(u8);
 impl Flags {
     /// Nothing to say.
     pub const NONE: Flags = Flags(0);
-    /// The source instant is TAI of a synchronised clock, so other hosts may compute an
-    /// age from it. Without it the instant is the sender's monotonic clock.
-    pub const INSTANT_IS_TAI: Flags = Flags(1);
     /// The message belongs to a reliable stream: it is acknowledged and repaired.
     pub const RELIABLE: Flags = Flags(2);
-    const KNOWN: u8 = 3;
+    const KNOWN: u8 = 2;
     const BITS: u32 = 5;
 
     /// Whether all of `other`'s flags are set.
@@ -126,7 +125,7 @@ pub struct DataHeader {
     pub incarnation: Incarnation,
     /// Number of the message in its flow (source and stream), from 0.
     pub sequence: u64,
-    /// When the source emitted it, nanoseconds (see [`Flags::INSTANT_IS_TAI`]); 0: not said.
+    /// When the source emitted it: a word of [`insane_core::instant`]; 0: not said.
     pub source_instant: u64,
     /// Channel of the message; 0 in an overlay frame.
     pub channel: ChannelId,
@@ -433,7 +432,7 @@ mod tests {
 
     prop_compose! {
         fn any_header()(
-            kind in 0..3_usize, lane in 0..8_u8, flags in 0..=Flags::KNOWN, stream: u64, host: u64, incarnation: u64, sequence: u64,
+            kind in 0..3_usize, lane in 0..8_u8, flags in prop::sample::select(vec![0, Flags::KNOWN]), stream: u64, host: u64, incarnation: u64, sequence: u64,
             source_instant: u64, channel: u32, source: u32, message_len in 0..=MESSAGE_BYTES_MAX, at: u32,
         ) -> DataHeader {
             let units = message_len.div_ceil(FRAGMENT_UNIT);
@@ -458,7 +457,7 @@ mod tests {
         DataHeader {
             kind: Kind::Data,
             lane: Lane::new(5).unwrap(),
-            flags: Flags::INSTANT_IS_TAI,
+            flags: Flags::RELIABLE,
             stream: StreamKey(0x1112_1314_1516_1718),
             host: HostId(0x2122_2324_2526_2728),
             incarnation: Incarnation(0x3132_3334_3536_3738),
@@ -475,7 +474,7 @@ mod tests {
     #[test]
     fn the_layout_is_the_documented_one() {
         let bytes = example().encode();
-        assert_eq!(&bytes[..4], [b'I', 1, 1, 5 | 1 << 3]);
+        assert_eq!(&bytes[..4], [b'I', 1, 1, 5 | 2 << 3]);
         let words: [u64; 6] = std::array::from_fn(|i| get_u64(&bytes, 8 + 8 * i));
         assert_eq!(words[..3], [0x1112_1314_1516_1718, 0x2122_2324_2526_2728, 0x3132_3334_3536_3738]);
         assert_eq!(words[3..5], [0x4142_4344_4546_4748, 0x5152_5354_5556_5758]);

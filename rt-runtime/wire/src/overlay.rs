@@ -19,7 +19,7 @@
 //!    +-----------------------------------+-----------------------------------+
 //! 56 |  heartbeat: end.   digest: hash.     delta: base version              |
 //! 64 |                    digest: count.    delta: version reached           |
-//! 72 |                    digest: end.      delta: changes, 24 bytes each    |
+//! 72 |                    digest: end.      delta: changes, 64 bytes each    |
 //!    +-----------------------------------------------------------------------+
 //!
 //!    one change:
@@ -29,17 +29,24 @@
 //!    +-----------------------------------+-----------------------------------+
 //! 16 |              channel              |     1: JOIN, 0: LEAVE             |
 //!    +-----------------------------------+-----------------------------------+
+//! 24 |                        hash of the sinks' schema                      |
+//! 32 |  name of the schema, 32 bytes of UTF-8, filled up with zeros;         |
+//!    |  all zeros, and the hash, too: the sinks name no schema               |
+//! 64 +-----------------------------------------------------------------------+
 //! ```
+//!
+//! A delta is kind 4. Kind 3 was a delta whose changes knew no schemas; it is refused.
 //!
 //! Every body is a heartbeat and an acknowledgement, whatever else it is. *Follows* is
 //! the number of the sender's present attempt to copy the receiver's interests, and
 //! *serves* is the receiver's number for the attempt that the sender answers. Changes
 //! count only in the attempt they were sent for; a new number asks for the whole set.
 
-use insane_core::{ChannelId, HostId, Incarnation, StreamKey};
+use insane_core::limits::SCHEMA_NAME_BYTES_MAX;
+use insane_core::{ChannelId, HostId, Incarnation, Schema, StreamKey};
 
 /// Most changes in one body.
-pub const CHANGES_MAX: usize = 45;
+pub const CHANGES_MAX: usize = 16;
 /// Largest body, bytes. With the data header, IPv6 and UDP it stays below 1280 bytes,
 /// which every path carries.
 pub const BODY_BYTES_MAX: usize = DELTA_BYTES + CHANGES_MAX * CHANGE_BYTES;
@@ -47,13 +54,17 @@ pub const BODY_BYTES_MAX: usize = DELTA_BYTES + CHANGES_MAX * CHANGE_BYTES;
 const HEAD_BYTES: usize = 56;
 const DIGEST_BYTES: usize = 72;
 const DELTA_BYTES: usize = 72;
-const CHANGE_BYTES: usize = 24;
+const CHANGE_BYTES: usize = 64;
+const SCHEMA_AT: usize = 24;
+const SCHEMA_NAME_AT: usize = 32;
+
+const _: () = assert!(SCHEMA_NAME_AT + SCHEMA_NAME_BYTES_MAX == CHANGE_BYTES);
 
 const _: () = assert!(BODY_BYTES_MAX + crate::data::HEADER_BYTES + 48 <= 1280);
 
 const KIND_HEARTBEAT: u8 = 1;
 const KIND_DIGEST: u8 = 2;
-const KIND_DELTA: u8 = 3;
+const KIND_DELTA: u8 = 4;
 const FLAG_RESTART: u8 = 1;
 
 const AT_CHECK: usize = 4;
@@ -67,6 +78,8 @@ pub struct Interest {
     pub check: u64,
     /// The channel.
     pub channel: ChannelId,
+    /// What messages the sinks expect, if they say so.
+    pub schema: Option<Schema>,
 }
 
 /// JOIN or LEAVE.
@@ -152,7 +165,17 @@ impl Interest {
     /// A number that depends on every bit of the interest.
     #[must_use]
     pub const fn fingerprint(&self) -> u64 {
-        mix(mix(mix(self.stream.0) ^ self.check) ^ self.channel.0 as u64)
+        let topic = mix(mix(mix(self.stream.0) ^ self.check) ^ self.channel.0 as u64);
+        let Some(schema) = self.schema else { return topic };
+        let (hash, name) = schema.to_parts();
+        let mut print = mix(topic ^ hash);
+        let (words, _) = name.as_chunks::<8>();
+        let mut at = 0;
+        while at < words.len() {
+            print = mix(print ^ u64::from_le_bytes(words[at]));
+            at += 1;
+        }
+        print
     }
 }
 
@@ -176,6 +199,7 @@ impl<'a> Changes<'a> {
                 stream: StreamKey(get_u64(bytes, 0)),
                 check: get_u64(bytes, 8),
                 channel: ChannelId(get_u32(bytes, 16)),
+                schema: get_schema(bytes).flatten(),
             },
             on: bytes[20] == 1,
         })
@@ -211,6 +235,9 @@ pub fn encode_delta(
         put_u64(into, at + 8, change.interest.check);
         put_u32(into, at + 16, change.interest.channel.0);
         put_u32(into, at + 20, u32::from(change.on));
+        let (hash, name) = change.interest.schema.map_or((0, [0; SCHEMA_NAME_BYTES_MAX]), |schema| schema.to_parts());
+        put_u64(into, at + SCHEMA_AT, hash);
+        into[at + SCHEMA_NAME_AT..at + CHANGE_BYTES].copy_from_slice(&name);
         count += 1;
     }
     finish(head, KIND_DELTA, count as u16, DELTA_BYTES + count * CHANGE_BYTES, into)
@@ -250,7 +277,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Head, Body<'_>), BodyError> {
             Body::Digest(Digest { hash: get_u64(bytes, HEAD_BYTES), count: get_u64(bytes, HEAD_BYTES + 8) })
         }
         (KIND_DELTA, _) if bytes.len() == DELTA_BYTES + count * CHANGE_BYTES => decode_delta(&head, bytes)?,
-        (KIND_HEARTBEAT..=KIND_DELTA, _) => return Err(BodyError::Length),
+        (KIND_HEARTBEAT | KIND_DIGEST | KIND_DELTA, _) => return Err(BodyError::Length),
         _ => return Err(BodyError::Unknown),
     };
     Ok((head, body))
@@ -259,12 +286,23 @@ pub fn decode(bytes: &[u8]) -> Result<(Head, Body<'_>), BodyError> {
 fn decode_delta<'a>(head: &Head, bytes: &'a [u8]) -> Result<Body<'a>, BodyError> {
     let (base, to) = (get_u64(bytes, HEAD_BYTES), get_u64(bytes, HEAD_BYTES + 8));
     let (changes, _) = bytes[DELTA_BYTES..].as_chunks::<CHANGE_BYTES>();
-    let ops_known = changes.iter().all(|change| get_u32(change, 20) <= 1);
+    let ops_known = changes.iter().all(|change| get_u32(change, 20) <= 1 && get_schema(change).is_some());
     // Every change has a version of its own, so there are no more changes than versions.
     if base > to || to > head.version || changes.len() as u64 > to - base || !ops_known {
         return Err(BodyError::Range);
     }
     Ok(Body::Delta { base, to, changes: Changes(changes) })
+}
+
+/// The schema of a change; `None`: what stands there is none.
+fn get_schema(change: &[u8; CHANGE_BYTES]) -> Option<Option<Schema>> {
+    let hash = get_u64(change, SCHEMA_AT);
+    let mut name = [0; SCHEMA_NAME_BYTES_MAX];
+    name.copy_from_slice(&change[SCHEMA_NAME_AT..]);
+    if hash == 0 && name == [0; SCHEMA_NAME_BYTES_MAX] {
+        return Some(None);
+    }
+    Schema::from_parts(hash, name).map(Some)
 }
 
 fn finish(head: &Head, kind: u8, count: u16, len: usize, into: &mut [u8; BODY_BYTES_MAX]) -> usize {
@@ -337,8 +375,11 @@ mod tests {
     }
 
     prop_compose! {
-        fn any_change()(stream: u64, check: u64, channel: u32, on: bool) -> Change {
-            Change { interest: Interest { stream: StreamKey(stream), check, channel: ChannelId(channel) }, on }
+        fn any_change()(
+            stream: u64, check: u64, channel: u32, on: bool, schema in prop::option::of(("[a-zäü ]{1,16}", any::<u64>())),
+        ) -> Change {
+            let schema = schema.map(|(name, hash)| Schema::new(&name, hash).unwrap());
+            Change { interest: Interest { stream: StreamKey(stream), check, channel: ChannelId(channel), schema }, on }
         }
     }
 
@@ -367,7 +408,7 @@ mod tests {
 
         #[test]
         fn truncated_stretched_and_flipped_bodies_are_refused(
-            head in any_head(), changes in prop::collection::vec(any_change(), 0..45), cut: prop::sample::Index,
+            head in any_head(), changes in prop::collection::vec(any_change(), 0..CHANGES_MAX), cut: prop::sample::Index,
             more in 1..200_usize, bit: prop::sample::Index,
         ) {
             let mut bytes = [0; BODY_BYTES_MAX];
@@ -383,7 +424,7 @@ mod tests {
         }
 
         #[test]
-        fn garbage_is_an_error_and_never_a_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..1300), kind in 0..5_u8) {
+        fn garbage_is_an_error_and_never_a_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..1300), kind in 0..6_u8) {
             let _ = decode(&bytes);
             // Past the check, to reach the fields.
             if bytes.len() >= HEAD_BYTES {
@@ -407,7 +448,8 @@ mod tests {
             follows: 1,
             restart: false,
         };
-        let change = Change { interest: Interest { stream: StreamKey(1), check: 2, channel: ChannelId(3) }, on: true };
+        let interest = Interest { stream: StreamKey(1), check: 2, channel: ChannelId(3), schema: None };
+        let change = Change { interest, on: true };
         let mut bytes = [0; BODY_BYTES_MAX];
         let mut delta = |base, to, count| {
             let len = encode_delta(&head, base, to, std::iter::repeat_n(change, count), &mut bytes);
@@ -433,7 +475,11 @@ mod tests {
             (0, KIND_HEARTBEAT, BodyError::Length),
             (0, 9, BodyError::Unknown),
             (1, 2, BodyError::Unknown),
+            (0, 3, BodyError::Unknown),
             (DELTA_BYTES + 20, 2, BodyError::Range),
+            (DELTA_BYTES + SCHEMA_AT, 1, BodyError::Range),
+            (DELTA_BYTES + SCHEMA_NAME_AT, 0xff, BodyError::Range),
+            (DELTA_BYTES + SCHEMA_NAME_AT + 1, b'a', BodyError::Range),
             (16, 0, BodyError::Range),
         ] {
             assert_eq!(with(at, byte), Err(error), "byte {at}");

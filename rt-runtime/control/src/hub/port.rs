@@ -8,7 +8,7 @@ use crate::action::{Action, Beside, ObjectKind, Topic, Writer};
 use crate::quota::Amounts;
 use crate::spec::HeapSpec;
 use insane_core::limits::{CLASSES_MAX, FANIN_MAX, FANOUT_MAX, MESSAGE_BYTES_MAX};
-use insane_core::{ChannelId, ConnId, DomainIndex, Qos, SessionId, SinkId, SourceId, StreamId};
+use insane_core::{ChannelId, ConnId, DomainIndex, Qos, Schema, SessionId, SinkId, SourceId, StreamId};
 use insane_wire::control::{ClassSpec, Code, Event, SinkWake};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,6 +63,31 @@ impl Hub {
         }
     }
 
+    /// Ends of one channel that say what their messages are say the same.
+    fn check_schema(&self, kind: Port, topic: Topic, schema: Option<Schema>) -> Result<(), Refusal> {
+        let Some(schema) = schema else { return Ok(()) };
+        if !schema.is_valid() {
+            return Err(Refusal::new(Code::Invalid, "a schema's name has 1 to 32 bytes and no control characters"));
+        }
+        let (Some(channel), Some(contract)) = (self.channels.get(&topic), self.contracts.get(&topic.key)) else {
+            return Ok(());
+        };
+        // Sinks here and there do not meet; a source meets both.
+        let meant = channel.peers.iter().filter(|(_, check, _)| kind == Port::Source && *check == contract.check);
+        let of_peers = meant.filter_map(|(.., theirs)| theirs.map(|other| ("sink of another host on", other)));
+        let of_sources =
+            channel.sources.iter().filter_map(|id| self.sources[id].schema.map(|other| ("source of", other)));
+        let of_sinks = channel.sinks.iter().filter_map(|id| self.sinks[id].schema.map(|other| ("sink of", other)));
+        match of_sources.chain(of_sinks).chain(of_peers).find(|(_, other)| !schema.matches(other)) {
+            None => Ok(()),
+            Some((whose, other)) => {
+                let reason = format!("the schema {schema} does not match {other} of a {whose} the channel");
+                Err(Refusal::new(Code::Schema, reason))
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one request")]
     pub(super) fn create_source(
         &mut self,
         session: SessionId,
@@ -71,10 +96,12 @@ impl Hub {
         channel: ChannelId,
         uid: u64,
         classes: &[ClassSpec],
+        schema: Option<Schema>,
     ) -> Result<(), Refusal> {
         let place = self.place(session, stream, channel)?;
         let heap_spec = check_classes(classes)?;
         self.check_uid(place.domain, Port::Source, uid)?;
+        self.check_schema(Port::Source, place.topic, schema)?;
         let (sources, sinks) = self.members(place.topic);
         let joined = if place.isolated { Vec::new() } else { sinks };
         if !joined.is_empty() {
@@ -91,7 +118,7 @@ impl Hub {
             return Err(numbers_used_up());
         };
         self.account(place.domain).add(&charge);
-        self.insert_source(session, req, source, stream, &place, uid, heap_spec, charge);
+        self.insert_source(session, req, source, stream, &place, uid, schema, heap_spec, charge);
         for sink in joined {
             self.join(Ends::Direct { source, sink }, false);
         }
@@ -108,6 +135,7 @@ impl Hub {
         stream: StreamId,
         place: &Place,
         uid: u64,
+        schema: Option<Schema>,
         heap_spec: HeapSpec,
         charge: Amounts,
     ) {
@@ -122,6 +150,7 @@ impl Hub {
             stream,
             topic: place.topic,
             uid,
+            schema,
             heap_spec,
             heap,
             ready: heap.is_none() || adopted,
@@ -150,6 +179,7 @@ impl Hub {
         uid: u64,
         depth: u32,
         wake: SinkWake,
+        schema: Option<Schema>,
     ) -> Result<(), Refusal> {
         let place = self.place(session, stream, channel)?;
         if !depth.is_power_of_two() || !DEPTHS.contains(&depth) {
@@ -157,6 +187,7 @@ impl Hub {
             return Err(Refusal::new(Code::Invalid, reason));
         }
         self.check_uid(place.domain, Port::Sink, uid)?;
+        self.check_schema(Port::Sink, place.topic, schema)?;
         let (sources, sinks) = self.members(place.topic);
         if sinks.len() >= FANOUT_MAX {
             let reason = format!("a channel has at most {FANOUT_MAX} sinks on one host");
@@ -175,7 +206,7 @@ impl Hub {
             return Err(numbers_used_up());
         };
         self.account(place.domain).add(&charge);
-        self.insert_sink(session, req, sink, stream, &place, uid, depth, wake, charge);
+        self.insert_sink(session, req, sink, stream, &place, uid, depth, wake, schema, charge);
         for source in joined {
             self.join(Ends::Direct { source, sink }, false);
         }
@@ -197,6 +228,7 @@ impl Hub {
         uid: u64,
         depth: u32,
         wake: SinkWake,
+        schema: Option<Schema>,
         charge: Amounts,
     ) {
         let owner = Owner::Sink(sink);
@@ -210,6 +242,7 @@ impl Hub {
             stream,
             topic: place.topic,
             uid,
+            schema,
             depth,
             wake,
             wake_page,

@@ -2,33 +2,50 @@
 //! peers are told.
 
 use super::conn::Tell;
-use super::tables::{Ends, Stage};
+use super::tables::{Ends, RemoteSinks, Stage};
 use super::{Hub, INTEREST_MAX};
-use crate::action::{Action, Route, Topic};
-use insane_core::{ConnId, DatapathIndex, PeerIndex, SinkId, SourceId};
-use std::collections::BTreeMap;
+use crate::action::{Action, Note, Route, Topic};
+use insane_core::{ConnId, DatapathIndex, PeerIndex, Schema, SinkId, SourceId};
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Hub {
-    pub(super) fn change_interest(&mut self, peer: PeerIndex, topic: Topic, check: u64, on: bool) {
+    pub(super) fn change_interest(&mut self, sinks: RemoteSinks, topic: Topic, on: bool) {
         if on && self.interest >= INTEREST_MAX {
             return;
         }
         let channel = self.channels.entry(topic).or_default();
-        let changed = if on { channel.peers.insert((peer, check)) } else { channel.peers.remove(&(peer, check)) };
+        let changed = if on { channel.peers.insert(sinks) } else { channel.peers.remove(&sinks) };
         if changed {
             self.interest = if on { self.interest + 1 } else { self.interest - 1 };
+        }
+        if on && changed {
+            self.note_mismatch(topic, sinks);
         }
         self.update_routes(topic);
     }
 
+    fn note_mismatch(&mut self, topic: Topic, (peer, check, theirs): RemoteSinks) {
+        let is_meant = self.contracts.get(&topic.key).is_some_and(|contract| contract.check == check);
+        if is_meant
+            && let (Some(ours), Some(theirs)) = (self.source_schema(topic), theirs)
+            && !ours.matches(&theirs)
+        {
+            self.note(Note::SchemaMismatch { peer, topic, ours, theirs });
+        }
+    }
+
+    /// What the messages of this host's sources are, if one of them says so: all that do say
+    /// the same.
+    fn source_schema(&self, topic: Topic) -> Option<Schema> {
+        let channel = self.channels.get(&topic)?;
+        channel.sources.iter().find_map(|source| self.sources.get(source)?.schema)
+    }
+
     pub(super) fn drop_interest(&mut self, peer: PeerIndex) {
-        let of_peer = |topic: &Topic, checks: &std::collections::BTreeSet<(PeerIndex, u64)>| {
-            checks.iter().filter(|(of, _)| *of == peer).map(|(_, check)| (*topic, *check)).collect::<Vec<_>>()
-        };
-        let gone: Vec<(Topic, u64)> =
-            self.channels.iter().flat_map(|(topic, channel)| of_peer(topic, &channel.peers)).collect();
-        for (topic, check) in gone {
-            self.change_interest(peer, topic, check, false);
+        let all = self.channels.iter().flat_map(|(topic, channel)| channel.peers.iter().map(|sinks| (*topic, *sinks)));
+        let gone: Vec<(Topic, RemoteSinks)> = all.filter(|(_, (of, ..))| *of == peer).collect();
+        for (topic, sinks) in gone {
+            self.change_interest(sinks, topic, false);
         }
     }
 
@@ -39,14 +56,23 @@ impl Hub {
         let Some(contract) = self.contracts.get(&topic.key) else { return };
         let check = contract.check;
         let datapaths = self.spec.rx_datapaths(contract.qos.lane(), contract.isolated);
-        let on = self.spec.has_peers() && channel.sinks.iter().any(|sink| self.receives(*sink, &datapaths));
-        if on == channel.announced {
+        let mut receiving = channel.sinks.iter().filter(|sink| self.receives(**sink, &datapaths)).peekable();
+        let is_any = self.spec.has_peers() && receiving.peek().is_some();
+        let now = is_any.then(|| receiving.find_map(|sink| self.sinks.get(sink)?.schema));
+        let before = channel.announced;
+        if now == before {
             return;
         }
         if let Some(channel) = self.channels.get_mut(&topic) {
-            channel.announced = on;
+            channel.announced = now;
         }
-        self.actions.push_back(Action::Interest { topic, check, on });
+        // The new first: where only the schema changes, messages go on.
+        if let Some(schema) = now {
+            self.actions.push_back(Action::Interest { topic, check, schema, on: true });
+        }
+        if let Some(schema) = before {
+            self.actions.push_back(Action::Interest { topic, check, schema, on: false });
+        }
     }
 
     fn receives(&self, sink: SinkId, datapaths: &[DatapathIndex]) -> bool {
@@ -80,7 +106,13 @@ impl Hub {
         if channel.sources.is_empty() {
             return wanted;
         }
-        for (peer, _) in channel.peers.iter().filter(|(_, check)| *check == contract.check) {
+        let ours = self.source_schema(topic);
+        let differs = |theirs: &Option<Schema>| ours.zip(*theirs).is_some_and(|(ours, theirs)| !ours.matches(&theirs));
+        let meant = || channel.peers.iter().filter(|(_, check, _)| *check == contract.check);
+        let refused: BTreeSet<PeerIndex> =
+            meant().filter(|(.., theirs)| differs(theirs)).map(|(peer, ..)| *peer).collect();
+        let peers: BTreeSet<PeerIndex> = meant().map(|(peer, ..)| *peer).collect();
+        for peer in peers.difference(&refused) {
             if let Some(datapath) = self.spec.datapath_to(contract.qos.lane(), *peer) {
                 wanted.entry(datapath).or_default().peers.push(*peer);
             }

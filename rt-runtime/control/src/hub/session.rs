@@ -195,12 +195,12 @@ impl Hub {
         match request {
             Request::OpenStream { req, name, qos, isolated } => self.open_stream(session, req, name, qos, isolated),
             Request::CloseStream { req, stream } => self.close_stream_request(session, req, stream),
-            Request::CreateSource { req, stream, channel, uid, classes } => {
-                self.create_source(session, req, stream, channel, uid, &classes)
+            Request::CreateSource { req, stream, channel, uid, classes, schema } => {
+                self.create_source(session, req, stream, channel, uid, &classes, schema)
             }
             Request::CloseSource { req, source } => self.close_source_request(session, req, source),
-            Request::CreateSink { req, stream, channel, uid, depth, wake } => {
-                self.create_sink(session, req, stream, channel, uid, depth, wake)
+            Request::CreateSink { req, stream, channel, uid, depth, wake, schema } => {
+                self.create_sink(session, req, stream, channel, uid, depth, wake, schema)
             }
             Request::CloseSink { req, sink } => self.close_sink_request(session, req, sink),
             Request::Status { req } => {

@@ -4,7 +4,8 @@ use crate::action::{ObjectId, Route, Topic};
 use crate::quota::{Amounts, Bucket};
 use crate::spec::{HeapSpec, Origin};
 use insane_core::{
-    ConnId, DatapathIndex, DomainIndex, MonoTime, PeerIndex, Qos, SessionId, SinkId, SourceId, StreamId, StreamKey,
+    ConnId, DatapathIndex, DomainIndex, MonoTime, PeerIndex, Qos, Schema, SessionId, SinkId, SourceId, StreamId,
+    StreamKey,
 };
 use insane_wire::control::{Role, SinkWake};
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,6 +141,7 @@ pub(crate) struct Source {
     pub(crate) stream: StreamId,
     pub(crate) topic: Topic,
     pub(crate) uid: u64,
+    pub(crate) schema: Option<Schema>,
     pub(crate) heap_spec: HeapSpec,
     pub(crate) heap: Option<ObjectId>,
     /// Whether the heap is mapped and sealed, or there is none.
@@ -158,6 +160,7 @@ pub(crate) struct Sink {
     pub(crate) stream: StreamId,
     pub(crate) topic: Topic,
     pub(crate) uid: u64,
+    pub(crate) schema: Option<Schema>,
     pub(crate) depth: u32,
     pub(crate) wake: SinkWake,
     pub(crate) wake_page: Option<ObjectId>,
@@ -170,15 +173,19 @@ pub(crate) struct Sink {
     pub(crate) charge: Amounts,
 }
 
+/// A peer that has sinks: with the check of the stream that it means, and what messages
+/// they expect, if they say so.
+pub(crate) type RemoteSinks = (PeerIndex, u64, Option<Schema>);
+
 /// A conversation, as far as this host takes part in it.
 #[derive(Debug, Default)]
 pub(crate) struct Channel {
     pub(crate) sources: BTreeSet<SourceId>,
     pub(crate) sinks: BTreeSet<SinkId>,
-    /// Peers that have a sink, with the check of the stream they mean.
-    pub(crate) peers: BTreeSet<(PeerIndex, u64)>,
-    /// Whether the peers were told that there is a sink here.
-    pub(crate) announced: bool,
+    /// Peers that have a sink.
+    pub(crate) peers: BTreeSet<RemoteSinks>,
+    /// Whether the peers were told that there is a sink here, and of which schema.
+    pub(crate) announced: Option<Option<Schema>>,
     /// What the datapaths were told.
     pub(crate) routes: BTreeMap<DatapathIndex, Route>,
     /// Connections to a datapath that it has not let go of yet; it needs its route

@@ -144,8 +144,8 @@ impl Hub {
                 sinks: channels().map(|channel| channel.sinks.len()).sum(),
                 peers: channels()
                     .flat_map(|c| &c.peers)
-                    .filter(|(_, check)| *check == row.check)
-                    .map(|(p, _)| *p)
+                    .filter(|(_, check, _)| *check == row.check)
+                    .map(|(p, ..)| *p)
                     .collect(),
             }
         })

@@ -190,6 +190,7 @@ impl Peer {
             channel: ChannelId(1),
             uid: self.uid,
             classes: classes.clone(),
+            schema: None,
         };
         match self.answer(&request, self.req) {
             Event::SourceCreated { source, .. } => Ok(source),
@@ -201,8 +202,15 @@ impl Peer {
     pub fn sink(&mut self, stream: StreamId, wake: SinkWake) -> Result<SinkId, (Code, String)> {
         self.req += 1;
         self.uid += 1;
-        let request =
-            Request::CreateSink { req: self.req, stream, channel: ChannelId(1), uid: self.uid, depth: 64, wake };
+        let request = Request::CreateSink {
+            req: self.req,
+            stream,
+            channel: ChannelId(1),
+            uid: self.uid,
+            depth: 64,
+            wake,
+            schema: None,
+        };
         match self.answer(&request, self.req) {
             Event::SinkCreated { sink, .. } => Ok(sink),
             Event::Failed { code, reason, .. } => Err((code, reason)),

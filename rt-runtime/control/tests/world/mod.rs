@@ -10,7 +10,8 @@ use insane_control::hub::{Hub, Packet};
 use insane_control::quota::{Amounts, Quota};
 use insane_control::spec::{AccessRule, Credentials, DatapathSpec, DomainSpec, HeapSpec, HubSpec, Origin, RegionSizes};
 use insane_core::{
-    ConnId, DatapathIndex, DomainIndex, MonoTime, Nanos, PeerIndex, SessionId, StreamKey, stream_check, stream_key,
+    ConnId, DatapathIndex, DomainIndex, MonoTime, Nanos, PeerIndex, Schema, SessionId, StreamKey, stream_check,
+    stream_key,
 };
 use insane_wire::control::{ClassSpec, Code, Event, Hello, Request, Role, encode, encode_hello};
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,7 +80,7 @@ pub struct World {
     pub clients: BTreeMap<SessionId, Client>,
     pub objects: BTreeMap<ObjectId, Object>,
     pub datapaths: Vec<DatapathModel>,
-    pub announced: BTreeSet<Topic>,
+    pub announced: BTreeSet<(Topic, Option<Schema>)>,
     pub offered: BTreeSet<StreamKey>,
     pub notes: Vec<Note>,
     pub closed: BTreeMap<SessionId, (Code, String)>,
@@ -151,12 +152,16 @@ impl World {
 
     pub fn interest(&mut self, peer: u16, topic: Topic, on: bool) {
         let check = self.check_of(topic);
-        self.hub.remote_interest(PeerIndex(peer), topic, check, on);
+        self.interest_in(peer, topic, check, None, on);
+    }
+
+    pub fn interest_in(&mut self, peer: u16, topic: Topic, check: u64, schema: Option<Schema>, on: bool) {
+        self.hub.remote_interest(PeerIndex(peer), topic, check, schema, on);
         self.pump();
     }
 
     /// The check of the stream that the tests mean by a key.
-    fn check_of(&self, topic: Topic) -> u64 {
+    pub fn check_of(&self, topic: Topic) -> u64 {
         let names = ["io", "video", "isolated"].map(|name| (name, ["line1", "line2"]));
         let all = names.iter().flat_map(|(name, domains)| domains.iter().map(move |domain| (*domain, *name)));
         let mut found = all.filter(|(domain, name)| stream_key(domain, name) == topic.key);
@@ -228,7 +233,8 @@ impl World {
             Action::Drop(object) => {
                 self.objects.remove(&object).expect("dropped twice");
             }
-            Action::Interest { topic, on, .. } => {
+            Action::Interest { topic, schema, on, .. } => {
+                let topic = (topic, schema);
                 let changed = if on { self.announced.insert(topic) } else { self.announced.remove(&topic) };
                 assert!(changed, "interest repeated");
             }

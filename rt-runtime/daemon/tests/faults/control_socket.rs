@@ -100,8 +100,17 @@ fn requests_with_random_fields_are_refused_or_end_the_session() {
                 channel: ChannelId(1),
                 uid: 7,
                 classes: crate::peer::HEAP.to_vec(),
+                schema: None,
             },
-            Request::CreateSink { req: 3, stream, channel: ChannelId(1), uid: 7, depth: 64, wake: SinkWake::Fd },
+            Request::CreateSink {
+                req: 3,
+                stream,
+                channel: ChannelId(1),
+                uid: 7,
+                depth: 64,
+                wake: SinkWake::Fd,
+                schema: None,
+            },
             Request::CloseSource { req: 4, source },
             Request::Status { req: 5 },
         ];
@@ -217,8 +226,16 @@ fn what_belongs_to_another_session_cannot_be_touched() {
     let mut thief = daemon.peer();
     for request in [
         Request::CloseStream { req: 1, stream },
-        Request::CreateSource { req: 1, stream, channel: ChannelId(1), uid: 1, classes: Vec::new() },
-        Request::CreateSink { req: 1, stream, channel: ChannelId(1), uid: 1, depth: 8, wake: SinkWake::Never },
+        Request::CreateSource { req: 1, stream, channel: ChannelId(1), uid: 1, classes: Vec::new(), schema: None },
+        Request::CreateSink {
+            req: 1,
+            stream,
+            channel: ChannelId(1),
+            uid: 1,
+            depth: 8,
+            wake: SinkWake::Never,
+            schema: None,
+        },
         Request::CloseSource { req: 1, source },
         Request::CloseSink { req: 1, sink },
     ] {

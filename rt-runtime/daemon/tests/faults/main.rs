@@ -15,6 +15,7 @@ mod delivery;
 mod leaks;
 mod memory;
 mod network;
+mod process_data;
 mod roles;
 mod shutdown;
 mod world;

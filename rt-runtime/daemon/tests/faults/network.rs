@@ -6,7 +6,7 @@ use insane_wire::data::{DataHeader, Flags, HEADER_BYTES, Kind};
 use std::net::{SocketAddr, UdpSocket};
 
 /// Sockets at a port and the next one, both free until then.
-fn two_sockets(noise: &mut Noise) -> (UdpSocket, UdpSocket, u16) {
+pub fn two_sockets(noise: &mut Noise) -> (UdpSocket, UdpSocket, u16) {
     loop {
         let port = 20_000 + noise.below(30_000) as u16;
         let bind = |port| UdpSocket::bind(("127.0.0.1", port));

@@ -2,7 +2,10 @@
 //! it has to say in lines with an `@`, and stops when its standard input ends.
 
 use crate::world::Noise;
-use insane_rt::{ChannelId, Emit, Message, Qos, Session, Sink, SinkOptions, Source, SourceOptions, StreamOptions};
+use insane_rt::{
+    ChannelId, Emit, Message, ProcessSourceOptions, Qos, Session, Sink, SinkOptions, Source, SourceOptions,
+    StreamOptions,
+};
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +42,28 @@ fn role() {
         "large" => large(&socket, &stopped),
         "burst" => burst(&socket, &stopped),
         "attach" => attach(&socket),
+        "beat" => beat(&socket),
         other => panic!("{other} is no part"),
+    }
+}
+
+/// The channel of a beat, and the size of its values.
+pub const BEAT: ChannelId = ChannelId(3);
+pub const BEAT_BYTES: usize = 32;
+
+/// Sends a value a millisecond, direct and through the runtime, until it is killed.
+fn beat(socket: &str) {
+    let session = Session::attach(socket, "beat").unwrap();
+    let mut sources = ["beat-direct", "beat-isolated"].map(|name| {
+        let options = StreamOptions::default().isolated(name == "beat-isolated");
+        let stream = session.stream_with(name, Qos::default(), options).unwrap();
+        stream.process_source(BEAT, ProcessSourceOptions::new(BEAT_BYTES as u32)).unwrap()
+    });
+    loop {
+        for source in &mut sources {
+            let _ = source.emit(&[7; BEAT_BYTES]);
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -262,6 +262,11 @@ impl SinkPort {
         Ok(inner.any_ready())
     }
 
+    /// Adds to one of the port's counters: those that the port itself does not count.
+    pub fn count(&self, counter: PortCounter, amount: u64) {
+        self.inner().counters.add(counter as usize, amount);
+    }
+
     /// Whether anybody is connected.
     pub fn has_senders(&self) -> bool {
         let inner = self.inner();
@@ -592,6 +597,12 @@ impl Received<'_> {
     #[must_use]
     pub fn lost(&self) -> u16 {
         self.room().lost
+    }
+
+    /// Whether it came straight from a source of this host, and not through a datapath.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.port.inner().feeds[self.room().feed as usize].as_ref().is_some_and(|feed| feed.conn.is_direct())
     }
 
     /// The payload in whatever memory it is.

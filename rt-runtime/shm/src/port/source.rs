@@ -115,6 +115,17 @@ pub enum GetBufferError {
     Forked,
 }
 
+/// A message that was emitted earlier, as its source kept it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Earlier<'a> {
+    /// The number that it bore.
+    pub sequence: u64,
+    /// The instant that it is to bear.
+    pub source_ns: u64,
+    /// What it held.
+    pub bytes: &'a [u8],
+}
+
 #[repr(align(64))]
 struct Stage(UnsafeCell<[u8; INLINE_BYTES_MAX]>);
 
@@ -145,6 +156,8 @@ struct Inner {
     /// Why the last emit was refused, if it was.
     refusal: Refusal,
     mailbox: Held<TxConn>,
+    /// The epoch at which every sink had what was emitted before it joined.
+    replayed_epoch: u64,
 }
 
 /// The hot half of a source.
@@ -194,6 +207,7 @@ impl SourcePort {
             counters,
             refusal: Refusal::NoRoom,
             mailbox: Held::new(&mailbox),
+            replayed_epoch: STALE,
         };
         let stages = Box::new([const { Stage(UnsafeCell::new([0; INLINE_BYTES_MAX])) }; STAGES]);
         let port = SourcePort { inner: UnsafeCell::new(inner), stages };
@@ -243,6 +257,18 @@ impl SourcePort {
     /// Receivers of a message emitted now; a datapath counts as one.
     pub fn receivers(&self) -> usize {
         if self.has_receivers() { self.inner().conns.len() } else { 0 }
+    }
+
+    /// Publishes these messages, the oldest first, to the sinks of this host that joined since
+    /// the last call, and to nobody else: the newest that their rings hold, as long as buffers
+    /// are free. They count as no emit, and have no outcome. Returns how many sinks joined.
+    pub fn replay(&self, earlier: &[Earlier<'_>]) -> usize {
+        let inner = self.inner();
+        let epoch = inner.mailbox.now();
+        if epoch == inner.replayed_epoch || (epoch != inner.epoch && !inner.read_mail()) {
+            return 0;
+        }
+        inner.replay(earlier)
     }
 
     /// The next sequence number.
@@ -514,6 +540,51 @@ impl Inner {
         }
         self.count(PortCounter::NoBuffer, 1);
         GetBufferError::Exhausted
+    }
+
+    #[cold]
+    fn replay(&mut self, earlier: &[Earlier<'_>]) -> usize {
+        self.replayed_epoch = self.epoch;
+        let mut joined = 0;
+        // Each is asked once, so there are as many rounds as receivers.
+        while let Some(conn) = self.conns.iter_mut().find_map(|conn| conn.take_awaits_history().then_some(conn)) {
+            joined += 1;
+            let id = conn.id();
+            let fitting = usize::try_from(conn.depth()).unwrap_or(usize::MAX).min(earlier.len());
+            for message in &earlier[earlier.len() - fitting..] {
+                if !self.replay_to(id, message) {
+                    break;
+                }
+            }
+            if let Some(conn) = self.conns.iter_mut().find(|conn| conn.id() == id) {
+                wake_if_wanted(conn, &self.counters);
+            }
+        }
+        joined
+    }
+
+    /// `false`: no buffer is free, or the receiver is gone. The connection is looked for
+    /// anew, since a loan may find out liars and change who is here.
+    fn replay_to(&mut self, id: ConnId, message: &Earlier<'_>) -> bool {
+        let bytes = message.bytes;
+        let loan = if bytes.len() <= INLINE_BYTES_MAX { None } else { self.loan_heap(bytes.len()) };
+        if bytes.len() > INLINE_BYTES_MAX && loan.is_none() {
+            return false;
+        }
+        let meta = Meta { sequence: message.sequence, source_ns: message.source_ns, lost: 0 };
+        let conn = self.conns.iter_mut().find(|conn| conn.id() == id);
+        let Some((start, buffer)) = loan else {
+            return conn.is_some_and(|conn| conn.try_push_inline(meta, bytes) == Ok(true));
+        };
+        // SAFETY: the buffer was just loaned, has at least so many bytes, and is nobody else's.
+        unsafe { start.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        self.used_by[buffer as usize] = NEVER;
+        let push = |conn: &mut Box<TxConn>| conn.try_push_heap(meta, BufferId(buffer), bytes.len() as u32) == Ok(true);
+        let is_taken = conn.is_some_and(push);
+        if let Some(heap) = &mut self.heap {
+            heap.lend_to(BufferId(buffer), u16::from(is_taken));
+        }
+        is_taken
     }
 
     /// Takes back what receivers gave back. At most receivers x buffers steps.

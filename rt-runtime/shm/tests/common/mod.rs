@@ -145,6 +145,14 @@ pub fn join(source: &TestSource, sink: &TestSink, id: u32, depth: u32) -> Rings 
     rings
 }
 
+/// Joins a source and a sink by a ring that is told to be direct; nobody wakes the sink.
+pub fn join_direct(source: &TestSource, sink: &TestSink, id: u32, depth: u32) -> Rings {
+    let rings = Rings::new(depth, &source.geometry);
+    source.mailbox.add(Box::new((*rings.tx(id, depth, &source.geometry, None)).direct())).unwrap();
+    sink.mailbox.add(Box::new((*rings.rx(id, depth, &source.geometry, source.heap.as_ref())).direct())).unwrap();
+    rings
+}
+
 /// Bytes that belong to one message alone.
 pub fn fill(bytes: &mut [u8], sequence: u64) {
     for (at, byte) in bytes.iter_mut().enumerate() {

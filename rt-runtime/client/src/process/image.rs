@@ -1,0 +1,400 @@
+//! Several channels as one consistent image of a cycle.
+//!
+//! # Which values belong together
+//! Those whose source instants lie in the same period of one clock: cycle *n* is
+//! `[offset + n x period, offset + (n + 1) x period)`. Sequence numbers would not do: each
+//! source counts its own emits, begins anew with its own life, and counts on where it left a
+//! cycle out. An instant means the same to all sources that share a clock, whichever host
+//! they are on, and cyclic tasks stamp the planned start of their cycle
+//! ([`emit_as`](super::ProcessSource::emit_as)), so that no jitter moves a value into the
+//! neighbouring cycle. The clock is TAI or, for sources of this host on direct rings, the
+//! host's monotonic clock; a value on any other belongs to no cycle, and is counted.
+//!
+//! # All or none
+//! Members of one cycle arrive one after the other, so each member keeps its values of the
+//! last few cycles. A cycle that is whole is copied to where readers look; what is not whole
+//! is never shown as if it were.
+
+use super::freshness::{Edge, Freshness};
+use super::sink::{LOOK_MAX, Validity};
+use crate::error::RequestError;
+use crate::message::Message;
+use crate::options::SinkOptions;
+use crate::sink::Sink;
+use crate::stream::Stream;
+use insane_core::counters::PortCounter;
+use insane_core::limits::MESSAGE_BYTES_MAX;
+use insane_core::{ChannelId, ClockQuality, MonoTime, Nanos, SourceInstant};
+use insane_shm::port::ConsumeError;
+use insane_sys::clock;
+use std::time::Duration;
+
+/// Most cycles that each member keeps.
+const CYCLES_MAX: usize = 64;
+/// Cycles by which a value may be late. One that is older was not so long on its way: the
+/// clock was set back.
+const LATE_MAX: u64 = 1024;
+/// Most members of an image.
+const MEMBERS_MAX: usize = 64;
+
+/// Options of a [`ProcessImage`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ImageOptions {
+    period: Nanos,
+    offset: Nanos,
+    cycles: usize,
+    max_missed: u32,
+}
+
+impl ImageOptions {
+    /// Cycles of this length, which begin at multiples of it; four are kept.
+    #[must_use]
+    pub fn new(period: Duration) -> Self {
+        ImageOptions { period: period.into(), offset: Nanos::ZERO, cycles: 4, max_missed: 0 }
+    }
+
+    /// How much later than at multiples of the period cycles begin.
+    #[must_use]
+    pub fn offset(mut self, offset: Duration) -> Self {
+        self.offset = offset.into();
+        self
+    }
+
+    /// So many cycles are kept, 1 to 64: by how much members may be ahead of each other.
+    #[must_use]
+    pub const fn cycles(mut self, cycles: usize) -> Self {
+        self.cycles = cycles;
+        self
+    }
+
+    /// So many whole cycles may fail in a row before the image is stale; none by default.
+    #[must_use]
+    pub const fn max_missed(mut self, max_missed: u32) -> Self {
+        self.max_missed = max_missed;
+        self
+    }
+
+    fn cycle_of(&self, instant: SourceInstant) -> Option<Cycle> {
+        let ns = match instant {
+            SourceInstant::Monotonic(MonoTime(ns)) => ns,
+            SourceInstant::Tai(at) => at.0,
+            SourceInstant::None | SourceInstant::Unnamed(_) => return None,
+        };
+        let number = ns.checked_sub(self.offset.0)? / self.period.0;
+        Some(Cycle { clock: instant.quality(), number })
+    }
+}
+
+/// One cycle of one clock.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Cycle {
+    /// The clock that it is counted on.
+    pub clock: ClockQuality,
+    /// Its number since that clock's beginning.
+    pub number: u64,
+}
+
+impl Cycle {
+    /// Whether this one takes the other's place: it is later, or the sources' clock has
+    /// become another, or has been set back.
+    fn replaces(self, other: Option<Cycle>) -> bool {
+        let Some(other) = other else { return true };
+        let behind = other.number.saturating_sub(self.number);
+        self.clock != other.clock || self.number > other.number || behind > LATE_MAX
+    }
+}
+
+/// A channel of an image, as [`ProcessImage::add`] numbered it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Member(usize);
+
+/// Room for one value.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    cycle: Option<Cycle>,
+    len: usize,
+}
+
+/// One channel.
+struct Inflow {
+    sink: Sink,
+    size: usize,
+    /// Room for each cycle, one behind the other; then the value of the last whole image.
+    bytes: Box<[u8]>,
+    places: Box<[Place]>,
+    whole_len: usize,
+}
+
+/// Several channels of process data, read as one image of a cycle. `Send`, not `Sync`.
+pub struct ProcessImage {
+    options: ImageOptions,
+    members: Vec<Inflow>,
+    freshness: Freshness,
+    newest: Option<Cycle>,
+    unplaced: u64,
+    late: u64,
+}
+
+/// The newest image that was whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'i> {
+    of: &'i ProcessImage,
+    /// Its cycle; `None`: none was ever whole.
+    pub cycle: Option<Cycle>,
+    /// How good it is; never [`Substituted`](Validity::Substituted).
+    pub validity: Validity,
+    /// Whether it is stale.
+    pub is_stale: bool,
+    /// Whether it became whole since the last look.
+    pub is_new: bool,
+    /// What has changed with this look; each change is told once.
+    pub edge: Option<Edge>,
+}
+
+impl<'i> Image<'i> {
+    /// A member's value; `None` while no image was whole.
+    #[must_use]
+    pub fn value(&self, member: Member) -> Option<&'i [u8]> {
+        let inflow = self.of.members.get(member.0).filter(|_| self.cycle.is_some())?;
+        Some(inflow.whole())
+    }
+}
+
+/// What is there of one cycle.
+#[derive(Clone, Copy, Debug)]
+pub enum ImageRead<'i> {
+    /// Everything.
+    Whole(CycleImage<'i>),
+    /// Not everything, or no longer.
+    Incomplete {
+        /// Members without a value.
+        missing: usize,
+    },
+}
+
+/// The values of one cycle.
+#[derive(Clone, Copy, Debug)]
+pub struct CycleImage<'i> {
+    of: &'i ProcessImage,
+    cycle: Cycle,
+}
+
+impl<'i> CycleImage<'i> {
+    /// A member's value.
+    ///
+    /// # Panics
+    /// If the member is of another image.
+    #[must_use]
+    pub fn value(&self, member: Member) -> &'i [u8] {
+        let inflow = &self.of.members[member.0];
+        inflow.value(inflow.at(self.cycle))
+    }
+}
+
+impl ProcessImage {
+    /// An image without members.
+    ///
+    /// # Errors
+    /// An option is out of its range.
+    pub fn new(options: ImageOptions) -> Result<Self, RequestError> {
+        if options.period == Nanos::ZERO || !(1..=CYCLES_MAX).contains(&options.cycles) {
+            return Err(RequestError::Option("an image has a period, and keeps 1 to 64 cycles"));
+        }
+        let freshness = Freshness::new(Some(options.period), options.max_missed);
+        Ok(ProcessImage { options, members: Vec::new(), freshness, newest: None, unplaced: 0, late: 0 })
+    }
+
+    /// Adds a channel with values of at most `size` bytes. No image is whole any longer
+    /// until the new member is in it.
+    ///
+    /// # Errors
+    /// See [`RequestError`]; an image has at most 64 members.
+    pub fn add(&mut self, stream: &Stream, channel: ChannelId, size: u32) -> Result<Member, RequestError> {
+        if self.members.len() == MEMBERS_MAX || !(1..=MESSAGE_BYTES_MAX).contains(&size) {
+            return Err(RequestError::Option("an image has at most 64 members, of 1 byte to 100 MB each"));
+        }
+        let sink = stream.sink(channel, SinkOptions::default().polled())?;
+        self.newest = None;
+        self.members.push(Inflow::new(sink, size as usize, self.options.cycles));
+        Ok(Member(self.members.len() - 1))
+    }
+
+    /// Takes what waits on every member, at most 1024 messages of each, and shows the newest
+    /// image that is whole, as it is at `now`, an instant of this host's `CLOCK_MONOTONIC`.
+    /// It is stale once none became whole for `max_missed + 1` periods, measured as
+    /// [`ProcessSink`](super::ProcessSink) does. Never blocks, and allocates nothing.
+    ///
+    /// # Errors
+    /// This is a forked child.
+    pub fn poll(&mut self, now: MonoTime) -> Result<Image<'_>, ConsumeError> {
+        let mut is_new = false;
+        for at in 0..self.members.len() {
+            for _ in 0..LOOK_MAX {
+                match self.take(at) {
+                    Ok(Some(Some(cycle))) => is_new |= self.note_whole(cycle),
+                    Ok(Some(None)) => {}
+                    Ok(None) => break,
+                    Err(ConsumeError::Forked) => return Err(ConsumeError::Forked),
+                    // Nobody is there: silence, which the freshness tells.
+                    Err(_) => break,
+                }
+            }
+        }
+        let edge = self.freshness.look(now, is_new);
+        if edge == Some(Edge::Stale)
+            && let Some(first) = self.members.first()
+        {
+            first.sink.count(PortCounter::Stale, 1);
+        }
+        let missed = self.freshness.missed(now);
+        let validity = match self.newest {
+            None => Validity::NeverReceived,
+            Some(_) if missed > 0 => Validity::Held { missed },
+            Some(_) => Validity::Fresh,
+        };
+        Ok(Image { of: self, cycle: self.newest, validity, is_stale: self.freshness.is_stale(), is_new, edge })
+    }
+
+    /// As [`poll`](Self::poll), at the present instant.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    pub fn latest(&mut self) -> Result<Image<'_>, ConsumeError> {
+        self.poll(clock::mono_now())
+    }
+
+    /// What was taken of one cycle: all members' values, or none. Looks at no ring.
+    #[must_use]
+    pub fn read(&self, cycle: Cycle) -> ImageRead<'_> {
+        match self.missing(cycle) {
+            0 if !self.members.is_empty() => ImageRead::Whole(CycleImage { of: self, cycle }),
+            missing => ImageRead::Incomplete { missing },
+        }
+    }
+
+    /// The cycle that an instant belongs to; `None`: of no known clock, or before the offset.
+    #[must_use]
+    pub fn cycle_of(&self, instant: SourceInstant) -> Option<Cycle> {
+        self.options.cycle_of(instant)
+    }
+
+    /// Values that belonged to no cycle: their clock is not known here, they were too large,
+    /// or from before this image.
+    #[must_use]
+    pub const fn unplaced(&self) -> u64 {
+        self.unplaced
+    }
+
+    /// Values that came when their cycle was no longer kept, or had a later one already.
+    #[must_use]
+    pub const fn late(&self) -> u64 {
+        self.late
+    }
+
+    /// One message of one member: `None` if none waits, then the cycle it was put in.
+    fn take(&mut self, at: usize) -> Result<Option<Option<Cycle>>, ConsumeError> {
+        let Inflow { sink, size, bytes, places, .. } = &mut self.members[at];
+        let Some(message) = sink.consume()? else { return Ok(None) };
+        let cycle = cycle_of(&self.options, &message).filter(|_| message.len() <= *size);
+        let Some(cycle) = cycle else {
+            self.unplaced += 1;
+            return Ok(Some(None));
+        };
+        let place = (cycle.number % places.len() as u64) as usize;
+        // The same cycle again is its newer value.
+        if places[place].cycle != Some(cycle) && !cycle.replaces(places[place].cycle) {
+            self.late += 1;
+            return Ok(Some(None));
+        }
+        let len = message.copy_to(&mut bytes[place * *size..][..*size]);
+        places[place] = Place { cycle: Some(cycle), len };
+        Ok(Some(Some(cycle)))
+    }
+
+    /// Shows a cycle if it is whole now, and later than the one that is shown.
+    fn note_whole(&mut self, cycle: Cycle) -> bool {
+        let is_whole = cycle.replaces(self.newest) && self.missing(cycle) == 0;
+        if is_whole {
+            self.newest = Some(cycle);
+            self.members.iter_mut().for_each(|member| member.show(cycle));
+        }
+        is_whole
+    }
+
+    fn missing(&self, cycle: Cycle) -> usize {
+        self.members.iter().filter(|member| member.places[member.at(cycle)].cycle != Some(cycle)).count()
+    }
+}
+
+/// The cycle of a message, if its clock means something here.
+fn cycle_of(options: &ImageOptions, message: &Message<'_>) -> Option<Cycle> {
+    let stamp = message.stamp();
+    let is_placeable = match stamp.instant.quality() {
+        ClockQuality::Tai => true,
+        ClockQuality::Monotonic => message.is_direct(),
+        ClockQuality::None => false,
+    };
+    options.cycle_of(stamp.instant).filter(|_| is_placeable && !stamp.is_history)
+}
+
+impl Inflow {
+    fn new(sink: Sink, size: usize, cycles: usize) -> Self {
+        let bytes = vec![0; size * (cycles + 1)].into();
+        Inflow { sink, size, bytes, places: vec![Place::default(); cycles].into(), whole_len: 0 }
+    }
+
+    fn at(&self, cycle: Cycle) -> usize {
+        (cycle.number % self.places.len() as u64) as usize
+    }
+
+    fn value(&self, at: usize) -> &[u8] {
+        &self.bytes[at * self.size..][..self.places[at].len]
+    }
+
+    fn whole(&self) -> &[u8] {
+        &self.bytes[self.places.len() * self.size..][..self.whole_len]
+    }
+
+    fn show(&mut self, cycle: Cycle) {
+        let at = self.at(cycle);
+        let from = at * self.size;
+        self.whole_len = self.places[at].len;
+        self.bytes.copy_within(from..from + self.whole_len, self.places.len() * self.size);
+    }
+}
+
+impl std::fmt::Debug for ProcessImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ProcessImage({} members, newest {:?})", self.members.len(), self.newest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use insane_core::TaiTime;
+
+    #[test]
+    fn a_cycle_is_a_period_of_one_clock() {
+        let options = ImageOptions::new(Duration::from_nanos(100)).offset(Duration::from_nanos(30));
+        let mono = |ns| options.cycle_of(SourceInstant::Monotonic(MonoTime(ns))).map(|cycle| cycle.number);
+        assert_eq!([29, 30, 129, 130].map(mono), [None, Some(0), Some(0), Some(1)]);
+        let tai = options.cycle_of(SourceInstant::Tai(TaiTime(130))).unwrap();
+        assert_eq!(tai, Cycle { clock: ClockQuality::Tai, number: 1 });
+        assert_ne!(Some(tai), options.cycle_of(SourceInstant::Monotonic(MonoTime(130))));
+        assert_eq!(options.cycle_of(SourceInstant::Unnamed(130)), None);
+    }
+
+    #[test]
+    fn later_cycles_and_those_of_another_clock_take_the_place() {
+        let cycle = |clock, number| Cycle { clock, number };
+        let (mono, tai) = (ClockQuality::Monotonic, ClockQuality::Tai);
+        assert!(cycle(mono, 1).replaces(None));
+        assert!(cycle(mono, 2).replaces(Some(cycle(mono, 1))));
+        assert!(!cycle(mono, 1).replaces(Some(cycle(mono, 1))));
+        assert!(!cycle(mono, 0).replaces(Some(cycle(mono, 1))));
+        assert!(cycle(mono, 0).replaces(Some(cycle(tai, 9))));
+        assert!(!cycle(tai, 0).replaces(Some(cycle(tai, LATE_MAX))));
+        assert!(cycle(tai, 0).replaces(Some(cycle(tai, LATE_MAX + 1))), "the clock was set back");
+    }
+}

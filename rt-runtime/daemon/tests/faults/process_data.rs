@@ -1,0 +1,279 @@
+//! A value becomes stale whoever falls silent: its sender, the runtime, or the network.
+//! Each is killed here. The receiver is this process; its looks are at planned instants of
+//! its own, so that what is checked is the cycle in which it finds out, and not how quick
+//! the machine is.
+
+use crate::roles::{BEAT, BEAT_BYTES};
+use crate::world::{Daemon, Helper, Noise, OPEN, Place, until};
+use insane_rt::{
+    ClockQuality, Edge, MonoTime, Nanos, ProcessOptions, ProcessSink, ProcessSourceOptions, Qos, Sample, Schema,
+    Session, Stream, StreamOptions, Validity,
+};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+const QUIET: &str = "log: (level: error)";
+const PERIOD: Duration = Duration::from_millis(20);
+const MAX_MISSED: u32 = 3;
+
+fn options() -> ProcessOptions {
+    ProcessOptions::new(BEAT_BYTES as u32).period(PERIOD).max_missed(MAX_MISSED)
+}
+
+fn sink(session: &Session, isolated: bool) -> (Stream, ProcessSink) {
+    let name = if isolated { "beat-isolated" } else { "beat-direct" };
+    let stream = session.stream_with(name, Qos::default(), StreamOptions::default().isolated(isolated)).unwrap();
+    let sink = stream.process_sink(BEAT, options()).unwrap();
+    (stream, sink)
+}
+
+/// A cyclic task of the test: its cycles are planned, and it looks once in each. If the
+/// machine is late the cycles come later, but none is left out.
+struct Task {
+    planned: MonoTime,
+}
+
+impl Task {
+    fn new() -> Self {
+        Task { planned: insane_sys::clock::mono_now() }
+    }
+
+    fn next(&mut self) -> MonoTime {
+        std::thread::sleep(PERIOD);
+        self.planned += Nanos::from(PERIOD);
+        self.planned
+    }
+
+    /// Cycles until the edge, which is told in the last of them.
+    fn cycles_until(&mut self, sink: &mut ProcessSink, edge: Edge) -> u64 {
+        let mut cycles = 0;
+        loop {
+            cycles += 1;
+            let sample = sink.poll(self.next()).unwrap();
+            if sample.edge == Some(edge) {
+                return cycles;
+            }
+            assert_eq!(sample.edge, None);
+            assert!(cycles < 1_000, "no edge {edge:?}: {sample:?}");
+        }
+    }
+
+    fn assert_stale_in_time(&mut self, sink: &mut ProcessSink) {
+        // What was under way may still come: a value or two in the first looks.
+        let mut silent = 0;
+        for _ in 0..1_000 {
+            let Sample { is_new, edge, validity, .. } = sink.poll(self.next()).unwrap();
+            silent = if is_new { 0 } else { silent + 1 };
+            if edge == Some(Edge::Stale) {
+                assert_eq!(silent, u64::from(MAX_MISSED) + 1, "in the very cycle");
+                assert_eq!(validity, Validity::Held { missed: silent });
+                break;
+            }
+            assert!(silent <= u64::from(MAX_MISSED), "too late");
+        }
+        for _ in 0..20 {
+            let sample = sink.poll(self.next()).unwrap();
+            assert_eq!((sample.edge, sample.is_stale), (None, true), "once");
+        }
+    }
+}
+
+#[test]
+fn a_killed_sender_makes_its_values_stale_and_the_next_one_fresh() {
+    let place = Place::new("beat-sender");
+    let daemon = Daemon::start(&place, OPEN, QUIET);
+    let session = daemon.attach("receiver");
+    for isolated in [false, true] {
+        let (_stream, mut sink) = sink(&session, isolated);
+        let mut task = Task::new();
+        for _ in 0..2 {
+            let mut sender = Helper::start("beat", daemon.socket(), &[]);
+            task.cycles_until(&mut sink, Edge::Fresh);
+            sender.kill();
+            task.assert_stale_in_time(&mut sink);
+        }
+    }
+    let status = daemon.status();
+    let receiver = status.domains[0].sessions.iter().find(|session| session.name == "receiver").unwrap();
+    assert_eq!(receiver.counters["stale"], 4, "two senders on each path");
+}
+
+#[test]
+fn a_killed_daemon_makes_stale_what_went_through_it_and_nothing_else() {
+    let place = Place::new("beat-daemon");
+    let mut daemon = Daemon::start(&place, OPEN, QUIET);
+    let session = daemon.attach("receiver");
+    let ((_direct_stream, mut direct), (_stream, mut relayed)) = (sink(&session, false), sink(&session, true));
+    let _sender = Helper::start("beat", daemon.socket(), &[]);
+    let mut task = Task::new();
+    task.cycles_until(&mut relayed, Edge::Fresh);
+    until("the direct ring carries", || direct.latest().unwrap().validity == Validity::Fresh);
+
+    daemon.kill();
+    task.assert_stale_in_time(&mut relayed);
+    assert!(direct.latest().unwrap().is_new, "the direct ring goes on");
+
+    let _next = Daemon::start(&place, OPEN, QUIET);
+    task.cycles_until(&mut relayed, Edge::Fresh);
+}
+
+/// Passes datagrams between two daemons that take it for each other, until it is cut.
+struct Cable {
+    cut: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Cable {
+    /// `near[n]` is a socket that one daemon takes for port `n` of the other, and `far[n]`
+    /// the other way round; what comes to one goes out by the other.
+    fn lay(near: [UdpSocket; 2], far: [UdpSocket; 2], daemons: [u16; 2]) -> Self {
+        let (cut, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let mut threads = Vec::new();
+        for (number, (near, far)) in near.into_iter().zip(far).enumerate() {
+            let to = daemons.map(|port| SocketAddr::from(([127, 0, 0, 1], port + number as u16)));
+            let ways = [(near.try_clone().unwrap(), far.try_clone().unwrap(), to[1]), (far, near, to[0])];
+            for (from, by, to) in ways {
+                from.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+                let (cut, stop) = (Arc::clone(&cut), Arc::clone(&stop));
+                threads.push(std::thread::spawn(move || {
+                    let mut datagram = [0; 65_536];
+                    while !stop.load(Ordering::Relaxed) {
+                        let Ok((len, _)) = from.recv_from(&mut datagram) else { continue };
+                        if !cut.load(Ordering::Relaxed) {
+                            let _ = by.send_to(&datagram[..len], to);
+                        }
+                    }
+                }));
+            }
+        }
+        Cable { cut, stop, threads }
+    }
+
+    fn cut(&self, cut: bool) {
+        self.cut.store(cut, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A configuration of a host with one peer.
+fn host(number: u64, port: u16, peer_port: u16) -> String {
+    format!(
+        "datapaths: [(name: \"main\", links: [\"l\"])], \
+         links: [(name: \"l\", technology: udp(bind: \"127.0.0.1:{port}\"))], \
+         peers: [(name: \"peer{number}\", links: {{\"l\": \"127.0.0.1:{peer_port}\"}})], {QUIET}"
+    )
+}
+
+/// Two daemons, and the cable between them.
+fn two_hosts(name: &str) -> (Place, Place, Daemon, Daemon, Cable) {
+    let mut noise = Noise(u64::from(std::process::id()) ^ name.len() as u64);
+    let mut two = || crate::network::two_sockets(&mut noise);
+    let (near, near_next, near_port) = two();
+    let (far, far_next, far_port) = two();
+    let (free, free_next, a_port) = two();
+    let (other, other_next, b_port) = two();
+    drop((free, free_next, other, other_next));
+    let cable = Cable::lay([near, near_next], [far, far_next], [a_port, b_port]);
+    let places = [Place::new(&format!("{name}-a")), Place::new(&format!("{name}-b"))];
+    let named = |place: &Place, id: u64, rest: String| {
+        let config = place.config(OPEN, &rest);
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("name: \"test\"", &format!("name: \"test\", id: Some({id})"))).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_insaned"));
+        Daemon::spawn(place, command.arg("--config").arg(config))
+    };
+    let a = named(&places[0], 1, host(2, a_port, near_port));
+    let b = named(&places[1], 2, host(1, b_port, far_port));
+    let [place_a, place_b] = places;
+    (place_a, place_b, a, b, cable)
+}
+
+#[test]
+fn a_dead_cable_or_host_makes_values_from_there_stale() {
+    let (_place_a, _place_b, a, mut b, cable) = two_hosts("cable");
+    let session = a.attach("receiver");
+    let (_stream, mut sink) = sink(&session, false);
+    let mut sender = Helper::start("beat", b.socket(), &[]);
+    let mut task = Task::new();
+    task.cycles_until(&mut sink, Edge::Fresh);
+
+    let sample = sink.latest().unwrap();
+    let is_known = sample.instant.quality() == ClockQuality::Tai;
+    assert_eq!(sample.age.is_some(), is_known, "another host's monotonic clock says nothing: {sample:?}");
+
+    cable.cut(true);
+    task.assert_stale_in_time(&mut sink);
+    cable.cut(false);
+    task.cycles_until(&mut sink, Edge::Fresh);
+
+    // The host dies: its runtime and its applications.
+    b.kill();
+    sender.kill();
+    task.assert_stale_in_time(&mut sink);
+}
+
+#[test]
+fn across_hosts_nothing_goes_from_one_schema_to_another() {
+    let (_place_a, _place_b, a, b, _cable) = two_hosts("schema");
+    let [one, two] = [("axis v1", 1), ("axis v2", 2)].map(|(name, hash)| Schema::new(name, hash).unwrap());
+    let open = |daemon: &Daemon, name: &str| {
+        let session = daemon.attach(name);
+        (session.stream("schemas", Qos::default()).unwrap(), session)
+    };
+    let ((near, _near_session), (far, _far_session)) = (open(&a, "near"), open(&b, "far"));
+    let mut of_one = near.process_sink(BEAT, options().schema(one)).unwrap();
+    // The other host has heard of the sink once it refuses a source of another schema.
+    let mut reason = String::new();
+    until("the other host refuses", || match far.process_source(BEAT, source_options().schema(two)) {
+        Ok(source) => {
+            drop(source);
+            false
+        }
+        Err(error) => {
+            reason = error.to_string();
+            true
+        }
+    });
+    assert!(["'axis v1'", "'axis v2'", "another host"].iter().all(|word| reason.contains(word)), "{reason}");
+    // One of the same schema is heard.
+    let mut source = far.process_source(BEAT, source_options().schema(one)).unwrap();
+    until("a value comes", || {
+        let _ = source.emit(&[1; BEAT_BYTES]).unwrap();
+        of_one.latest().unwrap().is_new
+    });
+    // A sink that comes later than the source is excluded, whatever it hopes for.
+    drop(of_one);
+    until("the sink is gone", || {
+        let _ = source.emit(&[2; BEAT_BYTES]).unwrap();
+        source.receivers() == 0
+    });
+    let mut of_two = near.process_sink(BEAT, options().schema(two)).unwrap();
+    for _ in 0..100 {
+        let _ = source.emit(&[3; BEAT_BYTES]).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(of_two.latest().unwrap().validity, Validity::NeverReceived);
+    }
+    drop(source);
+    // It is the schema that keeps them apart: a source without one reaches it.
+    let mut silent = far.process_source(BEAT, source_options()).unwrap();
+    until("a value comes", || {
+        let _ = silent.emit(&[4; BEAT_BYTES]).unwrap();
+        of_two.latest().unwrap().is_new
+    });
+}
+
+fn source_options() -> ProcessSourceOptions {
+    ProcessSourceOptions::new(BEAT_BYTES as u32)
+}

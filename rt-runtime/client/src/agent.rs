@@ -10,7 +10,7 @@ use insane_core::{ChannelId, ConnId, Lane, StreamId};
 use insane_shm::port::{Attachment as PortAttachment, Mailbox, SinkPort, SourcePort};
 use insane_sys::event::{Epoll, Event as Bell, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
-use insane_wire::control::{self, Code, Event, Hello, PACKET_BYTES_MAX, Request, Role, SinkWake};
+use insane_wire::control::{self, Code, Event, Hello, PACKET_BYTES_MAX, Receiver, Request, Role, SinkWake};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -48,6 +48,7 @@ pub(crate) enum What {
         channel: ChannelId,
         depth: u32,
         wake: SinkWake,
+        observes: bool,
     },
     /// A source of the runtime's earlier life.
     SourceAgain {
@@ -323,8 +324,10 @@ impl Shared {
                 let page = lock(&self.counters).clone();
                 let mut has_page = false;
                 let made = self.answer(req, |what, registry| {
-                    let (uid, stream, channel, depth, wake) = match what {
-                        What::Sink { uid, stream, channel, depth, wake } => (uid, stream, channel, depth, wake),
+                    let (uid, stream, channel, depth, wake, observes) = match what {
+                        What::Sink { uid, stream, channel, depth, wake, observes } => {
+                            (uid, stream, channel, depth, wake, observes)
+                        }
                         What::SinkAgain { uid } => {
                             let record = registry.sinks.get_mut(&uid)?;
                             record.id = Some(sink);
@@ -339,9 +342,8 @@ impl Shared {
                     Some(sink_parts(&mut beside, wake).and_then(|(wake_fds, reader)| {
                         let (port, mailbox) = ports::sink_port(wake_fds.first(), block)?;
                         let id = Some(sink);
-                        registry
-                            .sinks
-                            .insert(uid, SinkRecord { stream, channel, depth, wake, mailbox, wake_fds, line, id });
+                        let record = SinkRecord { stream, channel, depth, wake, observes, mailbox, wake_fds, line, id };
+                        registry.sinks.insert(uid, record);
                         Ok(Reply::Sink(port, reader))
                     }))
                 });
@@ -434,7 +436,7 @@ impl Shared {
             .filter(|(_, sink)| sink.stream == local && sink.id.is_none())
             .map(|(uid, sink)| {
                 let fds: Vec<OwnedFd> = sink.wake_fds.iter().filter_map(|fd| fd.try_clone().ok()).collect();
-                (*uid, sink.channel, sink.depth, sink.wake, fds)
+                (*uid, sink.channel, sink.depth, (sink.wake, sink.observes), fds)
             })
             .collect();
         drop(registry);
@@ -443,9 +445,15 @@ impl Shared {
             let request = |req| Request::CreateSource { req, stream, channel, uid, classes };
             self.order(What::SourceAgain { uid }, &fds, request);
         }
-        for (uid, channel, depth, wake, fds) in sinks {
+        for (uid, channel, depth, (wake, observes), fds) in sinks {
             let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-            let request = |req| Request::CreateSink { req, stream, channel, uid, depth, wake };
+            let request = |req| {
+                if observes {
+                    Request::CreateTap { req, stream, channel, uid, depth }
+                } else {
+                    Request::CreateSink { req, stream, channel, uid, depth, wake }
+                }
+            };
             self.order(What::SinkAgain { uid }, &fds, request);
         }
     }
@@ -510,7 +518,9 @@ impl Shared {
                 let buffers = registry.sources.get(&record.port).map_or(0, |source| source.buffers);
                 let ConnState::TxPrepared { cells, depth } = &record.state else { return Err(PartsError::Range) };
                 let (cells, depth) = (Arc::clone(cells), *depth);
+                let observed = matches!(record.far, Far::To(Receiver::Tap(_)));
                 let end = ports::tx_conn(ConnId(local), cells, depth, buffers, returns, wake, beside)?;
+                let end = if observed { end.observing() } else { end };
                 if let Some(record) = registry.conns.get_mut(&local) {
                     record.state = ConnState::TxReady(Box::new(end));
                 }

@@ -44,6 +44,8 @@ pub(crate) struct SinkRecord {
     pub channel: ChannelId,
     pub depth: u32,
     pub wake: SinkWake,
+    /// It only watches.
+    pub observes: bool,
     pub mailbox: Arc<Mailbox<RxConn>>,
     /// Its sealed wake page and the writable end of its wake socket, to be shown to the
     /// runtime's next life.

@@ -25,6 +25,8 @@ pub struct TxConn {
     waker: Option<Waker>,
     /// Messages dropped for this receiver since the last one it got.
     missed: u16,
+    /// Its receiver only watches.
+    observes: bool,
 }
 
 impl TxConn {
@@ -52,7 +54,22 @@ impl TxConn {
             share: u32::MAX,
             waker,
             missed: 0,
+            observes: false,
         }
+    }
+
+    /// The receiver only watches: it is not counted as one, and nobody waits for it.
+    #[must_use]
+    pub const fn observing(mut self) -> Self {
+        self.observes = true;
+        self
+    }
+
+    /// Whether the receiver only watches.
+    #[inline]
+    #[must_use]
+    pub const fn observes(&self) -> bool {
+        self.observes
     }
 
     /// Its number.

@@ -100,7 +100,7 @@ fn receivers_get_and_miss_the_same_with_a_tap_beside_them() {
     for _ in 0..50 {
         while emit(&source, sent).is_ok() {
             sent += 1;
-            if sent % 5 == 0 {
+            if sent.is_multiple_of(5) {
                 break;
             }
         }

@@ -1,5 +1,5 @@
 //! The `insane` command: checks configurations, shows where memory goes, examines the host,
-//! and shows what a runtime is doing.
+//! shows what a runtime is doing, and taps its messages.
 //!
 //! Exit status: 0 all is well, 1 something is wrong (a configuration, the host, a runtime
 //! that does not answer), 2 the command line is wrong.
@@ -7,9 +7,12 @@
 
 mod check;
 mod doctor;
+mod observer;
 mod output;
 mod plan;
+mod signals;
 mod status;
+mod tap;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -49,6 +52,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Show what a runtime is doing; again every interval, until Ctrl-C.
     Status(status::Arguments),
+    /// Write the messages of a domain as they pass, local ones included, for Wireshark.
+    Tap(tap::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
         Command::Plan { file, json, elsewhere } => plan::run(&file, json, elsewhere),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Tap(arguments) => tap::run(&arguments),
     };
     match done {
         Ok(code) => code,

@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 /// Commands that the tests use, and the Debian packages that bring them.
-const TOOLS: &[(&str, &str)] = &[("ip", "iproute2"), ("ps", "procps"), ("valgrind", "valgrind")];
+const TOOLS: &[(&str, &str)] = &[("ip", "iproute2"), ("ps", "procps"), ("valgrind", "valgrind"), ("tshark", "tshark")];
 
 struct Step {
     name: &'static str,

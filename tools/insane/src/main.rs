@@ -7,12 +7,14 @@
 
 mod check;
 mod doctor;
+mod explain;
 mod observer;
 mod output;
 mod plan;
 mod signals;
 mod status;
 mod tap;
+mod told;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -52,6 +54,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Show what a runtime is doing; again every interval, until Ctrl-C.
     Status(status::Arguments),
+    /// Say what a stream was given, and why.
+    Explain(explain::Arguments),
     /// Write the messages of a domain as they pass, local ones included, for Wireshark.
     Tap(tap::Arguments),
 }
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         Command::Plan { file, json, elsewhere } => plan::run(&file, json, elsewhere),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Tap(arguments) => tap::run(&arguments),
     };
     match done {

@@ -1,12 +1,10 @@
 //! Which channels are tapped, and the sinks that do it.
 
 use super::output::{Origin, Output, Place};
-use insane_core::{ChannelId, Lane, Nanos, StreamKey};
-use insane_rt::{
-    Consumption, Datapath, Determinism, LatePolicy, Priority, Qos, Reliability, RequestError, Session, Sink,
-    SinkOptions, Stream, StreamOptions,
-};
-use insane_wire::status::{QosStatus, StatusReport, StreamStatus};
+use crate::told::qos_of;
+use insane_core::{ChannelId, Lane, Reliability, StreamKey};
+use insane_rt::{RequestError, Session, Sink, SinkOptions, Stream, StreamOptions};
+use insane_wire::status::{StatusReport, StreamStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
@@ -135,44 +133,4 @@ impl Watch {
         }
         Ok(took)
     }
-}
-
-/// The quality of service that a report tells; `None` if it says what this version does not
-/// know.
-fn qos_of(told: &QosStatus) -> Option<Qos> {
-    let determinism = match &told.time {
-        None => Determinism::BestEffort,
-        Some(time) => Determinism::TimeSensitive {
-            period: Nanos(time.period_ns),
-            offset: Nanos(time.offset_ns),
-            deadline: Nanos(time.deadline_ns),
-            size: time.size_bytes,
-            late: match time.late.as_str() {
-                "drop" => LatePolicy::Drop,
-                "send_now" => LatePolicy::SendNow,
-                "next_slot" => LatePolicy::NextSlot,
-                "newest_wins" => LatePolicy::NewestWins,
-                _ => return None,
-            },
-        },
-    };
-    Some(Qos {
-        reliability: match told.reliability.as_str() {
-            "unreliable" => Reliability::Unreliable,
-            "reliable" => Reliability::Reliable,
-            _ => return None,
-        },
-        datapath: match told.datapath.as_str() {
-            "standard" => Datapath::Standard,
-            "fast" => Datapath::Fast,
-            _ => return None,
-        },
-        consumption: match told.consumption.as_str() {
-            "poll" => Consumption::Poll,
-            "low" => Consumption::Low,
-            _ => return None,
-        },
-        determinism,
-        priority: Priority::new(told.priority)?,
-    })
 }

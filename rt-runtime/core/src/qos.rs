@@ -251,8 +251,9 @@ mod tests {
             assert_eq!(qos.lane().is_real_time(), lane < 3);
             let (kind, priorities) = qos.lane_rule().split_once(", priority ").unwrap();
             assert_eq!(kind == "time-sensitive", determinism == periodic);
-            let bounds: Vec<u8> = priorities.split(' ').filter_map(|word| word.parse().ok()).collect();
-            assert!(bounds[0] <= priority && priority <= bounds[1], "{determinism:?} {priority}");
+            let mut bounds = priorities.split(' ').filter_map(|word| word.parse::<u8>().ok());
+            let (least, most) = (bounds.next().unwrap(), bounds.next().unwrap());
+            assert!(least <= priority && priority <= most, "{determinism:?} {priority}");
         }
         assert!(Priority::new(8).is_none());
         assert!(Lane::new(8).is_none());

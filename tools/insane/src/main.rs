@@ -15,6 +15,7 @@ mod signals;
 mod status;
 mod tap;
 mod told;
+mod top;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Show what a runtime is doing; again every interval, until Ctrl-C.
     Status(status::Arguments),
+    /// Watch a runtime live: sessions, streams, lanes, links, with rates.
+    Top(top::Arguments),
     /// Say what a stream was given, and why.
     Explain(explain::Arguments),
     /// Write the messages of a domain as they pass, local ones included, for Wireshark.
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Plan { file, json, elsewhere } => plan::run(&file, json, elsewhere),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Tap(arguments) => tap::run(&arguments),
     };

@@ -1,6 +1,6 @@
 //! `insane status`: what a runtime is doing, once or again and again.
 
-mod table;
+pub mod table;
 
 use crate::observer::{Observer, StatusError};
 use insane_core::Nanos;

@@ -42,7 +42,6 @@ struct Row {
     seen: Statistics,
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Form {
     File(Writer<BufWriter<Box<dyn Write>>>),
     Lines(BufWriter<io::Stdout>),

@@ -10,7 +10,7 @@ use insane_core::{ChannelId, ConnId, Lane, Schema, StreamId};
 use insane_shm::port::{Attachment as PortAttachment, Mailbox, SinkPort, SourcePort};
 use insane_sys::event::{Epoll, Event as Bell, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
-use insane_wire::control::{self, Code, Event, Hello, PACKET_BYTES_MAX, Request, Role, SinkWake};
+use insane_wire::control::{self, Code, Event, Hello, PACKET_BYTES_MAX, Receiver, Request, Role, SinkWake};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -50,6 +50,7 @@ pub(crate) enum What {
         depth: u32,
         wake: SinkWake,
         schema: Option<Schema>,
+        observes: bool,
     },
     /// A source of the runtime's earlier life.
     SourceAgain {
@@ -325,9 +326,9 @@ impl Shared {
                 let page = lock(&self.counters).clone();
                 let mut has_page = false;
                 let made = self.answer(req, |what, registry| {
-                    let (uid, stream, channel, depth, wake, schema) = match what {
-                        What::Sink { uid, stream, channel, depth, wake, schema } => {
-                            (uid, stream, channel, depth, wake, schema)
+                    let (uid, stream, channel, depth, wake, schema, observes) = match what {
+                        What::Sink { uid, stream, channel, depth, wake, schema, observes } => {
+                            (uid, stream, channel, depth, wake, schema, observes)
                         }
                         What::SinkAgain { uid } => {
                             let record = registry.sinks.get_mut(&uid)?;
@@ -343,7 +344,8 @@ impl Shared {
                     Some(sink_parts(&mut beside, wake).and_then(|(wake_fds, reader)| {
                         let (port, mailbox) = ports::sink_port(wake_fds.first(), block)?;
                         let id = Some(sink);
-                        let record = SinkRecord { stream, channel, depth, wake, schema, mailbox, wake_fds, line, id };
+                        let record =
+                            SinkRecord { stream, channel, depth, wake, schema, observes, mailbox, wake_fds, line, id };
                         registry.sinks.insert(uid, record);
                         Ok(Reply::Sink(port, reader))
                     }))
@@ -437,7 +439,7 @@ impl Shared {
             .filter(|(_, sink)| sink.stream == local && sink.id.is_none())
             .map(|(uid, sink)| {
                 let fds: Vec<OwnedFd> = sink.wake_fds.iter().filter_map(|fd| fd.try_clone().ok()).collect();
-                (*uid, sink.channel, sink.depth, sink.wake, sink.schema, fds)
+                (*uid, sink.channel, sink.depth, (sink.wake, sink.schema, sink.observes), fds)
             })
             .collect();
         drop(registry);
@@ -446,9 +448,15 @@ impl Shared {
             let request = |req| Request::CreateSource { req, stream, channel, uid, classes, schema };
             self.order(What::SourceAgain { uid }, &fds, request);
         }
-        for (uid, channel, depth, wake, schema, fds) in sinks {
+        for (uid, channel, depth, (wake, schema, observes), fds) in sinks {
             let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-            let request = |req| Request::CreateSink { req, stream, channel, uid, depth, wake, schema };
+            let request = |req| {
+                if observes {
+                    Request::CreateTap { req, stream, channel, uid, depth }
+                } else {
+                    Request::CreateSink { req, stream, channel, uid, depth, wake, schema }
+                }
+            };
             self.order(What::SinkAgain { uid }, &fds, request);
         }
     }
@@ -515,7 +523,12 @@ impl Shared {
                 let (cells, depth) = (Arc::clone(cells), *depth);
                 let far = record.far;
                 let end = ports::tx_conn(ConnId(local), cells, depth, buffers, returns, wake, beside)?;
-                let end = if far.is_datapath() { end } else { end.direct() };
+                let end = match far {
+                    // Who watches sees what is emitted from now on.
+                    Far::To(Receiver::Tap(_)) => end.observing(),
+                    _ if far.is_datapath() => end,
+                    _ => end.direct(),
+                };
                 if let Some(record) = registry.conns.get_mut(&local) {
                     record.state = ConnState::TxReady(Box::new(end));
                 }

@@ -77,12 +77,13 @@ pub struct SinkOptions {
     pub(crate) depth: u32,
     pub(crate) wake: Option<SinkWake>,
     pub(crate) schema: Option<Schema>,
+    pub(crate) observes: bool,
 }
 
 impl Default for SinkOptions {
     /// 64 messages a sender; woken as the stream's `consumption` says.
     fn default() -> Self {
-        SinkOptions { depth: 64, wake: None, schema: None }
+        SinkOptions { depth: 64, wake: None, schema: None, observes: false }
     }
 }
 
@@ -105,6 +106,18 @@ impl SinkOptions {
     /// The sink never sleeps and is never woken, whatever the stream's `consumption`.
     #[must_use]
     pub const fn polled(mut self) -> Self {
+        self.wake = Some(SinkWake::Never);
+        self
+    }
+
+    /// The sink only watches, and polls. No source counts it as a receiver and nobody
+    /// waits for it, on a reliable stream either: what it has no room for it misses, and
+    /// the next message tells how much ([`Message::lost`](crate::Message::lost)). It asks no
+    /// other host for messages: it sees those of local sources, and what comes for local sinks. On
+    /// an isolated stream it sees what is sent to others.
+    #[must_use]
+    pub const fn observer(mut self) -> Self {
+        self.observes = true;
         self.wake = Some(SinkWake::Never);
         self
     }

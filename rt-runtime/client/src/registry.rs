@@ -46,6 +46,8 @@ pub(crate) struct SinkRecord {
     pub depth: u32,
     pub wake: SinkWake,
     pub schema: Option<Schema>,
+    /// It only watches.
+    pub observes: bool,
     pub mailbox: Arc<Mailbox<RxConn>>,
     /// Its sealed wake page and the writable end of its wake socket, to be shown to the
     /// runtime's next life.

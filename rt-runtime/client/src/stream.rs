@@ -106,17 +106,19 @@ impl Stream {
             Consumption::Poll => SinkWake::Never,
             Consumption::Low => SinkWake::Page,
         });
+        let observes = options.observes;
+        if observes && wake != SinkWake::Never {
+            return Err(RequestError::Option("a sink that only watches polls"));
+        }
         let (stream, uid) = (self.id()?, fresh_uid());
         let schema = options.schema;
-        let what = What::Sink { uid, stream: self.inner.local, channel, depth, wake, schema };
-        let reply = self.inner.core.shared.request(what, |req| Request::CreateSink {
-            req,
-            stream,
-            channel,
-            uid,
-            depth,
-            wake,
-            schema,
+        let what = What::Sink { uid, stream: self.inner.local, channel, depth, wake, schema, observes };
+        let reply = self.inner.core.shared.request(what, |req| {
+            if observes {
+                Request::CreateTap { req, stream, channel, uid, depth }
+            } else {
+                Request::CreateSink { req, stream, channel, uid, depth, wake, schema }
+            }
         })?;
         match reply {
             Reply::Sink(port, reader) => Ok(Sink::new(port, reader, Arc::clone(&self.inner), uid, wake)),

@@ -162,6 +162,8 @@ pub struct AddRx {
     pub wake_page: Option<ObjectId>,
     /// Its wake socket, if it is woken by one.
     pub wake_socket: Option<ObjectId>,
+    /// It only watches.
+    pub observes: bool,
 }
 
 /// Where a datapath sends what the local sources of a conversation emit.

@@ -268,6 +268,7 @@ impl Datapath {
             _ => None,
         };
         let conn = TxConn::new(add.conn, cells, returns, depth, buffers, waker);
+        let conn = if add.observes { conn.observing() } else { conn };
         let AddRx { topic, domain, session, .. } = *add;
         let sink = NewSink { conn, topic, domain, session, lane: add.qos.lane(), wakes_per_second };
         Ok(Handover { datapath: add.datapath, conn: add.conn, command: Command::AddSink(sink), regions })
@@ -352,6 +353,11 @@ impl Starter {
     }
 }
 
+/// The numbers of the reliable contract, the same for every datapath.
+pub(crate) fn reliable_limits() -> insane_overlay::reliable::Limits {
+    EngineConfig::new(HostId(0), Incarnation(0)).reliable
+}
+
 fn engine_config(plan: &Plan, (host, incarnation): (HostId, Incarnation)) -> EngineConfig {
     let sizes = insane_config::LayoutSizes::default();
     let largest = plan.domains.iter().flat_map(|domain| &domain.receive).map(|class| class.size).max();
@@ -360,6 +366,7 @@ fn engine_config(plan: &Plan, (host, incarnation): (HostId, Incarnation)) -> Eng
         reassemblies: sizes.reassemblies as usize,
         // Larger messages would find no buffer anyway.
         message_bytes_max: largest.unwrap_or(0).max(insane_core::limits::INLINE_BYTES_MAX as u32),
+        reliable: reliable_limits(),
         ..EngineConfig::new(host, incarnation)
     }
 }

@@ -2,18 +2,23 @@
 
 use crate::datapath::Datapath;
 use crate::hub::Hub;
-use crate::hub::view::SessionView;
+use crate::hub::view::{ChannelView, SessionView, SinkView, SourceView};
 use crate::memory::{CounterPages, HugeReport};
 use crate::objects::{COUNTER_LINES, Objects};
 use insane_config::{HugePages, Idle, Isolation, Plan, Serves};
 use insane_core::counters::{DatapathCounter, PortCounter, TurnCounter};
-use insane_core::{DomainIndex, Incarnation, MonoTime, PeerIndex};
+use insane_core::{
+    Consumption, DatapathIndex, Determinism, DomainIndex, Incarnation, LatePolicy, MonoTime, PeerIndex, Qos,
+    Reliability,
+};
 use insane_shm::counters::CounterBlock;
 use insane_sys::thread::{self, SchedPolicy};
+use insane_wire::control::SinkWake;
 use insane_wire::status::{
-    Counters, DatapathStatus, DomainStatus, HostStatus, MemoryStatus, PeerStatus, SessionStatus, StatusReport,
-    StreamStatus, ThreadStatus, Usage, hex,
+    ChannelStatus, Counters, DatapathStatus, DomainStatus, HostStatus, MemoryStatus, PeerStatus, QosStatus,
+    SessionStatus, SinkStatus, SourceStatus, StatusReport, StreamStatus, ThreadStatus, TimeStatus, Usage, hex,
 };
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What does not change while the runtime lives.
 #[derive(Debug)]
@@ -71,6 +76,7 @@ impl Facts {
             domains: self.domains(scope, hub, objects),
             streams: self.streams(scope, hub),
             peers,
+            reliable: reliable_numbers(),
             degraded: self.degraded_rows(datapaths),
         }
     }
@@ -139,23 +145,122 @@ impl Facts {
     }
 
     fn streams(&self, scope: Scope, hub: &Hub) -> Vec<StreamStatus> {
-        let name_of = |peer: &PeerIndex| self.plan.peers.get(peer.index()).map(|peer| peer.name.clone());
         let shown = hub.streams().filter(|stream| scope.shows(stream.domain));
         shown
-            .map(|stream| StreamStatus {
-                domain: self.plan.domains[stream.domain.index()].name.clone(),
-                name: stream.name.to_owned(),
-                key: hex(stream.key.0),
-                lane: stream.lane.get(),
-                sources: stream.sources as u32,
-                sinks: stream.sinks as u32,
-                peers: stream.peers.iter().filter_map(name_of).collect(),
+            .map(|stream| {
+                let sinks = || stream.channels.iter().flat_map(|channel| &channel.sinks);
+                StreamStatus {
+                    domain: self.plan.domains[stream.domain.index()].name.clone(),
+                    name: stream.name.to_owned(),
+                    key: hex(stream.key.0),
+                    lane: stream.lane.get(),
+                    sources: stream.channels.iter().map(|channel| channel.sources.len() as u32).sum(),
+                    sinks: sinks().filter(|sink| !sink.observes).count() as u32,
+                    taps: sinks().filter(|sink| sink.observes).count() as u32,
+                    peers: self.peer_names(&stream.peers),
+                    qos: Some(qos_row(&stream.qos)),
+                    isolated: stream.isolated,
+                    datapath: stream.datapath.map(|at| self.plan.datapaths[at.index()].name.clone()),
+                    channels: stream.channels.iter().map(|channel| self.channel_row(channel)).collect(),
+                }
             })
             .collect()
     }
+
+    fn peer_names(&self, peers: &BTreeSet<PeerIndex>) -> Vec<String> {
+        peers.iter().filter_map(|peer| self.plan.peers.get(peer.index())).map(|peer| peer.name.clone()).collect()
+    }
+
+    fn channel_row(&self, channel: &ChannelView) -> ChannelStatus {
+        let names = |datapaths: &[DatapathIndex]| {
+            datapaths.iter().map(|at| self.plan.datapaths[at.index()].name.clone()).collect()
+        };
+        let source = |source: &SourceView| SourceStatus {
+            id: source.id.0,
+            session: source.session.0,
+            buffers: source.buffers,
+            heap_bytes: source.heap_bytes,
+            direct: source.direct as u32,
+            datapaths: names(&source.datapaths),
+        };
+        let sink = |sink: &SinkView| SinkStatus {
+            id: sink.id.0,
+            session: sink.session.0,
+            depth: sink.depth,
+            wake: match sink.wake {
+                SinkWake::Never => "never",
+                SinkWake::Page => "page",
+                SinkWake::Fd => "fd",
+            }
+            .to_owned(),
+            observes: sink.observes,
+            direct: sink.direct as u32,
+            datapaths: names(&sink.datapaths),
+            ring_bytes: sink.ring_bytes,
+        };
+        ChannelStatus {
+            channel: channel.channel.0,
+            sources: channel.sources.iter().map(source).collect(),
+            sinks: channel.sinks.iter().map(sink).collect(),
+            peers: self.peer_names(&channel.peers),
+            announced: channel.announced,
+        }
+    }
 }
 
-fn quotas(hub: &Hub, domain: usize) -> std::collections::BTreeMap<String, Usage> {
+fn qos_row(qos: &Qos) -> QosStatus {
+    QosStatus {
+        reliability: match qos.reliability {
+            Reliability::Unreliable => "unreliable",
+            Reliability::Reliable => "reliable",
+        }
+        .to_owned(),
+        datapath: match qos.datapath {
+            insane_core::Datapath::Standard => "standard",
+            insane_core::Datapath::Fast => "fast",
+        }
+        .to_owned(),
+        consumption: match qos.consumption {
+            Consumption::Poll => "poll",
+            Consumption::Low => "low",
+        }
+        .to_owned(),
+        priority: qos.priority.get(),
+        time: match qos.determinism {
+            Determinism::BestEffort => None,
+            Determinism::TimeSensitive { period, offset, deadline, size, late } => Some(TimeStatus {
+                period_ns: period.0,
+                offset_ns: offset.0,
+                deadline_ns: deadline.0,
+                size_bytes: size,
+                late: match late {
+                    LatePolicy::Drop => "drop",
+                    LatePolicy::SendNow => "send_now",
+                    LatePolicy::NextSlot => "next_slot",
+                    LatePolicy::NewestWins => "newest_wins",
+                }
+                .to_owned(),
+            }),
+        },
+    }
+}
+
+/// The numbers of the reliable contract that every datapath runs with.
+fn reliable_numbers() -> BTreeMap<String, u64> {
+    let limits = crate::datapath::reliable_limits();
+    [
+        ("window_messages", u64::from(limits.window)),
+        ("window_bytes", limits.window_bytes),
+        ("flight_bytes", u64::from(limits.flight_bytes)),
+        ("evict_after_ns", limits.evict_after.0),
+        ("sync_after_ns", limits.sync_after.0),
+        ("repair_after_ns", limits.repair_after.0),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+fn quotas(hub: &Hub, domain: usize) -> BTreeMap<String, Usage> {
     let account = &hub.accounts()[domain];
     let rows = account.rows().map(|(name, used, limit, refused)| (name.to_owned(), Usage { used, limit, refused }));
     let rate = Usage {

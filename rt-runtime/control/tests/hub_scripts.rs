@@ -12,7 +12,7 @@ use insane_core::{
     ChannelId, ConnId, Datapath, Nanos, Priority, Qos, Schema, SessionId, SinkId, SourceId, StreamId, stream_key,
 };
 use insane_wire::control::{
-    ClassSpec, Code, Event, Hello, Request, Role, SinkWake, VERSION_MAX, WakeKind, encode, encode_hello,
+    ClassSpec, Code, Event, Hello, Receiver, Request, Role, SinkWake, VERSION_MAX, WakeKind, encode, encode_hello,
 };
 use world::client::{Client, EndState};
 use world::{World, datapath, spec};
@@ -335,6 +335,48 @@ fn a_connection_that_a_datapath_cannot_take_is_tried_again() {
     world.wait(Nanos::from_secs(1));
     world.settle();
     assert_eq!(active(&world, a).len(), 1);
+    world.interest(0, topic(), false);
+    end(world);
+}
+
+fn tap(world: &mut World, session: SessionId, stream: StreamId, uid: u64) {
+    world.clients.get_mut(&session).unwrap().asked.insert(3, uid);
+    world.request(session, &Request::CreateTap { req: 3, stream, channel: ChannelId(5), uid, depth: 8 });
+    world.settle();
+}
+
+#[test]
+fn a_tap_is_joined_and_neither_announced_nor_routed_for() {
+    let mut world = World::new(spec(vec![datapath(&[0], false)]));
+    let (a, b) = (world.attach(1), world.attach(2));
+    let (stream_a, stream_b) = (open(&mut world, a, "io"), open(&mut world, b, "io"));
+    source(&mut world, a, stream_a, 11);
+    tap(&mut world, b, stream_b, 22);
+    assert_eq!(active(&world, a).len(), 1, "a direct ring");
+    assert!(world.clients[&a].events.iter().any(|e| matches!(e, Event::TxPrepare { to: Receiver::Tap(22), .. })));
+    assert_eq!(world.datapaths[0].rx.len(), 1, "and one from the datapath");
+    assert!(world.announced.is_empty(), "peers hear of sinks only");
+    sink(&mut world, b, stream_b, 33);
+    assert_eq!(world.announced.len(), 1);
+    end(world);
+
+    let mut world = World::new(spec(vec![datapath(&[0], false)]));
+    let a = world.attach(1);
+    let stream = open_as(&mut world, a, "io", Qos::default(), true).unwrap();
+    source(&mut world, a, stream, 11);
+    tap(&mut world, a, stream, 22);
+    assert!(active(&world, a).is_empty(), "isolated: nothing is sent for a tap alone");
+    let there = sink(&mut world, a, stream, 33);
+    assert!(world.datapaths[0].routes[&topic()].local);
+    world.request(a, &Request::CloseSink { req: 9, sink: there });
+    world.clients.get_mut(&a).unwrap().forget_sink(there);
+    world.settle();
+    assert!(active(&world, a).is_empty(), "nor when the last sink has gone");
+    // What goes to a peer anyway, the tap sees, too.
+    world.interest(0, topic(), true);
+    world.settle();
+    let route = &world.datapaths[0].routes[&topic()];
+    assert!(route.local && route.peers.len() == 1);
     world.interest(0, topic(), false);
     end(world);
 }

@@ -169,6 +169,23 @@ impl Qos {
     }
 }
 
+impl Qos {
+    /// The row of the table above that gives [`lane`](Self::lane), in words.
+    #[must_use]
+    pub const fn lane_rule(&self) -> &'static str {
+        match self.lane().get() {
+            0 => "time-sensitive, priority 6 or 7",
+            1 => "time-sensitive, priority 3 to 5",
+            2 => "time-sensitive, priority 0 to 2",
+            4 => "best effort, priority 6 or 7",
+            5 => "best effort, priority 4 or 5",
+            6 => "best effort, priority 2 or 3",
+            7 => "best effort, priority 0 or 1",
+            _ => "frames of the overlay itself",
+        }
+    }
+}
+
 /// A traffic class of the packet scheduler; 0 goes first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -232,6 +249,11 @@ mod tests {
             let qos = Qos { determinism, priority: Priority::new(priority).unwrap(), ..Qos::default() };
             assert_eq!(qos.lane().get(), lane, "{determinism:?} {priority}");
             assert_eq!(qos.lane().is_real_time(), lane < 3);
+            let (kind, priorities) = qos.lane_rule().split_once(", priority ").unwrap();
+            assert_eq!(kind == "time-sensitive", determinism == periodic);
+            let mut bounds = priorities.split(' ').filter_map(|word| word.parse::<u8>().ok());
+            let (least, most) = (bounds.next().unwrap(), bounds.next().unwrap());
+            assert!(least <= priority && priority <= most, "{determinism:?} {priority}");
         }
         assert!(Priority::new(8).is_none());
         assert!(Lane::new(8).is_none());

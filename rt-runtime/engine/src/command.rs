@@ -78,6 +78,14 @@ pub struct NewSink {
     pub wakes_per_second: NonZeroU32,
 }
 
+impl NewSink {
+    /// Whether it only watches.
+    #[must_use]
+    pub const fn observes(&self) -> bool {
+        self.conn.observes()
+    }
+}
+
 /// What the engine let go, for the control plane to free.
 #[derive(Debug)]
 #[expect(

@@ -14,6 +14,7 @@ use insane_shm::cell::Meta;
 use insane_shm::conn::TxConn;
 use insane_shm::counters::CounterBlock;
 use insane_shm::heap::SenderHeap;
+use insane_shm::port::spare_buffers;
 use insane_sys::SharedBytes;
 use std::sync::Arc;
 
@@ -52,6 +53,8 @@ pub(crate) struct Outlets {
     sinks: Vec<Option<SinkEntry>>,
     /// Sinks of each domain, for their share of its buffers.
     sinks_of_domain: Vec<u32>,
+    /// Sinks of each domain that only watch; they are not among the others.
+    taps_of_domain: Vec<u32>,
     free: Vec<u16>,
     /// Sinks that got something and were not yet asked whether to wake them.
     pub wakes: Wakes,
@@ -83,6 +86,7 @@ impl Outlets {
         Outlets {
             routes: Routes::new(routes),
             sinks_of_domain: vec![0; domains.len()],
+            taps_of_domain: vec![0; domains.len()],
             domains,
             sinks: (0..SINKS_MAX).map(|_| None).collect(),
             free: (0..SINKS_MAX as u16).rev().collect(),
@@ -109,7 +113,7 @@ impl Outlets {
             return Err(sink);
         };
         let NewSink { conn, domain, session, lane, wakes_per_second, .. } = sink;
-        self.sinks_of_domain[domain.index()] += 1;
+        *self.fellows(domain, conn.observes()) += 1;
         let purse = self.wakes.hold(session, wakes_per_second);
         let urgent = lane.is_real_time();
         self.sinks[place as usize] =
@@ -128,9 +132,15 @@ impl Outlets {
         self.wakes.unlist(place as u16);
         self.wakes.release(sink.purse);
         self.free.push(place as u16);
-        self.sinks_of_domain[sink.domain.index()] -= 1;
+        *self.fellows(sink.domain, sink.conn.observes()) -= 1;
         sink.conn.abandon(Some(&mut self.domains[sink.domain.index()].heap));
         Some(Dead::Sink(sink.conn))
+    }
+
+    /// The number of the sinks of a domain, or of those that only watch.
+    fn fellows(&mut self, domain: DomainIndex, observe: bool) -> &mut u32 {
+        let table = if observe { &mut self.taps_of_domain } else { &mut self.sinks_of_domain };
+        &mut table[domain.index()]
     }
 
     pub fn count(&self, domain: DomainIndex, counter: DatapathCounter, amount: u64) {
@@ -183,6 +193,7 @@ impl Outlets {
         let Some(entry) = self.routes.get(route) else { return };
         let Some(parts) = self.domains.get_mut(entry.domain.index()) else { return };
         let sinks = self.sinks_of_domain[entry.domain.index()];
+        let taps = self.taps_of_domain[entry.domain.index()];
         let len = content.len();
         let mut copy = [0; INLINE_BYTES_MAX];
         let share = if len <= INLINE_BYTES_MAX { 0 } else { share(parts.heap.geometry().buffers(), sinks) };
@@ -197,6 +208,7 @@ impl Outlets {
             if sink.dead {
                 continue;
             }
+            let share = if sink.conn.observes() { spare(parts, taps, len) } else { share };
             match push(sink, parts, (share, sinks), meta, &form) {
                 Ok(true) => {
                     if !sink.listed && sink.conn.may_sleep() {
@@ -249,7 +261,7 @@ impl Outlets {
         let mut all_have_room = true;
         for place in &entry.sinks {
             let Some(sink) = &mut self.sinks[*place as usize] else { continue };
-            if sink.dead || sink.evicted {
+            if sink.dead || sink.evicted || sink.conn.observes() {
                 continue;
             }
             match has_room(sink, parts, share) {
@@ -268,7 +280,7 @@ impl Outlets {
         let share = reliable_share(parts, self.sinks_of_domain[entry.domain.index()], demand.len);
         for place in &entry.sinks {
             let Some(sink) = &mut self.sinks[*place as usize] else { continue };
-            if !sink.dead && !sink.evicted && has_room(sink, parts, share) == Ok(false) {
+            if !sink.dead && !sink.evicted && !sink.conn.observes() && has_room(sink, parts, share) == Ok(false) {
                 sink.evicted = true;
                 parts.counters.add(DatapathCounter::Evictions as usize, 1);
             }
@@ -492,6 +504,12 @@ fn share(buffers: u32, sinks: u32) -> u32 {
     (buffers.saturating_sub(1) / sinks.max(1)).max(1)
 }
 
+/// Buffers of those for `len` bytes that one of the sinks that only watch may hold.
+#[cold]
+fn spare(parts: &DomainParts, taps: u32, len: usize) -> u32 {
+    if len <= INLINE_BYTES_MAX { 0 } else { spare_buffers(parts.heap.geometry(), len as u32, taps) }
+}
+
 /// What a message of a reliable flow needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Demand {
@@ -552,7 +570,9 @@ fn push(
         };
     if !fits {
         sink.conn.miss(1 + u64::from(meta.lost));
-        parts.counters.add(DatapathCounter::DroppedRingFull as usize, 1);
+        if !sink.conn.observes() {
+            parts.counters.add(DatapathCounter::DroppedRingFull as usize, 1);
+        }
         return Ok(false);
     }
     match form {

@@ -200,6 +200,41 @@ fn a_sink_that_never_consumes_is_put_out_and_told() {
 }
 
 #[test]
+fn a_tap_that_never_consumes_holds_nobody_up_and_is_put_out_of_nothing() {
+    let net = SimNet::new(3, SimConfig { frames_max: 8192, ..SimConfig::default() });
+    let classes = [(2048, 64), (20_000, 8)];
+    let (mut a, mut b) = pair(&net, &classes);
+    let source = a.reliable_source(TOPIC, &CLASSES);
+    let tap = b.tap(TOPIC);
+    let (sink, _) = b.sink(TOPIC);
+    a.route(TOPIC, &[0], false);
+    let mut reader = Reader::new();
+    let total = 500;
+    for _ in 0..200 {
+        emit_all(&source, total);
+        advance(&net, &mut [&mut a, &mut b], Nanos::from_millis(1));
+        reader.read(&sink);
+    }
+    assert_eq!((reader.got, reader.lost), (total, 0), "well within the time of an eviction");
+    for counter in [DatapathCounter::Evictions, DatapathCounter::DroppedRingFull, DatapathCounter::DroppedNoBuffer] {
+        assert_eq!(b.count(counter), 0, "{counter:?}");
+    }
+    let mut seen = Reader::new();
+    seen.read(&tap);
+    assert!(seen.got > 2 && seen.got <= u64::from(DEPTH), "{}", seen.got);
+    // Now that it has room it is told what it missed.
+    emit_all(&source, total + 8);
+    for _ in 0..20 {
+        advance(&net, &mut [&mut a, &mut b], Nanos::from_millis(1));
+        emit_all(&source, total + 8);
+        reader.read(&sink);
+        seen.read(&tap);
+    }
+    assert_eq!((reader.got, seen.got + seen.lost), (total + 8, total + 8));
+    settle(&net, &mut [&mut a, &mut b], &source);
+}
+
+#[test]
 fn a_dead_peer_stalls_the_others_until_its_eviction_and_learns_its_gap() {
     let net = SimNet::new(4, SimConfig { frames_max: 8192, ..SimConfig::default() });
     let mut a = Host::new(&net, 1, &[2, 3], &CLASSES);

@@ -28,6 +28,8 @@ pub struct TxConn {
     /// Whether it leads to a sink of this host that is to get what was emitted before it
     /// joined, and has not got it yet.
     awaits_history: bool,
+    /// Its receiver only watches.
+    observes: bool,
 }
 
 impl TxConn {
@@ -56,6 +58,7 @@ impl TxConn {
             waker,
             missed: 0,
             awaits_history: false,
+            observes: false,
         }
     }
 
@@ -75,6 +78,20 @@ impl TxConn {
     /// Messages the ring holds at most.
     pub(crate) const fn depth(&self) -> u64 {
         self.ring.depth()
+    }
+
+    /// The receiver only watches: it is not counted as one, and nobody waits for it.
+    #[must_use]
+    pub const fn observing(mut self) -> Self {
+        self.observes = true;
+        self
+    }
+
+    /// Whether the receiver only watches.
+    #[inline]
+    #[must_use]
+    pub const fn observes(&self) -> bool {
+        self.observes
     }
 
     /// Its number.

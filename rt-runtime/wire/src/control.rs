@@ -190,6 +190,22 @@ pub enum Request {
         /// Request number.
         req: u32,
     },
+    /// A sink that only watches, and polls: no peer hears of it, no source counts it as a
+    /// receiver, and nobody waits for it, on a reliable stream either: what it has no room
+    /// for it misses, and is told how much. Answered by [`Event::SinkCreated`]; closed by
+    /// `CloseSink`.
+    CreateTap {
+        /// Request number.
+        req: u32,
+        /// Of which stream.
+        stream: StreamId,
+        /// On which channel.
+        channel: ChannelId,
+        /// Chosen at random by the client; survives a reattachment.
+        uid: u64,
+        /// Messages each of its rings holds: a power of two, 2 to 65,536.
+        depth: u32,
+    },
 }
 
 /// Whom a connection leads to, seen from the producer.
@@ -199,6 +215,8 @@ pub enum Receiver {
     Sink(u64),
     /// A datapath of the runtime (network, and isolated local delivery).
     Datapath,
+    /// A sink of this host that only watches, by its uid.
+    Tap(u64),
 }
 
 /// Whom a connection comes from, seen from the consumer.

@@ -36,6 +36,9 @@ pub struct StatusReport {
     pub streams: Vec<StreamStatus>,
     /// Every remote runtime of the configuration.
     pub peers: Vec<PeerStatus>,
+    /// Numbers of the reliable contract between hosts: `window_messages`, `window_bytes`,
+    /// `flight_bytes`, `evict_after_ns`, `sync_after_ns`, `repair_after_ns`.
+    pub reliable: BTreeMap<String, u64>,
     /// Each right or resource that is missing, and what follows from that; one
     /// sentence each. Empty: the runtime is as the configuration wants it.
     pub degraded: Vec<String>,
@@ -186,10 +189,109 @@ pub struct StreamStatus {
     pub lane: u8,
     /// Write ends on this host.
     pub sources: u32,
-    /// Read ends on this host.
+    /// Read ends on this host; those that only watch are not counted.
     pub sinks: u32,
+    /// Read ends on this host that only watch.
+    pub taps: u32,
     /// Names of the peers that have a sink of it.
     pub peers: Vec<String>,
+    /// What was asked of it; `None`: an older runtime does not say.
+    pub qos: Option<QosStatus>,
+    /// Whether local messages, too, go through a datapath and are copied there.
+    pub isolated: bool,
+    /// The datapath that serves its lane; `None`: none does.
+    pub datapath: Option<String>,
+    /// Its channels that have a source or a sink on this host.
+    pub channels: Vec<ChannelStatus>,
+}
+
+/// A quality of service, in the words of `insane_core::qos`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct QosStatus {
+    /// `unreliable`, `reliable`.
+    pub reliability: String,
+    /// `standard`, `fast`.
+    pub datapath: String,
+    /// `poll`, `low`.
+    pub consumption: String,
+    /// 0 (least) to 7.
+    pub priority: u8,
+    /// Whether and when its messages have a time; `None`: best effort.
+    pub time: Option<TimeStatus>,
+}
+
+/// The time-sensitive part of a quality of service.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TimeStatus {
+    /// Length of the cycle, nanoseconds.
+    pub period_ns: u64,
+    /// Start of the slot in it, nanoseconds.
+    pub offset_ns: u64,
+    /// Latest departure, nanoseconds after the start of the cycle.
+    pub deadline_ns: u64,
+    /// Largest payload, bytes.
+    pub size_bytes: u32,
+    /// `drop`, `send_now`, `next_slot`, `newest_wins`.
+    pub late: String,
+}
+
+/// One channel of a stream, as far as this host takes part.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChannelStatus {
+    /// Its number.
+    pub channel: u32,
+    /// Write ends on this host.
+    pub sources: Vec<SourceStatus>,
+    /// Read ends on this host, those that only watch among them.
+    pub sinks: Vec<SinkStatus>,
+    /// Names of the peers that have a sink.
+    pub peers: Vec<String>,
+    /// Whether the peers were told that there is a sink here.
+    pub announced: bool,
+}
+
+/// One write end.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceStatus {
+    /// Its number.
+    pub id: u32,
+    /// Whose it is.
+    pub session: u32,
+    /// Buffers of its heap.
+    pub buffers: u32,
+    /// Bytes of its heap.
+    pub heap_bytes: u64,
+    /// Sinks of this host that it is joined to by direct rings now, those that only watch
+    /// not counted.
+    pub direct: u32,
+    /// Datapaths that it is joined to now, by name.
+    pub datapaths: Vec<String>,
+}
+
+/// One read end.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SinkStatus {
+    /// Its number.
+    pub id: u32,
+    /// Whose it is.
+    pub session: u32,
+    /// Messages that each of its rings holds.
+    pub depth: u32,
+    /// How it is woken: `never` (it polls), `page`, `fd`.
+    pub wake: String,
+    /// Whether it only watches.
+    pub observes: bool,
+    /// Sources of this host that it is joined to by direct rings now.
+    pub direct: u32,
+    /// Datapaths that it is joined to now, by name.
+    pub datapaths: Vec<String>,
+    /// Bytes of its rings.
+    pub ring_bytes: u64,
 }
 
 /// One remote runtime.

@@ -1,5 +1,5 @@
 //! The `insane` command: checks configurations, shows where memory goes, examines the host,
-//! and shows what a runtime is doing.
+//! shows what a runtime is doing, and taps its messages.
 //!
 //! Exit status: 0 all is well, 1 something is wrong (a configuration, the host, a runtime
 //! that does not answer), 2 the command line is wrong.
@@ -7,9 +7,15 @@
 
 mod check;
 mod doctor;
+mod explain;
+mod observer;
 mod output;
 mod plan;
+mod signals;
 mod status;
+mod tap;
+mod told;
+mod top;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -49,6 +55,12 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Show what a runtime is doing; again every interval, until Ctrl-C.
     Status(status::Arguments),
+    /// Watch a runtime live: sessions, streams, lanes, links, with rates.
+    Top(top::Arguments),
+    /// Say what a stream was given, and why.
+    Explain(explain::Arguments),
+    /// Write the messages of a domain as they pass, local ones included, for Wireshark.
+    Tap(tap::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +69,9 @@ fn main() -> ExitCode {
         Command::Plan { file, json, elsewhere } => plan::run(&file, json, elsewhere),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Tap(arguments) => tap::run(&arguments),
     };
     match done {
         Ok(code) => code,

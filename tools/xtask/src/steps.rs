@@ -10,7 +10,8 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 /// Commands that the tests use, and the Debian packages that bring them.
-const TOOLS: &[(&str, &str)] = &[("ip", "iproute2"), ("ps", "procps"), ("strace", "strace"), ("valgrind", "valgrind")];
+const TOOLS: &[(&str, &str)] =
+    &[("ip", "iproute2"), ("ps", "procps"), ("strace", "strace"), ("tshark", "tshark"), ("valgrind", "valgrind")];
 
 struct Step {
     name: &'static str,

@@ -153,7 +153,10 @@ impl Hub {
     /// Sends step 1 to the clients.
     fn prepare(&mut self, conn: ConnId, ends: Ends, cells: ObjectId, returns: ObjectId, depth: u32, places: u32) {
         if let Some(source) = ends.source() {
-            let to = ends.sink().map_or(Receiver::Datapath, |sink| Receiver::Sink(self.sinks[&sink].uid));
+            let to = ends.sink().map_or(Receiver::Datapath, |sink| match &self.sinks[&sink] {
+                tap if tap.observes => Receiver::Tap(tap.uid),
+                sink => Receiver::Sink(sink.uid),
+            });
             let event = Event::TxPrepare { conn, source, to, depth };
             self.send(self.sources[&source].session, event, vec![Beside::ReadWrite(cells)]);
         }
@@ -403,6 +406,7 @@ impl Hub {
                     wake: row.wake,
                     wake_page: row.wake_page,
                     wake_socket: row.wake_socket,
+                    observes: row.observes,
                 };
                 self.actions.push_back(Action::AddRx(Box::new(add)));
             }

@@ -15,6 +15,27 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Smallest and largest depth of a sink's rings.
 const DEPTHS: std::ops::RangeInclusive<u32> = 2..=65_536;
 
+/// Sinks of one channel on one host that only watch.
+const TAPS_MAX: usize = 4;
+
+/// What a new sink is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Receives {
+    /// It takes part, and is woken so.
+    Fully(SinkWake),
+    /// It only watches, and polls.
+    Watching,
+}
+
+impl Receives {
+    const fn wake(self) -> SinkWake {
+        match self {
+            Receives::Fully(wake) => wake,
+            Receives::Watching => SinkWake::Never,
+        }
+    }
+}
+
 /// Where a new source or sink will be.
 struct Place {
     domain: DomainIndex,
@@ -178,9 +199,10 @@ impl Hub {
         channel: ChannelId,
         uid: u64,
         depth: u32,
-        wake: SinkWake,
+        how: Receives,
         schema: Option<Schema>,
     ) -> Result<(), Refusal> {
+        let wake = how.wake();
         let place = self.place(session, stream, channel)?;
         if !depth.is_power_of_two() || !DEPTHS.contains(&depth) {
             let reason = format!("the depth of a sink is a power of two from 2 to 65536; asked for {depth}");
@@ -189,6 +211,10 @@ impl Hub {
         self.check_uid(place.domain, Port::Sink, uid)?;
         self.check_schema(Port::Sink, place.topic, schema)?;
         let (sources, sinks) = self.members(place.topic);
+        if how == Receives::Watching && sinks.iter().filter(|sink| self.sinks[sink].observes).count() >= TAPS_MAX {
+            let reason = format!("a channel has at most {TAPS_MAX} taps on one host");
+            return Err(Refusal::new(Code::Resources, reason));
+        }
         if sinks.len() >= FANOUT_MAX {
             let reason = format!("a channel has at most {FANOUT_MAX} sinks on one host");
             return Err(Refusal::new(Code::Resources, reason));
@@ -206,7 +232,7 @@ impl Hub {
             return Err(numbers_used_up());
         };
         self.account(place.domain).add(&charge);
-        self.insert_sink(session, req, sink, stream, &place, uid, depth, wake, schema, charge);
+        self.insert_sink(session, req, sink, stream, &place, uid, depth, how, schema, charge);
         for source in joined {
             self.join(Ends::Direct { source, sink }, false);
         }
@@ -227,10 +253,11 @@ impl Hub {
         place: &Place,
         uid: u64,
         depth: u32,
-        wake: SinkWake,
+        how: Receives,
         schema: Option<Schema>,
         charge: Amounts,
     ) {
+        let wake = how.wake();
         let owner = Owner::Sink(sink);
         let adopted = self.adopts;
         let writer = if adopted { Writer::Adopted } else { Writer::Session(session) };
@@ -245,6 +272,7 @@ impl Hub {
             schema,
             depth,
             wake,
+            observes: how == Receives::Watching,
             wake_page,
             wake_socket,
             ready: wake_page.is_none() || adopted,

@@ -77,7 +77,8 @@ impl Hub {
 
     fn receives(&self, sink: SinkId, datapaths: &[DatapathIndex]) -> bool {
         let active = |conn: &ConnId| self.conns.get(conn).is_some_and(|row| row.stage == Stage::Active);
-        let Some(row) = self.sinks.get(&sink) else { return false };
+        // Who only watches sees what comes here anyway, and calls for nothing.
+        let Some(row) = self.sinks.get(&sink).filter(|row| !row.observes) else { return false };
         datapaths.iter().all(|datapath| row.datapaths.get(datapath).is_some_and(active))
     }
 
@@ -121,7 +122,12 @@ impl Hub {
             && !channel.sinks.is_empty()
             && let Some(datapath) = self.spec.datapath_of(contract.qos.lane())
         {
-            wanted.entry(datapath).or_default().local = true;
+            // Sinks that only watch get what is sent anyway: a source that nobody else
+            // listens to must not see a receiver.
+            let has_receiver = channel.sinks.iter().any(|sink| !self.sinks[sink].observes);
+            if has_receiver || wanted.contains_key(&datapath) {
+                wanted.entry(datapath).or_default().local = true;
+            }
         }
         wanted
     }

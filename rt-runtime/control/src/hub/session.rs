@@ -1,5 +1,6 @@
 //! Sessions: HELLO, requests, the end.
 
+use super::port::Receives;
 use super::tables::{Greeting, Owner, Session};
 use super::{GREETING_MAX, HELLO_TIMEOUT, Hub, OBSERVERS_MAX, Packet, Refusal};
 use crate::action::{Action, Beside, Note, ObjectKind, Writer};
@@ -200,7 +201,10 @@ impl Hub {
             }
             Request::CloseSource { req, source } => self.close_source_request(session, req, source),
             Request::CreateSink { req, stream, channel, uid, depth, wake, schema } => {
-                self.create_sink(session, req, stream, channel, uid, depth, wake, schema)
+                self.create_sink(session, req, stream, channel, uid, depth, Receives::Fully(wake), schema)
+            }
+            Request::CreateTap { req, stream, channel, uid, depth } => {
+                self.create_sink(session, req, stream, channel, uid, depth, Receives::Watching, None)
             }
             Request::CloseSink { req, sink } => self.close_sink_request(session, req, sink),
             Request::Status { req } => {
@@ -346,6 +350,7 @@ const fn number(request: &Request) -> Option<u32> {
         | Request::CreateSource { req, .. }
         | Request::CloseSource { req, .. }
         | Request::CreateSink { req, .. }
+        | Request::CreateTap { req, .. }
         | Request::CloseSink { req, .. }
         | Request::Status { req } => Some(*req),
         Request::Mapped { .. }

@@ -163,6 +163,8 @@ pub(crate) struct Sink {
     pub(crate) schema: Option<Schema>,
     pub(crate) depth: u32,
     pub(crate) wake: SinkWake,
+    /// It only watches: neither peers nor routes are for it.
+    pub(crate) observes: bool,
     pub(crate) wake_page: Option<ObjectId>,
     pub(crate) wake_socket: Option<ObjectId>,
     /// Whether the wake page is mapped and sealed, or there is none.

@@ -1,13 +1,15 @@
 //! What reports may know of the hub's tables.
 
 use super::Hub;
-use super::tables::Stage;
+use super::tables::{Channel, Stage};
 use crate::action::{ObjectId, Topic};
 use crate::quota::Account;
 use crate::spec::Credentials;
-use insane_core::{ConnId, DomainIndex, Lane, PeerIndex, Qos, SessionId, StreamKey};
-use insane_wire::control::Role;
-use std::collections::BTreeSet;
+use insane_core::{
+    ChannelId, ConnId, DatapathIndex, DomainIndex, Lane, PeerIndex, Qos, SessionId, SinkId, SourceId, StreamKey,
+};
+use insane_wire::control::{Role, SinkWake};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How full the tables are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -70,12 +72,67 @@ pub struct StreamView<'a> {
     pub qos: Qos,
     /// Its lane.
     pub lane: Lane,
-    /// Sources on this host.
-    pub sources: usize,
-    /// Sinks on this host.
-    pub sinks: usize,
+    /// Whether local messages, too, go through a datapath.
+    pub isolated: bool,
+    /// The datapath that serves its lane.
+    pub datapath: Option<DatapathIndex>,
     /// Peers that have a sink.
     pub peers: BTreeSet<PeerIndex>,
+    /// Its channels that have a source or a sink here.
+    pub channels: Vec<ChannelView>,
+}
+
+/// A channel of a stream.
+#[derive(Clone, Debug)]
+pub struct ChannelView {
+    /// Its number.
+    pub channel: ChannelId,
+    /// Its sources on this host.
+    pub sources: Vec<SourceView>,
+    /// Its sinks on this host.
+    pub sinks: Vec<SinkView>,
+    /// Peers that have a sink.
+    pub peers: BTreeSet<PeerIndex>,
+    /// Whether the peers were told that there is a sink here.
+    pub announced: bool,
+}
+
+/// A source.
+#[derive(Clone, Debug)]
+pub struct SourceView {
+    /// Its number.
+    pub id: SourceId,
+    /// Whose it is.
+    pub session: SessionId,
+    /// Buffers of its heap.
+    pub buffers: u32,
+    /// Bytes of its heap.
+    pub heap_bytes: u64,
+    /// Active connections to sinks of this host that do not only watch.
+    pub direct: usize,
+    /// Datapaths with an active connection.
+    pub datapaths: Vec<DatapathIndex>,
+}
+
+/// A sink.
+#[derive(Clone, Debug)]
+pub struct SinkView {
+    /// Its number.
+    pub id: SinkId,
+    /// Whose it is.
+    pub session: SessionId,
+    /// Messages of each of its rings.
+    pub depth: u32,
+    /// How it is woken.
+    pub wake: SinkWake,
+    /// Whether it only watches.
+    pub observes: bool,
+    /// Active connections from sources of this host.
+    pub direct: usize,
+    /// Datapaths with an active connection.
+    pub datapaths: Vec<DatapathIndex>,
+    /// Bytes of its active rings.
+    pub ring_bytes: u64,
 }
 
 impl Hub {
@@ -133,22 +190,73 @@ impl Hub {
     /// All streams that are open.
     pub fn streams(&self) -> impl Iterator<Item = StreamView<'_>> {
         self.contracts.iter().map(|(key, row)| {
-            let channels = || self.channels.iter().filter(move |(topic, _)| topic.key == *key).map(|(_, row)| row);
+            let first = Topic { key: *key, channel: ChannelId(0) };
+            let last = Topic { key: *key, channel: ChannelId(u32::MAX) };
+            let channels = || self.channels.range(first..=last);
+            let interested = |channel: &Channel| -> BTreeSet<PeerIndex> {
+                channel.peers.iter().filter(|(_, check, _)| *check == row.check).map(|(peer, ..)| *peer).collect()
+            };
+            let in_use = |channel: &Channel| !channel.sources.is_empty() || !channel.sinks.is_empty();
             StreamView {
                 key: *key,
                 domain: row.domain,
                 name: &row.name,
                 qos: row.qos,
                 lane: row.qos.lane(),
-                sources: channels().map(|channel| channel.sources.len()).sum(),
-                sinks: channels().map(|channel| channel.sinks.len()).sum(),
-                peers: channels()
-                    .flat_map(|c| &c.peers)
-                    .filter(|(_, check, _)| *check == row.check)
-                    .map(|(p, ..)| *p)
+                isolated: row.isolated,
+                datapath: self.spec.datapath_of(row.qos.lane()),
+                peers: channels().flat_map(|(_, channel)| interested(channel)).collect(),
+                channels: channels()
+                    .filter(|(_, channel)| in_use(channel))
+                    .map(|(topic, channel)| ChannelView {
+                        channel: topic.channel,
+                        sources: channel.sources.iter().map(|id| self.source_view(*id)).collect(),
+                        sinks: channel.sinks.iter().map(|id| self.sink_view(*id)).collect(),
+                        peers: interested(channel),
+                        announced: channel.announced.is_some(),
+                    })
                     .collect(),
             }
         })
+    }
+
+    fn source_view(&self, id: SourceId) -> SourceView {
+        let row = &self.sources[&id];
+        let watches = |conn: &ConnId| {
+            let sink = self.conns.get(conn).and_then(|row| row.ends.sink());
+            sink.and_then(|sink| self.sinks.get(&sink)).is_some_and(|row| row.observes)
+        };
+        SourceView {
+            id,
+            session: row.session,
+            buffers: row.heap_spec.buffers,
+            heap_bytes: row.heap_spec.bytes,
+            direct: row.direct.iter().filter(|conn| self.is_active(**conn) && !watches(conn)).count(),
+            datapaths: self.active_datapaths(&row.datapaths),
+        }
+    }
+
+    fn sink_view(&self, id: SinkId) -> SinkView {
+        let row = &self.sinks[&id];
+        let active = || row.direct.iter().chain(row.datapaths.values()).filter(|conn| self.is_active(**conn));
+        let bytes = |conn: &ConnId| {
+            let row = &self.conns[conn];
+            (self.spec.sizes.cells)(row.depth) + (self.spec.sizes.returns)(row.places)
+        };
+        SinkView {
+            id,
+            session: row.session,
+            depth: row.depth,
+            wake: row.wake,
+            observes: row.observes,
+            direct: row.direct.iter().filter(|conn| self.is_active(**conn)).count(),
+            datapaths: self.active_datapaths(&row.datapaths),
+            ring_bytes: active().map(bytes).sum(),
+        }
+    }
+
+    fn active_datapaths(&self, conns: &BTreeMap<DatapathIndex, ConnId>) -> Vec<DatapathIndex> {
+        conns.iter().filter(|(_, conn)| self.is_active(**conn)).map(|(datapath, _)| *datapath).collect()
     }
 
     /// What the domains use of their quotas, by [`DomainIndex`].

@@ -96,7 +96,7 @@ impl Client {
             Event::TxPrepare { conn, source, to, .. } => {
                 // Sent before the runtime knew that the source is closed.
                 let Some(uid) = self.sources.get(source) else { return Vec::new() };
-                let to = if let Receiver::Sink(uid) = to { Some(*uid) } else { None };
+                let to = if let Receiver::Sink(uid) | Receiver::Tap(uid) = to { Some(*uid) } else { None };
                 self.prepare(*conn, (Some(*uid), to), true, object)
             }
             Event::RxPrepare { conn, sink, from, .. } => {

@@ -138,13 +138,18 @@ impl Host {
     }
 
     pub fn sink(&mut self, topic: Topic) -> (SinkPort, Arc<Region>) {
-        self.sink_of(topic, Lane::LAST, SessionId(0), WAKES_PER_SECOND, false)
+        self.sink_of(topic, Lane::LAST, SessionId(0), WAKES_PER_SECOND, false, false)
+    }
+
+    /// A sink that only watches.
+    pub fn tap(&mut self, topic: Topic) -> SinkPort {
+        self.sink_of(topic, Lane::LAST, SessionId(0), WAKES_PER_SECOND, false, true).0
     }
 
     /// A sink that may sleep, of a session with this rate of wake-ups.
     pub fn sleepy_sink(&mut self, topic: Topic, lane: Lane, session: u32, wakes_per_second: u32) -> SinkPort {
         let rate = NonZeroU32::new(wakes_per_second).unwrap();
-        self.sink_of(topic, lane, SessionId(session), rate, true).0
+        self.sink_of(topic, lane, SessionId(session), rate, true, false).0
     }
 
     fn sink_of(
@@ -154,6 +159,7 @@ impl Host {
         session: SessionId,
         wakes_per_second: NonZeroU32,
         sleeps: bool,
+        observes: bool,
     ) -> (SinkPort, Arc<Region>) {
         self.next += 1;
         let id = ConnId(self.next);
@@ -161,6 +167,7 @@ impl Host {
         let page = sleeps.then(|| region(WAKE_PAGE_BYTES as u64));
         let waker = page.clone().map(|page| Waker::new(page, How::Futex));
         let conn = TxConn::new(id, Arc::clone(&cells), Arc::clone(&returns), DEPTH, self.geometry.buffers(), waker);
+        let conn = if observes { conn.observing() } else { conn };
         let new = NewSink { conn, topic, domain: DOMAIN, session, lane, wakes_per_second };
         assert!(matches!(self.command(Command::AddSink(new)), Command::Spent));
         let (port, mailbox) = SinkPort::new(page.map(Sleeper::new), CounterBlock::private()).unwrap();

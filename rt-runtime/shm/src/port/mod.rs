@@ -14,7 +14,7 @@ mod sink;
 mod source;
 
 pub use sink::{ConsumeError, Received, SinkPort};
-pub use source::{Earlier, Emit, GetBufferError, Loan, Outcome, Refusal, SourcePort, Token};
+pub use source::{Earlier, Emit, GetBufferError, Loan, Outcome, Refusal, SourcePort, Token, spare_buffers};
 
 use crate::wake;
 use insane_core::ConnId;

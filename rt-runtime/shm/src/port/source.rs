@@ -7,7 +7,7 @@ use crate::counters::CounterBlock;
 use crate::heap::SenderHeap;
 use insane_core::ConnId;
 use insane_core::counters::PortCounter;
-use insane_core::heap::BufferId;
+use insane_core::heap::{BufferId, Geometry};
 use insane_core::limits::{FANOUT_MAX, INLINE_BYTES_MAX, OUTCOMES_KEPT};
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
@@ -142,8 +142,11 @@ struct Inner {
     sequence: u64,
     reliable: bool,
     attachment: Attachment,
-    /// The epoch, if there is one receiver and the stream is unreliable; else [`STALE`].
+    /// The epoch, if there is one receiver, which does not only watch, and the stream is
+    /// unreliable; else [`STALE`].
     plain_epoch: u64,
+    /// Those of `conns` that are receivers, and do not only watch.
+    receivers: usize,
     stages_free: u32,
     /// Since the last look at what receivers gave back.
     loans: u32,
@@ -198,6 +201,7 @@ impl SourcePort {
             reliable,
             attachment: Attachment::Attached,
             plain_epoch: STALE,
+            receivers: 0,
             stages_free: u32::MAX,
             loans: 0,
             conns: heapless::Vec::new(),
@@ -247,16 +251,16 @@ impl SourcePort {
         }
     }
 
-    /// Whether anybody would get a message emitted now.
+    /// Whether anybody would get a message emitted now; who only watches does not count.
     pub fn has_receivers(&self) -> bool {
-        let inner = self.inner();
-        let is_here = inner.mailbox.now() == inner.epoch || inner.read_mail();
-        is_here && !inner.conns.is_empty()
+        self.receivers() > 0
     }
 
-    /// Receivers of a message emitted now; a datapath counts as one.
+    /// Receivers of a message emitted now; a datapath counts as one, who only watches as none.
     pub fn receivers(&self) -> usize {
-        if self.has_receivers() { self.inner().conns.len() } else { 0 }
+        let inner = self.inner();
+        let is_here = inner.mailbox.now() == inner.epoch || inner.read_mail();
+        if is_here { inner.receivers } else { 0 }
     }
 
     /// Publishes these messages, the oldest first, to the sinks of this host that joined since
@@ -378,7 +382,7 @@ impl Inner {
             self.refusal = Refusal::Forked;
             return false;
         }
-        if self.conns.is_empty() && self.attachment == Attachment::Detached {
+        if self.receivers == 0 && self.attachment == Attachment::Detached {
             self.refusal = Refusal::Detached;
             return false;
         }
@@ -393,8 +397,9 @@ impl Inner {
     fn all_have_room(&mut self, in_buffer: bool) -> bool {
         // A receiver that lies about its head counts as having room: publishing finds
         // it out and drops it.
+        // Nobody waits for who only watches.
         let has_room = |conn: &mut Box<TxConn>| if in_buffer { conn.has_room_for_buffer() } else { conn.has_room() };
-        self.conns.iter_mut().all(|conn| has_room(conn) != Ok(false))
+        self.conns.iter_mut().all(|conn| conn.observes() || has_room(conn) != Ok(false))
     }
 
     /// Publishes up to 96 bytes; `stage` is the bit of the stage that they lay in, if in
@@ -422,7 +427,7 @@ impl Inner {
         let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
         for conn in &mut self.conns {
             if conn.try_push_inline(meta, bytes) == Ok(true) {
-                sent.receivers += 1;
+                sent.taken(conn);
                 wake_if_wanted(conn, &self.counters);
             } else {
                 sent.not_taken(conn);
@@ -456,16 +461,21 @@ impl Inner {
         }
         let mut sent = Sent::default();
         let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
+        let observers = (self.conns.len() - self.receivers) as u32;
         for conn in &mut self.conns {
+            if conn.observes() {
+                let geometry = self.heap.as_ref().map(|heap| heap.geometry());
+                conn.set_share(geometry.map_or(0, |geometry| spare_buffers(geometry, len as u32, observers)));
+            }
             if conn.try_push_heap(meta, id, len as u32) == Ok(true) {
-                sent.receivers += 1;
+                sent.taken(conn);
                 wake_if_wanted(conn, &self.counters);
             } else {
                 sent.not_taken(conn);
             }
         }
         // Nothing was taken back meanwhile, so nobody missed that the buffer is lent.
-        self.heap.as_mut()?.lend_to(id, sent.receivers);
+        self.heap.as_mut()?.lend_to(id, sent.receivers + sent.observers);
         self.used_by[id.0 as usize] = self.sequence;
         Some(self.after_emit(id.0, len, sent))
     }
@@ -496,7 +506,7 @@ impl Inner {
 
     #[inline(always)]
     fn after_emit(&mut self, buffer: u32, len: usize, sent: Sent) -> Token {
-        let Sent { receivers, dropped, lied } = sent;
+        let Sent { receivers, dropped, lied, .. } = sent;
         let token = self.note(buffer, len, receivers, dropped);
         if dropped > 0 || lied {
             self.after_drop(dropped, lied);
@@ -641,17 +651,20 @@ impl Inner {
             }
         }
         self.remove_liars(mail);
+        self.receivers = self.conns.iter().filter(|conn| !conn.observes()).count();
         self.share_out();
-        self.plain_epoch = if !self.reliable && self.conns.len() == 1 { self.epoch } else { STALE };
+        let is_plain = !self.reliable && self.conns.len() == 1 && self.receivers == 1;
+        self.plain_epoch = if is_plain { self.epoch } else { STALE };
         true
     }
 
     /// Gives each of several receivers an equal share of all buffers but one, at least
     /// one: a receiver that never releases does not starve the others. A lone receiver
-    /// may hold them all.
+    /// may hold them all. Who only watches takes nothing from these shares: what it may
+    /// hold is told with each message.
     fn share_out(&mut self) {
         let buffers = self.heap.as_ref().map_or(0, |heap| heap.geometry().buffers());
-        let receivers = self.conns.len() as u32;
+        let receivers = self.receivers as u32;
         let share = if receivers < 2 { u32::MAX } else { (buffers.saturating_sub(1) / receivers).max(1) };
         for conn in &mut self.conns {
             conn.set_share(share);
@@ -672,21 +685,44 @@ impl Inner {
 #[derive(Clone, Copy, Default)]
 struct Sent {
     receivers: u16,
+    /// Who got it and only watches: holds a buffer as a receiver does, and counts as none.
+    observers: u16,
     dropped: u16,
     lied: bool,
 }
 
 impl Sent {
-    /// Counts a receiver that did not get the message.
+    /// Counts who got the message.
+    #[inline(always)]
+    fn taken(&mut self, conn: &TxConn) {
+        if conn.observes() {
+            self.observers += 1;
+        } else {
+            self.receivers += 1;
+        }
+    }
+
+    /// Counts a receiver that did not get the message. Who only watches is told, and
+    /// nobody else.
     #[cold]
     fn not_taken(&mut self, conn: &mut TxConn) {
         if conn.lie().is_some() {
             self.lied = true;
         } else {
             conn.miss(1);
-            self.dropped += 1;
+            self.dropped += u16::from(!conn.observes());
         }
     }
+}
+
+/// How many buffers each of several sinks that only watch may hold when a message of `len`
+/// bytes comes: its part of a quarter of the buffers of that size, and none of fewer than
+/// three, which a source and a receiver need for themselves.
+#[must_use]
+pub fn spare_buffers(geometry: &Geometry, len: u32, observers: u32) -> u32 {
+    let count = geometry.classes().iter().find(|class| len <= class.size).map_or(0, |class| class.count);
+    let spare = if count < 3 { 0 } else { (count / 4).max(1) };
+    spare / observers.max(1)
 }
 
 #[inline]

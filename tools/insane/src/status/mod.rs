@@ -1,15 +1,17 @@
 //! `insane status`: what a runtime is doing, once or again and again.
 
-mod client;
-mod table;
+pub mod table;
 
-use client::{Observer, StatusError};
+use crate::observer::{Observer, StatusError};
 use insane_core::Nanos;
 use insane_wire::status::StatusReport;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+
+/// What the session calls itself.
+const NAME: &str = "insane status";
 
 /// Options of the command.
 #[derive(clap::Args)]
@@ -40,7 +42,7 @@ struct Sample {
 /// Shows one report, or reports until the user ends it.
 pub fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
     let timeout = Nanos::from_millis(arguments.timeout);
-    let mut observer = match Observer::attach(&arguments.socket, timeout) {
+    let mut observer = match Observer::attach(&arguments.socket, timeout, NAME, None) {
         Ok(observer) => observer,
         Err(error) => return fail(&error),
     };
@@ -76,7 +78,7 @@ pub fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
 fn attach_again(socket: &std::path::Path, timeout: Nanos, interval: Duration) -> Observer {
     loop {
         std::thread::sleep(interval);
-        if let Ok(observer) = Observer::attach(socket, timeout) {
+        if let Ok(observer) = Observer::attach(socket, timeout, NAME, None) {
             return observer;
         }
     }

@@ -154,7 +154,7 @@ fn notes_of(domain: &DomainStatus) -> String {
     text
 }
 
-fn drops(counters: &Counters) -> impl Iterator<Item = (&str, u64)> {
+pub fn drops(counters: &Counters) -> impl Iterator<Item = (&str, u64)> {
     let dropped = counters.iter().filter(|(_, count)| **count > 0);
     dropped.filter_map(|(name, count)| Some((name.strip_prefix("dropped_")?, *count)))
 }
@@ -227,7 +227,7 @@ fn peers(peers: &[PeerStatus]) -> String {
     table.finish()
 }
 
-fn of(counters: &Counters, name: &str) -> u64 {
+pub fn of(counters: &Counters, name: &str) -> u64 {
     counters.get(name).copied().unwrap_or(0)
 }
 
@@ -242,7 +242,7 @@ fn rate(now: &Counters, before: Option<(&Counters, f64)>, name: &str) -> String 
 }
 
 /// A number as a person reads it at a glance: `1234`, `56.7k`, `8.9M`.
-fn count(value: u64) -> String {
+pub fn count(value: u64) -> String {
     match value {
         0..=9_999 => value.to_string(),
         10_000..=999_949 => format!("{:.1}k", value as f64 / 1e3),
@@ -255,7 +255,7 @@ fn core(core: Option<u16>) -> String {
     core.map_or("-".to_owned(), |core| core.to_string())
 }
 
-fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     let whole = if seconds.is_finite() { seconds.max(0.0) as u64 } else { 0 };
     let (days, hours, minutes) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60);
     match whole {
@@ -266,7 +266,7 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 

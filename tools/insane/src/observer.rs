@@ -64,13 +64,14 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Connects and says HELLO.
-    pub fn attach(path: &Path, timeout: Nanos) -> Result<Observer, StatusError> {
+    /// Connects as `name` and says HELLO, in the domain of that name or the first that lets
+    /// this user in.
+    pub fn attach(path: &Path, timeout: Nanos, name: &str, domain: Option<&str>) -> Result<Observer, StatusError> {
         let socket = seqpacket::connect(path).map_err(|error| why_not(path, error))?;
         let epoll = Epoll::new()?;
         epoll.add(&socket, 0, Interest::Read, Trigger::Level)?;
         let mut observer = Observer { socket, epoll, timeout, requests: 0, buffer: vec![0; PACKET_BYTES_MAX] };
-        let hello = Hello { name: "insane status".into(), domain: None, role: Role::Observer };
+        let hello = Hello { name: name.into(), domain: domain.map(Into::into), role: Role::Observer };
         observer.send(&control::encode_hello(&hello))?;
         match observer.event(mono_now() + timeout)? {
             Event::Welcome { .. } => Ok(observer),

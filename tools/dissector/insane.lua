@@ -1,0 +1,264 @@
+-- Wireshark and tshark: the frames of insane-rt.
+--
+--   tshark -X lua_script:tools/dissector/insane.lua -r FILE
+--
+-- or copy it into Wireshark's folder for personal Lua plugins. It reads
+--   - UDP datagrams, on any port: told by magic byte, version, kind and check of the header
+--     (where another protocol has the port: -o udp.try_heuristic_first:TRUE);
+--   - files of `insane tap` (link type USER0): the same header and a payload, where host,
+--     incarnation and source are 0, since a tap is not told them. The channel's name is
+--     the frame's interface (frame.interface_name), a loss before it the frame's comment.
+--
+-- The layouts are those of rt-runtime/wire/src/{data,overlay,reliable}.rs; all numbers are
+-- little-endian.
+
+local HEADER = 64
+local VERSION = 1
+
+local kinds = { [1] = "data", [2] = "overlay", [3] = "reliable" }
+local overlay_kinds = { [1] = "heartbeat", [2] = "digest", [4] = "delta" }
+local clocks = { [0] = "none or unnamed", [1] = "monotonic of the source's host", [2] = "TAI", [3] = "unnamed" }
+local reliable_kinds = { [1] = "sync", [2] = "ack" }
+
+local insane = Proto("insane", "INSANE runtime frame")
+
+local f = {
+    version = ProtoField.uint8("insane.version", "Version"),
+    kind = ProtoField.uint8("insane.kind", "Kind", base.DEC, kinds),
+    lane = ProtoField.uint8("insane.lane", "Lane", base.DEC, nil, 0x07),
+    reliable = ProtoField.bool("insane.flags.reliable", "Reliable", 8, nil, 0x10),
+    check = ProtoField.uint32("insane.check", "Check", base.HEX),
+    check_good = ProtoField.bool("insane.check.good", "Check is right"),
+    stream = ProtoField.uint64("insane.stream", "Stream key", base.HEX),
+    host = ProtoField.uint64("insane.host", "Sending host", base.HEX),
+    incarnation = ProtoField.uint64("insane.incarnation", "Incarnation", base.DEC),
+    sequence = ProtoField.uint64("insane.sequence", "Sequence", base.DEC),
+    instant = ProtoField.uint64("insane.instant", "Source instant, ns", base.DEC),
+    clock = ProtoField.uint8("insane.instant.clock", "Of the clock", base.DEC, clocks, 0xc0),
+    history = ProtoField.bool("insane.instant.history", "Emitted before its receiver joined", 8, nil, 0x20),
+    channel = ProtoField.uint32("insane.channel", "Channel", base.DEC),
+    source = ProtoField.uint32("insane.source", "Source", base.DEC),
+    length = ProtoField.uint32("insane.length", "Message length, bytes", base.DEC),
+    offset = ProtoField.uint32("insane.offset", "Fragment offset, bytes", base.DEC),
+    payload = ProtoField.bytes("insane.payload", "Payload"),
+
+    o_kind = ProtoField.uint8("insane.overlay.kind", "Body", base.DEC, overlay_kinds),
+    o_restart = ProtoField.bool("insane.overlay.restart", "Starts anew", 8, nil, 0x01),
+    o_count = ProtoField.uint16("insane.overlay.count", "Changes", base.DEC),
+    o_check = ProtoField.uint32("insane.overlay.check", "Check", base.HEX),
+    o_host = ProtoField.uint64("insane.overlay.host", "Sending host", base.HEX),
+    o_incarnation = ProtoField.uint64("insane.overlay.incarnation", "Its incarnation", base.DEC),
+    o_serves = ProtoField.uint32("insane.overlay.serves", "Serves attempt", base.DEC),
+    o_follows = ProtoField.uint32("insane.overlay.follows", "Follows in attempt", base.DEC),
+    o_hash2 = ProtoField.uint64("insane.overlay.stream_check", "Second hash of the stream's name", base.HEX),
+    o_version = ProtoField.uint64("insane.overlay.version", "Version of the sender's interest", base.DEC),
+    o_applied = ProtoField.uint64("insane.overlay.applied", "Version applied of the receiver's", base.DEC),
+    o_to = ProtoField.uint64("insane.overlay.to", "For incarnation", base.DEC),
+    o_hash = ProtoField.uint64("insane.overlay.hash", "Hash of all interest", base.HEX),
+    o_number = ProtoField.uint64("insane.overlay.number", "Number of interests", base.DEC),
+    o_base = ProtoField.uint64("insane.overlay.base", "From version", base.DEC),
+    o_upto = ProtoField.uint64("insane.overlay.upto", "To version", base.DEC),
+    o_stream = ProtoField.uint64("insane.overlay.stream", "Stream key", base.HEX),
+    o_channel = ProtoField.uint32("insane.overlay.channel", "Channel", base.DEC),
+    o_on = ProtoField.bool("insane.overlay.on", "Has a sink"),
+    o_schema_hash = ProtoField.uint64("insane.overlay.schema.hash", "Hash of the sinks' schema", base.HEX),
+    o_schema = ProtoField.stringz("insane.overlay.schema", "Schema of the sinks"),
+
+    r_kind = ProtoField.uint8("insane.reliable.kind", "Body", base.DEC, reliable_kinds),
+    r_fresh = ProtoField.bool("insane.reliable.fresh", "Fresh member", 8, nil, 0x01),
+    r_nak = ProtoField.bool("insane.reliable.nak", "Asks for repair (NAK)", 8, nil, 0x01),
+    r_gone = ProtoField.bool("insane.reliable.gone", "Nobody listens any more", 8, nil, 0x02),
+    r_check = ProtoField.uint32("insane.reliable.check", "Check", base.HEX),
+    r_token = ProtoField.uint64("insane.reliable.token", "Token", base.HEX),
+    r_base = ProtoField.uint64("insane.reliable.base", "First message on offer", base.DEC),
+    r_sent = ProtoField.uint64("insane.reliable.sent", "Sent up to message", base.DEC),
+    r_next = ProtoField.uint64("insane.reliable.next", "Next message expected", base.DEC),
+    r_limit = ProtoField.uint64("insane.reliable.limit", "Credit up to message", base.DEC),
+    r_life = ProtoField.uint64("insane.reliable.life", "Incarnation of the sender", base.DEC),
+    r_offset = ProtoField.uint32("insane.reliable.offset", "Bytes into that message", base.DEC),
+}
+for _, field in pairs(f) do
+    insane.fields[#insane.fields + 1] = field
+end
+
+local wrong_check = ProtoExpert.new("insane.check.bad", "The header does not match its check",
+    expert.group.CHECKSUM, expert.severity.ERROR)
+local too_short = ProtoExpert.new("insane.short", "The frame ends before its parts do",
+    expert.group.MALFORMED, expert.severity.WARN)
+insane.experts = { wrong_check, too_short }
+
+-- The keys of the check: splitmix64 from "INSANEv1", made odd; one for each word of 32 bits.
+local keys = {}
+do
+    -- Little-endian: "INSA" is the lower half.
+    local state = UInt64.new(0x41534e49, 0x3176454e)
+    local gamma = UInt64.new(0x7f4a7c15, 0x9e3779b9)
+    local m1 = UInt64.new(0x1ce4e5b9, 0xbf58476d)
+    local m2 = UInt64.new(0x133111eb, 0x94d049bb)
+    for word = 0, HEADER / 4 - 1 do
+        state = state + gamma
+        local key = state
+        key = key:bxor(key:rshift(30)) * m1
+        key = key:bxor(key:rshift(27)) * m2
+        keys[word] = key:bxor(key:rshift(31)):bor(UInt64.new(1, 0))
+    end
+end
+
+-- The upper half of the sum of words times keys; the check's own word is left out.
+local function check_of(tvb)
+    local sum = UInt64.new(0, 0)
+    for word = 0, HEADER / 4 - 1 do
+        if word ~= 1 then
+            sum = sum + UInt64.new(tvb(word * 4, 4):le_uint(), 0) * keys[word]
+        end
+    end
+    return sum:higher()
+end
+
+local function is_frame(tvb)
+    return tvb:len() >= HEADER and tvb(0, 1):uint() == 0x49 and tvb(1, 1):uint() == VERSION
+        and kinds[tvb(2, 1):uint()] ~= nil
+end
+
+-- Adds fields of these places, as far as the bytes reach; false if they do not.
+local function add_all(tree, tvb, places)
+    for _, place in ipairs(places) do
+        local field, at, len = place[1], place[2], place[3]
+        if at + len > tvb:len() then
+            tree:add_proto_expert_info(too_short)
+            return false
+        end
+        tree:add_le(field, tvb(at, len))
+    end
+    return true
+end
+
+-- The two highest bits name the clock. Without a name the word is what the application gave.
+local NS_MASK = UInt64.new(0xffffffff, 0x1fffffff)
+-- 2020-01-01 TAI, ns since 1970.
+local TAI_BASE = UInt64.new(3112828928, 367368757)
+
+local function source_instant(tree, tvb)
+    local word, clock = tvb(40, 8):le_uint64(), tvb(47, 1):bitfield(0, 2)
+    local named = clock == 1 or clock == 2
+    local ns = named and word:band(NS_MASK) or word
+    if clock == 2 then
+        ns = ns + TAI_BASE
+    end
+    local item = tree:add(f.instant, tvb(40, 8), ns)
+    item:add(f.clock, tvb(47, 1))
+    if named then
+        item:add(f.history, tvb(47, 1))
+    end
+end
+
+local function reliable_body(tvb, tree)
+    if tvb:len() < HEADER then
+        tree:add_proto_expert_info(too_short)
+        return "cut report"
+    end
+    local body = tree:add(insane, tvb(0, HEADER), "Report on a reliable flow")
+    local kind = tvb(0, 1):uint()
+    body:add(f.r_kind, tvb(0, 1))
+    add_all(body, tvb, { { f.r_check, 4, 4 }, { f.r_token, 8, 8 } })
+    if kind == 1 then
+        add_all(body, tvb, { { f.r_fresh, 1, 1 }, { f.r_base, 16, 8 }, { f.r_sent, 24, 8 }, { f.r_offset, 40, 4 } })
+        return string.format("sync from %s, sent %s", tvb(16, 8):le_uint64(), tvb(24, 8):le_uint64())
+    end
+    add_all(body, tvb, {
+        { f.r_nak, 1, 1 }, { f.r_gone, 1, 1 }, { f.r_next, 16, 8 }, { f.r_limit, 24, 8 }, { f.r_life, 32, 8 },
+        { f.r_offset, 40, 4 },
+    })
+    local nak = tvb(1, 1):uint() % 2 == 1 and " NAK" or ""
+    return string.format("ack next %s, credit to %s%s", tvb(16, 8):le_uint64(), tvb(24, 8):le_uint64(), nak)
+end
+
+local function overlay_body(tvb, tree)
+    local HEAD, CHANGE = 56, 64
+    if tvb:len() < HEAD then
+        tree:add_proto_expert_info(too_short)
+        return "cut body"
+    end
+    local body = tree:add(insane, tvb(0), "Overlay body")
+    local kind = tvb(0, 1):uint()
+    add_all(body, tvb, {
+        { f.o_kind, 0, 1 }, { f.o_restart, 1, 1 }, { f.o_count, 2, 2 }, { f.o_check, 4, 4 }, { f.o_host, 8, 8 },
+        { f.o_incarnation, 16, 8 }, { f.o_to, 24, 8 }, { f.o_version, 32, 8 }, { f.o_applied, 40, 8 },
+        { f.o_serves, 48, 4 }, { f.o_follows, 52, 4 },
+    })
+    local name = overlay_kinds[kind] or "unknown"
+    if kind == 2 then
+        add_all(body, tvb, { { f.o_hash, 56, 8 }, { f.o_number, 64, 8 } })
+    elseif kind == 4 and add_all(body, tvb, { { f.o_base, 56, 8 }, { f.o_upto, 64, 8 } }) then
+        local count = tvb(2, 2):le_uint()
+        for at = 72, 72 + (count - 1) * CHANGE, CHANGE do
+            if at + CHANGE > tvb:len() then
+                body:add_proto_expert_info(too_short)
+                break
+            end
+            local on = tvb(at + 20, 4):le_uint() == 1
+            local change = body:add(insane, tvb(at, CHANGE), on and "Join" or "Leave")
+            add_all(change, tvb, { { f.o_stream, at, 8 }, { f.o_hash2, at + 8, 8 }, { f.o_channel, at + 16, 4 } })
+            change:add(f.o_on, tvb(at + 20, 4), on)
+            if tvb(at + 32, 1):uint() ~= 0 then
+                change:add_le(f.o_schema_hash, tvb(at + 24, 8))
+                change:add(f.o_schema, tvb(at + 32, 32))
+            end
+        end
+        name = string.format("%s of %d", name, count)
+    end
+    return string.format("%s version %s", name, tvb(32, 8):le_uint64())
+end
+
+function insane.dissector(tvb, pinfo, root)
+    if not is_frame(tvb) then
+        return 0
+    end
+    local kind = tvb(2, 1):uint()
+    pinfo.cols.protocol = "INSANE"
+    local tree = root:add(insane, tvb(0, HEADER), "INSANE " .. kinds[kind])
+    add_all(tree, tvb, {
+        { f.version, 1, 1 }, { f.kind, 2, 1 }, { f.lane, 3, 1 }, { f.reliable, 3, 1 },
+    })
+    local check = tree:add_le(f.check, tvb(4, 4))
+    local good = check_of(tvb) == tvb(4, 4):le_uint()
+    check:add(f.check_good, tvb(4, 4), good):set_generated()
+    if not good then
+        check:add_proto_expert_info(wrong_check)
+    end
+    add_all(tree, tvb, {
+        { f.stream, 8, 8 }, { f.host, 16, 8 }, { f.incarnation, 24, 8 }, { f.sequence, 32, 8 },
+        { f.channel, 48, 4 }, { f.source, 52, 4 }, { f.length, 56, 4 }, { f.offset, 60, 4 },
+    })
+    source_instant(tree, tvb)
+    local rest = tvb:len() - HEADER
+    local about = string.format("%s lane %d", kinds[kind], tvb(3, 1):uint() % 8)
+    if kind == 1 then
+        local length, offset = tvb(56, 4):le_uint(), tvb(60, 4):le_uint()
+        about = string.format("%s stream %s channel %d #%s %d B", about, tvb(8, 8):le_uint64():tohex(),
+            tvb(48, 4):le_uint(), tvb(32, 8):le_uint64(), length)
+        if rest < length then
+            about = string.format("%s (%d at %d)", about, rest, offset)
+        end
+        if rest > 0 then
+            tree:add(f.payload, tvb(HEADER, rest))
+        end
+    elseif rest > 0 then
+        local body = kind == 2 and overlay_body or reliable_body
+        about = about .. " " .. body(tvb(HEADER, rest):tvb(), tree)
+    end
+    pinfo.cols.info = about
+    return tvb:len()
+end
+
+-- By its looks, on any port.
+insane:register_heuristic("udp", function(tvb, pinfo, root)
+    if not is_frame(tvb) or check_of(tvb) ~= tvb(4, 4):le_uint() then
+        return false
+    end
+    insane.dissector(tvb, pinfo, root)
+    return true
+end)
+
+-- Files of `insane tap`.
+DissectorTable.get("wtap_encap"):add(wtap.USER0, insane)

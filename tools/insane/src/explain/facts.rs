@@ -1,0 +1,419 @@
+//! From a report to facts about one stream, each with its reason.
+//!
+//! The reasons are the rules of the control plane (`insane_control::spec`, `hub::route`) and
+//! of the quality of service (`insane_core::qos`), said in words.
+
+use crate::told::qos_of;
+use insane_config::planner::human;
+use insane_core::{Nanos, Qos};
+use insane_wire::status::{
+    ChannelStatus, DatapathStatus, PeerStatus, QosStatus, SinkStatus, SourceStatus, StatusReport, StreamStatus,
+};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// Everything about one stream.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Explanation {
+    /// Its name.
+    pub stream: String,
+    /// Its tenant.
+    pub domain: String,
+    /// Its wire name, 16 hexadecimal digits.
+    pub key: String,
+    /// What it was given.
+    pub facts: Vec<Fact>,
+    /// Each of its channels on this host.
+    pub channels: Vec<Channel>,
+    /// Rights and resources that the runtime lacks, as far as they concern the stream.
+    pub degraded: Vec<String>,
+}
+
+/// One channel.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Channel {
+    /// Its number.
+    pub channel: u32,
+    /// What goes on there.
+    pub facts: Vec<Fact>,
+}
+
+/// What is, and why.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Fact {
+    /// What it is about.
+    pub about: String,
+    /// What is.
+    pub what: String,
+    /// Why it is so; `None`: somebody asked for it.
+    pub why: Option<String>,
+}
+
+fn fact(about: &str, what: impl Into<String>, why: impl Into<String>) -> Fact {
+    Fact { about: about.to_owned(), what: what.into(), why: Some(why.into()) }
+}
+
+fn told(about: &str, what: impl Into<String>) -> Fact {
+    Fact { about: about.to_owned(), what: what.into(), why: None }
+}
+
+/// Explains a stream of the report.
+pub fn explain(report: &StatusReport, stream: &StreamStatus) -> Explanation {
+    let datapath = stream.datapath.as_ref().and_then(|name| report.datapaths.iter().find(|path| path.name == *name));
+    let view = View { report, stream, datapath, qos: stream.qos.as_ref().and_then(qos_of) };
+    let mut facts = vec![view.asked(), view.lane(), view.datapath()];
+    facts.extend(view.links());
+    facts.extend(view.technology());
+    facts.push(view.isolation());
+    facts.extend(view.reliability());
+    facts.extend(view.peers());
+    facts.push(view.memory());
+    Explanation {
+        stream: stream.name.clone(),
+        domain: stream.domain.clone(),
+        key: stream.key.clone(),
+        facts,
+        channels: stream.channels.iter().map(|channel| view.channel(channel)).collect(),
+        degraded: view.degraded(),
+    }
+}
+
+struct View<'r> {
+    report: &'r StatusReport,
+    stream: &'r StreamStatus,
+    datapath: Option<&'r DatapathStatus>,
+    /// `None`: the runtime is of a version that says it otherwise.
+    qos: Option<Qos>,
+}
+
+impl View<'_> {
+    fn asked(&self) -> Fact {
+        let what = self.stream.qos.as_ref().map_or("the runtime does not say".to_owned(), in_words);
+        told("asked for", what)
+    }
+
+    fn lane(&self) -> Fact {
+        let lane = self.stream.lane;
+        let group = if lane < 3 { "real-time" } else { "best-effort" };
+        let why = match &self.qos {
+            Some(qos) if qos.lane().get() == lane => format!("the rule: {}", qos.lane_rule()),
+            _ => "by the rules of the runtime's version, which is not this tool's".to_owned(),
+        };
+        fact("lane", format!("{lane} of 0 (first) to 7, {group}"), why)
+    }
+
+    fn datapath(&self) -> Fact {
+        let lane = self.stream.lane;
+        match (&self.stream.datapath, self.datapath) {
+            (Some(name), Some(datapath)) => {
+                let core = datapath.core.map_or("not pinned".to_owned(), |core| format!("on core {core}"));
+                let what = format!("{name}, {core}, idle: {}", datapath.idle);
+                let serves = format!("it serves {} lanes", datapath.serves.replace('_', "-"));
+                fact("datapath", what, format!("the first of the configuration for lane {lane}: {serves}"))
+            }
+            (Some(name), None) => told("datapath", name.clone()),
+            (None, _) => fact(
+                "datapath",
+                "none: messages stay on this host",
+                format!("no datapath of the configuration serves lane {lane}"),
+            ),
+        }
+    }
+
+    fn links(&self) -> Vec<Fact> {
+        let links = self.datapath.map_or(&[][..], |datapath| &datapath.links);
+        let row = |link: &insane_wire::status::LinkStatus| {
+            let state = if link.up { "up" } else { "down" };
+            let what = format!(
+                "{}: {} at {}, frames up to {} bytes, {state}",
+                link.name, link.technology, link.address, link.frame_bytes_max
+            );
+            told("link", what)
+        };
+        match (links, self.datapath) {
+            ([], Some(_)) => vec![fact("link", "none", "the configuration gives the datapath none")],
+            _ => links.iter().map(row).collect(),
+        }
+    }
+
+    /// What became of the wish for a fast technology.
+    fn technology(&self) -> Option<Fact> {
+        let links = &self.datapath?.links;
+        let first = links.first()?;
+        let wish = &self.stream.qos.as_ref()?.datapath;
+        let why = if links.iter().all(|link| link.technology == first.technology) {
+            format!("`{wish}` was asked for, and the datapath has links of this one technology only")
+        } else {
+            format!("`{wish}` was asked for; each peer is reached by the first link that has its address")
+        };
+        let mut names: Vec<&str> = links.iter().map(|link| link.technology.as_str()).collect();
+        names.dedup();
+        Some(fact("technology", names.join(", "), why))
+    }
+
+    fn isolation(&self) -> Fact {
+        let domain = self.report.domains.iter().find(|domain| domain.name == self.stream.domain);
+        let by_domain = domain.is_some_and(|domain| domain.isolation == "session");
+        match (self.stream.isolated, by_domain) {
+            (false, _) => fact(
+                "local delivery",
+                "direct rings: messages are read where they were written, the runtime is not on the way",
+                "neither the stream nor its domain is isolated",
+            ),
+            (true, by_domain) => {
+                let through = self.stream.datapath.as_deref().unwrap_or("?");
+                let why = if by_domain { "the domain has isolation: session" } else { "it was opened as isolated" };
+                fact("local delivery", format!("through datapath {through}, which copies every message"), why)
+            }
+        }
+    }
+
+    fn reliability(&self) -> Vec<Fact> {
+        let Some(asked) = &self.stream.qos else { return Vec::new() };
+        if asked.reliability != "reliable" {
+            let what = "the newest data: what meets no room is dropped, counted, and told to the receiver";
+            return vec![fact("reliability", what, "unreliable was asked for")];
+        }
+        let why = "reliable was asked for";
+        let local = "a full ring of a local sink refuses the emit and hands the buffer back";
+        let mut facts = vec![fact("reliability", local, why)];
+        let number = |name: &str| self.report.reliable.get(name).copied();
+        let numbers =
+            ["window_messages", "window_bytes", "flight_bytes", "evict_after_ns", "sync_after_ns", "repair_after_ns"]
+                .map(number);
+        if let [Some(messages), Some(bytes), Some(flight), Some(evict), Some(sync), Some(repair)] = numbers {
+            let what = format!(
+                "to other hosts: at most {messages} messages and {} of a source not acknowledged, {} under way to a \
+                 peer; heartbeat after {}, the same repair every {} at most; a peer without progress is put out \
+                 after {}",
+                human(bytes),
+                human(flight),
+                Nanos(sync),
+                Nanos(repair),
+                Nanos(evict)
+            );
+            facts.push(fact("reliability", what, "the same for all streams of the runtime"));
+        }
+        facts
+    }
+
+    fn peers(&self) -> Vec<Fact> {
+        let mut facts: Vec<Fact> = self.report.peers.iter().map(|peer| self.peer(peer)).collect();
+        if facts.is_empty() {
+            facts.push(fact("peers", "none", "the configuration names none"));
+        }
+        facts
+    }
+
+    fn peer(&self, peer: &PeerStatus) -> Fact {
+        let about = format!("peer {}", peer.name);
+        let interested = self.stream.peers.contains(&peer.name);
+        let reached = self.datapath.and_then(|datapath| {
+            datapath.links.iter().find(|link| peer.links.contains(&link.name)).map(|link| link.name.clone())
+        });
+        let rtt = peer.rtt_ns.map_or(String::new(), |ns| format!(", round trip {}", Nanos(ns)));
+        match (interested, reached) {
+            (true, Some(link)) => {
+                let state = if peer.up { "up" } else { "down" };
+                fact(&about, format!("gets messages by link {link}, {state}{rtt}"), "it has a sink of the stream")
+            }
+            (true, None) => {
+                fact(&about, "gets nothing", "it has a sink of the stream, but the stream's datapath has no link to it")
+            }
+            (false, _) if peer.up => fact(&about, "gets nothing", "it is there and has no sink of the stream"),
+            (false, _) => {
+                let why = peer.heard_ms_ago.map_or("it was never heard".to_owned(), |ms| {
+                    format!("it is down: last heard {} ago", Nanos::from_millis(ms))
+                });
+                fact(&about, "gets nothing", why)
+            }
+        }
+    }
+
+    fn memory(&self) -> Fact {
+        let sources = || self.stream.channels.iter().flat_map(|channel| &channel.sources);
+        let sinks = || self.stream.channels.iter().flat_map(|channel| &channel.sinks);
+        let buffers: u64 = sources().map(|source| u64::from(source.buffers)).sum();
+        let heaps: u64 = sources().map(|source| source.heap_bytes).sum();
+        let rings: u64 = sinks().map(|sink| sink.ring_bytes).sum();
+        let what = format!("{buffers} buffers in {} of heaps, {} of rings", human(heaps), human(rings));
+        fact("memory", what, "what its sources and sinks on this host asked for")
+    }
+
+    fn channel(&self, channel: &ChannelStatus) -> Channel {
+        let mut facts: Vec<Fact> = channel.sources.iter().map(|source| self.source(source, channel)).collect();
+        facts.extend(channel.sinks.iter().map(|sink| self.sink(sink)));
+        if self.report.peers.is_empty() {
+            return Channel { channel: channel.channel, facts };
+        }
+        let listens = channel.sinks.iter().any(|sink| !sink.observes);
+        facts.push(match (channel.announced, listens) {
+            (true, _) => fact("interest", "the peers were told to send", "there is a sink here that can receive"),
+            (false, true) => fact("interest", "the peers were not told yet", "no sink is joined to the datapaths yet"),
+            (false, false) => fact("interest", "the peers were not told to send", "there is no sink here"),
+        });
+        Channel { channel: channel.channel, facts }
+    }
+
+    fn source(&self, source: &SourceStatus, channel: &ChannelStatus) -> Fact {
+        let sinks = channel.sinks.iter().filter(|sink| !sink.observes).count();
+        let mut ways = Vec::new();
+        if source.direct > 0 {
+            ways.push(format!("{} by direct ring", plural(source.direct as usize, "local sink")));
+        }
+        ways.extend(source.datapaths.iter().map(|name| format!("datapath {name}")));
+        let to = if ways.is_empty() { "nobody".to_owned() } else { ways.join(" and ") };
+        let what = format!(
+            "of {}, {} in {}, to {to}",
+            self.session(source.session),
+            plural(source.buffers as usize, "buffer"),
+            human(source.heap_bytes)
+        );
+        let mut why = Vec::new();
+        if sinks == 0 && channel.peers.is_empty() {
+            why.push("the channel has no sink anywhere".to_owned());
+        }
+        if !self.stream.isolated && (source.direct as usize) < sinks {
+            let missing = sinks - source.direct as usize;
+            why.push(format!("{} not joined: set-up is under way, or a quota is used up", plural(missing, "sink")));
+        }
+        let peers = if channel.peers.is_empty() { None } else { Some(format!("peers {}", channel.peers.join(", "))) };
+        let local = (self.stream.isolated && sinks > 0).then(|| plural(sinks, "isolated local sink"));
+        let behind: Vec<String> = local.into_iter().chain(peers).collect();
+        if !source.datapaths.is_empty() {
+            why.push(format!("the datapath serves {}", behind.join(" and ")));
+        } else if !behind.is_empty() {
+            why.push(format!("no datapath for {}: set-up is under way, or none reaches them", behind.join(" and ")));
+        }
+        let about = format!("source {}", source.id);
+        if why.is_empty() { told(&about, what) } else { fact(&about, what, why.join("; ")) }
+    }
+
+    fn sink(&self, sink: &SinkStatus) -> Fact {
+        let mut ways = Vec::new();
+        if sink.direct > 0 {
+            ways.push(format!("{} by direct ring", plural(sink.direct as usize, "local source")));
+        }
+        ways.extend(sink.datapaths.iter().map(|name| format!("datapath {name}")));
+        let from = if ways.is_empty() { "nobody".to_owned() } else { ways.join(" and ") };
+        let polls = self.stream.qos.as_ref().is_some_and(|qos| qos.consumption == "poll");
+        let (wake, why) = match sink.wake.as_str() {
+            _ if sink.observes => ("polls", "it only watches: a tap"),
+            "never" if polls => ("polls and is never woken", "the stream's consumption is poll"),
+            "never" => ("polls and is never woken", "it was opened as polled"),
+            "page" => ("sleeps, and is woken by its senders (futex)", "the stream's consumption is low"),
+            "fd" => ("is woken by a descriptor for its event loop", "it was opened as pollable"),
+            _ => ("is woken in a way unknown to this tool", "the runtime is of another version"),
+        };
+        let what = format!(
+            "of {}, from {from}, rings of {} messages ({}); {wake}",
+            self.session(sink.session),
+            sink.depth,
+            human(sink.ring_bytes)
+        );
+        fact(&format!("{} {}", if sink.observes { "tap" } else { "sink" }, sink.id), what, why)
+    }
+
+    fn session(&self, id: u32) -> String {
+        let sessions = self.report.domains.iter().flat_map(|domain| &domain.sessions);
+        match sessions.into_iter().find(|session| session.id == id) {
+            Some(session) => format!("\"{}\" (session {id}, process {})", session.name, session.pid),
+            None => format!("session {id}"),
+        }
+    }
+
+    /// What the runtime lacks, but for what concerns other datapaths only. The threads of
+    /// datapaths are named `dp-NAME`, cut to 15 bytes.
+    fn degraded(&self) -> Vec<String> {
+        let thread = |name: &str| {
+            let mut thread = format!("dp-{name}");
+            while thread.len() > 15 {
+                thread.pop();
+            }
+            thread
+        };
+        let about = |line: &str, name: &str| {
+            line.starts_with(&format!("{}:", thread(name))) || line.starts_with(&format!("datapath {name} "))
+        };
+        let own = self.stream.datapath.as_deref();
+        let other = |line: &&String| {
+            let named = |path: &DatapathStatus| about(line, &path.name);
+            self.report.datapaths.iter().any(|path| Some(path.name.as_str()) != own && named(path))
+                && !own.is_some_and(|own| about(line, own))
+        };
+        self.report.degraded.iter().filter(|line| !other(line)).cloned().collect()
+    }
+}
+
+fn plural(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
+fn in_words(asked: &QosStatus) -> String {
+    let QosStatus { reliability, datapath, consumption, priority, time } = asked;
+    let time = match time {
+        None => "best effort".to_owned(),
+        Some(time) => format!(
+            "time-sensitive: period {}, offset {}, deadline {}, at most {} bytes, late: {}",
+            Nanos(time.period_ns),
+            Nanos(time.offset_ns),
+            Nanos(time.deadline_ns),
+            time.size_bytes,
+            time.late
+        ),
+    };
+    format!("{reliability}, {datapath}, consumption {consumption}, priority {priority}, {time}")
+}
+
+/// Characters of a line that are not passed; words are not broken.
+const WIDTH: usize = 100;
+
+/// As text. Names come from applications: what could steer a terminal is replaced.
+pub fn render(explanation: &Explanation) -> String {
+    let mut text =
+        format!("stream \"{}\" of domain \"{}\" (key {})\n", explanation.stream, explanation.domain, explanation.key);
+    let all = explanation.channels.iter().flat_map(|channel| &channel.facts).chain(&explanation.facts);
+    let width = all.map(|fact| fact.about.chars().count()).max().unwrap_or(0);
+    put(&mut text, &explanation.facts, width);
+    for channel in &explanation.channels {
+        let _ = writeln!(text, "channel {}", channel.channel);
+        put(&mut text, &channel.facts, width);
+    }
+    if explanation.channels.is_empty() {
+        text += "no channel of it has a source or a sink on this host\n";
+    }
+    if !explanation.degraded.is_empty() {
+        text += "what the runtime lacks\n";
+        explanation.degraded.iter().for_each(|line| wrap(&mut text, "  ! ", line));
+    }
+    text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+fn put(text: &mut String, facts: &[Fact], width: usize) {
+    for fact in facts {
+        wrap(text, &format!("  {:width$}  ", fact.about), &fact.what);
+        if let Some(why) = &fact.why {
+            wrap(text, &format!("  {:width$}    because: ", ""), why);
+        }
+    }
+}
+
+/// A line behind `head`, and its rest below, as far to the right.
+fn wrap(text: &mut String, head: &str, line: &str) {
+    let indent = head.chars().count();
+    text.push_str(head);
+    let mut at = indent;
+    for (number, word) in line.split_whitespace().enumerate() {
+        let len = word.chars().count();
+        if number > 0 && at + 1 + len > WIDTH {
+            let _ = write!(text, "\n{:indent$}", "");
+            at = indent;
+        } else if number > 0 {
+            text.push(' ');
+            at += 1;
+        }
+        text.push_str(word);
+        at += len;
+    }
+    text.push('\n');
+}

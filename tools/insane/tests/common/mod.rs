@@ -1,0 +1,132 @@
+//! A real `insaned` for the tests of commands that talk to one.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use insane_wire::status::StatusReport;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Nothing here takes so long on a machine that works.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The `insane` command.
+pub fn insane() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_insane"))
+}
+
+/// The daemon's program: of another package, so it stands beside the command, once built.
+fn insaned() -> PathBuf {
+    static BUILT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    let build = || {
+        let folder = Path::new(env!("CARGO_BIN_EXE_insane")).parent().unwrap();
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--package", "insaned", "--bin", "insaned"]);
+        if folder.ends_with("release") {
+            cargo.arg("--release");
+        }
+        let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).env("CARGO_TARGET_DIR", folder.parent().unwrap());
+        assert!(built.status().unwrap().success(), "insaned is built");
+        folder.join("insaned")
+    };
+    BUILT.get_or_init(build).clone()
+}
+
+/// A running daemon in a folder of its own; both are gone at the end.
+pub struct Daemon {
+    child: Child,
+    pub folder: PathBuf,
+}
+
+impl Daemon {
+    /// Starts one with this configuration beside host and socket.
+    pub fn start(name: &str, rest: &str) -> Daemon {
+        let folder = std::env::temp_dir().join(format!("insane-cli-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let socket = folder.join("insaned.sock");
+        let config = folder.join("insaned.ron");
+        let text = format!("(host: (name: \"{name}\"), control: (socket: {socket:?}), {rest})");
+        std::fs::write(&config, text).unwrap();
+        let log = std::fs::File::create(folder.join("log")).unwrap();
+        let mut command = Command::new(insaned());
+        command.arg("--config").arg(&config).env_remove("NOTIFY_SOCKET");
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let mut daemon = Daemon { child, folder };
+        let start = Instant::now();
+        while !socket.exists() {
+            let ended = daemon.child.try_wait().unwrap();
+            let log = || std::fs::read_to_string(daemon.folder.join("log")).unwrap();
+            assert!(ended.is_none() && start.elapsed() < PATIENCE, "the daemon does not start: {}", log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        daemon
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("insaned.sock")
+    }
+
+    /// The command with this daemon's socket.
+    pub fn command(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = insane();
+        command.arg(name).arg("--socket").arg(self.socket()).args(arguments);
+        command
+    }
+
+    pub fn status(&self) -> StatusReport {
+        let output = self.command("status", &["--once", "--json"]).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A child that is killed if the test ends before it does.
+pub struct Process(pub Option<Child>);
+
+impl Process {
+    pub fn spawn(command: &mut Command) -> Process {
+        Process(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.0.as_mut().unwrap().try_wait().unwrap().is_some()
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.0.as_ref().unwrap().id().cast_signed());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    pub fn wait(mut self) -> Output {
+        wait_for("the command ends", || self.has_ended());
+        self.0.take().unwrap().wait_with_output().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "it never happens: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}

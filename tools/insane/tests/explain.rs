@@ -1,0 +1,171 @@
+//! `insane explain` against real daemons.
+
+mod common;
+
+use common::{Daemon, text, wait_for};
+use insane_rt::{
+    ChannelId, Determinism, Nanos, Priority, Qos, Reliability, Session, SinkOptions, SourceOptions, StreamOptions,
+};
+use serde_json::Value;
+
+const DOMAINS: &str = r#"domains: [
+    (name: "line", members: [any], receive: [(size: 2048, count: 64)]),
+    (name: "apart", members: [any], isolation: session, receive: [(size: 2048, count: 64)]),
+]"#;
+
+/// What the command prints, as text and as JSON.
+fn explain(daemon: &Daemon, arguments: &[&str]) -> (String, Value) {
+    let run = |more: &[&str]| {
+        let output = daemon.command("explain", arguments).args(more).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        output.stdout
+    };
+    (text(&run(&[])), serde_json::from_slice(&run(&["--json"])).unwrap())
+}
+
+/// What is said about something, and why; several facts about it one after the other.
+fn about(facts: &Value, about: &str) -> (String, String) {
+    let found: Vec<&Value> = facts.as_array().unwrap().iter().filter(|fact| fact["about"] == about).collect();
+    assert!(!found.is_empty(), "nothing about {about} in {facts:#}");
+    let part = |name: &str| found.iter().filter_map(|fact| fact[name].as_str()).collect::<Vec<_>>().join("\n");
+    (part("what"), part("why"))
+}
+
+fn assert_has(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn one_host_direct_rings_isolation_and_wake_ups() {
+    let paths = "datapaths: [(name: \"quick\", idle: block, serves: real_time), \
+                 (name: \"bulk\", idle: block, serves: best_effort)]";
+    let daemon = Daemon::start("explain", &format!("{paths}, {DOMAINS}"));
+    let session = Session::attach(daemon.socket(), "plc").unwrap();
+    let cycle = Determinism::periodic(Nanos::from_millis(2), 400);
+    let qos = Qos { determinism: cycle, priority: Priority::MAX, ..Qos::default() };
+    let axis = session.stream("axis", qos).unwrap();
+    let source = axis.source(ChannelId(5), SourceOptions::default().buffers(4096, 8)).unwrap();
+    let sinks = [SinkOptions::default(), SinkOptions::default().polled(), SinkOptions::default().pollable()]
+        .map(|options| axis.sink(ChannelId(5), options).unwrap());
+    let tap = axis.sink(ChannelId(5), SinkOptions::default().observer()).unwrap();
+    wait_for("all are joined", || source.receivers() == sinks.len());
+    wait_for("the tap, too", || {
+        let _ = tap.consume();
+        tap.has_senders()
+    });
+    let (shown, json) = explain(&daemon, &["axis"]);
+    assert_eq!((json["stream"].as_str(), json["domain"].as_str()), (Some("axis"), Some("line")));
+    let facts = &json["facts"];
+    assert_has(&about(facts, "asked for").0, &["unreliable", "period 2.00 ms", "priority 7", "400 bytes"]);
+    let (lane, why) = about(facts, "lane");
+    assert_has(&lane, &["0 of 0 (first) to 7, real-time"]);
+    assert_eq!(why, "the rule: time-sensitive, priority 6 or 7");
+    assert_has(&about(facts, "datapath").0, &["quick", "idle: block"]);
+    assert_has(&about(facts, "datapath").1, &["for lane 0", "serves real-time lanes"]);
+    assert_has(&about(facts, "local delivery").0, &["direct rings"]);
+    assert_has(&about(facts, "reliability").0, &["newest data"]);
+    assert_has(&about(facts, "memory").0, &["8 buffers in 32 KiB of heaps"]);
+    let channel = &json["channels"][0];
+    assert_eq!(channel["channel"], 5);
+    assert_has(&about(&channel["facts"], "source 0").0, &["\"plc\"", "8 buffers", "to 3 local sinks by direct ring"]);
+    for (sink, parts) in [
+        ("sink 0", ["1 local source by direct ring", "futex"]),
+        ("sink 1", ["rings of 64 messages", "never woken"]),
+        ("sink 2", ["plc", "descriptor"]),
+        ("tap 3", ["1 local source", "polls"]),
+    ] {
+        assert_has(&about(&channel["facts"], sink).0, &parts);
+    }
+    assert_has(&shown, &["stream \"axis\" of domain \"line\"", "because: the rule: time-sensitive", "channel 5"]);
+    assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
+
+    // Isolated, once by its opener and once by its domain.
+    let options = StreamOptions::default().isolated(true);
+    let own = session.stream_with("own", Qos::default(), options).unwrap();
+    let apart = Session::attach_in(daemon.socket(), "other", "apart").unwrap();
+    let lent = apart.stream("axis", Qos { reliability: Reliability::Reliable, ..Qos::default() }).unwrap();
+    let source = lent.source(ChannelId(1), SourceOptions::default()).unwrap();
+    let sink = lent.sink(ChannelId(1), SinkOptions::default()).unwrap();
+    wait_for("the datapath serves it", || source.receivers() == 1);
+    let (_, json) = explain(&daemon, &["own"]);
+    let (delivery, why) = about(&json["facts"], "local delivery");
+    assert_has(&delivery, &["through datapath bulk"]);
+    assert_eq!(why, "it was opened as isolated");
+    assert_eq!(json["channels"].as_array().unwrap().len(), 0);
+    let (_, json) = explain(&daemon, &["axis", "--domain", "apart"]);
+    assert_has(&about(&json["facts"], "local delivery").1, &["the domain has isolation: session"]);
+    assert_has(&about(&json["facts"], "reliability").0, &["refuses the emit", "at most 64 messages and 16 MiB"]);
+    let (what, why) = about(&json["channels"][0]["facts"], "source 1");
+    assert_has(&what, &["to datapath bulk"]);
+    assert_has(&why, &["the datapath serves 1 isolated local sink"]);
+    drop((own, sink, tap));
+}
+
+#[test]
+fn two_hosts_links_peers_and_interest() {
+    let base = 30_000 + (std::process::id() % 10_000) as u16;
+    let free = |port: u16| [port, port + 1].iter().all(|port| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok());
+    let ports: Vec<u16> = (base..60_000).step_by(2).filter(|port| free(*port)).take(2).collect();
+    let config = |own: u16, peer: u16, name: &str| {
+        format!(
+            r#"datapaths: [(name: "main", idle: block, serves: all, links: ["l0"])],
+            links: [(name: "l0", technology: udp(bind: "127.0.0.1:{own}"))],
+            peers: [(name: "{name}", links: {{"l0": "127.0.0.1:{peer}"}}),
+                (name: "nobody", links: {{"l0": "127.0.0.1:9"}})], {DOMAINS}"#
+        )
+    };
+    let here = Daemon::start("here", &config(ports[0], ports[1], "there"));
+    let there = Daemon::start("there", &config(ports[1], ports[0], "here"));
+    let (a, b) = (Session::attach(here.socket(), "a").unwrap(), Session::attach(there.socket(), "b").unwrap());
+    let stream = a.stream("s", Qos::default()).unwrap();
+    let source = stream.source(ChannelId(1), SourceOptions::default()).unwrap();
+    wait_for("the peers are up", || here.status().peers.iter().any(|peer| peer.up));
+    let (_, json) = explain(&here, &["s"]);
+    assert_has(&about(&json["facts"], "peer there").1, &["it is there and has no sink of the stream"]);
+    assert_has(&about(&json["facts"], "peer nobody").1, &["it was never heard"]);
+    assert_has(&about(&json["facts"], "link").0, &[&format!("l0: udp at 127.0.0.1:{}", ports[0]), "up"]);
+    assert_has(&about(&json["facts"], "technology").1, &["`standard` was asked for"]);
+    assert_has(&about(&json["channels"][0]["facts"], "source 0").1, &["the channel has no sink anywhere"]);
+    let sink = b.stream("s", Qos::default()).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
+    source.wait_for_receivers(common::PATIENCE).unwrap();
+    let (_, json) = explain(&here, &["s"]);
+    assert_has(&about(&json["facts"], "peer there").0, &["gets messages by link l0, up"]);
+    let (what, why) = about(&json["channels"][0]["facts"], "source 0");
+    assert_has(&what, &["to datapath main"]);
+    assert_eq!(why, "the datapath serves peers there");
+    let (_, json) = explain(&there, &["s"]);
+    let (interest, why) = about(&json["channels"][0]["facts"], "interest");
+    assert_eq!(interest, "the peers were told to send");
+    assert_eq!(why, "there is a sink here that can receive");
+    assert_has(&about(&json["channels"][0]["facts"], "sink 0").0, &["from datapath main"]);
+    drop(sink);
+}
+
+#[test]
+fn what_is_not_there_is_told_with_what_is() {
+    let daemon = Daemon::start("none", DOMAINS);
+    let fails = |arguments: &[&str]| {
+        let output = daemon.command("explain", arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        text(&output.stderr)
+    };
+    assert_eq!(fails(&["x"]), "error: no stream \"x\" is open; none is\n");
+    let line = Session::attach(daemon.socket(), "a").unwrap();
+    let _first = line.stream("s", Qos::default()).unwrap();
+    let _other = line.stream("t", Qos::default()).unwrap();
+    let shown = fails(&["x"]);
+    assert!(shown.contains("\"s\"") && shown.contains("\"t\""), "{shown}");
+    let apart = Session::attach_in(daemon.socket(), "b", "apart");
+    // Whoever sees several domains (who runs the runtime does) has to choose.
+    if let Ok(apart) = apart
+        && let Ok(_same) = apart.stream("s", Qos::default())
+    {
+        let shown = fails(&["s"]);
+        assert!(shown.contains("choose one with --domain: "), "{shown}");
+        assert!(daemon.command("explain", &["s", "--domain", "line"]).output().unwrap().status.success());
+    }
+    let nowhere = common::insane().args(["explain", "s", "--socket", "/nowhere/x.sock"]).output().unwrap();
+    assert!(text(&nowhere.stderr).starts_with("error: no runtime answers at /nowhere/x.sock"));
+}

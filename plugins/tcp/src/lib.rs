@@ -18,7 +18,7 @@
 //! is bound to one particular address, the one that its peers have for it.
 //!
 //! **Who it is.** An accepted connection is a peer's if it comes from the peer's IP
-//! address and begins with a [hello](hello) of the right version that names the
+//! address and begins with a hello of the right version that names the
 //! peer's port, the class and the size of frames; it is answered with the like. Which
 //! *runtime* that is stands in each frame and is checked above links, as with every
 //! technology. Addresses that no peer has are closed on sight; callers that say

@@ -8,7 +8,7 @@
 //!
 //! Every look of the keeper interrupts an application that turns for itself, if they
 //! share a core. So while it does, the keeper looks less and less often, down to once
-//! in [`KEEPER_PERIOD_MAX`]: an application that then computes for long leaves its peers
+//! in 8 ms: an application that then computes for long leaves its peers
 //! unanswered for as long as that, once.
 
 use crate::engine::{Engine, EngineConfig, EngineParts};

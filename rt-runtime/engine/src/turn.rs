@@ -22,7 +22,7 @@ impl<'c, C: Clock> Turn<'c, C> {
     }
 
     /// An instant of this or a recent turn, without a look at the clock: at most
-    /// [`HOUSEKEEPING_STRIDE`](crate::engine::HOUSEKEEPING_STRIDE) turns old, and where
+    /// 1,024 turns old (the stride of housekeeping), and where
     /// the host sleeps or leaves the engine alone, no older than the end of that (inline
     /// hosting: than the keeper's last look, 8 ms). Never later than [`now`](Self::now).
     #[inline]

@@ -52,7 +52,7 @@ pub fn listen(address: SocketAddr, backlog: u16, options: &StreamOptions) -> Res
 }
 
 /// Begins to connect `from` an own address to `to`; a port of 0 in `from` lets the
-/// kernel choose. The connection stands when [`write`] takes the first bytes; until
+/// kernel choose. The connection stands when [`write()`] takes the first bytes; until
 /// then it answers [`Written::Full`].
 ///
 /// # Errors

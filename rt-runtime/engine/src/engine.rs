@@ -137,6 +137,12 @@ impl<L: Link> Links<L> {
             link.flush();
         }
     }
+
+    /// Whether a link has something to do of which no descriptor tells.
+    #[inline]
+    pub fn are_holding(&self) -> bool {
+        self.links.iter().any(Link::is_holding)
+    }
 }
 
 /// The datapath engine. See the crate's documentation.
@@ -196,6 +202,10 @@ impl<L: Link, C: Clock> Engine<L, C> {
         let mut worked = self.port.has_commands() && self.take_commands();
         let Engine { clock, links, receiver, outlets, counters, port, transmitter, .. } = self;
         let turn = Turn::new(clock, self.looked_at);
+        if links.are_holding() {
+            // What found no room in an earlier turn: nobody may have sent anything since.
+            links.flush();
+        }
         // Sources first: with inline hosting a turn follows each emit, and what was emitted
         // must not wait for a look at the sockets.
         let moved = transmitter.run(&turn, links, outlets, port);
@@ -256,10 +266,12 @@ impl<L: Link, C: Clock> Engine<L, C> {
         }
     }
 
-    /// Whether a source or the control plane has something: the last look before sleeping.
+    /// Whether a source, a link or the control plane has something: the last look before
+    /// sleeping.
     #[must_use]
     pub fn has_work(&mut self) -> bool {
         self.port.has_commands()
+            || self.links.are_holding()
             || self.outlets.wakes.is_pending()
             || self.transmitter.has_work(self.links.payload_bytes_max())
     }

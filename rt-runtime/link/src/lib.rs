@@ -7,6 +7,7 @@
 //! Invariants of a `Link`:
 //! - `send` either takes the whole frame or none of it; the payload's memory is
 //!   not referred to after `send` returns, unless the capabilities say otherwise.
+//!   It may hold a frame back, but not beyond the `flush` for which there is room.
 //! - `receive` hands out at most `budget` frames; each borrow ends with the call.
 //! - frames of one peer and lane are handed out in the order in which they came.
 //! - nothing a peer sends makes it panic.
@@ -62,8 +63,16 @@ pub trait Link {
     /// way: the link neither reads it twice nor decides anything by it.
     fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome;
 
-    /// Pushes out what `send` held back; called once after a burst.
+    /// Pushes out what `send` held back; called once after a burst. What finds no room
+    /// then is kept, and goes with a later call.
     fn flush(&mut self);
+
+    /// Whether there is something to do of which no descriptor tells: frames that found
+    /// no room at the last `flush`, or that `receive` took from the technology and had no
+    /// budget to hand out. A datapath does not sleep meanwhile.
+    fn is_holding(&self) -> bool {
+        false
+    }
 
     /// Takes up to `budget` frames, real-time lanes first, and hands each to `sink`.
     /// Returns how many.

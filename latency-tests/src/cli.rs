@@ -41,9 +41,9 @@ pub struct Cli {
     /// throughput: only this payload, bytes (a multiple of 8); may be repeated.
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub size: Vec<usize>,
-    /// network: the plugin.
-    #[arg(long, value_enum, default_value_t = Plugin::Udp)]
-    pub plugin: Plugin,
+    /// network: the plugin (udp where none is named). throughput: only over this plugin.
+    #[arg(long, value_enum)]
+    pub plugin: Option<Plugin>,
     /// network: only this hosting.
     #[arg(long, value_enum)]
     pub hosting: Option<Hosting>,
@@ -131,7 +131,7 @@ impl Scenario {
     }
 }
 
-/// The plugin of the network scenario.
+/// A network plugin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Plugin {
     /// Kernel UDP sockets.

@@ -2,3 +2,4 @@
 
 pub mod ring;
 pub mod udp;
+pub mod udp_flow;

@@ -440,3 +440,43 @@ impl std::fmt::Debug for UdpLink {
         f.debug_struct("UdpLink").field("local", &self.local).field("counts", &self.counts).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{UdpConfig, UdpSetup};
+    use insane_link::LinkSetup;
+    use std::net::Ipv4Addr;
+
+    struct Keep(Vec<Vec<u8>>);
+
+    impl FrameSink for Keep {
+        fn frame(&mut self, _from: Option<PeerIndex>, frame: &[u8]) {
+            self.0.push(frame.to_vec());
+        }
+    }
+
+    /// A kernel or device that cuts nothing: the datagrams of a train go one by one.
+    #[test]
+    fn without_cutting_everything_arrives_the_same() {
+        let setup = || UdpSetup::bind(UdpConfig::new((Ipv4Addr::LOCALHOST, 0).into())).unwrap();
+        let (a, b) = (setup(), setup());
+        let (at_a, at_b) = (a.local_addr(), b.local_addr());
+        let (mut a, mut b) = (a.open(&[Some(at_b)]).unwrap(), b.open(&[Some(at_a)]).unwrap());
+        a.cuts = [false; 2];
+        for len in [100, 1472] {
+            let frames: Vec<_> = (0..60).map(|number| vec![number; len]).collect();
+            for frame in &frames {
+                assert_eq!(a.send(PeerIndex(0), Lane::LAST, frame, SharedBytes::EMPTY), SendOutcome::Sent);
+            }
+            a.flush();
+            let mut kept = Keep(Vec::new());
+            let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+            while kept.0.len() < frames.len() && std::time::Instant::now() < end {
+                b.receive(16, true, &mut kept);
+            }
+            assert_eq!(kept.0, frames);
+        }
+        assert_eq!((a.counts().trains, a.counts().frames_lost), (0, 0));
+    }
+}

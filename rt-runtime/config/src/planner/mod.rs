@@ -56,6 +56,8 @@ pub struct LayoutSizes {
     pub link_batch: u64,
     /// Sockets of one `udp` link.
     pub udp_sockets: u64,
+    /// What each of them holds besides single frames, bytes.
+    pub udp_train_bytes: u64,
     /// Stack of one thread.
     pub stack_bytes: u64,
     /// Threads beside the datapaths: control, waker.
@@ -84,6 +86,8 @@ impl Default for LayoutSizes {
             command_bytes: 64,
             link_batch: 64,
             udp_sockets: 2,
+            // One that waits for the flush (a chunk), one that the kernel joined.
+            udp_train_bytes: (16 << 10) + (64 << 10),
             stack_bytes: 2 << 20,
             threads: 2,
             process_bytes: 16 << 20,
@@ -318,6 +322,12 @@ fn datapath(plan: &Plan, at: usize, sizes: &LayoutSizes) -> Group {
             udp.frame_bytes_max.into(),
         );
         items.push(batch.lowered_by(path));
+        items.push(Item::new(
+            format!("link \"{}\": trains, out and in", link.name),
+            Kind::Private,
+            sizes.udp_sockets,
+            sizes.udp_train_bytes,
+        ));
         // The kernel doubles what is asked for, to cover its own overhead (socket(7)).
         let buffers = 2 * (u64::from(udp.send_buffer_bytes) + u64::from(udp.receive_buffer_bytes));
         let path = format!("the socket buffers of link \"{}\"", link.name);

@@ -178,6 +178,7 @@ impl Inbox {
         }
     }
 
+    #[inline(never)]
     fn take_many<S: FrameSink>(
         &mut self,
         socket: &UdpSocket,
@@ -201,6 +202,7 @@ impl Inbox {
     }
 
     /// Hands out what is here, up to the budget.
+    #[inline(never)]
     pub(crate) fn hand_out<S: FrameSink>(
         &mut self,
         socket: &UdpSocket,

@@ -126,7 +126,7 @@ impl UdpLink {
     }
 
     /// Sends one datagram now.
-    #[inline]
+    #[inline(never)]
     fn send_now(&mut self, class: Class, peer: PeerIndex, head: &[u8], payload: SharedBytes<'_>) -> udp::SendOutcome {
         let to = address(&self.peers, self.lone, peer, class);
         let socket = &self.sockets[class as usize];
@@ -268,6 +268,7 @@ impl UdpLink {
     }
 
     /// What is left of earlier calls.
+    #[inline(never)]
     fn take_rest<S: FrameSink>(&mut self, class: Class, tally: &mut Tally, sink: &mut S) {
         tally.taken += 1;
         self.with(class, tally, sink, |inbox, socket, senders, counts, tally, sink| {
@@ -277,6 +278,7 @@ impl UdpLink {
     }
 
     /// As much as the budget allows, many datagrams a call.
+    #[inline(never)]
     fn take_burst<S: FrameSink>(&mut self, class: Class, tally: &mut Tally, sink: &mut S) {
         if !self.inboxes[class as usize].is_empty() {
             self.take_rest(class, tally, sink);

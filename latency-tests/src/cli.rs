@@ -41,7 +41,7 @@ pub struct Cli {
     /// throughput: only this payload, bytes (a multiple of 8); may be repeated.
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub size: Vec<usize>,
-    /// network: only this plugin.
+    /// network: only this plugin. throughput: only over this plugin.
     #[arg(long, value_enum)]
     pub plugin: Option<Plugin>,
     /// network: only this hosting.
@@ -139,7 +139,7 @@ impl Scenario {
     }
 }
 
-/// The plugin of the network scenario.
+/// A network plugin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Plugin {
     /// Kernel UDP sockets.

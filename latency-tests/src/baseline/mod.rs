@@ -4,3 +4,4 @@ pub mod futex;
 pub mod ring;
 pub mod tcp;
 pub mod udp;
+pub mod udp_flow;

@@ -9,6 +9,7 @@ pub mod floor;
 pub mod flow;
 pub mod machine;
 pub mod netns;
+pub mod paced;
 pub mod payload;
 pub mod rounds;
 pub mod sample;

@@ -76,6 +76,17 @@ impl Hosts {
         let file = File::open(format!("/var/run/netns/{}", self.names[host])).map_err(Fault::os("open a namespace"))?;
         setns(file, CloneFlags::CLONE_NEWNET).map_err(|error| Fault::os("enter a namespace")(error.into()))
     }
+
+    /// Runs `make` on host `host`; threads that it starts stay there.
+    ///
+    /// # Errors
+    /// As `make`, or the namespace cannot be entered.
+    pub fn on<T: Send>(&self, host: usize, make: impl FnOnce() -> Result<T, Fault> + Send) -> Result<T, Fault> {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| self.enter(host).and_then(|()| make()));
+            inside.join().unwrap_or_else(|_| Err(Fault::Party("opening an end panicked".into())))
+        })
+    }
 }
 
 impl Drop for Hosts {

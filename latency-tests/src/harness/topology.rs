@@ -12,7 +12,7 @@
 use super::Bench;
 use super::converse::{End, Pace, Relay, answer, ask, relay};
 use super::fault::Fault;
-use super::flow::{FlowPace, drain, pour};
+use super::flow::{FlowPace, circulate, drain, pour};
 use super::sample::Sample;
 use super::stage::{Party, Stage, perform};
 
@@ -90,6 +90,23 @@ fn hold_answering<B: End>(open: impl FnOnce() -> Result<B, Fault>, pace: &Pace, 
     let mut end = open()?;
     stage.meet()?;
     answer(&mut end, pace, stage)
+}
+
+/// T3, one way: both ends in one thread on cpu0; what is between them has cpu1.
+///
+/// # Errors
+/// An end failed.
+pub fn flow_t3<P: End + Send, T: End + Send>(
+    bench: &Bench,
+    pace: &FlowPace,
+    (mut put, mut take): (P, T),
+) -> Result<Sample, Fault> {
+    let lead = |stage: &Stage| {
+        stage.meet()?;
+        circulate((&mut put, &mut take), pace, bench.rate, stage)
+    };
+    let reached = perform(bench.cores.app, lead, Vec::new())?;
+    Ok(Sample::Value { value: reached.per_second, n: reached.messages })
 }
 
 /// T1, one way: messages a second from cpu0 to cpu1.

@@ -6,8 +6,8 @@ use crate::harness::converse::End;
 use crate::harness::fault::Fault;
 use crate::harness::payload;
 use insane_rt::{
-    Buffer, ChannelId, ConsumeError, Consumption, Emit, GetBufferError, Message, Qos, Reliability, Session, Sink,
-    SinkOptions, Source, SourceOptions, Stream, StreamOptions,
+    Buffer, ChannelId, ConsumeError, Consumption, Emit, GetBufferError, Message, Outcome, Qos, Reliability, Session,
+    Sink, SinkOptions, Source, SourceOptions, Stream, StreamOptions,
 };
 use std::time::Duration;
 
@@ -174,6 +174,36 @@ fn offer_again<'s>(source: &'s Source, mut buffer: Buffer<'s>) -> bool {
         }
     }
     false
+}
+
+/// A write end whose message is lost where there is no room, as its contract says, and
+/// which then says so.
+pub struct Flood(Put);
+
+impl Flood {
+    /// A write end that floods.
+    #[must_use]
+    pub fn new(put: Put) -> Self {
+        Flood(put)
+    }
+}
+
+impl End for Flood {
+    #[inline(always)]
+    fn send(&mut self, number: u64) -> Result<bool, Fault> {
+        let Put { source, contract } = &self.0;
+        let mut buffer = match source.get_buffer(contract.size) {
+            Ok(buffer) => buffer,
+            Err(error) => return no_buffer(error),
+        };
+        payload::write(&mut buffer, number);
+        let Emit::Sent(token) = source.emit(buffer) else { return Ok(false) };
+        Ok(matches!(source.outcome(token), Outcome::Published { dropped: 0, .. }))
+    }
+
+    fn receive(&mut self) -> Result<Option<u64>, Fault> {
+        Ok(None)
+    }
 }
 
 /// The write end of a channel of small messages, composed by the application and

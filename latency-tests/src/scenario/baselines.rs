@@ -1,14 +1,16 @@
 //! The baselines' cells, in the form that the scenarios set beside ours.
 
-use super::{Cost, flow_pace, pace};
+use super::{Cost, flow_pace, network_flow_pace, pace};
 use crate::baseline::ring::{self, FlowPut, FlowTake, MESSAGE_BYTES};
 use crate::baseline::tcp::TcpEnd;
 use crate::baseline::udp::UdpEnd;
+use crate::baseline::udp_flow::{UdpPut, UdpTake};
 use crate::harness::Bench;
 use crate::harness::birth::{Birth, births};
 use crate::harness::converse::BothEnds;
 use crate::harness::fault::Fault;
 use crate::harness::netns::Hosts;
+use crate::harness::paced::paced;
 use crate::harness::sample::Sample;
 use crate::harness::topology::{flow, relay_party, t1, t2, t3};
 use crate::harness::watch::Idle;
@@ -77,6 +79,20 @@ pub fn tcp_veth(bench: &Bench, hosts: &Hosts) -> Result<Sample, Fault> {
 pub fn udp_to_itself(bench: &Bench) -> Result<Sample, Fault> {
     let end = UdpEnd::to_itself(LOOPBACK)?;
     t3(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(end), None)
+}
+
+/// T1, one way: raw sockets on two hosts joined by veth; one message after the other has
+/// arrived, or as fast as it goes.
+pub fn udp_flow(bench: &Bench, hosts: &Hosts, size: usize, one_by_one: bool) -> Result<Sample, Fault> {
+    let [first, second] = Hosts::ADDRESSES.map(|address| SocketAddr::new(address, RAW_PORT));
+    let put = hosts.on(0, || UdpPut::open(first, second, size))?;
+    let take = hosts.on(1, || UdpTake::open(second, first, size))?;
+    let pace = network_flow_pace(bench, size);
+    if one_by_one {
+        let (put, take) = paced(put, take);
+        return flow(bench, &pace, move || Ok(put), move || Ok(take));
+    }
+    flow(bench, &pace, move || Ok(put), move || Ok(take))
 }
 
 /// T1: copying ring, one way, messages of `size` bytes written and read.

@@ -1,7 +1,7 @@
 //! The scenarios that set ours beside baselines and rivals.
 
 use super::ours::{self, Place, token};
-use super::{Findings, STREAMS, baselines, birth, sizes};
+use super::{Findings, STREAMS, baselines, birth, network_sizes, sizes};
 use crate::cli::{Cli, Hosting, Plugin};
 use crate::harness::Bench;
 use crate::harness::netns::Hosts;
@@ -168,6 +168,15 @@ pub fn idle(bench: &Bench, cli: &Cli, findings: &mut Findings) {
 
 /// Scenario `throughput`.
 pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings) {
+    if !cli.tokens {
+        match Hosts::make() {
+            Ok(hosts) => over_udp(bench, cli, findings, &hosts),
+            Err(fault) => findings.note("throughput/udp-veth", &fault),
+        }
+    }
+    if cli.plugin.is_some() {
+        return;
+    }
     for size in sizes(cli) {
         if !cli.tokens {
             touched(bench, cli, findings, size);
@@ -179,6 +188,27 @@ pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings) {
             ];
             rows(bench, findings, &format!("throughput/tokens/{size}B"), "messages/s", "T1", sides);
         }
+    }
+}
+
+fn over_udp(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
+    // An application that turns its own engine sends one chunk with each emit, and then waits:
+    // a message of several is no measure of it.
+    const FRAME: usize = 1408;
+    for size in network_sizes(cli) {
+        let sides = vec![
+            Side::new(OURS, move || ours::network_flow(bench, hosts, size)),
+            Side::new("raw UDP", move || baselines::udp_flow(bench, hosts, size, false)),
+        ];
+        rows(bench, findings, &format!("throughput/udp-veth/{size}B"), "messages/s", "T3 two hosts", sides);
+        if size > FRAME {
+            continue;
+        }
+        let sides = vec![
+            Side::new(OURS, move || ours::network_paced(bench, hosts, size)),
+            Side::new("raw UDP", move || baselines::udp_flow(bench, hosts, size, true)),
+        ];
+        rows(bench, findings, &format!("throughput/udp-veth/{size}B/paced"), "messages/s", "T1 two hosts", sides);
     }
 }
 

@@ -24,6 +24,9 @@ use std::time::Duration;
 /// Payloads of the throughput rows, bytes: up to one FullHD frame of 24-bit colour.
 pub const SIZES: [usize; 5] = [64, 1024, 64 * 1024, 1024 * 1024, 6_220_800];
 
+/// Payloads of the throughput rows over a network, bytes.
+pub const NETWORK_SIZES: [usize; 3] = [64, 1024, 64 * 1024];
+
 /// What the scenarios of one run brought.
 #[derive(Default)]
 pub struct Findings {
@@ -94,7 +97,20 @@ pub fn flow_pace(bench: &Bench, size: usize) -> FlowPace {
     let look_every = (64 * 1024 / size).clamp(1, 256) as u64;
     // Every place of the largest queue is touched before counting starts.
     let warm_up = if size <= 64 * 1024 { 2_000 } else { 80 };
-    FlowPace { warm_up, length, bound: Duration::from_secs(15), look_every }
+    FlowPace { warm_up, length, bound: Duration::from_secs(15), look_every, lossy: false }
+}
+
+/// The pace of flows of messages of `size` bytes over a network: it may lose some.
+#[must_use]
+pub fn network_flow_pace(bench: &Bench, size: usize) -> FlowPace {
+    let look_every = (4 * 1024 / size).clamp(1, 64) as u64;
+    FlowPace { warm_up: 200, look_every, lossy: true, ..flow_pace(bench, size) }
+}
+
+/// The payloads that a run over a network asks for.
+#[must_use]
+pub fn network_sizes(cli: &Cli) -> Vec<usize> {
+    if cli.size.is_empty() { NETWORK_SIZES.to_vec() } else { cli.size.clone() }
 }
 
 /// The payloads that a run asks for.

@@ -4,18 +4,19 @@
 //! threads are not bound to the measured core, and then moved to the pinned ones.
 //! Every cell has runtimes of its own: while a baseline is measured, none of ours runs.
 
-use super::{Cost, flow_pace, pace};
+use super::{Cost, flow_pace, network_flow_pace, pace};
 use crate::cli::Plugin;
 use crate::harness::Bench;
 use crate::harness::birth::{Birth, births};
 use crate::harness::converse::{BothEnds, Duplex, End};
 use crate::harness::fault::Fault;
 use crate::harness::netns::Hosts;
+use crate::harness::paced::paced;
 use crate::harness::sample::Sample;
-use crate::harness::topology::{flow, t1, t2, t3};
+use crate::harness::topology::{flow, flow_t3, t1, t2, t3};
 use crate::harness::watch::Idle;
 use crate::ours::daemon::{Daemon, Wanted};
-use crate::ours::end::{Both, Contract, Handling, Put, Sleepy, Take};
+use crate::ours::end::{Both, Contract, Flood, Handling, Put, Sleepy, Take};
 use crate::ours::fault;
 use crate::ours::plan::{self, Seat};
 use insane_rt::{Hosting, Plan, Session};
@@ -207,17 +208,14 @@ impl Place<'_> {
     fn on<T: Send>(self, host: usize, make: impl FnOnce() -> Result<T, Fault> + Send) -> Result<T, Fault> {
         match self {
             Place::Loopback => make(),
-            Place::Veth(hosts) => std::thread::scope(|scope| {
-                let inside = scope.spawn(|| hosts.enter(host).and_then(|()| make()));
-                inside.join().unwrap_or_else(|_| Err(Fault::Party("opening an end panicked".into())))
-            }),
+            Place::Veth(hosts) => hosts.on(host, make),
         }
     }
 }
 
 /// T1: two runtimes inside this process, whose engines the applications turn.
 pub fn network_inline(bench: &Bench, place: Place<'_>, plugin: Plugin) -> Result<Sample, Fault> {
-    let sessions = embedded_pair(place, [Seat::ASLEEP; 2], Hosting::Inline, plugin)?;
+    let sessions = embedded_pair(place, [Seat::ASLEEP; 2], [Hosting::Inline; 2], plugin)?;
     let (asking, answering) = conversation(sessions, Contract::SMALL)?;
     t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(asking), move || Ok(answering))
 }
@@ -225,7 +223,7 @@ pub fn network_inline(bench: &Bench, place: Place<'_>, plugin: Plugin) -> Result
 /// T1: two runtimes inside this process, each with a thread that shares the core of
 /// its application and sleeps when it has nothing to do.
 pub fn network_thread(bench: &Bench, place: Place<'_>) -> Result<Sample, Fault> {
-    let sessions = embedded_pair(place, shared_seats(bench), Hosting::Thread, Plugin::Udp)?;
+    let sessions = embedded_pair(place, shared_seats(bench), [Hosting::Thread; 2], Plugin::Udp)?;
     let (asking, answering) = conversation(sessions, Contract::SMALL)?;
     t1(bench, &pace(bench, Cost::Kernel, Idle::Yield), move || Ok(asking), move || Ok(answering))
 }
@@ -268,16 +266,42 @@ fn shared_seats(bench: &Bench) -> [Seat; 2] {
 fn embedded_pair(
     place: Place<'_>,
     seats: [Seat; 2],
-    hosting: Hosting,
+    hostings: [Hosting; 2],
     plugin: Plugin,
 ) -> Result<(Session, Session), Fault> {
     let addresses = place.addresses()?;
     let names = ["a", "b"];
     let start = |host: usize| {
         let (own, peer) = ((names[host], addresses[host]), (names[1 - host], addresses[1 - host]));
-        place.on(host, move || embed(plan::peer(own, peer, seats[host], plugin), hosting))
+        place.on(host, move || embed(plan::peer(own, peer, seats[host], plugin), hostings[host]))
     };
     Ok((start(0)?, start(1)?))
+}
+
+/// T3, one way, between two hosts, as fast as it goes: the sender's runtime has cpu1, both
+/// applications are one thread on cpu0, which turns the receiver's engine.
+pub fn network_flow(bench: &Bench, hosts: &Hosts, size: usize) -> Result<Sample, Fault> {
+    let seats = [Seat::alone(bench.cores.other), Seat::ASLEEP];
+    let sessions = embedded_pair(Place::Veth(hosts), seats, [Hosting::Thread, Hosting::Inline], Plugin::Udp)?;
+    let (put, take) = ends(&sessions, Contract { size, ..Contract::SMALL })?;
+    flow_t3(bench, &network_flow_pace(bench, size), (Flood::new(put), take))
+}
+
+/// T1, one way, between two hosts, one message after the other has arrived: both
+/// applications turn their own engines.
+pub fn network_paced(bench: &Bench, hosts: &Hosts, size: usize) -> Result<Sample, Fault> {
+    let sessions = embedded_pair(Place::Veth(hosts), [Seat::ASLEEP; 2], [Hosting::Inline; 2], Plugin::Udp)?;
+    let (put, take) = ends(&sessions, Contract { size, ..Contract::SMALL })?;
+    let (put, take) = paced(put, take);
+    flow(bench, &network_flow_pace(bench, size), move || Ok(put), move || Ok(take))
+}
+
+/// Both ends of one channel, connected.
+fn ends(sessions: &(Session, Session), contract: Contract) -> Result<(Put, Take), Fault> {
+    let take = Take::open(&contract.stream(&sessions.1, STREAM)?, 1, contract)?;
+    let put = Put::open(&contract.stream(&sessions.0, STREAM)?, 1, contract)?;
+    put.connect()?;
+    Ok((put, take))
 }
 
 /// T1, one way, between two sessions of one runtime inside this process: payloads are
@@ -295,9 +319,7 @@ pub fn flow_foreign(bench: &Bench, size: usize, program: Option<&Path>) -> Resul
 }
 
 fn one_way(bench: &Bench, sessions: (Session, Session), contract: Contract) -> Result<Sample, Fault> {
-    let take = Take::open(&contract.stream(&sessions.1, STREAM)?, 1, contract)?;
-    let put = Put::open(&contract.stream(&sessions.0, STREAM)?, 1, contract)?;
-    put.connect()?;
+    let (put, take) = ends(&sessions, contract)?;
     flow(bench, &flow_pace(bench, contract.size), move || Ok(put), move || Ok(take))
 }
 

@@ -10,7 +10,13 @@
 //! | lanes | 0 to 2 | 3 to 7 |
 //! | host priority, code point | 6, from [`UdpConfig`] | as the system has it |
 //!
-//! A frame is one datagram. A peer is known by its address and port: a frame that
+//! A frame that is alone when the link is flushed is one datagram, as it is. Of several,
+//! small ones are packed into bundles ([`insane_wire::bundle`]), larger ones of one size
+//! stand one behind the other, and the kernel gets all of them with one call, which it or
+//! the device cuts into datagrams (UDP_SEGMENT); a receiver that has met a bundle lets the
+//! kernel join them again (UDP_GRO). Where either cannot be, datagrams go and come singly.
+//!
+//! A peer is known by its address and port: a frame that
 //! comes from any other is handed out without a peer. A link with one peer only is
 //! connected to it; the kernel then drops frames of others, and, where the link is
 //! bound to no particular address, uses the one that leads to the peer now. Nothing
@@ -18,9 +24,11 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod inbox;
 mod link;
 mod peers;
 mod setup;
+mod train;
 
 pub use config::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig, frame_bytes_default};
 pub use link::{UdpCounts, UdpLink};

@@ -45,7 +45,15 @@ fn wait_for(link: &mut UdpLink, count: usize) -> Vec<(Option<PeerIndex>, Vec<u8>
     kept.0
 }
 
+/// Sends a frame alone.
 fn send(link: &mut UdpLink, peer: u16, lane: u8, frame: &[u8]) -> SendOutcome {
+    let outcome = hold(link, peer, lane, frame);
+    link.flush();
+    outcome
+}
+
+/// Gives the link a frame, and does not flush it.
+fn hold(link: &mut UdpLink, peer: u16, lane: u8, frame: &[u8]) -> SendOutcome {
     link.send(PeerIndex(peer), Lane::new(lane).unwrap(), frame, (&[][..]).into())
 }
 

@@ -146,6 +146,12 @@ impl<L: Link> Links<L> {
         }
         under_way
     }
+
+    /// Whether a link has something to do of which no descriptor tells.
+    #[inline]
+    pub fn are_holding(&self) -> bool {
+        self.links.iter().any(Link::holds_frames)
+    }
 }
 
 /// The datapath engine. See the crate's documentation.
@@ -208,6 +214,10 @@ impl<L: Link, C: Clock> Engine<L, C> {
         let mut worked = self.port.has_commands() && self.take_commands();
         let Engine { clock, links, receiver, outlets, counters, port, transmitter, .. } = self;
         let turn = Turn::new(clock, self.looked_at);
+        if links.are_holding() {
+            // What found no room in an earlier turn: nobody may have sent anything since.
+            links.flush();
+        }
         // Sources first: with inline hosting a turn follows each emit, and what was emitted
         // must not wait for a look at the sockets.
         let moved = transmitter.run(&turn, links, outlets, port);
@@ -275,8 +285,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
     #[must_use]
     pub fn has_work(&mut self) -> bool {
         self.port.has_commands()
+            || self.links.are_holding()
             || self.outlets.wakes.is_pending()
-            || self.links.links.iter().any(Link::holds_frames)
             || self.transmitter.has_work(self.links.payload_bytes_max())
     }
 

@@ -7,6 +7,7 @@
 //! Invariants of a `Link`:
 //! - `send` either takes the whole frame or none of it; the payload's memory is
 //!   not referred to after `send` returns, unless the capabilities say otherwise.
+//!   It may hold a frame back, but not beyond the `flush` for which there is room.
 //! - `receive` hands out at most `budget` frames; each borrow ends with the call.
 //! - frames of one peer and lane are handed out in the order in which they came.
 //! - what `send` took and holds back is pushed out by `flush`, and, as far as the
@@ -66,8 +67,16 @@ pub trait Link {
     /// way: the link neither reads it twice nor decides anything by it.
     fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome;
 
-    /// Pushes out what `send` held back; called once after a burst.
+    /// Pushes out what `send` held back; called once after a burst. What finds no room
+    /// then is kept, and goes with a later call.
     fn flush(&mut self);
+
+    /// Whether there is something to do of which no descriptor tells: frames that found
+    /// no room at the last `flush`, or that `receive` took from the technology and had no
+    /// budget to hand out. A datapath does not sleep meanwhile.
+    fn holds_frames(&self) -> bool {
+        false
+    }
 
     /// Takes up to `budget` frames, real-time lanes first, and hands each to `sink`.
     /// Returns how many.
@@ -79,12 +88,6 @@ pub trait Link {
     /// Descriptors that become readable when `receive` has something, for a
     /// datapath that sleeps. At most four.
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>>;
-
-    /// Whether the link itself holds frames that a call of `receive` left for want of
-    /// budget: no descriptor tells of them, so a datapath does not sleep then.
-    fn holds_frames(&self) -> bool {
-        false
-    }
 
     /// What needs the time and has no hurry: connecting, accepting, giving up. Called
     /// by the datapath every 10 ms or so, while it sleeps every 100 ms at least. As

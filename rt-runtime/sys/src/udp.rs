@@ -91,11 +91,17 @@ pub(crate) fn set_buffer(
         .or_else(|_| set(socket, libc::SOL_SOCKET, ask, bytes, attempted))
 }
 
-pub(crate) fn set(socket: &OwnedFd, level: i32, name: i32, value: i32, attempted: &'static str) -> Result<(), OsError> {
+pub(crate) fn set(
+    socket: impl AsFd,
+    level: i32,
+    name: i32,
+    value: i32,
+    attempted: &'static str,
+) -> Result<(), OsError> {
     // SAFETY: the kernel reads one int.
     let result = unsafe {
         let value = (&raw const value).cast();
-        libc::setsockopt(socket.as_raw_fd(), level, name, value, size_of::<i32>() as libc::socklen_t)
+        libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, value, size_of::<i32>() as libc::socklen_t)
     };
     check(result, attempted).map(drop)
 }
@@ -246,9 +252,23 @@ pub fn send(socket: impl AsFd, to: Option<&Address>, head: &[u8], payload: Share
         // (`SharedBytes::new`).
         unsafe { libc::sendmsg(fd, &message, flags) }
     };
-    if sent >= 0 {
-        return SendOutcome::Sent;
-    }
+    if sent >= 0 { SendOutcome::Sent } else { refusal() }
+}
+
+/// As [`send`], for a datagram that stands in one piece already.
+#[inline]
+pub fn send_whole(socket: impl AsFd, to: Option<&Address>, bytes: &[u8]) -> SendOutcome {
+    let fd = socket.as_fd().as_raw_fd();
+    let (name, name_len) = to.map_or((std::ptr::null(), 0), |to| (to.as_ptr(), to.len));
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: name and bytes are alive during the call, and only read.
+    let sent = unsafe { libc::syscall(libc::SYS_sendto, fd, bytes.as_ptr(), bytes.len(), flags, name, name_len) };
+    if sent >= 0 { SendOutcome::Sent } else { refusal() }
+}
+
+/// Why the call that just failed did.
+#[cold]
+fn refusal() -> SendOutcome {
     match Errno::last() {
         Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR => SendOutcome::WouldBlock,
         errno => SendOutcome::Failed(errno),
@@ -310,13 +330,64 @@ pub fn recv(socket: impl AsFd, buffer: &mut [u8]) -> Option<usize> {
     None
 }
 
+/// Largest number of segments that one call of [`send_segments`] takes: more than 64 are
+/// refused by kernels before 6.9.
+pub const SEGMENTS_MAX: usize = 64;
+/// Largest payload of an IPv4 datagram, and of all segments of one call together, bytes.
+pub const DATAGRAM_BYTES_MAX: usize = 65_535 - 20 - 8;
+
+/// Control data of one call: room for one number, aligned as a header must be.
+type Control = [u64; 4];
+
+/// Sends `bytes` as one datagram for each `segment_bytes` of them (the last may be shorter)
+/// with one call; to whom, as [`send`]. The kernel or the device cuts them.
+///
+/// All go or none. What the path cannot do is `Failed`: a kernel before 4.18, or a device
+/// that leaves checksums to the kernel.
+pub fn send_segments(socket: impl AsFd, to: Option<&Address>, bytes: &[u8], segment_bytes: u16) -> SendOutcome {
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut control: Control = [0; 4];
+    // SAFETY: all zero is a message of nothing.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    if let Some(to) = to {
+        message.msg_name = to.as_ptr().cast_mut().cast();
+        message.msg_namelen = to.len;
+    }
+    message.msg_iov = &mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    // SAFETY: `control` is aligned for a header and holds one with a number behind it; name,
+    // part and control are alive during the call, and name and bytes only read.
+    let sent = unsafe {
+        message.msg_controllen = libc::CMSG_SPACE(size_of::<u16>() as libc::c_uint) as _;
+        let header = libc::CMSG_FIRSTHDR(&message);
+        (*header).cmsg_level = libc::SOL_UDP;
+        (*header).cmsg_type = libc::UDP_SEGMENT;
+        (*header).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as libc::c_uint) as _;
+        libc::CMSG_DATA(header).cast::<u16>().write_unaligned(segment_bytes);
+        libc::sendmsg(socket.as_fd().as_raw_fd(), &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    };
+    if sent >= 0 { SendOutcome::Sent } else { refusal() }
+}
+
+/// From now on the socket takes datagrams of one sender that the kernel has in one piece
+/// as one ([`Datagram::segment_bytes`]). They are then cut unless they are received by a
+/// [`Batch`] with room for [`DATAGRAM_BYTES_MAX`].
+///
+/// # Errors
+/// A kernel before 5.0 cannot.
+pub fn receive_joined(socket: impl AsFd) -> Result<(), OsError> {
+    set(&socket, libc::SOL_UDP, libc::UDP_GRO, 1, "receiving datagrams joined")
+}
+
 /// Room for several datagrams that one call takes.
 ///
 /// ```text
 ///   messages[i] --> parts[i] --> bytes[i * datagram_bytes ..][.. datagram_bytes]
 ///               --> from[i]
+///               --> controls[i]
 /// ```
-/// All four are boxed slices that are never replaced, so the pointers among them
+/// All five are boxed slices that are never replaced, so the pointers among them
 /// hold while `self` moves.
 pub struct Batch {
     bytes: Box<[u8]>,
@@ -324,6 +395,8 @@ pub struct Batch {
     from: Box<[Address]>,
     /// Referred to by `messages` only.
     _parts: Box<[libc::iovec]>,
+    /// As above.
+    _controls: Box<[Control]>,
     messages: Box<[libc::mmsghdr]>,
     filled: usize,
 }
@@ -331,15 +404,18 @@ pub struct Batch {
 // SAFETY: the pointers lead only into the boxes that the batch itself owns.
 unsafe impl Send for Batch {}
 
-/// One datagram of a [`Batch`].
-#[derive(Clone, Copy, Debug)]
-pub struct Datagram<'a> {
-    /// Its bytes (the first ones, if it was cut).
-    pub bytes: &'a [u8],
+/// What is known of one datagram of a [`Batch`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Datagram {
+    /// How many of its bytes are there.
+    pub len: usize,
     /// Its sender.
     pub from: SocketAddr,
     /// It was longer than the room for it.
     pub truncated: bool,
+    /// Several datagrams that were joined ([`receive_joined`]): each has this many bytes,
+    /// but the last, which may have fewer.
+    pub segment_bytes: Option<usize>,
 }
 
 impl Batch {
@@ -352,18 +428,20 @@ impl Batch {
         assert!(datagrams > 0 && datagram_bytes > 0, "a batch has room for something");
         let mut bytes = vec![0; datagrams * datagram_bytes].into_boxed_slice();
         let mut from = vec![Address::EMPTY; datagrams].into_boxed_slice();
+        let mut controls = vec![[0; 4]; datagrams].into_boxed_slice();
         let part = |room: &mut [u8]| libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
         let mut parts: Box<[libc::iovec]> = bytes.chunks_exact_mut(datagram_bytes).map(part).collect();
-        let header = |(part, from): (&mut libc::iovec, &mut Address)| {
+        let header = |((part, from), control): ((&mut libc::iovec, &mut Address), &mut Control)| {
             // SAFETY: all zero is a message of nothing.
             let mut message: libc::mmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
             message.msg_hdr.msg_iov = part;
             message.msg_hdr.msg_iovlen = 1;
             message.msg_hdr.msg_name = (&raw mut from.storage).cast();
+            message.msg_hdr.msg_control = control.as_mut_ptr().cast();
             message
         };
-        let messages = parts.iter_mut().zip(from.iter_mut()).map(header).collect();
-        Batch { bytes, datagram_bytes, from, _parts: parts, messages, filled: 0 }
+        let messages = parts.iter_mut().zip(from.iter_mut()).zip(controls.iter_mut()).map(header).collect();
+        Batch { bytes, datagram_bytes, from, _parts: parts, _controls: controls, messages, filled: 0 }
     }
 
     /// How many datagrams fit.
@@ -381,6 +459,7 @@ impl Batch {
         let max = max.min(self.capacity());
         for message in &mut self.messages[..max] {
             message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            message.msg_hdr.msg_controllen = size_of::<Control>() as _;
         }
         for _attempt in 0..2 {
             // SAFETY: `messages` holds `max` entries, whose pointers lead into the boxes of
@@ -401,16 +480,41 @@ impl Batch {
         self.filled
     }
 
-    /// The datagrams of the last call, in the order in which they came.
-    pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
-        let held =
-            self.messages[..self.filled].iter().zip(&self.from).zip(self.bytes.chunks_exact(self.datagram_bytes));
-        held.filter_map(|((message, from), room)| {
-            let len = (message.msg_len as usize).min(room.len());
-            let truncated = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-            Some(Datagram { bytes: &room[..len], from: from.get()?, truncated })
+    /// Datagram `at` of the last call, in the order in which they came; `None` past the
+    /// last, and for one that has no sender.
+    #[must_use]
+    pub fn datagram(&self, at: usize) -> Option<Datagram> {
+        let message = self.messages[..self.filled].get(at)?;
+        Some(Datagram {
+            len: (message.msg_len as usize).min(self.datagram_bytes),
+            from: self.from[at].get()?,
+            truncated: message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            segment_bytes: segment_bytes(&message.msg_hdr),
         })
     }
+
+    /// The whole room of datagram `at`; its bytes are at the start.
+    ///
+    /// # Panics
+    /// There is no such room.
+    #[must_use]
+    pub fn room(&mut self, at: usize) -> &mut [u8] {
+        &mut self.bytes[at * self.datagram_bytes..][..self.datagram_bytes]
+    }
+}
+
+/// What the kernel said about the size of joined datagrams.
+fn segment_bytes(message: &libc::msghdr) -> Option<usize> {
+    // SAFETY: the kernel wrote `msg_controllen` bytes of whole headers into the control data
+    // of the batch that `message` is of; an entry of this kind holds one int.
+    let bytes = unsafe {
+        let header = libc::CMSG_FIRSTHDR(message);
+        if header.is_null() || (*header).cmsg_level != libc::SOL_UDP || (*header).cmsg_type != libc::UDP_GRO {
+            return None;
+        }
+        libc::CMSG_DATA(header).cast::<libc::c_int>().read_unaligned()
+    };
+    usize::try_from(bytes).ok().filter(|bytes| *bytes > 0)
 }
 
 impl std::fmt::Debug for Batch {
@@ -477,7 +581,7 @@ mod tests {
                         let mut buffer = [0; 700];
                         assert_eq!(recv_from(&b, &mut buffer).unwrap().0, len);
                         assert_eq!(buffer[..len], bytes[..len]);
-                        assert_eq!(send(&a, to, &bytes[..head], payload), SendOutcome::Sent);
+                        assert_eq!(send_whole(&a, to, &bytes[..len]), SendOutcome::Sent);
                         let mut buffer = [0; 50];
                         assert_eq!(recv(&b, &mut buffer), Some(len));
                         assert_eq!(buffer[..len.min(50)], bytes[..len.min(50)]);
@@ -514,17 +618,49 @@ mod tests {
             let mut batch = Batch::new(4, 4);
             let mut batch = std::thread::spawn(move || {
                 assert_eq!(batch.receive(&b, 3), 3);
-                assert_eq!(batch.datagrams().map(|datagram| datagram.bytes[0]).collect::<Vec<_>>(), [0, 1, 2]);
+                let firsts: Vec<_> = (0..3).map(|at| batch.room(at)[0]).collect();
+                assert_eq!(firsts, [0, 1, 2]);
+                assert_eq!(batch.datagram(3), None);
                 assert_eq!(batch.receive(&b, 100), 2);
                 (batch, b)
             })
             .join()
             .unwrap();
-            let held: Vec<_> = batch.0.datagrams().collect();
-            assert_eq!((held[0].bytes, held[0].truncated, held[0].from), (&[3; 4][..], false, a.local_addr().unwrap()));
-            assert_eq!((held[1].bytes, held[1].truncated), (&[4; 4][..], true));
+            let from = a.local_addr().unwrap();
+            let expected = |truncated| Datagram { len: 4, from, truncated, segment_bytes: None };
+            assert_eq!((batch.0.datagram(0), &*batch.0.room(0)), (Some(expected(false)), &[3; 4][..]));
+            assert_eq!((batch.0.datagram(1), &*batch.0.room(1)), (Some(expected(true)), &[4; 4][..]));
             assert_eq!(batch.0.receive(&batch.1, 4), 0);
-            assert_eq!(batch.0.datagrams().count(), 0);
+            assert_eq!(batch.0.datagram(0), None);
+        }
+    }
+
+    #[test]
+    fn segments_are_datagrams_and_may_be_received_joined() {
+        for v6 in [false, true] {
+            let (a, b) = pair(v6);
+            let to = Address::from(b.local_addr().unwrap());
+            let bytes: Vec<u8> = (0..2_500u32).map(|at| (at * 7) as u8).collect();
+            assert_eq!(send_segments(&a, Some(&to), &bytes, 1_000), SendOutcome::Sent);
+            let mut buffer = [0; 2_000];
+            for segment in bytes.chunks(1_000) {
+                assert_eq!(recv(&b, &mut buffer), Some(segment.len()));
+                assert_eq!(&buffer[..segment.len()], segment);
+            }
+            receive_joined(&b).unwrap();
+            a.connect(b.local_addr().unwrap()).unwrap();
+            assert_eq!(send_segments(&a, None, &bytes, 1_000), SendOutcome::Sent);
+            assert_eq!(send_bytes(&a, b.local_addr().unwrap(), b"alone", b""), SendOutcome::Sent);
+            let mut batch = Batch::new(2, DATAGRAM_BYTES_MAX);
+            assert_eq!(batch.receive(&b, 2), 2);
+            let from = a.local_addr().unwrap();
+            let joined = Datagram { len: 2_500, from, truncated: false, segment_bytes: Some(1_000) };
+            assert_eq!((batch.datagram(0), &batch.room(0)[..2_500]), (Some(joined), &bytes[..]));
+            let alone = Datagram { len: 5, from, truncated: false, segment_bytes: None };
+            assert_eq!((batch.datagram(1), &batch.room(1)[..5]), (Some(alone), &b"alone"[..]));
+            // Larger than the path takes: nothing goes.
+            assert!(matches!(send_segments(&a, None, &vec![0; 70_000], 1_000), SendOutcome::Failed(_)));
+            assert_eq!(batch.receive(&b, 2), 0);
         }
     }
 

@@ -1,7 +1,8 @@
-//! Formats: the data header, reports on reliable flows and the overlay's frames between
+//! Formats: the data header, bundles of frames, reports on reliable flows and the overlay's frames between
 //! runtimes, the control protocol between an application and its runtime.
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod control;
 pub mod data;
 pub mod overlay;

@@ -64,6 +64,8 @@ pub struct LayoutSizes {
     pub tcp_input_bytes: u64,
     /// Room for gathered frames of one `tcp` connection, beside one frame.
     pub tcp_gather_bytes: u64,
+    /// What each of them holds besides single frames, bytes.
+    pub udp_train_bytes: u64,
     /// Stack of one thread.
     pub stack_bytes: u64,
     /// Threads beside the datapaths: control, waker.
@@ -96,6 +98,8 @@ impl Default for LayoutSizes {
             tcp_prefix_bytes: 4,
             tcp_input_bytes: 64 * 1024,
             tcp_gather_bytes: 16 * 1024,
+            // One that waits for the flush (a chunk), one that the kernel joined.
+            udp_train_bytes: (16 << 10) + (64 << 10),
             stack_bytes: 2 << 20,
             threads: 2,
             process_bytes: 16 << 20,
@@ -330,13 +334,13 @@ fn datapath(plan: &Plan, at: usize, sizes: &LayoutSizes) -> Group {
     for link in &datapath.links {
         items.extend(match &link.technology {
             Technology::Udp(udp) => udp_link(link, udp, sizes),
-            Technology::Tcp(tcp) => tcp_link(link, tcp, sizes),
+            Technology::Tcp(tcp) => tcp_link(link, tcp, sizes).into(),
         });
     }
     group(format!("datapath \"{}\"", datapath.name), false, items)
 }
 
-fn udp_link(link: &LinkPlan, udp: &UdpPlan, sizes: &LayoutSizes) -> [Item; 2] {
+fn udp_link(link: &LinkPlan, udp: &UdpPlan, sizes: &LayoutSizes) -> Vec<Item> {
     let name = &link.name;
     let frames = sizes.udp_sockets * sizes.link_batch;
     let batch =
@@ -347,7 +351,15 @@ fn udp_link(link: &LinkPlan, udp: &UdpPlan, sizes: &LayoutSizes) -> [Item; 2] {
         sizes.udp_sockets,
         socket_buffers(udp.send_buffer_bytes, udp.receive_buffer_bytes),
     );
-    lowered_by_frames_and_buffers(link, batch, sockets)
+    let trains = Item::new(
+        format!("link \"{name}\": trains, out and in"),
+        Kind::Private,
+        sizes.udp_sockets,
+        sizes.udp_train_bytes,
+    );
+    let mut items = vec![trains];
+    items.extend(lowered_by_frames_and_buffers(link, batch, sockets));
+    items
 }
 
 /// Two connections to each peer. What the kernel holds for connections that are not known

@@ -4,6 +4,7 @@ use super::ours::{self, Place, token};
 use super::{Findings, STREAMS, baselines, birth, network_sizes, sizes};
 use crate::cli::{Cli, Hosting, Plugin};
 use crate::harness::Bench;
+use crate::harness::fault::Fault;
 use crate::harness::netns::Hosts;
 use crate::harness::rounds::{Heading, Side, interleave};
 use crate::ours::end::{Contract, Handling};
@@ -168,6 +169,10 @@ pub fn idle(bench: &Bench, cli: &Cli, findings: &mut Findings) {
 
 /// Scenario `throughput`.
 pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings) {
+    if cli.plugin == Some(Plugin::Tcp) {
+        let reason = "there is no throughput row over tcp yet";
+        return findings.note("throughput/tcp-veth", &Fault::Unavailable(reason.to_owned()));
+    }
     if !cli.tokens {
         match Hosts::make() {
             Ok(hosts) => over_udp(bench, cli, findings, &hosts),

@@ -100,6 +100,8 @@ pub(crate) struct Links<L> {
     links: heapless::Vec<L, LINKS_MAX>,
     of_peer: [Option<u8>; PEERS_MAX],
     payload_bytes_max: u32,
+    /// A link may hold what found no room at the last flush.
+    unsent: bool,
 }
 
 impl<L: Link> Links<L> {
@@ -117,7 +119,7 @@ impl<L: Link> Links<L> {
             .map(|link: &L| link.capabilities().frame_bytes_max.saturating_sub(HEADER_BYTES as u32))
             .min()
             .unwrap_or(0);
-        Links { links, of_peer, payload_bytes_max }
+        Links { links, of_peer, payload_bytes_max, unsent: false }
     }
 
     /// The link by which a peer is reached.
@@ -136,6 +138,7 @@ impl<L: Link> Links<L> {
         for link in &mut self.links {
             link.flush();
         }
+        self.unsent = self.are_holding();
     }
 
     /// Lets every link do what needs the time; whether one has something under way.
@@ -214,7 +217,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
         let mut worked = self.port.has_commands() && self.take_commands();
         let Engine { clock, links, receiver, outlets, counters, port, transmitter, .. } = self;
         let turn = Turn::new(clock, self.looked_at);
-        if links.are_holding() {
+        if links.unsent {
             // What found no room in an earlier turn: nobody may have sent anything since.
             links.flush();
         }
@@ -434,6 +437,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
                         SendOutcome::Sent | SendOutcome::Busy | SendOutcome::Failed => {}
                     }
                     link.flush();
+                    self.links.unsent = true;
                 }
                 Command::Spent
             }

@@ -43,12 +43,20 @@ pub struct Contract {
     pub isolated: bool,
     /// Sinks may sleep and are woken.
     pub sleepy: bool,
+    /// Buffers of the source; `None`: as many as its memory holds.
+    pub buffers: Option<u32>,
 }
 
 impl Contract {
     /// Messages of 64 bytes, written and read, polled.
-    pub const SMALL: Contract =
-        Contract { size: MESSAGE_BYTES, handling: Handling::Touch, reliable: false, isolated: false, sleepy: false };
+    pub const SMALL: Contract = Contract {
+        size: MESSAGE_BYTES,
+        handling: Handling::Touch,
+        reliable: false,
+        isolated: false,
+        sleepy: false,
+        buffers: None,
+    };
 
     fn qos(&self) -> Qos {
         Qos {
@@ -62,8 +70,8 @@ impl Contract {
         if self.size <= INLINE_BYTES {
             return SourceOptions::small();
         }
-        let count = (HEAP_BYTES / self.size).clamp(4, BUFFERS_MAX);
-        SourceOptions::default().buffers(self.size as u32, count as u32)
+        let most = (HEAP_BYTES / self.size).clamp(4, BUFFERS_MAX) as u32;
+        SourceOptions::default().buffers(self.size as u32, self.buffers.unwrap_or(most))
     }
 
     /// Opens the stream of a name.

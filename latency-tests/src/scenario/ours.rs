@@ -156,10 +156,13 @@ pub fn idle_applications<T>(
 /// How long an application waits at a time for what does not come.
 const IDLE_WAIT: Duration = Duration::from_secs(1);
 
+/// Buffers of a source of tokens, whatever their size: what differs is the size alone.
+const TOKEN_BUFFERS: u32 = 8;
+
 /// The contract of a token: a buffer of `size` bytes that nobody writes or reads.
 #[must_use]
 pub fn token(size: usize) -> Contract {
-    Contract { size, handling: Handling::Token, ..Contract::SMALL }
+    Contract { size, handling: Handling::Token, buffers: Some(TOKEN_BUFFERS), ..Contract::SMALL }
 }
 
 /// A daemon with one udp link open and no peer.

@@ -34,6 +34,7 @@ mod transmit;
 mod turn;
 pub mod waker;
 mod wakes;
+mod watch;
 
 pub use command::{Command, Dead, NewSink, NewSource, Notice, OVERLAY_BODY_MAX, OverlayFrame, Port, Topic};
 pub use deliver::DomainParts;

@@ -1,13 +1,4 @@
 //! From the sources' rings through the lanes to the links.
-//!
-//! A turn costs what is active, not what exists: best-effort sources that had nothing for
-//! [`QUIET_AFTER`] looks are *quiet*. Since their memory is in no cache, a look at one costs
-//! as much as relaying a small message, and is paid for with *credit*: a turn brings a
-//! sixteenth of a look, and each KiB that it moves one more. A datapath that has found
-//! nothing for [`IDLE_TURNS`] turns looks at [`QUIET_LOOKS_MAX`] in each. So of `n` quiet sources the
-//! one that has something is found within `16 n` turns of a datapath that relays small
-//! messages (2 ms of 4,096), while it moves `n` KiB of bulk, or within `n / 64` turns of an
-//! idle one. Real-time and reliable sources are never quiet, nor are the last [`WATCHED_MIN`].
 
 use crate::command::{Command, Dead, NewSource, Notice, Port, Topic};
 use crate::deliver::{Content, Copying, Outlets, is_piecemeal};
@@ -15,6 +6,7 @@ use crate::engine::Links;
 use crate::outflow::{Identity, Outflow, Progress};
 use crate::routes::RouteIndex;
 use crate::turn::Turn;
+use crate::watch::{QUIET_AFTER, WatchList};
 use crate::{GRANTS_PER_TURN, RELIABLE_PER_TURN, SOURCES_MAX};
 use insane_core::counters::DatapathCounter;
 use insane_core::time::Clock;
@@ -27,19 +19,6 @@ use insane_shm::conn::RxConn;
 use insane_shm::ring::{Payload, Popped};
 use insane_sys::SharedBytes;
 use insane_wire::data::{DataHeader, Flags, Fragment, FragmentPlan, HEADER_BYTES, Kind};
-
-/// Looks without anything after which a source is quiet.
-const QUIET_AFTER: u32 = 1024;
-/// So many are looked at in every turn in any case.
-const WATCHED_MIN: usize = 4;
-/// Quiet sources looked at in one turn at most.
-const QUIET_LOOKS_MAX: u32 = 64;
-/// What a look at a quiet source costs; a turn brings 1.
-const LOOK_CREDIT: u32 = 16;
-/// What a turn moves to bring 1 more.
-const BYTES_PER_CREDIT: u32 = 1024 / LOOK_CREDIT;
-/// Turns without anything after which a datapath has nothing better to do than to look.
-const IDLE_TURNS: u32 = 256;
 
 /// Bytes that a message without a frame is charged: what its way through costs.
 const LOCAL_CHARGE: u32 = 64;
@@ -83,16 +62,8 @@ pub(crate) struct Transmitter {
     host: HostId,
     incarnation: Incarnation,
     sources: Vec<Option<SourceEntry>>,
-    /// Places of all sources: first those that are watched, then the quiet ones.
-    active: Vec<u16>,
-    /// How many are watched.
-    watched: usize,
-    /// Where the next look at a quiet one goes, counted from the first.
-    quiet_at: usize,
-    /// For looks at quiet ones; see [`LOOK_CREDIT`].
-    credit: u32,
-    /// Turns since a source had something.
-    idle_turns: u32,
+    /// Places of all sources.
+    watch: WatchList,
     free: Vec<u16>,
     scheduler: Box<Scheduler<SOURCES_MAX>>,
     /// Sources the scheduler knows to have something.
@@ -169,11 +140,7 @@ impl Transmitter {
             host,
             incarnation,
             sources: (0..SOURCES_MAX).map(|_| None).collect(),
-            active: Vec::with_capacity(SOURCES_MAX),
-            watched: 0,
-            quiet_at: 0,
-            credit: 0,
-            idle_turns: 0,
+            watch: WatchList::new(SOURCES_MAX),
             free: (0..SOURCES_MAX as u16).rev().collect(),
             scheduler: Box::new(Scheduler::new(limits)),
             ready: 0,
@@ -221,8 +188,7 @@ impl Transmitter {
             idle_looks: 0,
             dead: false,
         });
-        self.active.push(place);
-        self.watch(self.active.len() - 1);
+        self.watch.add(place);
         Ok(())
     }
 
@@ -230,7 +196,7 @@ impl Transmitter {
     /// [`closed`](Self::closed). Else it comes back at once, and whether the source is to
     /// be removed now.
     pub fn close(&mut self, now: MonoTime, conn: ConnId, command: Box<Command>) -> Option<(Box<Command>, bool)> {
-        for place in &self.active {
+        for place in self.watch.all() {
             let Some(entry) = &mut self.sources[*place as usize] else { continue };
             if entry.conn.id() != conn || entry.dead || entry.reliable.is_some() {
                 continue;
@@ -293,11 +259,11 @@ impl Transmitter {
 
     /// Lets a source go; what is left of its messages is lost with it, and counted.
     pub fn remove(&mut self, conn: ConnId, outlets: &mut Outlets) -> Option<(Dead, RouteIndex)> {
-        let at = self
-            .active
-            .iter()
-            .position(|place| self.sources[*place as usize].as_ref().is_some_and(|source| source.conn.id() == conn))?;
-        let place = self.forget(at);
+        let at =
+            self.watch.all().iter().position(|place| {
+                self.sources[*place as usize].as_ref().is_some_and(|source| source.conn.id() == conn)
+            })?;
+        let place = self.watch.remove(at);
         let mut entry = self.sources[place as usize].take()?;
         if entry.ready {
             self.ready -= 1;
@@ -322,34 +288,11 @@ impl Transmitter {
         Some((Dead::Source(entry.conn), entry.route))
     }
 
-    /// The source at `at` of the list is watched from now on, if it was quiet.
-    fn watch(&mut self, at: usize) {
-        if at >= self.watched {
-            self.active.swap(at, self.watched);
-            self.watched += 1;
-        }
-    }
-
-    /// The source at `at` of the list, watched so far, is quiet from now on.
-    fn rest(&mut self, at: usize) {
-        self.watched -= 1;
-        self.active.swap(at, self.watched);
-    }
-
-    /// Takes the source at `at` out of the list.
-    fn forget(&mut self, at: usize) -> u16 {
-        if at >= self.watched {
-            return self.active.swap_remove(at);
-        }
-        self.rest(at);
-        self.active.swap_remove(self.watched)
-    }
-
     /// Whether any source has something, for a datapath about to sleep.
     pub fn has_work(&mut self, payload_max: u32) -> bool {
         let sources = &mut self.sources;
         self.ready > 0
-            || self.active.iter().any(|place| {
+            || self.watch.all().iter().any(|place| {
                 sources[*place as usize]
                     .as_mut()
                     .is_some_and(|source| !source.dead && source.has_something(payload_max))
@@ -418,7 +361,7 @@ impl Transmitter {
             // Nobody else waits, so there is nothing to decide: the one that has something
             // goes, for one chunk. What is left takes its turn with the others.
             if let Some(progress) = self.send_from(turn, lone.0, best_effort, links, outlets, port) {
-                self.credit = self.credit.saturating_add(progress.bytes / BYTES_PER_CREDIT);
+                self.watch.moved(progress.bytes);
                 if progress.goes_on() {
                     self.enlist(lone);
                 }
@@ -444,7 +387,7 @@ impl Transmitter {
             // Busy links: idle until the next turn looks again, so that lanes below this one,
             // on other sockets, get their chance.
             let more = progress.goes_on();
-            self.credit = self.credit.saturating_add(progress.bytes / BYTES_PER_CREDIT);
+            self.watch.moved(progress.bytes);
             self.scheduler.sent(flow, progress.bytes, more);
             if !more && let Some(entry) = &mut self.sources[flow.0 as usize] {
                 entry.ready = false;
@@ -469,8 +412,7 @@ impl Transmitter {
     fn look(&mut self, payload_max: u32) -> Option<FlowIndex> {
         let mut lone = None;
         let mut at = 0;
-        while at < self.watched {
-            let place = self.active[at];
+        while let Some(place) = self.watch.watched(at) {
             at += 1;
             let Some(source) = &mut self.sources[place as usize] else { continue };
             if source.ready || source.dead {
@@ -479,14 +421,15 @@ impl Transmitter {
             if source.has_something(payload_max) {
                 source.idle_looks = 0;
                 self.found(place, &mut lone);
-            } else if self.watched > WATCHED_MIN && source.is_idle_again() {
+            } else if self.watch.may_rest() && source.is_idle_again() {
                 // The last of the watched comes here, and is looked at next.
                 at -= 1;
-                self.rest(at);
+                self.watch.rest(at);
             }
         }
-        if self.watched < self.active.len() {
-            self.look_at_quiet(payload_max, &mut lone);
+        let looks = self.watch.quiet_looks(self.ready > 0 || lone.is_some());
+        if looks > 0 {
+            self.look_at_quiet(looks, payload_max, &mut lone);
         }
         if self.ready > 0
             && let Some(last) = lone.take()
@@ -496,32 +439,14 @@ impl Transmitter {
         lone
     }
 
-    /// Looks at as many quiet sources as there is credit for.
-    #[inline]
-    fn look_at_quiet(&mut self, payload_max: u32, lone: &mut Option<FlowIndex>) {
-        let found = self.ready > 0 || lone.is_some();
-        self.idle_turns = if found { 0 } else { self.idle_turns.saturating_add(1) };
-        self.credit =
-            if self.idle_turns > IDLE_TURNS { QUIET_LOOKS_MAX * LOOK_CREDIT } else { self.credit.saturating_add(1) };
-        if self.credit >= LOOK_CREDIT {
-            let looks = (self.credit / LOOK_CREDIT).min(QUIET_LOOKS_MAX);
-            self.credit = 0;
-            self.spend(looks, payload_max, lone);
-        }
-    }
-
     #[inline(never)]
-    fn spend(&mut self, looks: u32, payload_max: u32, lone: &mut Option<FlowIndex>) {
+    fn look_at_quiet(&mut self, looks: u32, payload_max: u32, lone: &mut Option<FlowIndex>) {
         for _ in 0..looks {
-            let quiet = self.active.len() - self.watched;
-            // Some may have left since the last turn.
-            self.quiet_at = if self.quiet_at + 1 < quiet { self.quiet_at + 1 } else { 0 };
-            let at = self.watched + self.quiet_at;
-            let Some(&place) = self.active.get(at) else { return };
+            let Some((at, place)) = self.watch.next_quiet() else { return };
             let Some(source) = &mut self.sources[place as usize] else { continue };
             if !source.dead && source.has_something(payload_max) {
                 source.idle_looks = 0;
-                self.watch(at);
+                self.watch.watch(at);
                 self.found(place, lone);
             }
         }
@@ -732,7 +657,7 @@ fn send_whole<L: Link>(
         return None;
     }
     let head = header(entry, identity, route.topic, 0).encode();
-    let payload = payload_of(entry);
+    let payload = payload_of(&entry.popped, &entry.conn);
     let sent = entry.popped.len + HEADER_BYTES as u32;
     count_frame(links.send(peer, entry.lane, &head, payload), entry.domain, sent, outlets)
 }
@@ -752,10 +677,10 @@ fn count_frame(outcome: SendOutcome, domain: DomainIndex, bytes: u32, outlets: &
 }
 
 #[inline]
-fn payload_of(entry: &SourceEntry) -> SharedBytes<'_> {
-    match entry.popped.payload {
-        Payload::Inline => SharedBytes::from(inline_bytes(&entry.popped)),
-        Payload::Heap(id) => entry.conn.view(id, entry.popped.len),
+fn payload_of<'e>(popped: &'e Popped, conn: &'e RxConn) -> SharedBytes<'e> {
+    match popped.payload {
+        Payload::Inline => SharedBytes::from(inline_bytes(popped)),
+        Payload::Heap(id) => conn.view(id, popped.len),
     }
 }
 
@@ -774,11 +699,7 @@ fn send_frame<L: Link>(
     // The route may have changed since the message began: a peer that came late lacks
     // fragments and drops the rest, one that left is not asked any more.
     if let Some(peer) = peers.get(underway.peers_done) {
-        let payload = match entry.popped.payload {
-            Payload::Inline => SharedBytes::from(inline_bytes(&entry.popped)),
-            Payload::Heap(id) => entry.conn.view(id, entry.popped.len),
-        }
-        .part(offset as usize, len as usize);
+        let payload = payload_of(&entry.popped, &entry.conn).part(offset as usize, len as usize);
         let outcome = links.send(*peer, entry.lane, &underway.head, payload);
         sent = count_frame(outcome, entry.domain, len + HEADER_BYTES as u32, outlets)?;
         underway.peers_done += 1;

@@ -332,6 +332,9 @@ fn a_status_report_comes_in_pieces_and_a_shutdown_is_announced() {
     assert_eq!(report.threads[0].name, "control");
     assert!(report.threads.iter().all(|thread| thread.tid > 0));
     assert_eq!(report.datapaths[0].idle, "spin_then_block");
+    eventually("no turn's time is taken", || {
+        runtime.status().is_some_and(|status| status.datapaths[0].counters["turn_ns_max"] > 0)
+    });
     runtime.stop();
     let Some((Event::Closing { code: Code::Shutdown, .. }, _)) = tool.wait() else { panic!("a last word") };
     assert!(tool.wait().is_none());

@@ -97,7 +97,8 @@ counters!(
         OverlayFrames = "overlay_frames",
         /// Overlay frames dropped: the queue to the control plane was full.
         OverlayFramesDropped = "overlay_frames_dropped",
-        /// Longest turn, nanoseconds (a maximum, not a sum; sampled).
+        /// Longest of the turns whose time was taken, one in 1,024, nanoseconds (a maximum, not
+        /// a sum).
         TurnNsMax = "turn_ns_max",
     }
 );

@@ -214,6 +214,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
     #[inline]
     pub fn turn(&mut self) -> bool {
         self.turns += 1;
+        let is_sampled = self.turns.is_multiple_of(HOUSEKEEPING_STRIDE);
+        let started = is_sampled.then(|| self.clock.now());
         let mut worked = self.port.has_commands() && self.take_commands();
         let Engine { clock, links, receiver, outlets, counters, port, transmitter, .. } = self;
         let turn = Turn::new(clock, self.looked_at);
@@ -247,8 +249,10 @@ impl<L: Link, C: Clock> Engine<L, C> {
         if self.transmitter.is_closing() {
             self.finish_closing();
         }
-        if self.turns.is_multiple_of(HOUSEKEEPING_STRIDE) {
+        if let Some(started) = started {
             self.housekeeping();
+            // Up to the look at the clock with which housekeeping begins.
+            self.counters.raise(TurnCounter::TurnNsMax as usize, self.looked_at.since(started).0);
         }
         self.count_turn(worked);
         worked

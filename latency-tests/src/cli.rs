@@ -168,6 +168,10 @@ pub enum Counted {
     OursCopied,
     /// The bare ring's.
     Ring,
+    /// The runtime's, over udp: two runtimes that this thread turns.
+    Network,
+    /// The bare socket's.
+    Udp,
 }
 
 impl Counted {
@@ -178,6 +182,8 @@ impl Counted {
             Counted::Ours => "ours",
             Counted::OursCopied => "ours-copied",
             Counted::Ring => "ring",
+            Counted::Network => "network",
+            Counted::Udp => "udp",
         }
     }
 }

@@ -23,6 +23,7 @@ use ours::end::CopyPut;
 use report::bounds::{Bounds, Check, check};
 use report::page::Page;
 use report::row::Output;
+use scenario::count::Waiting;
 use scenario::{Findings, compare};
 use std::process::ExitCode;
 
@@ -71,6 +72,14 @@ fn count(cli: &Cli) -> Result<(), Fault> {
         Counted::OursCopied => {
             let (put, take, _session) = scenario::ours::to_itself()?;
             scenario::count::run(&mut Duplex::new(CopyPut::new(put), take), cli.messages)
+        }
+        Counted::Network => {
+            let (put, take, _sessions) = scenario::ours::to_a_sibling_over_udp()?;
+            scenario::count::run(&mut Waiting(Duplex::new(put, take)), cli.messages)
+        }
+        Counted::Udp => {
+            let end = baseline::udp::UdpEnd::to_itself(scenario::ours::LOOPBACK)?;
+            scenario::count::run(&mut Waiting(end), cli.messages)
         }
     }
 }

@@ -66,3 +66,21 @@ fn send_and_receive<E: End>(end: &mut E, first: u64, messages: u64) -> Result<()
     }
     Ok(())
 }
+
+/// An end that looks in vain before each message, as one does that waits for it.
+pub struct Waiting<E>(pub E);
+
+impl<E: End> End for Waiting<E> {
+    #[inline(always)]
+    fn send(&mut self, number: u64) -> Result<bool, Fault> {
+        match self.0.receive()? {
+            None => self.0.send(number),
+            Some(found) => Err(Fault::Corrupt { expected: number, found }),
+        }
+    }
+
+    #[inline(always)]
+    fn receive(&mut self) -> Result<Option<u64>, Fault> {
+        self.0.receive()
+    }
+}

@@ -13,13 +13,18 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Instructions of one local message, ours and the bare ring's.
+/// Instructions of one local message, ours and the bare ring's; and of one over udp.
 pub fn instructions(bench: &Bench, findings: &mut Findings) {
     let messages = if bench.effort.smoke { 1_000 } else { 20_000 };
-    for (side, name) in [(Counted::Ours, "instructions/64B"), (Counted::OursCopied, "instructions/copied-64B")] {
-        let both = collected(side, messages).and_then(|ours| Ok((ours, collected(Counted::Ring, messages)?)));
+    let rows = [
+        ("instructions/64B", Counted::Ours, Counted::Ring),
+        ("instructions/copied-64B", Counted::OursCopied, Counted::Ring),
+        ("instructions/udp-64B", Counted::Network, Counted::Udp),
+    ];
+    for (name, ours, raw) in rows {
+        let both = collected(ours, messages).and_then(|ours| Ok((ours, collected(raw, messages)?)));
         match both {
-            Ok(figures) => findings.add(table(name, "instructions/message", figures, messages)),
+            Ok(figures) => findings.add(table(name, raw, "instructions/message", figures, messages)),
             Err(fault) => findings.note(name, &fault),
         }
     }
@@ -34,13 +39,19 @@ pub fn syscalls(bench: &Bench, findings: &mut Findings) {
         Ok((ours, ring)) => {
             println!("syscalls: other threads of the process made {} calls meanwhile", ours.others);
             let each = |calls: u64| calls as f64 / messages as f64;
-            findings.add(table(name, "calls/message", (each(ours.counted), each(ring.counted)), messages));
+            findings.add(table(
+                name,
+                Counted::Ring,
+                "calls/message",
+                (each(ours.counted), each(ring.counted)),
+                messages,
+            ));
         }
         Err(fault) => findings.note(name, &fault),
     }
 }
 
-fn table(name: &str, unit: &str, figures: (f64, f64), n: u64) -> Table {
+fn table(name: &str, raw: Counted, unit: &str, figures: (f64, f64), n: u64) -> Table {
     let (ours, baseline) = figures;
     let row = Row {
         name: name.to_owned(),
@@ -53,7 +64,7 @@ fn table(name: &str, unit: &str, figures: (f64, f64), n: u64) -> Table {
         floor_before_us: None,
         floor_after_us: None,
     };
-    Table { row, labels: ["insane-rt".to_owned(), "bare ring".to_owned()], curves: Vec::new() }
+    Table { row, labels: ["insane-rt".to_owned(), format!("bare {}", raw.name())], curves: Vec::new() }
 }
 
 /// A file for a tool's output, removed when done.

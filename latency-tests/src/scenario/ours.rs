@@ -26,7 +26,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// First port of the runtimes on two hosts.
 const PORT: u16 = 7_400;
 const STREAM: &str = "latency";
@@ -297,6 +297,13 @@ pub fn network_paced(bench: &Bench, hosts: &Hosts, size: usize) -> Result<Sample
     let (put, take) = ends(&sessions, Contract { size, ..Contract::SMALL })?;
     let (put, take) = paced(put, take);
     flow(bench, &network_flow_pace(bench, size), move || Ok(put), move || Ok(take))
+}
+
+/// One channel between two runtimes of this thread, over loopback.
+pub fn to_a_sibling_over_udp() -> Result<(Put, Take, (Session, Session)), Fault> {
+    let sessions = embedded_pair(Place::Loopback, [Seat::ASLEEP; 2], [Hosting::Inline; 2], Plugin::Udp)?;
+    let (put, take) = ends(&sessions, Contract::SMALL)?;
+    Ok((put, take, sessions))
 }
 
 /// Both ends of one channel, connected.

@@ -18,8 +18,8 @@ pub use peers::{
     strangers_are_no_peers,
 };
 pub use turn::{
-    every_lane_arrives, hurried_calls_find_everything, order_is_kept_within_peer_and_lane, real_time_goes_first,
-    the_budget_is_respected,
+    a_frame_sent_alone_keeps_its_place, every_lane_arrives, hurried_calls_find_everything,
+    order_is_kept_within_peer_and_lane, real_time_goes_first, the_budget_is_respected,
 };
 
 #[cfg(doc)]

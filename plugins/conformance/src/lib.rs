@@ -48,6 +48,7 @@ macro_rules! conformance_tests {
             a_peer_that_is_none_is_refused,
             every_lane_arrives,
             order_is_kept_within_peer_and_lane,
+            a_frame_sent_alone_keeps_its_place,
             real_time_goes_first,
             the_budget_is_respected,
             hurried_calls_find_everything,

@@ -219,6 +219,7 @@ noticed! {
     a_peer_that_is_none_is_refused: TakesUnknownPeers;
     every_lane_arrives: SwallowsALane;
     order_is_kept_within_peer_and_lane: SwapsFrames;
+    a_frame_sent_alone_keeps_its_place: SwapsFrames, CutsFullFrames, TakesTooLarge, TakesUnknownPeers;
     real_time_goes_first: MixesUpLanes;
     the_budget_is_respected: IgnoresTheBudget;
     hurried_calls_find_everything: DropsInHurriedCalls;

@@ -7,6 +7,7 @@ use insane_core::{Lane, PeerIndex};
 use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome};
 use insane_sys::udp::{self, Address};
 use insane_sys::{Errno, SharedBytes};
+use insane_wire::bundle::{MARK, is_bundle};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -387,14 +388,20 @@ impl Link for UdpLink {
         if !self.send_train(class) {
             return SendOutcome::Busy;
         }
-        if insane_wire::bundle::is_bundle(head) {
+        if is_bundle(head) {
             return SendOutcome::Failed;
         }
-        match self.send_now(class, peer, head, payload) {
-            udp::SendOutcome::Sent => SendOutcome::Sent,
-            udp::SendOutcome::WouldBlock => SendOutcome::Busy,
-            udp::SendOutcome::Failed(_) => SendOutcome::Failed,
+        outcome(self.send_now(class, peer, head, payload))
+    }
+
+    #[inline]
+    fn send_alone(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        let is_plain = head.len() >= MARK.len() && !is_bundle(head) && self.trains.iter().all(Train::is_empty);
+        let len = head.len() + payload.len();
+        if !is_plain || len > self.frame_bytes_max || !matches!(self.peers.get(peer.index()), Some(Some(_))) {
+            return self.send(peer, lane, head, payload);
         }
+        outcome(self.send_now(Class::of(lane), peer, head, payload))
     }
 
     #[inline]
@@ -434,6 +441,15 @@ impl Link for UdpLink {
 
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.sockets.iter().map(AsFd::as_fd)
+    }
+}
+
+/// The kernel's answer in the engine's words.
+const fn outcome(outcome: udp::SendOutcome) -> SendOutcome {
+    match outcome {
+        udp::SendOutcome::Sent => SendOutcome::Sent,
+        udp::SendOutcome::WouldBlock => SendOutcome::Busy,
+        udp::SendOutcome::Failed(_) => SendOutcome::Failed,
     }
 }
 

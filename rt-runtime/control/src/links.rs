@@ -51,6 +51,11 @@ impl Link for PluginLink {
     }
 
     #[inline]
+    fn send_alone(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        of_either!(self, link => link.send_alone(peer, lane, head, payload))
+    }
+
+    #[inline]
     fn flush(&mut self) {
         of_either!(self, link => link.flush());
     }

@@ -149,6 +149,15 @@ impl Outlets {
         }
     }
 
+    /// Counts a frame of so many bytes that came for a domain.
+    #[inline]
+    pub fn count_received(&self, domain: DomainIndex, bytes: usize) {
+        if let Some(parts) = self.domains.get(domain.index()) {
+            parts.counters.add(DatapathCounter::FramesReceived as usize, 1);
+            parts.counters.add(DatapathCounter::BytesReceived as usize, bytes as u64);
+        }
+    }
+
     /// The route and whether anybody here listens.
     pub fn listeners(&self, topic: Topic) -> Option<(RouteIndex, DomainIndex, bool)> {
         let index = self.routes.find(topic)?;

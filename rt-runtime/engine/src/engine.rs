@@ -372,6 +372,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
     }
 
     fn execute(&mut self, command: Command) -> Command {
+        self.receiver.forget_recent();
         match command {
             Command::AddSource(source) => {
                 let Some(route) = self.outlets.routes.hold(source.topic, source.domain) else {

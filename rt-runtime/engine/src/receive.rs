@@ -12,11 +12,12 @@ use insane_core::limits::PEERS_MAX;
 use insane_core::time::Clock;
 use insane_core::{DomainIndex, HostId, Incarnation, MonoTime, Nanos, PeerIndex};
 use insane_link::FrameSink;
-use insane_overlay::flow::{FlowKey, FlowTable, Verdict};
+use insane_overlay::flow::{FlowKey, FlowPlace, FlowTable, Verdict};
 use insane_overlay::reassembly::{Arrival, Begin, Reassembler};
 use insane_shm::cell::Meta;
 use insane_shm::counters::CounterBlock;
-use insane_wire::data::{DataHeader, Flags, Kind};
+use insane_wire::data::{DataHeader, Flags, HEADER_BYTES, Kind};
+use insane_wire::flow_head::FlowHead;
 use insane_wire::reliable::Body;
 
 /// A fragmented message without progress is given up after this long.
@@ -42,7 +43,26 @@ pub(crate) struct Receiver {
     lives: [Option<(HostId, Incarnation)>; PEERS_MAX],
     /// The message that last found no memory, so that it is counted once.
     refused: Option<(FlowKey, u64)>,
+    /// The flow that frames are looked for first.
+    recent: Option<Recent>,
+    /// Frames in a row that were not of it.
+    others: u8,
 }
+
+/// A flow of whole, unreliable messages that was received lately, and all that was looked
+/// up for it. Forgotten with every command, which alone can change it.
+struct Recent {
+    peer: PeerIndex,
+    head: FlowHead,
+    place: FlowPlace,
+    key: FlowKey,
+    route: RouteIndex,
+    domain: DomainIndex,
+}
+
+/// After so many frames of others in a row their last takes the place of the recent flow:
+/// it costs more to take it than to do without once.
+const OTHERS_MAX: u8 = 8;
 
 /// Hands the frames of one `receive` call on.
 pub(crate) struct Intake<'e, 't, C: Clock> {
@@ -61,13 +81,16 @@ impl<C: Clock> FrameSink for Intake<'_, '_, C> {
             self.counters.add(TurnCounter::FramesUnknownPeer as usize, 1);
             return;
         };
+        if self.receiver.again(self.turn, peer, frame, self.outlets, self.port) {
+            return;
+        }
         match DataHeader::decode_frame(frame) {
             Ok((header, payload)) if header.kind == Kind::Data => {
                 if !self.receiver.is_of_this_life(peer, &header) {
                     self.counters.add(TurnCounter::FramesOtherLife as usize, 1);
                     return;
                 }
-                self.receiver.data(self.turn, &header, payload, self.outlets, self.port, self.counters);
+                self.receiver.data(self.turn, peer, &header, payload, self.outlets, self.port, self.counters);
             }
             Ok((header, body)) if header.kind == Kind::Overlay => self.overlay(peer, &header, body),
             Ok((header, body)) => self.report(peer, &header, body),
@@ -121,13 +144,58 @@ impl Receiver {
             inflows,
             lives: [None; PEERS_MAX],
             refused: None,
+            recent: None,
+            others: 0,
         }
     }
 
+    /// Takes a frame of the recent flow; false if it is not one. It does what
+    /// [`data`](Self::data) does, without looking anything up.
     #[inline]
+    fn again<C: Clock>(
+        &mut self,
+        turn: &Turn<'_, C>,
+        peer: PeerIndex,
+        frame: &[u8],
+        outlets: &mut Outlets,
+        port: &Port,
+    ) -> bool {
+        let Some(recent) = self.recent.as_ref().filter(|recent| recent.peer == peer) else { return false };
+        let Some((sequence, source_ns, payload)) = recent.head.decode_whole(frame) else { return false };
+        let Some(verdict) = self.flows.classify_at(turn.about_now(), recent.place, sequence) else { return false };
+        self.others = 0;
+        outlets.count_received(recent.domain, frame.len());
+        let meta = Meta { sequence, source_ns, lost: 0 };
+        let (key, route, domain) = (recent.key, recent.route, recent.domain);
+        self.conclude(verdict, &key, route, domain, meta, Content::Private(payload), outlets, port);
+        true
+    }
+
+    /// Remembers the flow of a whole message that was received, unless another one keeps
+    /// being received.
+    #[inline]
+    fn remember(&mut self, peer: PeerIndex, header: &DataHeader, route: RouteIndex, domain: DomainIndex) {
+        self.others = self.others.saturating_add(1);
+        if self.recent.is_some() && self.others < OTHERS_MAX {
+            return;
+        }
+        self.others = 0;
+        let key = flow_key(header);
+        let head = FlowHead::new(header);
+        self.recent = self.flows.place(&key).map(|place| Recent { peer, head, place, key, route, domain });
+    }
+
+    /// What was looked up may not be so any more.
+    pub fn forget_recent(&mut self) {
+        self.recent = None;
+    }
+
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "the parts of an intake, and what the frame says")]
     fn data<C: Clock>(
         &mut self,
         turn: &Turn<'_, C>,
+        peer: PeerIndex,
         header: &DataHeader,
         payload: &[u8],
         outlets: &mut Outlets,
@@ -142,8 +210,7 @@ impl Receiver {
             }
             return;
         };
-        outlets.count(domain, DatapathCounter::FramesReceived, 1);
-        outlets.count(domain, DatapathCounter::BytesReceived, (payload.len() + insane_wire::data::HEADER_BYTES) as u64);
+        outlets.count_received(domain, payload.len() + HEADER_BYTES);
         if !heard {
             outlets.count(domain, DatapathCounter::DroppedNoSink, 1);
             if header.flags.contains(Flags::RELIABLE) {
@@ -159,6 +226,7 @@ impl Receiver {
         if header.is_whole(payload.len()) {
             // Flows know time to a tenth of a second.
             self.release(turn.about_now(), &key, header, route, domain, Content::Private(payload), outlets, port);
+            self.remember(peer, header, route, domain);
             return;
         }
         let now = turn.now();
@@ -186,16 +254,35 @@ impl Receiver {
         outlets: &mut Outlets,
         port: &Port,
     ) -> bool {
-        let dropped = match self.flows.classify(now, key, header.sequence) {
+        let meta = Meta { sequence: header.sequence, source_ns: header.source_instant, lost: 0 };
+        let verdict = self.flows.classify(now, key, header.sequence);
+        self.conclude(verdict, key, route, domain, meta, content, outlets, port)
+    }
+
+    /// Delivers a whole message if the verdict is that it is new; says whether it was.
+    /// `meta` has no losses yet.
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    fn conclude(
+        &mut self,
+        verdict: Verdict,
+        key: &FlowKey,
+        route: RouteIndex,
+        domain: DomainIndex,
+        meta: Meta,
+        content: Content<'_>,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) -> bool {
+        let dropped = match verdict {
             Verdict::New { lost } => {
                 if lost > 0 {
                     outlets.count(domain, DatapathCounter::Lost, lost);
                 }
                 let lost = u16::try_from(lost).unwrap_or(u16::MAX);
-                let meta = Meta { sequence: header.sequence, source_ns: header.source_instant, lost };
-                outlets.deliver(port, route, meta, content);
+                outlets.deliver(port, route, Meta { lost, ..meta }, content);
                 // What is older and still incomplete will never be released.
-                let is_older = |other: &FlowKey, sequence, _| other == key && sequence < header.sequence;
+                let is_older = |other: &FlowKey, sequence, _| other == key && sequence < meta.sequence;
                 while let Some(older) = self.reassembler.give_up(is_older) {
                     give_up(older, outlets);
                 }

@@ -1,6 +1,6 @@
 //! From the sources' rings through the lanes to the links.
 
-use crate::command::{Command, Dead, NewSource, Notice, Port, Topic};
+use crate::command::{Command, Dead, NewSource, Notice, Port};
 use crate::deliver::{Content, Copying, Outlets, is_piecemeal};
 use crate::engine::Links;
 use crate::outflow::{Identity, Outflow, Progress};
@@ -19,6 +19,7 @@ use insane_shm::conn::RxConn;
 use insane_shm::ring::{Payload, Popped};
 use insane_sys::SharedBytes;
 use insane_wire::data::{DataHeader, Flags, Fragment, FragmentPlan, HEADER_BYTES, Kind};
+use insane_wire::flow_head::FlowHead;
 
 /// Bytes that a message without a frame is charged: what its way through costs.
 const LOCAL_CHARGE: u32 = 64;
@@ -40,6 +41,7 @@ struct SourceEntry {
     route: RouteIndex,
     domain: DomainIndex,
     lane: Lane,
+    head: FlowHead,
     popped: Popped,
     /// A large message on its way to local sinks; its fragments follow when it is there.
     copying: Option<Copying>,
@@ -166,7 +168,21 @@ impl Transmitter {
             self.free.push(place);
             return Err(source);
         }
-        let NewSource { conn, source, domain, lane, reliable, .. } = source;
+        let NewSource { conn, source, topic, domain, lane, reliable, .. } = source;
+        let head = FlowHead::new(&DataHeader {
+            kind: Kind::Data,
+            lane,
+            flags: Flags::NONE,
+            stream: topic.key,
+            host: self.host,
+            incarnation: self.incarnation,
+            sequence: 0,
+            source_instant: 0,
+            channel: topic.channel,
+            source,
+            message_len: 0,
+            fragment_offset: 0,
+        });
         let mut reliable = if reliable { self.outflows.pop() } else { None };
         if let Some(outflow) = &mut reliable {
             self.generation += 1;
@@ -179,6 +195,7 @@ impl Transmitter {
             route,
             domain,
             lane,
+            head,
             popped: Popped::EMPTY,
             copying: None,
             underway: None,
@@ -360,7 +377,7 @@ impl Transmitter {
         if let Some(lone) = self.look(links.payload_bytes_max()) {
             // Nobody else waits, so there is nothing to decide: the one that has something
             // goes, for one chunk. What is left takes its turn with the others.
-            if let Some(progress) = self.send_from(turn, lone.0, best_effort, links, outlets, port) {
+            if let Some(progress) = self.send_from(turn, lone.0, (best_effort, true), links, outlets, port) {
                 self.watch.moved(progress.bytes);
                 if progress.goes_on() {
                     self.enlist(lone);
@@ -383,7 +400,7 @@ impl Transmitter {
                 continue;
             };
             let budget = if lane.is_real_time() { budget_bytes } else { budget_bytes.min(best_effort) };
-            let Some(progress) = self.send_from(turn, flow.0, budget, links, outlets, port) else { continue };
+            let Some(progress) = self.send_from(turn, flow.0, (budget, false), links, outlets, port) else { continue };
             // Busy links: idle until the next turn looks again, so that lanes below this one,
             // on other sockets, get their chance.
             let more = progress.goes_on();
@@ -470,23 +487,23 @@ impl Transmitter {
         }
     }
 
-    /// Lets a source send for about `budget` bytes. `None`: there is no such source.
+    /// Lets a source send for about `budget` bytes; `alone`: no other has anything. `None`:
+    /// there is no such source.
     #[inline]
     fn send_from<L: Link, C: Clock>(
         &mut self,
         turn: &Turn<'_, C>,
         place: u16,
-        budget: u32,
+        (budget, alone): (u32, bool),
         links: &mut Links<L>,
         outlets: &mut Outlets,
         port: &Port,
     ) -> Option<Progress> {
         let entry = self.sources[place as usize].as_mut()?;
-        let identity = (self.host, self.incarnation);
         let result = if entry.reliable.is_none() {
-            send_some(entry, identity, budget, links, outlets, port)
+            send_some(entry, (budget, alone), links, outlets, port)
         } else {
-            send_reliable(turn.now(), entry, identity, budget, links, outlets, port)
+            send_reliable(turn.now(), entry, (self.host, self.incarnation), budget, links, outlets, port)
         };
         Some(result.unwrap_or_else(|violation| {
             outlets.count(entry.domain, DatapathCounter::Violations, 1);
@@ -518,8 +535,7 @@ fn send_reliable<L: Link>(
 /// Sends whole messages and fragments while fewer than `budget` bytes have gone.
 fn send_some<L: Link>(
     entry: &mut SourceEntry,
-    identity: (HostId, Incarnation),
-    budget: u32,
+    (budget, alone): (u32, bool),
     links: &mut Links<L>,
     outlets: &mut Outlets,
     port: &Port,
@@ -527,15 +543,16 @@ fn send_some<L: Link>(
     let mut bytes = 0_u32;
     while bytes < budget {
         if entry.copying.is_some() {
-            bytes = bytes.saturating_add(copy_on(entry, identity, budget - bytes, links, outlets, port));
+            bytes = bytes.saturating_add(copy_on(entry, budget - bytes, links, outlets, port));
         } else if entry.underway.is_none() {
             if !entry.conn.pop(&mut entry.popped)? {
                 return Ok(Progress { bytes, more: false, blocked: false });
             }
-            let charge = begin(entry, identity, budget - bytes, links, outlets, port);
+            let alone = alone && bytes == 0 && !entry.conn.is_ready();
+            let charge = begin(entry, (budget - bytes, alone), links, outlets, port);
             bytes = bytes.saturating_add(charge);
         } else {
-            match send_frame(entry, identity, links, outlets) {
+            match send_frame(entry, links, outlets) {
                 Some(sent) => bytes = bytes.saturating_add(sent),
                 None => return Ok(Progress { bytes, more: true, blocked: true }),
             }
@@ -546,12 +563,12 @@ fn send_some<L: Link>(
 }
 
 /// A message was taken from the ring: local delivery now, or in pieces; then the frame if it
-/// is the only one, else fragments to come. Returns what it cost so far, bytes.
+/// is the only one, else fragments to come. `alone`: no other message waits. Returns what it
+/// cost so far, bytes.
 #[inline]
 fn begin<L: Link>(
     entry: &mut SourceEntry,
-    identity: (HostId, Incarnation),
-    budget: u32,
+    (budget, alone): (u32, bool),
     links: &mut Links<L>,
     outlets: &mut Outlets,
     port: &Port,
@@ -582,7 +599,7 @@ fn begin<L: Link>(
             }
         }
     }
-    charge.max(send_or_fragment(entry, identity, links, outlets))
+    charge.max(send_or_fragment(entry, alone, links, outlets))
 }
 
 /// Copies more of a message for local sinks, at most `budget` bytes, and delivers it when
@@ -590,7 +607,6 @@ fn begin<L: Link>(
 #[inline(never)]
 fn copy_on<L: Link>(
     entry: &mut SourceEntry,
-    identity: (HostId, Incarnation),
     budget: u32,
     links: &mut Links<L>,
     outlets: &mut Outlets,
@@ -602,7 +618,7 @@ fn copy_on<L: Link>(
         entry.copying = Some(copying);
     } else {
         outlets.deliver(port, entry.route, entry.popped.meta, copying.finished());
-        send_or_fragment(entry, identity, links, outlets);
+        send_or_fragment(entry, false, links, outlets);
     }
     copied
 }
@@ -610,12 +626,7 @@ fn copy_on<L: Link>(
 /// Local sinks have the message, or get none: now the peers. Sends the frame if it is the
 /// only one; the bytes that went. Else fragments are to come.
 #[inline]
-fn send_or_fragment<L: Link>(
-    entry: &mut SourceEntry,
-    identity: (HostId, Incarnation),
-    links: &mut Links<L>,
-    outlets: &mut Outlets,
-) -> u32 {
+fn send_or_fragment<L: Link>(entry: &mut SourceEntry, alone: bool, links: &mut Links<L>, outlets: &mut Outlets) -> u32 {
     let Some(route) = outlets.routes.get(entry.route) else {
         finish(entry);
         return 0;
@@ -627,7 +638,7 @@ fn send_or_fragment<L: Link>(
         finish(entry);
         return 0;
     }
-    if let Some(sent) = send_whole(entry, identity, links, outlets) {
+    if let Some(sent) = send_whole(entry, alone, links, outlets) {
         finish(entry);
         return sent;
     }
@@ -638,28 +649,28 @@ fn send_or_fragment<L: Link>(
         return 0;
     };
     entry.underway = Some(Underway { plan, fragment, peers_done: 0, head: [0; HEADER_BYTES] });
-    set_head(entry, identity, outlets);
+    set_head(entry);
     0
 }
 
 /// The plain case, straight through: a message of one frame for one peer. The bytes that
 /// went; `None` if it is not that plain, or the link is busy, and nothing went.
 #[inline]
-fn send_whole<L: Link>(
-    entry: &SourceEntry,
-    identity: (HostId, Incarnation),
-    links: &mut Links<L>,
-    outlets: &mut Outlets,
-) -> Option<u32> {
+fn send_whole<L: Link>(entry: &SourceEntry, alone: bool, links: &mut Links<L>, outlets: &mut Outlets) -> Option<u32> {
     let route = outlets.routes.get(entry.route)?;
     let [peer] = route.peers[..] else { return None };
     if entry.popped.len > links.payload_bytes_max() {
         return None;
     }
-    let head = header(entry, identity, route.topic, 0).encode();
+    let head = header(entry, 0);
     let payload = payload_of(&entry.popped, &entry.conn);
     let sent = entry.popped.len + HEADER_BYTES as u32;
-    count_frame(links.send(peer, entry.lane, &head, payload), entry.domain, sent, outlets)
+    let outcome = if alone {
+        links.send_alone(peer, entry.lane, &head, payload)
+    } else {
+        links.send(peer, entry.lane, &head, payload)
+    };
+    count_frame(outcome, entry.domain, sent, outlets)
 }
 
 /// Counts a frame that was offered to a link; `None` if it was busy.
@@ -686,12 +697,7 @@ fn payload_of<'e>(popped: &'e Popped, conn: &'e RxConn) -> SharedBytes<'e> {
 
 /// Sends the current fragment to the next peer that does not have it; `None` if its
 /// link is busy. The bytes that went.
-fn send_frame<L: Link>(
-    entry: &mut SourceEntry,
-    identity: (HostId, Incarnation),
-    links: &mut Links<L>,
-    outlets: &mut Outlets,
-) -> Option<u32> {
+fn send_frame<L: Link>(entry: &mut SourceEntry, links: &mut Links<L>, outlets: &mut Outlets) -> Option<u32> {
     let underway = entry.underway.as_mut()?;
     let peers = outlets.routes.get(entry.route).map_or(&[][..], |route| &route.peers);
     let Fragment { offset, len } = underway.fragment;
@@ -709,7 +715,7 @@ fn send_frame<L: Link>(
             Some(fragment) => {
                 underway.fragment = fragment;
                 underway.peers_done = 0;
-                set_head(entry, identity, outlets);
+                set_head(entry);
             }
             None => finish(entry),
         }
@@ -718,35 +724,18 @@ fn send_frame<L: Link>(
 }
 
 /// Encodes the header of the current fragment, the same for every peer.
-fn set_head(entry: &mut SourceEntry, identity: (HostId, Incarnation), outlets: &Outlets) {
-    let (Some(underway), Some(route)) = (&entry.underway, outlets.routes.get(entry.route)) else { return };
-    let head = header(entry, identity, route.topic, underway.fragment.offset).encode();
+fn set_head(entry: &mut SourceEntry) {
+    let Some(underway) = &entry.underway else { return };
+    let head = header(entry, underway.fragment.offset);
     if let Some(underway) = &mut entry.underway {
         underway.head = head;
     }
 }
 
 #[inline]
-fn header(
-    entry: &SourceEntry,
-    (host, incarnation): (HostId, Incarnation),
-    topic: Topic,
-    fragment_offset: u32,
-) -> DataHeader {
-    DataHeader {
-        kind: Kind::Data,
-        lane: entry.lane,
-        flags: Flags::NONE,
-        stream: topic.key,
-        host,
-        incarnation,
-        sequence: entry.popped.meta.sequence,
-        source_instant: entry.popped.meta.source_ns,
-        channel: topic.channel,
-        source: entry.source,
-        message_len: entry.popped.len,
-        fragment_offset,
-    }
+fn header(entry: &SourceEntry, fragment_offset: u32) -> [u8; HEADER_BYTES] {
+    let Popped { meta, len, .. } = &entry.popped;
+    entry.head.encode(meta.sequence, meta.source_ns, *len, fragment_offset)
 }
 
 fn inline_bytes(popped: &Popped) -> &[u8] {
@@ -763,10 +752,20 @@ fn finish(entry: &mut SourceEntry) {
 }
 
 impl<L: Link> Links<L> {
+    /// Hands a frame to the link that reaches the peer.
     #[inline]
     pub fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
         match self.of_peer(peer) {
             Some(link) => link.send(peer, lane, head, payload),
+            None => SendOutcome::Failed,
+        }
+    }
+
+    /// As [`send`](Self::send); no other frame follows before the flush.
+    #[inline]
+    fn send_alone(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        match self.of_peer(peer) {
+            Some(link) => link.send_alone(peer, lane, head, payload),
             None => SendOutcome::Failed,
         }
     }

@@ -86,6 +86,44 @@ fn without_a_listening_peer_nothing_leaves_and_the_drop_is_counted() {
     assert_eq!(b.turn_counters.get(TurnCounter::FramesNoListener as usize), 1);
 }
 
+/// A flow that keeps coming is not looked up again and again; what changes meanwhile counts
+/// from the next frame on.
+#[test]
+fn what_is_known_of_a_flow_ends_with_each_change() {
+    let net = SimNet::new(12, SimConfig::default());
+    let (mut a, mut b) = pair(&net, &[(2048, 8)]);
+    let source = a.source(TOPIC, Lane::LAST, &[]);
+    let mut sink = b.sink(TOPIC).0;
+    let mut sink_id = ConnId(b.next);
+    a.route(TOPIC, &[0], false);
+    let mut sequence = 0;
+    for round in 0..4 {
+        for number in 0..20_u64 {
+            let _ = source.emit_copy(&pattern(number, 64), 7);
+            run(&net, &mut [&mut a, &mut b], 3);
+            let message = sink.consume().unwrap().expect("delivered");
+            assert_eq!((message.sequence(), message.source_ns(), message.lost()), (sequence, 7, 0));
+            assert_eq!(message.bytes(), Some(&pattern(number, 64)[..]));
+            sequence += 1;
+        }
+        assert!(matches!(b.command(Command::RemoveSink(sink_id)), Command::Removed { .. }));
+        let _ = source.emit_copy(b"nobody hears", 0);
+        sequence += 1;
+        run(&net, &mut [&mut a, &mut b], 3);
+        assert_eq!(b.turn_counters.get(TurnCounter::FramesNoListener as usize), round + 1);
+        // Another topic takes the place that the first one had.
+        let other = b.sink(Topic { channel: ChannelId(77), ..TOPIC }).0;
+        sink = b.sink(TOPIC).0;
+        sink_id = ConnId(b.next);
+        let _ = source.emit_copy(b"heard", 0);
+        run(&net, &mut [&mut a, &mut b], 3);
+        assert!(other.consume().unwrap().is_none(), "a message of another channel");
+        assert_eq!(sink.consume().unwrap().expect("delivered").bytes(), Some(&b"heard"[..]));
+        sequence += 1;
+        assert_eq!(b.count(DatapathCounter::FramesReceived), 21 * (round + 1));
+    }
+}
+
 #[test]
 fn an_isolated_stream_is_copied_between_local_applications() {
     let net = SimNet::new(3, SimConfig::default());

@@ -67,6 +67,13 @@ pub trait Link {
     /// way: the link neither reads it twice nor decides anything by it.
     fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome;
 
+    /// As [`send`](Self::send), for a frame that no other follows before the flush: there is
+    /// nothing to wait for, so that a link which holds frames back to send several at once
+    /// may let this one go now.
+    fn send_alone(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        self.send(peer, lane, head, payload)
+    }
+
     /// Pushes out what `send` held back; called once after a burst. What finds no room
     /// then is kept, and goes with a later call.
     fn flush(&mut self);

@@ -58,6 +58,14 @@ pub struct FlowKey {
     pub stream: StreamKey,
 }
 
+/// Where a flow stands in the table, for who receives it again and again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowPlace {
+    at: u32,
+    /// Flows that had been removed from the table by then.
+    removed: u64,
+}
+
 /// What is done with a completed message.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -142,6 +150,8 @@ pub struct FlowTable {
     /// Ends of the order of idleness.
     newest: u32,
     oldest: u32,
+    /// Counts removals: no flow has moved since.
+    removed: u64,
     counters: FlowCounters,
 }
 
@@ -179,6 +189,7 @@ impl FlowTable {
             unused: 0,
             newest: NONE,
             oldest: NONE,
+            removed: 0,
             counters: FlowCounters::default(),
         }
     }
@@ -187,7 +198,27 @@ impl FlowTable {
     #[inline]
     pub fn classify(&mut self, now: MonoTime, key: &FlowKey, sequence: u64) -> Verdict {
         let hash = self.hash(key);
-        let Some(at) = self.find(hash, key) else { return self.admit(now, hash, key, sequence) };
+        match self.find(hash, key) {
+            Some(at) => self.classify_flow(now, at, sequence),
+            None => self.admit(now, hash, key, sequence),
+        }
+    }
+
+    /// Where a flow is, if it is known.
+    #[must_use]
+    pub fn place(&self, key: &FlowKey) -> Option<FlowPlace> {
+        self.find(self.hash(key), key).map(|at| FlowPlace { at, removed: self.removed })
+    }
+
+    /// As [`classify`](Self::classify), without a look-up. `None`: the flow may be somewhere
+    /// else by now, or gone.
+    #[inline]
+    pub fn classify_at(&mut self, now: MonoTime, place: FlowPlace, sequence: u64) -> Option<Verdict> {
+        (place.removed == self.removed).then(|| self.classify_flow(now, place.at, sequence))
+    }
+
+    #[inline]
+    fn classify_flow(&mut self, now: MonoTime, at: u32, sequence: u64) -> Verdict {
         let flow = &mut self.flows[at as usize];
         let verdict = flow.classify(now, sequence, &mut self.counters);
         if matches!(verdict, Verdict::New { .. }) && now.since(flow.ordered_at) >= REORDER_AFTER {
@@ -293,6 +324,7 @@ impl FlowTable {
         self.flows[at as usize].older = self.unused;
         self.unused = at;
         self.live -= 1;
+        self.removed += 1;
     }
 
     // The order of idleness: a doubly linked list through the flows.

@@ -301,7 +301,7 @@ pub fn recv_from(socket: impl AsFd, buffer: &mut [u8]) -> Option<(usize, SocketA
         if let Ok(len) = usize::try_from(len) {
             return from.get().map(|from| (len, from));
         }
-        if matches!(Errno::last(), Errno::EAGAIN | Errno::EINTR) {
+        if Errno::last_raw() == libc::EAGAIN || Errno::last_raw() == libc::EINTR {
             break;
         }
     }
@@ -323,7 +323,7 @@ pub fn recv(socket: impl AsFd, buffer: &mut [u8]) -> Option<usize> {
         if let Ok(len) = usize::try_from(len) {
             return Some(len);
         }
-        if matches!(Errno::last(), Errno::EAGAIN | Errno::EINTR) {
+        if Errno::last_raw() == libc::EAGAIN || Errno::last_raw() == libc::EINTR {
             break;
         }
     }

@@ -401,6 +401,13 @@ pub(crate) fn header_check(bytes: &[u8; HEADER_BYTES]) -> u32 {
     (sum >> 32) as u32
 }
 
+/// What the 64-bit word at place `at` adds to the check, as two words of 32 bits.
+#[inline]
+pub(crate) const fn check_of_word(at: usize, word: u64) -> u64 {
+    let low = (word & u32::MAX as u64).wrapping_mul(CHECK_KEYS[at * 2]);
+    low.wrapping_add((word >> u32::BITS).wrapping_mul(CHECK_KEYS[at * 2 + 1]))
+}
+
 #[inline]
 pub(crate) fn put_u32(bytes: &mut [u8; HEADER_BYTES], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
@@ -426,12 +433,12 @@ pub(crate) fn get_u64(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
     prop_compose! {
-        fn any_header()(
+        pub(crate) fn any_header()(
             kind in 0..3_usize, lane in 0..8_u8, flags in prop::sample::select(vec![0, Flags::KNOWN]), stream: u64, host: u64, incarnation: u64, sequence: u64,
             source_instant: u64, channel: u32, source: u32, message_len in 0..=MESSAGE_BYTES_MAX, at: u32,
         ) -> DataHeader {

@@ -1,9 +1,15 @@
 //! Lanes, order and budget.
 
 use crate::Fixture;
-use crate::frames::{Keep, PATIENCE, links, must_send, number_of, receive, take_what_is_there, wait_for};
-use insane_link::Link;
+use crate::frames::{
+    Keep, PATIENCE, lane_of, links, must_send, number_of, pattern, receive, take_what_is_there, wait_for,
+};
+use insane_core::PeerIndex;
+use insane_link::{Link, SendOutcome};
 use std::time::Instant;
+
+/// Bytes of the head of a frame that is sent alone.
+const HEAD_BYTES: usize = 64;
 
 /// A frame of each lane arrives.
 pub fn every_lane_arrives<F: Fixture>(fixture: &mut F) {
@@ -45,6 +51,35 @@ pub fn order_is_kept_within_peer_and_lane<F: Fixture>(fixture: &mut F) {
             next[lane] = sequence + 1;
         }
     }
+}
+
+/// A frame that is sent alone arrives, of any size, and overtakes none of its lane that
+/// was sent before it; what is too large is refused as ever.
+pub fn a_frame_sent_alone_keeps_its_place<F: Fixture>(fixture: &mut F) {
+    let [mut a, mut b] = links(fixture);
+    let limit = a.capabilities().frame_bytes_max as usize;
+    let mut number = 0;
+    for len in [40, 200, 1000, limit].map(|len| len.min(limit)) {
+        for before in 0..4 {
+            for _ in 0..before {
+                must_send(&mut a, 1, 6, number, len.min(200));
+                number += 1;
+            }
+            let frame = pattern(number, len);
+            let (head, payload) = frame.split_at(len.min(HEAD_BYTES));
+            let sent = a.send_alone(PeerIndex(1), lane_of(6), head, payload.into());
+            assert_eq!(sent, SendOutcome::Sent, "frame {number} of {len} bytes");
+            number += 1;
+            a.flush();
+            let kept = wait_for(fixture, &mut b, before as usize + 1);
+            let expected: Vec<u32> = (number - 1 - before..number).collect();
+            assert_eq!(kept.numbers(), expected, "{before} before one of {len} bytes");
+        }
+    }
+    let large = vec![1; limit + 1 - HEAD_BYTES];
+    let head = [1; HEAD_BYTES];
+    assert_eq!(a.send_alone(PeerIndex(1), lane_of(6), &head, large[..].into()), SendOutcome::Failed, "too large");
+    assert_eq!(a.send_alone(PeerIndex(7), lane_of(6), &head, (&head[..]).into()), SendOutcome::Failed, "no such peer");
 }
 
 /// A thorough call hands out waiting real-time frames before any other, also when

@@ -1,0 +1,132 @@
+//! The headers of one flow: what is the same in each is worked out once.
+//!
+//! Of the eight words of a data header five say who sends what where, and stay as they
+//! are as long as the flow lives; its check is a sum, so their part of it stays, too. A
+//! sender keeps a [`FlowHead`] for each of its sources, a receiver one of the frame it had
+//! last. Both only save work: every header is written, and is accepted, exactly as by
+//! [`DataHeader::encode`] and [`DataHeader::decode_frame`].
+
+use crate::data::{AT_CHECK, DataHeader, HEADER_BYTES, check_of_word, get_u64};
+
+/// Words of a header that differ from one frame of a flow to the next.
+const SEQUENCE: usize = 4;
+const INSTANT: usize = 5;
+const LENGTH: usize = 7;
+/// Words that do not, beside the lower half of word 0.
+const ALIKE: [usize; 4] = [1, 2, 3, 6];
+
+const _: () = assert!(AT_CHECK == 4, "the check is the upper half of word 0");
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct FlowHead {
+    /// The check, and the words that differ, are 0.
+    words: [u64; HEADER_BYTES / 8],
+    /// What they add to the check.
+    sum: u64,
+}
+
+impl FlowHead {
+    /// That of the flow of a header.
+    #[must_use]
+    pub fn new(header: &DataHeader) -> Self {
+        let plain = DataHeader { sequence: 0, source_instant: 0, message_len: 0, fragment_offset: 0, ..*header };
+        let bytes = plain.encode();
+        let mut words: [u64; HEADER_BYTES / 8] = std::array::from_fn(|word| get_u64(&bytes, word * 8));
+        words[0] &= u64::from(u32::MAX);
+        let sum = words.iter().enumerate().fold(0, |sum: u64, (at, word)| sum.wrapping_add(check_of_word(at, *word)));
+        FlowHead { words, sum }
+    }
+
+    /// The header of one frame of the flow.
+    #[must_use]
+    #[inline]
+    pub fn encode(
+        &self,
+        sequence: u64,
+        source_instant: u64,
+        message_len: u32,
+        fragment_offset: u32,
+    ) -> [u8; HEADER_BYTES] {
+        let length = u64::from(message_len) | u64::from(fragment_offset) << u32::BITS;
+        let check = self.check(sequence, source_instant, length);
+        let [first, stream, host, incarnation, _, _, ends, _] = self.words;
+        let words = [first | check << u32::BITS, stream, host, incarnation, sequence, source_instant, ends, length];
+        let mut bytes = [0; HEADER_BYTES];
+        for (into, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *into = word.to_le_bytes();
+        }
+        bytes
+    }
+
+    /// Sequence, source instant and payload of a frame that carries a whole message of this
+    /// flow. `None`: it is another frame, or no good one.
+    #[must_use]
+    #[inline]
+    pub fn decode_whole<'f>(&self, frame: &'f [u8]) -> Option<(u64, u64, &'f [u8])> {
+        let (head, payload) = frame.split_first_chunk::<HEADER_BYTES>()?;
+        let word = |at: usize| get_u64(head, at * 8);
+        let differ = ALIKE.iter().fold(0, |differ, at| differ | (word(*at) ^ self.words[*at]));
+        let first = word(0) ^ self.words[0];
+        let (sequence, source_instant, length) = (word(SEQUENCE), word(INSTANT), word(LENGTH));
+        let check = self.check(sequence, source_instant, length);
+        let is_whole = length == payload.len() as u64;
+        (differ == 0 && first == check << u32::BITS && is_whole).then_some((sequence, source_instant, payload))
+    }
+
+    #[inline]
+    fn check(&self, sequence: u64, source_instant: u64, length: u64) -> u64 {
+        let own = [(SEQUENCE, sequence), (INSTANT, source_instant), (LENGTH, length)];
+        own.iter().fold(self.sum, |sum, (at, word)| sum.wrapping_add(check_of_word(*at, *word))) >> u32::BITS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::tests::any_header;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn headers_are_written_like_any_others(flow in any_header(), own in any_header()) {
+            let DataHeader { sequence, source_instant, message_len, fragment_offset, .. } = own;
+            let header = DataHeader { sequence, source_instant, message_len, fragment_offset, ..flow };
+            let head = FlowHead::new(&flow);
+            prop_assert_eq!(head.encode(sequence, source_instant, message_len, fragment_offset), header.encode());
+        }
+
+        #[test]
+        fn whole_messages_of_the_flow_are_read_like_any_others(header in any_header(), len in 0..300_u32) {
+            let header = DataHeader { message_len: len, fragment_offset: 0, ..header };
+            let frame = [&header.encode()[..], &vec![7; len as usize]].concat();
+            let read = FlowHead::new(&header).decode_whole(&frame);
+            prop_assert_eq!(read, Some((header.sequence, header.source_instant, &frame[HEADER_BYTES..])));
+        }
+
+        /// Whatever it accepts, the decoder of any frame accepts, too, and reads the same.
+        #[test]
+        fn nothing_else_is_accepted(
+            header in any_header(), len in 0..200_u32, cut in 0..300_usize, at in 0..HEADER_BYTES, bits: u8, other in any_header(),
+        ) {
+            let header = DataHeader { message_len: len, fragment_offset: 0, ..header };
+            let head = FlowHead::new(&header);
+            let good = [&header.encode()[..], &vec![7; len as usize]].concat();
+            let mut changed = good.clone();
+            changed[at] ^= bits;
+            let foreign = [&other.encode()[..], &vec![7; len as usize]].concat();
+            for frame in [&changed[..], &good[..cut.min(good.len())], &foreign[..]] {
+                let read = head.decode_whole(frame);
+                match DataHeader::decode_frame(frame) {
+                    Ok((same, payload)) if same.is_whole(payload.len())
+                        && DataHeader { sequence: 0, source_instant: 0, message_len: 0, ..same }
+                            == DataHeader { sequence: 0, source_instant: 0, message_len: 0, ..header } =>
+                    {
+                        prop_assert_eq!(read, Some((same.sequence, same.source_instant, payload)));
+                    }
+                    _ => prop_assert_eq!(read, None),
+                }
+            }
+        }
+    }
+}

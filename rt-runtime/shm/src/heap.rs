@@ -32,21 +32,75 @@ pub struct SenderHeap {
     region: Arc<Region>,
     geometry: Geometry,
     books: Box<[Book]>,
-    /// A stack of free buffers for each class, one behind the other, each with room for
-    /// its whole class; the last returned is the first loaned again, since it is the one
-    /// still in the cache.
+    /// The free buffers of each class, one class behind the other, each with room for all
+    /// of it.
     free: Box<[u32]>,
-    stacks: heapless::Vec<Stack, CLASSES_MAX>,
+    shelves: heapless::Vec<Shelf, CLASSES_MAX>,
 }
 
-/// The part of [`SenderHeap::free`] that belongs to one class.
+/// Buffers of this size are loaned in turn, smaller ones as a stack. A small buffer is worth
+/// having while it is in the cache. A large one that was just read is in the reader's cache,
+/// and to write it means to fetch every line from there: half as fast as when it has been
+/// displaced.
+const LARGE_BYTES: u32 = 16 * 1024;
+/// As many bytes of large buffers take turns: more than a core's own cache, less than what
+/// cores share. The others wait until these are all in use.
+const TURNS_BYTES: u32 = 8 << 20;
+
+/// The part of [`SenderHeap::free`] that belongs to one class: a ring of those that take
+/// turns, and a stack of the others behind it.
 #[derive(Clone, Copy, Debug)]
-struct Stack {
+struct Shelf {
     /// Bytes of a buffer.
     size: u32,
-    /// Where the stack starts, and where it ends now.
+    /// Where the ring starts, and its places.
     bottom: u32,
-    top: u32,
+    turns: u32,
+    /// The place of the buffer free for longest, and how many are free in the ring.
+    first: u32,
+    free: u32,
+    /// How many are free in the stack.
+    others: u32,
+}
+
+impl Shelf {
+    fn full(class: &Class) -> Self {
+        let turns = if class.size < LARGE_BYTES { 0 } else { (TURNS_BYTES / class.size).max(2).min(class.count) };
+        let others = class.count - turns;
+        Shelf { size: class.size, bottom: class.first, turns, first: 0, free: turns, others }
+    }
+
+    const fn free(&self) -> u32 {
+        self.free + self.others
+    }
+
+    /// The place that the next buffer is taken from, if one is free.
+    #[inline(always)]
+    const fn take(&mut self) -> Option<usize> {
+        if self.free > 0 {
+            let at = self.first;
+            self.first = if at + 1 < self.turns { at + 1 } else { 0 };
+            self.free -= 1;
+            return Some((self.bottom + at) as usize);
+        }
+        if self.others == 0 {
+            return None;
+        }
+        self.others -= 1;
+        Some((self.bottom + self.turns + self.others) as usize)
+    }
+
+    /// The place that a buffer is put into.
+    #[inline(always)]
+    const fn put(&mut self) -> usize {
+        if self.free < self.turns {
+            let at = self.first + self.free;
+            self.free += 1;
+            return (self.bottom + if at < self.turns { at } else { at - self.turns }) as usize;
+        }
+        self.others += 1;
+        (self.bottom + self.turns + self.others - 1) as usize
+    }
 }
 
 impl SenderHeap {
@@ -63,9 +117,8 @@ impl SenderHeap {
         let books = books.collect();
         let of_class = |class: &Class| (class.first..class.first + class.count).rev();
         let free = geometry.classes().iter().flat_map(of_class).collect();
-        let full = |class: &Class| Stack { size: class.size, bottom: class.first, top: class.first + class.count };
-        let stacks = geometry.classes().iter().map(full).collect();
-        SenderHeap { region, geometry, books, free, stacks }
+        let shelves = geometry.classes().iter().map(Shelf::full).collect();
+        SenderHeap { region, geometry, books, free, shelves }
     }
 
     /// Where the buffers lie.
@@ -78,10 +131,11 @@ impl SenderHeap {
     /// a larger one if that is used up.
     #[inline]
     pub fn loan(&mut self, len: u32) -> Option<BufferId> {
-        for stack in &mut self.stacks {
-            if len <= stack.size && stack.top > stack.bottom {
-                stack.top -= 1;
-                let id = self.free[stack.top as usize];
+        for shelf in &mut self.shelves {
+            if len <= shelf.size
+                && let Some(at) = shelf.take()
+            {
+                let id = self.free[at];
                 self.books[id as usize].holders = LOANED;
                 return Some(BufferId(id));
             }
@@ -100,9 +154,8 @@ impl SenderHeap {
 
     #[inline(always)]
     fn put_back(&mut self, id: BufferId, class: u8) {
-        let stack = &mut self.stacks[class as usize];
-        self.free[stack.top as usize] = id.0;
-        stack.top += 1;
+        let at = self.shelves[class as usize].put();
+        self.free[at] = id.0;
     }
 
     /// The whole of a loaned buffer.
@@ -131,19 +184,19 @@ impl SenderHeap {
     /// Whether a buffer of the smallest class that holds `len` bytes is free.
     #[inline]
     pub(crate) fn has_best(&self, len: u32) -> bool {
-        self.stacks.iter().find(|stack| len <= stack.size).is_some_and(|stack| stack.top > stack.bottom)
+        self.shelves.iter().find(|shelf| len <= shelf.size).is_some_and(|shelf| shelf.free() > 0)
     }
 
     /// Whether at least one buffer of `len` bytes is free.
     #[must_use]
     pub fn has_free(&self, len: u32) -> bool {
-        self.stacks.iter().any(|stack| len <= stack.size && stack.top > stack.bottom)
+        self.shelves.iter().any(|shelf| len <= shelf.size && shelf.free() > 0)
     }
 
     /// Buffers that somebody holds.
     #[must_use]
     pub fn in_use(&self) -> u32 {
-        self.geometry.buffers() - self.stacks.iter().map(|stack| stack.top - stack.bottom).sum::<u32>()
+        self.geometry.buffers() - self.shelves.iter().map(Shelf::free).sum::<u32>()
     }
 
     /// From loaned to lent, with one holder: the caller, until it calls [`release`](Self::release).
@@ -260,9 +313,52 @@ mod tests {
     use proptest::prelude::*;
 
     fn heap() -> SenderHeap {
-        let specs = [(64, 3), (5000, 2)].map(|(size, count)| ClassSpec { size, count });
+        let specs = [(64, 3), (50_000, 2)].map(|(size, count)| ClassSpec { size, count });
         let geometry = Geometry::new(&specs).unwrap();
         SenderHeap::new(Region::anonymous(geometry.bytes() as usize).unwrap(), geometry)
+    }
+
+    fn heap_of(size: u32, count: u32) -> SenderHeap {
+        let geometry = Geometry::new(&[ClassSpec { size, count }]).unwrap();
+        SenderHeap::new(Region::anonymous(geometry.bytes() as usize).unwrap(), geometry)
+    }
+
+    /// Loans and returns with `held` in use all the time; the buffers that were used.
+    fn used(heap: &mut SenderHeap, held: usize) -> std::collections::BTreeMap<u32, u32> {
+        let mut used = std::collections::BTreeMap::new();
+        let mut under_way = std::collections::VecDeque::new();
+        for _ in 0..10_000 {
+            let id = heap.loan(1).expect("one is free");
+            *used.entry(id.0).or_default() += 1;
+            under_way.push_back(id);
+            if under_way.len() > held {
+                heap.release(under_way.pop_front().unwrap());
+            }
+        }
+        under_way.into_iter().for_each(|id| heap.release(id));
+        used
+    }
+
+    #[test]
+    fn small_buffers_are_used_again_while_they_are_in_the_cache() {
+        assert_eq!(used(&mut heap_of(LARGE_BYTES - 1, 100), 0).len(), 1);
+        assert_eq!(used(&mut heap_of(LARGE_BYTES - 1, 100), 9).len(), 10);
+    }
+
+    #[test]
+    fn large_buffers_take_turns_but_no_more_than_the_caches_hold() {
+        let turns = TURNS_BYTES / LARGE_BYTES;
+        let used_of = |count, held| used(&mut heap_of(LARGE_BYTES, count), held);
+        // All of a few, as often each.
+        let few = used_of(5, 0);
+        assert!(few.len() == 5 && few.values().all(|times| *times == 2_000));
+        let many = used_of(turns + 100, 3);
+        assert!(many.len() as u32 == turns && many.values().all(|times| *times >= 10_000 / turns));
+        // More than that only while more are in use.
+        assert_eq!(used_of(turns + 100, turns as usize + 10).len() as u32, turns + 11);
+        // Of the largest two take turns; one alone does what it can.
+        assert_eq!(used(&mut heap_of(TURNS_BYTES, 4), 0).len(), 2);
+        assert_eq!(used(&mut heap_of(TURNS_BYTES, 1), 0).len(), 1);
     }
 
     proptest! {

@@ -46,9 +46,8 @@ pub fn local(bench: &Bench, cli: &Cli, findings: &mut Findings) {
         Side::new(OURS, || ours::local_t1(bench, Contract::SMALL)),
         Side::new("copying ring", || baselines::ring_t1(bench)),
     ];
-    #[cfg(feature = "peers")]
-    sides.push(Side::new("iceoryx2", || super::rivals::iceoryx2_t1(bench)));
-    rows(bench, findings, "local/64B", "us", "T1", std::mem::take(&mut sides));
+    sides.extend(rivals_t1(bench));
+    rows(bench, findings, "local/64B", "us", "T1", sides);
 
     let attached = vec![
         Side::new(OURS, || ours::attached_t1(bench, program)),
@@ -64,6 +63,30 @@ pub fn local(bench: &Bench, cli: &Cli, findings: &mut Findings) {
         Side::new("buffer-128B", || ours::local_t1(bench, token(128))),
     ];
     rows(bench, findings, &format!("local/token-{FRAME_BYTES}B"), "us", "T1", tokens);
+}
+
+/// The rivals of scenario `local` that are built in.
+fn rivals_t1(_bench: &Bench) -> Vec<Side<'_>> {
+    vec![
+        #[cfg(feature = "iceoryx2")]
+        Side::new("iceoryx2", || super::rivals::iceoryx2_t1(_bench)),
+        #[cfg(feature = "aeron")]
+        Side::new("aeron", || super::rivals::aeron_t1(_bench)),
+        #[cfg(feature = "zeromq")]
+        Side::new("zeromq", || super::rivals::zeromq_t1(_bench)),
+    ]
+}
+
+/// The rivals of scenario `throughput` that are built in.
+fn rivals_flow(_bench: &Bench, _size: usize) -> Vec<Side<'_>> {
+    vec![
+        #[cfg(feature = "iceoryx2")]
+        Side::new("iceoryx2", move || super::rivals::iceoryx2_flow(_bench, _size)),
+        #[cfg(feature = "aeron")]
+        Side::new("aeron", move || super::rivals::aeron_flow(_bench, _size)),
+        #[cfg(feature = "zeromq")]
+        Side::new("zeromq", move || super::rivals::zeromq_flow(_bench, _size)),
+    ]
 }
 
 /// Scenario `hop`.
@@ -223,9 +246,8 @@ fn touched(bench: &Bench, cli: &Cli, findings: &mut Findings, size: usize) {
         Side::new(OURS, || ours::flow_in_process(bench, size, Handling::Touch)),
         Side::new("copying ring", || baselines::ring_flow(bench, size)),
     ];
-    #[cfg(feature = "peers")]
-    sides.push(Side::new("iceoryx2", move || super::rivals::iceoryx2_flow(bench, size)));
-    rows(bench, findings, &format!("throughput/touch/{size}B"), "messages/s", "T1", std::mem::take(&mut sides));
+    sides.extend(rivals_flow(bench, size));
+    rows(bench, findings, &format!("throughput/touch/{size}B"), "messages/s", "T1", sides);
     let sides = vec![
         Side::new(OURS, || ours::flow_foreign(bench, size, program)),
         Side::new("copying ring", || baselines::ring_flow(bench, size)),

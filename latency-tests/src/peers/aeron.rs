@@ -8,8 +8,9 @@
 //! which a publication may write. It does so in one thread (the shared mode) that sleeps
 //! for [`DRIVER_SLEEP`] when it has nothing to do: with two cores, both of them taken by
 //! the busy ends, every wake of a driver's thread costs an end its core for a moment.
-//! Logs are short and touched beforehand, so that no page is met for the first time while
-//! it is measured.
+//!
+//! There are two kinds of [`Log`]: Aeron's own default, and a short one that is touched
+//! beforehand, so that no page is met for the first time while it is measured.
 
 use crate::harness::converse::End;
 use crate::harness::fault::Fault;
@@ -39,10 +40,10 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(1);
 const FRAGMENT_BYTES: usize = 65_504;
 /// In front of each fragment.
 const HEADER_BYTES: usize = 32;
-/// A third of a log, bytes: of small messages, and of those that need the largest there
-/// is (a message may have an eighth of it).
-const TERM_BYTES: usize = 4 << 20;
-const TERM_BYTES_LARGE: usize = 64 << 20;
+/// A third of a log, bytes, as Aeron has it; a message may take an eighth of that.
+const TERM_BYTES: usize = 64 << 20;
+/// The same of a short log: enough for what small messages fill while the driver sleeps.
+const TERM_BYTES_SHORT: usize = 4 << 20;
 /// Fragments taken with one poll.
 const BATCH: usize = 16;
 
@@ -101,10 +102,10 @@ impl Driver {
     }
 
     /// A client of this driver.
-    fn client(&self) -> Result<Aeron, Fault> {
+    fn client(&self, log: Log) -> Result<Aeron, Fault> {
         let context = AeronContext::new().map_err(fault("context"))?;
         context.set_dir(&path(&self.files())?).map_err(fault("folder"))?;
-        context.set_pre_touch_mapped_memory(true).map_err(fault("touch"))?;
+        context.set_pre_touch_mapped_memory(log == Log::Warm).map_err(fault("touch"))?;
         let client = Aeron::new(&context).map_err(fault("client"))?;
         client.start().map_err(fault("start"))?;
         Ok(client)
@@ -154,19 +155,30 @@ pub fn drive(folder: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// One direction: its place at a driver, and the size of its messages.
+/// The memory of one direction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Log {
+    /// As Aeron makes it: three times 64 MiB, of which each page is there when it is used
+    /// for the first time.
+    Default,
+    /// As short as the messages allow, and touched by both ends when they open it.
+    Warm,
+}
+
+/// One direction: its place at a driver, the size of its messages, and its log.
 #[derive(Clone, Copy)]
 pub struct Route<'d> {
     driver: &'d Driver,
     stream: i32,
     size: usize,
+    log: Log,
 }
 
 impl<'d> Route<'d> {
     /// Direction `stream` for messages of `size` bytes.
     #[must_use]
-    pub fn new(driver: &'d Driver, stream: i32, size: usize) -> Self {
-        Route { driver, stream, size }
+    pub fn new(driver: &'d Driver, stream: i32, size: usize, log: Log) -> Self {
+        Route { driver, stream, size, log }
     }
 
     fn is_one_fragment(&self) -> bool {
@@ -174,7 +186,8 @@ impl<'d> Route<'d> {
     }
 
     fn channel(&self) -> Result<CString, Fault> {
-        let term = if self.is_one_fragment() { TERM_BYTES } else { TERM_BYTES_LARGE };
+        let is_short = self.log == Log::Warm && self.is_one_fragment();
+        let term = if is_short { TERM_BYTES_SHORT } else { TERM_BYTES };
         CString::new(format!("aeron:ipc?term-length={term}")).map_err(fault("channel"))
     }
 }
@@ -195,7 +208,7 @@ impl AeronPut {
     /// # Errors
     /// The library refused.
     pub fn open(route: Route<'_>) -> Result<Self, Fault> {
-        let client = route.driver.client()?;
+        let client = route.driver.client(route.log)?;
         let publication = client
             .async_add_exclusive_publication(&route.channel()?, route.stream)
             .and_then(|adding| adding.poll_blocking(CONNECT_BOUND))
@@ -284,7 +297,7 @@ impl AeronTake {
     /// # Errors
     /// The library refused.
     pub fn open(route: Route<'_>) -> Result<Self, Fault> {
-        let client = route.driver.client()?;
+        let client = route.driver.client(route.log)?;
         let subscription = client
             .async_add_subscription(&route.channel()?, route.stream, Handlers::NONE, Handlers::NONE)
             .and_then(|adding| adding.poll_blocking(CONNECT_BOUND))

@@ -4,7 +4,6 @@ use super::ours::{self, Place, token};
 use super::{Findings, STREAMS, baselines, birth, network_sizes, sizes};
 use crate::cli::{Cli, Hosting, Plugin};
 use crate::harness::Bench;
-use crate::harness::fault::Fault;
 use crate::harness::netns::Hosts;
 use crate::harness::rounds::{Heading, Side, interleave};
 use crate::ours::end::{Contract, Handling};
@@ -71,7 +70,9 @@ fn rivals_t1(_bench: &Bench) -> Vec<Side<'_>> {
         #[cfg(feature = "iceoryx2")]
         Side::new("iceoryx2", || super::rivals::iceoryx2_t1(_bench)),
         #[cfg(feature = "aeron")]
-        Side::new("aeron", || super::rivals::aeron_t1(_bench)),
+        Side::new("aeron", || super::rivals::aeron_t1(_bench, crate::peers::aeron::Log::Default)),
+        #[cfg(feature = "aeron")]
+        Side::new("aeron-warm", || super::rivals::aeron_t1(_bench, crate::peers::aeron::Log::Warm)),
         #[cfg(feature = "zeromq")]
         Side::new("zeromq", || super::rivals::zeromq_t1(_bench)),
     ]
@@ -192,14 +193,18 @@ pub fn idle(bench: &Bench, cli: &Cli, findings: &mut Findings) {
 
 /// Scenario `throughput`.
 pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings) {
-    if cli.plugin == Some(Plugin::Tcp) {
-        let reason = "there is no throughput row over tcp yet";
-        return findings.note("throughput/tcp-veth", &Fault::Unavailable(reason.to_owned()));
-    }
+    let wants = |plugin| cli.plugin.is_none_or(|only| only == plugin);
     if !cli.tokens {
         match Hosts::make() {
-            Ok(hosts) => over_udp(bench, cli, findings, &hosts),
-            Err(fault) => findings.note("throughput/udp-veth", &fault),
+            Ok(hosts) => {
+                if wants(Plugin::Udp) {
+                    over_udp(bench, cli, findings, &hosts);
+                }
+                if wants(Plugin::Tcp) {
+                    over_tcp(bench, cli, findings, &hosts);
+                }
+            }
+            Err(fault) => findings.note("throughput over udp and tcp", &fault),
         }
     }
     if cli.plugin.is_some() {
@@ -225,7 +230,7 @@ fn over_udp(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
     const FRAME: usize = 1408;
     for size in network_sizes(cli) {
         let sides = vec![
-            Side::new(OURS, move || ours::network_flow(bench, hosts, size)),
+            Side::new(OURS, move || ours::network_flow(bench, hosts, Plugin::Udp, size)),
             Side::new("raw UDP", move || baselines::udp_flow(bench, hosts, size, false)),
         ];
         rows(bench, findings, &format!("throughput/udp-veth/{size}B"), "messages/s", "T3 two hosts", sides);
@@ -237,6 +242,16 @@ fn over_udp(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
             Side::new("raw UDP", move || baselines::udp_flow(bench, hosts, size, true)),
         ];
         rows(bench, findings, &format!("throughput/udp-veth/{size}B/paced"), "messages/s", "T1 two hosts", sides);
+    }
+}
+
+fn over_tcp(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
+    for size in network_sizes(cli) {
+        let sides = vec![
+            Side::new(OURS, move || ours::network_flow(bench, hosts, Plugin::Tcp, size)),
+            Side::new("raw TCP", move || baselines::tcp_flow(bench, hosts, size)),
+        ];
+        rows(bench, findings, &format!("throughput/tcp-veth/{size}B"), "messages/s", "T3 two hosts", sides);
     }
 }
 

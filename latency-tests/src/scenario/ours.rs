@@ -283,9 +283,9 @@ fn embedded_pair(
 
 /// T3, one way, between two hosts, as fast as it goes: the sender's runtime has cpu1, both
 /// applications are one thread on cpu0, which turns the receiver's engine.
-pub fn network_flow(bench: &Bench, hosts: &Hosts, size: usize) -> Result<Sample, Fault> {
+pub fn network_flow(bench: &Bench, hosts: &Hosts, plugin: Plugin, size: usize) -> Result<Sample, Fault> {
     let seats = [Seat::alone(bench.cores.other), Seat::ASLEEP];
-    let sessions = embedded_pair(Place::Veth(hosts), seats, [Hosting::Thread, Hosting::Inline], Plugin::Udp)?;
+    let sessions = embedded_pair(Place::Veth(hosts), seats, [Hosting::Thread, Hosting::Inline], plugin)?;
     let (put, take) = ends(&sessions, Contract { size, ..Contract::SMALL })?;
     flow_t3(bench, &network_flow_pace(bench, size), (Flood::new(put), take))
 }

@@ -9,7 +9,7 @@ use crate::harness::sample::Sample;
 use crate::harness::topology::{flow, t1};
 use crate::harness::watch::Idle;
 #[cfg(feature = "aeron")]
-use crate::peers::aeron::{AeronPut, AeronTake, Driver, Route};
+use crate::peers::aeron::{AeronPut, AeronTake, Driver, Log, Route};
 #[cfg(feature = "iceoryx2")]
 use crate::peers::iceoryx2::{FixedPut, FixedTake, SlicePut, SliceTake, Topic};
 #[cfg(feature = "zeromq")]
@@ -36,9 +36,9 @@ pub fn iceoryx2_flow(bench: &Bench, size: usize) -> Result<Sample, Fault> {
 
 /// T1: Aeron IPC, round trips of 64 bytes.
 #[cfg(feature = "aeron")]
-pub fn aeron_t1(bench: &Bench) -> Result<Sample, Fault> {
+pub fn aeron_t1(bench: &Bench, log: Log) -> Result<Sample, Fault> {
     let driver = Driver::start()?;
-    let [there, back] = [1, 2].map(|stream| Route::new(&driver, stream, 64));
+    let [there, back] = [1, 2].map(|stream| Route::new(&driver, stream, 64, log));
     let asking = || Ok(Duplex::new(AeronPut::open(there)?, AeronTake::open(back)?));
     let answering = || Ok(Duplex::new(AeronPut::open(back)?, AeronTake::open(there)?));
     t1(bench, &pace(bench, Cost::Memory, Idle::Spin), asking, answering)
@@ -48,7 +48,7 @@ pub fn aeron_t1(bench: &Bench) -> Result<Sample, Fault> {
 #[cfg(feature = "aeron")]
 pub fn aeron_flow(bench: &Bench, size: usize) -> Result<Sample, Fault> {
     let driver = Driver::start()?;
-    let route = Route::new(&driver, 1, size);
+    let route = Route::new(&driver, 1, size, Log::Warm);
     flow(bench, &flow_pace(bench, size), || AeronPut::open(route), || AeronTake::open(route))
 }
 

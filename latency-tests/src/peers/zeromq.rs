@@ -8,7 +8,7 @@
 use crate::harness::converse::End;
 use crate::harness::fault::Fault;
 use crate::harness::payload;
-use insane_zeromq::{Context, Library, Pair, Role, ZeroMqError};
+use insane_zeromq_sys::{Context, Library, Pair, Role, ZeroMqError};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 

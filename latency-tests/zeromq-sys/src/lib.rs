@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn open(library: &Library, role: Role, name: &str) -> Result<Pair, ZeroMqError> {
-        let endpoint = format!("ipc://@insane-zeromq-{}-{name}", std::process::id());
+        let endpoint = format!("ipc://@insane-zeromq-sys-{}-{name}", std::process::id());
         Pair::open(&Context::new(library)?, &endpoint, role, 16, Duration::from_millis(1))
     }
 

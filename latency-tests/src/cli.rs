@@ -50,7 +50,7 @@ pub struct Cli {
     /// The daemon to start, instead of the runtime that is built into this program.
     #[arg(long, value_name = "PATH")]
     pub insaned: Option<PathBuf>,
-    /// serve: the daemon's configuration.
+    /// serve: the daemon's configuration; media-driver: its folder.
     #[arg(long, hide = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// count: whose messages.
@@ -98,6 +98,10 @@ pub enum Scenario {
     /// The daemon's half of a measurement.
     #[value(hide = true)]
     Serve,
+    /// Aeron's media driver.
+    #[cfg(feature = "aeron")]
+    #[value(hide = true)]
+    MediaDriver,
     /// One side's messages on one thread, for the counting tools.
     #[value(hide = true)]
     Count,
@@ -135,6 +139,8 @@ impl Scenario {
             Scenario::Smoke => "smoke",
             Scenario::Count => "count",
             Scenario::Serve => "serve",
+            #[cfg(feature = "aeron")]
+            Scenario::MediaDriver => "media-driver",
         }
     }
 }

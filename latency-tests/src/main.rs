@@ -8,7 +8,7 @@ mod baseline;
 mod cli;
 mod harness;
 mod ours;
-#[cfg(feature = "peers")]
+#[cfg(any(feature = "aeron", feature = "iceoryx2", feature = "zeromq"))]
 mod peers;
 mod report;
 mod scenario;
@@ -37,6 +37,8 @@ fn main() -> ExitCode {
     match scenario {
         Scenario::Count => finish(count(&cli)),
         Scenario::Serve => finish(serve(&cli)),
+        #[cfg(feature = "aeron")]
+        Scenario::MediaDriver => finish(drive(&cli)),
         _ => run(&cli, scenario).unwrap_or_else(|reason| {
             eprintln!("{reason}");
             ExitCode::from(2)
@@ -91,6 +93,14 @@ fn serve(cli: &Cli) -> Result<(), Fault> {
     }
 }
 
+#[cfg(feature = "aeron")]
+fn drive(cli: &Cli) -> Result<(), Fault> {
+    match &cli.config {
+        Some(folder) => peers::aeron::drive(folder),
+        None => Err(Fault::Party("media-driver needs --config".into())),
+    }
+}
+
 fn run(cli: &Cli, scenario: Scenario) -> Result<ExitCode, String> {
     // The bounds are read first: a wrong file is found before minutes of measuring.
     let bounds = load_bounds(cli)?;
@@ -122,6 +132,8 @@ fn perform(part: Scenario, bench: &Bench, cli: &Cli, findings: &mut Findings) {
         Scenario::Syscalls => scenario::counting::syscalls(bench, findings),
         // These stand for others, or are not measured.
         Scenario::All | Scenario::Smoke | Scenario::Count | Scenario::Serve => {}
+        #[cfg(feature = "aeron")]
+        Scenario::MediaDriver => {}
     }
 }
 

@@ -200,3 +200,34 @@ fn a_killed_run_leaves_no_namespace() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[cfg(feature = "aeron")]
+#[test]
+fn a_killed_run_leaves_no_media_driver_and_none_of_its_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let folders = |pid: u32| -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir("/dev/shm") else { return Vec::new() };
+        let start = format!("latency-tests.{pid}.aeron");
+        let ours = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&start));
+        entries.flatten().map(|entry| entry.path()).filter(ours).collect()
+    };
+    let mut child = program().args(["local", "--smoke"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let pid = child.id();
+    let give_up = Instant::now() + Duration::from_secs(60);
+    let folder = loop {
+        if let Some(folder) = folders(pid).into_iter().find(|folder| folder.join("aeron/cnc.dat").exists()) {
+            break folder;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "it ended before a driver was there");
+        assert!(Instant::now() < give_up, "no driver came");
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while !folders(pid).is_empty() {
+        assert!(Instant::now() < give_up, "left behind: {:?}", folders(pid));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

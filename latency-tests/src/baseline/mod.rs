@@ -3,5 +3,6 @@
 pub mod futex;
 pub mod ring;
 pub mod tcp;
+pub mod tcp_flow;
 pub mod udp;
 pub mod udp_flow;

@@ -27,10 +27,7 @@ impl TcpEnd {
     /// # Errors
     /// The address cannot be had, or nobody comes.
     pub fn accept(here: SocketAddr) -> Result<Self, Fault> {
-        let listener = TcpListener::bind(here).map_err(Fault::os("listen on a TCP socket"))?;
-        listener.set_nonblocking(true).map_err(Fault::os("make a TCP socket non-blocking"))?;
-        let accept = || listener.accept().map(|(stream, _)| stream);
-        Self::new(retry(accept, ErrorKind::WouldBlock).map_err(Fault::os("accept a TCP connection"))?)
+        Ok(Self::new(accept(here)?))
     }
 
     /// Connects to the other end as soon as it is there.
@@ -38,8 +35,7 @@ impl TcpEnd {
     /// # Errors
     /// It is not there in time.
     pub fn connect(there: SocketAddr) -> Result<Self, Fault> {
-        let connect = || TcpStream::connect_timeout(&there, CONNECT_BOUND);
-        Self::new(retry(connect, ErrorKind::ConnectionRefused).map_err(Fault::os("connect a TCP socket"))?)
+        Ok(Self::new(connect(there)?))
     }
 
     /// Both ends on one address of this host.
@@ -52,14 +48,38 @@ impl TcpEnd {
         // The kernel completes the connection before it is accepted.
         let here = TcpStream::connect(at).map_err(Fault::os("connect a TCP socket"))?;
         let (there, _) = listener.accept().map_err(Fault::os("accept a TCP connection"))?;
-        Ok((Self::new(here)?, Self::new(there)?))
+        Ok((Self::new(prepared(here)?), Self::new(prepared(there)?)))
     }
 
-    fn new(stream: TcpStream) -> Result<Self, Fault> {
-        stream.set_nodelay(true).map_err(Fault::os("make a TCP socket send at once"))?;
-        stream.set_nonblocking(true).map_err(Fault::os("make a TCP socket non-blocking"))?;
-        Ok(TcpEnd { stream, message: [0; MESSAGE_BYTES], have: 0 })
+    fn new(stream: TcpStream) -> Self {
+        TcpEnd { stream, message: [0; MESSAGE_BYTES], have: 0 }
     }
+}
+
+/// Waits at `here` for a connection.
+///
+/// # Errors
+/// The address cannot be had, or nobody comes.
+pub fn accept(here: SocketAddr) -> Result<TcpStream, Fault> {
+    let listener = TcpListener::bind(here).map_err(Fault::os("listen on a TCP socket"))?;
+    listener.set_nonblocking(true).map_err(Fault::os("make a TCP socket non-blocking"))?;
+    let accept = || listener.accept().map(|(stream, _)| stream);
+    prepared(retry(accept, ErrorKind::WouldBlock).map_err(Fault::os("accept a TCP connection"))?)
+}
+
+/// Connects to `there` as soon as somebody listens.
+///
+/// # Errors
+/// Nobody does in time.
+pub fn connect(there: SocketAddr) -> Result<TcpStream, Fault> {
+    let connect = || TcpStream::connect_timeout(&there, CONNECT_BOUND);
+    prepared(retry(connect, ErrorKind::ConnectionRefused).map_err(Fault::os("connect a TCP socket"))?)
+}
+
+fn prepared(stream: TcpStream) -> Result<TcpStream, Fault> {
+    stream.set_nodelay(true).map_err(Fault::os("make a TCP socket send at once"))?;
+    stream.set_nonblocking(true).map_err(Fault::os("make a TCP socket non-blocking"))?;
+    Ok(stream)
 }
 
 /// Attempts until something else than `not_yet` comes of it, within the bound.

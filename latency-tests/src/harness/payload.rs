@@ -6,7 +6,7 @@
 //! read and both loops run at the speed of the memory.
 
 use super::fault::Fault;
-#[cfg(feature = "peers")]
+#[cfg(feature = "iceoryx2")]
 use insane_raw_baselines::wide;
 use insane_raw_baselines::{count_up, sum};
 
@@ -105,7 +105,7 @@ impl Reader {
 ///
 /// # Errors
 /// The payload is not that of the number it starts with.
-#[cfg(feature = "peers")]
+#[cfg(feature = "iceoryx2")]
 #[inline(always)]
 pub fn read_words(words: &[u64]) -> Result<u64, Fault> {
     let number = words.first().copied().unwrap_or(0);

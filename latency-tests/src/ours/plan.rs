@@ -60,6 +60,15 @@ pub fn peer(own: (&str, SocketAddr), peer: (&str, SocketAddr), seat: Seat, plugi
     plan
 }
 
+/// Makes room for frames of at least `bytes` on the tcp links of a plan.
+pub fn widen_tcp_frames(plan: &mut Plan, bytes: u32) {
+    for link in plan.datapaths.iter_mut().flat_map(|datapath| &mut datapath.links) {
+        if let Technology::Tcp(tcp) = &mut link.technology {
+            tcp.frame_bytes_max = tcp.frame_bytes_max.max(bytes);
+        }
+    }
+}
+
 fn sit(plan: &mut Plan, seat: Seat) {
     plan.datapaths[0].core = seat.core.and_then(|core| u16::try_from(core).ok());
     plan.datapaths[0].idle = seat.idle;

@@ -3,6 +3,7 @@
 use super::{Cost, flow_pace, network_flow_pace, pace};
 use crate::baseline::ring::{self, FlowPut, FlowTake, MESSAGE_BYTES};
 use crate::baseline::tcp::TcpEnd;
+use crate::baseline::tcp_flow::{TcpPut, TcpTake};
 use crate::baseline::udp::UdpEnd;
 use crate::baseline::udp_flow::{UdpPut, UdpTake};
 use crate::harness::Bench;
@@ -93,6 +94,14 @@ pub fn udp_flow(bench: &Bench, hosts: &Hosts, size: usize, one_by_one: bool) -> 
         return flow(bench, &pace, move || Ok(put), move || Ok(take));
     }
     flow(bench, &pace, move || Ok(put), move || Ok(take))
+}
+
+/// T1, one way: a raw connection between two hosts joined by veth, as fast as it goes.
+pub fn tcp_flow(bench: &Bench, hosts: &Hosts, size: usize) -> Result<Sample, Fault> {
+    let at = SocketAddr::new(Hosts::ADDRESSES[1], RAW_PORT);
+    let connect = move || hosts.enter(0).and_then(|()| TcpPut::connect(at, size));
+    let accept = move || hosts.enter(1).and_then(|()| TcpTake::accept(at, size));
+    flow(bench, &network_flow_pace(bench, size), connect, accept)
 }
 
 /// T1: copying ring, one way, messages of `size` bytes written and read.

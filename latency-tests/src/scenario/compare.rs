@@ -4,7 +4,6 @@ use super::ours::{self, Place, token};
 use super::{Findings, STREAMS, baselines, birth, network_sizes, sizes};
 use crate::cli::{Cli, Hosting, Plugin};
 use crate::harness::Bench;
-use crate::harness::fault::Fault;
 use crate::harness::netns::Hosts;
 use crate::harness::rounds::{Heading, Side, interleave};
 use crate::ours::end::{Contract, Handling};
@@ -46,9 +45,8 @@ pub fn local(bench: &Bench, cli: &Cli, findings: &mut Findings) {
         Side::new(OURS, || ours::local_t1(bench, Contract::SMALL)),
         Side::new("copying ring", || baselines::ring_t1(bench)),
     ];
-    #[cfg(feature = "peers")]
-    sides.push(Side::new("iceoryx2", || super::rivals::iceoryx2_t1(bench)));
-    rows(bench, findings, "local/64B", "us", "T1", std::mem::take(&mut sides));
+    sides.extend(rivals_t1(bench));
+    rows(bench, findings, "local/64B", "us", "T1", sides);
 
     let attached = vec![
         Side::new(OURS, || ours::attached_t1(bench, program)),
@@ -64,6 +62,32 @@ pub fn local(bench: &Bench, cli: &Cli, findings: &mut Findings) {
         Side::new("buffer-128B", || ours::local_t1(bench, token(128))),
     ];
     rows(bench, findings, &format!("local/token-{FRAME_BYTES}B"), "us", "T1", tokens);
+}
+
+/// The rivals of scenario `local` that are built in.
+fn rivals_t1(_bench: &Bench) -> Vec<Side<'_>> {
+    vec![
+        #[cfg(feature = "iceoryx2")]
+        Side::new("iceoryx2", || super::rivals::iceoryx2_t1(_bench)),
+        #[cfg(feature = "aeron")]
+        Side::new("aeron", || super::rivals::aeron_t1(_bench, crate::peers::aeron::Log::Default)),
+        #[cfg(feature = "aeron")]
+        Side::new("aeron-warm", || super::rivals::aeron_t1(_bench, crate::peers::aeron::Log::Warm)),
+        #[cfg(feature = "zeromq")]
+        Side::new("zeromq", || super::rivals::zeromq_t1(_bench)),
+    ]
+}
+
+/// The rivals of scenario `throughput` that are built in.
+fn rivals_flow(_bench: &Bench, _size: usize) -> Vec<Side<'_>> {
+    vec![
+        #[cfg(feature = "iceoryx2")]
+        Side::new("iceoryx2", move || super::rivals::iceoryx2_flow(_bench, _size)),
+        #[cfg(feature = "aeron")]
+        Side::new("aeron", move || super::rivals::aeron_flow(_bench, _size)),
+        #[cfg(feature = "zeromq")]
+        Side::new("zeromq", move || super::rivals::zeromq_flow(_bench, _size)),
+    ]
 }
 
 /// Scenario `hop`.
@@ -169,14 +193,18 @@ pub fn idle(bench: &Bench, cli: &Cli, findings: &mut Findings) {
 
 /// Scenario `throughput`.
 pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings) {
-    if cli.plugin == Some(Plugin::Tcp) {
-        let reason = "there is no throughput row over tcp yet";
-        return findings.note("throughput/tcp-veth", &Fault::Unavailable(reason.to_owned()));
-    }
+    let wants = |plugin| cli.plugin.is_none_or(|only| only == plugin);
     if !cli.tokens {
         match Hosts::make() {
-            Ok(hosts) => over_udp(bench, cli, findings, &hosts),
-            Err(fault) => findings.note("throughput/udp-veth", &fault),
+            Ok(hosts) => {
+                if wants(Plugin::Udp) {
+                    over_udp(bench, cli, findings, &hosts);
+                }
+                if wants(Plugin::Tcp) {
+                    over_tcp(bench, cli, findings, &hosts);
+                }
+            }
+            Err(fault) => findings.note("throughput over udp and tcp", &fault),
         }
     }
     if cli.plugin.is_some() {
@@ -202,7 +230,7 @@ fn over_udp(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
     const FRAME: usize = 1408;
     for size in network_sizes(cli) {
         let sides = vec![
-            Side::new(OURS, move || ours::network_flow(bench, hosts, size)),
+            Side::new(OURS, move || ours::network_flow(bench, hosts, Plugin::Udp, size)),
             Side::new("raw UDP", move || baselines::udp_flow(bench, hosts, size, false)),
         ];
         rows(bench, findings, &format!("throughput/udp-veth/{size}B"), "messages/s", "T3 two hosts", sides);
@@ -217,15 +245,24 @@ fn over_udp(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
     }
 }
 
+fn over_tcp(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
+    for size in network_sizes(cli) {
+        let sides = vec![
+            Side::new(OURS, move || ours::network_flow(bench, hosts, Plugin::Tcp, size)),
+            Side::new("raw TCP", move || baselines::tcp_flow(bench, hosts, size)),
+        ];
+        rows(bench, findings, &format!("throughput/tcp-veth/{size}B"), "messages/s", "T3 two hosts", sides);
+    }
+}
+
 fn touched(bench: &Bench, cli: &Cli, findings: &mut Findings, size: usize) {
     let program = cli.insaned.as_deref();
     let mut sides = vec![
         Side::new(OURS, || ours::flow_in_process(bench, size, Handling::Touch)),
         Side::new("copying ring", || baselines::ring_flow(bench, size)),
     ];
-    #[cfg(feature = "peers")]
-    sides.push(Side::new("iceoryx2", move || super::rivals::iceoryx2_flow(bench, size)));
-    rows(bench, findings, &format!("throughput/touch/{size}B"), "messages/s", "T1", std::mem::take(&mut sides));
+    sides.extend(rivals_flow(bench, size));
+    rows(bench, findings, &format!("throughput/touch/{size}B"), "messages/s", "T1", sides);
     let sides = vec![
         Side::new(OURS, || ours::flow_foreign(bench, size, program)),
         Side::new("copying ring", || baselines::ring_flow(bench, size)),

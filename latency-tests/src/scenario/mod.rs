@@ -6,7 +6,7 @@ pub mod count;
 pub mod counting;
 pub mod idle;
 pub mod ours;
-#[cfg(feature = "peers")]
+#[cfg(any(feature = "aeron", feature = "iceoryx2", feature = "zeromq"))]
 pub mod rivals;
 pub mod scale;
 pub mod selftest;

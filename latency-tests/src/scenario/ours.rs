@@ -272,21 +272,44 @@ fn embedded_pair(
     hostings: [Hosting; 2],
     plugin: Plugin,
 ) -> Result<(Session, Session), Fault> {
+    embedded_pair_for(place, seats, hostings, plugin, 0)
+}
+
+/// Two runtimes joined by a plugin, which carries `frame_bytes` in one frame if it can.
+fn embedded_pair_for(
+    place: Place<'_>,
+    seats: [Seat; 2],
+    hostings: [Hosting; 2],
+    plugin: Plugin,
+    frame_bytes: u32,
+) -> Result<(Session, Session), Fault> {
     let addresses = place.addresses()?;
     let names = ["a", "b"];
     let start = |host: usize| {
         let (own, peer) = ((names[host], addresses[host]), (names[1 - host], addresses[1 - host]));
-        place.on(host, move || embed(plan::peer(own, peer, seats[host], plugin), hostings[host]))
+        let mut plan = plan::peer(own, peer, seats[host], plugin);
+        plan::widen_tcp_frames(&mut plan, frame_bytes);
+        place.on(host, move || embed(plan, hostings[host]))
     };
     Ok((start(0)?, start(1)?))
 }
 
+/// In front of a message on the network, with room to spare, bytes.
+const HEADER_BYTES: usize = 256;
+/// Buffers of a source whose messages are larger than one frame of Ethernet: as many as are
+/// under way. With more of them it would write each message into memory that it has not
+/// touched for long, which the baseline, with its one buffer, never does.
+const LARGE_BUFFERS: u32 = 4;
+
 /// T3, one way, between two hosts, as fast as it goes: the sender's runtime has cpu1, both
-/// applications are one thread on cpu0, which turns the receiver's engine.
-pub fn network_flow(bench: &Bench, hosts: &Hosts, size: usize) -> Result<Sample, Fault> {
+/// applications are one thread on cpu0, which turns the receiver's engine. Over tcp, a
+/// message is one frame.
+pub fn network_flow(bench: &Bench, hosts: &Hosts, plugin: Plugin, size: usize) -> Result<Sample, Fault> {
     let seats = [Seat::alone(bench.cores.other), Seat::ASLEEP];
-    let sessions = embedded_pair(Place::Veth(hosts), seats, [Hosting::Thread, Hosting::Inline], Plugin::Udp)?;
-    let (put, take) = ends(&sessions, Contract { size, ..Contract::SMALL })?;
+    let hostings = [Hosting::Thread, Hosting::Inline];
+    let sessions = embedded_pair_for(Place::Veth(hosts), seats, hostings, plugin, (size + HEADER_BYTES) as u32)?;
+    let buffers = (plugin == Plugin::Tcp && size > 1_500).then_some(LARGE_BUFFERS);
+    let (put, take) = ends(&sessions, Contract { size, buffers, ..Contract::SMALL })?;
     flow_t3(bench, &network_flow_pace(bench, size), (Flood::new(put), take))
 }
 

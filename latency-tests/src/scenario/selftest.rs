@@ -28,7 +28,7 @@ pub fn run(bench: &Bench, findings: &mut Findings) {
         let cell = |bench: &Bench| baselines::ring_birth(bench, birth);
         twice(bench, findings, &format!("selftest/setup/{conversations}"), "us", "T1 yielding", cell);
     }
-    #[cfg(feature = "peers")]
+    #[cfg(feature = "iceoryx2")]
     rivals(bench, findings);
     twice(bench, findings, "selftest/numbers", "messages/s", "T1", baselines::number_flow);
     for size in super::SIZES {
@@ -37,7 +37,7 @@ pub fn run(bench: &Bench, findings: &mut Findings) {
     }
 }
 
-#[cfg(feature = "peers")]
+#[cfg(feature = "iceoryx2")]
 fn rivals(bench: &Bench, findings: &mut Findings) {
     use super::rivals::{iceoryx2_flow, iceoryx2_t1};
     twice(bench, findings, "selftest/iceoryx2/64B", "us", "T1", iceoryx2_t1);

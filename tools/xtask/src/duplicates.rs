@@ -4,7 +4,7 @@
 /// Name of the crate, and why there are two.
 pub const ACCEPTED: &[(&str, &str)] = &[
     ("embedded-io", "two optional interfaces of postcard, neither of which is compiled"),
-    ("itertools", "build time only: bindgen (under iceoryx2, feature `peers`) is a version behind ratatui"),
+    ("itertools", "build time only: bindgen (under iceoryx2 and Aeron, feature `peers`) is a version behind ratatui"),
     ("shlex", "build time only: bindgen (under iceoryx2, feature `peers`) and cc (under loom) differ"),
     ("syn", "build time only: bindgen and the macros of iceoryx2 (feature `peers`) are a version behind serde's"),
     ("toml", "trybuild (tests only) is a version ahead of iceoryx2 (feature `peers`)"),

@@ -18,6 +18,7 @@ use insane_wire::control::{
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How long a test waits for what must come.
 const PATIENCE: Nanos = Nanos::from_secs(20);
@@ -48,6 +49,7 @@ pub struct Peer {
 
 impl Peer {
     pub fn new(socket: OwnedFd) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let epoll = Epoll::new().unwrap();
         epoll.add(&socket, 0, Interest::Read, Trigger::Level).unwrap();
         Peer {
@@ -67,7 +69,8 @@ impl Peer {
             gone: false,
             regions: Vec::new(),
             req: 0,
-            uid: u64::from(std::process::id()) << 32,
+            // No two peers of a test name a source or sink alike.
+            uid: u64::from(std::process::id()) << 32 | u64::from(COUNT.fetch_add(1, Ordering::Relaxed)) << 16,
         }
     }
 

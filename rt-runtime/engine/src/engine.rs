@@ -253,6 +253,9 @@ impl<L: Link, C: Clock> Engine<L, C> {
             self.housekeeping();
             // Up to the look at the clock with which housekeeping begins.
             self.counters.raise(TurnCounter::TurnNsMax as usize, self.looked_at.since(started).0);
+        } else if self.looked_at.since(self.housekept_at) >= HOUSEKEEPING_PERIOD {
+            // Who turns seldom would wait for long until the turn that is measured.
+            self.housekeeping();
         }
         self.count_turn(worked);
         worked

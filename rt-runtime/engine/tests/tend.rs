@@ -98,6 +98,19 @@ fn every_link_is_tended_every_ten_milliseconds_by_turns_and_before_sleep() {
     assert!((2 * 48..=2 * 100).contains(&by_turns), "{by_turns}");
 }
 
+/// As with inline hosting, where the keeper tells the time and the application turns once
+/// a cycle.
+#[test]
+fn a_link_is_tended_however_seldom_turns_come() {
+    let (mut engine, state) = engine();
+    for _ in 0..1000 {
+        state.now.set(state.now.get() + Nanos::from_millis(1).0);
+        engine.note_time(MonoTime(state.now.get()));
+        engine.turn();
+    }
+    assert_eq!(state.tended.get(), 2 * 100);
+}
+
 #[test]
 fn a_link_with_something_under_way_keeps_sleep_short() {
     let (mut engine, state) = engine();

@@ -48,6 +48,21 @@ pub fn bind(address: SocketAddr, options: &SocketOptions) -> Result<UdpSocket, O
     Ok(UdpSocket::from(socket))
 }
 
+/// Undoes `connect`: the socket takes datagrams of everybody again. One that was bound to
+/// port 0 may lose its port.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn disconnect(socket: &UdpSocket) -> Result<(), OsError> {
+    // SAFETY: plain data, for which zeros are a value.
+    let mut nobody: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    nobody.ss_family = libc::AF_UNSPEC as libc::sa_family_t;
+    let len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: `nobody` is an address of the stated length, and lives until the call returns.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), (&raw const nobody).cast(), len) };
+    check(result, "disconnecting a UDP socket").map(drop)
+}
+
 fn apply(socket: &OwnedFd, address: SocketAddr, options: &SocketOptions) -> Result<(), OsError> {
     let v4 = address.is_ipv4();
     if let Some(bytes) = options.receive_buffer_bytes {

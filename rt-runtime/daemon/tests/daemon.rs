@@ -202,7 +202,7 @@ fn it_lists_its_threads_serves_and_ends_when_told() {
         assert_eq!(report.threads.len(), 5);
         assert_eq!(report.datapaths[0].core, Some(0));
         daemon.signal("-HUP");
-        daemon.read_until("restart to apply");
+        daemon.read_until("configuration reloaded");
         daemon.signal(signal);
         let (code, text) = daemon.wait();
         assert_eq!(code, Some(0), "{text}");

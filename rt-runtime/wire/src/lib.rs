@@ -7,4 +7,5 @@ pub mod control;
 pub mod data;
 pub mod overlay;
 pub mod reliable;
+pub mod reload;
 pub mod status;

@@ -31,6 +31,7 @@ pub fn datapath(peers: &[u16], may_sleep: bool) -> DatapathSpec {
     DatapathSpec {
         may_sleep,
         lanes: [true; 8],
+        has_links: !peers.is_empty(),
         peers: peers.iter().map(|peer| PeerIndex(*peer)).collect(),
         tx_depth: 64,
         heaps: vec![heap.clone(), heap],

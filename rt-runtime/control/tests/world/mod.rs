@@ -86,6 +86,7 @@ pub struct World {
     pub notes: Vec<Note>,
     pub closed: BTreeMap<SessionId, (Code, String)>,
     pub statuses: Vec<(SessionId, u32)>,
+    pub reloads: Vec<(SessionId, u32)>,
     /// Of the next objects, which cannot be made.
     pub fail_objects: Box<dyn FnMut(&ObjectKind) -> bool + Send>,
     pub creates: u64,
@@ -105,6 +106,7 @@ impl World {
             notes: Vec::new(),
             closed: BTreeMap::new(),
             statuses: Vec::new(),
+            reloads: Vec::new(),
             fail_objects: Box::new(|_| false),
             creates: 0,
         }
@@ -244,6 +246,7 @@ impl World {
                 assert!(changed, "offer repeated");
             }
             Action::Status { session, req } => self.statuses.push((session, req)),
+            Action::Reload { session, req, .. } => self.reloads.push((session, req)),
             Action::Note(note) => self.notes.push(note),
             other => self.command(other),
         }

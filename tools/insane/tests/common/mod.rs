@@ -61,6 +61,15 @@ impl Daemon {
         daemon
     }
 
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap()
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.folder.join("insaned.sock")
     }

@@ -62,6 +62,11 @@ impl Entry {
         self.addresses.get(datapath)?.iter().position(Option::is_some)
     }
 
+    /// Whether both cannot be: they have a name or an address in common.
+    pub(crate) fn is_like(&self, other: &Entry) -> bool {
+        self.name == other.name || self.each().any(|address| other.each().any(|theirs| theirs == address))
+    }
+
     /// Every address it has: datapath, link, address.
     pub(crate) fn each(&self) -> impl Iterator<Item = (usize, usize, SocketAddr)> + '_ {
         let links = |(at, links): (usize, &'_ Vec<Option<SocketAddr>>)| {

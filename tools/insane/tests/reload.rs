@@ -136,7 +136,8 @@ fn none_is_lost(technology: &str, names: [&'static str; 2]) {
     let done = AtomicBool::new(false);
     let arrived = AtomicU64::new(0);
     let (sent, received, reloads) = std::thread::scope(|scope| {
-        let emitter = scope.spawn(|| {
+        let (done, arrived) = (&done, &arrived);
+        let emitter = scope.spawn(move || {
             let mut sent = [0_u64; 2];
             let mut due_at = Instant::now();
             while !done.load(Ordering::Relaxed) || sent[0] != sent[1] {
@@ -160,7 +161,7 @@ fn none_is_lost(technology: &str, names: [&'static str; 2]) {
             }
             sent
         });
-        let receiver = scope.spawn(|| {
+        let receiver = scope.spawn(move || {
             let mut next = [0; 2];
             let mut quiet_since = Instant::now();
             while !done.load(Ordering::Relaxed) || quiet_since.elapsed() < Duration::from_secs(1) {

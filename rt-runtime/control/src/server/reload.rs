@@ -369,11 +369,15 @@ fn merged(running: &Plan, new: Plan) -> Plan {
 type Moves = (Vec<PeerIndex>, Vec<(PeerIndex, Entry)>);
 
 /// Which peers leave, and which come with which numbers. One whose addresses change leaves
-/// and comes: whoever answers there is another until it has said who it is.
+/// and comes: whoever answers there is another until it has said who it is. Discovered peers
+/// stay, unless the file now has one of that name or address itself.
 fn moves(roster: &Roster, running: &Plan, new: &Plan) -> Result<Moves, String> {
     let wanted: Vec<Entry> = (0..new.peers.len()).map(|at| Entry::of(running, new, at)).collect();
-    let known = roster.iter().filter(|(_, entry)| entry.source == PeerSource::Configuration);
-    let leaving: Vec<PeerIndex> = known.filter(|(_, entry)| !wanted.contains(entry)).map(|(peer, _)| peer).collect();
+    let leaves = |known: &Entry| match known.source {
+        PeerSource::Configuration => !wanted.contains(known),
+        PeerSource::Discovery => wanted.iter().any(|wanted| wanted.is_like(known)),
+    };
+    let leaving: Vec<PeerIndex> = roster.iter().filter(|(_, known)| leaves(known)).map(|(peer, _)| peer).collect();
     let is_there = |entry: &Entry| roster.iter().any(|(_, known)| known == entry);
     let coming: Vec<Entry> = wanted.into_iter().filter(|entry| !is_there(entry)).collect();
     let Some(numbers) = roster.free(coming.len()) else {

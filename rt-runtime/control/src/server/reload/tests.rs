@@ -158,3 +158,34 @@ fn numbers_of_peers_that_left_come_back() {
         assert_eq!(names, expected);
     }
 }
+
+/// The decision alone: what leaves and what comes, in which places.
+#[test]
+fn only_what_differs_moves_and_discovered_peers_are_left_alone() {
+    let plan = |peers: &[(&str, u16)]| {
+        let mut plan = Plan::embedded_udp("a", ([127, 0, 0, 1], 7000).into());
+        for (name, port) in peers {
+            plan.add_peer(name, &[("udp", ([127, 0, 0, 1], *port).into())]);
+        }
+        plan
+    };
+    let old = plan(&[("b", 7010), ("c", 7020), ("d", 7030)]);
+    let mut roster = Roster::new(&old);
+    let discovered = |name: &str, port: u16| {
+        let addresses = vec![vec![Some(([127, 0, 0, 1], port).into())]];
+        Entry { name: name.into(), source: PeerSource::Discovery, addresses }
+    };
+    roster.insert(PeerIndex(10), discovered("found", 7040));
+    roster.insert(PeerIndex(11), discovered("other", 7050));
+    let decide = |new: &[(&str, u16)]| {
+        let (leaving, coming) = moves(&roster, &old, &plan(new)).unwrap();
+        let coming: Vec<_> = coming.into_iter().map(|(peer, entry)| (peer.0, entry.name)).collect();
+        (leaving.iter().map(|peer| peer.0).collect::<Vec<_>>(), coming)
+    };
+    assert_eq!(decide(&[("d", 7030), ("c", 7020), ("b", 7010)]), (vec![], vec![]));
+    assert_eq!(decide(&[("b", 7010), ("d", 7031)]), (vec![1, 2], vec![(12, "d".to_owned())]));
+    assert_eq!(decide(&[("bb", 7010), ("c", 7020), ("d", 7030)]), (vec![0], vec![(12, "bb".to_owned())]));
+    let all = [("b", 7010), ("c", 7020), ("d", 7030)];
+    assert_eq!(decide(&[&all[..], &[("found", 7060)]].concat()), (vec![10], vec![(12, "found".to_owned())]));
+    assert_eq!(decide(&[&all[..], &[("e", 7050)]].concat()), (vec![11], vec![(12, "e".to_owned())]));
+}

@@ -19,8 +19,8 @@ pub use peers::{
     strangers_are_no_peers,
 };
 pub use swap::{
-    a_peer_that_left_can_come_back, a_refused_peer_changes_nothing, peers_are_swapped_without_allocation,
-    peers_come_and_go_unnoticed_by_others,
+    a_peer_that_left_can_come_back, a_refused_peer_changes_nothing, a_swap_is_undone_by_the_same_call,
+    peers_are_swapped_without_allocation, peers_come_and_go_unnoticed_by_others,
 };
 pub use turn::{
     every_lane_arrives, hurried_calls_find_everything, order_is_kept_within_peer_and_lane, real_time_goes_first,

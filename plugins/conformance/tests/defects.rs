@@ -40,6 +40,7 @@ enum Defect {
     KeepsThePeerThatLeft,
     LosesFramesWhenOthersGo,
     ForgetsWhoWasRefused,
+    TakesNobodyBack,
     AllocatesForPeers,
 }
 
@@ -122,6 +123,10 @@ impl Link for Defective {
     fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<SimPeer>) -> Result<(), SwapRefused> {
         match self.defect {
             Defect::KeepsThePeerThatLeft => return Ok(()),
+            Defect::TakesNobodyBack if with.is_some() => {
+                *with = None;
+                return Ok(());
+            }
             Defect::LosesFramesWhenOthersGo => drop(self.inner.receive(1, true, &mut Nobody)),
             Defect::AllocatesForPeers => drop(std::hint::black_box(vec![1u8; 10])),
             _ => {}
@@ -264,5 +269,6 @@ noticed! {
     peers_come_and_go_unnoticed_by_others: LosesFramesWhenOthersGo;
     a_peer_that_left_can_come_back: KeepsThePeerThatLeft;
     a_refused_peer_changes_nothing: ForgetsWhoWasRefused;
+    a_swap_is_undone_by_the_same_call: TakesNobodyBack;
     peers_are_swapped_without_allocation: AllocatesForPeers;
 }

@@ -33,7 +33,6 @@ pub enum PluginLink {
 
 /// A peer of such a link.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one for each peer that comes or goes, and in a box anyway")]
 pub enum PluginPeer {
     /// By kernel UDP sockets.
     Udp(UdpPeer),

@@ -565,6 +565,33 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_is_disconnected_hears_everybody_at_its_port() {
+        for v6 in [false, true] {
+            let (a, b) = pair(v6);
+            let free = bind(here(v6), &SocketOptions::default()).unwrap().local_addr().unwrap();
+            let socket = bind(free, &SocketOptions::default()).unwrap();
+            for _ in 0..3 {
+                socket.connect(a.local_addr().unwrap()).unwrap();
+                assert_ne!(send_bytes(&b, free, b"", b"refused"), SendOutcome::WouldBlock);
+                disconnect(&socket).unwrap();
+                assert_eq!(socket.local_addr().unwrap(), free);
+                assert!(socket.peer_addr().is_err());
+                // What the kernel said of the refused one is told with the next.
+                while send_bytes(&b, free, b"", b"taken") != SendOutcome::Sent {}
+                let mut buffer = [0; 16];
+                let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+                let len = loop {
+                    match socket.recv(&mut buffer) {
+                        Ok(len) => break len,
+                        Err(error) => assert!(std::time::Instant::now() < end, "{error}"),
+                    }
+                };
+                assert_eq!(&buffer[..len], b"taken");
+            }
+        }
+    }
+
+    #[test]
     fn a_datagram_is_head_and_payload_together() {
         for v6 in [false, true] {
             let (a, b) = pair(v6);

@@ -400,7 +400,7 @@ fn who_is_beyond_the_new_configuration_is_told_and_stays() {
     assert!(table.contains("outside") && table.contains("(over)"), "{table}");
     assert!(matches!(source.emit_copy(b"12345678").unwrap(), Emit::Sent(_)));
     wait_for("what is there goes on", || sink.consume().unwrap().is_some());
-    let error = sink_of(&stream).err().expect("nothing new");
+    let Err(error) = sink_of(&stream) else { panic!("it got something new") };
     assert!(error.to_string().contains("the access rules have changed"), "{error}");
     host.must_reload(&rest(""));
     sink_of(&stream).unwrap();

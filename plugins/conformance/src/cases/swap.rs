@@ -113,6 +113,30 @@ fn passes<F: Fixture>(fixture: &mut F, from: &mut F::Link, to: &mut F::Link, (pe
     take_what_is_there(fixture, to);
 }
 
+/// What was swapped out and is swapped in again is as it was: what needed a connection still
+/// has it, and what had come before and was not taken is not lost.
+pub fn a_swap_is_undone_by_the_same_call<F: Fixture>(fixture: &mut F) {
+    let [mut a, _b, mut c] = links(fixture);
+    let mut with = None;
+    for round in 0..8 {
+        must_send(&mut c, 0, 1, 2 * round, 80);
+        c.flush();
+        fixture.settle();
+        must_swap(&mut a, PeerIndex(2), &mut with);
+        assert!(with.is_some());
+        must_swap(&mut a, PeerIndex(2), &mut with);
+        assert!(with.is_none());
+        must_send(&mut c, 0, 1, 2 * round + 1, 80);
+        must_send(&mut a, 2, 6, round, 80);
+        c.flush();
+        a.flush();
+        let at_a = wait_for(fixture, &mut a, 2);
+        assert!(at_a.0.iter().all(|arrival| arrival.from == Some(PeerIndex(2))), "the sender of a frame");
+        assert_eq!(at_a.numbers(), [2 * round, 2 * round + 1]);
+        assert_eq!(wait_for(fixture, &mut c, 1).numbers(), [round]);
+    }
+}
+
 /// A peer whose address another has, or for which there is no place, is refused; what was
 /// to be put in is handed back, and frames go on.
 pub fn a_refused_peer_changes_nothing<F: Fixture>(fixture: &mut F) {

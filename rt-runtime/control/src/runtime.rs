@@ -159,6 +159,7 @@ impl Runtime {
             facts,
             listener,
             letters: received,
+            mailbox: letters.clone(),
             bell: Arc::clone(&bell),
             answer,
             shared: Arc::clone(&shared),

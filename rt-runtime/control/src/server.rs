@@ -41,7 +41,7 @@ use tracing::{error, warn};
 
 mod reload;
 
-use reload::{Asker, Reloads};
+use reload::{Asker, Checked, Reloads};
 
 /// Descriptors looked at in one round.
 const READY_MAX: usize = 64;
@@ -66,6 +66,8 @@ pub(crate) enum Letter {
     ConfigFile(PathBuf),
     /// The configuration to be read again, or tried.
     Reload { dry_run: bool, reply: Sender<ReloadReport> },
+    /// A configuration that was read and checked.
+    Checked(Box<Checked>),
     /// A thread that belongs to the runtime, by its name and number, for reports.
     Thread(String, i32),
     /// The end.
@@ -100,6 +102,8 @@ pub(crate) struct Parts {
     pub(crate) facts: Facts,
     pub(crate) listener: Option<Listener>,
     pub(crate) letters: Receiver<Letter>,
+    /// The other end of it, for threads of its own.
+    pub(crate) mailbox: Sender<Letter>,
     pub(crate) bell: Arc<Event>,
     pub(crate) answer: Arc<Event>,
     pub(crate) shared: Arc<Shared>,
@@ -331,6 +335,7 @@ impl Server {
                 }
                 Ok(Letter::ConfigFile(path)) => self.reloads.own_file = Some(path),
                 Ok(Letter::Reload { dry_run, reply }) => self.reload_own_file(dry_run, Asker::Handle(reply)),
+                Ok(Letter::Checked(checked)) => self.file_checked(*checked),
                 Ok(Letter::Thread(name, tid)) => self.parts.facts.threads.push((name, tid)),
                 Ok(Letter::Stop) | Err(TryRecvError::Disconnected) => {
                     self.stops = true;

@@ -2,14 +2,15 @@
 //! or undone.
 //!
 //! ```text
-//! text -> plan -> difference -> everything prepared     here, at once; until then nothing changed
+//! text -> plan                                          a thread of its own: it may take long
+//!      -> difference -> everything prepared             here, at once; until then nothing changed
 //!      -> links swap their peers (each datapath in its own turn)
 //!           all did         -> the rest, which cannot fail: routes, membership, rules, quotas
 //!           one refused     -> what was swapped is swapped back
 //! ```
 //! One reload at a time. A caller that goes away in the middle changes nothing of it.
 
-use super::{PIECE_BYTES, Server};
+use super::{Letter, PIECE_BYTES, Server};
 use crate::datapath::Datapath;
 use crate::plan_spec::domain_spec;
 use crate::roster::{Entry, FORGET_TWICE, PeerSource, Roster};
@@ -20,7 +21,7 @@ use insane_engine::{Command, PeerSwap};
 use insane_link::SwapRefused;
 use insane_wire::control;
 use insane_wire::reload::{ChangeReport, Excess, Outcome, ReloadReport};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use tracing::{error, info, warn};
 
@@ -44,6 +45,8 @@ pub(super) struct Reloads {
     /// The file that the runtime was started with.
     pub(super) own_file: Option<PathBuf>,
     uploads: std::collections::BTreeMap<SessionId, Upload>,
+    /// A file is being read and checked.
+    is_reading: bool,
     commit: Option<Commit>,
 }
 
@@ -52,6 +55,23 @@ impl Reloads {
     pub(super) fn forget(&mut self, session: SessionId) {
         self.uploads.remove(&session);
     }
+}
+
+/// Where the text of a configuration is.
+enum Text {
+    /// In this file, to be read.
+    File(PathBuf),
+    /// It came from a file that is called so.
+    Came(String, Vec<u8>),
+}
+
+/// A file that was read and checked, on its way back to the control thread.
+pub(crate) struct Checked {
+    asker: Asker,
+    dry_run: bool,
+    file: String,
+    machine: Machine,
+    loaded: Result<Loaded, String>,
 }
 
 /// Everything that is needed, none of it done.
@@ -102,27 +122,55 @@ impl Server {
             return;
         }
         let Some(upload) = self.reloads.uploads.remove(&session) else { return };
-        let text = if upload.text.len() as u64 > FILE_BYTES_MAX {
-            Err(format!("error: {file} is no configuration: it has more than {FILE_BYTES_MAX} bytes"))
-        } else {
-            String::from_utf8(upload.text).map_err(|_| format!("error: {file} is no configuration: it is not UTF-8"))
-        };
-        self.reload(&file, text, dry_run, asker);
+        self.check(Text::Came(file, upload.text), dry_run, asker);
     }
 
     /// Reads the file that the runtime was started with, and goes on with that.
     pub(super) fn reload_own_file(&mut self, dry_run: bool, asker: Asker) {
-        let Some(path) = self.reloads.own_file.clone() else {
-            let why = "error: this runtime was not started with a configuration file; give one".to_owned();
-            return self.reload("", Err(why), dry_run, asker);
-        };
-        let text = insane_config::read(Path::new(&path)).map_err(|error| error.to_string());
-        self.reload(&path.display().to_string(), text, dry_run, asker);
+        match self.reloads.own_file.clone() {
+            Some(path) => self.check(Text::File(path), dry_run, asker),
+            None => {
+                let why = "error: this runtime was not started with a configuration file; give one";
+                self.refuse(asker, why.to_owned());
+            }
+        }
     }
 
-    fn reload(&mut self, file: &str, text: Result<String, String>, dry_run: bool, asker: Asker) {
-        let mut report = ReloadReport { file: file.to_owned(), ..ReloadReport::default() };
-        match text.and_then(|text| self.prepare(file, &text, &mut report)) {
+    /// Reads and checks a file on a thread of its own: peers are to be answered meanwhile, and
+    /// a file system may take its time.
+    fn check(&mut self, text: Text, dry_run: bool, asker: Asker) {
+        if self.reloads.is_reading || self.reloads.commit.is_some() {
+            return self.refuse(asker, "error: another reload is under way; try again when it is done".to_owned());
+        }
+        let (mailbox, bell) = (self.parts.mailbox.clone(), std::sync::Arc::clone(&self.parts.bell));
+        let (job, work) = std::sync::mpsc::channel::<(Text, bool, Asker)>();
+        let read = move || {
+            let Ok((text, dry_run, asker)) = work.recv() else { return };
+            let machine = Machine::detect();
+            let (file, loaded) = read_and_check(text, &machine);
+            // The runtime may have ended meanwhile.
+            let _ = mailbox.send(Letter::Checked(Box::new(Checked { asker, dry_run, file, machine, loaded })));
+            let _ = bell.signal();
+        };
+        match std::thread::Builder::new().name("insane-reload".into()).spawn(read) {
+            Ok(_) => {
+                self.reloads.is_reading = true;
+                let _ = job.send((text, dry_run, asker));
+            }
+            Err(error) => self.refuse(asker, format!("error: no thread to read it: {error}")),
+        }
+    }
+
+    fn refuse(&mut self, asker: Asker, why: String) {
+        self.answer_reload(asker, ReloadReport { errors: vec![why], ..ReloadReport::default() });
+    }
+
+    /// A file was read: decides, and carries it out.
+    pub(super) fn file_checked(&mut self, checked: Checked) {
+        let Checked { asker, dry_run, file, machine, loaded } = checked;
+        self.reloads.is_reading = false;
+        let mut report = ReloadReport { file, ..ReloadReport::default() };
+        match loaded.and_then(|loaded| self.prepare(loaded, &machine, &mut report)) {
             Err(why) => {
                 report.errors.extend((!why.is_empty()).then_some(why));
                 self.answer_reload(asker, report);
@@ -141,13 +189,8 @@ impl Server {
 
     /// Decides, and takes everything that is needed; the report says what would change. An
     /// error says why nothing will.
-    fn prepare(&mut self, file: &str, text: &str, report: &mut ReloadReport) -> Result<Prepared, String> {
-        if self.reloads.commit.is_some() {
-            return Err("error: another reload is under way; try again when it is done".to_owned());
-        }
-        let machine = Machine::detect();
-        let Loaded { plan: new, warnings } =
-            insane_config::parse(file, text, &machine).map_err(|findings| findings.to_string())?;
+    fn prepare(&mut self, loaded: Loaded, machine: &Machine, report: &mut ReloadReport) -> Result<Prepared, String> {
+        let Loaded { plan: new, warnings } = loaded;
         report.warnings = warnings.0.iter().map(ToString::to_string).collect();
         let running = &self.parts.facts.plan;
         let changes = diff::between(running, &new);
@@ -161,7 +204,7 @@ impl Server {
         }
         report.excess = self.excess(&domains);
         let plan = merged(running, new);
-        let planned_bytes = self.check_memory(&plan, &machine)?;
+        let planned_bytes = self.check_memory(&plan, machine)?;
         let (leaving, coming) = moves(&self.parts.roster, running, &plan)?;
         let swaps = swaps(&self.parts.roster, &self.parts.datapaths, &leaving, &coming)?;
         Ok(Prepared { plan, planned_bytes, leaving, coming, swaps })
@@ -308,6 +351,24 @@ impl Server {
             }
         }
     }
+}
+
+fn read_and_check(text: Text, machine: &Machine) -> (String, Result<Loaded, String>) {
+    let (file, text) = match text {
+        Text::File(path) => (path.display().to_string(), insane_config::read(&path).map_err(|error| error.to_string())),
+        Text::Came(file, bytes) if bytes.len() as u64 > FILE_BYTES_MAX => {
+            let why = format!("error: {file} is no configuration: it has more than {FILE_BYTES_MAX} bytes");
+            (file, Err(why))
+        }
+        Text::Came(file, bytes) => {
+            let text = String::from_utf8(bytes);
+            let text = text.map_err(|_| format!("error: {file} is no configuration: it is not UTF-8"));
+            (file, text)
+        }
+    };
+    let check = |text: String| insane_config::parse(&file, &text, machine).map_err(|findings| findings.to_string());
+    let loaded = text.and_then(check);
+    (file, loaded)
 }
 
 fn log(report: &ReloadReport) {

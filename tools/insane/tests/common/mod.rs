@@ -52,7 +52,8 @@ impl Daemon {
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let mut daemon = Daemon { child, folder };
         let start = Instant::now();
-        while !socket.exists() {
+        // The socket is there a moment before anybody listens.
+        while insane_sys::seqpacket::connect(&socket).is_err() {
             let ended = daemon.child.try_wait().unwrap();
             let log = || std::fs::read_to_string(daemon.folder.join("log")).unwrap();
             assert!(ended.is_none() && start.elapsed() < PATIENCE, "the daemon does not start: {}", log());

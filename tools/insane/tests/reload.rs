@@ -23,11 +23,12 @@ const RATE: u64 = 10_000;
 /// Unreliable messages under way, at most: fewer than the smallest ring on their way holds.
 const IN_FLIGHT: u64 = 100;
 
-/// Ports that nobody listens at now: so many in a row, from the number returned.
+/// Ports that nobody listens at now: so many in a row, from the number returned; none that the
+/// kernel gives to whoever asks for any (from 32768 on).
 fn ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
-        let first = 22_000 + (std::process::id() % 2_000) as u16 * 8 + NEXT.fetch_add(count, Ordering::Relaxed);
+        let first = 12_000 + (std::process::id() % 2_500) as u16 * 8 + NEXT.fetch_add(count, Ordering::Relaxed);
         let free = |port| {
             let udp = std::net::UdpSocket::bind(("127.0.0.1", port));
             udp.is_ok() && std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()

@@ -5,6 +5,7 @@ mod alone;
 mod content;
 mod load;
 mod peers;
+mod swap;
 mod turn;
 
 pub use alone::{nothing_is_allocated, waiting_is_possible, what_it_can_do_is_fixed};
@@ -16,6 +17,10 @@ pub use load::{a_burst_loses_nothing_unseen, a_full_link_recovers};
 pub use peers::{
     a_link_moves_between_threads, a_peer_that_is_none_is_refused, both_directions_at_once, every_peer_is_told_apart,
     strangers_are_no_peers,
+};
+pub use swap::{
+    a_peer_that_left_can_come_back, a_refused_peer_changes_nothing, a_swap_is_undone_by_the_same_call,
+    peers_are_swapped_without_allocation, peers_come_and_go_unnoticed_by_others,
 };
 pub use turn::{
     a_frame_sent_alone_keeps_its_place, every_lane_arrives, hurried_calls_find_everything,

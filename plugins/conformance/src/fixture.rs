@@ -1,5 +1,6 @@
 //! What a plugin tells the suite.
 
+use insane_core::PeerIndex;
 use insane_link::Link;
 
 /// Makes links, and passes the time.
@@ -11,6 +12,12 @@ pub trait Fixture {
     /// where the technology connects. `PeerIndex(j)` of link `i` is link `j`; a link's
     /// own index is a peer it does not reach.
     fn open(&mut self, count: usize) -> Vec<Self::Link>;
+
+    /// Prepares link `to`, of those opened last, as the peer of number `peer` of link `of`.
+    ///
+    /// # Panics
+    /// It cannot be prepared.
+    fn prepare(&mut self, of: usize, peer: PeerIndex, to: usize) -> <Self::Link as Link>::Peer;
 
     /// Gives frames that were sent time to arrive. Called again and again while a case
     /// waits for frames, so it may be short.

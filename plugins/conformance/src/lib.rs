@@ -61,6 +61,11 @@ macro_rules! conformance_tests {
             waiting_is_possible,
             nothing_is_allocated,
             a_link_moves_between_threads,
+            peers_come_and_go_unnoticed_by_others,
+            a_peer_that_left_can_come_back,
+            a_swap_is_undone_by_the_same_call,
+            a_refused_peer_changes_nothing,
+            peers_are_swapped_without_allocation,
             what_it_can_do_is_fixed,
         );
     };

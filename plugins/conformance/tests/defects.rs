@@ -2,8 +2,8 @@
 
 use insane_conformance::{Fixture, cases, watch_allocations};
 use insane_core::{Lane, Nanos, PeerIndex};
-use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, SendOutcome};
-use insane_sim::{SimConfig, SimLink, SimNet};
+use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, PeerSetup, SendOutcome, SwapRefused};
+use insane_sim::{SimConfig, SimLink, SimNet, SimPeer};
 use insane_sys::SharedBytes;
 use insane_sys::event::Event;
 use std::net::SocketAddr;
@@ -37,6 +37,11 @@ enum Defect {
     LivesOnOneThread,
     ChangesItsMind,
     LiesAboutTheCount,
+    KeepsThePeerThatLeft,
+    LosesFramesWhenOthersGo,
+    ForgetsWhoWasRefused,
+    TakesNobodyBack,
+    AllocatesForPeers,
 }
 
 struct Defective {
@@ -70,6 +75,8 @@ impl Defective {
 }
 
 impl Link for Defective {
+    type Peer = SimPeer;
+
     fn capabilities(&self) -> LinkCapabilities {
         let mut capabilities = self.inner.capabilities();
         if self.defect == Defect::ChangesItsMind {
@@ -113,6 +120,24 @@ impl Link for Defective {
         }
     }
 
+    fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<SimPeer>) -> Result<(), SwapRefused> {
+        match self.defect {
+            Defect::KeepsThePeerThatLeft => return Ok(()),
+            Defect::TakesNobodyBack if with.is_some() => {
+                *with = None;
+                return Ok(());
+            }
+            Defect::LosesFramesWhenOthersGo => drop(self.inner.receive(1, true, &mut Nobody)),
+            Defect::AllocatesForPeers => drop(std::hint::black_box(vec![1u8; 10])),
+            _ => {}
+        }
+        let swapped = self.inner.swap_peer(peer, with);
+        if self.defect == Defect::ForgetsWhoWasRefused && swapped.is_err() {
+            *with = None;
+        }
+        swapped
+    }
+
     fn flush(&mut self) {
         if let Some((peer, lane, frame)) = self.held.take() {
             let _ = self.inner.send(peer, lane, &frame, SharedBytes::EMPTY);
@@ -130,6 +155,12 @@ impl Link for Defective {
         let offers = matches!(self.defect, Defect::IsNeverReadable | Defect::IsAlwaysReadable);
         offers.then(|| self.event.as_fd()).into_iter()
     }
+}
+
+struct Nobody;
+
+impl FrameSink for Nobody {
+    fn frame(&mut self, _from: Option<PeerIndex>, _frame: &[u8]) {}
 }
 
 struct Spoil<'a, S> {
@@ -187,6 +218,10 @@ impl Fixture for Spoiled {
         (0..count).map(link).collect()
     }
 
+    fn prepare(&mut self, of: usize, peer: PeerIndex, to: usize) -> SimPeer {
+        self.net.setup(address(of)).peers().prepare(peer, address(to)).unwrap()
+    }
+
     fn settle(&mut self) {
         self.net.advance(Nanos::from_micros(10));
     }
@@ -232,4 +267,9 @@ noticed! {
     nothing_is_allocated: Allocates;
     a_link_moves_between_threads: LivesOnOneThread;
     what_it_can_do_is_fixed: ChangesItsMind;
+    peers_come_and_go_unnoticed_by_others: LosesFramesWhenOthersGo;
+    a_peer_that_left_can_come_back: KeepsThePeerThatLeft;
+    a_refused_peer_changes_nothing: ForgetsWhoWasRefused;
+    a_swap_is_undone_by_the_same_call: TakesNobodyBack;
+    peers_are_swapped_without_allocation: AllocatesForPeers;
 }

@@ -42,5 +42,5 @@ mod state;
 
 pub use clock::SimClock;
 pub use faults::{Chance, Faults, PathCounts, WhenFull};
-pub use link::SimLink;
-pub use net::{SimConfig, SimError, SimNet, SimSetup};
+pub use link::{SimLink, SimPeer};
+pub use net::{SimConfig, SimError, SimNet, SimPeers, SimSetup};

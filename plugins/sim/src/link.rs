@@ -3,9 +3,13 @@
 use crate::net::Shared;
 use crate::state::NodeIndex;
 use insane_core::{Lane, PeerIndex};
-use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome};
+use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome, SwapRefused};
 use insane_sys::SharedBytes;
 use std::os::fd::BorrowedFd;
+
+/// A node that is a peer of another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SimPeer(pub(crate) NodeIndex);
 
 /// One node's end of the net. Dropping it closes the node: frames on their way to
 /// it are lost, and its address can be opened again.
@@ -33,6 +37,8 @@ impl SimLink {
 }
 
 impl Link for SimLink {
+    type Peer = SimPeer;
+
     fn capabilities(&self) -> LinkCapabilities {
         LinkCapabilities {
             technology: "sim",
@@ -69,6 +75,19 @@ impl Link for SimLink {
             }
         }
         handed
+    }
+
+    fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<SimPeer>) -> Result<(), SwapRefused> {
+        if self.shared.state().refuses_peers(self.own) {
+            return Err(SwapRefused::Technology(0));
+        }
+        let new = with.map(|peer| peer.0);
+        if let Some(other) = new.and_then(|node| self.peer_of(node)).filter(|other| *other != peer) {
+            return Err(SwapRefused::AddressTaken(other));
+        }
+        let place = self.peers.get_mut(peer.index()).ok_or(SwapRefused::NoPlace)?;
+        *with = std::mem::replace(place, new).map(SimPeer);
+        Ok(())
     }
 
     /// None: virtual time wakes nobody. A datapath on this net polls.

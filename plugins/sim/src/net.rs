@@ -2,11 +2,11 @@
 
 use crate::clock::SimClock;
 use crate::faults::{Faults, PathCounts};
-use crate::link::SimLink;
-use crate::state::State;
+use crate::link::{SimLink, SimPeer};
+use crate::state::{NodeIndex, State};
 use insane_core::limits::PEERS_MAX;
-use insane_core::{Lane, MonoTime, Nanos};
-use insane_link::{LinkSetup, SendOutcome};
+use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
+use insane_link::{LinkSetup, PeerSetup, SendOutcome};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -120,6 +120,14 @@ impl SimNet {
         state.set_faults(from, to, Faults { partitioned, ..faults });
     }
 
+    /// Whether the link at `address` refuses every change of its peers from now on, as one
+    /// does whose technology is out of something.
+    pub fn set_refusing_peers(&self, address: SocketAddr, refuses: bool) {
+        let mut state = self.shared.state();
+        let node = state.node(address);
+        state.set_refusing_peers(node, refuses);
+    }
+
     /// What happened in the direction so far.
     #[must_use]
     pub fn counts(&self, from: SocketAddr, to: SocketAddr) -> PathCounts {
@@ -150,6 +158,12 @@ pub struct SimSetup {
 impl LinkSetup for SimSetup {
     type Link = SimLink;
     type Error = SimError;
+    type Peers = SimPeers;
+
+    fn peers(&self) -> SimPeers {
+        let own = self.shared.state().node(self.address);
+        SimPeers { shared: self.shared.clone(), own }
+    }
 
     fn open(self, peers: &[Option<SocketAddr>]) -> Result<SimLink, SimError> {
         if peers.len() > PEERS_MAX {
@@ -161,7 +175,11 @@ impl LinkSetup for SimSetup {
             if !state.open(own) {
                 return Err(SimError::InUse { address: self.address });
             }
-            let peers = peers.iter().map(|peer| peer.map(|address| state.node(address))).collect::<Box<[_]>>();
+            let mut places = vec![None; PEERS_MAX].into_boxed_slice();
+            for (place, address) in places.iter_mut().zip(peers) {
+                *place = address.map(|address| state.node(address));
+            }
+            let peers = places;
             for peer in peers.iter().flatten() {
                 state.prepare_path(own, *peer);
             }
@@ -169,5 +187,25 @@ impl LinkSetup for SimSetup {
         };
         let (own, peers) = nodes;
         Ok(SimLink::new(self.shared, own, peers))
+    }
+}
+
+/// Prepares peers of one node that come later.
+#[derive(Clone, Debug)]
+pub struct SimPeers {
+    shared: Shared,
+    own: NodeIndex,
+}
+
+impl PeerSetup for SimPeers {
+    type Peer = SimPeer;
+    type Error = SimError;
+
+    /// Every address can be reached; nobody need be there.
+    fn prepare(&self, _peer: PeerIndex, address: SocketAddr) -> Result<SimPeer, SimError> {
+        let mut state = self.shared.state();
+        let node = state.node(address);
+        state.prepare_path(self.own, node);
+        Ok(SimPeer(node))
     }
 }

@@ -28,6 +28,8 @@ struct Waiting {
 struct Node {
     address: SocketAddr,
     open: bool,
+    /// Its link takes no other peers than it has.
+    refuses_peers: bool,
     /// Frames on their way here: real-time lanes, and all others.
     inbox: [BinaryHeap<Reverse<Waiting>>; 2],
 }
@@ -119,8 +121,16 @@ impl State {
             return known;
         }
         let inbox = || BinaryHeap::with_capacity(self.buffers.len());
-        self.nodes.push(Node { address, open: false, inbox: [inbox(), inbox()] });
+        self.nodes.push(Node { address, open: false, refuses_peers: false, inbox: [inbox(), inbox()] });
         self.nodes.len() - 1
+    }
+
+    pub(crate) fn set_refusing_peers(&mut self, node: NodeIndex, refuses: bool) {
+        self.nodes[node].refuses_peers = refuses;
+    }
+
+    pub(crate) fn refuses_peers(&self, node: NodeIndex) -> bool {
+        self.nodes[node].refuses_peers
     }
 
     /// Opens the node; false if it is open.

@@ -1,9 +1,9 @@
 //! The simulated link passes the suite, on a plain net and on a slow one.
 
 use insane_conformance::{Fixture, conformance_tests, watch_allocations};
-use insane_core::{Lane, Nanos};
-use insane_link::{Link, LinkSetup};
-use insane_sim::{Faults, SimConfig, SimLink, SimNet};
+use insane_core::{Lane, Nanos, PeerIndex};
+use insane_link::{Link, LinkSetup, PeerSetup};
+use insane_sim::{Faults, SimConfig, SimLink, SimNet, SimPeer};
 use std::net::SocketAddr;
 
 watch_allocations!();
@@ -32,6 +32,10 @@ impl Fixture for Sim {
         self.net = SimNet::new(self.nets, self.config);
         let peers = |own| (0..count).map(|peer| (peer != own).then(|| address(peer))).collect::<Vec<_>>();
         (0..count).map(|own| self.net.setup(address(own)).open(&peers(own)).unwrap()).collect()
+    }
+
+    fn prepare(&mut self, of: usize, peer: PeerIndex, to: usize) -> SimPeer {
+        self.net.setup(address(of)).peers().prepare(peer, address(to)).unwrap()
     }
 
     fn settle(&mut self) {

@@ -68,8 +68,8 @@ pub use config::{
     FRAME_BYTES_DEFAULT, FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, TcpConfig, USER_TIMEOUT_MS_LIMIT, USER_TIMEOUT_MS_LOW,
 };
 pub use connection::connection_bytes;
-pub use link::TcpLink;
-pub use setup::{TcpError, TcpSetup};
+pub use link::{TcpLink, TcpPeer};
+pub use setup::{TcpError, TcpPeers, TcpSetup};
 pub use side::TcpCounts;
 
 /// Bytes in front of each frame: its length.

@@ -6,7 +6,7 @@ use crate::output::Offer;
 use crate::side::{Side, TcpCounts};
 use insane_core::limits::PEERS_MAX;
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
-use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome};
+use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome, SwapRefused};
 use insane_sys::SharedBytes;
 use insane_sys::event::{Epoll, Ready};
 use std::net::SocketAddr;
@@ -19,6 +19,21 @@ const GLANCE_STRIDE: u8 = 8;
 
 /// One look sees every connection there can be, so that real time is among what it sees.
 const READY_MAX: usize = 2 * PEERS_MAX;
+
+/// A peer as the link keeps it: its connections of both classes, with their memory.
+pub struct TcpPeer(pub(crate) [Connection; 2]);
+
+impl std::fmt::Debug for TcpPeer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("TcpPeer").field(&self.0[0].address).finish()
+    }
+}
+
+/// A peer of two connections; both are there, or none.
+fn peer_of(connections: [Option<Connection>; 2]) -> Option<TcpPeer> {
+    let [real_time, best_effort] = connections;
+    Some(TcpPeer([real_time?, best_effort?]))
+}
 
 /// Connections, and the memory of their frames.
 pub struct TcpLink {
@@ -146,6 +161,8 @@ impl TcpLink {
 }
 
 impl Link for TcpLink {
+    type Peer = TcpPeer;
+
     fn capabilities(&self) -> LinkCapabilities {
         LinkCapabilities {
             technology: "tcp",
@@ -207,6 +224,30 @@ impl Link for TcpLink {
         };
         self.streak = if handed > 0 { self.streak.saturating_add(1) } else { 0 };
         handed
+    }
+
+    /// The connections that leave are closed by whoever frees them.
+    fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<TcpPeer>) -> Result<(), SwapRefused> {
+        let at = peer.index();
+        let [real_time, best_effort] = &mut self.sides;
+        if at >= real_time.connections.len() {
+            return Err(SwapRefused::NoPlace);
+        }
+        let mut new = match with.take() {
+            Some(TcpPeer(connections)) => connections.map(Some),
+            None => [None, None],
+        };
+        let address = new[0].as_ref().map(|connection| connection.address);
+        let has_it = |other: &Option<Connection>| other.as_ref().is_some_and(|other| Some(other.address) == address);
+        if let Some(taken) = real_time.connections.iter().position(has_it).filter(|taken| *taken != at) {
+            *with = peer_of(new);
+            return Err(SwapRefused::AddressTaken(PeerIndex(taken as u16)));
+        }
+        let [new_real_time, new_best_effort] = &mut new;
+        real_time.swap(at, new_real_time, &self.epoll, &mut self.counts);
+        best_effort.swap(at, new_best_effort, &self.epoll, &mut self.counts);
+        *with = peer_of(new);
+        Ok(())
     }
 
     /// One: all connections are behind it. Neither listeners nor unknown callers are.

@@ -5,11 +5,11 @@ use crate::config::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, TcpConfig, USER_TIMEOUT_
 use crate::connection::{Connection, Role};
 use crate::door::{BACKLOG, Door};
 use crate::hello::Hello;
-use crate::link::TcpLink;
+use crate::link::{TcpLink, TcpPeer};
 use crate::side::Side;
 use insane_core::PeerIndex;
 use insane_core::limits::PEERS_MAX;
-use insane_link::LinkSetup;
+use insane_link::{LinkSetup, PeerSetup};
 use insane_sys::event::Epoll;
 use insane_sys::tcp::{StreamOptions, listen};
 use insane_sys::{Errno, OsError};
@@ -157,15 +157,21 @@ impl TcpSetup {
 impl LinkSetup for TcpSetup {
     type Link = TcpLink;
     type Error = TcpError;
+    type Peers = TcpPeers;
+
+    fn peers(&self) -> TcpPeers {
+        TcpPeers { local: self.local, frame_bytes_max: self.config.frame_bytes_max }
+    }
 
     fn open(self, peers: &[Option<SocketAddr>]) -> Result<TcpLink, TcpError> {
         if peers.len() > PEERS_MAX {
             return Err(TcpError::TooManyPeers { given: peers.len() });
         }
+        let setup = self.peers();
         for (index, address) in peers.iter().enumerate() {
             let Some(address) = *address else { continue };
             let peer = PeerIndex(index as u16);
-            self.check(peer, address)?;
+            setup.check(peer, address)?;
             if let Some(first) = peers[..index].iter().position(|other| *other == Some(address)) {
                 return Err(TcpError::PeerDuplicate { first: PeerIndex(first as u16), second: peer, address });
             }
@@ -173,9 +179,9 @@ impl LinkSetup for TcpSetup {
         let epoll = Epoll::new()?;
         let [real_time, best_effort] = self.listeners;
         let side = |class, listener| {
-            let own = Hello { class, port: self.local.port(), frame_bytes_max: self.config.frame_bytes_max };
-            let connect = |address: &Option<SocketAddr>| address.map(|to| connection(&own, self.local, to));
-            let connections = peers.iter().map(connect).collect();
+            let own = setup.hello(class);
+            let connect = |at: usize| peers.get(at).copied().flatten().map(|to| connection(&own, self.local, to));
+            let connections = (0..PEERS_MAX).map(connect).collect();
             let mut source = self.local;
             source.set_port(0);
             Side::new(own, source, options(&self.config, class), Door::new(listener), connections)
@@ -185,7 +191,28 @@ impl LinkSetup for TcpSetup {
     }
 }
 
-impl TcpSetup {
+/// Checks peers that come later, and takes the memory of their connections.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpPeers {
+    local: SocketAddr,
+    frame_bytes_max: u32,
+}
+
+impl PeerSetup for TcpPeers {
+    type Peer = TcpPeer;
+    type Error = TcpError;
+
+    fn prepare(&self, peer: PeerIndex, address: SocketAddr) -> Result<TcpPeer, TcpError> {
+        self.check(peer, address)?;
+        Ok(TcpPeer(Class::BOTH.map(|class| connection(&self.hello(class), self.local, address))))
+    }
+}
+
+impl TcpPeers {
+    const fn hello(&self, class: Class) -> Hello {
+        Hello { class, port: self.local.port(), frame_bytes_max: self.frame_bytes_max }
+    }
+
     fn check(&self, peer: PeerIndex, address: SocketAddr) -> Result<(), TcpError> {
         if address.is_ipv4() != self.local.is_ipv4() {
             return Err(TcpError::PeerFamily { peer, address, bind: self.local });

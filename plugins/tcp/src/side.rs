@@ -124,6 +124,30 @@ impl Side {
         counts.garbage += u64::from(end == End::Garbage);
     }
 
+    /// Puts a peer's connection, or none, in its place; `with` holds what was there. What the
+    /// kernel had no room for until now is lost with it.
+    pub(crate) fn swap(&mut self, peer: usize, with: &mut Option<Connection>, epoll: &Epoll, counts: &mut TcpCounts) {
+        self.push(peer, epoll, counts);
+        let token = self.token(peer);
+        let Some(place) = self.connections.get_mut(peer) else { return };
+        if let Some(Phase::Live { stream, .. }) = place.as_ref().map(|old| &old.phase) {
+            // It is closed on the control plane, and must not be heard here until then.
+            let _ = epoll.remove(stream);
+        }
+        std::mem::swap(place, with);
+        self.forget(peer);
+        // One that comes back is as it was.
+        let Some(back) = &mut self.connections[peer] else { return };
+        back.watches_room = false;
+        let Phase::Live { stream, .. } = &back.phase else { return };
+        let is_heard = epoll.add(stream, token, Interest::Read, Trigger::Level).is_ok();
+        self.unsent |= u64::from(!back.output.is_empty()) << peer;
+        self.holding |= u64::from(back.input.has_next()) << peer;
+        if !is_heard {
+            self.lose(peer, End::Gone, counts);
+        }
+    }
+
     fn forget(&mut self, peer: usize) {
         self.holding &= !(1 << peer);
         self.unsent &= !(1 << peer);

@@ -3,9 +3,9 @@
 
 use insane_conformance::{Fixture, PATIENCE, conformance_tests, watch_allocations};
 use insane_core::PeerIndex;
-use insane_link::{Link, LinkSetup};
+use insane_link::{Link, LinkSetup, PeerSetup};
 use insane_sys::clock::mono_now;
-use insane_tcp::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, TcpConfig, TcpLink, TcpSetup};
+use insane_tcp::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, TcpConfig, TcpLink, TcpPeer, TcpPeers, TcpSetup};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -16,12 +16,13 @@ struct Tcp {
     ip: IpAddr,
     frame_bytes_max: Option<u32>,
     addresses: Vec<SocketAddr>,
+    setups: Vec<TcpPeers>,
     strangers: Vec<TcpStream>,
 }
 
 impl Tcp {
     fn new(ip: impl Into<IpAddr>, frame_bytes_max: Option<u32>) -> Self {
-        Tcp { ip: ip.into(), frame_bytes_max, addresses: Vec::new(), strangers: Vec::new() }
+        Tcp { ip: ip.into(), frame_bytes_max, addresses: Vec::new(), setups: Vec::new(), strangers: Vec::new() }
     }
 }
 
@@ -33,6 +34,7 @@ impl Fixture for Tcp {
         config.frame_bytes_max = self.frame_bytes_max.unwrap_or(config.frame_bytes_max);
         let setups: Vec<_> = (0..count).map(|_| TcpSetup::bind(config.clone()).unwrap()).collect();
         self.addresses = setups.iter().map(TcpSetup::local_addr).collect();
+        self.setups = setups.iter().map(LinkSetup::peers).collect();
         let peers = |own| self.addresses.iter().enumerate().map(|(i, peer)| (i != own).then_some(*peer)).collect();
         let open = |(own, setup): (usize, TcpSetup)| {
             let peers: Vec<_> = peers(own);
@@ -49,6 +51,10 @@ impl Fixture for Tcp {
             }
         }
         links
+    }
+
+    fn prepare(&mut self, of: usize, peer: PeerIndex, to: usize) -> TcpPeer {
+        self.setups[of].prepare(peer, self.addresses[to]).unwrap()
     }
 
     fn settle(&mut self) {

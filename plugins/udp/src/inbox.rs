@@ -122,6 +122,13 @@ impl Inbox {
         self.open.is_none() && self.waiting.start >= self.waiting.end
     }
 
+    /// A peer has left: what is open of it is nobody's.
+    pub(crate) fn forget(&mut self, peer: PeerIndex) {
+        if let Some(open) = self.open.as_mut().filter(|open| open.from == Some(peer)) {
+            open.from = None;
+        }
+    }
+
     /// Takes one datagram with one call, and hands out what is in it; false if there is
     /// none. The inbox is empty before.
     #[inline]

@@ -31,8 +31,8 @@ mod setup;
 mod train;
 
 pub use config::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig, frame_bytes_default};
-pub use link::{UdpCounts, UdpLink};
-pub use setup::{UdpError, UdpSetup};
+pub use link::{UdpCounts, UdpLink, UdpPeer};
+pub use setup::{UdpError, UdpPeers, UdpSetup};
 
 #[cfg(doc)]
 use insane_link::LinkSetup;

@@ -1,19 +1,34 @@
 //! The half that moves frames.
 
 use crate::inbox::{Inbox, Senders, Tally};
-use crate::peers::PeerTable;
+use crate::peers::{PeerTable, Refused};
+use crate::setup::connect_to_lone_peer;
 use crate::train::{Pushed, TRAIN_FRAME_BYTES_MAX, Train};
 use insane_core::{Lane, PeerIndex};
-use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome};
+use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome, SwapRefused};
 use insane_sys::udp::{self, Address};
 use insane_sys::{Errno, SharedBytes};
 use insane_wire::bundle::{MARK, is_bundle};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Both ports of one peer, in the order of [`Class`].
+/// Both ports of one peer, in the order of [`Class`]: to compare, and as the kernel wants
+/// them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PeerAddresses(pub(crate) [Address; 2]);
+pub(crate) struct PeerAddresses {
+    pub(crate) ports: [SocketAddr; 2],
+    raw: [Address; 2],
+}
+
+impl PeerAddresses {
+    pub(crate) fn new(ports: [SocketAddr; 2]) -> Self {
+        PeerAddresses { ports, raw: ports.map(Address::from) }
+    }
+}
+
+/// A peer as the link keeps it: its addresses, checked.
+#[derive(Clone, Copy, Debug)]
+pub struct UdpPeer(pub(crate) PeerAddresses);
 
 /// Which of the two sockets; the number is its place in arrays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +59,8 @@ pub struct UdpCounts {
     /// Sockets for which the kernel or the device does not cut what one call sends (0 to 2):
     /// they send one datagram a call.
     pub cutting_refused: u64,
+    /// Sockets that could not be told that there are more peers than one.
+    pub disconnects_failed: u64,
     /// Sockets for which the kernel does not join what comes (0 to 2).
     pub joining_refused: u64,
 }
@@ -124,6 +141,77 @@ impl UdpLink {
     #[must_use]
     pub fn counts(&self) -> UdpCounts {
         self.counts
+    }
+
+    /// Puts the new addresses of a peer in place of the old ones; nothing has changed if that
+    /// is refused.
+    fn swap_addresses(
+        &mut self,
+        peer: PeerIndex,
+        old: Option<PeerAddresses>,
+        new: Option<PeerAddresses>,
+    ) -> Result<(), SwapRefused> {
+        if peer.index() >= self.peers.len() {
+            return Err(SwapRefused::NoPlace);
+        }
+        for (class, table) in self.tables.iter_mut().enumerate() {
+            let taken = new.and_then(|new| table.find(new.ports[class])).filter(|by| *by != peer);
+            if let Some(by) = taken {
+                return Err(SwapRefused::AddressTaken(by));
+            }
+        }
+        for (class, table) in self.tables.iter_mut().enumerate() {
+            if let Some(old) = old {
+                table.remove(old.ports[class]);
+            }
+            // There is room: at most as many as places of peers, of which this is one.
+            let inserted = new.map_or(Ok(()), |new| table.insert(new.ports[class], peer));
+            debug_assert!(!matches!(inserted, Err(Refused::Full | Refused::Duplicate(_))));
+        }
+        self.peers[peer.index()] = new;
+        Ok(())
+    }
+
+    /// What is held back for a peer that leaves goes now, or is lost.
+    fn finish_trains_of(&mut self, peer: PeerIndex) {
+        for class in [Class::RealTime, Class::BestEffort] {
+            if self.trains[class as usize].peer() == peer && !self.send_train(class) {
+                let train = &mut self.trains[class as usize];
+                let (mut range, segment) = train.rest();
+                while !range.is_empty() {
+                    let end = range.end.min(range.start + segment);
+                    self.counts.frames_lost += train.frames_in(range.start..end);
+                    range.start = end;
+                }
+                train.clear();
+            }
+        }
+    }
+
+    /// Connects to the one peer that there is, or to nobody where there are none or several.
+    fn connect_anew(&mut self, changed: PeerIndex) {
+        let mut there = self.peers.iter().flatten();
+        let is_lone = there.next().is_some() && there.next().is_none();
+        if is_lone && self.lone.is_some_and(|lone| lone != changed) {
+            return;
+        }
+        if self.lone.take().is_some() {
+            for socket in &self.sockets {
+                // It can only fail with a socket that is none; then nothing comes in any more.
+                self.counts.disconnects_failed += u64::from(udp::disconnect(socket).is_err());
+            }
+        }
+        // What is in the sockets now may be of others.
+        self.heard_alone = [false; 2];
+        if is_lone {
+            self.lone = connect_to_lone_peer(&self.sockets, &self.peers);
+            if self.lone.is_none() {
+                // One of the two may be connected all the same.
+                for socket in &self.sockets {
+                    let _ = udp::disconnect(socket);
+                }
+            }
+        }
     }
 
     /// Sends one datagram now.
@@ -346,7 +434,7 @@ fn address(
     if lone.is_some() {
         return None;
     }
-    peers.get(peer.index())?.as_ref().map(|addresses| &addresses.0[class as usize])
+    peers.get(peer.index())?.as_ref().map(|addresses| &addresses.raw[class as usize])
 }
 
 /// The kernel reports an earlier frame's fate at the next call, which then has sent
@@ -357,6 +445,8 @@ fn is_of_an_earlier(outcome: udp::SendOutcome) -> bool {
 }
 
 impl Link for UdpLink {
+    type Peer = UdpPeer;
+
     fn capabilities(&self) -> LinkCapabilities {
         LinkCapabilities {
             technology: "udp",
@@ -437,6 +527,18 @@ impl Link for UdpLink {
         }
         self.streak = if tally.taken > 0 { self.streak.saturating_add(1) } else { 0 };
         tally.handed
+    }
+
+    fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<UdpPeer>) -> Result<(), SwapRefused> {
+        let old = self.peers.get(peer.index()).copied().flatten();
+        self.finish_trains_of(peer);
+        self.swap_addresses(peer, old, with.map(|new| new.0))?;
+        *with = old.map(UdpPeer);
+        for inbox in &mut self.inboxes {
+            inbox.forget(peer);
+        }
+        self.connect_anew(peer);
+        Ok(())
     }
 
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {

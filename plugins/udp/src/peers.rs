@@ -48,6 +48,29 @@ impl PeerTable {
         Ok(())
     }
 
+    /// Takes an address out, if it is there, and closes the gap: what stands behind it up to
+    /// the next free place is put in anew.
+    pub(crate) fn remove(&mut self, address: SocketAddr) {
+        let mut place = first_place(address);
+        loop {
+            match self.places[place] {
+                None => return,
+                Some((known, _)) if known == address => break,
+                Some(_) => place = (place + 1) % PLACES,
+            }
+        }
+        self.places[place] = None;
+        self.taken -= 1;
+        self.last = place;
+        place = (place + 1) % PLACES;
+        while let Some((known, peer)) = self.places[place].take() {
+            self.taken -= 1;
+            // Its own place, at least, is free, and it was in the table once.
+            let _ = self.insert(known, peer);
+            place = (place + 1) % PLACES;
+        }
+    }
+
     #[inline]
     pub(crate) fn find(&mut self, address: SocketAddr) -> Option<PeerIndex> {
         match self.places[self.last] {
@@ -106,6 +129,27 @@ mod tests {
                 assert_eq!(table.find(address(number)), expected, "{}", address(number));
             }
         }
+    }
+
+    #[test]
+    fn what_is_taken_out_is_not_found_and_hides_nobody() {
+        let mut table = PeerTable::new();
+        let mut known = std::collections::BTreeMap::new();
+        let mut random = 7_u64;
+        for _ in 0..20_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let number = (random >> 40) as u16 % 150;
+            if random >> 63 == 0 && known.len() < PEERS_MAX {
+                let peer = PeerIndex(number);
+                assert_eq!(table.insert(address(number), peer).is_ok(), known.insert(number, peer).is_none());
+            } else {
+                table.remove(address(number));
+                known.remove(&number);
+            }
+            let asked = (random >> 20) as u16 % 150;
+            assert_eq!(table.find(address(asked)), known.get(&asked).copied());
+        }
+        assert_eq!(table.taken, known.len());
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! The half that opens sockets and checks what it is given.
 
 use crate::config::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig};
-use crate::link::{PeerAddresses, UdpLink};
+use crate::link::{PeerAddresses, UdpLink, UdpPeer};
 use crate::peers::{PeerTable, Refused};
 use insane_core::PeerIndex;
 use insane_core::limits::PEERS_MAX;
-use insane_link::LinkSetup;
-use insane_sys::udp::{Address, SocketOptions, bind};
+use insane_link::{LinkSetup, PeerSetup};
+use insane_sys::udp::{SocketOptions, bind};
 use insane_sys::{Errno, OsError};
 use std::net::{SocketAddr, UdpSocket};
 
@@ -123,29 +123,49 @@ impl UdpSetup {
 impl LinkSetup for UdpSetup {
     type Link = UdpLink;
     type Error = UdpError;
+    type Peers = UdpPeers;
+
+    fn peers(&self) -> UdpPeers {
+        UdpPeers { local: self.local }
+    }
 
     fn open(self, peers: &[Option<SocketAddr>]) -> Result<UdpLink, UdpError> {
         if peers.len() > PEERS_MAX {
             return Err(UdpError::TooManyPeers { given: peers.len() });
         }
         let mut tables = [PeerTable::new(), PeerTable::new()];
-        let mut addresses = Vec::with_capacity(peers.len());
+        let mut addresses = vec![None; PEERS_MAX].into_boxed_slice();
+        let setup = self.peers();
         for (index, address) in peers.iter().enumerate() {
             let peer = PeerIndex(index as u16);
-            let ports = address.map(|address| self.checked_ports(peer, address)).transpose()?;
+            let ports = address.map(|address| setup.checked_ports(peer, address)).transpose()?;
             for (table, address) in tables.iter_mut().zip(ports.iter().flatten()) {
                 insert(table, *address, peer)?;
             }
-            addresses.push(ports.map(|ports| PeerAddresses(ports.map(Address::from))));
+            addresses[index] = ports.map(PeerAddresses::new);
         }
         let sockets = [self.real_time, self.best_effort];
         let lone = connect_to_lone_peer(&sockets, &addresses);
-        let (peers, frame_bytes_max) = (addresses.into_boxed_slice(), self.config.frame_bytes_max);
-        Ok(UdpLink::new(sockets, tables, peers, frame_bytes_max, self.local, lone))
+        Ok(UdpLink::new(sockets, tables, addresses, self.config.frame_bytes_max, self.local, lone))
     }
 }
 
-impl UdpSetup {
+/// Checks peers that come later.
+#[derive(Clone, Copy, Debug)]
+pub struct UdpPeers {
+    local: SocketAddr,
+}
+
+impl PeerSetup for UdpPeers {
+    type Peer = UdpPeer;
+    type Error = UdpError;
+
+    fn prepare(&self, peer: PeerIndex, address: SocketAddr) -> Result<UdpPeer, UdpError> {
+        Ok(UdpPeer(PeerAddresses::new(self.checked_ports(peer, address)?)))
+    }
+}
+
+impl UdpPeers {
     /// Both ports of a peer.
     fn checked_ports(&self, peer: PeerIndex, address: SocketAddr) -> Result<[SocketAddr; 2], UdpError> {
         if address.is_ipv4() != self.local.is_ipv4() {
@@ -169,12 +189,11 @@ impl UdpSetup {
 /// strangers itself. Where that is not possible now (the network is still down),
 /// frames bear the address as they do with several peers. Returns the peer if
 /// the sockets are connected.
-fn connect_to_lone_peer(sockets: &[UdpSocket; 2], peers: &[Option<PeerAddresses>]) -> Option<PeerIndex> {
+pub(crate) fn connect_to_lone_peer(sockets: &[UdpSocket; 2], peers: &[Option<PeerAddresses>]) -> Option<PeerIndex> {
     let mut reachable = (0..).zip(peers).filter_map(|(index, peer)| Some((PeerIndex(index), peer.as_ref()?)));
     let (Some((index, peer)), None) = (reachable.next(), reachable.next()) else { return None };
-    let addresses = peer.0.iter().map(Address::get);
-    let connect = |(socket, address): (&UdpSocket, Option<_>)| address.is_some_and(|at| socket.connect(at).is_ok());
-    let connected = sockets.iter().zip(addresses).all(connect);
+    let connect = |(socket, address): (&UdpSocket, &SocketAddr)| socket.connect(address).is_ok();
+    let connected = sockets.iter().zip(&peer.ports).all(connect);
     connected.then_some(index)
 }
 
@@ -192,10 +211,14 @@ fn bind_pair(config: &UdpConfig, address: SocketAddr) -> Result<(UdpSocket, UdpS
 
 fn bind_any_pair(config: &UdpConfig) -> Result<(UdpSocket, UdpSocket), UdpError> {
     for _attempt in 0..PAIR_ATTEMPTS {
-        let first = bind_real_time(config, config.bind)?;
-        let Some(second) = next_port(local_addr(&first, config.bind)?) else { continue };
-        match bind_best_effort(config, second) {
-            Ok(second) => return Ok((first, second)),
+        // A free port is asked for, and then bound by its number: a socket that was given its
+        // port loses it when it is no longer connected to a lone peer.
+        let first = local_addr(&bind_best_effort(config, config.bind)?, config.bind)?;
+        if next_port(first).is_none() {
+            continue;
+        }
+        match bind_pair(config, first) {
+            Ok(pair) => return Ok(pair),
             Err(UdpError::Socket { source: OsError { errno: Errno::EADDRINUSE, .. }, .. }) => {}
             Err(other) => return Err(other),
         }

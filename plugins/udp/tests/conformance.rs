@@ -1,8 +1,9 @@
 //! The UDP link passes the suite: IPv4, IPv6, and jumbo frames over loopback.
 
 use insane_conformance::{Fixture, conformance_tests, watch_allocations};
-use insane_link::LinkSetup;
-use insane_udp::{UdpConfig, UdpLink, UdpSetup};
+use insane_core::PeerIndex;
+use insane_link::{LinkSetup, PeerSetup};
+use insane_udp::{UdpConfig, UdpLink, UdpPeer, UdpPeers, UdpSetup};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -12,13 +13,20 @@ struct Udp {
     ip: IpAddr,
     frame_bytes_max: Option<u32>,
     addresses: Vec<SocketAddr>,
+    setups: Vec<UdpPeers>,
     stranger: UdpSocket,
 }
 
 impl Udp {
     fn new(ip: impl Into<IpAddr>, frame_bytes_max: Option<u32>) -> Self {
         let ip = ip.into();
-        Udp { ip, frame_bytes_max, addresses: Vec::new(), stranger: UdpSocket::bind((ip, 0)).unwrap() }
+        Udp {
+            ip,
+            frame_bytes_max,
+            addresses: Vec::new(),
+            setups: Vec::new(),
+            stranger: UdpSocket::bind((ip, 0)).unwrap(),
+        }
     }
 }
 
@@ -30,6 +38,7 @@ impl Fixture for Udp {
         config.frame_bytes_max = self.frame_bytes_max.unwrap_or(config.frame_bytes_max);
         let setups: Vec<_> = (0..count).map(|_| UdpSetup::bind(config.clone()).unwrap()).collect();
         self.addresses = setups.iter().map(UdpSetup::local_addr).collect();
+        self.setups = setups.iter().map(LinkSetup::peers).collect();
         let peers = |own| self.addresses.iter().enumerate().map(|(i, peer)| (i != own).then_some(*peer)).collect();
         setups
             .into_iter()
@@ -39,6 +48,10 @@ impl Fixture for Udp {
                 setup.open(&peers).unwrap()
             })
             .collect()
+    }
+
+    fn prepare(&mut self, of: usize, peer: PeerIndex, to: usize) -> UdpPeer {
+        self.setups[of].prepare(peer, self.addresses[to]).unwrap()
     }
 
     fn settle(&mut self) {

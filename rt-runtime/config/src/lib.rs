@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod diagnostic;
+pub mod diff;
 pub mod fields;
 pub mod index;
 pub mod machine;

@@ -283,6 +283,22 @@ pub enum Action {
         /// Whether it is in use.
         on: bool,
     },
+    /// Takes a piece of a new configuration; answers
+    /// [`Request::Reload`](insane_wire::control::Request::Reload) after the last.
+    Reload {
+        /// Who asks: one of those who run the runtime.
+        session: SessionId,
+        /// Its number of the request.
+        req: u32,
+        /// Only say what would change.
+        dry_run: bool,
+        /// How the file is called; `None`: the runtime's own.
+        file: Option<String>,
+        /// Whether this is the last piece.
+        last: bool,
+        /// The piece.
+        piece: Vec<u8>,
+    },
     /// Answers [`Request::Status`](insane_wire::control::Request::Status).
     Status {
         /// Whom.

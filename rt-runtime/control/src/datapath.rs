@@ -3,7 +3,7 @@
 
 use crate::action::{AddRx, AddTx, Rings, Route, Topic};
 use crate::inline::InlineHost;
-use crate::links::{LinkSet, OpenLinks};
+use crate::links::{LinkSet, OpenLinks, PeerMaker};
 use crate::memory::{DatapathMemory, OwnRegion};
 use crate::objects::Objects;
 use crate::preparer::Handover;
@@ -15,8 +15,10 @@ use insane_core::{ConnId, DatapathIndex, DomainIndex, HostId, Incarnation, PeerI
 use insane_engine::inline::InlineEngine;
 use insane_engine::thread::{self, DatapathThread, RunConfig};
 use insane_engine::waker::WakeQueue;
-use insane_engine::{Command, DomainParts, EngineConfig, EngineParts, NewSink, NewSource, Notice, OverlayFrame, Port};
-use insane_link::Link;
+use insane_engine::{
+    Command, DomainParts, EngineConfig, EngineParts, NewSink, NewSource, Notice, OverlayFrame, PeerSwap, Port,
+};
+use insane_link::{Link, SwapRefused};
 use insane_shm::conn::{RxConn, TxConn};
 use insane_shm::counters::CounterBlock;
 use insane_shm::heap::ForeignHeap;
@@ -63,6 +65,10 @@ pub(crate) enum Answer {
     NoRoute(Topic),
     /// A client wrote what it may not.
     Violated(ConnId, insane_shm::Violation),
+    /// A change of a peer was tried.
+    PeerSwapped(PeerSwap, Result<(), SwapRefused>),
+    /// A peer that left is forgotten.
+    PeerForgotten(PeerIndex),
     /// An overlay frame came in.
     Overlay(Box<OverlayFrame>),
 }
@@ -86,6 +92,8 @@ pub(crate) struct Datapath {
     pub(crate) degraded: Vec<String>,
     pub(crate) tid: Option<i32>,
     pub(crate) totals: (u64, u64),
+    /// What prepares peers that come later, for each link.
+    pub(crate) makers: Vec<PeerMaker>,
     host: Host,
     port: Arc<Port>,
     /// Commands for which the port had no room yet, in order.
@@ -137,6 +145,7 @@ impl Datapath {
             degraded,
             tid,
             totals,
+            makers: links.makers,
             host,
             port,
             outbox: VecDeque::new(),
@@ -207,6 +216,8 @@ impl Datapath {
                 Command::AddSource(source) => Some(Answer::NoPlace(source.conn.id())),
                 Command::AddSink(sink) => Some(Answer::NoPlace(sink.conn.id())),
                 Command::SetRoute { topic, .. } => Some(Answer::NoRoute(topic)),
+                Command::PeerSwapped(swap, swapped) => Some(Answer::PeerSwapped(swap, swapped)),
+                Command::RemovePeer(peer) => Some(Answer::PeerForgotten(peer)),
                 _ => None,
             };
             self.flush();

@@ -25,11 +25,12 @@ pub mod view;
 
 use crate::action::{Action, Beside, Note, ObjectId, ObjectKind, Topic, Writer};
 use crate::quota::{Account, Amounts};
-use crate::spec::HubSpec;
+use crate::spec::{DomainSpec, HubSpec};
 use insane_core::{
-    ConnId, DomainIndex, MonoTime, Nanos, PeerIndex, Schema, SessionId, SinkId, SourceId, StreamId, StreamKey,
+    ConnId, DatapathIndex, DomainIndex, MonoTime, Nanos, PeerIndex, Schema, SessionId, SinkId, SourceId, StreamId,
+    StreamKey,
 };
-use insane_wire::control::{Code, Event};
+use insane_wire::control::{Code, Event, Role};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tables::{Channel, Conn, Contract, Ends, Greeting, Ids, Owner, Port, Session, Sink, Source, Stream};
 
@@ -129,7 +130,7 @@ impl Hub {
         }
     }
 
-    /// What the hub was told at start.
+    /// What the hub is configured with now.
     #[must_use]
     pub const fn spec(&self) -> &HubSpec {
         &self.spec
@@ -159,6 +160,62 @@ impl Hub {
     /// what messages its sinks expect, if they say so.
     pub fn remote_interest(&mut self, peer: PeerIndex, topic: Topic, check: u64, schema: Option<Schema>, on: bool) {
         self.change_interest((peer, check, schema), topic, on);
+    }
+
+    /// Other access rules, quotas and words about isolation hold from now on: one for each
+    /// domain, in their order. Nobody loses anything by it: what exceeds them stays, and gets
+    /// nothing more.
+    pub fn reconfigure(&mut self, domains: Vec<DomainSpec>, now: MonoTime) {
+        for (account, domain) in self.accounts.iter_mut().zip(&domains) {
+            account.set_quota(domain.quota);
+        }
+        for session in self.sessions.values_mut() {
+            if let Some(domain) = domains.get(session.domain.index()) {
+                session.bucket.set_rate(domain.quota.requests_per_second, now);
+            }
+        }
+        for (ours, new) in self.spec.domains.iter_mut().zip(domains) {
+            *ours = new;
+        }
+    }
+
+    /// What these rules and quotas would leave outside: of each domain, in words.
+    #[must_use]
+    pub fn excess(&self, domains: &[DomainSpec]) -> Vec<(DomainIndex, String)> {
+        let mut excess = Vec::new();
+        for (id, row) in &self.sessions {
+            let admits = domains.get(row.domain.index()).is_some_and(|domain| domain.admits(&row.origin));
+            if row.role == Role::Application && !admits {
+                let uid = row.origin.credentials().uid;
+                let what = format!(
+                    "session {id} \"{}\" of user {uid} would not be let in any more; it keeps what it has, and gets nothing new",
+                    row.name
+                );
+                excess.push((row.domain, what));
+            }
+        }
+        for (at, (account, domain)) in self.accounts.iter().zip(domains).enumerate() {
+            for ((name, used), (_, most)) in account.used().named().zip(domain.quota.most.named()) {
+                if used > most {
+                    let what =
+                        format!("{used} {name} are in use, {most} are the quota; they stay, and no more are given");
+                    excess.push((DomainIndex(at as u16), what));
+                }
+            }
+        }
+        excess
+    }
+
+    /// By which datapaths a peer is reached from now on; none, if it is no peer any more: its
+    /// interest is dropped with [`peer_gone`](Self::peer_gone).
+    pub fn set_reach(&mut self, peer: PeerIndex, datapaths: &[DatapathIndex]) {
+        for (at, datapath) in self.spec.datapaths.iter_mut().enumerate() {
+            if datapaths.contains(&DatapathIndex(at as u8)) {
+                datapath.peers.insert(peer);
+            } else {
+                datapath.peers.remove(&peer);
+            }
+        }
     }
 
     /// A peer is gone, and all its interest with it.

@@ -21,6 +21,7 @@ mod plan_spec;
 mod preparer;
 pub mod quota;
 mod report;
+mod roster;
 pub mod runtime;
 mod server;
 mod sockets;

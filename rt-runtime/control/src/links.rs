@@ -8,11 +8,12 @@
 use crate::start::{LinkError, StartError};
 use insane_config::{DatapathPlan, LinkPlan, TcpPlan, Technology, UdpPlan};
 use insane_core::{Lane, MonoTime, PeerIndex};
-use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, SendOutcome};
+use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, PeerSetup, SendOutcome, SwapRefused};
 use insane_sys::SharedBytes;
-use insane_tcp::{TcpConfig, TcpLink, TcpSetup};
-use insane_udp::{UdpConfig, UdpLink, UdpSetup};
+use insane_tcp::{TcpConfig, TcpLink, TcpPeer, TcpPeers, TcpSetup};
+use insane_udp::{UdpConfig, UdpLink, UdpPeer, UdpPeers, UdpSetup};
 use insane_wire::status::LinkStatus;
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -30,6 +31,15 @@ pub enum PluginLink {
     Tcp(TcpLink),
 }
 
+/// A peer of such a link.
+#[derive(Debug)]
+pub enum PluginPeer {
+    /// By kernel UDP sockets.
+    Udp(UdpPeer),
+    /// By kernel TCP connections.
+    Tcp(TcpPeer),
+}
+
 /// `$call` on the link, whichever it is.
 macro_rules! of_either {
     ($plugin:expr, $link:ident => $call:expr) => {
@@ -40,7 +50,34 @@ macro_rules! of_either {
     };
 }
 
+/// Swaps a peer of one technology in a link that takes it as one of several.
+macro_rules! swap_as {
+    ($kind:ident, $link:ident, $peer:ident, $with:ident) => {{
+        let mut inner = match $with.take() {
+            Some(PluginPeer::$kind(inner)) => Some(inner),
+            None => None,
+            other => {
+                // Prepared for another technology: a bug of the control plane, refused.
+                *$with = other;
+                return Err(SwapRefused::NoPlace);
+            }
+        };
+        let swapped = $link.swap_peer($peer, &mut inner);
+        *$with = inner.map(PluginPeer::$kind);
+        swapped
+    }};
+}
+
 impl Link for PluginLink {
+    type Peer = PluginPeer;
+
+    fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<PluginPeer>) -> Result<(), SwapRefused> {
+        match self {
+            PluginLink::Udp(link) => swap_as!(Udp, link, peer, with),
+            PluginLink::Tcp(link) => swap_as!(Tcp, link, peer, with),
+        }
+    }
+
     fn capabilities(&self) -> LinkCapabilities {
         of_either!(self, link => link.capabilities())
     }
@@ -109,6 +146,45 @@ impl LinkSet {
     }
 }
 
+/// Prepares peers of one link that come later.
+#[derive(Debug)]
+pub(crate) struct PeerMaker {
+    setup: PeerMakerOf,
+    /// Its datapath drives it as one of several technologies.
+    is_mixed: bool,
+}
+
+#[derive(Debug)]
+enum PeerMakerOf {
+    Udp(UdpPeers),
+    Tcp(TcpPeers),
+}
+
+impl PeerMaker {
+    /// A peer for the link, with all that it needs.
+    pub(crate) fn prepare(&self, peer: PeerIndex, address: SocketAddr) -> Result<Box<dyn Any + Send>, LinkError> {
+        Ok(match &self.setup {
+            PeerMakerOf::Udp(setup) => {
+                let peer = setup.prepare(peer, address)?;
+                if self.is_mixed { Box::new(Some(PluginPeer::Udp(peer))) } else { Box::new(Some(peer)) }
+            }
+            PeerMakerOf::Tcp(setup) => {
+                let peer = setup.prepare(peer, address)?;
+                if self.is_mixed { Box::new(Some(PluginPeer::Tcp(peer))) } else { Box::new(Some(peer)) }
+            }
+        })
+    }
+
+    /// Nobody, as the link takes it.
+    pub(crate) fn nobody(&self) -> Box<dyn Any + Send> {
+        match &self.setup {
+            _ if self.is_mixed => Box::new(None::<PluginPeer>),
+            PeerMakerOf::Udp(_) => Box::new(None::<UdpPeer>),
+            PeerMakerOf::Tcp(_) => Box::new(None::<TcpPeer>),
+        }
+    }
+}
+
 /// What comes of opening the links of one datapath.
 #[derive(Debug)]
 pub(crate) struct OpenLinks {
@@ -116,6 +192,8 @@ pub(crate) struct OpenLinks {
     /// By which link each peer is reached: the first that has an address for it.
     pub(crate) of_peer: Vec<Option<usize>>,
     pub(crate) status: Vec<LinkStatus>,
+    /// What prepares peers that come later, for each link.
+    pub(crate) makers: Vec<PeerMaker>,
 }
 
 /// The peers that the links of a datapath reach.
@@ -129,34 +207,41 @@ pub(crate) fn open(datapath: &DatapathPlan, peers: usize) -> Result<OpenLinks, S
     let mut links = Vec::new();
     let mut of_peer = vec![None; peers];
     let mut status = Vec::new();
+    let mut setups = Vec::new();
     for (at, plan) in datapath.links.iter().enumerate() {
-        let (link, address) = open_link(plan).map_err(|source| StartError::Link {
+        let (link, address, setup) = open_link(plan).map_err(|source| StartError::Link {
             datapath: datapath.name.clone(),
             link: plan.name.clone(),
             source: Box::new(source),
         })?;
         status.push(link_status(plan, &link, address));
         links.push(link);
+        setups.push(setup);
         for (peer, link) in of_peer.iter_mut().enumerate() {
             if link.is_none() && plan.peers.get(peer).copied().flatten().is_some() {
                 *link = Some(at);
             }
         }
     }
-    Ok(OpenLinks { links: LinkSet::new(links), of_peer, status })
+    let links = LinkSet::new(links);
+    let is_mixed = matches!(links, LinkSet::Mixed(_));
+    let makers = setups.into_iter().map(|setup| PeerMaker { setup, is_mixed }).collect();
+    Ok(OpenLinks { links, of_peer, status, makers })
 }
 
-fn open_link(plan: &LinkPlan) -> Result<(PluginLink, SocketAddr), LinkError> {
+fn open_link(plan: &LinkPlan) -> Result<(PluginLink, SocketAddr, PeerMakerOf), LinkError> {
     Ok(match &plan.technology {
         Technology::Udp(udp) => {
             let setup = UdpSetup::bind(udp_config(udp))?;
             let address = setup.local_addr();
-            (PluginLink::Udp(setup.open(&plan.peers)?), address)
+            let peers = PeerMakerOf::Udp(setup.peers());
+            (PluginLink::Udp(setup.open(&plan.peers)?), address, peers)
         }
         Technology::Tcp(tcp) => {
             let setup = TcpSetup::bind(tcp_config(tcp))?;
             let address = setup.local_addr();
-            (PluginLink::Tcp(setup.open(&plan.peers)?), address)
+            let peers = PeerMakerOf::Tcp(setup.peers());
+            (PluginLink::Tcp(setup.open(&plan.peers)?), address, peers)
         }
     })
 }

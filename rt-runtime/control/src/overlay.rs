@@ -3,7 +3,9 @@
 use crate::action::Topic;
 use crate::datapath::Datapath;
 use crate::hub::Hub;
+use crate::roster::{Entry, Roster};
 use insane_config::Plan;
+use insane_core::limits::PEERS_MAX;
 use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, Schema, StreamKey};
 use insane_engine::{Command, OverlayFrame};
 use insane_overlay::membership::{Event, Limits, Membership};
@@ -17,18 +19,36 @@ const FRAMES_MAX: usize = 256;
 /// Membership, and by which datapath each peer is spoken to.
 pub(crate) struct Overlay {
     membership: Membership,
+    /// By number; empty where there is no peer.
     names: Vec<String>,
     by: Vec<Option<usize>>,
 }
 
 impl Overlay {
-    pub(crate) fn new(plan: &Plan, host: HostId, incarnation: Incarnation) -> Self {
-        let peers = plan.peers.len();
-        Overlay {
-            membership: Membership::new(host, incarnation, peers, Limits::default()),
-            names: plan.peers.iter().map(|peer| peer.name.clone()).collect(),
-            by: (0..peers).map(|peer| speaker(plan, PeerIndex(peer as u16))).collect(),
+    pub(crate) fn new(plan: &Plan, roster: &Roster, host: HostId, incarnation: Incarnation) -> Self {
+        let mut overlay = Overlay {
+            membership: Membership::new(host, incarnation, 0, Limits::default()),
+            names: vec![String::new(); PEERS_MAX],
+            by: vec![None; PEERS_MAX],
+        };
+        for (peer, entry) in roster.iter() {
+            overlay.add_peer(peer, entry, plan);
         }
+        overlay
+    }
+
+    /// There is one more peer.
+    pub(crate) fn add_peer(&mut self, peer: PeerIndex, entry: &Entry, plan: &Plan) {
+        self.names[peer.index()].clone_from(&entry.name);
+        self.by[peer.index()] = speaker(plan, entry);
+        self.membership.add_peer(peer);
+    }
+
+    /// A peer is none any more; what the hub knows of it, the caller drops.
+    pub(crate) fn remove_peer(&mut self, peer: PeerIndex) {
+        self.names[peer.index()].clear();
+        self.by[peer.index()] = None;
+        self.membership.remove_peer(peer);
     }
 
     /// When something is due, if ever.
@@ -103,30 +123,30 @@ impl Overlay {
         self.names.get(peer.index()).map_or("?", String::as_str)
     }
 
-    pub(crate) fn report(&self, now: MonoTime, plan: &Plan) -> Vec<PeerStatus> {
-        self.names.iter().enumerate().map(|(at, name)| self.report_peer(now, plan, at, name)).collect()
+    pub(crate) fn report(&self, now: MonoTime, roster: &Roster, plan: &Plan) -> Vec<PeerStatus> {
+        roster.iter().map(|(peer, entry)| self.report_peer(now, plan, peer, entry)).collect()
     }
 
-    fn report_peer(&self, now: MonoTime, plan: &Plan, at: usize, name: &str) -> PeerStatus {
-        let status = self.membership.peer(PeerIndex(at as u16));
+    fn report_peer(&self, now: MonoTime, plan: &Plan, peer: PeerIndex, entry: &Entry) -> PeerStatus {
+        let status = self.membership.peer(peer);
         let heard = status.filter(|status| status.life.is_some()).map(|status| now.since(status.heard_at));
-        let links = plan.datapaths.iter().flat_map(|datapath| &datapath.links);
-        let reaching = links.filter(|link| link.peers.get(at).copied().flatten().is_some());
+        let reaching = entry.each().map(|(datapath, link, _)| plan.datapaths[datapath].links[link].name.clone());
         PeerStatus {
-            name: name.to_owned(),
+            name: entry.name.clone(),
             up: status.is_some_and(|status| status.up),
             incarnation: status.and_then(|status| status.life).map_or(0, |(_, incarnation)| incarnation.0),
             rtt_ns: None,
             heard_ms_ago: heard.map(|Nanos(ns)| ns / 1_000_000),
-            links: reaching.map(|link| link.name.clone()).collect(),
+            links: reaching.collect(),
+            source: entry.source.name().to_owned(),
         }
     }
 }
 
 /// The datapath that speaks to a peer: the one that carries the overlay's lane, or
 /// else any that reaches it.
-fn speaker(plan: &Plan, peer: PeerIndex) -> Option<usize> {
-    let reaches = |at: &usize| crate::links::peers_of(&plan.datapaths[*at]).contains(&peer);
+fn speaker(plan: &Plan, entry: &Entry) -> Option<usize> {
+    let reaches = |at: &usize| entry.reach(*at).is_some();
     let first = plan.datapath_of(Lane::CONTROL).index();
     std::iter::once(first).chain(0..plan.datapaths.len()).find(reaches)
 }

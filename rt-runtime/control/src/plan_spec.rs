@@ -19,6 +19,7 @@ pub(crate) fn hub_spec(plan: &Plan, hosting: Hosting, own_uid: u32) -> Result<Hu
     let datapath = |datapath: &DatapathPlan| DatapathSpec {
         may_sleep: hosting == Hosting::Thread && datapath.idle != Idle::Spin,
         lanes: std::array::from_fn(|lane| Lane::new(lane as u8).is_some_and(|lane| datapath.serves.lane(lane))),
+        has_links: !datapath.links.is_empty(),
         peers: peers_of(datapath),
         tx_depth: LayoutSizes::default().ring_depth as u32,
         heaps: heaps.clone(),
@@ -52,7 +53,7 @@ fn check(plan: &Plan, hosting: Hosting) -> Result<(), StartError> {
     objection.map_or(Ok(()), |what| Err(StartError::Plan(what)))
 }
 
-fn domain_spec(plan: &DomainPlan) -> DomainSpec {
+pub(crate) fn domain_spec(plan: &DomainPlan) -> DomainSpec {
     let quota = plan.quota;
     DomainSpec {
         name: plan.name.clone(),

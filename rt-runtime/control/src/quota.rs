@@ -128,6 +128,12 @@ impl Account {
         }
     }
 
+    /// Another quota holds from now on. What is used beyond it stays, and nothing more is
+    /// given until enough of it has come back.
+    pub const fn set_quota(&mut self, quota: Quota) {
+        self.quota = quota;
+    }
+
     /// Whether `charge` fits; a refusal is counted.
     ///
     /// # Errors
@@ -216,6 +222,14 @@ impl Bucket {
     #[must_use]
     pub const fn new(rate: u32, now: MonoTime) -> Self {
         Bucket { rate, level: rate as i128 * TOKEN, filled: now }
+    }
+
+    /// Another rate holds from now on.
+    pub fn set_rate(&mut self, rate: u32, now: MonoTime) {
+        // No more is saved up than the new rate lets be saved, and no debt is kept.
+        let _ = self.take(0, now);
+        self.rate = rate;
+        self.level = self.level.clamp(0, i128::from(rate) * TOKEN);
     }
 
     /// Takes `tokens`.

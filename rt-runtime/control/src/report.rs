@@ -5,6 +5,7 @@ use crate::hub::Hub;
 use crate::hub::view::{ChannelView, SessionView, SinkView, SourceView};
 use crate::memory::{CounterPages, HugeReport};
 use crate::objects::{COUNTER_LINES, Objects};
+use crate::roster::Roster;
 use insane_config::{HugePages, Idle, Isolation, Plan, Serves};
 use insane_core::counters::{DatapathCounter, PortCounter, TurnCounter};
 use insane_core::{
@@ -20,7 +21,7 @@ use insane_wire::status::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What does not change while the runtime lives.
+/// What does not change while the runtime lives, except with its configuration.
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub(crate) plan: Plan,
@@ -55,12 +56,13 @@ pub(crate) struct Tables<'a> {
     pub(crate) hub: &'a Hub,
     pub(crate) objects: &'a Objects,
     pub(crate) datapaths: &'a [Datapath],
+    pub(crate) roster: &'a Roster,
     pub(crate) peers: Vec<PeerStatus>,
 }
 
 impl Facts {
     pub(crate) fn report(&self, now: MonoTime, scope: Scope, tables: Tables<'_>) -> StatusReport {
-        let Tables { hub, objects, datapaths, peers } = tables;
+        let Tables { hub, objects, datapaths, roster, peers } = tables;
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: HostStatus {
@@ -74,7 +76,7 @@ impl Facts {
             threads: self.thread_rows(),
             datapaths: datapaths.iter().map(datapath_row).collect(),
             domains: self.domains(scope, hub, objects),
-            streams: self.streams(scope, hub),
+            streams: self.streams(scope, hub, roster),
             peers,
             reliable: reliable_numbers(),
             degraded: self.degraded_rows(datapaths),
@@ -144,7 +146,7 @@ impl Facts {
         DatapathCounter::ALL.iter().map(|counter| (counter.name().to_owned(), sum(counter))).collect()
     }
 
-    fn streams(&self, scope: Scope, hub: &Hub) -> Vec<StreamStatus> {
+    fn streams(&self, scope: Scope, hub: &Hub, roster: &Roster) -> Vec<StreamStatus> {
         let shown = hub.streams().filter(|stream| scope.shows(stream.domain));
         shown
             .map(|stream| {
@@ -157,21 +159,17 @@ impl Facts {
                     sources: stream.channels.iter().map(|channel| channel.sources.len() as u32).sum(),
                     sinks: sinks().filter(|sink| !sink.observes).count() as u32,
                     taps: sinks().filter(|sink| sink.observes).count() as u32,
-                    peers: self.peer_names(&stream.peers),
+                    peers: peer_names(&stream.peers, roster),
                     qos: Some(qos_row(&stream.qos)),
                     isolated: stream.isolated,
                     datapath: stream.datapath.map(|at| self.plan.datapaths[at.index()].name.clone()),
-                    channels: stream.channels.iter().map(|channel| self.channel_row(channel)).collect(),
+                    channels: stream.channels.iter().map(|channel| self.channel_row(channel, roster)).collect(),
                 }
             })
             .collect()
     }
 
-    fn peer_names(&self, peers: &BTreeSet<PeerIndex>) -> Vec<String> {
-        peers.iter().filter_map(|peer| self.plan.peers.get(peer.index())).map(|peer| peer.name.clone()).collect()
-    }
-
-    fn channel_row(&self, channel: &ChannelView) -> ChannelStatus {
+    fn channel_row(&self, channel: &ChannelView, roster: &Roster) -> ChannelStatus {
         let names = |datapaths: &[DatapathIndex]| {
             datapaths.iter().map(|at| self.plan.datapaths[at.index()].name.clone()).collect()
         };
@@ -202,10 +200,14 @@ impl Facts {
             channel: channel.channel.0,
             sources: channel.sources.iter().map(source).collect(),
             sinks: channel.sinks.iter().map(sink).collect(),
-            peers: self.peer_names(&channel.peers),
+            peers: peer_names(&channel.peers, roster),
             announced: channel.announced,
         }
     }
+}
+
+fn peer_names(peers: &BTreeSet<PeerIndex>, roster: &Roster) -> Vec<String> {
+    peers.iter().filter_map(|peer| roster.get(*peer)).map(|entry| entry.name.clone()).collect()
 }
 
 fn qos_row(qos: &Qos) -> QosStatus {
@@ -280,6 +282,7 @@ fn session_row(session: &SessionView<'_>, objects: &Objects) -> SessionStatus {
         uid: session.who.uid,
         streams: session.streams as u32,
         bytes: session.bytes,
+        outside_rules: session.outside_rules,
         counters: session.counters.map(|page| session_counters(page, objects)).unwrap_or_default(),
     }
 }

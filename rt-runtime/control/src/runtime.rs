@@ -23,6 +23,7 @@ use crate::overlay::Overlay;
 use crate::plan_spec::hub_spec;
 use crate::preparer::Preparer;
 use crate::report::Facts;
+use crate::roster::Roster;
 use crate::server::{Letter, Listener, Parts, Server};
 use crate::start::StartError;
 use insane_config::{Budget, LayoutSizes, Machine, Plan, Severity};
@@ -31,6 +32,7 @@ use insane_engine::waker::WakerThread;
 use insane_sys::clock::mono_now;
 use insane_sys::event::Event;
 use insane_sys::{OsError, seqpacket, thread};
+use insane_wire::reload::ReloadReport;
 use insane_wire::status::{StatusReport, ThreadStatus};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -43,6 +45,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a report may take before the caller gives up.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a reload may take before the caller gives up.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who turns the datapaths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,7 +133,8 @@ impl Runtime {
         shared.beat(mono_now());
         let inline = datapaths.first().and_then(Datapath::inline);
         let links = datapaths.iter().flat_map(|d| &d.links).map(|l| (l.name.clone(), l.address.clone())).collect();
-        let overlay = Overlay::new(&plan, host, incarnation);
+        let roster = Roster::new(&plan);
+        let overlay = Overlay::new(&plan, &roster, host, incarnation);
         let objects = Objects::new();
         let started = mono_now();
         let facts = Facts {
@@ -149,9 +155,11 @@ impl Runtime {
             preparer,
             waker,
             overlay,
+            roster,
             facts,
             listener,
             letters: received,
+            mailbox: letters.clone(),
             bell: Arc::clone(&bell),
             answer,
             shared: Arc::clone(&shared),
@@ -214,6 +222,23 @@ impl Runtime {
         self.letters.send(Letter::Status(reply)).ok()?;
         self.bell.signal().ok()?;
         report.recv_timeout(REPORT_TIMEOUT).ok()
+    }
+
+    /// Says from which file the plan was read, so that it can be read again.
+    pub fn set_config_file(&self, path: &Path) {
+        let _ = self.letters.send(Letter::ConfigFile(path.to_owned()));
+        let _ = self.bell.signal();
+    }
+
+    /// Reads that file again, and makes it hold as a whole, or not at all; with `dry_run`
+    /// only says what would change. `None`: the control plane has ended, or the datapaths have
+    /// not answered for seconds; what became of it is logged then.
+    #[must_use]
+    pub fn reload(&self, dry_run: bool) -> Option<ReloadReport> {
+        let (reply, report) = channel();
+        self.letters.send(Letter::Reload { dry_run, reply }).ok()?;
+        self.bell.signal().ok()?;
+        report.recv_timeout(RELOAD_TIMEOUT).ok()
     }
 
     /// Why the runtime is not whole any more, if so: a thread of it has ended.

@@ -17,6 +17,7 @@ use crate::objects::Objects;
 use crate::overlay::Overlay;
 use crate::preparer::{Handover, Preparer};
 use crate::report::{Facts, Scope, Tables};
+use crate::roster::Roster;
 use crate::runtime::Shared;
 use crate::sockets::{Flushed, SessionSocket, Token};
 use crate::spec::Origin;
@@ -27,14 +28,20 @@ use insane_sys::clock::mono_now;
 use insane_sys::event::{Epoll, Event, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome};
 use insane_wire::control::{self, Code, PACKET_BYTES_MAX, encode};
+use insane_wire::reload::ReloadReport;
 use insane_wire::status::StatusReport;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use tracing::{error, warn};
+
+mod reload;
+
+use reload::{Asker, Checked, Reloads};
 
 /// Descriptors looked at in one round.
 const READY_MAX: usize = 64;
@@ -55,6 +62,12 @@ pub(crate) enum Letter {
     Attach(OwnedFd),
     /// A report.
     Status(Sender<StatusReport>),
+    /// Where the configuration was read from.
+    ConfigFile(PathBuf),
+    /// The configuration to be read again, or tried.
+    Reload { dry_run: bool, reply: Sender<ReloadReport> },
+    /// A configuration that was read and checked.
+    Checked(Box<Checked>),
     /// A thread that belongs to the runtime, by its name and number, for reports.
     Thread(String, i32),
     /// The end.
@@ -85,9 +98,12 @@ pub(crate) struct Parts {
     /// Wakes sinks for the datapaths; `None` where applications turn them.
     pub(crate) waker: Option<WakerThread>,
     pub(crate) overlay: Overlay,
+    pub(crate) roster: Roster,
     pub(crate) facts: Facts,
     pub(crate) listener: Option<Listener>,
     pub(crate) letters: Receiver<Letter>,
+    /// The other end of it, for threads of its own.
+    pub(crate) mailbox: Sender<Letter>,
     pub(crate) bell: Arc<Event>,
     pub(crate) answer: Arc<Event>,
     pub(crate) shared: Arc<Shared>,
@@ -105,6 +121,7 @@ pub(crate) struct Server {
     buffer: Box<[u8; PACKET_BYTES_MAX]>,
     /// What came beside the packet under way and may be adopted.
     adoptable: VecDeque<OwnedFd>,
+    reloads: Reloads,
 }
 
 impl Server {
@@ -120,6 +137,7 @@ impl Server {
             epoll,
             sockets: BTreeMap::new(),
             adoptable: VecDeque::new(),
+            reloads: Reloads::default(),
             notes: Notes::default(),
             now: mono_now(),
             tick_at: MonoTime(0),
@@ -271,8 +289,11 @@ impl Server {
                     more = true;
                     break;
                 }
-                let Some(answer) = self.parts.datapaths[at].answer() else { break };
-                self.take_answer(answer);
+                let Some(answer) = self.parts.datapaths[at].answer() else {
+                    self.parts.roster.drained(at);
+                    break;
+                };
+                self.take_answer(at, answer);
             }
         }
         if more {
@@ -280,7 +301,7 @@ impl Server {
         }
     }
 
-    fn take_answer(&mut self, answer: Answer) {
+    fn take_answer(&mut self, at: usize, answer: Answer) {
         let Parts { hub, datapaths, overlay, .. } = &mut self.parts;
         match answer {
             Answer::Detached(conn) => hub.detached(conn),
@@ -292,6 +313,8 @@ impl Server {
                 warn!(%conn, %violation, "a client wrote what cannot be");
                 hub.violated(conn);
             }
+            Answer::PeerSwapped(swap, swapped) => self.peer_swapped(at, swap, swapped),
+            Answer::PeerForgotten(peer) => self.peer_forgotten(at, peer),
             Answer::Overlay(frame) => overlay.frame(self.now, &frame, hub, datapaths),
         }
     }
@@ -310,6 +333,9 @@ impl Server {
                     // Who asked may have given up.
                     let _ = reply.send(report);
                 }
+                Ok(Letter::ConfigFile(path)) => self.reloads.own_file = Some(path),
+                Ok(Letter::Reload { dry_run, reply }) => self.reload_own_file(dry_run, Asker::Handle(reply)),
+                Ok(Letter::Checked(checked)) => self.file_checked(*checked),
                 Ok(Letter::Thread(name, tid)) => self.parts.facts.threads.push((name, tid)),
                 Ok(Letter::Stop) | Err(TryRecvError::Disconnected) => {
                     self.stops = true;
@@ -322,6 +348,7 @@ impl Server {
 
     /// The client is gone.
     fn lose(&mut self, session: SessionId) {
+        self.reloads.forget(session);
         if let Some(socket) = self.sockets.remove(&session) {
             socket.leave(&self.epoll);
             self.parts.hub.gone(session);
@@ -356,6 +383,7 @@ impl Server {
         match action {
             Action::Send { session, event, beside } => self.send(session, &event, &beside),
             Action::Close { session, code, reason } => {
+                self.reloads.forget(session);
                 if let Some(socket) = self.sockets.remove(&session) {
                     socket.leave(&self.epoll);
                     socket.close(encode(&control::Event::Closing { code, reason }), self.now, &self.epoll);
@@ -378,6 +406,9 @@ impl Server {
             }
             Action::Offer { key, check, on } => self.parts.overlay.set_offer(key, check, on),
             Action::Status { session, req } => self.answer_status(session, req),
+            Action::Reload { session, req, dry_run, file, last, piece } => {
+                self.take_reload((session, req), dry_run, file, last, &piece);
+            }
             Action::Note(note) => self.notes.write(&note, self.now),
             command => self.command(command),
         }
@@ -469,9 +500,9 @@ impl Server {
     }
 
     fn report(&mut self, scope: Scope) -> StatusReport {
-        let Parts { hub, objects, datapaths, overlay, facts, .. } = &mut self.parts;
-        let peers = overlay.report(self.now, &facts.plan);
-        facts.report(self.now, scope, Tables { hub, objects, datapaths, peers })
+        let Parts { hub, objects, datapaths, overlay, roster, facts, .. } = &mut self.parts;
+        let peers = overlay.report(self.now, roster, &facts.plan);
+        facts.report(self.now, scope, Tables { hub, objects, datapaths, roster, peers })
     }
 
     fn answer_status(&mut self, session: SessionId, req: u32) {

@@ -1,4 +1,4 @@
-//! What the hub is told once, at start: tenants with their access rules and quotas,
+//! What the hub is told at start: tenants with their access rules and quotas,
 //! datapaths, and the sizes of regions.
 
 use crate::quota::Quota;
@@ -35,6 +35,14 @@ pub struct DomainSpec {
     pub quota: Quota,
     /// Whether every stream is isolated, whatever its opener asks for.
     pub isolated: bool,
+}
+
+impl DomainSpec {
+    /// Whether one of its rules lets this session in.
+    #[must_use]
+    pub fn admits(&self, origin: &Origin) -> bool {
+        origin.in_process() || self.access.iter().any(|rule| rule.accepts(origin.credentials()))
+    }
 }
 
 /// Accepts a process whose user is one of `uids` and one of whose groups is one of
@@ -102,12 +110,23 @@ pub struct DatapathSpec {
     pub may_sleep: bool,
     /// Which lanes it carries: `lanes[i]` is of lane i.
     pub lanes: [bool; LANES],
-    /// The peers that its links reach.
+    /// Whether it has links: peers may come later.
+    pub has_links: bool,
+    /// The peers that its links reach now.
     pub peers: BTreeSet<PeerIndex>,
     /// Messages that a ring from a source holds: a power of two.
     pub tx_depth: u32,
     /// Its receive heap for each domain, by [`DomainIndex`].
     pub heaps: Vec<HeapSpec>,
+}
+
+impl DatapathSpec {
+    /// Whether messages may come from peers here, now or later. It does not change while the
+    /// runtime lives, so that what a source or sink is charged does not either.
+    #[must_use]
+    pub fn is_networked(&self) -> bool {
+        self.has_links || !self.peers.is_empty()
+    }
 }
 
 /// The classes of a heap that the runtime itself writes.
@@ -144,18 +163,17 @@ pub struct RegionSizes {
 }
 
 impl HubSpec {
-    /// Whether any datapath reaches any peer.
+    /// Whether any datapath reaches a peer, or may at some time.
     #[must_use]
-    pub fn has_peers(&self) -> bool {
-        self.datapaths.iter().any(|datapath| !datapath.peers.is_empty())
+    pub fn is_networked(&self) -> bool {
+        self.datapaths.iter().any(DatapathSpec::is_networked)
     }
 
     /// The domain `origin` gets: the one it asks for, or else the first that accepts it.
     #[must_use]
     pub fn choose_domain(&self, origin: &Origin, asked: Option<&str>) -> Option<DomainIndex> {
-        let accepts =
-            |domain: &DomainSpec| origin.in_process() || domain.access.iter().any(|r| r.accepts(origin.credentials()));
-        let at = self.domains.iter().position(|domain| asked.is_none_or(|name| name == domain.name) && accepts(domain));
+        let fits = |domain: &DomainSpec| asked.is_none_or(|name| name == domain.name) && domain.admits(origin);
+        let at = self.domains.iter().position(fits);
         at.map(|at| DomainIndex(at as u16))
     }
 
@@ -178,19 +196,19 @@ impl HubSpec {
         self.datapath_of(lane).filter(|at| self.datapath(*at).peers.contains(&peer))
     }
 
-    /// The datapaths that may have messages for a sink: each that has peers (the other
+    /// The datapaths that may have messages for a sink: each that may have peers (the other
     /// host decides by which it sends), and the one that relays an isolated stream.
     #[must_use]
     pub fn rx_datapaths(&self, lane: Lane, isolated: bool) -> Vec<DatapathIndex> {
         let relay = if isolated { self.datapath_of(lane) } else { None };
         let indices = (0..self.datapaths.len()).map(|at| DatapathIndex(at as u8));
-        indices.filter(|at| Some(*at) == relay || !self.datapath(*at).peers.is_empty()).collect()
+        indices.filter(|at| Some(*at) == relay || self.datapath(*at).is_networked()).collect()
     }
 
     /// The datapath that a source of the stream may be connected to at some time.
     #[must_use]
     pub fn tx_datapath(&self, lane: Lane, isolated: bool) -> Option<DatapathIndex> {
-        self.datapath_of(lane).filter(|at| isolated || !self.datapath(*at).peers.is_empty())
+        self.datapath_of(lane).filter(|at| isolated || self.datapath(*at).is_networked())
     }
 
     pub(crate) fn datapath(&self, at: DatapathIndex) -> &DatapathSpec {
@@ -214,6 +232,7 @@ mod tests {
         DatapathSpec {
             may_sleep: false,
             lanes: std::array::from_fn(|lane| lanes.contains(&lane)),
+            has_links: !peers.is_empty(),
             peers: peers.iter().map(|p| PeerIndex(*p)).collect(),
             tx_depth: 8,
             heaps: Vec::new(),

@@ -73,6 +73,9 @@ counters!(
         WakesHandedOver = "wakes_handed_over",
         /// Wake-ups put off because the sleeper's session had used up its rate.
         WakesRefused = "wakes_refused",
+        /// Reliable: messages that a peer had not acknowledged when it was removed from the
+        /// configuration, counted once for each peer and source.
+        DroppedPeerRemoved = "dropped_peer_removed",
     }
 );
 

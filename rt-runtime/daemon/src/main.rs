@@ -1,7 +1,7 @@
 //! `insaned`: the daemon that hosts a runtime for the applications of a machine.
 //!
-//! Reads its configuration once, starts, says READY to the service manager, and runs
-//! until SIGTERM or SIGINT. Exit status: 0 it was told to stop, 1 a part of it ended,
+//! Reads its configuration, starts, says READY to the service manager, and runs until
+//! SIGTERM or SIGINT. SIGHUP makes it read the configuration again. Exit status: 0 it was told to stop, 1 a part of it ended,
 //! 2 the command line is wrong, 3 the configuration is wrong, 4 it could not start.
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ use insane_config::{LoadError, Loaded, Machine, Plan};
 use insane_control::{Hosting, Runtime, StartError};
 use insane_sys::guard::{self, GuardAllocator};
 use insane_sys::{OsError, thread};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing::{error, info, warn};
 
@@ -24,7 +24,8 @@ static ALLOCATOR: GuardAllocator = GuardAllocator;
 
 /// Hosts an insane-rt runtime for the applications of this machine.
 ///
-/// Runs in the foreground until SIGTERM or SIGINT. The variable INSANED_LOG overrides
+/// Runs in the foreground until SIGTERM or SIGINT. SIGHUP makes it read its configuration
+/// again: it holds as a whole, or nothing changes (see `insane reload`). The variable INSANED_LOG overrides
 /// the log level of the configuration (for example INSANED_LOG=insane_control=debug).
 ///
 /// Exit status: 0 it was told to stop, 1 a part of it ended by itself, 2 the command
@@ -86,11 +87,11 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     for warning in warnings.to_string().lines().filter(|line| !line.is_empty()) {
         warn!("{warning}");
     }
-    host(plan)
+    host(plan, &arguments.config)
 }
 
 /// Runs the runtime until it is told to stop, or fails.
-fn host(plan: Plan) -> Result<(), Failure> {
+fn host(plan: Plan, config: &Path) -> Result<(), Failure> {
     let socket = plan.control.socket.clone().ok_or(Failure::NoSocket)?;
     // Before the first thread: they inherit the mask, and only this one takes signals.
     let signals = signals::Signals::take()?;
@@ -102,6 +103,8 @@ fn host(plan: Plan) -> Result<(), Failure> {
     let host = plan.host.name.clone();
     let mut runtime = Runtime::start(plan, Hosting::Thread)?;
     runtime.list_thread("main", thread::current_tid());
+    // Whoever reloads may have another working directory.
+    runtime.set_config_file(&std::path::absolute(config).unwrap_or_else(|_| config.to_owned()));
     announce(&runtime);
     info!(host, socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     let service = service::Service::ready(&format!("{host}: {} threads", runtime.threads().len()));

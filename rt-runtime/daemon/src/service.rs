@@ -46,7 +46,7 @@ impl Service {
                     info!("told to stop");
                     return Ok(());
                 }
-                Some(Asked::Reload) => warn!("the configuration is read at start only: restart to apply it"),
+                Some(Asked::Reload) => reload(runtime),
                 None => {}
             }
             crate::check(runtime)?;
@@ -67,6 +67,20 @@ impl Service {
             tell(&[NotifyState::Watchdog]);
         }
     }
+}
+
+/// Reads the configuration again, and tells the service manager, which may wait for it
+/// (`Type=notify-reload`), when that begins and ends. What came of it is in the log of the
+/// runtime: the daemon serves in either case.
+fn reload(runtime: &Runtime) {
+    tell(&[NotifyState::Reloading, NotifyState::MonotonicUsec(i128::from(mono_now().0 / 1_000))]);
+    let status = match runtime.reload(false) {
+        Some(report) if report.is_good() => "configuration reloaded",
+        Some(_) => "configuration refused, the earlier one holds; the log says why",
+        None => "reload not finished; the log says what becomes of it",
+    };
+    info!(status, "SIGHUP");
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 fn tell(state: &[NotifyState<'_>]) {

@@ -12,7 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 pub enum Asked {
     /// The end.
     Stop,
-    /// A new look at the configuration, which is read at start only.
+    /// A new look at the configuration.
     Reload,
 }
 

@@ -202,7 +202,7 @@ fn it_lists_its_threads_serves_and_ends_when_told() {
         assert_eq!(report.threads.len(), 5);
         assert_eq!(report.datapaths[0].core, Some(0));
         daemon.signal("-HUP");
-        daemon.read_until("restart to apply");
+        daemon.read_until("configuration reloaded");
         daemon.signal(signal);
         let (code, text) = daemon.wait();
         assert_eq!(code, Some(0), "{text}");
@@ -225,18 +225,30 @@ fn the_service_manager_is_told() {
     command.env("NOTIFY_SOCKET", place.0.join("notify")).env("WATCHDOG_USEC", "300000");
     let mut daemon = Daemon::spawn(&mut command);
     let mut said = String::new();
-    let mut hear = |what: &str| {
+    let mut hear = |what: &str| -> String {
         while !said.contains(what) {
             let mut buffer = [0; 4096];
             let len = manager.recv(&mut buffer).unwrap_or_else(|error| panic!("{what}: {error}; heard: {said}"));
             said.push_str(std::str::from_utf8(&buffer[..len]).unwrap());
         }
-        said.clear();
+        std::mem::take(&mut said)
     };
     hear("READY=1");
     attach(&place.socket());
     hear("WATCHDOG=1");
     hear("WATCHDOG=1");
+    // A reload begins and ends, whether the file is good or not.
+    for (rest, word) in [("log: (level: info)", "reloaded"), ("log: (level: loud)", "refused"), ("", "reloaded")] {
+        place.config(rest);
+        daemon.signal("-HUP");
+        let begin = hear("RELOADING=1");
+        let since: u64 =
+            begin.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")?.parse().ok()).expect(&begin);
+        let now = insane_sys::clock::mono_now().0 / 1_000;
+        assert!(since <= now && now - since < 3_600_000_000, "{since} of {now}: microseconds of the monotonic clock");
+        let end = hear("READY=1");
+        assert!(end.contains(word), "{end}");
+    }
     daemon.signal("-TERM");
     hear("STOPPING=1");
     assert_eq!(daemon.wait().0, Some(0));

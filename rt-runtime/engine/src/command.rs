@@ -14,10 +14,12 @@ use insane_core::limits::PEERS_MAX;
 use insane_core::{
     ChannelId, ConnId, DomainIndex, HostId, Incarnation, Lane, PeerIndex, SessionId, SourceId, StreamKey,
 };
+use insane_link::SwapRefused;
 use insane_shm::Violation;
 use insane_shm::conn::{RxConn, TxConn};
 use insane_sys::OsError;
 use insane_sys::event::{Epoll, Event, Interest, Trigger};
+use std::any::Any;
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -86,6 +88,25 @@ impl NewSink {
     }
 }
 
+/// A change of one peer at one link.
+pub struct PeerSwap {
+    /// Its number.
+    pub peer: PeerIndex,
+    /// Place of the link among those of the datapath.
+    pub link: usize,
+    /// An `Option` of the link's `Peer`: what is put in; afterwards what was there.
+    pub place: Box<dyn Any + Send>,
+    /// Place of the link by which the peer is reached from then on; afterwards until then.
+    pub reach: Option<usize>,
+}
+
+impl std::fmt::Debug for PeerSwap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let PeerSwap { peer, link, reach, .. } = self;
+        f.debug_struct("PeerSwap").field("peer", peer).field("link", link).field("reach", reach).finish()
+    }
+}
+
 /// What the engine let go, for the control plane to free.
 #[derive(Debug)]
 #[expect(
@@ -120,7 +141,7 @@ pub enum Command {
         topic: Topic,
         /// Its tenant.
         domain: DomainIndex,
-        /// The peers with a sink.
+        /// The peers with a sink, in the order of their numbers.
         peers: heapless::Vec<PeerIndex, PEERS_MAX>,
         /// Whether the sinks of this host get them from here, too.
         local: bool,
@@ -137,6 +158,14 @@ pub enum Command {
         /// Which life of it; `None`: it is gone.
         incarnation: Option<Incarnation>,
     },
+    /// Put a peer in its place at one link, or take it out. Comes back as [`Self::PeerSwapped`].
+    SwapPeer(PeerSwap),
+    /// It was tried; what left the link is inside, to be freed, or put back by the same
+    /// command.
+    PeerSwapped(PeerSwap, Result<(), SwapRefused>),
+    /// A peer is none any more: forget its life, its flows, and what is held for it. Comes
+    /// back as it is; after that nothing here names the peer, unless a later command does.
+    RemovePeer(PeerIndex),
     /// Send an overlay frame.
     SendOverlay {
         /// To whom.

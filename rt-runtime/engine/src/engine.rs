@@ -1,6 +1,6 @@
 //! The engine itself: its parts, and the turn.
 
-use crate::command::{Command, Dead, Port};
+use crate::command::{Command, Dead, PeerSwap, Port};
 use crate::deliver::{DomainParts, Outlets};
 use crate::inflow::Inflows;
 use crate::receive::{Intake, Receiver};
@@ -12,7 +12,7 @@ use insane_core::counters::TurnCounter;
 use insane_core::limits::{LINKS_MAX, PEERS_MAX};
 use insane_core::time::Clock;
 use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex};
-use insane_link::{Link, SendOutcome};
+use insane_link::{Link, SendOutcome, SwapRefused};
 use insane_overlay::reliable;
 use insane_scheduler::Limits;
 use insane_shm::counters::CounterBlock;
@@ -127,6 +127,20 @@ impl<L: Link> Links<L> {
     pub fn of_peer(&mut self, peer: PeerIndex) -> Option<&mut L> {
         let link = (*self.of_peer.get(peer.index())?)?;
         self.links.get_mut(link as usize)
+    }
+
+    /// Changes one peer at one link.
+    fn swap_peer(&mut self, swap: &mut PeerSwap) -> Result<(), SwapRefused> {
+        let reach = swap.reach.map(|link| link as u8);
+        let of_peer = self.of_peer.get_mut(swap.peer.index()).ok_or(SwapRefused::NoPlace)?;
+        let link = self.links.get_mut(swap.link).ok_or(SwapRefused::NoPlace)?;
+        // Prepared for a link of another technology: a bug of the control plane, refused.
+        let with = swap.place.downcast_mut::<Option<L::Peer>>().ok_or(SwapRefused::NoPlace)?;
+        link.swap_peer(swap.peer, with)?;
+        swap.reach = std::mem::replace(of_peer, reach).map(usize::from);
+        // What was held back for it may have found no room.
+        self.unsent = true;
+        Ok(())
     }
 
     /// Payload bytes of the smallest frame of all links, so that a fragment fits each.
@@ -449,7 +463,16 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 }
                 Command::Spent
             }
-            done @ (Command::Spent | Command::Removed { .. }) => done,
+            Command::SwapPeer(mut swap) => {
+                let swapped = self.links.swap_peer(&mut swap);
+                Command::PeerSwapped(swap, swapped)
+            }
+            Command::RemovePeer(peer) => {
+                self.receiver.remove_peer(peer, &mut self.outlets);
+                self.transmitter.remove_peer(peer, &self.outlets);
+                Command::RemovePeer(peer)
+            }
+            done @ (Command::Spent | Command::Removed { .. } | Command::PeerSwapped(..)) => done,
         }
     }
 }

@@ -267,6 +267,18 @@ impl Inflows {
         }
     }
 
+    /// Forgets the flows that come from a peer which is none any more.
+    pub fn remove_peer(&mut self, peer: PeerIndex, outlets: &mut Outlets) {
+        for index in (0..self.active.len()).rev() {
+            let at = self.active[index];
+            let Some(flow) = self.flows[at as usize].as_ref().filter(|flow| flow.peer == peer) else { continue };
+            if let Some(place) = &flow.buffer {
+                outlets.count(place.domain, DatapathCounter::DroppedIncomplete, 1);
+            }
+            self.remove(at, outlets);
+        }
+    }
+
     /// Forgets the flows of a runtime but those of its life `keep`.
     pub fn retire(&mut self, host: HostId, keep: Option<Incarnation>, outlets: &mut Outlets) {
         for index in (0..self.active.len()).rev() {

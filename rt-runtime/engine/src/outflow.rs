@@ -167,6 +167,11 @@ impl Outflow {
         self.blocked_at.is_some() || self.closing.is_some() || (self.started && self.sender.is_waiting())
     }
 
+    /// Messages that a peer that takes part has not acknowledged.
+    pub fn owed_to(&self, peer: PeerIndex) -> u64 {
+        if self.started { self.sender.owed_to(peer) } else { 0 }
+    }
+
     /// A peer has another life: it joins anew.
     pub fn forget(&mut self, peer: PeerIndex) {
         self.sender.leave(peer);

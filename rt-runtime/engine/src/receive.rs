@@ -426,6 +426,18 @@ impl Receiver {
         is_another
     }
 
+    /// Forgets a peer that is none any more, and whatever came from it.
+    pub fn remove_peer(&mut self, peer: PeerIndex, outlets: &mut Outlets) {
+        self.inflows.remove_peer(peer, outlets);
+        if let Some((host, _)) = self.lives.get_mut(peer.index()).and_then(Option::take) {
+            self.inflows.retire(host, None, outlets);
+            self.flows.retire_host(host, None);
+            while let Some(old) = self.reassembler.give_up(|key: &FlowKey, _, _| key.host == host) {
+                give_up(old, outlets);
+            }
+        }
+    }
+
     /// Whether messages are still arriving, so that housekeeping is due even without traffic.
     pub fn is_collecting(&self) -> bool {
         !self.reassembler.is_empty()

@@ -29,8 +29,9 @@ const LOCAL_CHARGE: u32 = 64;
 struct Underway {
     plan: FragmentPlan,
     fragment: Fragment,
-    /// Peers of the route that already have this fragment.
-    peers_done: usize,
+    /// The last peer of the route that has this fragment: those with smaller numbers have it,
+    /// too. Not a count: the route may change meanwhile.
+    reached: Option<PeerIndex>,
     /// The fragment's header.
     head: [u8; HEADER_BYTES],
 }
@@ -347,6 +348,16 @@ impl Transmitter {
         }
     }
 
+    /// A peer is none any more: what reliable sources hold for it is counted and lost.
+    pub fn remove_peer(&mut self, peer: PeerIndex, outlets: &Outlets) {
+        for place in &self.reliable {
+            let Some(entry) = self.sources[*place as usize].as_mut() else { continue };
+            let Some(outflow) = entry.reliable.as_mut() else { continue };
+            outlets.count(entry.domain, DatapathCounter::DroppedPeerRemoved, outflow.owed_to(peer));
+            outflow.forget(peer);
+        }
+    }
+
     /// Heartbeats and evictions of reliable sources; at most [`RELIABLE_PER_TURN`].
     #[inline(never)]
     fn serve_reliable<L: Link>(&mut self, now: MonoTime, links: &mut Links<L>, outlets: &mut Outlets, port: &Port) {
@@ -648,7 +659,7 @@ fn send_or_fragment<L: Link>(entry: &mut SourceEntry, alone: bool, links: &mut L
         finish(entry);
         return 0;
     };
-    entry.underway = Some(Underway { plan, fragment, peers_done: 0, head: [0; HEADER_BYTES] });
+    entry.underway = Some(Underway { plan, fragment, reached: None, head: [0; HEADER_BYTES] });
     set_head(entry);
     0
 }
@@ -704,23 +715,29 @@ fn send_frame<L: Link>(entry: &mut SourceEntry, links: &mut Links<L>, outlets: &
     let mut sent = 0;
     // The route may have changed since the message began: a peer that came late lacks
     // fragments and drops the rest, one that left is not asked any more.
-    if let Some(peer) = peers.get(underway.peers_done) {
+    let mut left = next_peers(peers, underway.reached);
+    if let Some(peer) = left.next() {
         let payload = payload_of(&entry.popped, &entry.conn).part(offset as usize, len as usize);
         let outcome = links.send(*peer, entry.lane, &underway.head, payload);
         sent = count_frame(outcome, entry.domain, len + HEADER_BYTES as u32, outlets)?;
-        underway.peers_done += 1;
+        underway.reached = Some(*peer);
     }
-    if underway.peers_done >= peers.len() {
+    if left.next().is_none() {
         match underway.plan.next() {
             Some(fragment) => {
                 underway.fragment = fragment;
-                underway.peers_done = 0;
+                underway.reached = None;
                 set_head(entry);
             }
             None => finish(entry),
         }
     }
     Some(sent)
+}
+
+/// The peers of a route, which stand in the order of their numbers, behind `reached`.
+fn next_peers(peers: &[PeerIndex], reached: Option<PeerIndex>) -> impl Iterator<Item = &PeerIndex> {
+    peers.iter().filter(move |peer| reached.is_none_or(|reached| **peer > reached))
 }
 
 /// Encodes the header of the current fragment, the same for every peer.

@@ -3,7 +3,7 @@
 use insane_core::time::Clock;
 use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex};
 use insane_engine::{Engine, EngineConfig, EngineParts, Port};
-use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome};
+use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome, SwapRefused};
 use insane_shm::counters::CounterBlock;
 use insane_sys::SharedBytes;
 use insane_sys::event::Event;
@@ -30,6 +30,8 @@ impl Clock for Fake {
 }
 
 impl Link for Fake {
+    type Peer = ();
+
     fn capabilities(&self) -> LinkCapabilities {
         LinkCapabilities {
             technology: "fake",
@@ -45,6 +47,10 @@ impl Link for Fake {
     }
 
     fn flush(&mut self) {}
+
+    fn swap_peer(&mut self, _: PeerIndex, _: &mut Option<()>) -> Result<(), SwapRefused> {
+        Ok(())
+    }
 
     fn receive<S: FrameSink>(&mut self, _: u32, _: bool, _: &mut S) -> u32 {
         0

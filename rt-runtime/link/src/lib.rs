@@ -13,10 +13,14 @@
 //! - what `send` took and holds back is pushed out by `flush`, and, as far as the
 //!   technology was full then, by later calls of `flush` and `receive`.
 //! - nothing a peer sends makes it panic.
+//! - after `swap_peer` no frame is handed out in the name of the peer that left, none of
+//!   its frames that were held back is sent to another, and frames of all others are
+//!   neither lost nor reordered.
 #![forbid(unsafe_code)]
 
 use insane_core::{Lane, MonoTime, PeerIndex};
 use insane_sys::SharedBytes;
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
 /// What a link can do. Fixed once the link is open.
@@ -47,6 +51,20 @@ pub enum SendOutcome {
     Failed,
 }
 
+/// Why a link does not take a peer. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SwapRefused {
+    /// There is no such place.
+    #[error("the link has no place for a peer of this number")]
+    NoPlace,
+    /// Another peer has that address: frames could not be told apart.
+    #[error("peer {0} has that address")]
+    AddressTaken(PeerIndex),
+    /// The technology refuses, with its number of the error.
+    #[error("the kernel refuses it (error {0})")]
+    Technology(i32),
+}
+
 /// Where received frames go.
 pub trait FrameSink {
     /// One frame, header first. The memory belongs to the link and is private to
@@ -58,6 +76,10 @@ pub trait FrameSink {
 
 /// The half of a plugin that moves frames. One datapath thread owns it.
 pub trait Link {
+    /// All that the link keeps of one peer, with its memory: made by [`PeerSetup`] on the
+    /// control plane, and freed there.
+    type Peer: Send + 'static;
+
     /// What the link can do.
     fn capabilities(&self) -> LinkCapabilities;
 
@@ -96,6 +118,15 @@ pub trait Link {
     /// datapath that sleeps. At most four.
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>>;
 
+    /// Puts the peer that `with` holds, or none, in the place of this number, and leaves in
+    /// `with` what was there: the same call again undoes it. Frames held back for the peer
+    /// that leaves are pushed out as far as there is room, and are lost otherwise.
+    /// Bounded, and free of allocations.
+    ///
+    /// # Errors
+    /// Refused: everything is as before.
+    fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<Self::Peer>) -> Result<(), SwapRefused>;
+
     /// What needs the time and has no hurry: connecting, accepting, giving up. Called
     /// by the datapath every 10 ms or so, while it sleeps every 100 ms at least. As
     /// bounded as every other call, and free of allocations. Returns whether it
@@ -112,11 +143,31 @@ pub trait LinkSetup {
     type Link: Link + Send;
     /// Why the technology is not to be had here.
     type Error: std::error::Error + Send + Sync + 'static;
+    /// What prepares peers that come while the link is in use.
+    type Peers: PeerSetup<Peer = <Self::Link as Link>::Peer, Error = Self::Error>;
+
+    /// What prepares peers that come later. It stays on the control plane.
+    fn peers(&self) -> Self::Peers;
 
     /// Opens the link with its peers: `peers[i]` is the address of `PeerIndex(i)`,
     /// `None` where that peer is not reached by this link.
     ///
     /// # Errors
     /// The technology is unavailable, with the reason.
-    fn open(self, peers: &[Option<std::net::SocketAddr>]) -> Result<Self::Link, Self::Error>;
+    fn open(self, peers: &[Option<SocketAddr>]) -> Result<Self::Link, Self::Error>;
+}
+
+/// The set-up half for peers that come while the link is in use: control plane only.
+pub trait PeerSetup {
+    /// What the link takes.
+    type Peer: Send + 'static;
+    /// Why it cannot be had.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Checks an address and takes all memory that the link needs for the peer there.
+    /// Whether another peer has the address, only the link can say.
+    ///
+    /// # Errors
+    /// The address cannot be reached by this link, with the reason.
+    fn prepare(&self, peer: PeerIndex, address: SocketAddr) -> Result<Self::Peer, Self::Error>;
 }

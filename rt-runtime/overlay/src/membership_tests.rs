@@ -754,3 +754,60 @@ proptest! {
         prop_assert_eq!(pair.events(0), []);
     }
 }
+
+/// Lets two runtimes speak until nothing is due for a while.
+fn speak(nodes: &mut [Membership; 2], from: MonoTime, time: Nanos) -> Vec<Event> {
+    let mut body = [0; BODY_BYTES_MAX];
+    let mut events = Vec::new();
+    let mut now = from;
+    while now < from + time {
+        for at in 0..2 {
+            while let Some((_, len)) = nodes[at].poll(now, &mut body) {
+                nodes[1 - at].on_frame(now, PeerIndex(3), &body[..len]);
+            }
+        }
+        events.extend(core::iter::from_fn(|| nodes[0].next_event()));
+        while nodes[1].next_event().is_some() {}
+        now += Nanos::from_millis(10);
+    }
+    events
+}
+
+/// A peer that is removed is neither heard nor spoken to, and named by no event; added
+/// again, at the same number, it is a new one.
+#[test]
+fn peers_are_added_and_removed_while_it_runs() {
+    let node = |host| Membership::new(HostId(host), Incarnation(host), 0, Limits::default());
+    let mut nodes = [node(1), node(2)];
+    assert_eq!(nodes[0].next_deadline(), None, "without peers nothing is ever due");
+    let peer = PeerIndex(3);
+    nodes[1].add_peer(peer);
+    nodes[1].set_interest(interest(5), true).unwrap();
+    let second = Nanos::from_secs(1);
+    assert_eq!(speak(&mut nodes, MonoTime(1), second), [], "who is no peer is not heard");
+    assert_eq!(nodes[0].counters().malformed, 10, "its frames are counted");
+    let up = Event::PeerUp { peer, host: HostId(2), incarnation: Incarnation(2) };
+    let wants = Event::RemoteInterest { peer, interest: interest(5), on: true };
+    let mut now = MonoTime(1);
+    for _ in 0..3 {
+        now += second;
+        nodes[0].add_peer(peer);
+        assert_eq!(speak(&mut nodes, now, second), [up, wants]);
+        nodes[0].add_peer(peer);
+        assert!(nodes[0].peer(peer).unwrap().complete, "a peer that is there is left alone");
+        // Something of it is queued when it goes.
+        nodes[1].set_interest(interest(6), true).unwrap();
+        let mut body = [0; BODY_BYTES_MAX];
+        while let Some((_, len)) = nodes[1].poll(now + second, &mut body) {
+            nodes[0].on_frame(now + second, peer, &body[..len]);
+        }
+        nodes[0].remove_peer(peer);
+        assert_eq!((nodes[0].next_event(), nodes[0].peer(peer)), (None, None));
+        now += second;
+        assert_eq!(speak(&mut nodes, now, second), []);
+        assert_eq!((nodes[0].next_deadline(), nodes[0].interests_of(peer).count()), (None, 0));
+        nodes[1].set_interest(interest(6), false).unwrap();
+        now += Nanos::from_secs(2);
+        speak(&mut nodes, now, second);
+    }
+}

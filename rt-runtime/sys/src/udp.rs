@@ -48,6 +48,21 @@ pub fn bind(address: SocketAddr, options: &SocketOptions) -> Result<UdpSocket, O
     Ok(UdpSocket::from(socket))
 }
 
+/// Undoes `connect`: the socket takes datagrams of everybody again. One that was bound to
+/// port 0 may lose its port.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn disconnect(socket: &UdpSocket) -> Result<(), OsError> {
+    // SAFETY: plain data, for which zeros are a value.
+    let mut nobody: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    nobody.ss_family = libc::AF_UNSPEC as libc::sa_family_t;
+    let len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: `nobody` is an address of the stated length, and lives until the call returns.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), (&raw const nobody).cast(), len) };
+    check(result, "disconnecting a UDP socket").map(drop)
+}
+
 fn apply(socket: &OwnedFd, address: SocketAddr, options: &SocketOptions) -> Result<(), OsError> {
     let v4 = address.is_ipv4();
     if let Some(bytes) = options.receive_buffer_bytes {
@@ -547,6 +562,33 @@ mod tests {
             assert_eq!(Address::from(address).get(), Some(address));
         }
         assert_eq!(Address::EMPTY.get(), None);
+    }
+
+    #[test]
+    fn a_socket_that_is_disconnected_hears_everybody_at_its_port() {
+        for v6 in [false, true] {
+            let (a, b) = pair(v6);
+            let free = bind(here(v6), &SocketOptions::default()).unwrap().local_addr().unwrap();
+            let socket = bind(free, &SocketOptions::default()).unwrap();
+            for _ in 0..3 {
+                socket.connect(a.local_addr().unwrap()).unwrap();
+                assert_ne!(send_bytes(&b, free, b"", b"refused"), SendOutcome::WouldBlock);
+                disconnect(&socket).unwrap();
+                assert_eq!(socket.local_addr().unwrap(), free);
+                assert!(socket.peer_addr().is_err());
+                // What the kernel said of the refused one is told with the next.
+                while send_bytes(&b, free, b"", b"taken") != SendOutcome::Sent {}
+                let mut buffer = [0; 16];
+                let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+                let len = loop {
+                    match socket.recv(&mut buffer) {
+                        Ok(len) => break len,
+                        Err(error) => assert!(std::time::Instant::now() < end, "{error}"),
+                    }
+                };
+                assert_eq!(&buffer[..len], b"taken");
+            }
+        }
     }
 
     #[test]

@@ -77,7 +77,8 @@ pub struct Hello {
 pub enum Role {
     /// An application with streams.
     Application,
-    /// A tool: may ask for [`Request::Status`] only.
+    /// A tool: may ask for [`Request::Status`], and, if its user runs the runtime, for
+    /// [`Request::Reload`].
     Observer,
 }
 
@@ -205,6 +206,22 @@ pub enum Request {
         uid: u64,
         /// Messages each of its rings holds: a power of two, 2 to 65,536.
         depth: u32,
+    },
+    /// Asks for another configuration to hold, as a whole or not at all; answered by
+    /// [`Event::Reload`] chunks. The text comes in pieces of one number, in order; nothing
+    /// happens before the last.
+    Reload {
+        /// Request number.
+        req: u32,
+        /// Only say what would change.
+        dry_run: bool,
+        /// How messages call the file that the pieces are of; `None`: the runtime reads the
+        /// file that it was started with, and there is one empty piece.
+        file: Option<String>,
+        /// Whether this is the last piece.
+        last: bool,
+        /// The piece.
+        piece: Vec<u8>,
     },
 }
 
@@ -357,6 +374,16 @@ pub enum Event {
         /// Whether it is the last piece.
         last: bool,
         /// At most 8 KiB of UTF-8; pieces may split a character.
+        piece: Vec<u8>,
+    },
+    /// A piece of the answer to `Reload`: JSON of
+    /// [`ReloadReport`](crate::reload::ReloadReport).
+    Reload {
+        /// Request number.
+        req: u32,
+        /// Whether this is the last piece.
+        last: bool,
+        /// The piece.
         piece: Vec<u8>,
     },
 }

@@ -8,4 +8,5 @@ pub mod data;
 pub mod flow_head;
 pub mod overlay;
 pub mod reliable;
+pub mod reload;
 pub mod status;

@@ -170,6 +170,9 @@ pub struct SessionStatus {
     pub streams: u32,
     /// Bytes of its regions.
     pub bytes: u64,
+    /// The access rules have changed since it attached, and would not let it in any more: it
+    /// keeps what it has and gets nothing new.
+    pub outside_rules: bool,
     /// What its sources and sinks count (`PortCounter`), added up. The session
     /// writes these itself: a claim.
     pub counters: Counters,
@@ -310,6 +313,8 @@ pub struct PeerStatus {
     pub heard_ms_ago: Option<u64>,
     /// Links by which it is reached.
     pub links: Vec<String>,
+    /// Where it is known from: `configuration` or `discovery`.
+    pub source: String,
 }
 
 /// The identifier as the report writes it: 16 hexadecimal digits.

@@ -6,10 +6,15 @@ use insane_sys::event::{Epoll, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, PathError, RecvOutcome, SendOutcome};
 use insane_sys::{Errno, OsError};
 use insane_wire::control::{self, Event, Hello, PACKET_BYTES_MAX, Request, Role};
+use insane_wire::reload::ReloadReport;
 use insane_wire::status::StatusReport;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+/// Bytes of one piece of a file.
+const PIECE_BYTES: usize = 8 * 1024;
+/// Between two attempts to send a piece for which there was no room.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
 /// Largest report that is put together, bytes.
 const REPORT_BYTES_MAX: usize = 64 << 20;
 
@@ -100,6 +105,50 @@ impl Observer {
                 Event::Failed { reason, .. } => return Err(StatusError::Refused { reason }),
                 // What this version does not ask for, a later runtime may still tell.
                 _ => {}
+            }
+        }
+    }
+
+    /// Asks for a configuration to hold, or only what it would change. `file`: how the
+    /// runtime calls it, and its text; `None`: the one that the runtime was started with.
+    pub fn reload(&mut self, file: Option<(&str, &[u8])>, dry_run: bool) -> Result<ReloadReport, StatusError> {
+        self.requests = self.requests.wrapping_add(1);
+        let req = self.requests;
+        let deadline = mono_now() + self.timeout;
+        let (name, text) = file.map_or((None, &[][..]), |(name, text)| (Some(name.to_owned()), text));
+        let pieces = text.len().div_ceil(PIECE_BYTES).max(1);
+        for at in 0..pieces {
+            let piece = text[at * PIECE_BYTES..text.len().min((at + 1) * PIECE_BYTES)].to_vec();
+            let request = Request::Reload { req, dry_run, file: name.clone(), last: at + 1 == pieces, piece };
+            self.send_patiently(&control::encode(&request), deadline)?;
+        }
+        let mut json = Vec::new();
+        loop {
+            match self.event(deadline)? {
+                Event::Reload { req: answered, last, piece } if answered == req => {
+                    json.extend(piece);
+                    if json.len() > REPORT_BYTES_MAX {
+                        return Err(StatusError::Nonsense("its report has no end"));
+                    }
+                    if last {
+                        return serde_json::from_slice(&json)
+                            .map_err(|_| StatusError::Nonsense("its report is no report of a reload"));
+                    }
+                }
+                Event::Failed { reason, .. } => return Err(StatusError::Refused { reason }),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends one of several packets, as soon as there is room.
+    fn send_patiently(&self, packet: &[u8], deadline: MonoTime) -> Result<(), StatusError> {
+        loop {
+            match seqpacket::send(&self.socket, packet, &[])? {
+                SendOutcome::Sent => return Ok(()),
+                SendOutcome::Closed => return Err(StatusError::Gone),
+                SendOutcome::WouldBlock if mono_now() >= deadline => return Err(StatusError::Silent(self.timeout)),
+                SendOutcome::WouldBlock => std::thread::sleep(PAUSE),
             }
         }
     }

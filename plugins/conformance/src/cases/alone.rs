@@ -119,7 +119,7 @@ fn send_round<L: Link>(link: &mut L, round: u8, frame: &[u8], too_large: &[u8]) 
 }
 
 /// Runs `action` on a sealed thread.
-fn sealed<T>(action: impl FnOnce() -> T) -> T {
+pub(super) fn sealed<T>(action: impl FnOnce() -> T) -> T {
     guard::seal_thread();
     let result = action();
     guard::unseal_thread();

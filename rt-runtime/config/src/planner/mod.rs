@@ -442,7 +442,7 @@ fn sessions(domain: &DomainPlan, at: usize, sizes: &LayoutSizes) -> Vec<Item> {
     items
 }
 
-fn exact(bytes: u64) -> String {
+pub(crate) fn exact(bytes: u64) -> String {
     format!("{} ({} bytes)", human(bytes), grouped(i64::try_from(bytes).unwrap_or(i64::MAX)))
 }
 

@@ -57,7 +57,7 @@ impl Hub {
         let check = contract.check;
         let datapaths = self.spec.rx_datapaths(contract.qos.lane(), contract.isolated);
         let mut receiving = channel.sinks.iter().filter(|sink| self.receives(**sink, &datapaths)).peekable();
-        let is_any = self.spec.has_peers() && receiving.peek().is_some();
+        let is_any = self.spec.is_networked() && receiving.peek().is_some();
         let now = is_any.then(|| receiving.find_map(|sink| self.sinks.get(sink)?.schema));
         let before = channel.announced;
         if now == before {

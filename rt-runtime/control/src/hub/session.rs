@@ -179,7 +179,12 @@ impl Hub {
         check_descriptors(packet.fds, adoptable(&request))?;
         self.adopts = packet.fds > 0;
         let Some(req) = number(&request) else { return self.answer_of_client(session, &request, now) };
-        let cost = if matches!(request, Request::Status { .. }) { STATUS_COST } else { 1 };
+        let cost = match request {
+            Request::Status { .. } => STATUS_COST,
+            // Who runs the runtime must be able to widen a quota that leaves no request.
+            Request::Reload { .. } if self.is_operator(session) => 0,
+            _ => 1,
+        };
         let result = self.pace(session, cost, now)?.and_then(|()| self.carry_out(session, request));
         if let Err(Refusal { code, reason }) = result {
             self.note(Note::Refused { session, code, reason: reason.clone() });
@@ -190,9 +195,10 @@ impl Hub {
 
     fn carry_out(&mut self, session: SessionId, request: Request) -> Result<(), Refusal> {
         let observes = self.sessions[&session].role == Role::Observer;
-        if observes && !matches!(request, Request::Status { .. }) {
+        if observes && !matches!(request, Request::Status { .. } | Request::Reload { .. }) {
             return Err(Refusal::new(Code::Access, "an observer may ask for the status only"));
         }
+        self.check_rules(session, &request)?;
         match request {
             Request::OpenStream { req, name, qos, isolated } => self.open_stream(session, req, name, qos, isolated),
             Request::CloseStream { req, stream } => self.close_stream_request(session, req, stream),
@@ -211,6 +217,17 @@ impl Hub {
                 self.actions.push_back(Action::Status { session, req });
                 Ok(())
             }
+            Request::Reload { req, dry_run, file, last, piece } => {
+                if !self.is_operator(session) {
+                    let uid = self.sessions[&session].origin.credentials().uid;
+                    let reason = format!(
+                        "user {uid} may not change the configuration: only root and the user who runs the runtime may"
+                    );
+                    return Err(Refusal::new(Code::Access, reason));
+                }
+                self.actions.push_back(Action::Reload { session, req, dry_run, file, last, piece });
+                Ok(())
+            }
             // Those without a number are answers; `request` has taken them out.
             Request::Mapped { .. }
             | Request::Kept { .. }
@@ -219,6 +236,25 @@ impl Hub {
             | Request::SessionMapped
             | Request::Violation { .. } => Ok(()),
         }
+    }
+
+    /// A session that the access rules would not let in any more keeps what it has, and gets
+    /// nothing new.
+    fn check_rules(&self, session: SessionId, request: &Request) -> Result<(), Refusal> {
+        let asks_for_more = matches!(
+            request,
+            Request::OpenStream { .. }
+                | Request::CreateSource { .. }
+                | Request::CreateSink { .. }
+                | Request::CreateTap { .. }
+        );
+        if !asks_for_more || !self.is_outside_rules(&self.sessions[&session]) {
+            return Ok(());
+        }
+        let row = &self.sessions[&session];
+        let (uid, domain) = (row.origin.credentials().uid, &self.spec.domain(row.domain).name);
+        let reason = format!("the access rules have changed: none lets user {uid} into domain {domain:?} any more");
+        Err(Refusal::new(Code::Access, reason))
     }
 
     /// Carries out what needs no answer. An error ends the session.
@@ -352,6 +388,7 @@ const fn number(request: &Request) -> Option<u32> {
         | Request::CreateSink { req, .. }
         | Request::CreateTap { req, .. }
         | Request::CloseSink { req, .. }
+        | Request::Reload { req, .. }
         | Request::Status { req } => Some(*req),
         Request::Mapped { .. }
         | Request::Kept { .. }

@@ -29,19 +29,21 @@ impl Hub {
         }
         check_qos(&qos)?;
         let domain = self.sessions[&session].domain;
+        let asked_isolated = isolated;
         let isolated = isolated || self.spec.domain(domain).isolated;
         if isolated && self.spec.datapaths.is_empty() {
             return Err(Refusal::new(Code::Resources, "an isolated stream needs a datapath, and none is configured"));
         }
         let key = stream_key(&self.spec.domain(domain).name, &name);
-        self.check_contract(key, domain, &name, &qos, isolated)?;
+        self.check_contract(key, domain, &name, &qos, isolated, asked_isolated)?;
         self.charge(domain, &ONE_STREAM)?;
         let Some(stream) = self.ids.stream() else {
             self.account(domain).release(&ONE_STREAM);
             return Err(numbers_used_up());
         };
         let check = stream_check(&self.spec.domain(domain).name, &name);
-        let contract = self.contracts.entry(key).or_insert(Contract { domain, name, check, qos, isolated, opened: 0 });
+        let new = Contract { domain, name, check, qos, isolated, asked_isolated, opened: 0 };
+        let contract = self.contracts.entry(key).or_insert(new);
         contract.opened += 1;
         if contract.opened == 1 {
             self.actions.push_back(Action::Offer { key, check, on: true });
@@ -61,13 +63,16 @@ impl Hub {
         name: &str,
         qos: &Qos,
         isolated: bool,
+        asked_isolated: bool,
     ) -> Result<(), Refusal> {
         let Some(contract) = self.contracts.get(&key) else { return Ok(()) };
         if contract.domain != domain || contract.name != name {
             let reason = format!("the wire name of stream {name:?} is taken by another stream; choose another name");
             return Err(Refusal::new(Code::Resources, reason));
         }
-        if contract.qos != *qos || contract.isolated != isolated {
+        // The word of the domain may have changed since: who asks for the same gets the same.
+        let fits = contract.isolated == isolated || contract.asked_isolated == asked_isolated;
+        if contract.qos != *qos || !fits {
             let (open, asked) = (describe(&contract.qos, contract.isolated), describe(qos, isolated));
             let reason = format!("stream {name:?} is open as ({open}) and was asked for as ({asked})");
             return Err(Refusal::new(Code::Mismatch, reason));

@@ -113,6 +113,8 @@ pub(crate) struct Contract {
     pub(crate) check: u64,
     pub(crate) qos: Qos,
     pub(crate) isolated: bool,
+    /// Whether its first opener asked for that, or its domain did at that time.
+    pub(crate) asked_isolated: bool,
     /// How often it is open.
     pub(crate) opened: usize,
 }

@@ -1,7 +1,7 @@
 //! What reports may know of the hub's tables.
 
 use super::Hub;
-use super::tables::{Channel, Stage};
+use super::tables::{Channel, Session, Stage};
 use crate::action::{ObjectId, Topic};
 use crate::quota::Account;
 use crate::spec::Credentials;
@@ -57,6 +57,8 @@ pub struct SessionView<'a> {
     pub bytes: u64,
     /// Its counters page.
     pub counters: Option<ObjectId>,
+    /// The access rules would not let it in any more.
+    pub outside_rules: bool,
 }
 
 /// A stream.
@@ -165,7 +167,13 @@ impl Hub {
             streams: row.streams.len(),
             bytes: self.bytes_of(*id),
             counters: row.counters,
+            outside_rules: row.role == Role::Application && self.is_outside_rules(row),
         })
+    }
+
+    /// Whether the access rules would not let a session in any more.
+    pub(super) fn is_outside_rules(&self, row: &Session) -> bool {
+        !self.spec.domain(row.domain).admits(&row.origin)
     }
 
     fn bytes_of(&self, session: SessionId) -> u64 {

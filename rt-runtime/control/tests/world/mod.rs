@@ -31,6 +31,7 @@ pub fn datapath(peers: &[u16], may_sleep: bool) -> DatapathSpec {
     DatapathSpec {
         may_sleep,
         lanes: [true; 8],
+        has_links: !peers.is_empty(),
         peers: peers.iter().map(|peer| PeerIndex(*peer)).collect(),
         tx_depth: 64,
         heaps: vec![heap.clone(), heap],
@@ -85,6 +86,7 @@ pub struct World {
     pub notes: Vec<Note>,
     pub closed: BTreeMap<SessionId, (Code, String)>,
     pub statuses: Vec<(SessionId, u32)>,
+    pub reloads: Vec<(SessionId, u32)>,
     /// Of the next objects, which cannot be made.
     pub fail_objects: Box<dyn FnMut(&ObjectKind) -> bool + Send>,
     pub creates: u64,
@@ -104,6 +106,7 @@ impl World {
             notes: Vec::new(),
             closed: BTreeMap::new(),
             statuses: Vec::new(),
+            reloads: Vec::new(),
             fail_objects: Box::new(|_| false),
             creates: 0,
         }
@@ -243,6 +246,7 @@ impl World {
                 assert!(changed, "offer repeated");
             }
             Action::Status { session, req } => self.statuses.push((session, req)),
+            Action::Reload { session, req, .. } => self.reloads.push((session, req)),
             Action::Note(note) => self.notes.push(note),
             other => self.command(other),
         }

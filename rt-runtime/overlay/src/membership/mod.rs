@@ -129,6 +129,22 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The peer that it is about.
+    #[must_use]
+    pub const fn peer(&self) -> PeerIndex {
+        match self {
+            Event::PeerUp { peer, .. }
+            | Event::PeerDown { peer }
+            | Event::PeerIncarnation { peer, .. }
+            | Event::RemoteInterest { peer, .. }
+            | Event::Collision { peer, .. }
+            | Event::DuplicateHostId { peer, .. }
+            | Event::InterestRefused { peer, .. } => *peer,
+        }
+    }
+}
+
 /// What membership counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
@@ -190,6 +206,8 @@ struct Begun {
 }
 
 struct Peer {
+    /// There is no peer of this number.
+    absent: bool,
     life: Option<(HostId, Incarnation)>,
     up: bool,
     heard_at: MonoTime,
@@ -255,6 +273,27 @@ impl Membership {
         }
     }
 
+    /// There is a peer of this number from now on; it is spoken to at the next poll. Nothing
+    /// if there is one already.
+    pub fn add_peer(&mut self, peer: PeerIndex) {
+        while self.peers.len() <= peer.index() {
+            self.peers.push(Peer::absent(self.limits.resend_min));
+        }
+        let place = &mut self.peers[peer.index()];
+        if place.absent {
+            *place = Peer::new(self.limits.resend_min);
+        }
+    }
+
+    /// There is no peer of this number any more: it is neither heard nor spoken to, and no
+    /// event names it, not even to say so. The caller drops its interest itself.
+    pub fn remove_peer(&mut self, peer: PeerIndex) {
+        let Some(place) = self.peers.get_mut(peer.index()) else { return };
+        *place = Peer::absent(self.limits.resend_min);
+        self.events.retain(|event| event.peer() != peer);
+        self.forget_leaves();
+    }
+
     /// This runtime has, or no longer has, a sink for `interest`. Repetition has no effect:
     /// the caller counts its sinks.
     ///
@@ -300,7 +339,7 @@ impl Membership {
             return;
         };
         let for_this_life = head.to == self.incarnation;
-        if from.index() >= self.peers.len() {
+        if self.peers.get(from.index()).is_none_or(|peer| peer.absent) {
             self.counters.malformed += 1;
             return;
         }
@@ -338,7 +377,8 @@ impl Membership {
     /// When [`Membership::poll`] has something to do next; may lie in the past.
     #[must_use]
     pub fn next_deadline(&self) -> Option<MonoTime> {
-        self.peers.iter().map(|peer| peer.next_deadline(&self.own, &self.limits)).min()
+        let present = self.peers.iter().filter(|peer| !peer.absent);
+        present.map(|peer| peer.next_deadline(&self.own, &self.limits)).min()
     }
 
     /// What happened, oldest first.
@@ -363,10 +403,10 @@ impl Membership {
         self.peers.get(peer.index()).into_iter().flat_map(|peer| peer.copy.iter().copied())
     }
 
-    /// The state of a peer; `None` if there is no such place.
+    /// The state of a peer; `None` if there is none of this number.
     #[must_use]
     pub fn peer(&self, peer: PeerIndex) -> Option<PeerStatus> {
-        let peer = self.peers.get(peer.index())?;
+        let peer = self.peers.get(peer.index()).filter(|peer| !peer.absent)?;
         Some(PeerStatus {
             life: peer.life,
             up: peer.up,
@@ -537,6 +577,9 @@ impl Membership {
 
     fn poll_peer(&mut self, now: MonoTime, at: usize, into: &mut [u8; BODY_BYTES_MAX]) -> Option<usize> {
         let peer = &mut self.peers[at];
+        if peer.absent {
+            return None;
+        }
         let head = Head {
             host: self.host,
             incarnation: self.incarnation,
@@ -571,6 +614,7 @@ impl Membership {
 impl Peer {
     const fn new(resend_pause: Nanos) -> Self {
         Peer {
+            absent: false,
             life: None,
             up: false,
             heard_at: MonoTime(0),
@@ -586,6 +630,12 @@ impl Peer {
             digest_at: MonoTime(0),
             reply: false,
         }
+    }
+
+    const fn absent(resend_pause: Nanos) -> Self {
+        let mut peer = Peer::new(resend_pause);
+        peer.absent = true;
+        peer
     }
 
     /// Changes are sent at the next poll, and the pauses begin anew.

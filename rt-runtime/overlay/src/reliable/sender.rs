@@ -197,6 +197,13 @@ impl Sender {
         });
     }
 
+    /// Messages taken that a peer has not acknowledged wholly; 0 if it is unknown or out.
+    #[must_use]
+    pub fn owed_to(&self, index: PeerIndex) -> u64 {
+        let peer = self.find(index).and_then(|place| self.peers[place]).filter(|peer| peer.state == State::In);
+        peer.map_or(0, |peer| self.end.saturating_sub(peer.acked.sequence.max(peer.base)))
+    }
+
     /// A peer has no sink any more, or is gone.
     pub fn leave(&mut self, index: PeerIndex) {
         if let Some(place) = self.find(index) {

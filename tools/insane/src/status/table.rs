@@ -162,7 +162,9 @@ pub fn drops(counters: &Counters) -> impl Iterator<Item = (&str, u64)> {
 fn quota((name, usage): (&String, &Usage)) -> String {
     let amount = |value: u64| if name == "bytes" { human(value) } else { count(value) };
     let refused = if usage.refused > 0 { format!(" ({} refused)", count(usage.refused)) } else { String::new() };
-    format!("{name} {} of {}{refused}", amount(usage.used), amount(usage.limit))
+    // A reload may have made it narrower than what is in use.
+    let over = if usage.used > usage.limit { " (over)" } else { "" };
+    format!("{name} {} of {}{over}{refused}", amount(usage.used), amount(usage.limit))
 }
 
 fn sessions(report: &StatusReport, before: Before<'_>) -> String {
@@ -184,7 +186,11 @@ fn sessions(report: &StatusReport, before: Before<'_>) -> String {
                     domain.name.clone(),
                     session.id.to_string(),
                     session.pid.to_string(),
-                    session.uid.to_string(),
+                    if session.outside_rules {
+                        format!("{} outside rules", session.uid)
+                    } else {
+                        session.uid.to_string()
+                    },
                     session.streams.to_string(),
                     human(session.bytes),
                     rate(now, earlier, "messages"),

@@ -52,13 +52,23 @@ impl Daemon {
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let mut daemon = Daemon { child, folder };
         let start = Instant::now();
-        while !socket.exists() {
+        // The socket is there a moment before anybody listens.
+        while insane_sys::seqpacket::connect(&socket).is_err() {
             let ended = daemon.child.try_wait().unwrap();
             let log = || std::fs::read_to_string(daemon.folder.join("log")).unwrap();
             assert!(ended.is_none() && start.elapsed() < PATIENCE, "the daemon does not start: {}", log());
             std::thread::sleep(Duration::from_millis(2));
         }
         daemon
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap()
     }
 
     pub fn socket(&self) -> PathBuf {

@@ -1,0 +1,453 @@
+//! What differs between two plans, in the words of the file, and what of it can change
+//! while the runtime is in use. Pure.
+//!
+//! Things that have a name are compared by it, whatever their order; where the order means
+//! something (which domain a process gets, by which link a peer is reached), it is compared
+//! as a field of its own.
+
+use crate::plan::{
+    DatapathPlan, DomainPlan, HugePages, Idle, Isolation, LinkPlan, LogFormat, Member, Plan, Policy, Serves, Technology,
+};
+use crate::planner::exact;
+use insane_core::heap::ClassSpec;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What a change takes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Takes {
+    /// Nothing: it holds from the reload on.
+    Reload,
+    /// Nothing, but it holds only for what comes later, as the text says.
+    Later(&'static str),
+    /// Memory, threads and sockets are made at start.
+    Restart,
+}
+
+/// One difference. One of `old` and `new` is there, or both.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The section of the file: `peers`.
+    pub section: &'static str,
+    /// The name of the thing, where there are several: `cell-b`.
+    pub item: Option<String>,
+    /// What of it, `links["net"]`; `None`: it has come or gone as a whole.
+    pub field: Option<String>,
+    /// The value before.
+    pub old: Option<String>,
+    /// The value after.
+    pub new: Option<String>,
+    /// What it takes.
+    pub takes: Takes,
+}
+
+impl Change {
+    /// The path as findings have it: `peers["cell-b"].links["net"]`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let mut path = self.section.to_owned();
+        if let Some(item) = &self.item {
+            path.push_str(&format!("[{item:?}]"));
+        }
+        if let Some(field) = &self.field {
+            path.push_str(&format!(".{field}"));
+        }
+        path
+    }
+
+    /// `added`, `removed` or `changed`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match (&self.old, &self.new) {
+            (None, _) => "added",
+            (_, None) => "removed",
+            _ => "changed",
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path();
+        match (&self.old, &self.new) {
+            (None, Some(new)) => write!(f, "{path}: added, {new}"),
+            (Some(old), None) => write!(f, "{path}: removed, was {old}"),
+            (old, new) => {
+                let text = |value: &Option<String>| value.clone().unwrap_or_default();
+                write!(f, "{path}: {} -> {}", text(old), text(new))
+            }
+        }
+    }
+}
+
+/// Everything that differs, by section.
+#[must_use]
+pub fn between(old: &Plan, new: &Plan) -> Vec<Change> {
+    let mut changes = Vec::new();
+    compare(&mut changes, &single(old), &single(new));
+    for (section, of) in SECTIONS {
+        named(&mut changes, section, &of(old), &of(new));
+    }
+    changes
+}
+
+/// A value, and what its change takes.
+type Field = (String, Takes);
+
+/// The fields of one thing.
+type Fields = BTreeMap<String, Field>;
+
+/// All things of a section with a name.
+type Things = BTreeMap<String, Thing>;
+
+struct Thing {
+    fields: Fields,
+    /// What it takes that it comes or goes.
+    takes: Takes,
+}
+
+type Section = (&'static str, fn(&Plan) -> Things);
+
+const SECTIONS: [Section; 4] = [("datapaths", datapaths), ("links", links), ("peers", peers), ("domains", domains)];
+
+fn named(changes: &mut Vec<Change>, section: &'static str, old: &Things, new: &Things) {
+    let whole = |thing: &Thing| {
+        let fields: Vec<_> = thing.fields.iter().map(|(name, (value, _))| format!("{name}: {value}")).collect();
+        fields.join(", ")
+    };
+    for (name, before) in old {
+        let item = Some(name.clone());
+        let Some(after) = new.get(name) else {
+            let old = Some(whole(before));
+            changes.push(Change { section, item, field: None, old, new: None, takes: before.takes });
+            continue;
+        };
+        fields(changes, section, &item, &before.fields, &after.fields);
+    }
+    for (name, after) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
+        let (item, new) = (Some(name.clone()), Some(whole(after)));
+        changes.push(Change { section, item, field: None, old: None, new, takes: after.takes });
+    }
+}
+
+fn fields(changes: &mut Vec<Change>, section: &'static str, item: &Option<String>, old: &Fields, new: &Fields) {
+    let added = new.iter().filter(|(name, _)| !old.contains_key(*name));
+    for (name, field) in old.iter().chain(added) {
+        let (before, after) = (old.get(name).map(|(value, _)| value), new.get(name).map(|(value, _)| value));
+        if before != after {
+            changes.push(Change {
+                section,
+                item: item.clone(),
+                field: Some(name.clone()),
+                old: before.cloned(),
+                new: after.cloned(),
+                takes: field.1,
+            });
+        }
+    }
+}
+
+/// The sections that are one thing each.
+fn compare(changes: &mut Vec<Change>, old: &[(&'static str, Fields); 5], new: &[(&'static str, Fields); 5]) {
+    for ((section, old), (_, new)) in old.iter().zip(new) {
+        fields(changes, section, &None, old, new);
+    }
+}
+
+fn single(plan: &Plan) -> [(&'static str, Fields); 5] {
+    let restart = |fields: &[(&str, String)]| -> Fields {
+        fields.iter().map(|(name, value)| ((*name).to_owned(), (value.clone(), Takes::Restart))).collect()
+    };
+    let socket = plan.control.socket.as_ref().map_or("none".to_owned(), |path| format!("{path:?}"));
+    let mut memory = restart(&[
+        ("lock", plan.memory.lock.to_string()),
+        ("huge_pages", huge_pages(plan.memory.huge_pages).to_owned()),
+        ("prefault", plan.memory.prefault.to_string()),
+    ]);
+    // Only a bound, which the planner holds against everything else.
+    memory.insert("limit_bytes".into(), (exact(plan.memory.limit_bytes), Takes::Reload));
+    let format = if plan.log.format == LogFormat::Text { "text" } else { "json" };
+    [
+        ("host", restart(&[("name", format!("{:?}", plan.host.name)), ("id", plan.host.id.0.to_string())])),
+        ("control", restart(&[("socket", socket), ("mode", format!("0o{:o}", plan.control.mode))])),
+        ("memory", memory),
+        ("log", restart(&[("level", plan.log.level.name().to_owned()), ("format", format.to_owned())])),
+        ("order", restart(&[("domains", listed(plan.domains.iter().map(|domain| &domain.name)))])),
+    ]
+}
+
+fn things<'p, T: 'p>(
+    all: impl Iterator<Item = &'p T>,
+    one: impl Fn(&'p T) -> (&'p String, Fields),
+    takes: Takes,
+) -> Things {
+    let thing = |each: &'p T| {
+        let (name, fields) = one(each);
+        (name.clone(), Thing { fields, takes })
+    };
+    all.map(thing).collect()
+}
+
+fn datapaths(plan: &Plan) -> Things {
+    let fields = |datapath: &DatapathPlan| {
+        let core = datapath.core.map_or("none".to_owned(), |core| core.to_string());
+        let policy = match datapath.policy {
+            Policy::Other => "other".to_owned(),
+            Policy::Fifo(priority) => format!("fifo({priority})"),
+        };
+        let idle = match datapath.idle {
+            Idle::Spin => "spin".to_owned(),
+            Idle::SpinThenBlock { spin } => format!("spin_then_block(us: {})", spin.0 / 1000),
+            Idle::Block => "block".to_owned(),
+        };
+        let serves = match datapath.serves {
+            Serves::RealTime => "real_time",
+            Serves::BestEffort => "best_effort",
+            Serves::All => "all",
+        };
+        let links = listed(datapath.links.iter().map(|link| &link.name));
+        [("core", core), ("policy", policy), ("idle", idle), ("serves", serves.to_owned()), ("links", links)]
+            .map(|(name, value)| (name.to_owned(), (value, Takes::Restart)))
+            .into()
+    };
+    things(plan.datapaths.iter(), |datapath| (&datapath.name, fields(datapath)), Takes::Restart)
+}
+
+fn all_links(plan: &Plan) -> impl Iterator<Item = &LinkPlan> {
+    plan.datapaths.iter().flat_map(|datapath| &datapath.links)
+}
+
+fn links(plan: &Plan) -> Things {
+    let fields = |link: &LinkPlan| {
+        let technology = &link.technology;
+        let mut all = vec![
+            ("technology", technology.name().to_owned()),
+            ("bind", technology.bind().to_string()),
+            ("frame_bytes_max", exact(technology.frame_bytes_max().into())),
+        ];
+        let (send, receive, poll, dscp) = match technology {
+            Technology::Udp(udp) => {
+                (udp.send_buffer_bytes, udp.receive_buffer_bytes, udp.busy_poll_us, udp.real_time_dscp)
+            }
+            Technology::Tcp(tcp) => {
+                all.push(("user_timeout_ms", format!("{} ms", tcp.user_timeout_ms)));
+                (tcp.send_buffer_bytes, tcp.receive_buffer_bytes, tcp.busy_poll_us, tcp.real_time_dscp)
+            }
+        };
+        all.push(("send_buffer_bytes", exact(send.into())));
+        all.push(("receive_buffer_bytes", exact(receive.into())));
+        all.push(("busy_poll_us", format!("{poll} us")));
+        all.push(("real_time_dscp", dscp.to_string()));
+        all.into_iter().map(|(name, value)| (name.to_owned(), (value, Takes::Restart))).collect()
+    };
+    things(all_links(plan), |link| (&link.name, fields(link)), Takes::Restart)
+}
+
+fn peers(plan: &Plan) -> Things {
+    let peers = plan.peers.iter().enumerate().map(|(at, peer)| {
+        let address = |link: &LinkPlan| {
+            let address = link.peers.get(at).copied().flatten()?;
+            Some((format!("links[{:?}]", link.name), (address.to_string(), Takes::Reload)))
+        };
+        (peer.name.clone(), Thing { fields: all_links(plan).filter_map(address).collect(), takes: Takes::Reload })
+    });
+    peers.collect()
+}
+
+fn domains(plan: &Plan) -> Things {
+    let fields = |domain: &DomainPlan| {
+        let quota = &domain.quota;
+        let isolation = if domain.isolation == Isolation::Shared { "shared" } else { "session" };
+        let count = |value: u32| value.to_string();
+        let rate = |value: u32| format!("{value} a second");
+        let opened = Takes::Later("for streams that are opened from now on; an open one keeps what it has");
+        let all = [
+            ("members", members(&domain.members), Takes::Later("for who attaches from now on; who is attached stays")),
+            ("isolation", isolation.to_owned(), opened),
+            ("receive", classes(&domain.receive), Takes::Restart),
+            ("quota.sessions", count(quota.sessions), Takes::Reload),
+            ("quota.streams", count(quota.streams), Takes::Reload),
+            ("quota.sources", count(quota.sources), Takes::Reload),
+            ("quota.sinks", count(quota.sinks), Takes::Reload),
+            ("quota.connections", count(quota.connections), Takes::Reload),
+            ("quota.bytes", exact(quota.bytes), Takes::Reload),
+            ("quota.buffers", count(quota.buffers), Takes::Reload),
+            ("quota.control_messages_per_second", rate(quota.control_messages_per_second), Takes::Reload),
+            (
+                "quota.wakes_per_second",
+                rate(quota.wakes_per_second),
+                Takes::Later("for sessions that have no sink at the datapath yet"),
+            ),
+        ];
+        all.into_iter().map(|(name, value, takes)| (name.to_owned(), (value, takes))).collect()
+    };
+    things(plan.domains.iter(), |domain| (&domain.name, fields(domain)), Takes::Restart)
+}
+
+fn members(members: &[Member]) -> String {
+    let member = |member: &Member| match member {
+        Member::Uid(uid) => format!("uid({uid})"),
+        Member::Gid(gid) => format!("gid({gid})"),
+        Member::Any => "any".to_owned(),
+    };
+    // Their order means nothing.
+    let mut members: Vec<_> = members.to_vec();
+    members.sort_unstable();
+    format!("[{}]", members.iter().map(member).collect::<Vec<_>>().join(", "))
+}
+
+fn classes(classes: &[ClassSpec]) -> String {
+    let class = |class: &ClassSpec| format!("(size: {}, count: {})", class.size, class.count);
+    format!("[{}]", classes.iter().map(class).collect::<Vec<_>>().join(", "))
+}
+
+fn listed<'n>(names: impl Iterator<Item = &'n String>) -> String {
+    format!("[{}]", names.map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", "))
+}
+
+const fn huge_pages(huge_pages: HugePages) -> &'static str {
+    match huge_pages {
+        HugePages::Never => "never",
+        HugePages::Try => "try",
+        HugePages::Require => "require",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Machine, parse};
+
+    const BASE: &str = r#"(
+        host: (name: "a"),
+        control: (socket: "/tmp/a.sock"),
+        datapaths: [(name: "main", links: ["net", "spare"])],
+        links: [
+            (name: "net", technology: udp(bind: "10.0.0.1:7400")),
+            (name: "spare", technology: tcp(bind: "10.1.0.1:7400")),
+        ],
+        peers: [
+            (name: "b", links: {"net": "10.0.0.2:7400"}),
+            (name: "c", links: {"net": "10.0.0.3:7400", "spare": "10.1.0.3:7400"}),
+        ],
+        domains: [(name: "d", members: [uid(5), gid(7)]), (name: "e", members: [any])],
+    )"#;
+
+    fn plan(text: &str) -> Plan {
+        parse("x.ron", text, &Machine::unknown()).unwrap_or_else(|findings| panic!("{findings}")).plan
+    }
+
+    /// The changes in words, when each text is replaced by the other.
+    fn changed(edits: &[(&str, &str)]) -> Vec<(String, Takes)> {
+        let mut text = BASE.to_owned();
+        for (from, to) in edits {
+            assert!(text.contains(from), "{from}");
+            text = text.replacen(from, to, 1);
+        }
+        between(&plan(BASE), &plan(&text)).iter().map(|change| (change.to_string(), change.takes)).collect()
+    }
+
+    #[test]
+    fn what_is_the_same_in_other_words_is_no_change() {
+        assert_eq!(changed(&[]), []);
+        let swapped = [
+            ("uid(5), gid(7)", "gid(7), uid(5)"),
+            (
+                "links: {\"net\": \"10.0.0.3:7400\", \"spare\": \"10.1.0.3:7400\"}",
+                "links: {\"spare\": \"10.1.0.3:7400\", \"net\": \"10.0.0.3:7400\"}",
+            ),
+            ("bind: \"10.0.0.1:7400\"", "bind: \"10.0.0.1:7400\", frame_bytes_max: Some(1472)"),
+            ("(name: \"b\", links: {\"net\": \"10.0.0.2:7400\"}),", ""),
+            ("    ],\n        domains", "   (name: \"b\", links: {\"net\": \"10.0.0.2:7400\"}), ],\n        domains"),
+        ];
+        assert_eq!(changed(&swapped), [], "order, defaults");
+    }
+
+    #[test]
+    fn peers_come_go_and_move() {
+        let text = |edits: &[(&str, &str)]| {
+            let changes = changed(edits);
+            assert!(changes.iter().all(|(_, takes)| *takes == Takes::Reload), "{changes:?}");
+            changes.into_iter().map(|(text, _)| text).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            text(&[("(name: \"b\", links: {\"net\": \"10.0.0.2:7400\"}),", "")]),
+            ["peers[\"b\"]: removed, was links[\"net\"]: 10.0.0.2:7400"]
+        );
+        assert_eq!(
+            text(&[("peers: [", "peers: [(name: \"z\", links: {\"net\": \"10.0.0.9:7400\"}),")]),
+            ["peers[\"z\"]: added, links[\"net\"]: 10.0.0.9:7400"]
+        );
+        assert_eq!(
+            text(&[("10.0.0.2:7400", "10.0.0.8:7400"), (", \"spare\": \"10.1.0.3:7400\"", "")]),
+            [
+                "peers[\"b\"].links[\"net\"]: 10.0.0.2:7400 -> 10.0.0.8:7400",
+                "peers[\"c\"].links[\"spare\"]: removed, was 10.1.0.3:7400"
+            ]
+        );
+    }
+
+    #[test]
+    fn quotas_and_rules_change_in_units_and_say_for_whom() {
+        let changes = changed(&[
+            ("members: [any]", "members: [uid(9)], isolation: Some(session), quota: (bytes: 536870912, sinks: 3)"),
+            ("host:", "memory: (limit_bytes: 2147483648), host:"),
+        ]);
+        let texts: Vec<_> = changes.iter().map(|(text, _)| text.as_str()).collect();
+        assert_eq!(
+            texts,
+            [
+                "memory.limit_bytes: 1 GiB (1_073_741_824 bytes) -> 2 GiB (2_147_483_648 bytes)",
+                "domains[\"e\"].isolation: shared -> session",
+                "domains[\"e\"].members: [any] -> [uid(9)]",
+                "domains[\"e\"].quota.bytes: 256 MiB (268_435_456 bytes) -> 512 MiB (536_870_912 bytes)",
+                "domains[\"e\"].quota.sinks: 256 -> 3"
+            ]
+        );
+        assert!(changes.iter().all(|(_, takes)| *takes != Takes::Restart));
+        assert!(matches!(changes[2].1, Takes::Later(text) if text.contains("stays")));
+    }
+
+    /// Every field that memory, threads or sockets are made of.
+    #[test]
+    fn what_is_made_at_start_needs_a_restart() {
+        for (from, to, path) in [
+            ("name: \"a\"", "name: \"aa\"", "host.name"),
+            ("name: \"a\"", "name: \"a\", id: Some(7)", "host.id"),
+            ("/tmp/a.sock", "/tmp/b.sock", "control.socket"),
+            ("/tmp/a.sock\"", "/tmp/a.sock\", mode: 0o666", "control.mode"),
+            ("host:", "memory: (lock: true), host:", "memory.lock"),
+            ("host:", "memory: (huge_pages: try), host:", "memory.huge_pages"),
+            ("host:", "memory: (prefault: false), host:", "memory.prefault"),
+            ("host:", "log: (level: debug), host:", "log.level"),
+            ("host:", "log: (format: json), host:", "log.format"),
+            ("name: \"main\"", "name: \"main\", core: Some(1)", "datapaths[\"main\"].core"),
+            ("name: \"main\"", "name: \"main\", policy: fifo(9)", "datapaths[\"main\"].policy"),
+            ("name: \"main\"", "name: \"main\", idle: spin_then_block(us: 70)", "datapaths[\"main\"].idle"),
+            ("[\"net\", \"spare\"]", "[\"spare\", \"net\"]", "datapaths[\"main\"].links"),
+            ("10.0.0.1:7400", "10.0.0.1:7500", "links[\"net\"].bind"),
+            ("10.0.0.1:7400\"", "10.0.0.1:7400\", busy_poll_us: 5", "links[\"net\"].busy_poll_us"),
+            ("10.1.0.1:7400\"", "10.1.0.1:7400\", user_timeout_ms: 500", "links[\"spare\"].user_timeout_ms"),
+            ("10.1.0.1:7400\"", "10.1.0.1:7400\", frame_bytes_max: 9000", "links[\"spare\"].frame_bytes_max"),
+            ("gid(7)]", "gid(7)], receive: Some([(size: 64, count: 9)])", "domains[\"d\"].receive"),
+            (
+                "(name: \"e\", members: [any])",
+                "(name: \"e\", members: [any]), (name: \"f\", members: [any])",
+                "domains[\"f\"]",
+            ),
+        ] {
+            let mut text = BASE.to_owned();
+            text = text.replacen(from, to, 1);
+            let changes = between(&plan(BASE), &plan(&text));
+            let found = changes.iter().find(|change| change.path() == path);
+            let found = found.unwrap_or_else(|| panic!("{path}: {changes:?}"));
+            assert_eq!(found.takes, Takes::Restart, "{path}");
+        }
+        let reordered = [(
+            "(name: \"d\", members: [uid(5), gid(7)]), (name: \"e\", members: [any])",
+            "(name: \"e\", members: [any]), (name: \"d\", members: [uid(5), gid(7)])",
+        )];
+        let changes = changed(&reordered);
+        assert_eq!(changes, [("order.domains: [\"d\", \"e\"] -> [\"e\", \"d\"]".to_owned(), Takes::Restart)]);
+    }
+}

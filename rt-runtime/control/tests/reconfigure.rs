@@ -1,0 +1,237 @@
+//! The hub when rules, quotas and peers change under its sessions.
+#![forbid(unsafe_code)]
+
+mod world;
+
+use insane_control::action::Topic;
+use insane_control::quota::Amounts;
+use insane_control::spec::DomainSpec;
+use insane_core::{ChannelId, DatapathIndex, Nanos, PeerIndex, Qos, SessionId, StreamId, stream_key};
+use insane_wire::control::{ClassSpec, Code, Event, Request, Role, SinkWake};
+use std::collections::BTreeSet;
+use world::{World, datapath, spec};
+
+const CHANNEL: ChannelId = ChannelId(5);
+
+fn open(world: &mut World, session: SessionId, name: &str, isolated: bool) -> Result<StreamId, Code> {
+    world.request(session, &Request::OpenStream { req: 1, name: name.into(), qos: Qos::default(), isolated });
+    world.settle();
+    match world.clients[&session].events.last() {
+        Some(Event::StreamOpened { stream, .. }) => Ok(*stream),
+        Some(Event::Failed { code, .. }) => Err(*code),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn sink(world: &mut World, session: SessionId, stream: StreamId, uid: u64) -> Result<(), Code> {
+    world.clients.get_mut(&session).unwrap().asked.insert(3, uid);
+    let (channel, wake) = (CHANNEL, SinkWake::Page);
+    let before = world.clients[&session].failures.len();
+    world.request(session, &Request::CreateSink { req: 3, stream, channel, uid, depth: 8, wake, schema: None });
+    world.settle();
+    world.clients[&session].failures.get(before).map_or(Ok(()), |(_, code, _)| Err(*code))
+}
+
+fn source(world: &mut World, session: SessionId, stream: StreamId, uid: u64) -> Result<(), Code> {
+    world.clients.get_mut(&session).unwrap().asked.insert(2, uid);
+    let classes = vec![ClassSpec { size: 1024, count: 10 }];
+    let before = world.clients[&session].failures.len();
+    world.request(session, &Request::CreateSource { req: 2, stream, channel: CHANNEL, uid, classes, schema: None });
+    world.settle();
+    world.clients[&session].failures.get(before).map_or(Ok(()), |(_, code, _)| Err(*code))
+}
+
+fn change(world: &mut World, change: impl FnOnce(&mut Vec<DomainSpec>)) {
+    let mut domains = world.hub.spec().domains.clone();
+    change(&mut domains);
+    world.hub.reconfigure(domains, world.now);
+    world.pump();
+}
+
+fn outside(world: &World) -> Vec<SessionId> {
+    world.hub.sessions().filter(|session| session.outside_rules).map(|session| session.id).collect()
+}
+
+fn end(mut world: World) {
+    let sessions: Vec<SessionId> = world.clients.keys().copied().collect();
+    for session in sessions {
+        world.kill(session);
+    }
+    world.assert_empty();
+}
+
+#[test]
+fn who_is_outside_new_rules_keeps_what_it_has_and_gets_nothing_new() {
+    let mut world = World::new(spec(vec![datapath(&[0], false)]));
+    let (a, b) = (world.attach(1), world.attach(2));
+    let (stream_a, stream_b) = (open(&mut world, a, "io", false).unwrap(), open(&mut world, b, "io", false).unwrap());
+    source(&mut world, a, stream_a, 1).unwrap();
+    sink(&mut world, b, stream_b, 2).unwrap();
+    let conns = world.hub.table_sizes().conns;
+    change(&mut world, |domains| domains[0].access[0].uids = BTreeSet::from([2]));
+    assert_eq!(outside(&world), [a]);
+    assert_eq!(world.hub.table_sizes().conns, conns, "nothing was taken away");
+    assert_eq!(sink(&mut world, a, stream_a, 3), Err(Code::Access));
+    assert_eq!(source(&mut world, a, stream_a, 4), Err(Code::Access));
+    assert_eq!(open(&mut world, a, "other", false), Err(Code::Access));
+    let (_, _, reason) = world.clients[&a].failures.last().unwrap();
+    assert!(reason.contains("rules have changed") && reason.contains("user 1"), "{reason}");
+    sink(&mut world, b, stream_b, 5).unwrap();
+    assert_eq!(
+        world.hub.table_sizes().conns,
+        conns + 2,
+        "others' new sinks hear it: one ring of it, one of the network"
+    );
+    world.request(a, &Request::CloseStream { req: 9, stream: stream_a });
+    world.settle();
+    assert!(matches!(world.clients[&a].events.last(), Some(Event::Done { req: 9 })), "it may give back");
+    let again = world.attach(1);
+    assert_eq!(world.closed[&again].0, Code::Access, "it is not let in again");
+    change(&mut world, |domains| domains[0].access[0].uids = BTreeSet::from([1, 2]));
+    assert_eq!(outside(&world), []);
+    open(&mut world, a, "other", false).unwrap();
+    end(world);
+}
+
+#[test]
+fn a_narrower_quota_takes_nothing_away_and_gives_nothing_more() {
+    let mut world = World::new(spec(vec![]));
+    let a = world.attach(1);
+    let stream = open(&mut world, a, "io", false).unwrap();
+    for uid in 0..4 {
+        sink(&mut world, a, stream, uid).unwrap();
+    }
+    let most = world.hub.spec().domains[0].quota.most;
+    let narrow = |sinks| Amounts { sinks, ..most };
+    let mut domains = world.hub.spec().domains.clone();
+    domains[0].quota.most = narrow(2);
+    let told = world.hub.excess(&domains);
+    assert!(told.len() == 1 && told[0].1.starts_with("4 sinks are in use, 2 are the quota"), "{told:?}");
+    assert_eq!(world.hub.accounts()[0].used().sinks, 4, "asking changes nothing");
+    sink(&mut world, a, stream, 4).unwrap();
+    change(&mut world, |domains| domains[0].quota.most = narrow(3));
+    assert_eq!(world.hub.table_sizes().sinks, 5);
+    assert_eq!(sink(&mut world, a, stream, 5), Err(Code::Quota));
+    let sinks: Vec<_> = world.clients[&a].sinks.keys().copied().collect();
+    for closed in &sinks[..2] {
+        world.request(a, &Request::CloseSink { req: 6, sink: *closed });
+        world.settle();
+    }
+    assert_eq!(sink(&mut world, a, stream, 6), Err(Code::Quota), "three are in use, three are the quota");
+    world.request(a, &Request::CloseSink { req: 6, sink: sinks[2] });
+    world.settle();
+    sink(&mut world, a, stream, 7).unwrap();
+    change(&mut world, |domains| domains[0].quota.most = narrow(100));
+    sink(&mut world, a, stream, 8).unwrap();
+    end(world);
+}
+
+#[test]
+fn another_rate_holds_for_sessions_that_are_there() {
+    let mut world = World::new(spec(vec![]));
+    let a = world.attach(1);
+    change(&mut world, |domains| domains[0].quota.requests_per_second = 4);
+    let close = Request::CloseSink { req: 6, sink: insane_core::SinkId(0) };
+    for _ in 0..5 {
+        world.request(a, &close);
+    }
+    world.settle();
+    let codes = |world: &World| world.clients[&a].failures.iter().map(|(_, code, _)| *code).collect::<Vec<_>>();
+    assert_eq!(codes(&world), [Code::Unknown, Code::Unknown, Code::Unknown, Code::Unknown, Code::Quota]);
+    change(&mut world, |domains| domains[0].quota.requests_per_second = 1000);
+    world.wait(Nanos::from_millis(100));
+    for _ in 0..50 {
+        world.request(a, &close);
+    }
+    world.settle();
+    assert_eq!(codes(&world)[5..], [Code::Unknown; 50], "no debt is kept");
+    end(world);
+}
+
+/// The domain's word counts for streams opened after it; whoever asks for a stream that is
+/// open, as its first opener did, gets that one.
+#[test]
+fn isolation_changes_for_streams_opened_from_then_on() {
+    let mut world = World::new(spec(vec![datapath(&[], false)]));
+    let (a, b) = (world.attach(1), world.attach(2));
+    let early = open(&mut world, a, "early", false).unwrap();
+    change(&mut world, |domains| domains[0].isolated = true);
+    let isolated = |world: &World, name: &str| {
+        let found = world.hub.streams().find(|stream| stream.name == name).map(|stream| stream.isolated);
+        found.expect("it is open")
+    };
+    open(&mut world, b, "early", false).unwrap();
+    assert!(!isolated(&world, "early"));
+    assert_eq!(open(&mut world, b, "early", true), Err(Code::Mismatch), "who asked for it must have it");
+    let late = open(&mut world, b, "late", false).unwrap();
+    assert!(isolated(&world, "late"));
+    change(&mut world, |domains| domains[0].isolated = false);
+    open(&mut world, a, "late", false).unwrap();
+    assert!(isolated(&world, "late"));
+    source(&mut world, a, early, 1).unwrap();
+    source(&mut world, b, late, 2).unwrap();
+    open(&mut world, a, "later", false).unwrap();
+    assert!(!isolated(&world, "later"));
+    end(world);
+}
+
+/// A datapath that had links and no peers: what is there already is heard of, and reaches
+/// the first peer that comes; when it leaves, nothing goes there any more.
+#[test]
+fn the_first_peer_finds_what_is_there_and_the_last_leaves_nothing() {
+    let mut plain = datapath(&[], false);
+    plain.has_links = true;
+    let mut world = World::new(spec(vec![plain]));
+    let a = world.attach(1);
+    let stream = open(&mut world, a, "io", false).unwrap();
+    source(&mut world, a, stream, 1).unwrap();
+    sink(&mut world, a, stream, 2).unwrap();
+    let topic = Topic { key: stream_key("line1", "io"), channel: CHANNEL };
+    assert_eq!(world.announced.len(), 1, "whoever comes is told");
+    assert!(world.datapaths[0].routes.is_empty());
+    let peer = PeerIndex(7);
+    for _ in 0..3 {
+        world.interest(7, topic, true);
+        assert!(world.datapaths[0].routes.is_empty(), "no datapath reaches it");
+        world.hub.peer_gone(peer);
+        world.hub.set_reach(peer, &[DatapathIndex(0)]);
+        world.interest(7, topic, true);
+        world.settle();
+        assert_eq!(world.datapaths[0].routes[&topic].peers, [peer]);
+        assert_eq!(world.datapaths[0].tx.len(), 1);
+        world.hub.set_reach(peer, &[]);
+        world.hub.peer_gone(peer);
+        world.pump();
+        world.settle();
+        world.detach_all();
+        world.settle();
+        assert!(world.datapaths[0].tx.is_empty() && world.datapaths[0].routes.is_empty());
+        assert_eq!(world.announced.len(), 1);
+    }
+    end(world);
+}
+
+#[test]
+fn only_who_runs_the_runtime_may_reload() {
+    let mut world = World::new(spec(vec![]));
+    let reload = Request::Reload { req: 4, dry_run: true, file: None, last: true, piece: Vec::new() };
+    let user = world.attach(1);
+    let tool = world.connect(3).unwrap();
+    world.greet(tool, 3, Role::Observer, None);
+    for session in [user, tool] {
+        world.request(session, &reload);
+        world.settle();
+        let (_, code, reason) = world.clients[&session].failures.last().unwrap();
+        assert!(*code == Code::Access && reason.contains("may not change the configuration"), "{reason}");
+    }
+    assert_eq!(world.reloads, []);
+    let operator = world.connect(0).unwrap();
+    world.greet(operator, 0, Role::Observer, None);
+    change(&mut world, |domains| domains[0].quota.requests_per_second = 1);
+    for _ in 0..9 {
+        world.request(operator, &reload);
+    }
+    world.settle();
+    assert_eq!(world.reloads, [(operator, 4); 9], "a quota that leaves no request can be widened");
+    end(world);
+}

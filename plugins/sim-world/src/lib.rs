@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod defect;
+pub mod fleet;
 #[path = "../../../rt-runtime/control/tests/world/mod.rs"]
 #[allow(missing_docs, reason = "the hub's own tests have it; here a part of it is used")]
 mod hub_host;

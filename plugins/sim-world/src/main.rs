@@ -3,13 +3,17 @@
 
 mod options;
 
-use insane_sim_world::mesh::{self, MeshConfig, scenario};
-use options::{Options, Select};
+use insane_core::Nanos;
+use insane_sim_world::fleet::{self, FleetConfig};
+use insane_sim_world::ledger::{Rule, Violation};
+use insane_sim_world::mesh::scenario::{self, Scenario};
+use insane_sim_world::mesh::{self, MeshConfig};
+use options::{Options, Select, World};
 use std::process::ExitCode;
 use std::time::Instant;
 
 const USAGE: &str = "\
-usage: cargo xtask sim [--seed N | --seeds A..B] [--scenario NAME] [--hosts H] [--streams S]
+usage: cargo xtask sim [--seed N | --seeds A..B] [--scenario NAME] [--hosts H] [--streams S] [--messages M]
        cargo xtask sim --check      the fixed seeds of the check
        cargo xtask sim --list       the names of the scenarios
 
@@ -18,29 +22,39 @@ usage: cargo xtask sim [--seed N | --seeds A..B] [--scenario NAME] [--hosts H] [
   --scenario NAME  one of them; else all
   --hosts H        hosts of a mesh, 2 to 1000 (200)
   --streams S      streams of a mesh, 1 to 100000 (2000)
+  --messages M     messages of a fleet (1000000)
 ";
 
-/// Of the check: scenario, seeds, hosts, streams. `None`: all scenarios.
-const CHECK: [(Option<scenario::Scenario>, std::ops::Range<u64>, usize, usize); 2] =
-    [(None, 1..3, 40, 400), (Some(scenario::Scenario::Storm), 1..2, 200, 2000)];
+/// Hosts of a fleet.
+const FLEET_HOSTS: usize = 8;
+/// Reliable messages of the check; each is acknowledged, and repaired where it was lost.
+const RELIABLE_MESSAGES: u64 = 50_000;
+
+/// Of the check: every mesh of 40 hosts twice, a storm at full size, and a million messages
+/// through engines.
+fn check() -> [Select; 4] {
+    let all = Select { seeds: 1..3, hosts: 40, streams: 400, ..Select::default() };
+    let only = |world| Select { world: Some(world), ..Select::default() };
+    [
+        Select { messages: 0, ..all },
+        only(World::Mesh(Scenario::Storm)),
+        only(World::Fleet { reliable: false }),
+        Select { messages: RELIABLE_MESSAGES, ..only(World::Fleet { reliable: true }) },
+    ]
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match Options::parse(&arguments) {
         Ok(Options::List) => {
-            scenario::Scenario::ALL.iter().for_each(|scenario| println!("{}", scenario.name()));
+            World::all().for_each(|world| println!("{}", world.name()));
             ExitCode::SUCCESS
         }
         Ok(Options::Help) => {
             print!("{USAGE}");
             ExitCode::SUCCESS
         }
-        Ok(Options::Check) => {
-            let runs = CHECK.into_iter().map(|(scenario, seeds, hosts, streams)| {
-                run_all(&Select { scenario, seeds, hosts, streams, aloud: false })
-            });
-            ending(runs.sum())
-        }
+        Ok(Options::Check) => ending(check().iter().map(run_all).sum()),
         Ok(Options::Run(select)) => ending(run_all(&select)),
         Err(error) => {
             eprintln!("error: {error}\n\n{USAGE}");
@@ -62,16 +76,18 @@ fn ending(failed: u32) -> ExitCode {
 fn run_all(select: &Select) -> u32 {
     let mut failed = 0;
     for seed in select.seeds.clone() {
-        for scenario in scenario::Scenario::ALL {
-            if select.scenario.is_none_or(|only| only == scenario) {
-                failed += u32::from(!run_mesh(select, seed, scenario));
-            }
+        for world in World::all().filter(|world| select.world.is_none_or(|only| only == *world)) {
+            let kept = match world {
+                World::Mesh(scenario) => run_mesh(select, seed, scenario),
+                World::Fleet { reliable } => select.messages == 0 || run_fleet(select, seed, reliable),
+            };
+            failed += u32::from(!kept);
         }
     }
     failed
 }
 
-fn run_mesh(select: &Select, seed: u64, scenario: scenario::Scenario) -> bool {
+fn run_mesh(select: &Select, seed: u64, scenario: Scenario) -> bool {
     let start = Instant::now();
     let Select { hosts, streams, aloud, .. } = *select;
     let config = MeshConfig { seed, hosts, streams, defect: None, skewed: false };
@@ -79,7 +95,7 @@ fn run_mesh(select: &Select, seed: u64, scenario: scenario::Scenario) -> bool {
         println!("--- {} of seed {seed}", scenario.name());
     }
     let outcome = scenario::run(config, scenario, aloud);
-    let time = |time: Option<insane_core::Nanos>| time.map_or("never".to_owned(), |time| time.to_string());
+    let time = |time: Option<Nanos>| time.map_or("never".to_owned(), |time| time.to_string());
     println!(
         "{:<10} seed {seed}  {hosts} hosts, {streams} streams: joined in {}, agreed {} after the faults; \
          {} messages, {} deliveries; {:.1} s",
@@ -91,13 +107,15 @@ fn run_mesh(select: &Select, seed: u64, scenario: scenario::Scenario) -> bool {
         start.elapsed().as_secs_f64()
     );
     if aloud {
-        tell_counts(&outcome);
+        tell_mesh(&outcome);
+        tell_checks(&outcome.checks, &outcome.violations);
     }
-    tell_violations(&outcome, select, seed, scenario.name());
+    let again = format!("--seed {seed} --scenario {} --hosts {hosts} --streams {streams}", scenario.name());
+    tell_violations(&outcome.violations, &outcome.trace, &again);
     outcome.violations.is_empty()
 }
 
-fn tell_counts(outcome: &scenario::Outcome) {
+fn tell_mesh(outcome: &scenario::Outcome) {
     let (data, sent, members) = &outcome.counts;
     let [up, down, again, other] = outcome.events;
     let (buffers, messages, flows) = outcome.most_in_use;
@@ -111,23 +129,55 @@ fn tell_counts(outcome: &scenario::Outcome) {
         mesh::PLACES,
         mesh::FLOWS_MAX
     );
-    for (rule, looks) in &outcome.checks {
-        let broken = outcome.violations.iter().filter(|violation| violation.rule == *rule).count();
-        let verdict = if broken == 0 { "kept" } else { "BROKEN" };
+}
+
+fn run_fleet(select: &Select, seed: u64, reliable: bool) -> bool {
+    let start = Instant::now();
+    let name = World::Fleet { reliable }.name();
+    let config = FleetConfig { seed, hosts: FLEET_HOSTS, messages: select.messages, reliable, stray: false };
+    if select.aloud {
+        println!("--- {name} of seed {seed}");
+    }
+    let outcome = fleet::run(config, select.aloud);
+    println!(
+        "{name:<10} seed {seed}  {FLEET_HOSTS} engines: {} messages, {} consumed; the network lost {} frames and \
+         repeated {}; peers went down {} times; {:.1} s",
+        outcome.totals.0,
+        outcome.totals.1,
+        outcome.network.0,
+        outcome.network.1,
+        outcome.downs,
+        start.elapsed().as_secs_f64()
+    );
+    if select.aloud {
+        println!("  emits refused, or without a buffer: {}", outcome.refused);
+        for (domain, counters) in outcome.counters.iter().enumerate() {
+            println!("  domain {domain}: {counters:?}");
+        }
+        tell_checks(&outcome.checks, &outcome.violations);
+    }
+    let again = format!("--seed {seed} --scenario {name} --messages {}", select.messages);
+    tell_violations(&outcome.violations, &outcome.trace, &again);
+    outcome.violations.is_empty()
+}
+
+fn tell_checks(checks: &[(Rule, u64)], violations: &[Violation]) {
+    for (rule, looks) in checks {
+        let broken = violations.iter().any(|violation| violation.rule == *rule);
+        let verdict = if broken { "BROKEN" } else { "kept" };
         println!("  {:<12} {verdict}, {looks} looks", format!("{rule:?}").to_lowercase());
     }
 }
 
-fn tell_violations(outcome: &scenario::Outcome, select: &Select, seed: u64, scenario: &str) {
-    let Some(first) = outcome.violations.first() else { return };
+fn tell_violations(violations: &[Violation], trace: &[String], again: &str) {
+    let [first, others @ ..] = violations else { return };
     println!("BROKEN: {:?}: {}", first.rule, first.what);
     if let Some(host) = first.host {
         println!("  at host {host}; what happened there before:");
     }
-    outcome.trace.iter().for_each(|line| println!("  {line}"));
-    for other in &outcome.violations[1..] {
+    trace.iter().for_each(|line| println!("  {line}"));
+    for other in others {
         println!("  and {:?}: {}", other.rule, other.what);
     }
-    let Select { hosts, streams, .. } = select;
-    println!("again: cargo xtask sim --seed {seed} --scenario {scenario} --hosts {hosts} --streams {streams}");
+    println!("again: cargo xtask sim {again}");
 }

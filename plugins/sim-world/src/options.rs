@@ -16,17 +16,48 @@ pub enum Options {
     Run(Select),
 }
 
+/// A kind of world.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum World {
+    /// Many hosts, in this trouble.
+    Mesh(Scenario),
+    /// A few hosts with whole engines; with reliable streams, or without.
+    Fleet {
+        /// Which.
+        reliable: bool,
+    },
+}
+
+impl World {
+    /// All kinds.
+    pub fn all() -> impl Iterator<Item = World> {
+        let fleets = [false, true].map(|reliable| World::Fleet { reliable });
+        Scenario::ALL.into_iter().map(World::Mesh).chain(fleets)
+    }
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            World::Mesh(scenario) => scenario.name(),
+            World::Fleet { reliable: false } => "fleet",
+            World::Fleet { reliable: true } => "reliable",
+        }
+    }
+}
+
 /// Which runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Select {
-    /// One scenario; `None`: all.
-    pub scenario: Option<Scenario>,
+    /// One kind; `None`: all.
+    pub world: Option<World>,
     /// The seeds.
     pub seeds: Range<u64>,
     /// Hosts of a mesh.
     pub hosts: usize,
     /// Streams of a mesh.
     pub streams: usize,
+    /// Messages of a fleet.
+    pub messages: u64,
     /// Whether to tell everything that happens.
     pub aloud: bool,
 }
@@ -51,14 +82,14 @@ impl Options {
     /// # Errors
     /// [`OptionsError`].
     pub fn parse(arguments: &[String]) -> Result<Self, OptionsError> {
-        let mut select = Select { scenario: None, seeds: 1..2, hosts: 200, streams: 2000, aloud: false };
+        let mut select = Select::default();
         let mut rest = arguments.iter();
         while let Some(option) = rest.next() {
             match option.as_str() {
                 "--list" => return Ok(Options::List),
                 "--check" => return Ok(Options::Check),
                 "--help" | "-h" => return Ok(Options::Help),
-                "--seed" | "--seeds" | "--scenario" | "--hosts" | "--streams" => {
+                "--seed" | "--seeds" | "--scenario" | "--hosts" | "--streams" | "--messages" => {
                     let value = rest.next().ok_or_else(|| OptionsError::NoValue(option.clone()))?;
                     let wrong = |accepted| OptionsError::Value(option.clone(), value.clone(), accepted);
                     select.set(option, value).map_err(wrong)?;
@@ -67,6 +98,12 @@ impl Options {
             }
         }
         Ok(Options::Run(select))
+    }
+}
+
+impl Default for Select {
+    fn default() -> Self {
+        Select { world: None, seeds: 1..2, hosts: 200, streams: 2000, messages: 1_000_000, aloud: false }
     }
 }
 
@@ -86,9 +123,10 @@ impl Select {
                 self.seeds = from..to;
             }
             "--scenario" => {
-                let found = Scenario::ALL.into_iter().find(|scenario| scenario.name() == value);
-                self.scenario = Some(found.ok_or("one of those that --list names")?);
+                let found = World::all().find(|world| world.name() == value);
+                self.world = Some(found.ok_or("one of those that --list names")?);
             }
+            "--messages" => self.messages = bounded(value, 1, 1 << 40).ok_or("1 to 2^40")? as u64,
             "--hosts" => self.hosts = bounded(value, 2, 1000).ok_or("2 to 1000")?,
             _ => self.streams = bounded(value, 1, 100_000).ok_or("1 to 100000")?,
         }
@@ -111,10 +149,13 @@ mod tests {
     #[test]
     fn a_seed_is_told_and_a_range_is_not() {
         let Ok(Options::Run(one)) = parse("--seed 7 --scenario storm --hosts 12 --streams 30") else { panic!() };
-        let scenario = Some(Scenario::Storm);
-        assert_eq!(one, Select { scenario, seeds: 7..8, hosts: 12, streams: 30, aloud: true });
+        let world = Some(World::Mesh(Scenario::Storm));
+        let wanted = Select { world, seeds: 7..8, hosts: 12, streams: 30, aloud: true, ..Select::default() };
+        assert_eq!(one, wanted);
         let Ok(Options::Run(many)) = parse("--seeds 3..9") else { panic!() };
-        assert_eq!((many.seeds, many.aloud, many.scenario), (3..9, false, None));
+        assert_eq!((many.seeds, many.aloud, many.world), (3..9, false, None));
+        let Ok(Options::Run(fleet)) = parse("--scenario fleet --messages 5000") else { panic!() };
+        assert_eq!((fleet.world, fleet.messages), (Some(World::Fleet { reliable: false }), 5000));
         assert_eq!(parse("--check"), Ok(Options::Check));
     }
 
@@ -122,7 +163,7 @@ mod tests {
     fn wrong_options_are_refused() {
         assert_eq!(parse("--sed 7"), Err(OptionsError::Unknown("--sed".into())));
         assert_eq!(parse("--seed"), Err(OptionsError::NoValue("--seed".into())));
-        for line in ["--seed x", "--seeds 3", "--scenario sunshine", "--hosts 1", "--streams 0"] {
+        for line in ["--seed x", "--seeds 3", "--scenario sunshine", "--hosts 1", "--streams 0", "--messages -1"] {
             assert!(matches!(parse(line), Err(OptionsError::Value(..))), "{line}");
         }
     }

@@ -272,7 +272,7 @@ impl Server {
                     break;
                 }
                 let Some(answer) = self.parts.datapaths[at].answer() else { break };
-                self.take_answer(answer);
+                self.take_answer(at, answer);
             }
         }
         if more {
@@ -280,7 +280,8 @@ impl Server {
         }
     }
 
-    fn take_answer(&mut self, answer: Answer) {
+    /// What came from the datapath `at`.
+    fn take_answer(&mut self, at: usize, answer: Answer) {
         let Parts { hub, datapaths, overlay, .. } = &mut self.parts;
         match answer {
             Answer::Detached(conn) => hub.detached(conn),
@@ -292,7 +293,7 @@ impl Server {
                 warn!(%conn, %violation, "a client wrote what cannot be");
                 hub.violated(conn);
             }
-            Answer::Overlay(frame) => overlay.frame(self.now, &frame, hub, datapaths),
+            Answer::Overlay(frame) => overlay.frame(self.now, at, &frame, hub, datapaths),
         }
     }
 

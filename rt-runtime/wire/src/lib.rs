@@ -5,6 +5,7 @@
 pub mod bundle;
 pub mod control;
 pub mod data;
+pub mod link;
 pub mod overlay;
 pub mod reliable;
 pub mod status;

@@ -9,14 +9,14 @@
 --     incarnation and source are 0, since a tap is not told them. The channel's name is
 --     the frame's interface (frame.interface_name), a loss before it the frame's comment.
 --
--- The layouts are those of rt-runtime/wire/src/{data,overlay,reliable}.rs; all numbers are
+-- The layouts are those of rt-runtime/wire/src/{data,link,overlay,reliable}.rs; all numbers are
 -- little-endian.
 
 local HEADER = 64
 local VERSION = 1
 
 local kinds = { [1] = "data", [2] = "overlay", [3] = "reliable" }
-local overlay_kinds = { [1] = "heartbeat", [2] = "digest", [4] = "delta" }
+local overlay_kinds = { [1] = "heartbeat", [2] = "digest", [4] = "delta", [5] = "link" }
 local clocks = { [0] = "none or unnamed", [1] = "monotonic of the source's host", [2] = "TAI", [3] = "unnamed" }
 local reliable_kinds = { [1] = "sync", [2] = "ack" }
 
@@ -54,6 +54,9 @@ local f = {
     o_version = ProtoField.uint64("insane.overlay.version", "Version of the sender's interest", base.DEC),
     o_applied = ProtoField.uint64("insane.overlay.applied", "Version applied of the receiver's", base.DEC),
     o_to = ProtoField.uint64("insane.overlay.to", "For incarnation", base.DEC),
+    o_stamp = ProtoField.uint64("insane.overlay.stamp", "Sent at (sender's clock)", base.DEC),
+    o_echo = ProtoField.uint64("insane.overlay.echo", "Newest stamp of the receiver", base.DEC),
+    o_held = ProtoField.uint64("insane.overlay.held", "Held for (ns)", base.DEC),
     o_hash = ProtoField.uint64("insane.overlay.hash", "Hash of all interest", base.HEX),
     o_number = ProtoField.uint64("insane.overlay.number", "Number of interests", base.DEC),
     o_base = ProtoField.uint64("insane.overlay.base", "From version", base.DEC),
@@ -181,6 +184,13 @@ local function overlay_body(tvb, tree)
     end
     local body = tree:add(insane, tvb(0), "Overlay body")
     local kind = tvb(0, 1):uint()
+    if kind == 5 then
+        add_all(body, tvb, {
+            { f.o_kind, 0, 1 }, { f.o_check, 4, 4 }, { f.o_host, 8, 8 }, { f.o_incarnation, 16, 8 },
+            { f.o_to, 24, 8 }, { f.o_stamp, 32, 8 }, { f.o_echo, 40, 8 }, { f.o_held, 48, 8 },
+        })
+        return string.format("link heartbeat, stamp %s", tvb(32, 8):le_uint64())
+    end
     add_all(body, tvb, {
         { f.o_kind, 0, 1 }, { f.o_restart, 1, 1 }, { f.o_count, 2, 2 }, { f.o_check, 4, 4 }, { f.o_host, 8, 8 },
         { f.o_incarnation, 16, 8 }, { f.o_to, 24, 8 }, { f.o_version, 32, 8 }, { f.o_applied, 40, 8 },

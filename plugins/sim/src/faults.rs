@@ -59,6 +59,9 @@ pub struct Faults {
     pub reorder_by: Nanos,
     /// Nothing passes: what is sent is lost.
     pub partitioned: bool,
+    /// Larger frames are lost and nobody is told, as at a hop of a smaller MTU; `None`: all
+    /// that the net carries pass.
+    pub frame_bytes_max: Option<u32>,
     /// Most frames under way; `None`: as many as the net holds.
     pub queue_frames_max: Option<u32>,
     /// What the sender learns beyond that.
@@ -75,6 +78,7 @@ impl Faults {
         reordering: Chance::NEVER,
         reorder_by: Nanos::ZERO,
         partitioned: false,
+        frame_bytes_max: None,
         queue_frames_max: None,
         when_full: WhenFull::Busy,
     };
@@ -94,7 +98,7 @@ pub struct PathCounts {
     pub sent: u64,
     /// Frames handed to the receiver, copies included.
     pub delivered: u64,
-    /// Frames lost: by chance, partition, a full queue, or because nobody was there.
+    /// Frames lost: by chance, partition, size, a full queue, or because nobody was there.
     pub lost: u64,
     /// Copies made.
     pub duplicated: u64,

@@ -18,13 +18,16 @@ pub struct SimConfig {
     /// Most frames under way in the whole net; beyond that `send` says `Busy`. Memory
     /// is this times `frame_bytes_max`.
     pub frames_max: u32,
+    /// Most peers of one link. A runtime has at most `PEERS_MAX`; state machines that are
+    /// simulated without a runtime may have more.
+    pub peers_max: usize,
     /// What a direction does until [`SimNet::set_faults`] says otherwise.
     pub faults: Faults,
 }
 
 impl Default for SimConfig {
     fn default() -> Self {
-        SimConfig { frame_bytes_max: 1472, frames_max: 1024, faults: Faults::NONE }
+        SimConfig { frame_bytes_max: 1472, frames_max: 1024, peers_max: PEERS_MAX, faults: Faults::NONE }
     }
 }
 
@@ -37,11 +40,13 @@ pub enum SimError {
         /// The address.
         address: SocketAddr,
     },
-    /// More peers than a runtime has.
-    #[error("{given} peers; at most {PEERS_MAX} are possible")]
+    /// More peers than the net lets a link have.
+    #[error("{given} peers; at most {most} are possible")]
     TooManyPeers {
         /// How many were given.
         given: usize,
+        /// How many are possible.
+        most: usize,
     },
 }
 
@@ -52,6 +57,7 @@ pub(crate) struct Shared {
     state: Arc<Mutex<State>>,
     pub(crate) clock: SimClock,
     pub(crate) frame_bytes_max: u32,
+    peers_max: usize,
 }
 
 impl Shared {
@@ -73,7 +79,8 @@ impl SimNet {
     pub fn new(seed: u64, config: SimConfig) -> Self {
         let state = State::new(seed, config.faults, config.frames_max as usize, config.frame_bytes_max as usize);
         let state = Arc::new(Mutex::new(state));
-        SimNet { shared: Shared { state, clock: SimClock::new(), frame_bytes_max: config.frame_bytes_max } }
+        let SimConfig { frame_bytes_max, peers_max, .. } = config;
+        SimNet { shared: Shared { state, clock: SimClock::new(), frame_bytes_max, peers_max } }
     }
 
     /// The set-up half of a link at `address`.
@@ -166,8 +173,9 @@ impl LinkSetup for SimSetup {
     }
 
     fn open(self, peers: &[Option<SocketAddr>]) -> Result<SimLink, SimError> {
-        if peers.len() > PEERS_MAX {
-            return Err(SimError::TooManyPeers { given: peers.len() });
+        let most = self.shared.peers_max;
+        if peers.len() > most {
+            return Err(SimError::TooManyPeers { given: peers.len(), most });
         }
         let nodes = {
             let mut state = self.shared.state();

@@ -201,7 +201,9 @@ impl State {
         }
         path.counts.sent += 1;
         let Fate { lost, twice, journeys: [journey, second_journey] } = path.draw();
-        if lost || full || path.faults.partitioned || !is_open {
+        let bytes = head.len() + payload.len();
+        let too_large = path.faults.frame_bytes_max.is_some_and(|most| bytes > most as usize);
+        if lost || full || too_large || path.faults.partitioned || !is_open {
             path.counts.lost += 1;
             return SendOutcome::Sent;
         }

@@ -64,6 +64,7 @@ mod slow {
             queue_frames_max: Some(100),
             ..Faults::NONE
         },
+        ..SimConfig::default()
     }));
 }
 

@@ -144,6 +144,18 @@ fn certain_and_impossible_mean_that() {
 }
 
 #[test]
+fn a_narrow_hop_loses_what_is_too_large_and_says_nothing() {
+    let (net, mut a, mut b) = net(Faults::NONE);
+    net.set_faults(self::a(), self::b(), Faults { frame_bytes_max: Some(3), ..Faults::NONE });
+    assert_eq!(send(&mut a, 1, 1), SendOutcome::Sent, "four bytes");
+    assert_eq!(receive(&mut b), []);
+    net.set_faults(self::a(), self::b(), Faults { frame_bytes_max: Some(4), ..Faults::NONE });
+    assert_eq!(send(&mut a, 1, 2), SendOutcome::Sent);
+    assert_eq!(receive(&mut b), [2]);
+    assert_eq!(net.counts(self::a(), self::b()).lost, 1);
+}
+
+#[test]
 fn a_partition_cuts_one_direction_until_it_is_joined() {
     let (net, mut near, mut far) = net(Faults::NONE);
     net.set_partitioned(a(), b(), true);

@@ -1,4 +1,5 @@
-//! The host of membership: frames come from the datapaths and go out by them.
+//! The host of membership and of the liveness of links: frames come from the datapaths and go
+//! out by them.
 
 use crate::action::Topic;
 use crate::datapath::Datapath;
@@ -8,9 +9,11 @@ use insane_config::Plan;
 use insane_core::limits::PEERS_MAX;
 use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, Schema, StreamKey};
 use insane_engine::{Command, OverlayFrame};
+use insane_overlay::links::{self, Monitor};
 use insane_overlay::membership::{Event, Limits, Membership};
+use insane_wire::link::{LINK_BYTES, is_link_beat};
 use insane_wire::overlay::{BODY_BYTES_MAX, Interest};
-use insane_wire::status::PeerStatus;
+use insane_wire::status::{PeerStatus, WayStatus};
 use tracing::{info, warn};
 
 /// Frames sent in one go, at most; the rest goes with the next.
@@ -19,17 +22,20 @@ const FRAMES_MAX: usize = 256;
 /// Membership, and by which datapath each peer is spoken to.
 pub(crate) struct Overlay {
     membership: Membership,
+    monitor: Monitor,
     /// By number; empty where there is no peer.
     names: Vec<String>,
-    by: Vec<Option<usize>>,
+    /// The datapaths that reach each peer; the one that is preferred first.
+    ways: Vec<Vec<usize>>,
 }
 
 impl Overlay {
     pub(crate) fn new(plan: &Plan, roster: &Roster, host: HostId, incarnation: Incarnation) -> Self {
         let mut overlay = Overlay {
             membership: Membership::new(host, incarnation, 0, Limits::default()),
+            monitor: Monitor::new(host, incarnation, [], links::Limits::default()),
             names: vec![String::new(); PEERS_MAX],
-            by: vec![None; PEERS_MAX],
+            ways: vec![Vec::new(); PEERS_MAX],
         };
         for (peer, entry) in roster.iter() {
             overlay.add_peer(peer, entry, plan);
@@ -40,37 +46,87 @@ impl Overlay {
     /// There is one more peer.
     pub(crate) fn add_peer(&mut self, peer: PeerIndex, entry: &Entry, plan: &Plan) {
         self.names[peer.index()].clone_from(&entry.name);
-        self.by[peer.index()] = speaker(plan, entry);
+        self.ways[peer.index()] = ways(plan, entry);
+        self.monitor.set_ways(peer, self.ways[peer.index()].len());
         self.membership.add_peer(peer);
     }
 
     /// A peer is none any more; what the hub knows of it, the caller drops.
     pub(crate) fn remove_peer(&mut self, peer: PeerIndex) {
         self.names[peer.index()].clear();
-        self.by[peer.index()] = None;
+        self.ways[peer.index()].clear();
+        self.monitor.set_ways(peer, 0);
         self.membership.remove_peer(peer);
     }
 
     /// When something is due, if ever.
     pub(crate) fn next_deadline(&self) -> Option<MonoTime> {
-        self.membership.next_deadline()
+        self.membership.next_deadline().into_iter().chain(self.monitor.next_deadline()).min()
     }
 
-    pub(crate) fn frame(&mut self, now: MonoTime, frame: &OverlayFrame, hub: &mut Hub, datapaths: &mut [Datapath]) {
-        self.membership.on_frame(now, frame.peer, &frame.body);
-        self.pass_events(hub, datapaths);
+    /// A frame came in by the datapath `by`.
+    pub(crate) fn frame(
+        &mut self,
+        now: MonoTime,
+        by: usize,
+        frame: &OverlayFrame,
+        hub: &mut Hub,
+        datapaths: &mut [Datapath],
+    ) {
+        if is_link_beat(&frame.body) {
+            let way = self.ways.get(frame.peer.index()).and_then(|ways| ways.iter().position(|way| *way == by));
+            let life = self.membership.peer(frame.peer).and_then(|status| status.life);
+            // No way: it is counted there.
+            self.monitor.on_frame(now, frame.peer, way.unwrap_or(usize::MAX), life, &frame.body);
+            self.tell_links();
+        } else {
+            self.membership.on_frame(now, frame.peer, &frame.body);
+            self.pass_events(hub, datapaths);
+        }
     }
 
     /// Sends what is due.
     pub(crate) fn poll(&mut self, now: MonoTime, hub: &mut Hub, datapaths: &mut [Datapath]) {
+        let mut beat = [0; LINK_BYTES];
+        for _ in 0..FRAMES_MAX {
+            let Some((peer, way)) = self.monitor.poll(now, &mut beat) else { break };
+            datapaths[self.ways[peer.index()][way]].send_overlay(peer, &beat);
+        }
+        self.tell_links();
         let mut body = [0; BODY_BYTES_MAX];
         for _ in 0..FRAMES_MAX {
             let Some((peer, len)) = self.membership.poll(now, &mut body) else { break };
-            if let Some(at) = self.by.get(peer.index()).copied().flatten() {
+            if let Some(at) = self.speaker(peer) {
                 datapaths[at].send_overlay(peer, &body[..len]);
             }
         }
         self.pass_events(hub, datapaths);
+    }
+
+    /// The datapath that speaks to a peer: one that is up, or else the one that is preferred.
+    fn speaker(&self, peer: PeerIndex) -> Option<usize> {
+        self.ways.get(peer.index())?.get(self.monitor.speaks_by(peer).unwrap_or(0)).copied()
+    }
+
+    fn tell_links(&mut self) {
+        while let Some(event) = self.monitor.next_event() {
+            if let links::Event::Speaks { peer, .. } = event {
+                self.membership.speak_anew(peer);
+            }
+            match event {
+                // What a lone link does, membership tells.
+                links::Event::Up { peer, way } if self.ways[peer.index()].len() > 1 => {
+                    info!(peer = self.name(peer), way, "a link to the peer is up");
+                }
+                links::Event::Down { peer, way } if self.ways[peer.index()].len() > 1 => {
+                    warn!(peer = self.name(peer), way, "a link to the peer is down");
+                }
+                links::Event::Speaks { peer, way } if self.ways[peer.index()].len() > 1 => {
+                    info!(peer = self.name(peer), way, "the overlay speaks by this link");
+                }
+                links::Event::Up { .. } | links::Event::Down { .. } | links::Event::Speaks { .. } => {}
+            }
+        }
     }
 
     pub(crate) fn set_interest(&mut self, topic: Topic, check: u64, schema: Option<Schema>, on: bool) {
@@ -135,18 +191,49 @@ impl Overlay {
             name: entry.name.clone(),
             up: status.is_some_and(|status| status.up),
             incarnation: status.and_then(|status| status.life).map_or(0, |(_, incarnation)| incarnation.0),
-            rtt_ns: None,
+            rtt_ns: self.monitor.speaks_by(peer).and_then(|way| {
+                let Nanos(ns) = self.monitor.way(peer, way)?.rtt?;
+                Some(ns)
+            }),
             heard_ms_ago: heard.map(|Nanos(ns)| ns / 1_000_000),
             links: reaching.collect(),
             source: entry.source.name().to_owned(),
+            ways: (0..self.ways[peer.index()].len())
+                .filter_map(|way| self.report_way(now, plan, (peer, entry), way))
+                .collect(),
         }
+    }
+
+    fn report_way(
+        &self,
+        now: MonoTime,
+        plan: &Plan,
+        (peer, entry): (PeerIndex, &Entry),
+        way: usize,
+    ) -> Option<WayStatus> {
+        let status = self.monitor.way(peer, way)?;
+        let at = self.ways[peer.index()][way];
+        let datapath = &plan.datapaths[at];
+        let (_, link, _) = entry.each().find(|(datapath, _, _)| *datapath == at)?;
+        let link = &datapath.links[link];
+        let ms = |since: MonoTime| now.since(since).0 / 1_000_000;
+        Some(WayStatus {
+            link: link.name.clone(),
+            datapath: datapath.name.clone(),
+            up: status.up_since.is_some(),
+            up_ms: status.up_since.map(ms),
+            heard_ms_ago: status.heard_at.map(ms),
+            rtt_ns: status.rtt.map(|Nanos(ns)| ns),
+            downs: status.downs,
+            speaks: status.speaks,
+        })
     }
 }
 
-/// The datapath that speaks to a peer: the one that carries the overlay's lane, or
-/// else any that reaches it.
-fn speaker(plan: &Plan, entry: &Entry) -> Option<usize> {
+/// The datapaths that reach a peer: the one that carries the overlay's lane first.
+fn ways(plan: &Plan, entry: &Entry) -> Vec<usize> {
     let reaches = |at: &usize| entry.reach(*at).is_some();
     let first = plan.datapath_of(Lane::CONTROL).index();
-    std::iter::once(first).chain(0..plan.datapaths.len()).find(reaches)
+    let others = (0..plan.datapaths.len()).filter(|at| *at != first);
+    std::iter::once(first).chain(others).filter(reaches).collect()
 }

@@ -301,6 +301,7 @@ impl Server {
         }
     }
 
+    /// What came from the datapath `at`.
     fn take_answer(&mut self, at: usize, answer: Answer) {
         let Parts { hub, datapaths, overlay, .. } = &mut self.parts;
         match answer {
@@ -315,7 +316,7 @@ impl Server {
             }
             Answer::PeerSwapped(swap, swapped) => self.peer_swapped(at, swap, swapped),
             Answer::PeerForgotten(peer) => self.peer_forgotten(at, peer),
-            Answer::Overlay(frame) => overlay.frame(self.now, &frame, hub, datapaths),
+            Answer::Overlay(frame) => overlay.frame(self.now, at, &frame, hub, datapaths),
         }
     }
 

@@ -23,7 +23,7 @@ use std::any::Any;
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 /// Commands on the way, at most.
 const COMMANDS_MAX: usize = 256;
@@ -31,6 +31,8 @@ const COMMANDS_MAX: usize = 256;
 const NOTICES_MAX: usize = 256;
 /// Overlay frames that wait, at most; more are counted and dropped.
 const OVERLAY_FRAMES_MAX: usize = 64;
+/// Of those, frames of one peer, at most: one that floods leaves places to the others.
+const OVERLAY_FRAMES_OF_PEER_MAX: u32 = 16;
 /// Largest body of an overlay frame, bytes.
 pub const OVERLAY_BODY_MAX: usize = 1400;
 /// Token of the bell in the datapath's epoll set.
@@ -218,6 +220,8 @@ pub struct Port {
     spent: ArrayQueue<Box<Command>>,
     notices: ArrayQueue<Notice>,
     overlay: ArrayQueue<OverlayFrame>,
+    /// How many of them each peer has.
+    overlay_of: [AtomicU32; PEERS_MAX],
     bell: Event,
     answer: Arc<Event>,
     epoll: Epoll,
@@ -236,6 +240,7 @@ impl Port {
             spent: ArrayQueue::new(COMMANDS_MAX),
             notices: ArrayQueue::new(NOTICES_MAX),
             overlay: ArrayQueue::new(OVERLAY_FRAMES_MAX),
+            overlay_of: [const { AtomicU32::new(0) }; PEERS_MAX],
             bell: Event::new()?,
             answer,
             epoll: Epoll::new()?,
@@ -276,7 +281,12 @@ impl Port {
 
     /// The next overlay frame that came in.
     pub fn overlay_frame(&self) -> Option<OverlayFrame> {
-        self.overlay.pop()
+        let frame = self.overlay.pop()?;
+        if let Some(waiting) = self.overlay_of.get(frame.peer.index()) {
+            // Relaxed: only a number; the frame itself is handed over by the queue.
+            waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        Some(frame)
     }
 
     /// Lets a session's doorbell wake the engine's thread. It is never read: only its
@@ -339,7 +349,17 @@ impl Port {
     }
 
     pub(crate) fn pass_overlay(&self, frame: OverlayFrame) -> bool {
+        let Some(waiting) = self.overlay_of.get(frame.peer.index()) else { return false };
+        // The engine alone adds, so the number cannot pass the bound in between.
+        if waiting.load(Ordering::Relaxed) >= OVERLAY_FRAMES_OF_PEER_MAX {
+            return false;
+        }
+        // Before the push: whoever pops it must find it counted.
+        waiting.fetch_add(1, Ordering::Relaxed);
         let passed = self.overlay.push(frame).is_ok();
+        if !passed {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+        }
         let _ = self.answer.signal();
         passed
     }

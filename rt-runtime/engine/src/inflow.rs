@@ -120,10 +120,13 @@ impl Inflows {
     ) {
         let at = match self.find(&key, topic) {
             Some(at) => {
-                if let Some(flow) = &mut self.flows[at as usize]
-                    && flow.machine.on_sync(now, sync)
-                {
-                    free_buffer(flow.buffer.take(), outlets);
+                if let Some(flow) = &mut self.flows[at as usize] {
+                    // A sender that thought this host dead takes it for new when it is back.
+                    // But whoever listened all the while has missed what lies between.
+                    let fresh = sync.fresh && (flow.gone || !listens);
+                    if flow.machine.on_sync(now, &Sync { fresh, ..*sync }) {
+                        free_buffer(flow.buffer.take(), outlets);
+                    }
                 }
                 at
             }

@@ -8,9 +8,11 @@ use insane_core::limits::MESSAGE_BYTES_MAX;
 use insane_core::time::Clock;
 use insane_core::{ChannelId, ConnId, HostId, Incarnation, Lane, Nanos};
 use insane_engine::{Command, EngineConfig, GRANTS_PER_TURN, Notice, Topic};
+use insane_link::SendOutcome;
 use insane_shm::counters::CounterBlock;
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
+use insane_wire::data::DataHeader;
 use std::sync::Arc;
 use world::{DEPTH, Host, TOPIC, address, pair, pattern, run};
 
@@ -122,6 +124,29 @@ fn what_is_known_of_a_flow_ends_with_each_change() {
         sequence += 1;
         assert_eq!(b.count(DatapathCounter::FramesReceived), 21 * (round + 1));
     }
+}
+
+#[test]
+fn a_flood_of_overlay_frames_is_counted_and_leaves_room_for_other_peers() {
+    let net = SimNet::new(2, SimConfig { frames_max: 2048, ..SimConfig::default() });
+    let mut a = Host::new(&net, 1, &[2, 3], &[]);
+    let frame = |host| {
+        let header = DataHeader::overlay(HostId(host), Incarnation(1), 3).encode();
+        [&header[..], b"abc"].concat()
+    };
+    for _ in 0..1_000 {
+        assert_eq!(net.inject(address(2), address(1), Lane::CONTROL, &frame(2)), SendOutcome::Sent);
+    }
+    assert_eq!(net.inject(address(3), address(1), Lane::CONTROL, &frame(3)), SendOutcome::Sent);
+    run(&net, &mut [&mut a], 100);
+    let count = |counter: TurnCounter| a.turn_counters.get(counter as usize);
+    assert_eq!((count(TurnCounter::OverlayFrames), count(TurnCounter::OverlayFramesDropped)), (17, 984));
+    let peers: Vec<u16> = std::iter::from_fn(|| a.port.overlay_frame()).map(|frame| frame.peer.0).collect();
+    assert_eq!(peers, [vec![0; 16], vec![1]].concat());
+    // Room again.
+    assert_eq!(net.inject(address(2), address(1), Lane::CONTROL, &frame(2)), SendOutcome::Sent);
+    run(&net, &mut [&mut a], 4);
+    assert!(a.port.overlay_frame().is_some());
 }
 
 #[test]

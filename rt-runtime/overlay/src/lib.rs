@@ -1,9 +1,9 @@
 //! State machines of a stream overlay: which messages are new, which fragments are
-//! missing, who lives and who wants what.
+//! missing, who lives, by which way, and who wants what.
 //!
 //! Pure: `no_std`, time is an argument, no clock, socket or thread. [`flow`],
 //! [`reassembly`] and [`reliable`] belong to a datapath and allocate only when constructed;
-//! [`membership`] belongs to the control plane.
+//! [`membership`] and [`links`] belong to the control plane.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -12,12 +12,15 @@ extern crate alloc;
 extern crate std;
 
 pub mod flow;
+pub mod links;
 pub mod membership;
 pub mod reassembly;
 pub mod reliable;
 
 #[cfg(test)]
 mod flow_tests;
+#[cfg(test)]
+mod links_tests;
 #[cfg(test)]
 mod membership_tests;
 #[cfg(test)]

@@ -35,7 +35,8 @@
 //! 64 +-----------------------------------------------------------------------+
 //! ```
 //!
-//! A delta is kind 4. Kind 3 was a delta whose changes knew no schemas; it is refused.
+//! A delta is kind 4. Kind 3 was a delta whose changes knew no schemas; it is refused. Kind 5
+//! is in [`crate::link`].
 //!
 //! Every body is a heartbeat and an acknowledgement, whatever else it is. *Follows* is
 //! the number of the sender's present attempt to copy the receiver's interests, and
@@ -67,7 +68,7 @@ const KIND_DIGEST: u8 = 2;
 const KIND_DELTA: u8 = 4;
 const FLAG_RESTART: u8 = 1;
 
-const AT_CHECK: usize = 4;
+pub(crate) const AT_CHECK: usize = 4;
 
 /// A sink's wish for the messages of one channel.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -322,7 +323,7 @@ fn finish(head: &Head, kind: u8, count: u16, len: usize, into: &mut [u8; BODY_BY
 }
 
 /// FNV-1a (64 bit) over all bytes but the check's own, folded to 32 bits.
-fn body_check(bytes: &[u8]) -> u32 {
+pub(crate) fn body_check(bytes: &[u8]) -> u32 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in bytes[..AT_CHECK].iter().chain(&bytes[AT_CHECK + 4..]) {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
@@ -339,21 +340,21 @@ const fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
+pub(crate) fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
-fn put_u64(bytes: &mut [u8], at: usize, value: u64) {
+pub(crate) fn put_u64(bytes: &mut [u8], at: usize, value: u64) {
     bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
-fn get_u32(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn get_u32(bytes: &[u8], at: usize) -> u32 {
     let mut word = [0; 4];
     word.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(word)
 }
 
-fn get_u64(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn get_u64(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)

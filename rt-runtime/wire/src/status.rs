@@ -307,7 +307,8 @@ pub struct PeerStatus {
     pub up: bool,
     /// Which life of it answered last; 0: none yet.
     pub incarnation: u64,
-    /// Round trip of the last heartbeat, nanoseconds.
+    /// Estimate of the round trip by the link that the overlay speaks by, nanoseconds, the
+    /// waking of both control planes included; `None`: no link is up.
     pub rtt_ns: Option<u64>,
     /// How long ago it was heard, milliseconds; `None`: never.
     pub heard_ms_ago: Option<u64>,
@@ -315,6 +316,31 @@ pub struct PeerStatus {
     pub links: Vec<String>,
     /// Where it is known from: `configuration` or `discovery`.
     pub source: String,
+    /// Each link whose heartbeats it gets, in the order of preference: one of each datapath
+    /// that reaches it.
+    pub ways: Vec<WayStatus>,
+}
+
+/// A link to one peer.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WayStatus {
+    /// Name of the link.
+    pub link: String,
+    /// Name of its datapath.
+    pub datapath: String,
+    /// Whether heartbeats pass by it in both directions.
+    pub up: bool,
+    /// For how long it has been up, milliseconds; `None`: it is not.
+    pub up_ms: Option<u64>,
+    /// How long ago a heartbeat came by it, milliseconds; `None`: never.
+    pub heard_ms_ago: Option<u64>,
+    /// Estimate of the round trip, nanoseconds; `None`: it is not up.
+    pub rtt_ns: Option<u64>,
+    /// How often it went down.
+    pub downs: u64,
+    /// Whether the overlay speaks by it. Messages go by the link of their lane.
+    pub speaks: bool,
 }
 
 /// The identifier as the report writes it: 16 hexadecimal digits.

@@ -4,9 +4,12 @@
 mod common;
 
 use common::{Daemon, Process, text, wait_for};
-use insane_core::{ChannelId, HostId, Incarnation, Lane, Schema, SourceId, SourceInstant, Stamp, StreamKey, TaiTime};
+use insane_core::{
+    ChannelId, HostId, Incarnation, Lane, Nanos, Schema, SourceId, SourceInstant, Stamp, StreamKey, TaiTime,
+};
 use insane_rt::{Emit, Qos, Reliability, Session, SourceOptions};
 use insane_wire::data::{DataHeader, Flags, Kind};
+use insane_wire::link::{LINK_BYTES, LinkBeat};
 use insane_wire::overlay::{self, Change, Head, Interest};
 use insane_wire::reliable::{Ack, Body, Position, Sync};
 use std::path::Path;
@@ -250,7 +253,10 @@ fn bodies_of_overlay_and_reliable_frames_are_shown() {
     let delta = frame(DataHeader::overlay(own.0, own.1, len as u32), &body[..len]);
     let len = overlay::encode_digest(&head, overlay::Digest { hash: 0x99, count: 12 }, &mut body);
     let digest = frame(DataHeader::overlay(own.0, own.1, len as u32), &body[..len]);
-    datagrams(&file, &[sync, ack, delta, digest]);
+    let (host, incarnation) = own;
+    let beat = LinkBeat { host, incarnation, to: Incarnation(8), stamp: 1001, echo: 1002, held: Nanos(1003) };
+    let beat = frame(DataHeader::overlay(own.0, own.1, LINK_BYTES as u32), &beat.encode());
+    datagrams(&file, &[sync, ack, delta, digest, beat]);
     let reports = fields(
         &file,
         &[
@@ -293,6 +299,10 @@ fn bodies_of_overlay_and_reliable_frames_are_shown() {
             "insane.overlay.number",
         ],
     );
+    let link = ["insane.overlay.kind", "insane.overlay.host", "insane.overlay.incarnation", "insane.overlay.to"];
+    let stamps = ["insane.overlay.stamp", "insane.overlay.echo", "insane.overlay.held", "insane.overlay.version"];
+    let links = fields(&file, &[link, stamps].concat());
+    assert_eq!(links[4], ["5", "0x0000000000000005", "6", "8", "1001", "1002", "1003", ""]);
     let head = ["1", "0x0000000000000005", "6", "8", "90", "10", "3", "4"];
     let stream = "0x0000000000000077;0x0000000000000077";
     assert_eq!(bodies[2][0], "4");

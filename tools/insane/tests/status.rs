@@ -3,7 +3,9 @@
 
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
 use insane_wire::control::{self, Code, Event, Hello, PACKET_BYTES_MAX, Request, Role};
-use insane_wire::status::{DomainStatus, HostStatus, PeerStatus, SessionStatus, StatusReport, StreamStatus, Usage};
+use insane_wire::status::{
+    DomainStatus, HostStatus, PeerStatus, SessionStatus, StatusReport, StreamStatus, Usage, WayStatus,
+};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -111,7 +113,23 @@ fn report() -> StatusReport {
             peers: vec!["cell-b".into()],
             ..StreamStatus::default()
         }],
-        peers: vec![PeerStatus { name: "cell-b".into(), up: true, rtt_ns: Some(85_000), ..PeerStatus::default() }],
+        peers: vec![PeerStatus {
+            name: "cell-b".into(),
+            up: true,
+            rtt_ns: Some(85_000),
+            links: vec!["fibre".into(), "radio".into()],
+            ways: vec![
+                WayStatus { link: "fibre".into(), downs: 3, ..WayStatus::default() },
+                WayStatus {
+                    link: "radio".into(),
+                    up: true,
+                    rtt_ns: Some(85_000),
+                    speaks: true,
+                    ..WayStatus::default()
+                },
+            ],
+            ..PeerStatus::default()
+        }],
         degraded: vec!["no right to lock memory (RLIMIT_MEMLOCK): pages may be swapped out".into()],
         ..StatusReport::default()
     }
@@ -144,7 +162,7 @@ fn one_report_as_a_table() {
         "  ! no right to lock memory",
         "line-1 dropped: ring full 12",
         "line-1 uses: bytes 1 MiB of 256 MiB (2 refused)",
-        "85.0 us",
+        "fibre (down), radio (up 85.0 us, overlay)",
         "4711",
         "axis",
     ] {

@@ -1,5 +1,5 @@
 //! Tasks of the project: `cargo xtask test` is the whole check, `cargo xtask licences`
-//! the check of the dependencies alone.
+//! the check of the dependencies alone, `cargo xtask sim` runs simulated worlds.
 #![forbid(unsafe_code)]
 
 mod duplicates;
@@ -18,6 +18,7 @@ usage: cargo xtask COMMAND
   test [--only STEP,…] [--skip STEP,…]   run the steps of the check, or some of them
   test --list                            name the steps
   ci                                     the same as test; what .ci/run calls
+  sim [OPTION]…                          run simulated worlds; sim --help tells the options
   licences                               check licences and duplicates of all dependencies (offline)
 ";
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
             Ok(selection) => steps::run(&workspace_root(), &selection),
             Err(error) => refuse(&error.to_string()),
         },
+        ["sim", options @ ..] => steps::simulate(&workspace_root(), options),
         ["licences"] => match licences::check(&workspace_root()) {
             Ok(summary) => {
                 println!("{summary}");

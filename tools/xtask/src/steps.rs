@@ -28,6 +28,7 @@ const STEPS: &[Step] = &[
     Step { name: "loom", what: "the rings under loom", run: loom },
     Step { name: "licences", what: "licences and duplicates of all dependencies", run: check_licences },
     Step { name: "docs", what: "the documentation builds, warnings denied", run: docs },
+    Step { name: "sim", what: "simulated worlds of fixed seeds, every rule checked", run: sim },
     Step { name: "latency", what: "every latency test in its short form", run: latency },
     Step { name: "demo", what: "the demo, judged by function and not by time", run: demo },
 ];
@@ -189,6 +190,24 @@ fn docs(root: &Path) -> (Verdict, TestCount) {
         .args(["doc", "--workspace", "--no-deps", "--locked"])
         .env("RUSTDOCFLAGS", flags("RUSTDOCFLAGS", "-D warnings"));
     simple(&mut command, 15)
+}
+
+/// How simulated worlds are run: optimised, since they are large.
+const SIM: [&str; 6] = ["run", "--release", "--locked", "-p", "insane-sim-world", "--"];
+
+fn sim(root: &Path) -> (Verdict, TestCount) {
+    simple(cargo(root).args(SIM).arg("--check"), 15)
+}
+
+/// Runs simulated worlds with these options, without a limit of time.
+pub fn simulate(root: &Path, options: &[&str]) -> ExitCode {
+    match cargo(root).args(SIM).args(options).status() {
+        Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("error: the simulation did not start: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn latency(root: &Path) -> (Verdict, TestCount) {

@@ -360,6 +360,15 @@ impl Membership {
         }
     }
 
+    /// A peer is spoken to by another way from now on: what it may not have got is sent again
+    /// at once.
+    pub fn speak_anew(&mut self, peer: PeerIndex) {
+        if let Some(peer) = self.peers.get_mut(peer.index()) {
+            peer.reply = true;
+            peer.hurry(self.limits.resend_min);
+        }
+    }
+
     /// Writes the next frame that is due into `into`; returns for whom, and its length.
     /// Call it until `None`. Peers not heard of for too long go down here.
     pub fn poll(&mut self, now: MonoTime, into: &mut [u8; BODY_BYTES_MAX]) -> Option<(PeerIndex, usize)> {

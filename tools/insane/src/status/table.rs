@@ -228,9 +228,24 @@ fn peers(peers: &[PeerStatus]) -> String {
         let rtt = peer.rtt_ns.map_or("-".to_owned(), |ns| insane_core::Nanos(ns).to_string());
         let heard =
             peer.heard_ms_ago.map_or("never".to_owned(), |ms| format!("{} ago", insane_core::Nanos::from_millis(ms)));
-        table.row(&peer.name, vec![state.to_owned(), life, rtt, heard, peer.links.join(", ")]);
+        table.row(&peer.name, vec![state.to_owned(), life, rtt, heard, links(peer)]);
     }
     table.finish()
+}
+
+/// The links to a peer; where there are several, with what each is and by which the overlay
+/// speaks.
+fn links(peer: &PeerStatus) -> String {
+    if peer.ways.len() < 2 {
+        return peer.links.join(", ");
+    }
+    let link = |way: &insane_wire::status::WayStatus| {
+        let state = if way.up { "up" } else { "down" };
+        let rtt = way.rtt_ns.map_or(String::new(), |ns| format!(" {}", insane_core::Nanos(ns)));
+        let speaks = if way.speaks { ", overlay" } else { "" };
+        format!("{} ({state}{rtt}{speaks})", way.link)
+    };
+    peer.ways.iter().map(link).collect::<Vec<_>>().join(", ")
 }
 
 pub fn of(counters: &Counters, name: &str) -> u64 {

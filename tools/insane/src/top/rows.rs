@@ -5,7 +5,9 @@
 use crate::status::table::{Before, count, drops, of, printable};
 use insane_config::planner::human;
 use insane_core::Nanos;
-use insane_wire::status::{Counters, DatapathStatus, DomainStatus, SessionStatus, StatusReport, StreamStatus};
+use insane_wire::status::{
+    Counters, DatapathStatus, DomainStatus, PeerStatus, SessionStatus, StatusReport, StreamStatus,
+};
 use std::cmp::Ordering;
 
 /// What a cell is sorted by.
@@ -253,8 +255,10 @@ fn links(report: &StatusReport) -> Rows {
     for datapath in &report.datapaths {
         for link in &datapath.links {
             let peers = || report.peers.iter().filter(|peer| peer.links.contains(&link.name));
-            let up = peers().filter(|peer| peer.up).count();
-            let rtt = peers().filter_map(|peer| peer.rtt_ns).max();
+            // By this very link, where the report says so.
+            let way = |peer: &&PeerStatus| peer.ways.iter().find(|way| way.link == link.name).cloned();
+            let up = peers().filter(|peer| way(peer).map_or(peer.up, |way| way.up)).count();
+            let rtt = peers().filter_map(|peer| way(&peer).map_or(peer.rtt_ns, |way| way.rtt_ns)).max();
             table.rows.push(vec![
                 text(&link.name),
                 text(&datapath.name),
@@ -468,7 +472,7 @@ mod tests {
 
     #[test]
     fn lanes_add_up_their_streams_and_links_their_peers() {
-        use insane_wire::status::{ChannelStatus, LinkStatus, PeerStatus, SinkStatus, SourceStatus};
+        use insane_wire::status::{ChannelStatus, LinkStatus, SinkStatus, SourceStatus, WayStatus};
         let stream = |lane, peers: &[&str]| StreamStatus {
             lane,
             sources: 2,
@@ -502,6 +506,14 @@ mod tests {
         let links = Table::Links.rows(&now, None);
         assert_eq!(column(&links, "peers up"), ["1 of 2", "0 of 0"]);
         assert_eq!(column(&links, "state"), ["up", "down"]);
+        // Where the report knows each link by itself, each counts by itself.
+        let way = |link: &str, up, rtt_ns| WayStatus { link: link.into(), up, rtt_ns, ..WayStatus::default() };
+        let mut by_way = now.clone();
+        by_way.peers[0].links.push("l1".into());
+        by_way.peers[0].ways = vec![way("l0", false, None), way("l1", true, Some(7_000))];
+        let by_way = Table::Links.rows(&by_way, None);
+        assert_eq!(column(&by_way, "peers up"), ["0 of 2", "1 of 1"]);
+        assert_eq!(column(&by_way, "round trip"), ["-", "7.0 us"]);
         let alarms: Vec<usize> = links.rows.iter().map(|row| row.iter().filter(|cell| cell.alarm).count()).collect();
         assert_eq!(alarms, [1, 1]);
     }

@@ -78,10 +78,16 @@
 
 mod bucket;
 mod held;
+#[cfg_attr(not(feature = "mutants"), doc(hidden))]
+pub mod mutants;
+mod rate;
+mod recurrence;
 mod rings;
 mod words;
 
 pub use insane_core::limits::LANES;
+pub use rate::LinkRate;
+pub use recurrence::{PERIOD_NS_MAX, Recurrence, RecurrenceError, WHOLE_SHARE, gcd, lcm};
 pub use words::{AddError, Decision, FlowIndex, Limits, PoliceError, Policing};
 
 use bucket::Bucket;

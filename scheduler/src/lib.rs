@@ -77,6 +77,7 @@
 #![forbid(unsafe_code)]
 
 mod bucket;
+mod gates;
 mod held;
 #[cfg_attr(not(feature = "mutants"), doc(hidden))]
 pub mod mutants;
@@ -85,6 +86,7 @@ mod recurrence;
 mod rings;
 mod words;
 
+pub use gates::{GATE_ENTRIES_MAX, GateEntry, GateError, GateState, Gates};
 pub use insane_core::limits::LANES;
 pub use rate::LinkRate;
 pub use recurrence::{PERIOD_NS_MAX, Recurrence, RecurrenceError, WHOLE_SHARE, gcd, lcm};

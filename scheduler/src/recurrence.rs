@@ -54,6 +54,9 @@ impl fmt::Display for RecurrenceError {
 impl core::error::Error for RecurrenceError {}
 
 impl Recurrence {
+    /// One nanosecond a second: what a place without a stream holds.
+    pub(crate) const SECOND: Recurrence = Recurrence { period_ns: 1_000_000_000, offset_ns: 0, length_ns: 1 };
+
     /// A recurrence of `length_ns` every `period_ns`, first at `offset_ns` after the base.
     ///
     /// # Errors

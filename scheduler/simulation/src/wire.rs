@@ -7,7 +7,11 @@ use std::collections::VecDeque;
 /// Who sent a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sender {
-    Slot(usize),
+    /// Within these nanoseconds.
+    Slot {
+        start: u64,
+        end: u64,
+    },
     Lane(u8),
     Late,
     Foreign,

@@ -121,8 +121,7 @@ impl Recurrence {
             return Some(self.offset_ns);
         }
         let into = (at_ns - self.offset_ns) % self.period_ns;
-        let into = mutate!(NextStartLate, into, if into == 0 { self.period_ns } else { into });
-        if into == 0 { Some(at_ns) } else { at_ns.checked_add(self.period_ns - into) }
+        if mutate!(NextStartLate, into == 0, false) { Some(at_ns) } else { at_ns.checked_add(self.period_ns - into) }
     }
 
     /// The share of time that the windows take, in units of 2^-64, rounded down.

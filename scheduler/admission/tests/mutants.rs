@@ -43,7 +43,7 @@ fn full_plant() -> Plant {
     plant.links[0].foreign_bytes = 1;
     plant.links[0].frame_bytes_max = 5;
     plant.links[0].in_flight_bytes = 5;
-    plant.links[0].blocked.push(Window { offset_ns: 2, length_ns: 1, period_ns: 20 });
+    plant.links[0].blocked.push(Window { offset_ns: 2, length_ns: 1, period_ns: 120 });
     plant.streams[0].path[0].delay_ns = 2;
     let task = |host, offset_ns| Step::Task { host, period_ns: 60, offset_ns, response_ns: 3 };
     let steps = vec![task(0, 1), Step::Stream(0), task(1, 30)];
@@ -148,7 +148,17 @@ fn checker_is_noticed(right: &Certificate, plants: &[Plant]) -> bool {
         tight.0.streams[at].deadline_ns = deadline;
         tight.1.plant.streams[at].deadline_ns = deadline;
     });
+    // A path that is longer by one nanosecond than the deadline bears.
+    let mut far = pair(5);
+    far.0.streams[1].deadline_ns = 10;
+    far.0.streams[1].path[0].delay_ns = 1;
+    far.1.plant = far.0.clone();
+    let mut blocked = pair(5);
+    blocked.0.links[0].blocked.push(Window { offset_ns: 9, length_ns: 1, period_ns: 20 });
+    blocked.1.plant = blocked.0.clone();
     accepts
+        || check(&far.0, &far.1).is_ok()
+        || check(&blocked.0, &blocked.1).is_ok()
         || check(&right.plant, right).is_err()
         || check(&touching.0, &touching.1).is_err()
         || check(&overlapping.0, &overlapping.1).is_ok()
@@ -165,6 +175,7 @@ fn every_fault_is_noticed() {
     let plants = plants();
     turn_on(None);
     insane_checker::turn_on(None);
+    synthesise(&full_plant(), Budget::default()).unwrap_or_else(|refusal| panic!("{refusal}"));
     assert!(!synthesiser_is_noticed(&plants), "there is a fault though none is turned on");
     let right = synthesise(&full_plant(), Budget::default()).unwrap().certificate();
     for (what, plant, certificate) in doctored(&right) {

@@ -1,8 +1,11 @@
 //! Deliberate faults in the scheduler: each must be noticed, by the simulation or by one
 //! of the few direct tests below.
 
-use insane_core::TaiTime;
-use insane_scheduler::{GateEntry, Gates, Mutation, Recurrence, turn_on};
+use insane_core::{MonoTime, TaiTime};
+use insane_scheduler::{
+    Action, FlowIndex, GateEntry, Gates, LatePolicy, Limits, LinkRate, LinkTiming, Mutation, Now, Recurrence,
+    Scheduler, TimedScheduler, TimedStream, turn_on,
+};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Enough worlds for every fault to show; a right scheduler goes through all of them.
@@ -37,10 +40,29 @@ fn gates() -> bool {
     open(1_200, 1_230) == Some((2, 1_230)) && open(1_200, 1_231) == Some((1, 1_231)) && open(999, 2_000).is_none()
 }
 
+/// A slot that more is in front of than its window can bear, until it has drained.
+fn busy() -> bool {
+    let Some(rate) = LinkRate::from_bits_per_s(1_000_000_000) else { return false };
+    let timing = LinkTiming { rate, turn_ns: 0, foreign_bytes: 0, in_flight_bytes: 10_000, lead_ns: 0, step_ns: 1_000 };
+    let mut timed = Box::new(TimedScheduler::<4, 2, 8>::new(timing, Scheduler::new(Limits::default())));
+    let Ok(slots) = Recurrence::new(100_000, 50_000, 1_000) else { return false };
+    let (flow, late) = (FlowIndex(0), LatePolicy::NextSlot);
+    let stream = TimedStream { flow, slots, bytes: 100, early_ns: 100_000, deadline_ns: 0, late };
+    let staged = timed.stage(TaiTime(0), &[stream], None, TaiTime(0)).is_ok();
+    let now = |ns| Now { mono: MonoTime(ns), tai: TaiTime(ns) };
+    let took = timed.poll(now(1), 0) == Action::TookOver;
+    timed.ready(flow);
+    // 26 bytes and 100 are 1,008 ns: eight too many. Drained by one byte, they fit.
+    let waits = timed.poll(now(50_000), 26) == Action::Wait(MonoTime(50_201));
+    let goes = matches!(timed.poll(now(50_000), 25), Action::Slot { launch: TaiTime(50_000), .. });
+    staged && took && waits && goes
+}
+
 #[test]
 fn every_fault_is_noticed() {
     let fails = |test: fn() -> bool| !catch_unwind(AssertUnwindSafe(test)).unwrap_or(false);
-    let tests: [(&str, fn() -> bool); 3] = [("recurrences", recurrences), ("gates", gates), ("simulation", simulation)];
+    let tests: [(&str, fn() -> bool); 4] =
+        [("recurrences", recurrences), ("gates", gates), ("busy", busy), ("simulation", simulation)];
     turn_on(None);
     for (name, test) in tests {
         assert!(!fails(test), "{name} fails though no fault is turned on");

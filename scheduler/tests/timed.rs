@@ -214,11 +214,14 @@ fn far_apart_and_near_coprime_periods_are_not_written_down_and_come_in_order() {
                 other => panic!("{other:?}"),
             }
         }
-        let first = |stream: &TimedStream| (0..).map(|k| stream.slots.offset_ns() + k * stream.slots.period_ns());
+        let first = |stream: &TimedStream| {
+            let slots = stream.slots;
+            (0..).map(move |k| slots.offset_ns() + k * slots.period_ns())
+        };
         let end = starts[starts.len() - 1].0;
         let all = streams
             .iter()
-            .flat_map(|one| first(one).take_while(|&start| start <= end).map(|start| (start, one.flow.0)));
+            .flat_map(|one| first(one).take_while(|&start| start <= end).map(move |start| (start, one.flow.0)));
         let mut expected: Vec<_> = all.collect();
         expected.sort_unstable();
         assert_eq!(starts, expected);
@@ -263,9 +266,10 @@ proptest! {
 
     #[test]
     fn no_numbers_make_it_panic(
-        base: u64, period: u64, offset: u64, length: u64, bytes: u32, early: u64, deadline: u64, at: u64,
+        (base, period, offset, length) in any::<(u64, u64, u64, u64)>(),
+        (bytes, early, deadline, at) in any::<(u32, u64, u64, u64)>(),
+        (turn_ns, lead_ns, step_ns) in any::<(u64, u64, u64)>(),
         calls in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), 0..6_u8), 0..40),
-        (turn_ns, lead_ns, step_ns): (u64, u64, u64),
     ) {
         let mut timed = timed(LinkTiming { turn_ns, lead_ns, step_ns, ..timing() });
         if let Ok(slots) = Recurrence::new(period >> (bytes % 40), offset % (period >> (bytes % 40)).max(1), length % 1_000_000 + 1) {

@@ -18,14 +18,11 @@ const SLOTS_COUNTED: u64 = 4_096;
 /// What the child counts: the name of the table, a dash, the number of streams.
 const CASE: &str = "INSANE_COUNTED_CASE";
 
-type Expanded = TimedScheduler<FLOWS, FLOWS, 4_096>;
-/// No table has room to be written down.
-type Recurrences = TimedScheduler<FLOWS, FLOWS, 0>;
-
 fn now(ns: u64) -> Now {
     Now { mono: MonoTime(ns), tai: TaiTime(ns) }
 }
 
+/// With `SLOTS` of zero no table has room to be written down.
 fn staged<const SLOTS: usize>(streams: u16) -> Box<TimedScheduler<FLOWS, FLOWS, SLOTS>> {
     let rate = LinkRate::from_bits_per_s(1_000_000_000).unwrap();
     let timing = LinkTiming { rate, turn_ns: 0, foreign_bytes: 0, in_flight_bytes: 20_000, lead_ns: 0, step_ns: 1_000 };
@@ -65,8 +62,8 @@ fn counted() {
     let (table, streams) = case.split_once('-').unwrap();
     let streams = streams.parse().unwrap();
     let end = match table {
-        "expanded" => counted_slots::<4_096>(&mut { let timed: Box<Expanded> = staged(streams); timed }),
-        _ => counted_slots::<0>(&mut { let timed: Box<Recurrences> = staged(streams); timed }),
+        "expanded" => counted_slots(&mut *staged::<4_096>(streams)),
+        _ => counted_slots(&mut *staged::<0>(streams)),
     };
     assert_eq!(end, SLOTS_COUNTED * 2_000);
 }
@@ -77,11 +74,17 @@ fn count(case: &str) -> Option<u64> {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*counted_slots*"]);
     valgrind.arg(format!("--callgrind-out-file={}", out.display())).arg(std::env::current_exe().unwrap());
-    let ran = valgrind.args(["--exact", "counted", "--test-threads=1"]).env(CASE, case).env("RUST_MIN_STACK", "67108864").output().ok()?;
+    let ran = valgrind
+        .args(["--exact", "counted", "--test-threads=1"])
+        .env(CASE, case)
+        .env("RUST_MIN_STACK", "67108864")
+        .output()
+        .ok()?;
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     let text = std::fs::read_to_string(&out).unwrap();
     let _ = std::fs::remove_file(&out);
-    let total = text.lines().filter_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: "))).next_back();
+    let total =
+        text.lines().filter_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: "))).next_back();
     let total: u64 = total.unwrap().trim().parse().unwrap();
     assert!(total > SLOTS_COUNTED, "callgrind found no such function");
     Some(total / SLOTS_COUNTED)

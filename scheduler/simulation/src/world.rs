@@ -620,8 +620,9 @@ impl World {
             one.start = first_start(&one.stream, one.base, tai);
             (one.missed, one.was_there) = (None, false);
         }
-        if let Some((at, _, expected)) = &mut self.staged {
-            let from = tai.max(*at);
+        let at = self.staged.as_ref().map_or(0, |staged| staged.0.max(tai));
+        let from = self.old_window_at(at).unwrap_or(at);
+        if let Some((_, _, expected)) = &mut self.staged {
             expected.iter_mut().for_each(|one| one.start = first_start(&one.stream, one.base, from));
         }
         self.wire = Wire::new(self.timing.rate.ps_per_byte());

@@ -196,7 +196,8 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         self.flows.iter_mut().for_each(|flow| flow.missed = None);
         self.tables[self.active].position(now.tai);
         if let Some(at) = self.staged {
-            self.tables[1 - self.active].position(at.max(now.tai));
+            let first = self.tables[self.active].last_end_before(at.max(now.tai));
+            self.tables[1 - self.active].position(first);
         }
     }
 

@@ -7,7 +7,7 @@
 //! what follows for chains and sporadic lanes. Times are nanoseconds. Starts count from
 //! the base time of the schedule, which all hosts share.
 //!
-//! The text form ([`text`], feature `text`) is a line with a digest over the rest, and
+//! The text form (module `text`, feature `text`) is a line with a digest over the rest, and
 //! the rest in RON. The digest finds what was altered by chance, every single byte for
 //! certain; it is no signature.
 #![no_std]

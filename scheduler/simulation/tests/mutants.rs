@@ -58,10 +58,13 @@ fn busy() -> bool {
     staged && took && waits && goes
 }
 
+/// A test that holds as long as nothing is wrong.
+type Named = (&'static str, fn() -> bool);
+
 #[test]
 fn every_fault_is_noticed() {
     let fails = |test: fn() -> bool| !catch_unwind(AssertUnwindSafe(test)).unwrap_or(false);
-    let tests: [(&str, fn() -> bool); 4] =
+    let tests: [Named; 4] =
         [("recurrences", recurrences), ("gates", gates), ("busy", busy), ("simulation", simulation)];
     turn_on(None);
     for (name, test) in tests {

@@ -71,17 +71,30 @@
 //! more than the contract allows, change nothing else: they are counted in
 //! [`Scheduler::misuses`]. An overrun is charged up to one frame.
 //!
-//! Time-triggered sending joins behind the same two calls: `poll` says what may be
-//! sent at `now`, or until when nothing changes by itself.
+//! # Time-triggered sending
+//! [`TimedScheduler`] puts reserved slots and gates above these lanes, behind the same
+//! two calls: `poll` says what may be sent at `now`, or until when nothing changes by
+//! itself. Its slots are [`Recurrence`]s, its gates [`Gates`].
 #![no_std]
 #![forbid(unsafe_code)]
 
 mod bucket;
+mod gates;
 mod held;
+mod mutants;
+mod rate;
+mod recurrence;
 mod rings;
+mod timed;
 mod words;
 
+pub use gates::{GATE_ENTRIES_MAX, GateEntry, GateError, GateState, Gates};
 pub use insane_core::limits::LANES;
+#[cfg(feature = "mutants")]
+pub use mutants::{Mutation, turn_on};
+pub use rate::LinkRate;
+pub use recurrence::{PERIOD_NS_MAX, Recurrence, RecurrenceError, WHOLE_SHARE, gcd, lcm};
+pub use timed::{Action, LatePolicy, LinkTiming, MissCause, Now, TableError, TimedScheduler, TimedStream};
 pub use words::{AddError, Decision, FlowIndex, Limits, PoliceError, Policing};
 
 use bucket::Bucket;
@@ -238,11 +251,18 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
     /// What to do at `now`. An instant before that of an earlier poll counts as that one.
     #[inline]
     pub fn poll(&mut self, now: MonoTime) -> Decision {
+        self.poll_lanes(now, u8::MAX)
+    }
+
+    /// The same for some lanes alone: bit i of `open` for lane i. What waits in the
+    /// others is left out, also when it says until when to wait.
+    #[inline]
+    pub fn poll_lanes(&mut self, now: MonoTime, open: u8) -> Decision {
         // The last instant of all means never: it does not come.
         self.now = self.now.max(now).min(MonoTime(u64::MAX - 1));
         let mut wait: Option<MonoTime> = None;
         // At most LANES rounds: each takes one bit away.
-        let mut lanes = self.rings.occupied() | self.held.occupied();
+        let mut lanes = self.waiting_lanes() & open;
         while lanes != 0 {
             let lane = lanes.trailing_zeros() as u8;
             lanes &= lanes - 1;
@@ -256,6 +276,21 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
             };
         }
         wait.map_or(Decision::Idle, Decision::Wait)
+    }
+
+    /// Bit i: a flow of lane i has something, whether it may send now or not.
+    #[inline]
+    #[must_use]
+    pub fn waiting_lanes(&self) -> u8 {
+        self.rings.occupied() | self.held.occupied()
+    }
+
+    /// The lane of a flow; `None` for one that there is not.
+    #[inline]
+    #[must_use]
+    pub fn lane_of(&self, flow: FlowIndex) -> Option<u8> {
+        let entry = self.flows.get(flow.0 as usize)?;
+        (entry.state != State::Absent).then_some(entry.lane)
     }
 
     /// Charges the flow for what it sent after a grant; `more` says whether it has

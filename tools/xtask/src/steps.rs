@@ -10,8 +10,14 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 /// Commands that the tests use, and the Debian packages that bring them.
-const TOOLS: &[(&str, &str)] =
-    &[("ip", "iproute2"), ("ps", "procps"), ("strace", "strace"), ("tshark", "tshark"), ("valgrind", "valgrind")];
+const TOOLS: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("ps", "procps"),
+    ("strace", "strace"),
+    ("tshark", "tshark"),
+    ("valgrind", "valgrind"),
+    ("z3", "z3"),
+];
 
 struct Step {
     name: &'static str,
@@ -26,6 +32,7 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", what: "lints of all targets, warnings denied", run: clippy },
     Step { name: "tests", what: "all tests of the workspace", run: tests },
     Step { name: "loom", what: "the rings under loom", run: loom },
+    Step { name: "mutants", what: "deliberate faults of scheduler, admission and checker, all noticed", run: mutants },
     Step { name: "licences", what: "licences and duplicates of all dependencies", run: check_licences },
     Step { name: "docs", what: "the documentation builds, warnings denied", run: docs },
     Step { name: "sim", what: "simulated worlds of fixed seeds, every rule checked", run: sim },
@@ -171,6 +178,14 @@ fn loom(root: &Path) -> (Verdict, TestCount) {
         .env("CARGO_TARGET_DIR", target)
         .env("RUSTFLAGS", flags("RUSTFLAGS", "--cfg loom"));
     counted(&mut command, 20)
+}
+
+fn mutants(root: &Path) -> (Verdict, TestCount) {
+    let mut command = cargo(root);
+    command.args(["test", "--release", "--locked", "--test", "mutants", "--features"]);
+    command.args(["insane-slot-simulation/mutants,insane-admission/mutants,insane-checker/mutants"]);
+    command.args(["-p", "insane-slot-simulation", "-p", "insane-admission", "-p", "insane-checker"]);
+    counted(&mut command, 15)
 }
 
 fn check_licences(root: &Path) -> (Verdict, TestCount) {

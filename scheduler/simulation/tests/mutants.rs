@@ -1,0 +1,85 @@
+//! Deliberate faults in the scheduler: each must be noticed, by the simulation or by one
+//! of the few direct tests below.
+
+use insane_core::{MonoTime, TaiTime};
+use insane_scheduler::{
+    Action, FlowIndex, GateEntry, Gates, LatePolicy, Limits, LinkRate, LinkTiming, Mutation, Now, Recurrence,
+    Scheduler, TimedScheduler, TimedStream, turn_on,
+};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Enough worlds for every fault to show; a right scheduler goes through all of them.
+const SLOTS: u64 = 400_000;
+
+fn simulation() -> bool {
+    insane_slot_simulation::run(1, SLOTS).is_ok()
+}
+
+/// Windows of small periods, nanosecond by nanosecond.
+fn recurrences() -> bool {
+    let all: Vec<Recurrence> = [(4, 0, 2), (4, 2, 2), (6, 0, 1), (6, 1, 1), (6, 2, 2), (8, 3, 1), (3, 0, 1), (3, 2, 1)]
+        .into_iter()
+        .filter_map(|(period, offset, length)| Recurrence::new(period, offset, length).ok())
+        .collect();
+    let is_in =
+        |one: &Recurrence, at: u64| (at + one.period_ns() - one.offset_ns()) % one.period_ns() < one.length_ns();
+    let pairs = all.iter().flat_map(|a| all.iter().map(move |b| (a, b)));
+    let mut overlaps = pairs.map(|(a, b)| (a.overlaps(*b), (0..24).any(|at| is_in(a, at) && is_in(b, at))));
+    let mut starts = all.iter().flat_map(|one| (0..24).map(move |at| (one, at)));
+    overlaps.all(|(said, is)| said == is)
+        && starts.all(|(one, at)| {
+            one.next_start(at) == (at..).find(|&at| at % one.period_ns() == one.offset_ns() && at >= one.offset_ns())
+        })
+}
+
+/// The hand-over of one list to the next.
+fn gates() -> bool {
+    let list = [GateEntry { open_lanes: 1, interval_ns: 60 }, GateEntry { open_lanes: 2, interval_ns: 40 }];
+    let Ok(gates) = Gates::new(TaiTime(1_000), None, 30, &list) else { return false };
+    let open = |at, next| gates.state(TaiTime(at), Some(TaiTime(next))).map(|state| (state.open_lanes, state.until.0));
+    open(1_200, 1_230) == Some((2, 1_230)) && open(1_200, 1_231) == Some((1, 1_231)) && open(999, 2_000).is_none()
+}
+
+/// A slot that more is in front of than its window can bear, until it has drained.
+fn busy() -> bool {
+    let Some(rate) = LinkRate::from_bits_per_s(1_000_000_000) else { return false };
+    let timing = LinkTiming { rate, turn_ns: 0, foreign_bytes: 0, in_flight_bytes: 10_000, lead_ns: 0, step_ns: 1_000 };
+    let mut timed = Box::new(TimedScheduler::<4, 2, 8>::new(timing, Scheduler::new(Limits::default())));
+    let Ok(slots) = Recurrence::new(100_000, 50_000, 1_000) else { return false };
+    let (flow, late) = (FlowIndex(0), LatePolicy::NextSlot);
+    let stream = TimedStream { flow, slots, bytes: 100, early_ns: 100_000, deadline_ns: 0, late };
+    let staged = timed.stage(TaiTime(0), &[stream], None, TaiTime(0)).is_ok();
+    let now = |ns| Now { mono: MonoTime(ns), tai: TaiTime(ns) };
+    let took = timed.poll(now(1), 0) == Action::TookOver;
+    timed.ready(flow);
+    // 26 bytes and 100 are 1,008 ns: eight too many. Drained by one byte, they fit.
+    let waits = timed.poll(now(50_000), 26) == Action::Wait(MonoTime(50_201));
+    let goes = matches!(timed.poll(now(50_000), 25), Action::Slot { launch: TaiTime(50_000), .. });
+    staged && took && waits && goes
+}
+
+/// A test that holds as long as nothing is wrong.
+type Named = (&'static str, fn() -> bool);
+
+#[test]
+fn every_fault_is_noticed() {
+    let fails = |test: fn() -> bool| !catch_unwind(AssertUnwindSafe(test)).unwrap_or(false);
+    let tests: [Named; 4] =
+        [("recurrences", recurrences), ("gates", gates), ("busy", busy), ("simulation", simulation)];
+    turn_on(None);
+    for (name, test) in tests {
+        assert!(!fails(test), "{name} fails though no fault is turned on");
+    }
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut alive = Vec::new();
+    for &mutation in Mutation::ALL {
+        turn_on(Some(mutation));
+        let by = tests.iter().find(|(_, test)| fails(*test)).map(|(name, _)| *name);
+        println!("{:<24} {:<12} {}", format!("{mutation:?}"), by.unwrap_or("ALIVE"), mutation.what());
+        alive.extend(by.is_none().then_some(mutation));
+    }
+    turn_on(None);
+    std::panic::set_hook(hook);
+    assert!(alive.is_empty(), "not noticed: {alive:?}");
+}

@@ -1,0 +1,561 @@
+//! The time-triggered scheduler: reserved slots above the lanes.
+//!
+//! It joins behind the two calls of [`Scheduler`](crate::Scheduler): `poll` says what
+//! may be sent at `now` or until when nothing changes by itself, `sent` reports.
+//!
+//! # Rules
+//! - **A slot belongs to its stream.** From its start, while the largest message of the
+//!   stream can still end within it, nothing else is begun. A message goes if
+//!   `max(start, now + e_turn + below / rate) + bytes / rate <= end`.
+//! - **The guard.** Anything else goes only if
+//!   `now + e_turn + (below + its bytes) / rate <= start of the next slot`, its bytes
+//!   with the overrun that the contract of a chunk allows. The same holds against the
+//!   shutting of the lane's gate. So best effort fills what is between, in chunks that
+//!   grow smaller towards a slot.
+//! - **Late messages** follow their [`LatePolicy`]. `SendNow` goes before all lanes.
+//! - **Below the slots**: gates, then the rules of [`Scheduler`](crate::Scheduler).
+//! - **One table is in force, one may be staged.** It takes over at its instant. A slot
+//!   of the old one that began before keeps its right to the end of its window; slots
+//!   of the new one that would begin before that end are not used.
+//!
+//! # What the caller passes for `below`
+//! All bytes that it handed to the link, or that others did on the same queue, and that
+//! have not left, frames with a launch instant included. What others may add unseen is
+//! [`LinkTiming::foreign_bytes`]. Too many bytes cost link time,
+//! too few break slots.
+//!
+//! # Invariants
+//! - What is granted for a slot ends in it, and what is granted besides ends before the
+//!   next, if link and turn keep to [`LinkTiming`].
+//! - Each slot is granted once, or told as missed.
+//! - A poll changes nothing that a second one at the same instant would decide upon,
+//!   except that a missed slot is told once.
+//!
+//! # Bounds
+//! | call | table written down | recurrences |
+//! |---|---|---|
+//! | `poll`, `sent` | O(1), and what the lanes cost | O(log STREAMS), and what the lanes cost |
+//! | `ready`, `idle` | O(1) and the lanes | the same |
+//! | taking the staged table over | O(1) | O(1) |
+//! | `stage` | O(streams squared) | the same |
+//! | `realign` | O(log SLOTS) | O(streams) |
+//!
+//! A table is written down where one hyperperiod has at most `SLOTS` slots. Memory is
+//! fixed at construction.
+
+mod table;
+mod words;
+
+pub use words::{Action, LatePolicy, LinkTiming, MissCause, Now, TableError, TimedStream};
+
+use crate::mutants::mutate;
+use crate::{Decision, FlowIndex, GateState, Gates, LANES, Scheduler};
+use insane_core::{MonoTime, Nanos, TaiTime};
+use table::{Head, Table};
+
+/// What the flow of the last action has to report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Granted {
+    Nothing,
+    Slot(Head),
+    Late(FlowIndex),
+}
+
+/// What is known of a flow that has slots.
+#[derive(Clone, Copy)]
+struct Timed {
+    /// It has a message.
+    waiting: bool,
+    /// It is in the queue of late flows.
+    queued: bool,
+    /// Its message is late.
+    late: bool,
+    /// The start of the last slot that was missed, unless one was used since, and the
+    /// epoch of its table.
+    missed: Option<(u64, u64)>,
+}
+
+/// Slots above a [`Scheduler`]. The value is large (about 70 bytes a stream, 16 a slot,
+/// twice): make it where it will stay. `STREAMS` is a power of two.
+pub struct TimedScheduler<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> {
+    timing: LinkTiming,
+    below: Scheduler<FLOWS>,
+    tables: [Table<FLOWS, STREAMS, SLOTS>; 2],
+    gates: [Option<Gates>; 2],
+    active: usize,
+    /// When the other table takes over.
+    staged: Option<TaiTime>,
+    now: Now,
+    /// The first poll has no clock to compare with.
+    is_aligned: bool,
+    gate: Option<(TaiTime, GateState)>,
+    flows: [Timed; FLOWS],
+    /// A ring of the flows that have a late message.
+    late: [u16; FLOWS],
+    late_head: usize,
+    late_count: usize,
+    /// A slot that was handed over before its start.
+    launched: Option<(TaiTime, u32)>,
+    granted: Granted,
+    /// What was below us kept the head from its slot.
+    was_busy: bool,
+    /// Counts the tables that took over.
+    epoch: u64,
+    misuses: u64,
+}
+
+impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedScheduler<FLOWS, STREAMS, SLOTS> {
+    const FITS: () = assert!(STREAMS.is_power_of_two() && STREAMS >= 2 && STREAMS < u16::MAX as usize);
+
+    /// Without slots and gates, above the given lanes.
+    #[must_use]
+    pub const fn new(timing: LinkTiming, below: Scheduler<FLOWS>) -> Self {
+        let () = Self::FITS;
+        TimedScheduler {
+            timing,
+            below,
+            tables: [const { Table::new() }; 2],
+            gates: [None; 2],
+            active: 0,
+            staged: None,
+            now: Now { mono: MonoTime(0), tai: TaiTime(0) },
+            is_aligned: false,
+            gate: None,
+            flows: [Timed { waiting: false, queued: false, late: false, missed: None }; FLOWS],
+            late: [0; FLOWS],
+            late_head: 0,
+            late_count: 0,
+            launched: None,
+            granted: Granted::Nothing,
+            was_busy: false,
+            epoch: 0,
+            misuses: 0,
+        }
+    }
+
+    /// The lanes below the slots: flows are added to and removed from them there.
+    pub fn lanes(&mut self) -> &mut Scheduler<FLOWS> {
+        &mut self.below
+    }
+
+    /// Reports that no action asked for, since construction, those of the lanes included.
+    #[must_use]
+    pub fn misuses(&self) -> u64 {
+        self.misuses.saturating_add(self.below.misuses())
+    }
+
+    /// Whether the table in force is written down.
+    #[must_use]
+    pub fn is_expanded(&self) -> bool {
+        self.tables[self.active].is_expanded()
+    }
+
+    /// e_turn has been estimated anew.
+    pub fn set_turn_ns(&mut self, turn_ns: u64) {
+        self.timing.turn_ns = turn_ns;
+    }
+
+    /// Puts a table beside the one in force, in place of one that was staged before. It
+    /// takes over at `at`, or at the latest poll if that is later.
+    ///
+    /// # Errors
+    /// [`TableError`]; then nothing is staged any more, and the table in force stays.
+    pub fn stage(
+        &mut self,
+        base: TaiTime,
+        streams: &[TimedStream],
+        gates: Option<&Gates>,
+        at: TaiTime,
+    ) -> Result<(), TableError> {
+        self.staged = None;
+        let (other, at) = (1 - self.active, at.max(self.now.tai));
+        self.tables[other].fill(base, streams, &self.timing)?;
+        self.gates[other] = gates.copied();
+        let first = self.tables[self.active].last_end_before(at);
+        self.tables[other].position(first);
+        self.gate = None;
+        self.staged = Some(at);
+        Ok(())
+    }
+
+    /// The staged table will not take over.
+    pub fn unstage(&mut self) {
+        self.staged = None;
+        self.gate = None;
+    }
+
+    /// Goes on after a step of the clock, or after a long rest, with the slots that
+    /// begin at `now` or later. Slots between are not told as missed.
+    pub fn realign(&mut self, now: Now) {
+        self.now = now;
+        self.is_aligned = true;
+        self.gate = None;
+        self.launched = None;
+        self.granted = Granted::Nothing;
+        self.was_busy = false;
+        self.flows.iter_mut().for_each(|flow| flow.missed = None);
+        self.tables[self.active].position(now.tai);
+        if let Some(at) = self.staged {
+            let first = self.tables[self.active].last_end_before(at.max(now.tai));
+            self.tables[1 - self.active].position(first);
+        }
+    }
+
+    /// The flow has a message. Its time is that of the last poll.
+    pub fn ready(&mut self, flow: FlowIndex) {
+        let Some(stream) = self.tables[self.active].stream_of(flow) else {
+            return self.below.ready(flow);
+        };
+        let stream = *self.tables[self.active].stream(stream);
+        let state = &mut self.flows[flow.0 as usize];
+        if state.waiting {
+            return;
+        }
+        state.waiting = true;
+        if let Some((missed, _)) = state.missed.filter(|missed| missed.1 == self.epoch) {
+            let next = missed.saturating_add(stream.slots.period_ns());
+            let early = mutate!(EarlyIsLate, stream.early_ns, 0);
+            if self.now.tai.0.saturating_add(early) < next {
+                self.is_late(flow, stream.late);
+            }
+        }
+    }
+
+    /// The flow has no message, or may not send.
+    pub fn idle(&mut self, flow: FlowIndex) {
+        if let Some(state) = self.flows.get_mut(flow.0 as usize) {
+            (state.waiting, state.late) = (false, false);
+        }
+        if self.below.lane_of(flow).is_some() {
+            self.below.idle(flow);
+        }
+    }
+
+    /// What to do at `now`, with `below` bytes handed over that have not left.
+    #[inline]
+    pub fn poll(&mut self, now: Now, below: u64) -> Action {
+        if let Some(step) = self.step_to(now) {
+            return Action::Stepped(step);
+        }
+        self.granted = Granted::Nothing;
+        if self.takes_over() {
+            return Action::TookOver;
+        }
+        let foreign = mutate!(ForeignForgotten, u64::from(self.timing.foreign_bytes), 0);
+        let below = below.saturating_add(foreign);
+        let head = self.tables[self.active].head();
+        let mut slot_wait = None;
+        if let Some(head) = head {
+            match self.slot(head, below) {
+                Ok(action) => return action,
+                Err(wait) => slot_wait = Some(wait),
+            }
+        }
+        let end = self.free_until(head);
+        if let Some(action) = self.late_message(end, below) {
+            return action;
+        }
+        self.fill(end, below, slot_wait)
+    }
+
+    /// Reports what was done after an action: `bytes` that went, and whether the flow
+    /// has `more`. Zero bytes after `Slot` or `Late`: the link took nothing.
+    #[inline]
+    pub fn sent(&mut self, flow: FlowIndex, bytes: u32, more: bool) {
+        match core::mem::replace(&mut self.granted, Granted::Nothing) {
+            Granted::Slot(head) if self.tables[self.active].stream(head.stream).flow == flow => {
+                if bytes > 0 {
+                    self.slot_done(head, bytes);
+                    self.message_done(flow, more);
+                }
+            }
+            Granted::Late(of) if of == flow => self.message_done(flow, more),
+            _ if self.tables[self.active].stream_of(flow).is_some() => self.misuses += 1,
+            _ => self.below.sent(flow, bytes, more),
+        }
+    }
+
+    /// Takes the time; tells a step of TAI.
+    fn step_to(&mut self, now: Now) -> Option<i64> {
+        let apart = |now: Now| now.tai.0.wrapping_sub(now.mono.0);
+        if !self.is_aligned {
+            self.now = now;
+            self.is_aligned = true;
+            return None;
+        }
+        let step = apart(now).wrapping_sub(apart(self.now)) as i64;
+        if step.unsigned_abs() > self.timing.step_ns {
+            return mutate!(SteppedIgnored, Some(step), None);
+        }
+        self.now = now;
+        None
+    }
+
+    /// The staged table takes over when it is time and no old slot is under way.
+    fn takes_over(&mut self) -> bool {
+        let Some(at) = self.staged else { return false };
+        let is_time = self.now.tai.0 >= mutate!(SwapLate, at.0, at.0 + 1);
+        let takes = is_time && self.tables[self.active].head().is_none_or(|head| head.start >= at.0);
+        if takes {
+            self.active = mutate!(SwapForgetsStreams, 1 - self.active, self.active);
+            self.staged = None;
+            self.gate = None;
+            self.was_busy = false;
+            self.epoch += 1;
+        }
+        takes
+    }
+
+    /// What to do about the slot that comes next; if nothing, when to look again.
+    fn slot(&mut self, head: Head, below: u64) -> Result<Action, u64> {
+        let now = self.now.tai.0;
+        if self.staged.is_some_and(|at| head.start >= at.0) {
+            return Err(u64::MAX);
+        }
+        let due = mutate!(DueEarly, head.start, head.start.saturating_sub(1)).saturating_sub(self.timing.lead_ns);
+        // In launch order: the one before has begun.
+        let due = self.launched.map_or(due, |(start, _)| due.max(start.0));
+        if now < due {
+            return Err(due);
+        }
+        let table = &self.tables[self.active];
+        let (stream, duration) = (table.stream(head.stream), table.duration_ns(head.stream));
+        let end = head.start.saturating_add(stream.slots.length_ns());
+        let end = mutate!(WindowEndLate, end, end + 1);
+        let foreign = u64::from(self.timing.foreign_bytes);
+        let below = mutate!(BelowForgottenInSlot, below, foreign);
+        let turn = mutate!(TurnForgottenInSlot, self.timing.turn_ns, 0);
+        let soonest = now.saturating_add(turn);
+        let behind = |before: u64| self.timing.rate.duration_ns(before.saturating_add(u64::from(stream.bytes)));
+        let ends = |before| head.start.saturating_add(duration).max(soonest.saturating_add(behind(before)));
+        let state = self.flows[stream.flow.0 as usize];
+        if state.waiting && self.late_since(stream.flow).is_some_and(|missed| !self.is_of_use(stream, missed)) {
+            self.granted = Granted::Late(stream.flow);
+            return Ok(Action::Drop { flow: stream.flow });
+        }
+        if ends(foreign) > end {
+            let cause = match (state.waiting, self.was_busy) {
+                (false, _) => MissCause::NoMessage,
+                (true, false) => MissCause::PolledLate,
+                (true, true) => MissCause::LinkBusy,
+            };
+            if let Some(ns) = self.tables[self.active].skip_cycles(self.now.tai) {
+                return Ok(Action::Skipped { ns });
+            }
+            return Ok(self.miss(head, cause));
+        }
+        // The first instant at which a message could not end in time.
+        let too_late = end.saturating_sub(behind(foreign)).saturating_sub(turn).max(now).saturating_add(1);
+        if !state.waiting {
+            return Err(too_late);
+        }
+        if ends(below) > end {
+            self.was_busy = true;
+            let drained = now.saturating_add(self.timing.rate.duration_ns(below.saturating_sub(foreign)));
+            return Err(drained.clamp(now.saturating_add(1), too_late));
+        }
+        self.granted = Granted::Slot(head);
+        Ok(Action::Slot {
+            flow: stream.flow,
+            launch: TaiTime(head.start),
+            bytes_max: stream.bytes,
+            newest: mutate!(NewestIsOldest, stream.late == LatePolicy::NewestWins, false),
+        })
+    }
+
+    fn miss(&mut self, head: Head, cause: MissCause) -> Action {
+        let stream = *self.tables[self.active].stream(head.stream);
+        let count = self.tables[self.active].advance(head, self.now.tai);
+        let start = head.start.saturating_add((count - 1).saturating_mul(stream.slots.period_ns()));
+        self.was_busy = false;
+        self.flows[stream.flow.0 as usize].missed = Some((start, self.epoch));
+        if self.flows[stream.flow.0 as usize].waiting {
+            self.is_late(stream.flow, stream.late);
+        }
+        Action::Missed { flow: stream.flow, start: TaiTime(start), count, cause }
+    }
+
+    fn is_late(&mut self, flow: FlowIndex, policy: LatePolicy) {
+        let acts = mutate!(
+            LateDropIsSent,
+            matches!(policy, LatePolicy::Drop | LatePolicy::SendNow),
+            policy == LatePolicy::SendNow
+        );
+        if !acts {
+            return;
+        }
+        let state = &mut self.flows[flow.0 as usize];
+        state.late = true;
+        if !state.queued {
+            // Each flow is in the ring at most once, so it has room.
+            state.queued = true;
+            self.late[(self.late_head + self.late_count) % FLOWS] = flow.0;
+            self.late_count += 1;
+        }
+    }
+
+    /// What to do about the flow that has been late longest.
+    fn late_message(&mut self, end: u64, below: u64) -> Option<Action> {
+        if self.late_count == 0 {
+            return None;
+        }
+        let flow = FlowIndex(self.late[self.late_head]);
+        let since = self.late_since(flow);
+        let (Some(stream), Some(missed)) = (self.tables[self.active].stream_of(flow), since) else {
+            self.forget_late(flow);
+            return None;
+        };
+        let timed = *self.tables[self.active].stream(stream);
+        if !self.is_of_use(&timed, missed) {
+            self.granted = Granted::Late(flow);
+            return Some(Action::Drop { flow });
+        }
+        if u64::from(timed.bytes) > self.room(end, below) {
+            return None;
+        }
+        self.granted = Granted::Late(flow);
+        Some(Action::Late { flow, bytes_max: timed.bytes })
+    }
+
+    /// The start of the slot that the flow's message came too late for.
+    fn late_since(&self, flow: FlowIndex) -> Option<u64> {
+        let state = self.flows[flow.0 as usize];
+        let (missed, epoch) = state.missed?;
+        (state.waiting && state.late && epoch == self.epoch).then_some(missed)
+    }
+
+    /// Whether a late message may still go.
+    fn is_of_use(&self, stream: &TimedStream, missed: u64) -> bool {
+        let until = missed.saturating_add(stream.deadline_ns);
+        let in_time = mutate!(LateSendIgnoresDeadline, self.now.tai.0 <= until, true);
+        stream.late == LatePolicy::SendNow && in_time
+    }
+
+    fn forget_late(&mut self, flow: FlowIndex) {
+        self.late_head = (self.late_head + 1) % FLOWS;
+        self.late_count -= 1;
+        self.flows[flow.0 as usize].queued = false;
+        self.flows[flow.0 as usize].late = false;
+    }
+
+    /// When the next slot begins, of either table, handed over or not.
+    fn free_until(&self, head: Option<Head>) -> u64 {
+        let mut end = head.map_or(u64::MAX, |head| head.start);
+        if let Some(at) = self.staged.filter(|at| end >= at.0) {
+            end = self.tables[1 - self.active].head().map_or(u64::MAX, |head| head.start.max(at.0));
+        }
+        match self.launched {
+            Some((start, _)) if start > self.now.tai => mutate!(GuardForgetsLaunch, end.min(start.0), end),
+            _ => end,
+        }
+    }
+
+    /// How many bytes may still be handed over so that all end before `end`.
+    fn room(&self, end: u64, below: u64) -> u64 {
+        let launched = self.launched.filter(|(start, _)| *start > self.now.tai).map_or(0, |(_, bytes)| bytes);
+        let below = mutate!(GuardForgetsBelow, below.saturating_sub(u64::from(launched)), 0);
+        let turn = mutate!(GuardForgetsTurn, self.timing.turn_ns, 0);
+        let free = end.saturating_sub(self.now.tai.0).saturating_sub(turn);
+        let in_flight = u64::from(self.timing.in_flight_bytes) + u64::from(self.timing.foreign_bytes);
+        let in_flight = mutate!(InFlightForgotten, in_flight, u64::MAX);
+        let room = self.timing.rate.bytes_in(free).min(in_flight).saturating_sub(below);
+        mutate!(GuardMinusOneByte, room, room + 1)
+    }
+
+    /// Fills what is free before `end` from the lanes.
+    fn fill(&mut self, end: u64, below: u64, slot_wait: Option<u64>) -> Action {
+        let ready = self.below.waiting_lanes();
+        let gate = self.gate_state();
+        let overrun = u64::from(self.below.limits().frame_bytes_max.get()) - 1;
+        let overrun = mutate!(GuardForgetsFrame, overrun, 0);
+        let mut rooms = [0; LANES];
+        let mut open = 0;
+        // At most LANES rounds.
+        let mut lanes = gate.map_or(ready, |gate| ready & gate.open_lanes);
+        let whole = self.room(end, below);
+        while lanes != 0 {
+            let lane = lanes.trailing_zeros() as usize;
+            lanes &= lanes - 1;
+            let shuts = gate.map_or(u64::MAX, |gate| mutate!(GateCloseIgnored, gate.shuts[lane].0, u64::MAX));
+            let room = if shuts < end { self.room(shuts, below) } else { whole };
+            if room > overrun {
+                rooms[lane] = room - overrun;
+                open |= 1 << lane;
+            }
+        }
+        let decision = self.below.poll_lanes(self.now.mono, open);
+        let mut wait = slot_wait.unwrap_or(u64::MAX);
+        if let Some(at) = self.staged.filter(|at| *at > self.now.tai) {
+            wait = wait.min(at.0);
+        }
+        wait = mutate!(WaitPastSlot, wait, wait.saturating_add(1));
+        let least = below.saturating_add(overrun + 1);
+        let surplus =
+            least.saturating_sub(u64::from(self.timing.in_flight_bytes) + u64::from(self.timing.foreign_bytes));
+        if ready != 0 && surplus > 0 {
+            // Enough has left by then.
+            wait = wait.min(self.now.tai.0.saturating_add(self.timing.rate.duration_ns(surplus).max(1)));
+        }
+        if let Some(gate) = gate.filter(|_| ready != 0) {
+            wait = mutate!(WaitPastGate, wait.min(gate.until.0), wait);
+        }
+        let mono = match decision {
+            Decision::Send { flow, budget_bytes } => {
+                let room = self.below.lane_of(flow).map_or(0, |lane| rooms[lane as usize]);
+                return Action::Chunk { flow, budget_bytes: u64::from(budget_bytes).min(room) as u32 };
+            }
+            Decision::Wait(until) => until,
+            Decision::Idle => MonoTime(u64::MAX),
+        };
+        let slot = match wait {
+            u64::MAX => MonoTime(u64::MAX),
+            wait => self.now.mono + Nanos(wait.saturating_sub(self.now.tai.0)),
+        };
+        match mono.min(slot) {
+            MonoTime(u64::MAX) if ready == 0 => Action::Idle,
+            until => Action::Wait(until.max(self.now.mono + Nanos(1))),
+        }
+    }
+
+    /// What the gates say now; looked up anew when that may have changed.
+    fn gate_state(&mut self) -> Option<GateState> {
+        let now = self.now.tai;
+        if let Some((since, state)) = self.gate
+            && since <= now
+            && now < state.until
+        {
+            return Some(state);
+        }
+        let next = self.staged.filter(|at| *at > now);
+        let open = |until| GateState { open_lanes: u8::MAX, until, shuts: [until; LANES] };
+        let mut state = match &self.gates[self.active] {
+            // Before its base time a list shuts nothing, but it will.
+            Some(gates) => gates.state(now, next).unwrap_or(open(gates.base())),
+            None => open(TaiTime(u64::MAX)),
+        };
+        if let Some(at) = next.filter(|_| self.gates[1 - self.active].is_some()) {
+            state.until = state.until.min(at);
+            state.shuts = state.shuts.map(|shuts| shuts.min(at));
+        }
+        if state == open(TaiTime(u64::MAX)) {
+            return None;
+        }
+        self.gate = Some((now, state));
+        Some(state)
+    }
+
+    fn slot_done(&mut self, head: Head, bytes: u32) {
+        self.launched = Some((TaiTime(head.start), bytes)).filter(|(start, _)| *start > self.now.tai);
+        let flow = self.tables[self.active].stream(head.stream).flow;
+        self.flows[flow.0 as usize].missed = None;
+        self.was_busy = false;
+        // Only a slot that was missed may take others with it.
+        let _one = self.tables[self.active].advance(head, TaiTime(head.start));
+    }
+
+    fn message_done(&mut self, flow: FlowIndex, more: bool) {
+        let state = &mut self.flows[flow.0 as usize];
+        state.waiting = more;
+        state.late = false;
+    }
+}

@@ -1,0 +1,294 @@
+//! The slots above the lanes, case by case. The simulation (`scheduler/simulation`) goes
+//! through what cannot be listed.
+
+use insane_core::{Lane, MonoTime, Nanos, TaiTime};
+use insane_scheduler::{
+    Action, FlowIndex, GateEntry, Gates, LatePolicy, Limits, LinkRate, LinkTiming, MissCause, Now, Recurrence,
+    Scheduler, TableError, TimedScheduler, TimedStream,
+};
+use proptest::prelude::*;
+
+type Timed = TimedScheduler<8, 4, 8>;
+
+/// TAI is ahead of monotonic time by so much.
+const APART: u64 = 1_000_000;
+const LAST: FlowIndex = FlowIndex(7);
+
+/// One gigabit: a byte takes 8 ns. Frames of 100 bytes, chunks of 1,000.
+fn timing() -> LinkTiming {
+    let rate = LinkRate::from_bits_per_s(1_000_000_000).unwrap();
+    LinkTiming { rate, turn_ns: 1_000, foreign_bytes: 0, in_flight_bytes: 100_000, lead_ns: 0, step_ns: 500 }
+}
+
+fn timed(timing: LinkTiming) -> Box<Timed> {
+    let mut lanes = Scheduler::new(Limits::new(1_000, 100).unwrap());
+    lanes.add(LAST, Lane::LAST, 100_000).unwrap();
+    let mut timed = Box::new(Timed::new(timing, lanes));
+    assert_eq!(timed.poll(now(0), 0), Action::Idle);
+    timed
+}
+
+fn now(tai_ns: u64) -> Now {
+    Now { mono: MonoTime(tai_ns), tai: TaiTime(tai_ns + APART) }
+}
+
+fn stream(flow: u16, period: u64, offset: u64, late: LatePolicy) -> TimedStream {
+    TimedStream {
+        flow: FlowIndex(flow),
+        slots: Recurrence::new(period, offset, 3_000).unwrap(),
+        bytes: 250,
+        early_ns: period / 2,
+        deadline_ns: 20_000,
+        late,
+    }
+}
+
+/// With the streams in force from TAI = APART on.
+fn with(streams: &[TimedStream]) -> Box<Timed> {
+    let mut timed = timed(timing());
+    timed.stage(TaiTime(APART), streams, None, TaiTime(0)).unwrap();
+    assert_eq!(timed.poll(now(0), 0), Action::TookOver);
+    timed
+}
+
+fn wait(ns: u64) -> Action {
+    Action::Wait(MonoTime(ns))
+}
+
+fn slot(flow: u16, start: u64) -> Action {
+    Action::Slot { flow: FlowIndex(flow), launch: TaiTime(start + APART), bytes_max: 250, newest: false }
+}
+
+#[test]
+fn a_slot_is_granted_from_its_start_until_the_message_no_longer_fits() {
+    let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::NextSlot)]);
+    timed.ready(FlowIndex(0));
+    assert_eq!(timed.poll(now(49_999), 0), wait(50_000));
+    assert_eq!(timed.poll(now(50_000), 0), slot(0, 50_000));
+    // 250 bytes and e_turn take all of the window: a nanosecond later is too late.
+    let missed =
+        Action::Missed { flow: FlowIndex(0), start: TaiTime(50_000 + APART), count: 1, cause: MissCause::PolledLate };
+    assert_eq!(timed.poll(now(50_001), 0), missed);
+    assert_eq!(timed.poll(now(150_000), 0), slot(0, 150_000));
+    timed.sent(FlowIndex(0), 250, false);
+    assert_eq!(timed.poll(now(150_000), 250), wait(250_000));
+    assert_eq!(timed.misuses(), 0);
+}
+
+#[test]
+fn best_effort_fills_what_the_guard_leaves_to_the_byte() {
+    let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::Drop)]);
+    timed.ready(LAST);
+    let chunk = |budget_bytes| Action::Chunk { flow: LAST, budget_bytes };
+    assert_eq!(timed.poll(now(0), 0), chunk(1_000));
+    // At 48,192: 1,000 of e_turn and 808 for 101 bytes, of which the last frame may run over by 99.
+    assert_eq!(timed.poll(now(48_192), 0), chunk(2));
+    assert_eq!(timed.poll(now(48_200), 0), chunk(1));
+    assert_eq!(timed.poll(now(48_201), 0), wait(50_000));
+    assert_eq!(timed.poll(now(48_192), 1), chunk(1));
+    assert_eq!(timed.poll(now(48_192), 2), wait(50_000));
+    // In the window nothing else begins, while a message of it may still come.
+    assert_eq!(timed.poll(now(50_000), 0), wait(50_001));
+}
+
+#[test]
+fn late_messages_follow_their_policy() {
+    let after_a_miss = |late| {
+        let mut timed = with(&[stream(0, 100_000, 10_000, late)]);
+        assert!(matches!(timed.poll(now(12_000), 0), Action::Missed { cause: MissCause::NoMessage, .. }));
+        timed.ready(FlowIndex(0));
+        timed
+    };
+    let mut drop = after_a_miss(LatePolicy::Drop);
+    assert_eq!(drop.poll(now(12_000), 0), Action::Drop { flow: FlowIndex(0) });
+    drop.sent(FlowIndex(0), 0, false);
+    assert_eq!(drop.poll(now(12_000), 0), wait(110_000));
+
+    let mut send = after_a_miss(LatePolicy::SendNow);
+    assert_eq!(send.poll(now(30_000), 0), Action::Late { flow: FlowIndex(0), bytes_max: 250 });
+    assert_eq!(send.poll(now(30_001), 0), Action::Drop { flow: FlowIndex(0) }, "its deadline has passed");
+
+    let mut next = after_a_miss(LatePolicy::NextSlot);
+    assert_eq!(next.poll(now(12_000), 0), wait(110_000));
+    assert_eq!(next.poll(now(110_000), 0), slot(0, 110_000));
+
+    let mut newest = after_a_miss(LatePolicy::NewestWins);
+    assert!(matches!(newest.poll(now(110_000), 0), Action::Slot { newest: true, .. }));
+}
+
+#[test]
+fn a_message_belongs_to_the_next_slot_when_it_is_early_enough_for_it() {
+    let mut timed = with(&[stream(0, 100_000, 10_000, LatePolicy::Drop)]);
+    assert!(matches!(timed.poll(now(60_000), 0), Action::Missed { .. }));
+    timed.ready(FlowIndex(0));
+    assert_eq!(timed.poll(now(60_000), 0), wait(110_000));
+    assert_eq!(timed.poll(now(110_000), 0), slot(0, 110_000));
+}
+
+#[test]
+fn a_launch_queue_gets_its_frames_ahead_and_in_order() {
+    let mut timed = timed(LinkTiming { lead_ns: 30_000, ..timing() });
+    let streams = [stream(0, 100_000, 50_000, LatePolicy::Drop), stream(1, 100_000, 55_000, LatePolicy::Drop)];
+    timed.stage(TaiTime(APART), &streams, None, TaiTime(0)).unwrap();
+    assert_eq!(timed.poll(now(0), 0), Action::TookOver);
+    [FlowIndex(0), FlowIndex(1), LAST].into_iter().for_each(|flow| timed.ready(flow));
+    assert_eq!(timed.poll(now(20_000), 0), slot(0, 50_000));
+    timed.sent(FlowIndex(0), 250, false);
+    // Best effort still ends before the frame that waits for its launch; the next slot waits for it.
+    assert_eq!(timed.poll(now(48_200), 250), Action::Chunk { flow: LAST, budget_bytes: 1 });
+    assert_eq!(timed.poll(now(48_201), 250), wait(50_000));
+    assert_eq!(timed.poll(now(50_000), 250), slot(1, 55_000));
+}
+
+#[test]
+fn a_staged_table_takes_over_at_its_instant_and_lets_an_old_slot_end() {
+    let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::NextSlot)]);
+    timed.ready(FlowIndex(0));
+    // It takes over in the middle of a slot; its own first slot would begin before that ends.
+    let next = [stream(1, 100_000, 52_000, LatePolicy::NextSlot)];
+    timed.stage(TaiTime(APART), &next, None, TaiTime(51_000 + APART)).unwrap();
+    assert_eq!(timed.poll(now(50_000), 0), slot(0, 50_000));
+    timed.sent(FlowIndex(0), 250, false);
+    assert_eq!(timed.poll(now(50_999), 0), wait(51_000));
+    assert_eq!(timed.poll(now(51_000), 0), Action::TookOver);
+    timed.ready(FlowIndex(1));
+    assert_eq!(timed.poll(now(52_000), 0), wait(152_000));
+    assert_eq!(timed.poll(now(152_000), 0), slot(1, 152_000));
+}
+
+#[test]
+fn a_step_of_the_clock_is_told_until_it_is_answered() {
+    let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::Drop)]);
+    timed.ready(LAST);
+    for step in [37_000_000_000_i64, 3_600_000_000_000, -700] {
+        let stepped = Now { mono: MonoTime(1_000), tai: TaiTime((1_000 + APART as i64 + step) as u64) };
+        assert_eq!(timed.poll(stepped, 0), Action::Stepped(step));
+        assert_eq!(timed.poll(stepped, 0), Action::Stepped(step));
+    }
+    let late = Now { mono: MonoTime(1_000), tai: TaiTime(37_000_001_000 + APART) };
+    timed.realign(late);
+    // The phase is that of the cycle.
+    timed.idle(LAST);
+    assert_eq!(timed.poll(late, 0), wait(50_000));
+}
+
+#[test]
+fn gates_shut_lanes_and_leave_slots_alone() {
+    let list = [GateEntry { open_lanes: 0, interval_ns: 30_000 }, GateEntry { open_lanes: 0x80, interval_ns: 70_000 }];
+    let gates = Gates::new(TaiTime(APART), None, 0, &list).unwrap();
+    let mut timed = timed(timing());
+    timed.stage(TaiTime(APART), &[stream(0, 100_000, 10_000, LatePolicy::Drop)], Some(&gates), TaiTime(0)).unwrap();
+    assert_eq!(timed.poll(now(0), 0), Action::TookOver);
+    [FlowIndex(0), LAST].into_iter().for_each(|flow| timed.ready(flow));
+    assert_eq!(timed.poll(now(0), 0), wait(10_000));
+    assert_eq!(timed.poll(now(10_000), 0), slot(0, 10_000));
+    timed.sent(FlowIndex(0), 250, false);
+    assert_eq!(timed.poll(now(13_000), 0), wait(30_000));
+    assert_eq!(timed.poll(now(30_000), 0), Action::Chunk { flow: LAST, budget_bytes: 1_000 });
+    assert_eq!(timed.poll(now(98_200), 0), Action::Chunk { flow: LAST, budget_bytes: 1 });
+    assert_eq!(timed.poll(now(98_201), 0), wait(100_000));
+}
+
+#[test]
+fn far_apart_and_near_coprime_periods_are_not_written_down_and_come_in_order() {
+    let of = |flow, period, offset| TimedStream {
+        slots: Recurrence::new(period, offset, 3_000).unwrap(),
+        early_ns: period,
+        ..stream(flow, 100_000, 0, LatePolicy::NextSlot)
+    };
+    for streams in [
+        vec![of(0, 62_500, 0), of(1, 1_000_000_000, 5_000)],
+        vec![of(0, 10_007 * 10_000, 0), of(1, 10_009 * 10_000, 4_000)],
+    ] {
+        let mut timed = with(&streams);
+        assert!(!timed.is_expanded());
+        let (mut at, mut starts) = (0, vec![]);
+        while starts.len() < 20_000 {
+            streams.iter().for_each(|stream| timed.ready(stream.flow));
+            match timed.poll(now(at), 0) {
+                Action::Slot { flow, launch, .. } => {
+                    starts.push((launch.0 - APART, flow.0));
+                    timed.sent(flow, 250, false);
+                }
+                Action::Wait(until) => at = until.0,
+                other => panic!("{other:?}"),
+            }
+        }
+        let first = |stream: &TimedStream| {
+            let slots = stream.slots;
+            (0..).map(move |k| slots.offset_ns() + k * slots.period_ns())
+        };
+        let end = starts[starts.len() - 1].0;
+        let all = streams
+            .iter()
+            .flat_map(|one| first(one).take_while(|&start| start <= end).map(move |start| (start, one.flow.0)));
+        let mut expected: Vec<_> = all.collect();
+        expected.sort_unstable();
+        assert_eq!(starts, expected);
+    }
+}
+
+#[test]
+fn bad_tables_are_refused_by_name_and_change_nothing() {
+    let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::Drop)]);
+    let good = stream(1, 100_000, 50_000, LatePolicy::Drop);
+    let long = Recurrence::new(100_000, 0, 2_999).unwrap();
+    let cases = [
+        (vec![good; 5], TableError::TooManyStreams(5)),
+        (vec![TimedStream { flow: FlowIndex(8), ..good }], TableError::FlowOutOfRange(0)),
+        (vec![good, good], TableError::FlowTwice(0, 1)),
+        (vec![good, TimedStream { flow: FlowIndex(2), ..good }], TableError::Overlap(0, 1)),
+        (vec![TimedStream { bytes: 0, ..good }], TableError::ZeroBytes(0)),
+        (vec![TimedStream { bytes: 251, ..good }], TableError::LargerThanSlot(0)),
+        (vec![TimedStream { slots: long, ..good }], TableError::LargerThanSlot(0)),
+        (vec![TimedStream { early_ns: 100_001, ..good }], TableError::EarlyBeyondPeriod(0)),
+    ];
+    for (streams, error) in cases {
+        assert_eq!(timed.stage(TaiTime(APART), &streams, None, TaiTime(0)), Err(error));
+        assert!(!error.to_string().is_empty());
+    }
+    assert_eq!(timed.stage(TaiTime(u64::MAX - 10), &[good], None, TaiTime(0)), Err(TableError::BeyondTime(0)));
+    timed.ready(FlowIndex(0));
+    assert_eq!(timed.poll(now(50_000), 0), slot(0, 50_000));
+}
+
+#[test]
+fn reports_that_nobody_asked_for_are_counted() {
+    let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::Drop)]);
+    timed.sent(FlowIndex(0), 100, true);
+    assert_eq!(timed.misuses(), 1);
+    timed.sent(FlowIndex(3), 100, true);
+    assert_eq!(timed.misuses(), 2);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_numbers_make_it_panic(
+        (base, period, offset, length) in any::<(u64, u64, u64, u64)>(),
+        (bytes, early, deadline, at) in any::<(u32, u64, u64, u64)>(),
+        (turn_ns, lead_ns, step_ns) in any::<(u64, u64, u64)>(),
+        calls in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), 0..6_u8), 0..40),
+    ) {
+        let mut timed = timed(LinkTiming { turn_ns, lead_ns, step_ns, ..timing() });
+        if let Ok(slots) = Recurrence::new(period >> (bytes % 40), offset % (period >> (bytes % 40)).max(1), length % 1_000_000 + 1) {
+            let one = TimedStream { flow: FlowIndex(0), slots, bytes: bytes % 100_000, early_ns: early, deadline_ns: deadline, late: LatePolicy::SendNow };
+            let _named = timed.stage(TaiTime(base), &[one], None, TaiTime(at));
+        }
+        for (mono, tai, below, call) in calls {
+            let at = Now { mono: MonoTime(mono), tai: TaiTime(tai) };
+            match call {
+                0 => timed.ready(FlowIndex(0)),
+                1 => timed.idle(FlowIndex(0)),
+                2 => timed.realign(at),
+                3 => timed.sent(FlowIndex(0), below as u32, true),
+                _ => match timed.poll(at, below) {
+                    Action::Slot { flow, .. } | Action::Late { flow, .. } | Action::Drop { flow } => timed.sent(flow, 1, true),
+                    Action::Wait(until) => prop_assert!(until > at.mono || at.mono + Nanos(1) == at.mono),
+                    _ => {}
+                },
+            }
+        }
+    }
+}

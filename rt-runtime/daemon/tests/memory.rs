@@ -37,7 +37,7 @@ const SESSION_PRIVATE_MAX: u64 = 2_048;
 /// the control plane and in the datapath together.
 const STREAM_PRIVATE_MAX: u64 = 6_144;
 /// Private bytes of a peer beside the connections of its tcp links.
-const PEER_PRIVATE_MAX: u64 = 4_096;
+const PEER_PRIVATE_MAX: u64 = 8_192;
 
 /// A daemon with this configuration beside its socket, killed and removed at the end.
 struct Daemon {

@@ -264,6 +264,11 @@ fn touched(bench: &Bench, cli: &Cli, findings: &mut Findings, size: usize) {
     sides.extend(rivals_flow(bench, size));
     rows(bench, findings, &format!("throughput/touch/{size}B"), "messages/s", "T1", sides);
     let sides = vec![
+        Side::new(OURS, || ours::flow_in_process(bench, size, Handling::Compose)),
+        Side::new("copying ring", || baselines::ring_flow(bench, size)),
+    ];
+    rows(bench, findings, &format!("throughput/copied/{size}B"), "messages/s", "T1", sides);
+    let sides = vec![
         Side::new(OURS, || ours::flow_foreign(bench, size, program)),
         Side::new("copying ring", || baselines::ring_flow(bench, size)),
     ];

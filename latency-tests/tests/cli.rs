@@ -120,7 +120,12 @@ fn every_scenario_brings_its_rows() {
         (&["network", "--plugin", "tcp"], &["network/tcp-loopback/64B/inline"]),
         (
             &["throughput", "--size", "4096"],
-            &["throughput/touch/4096B", "throughput/copied/4096B", "throughput/foreign/4096B", "throughput/tokens/4096B"],
+            &[
+                "throughput/touch/4096B",
+                "throughput/copied/4096B",
+                "throughput/foreign/4096B",
+                "throughput/tokens/4096B",
+            ],
         ),
         (&["throughput", "--touch", "--size", "64"], &["throughput/touch/64B"]),
         (&["setup"], &["setup/stream-1", "setup/stream-10"]),

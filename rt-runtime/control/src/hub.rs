@@ -231,6 +231,12 @@ impl Hub {
         }
     }
 
+    /// A datapath has a connection that it was given with [`Action::AddRx`] or
+    /// [`Action::AddTx`].
+    pub fn attached(&mut self, conn: ConnId) {
+        self.note_attached(conn);
+    }
+
     /// A datapath has let go of a connection that it was told to remove.
     pub fn detached(&mut self, conn: ConnId) {
         self.finish_retiring(conn);

@@ -474,8 +474,10 @@ impl Server {
     fn finish_handover(&mut self, handover: Handover) {
         let conn = handover.conn;
         let fate = self.parts.datapaths[handover.datapath.index()].hand_over(handover);
-        if fate == Fate::Removed {
-            self.parts.hub.detached(conn);
+        match fate {
+            // The datapath takes commands in order: what is sent to it from now on finds it.
+            Fate::Wanted => self.parts.hub.attached(conn),
+            Fate::Removed => self.parts.hub.detached(conn),
         }
     }
 

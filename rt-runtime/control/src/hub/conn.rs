@@ -74,6 +74,7 @@ impl Hub {
             domain: shape.domain,
             topic: shape.topic,
             stage: Stage::Preparing { tx: owed(tx_writer), rx: owed(rx_writer) },
+            attached: false,
             cells: Some(cells),
             returns: Some(returns),
             depth: shape.depth,
@@ -356,7 +357,7 @@ impl Hub {
         let Some(row) = self.conns.get_mut(&conn) else { return };
         row.stage = Stage::Active;
         let (cells, returns) = (row.cells.take(), row.returns.take());
-        let (ends, topic) = (row.ends, row.topic);
+        let ends = row.ends;
         if let (Some(cells), Some(returns)) = (cells, returns) {
             let rings = Rings { cells, returns, depth: row.depth, places: row.places };
             self.hand_to_datapath(conn, ends, rings);
@@ -366,8 +367,16 @@ impl Hub {
         if let (Some(tx), _) = self.sessions_of(ends) {
             self.send(tx, Event::Activate { conn }, Vec::new());
         }
-        if let Ends::FromDatapath { .. } = ends {
+    }
+
+    /// A datapath has a connection that it was given: what comes for its sink finds it.
+    pub(super) fn note_attached(&mut self, conn: ConnId) {
+        let Some(row) = self.conns.get_mut(&conn) else { return };
+        row.attached = true;
+        let topic = row.topic;
+        if let (Stage::Active, Ends::FromDatapath { .. }) = (row.stage, row.ends) {
             self.update_interest(topic);
+            self.update_routes(topic);
         }
     }
 

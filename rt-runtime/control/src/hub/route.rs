@@ -76,7 +76,7 @@ impl Hub {
     }
 
     fn receives(&self, sink: SinkId, datapaths: &[DatapathIndex]) -> bool {
-        let active = |conn: &ConnId| self.conns.get(conn).is_some_and(|row| row.stage == Stage::Active);
+        let active = |conn: &ConnId| self.conns.get(conn).is_some_and(|row| row.stage == Stage::Active && row.attached);
         // Who only watches sees what comes here anyway, and calls for nothing.
         let Some(row) = self.sinks.get(&sink).filter(|row| !row.observes) else { return false };
         datapaths.iter().all(|datapath| row.datapaths.get(datapath).is_some_and(active))
@@ -123,8 +123,9 @@ impl Hub {
             && let Some(datapath) = self.spec.datapath_of(contract.qos.lane())
         {
             // Sinks that only watch get what is sent anyway: a source that nobody else
-            // listens to must not see a receiver.
-            let has_receiver = channel.sinks.iter().any(|sink| !self.sinks[sink].observes);
+            // listens to must not see a receiver. Nor must it see one that its messages
+            // would not find yet.
+            let has_receiver = channel.sinks.iter().any(|sink| self.receives(*sink, &[datapath]));
             if has_receiver || wanted.contains_key(&datapath) {
                 wanted.entry(datapath).or_default().local = true;
             }

@@ -262,6 +262,8 @@ pub(crate) struct Conn {
     pub(crate) domain: DomainIndex,
     pub(crate) topic: Topic,
     pub(crate) stage: Stage,
+    /// Its datapath has it; later than it is active.
+    pub(crate) attached: bool,
     pub(crate) cells: Option<ObjectId>,
     pub(crate) returns: Option<ObjectId>,
     pub(crate) depth: u32,

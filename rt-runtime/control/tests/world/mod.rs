@@ -71,6 +71,8 @@ pub struct DatapathModel {
     pub rx: BTreeMap<ConnId, Topic>,
     pub routes: BTreeMap<Topic, Route>,
     pub doorbells: BTreeSet<SessionId>,
+    /// Given, and not there yet.
+    pub coming: BTreeSet<ConnId>,
     /// Told to remove; not confirmed yet.
     pub leaving: BTreeSet<ConnId>,
 }
@@ -171,6 +173,16 @@ impl World {
         found.next().map_or(0, |(domain, name)| stream_check(domain, name))
     }
 
+    /// The datapaths get all that they were given.
+    pub fn attach_all(&mut self) {
+        let coming: Vec<ConnId> =
+            self.datapaths.iter_mut().flat_map(|datapath| std::mem::take(&mut datapath.coming)).collect();
+        for conn in coming {
+            self.hub.attached(conn);
+            self.pump();
+        }
+    }
+
     /// The datapaths confirm all that they were told to remove.
     pub fn detach_all(&mut self) {
         let leaving: Vec<ConnId> =
@@ -200,9 +212,11 @@ impl World {
         loop {
             let sessions: Vec<SessionId> = self.clients.keys().copied().collect();
             let moved = sessions.into_iter().filter(|session| self.step(*session)).count();
-            let leaving = self.datapaths.iter().any(|datapath| !datapath.leaving.is_empty());
+            let busy = |datapath: &DatapathModel| !(datapath.leaving.is_empty() && datapath.coming.is_empty());
+            let is_busy = self.datapaths.iter().any(busy);
+            self.attach_all();
             self.detach_all();
-            if moved == 0 && !leaving {
+            if moved == 0 && !is_busy {
                 return;
             }
         }
@@ -237,6 +251,10 @@ impl World {
                 self.objects.remove(&object).expect("dropped twice");
             }
             Action::Interest { topic, schema, on, .. } => {
+                let there = |datapath: &DatapathModel| {
+                    datapath.rx.iter().any(|(conn, of)| *of == topic && !datapath.coming.contains(conn))
+                };
+                assert!(!on || self.datapaths.iter().any(there), "peers are told of a sink that no message finds yet");
                 let topic = (topic, schema);
                 let changed = if on { self.announced.insert(topic) } else { self.announced.remove(&topic) };
                 assert!(changed, "interest repeated");
@@ -309,6 +327,7 @@ impl World {
     fn command(&mut self, action: Action) {
         match action {
             Action::AddTx(add) => {
+                self.datapath(add.datapath).coming.insert(add.conn);
                 let objects = [Some(add.rings.cells), Some(add.rings.returns), add.heap];
                 self.check_handed_over(&objects);
                 let datapath = self.datapath(add.datapath);
@@ -317,16 +336,20 @@ impl World {
             }
             Action::AddRx(add) => {
                 self.check_handed_over(&[Some(add.rings.cells), Some(add.rings.returns), add.wake_page]);
-                assert!(self.datapath(add.datapath).rx.insert(add.conn, add.topic).is_none());
+                let datapath = self.datapath(add.datapath);
+                assert!(datapath.rx.insert(add.conn, add.topic).is_none());
+                datapath.coming.insert(add.conn);
             }
             Action::RemoveTx { datapath, conn, .. } => {
                 let datapath = self.datapath(datapath);
+                datapath.coming.remove(&conn);
                 let topic = datapath.tx.remove(&conn).expect("removed what was never there");
                 assert!(datapath.routes.contains_key(&topic), "the route went before the last messages");
                 datapath.leaving.insert(conn);
             }
             Action::RemoveRx { datapath, conn } => {
                 let datapath = self.datapath(datapath);
+                datapath.coming.remove(&conn);
                 datapath.rx.remove(&conn).expect("removed what was never there");
                 datapath.leaving.insert(conn);
             }
@@ -339,6 +362,11 @@ impl World {
             }
             Action::SetRoute { datapath, topic, route, .. } => {
                 assert!(!route.peers.is_empty() || route.local, "a route to nowhere");
+                let there = |datapath: &DatapathModel| {
+                    datapath.rx.iter().any(|(conn, of)| *of == topic && !datapath.coming.contains(conn))
+                };
+                let is_whole = !route.local || !route.peers.is_empty() || there(self.datapath(datapath));
+                assert!(is_whole, "a route to sinks that no message finds yet");
                 let reached = &self.hub.spec().datapaths[datapath.index()].peers;
                 assert!(route.peers.iter().all(|peer| reached.contains(peer)));
                 self.datapath(datapath).routes.insert(topic, route);

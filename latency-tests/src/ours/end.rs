@@ -26,8 +26,6 @@ const OFFERS: u32 = 256;
 pub enum Handling {
     /// Every byte is written and read.
     Touch,
-    /// As `Touch`, but written in memory of the application's own; the emit copies it.
-    Compose,
     /// Nothing is: the buffer alone changes hands.
     Token,
 }
@@ -90,8 +88,6 @@ impl Contract {
 pub struct Put {
     source: Source,
     contract: Contract,
-    /// Where payloads are composed that the emit copies.
-    own: Vec<u8>,
 }
 
 /// The read end of a channel.
@@ -112,8 +108,7 @@ impl Put {
     /// The runtime refused.
     pub fn open(stream: &Stream, channel: u32, contract: Contract) -> Result<Self, Fault> {
         let source = stream.source(ChannelId(channel), contract.buffers()).map_err(fault("open a source"))?;
-        let own = vec![0; if contract.handling == Handling::Compose { contract.size } else { 0 }];
-        Ok(Put { source, contract, own })
+        Ok(Put { source, contract })
     }
 
     /// Waits until somebody hears it.
@@ -148,9 +143,6 @@ impl Put {
 impl End for Put {
     #[inline(always)]
     fn send(&mut self, number: u64) -> Result<bool, Fault> {
-        if self.contract.handling == Handling::Compose {
-            return compose(self, number);
-        }
         let mut buffer = match self.source.get_buffer(self.contract.size) {
             Ok(buffer) => buffer,
             Err(error) => return no_buffer(error),
@@ -167,20 +159,6 @@ impl End for Put {
     fn receive(&mut self) -> Result<Option<u64>, Fault> {
         Ok(None)
     }
-}
-
-/// As [`Put::send`], composed in memory of the application's own.
-#[inline(never)]
-fn compose(put: &mut Put, number: u64) -> Result<bool, Fault> {
-    payload::write(&mut put.own, number);
-    for _ in 0..OFFERS {
-        match put.source.emit_copy(&put.own) {
-            Ok(Emit::Sent(_)) => return Ok(true),
-            Ok(Emit::Refused(..)) => {}
-            Err(error) => return no_buffer(error),
-        }
-    }
-    Ok(false)
 }
 
 #[cold]
@@ -221,7 +199,7 @@ impl Flood {
 impl End for Flood {
     #[inline(always)]
     fn send(&mut self, number: u64) -> Result<bool, Fault> {
-        let Put { source, contract, .. } = &self.0;
+        let Put { source, contract } = &self.0;
         let mut buffer = match source.get_buffer(contract.size) {
             Ok(buffer) => buffer,
             Err(error) => return no_buffer(error),
@@ -264,6 +242,41 @@ impl End for CopyPut {
     }
 }
 
+/// The write end of a channel whose payloads are composed in memory of the application's
+/// own, of any size, and copied by the emit.
+pub struct ComposePut {
+    put: Put,
+    own: Vec<u8>,
+}
+
+impl ComposePut {
+    /// A write end that composes.
+    #[must_use]
+    pub fn new(put: Put) -> Self {
+        let own = vec![0; put.contract.size];
+        ComposePut { put, own }
+    }
+}
+
+impl End for ComposePut {
+    #[inline(always)]
+    fn send(&mut self, number: u64) -> Result<bool, Fault> {
+        payload::write(&mut self.own, number);
+        for _ in 0..OFFERS {
+            match self.put.source.emit_copy(&self.own) {
+                Ok(Emit::Sent(_)) => return Ok(true),
+                Ok(Emit::Refused(..)) => {}
+                Err(error) => return no_buffer(error),
+            }
+        }
+        Ok(false)
+    }
+
+    fn receive(&mut self) -> Result<Option<u64>, Fault> {
+        Ok(None)
+    }
+}
+
 impl Take {
     /// Opens the read end.
     ///
@@ -294,8 +307,8 @@ impl End for Take {
         }
         match (self.contract.handling, message.bytes()) {
             (Handling::Token, _) => Ok(Some(message.sequence())),
-            (Handling::Touch | Handling::Compose, Some(bytes)) => payload::read(bytes).map(Some),
-            (Handling::Touch | Handling::Compose, None) => read_foreign(&message, &mut self.part).map(Some),
+            (Handling::Touch, Some(bytes)) => payload::read(bytes).map(Some),
+            (Handling::Touch, None) => read_foreign(&message, &mut self.part).map(Some),
         }
     }
 }

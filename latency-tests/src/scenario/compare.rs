@@ -264,7 +264,7 @@ fn touched(bench: &Bench, cli: &Cli, findings: &mut Findings, size: usize) {
     sides.extend(rivals_flow(bench, size));
     rows(bench, findings, &format!("throughput/touch/{size}B"), "messages/s", "T1", sides);
     let sides = vec![
-        Side::new(OURS, || ours::flow_in_process(bench, size, Handling::Compose)),
+        Side::new(OURS, || ours::flow_composed(bench, size)),
         Side::new("copying ring", || baselines::ring_flow(bench, size)),
     ];
     rows(bench, findings, &format!("throughput/copied/{size}B"), "messages/s", "T1", sides);

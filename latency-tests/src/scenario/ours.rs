@@ -16,7 +16,7 @@ use crate::harness::sample::Sample;
 use crate::harness::topology::{flow, flow_t3, t1, t2, t3};
 use crate::harness::watch::Idle;
 use crate::ours::daemon::{Daemon, Wanted};
-use crate::ours::end::{Both, Contract, Flood, Handling, Put, Sleepy, Take};
+use crate::ours::end::{Both, ComposePut, Contract, Flood, Handling, Put, Sleepy, Take};
 use crate::ours::fault;
 use crate::ours::plan::{self, Seat};
 use insane_rt::{Hosting, Plan, Session};
@@ -341,6 +341,15 @@ fn ends(sessions: &(Session, Session), contract: Contract) -> Result<(Put, Take)
 /// read in place.
 pub fn flow_in_process(bench: &Bench, size: usize, handling: Handling) -> Result<Sample, Fault> {
     one_way(bench, siblings()?, Contract { size, handling, reliable: true, ..Contract::SMALL })
+}
+
+/// As [`flow_in_process`], each payload composed in the application's own memory and copied
+/// by the emit.
+pub fn flow_composed(bench: &Bench, size: usize) -> Result<Sample, Fault> {
+    let sessions = siblings()?;
+    let (put, take) = ends(&sessions, Contract { size, reliable: true, ..Contract::SMALL })?;
+    let put = ComposePut::new(put);
+    flow(bench, &flow_pace(bench, size), move || Ok(put), move || Ok(take))
 }
 
 /// T1, one way, between two sessions of a daemon: the sender's memory is foreign, and

@@ -85,15 +85,9 @@ impl Source {
     ///
     /// # Errors
     /// As [`get_buffer`](Self::get_buffer).
-    #[inline]
+    #[inline(always)]
     pub fn emit_copy(&self, bytes: &[u8]) -> Result<Emit<()>, GetBufferError> {
-        if let Some(emitted) = self.port.emit_copy(bytes, 0) {
-            self.turn();
-            return Ok(emitted);
-        }
-        let mut buffer = self.get_buffer(bytes.len())?;
-        buffer.copy_from_slice(bytes);
-        Ok(forget_buffer(self.emit(buffer)))
+        self.emit_copy_at(bytes, 0)
     }
 
     /// As [`emit_copy`](Self::emit_copy), with the instant that the message bears, as with
@@ -101,11 +95,19 @@ impl Source {
     ///
     /// # Errors
     /// As [`get_buffer`](Self::get_buffer).
+    #[inline(always)]
     pub fn emit_copy_at(&self, bytes: &[u8], source_ns: u64) -> Result<Emit<()>, GetBufferError> {
-        if let Some(emitted) = self.port.emit_copy(bytes, source_ns) {
-            self.turn();
-            return Ok(emitted);
+        match self.port.emit_copy(bytes, source_ns) {
+            Some(emitted) => {
+                self.turn();
+                Ok(emitted)
+            }
+            None => self.emit_copy_in_buffer(bytes, source_ns),
         }
+    }
+
+    #[inline(never)]
+    fn emit_copy_in_buffer(&self, bytes: &[u8], source_ns: u64) -> Result<Emit<()>, GetBufferError> {
         let mut buffer = self.get_buffer(bytes.len())?;
         buffer.copy_from_slice(bytes);
         Ok(forget_buffer(self.emit_at(buffer, source_ns)))

@@ -182,10 +182,13 @@ fn single(plan: &Plan) -> [(&'static str, Fields); 6] {
 fn gossip(gossip: &GossipPlan) -> Fields {
     let texts = |all: &mut dyn Iterator<Item = String>| format!("[{}]", all.collect::<Vec<_>>().join(", "));
     let advertised = |(name, _, address): &(String, &str, SocketAddr)| format!("{name:?}: {address}");
+    // Their order means nothing.
+    let mut links: Vec<String> = gossip.links.iter().map(advertised).collect();
+    links.sort_unstable();
     let all = [
         ("bind", gossip.bind.to_string(), Takes::Restart),
         ("cluster", format!("{:?}", gossip.cluster), Takes::Restart),
-        ("advertise", texts(&mut gossip.links.iter().map(advertised)), Takes::Restart),
+        ("advertise", texts(&mut links.into_iter()), Takes::Restart),
         ("allow", texts(&mut gossip.allow.iter().map(ToString::to_string)), Takes::Reload),
         ("seeds", texts(&mut gossip.seeds.iter().map(ToString::to_string)), Takes::Reload),
         ("peers_max", gossip.peers_max.to_string(), Takes::Reload),

@@ -9,6 +9,7 @@
 
 pub mod action;
 mod datapath;
+mod discovery;
 pub mod hub;
 mod identity;
 mod inline;

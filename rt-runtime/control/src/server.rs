@@ -10,6 +10,7 @@
 
 use crate::action::{Action, Beside};
 use crate::datapath::{Answer, Datapath, Fate};
+use crate::discovery::Discovering;
 use crate::hub::{Hub, Packet, Refusal};
 use crate::identity;
 use crate::notes::Notes;
@@ -99,6 +100,8 @@ pub(crate) struct Parts {
     pub(crate) waker: Option<WakerThread>,
     pub(crate) overlay: Overlay,
     pub(crate) roster: Roster,
+    /// `None`: peers are those of the configuration.
+    pub(crate) discovery: Option<Discovering>,
     pub(crate) facts: Facts,
     pub(crate) listener: Option<Listener>,
     pub(crate) letters: Receiver<Letter>,
@@ -176,6 +179,7 @@ impl Server {
         let Parts { hub, datapaths, overlay, .. } = &mut self.parts;
         overlay.poll(self.now, hub, datapaths);
         self.pump();
+        self.discover();
         self.parts.shared.beat(self.now);
     }
 
@@ -501,9 +505,14 @@ impl Server {
     }
 
     fn report(&mut self, scope: Scope) -> StatusReport {
-        let Parts { hub, objects, datapaths, overlay, roster, facts, .. } = &mut self.parts;
+        let Parts { hub, objects, datapaths, overlay, roster, facts, discovery, .. } = &mut self.parts;
         let peers = overlay.report(self.now, roster, &facts.plan);
-        facts.report(self.now, scope, Tables { hub, objects, datapaths, roster, peers })
+        let mut report = facts.report(self.now, scope, Tables { hub, objects, datapaths, roster, peers });
+        if let Some(discovery) = discovery {
+            report.discovery = discovery.report(self.now, &facts.plan);
+            report.degraded.extend(discovery.degraded());
+        }
+        report
     }
 
     fn answer_status(&mut self, session: SessionId, req: u32) {

@@ -103,10 +103,7 @@ impl Runtime {
     pub fn start(plan: Plan, hosting: Hosting) -> Result<Self, StartError> {
         let machine = Machine::detect();
         let spec = hub_spec(&plan, hosting, machine.uid)?;
-        // Before anything is made, since this program cannot do it.
-        if plan.discovery.is_some() && !insane_discovery::has_gossip() {
-            return Err(insane_discovery::StartError::NotBuilt.into());
-        }
+        check_build(&plan)?;
         let planned_bytes = check_memory(&plan, &machine)?;
         // Before any thread is pinned: a pinned one sees only its own core.
         let _ = thread::cores();
@@ -285,6 +282,17 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Whether this program was built with all that a plan asks for.
+///
+/// # Errors
+/// It was not; the text names the remedy.
+pub fn check_build(plan: &Plan) -> Result<(), StartError> {
+    if plan.discovery.is_some() && !insane_discovery::has_gossip() {
+        return Err(insane_discovery::StartError::NotBuilt.into());
+    }
+    Ok(())
 }
 
 const CONTROL: &str = "control";

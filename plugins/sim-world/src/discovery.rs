@@ -84,7 +84,6 @@ struct Host {
 
 /// A world.
 struct World {
-    config: DiscoveryConfig,
     random: Random,
     nodes: Vec<Node>,
     hosts: Vec<Host>,
@@ -165,7 +164,7 @@ impl World {
             place: 0,
         });
         let hosts = hosts.collect();
-        World { config, random, nodes, hosts, second: 0, outcome: DiscoveryOutcome::default() }
+        World { random, nodes, hosts, second: 0, outcome: DiscoveryOutcome::default() }
     }
 
     fn now(&self) -> MonoTime {

@@ -164,7 +164,7 @@ pub const FIELDS: &[Field] = &[
         "discovery.gossip.advertise[]",
         "an IP address of this machine that others reach, and the link's port: \"192.0.2.1:7400\"",
     ),
-    number("discovery.gossip.peers_max", 1, 64, "", "64"),
+    number("discovery.gossip.peers_max", 1, 64, "", "32"),
     number("discovery.gossip.forget_after_s", 5, 86_400, "seconds", "30"),
     text(
         "domains",

@@ -25,7 +25,7 @@ pub const TCP_BUFFER_BYTES: i64 = 1 << 20;
 /// Default of `user_timeout_ms` of a `tcp` link.
 pub const USER_TIMEOUT_MS: i64 = 2_000;
 /// Default of `discovery.gossip.peers_max`.
-pub const GOSSIP_PEERS_MAX: i64 = 64;
+pub const GOSSIP_PEERS_MAX: i64 = 32;
 /// Default of `discovery.gossip.forget_after_s`.
 pub const FORGET_AFTER_S: i64 = 30;
 /// Default of `control.socket`.
@@ -298,7 +298,7 @@ pub struct Gossip {
     /// Addresses of own links that are bound to no particular one, by name. Default: none.
     #[serde(default)]
     pub advertise: BTreeMap<String, String>,
-    /// Peers by discovery, 1 to 64. Default: 64.
+    /// Peers by discovery, 1 to 64. Default: 32.
     #[serde(default = "gossip_peers_max")]
     pub peers_max: i64,
     /// A host that is not heard of for so long is forgotten, seconds, 5 to 86,400. Default: 30.

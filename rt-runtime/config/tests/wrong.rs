@@ -738,7 +738,7 @@ fn discovery_is_told_what_is_wrong_with_it() {
     let text = gossip("10.0.0.1:7400", good);
     let plan = parse("x.ron", &text, &machine()).unwrap_or_else(|findings| panic!("{findings}")).plan;
     let plan = plan.discovery.unwrap();
-    assert_eq!((plan.peers_max, plan.forget_after.0, plan.links.len()), (64, 30_000_000_000, 1));
+    assert_eq!((plan.peers_max, plan.forget_after.0, plan.links.len()), (32, 30_000_000_000, 1));
     assert_eq!(parse("x.ron", "(discovery: ())", &machine()).unwrap().plan.discovery, None);
     // Where the second line has this.
     let place = |text: &str, what: &str| format!("2:{}", text.lines().nth(1).unwrap().rfind(what).unwrap() + 1);

@@ -3,7 +3,7 @@
 use crate::report::hex_of;
 use crate::roster::{Entry, PeerSource, Roster};
 use insane_config::{GossipPlan, Plan};
-use insane_core::{Incarnation, MonoTime};
+use insane_core::{HostId, Incarnation, MonoTime};
 use insane_discovery::{Backend, BackendRules, Settings, Sighting, StartError};
 use insane_overlay::discovery::{
     Configured, Decision, Discovery, Event as Told, Limits, LinkFact, Peer, Reason, Rules,
@@ -135,6 +135,11 @@ impl Discovering {
             self.end_is_told = true;
             error!("discovery has ended; the peers stay as they are until the runtime is restarted");
         }
+    }
+
+    /// A found peer answers.
+    pub(crate) fn answers(&mut self, now: MonoTime, host: HostId) {
+        self.machine.on_answer(now, host);
     }
 
     /// What is to be done. Without a back end nobody is heard, which says nothing of the peers.

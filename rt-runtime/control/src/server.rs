@@ -192,6 +192,7 @@ impl Server {
     fn tick(&mut self) {
         self.tick_at = self.now + TICK;
         self.parts.hub.tick(self.now);
+        self.tell_who_answers();
         if let Some(listener) = self.parts.listener.as_mut().filter(|listener| listener.rests) {
             let token = Token::Listener.encode();
             listener.rests = self.epoll.add(&listener.socket, token, Interest::Read, Trigger::Level).is_err();
@@ -204,6 +205,13 @@ impl Server {
         if self.parts.waker.as_ref().is_some_and(|waker| !waker.is_alive()) {
             self.parts.shared.fail("the waker has ended");
         }
+    }
+
+    /// Found peers that answer are not to be forgotten.
+    fn tell_who_answers(&mut self) {
+        let Parts { discovery: Some(discovery), overlay, roster, .. } = &mut self.parts else { return };
+        let up = roster.iter().filter(|(peer, _)| overlay.is_up(*peer));
+        up.filter_map(|(_, entry)| entry.host).for_each(|host| discovery.answers(self.now, host));
     }
 
     fn handle(&mut self, ready: &Ready) {

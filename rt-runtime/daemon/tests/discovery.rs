@@ -434,6 +434,39 @@ mod found {
     }
 
     #[test]
+    fn gossip_that_fails_costs_no_peer_that_answers() {
+        let Some(mut plant) = Plant::new() else { return };
+        let start = |plant: &mut Plant, name: &str, address: &str, gossip: &str| {
+            let at = plant.add(address);
+            assert!(address == gossip || plant.hosts[at].ip(&format!("addr add {gossip}/16 dev eth0")));
+            let rest =
+                config(address, NEAR, "").replace(&format!("{address}:7100\", cl"), &format!("{gossip}:7100\", cl"));
+            Daemon::start(&plant.hosts[at], name, &rest)
+        };
+        let one = start(&mut plant, "one", "10.77.0.1", "10.77.0.1");
+        let mut other = start(&mut plant, "other", "10.77.0.2", "10.77.0.102");
+        one.wait_for_found(&["other"]);
+        other.wait_for_found(&["one"]);
+        let sessions = [one.session(), other.session()];
+        let [here, there] = sessions.each_ref().map(ends);
+        // Its gossip has no address any more; its link has.
+        assert!(plant.hosts[1].ip("addr del 10.77.0.102/16 dev eth0"));
+        let facts = |daemon: &Daemon| daemon.discovery().counters["facts"];
+        let mut before = facts(&one);
+        // Longer than it takes to forget somebody.
+        wait_for("nothing is told any more", || {
+            std::thread::sleep(Duration::from_secs(8));
+            let now = facts(&one);
+            std::mem::replace(&mut before, now) == now
+        });
+        one.wait_for_found(&["other"]);
+        assert_eq!(one.discovery().counters["peers_removed"], 0);
+        cross(&here.0, &[&there.1], b"all the same");
+        other.child.kill().unwrap();
+        one.wait_for_found(&[]);
+    }
+
+    #[test]
     fn two_hosts_of_one_identifier_are_told_and_the_first_stays() {
         let Some(mut plant) = Plant::new() else { return };
         for last in 1..=3 {

@@ -3,8 +3,8 @@
 //! A back end hears facts of other hosts (who they are, and by which address each of their
 //! links is reached) and passes each on when it is *fresh*: the host it is about has said
 //! something since the last time. This machine decides: a host that is found is to be added
-//! as a peer, moved to other addresses, removed when it has not been heard of for
-//! [`Rules::forget_after`], or refused, with a [`Reason`]. Whoever steps it carries decisions
+//! as a peer, moved to other addresses, removed when it has neither been heard of nor answered
+//! for [`Rules::forget_after`], or refused, with a [`Reason`]. Whoever steps it carries decisions
 //! out one at a time and says how it went ([`Discovery::done`], [`Discovery::failed`]).
 //!
 //! Facts are claims of whoever can reach the back end. So
@@ -389,6 +389,15 @@ impl Discovery {
         let verdict = self.judge(now, fact);
         if let Err(reason) = verdict {
             self.refuse(now, (fact.host, &fact.name, fact.origin), reason);
+        }
+    }
+
+    /// A host answers as a peer, where it is one: that is a sign of life, too. So a peer whose
+    /// messages pass is not lost with the back end.
+    pub fn on_answer(&mut self, now: MonoTime, host: HostId) {
+        let is_it = |found: &&mut Found| found.wanted.host == host && found.applied.as_ref() == Some(&found.wanted);
+        if let Some(found) = self.found.iter_mut().find(is_it) {
+            found.heard_at = now;
         }
     }
 

@@ -80,6 +80,28 @@ fn a_host_is_added_once_and_removed_when_it_is_not_heard_of() {
 }
 
 #[test]
+fn a_host_that_answers_as_a_peer_is_not_forgotten_and_keeps_its_place() {
+    let mut machine = machine();
+    machine.on_fact(s(0), &fact(2, 2));
+    machine.on_answer(s(0), HostId(2));
+    carry_out(&mut machine, s(0));
+    for second in 1..200 {
+        machine.on_answer(s(second), HostId(2));
+        machine.on_answer(s(second), HostId(3));
+        machine.on_fact(s(second), &fact(2, 3));
+        assert_eq!(carry_out(&mut machine, s(second)), []);
+    }
+    assert_eq!(refused(&machine, Reason::TwinHost), 199);
+    assert_eq!(carry_out(&mut machine, s(229)), [Decision::Remove(HostId(2))], "30 s after it answered last");
+    // New rules hold all the same.
+    machine.on_fact(s(230), &fact(4, 4));
+    carry_out(&mut machine, s(230));
+    machine.set_rules(Rules { allow: vec!["10.0.0.9".parse().unwrap()], ..rules() });
+    machine.on_answer(s(231), HostId(4));
+    assert_eq!(carry_out(&mut machine, s(231)), [Decision::Remove(HostId(4))]);
+}
+
+#[test]
 fn links_are_joined_by_name_technology_and_family() {
     let mut machine = machine();
     let mut other = fact(2, 2);
@@ -274,7 +296,7 @@ proptest! {
         let mut now = s(0);
         let mut peers: Vec<Peer> = Vec::new();
         for (host, last, name, seconds, what) in steps {
-            now = now + Nanos::from_secs(seconds);
+            now += Nanos::from_secs(seconds);
             let name: String = format!("host-{name}");
             machine.on_fact(now, &Fact { name, ..fact(host, last) });
             let Some(decision) = machine.poll(now) else { continue };

@@ -4,6 +4,7 @@
 mod options;
 
 use insane_core::Nanos;
+use insane_sim_world::discovery::{self, DiscoveryConfig};
 use insane_sim_world::fleet::{self, FleetConfig};
 use insane_sim_world::ledger::{Rule, Violation};
 use insane_sim_world::mesh::scenario::{self, Scenario};
@@ -30,14 +31,15 @@ const FLEET_HOSTS: usize = 8;
 /// Reliable messages of the check; each is acknowledged, and repaired where it was lost.
 const RELIABLE_MESSAGES: u64 = 50_000;
 
-/// Of the check: every mesh of 40 hosts twice, a storm at full size, and a million messages
+/// Of the check: every mesh of 40 hosts twice, a storm and discovery at full size, and a million messages
 /// through engines.
-fn check() -> [Select; 4] {
+fn check() -> [Select; 5] {
     let all = Select { seeds: 1..3, hosts: 40, streams: 400, ..Select::default() };
     let only = |world| Select { world: Some(world), ..Select::default() };
     [
         Select { messages: 0, ..all },
         only(World::Mesh(Scenario::Storm)),
+        only(World::Discovery),
         only(World::Fleet { reliable: false }),
         Select { messages: RELIABLE_MESSAGES, ..only(World::Fleet { reliable: true }) },
     ]
@@ -79,6 +81,7 @@ fn run_all(select: &Select) -> u32 {
         for world in World::all().filter(|world| select.world.is_none_or(|only| only == *world)) {
             let kept = match world {
                 World::Mesh(scenario) => run_mesh(select, seed, scenario),
+                World::Discovery => run_discovery(select, seed),
                 World::Fleet { reliable } => select.messages == 0 || run_fleet(select, seed, reliable),
             };
             failed += u32::from(!kept);
@@ -129,6 +132,32 @@ fn tell_mesh(outcome: &scenario::Outcome) {
         mesh::PLACES,
         mesh::FLOWS_MAX
     );
+}
+
+fn run_discovery(select: &Select, seed: u64) -> bool {
+    let start = Instant::now();
+    let config = DiscoveryConfig { seed, hosts: select.hosts.max(4), never_heals: false };
+    if select.aloud {
+        println!("--- discovery of seed {seed}");
+    }
+    let outcome = discovery::run(config, select.aloud);
+    let [added, moved, removed] = outcome.changes;
+    println!(
+        "discovery  seed {seed}  {} hosts: {added} peers found, {moved} moved, {removed} forgotten; {} looks; {:.1} s",
+        config.hosts,
+        outcome.looks,
+        start.elapsed().as_secs_f64()
+    );
+    if select.aloud {
+        println!("  refused: {:?}; {} facts not looked at", outcome.refused, outcome.dropped);
+    }
+    for what in &outcome.violations {
+        println!("BROKEN: {what}");
+    }
+    if !outcome.violations.is_empty() {
+        println!("again: cargo xtask sim --seed {seed} --scenario discovery --hosts {}", config.hosts);
+    }
+    outcome.violations.is_empty()
 }
 
 fn run_fleet(select: &Select, seed: u64, reliable: bool) -> bool {

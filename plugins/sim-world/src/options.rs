@@ -26,19 +26,22 @@ pub enum World {
         /// Which.
         reliable: bool,
     },
+    /// Many hosts that find each other.
+    Discovery,
 }
 
 impl World {
     /// All kinds.
     pub fn all() -> impl Iterator<Item = World> {
         let fleets = [false, true].map(|reliable| World::Fleet { reliable });
-        Scenario::ALL.into_iter().map(World::Mesh).chain(fleets)
+        Scenario::ALL.into_iter().map(World::Mesh).chain([World::Discovery]).chain(fleets)
     }
 
     /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
             World::Mesh(scenario) => scenario.name(),
+            World::Discovery => "discovery",
             World::Fleet { reliable: false } => "fleet",
             World::Fleet { reliable: true } => "reliable",
         }

@@ -6,12 +6,14 @@
 //! as a field of its own.
 
 use crate::plan::{
-    DatapathPlan, DomainPlan, HugePages, Idle, Isolation, LinkPlan, LogFormat, Member, Plan, Policy, Serves, Technology,
+    DatapathPlan, DomainPlan, GossipPlan, HugePages, Idle, Isolation, LinkPlan, LogFormat, Member, Plan, Policy,
+    Serves, Technology,
 };
 use crate::planner::exact;
 use insane_core::heap::ClassSpec;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 
 /// What a change takes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -148,13 +150,13 @@ fn fields(changes: &mut Vec<Change>, section: &'static str, item: &Option<String
 }
 
 /// The sections that are one thing each.
-fn compare(changes: &mut Vec<Change>, old: &[(&'static str, Fields); 5], new: &[(&'static str, Fields); 5]) {
+fn compare(changes: &mut Vec<Change>, old: &[(&'static str, Fields); 6], new: &[(&'static str, Fields); 6]) {
     for ((section, old), (_, new)) in old.iter().zip(new) {
         fields(changes, section, &None, old, new);
     }
 }
 
-fn single(plan: &Plan) -> [(&'static str, Fields); 5] {
+fn single(plan: &Plan) -> [(&'static str, Fields); 6] {
     let restart = |fields: &[(&str, String)]| -> Fields {
         fields.iter().map(|(name, value)| ((*name).to_owned(), (value.clone(), Takes::Restart))).collect()
     };
@@ -172,8 +174,27 @@ fn single(plan: &Plan) -> [(&'static str, Fields); 5] {
         ("control", restart(&[("socket", socket), ("mode", format!("0o{:o}", plan.control.mode))])),
         ("memory", memory),
         ("log", restart(&[("level", plan.log.level.name().to_owned()), ("format", format.to_owned())])),
+        ("discovery", plan.discovery.as_ref().map(gossip).unwrap_or_default()),
         ("order", restart(&[("domains", listed(plan.domains.iter().map(|domain| &domain.name)))])),
     ]
+}
+
+fn gossip(gossip: &GossipPlan) -> Fields {
+    let texts = |all: &mut dyn Iterator<Item = String>| format!("[{}]", all.collect::<Vec<_>>().join(", "));
+    let advertised = |(name, _, address): &(String, &str, SocketAddr)| format!("{name:?}: {address}");
+    // Their order means nothing.
+    let mut links: Vec<String> = gossip.links.iter().map(advertised).collect();
+    links.sort_unstable();
+    let all = [
+        ("bind", gossip.bind.to_string(), Takes::Restart),
+        ("cluster", format!("{:?}", gossip.cluster), Takes::Restart),
+        ("advertise", texts(&mut links.into_iter()), Takes::Restart),
+        ("allow", texts(&mut gossip.allow.iter().map(ToString::to_string)), Takes::Reload),
+        ("seeds", texts(&mut gossip.seeds.iter().map(ToString::to_string)), Takes::Reload),
+        ("peers_max", gossip.peers_max.to_string(), Takes::Reload),
+        ("forget_after_s", format!("{} s", gossip.forget_after.0 / 1_000_000_000), Takes::Reload),
+    ];
+    all.into_iter().map(|(name, value, takes)| (format!("gossip.{name}"), (value, takes))).collect()
 }
 
 fn things<'p, T: 'p>(

@@ -90,6 +90,9 @@ const fn required(path: &'static str, accepts: &'static str) -> Field {
 
 const NAME: &str = "1 to 64 bytes of text without control characters, in double quotes";
 
+const GOSSIP_ADDRESS: &str =
+    "a particular IP address of this machine and a port from 1 to 65535: \"192.0.2.1:7100\", \"[2001:db8::1]:7100\"";
+
 /// Every field.
 pub const FIELDS: &[Field] = &[
     text("host", "(name: ..., id: ...)", "()"),
@@ -147,6 +150,22 @@ pub const FIELDS: &[Field] = &[
         "peers[].links[]",
         "an IP address of the peer and a port from 1 to 65534: \"192.0.2.2:7400\", \"[2001:db8::2]:7400\"",
     ),
+    text("discovery", "(gossip: (...)), or ()", "(): peers are those of `peers`"),
+    text("discovery.gossip", "(bind: ..., cluster: ..., allow: [...], ...), or None", "None"),
+    required("discovery.gossip.bind", GOSSIP_ADDRESS),
+    required("discovery.gossip.cluster", NAME),
+    required(
+        "discovery.gossip.allow",
+        "a list of 1 to 32 networks: [\"10.0.0.0/24\", \"2001:db8::/64\", \"192.0.2.7\"]",
+    ),
+    text("discovery.gossip.seeds", "a list of at most 16 addresses with ports: [\"10.0.0.2:7100\", ...]", "[]"),
+    text("discovery.gossip.advertise", "{\"LINK\": \"ADDRESS:PORT\", ...}", "{}"),
+    required(
+        "discovery.gossip.advertise[]",
+        "an IP address of this machine that others reach, and the link's port: \"192.0.2.1:7400\"",
+    ),
+    number("discovery.gossip.peers_max", 1, 64, "", "32"),
+    number("discovery.gossip.forget_after_s", 5, 86_400, "seconds", "30"),
     text(
         "domains",
         "a list of 1 to 64 domains: [(name: ..., members: [...], ...), ...]",

@@ -6,7 +6,7 @@
 //! `link.peers[i]` is the address of `PeerIndex(i)`.
 
 use insane_core::heap::ClassSpec;
-use insane_core::{DatapathIndex, DomainIndex, HostId, Lane, Nanos, PeerIndex};
+use insane_core::{DatapathIndex, DomainIndex, HostId, Lane, Nanos, Network, PeerIndex};
 use serde::Serialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -24,6 +24,8 @@ pub struct Plan {
     pub datapaths: Vec<DatapathPlan>,
     /// Remote runtimes; at most 64.
     pub peers: Vec<PeerPlan>,
+    /// How others are found; `None`: not at all.
+    pub discovery: Option<GossipPlan>,
     /// Tenants; at least one.
     pub domains: Vec<DomainPlan>,
     /// Bounds and properties of memory.
@@ -246,6 +248,30 @@ pub struct PeerPlan {
     pub name: String,
 }
 
+/// Discovery by gossip.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct GossipPlan {
+    /// Local address and UDP port; a particular one, which others are told.
+    pub bind: SocketAddr,
+    /// Name of the group of hosts that find each other.
+    pub cluster: String,
+    /// Where hosts have to be to become peers; at least one.
+    #[serde(serialize_with = "as_texts")]
+    pub allow: Vec<Network>,
+    /// Who is asked first.
+    pub seeds: Vec<SocketAddr>,
+    /// What others are told of the own links: name, technology, address.
+    pub links: Vec<(String, &'static str, SocketAddr)>,
+    /// Peers by discovery, 1 to 64.
+    pub peers_max: usize,
+    /// After so long without a word a host is forgotten.
+    pub forget_after: Nanos,
+}
+
+fn as_texts<S: serde::Serializer>(networks: &[Network], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(networks.iter().map(ToString::to_string))
+}
+
 /// One tenant.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct DomainPlan {
@@ -440,6 +466,7 @@ impl Plan {
                 links: Vec::new(),
             }],
             peers: Vec::new(),
+            discovery: None,
             domains: vec![DomainPlan {
                 name: "default".into(),
                 members: vec![Member::Uid(Machine::detect().uid)],

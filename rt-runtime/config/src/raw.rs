@@ -24,6 +24,10 @@ pub const TCP_FRAME_BYTES: i64 = 16_384;
 pub const TCP_BUFFER_BYTES: i64 = 1 << 20;
 /// Default of `user_timeout_ms` of a `tcp` link.
 pub const USER_TIMEOUT_MS: i64 = 2_000;
+/// Default of `discovery.gossip.peers_max`.
+pub const GOSSIP_PEERS_MAX: i64 = 32;
+/// Default of `discovery.gossip.forget_after_s`.
+pub const FORGET_AFTER_S: i64 = 30;
 /// Default of `control.socket`.
 pub const SOCKET: &str = "/run/insane/insaned.sock";
 
@@ -47,6 +51,8 @@ pub struct Config {
     pub links: Vec<Link>,
     /// Remote runtimes. Default: none.
     pub peers: Vec<Peer>,
+    /// How others are found. Default: not at all.
+    pub discovery: Discovery,
     /// Tenants. Default: one, `default`, for the daemon's own user.
     pub domains: Vec<Domain>,
     /// Bounds and properties of memory.
@@ -266,6 +272,46 @@ pub struct Peer {
     pub name: String,
     /// Its address on each of this host's links, by the link's name here.
     pub links: BTreeMap<String, String>,
+}
+
+/// How other runtimes are found.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Discovery {
+    /// By gossip. Default: `None`, no port opens.
+    pub gossip: Option<Gossip>,
+}
+
+/// Discovery by gossip.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gossip {
+    /// Local address, a particular one, and UDP port.
+    pub bind: String,
+    /// Name of the group of hosts that find each other, 1 to 64 bytes.
+    pub cluster: String,
+    /// Networks whose hosts may become peers; at least one.
+    pub allow: Vec<String>,
+    /// `bind` of hosts that are asked first. Default: none.
+    #[serde(default)]
+    pub seeds: Vec<String>,
+    /// Addresses of own links that are bound to no particular one, by name. Default: none.
+    #[serde(default)]
+    pub advertise: BTreeMap<String, String>,
+    /// Peers by discovery, 1 to 64. Default: 32.
+    #[serde(default = "gossip_peers_max")]
+    pub peers_max: i64,
+    /// A host that is not heard of for so long is forgotten, seconds, 5 to 86,400. Default: 30.
+    #[serde(default = "forget_after_s")]
+    pub forget_after_s: i64,
+}
+
+fn gossip_peers_max() -> i64 {
+    GOSSIP_PEERS_MAX
+}
+
+fn forget_after_s() -> i64 {
+    FORGET_AFTER_S
 }
 
 /// One tenant.

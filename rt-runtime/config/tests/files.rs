@@ -70,7 +70,7 @@ fn fields_of(value: &serde_json::Value, path: &str, found: &mut BTreeSet<String>
             for (key, inner) in map {
                 // Names of links and of enum variants are no fields.
                 let inner_path = match key.as_str() {
-                    _ if path.ends_with("peers[].links") => format!("{path}[]"),
+                    _ if path.ends_with("peers[].links") || path.ends_with(".advertise") => format!("{path}[]"),
                     "uid" | "gid" => continue,
                     // As in the table of fields.
                     "tcp" => {
@@ -141,6 +141,12 @@ fn what_the_reference_calls_default_is_the_default() {
     let default = raw::Config::default();
     assert_eq!(reference.control, default.control);
     assert_eq!(reference.memory, default.memory);
+    assert_eq!(default.discovery, raw::Discovery { gossip: None });
+    let short = r#"(discovery: (gossip: (bind: "", cluster: "", allow: [])))"#;
+    let short = options.from_str::<raw::Config>(short).unwrap().discovery.gossip.unwrap();
+    let full = reference.discovery.gossip.clone().unwrap();
+    assert_eq!((short.peers_max, short.forget_after_s), (full.peers_max, full.forget_after_s));
+    assert_eq!((short.seeds.len(), short.advertise.len()), (0, 0));
     assert_eq!(reference.log, default.log);
     assert_eq!(reference.domains[0].quota, raw::Quota::default());
     assert_eq!(reference.datapaths[0].idle, raw::Idle::default());

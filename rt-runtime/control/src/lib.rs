@@ -9,6 +9,7 @@
 
 pub mod action;
 mod datapath;
+mod discovery;
 pub mod hub;
 mod identity;
 mod inline;
@@ -30,5 +31,5 @@ mod start;
 
 pub use inline::InlineHost;
 pub use links::PluginLink;
-pub use runtime::{Hosting, Runtime};
+pub use runtime::{Hosting, Runtime, check_build};
 pub use start::{LinkError, StartError};

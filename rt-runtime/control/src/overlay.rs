@@ -103,6 +103,11 @@ impl Overlay {
         self.pass_events(hub, datapaths);
     }
 
+    /// Whether a peer answers.
+    pub(crate) fn is_up(&self, peer: PeerIndex) -> bool {
+        self.membership.peer(peer).is_some_and(|status| status.up)
+    }
+
     /// The datapath that speaks to a peer: one that is up, or else the one that is preferred.
     fn speaker(&self, peer: PeerIndex) -> Option<usize> {
         self.ways.get(peer.index())?.get(self.monitor.speaks_by(peer).unwrap_or(0)).copied()

@@ -9,7 +9,7 @@ use crate::roster::Roster;
 use insane_config::{HugePages, Idle, Isolation, Plan, Serves};
 use insane_core::counters::{DatapathCounter, PortCounter, TurnCounter};
 use insane_core::{
-    Consumption, DatapathIndex, Determinism, DomainIndex, Incarnation, LatePolicy, MonoTime, PeerIndex, Qos,
+    Consumption, DatapathIndex, Determinism, DomainIndex, HostId, Incarnation, LatePolicy, MonoTime, PeerIndex, Qos,
     Reliability,
 };
 use insane_shm::counters::CounterBlock;
@@ -78,6 +78,7 @@ impl Facts {
             domains: self.domains(scope, hub, objects),
             streams: self.streams(scope, hub, roster),
             peers,
+            discovery: None,
             reliable: reliable_numbers(),
             degraded: self.degraded_rows(datapaths),
         }
@@ -204,6 +205,11 @@ impl Facts {
             announced: channel.announced,
         }
     }
+}
+
+/// An identifier as reports write it.
+pub(crate) fn hex_of(host: HostId) -> String {
+    hex(host.0)
 }
 
 fn peer_names(peers: &BTreeSet<PeerIndex>, roster: &Roster) -> Vec<String> {

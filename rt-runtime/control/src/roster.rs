@@ -6,8 +6,8 @@
 //! taken in turn, so that the one that became free last is used last.
 
 use insane_config::Plan;
-use insane_core::PeerIndex;
 use insane_core::limits::PEERS_MAX;
+use insane_core::{HostId, PeerIndex};
 use std::net::SocketAddr;
 
 /// How often a datapath is told to forget a peer: before and after it is told of the routes
@@ -17,7 +17,6 @@ pub(crate) const FORGET_TWICE: u8 = 2;
 
 /// Where a peer is known from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(dead_code, reason = "discovery adds and removes its peers by the same calls")]
 pub(crate) enum PeerSource {
     /// The configuration: it comes and goes with it.
     Configuration,
@@ -40,6 +39,8 @@ impl PeerSource {
 pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) source: PeerSource,
+    /// Who it is, where that is known before it answers.
+    pub(crate) host: Option<HostId>,
     /// Its address at each link of each datapath, in the runtime's order.
     pub(crate) addresses: Vec<Vec<Option<SocketAddr>>>,
 }
@@ -53,6 +54,7 @@ impl Entry {
         Entry {
             name: plan.peers[at].name.clone(),
             source: PeerSource::Configuration,
+            host: None,
             addresses: running.datapaths.iter().map(|datapath| of_datapath(&datapath.links)).collect(),
         }
     }
@@ -64,7 +66,12 @@ impl Entry {
 
     /// Whether both cannot be: they have a name or an address in common.
     pub(crate) fn is_like(&self, other: &Entry) -> bool {
-        self.name == other.name || self.each().any(|address| other.each().any(|theirs| theirs == address))
+        // Each link uses its port and the next one.
+        let overlap = |a: SocketAddr, b: SocketAddr| a.ip() == b.ip() && a.port().abs_diff(b.port()) <= 1;
+        let has = |(datapath, link, address)| {
+            other.each().any(|(d, l, theirs)| (d, l) == (datapath, link) && overlap(theirs, address))
+        };
+        self.name == other.name || self.each().any(has)
     }
 
     /// Every address it has: datapath, link, address.
@@ -175,7 +182,7 @@ mod tests {
     use super::*;
 
     fn entry(name: &str) -> Entry {
-        Entry { name: name.into(), source: PeerSource::Configuration, addresses: vec![] }
+        Entry { name: name.into(), source: PeerSource::Configuration, host: None, addresses: vec![] }
     }
 
     fn empty() -> Roster {

@@ -14,6 +14,7 @@
 //! locked-memory setting.
 
 use crate::datapath::{Datapath, SharedParts};
+use crate::discovery::Discovering;
 use crate::hub::Hub;
 use crate::inline::InlineHost;
 use crate::links;
@@ -102,6 +103,7 @@ impl Runtime {
     pub fn start(plan: Plan, hosting: Hosting) -> Result<Self, StartError> {
         let machine = Machine::detect();
         let spec = hub_spec(&plan, hosting, machine.uid)?;
+        check_build(&plan)?;
         let planned_bytes = check_memory(&plan, &machine)?;
         // Before any thread is pinned: a pinned one sees only its own core.
         let _ = thread::cores();
@@ -125,15 +127,17 @@ impl Runtime {
             .collect();
         threads.extend(preparer.as_ref().map(|preparer| ("preparer".to_owned(), preparer.tid)));
         threads.extend(waker.as_ref().map(|waker| ("waker".to_owned(), waker.tid())));
+        let bell = Arc::new(Event::new()?);
+        let roster = Roster::new(&plan);
+        let discovery = Discovering::start(&plan, incarnation, &roster, &bell)?;
+        threads.extend(discovery.as_ref().map(Discovering::thread));
         let listener = plan.control.socket.as_deref().map(|path| listen(path, plan.control.mode)).transpose()?;
         let socket = plan.control.socket.clone();
         let (letters, received) = channel();
-        let bell = Arc::new(Event::new()?);
         let shared = Arc::new(Shared::default());
         shared.beat(mono_now());
         let inline = datapaths.first().and_then(Datapath::inline);
         let links = datapaths.iter().flat_map(|d| &d.links).map(|l| (l.name.clone(), l.address.clone())).collect();
-        let roster = Roster::new(&plan);
         let overlay = Overlay::new(&plan, &roster, host, incarnation);
         let objects = Objects::new();
         let started = mono_now();
@@ -156,6 +160,7 @@ impl Runtime {
             waker,
             overlay,
             roster,
+            discovery,
             facts,
             listener,
             letters: received,
@@ -277,6 +282,17 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Whether this program was built with all that a plan asks for.
+///
+/// # Errors
+/// It was not; the text names the remedy.
+pub fn check_build(plan: &Plan) -> Result<(), StartError> {
+    if plan.discovery.is_some() && !insane_discovery::has_gossip() {
+        return Err(insane_discovery::StartError::NotBuilt.into());
+    }
+    Ok(())
 }
 
 const CONTROL: &str = "control";

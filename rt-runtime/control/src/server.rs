@@ -10,6 +10,7 @@
 
 use crate::action::{Action, Beside};
 use crate::datapath::{Answer, Datapath, Fate};
+use crate::discovery::Discovering;
 use crate::hub::{Hub, Packet, Refusal};
 use crate::identity;
 use crate::notes::Notes;
@@ -99,6 +100,8 @@ pub(crate) struct Parts {
     pub(crate) waker: Option<WakerThread>,
     pub(crate) overlay: Overlay,
     pub(crate) roster: Roster,
+    /// `None`: peers are those of the configuration.
+    pub(crate) discovery: Option<Discovering>,
     pub(crate) facts: Facts,
     pub(crate) listener: Option<Listener>,
     pub(crate) letters: Receiver<Letter>,
@@ -176,6 +179,7 @@ impl Server {
         let Parts { hub, datapaths, overlay, .. } = &mut self.parts;
         overlay.poll(self.now, hub, datapaths);
         self.pump();
+        self.discover();
         self.parts.shared.beat(self.now);
     }
 
@@ -188,6 +192,7 @@ impl Server {
     fn tick(&mut self) {
         self.tick_at = self.now + TICK;
         self.parts.hub.tick(self.now);
+        self.tell_who_answers();
         if let Some(listener) = self.parts.listener.as_mut().filter(|listener| listener.rests) {
             let token = Token::Listener.encode();
             listener.rests = self.epoll.add(&listener.socket, token, Interest::Read, Trigger::Level).is_err();
@@ -200,6 +205,13 @@ impl Server {
         if self.parts.waker.as_ref().is_some_and(|waker| !waker.is_alive()) {
             self.parts.shared.fail("the waker has ended");
         }
+    }
+
+    /// Found peers that answer are not to be forgotten.
+    fn tell_who_answers(&mut self) {
+        let Parts { discovery: Some(discovery), overlay, roster, .. } = &mut self.parts else { return };
+        let up = roster.iter().filter(|(peer, _)| overlay.is_up(*peer));
+        up.filter_map(|(_, entry)| entry.host).for_each(|host| discovery.answers(self.now, host));
     }
 
     fn handle(&mut self, ready: &Ready) {
@@ -503,9 +515,14 @@ impl Server {
     }
 
     fn report(&mut self, scope: Scope) -> StatusReport {
-        let Parts { hub, objects, datapaths, overlay, roster, facts, .. } = &mut self.parts;
+        let Parts { hub, objects, datapaths, overlay, roster, facts, discovery, .. } = &mut self.parts;
         let peers = overlay.report(self.now, roster, &facts.plan);
-        facts.report(self.now, scope, Tables { hub, objects, datapaths, roster, peers })
+        let mut report = facts.report(self.now, scope, Tables { hub, objects, datapaths, roster, peers });
+        if let Some(discovery) = discovery {
+            report.discovery = discovery.report(self.now, &facts.plan);
+            report.degraded.extend(discovery.degraded());
+        }
+        report
     }
 
     fn answer_status(&mut self, session: SessionId, req: u32) {

@@ -35,6 +35,9 @@ pub enum StartError {
         /// Why.
         source: Box<LinkError>,
     },
+    /// Discovery cannot start.
+    #[error(transparent)]
+    Discovery(#[from] insane_discovery::StartError),
     /// The socket for applications cannot be had.
     #[error("the socket for applications: {0}")]
     Socket(#[from] PathError),

@@ -9,7 +9,10 @@ const VARIABLE: &str = "INSANED_LOG";
 
 /// Starts logging. Called once.
 pub fn start(plan: &LogPlan) {
-    let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new(plan.level.name()));
+    // The library of gossip has a line for each datagram that it cannot read or send; what is
+    // of interest in that is counted.
+    let level = format!("{},chitchat=off", plan.level.name());
+    let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     match plan.format {
         LogFormat::Text => builder.with_ansi(stderr().is_terminal()).init(),

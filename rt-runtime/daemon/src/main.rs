@@ -80,6 +80,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Loaded { plan, warnings } = insane_config::load(&arguments.config, &Machine::detect())?;
     if arguments.check {
         eprint!("{warnings}");
+        insane_control::check_build(&plan)?;
         println!("{}: the configuration is usable", arguments.config.display());
         return Ok(());
     }

@@ -3,7 +3,7 @@
 //!
 //! Pure: `no_std`, time is an argument, no clock, socket or thread. [`flow`],
 //! [`reassembly`] and [`reliable`] belong to a datapath and allocate only when constructed;
-//! [`membership`] and [`links`] belong to the control plane.
+//! [`membership`], [`links`] and [`discovery`] belong to the control plane.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -11,12 +11,15 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod discovery;
 pub mod flow;
 pub mod links;
 pub mod membership;
 pub mod reassembly;
 pub mod reliable;
 
+#[cfg(test)]
+mod discovery_tests;
 #[cfg(test)]
 mod flow_tests;
 #[cfg(test)]

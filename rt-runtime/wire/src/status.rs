@@ -34,8 +34,10 @@ pub struct StatusReport {
     pub domains: Vec<DomainStatus>,
     /// Every open stream.
     pub streams: Vec<StreamStatus>,
-    /// Every remote runtime of the configuration.
+    /// Every remote runtime, of the configuration or found.
     pub peers: Vec<PeerStatus>,
+    /// How others are found; `None`: they are not looked for.
+    pub discovery: Option<DiscoveryStatus>,
     /// Numbers of the reliable contract between hosts: `window_messages`, `window_bytes`,
     /// `flight_bytes`, `evict_after_ns`, `sync_after_ns`, `repair_after_ns`.
     pub reliable: BTreeMap<String, u64>,
@@ -341,6 +343,78 @@ pub struct WayStatus {
     pub downs: u64,
     /// Whether the overlay speaks by it. Messages go by the link of their lane.
     pub speaks: bool,
+}
+
+/// Discovery of other hosts.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiscoveryStatus {
+    /// What hears of them: `gossip`.
+    pub backend: String,
+    /// Its own address.
+    pub bind: String,
+    /// The group of hosts that find each other.
+    pub cluster: String,
+    /// Networks whose hosts may become peers.
+    pub allow: Vec<String>,
+    /// Peers by discovery, at most.
+    pub peers_max: u64,
+    /// Hosts that the back end has heard of, living or not, this one apart.
+    pub hosts: u64,
+    /// Its thread has ended: peers stay as they are.
+    pub ended: bool,
+    /// Hosts that are, or are to be, peers.
+    pub found: Vec<FoundStatus>,
+    /// Hosts that were refused lately.
+    pub refused: Vec<RefusedStatus>,
+    /// Who is asked first.
+    pub seeds: Vec<SeedStatus>,
+    /// What is counted.
+    pub counters: Counters,
+}
+
+/// A host that was found.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FoundStatus {
+    /// Its name.
+    pub name: String,
+    /// Its identifier, 16 hexadecimal digits.
+    pub host: String,
+    /// Which life of it, as it says.
+    pub incarnation: u64,
+    /// How long ago it showed a sign of life, milliseconds.
+    pub heard_ms_ago: u64,
+}
+
+/// A host that was refused.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RefusedStatus {
+    /// Its name, as it says; empty: it is not known.
+    pub name: String,
+    /// Its identifier, as it says, 16 hexadecimal digits; zeros: it is not known.
+    pub host: String,
+    /// Where it was heard from.
+    pub from: String,
+    /// Why, in a word: `outside`, `twin_host`, ...
+    pub reason: String,
+    /// Why, in a sentence.
+    pub why: String,
+    /// How often.
+    pub times: u64,
+    /// How long ago the last time was, milliseconds.
+    pub ms_ago: u64,
+}
+
+/// A seed.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SeedStatus {
+    /// Its address.
+    pub address: String,
+    /// `own`, `silent` or `heard`.
+    pub state: String,
 }
 
 /// The identifier as the report writes it: 16 hexadecimal digits.

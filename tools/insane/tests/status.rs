@@ -4,7 +4,8 @@
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
 use insane_wire::control::{self, Code, Event, Hello, PACKET_BYTES_MAX, Request, Role};
 use insane_wire::status::{
-    DomainStatus, HostStatus, PeerStatus, SessionStatus, StatusReport, StreamStatus, Usage, WayStatus,
+    DiscoveryStatus, DomainStatus, HostStatus, PeerStatus, RefusedStatus, SeedStatus, SessionStatus, StatusReport,
+    StreamStatus, Usage, WayStatus,
 };
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -130,6 +131,25 @@ fn report() -> StatusReport {
             ],
             ..PeerStatus::default()
         }],
+        discovery: Some(DiscoveryStatus {
+            backend: "gossip".into(),
+            bind: "10.0.0.1:7100".into(),
+            cluster: "plant".into(),
+            allow: vec!["10.0.0.0/24".into()],
+            peers_max: 32,
+            hosts: 5,
+            refused: vec![RefusedStatus {
+                name: "cell\u{1b}[2J".into(),
+                from: "10.0.9.9:7100".into(),
+                why: "an address of it is outside".into(),
+                times: 3,
+                ms_ago: 1500,
+                ..RefusedStatus::default()
+            }],
+            seeds: vec![SeedStatus { address: "10.0.0.2:7100".into(), state: "silent".into() }],
+            counters: [("refused_outside".to_owned(), 3), ("datagrams_outside".to_owned(), 7)].into(),
+            ..DiscoveryStatus::default()
+        }),
         degraded: vec!["no right to lock memory (RLIMIT_MEMLOCK): pages may be swapped out".into()],
         ..StatusReport::default()
     }
@@ -165,9 +185,15 @@ fn one_report_as_a_table() {
         "fibre (down), radio (up 85.0 us, overlay)",
         "4711",
         "axis",
+        "discovery by gossip at 10.0.0.1:7100, cluster \"plant\": 5 hosts heard of, 0 of at most 32 peers",
+        "seeds 10.0.0.2:7100 (silent)",
+        "(3 refused, 0 dropped); datagrams 0, of those outside 7",
+        "10.0.9.9:7100",
+        "1.50 s ago",
     ] {
         assert!(shown.contains(part), "{part} in\n{shown}");
     }
+    assert!(!shown.contains('\u{1b}'), "no name steers the terminal: {shown}");
 }
 
 #[test]

@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
     Step { name: "fmt", what: "formatting", run: format },
     Step { name: "clippy", what: "lints of all targets, warnings denied", run: clippy },
     Step { name: "tests", what: "all tests of the workspace", run: tests },
+    Step { name: "gossip", what: "lints and tests of discovery by gossip, a feature", run: gossip },
     Step { name: "loom", what: "the rings under loom", run: loom },
     Step { name: "mutants", what: "deliberate faults of scheduler, admission and checker, all noticed", run: mutants },
     Step { name: "licences", what: "licences and duplicates of all dependencies", run: check_licences },
@@ -167,6 +168,28 @@ fn clippy(root: &Path) -> (Verdict, TestCount) {
 
 fn tests(root: &Path) -> (Verdict, TestCount) {
     counted(cargo(root).args(["test", "--workspace", "--locked", "--no-fail-fast"]), 30)
+}
+
+/// What the default build leaves out: the back end, and daemons that find each other.
+fn gossip(root: &Path) -> (Verdict, TestCount) {
+    let of = |arguments: &[&str]| {
+        let mut command = cargo(root);
+        command.args(arguments);
+        command
+    };
+    let packages = ["-p", "insane-discovery", "-p", "insaned", "--features", "insane-discovery/gossip,insaned/gossip"];
+    let lints = simple(of(&["clippy", "--locked", "--all-targets"]).args(packages).args(["--", "-D", "warnings"]), 15);
+    if lints.0 != Verdict::Passed {
+        return lints;
+    }
+    let (verdict, count) =
+        counted(&mut of(&["test", "--locked", "-p", "insane-discovery", "--features", "gossip"]), 10);
+    if verdict != Verdict::Passed {
+        return (verdict, count);
+    }
+    let daemons = ["test", "--locked", "-p", "insaned", "--features", "gossip", "--test", "discovery"];
+    let (verdict, more) = counted(&mut of(&daemons), 15);
+    (verdict, count + more)
 }
 
 /// In a target folder of its own: the flag would rebuild everything in the other.

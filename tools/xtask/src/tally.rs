@@ -37,6 +37,18 @@ pub struct TestCount {
     pub ignored: u64,
 }
 
+impl std::ops::Add for TestCount {
+    type Output = TestCount;
+
+    fn add(self, more: TestCount) -> TestCount {
+        TestCount {
+            passed: self.passed + more.passed,
+            failed: self.failed + more.failed,
+            ignored: self.ignored + more.ignored,
+        }
+    }
+}
+
 impl TestCount {
     /// Adds what a line of output says; lines about anything else add nothing.
     pub fn add_line(&mut self, line: &str) {

@@ -334,7 +334,7 @@ fn datapath(plan: &Plan, at: usize, sizes: &LayoutSizes) -> Group {
     for link in &datapath.links {
         items.extend(match &link.technology {
             Technology::Udp(udp) => udp_link(link, udp, sizes),
-            Technology::Tcp(tcp) => tcp_link(link, tcp, sizes).into(),
+            Technology::Tcp(tcp) => tcp_link(link, peers_by(plan, link), tcp, sizes).into(),
         });
     }
     group(format!("datapath \"{}\"", datapath.name), false, items)
@@ -362,11 +362,17 @@ fn udp_link(link: &LinkPlan, udp: &UdpPlan, sizes: &LayoutSizes) -> Vec<Item> {
     items
 }
 
+/// The peers that a link may have at most: those of the file, and those that discovery may find.
+fn peers_by(plan: &Plan, link: &LinkPlan) -> u64 {
+    let found = plan.discovery.as_ref().map_or(0, |gossip| gossip.peers_max);
+    (link.peers.iter().flatten().count() + found).min(insane_core::limits::PEERS_MAX) as u64
+}
+
 /// Two connections to each peer. What the kernel holds for connections that are not known
 /// yet, a few dozen at most, is not counted.
-fn tcp_link(link: &LinkPlan, tcp: &TcpPlan, sizes: &LayoutSizes) -> [Item; 2] {
+fn tcp_link(link: &LinkPlan, peers: u64, tcp: &TcpPlan, sizes: &LayoutSizes) -> [Item; 2] {
     let name = &link.name;
-    let connections = sizes.tcp_connections * link.peers.iter().flatten().count() as u64;
+    let connections = sizes.tcp_connections * peers;
     let frames = Item::new(
         format!("link \"{name}\": frames that come and go"),
         Kind::Private,

@@ -4,6 +4,7 @@
 //! placeholder takes its place, and the plan is thrown away at the end.
 
 mod datapaths;
+mod discovery;
 mod network;
 mod tenants;
 
@@ -27,11 +28,12 @@ pub(crate) fn validate(config: &raw::Config, machine: &Machine, report: &mut Rep
     let control = control(&config.control, report);
     let mut links = network::links(&config.links, report);
     let peers = network::peers(config, &host.name, &mut links, report);
+    let discovery = discovery::discovery(&config.discovery, &links, report);
     let datapaths = datapaths::datapaths(config, links, machine, report);
     network::warn_of_unreached_peers(&peers, &datapaths, report);
     let domains = tenants::domains(&config.domains, machine, report);
     let memory = memory(&config.memory, report);
-    Plan { host, control, datapaths, peers, domains, memory, log: log(&config.log) }
+    Plan { host, control, datapaths, peers, discovery, domains, memory, log: log(&config.log) }
 }
 
 fn host(raw: &raw::Host, machine: &Machine, report: &mut Report<'_>) -> plan::HostPlan {

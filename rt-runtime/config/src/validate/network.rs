@@ -195,6 +195,17 @@ fn address(report: &mut Report<'_>, path: &str, text: &str) -> Option<SocketAddr
     }
 }
 
+/// Parses the address of one particular host, with any port.
+pub(super) fn host_address(report: &mut Report<'_>, path: &str, text: &str) -> Option<SocketAddr> {
+    let found = text.parse::<SocketAddr>().map_err(|_| fault_of_address(text)).and_then(|address| {
+        // The link's rule for the next port does not concern it.
+        usable(SocketAddr::new(address.ip(), address.port().min(u16::MAX - 1)))?;
+        let none = || format!("{} is no particular address, and others are to be told one", address.ip());
+        if address.ip().is_unspecified() { Err(none()) } else { Ok(address) }
+    });
+    found.map_err(|fault| report.error(path, fault)).ok()
+}
+
 /// The second port has to exist, and one host has to be meant.
 fn usable(address: SocketAddr) -> Result<SocketAddr, String> {
     let broadcast = address.ip() == IpAddr::V4(Ipv4Addr::BROADCAST);

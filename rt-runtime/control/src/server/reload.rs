@@ -10,7 +10,7 @@
 //! ```
 //! One reload at a time. A caller that goes away in the middle changes nothing of it.
 
-use super::{Letter, PIECE_BYTES, Server};
+use super::{Letter, PIECE_BYTES, Parts, Server};
 use crate::datapath::Datapath;
 use crate::plan_spec::domain_spec;
 use crate::roster::{Entry, FORGET_TWICE, PeerSource, Roster};
@@ -19,6 +19,7 @@ use insane_config::{Budget, FILE_BYTES_MAX, LayoutSizes, Loaded, Machine, Plan, 
 use insane_core::{DatapathIndex, DomainIndex, PeerIndex, SessionId};
 use insane_engine::{Command, PeerSwap};
 use insane_link::SwapRefused;
+use insane_overlay::discovery::Decision;
 use insane_wire::control;
 use insane_wire::reload::{ChangeReport, Excess, Outcome, ReloadReport};
 use std::path::PathBuf;
@@ -28,8 +29,13 @@ use tracing::{error, info, warn};
 /// Who wants to know what became of it.
 #[derive(Debug)]
 pub(super) enum Asker {
-    Session { session: SessionId, req: u32 },
+    Session {
+        session: SessionId,
+        req: u32,
+    },
     Handle(Sender<ReloadReport>),
+    /// It is no reload: a host was found, moved or is forgotten.
+    Discovery,
 }
 
 /// A file that is coming in pieces.
@@ -45,8 +51,10 @@ pub(super) struct Reloads {
     /// The file that the runtime was started with.
     pub(super) own_file: Option<PathBuf>,
     uploads: std::collections::BTreeMap<SessionId, Upload>,
-    /// A file is being read and checked.
+    /// A file is being read and checked, or was, and waits.
     is_reading: bool,
+    /// A file that was read while discovery changed a peer.
+    waiting: Option<Checked>,
     commit: Option<Commit>,
 }
 
@@ -66,6 +74,7 @@ enum Text {
 }
 
 /// A file that was read and checked, on its way back to the control thread.
+#[derive(Debug)]
 pub(crate) struct Checked {
     asker: Asker,
     dry_run: bool,
@@ -139,7 +148,8 @@ impl Server {
     /// Reads and checks a file on a thread of its own: peers are to be answered meanwhile, and
     /// a file system may take its time.
     fn check(&mut self, text: Text, dry_run: bool, asker: Asker) {
-        if self.reloads.is_reading || self.reloads.commit.is_some() {
+        let is_reload = |commit: &Commit| !matches!(commit.asker, Asker::Discovery);
+        if self.reloads.is_reading || self.reloads.commit.as_ref().is_some_and(is_reload) {
             return self.refuse(asker, "error: another reload is under way; try again when it is done".to_owned());
         }
         let (mailbox, bell) = (self.parts.mailbox.clone(), std::sync::Arc::clone(&self.parts.bell));
@@ -167,6 +177,10 @@ impl Server {
 
     /// A file was read: decides, and carries it out.
     pub(super) fn file_checked(&mut self, checked: Checked) {
+        if self.reloads.commit.is_some() {
+            self.reloads.waiting = Some(checked);
+            return;
+        }
         let Checked { asker, dry_run, file, machine, loaded } = checked;
         self.reloads.is_reading = false;
         let mut report = ReloadReport { file, ..ReloadReport::default() };
@@ -319,10 +333,16 @@ impl Server {
             self.parts.overlay.add_peer(peer, &entry, &plan);
             self.parts.roster.insert(peer, entry);
         }
-        let domains: Vec<_> = plan.domains.iter().map(domain_spec).collect();
-        self.parts.hub.reconfigure(domains, self.now);
-        self.parts.facts.plan = plan;
-        self.parts.facts.planned_bytes = planned_bytes;
+        if !matches!(asker, Asker::Discovery) {
+            let domains: Vec<_> = plan.domains.iter().map(domain_spec).collect();
+            self.parts.hub.reconfigure(domains, self.now);
+            self.parts.facts.plan = plan;
+            self.parts.facts.planned_bytes = planned_bytes;
+            let Parts { discovery, facts, roster, .. } = &mut self.parts;
+            if let Some(discovery) = discovery {
+                discovery.reconfigure(&facts.plan, roster);
+            }
+        }
         report.outcome = Outcome::Applied;
         self.pump();
         self.answer_reload(asker, report);
@@ -337,8 +357,12 @@ impl Server {
     }
 
     fn answer_reload(&mut self, asker: Asker, report: ReloadReport) {
+        if matches!(asker, Asker::Discovery) {
+            return self.discovered(&report);
+        }
         log(&report);
         match asker {
+            Asker::Discovery => {}
             // Who asked may have given up.
             Asker::Handle(reply) => drop(reply.send(report)),
             Asker::Session { session, req } => {
@@ -348,6 +372,78 @@ impl Server {
                     let event = control::Event::Reload { req, last: at + 1 == pieces, piece: piece.to_vec() };
                     self.send(session, &event, &[]);
                 }
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Takes what discovery has heard, and carries out what it decides, one thing at a time.
+    pub(super) fn discover(&mut self) {
+        let Some(discovery) = &mut self.parts.discovery else { return };
+        discovery.hear(self.now);
+        if self.reloads.commit.is_some() {
+            return;
+        }
+        let Some(decision) = discovery.poll(self.now) else { return };
+        let (leaving, coming) = match self.moves_of(&decision) {
+            Ok(moves) => moves,
+            Err(why) => return self.not_discovered(&why),
+        };
+        let (asker, report) = (Asker::Discovery, ReloadReport::default());
+        let (plan, planned_bytes) = (self.parts.facts.plan.clone(), self.parts.facts.planned_bytes);
+        match swaps(&self.parts.roster, &self.parts.datapaths, &leaving, &coming) {
+            Ok(swaps) => {
+                tell(&decision, &self.parts.roster, &leaving);
+                self.commit(Prepared { plan, planned_bytes, leaving, coming, swaps }, report, asker);
+            }
+            Err(why) => self.not_discovered(&why),
+        }
+    }
+
+    fn moves_of(&self, decision: &Decision) -> Result<Moves, String> {
+        let (roster, host) = (&self.parts.roster, Some(decision.host()));
+        let leaves = |known: &Entry| known.source == PeerSource::Discovery && known.host == host;
+        let leaving: Vec<_> = roster.iter().filter(|(_, known)| leaves(known)).map(|(peer, _)| peer).collect();
+        let (Decision::Add(found) | Decision::Move(found)) = decision else { return Ok((leaving, Vec::new())) };
+        let Some(numbers) = roster.free(1) else {
+            return Err(format!("\"{}\" was found, and no number is left for it", found.name));
+        };
+        let coming = numbers.into_iter().map(|peer| (peer, crate::discovery::entry(&self.parts.facts.plan, found)));
+        Ok((leaving, coming.collect()))
+    }
+
+    fn not_discovered(&mut self, why: &str) {
+        warn!(why, "discovery could not change a peer; it is tried again");
+        if let Some(discovery) = &mut self.parts.discovery {
+            discovery.answer(self.now, false);
+        }
+    }
+
+    /// What discovery wanted is done, or undone; then a reload may go on that has waited.
+    fn discovered(&mut self, report: &ReloadReport) {
+        if report.outcome == Outcome::Applied {
+            if let Some(discovery) = &mut self.parts.discovery {
+                discovery.answer(self.now, true);
+            }
+        } else {
+            self.not_discovered(&report.errors.join("; "));
+        }
+        if let Some(checked) = self.reloads.waiting.take() {
+            self.file_checked(checked);
+        }
+    }
+}
+
+fn tell(decision: &Decision, roster: &Roster, leaving: &[PeerIndex]) {
+    match decision {
+        Decision::Add(peer) => info!(peer = peer.name, host = %peer.host, "a host was found; it becomes a peer"),
+        Decision::Move(peer) => {
+            info!(peer = peer.name, host = %peer.host, "a found host is elsewhere; it becomes a peer anew");
+        }
+        Decision::Remove(host) => {
+            for entry in leaving.iter().filter_map(|peer| roster.get(*peer)) {
+                info!(peer = entry.name, %host, "a found host is not heard of; it is no peer any more");
             }
         }
     }
@@ -422,6 +518,7 @@ fn merged(running: &Plan, new: Plan) -> Plan {
         link.peers = new_link(&link.name).unwrap_or_default();
     }
     plan.peers = new.peers;
+    plan.discovery = new.discovery;
     plan.domains = new.domains;
     plan.memory = new.memory;
     plan

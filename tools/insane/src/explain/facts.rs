@@ -200,13 +200,22 @@ impl View<'_> {
     fn peers(&self) -> Vec<Fact> {
         let mut facts: Vec<Fact> = self.report.peers.iter().map(|peer| self.peer(peer)).collect();
         if facts.is_empty() {
-            facts.push(fact("peers", "none", "the configuration names none"));
+            let looks = self.report.discovery.is_some();
+            let why =
+                if looks { "the configuration names none, and none was found" } else { "the configuration names none" };
+            facts.push(fact("peers", "none", why));
         }
+        let refused = self.report.discovery.iter().flat_map(|discovery| &discovery.refused);
+        facts.extend(refused.map(|host| {
+            let name = if host.name.is_empty() { "?" } else { &host.name };
+            fact(&format!("host {name} at {}", host.from), "is no peer", host.why.clone())
+        }));
         facts
     }
 
     fn peer(&self, peer: &PeerStatus) -> Fact {
-        let about = format!("peer {}", peer.name);
+        let source = if peer.source == "discovery" { " (found by discovery)" } else { "" };
+        let about = format!("peer {}{source}", peer.name);
         let interested = self.stream.peers.contains(&peer.name);
         let reached = self.datapath.and_then(|datapath| {
             datapath.links.iter().find(|link| peer.links.contains(&link.name)).map(|link| link.name.clone())

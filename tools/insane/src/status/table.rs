@@ -3,7 +3,7 @@
 //! Names come from applications: what could steer a terminal is replaced.
 
 use insane_config::planner::human;
-use insane_wire::status::{Counters, DatapathStatus, DomainStatus, PeerStatus, StatusReport, Usage};
+use insane_wire::status::{Counters, DatapathStatus, DiscoveryStatus, DomainStatus, PeerStatus, StatusReport, Usage};
 use std::fmt::Write;
 
 /// An earlier report, and how many seconds ago it came.
@@ -23,6 +23,7 @@ pub fn render(report: &StatusReport, before: Before<'_>) -> String {
     text += &sessions(report, before);
     text += &streams(report);
     text += &peers(&report.peers);
+    text += &report.discovery.as_ref().map(discovery).unwrap_or_default();
     text
 }
 
@@ -221,16 +222,52 @@ fn streams(report: &StatusReport) -> String {
 }
 
 fn peers(peers: &[PeerStatus]) -> String {
-    let mut table = Table::new("peers", &["state", "life", "round trip", "heard", "links"]);
+    let mut table = Table::new("peers", &["state", "life", "round trip", "heard", "source", "links"]);
     for peer in peers {
         let state = if peer.up { "up" } else { "down" };
         let life = if peer.incarnation == 0 { "-".to_owned() } else { peer.incarnation.to_string() };
         let rtt = peer.rtt_ns.map_or("-".to_owned(), |ns| insane_core::Nanos(ns).to_string());
         let heard =
             peer.heard_ms_ago.map_or("never".to_owned(), |ms| format!("{} ago", insane_core::Nanos::from_millis(ms)));
-        table.row(&peer.name, vec![state.to_owned(), life, rtt, heard, links(peer)]);
+        table.row(&peer.name, vec![state.to_owned(), life, rtt, heard, peer.source.clone(), links(peer)]);
     }
     table.finish()
+}
+
+/// How others are found, and who was refused.
+fn discovery(discovery: &DiscoveryStatus) -> String {
+    let seed = |seed: &insane_wire::status::SeedStatus| format!("{} ({})", seed.address, seed.state);
+    let seeds: Vec<String> = discovery.seeds.iter().map(seed).collect();
+    let number = |name: &str| count(of(&discovery.counters, name));
+    let refused = discovery.counters.iter().filter(|(name, _)| name.starts_with("refused_"));
+    let mut text = format!(
+        "\ndiscovery by {} at {}, cluster \"{}\"{}: {} hosts heard of, {} of at most {} peers\n  allow {}\n  seeds {}\n  \
+         facts {} ({} refused, {} dropped); datagrams {}, of those outside {}, malformed {}, too many {}\n",
+        printable(&discovery.backend),
+        printable(&discovery.bind),
+        printable(&discovery.cluster),
+        if discovery.ended { ", ENDED" } else { "" },
+        discovery.hosts,
+        discovery.found.len(),
+        discovery.peers_max,
+        printable(&discovery.allow.join(", ")),
+        if seeds.is_empty() { "none".to_owned() } else { printable(&seeds.join(", ")) },
+        number("facts"),
+        count(refused.map(|(_, times)| times).sum()),
+        number("facts_dropped"),
+        number("datagrams_received"),
+        number("datagrams_outside"),
+        number("datagrams_malformed"),
+        number("datagrams_flooded"),
+    );
+    let mut table = Table::new("refused", &["from", "times", "last", "why"]);
+    for host in &discovery.refused {
+        let name = if host.name.is_empty() { "?" } else { &host.name };
+        let last = format!("{} ago", insane_core::Nanos::from_millis(host.ms_ago));
+        table.row(name, vec![host.from.clone(), count(host.times), last, host.why.clone()]);
+    }
+    text += &table.finish();
+    text
 }
 
 /// The links to a peer; where there are several, with what each is and by which the overlay

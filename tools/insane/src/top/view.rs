@@ -162,8 +162,11 @@ impl View {
         );
         let memory = &report.memory;
         let sessions: usize = report.domains.iter().map(|domain| domain.sessions.len()).sum();
+        let found = report.discovery.as_ref().map_or(String::new(), |discovery| {
+            format!(", found {}, refused {}", discovery.found.len(), discovery.refused.len())
+        });
         let memory = format!(
-            "memory {} of {}, sessions {sessions}, streams {}, peers up {}",
+            "memory {} of {}, sessions {sessions}, streams {}, peers up {}{found}",
             human(memory.used_bytes),
             human(memory.limit_bytes),
             report.streams.len(),

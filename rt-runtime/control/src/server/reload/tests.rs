@@ -173,7 +173,7 @@ fn only_what_differs_moves_and_discovered_peers_are_left_alone() {
     let mut roster = Roster::new(&old);
     let discovered = |name: &str, port: u16| {
         let addresses = vec![vec![Some(([127, 0, 0, 1], port).into())]];
-        Entry { name: name.into(), source: PeerSource::Discovery, addresses }
+        Entry { name: name.into(), source: PeerSource::Discovery, host: None, addresses }
     };
     roster.insert(PeerIndex(10), discovered("found", 7040));
     roster.insert(PeerIndex(11), discovered("other", 7050));

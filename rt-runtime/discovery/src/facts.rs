@@ -1,0 +1,124 @@
+//! What is told of a host, as pairs of text. Pure.
+//!
+//! | key | value |
+//! |---|---|
+//! | `name` | its name |
+//! | `life` | its incarnation, decimal |
+//! | `link.NAME` | technology, a blank, address with port: `udp 10.0.0.1:7400` |
+//! | `format` | `1`; told last, so that where it is, the others are |
+//!
+//! The host's identifier is that of the node, 16 hexadecimal digits. Nothing fast is told.
+
+use insane_core::{HostId, Incarnation};
+use insane_overlay::discovery::{Fact, LinkFact};
+use std::net::SocketAddr;
+
+/// The version of all this.
+const FORMAT: &str = "1";
+
+/// What was told makes no sense.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Malformed;
+
+/// The text for an identifier.
+#[must_use]
+pub fn node_id(host: HostId) -> String {
+    format!("{:016x}", host.0)
+}
+
+/// What is told of a host, in the order in which it is told.
+#[must_use]
+pub fn to_pairs(name: &str, incarnation: Incarnation, links: &[LinkFact]) -> Vec<(String, String)> {
+    let mut pairs = vec![("name".to_owned(), name.to_owned()), ("life".to_owned(), incarnation.0.to_string())];
+    let link = |link: &LinkFact| (format!("link.{}", link.name), format!("{} {}", link.technology, link.address));
+    pairs.extend(links.iter().map(link));
+    pairs.push(("format".to_owned(), FORMAT.to_owned()));
+    pairs
+}
+
+/// Reads it again. `Ok(None)`: not all of it has come yet.
+///
+/// # Errors
+/// It makes no sense.
+pub fn from_pairs<'p>(
+    node: &str,
+    origin: SocketAddr,
+    pairs: impl Iterator<Item = (&'p str, &'p str)>,
+) -> Result<Option<Fact>, Malformed> {
+    let (mut name, mut life, mut format, mut links) = (None, None, None, Vec::new());
+    for (key, value) in pairs {
+        match key {
+            "name" => name = Some(value.to_owned()),
+            "life" => life = Some(Incarnation(value.parse().map_err(|_| Malformed)?)),
+            "format" => format = Some(value),
+            // What a later version tells is passed over.
+            _ => links.extend(key.strip_prefix("link.").map(|name| link(name, value)).transpose()?),
+        }
+        if links.len() > insane_overlay::discovery::LINKS_MAX {
+            return Err(Malformed);
+        }
+    }
+    if node.len() != 16 || !node.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Malformed);
+    }
+    let host = HostId(u64::from_str_radix(node, 16).map_err(|_| Malformed)?);
+    match (format, name, life) {
+        (None, ..) => Ok(None),
+        (Some(FORMAT), Some(name), Some(incarnation)) => Ok(Some(Fact { host, incarnation, name, origin, links })),
+        _ => Err(Malformed),
+    }
+}
+
+fn link(name: &str, value: &str) -> Result<LinkFact, Malformed> {
+    let (technology, address) = value.split_once(' ').ok_or(Malformed)?;
+    let address = address.parse().map_err(|_| Malformed)?;
+    Ok(LinkFact { name: name.to_owned(), technology: technology.to_owned(), address })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(node: &str, pairs: &[(&str, &str)]) -> Result<Option<Fact>, Malformed> {
+        from_pairs(node, "10.0.0.1:7100".parse().unwrap(), pairs.iter().copied())
+    }
+
+    #[test]
+    fn a_fact_survives_the_way() {
+        let links = vec![
+            LinkFact { name: "net".into(), technology: "udp".into(), address: "10.0.0.1:7400".parse().unwrap() },
+            LinkFact { name: "a b.c".into(), technology: "tcp".into(), address: "[::1]:7500".parse().unwrap() },
+        ];
+        let pairs = to_pairs("press", Incarnation(u64::MAX), &links);
+        let borrowed: Vec<(&str, &str)> = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let fact = read(&node_id(HostId(0xab)), &borrowed).unwrap().unwrap();
+        assert_eq!((fact.host, fact.incarnation, fact.name.as_str()), (HostId(0xab), Incarnation(u64::MAX), "press"));
+        assert_eq!(fact.links, links);
+        for told in 0..borrowed.len() {
+            assert_eq!(read(&node_id(HostId(1)), &borrowed[..told]), Ok(None), "{told} pairs are not all");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_said_so() {
+        let good = [("name", "a"), ("life", "1"), ("format", "1")];
+        assert!(read("00000000000000ab", &good).unwrap().is_some());
+        for node in ["", "ab", "0000000000000000ab", "00000000000000xy", "+0000000000000ab"] {
+            assert_eq!(read(node, &good), Err(Malformed), "{node}");
+        }
+        let many: Vec<String> = (0..17).map(|at| format!("link.{at}")).collect();
+        let many: Vec<(&str, &str)> = many.iter().map(|key| (key.as_str(), "udp 10.0.0.1:1")).collect();
+        for bad in [
+            &[("life", "soon"), ("format", "1")][..],
+            &[("name", "a"), ("life", "1"), ("format", "2")],
+            &[("life", "1"), ("format", "1")],
+            &[("link.net", "udp")],
+            &[("link.net", "udp somewhere")],
+            &many,
+        ] {
+            assert_eq!(read("00000000000000ab", bad), Err(Malformed), "{bad:?}");
+        }
+        let later = [("name", "a"), ("life", "1"), ("colour", "red"), ("format", "1")];
+        assert!(read("00000000000000ab", &later).unwrap().is_some());
+    }
+}

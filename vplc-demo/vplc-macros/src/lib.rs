@@ -1,8 +1,8 @@
 //! The macro behind `vplc::app`; its language is documented there.
 //!
 //! `rtic-syntax` parses the program, checks who owns what and finds the ceilings. It knows
-//! no time, so the arguments that are about time are lifted out before ([`lift`]). From
-//! both, [`response`] computes whether every task meets its deadline, and [`generate`]
+//! no time, so the arguments that are about time are lifted out before (`lift`). From
+//! both, `response` computes whether every task meets its deadline, and `generate`
 //! writes the threads. An error of any of them is an error of the build.
 #![forbid(unsafe_code)]
 

@@ -72,7 +72,8 @@ pub struct TaskSpec {
 pub struct TaskReport {
     /// What was declared.
     pub spec: TaskSpec,
-    /// Its cycles. A task that waited for another of its priority counts as late.
+    /// Its cycles, the one at which it ended among them. A task that waited for another of
+    /// its priority counts as late.
     pub statistics: CyclicStatistics,
     /// The most processor time that a cycle took.
     pub cpu_worst: Nanos,

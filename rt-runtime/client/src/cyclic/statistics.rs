@@ -69,7 +69,7 @@ impl Histogram {
     }
 
     /// What all but one in `beyond` do not exceed (2: the median, 100: p99), at most 1/32
-    /// too large. `None` if fewer than [`BEYOND_MIN`] samples lie beyond: chance, not system.
+    /// too large. `None` if fewer than ten samples lie beyond: chance, not system.
     #[must_use]
     pub fn quantile(&self, beyond: u64) -> Option<Nanos> {
         let larger = self.count.checked_div(beyond).filter(|larger| *larger >= BEYOND_MIN)?;

@@ -5,8 +5,8 @@
 
 use crate::law;
 use crate::process_data::{BYTES, Command, Sample};
-use crate::task::Start;
 use insane_core::Nanos;
+use insane_rt::Activation;
 use std::collections::VecDeque;
 
 /// The controller's state.
@@ -43,7 +43,7 @@ impl Controller {
     }
 
     /// Computes this cycle's command; `None` before the first sample.
-    pub fn command(&mut self, start: &Start) -> Option<[u8; BYTES]> {
+    pub fn command(&mut self, start: &Activation) -> Option<[u8; BYTES]> {
         let sample = self.held_back(self.newest?);
         let late = start.late.unwrap_or(start.woke.since(start.due));
         let command = Command {
@@ -108,9 +108,9 @@ mod tests {
         Sample { cycle, instant: MonoTime(cycle * 1_000), state, set_point: SetPoint::at(0.0) }.encode()
     }
 
-    fn start(cycle: u64) -> Start {
+    fn start(cycle: u64) -> Activation {
         let due = MonoTime(cycle * PERIOD.0);
-        Start { cycle, due, woke: due + Nanos(700), late: Some(Nanos(700)), skipped: 2 }
+        Activation { cycle, due, woke: due + Nanos(700), late: Some(Nanos(700)), skipped: 2, stepped: false }
     }
 
     #[test]

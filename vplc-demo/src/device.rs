@@ -9,8 +9,8 @@
 use crate::cause::{FRESH_CYCLES, Stall};
 use crate::plant::{ErrorMetrics, Plant};
 use crate::process_data::{BYTES, Command, Sample};
-use crate::task::Start;
 use insane_core::{MonoTime, Nanos};
+use insane_rt::Activation;
 use serde::{Deserialize, Serialize};
 
 /// Seed of the pushes: every run meets the same.
@@ -33,7 +33,7 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug)]
 pub struct CycleRecord {
     /// How it started.
-    pub start: Start,
+    pub start: Activation,
     /// How it came to start late.
     pub stall: Stall,
     /// Whether it counts.
@@ -121,7 +121,7 @@ impl Device {
 
     /// Starts a cycle: lets the plant catch up with real time, puts the newest command
     /// on the coil, and samples.
-    pub fn cycle(&mut self, start: Start, stall: Stall) -> ([u8; BYTES], CycleRecord) {
+    pub fn cycle(&mut self, start: Activation, stall: Stall) -> ([u8; BYTES], CycleRecord) {
         let missed = self.newest.is_none_or(|newest| newest.echo_cycle + FRESH_CYCLES < start.cycle);
         self.fresh = if missed { 0 } else { self.fresh.saturating_add(1) };
         self.plant.advance(start.woke);
@@ -222,7 +222,7 @@ mod tests {
         fn run(&mut self, cycles: std::ops::Range<u64>) {
             for cycle in cycles {
                 let due = MonoTime(cycle * PERIOD.0);
-                let start = Start { cycle, due, woke: due, late: Some(Nanos::ZERO), skipped: 0 };
+                let start = Activation { cycle, due, woke: due, late: Some(Nanos::ZERO), skipped: 0, stepped: false };
                 self.deliver(due);
                 let (sample, record) = self.device.cycle(start, Stall::None);
                 self.records.push(record);
@@ -232,7 +232,7 @@ mod tests {
                     let (_, bytes) = self.samples.pop_front().unwrap();
                     self.controller.sample(&bytes, 0);
                 }
-                let start = Start { due: half, woke: half, ..start };
+                let start = Activation { due: half, woke: half, ..start };
                 let Some(command) = self.controller.command(&start) else { continue };
                 if self.lost.contains(&cycle) {
                     self.lost_before += 1;
@@ -309,7 +309,8 @@ mod tests {
         let mut device = Device::new(50);
         for cycle in 0..1_000 {
             let due = MonoTime(cycle * PERIOD.0);
-            let (_, record) = device.cycle(Start { cycle, due, woke: due, late: None, skipped: 0 }, Stall::None);
+            let (_, record) =
+                device.cycle(Activation { cycle, due, woke: due, late: None, skipped: 0, stepped: false }, Stall::None);
             assert_eq!(record.phase, Phase::Settling);
             assert!(record.missed || cycle > 1_000);
         }

@@ -131,12 +131,12 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::cause::Cause;
-    use crate::task::Start;
+    use insane_rt::Activation;
 
     fn cycle(cycle: u64, phase: Phase, missed: bool) -> CycleRecord {
         let due = MonoTime(cycle * 1_000_000);
         CycleRecord {
-            start: Start { cycle, due, woke: due, late: Some(Nanos(500)), skipped: 0 },
+            start: Activation { cycle, due, woke: due, late: Some(Nanos(500)), skipped: 0, stepped: false },
             stall: Stall::None,
             phase,
             missed,

@@ -21,7 +21,6 @@ mod report;
 mod roles;
 mod show;
 mod stage;
-mod task;
 
 use insane_core::Nanos;
 use options::Options;

@@ -34,6 +34,10 @@
 #![doc = include_str!("../examples/process_data.rs")]
 //! ```
 //!
+//! # Cyclic tasks
+//! [`Session::cyclic`] makes a thread run once a period, at instants of a grid that tasks
+//! and hosts share; see [`Cyclic`] and [`CyclicTask`].
+//!
 //! # Threads
 //! Sources and sinks are `Send` and not `Sync`: one thread at a time uses one. A session
 //! has one agent thread of its own (`insane-agent`, ordinary priority), which maps
@@ -46,6 +50,7 @@
 mod agent;
 mod callback;
 mod counters;
+mod cyclic;
 mod error;
 mod hosting;
 mod message;
@@ -59,6 +64,10 @@ mod source;
 mod stream;
 
 pub use callback::CallbackSink;
+pub use cyclic::{
+    Activation, BadGrid, Base, Cyclic, CyclicError, CyclicStatistics, CyclicTask, CyclicWatch, DeadlineMiss, Doing,
+    Ended, Histogram, Misplaced, Overrun, Spin, Worst,
+};
 pub use error::{ConsumeTimeoutError, GetBufferTimeoutError, RequestError, SessionError};
 pub use hosting::Hosting;
 pub use insane_config::Plan;

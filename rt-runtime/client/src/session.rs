@@ -2,6 +2,7 @@
 
 use crate::agent::{Reply, Shared, State, What, lock};
 use crate::callback::Callbacks;
+use crate::cyclic::Cyclic;
 use crate::error::{RequestError, SessionError};
 use crate::hosting::Hosting;
 use crate::options::StreamOptions;
@@ -9,7 +10,7 @@ use crate::registry::StreamRecord;
 use crate::stream::Stream;
 use insane_config::Plan;
 use insane_control::{InlineHost, Runtime};
-use insane_core::Qos;
+use insane_core::{Nanos, Qos};
 use insane_sys::seqpacket;
 use insane_wire::control::Request;
 use std::path::Path;
@@ -180,6 +181,12 @@ impl Session {
                 Err(error)
             }
         }
+    }
+
+    /// A cyclic task: every `period`, at `offset` inside it. It begins with
+    /// [`start`](Cyclic::start), on the thread that calls that.
+    pub fn cyclic(&self, period: Nanos, offset: Nanos) -> Cyclic {
+        Cyclic::new(Arc::clone(&self.core), period, offset)
     }
 
     /// Whether the runtime is there.

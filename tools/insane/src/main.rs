@@ -1,5 +1,5 @@
 //! The `insane` command: checks configurations, shows where memory goes, examines the host,
-//! shows what a runtime is doing, changes its configuration, and taps its messages.
+//! measures its wake-ups, shows what a runtime is doing, changes its configuration, and taps its messages.
 //!
 //! Exit status: 0 all is well, 1 something is wrong (a configuration, the host, a runtime
 //! that does not answer), 2 the command line is wrong.
@@ -8,6 +8,7 @@
 mod check;
 mod doctor;
 mod explain;
+mod jitter;
 mod observer;
 mod output;
 mod plan;
@@ -54,6 +55,8 @@ enum Command {
     },
     /// Examine how far this host is from determinism, and say what to do.
     Doctor(doctor::Arguments),
+    /// Measure how late this host wakes a thread, and say why.
+    Jitter(jitter::Arguments),
     /// Make another configuration hold in a running runtime: all of it, or nothing.
     Reload(reload::Arguments),
     /// Show what a runtime is doing; again every interval, until Ctrl-C.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Check { files, elsewhere } => check::run(&files, elsewhere),
         Command::Plan { file, json, elsewhere } => plan::run(&file, json, elsewhere),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Jitter(arguments) => jitter::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),

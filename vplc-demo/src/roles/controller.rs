@@ -1,13 +1,12 @@
 //! The controller's threads: a cyclic one, and one that counts and reports.
 
-use super::{ACTUATOR, Context, PERIOD, PLANT, REPORT_EVERY, RoleError, SENSORS, now, process_qos};
+use super::{ACTUATOR, Context, PERIOD, PLANT, REPORT_EVERY, RoleError, SENSORS, process_qos};
 use crate::controller::Controller;
 use crate::percentiles::Times;
 use crate::report::{ControllerReport, Report};
-use crate::task::{Kernel, Start, Task};
 use crossbeam_queue::ArrayQueue;
 use insane_core::Nanos;
-use insane_rt::{Emit, Session, Sink, SinkOptions, Source, SourceOptions};
+use insane_rt::{Activation, Emit, Session, Sink, SinkOptions, Source, SourceOptions};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Cycles under way to the counting thread: four seconds' worth.
@@ -17,7 +16,7 @@ const DEPTH: u32 = 64;
 
 /// What the two threads share.
 struct Shared {
-    starts: ArrayQueue<Start>,
+    starts: ArrayQueue<Activation>,
     samples: AtomicU64,
     samples_lost: AtomicU64,
     damaged: AtomicU64,
@@ -43,7 +42,7 @@ pub fn run(session: &Session, context: &Context) -> Result<(), RoleError> {
         let of_thread = &shared;
         let cyclic = std::thread::Builder::new()
             .name("controller".into())
-            .spawn_scoped(scope, move || cyclic(context, of_thread, &source, &sink))?;
+            .spawn_scoped(scope, move || cyclic(session, context, of_thread, &source, &sink))?;
         let mut counted = Counted::default();
         while !cyclic.is_finished() {
             std::thread::sleep(REPORT_EVERY);
@@ -55,17 +54,21 @@ pub fn run(session: &Session, context: &Context) -> Result<(), RoleError> {
     })
 }
 
-fn cyclic(context: &Context, shared: &Shared, source: &Source, sink: &Sink) -> Result<(), RoleError> {
+fn cyclic(
+    session: &Session,
+    context: &Context,
+    shared: &Shared,
+    source: &Source,
+    sink: &Sink,
+) -> Result<(), RoleError> {
     let setup = &context.setup;
-    context.take_place();
     let mut controller = Controller::new(setup.hold_back, PERIOD);
-    let mut task = Task::new(setup.epoch + setup.offset, PERIOD, setup.margin);
-    task.skip_to(now().since(setup.epoch).0 / PERIOD.0 + 2);
+    let mut task = context.cyclic(session, setup.offset)?;
     let half = Nanos::from_millis(u64::from(setup.seconds) * 500);
     let mut released = None;
     let mut paused = setup.pause == Nanos::ZERO;
     while !context.stop.asked() {
-        let start = task.wait(&Kernel);
+        let Some(start) = task.wait() else { break };
         for _ in 0..DEPTH {
             let Some(message) = sink.consume()? else { break };
             let mut bytes = [0; crate::process_data::BYTES];

@@ -5,10 +5,9 @@ use crate::cause::Stall;
 use crate::device::{Device, Phase};
 use crate::ledger::{Ledger, Record};
 use crate::report::{DeviceReport, Report};
-use crate::task::{Kernel, Start, Task};
 use crossbeam_queue::ArrayQueue;
 use insane_core::{MonoTime, Nanos};
-use insane_rt::{Emit, Message, Session, Sink, SinkOptions, Source, SourceOptions};
+use insane_rt::{Activation, Emit, Message, Session, Sink, SinkOptions, Source, SourceOptions};
 use nix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -49,7 +48,7 @@ pub fn run(session: &Session, context: &Context) -> Result<(), RoleError> {
         let of_thread = &shared;
         let cyclic = std::thread::Builder::new()
             .name("device".into())
-            .spawn_scoped(scope, move || Cyclic::new(context, of_thread, source, sink).run())?;
+            .spawn_scoped(scope, move || Cyclic::new(context, of_thread, source, sink).run(session))?;
         let mut ledger = Ledger::new(context.setup.late);
         while !cyclic.is_finished() {
             std::thread::sleep(REPORT_EVERY);
@@ -93,19 +92,16 @@ impl<'a> Cyclic<'a> {
     }
 
     /// Says whether all cycles have run.
-    fn run(mut self) -> Result<bool, RoleError> {
+    fn run(mut self, session: &Session) -> Result<bool, RoleError> {
         let setup = &self.context.setup;
-        self.context.take_place();
+        let mut task = self.context.cyclic(session, Nanos::ZERO)?;
         let began = now();
-        let cycles = began.since(setup.epoch).0 / PERIOD.0 + 2;
-        let mut task = Task::new(setup.epoch, PERIOD, setup.margin);
-        task.skip_to(cycles);
         let mut gauge = StallGauge::new();
         let mut released = None;
         let mut listened = false;
         while !self.context.stop.asked() {
-            let overslept = now() > task.next() && listened;
-            let mut start = task.wait(&Kernel);
+            let overslept = listened && task.due().is_some_and(|due| now() > due);
+            let Some(mut start) = task.wait() else { break };
             if overslept {
                 // It was asleep, listening, when the deadline passed: a late wake-up.
                 start.late = Some(Nanos(start.woke.since(start.due).0 + start.skipped * PERIOD.0));
@@ -120,12 +116,14 @@ impl<'a> Cyclic<'a> {
                     return Ok(true);
                 }
             }
-            listened = self.listen(start.cycle, task.next() - setup.margin - LISTEN_GUARD)?;
+            task.done();
+            let next = start.due + PERIOD;
+            listened = self.listen(start.cycle, next - setup.margin - LISTEN_GUARD)?;
         }
         Ok(false)
     }
 
-    fn cycle(&mut self, start: Start, stall: Stall) -> Result<(), RoleError> {
+    fn cycle(&mut self, start: Activation, stall: Stall) -> Result<(), RoleError> {
         let (sample, record) = self.device.cycle(start, stall);
         if let Emit::Refused(..) = self.source.emit_copy(&sample)? {
             self.shared.refused.fetch_add(1, Ordering::Relaxed);
@@ -164,7 +162,7 @@ impl<'a> Cyclic<'a> {
 
     /// A loop that does not become fresh is released all the same: the plant shows
     /// what that means.
-    fn settle_at_last(&mut self, start: &Start, began: MonoTime) -> Result<(), RoleError> {
+    fn settle_at_last(&mut self, start: &Activation, began: MonoTime) -> Result<(), RoleError> {
         if self.device.phase() == Phase::Running || start.woke.since(began) < SETTLE_MAX {
             return Ok(());
         }
@@ -205,7 +203,7 @@ impl StallGauge {
         StallGauge { woke: now(), used: used() }
     }
 
-    fn look(&mut self, start: &Start) -> Stall {
+    fn look(&mut self, start: &Activation) -> Stall {
         let used_now = used();
         let (passed, worked) = (start.woke.since(self.woke), used_now.0 - self.used.0);
         *self = StallGauge { woke: start.woke, used: used_now };

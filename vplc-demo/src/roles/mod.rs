@@ -10,7 +10,7 @@ pub mod sender;
 
 use crate::report::{Flow, Report};
 use insane_core::{ChannelId, MonoTime, Nanos, Priority, Qos};
-use insane_rt::Determinism;
+use insane_rt::{Base, CyclicTask, Determinism, Overrun, Session, Spin};
 use insane_sys::thread::{SchedPolicy, pin_current, set_name, set_policy_current};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -125,6 +125,9 @@ pub enum RoleError {
     /// A thread ended by a panic.
     #[error("a thread of this part panicked")]
     Panicked,
+    /// A cyclic task could not be had.
+    #[error(transparent)]
+    Cyclic(#[from] insane_rt::CyclicError),
     /// A thread could not be started.
     #[error("the system refuses a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -168,14 +171,27 @@ impl Context {
         self.report(Report::Note { from: self.setup.role.name().into(), text });
     }
 
+    /// Makes the current thread a cyclic task, counted from the epoch; what is refused is
+    /// told and not fatal.
+    fn cyclic(&self, session: &Session, offset: Nanos) -> Result<CyclicTask, RoleError> {
+        let Setup { place, epoch, margin, .. } = self.setup;
+        set_name(self.setup.role.name());
+        let mut task =
+            session.cyclic(PERIOD, offset).base(Base::Mono(epoch)).overrun(Overrun::RunLate).spin(Spin::Fixed(margin));
+        if let Some(core) = place.core {
+            task = task.core(core);
+        }
+        if let Some(priority) = place.fifo {
+            task = task.fifo(priority);
+        }
+        let task = task.start()?;
+        task.misplaced().iter().for_each(|what| self.note(what.to_string()));
+        Ok(task)
+    }
+
     /// Takes the current thread to its place; what is refused is told and not fatal.
     fn take_place(&self) {
         set_name(self.setup.role.name());
-        if matches!(self.setup.role, Role::Device | Role::Controller) {
-            // Ordinary threads are woken up to 50 us late, to save the processor a
-            // wake-up, unless they ask not to be. Refused: they are late.
-            let _ = nix::sys::prctl::set_timerslack(1);
-        }
         if let Some(core) = self.setup.place.core
             && let Err(error) = pin_current(core)
         {
@@ -194,7 +210,7 @@ impl Context {
 ///
 /// # Errors
 /// See [`RoleError`].
-pub fn run(session: &insane_rt::Session, context: &Context) -> Result<(), RoleError> {
+pub fn run(session: &Session, context: &Context) -> Result<(), RoleError> {
     match context.setup.role {
         Role::Device => device::run(session, context),
         Role::Controller => controller::run(session, context),

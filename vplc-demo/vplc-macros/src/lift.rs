@@ -1,0 +1,390 @@
+//! The arguments about time, which `rtic-syntax` does not know: taken out of `#[task(..)]`
+//! and `#[idle(..)]`, and read.
+
+use super::syn::{self, Item, ItemMod, spanned::Spanned};
+use crate::length;
+use crate::response::{Set, Task};
+use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream, TokenTree};
+use rtic_syntax::ast::App;
+use std::collections::BTreeMap;
+
+/// What a task may say of time.
+const LIFTED: [&str; 5] = ["cycle", "offset", "deadline", "wcet", "lock"];
+
+/// An argument: name and value.
+type Arguments = BTreeMap<String, (Span, TokenTree)>;
+
+/// The arguments of `#[vplc::app(..)]`.
+#[derive(Clone, Debug, Default)]
+pub struct AppTimes {
+    /// The core of all tasks; otherwise the last of the process.
+    pub core: Option<usize>,
+    /// Added to a task's priority, it is that of its thread.
+    pub fifo: u8,
+    /// How late wake-ups may be, nanoseconds.
+    pub jitter: u64,
+    /// Whether cycles are those of TAI.
+    pub tai: bool,
+    /// Cycle and longest turn of a datapath on the same core, nanoseconds.
+    pub datapath: Option<(u64, u64)>,
+}
+
+impl AppTimes {
+    pub fn parse(tokens: TokenStream) -> syn::Result<Self> {
+        let mut found = Arguments::new();
+        for argument in split(tokens) {
+            let known = ["core", "fifo", "jitter", "tai", "datapath_cycle", "datapath_wcet"];
+            let Some((name, value)) = named(&argument).filter(|(name, _)| known.contains(&name.to_string().as_str()))
+            else {
+                let span = argument.first().map_or(Span::call_site(), TokenTree::span);
+                return Err(syn::Error::new(
+                    span,
+                    format!("expected `NAME = VALUE`, with one of {}", known.join(", ")),
+                ));
+            };
+            insert(&mut found, &name, value)?;
+        }
+        let jitter = time(&found, "jitter")?.unwrap_or(0);
+        let datapath = match (time(&found, "datapath_cycle")?, time(&found, "datapath_wcet")?) {
+            (Some(cycle), Some(wcet)) if cycle > 0 => Some((cycle, wcet)),
+            (None, None) => None,
+            _ => {
+                return Err(syn::Error::new(
+                    Span::call_site(),
+                    "a datapath has a `datapath_cycle` and a `datapath_wcet`",
+                ));
+            }
+        };
+        let number = |name: &str| number(&found, name);
+        let fifo = number("fifo")?.unwrap_or(40);
+        if fifo > 90 {
+            return Err(syn::Error::new(Span::call_site(), "`fifo` is at most 90"));
+        }
+        let tai = match found.get("tai").map(|(span, value)| (*span, value.to_string())) {
+            None => false,
+            Some((_, text)) if text == "true" || text == "false" => text == "true",
+            Some((span, _)) => return Err(syn::Error::new(span, "`tai` is true or false")),
+        };
+        Ok(AppTimes { core: number("core")?.map(|core| core as usize), fifo: fifo as u8, jitter, tai, datapath })
+    }
+}
+
+/// Takes the arguments about time out of a module; by function.
+pub fn lift(module: &mut ItemMod) -> syn::Result<BTreeMap<String, Arguments>> {
+    let mut lifted = BTreeMap::new();
+    let Some((_, items)) = &mut module.content else {
+        return Err(syn::Error::new(module.span(), "the program stands inside the module, in braces"));
+    };
+    for item in items {
+        let Item::Fn(function) = item else { continue };
+        let name = function.sig.ident.to_string();
+        for attribute in &mut function.attrs {
+            if !attribute.path.is_ident("task") && !attribute.path.is_ident("idle") {
+                continue;
+            }
+            let mut found = Arguments::new();
+            let Some(TokenTree::Group(group)) = attribute.tokens.clone().into_iter().next() else { continue };
+            let mut kept = TokenStream::new();
+            for argument in split(group.stream()) {
+                match named(&argument) {
+                    Some((name, value)) if LIFTED.contains(&name.to_string().as_str()) => {
+                        insert(&mut found, &name, value)?
+                    }
+                    _ => {
+                        if !kept.is_empty() {
+                            let comma = proc_macro2::Punct::new(',', proc_macro2::Spacing::Alone);
+                            kept.extend([TokenTree::Punct(comma)]);
+                        }
+                        kept.extend(argument);
+                    }
+                }
+            }
+            attribute.tokens = if kept.is_empty() {
+                TokenStream::new()
+            } else {
+                TokenTree::Group(Group::new(Delimiter::Parenthesis, kept)).into()
+            };
+            lifted.insert(name.clone(), found);
+        }
+    }
+    Ok(lifted)
+}
+
+/// Splits at commas.
+fn split(tokens: TokenStream) -> Vec<Vec<TokenTree>> {
+    let mut parts = vec![Vec::new()];
+    for token in tokens {
+        match &token {
+            TokenTree::Punct(mark) if mark.as_char() == ',' => parts.push(Vec::new()),
+            _ => parts.last_mut().expect("never empty").push(token),
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// `name = value`, the value being one token.
+fn named(argument: &[TokenTree]) -> Option<(Ident, TokenTree)> {
+    match argument {
+        [TokenTree::Ident(name), TokenTree::Punct(mark), value] if mark.as_char() == '=' => {
+            Some((name.clone(), value.clone()))
+        }
+        _ => None,
+    }
+}
+
+fn insert(found: &mut Arguments, name: &Ident, value: TokenTree) -> syn::Result<()> {
+    match found.insert(name.to_string(), (name.span(), value)) {
+        None => Ok(()),
+        Some(_) => Err(syn::Error::new(name.span(), format!("`{name}` is there twice"))),
+    }
+}
+
+fn literal(found: &Arguments, name: &str) -> Option<(Span, Option<Literal>)> {
+    found.get(name).map(|(span, value)| match value {
+        TokenTree::Literal(literal) => (*span, Some(literal.clone())),
+        _ => (*span, None),
+    })
+}
+
+fn time(found: &Arguments, name: &str) -> syn::Result<Option<u64>> {
+    let Some((span, literal)) = literal(found, name) else { return Ok(None) };
+    match literal.and_then(|literal| length::parse(&literal.to_string())) {
+        Some(ns) => Ok(Some(ns)),
+        None => Err(syn::Error::new(span, format!("`{name}` is a length of time, as 62.5us or 1ms"))),
+    }
+}
+
+fn number(found: &Arguments, name: &str) -> syn::Result<Option<u32>> {
+    let Some((span, literal)) = literal(found, name) else { return Ok(None) };
+    match literal.and_then(|literal| literal.to_string().parse().ok()) {
+        Some(number) => Ok(Some(number)),
+        None => Err(syn::Error::new(span, format!("`{name}` is a number"))),
+    }
+}
+
+/// Times of one task, nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    pub cycle: u64,
+    pub offset: u64,
+    pub deadline: u64,
+    pub wcet: u64,
+    pub lock: u64,
+}
+
+/// The tasks with their times, by the order of the program.
+#[derive(Debug)]
+pub struct Program {
+    /// Name, priority, times, and resources that are locked.
+    pub tasks: Vec<(Ident, u8, Times, Vec<String>)>,
+    idle: Option<(u64, Vec<String>)>,
+}
+
+impl Program {
+    pub fn of(app: &App, lifted: &BTreeMap<String, Arguments>) -> syn::Result<Self> {
+        refuse(app)?;
+        let nothing = Arguments::new();
+        let of = |name: &Ident| lifted.get(&name.to_string()).unwrap_or(&nothing);
+        let locked = |resources: &rtic_syntax::ast::SharedResources| {
+            resources.iter().filter(|(_, access)| access.is_exclusive()).map(|(name, _)| name.to_string()).collect()
+        };
+        let mut tasks = Vec::new();
+        for (name, task) in &app.software_tasks {
+            let resources: Vec<String> = locked(&task.args.shared_resources);
+            tasks.push((name.clone(), task.args.priority, Times::of(name, of(name))?, resources));
+        }
+        let idle = match &app.idle {
+            Some(idle) => {
+                let resources: Vec<String> = locked(&idle.args.shared_resources);
+                let lock = time(of(&idle.name), "lock")?;
+                if !resources.is_empty() && lock.is_none() {
+                    let what = "idle holds locks: say for how long at most, as `lock = 20us`";
+                    return Err(syn::Error::new(idle.name.span(), what));
+                }
+                Some((lock.unwrap_or(0), resources))
+            }
+            None => None,
+        };
+        Ok(Program { tasks, idle })
+    }
+
+    /// Whether every task meets its deadline.
+    pub fn check(&self, settings: &AppTimes) -> syn::Result<()> {
+        let mut set = Set { idle: self.idle.clone(), jitter: settings.jitter, ..Set::default() };
+        for (name, priority, times, resources) in &self.tasks {
+            set.tasks.push(Task {
+                name: name.to_string(),
+                priority: *priority,
+                cycle: times.cycle,
+                deadline: times.deadline,
+                wcet: times.wcet,
+                lock: times.lock,
+                resources: resources.clone(),
+            });
+        }
+        if let Some((cycle, wcet)) = settings.datapath {
+            let name = "the datapath".to_owned();
+            set.tasks.push(Task {
+                name,
+                priority: u8::MAX,
+                cycle,
+                deadline: cycle,
+                wcet,
+                lock: 0,
+                resources: Vec::new(),
+            });
+        }
+        let mut errors: Option<syn::Error> = None;
+        for (at, (name, _, times, _)) in self.tasks.iter().enumerate() {
+            let response = set.response(at);
+            if response.total <= times.deadline {
+                continue;
+            }
+            let error = syn::Error::new(name.span(), refusal(name, times, &response, settings.jitter));
+            match &mut errors {
+                Some(errors) => errors.combine(error),
+                None => errors = Some(error),
+            }
+        }
+        errors.map_or(Ok(()), Err)
+    }
+}
+
+fn refusal(name: &Ident, times: &Times, response: &crate::response::Response, jitter: u64) -> String {
+    let show = length::show;
+    let mut text = format!(
+        "`{name}` can miss its deadline of {}: it may take {} or more\n  {} of its own (wcet)",
+        show(times.deadline),
+        show(response.total),
+        show(times.wcet)
+    );
+    if let Some((blocked, who, what)) = &response.blocked {
+        text += &format!("\n  {} blocked by `{who}`, which holds `{what}`", show(*blocked));
+    }
+    for (who, count, each) in &response.others {
+        text += &format!("\n  {} while {who} runs, {count} x {}", show(count.saturating_mul(*each)), show(*each));
+    }
+    if jitter > 0 {
+        text += &format!("\n  {} until it wakes up (jitter)", show(jitter));
+    }
+    text
+}
+
+impl Times {
+    fn of(name: &Ident, found: &Arguments) -> syn::Result<Self> {
+        let needed = |argument: &str, example: &str| {
+            time(found, argument)?.filter(|ns| *ns > 0).ok_or_else(|| {
+                let span = found.get(argument).map_or(name.span(), |(span, _)| *span);
+                syn::Error::new(span, format!("`{name}` needs `{argument} = {example}`, more than nothing"))
+            })
+        };
+        let (cycle, wcet) = (needed("cycle", "1ms")?, needed("wcet", "100us")?);
+        let offset = time(found, "offset")?.unwrap_or(0);
+        let deadline = time(found, "deadline")?.unwrap_or(cycle);
+        let lock = time(found, "lock")?.unwrap_or(wcet);
+        let at = |argument: &str| found.get(argument).map_or(name.span(), |(span, _)| *span);
+        let show = length::show;
+        let fault = |argument, text| Err(syn::Error::new(at(argument), text));
+        if !(10_000..=3_600_000_000_000).contains(&cycle) {
+            return fault("cycle", format!("a cycle of {} is not between 10 us and an hour", show(cycle)));
+        }
+        if offset >= cycle {
+            return fault("offset", format!("an offset of {} is not inside a cycle of {}", show(offset), show(cycle)));
+        }
+        if deadline > cycle || deadline == 0 {
+            return fault(
+                "deadline",
+                format!("a deadline of {} is not within a cycle of {}", show(deadline), show(cycle)),
+            );
+        }
+        if lock > wcet {
+            return fault(
+                "lock",
+                format!("a lock is held for {}, longer than the task runs ({})", show(lock), show(wcet)),
+            );
+        }
+        Ok(Times { cycle, offset, deadline, wcet, lock })
+    }
+}
+
+/// What RTIC's syntax has and this has not.
+fn refuse(app: &App) -> syn::Result<()> {
+    let no = |span: Span, what: &str| Err(syn::Error::new(span, what));
+    if let Some(name) = app.monotonics.keys().next() {
+        return no(name.span(), "there is one clock, and no `#[monotonic]`");
+    }
+    for (name, task) in &app.software_tasks {
+        if let Some(input) = task.inputs.first() {
+            return no(input.span(), "tasks are activated by their cycle, not spawned: they take a context only");
+        }
+        if task.is_extern || !task.cfgs.is_empty() {
+            return no(name.span(), "tasks are neither `extern` nor under `#[cfg]`");
+        }
+        if task.args.priority == 0 || task.args.priority > 9 {
+            return no(name.span(), "priorities of tasks are 1 to 9");
+        }
+    }
+    for (name, resource) in &app.shared_resources {
+        if resource.properties.lock_free || !resource.cfgs.is_empty() {
+            return no(name.span(), "shared resources are neither `#[lock_free]` nor under `#[cfg]`");
+        }
+    }
+    for (name, resource) in &app.local_resources {
+        if !resource.cfgs.is_empty() {
+            return no(name.span(), "resources are not under `#[cfg]`");
+        }
+    }
+    if app.software_tasks.is_empty() { no(app.name.span(), "a program has a task") } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+
+    fn expanded(arguments: &str, input: &str) -> Result<String, String> {
+        crate::expand(arguments.parse().unwrap(), input.parse().unwrap())
+            .map(|tokens| tokens.to_string())
+            .map_err(|error| error.to_string())
+    }
+
+    fn program(task: &str) -> String {
+        format!(
+            "mod app {{ #[shared] struct Shared {{}} #[local] struct Local {{}}
+             #[init] fn init(_: init::Context) -> (Shared, Local, init::Monotonics) {{ todo() }}
+             {task} }}"
+        )
+    }
+
+    #[test]
+    fn wrong_times_are_named() {
+        for (attribute, says) in [
+            ("cycle = 1ms", "`a` needs `wcet = 100us`"),
+            ("wcet = 1us", "`a` needs `cycle = 1ms`"),
+            ("cycle = 1, wcet = 1us", "`cycle` is a length of time"),
+            ("cycle = 1us, wcet = 1us", "not between 10 us and an hour"),
+            ("cycle = 1ms, wcet = 1us, offset = 1ms", "an offset of 1 ms is not inside a cycle of 1 ms"),
+            ("cycle = 1ms, wcet = 1us, deadline = 2ms", "a deadline of 2 ms is not within"),
+            ("cycle = 1ms, wcet = 1us, lock = 2us", "longer than the task runs"),
+            ("cycle = 1ms, cycle = 1ms", "`cycle` is there twice"),
+            ("cycle = 1ms, wcet = 1us, priority = 10", "priorities of tasks are 1 to 9"),
+            ("cycle = 1ms, wcet = 2ms", "`a` can miss its deadline of 1 ms: it may take 2 ms"),
+        ] {
+            let error = expanded("", &program(&format!("#[task({attribute})] fn a(_: a::Context) {{}}"))).unwrap_err();
+            assert!(error.contains(says), "{attribute}: {error}");
+        }
+        assert!(expanded("speed = 1", &program("")).unwrap_err().contains("expected `NAME = VALUE`"));
+        assert!(expanded("datapath_cycle = 1ms", &program("")).unwrap_err().contains("datapath_wcet"));
+        assert!(expanded("", &program("")).unwrap_err().contains("a program has a task"));
+    }
+
+    #[test]
+    fn the_datapath_and_jitter_count() {
+        let task = program("#[task(cycle = 1ms, wcet = 600us)] fn a(_: a::Context) {}");
+        assert!(expanded("", &task).is_ok());
+        assert!(expanded("datapath_cycle = 500us, datapath_wcet = 200us", &task).is_ok());
+        let error = expanded("datapath_cycle = 500us, datapath_wcet = 250us", &task).unwrap_err();
+        assert!(error.contains("while the datapath runs"), "{error}");
+        let error = expanded("jitter = 500us", &task).unwrap_err();
+        assert!(error.contains("500 us until it wakes up"), "{error}");
+    }
+}

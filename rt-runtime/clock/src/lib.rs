@@ -100,17 +100,32 @@ pub enum ClockState {
 }
 
 impl ClockState {
-    /// In words, for reports.
+    /// A number for [`ClockState::words`], where a state must fit a byte.
     #[must_use]
-    pub const fn describe(self) -> &'static str {
+    pub const fn number(self) -> u8 {
         match self {
-            ClockState::Local(Why::NotAsked) => "local clock",
-            ClockState::Local(Why::NoOffset) => "local clock: the kernel does not know the offset of TAI",
-            ClockState::Local(Why::Unsynchronised) => "local clock: the kernel's clock is not synchronised",
-            ClockState::Locked => "TAI",
-            ClockState::Holdover { .. } => "holdover: TAI was lost",
-            ClockState::FreeRun(_) => "free run after holdover: out of spec",
-            ClockState::Halted(_) => "halted after holdover: no slots",
+            ClockState::Local(Why::NotAsked) => 0,
+            ClockState::Local(Why::NoOffset) => 1,
+            ClockState::Local(Why::Unsynchronised) => 2,
+            ClockState::Locked => 3,
+            ClockState::Holdover { .. } => 4,
+            ClockState::FreeRun(_) => 5,
+            ClockState::Halted(_) => 6,
+        }
+    }
+
+    /// What a [`number`](Self::number) means, for reports.
+    #[must_use]
+    pub const fn words(number: u8) -> &'static str {
+        match number {
+            0 => "local clock",
+            1 => "local clock: the kernel does not know the offset of TAI",
+            2 => "local clock: nobody disciplines the kernel's clock",
+            3 => "TAI",
+            4 => "holdover: TAI was lost",
+            5 => "free run after holdover: out of spec",
+            6 => "halted after holdover: no slots",
+            _ => "unknown",
         }
     }
 }

@@ -125,7 +125,8 @@ fn a_step_of_the_phase_is_a_relock_at_a_boundary() {
     for step in [300_000_i64, -250_000, 2 * 3600 * SECOND as i64 + 400_000, -37 * SECOND as i64 + 90_000] {
         let mut world = World::new(ServoConfig::default(), MS);
         world.run(2);
-        (world.told.clear(), world.moved.clear());
+        world.told.clear();
+        world.moved.clear();
         world.apart += step;
         world.run(5);
         assert_eq!(world.told, [Followed::Pending]);

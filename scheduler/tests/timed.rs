@@ -3,8 +3,8 @@
 
 use insane_core::{Lane, MonoTime, Nanos, TaiTime};
 use insane_scheduler::{
-    Action, FlowIndex, GateEntry, Gates, LatePolicy, Limits, LinkRate, LinkTiming, MissCause, Now, Recurrence,
-    Scheduler, TableError, TimedScheduler, TimedStream,
+    Action, FilledTable, FlowIndex, GateEntry, Gates, LatePolicy, Limits, LinkRate, LinkTiming, MissCause, Now,
+    Recurrence, Scheduler, TableError, TimedScheduler, TimedStream,
 };
 use proptest::prelude::*;
 
@@ -153,6 +153,28 @@ fn a_staged_table_takes_over_at_its_instant_and_lets_an_old_slot_end() {
     assert_eq!(timed.poll(now(51_000), 0), Action::TookOver);
     timed.ready(FlowIndex(1));
     assert_eq!(timed.poll(now(52_000), 0), wait(152_000));
+    assert_eq!(timed.poll(now(152_000), 0), slot(1, 152_000));
+}
+
+#[test]
+fn a_table_that_was_filled_elsewhere_is_staged_as_one_that_was_filled_here() {
+    let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::NextSlot)]);
+    let mut filled = Box::new(FilledTable::new(timing()));
+    filled.fill(TaiTime(APART), &[stream(1, 100_000, 52_000, LatePolicy::NextSlot)]).unwrap();
+    // A table that cannot be leaves what was there.
+    let overlap = [stream(2, 100_000, 0, LatePolicy::Drop), stream(3, 100_000, 0, LatePolicy::Drop)];
+    assert_eq!(filled.fill(TaiTime(APART), &overlap), Err(TableError::Overlap(0, 1)));
+    let mut other = Box::new(FilledTable::new(LinkTiming { foreign_bytes: 1, ..timing() }));
+    assert_eq!(timed.stage_filled(&mut other, None, TaiTime(0)), Err(TableError::OtherTiming));
+    assert!(!timed.is_staged());
+    timed.stage_filled(&mut filled, None, TaiTime(51_000 + APART)).unwrap();
+    assert!(timed.is_staged() && timed.has_slots(FlowIndex(0)));
+    timed.ready(FlowIndex(0));
+    assert_eq!(timed.poll(now(50_000), 0), slot(0, 50_000));
+    timed.sent(FlowIndex(0), 250, false);
+    assert_eq!(timed.poll(now(51_000), 0), Action::TookOver);
+    assert!(!timed.has_slots(FlowIndex(0)) && timed.has_slots(FlowIndex(1)));
+    timed.ready(FlowIndex(1));
     assert_eq!(timed.poll(now(152_000), 0), slot(1, 152_000));
 }
 

@@ -204,7 +204,7 @@ fn a_datapath_may_mix_technologies() {
         let [hub_udp, hub_tcp, by_udp, by_tcp] = [0; 4].map(|_| free_ports(V4));
         let mut hub = roomy(Plan::embedded_over("hub", Technology::Tcp(TcpPlan::at(hub_tcp))));
         let udp = Technology::Udp(UdpPlan::at(hub_udp));
-        hub.datapaths[0].links.push(LinkPlan { name: "udp".into(), technology: udp, peers: Vec::new() });
+        hub.datapaths[0].links.push(LinkPlan { name: "udp".into(), technology: udp, rate: None, peers: Vec::new() });
         hub.add_peer("by udp", &[("udp", by_udp)]);
         hub.add_peer("by tcp", &[("tcp", by_tcp)]);
         let leaf = |name: &str, technology: Technology, to| {

@@ -259,6 +259,11 @@ fn links(plan: &Plan) -> Things {
         all.push(("receive_buffer_bytes", exact(receive.into())));
         all.push(("busy_poll_us", format!("{poll} us")));
         all.push(("real_time_dscp", dscp.to_string()));
+        if let Some(rate) = link.rate {
+            all.push(("rate_mbps", format!("{} Mbit/s", rate.mbps)));
+            all.push(("turn_us", rate.turn.to_string()));
+            all.push(("foreign_bytes", exact(rate.foreign_bytes.into())));
+        }
         all.into_iter().map(|(name, value)| (name.to_owned(), (value, Takes::Restart))).collect()
     };
     things(all_links(plan), |link| (&link.name, fields(link)), Takes::Restart)

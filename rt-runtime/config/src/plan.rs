@@ -130,9 +130,31 @@ pub struct LinkPlan {
     pub name: String,
     /// What carries it.
     pub technology: Technology,
+    /// What is known of it in time; `None`: there are no slots.
+    pub rate: Option<RatePlan>,
     /// Address of each peer by `PeerIndex`; `None`: not reached by this link. As long
     /// as `Plan::peers`.
     pub peers: Vec<Option<SocketAddr>>,
+}
+
+/// What is known of a link in time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct RatePlan {
+    /// Its rate, Mbit/s, 1 to 400,000.
+    pub mbps: u32,
+    /// Longest time from a decision to its frame being on its way, 1 us to 10 ms.
+    pub turn: Nanos,
+    /// Most bytes of others in front of a frame.
+    pub foreign_bytes: u32,
+}
+
+impl RatePlan {
+    /// A link of this rate, the rest as by default.
+    #[must_use]
+    pub const fn of(mbps: u32) -> Self {
+        let turn = Nanos::from_micros(crate::raw::TURN_US as u64);
+        RatePlan { mbps, turn, foreign_bytes: crate::raw::FOREIGN_BYTES as u32 }
+    }
 }
 
 /// What carries a link.
@@ -161,6 +183,19 @@ impl Technology {
             Technology::Udp(udp) => udp.frame_bytes_max,
             Technology::Tcp(tcp) => tcp.frame_bytes_max,
         }
+    }
+
+    /// What a frame is longer on Ethernet than header and payload, bytes: headers of UDP or
+    /// TCP (with time stamps) and IP, Ethernet's own, preamble, check and gap. For TCP an
+    /// estimate: segments do not follow frames.
+    #[must_use]
+    pub const fn overhead_bytes(&self) -> u32 {
+        let ip = if self.bind().is_ipv4() { 20 } else { 40 };
+        let transport = match self {
+            Technology::Udp(_) => 8,
+            Technology::Tcp(_) => 32,
+        };
+        ip + transport + 14 + 4 + 8 + 12
     }
 
     /// Local address.
@@ -491,7 +526,7 @@ impl Plan {
     pub fn embedded_over(name: &str, technology: Technology) -> Plan {
         let mut plan = Plan::embedded_default();
         plan.host = HostPlan { name: name.into(), id: host_id(name) };
-        let link = LinkPlan { name: technology.name().into(), technology, peers: Vec::new() };
+        let link = LinkPlan { name: technology.name().into(), technology, rate: None, peers: Vec::new() };
         plan.datapaths[0].links.push(link);
         plan
     }

@@ -28,6 +28,10 @@ pub const USER_TIMEOUT_MS: i64 = 2_000;
 pub const GOSSIP_PEERS_MAX: i64 = 32;
 /// Default of `discovery.gossip.forget_after_s`.
 pub const FORGET_AFTER_S: i64 = 30;
+/// Default of `turn_us` of a link.
+pub const TURN_US: i64 = 100;
+/// Default of `foreign_bytes` of a link: the largest frame of Ethernet, with all around it.
+pub const FOREIGN_BYTES: i64 = 1_538;
 /// Default of `control.socket`.
 pub const SOCKET: &str = "/run/insane/insaned.sock";
 
@@ -168,6 +172,26 @@ pub struct Link {
     pub name: String,
     /// What carries it.
     pub technology: Technology,
+    /// Rate of what is between this host and its switch, Mbit/s, 1 to 400,000; never read
+    /// from an interface. Default: `None`, and time-sensitive streams have no slots.
+    #[serde(default)]
+    pub rate_mbps: Option<i64>,
+    /// Longest time from a decision to its frame being on its way (e_turn), microseconds, 1
+    /// to 10,000. Default: 100.
+    #[serde(default = "turn_us")]
+    pub turn_us: i64,
+    /// Most bytes of others (sockets, datapaths) in front of a frame, bytes, 0 to 1,048,576.
+    /// Default: 1,538, one frame.
+    #[serde(default = "foreign_bytes")]
+    pub foreign_bytes: i64,
+}
+
+fn turn_us() -> i64 {
+    TURN_US
+}
+
+fn foreign_bytes() -> i64 {
+    FOREIGN_BYTES
 }
 
 /// What carries a link.

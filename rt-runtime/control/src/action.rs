@@ -5,6 +5,7 @@ use insane_core::{
     ConnId, DatapathIndex, DomainIndex, Lane, PeerIndex, Qos, Schema, SessionId, SinkId, SourceId, StreamKey,
 };
 pub use insane_engine::Topic;
+use insane_scheduler::TimedStream;
 use insane_wire::control::{ClassSpec, Code, Event, SinkWake};
 
 /// A kernel object that the runtime makes for a session and passes as a descriptor.
@@ -129,6 +130,8 @@ pub struct AddTx {
     pub qos: Qos,
     /// Its lane.
     pub lane: Lane,
+    /// Its number among the sources with slots, if it has slots.
+    pub slots: Option<u16>,
     /// The rings.
     pub rings: Rings,
     /// The source's heap, if it has one.
@@ -195,6 +198,13 @@ pub enum Action {
         code: Code,
         /// The reason in words.
         reason: String,
+    },
+    /// Gives a datapath another table of slots.
+    StageSlots {
+        /// Which.
+        datapath: DatapathIndex,
+        /// Every stream that has slots there.
+        streams: Vec<TimedStream>,
     },
     /// Makes an object.
     Create {

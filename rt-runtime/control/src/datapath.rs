@@ -6,19 +6,22 @@ use crate::inline::InlineHost;
 use crate::links::{LinkSet, OpenLinks, PeerMaker};
 use crate::memory::{DatapathMemory, OwnRegion};
 use crate::objects::Objects;
+use crate::plan_spec::slot_spec;
 use crate::preparer::Handover;
 use crate::runtime::Hosting;
 use crate::start::StartError;
 use insane_config::{DatapathPlan, Idle, Plan, Policy};
 use insane_core::heap::Geometry;
-use insane_core::{ConnId, DatapathIndex, DomainIndex, HostId, Incarnation, PeerIndex, SessionId};
+use insane_core::{ConnId, DatapathIndex, DomainIndex, HostId, Incarnation, PeerIndex, SessionId, TaiTime};
 use insane_engine::inline::InlineEngine;
 use insane_engine::thread::{self, DatapathThread, RunConfig};
 use insane_engine::waker::WakeQueue;
 use insane_engine::{
     Command, DomainParts, EngineConfig, EngineParts, NewSink, NewSource, Notice, OverlayFrame, PeerSwap, Port,
+    SlotConfig, SlotTable, StageSlots,
 };
 use insane_link::{Link, SwapRefused};
+use insane_scheduler::{TimedStream, lcm};
 use insane_shm::conn::{RxConn, TxConn};
 use insane_shm::counters::CounterBlock;
 use insane_shm::heap::ForeignHeap;
@@ -69,6 +72,8 @@ pub(crate) enum Answer {
     PeerSwapped(PeerSwap, Result<(), SwapRefused>),
     /// A peer that left is forgotten.
     PeerForgotten(PeerIndex),
+    /// A table of slots was not taken.
+    NoSlots(insane_scheduler::TableError),
     /// An overlay frame came in.
     Overlay(Box<OverlayFrame>),
 }
@@ -94,6 +99,7 @@ pub(crate) struct Datapath {
     pub(crate) totals: (u64, u64),
     /// What prepares peers that come later, for each link.
     pub(crate) makers: Vec<PeerMaker>,
+    slots: Option<SlotConfig>,
     host: Host,
     port: Arc<Port>,
     /// Commands for which the port had no room yet, in order.
@@ -117,12 +123,13 @@ impl Datapath {
         shared: &SharedParts,
     ) -> Result<Self, StartError> {
         let own = &plan.datapaths[at.index()];
+        let slots = slot_spec(plan, own).map(|slots| slots.config);
         let port = Port::new(Arc::clone(&shared.answer))?;
         let totals = memory.totals();
         let DatapathMemory { wake_page, heaps, parts, turn_counters } = memory;
         let starter = Starter {
             hosting,
-            config: engine_config(plan, life),
+            config: EngineConfig { slots, ..engine_config(plan, life) },
             run: run_config(own),
             wake_page: Arc::clone(&wake_page.region),
             link_of_peer: links.of_peer,
@@ -146,6 +153,7 @@ impl Datapath {
             tid,
             totals,
             makers: links.makers,
+            slots,
             host,
             port,
             outbox: VecDeque::new(),
@@ -218,6 +226,7 @@ impl Datapath {
                 Command::SetRoute { topic, .. } => Some(Answer::NoRoute(topic)),
                 Command::PeerSwapped(swap, swapped) => Some(Answer::PeerSwapped(swap, swapped)),
                 Command::RemovePeer(peer) => Some(Answer::PeerForgotten(peer)),
+                Command::SlotsStaged(_, Err(error)) => Some(Answer::NoSlots(error)),
                 _ => None,
             };
             self.flush();
@@ -253,6 +262,7 @@ impl Datapath {
             domain: add.domain,
             lane: add.lane,
             reliable: add.qos.reliability == insane_core::Reliability::Reliable,
+            slots: add.slots,
         };
         Ok(Handover { datapath: add.datapath, conn: add.conn, command: Command::AddSource(source), regions })
     }
@@ -311,6 +321,23 @@ impl Datapath {
         // At most PEERS_MAX peers exist, so none is cut off.
         let peers = route.peers.iter().copied().collect();
         self.send(Command::SetRoute { topic, domain, peers, local: route.local });
+    }
+
+    /// Puts another table of slots in place of the one in force.
+    pub(crate) fn stage_slots(&mut self, streams: &[TimedStream]) -> Result<(), insane_scheduler::TableError> {
+        let Some(config) = self.slots else { return Err(insane_scheduler::TableError::OtherTiming) };
+        let mut table = Box::new(SlotTable::new(config.timing));
+        // Slots count from TAI zero, so hosts agree without a word.
+        table.fill(TaiTime(0), streams)?;
+        let cycle_ns = streams.iter().try_fold(1, |cycle, stream| lcm(cycle, stream.slots.period_ns()));
+        let cycle_ns = if streams.is_empty() { 0 } else { cycle_ns.unwrap_or(0) };
+        self.send(Command::StageSlots(StageSlots { table, streams: streams.len(), cycle_ns }));
+        Ok(())
+    }
+
+    /// By what the slots run, in words; `None`: there are none.
+    pub(crate) fn slot_clock(&self) -> Option<&'static str> {
+        self.slots.map(|_| self.port.slot_clock())
     }
 
     /// Lets a session wake the datapath.

@@ -19,6 +19,7 @@ mod conn;
 mod port;
 mod route;
 mod session;
+pub mod slots;
 mod stream;
 mod tables;
 pub mod view;
@@ -102,6 +103,8 @@ pub struct Hub {
     actions: VecDeque<Action>,
     /// Memory of an earlier life of the runtime came beside the request under way.
     adopts: bool,
+    /// Who has slots at each datapath.
+    slots: Vec<Option<slots::SlotBook>>,
 }
 
 impl Hub {
@@ -111,6 +114,7 @@ impl Hub {
         Hub {
             accounts: spec.domains.iter().map(|domain| Account::new(domain.quota)).collect(),
             adopts: false,
+            slots: spec.datapaths.iter().map(|path| path.slots.clone().and_then(slots::SlotBook::new)).collect(),
             spec,
             ids: Ids::default(),
             greeting: BTreeMap::new(),

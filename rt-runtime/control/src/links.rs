@@ -292,7 +292,7 @@ mod tests {
     fn set_of(technologies: &[Technology]) -> LinkSet {
         let mut plan = Plan::embedded_default();
         for (at, technology) in technologies.iter().enumerate() {
-            let link = LinkPlan { name: at.to_string(), technology: *technology, peers: Vec::new() };
+            let link = LinkPlan { name: at.to_string(), technology: *technology, rate: None, peers: Vec::new() };
             plan.datapaths[0].links.push(link);
         }
         open(&plan.datapaths[0], 0).unwrap().links

@@ -5,11 +5,15 @@ use crate::memory::heap_specs;
 use crate::objects::{COUNTER_LINES, SIZES};
 use crate::quota::{Amounts, Quota};
 use crate::runtime::Hosting;
-use crate::spec::{AccessRule, DatapathSpec, DomainSpec, HubSpec};
+use crate::spec::{AccessRule, DatapathSpec, DomainSpec, HubSpec, SlotSpec};
 use crate::start::StartError;
-use insane_config::{DatapathPlan, DomainPlan, Idle, Isolation, LayoutSizes, Member, Plan};
-use insane_core::Lane;
+use insane_clock::ServoConfig;
+use insane_config::{DatapathPlan, DomainPlan, Idle, Isolation, LayoutSizes, LinkPlan, Member, Plan};
 use insane_core::limits::{DATAPATHS_MAX, LINKS_MAX, PEERS_MAX};
+use insane_core::{Lane, Nanos};
+use insane_engine::SlotConfig;
+use insane_scheduler::{LinkRate, LinkTiming};
+use insane_wire::data::HEADER_BYTES;
 use std::collections::BTreeSet;
 
 /// Checks what a plan that did not come from a file may have wrong, and translates it.
@@ -23,6 +27,7 @@ pub(crate) fn hub_spec(plan: &Plan, hosting: Hosting, own_uid: u32) -> Result<Hu
         peers: peers_of(datapath),
         tx_depth: LayoutSizes::default().ring_depth as u32,
         heaps: heaps.clone(),
+        slots: slot_spec(plan, datapath),
     };
     Ok(HubSpec {
         domains: plan.domains.iter().map(domain_spec).collect(),
@@ -30,6 +35,40 @@ pub(crate) fn hub_spec(plan: &Plan, hosting: Hosting, own_uid: u32) -> Result<Hu
         operators: BTreeSet::from([0, own_uid]),
         counter_lines: COUNTER_LINES,
         sizes: SIZES,
+    })
+}
+
+/// Bytes of the lanes that are handed over at a time, as link time: what cannot be taken
+/// back when a table is staged, and what the kernel holds while the thread does not run.
+const IN_FLIGHT: Nanos = Nanos::from_micros(500);
+/// A change of TAI against monotonic time between two looks that the servo did not make.
+const STEP: Nanos = Nanos::from_millis(1);
+
+/// What is known of a datapath's links in time, if it is of all.
+pub(crate) fn slot_spec(plan: &Plan, datapath: &DatapathPlan) -> Option<SlotSpec> {
+    let rates: Option<Vec<_>> = datapath.links.iter().map(|link| link.rate.map(|rate| (link, rate))).collect();
+    let rates = rates?;
+    let (slowest, rate) = *rates.iter().min_by_key(|(_, rate)| rate.mbps)?;
+    let most = |of: fn(&LinkPlan) -> u32| datapath.links.iter().map(of).max().unwrap_or(0);
+    let overhead_bytes = most(|link| link.technology.overhead_bytes());
+    let frame = most(|link| link.technology.frame_bytes_max()) + overhead_bytes;
+    let least = datapath.links.iter().map(|link| link.technology.frame_bytes_max()).min().unwrap_or(0);
+    let link_rate = LinkRate::from_bits_per_s(u64::from(rate.mbps) * 1_000_000)?;
+    // Two frames at least, or a slow link would rest between them.
+    let in_flight_bytes = u32::try_from(link_rate.bytes_in(IN_FLIGHT.0)).unwrap_or(u32::MAX).max(2 * frame);
+    let timing = LinkTiming {
+        rate: link_rate,
+        turn_ns: rates.iter().map(|(_, rate)| rate.turn.0).max().unwrap_or(0),
+        foreign_bytes: rates.iter().map(|(_, rate)| rate.foreign_bytes).max().unwrap_or(0),
+        in_flight_bytes,
+        lead_ns: 0,
+        step_ns: STEP.0,
+    };
+    Some(SlotSpec {
+        host: plan.host.name.clone(),
+        link: slowest.name.clone(),
+        config: SlotConfig { timing, overhead_bytes, servo: ServoConfig::default() },
+        payload_bytes_max: least.saturating_sub(HEADER_BYTES as u32),
     })
 }
 

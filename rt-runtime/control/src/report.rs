@@ -17,7 +17,8 @@ use insane_sys::thread::{self, SchedPolicy};
 use insane_wire::control::SinkWake;
 use insane_wire::status::{
     ChannelStatus, Counters, DatapathStatus, DomainStatus, HostStatus, MemoryStatus, PeerStatus, QosStatus,
-    SessionStatus, SinkStatus, SourceStatus, StatusReport, StreamStatus, ThreadStatus, TimeStatus, Usage, hex,
+    SessionStatus, SinkStatus, SlotStatus, SourceStatus, StatusReport, StreamStatus, ThreadStatus, TimeStatus, Usage,
+    hex,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,6 +64,9 @@ pub(crate) struct Tables<'a> {
 impl Facts {
     pub(crate) fn report(&self, now: MonoTime, scope: Scope, tables: Tables<'_>) -> StatusReport {
         let Tables { hub, objects, datapaths, roster, peers } = tables;
+        // A certificate names the streams of all tenants.
+        let sees_all = (0..self.plan.domains.len()).all(|at| scope.shows(DomainIndex(at as u16)));
+        let certificate = |at: usize| hub.certificate(DatapathIndex(at as u8)).filter(|_| sees_all);
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: HostStatus {
@@ -74,7 +78,7 @@ impl Facts {
             pid: std::process::id(),
             memory: self.memory(objects, datapaths),
             threads: self.thread_rows(),
-            datapaths: datapaths.iter().map(datapath_row).collect(),
+            datapaths: datapaths.iter().enumerate().map(|(at, path)| datapath_row(path, certificate(at))).collect(),
             domains: self.domains(scope, hub, objects),
             streams: self.streams(scope, hub, roster),
             peers,
@@ -181,6 +185,12 @@ impl Facts {
             heap_bytes: source.heap_bytes,
             direct: source.direct as u32,
             datapaths: names(&source.datapaths),
+            slot: source.slot.map(|slot| SlotStatus {
+                start_ns: slot.slots.offset_ns(),
+                length_ns: slot.slots.length_ns(),
+                period_ns: slot.slots.period_ns(),
+                bytes: slot.bytes,
+            }),
         };
         let sink = |sink: &SinkView| SinkStatus {
             id: sink.id.0,
@@ -306,7 +316,7 @@ fn session_counters(page: crate::action::ObjectId, objects: &Objects) -> Counter
     PortCounter::ALL.iter().map(|counter| (counter.name().to_owned(), sum(counter))).collect()
 }
 
-fn datapath_row(datapath: &Datapath) -> DatapathStatus {
+fn datapath_row(datapath: &Datapath, certificate: Option<String>) -> DatapathStatus {
     let counters = TurnCounter::ALL.iter();
     DatapathStatus {
         name: datapath.plan.name.clone(),
@@ -325,6 +335,8 @@ fn datapath_row(datapath: &Datapath) -> DatapathStatus {
         .to_owned(),
         links: datapath.links.clone(),
         counters: counters.map(|c| (c.name().to_owned(), datapath.turn_counters.get(*c as usize))).collect(),
+        slot_clock: datapath.slot_clock().map(str::to_owned),
+        certificate,
     }
 }
 

@@ -322,6 +322,7 @@ impl Server {
             Answer::NoRoute(topic) => {
                 error!(key = %topic.key, channel = %topic.channel, "the datapath has no place for a route");
             }
+            Answer::NoSlots(error) => error!(%error, "the datapath did not take a table of slots"),
             Answer::Violated(conn, violation) => {
                 warn!(%conn, %violation, "a client wrote what cannot be");
                 hub.violated(conn);
@@ -457,6 +458,11 @@ impl Server {
             Action::RemoveDoorbell { datapath, session } => datapaths[datapath.index()].remove_doorbell(session),
             Action::SetRoute { datapath, topic, domain, route } => {
                 datapaths[datapath.index()].set_route(topic, domain, &route);
+            }
+            Action::StageSlots { datapath, streams } => {
+                if let Err(error) = datapaths[datapath.index()].stage_slots(&streams) {
+                    error!(%error, "a table of slots that was admitted and checked is no table");
+                }
             }
             Action::RemoveRoute { datapath, topic } => {
                 datapaths[datapath.index()].send(Command::RemoveRoute(topic));

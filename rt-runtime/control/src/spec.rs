@@ -5,6 +5,7 @@ use crate::quota::Quota;
 use insane_core::heap::Geometry;
 use insane_core::limits::LANES;
 use insane_core::{DatapathIndex, DomainIndex, Lane, PeerIndex};
+use insane_engine::SlotConfig;
 use insane_wire::control::ClassSpec;
 use std::collections::BTreeSet;
 
@@ -118,6 +119,21 @@ pub struct DatapathSpec {
     pub tx_depth: u32,
     /// Its receive heap for each domain, by [`DomainIndex`].
     pub heaps: Vec<HeapSpec>,
+    /// What is known of its links in time; `None`: no stream has slots there.
+    pub slots: Option<SlotSpec>,
+}
+
+/// What is known of the links of a datapath in time: of several, the slowest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SlotSpec {
+    /// Of which host, for certificates.
+    pub host: String,
+    /// Of which link, for certificates.
+    pub link: String,
+    /// What the engine is told.
+    pub config: SlotConfig,
+    /// Largest payload of a frame, bytes.
+    pub payload_bytes_max: u32,
 }
 
 impl DatapathSpec {
@@ -236,6 +252,7 @@ mod tests {
             peers: peers.iter().map(|p| PeerIndex(*p)).collect(),
             tx_depth: 8,
             heaps: Vec::new(),
+            slots: None,
         }
     }
 

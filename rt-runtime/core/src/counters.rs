@@ -103,6 +103,43 @@ counters!(
         /// Longest of the turns whose time was taken, one in 1,024, nanoseconds (a maximum, not
         /// a sum).
         TurnNsMax = "turn_ns_max",
+        /// Messages sent in their slots.
+        SlotsSent = "slots_sent",
+        /// Slots that went by without a message: the stream had nothing to say.
+        SlotsUnused = "slots_unused",
+        /// Late messages sent between slots.
+        LateSent = "late_sent",
+        /// Messages dropped because they were late.
+        LateDropped = "late_dropped",
+        /// Messages dropped because a newer one of their source was there.
+        LateReplaced = "late_replaced",
+        /// Late by the application: the message came after its slot.
+        LateApplication = "late_application",
+        /// Slots missed: the link took nothing.
+        LateRingFull = "late_ring_full",
+        /// Slots missed: the thread slept beyond them.
+        LateWake = "late_wake",
+        /// Slots missed: a turn took longer than assumed, or the thread was not run.
+        LateTurn = "late_turn",
+        /// Slots missed: nobody turned the engine (inline hosting).
+        LateUnturned = "late_unturned",
+        /// Slots missed: what was below had not left.
+        LateLinkBusy = "late_link_busy",
+        /// Times the slots' clock was stepped or locked anew: slots were left out.
+        ClockStep = "clock_step",
+        /// Slots missed for none of these reasons.
+        LateUnexplained = "late_unexplained",
+        /// Slots left out because the host rested for cycles, nanoseconds of them.
+        SlotsSkippedNs = "slots_skipped_ns",
+        /// Messages larger than their slot, dropped.
+        SlotsOversize = "slots_oversize",
+        /// How long messages without slots waited for the guard before a slot, nanoseconds.
+        GuardNs = "guard_ns",
+        /// Times something was on its way later than e_turn allows: out of spec.
+        TurnOverruns = "turn_overruns",
+        /// Longest time from a decision for a slot to its frame being on its way,
+        /// nanoseconds (a maximum, not a sum).
+        SlotTurnNsMax = "slot_turn_ns_max",
     }
 );
 

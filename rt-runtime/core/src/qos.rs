@@ -12,6 +12,10 @@
 //! | best effort | 2, 3 | 6 |
 //! | best effort | 0, 1 | 7 |
 //!
+//! A time-sensitive source whose datapath has links of a configured rate has reserved slots,
+//! too, or is refused; its lane then says only which sinks are woken first, and where its
+//! messages go until its slots are in force.
+//!
 //! Lane 0 goes first. Lanes 0 to 2 are real-time, 3 to 7 best-effort; between
 //! lanes priority is strict, within a lane flows share by deficit round robin.
 
@@ -77,7 +81,8 @@ pub enum Determinism {
     TimeSensitive {
         /// Length of the cycle, nanoseconds.
         period: Nanos,
-        /// Start of the slot inside the cycle, nanoseconds.
+        /// Earliest start of the slot inside the cycle, nanoseconds: it has the first free place
+        /// between this and the deadline. Zero, with the deadline at the end: any place.
         offset: Nanos,
         /// Latest departure, nanoseconds after the start of the cycle.
         deadline: Nanos,
@@ -90,7 +95,7 @@ pub enum Determinism {
 
 impl Determinism {
     /// A time-sensitive contract of one message of at most `size` bytes every
-    /// `period`, at the start of the cycle, due at its end.
+    /// `period`, anywhere in the cycle, due at its end.
     #[must_use]
     pub const fn periodic(period: Nanos, size: u32) -> Self {
         Determinism::TimeSensitive { period, offset: Nanos::ZERO, deadline: period, size, late: LatePolicy::NextSlot }

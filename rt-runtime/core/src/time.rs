@@ -108,6 +108,26 @@ pub trait Clock {
     fn about(&self, before: MonoTime) -> MonoTime {
         before
     }
+
+    /// TAI beside monotonic time, as the kernel has them. `None`: there is no such clock.
+    fn pair(&self) -> Option<PairedRead> {
+        None
+    }
+}
+
+/// TAI, read between two looks at monotonic time, and what the kernel says of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PairedRead {
+    /// Monotonic time before.
+    pub before: MonoTime,
+    /// TAI.
+    pub tai: TaiTime,
+    /// Monotonic time after.
+    pub after: MonoTime,
+    /// The kernel knows the offset of TAI from UTC. Otherwise its TAI is UTC.
+    pub has_offset: bool,
+    /// Somebody disciplines the clock, and it is not marked as unsynchronised.
+    pub is_synchronised: bool,
 }
 
 #[cfg(test)]

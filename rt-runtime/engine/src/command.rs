@@ -9,6 +9,7 @@
 //! As many commands may be on the way as the spent queue has places, so the engine
 //! always finds room to give one back.
 
+use crate::transmit::StageSlots;
 use crossbeam_queue::ArrayQueue;
 use insane_core::limits::PEERS_MAX;
 use insane_core::{
@@ -23,7 +24,7 @@ use std::any::Any;
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 /// Commands on the way, at most.
 const COMMANDS_MAX: usize = 256;
@@ -62,6 +63,9 @@ pub struct NewSource {
     pub lane: Lane,
     /// Its messages are acknowledged by the peers and repaired.
     pub reliable: bool,
+    /// Its number among the sources with slots, below [`TIMED_MAX`](crate::TIMED_MAX): by it
+    /// the tables of slots name it. `None`: it has none.
+    pub slots: Option<u16>,
 }
 
 /// A sink's connection, prepared for the engine.
@@ -175,6 +179,11 @@ pub enum Command {
         /// Its body.
         body: heapless::Vec<u8, OVERLAY_BODY_MAX>,
     },
+    /// Put a table of slots in place of the one in force, at the next boundary of its cycle.
+    /// Comes back as [`Self::SlotsStaged`].
+    StageSlots(StageSlots),
+    /// It waits for its instant, or not, and why; what it replaces is inside, to be freed.
+    SlotsStaged(StageSlots, Result<(), insane_scheduler::TableError>),
     /// It was carried out.
     Spent,
     /// A removal was carried out; `dead` is what was removed, if it was there.
@@ -226,6 +235,8 @@ pub struct Port {
     answer: Arc<Event>,
     epoll: Epoll,
     stop: AtomicBool,
+    /// By what the slots run, as `ClockState::number` has it.
+    slot_clock: AtomicU8,
 }
 
 impl Port {
@@ -245,6 +256,7 @@ impl Port {
             answer,
             epoll: Epoll::new()?,
             stop: AtomicBool::new(false),
+            slot_clock: AtomicU8::new(0),
         };
         port.epoll.add(&port.bell, BELL_TOKEN, Interest::Read, Trigger::Level)?;
         Ok(Arc::new(port))
@@ -310,6 +322,17 @@ impl Port {
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         let _ = self.bell.signal();
+    }
+
+    /// By what the slots run, in words; the local clock until the first stream with slots.
+    #[must_use]
+    pub fn slot_clock(&self) -> &'static str {
+        // Relaxed: a number for reports, nothing hangs on it.
+        insane_clock::ClockState::words(self.slot_clock.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_slot_clock(&self, number: u8) {
+        self.slot_clock.store(number, Ordering::Relaxed);
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

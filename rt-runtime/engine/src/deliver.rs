@@ -149,6 +149,11 @@ impl Outlets {
         }
     }
 
+    /// What a counter of a domain stands at.
+    pub fn counted(&self, domain: DomainIndex, counter: DatapathCounter) -> u64 {
+        self.domains.get(domain.index()).map_or(0, |parts| parts.counters.get(counter as usize))
+    }
+
     /// Counts a frame of so many bytes that came for a domain.
     #[inline]
     pub fn count_received(&self, domain: DomainIndex, bytes: usize) {

@@ -4,7 +4,7 @@ use crate::command::{Command, Dead, PeerSwap, Port};
 use crate::deliver::{DomainParts, Outlets};
 use crate::inflow::Inflows;
 use crate::receive::{Intake, Receiver};
-use crate::transmit::Transmitter;
+use crate::transmit::{SlotConfig, Transmitter, slots_of};
 use crate::turn::Turn;
 use crate::waker::WakeQueue;
 use crate::{COMMANDS_PER_TURN, FRAMES_PER_TURN, ROUTES_MAX};
@@ -56,6 +56,8 @@ pub struct EngineConfig {
     pub reliable_sources: usize,
     /// Reliable remote sources that are received.
     pub reliable_flows: usize,
+    /// What is known of the links in time; without it there are no slots.
+    pub slots: Option<SlotConfig>,
 }
 
 impl EngineConfig {
@@ -72,6 +74,7 @@ impl EngineConfig {
             reliable: reliable::Limits::default(),
             reliable_sources: 64,
             reliable_flows: 256,
+            slots: None,
         }
     }
 }
@@ -200,14 +203,23 @@ impl<L: Link, C: Clock> Engine<L, C> {
     #[must_use]
     pub fn new(config: EngineConfig, parts: EngineParts<L>, clock: C) -> Self {
         let links = Links::new(parts.links, &parts.link_of_peer);
-        let frame = NonZeroU32::new(links.payload_bytes_max + HEADER_BYTES as u32).unwrap_or(NonZeroU32::MIN);
+        // Where bytes are counted as they are on the link, frames are so much larger.
+        let overhead = config.slots.map_or(0, |slots| slots.overhead_bytes);
+        let frame = links.payload_bytes_max + HEADER_BYTES as u32 + overhead;
+        let frame = NonZeroU32::new(frame).unwrap_or(NonZeroU32::MIN);
         let limits = Limits::new(config.chunk_bytes.max(frame).get(), frame.get()).unwrap_or_default();
         let own = (config.host, config.incarnation);
         let inflows = Inflows::new(own, config.reliable, config.reliable_flows);
         let seed = config.host.0 ^ config.incarnation.0.rotate_left(32);
         Engine {
             links,
-            transmitter: Transmitter::new(own, limits, config.reliable, config.reliable_sources),
+            transmitter: Transmitter::new(
+                own,
+                limits,
+                config.reliable,
+                config.reliable_sources,
+                config.slots.map(|slots| slots_of(slots, limits, &parts.counters)),
+            ),
             receiver: Receiver::new(config.flows, seed, config.reassemblies, config.message_bytes_max, inflows),
             outlets: Outlets::new(ROUTES_MAX, parts.domains, parts.waker),
             counters: parts.counters,
@@ -341,8 +353,28 @@ impl<L: Link, C: Clock> Engine<L, C> {
     }
 
     /// Counts one sleep of the host.
-    pub fn count_sleep(&self) {
+    pub fn count_sleep(&mut self) {
         self.counters.add(TurnCounter::Sleeps as usize, 1);
+        self.transmitter.note_sleep();
+    }
+
+    /// The next instant at which a turn has something to do about slots, so that sleep must
+    /// end before it. `None`: there are no slots.
+    #[inline]
+    #[must_use]
+    pub fn slot_due(&self) -> Option<MonoTime> {
+        self.transmitter.slot_due()
+    }
+
+    /// By what the slots run; `None`: there are none.
+    #[must_use]
+    pub fn slot_clock(&self) -> Option<insane_clock::ClockState> {
+        self.transmitter.slot_clock()
+    }
+
+    /// Turns are made by the application: a slot that nobody turned for is counted as such.
+    pub fn is_turned_by_callers(&mut self) {
+        self.transmitter.is_turned_by_callers();
     }
 
     /// Tells the engine an instant that has passed, after a time without turns.
@@ -460,6 +492,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
                     }
                     link.flush();
                     self.links.unsent = true;
+                    self.transmitter.note_frame(self.clock.now(), HEADER_BYTES + body.len());
                 }
                 Command::Spent
             }
@@ -467,12 +500,18 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 let swapped = self.links.swap_peer(&mut swap);
                 Command::PeerSwapped(swap, swapped)
             }
+            Command::StageSlots(mut stage) => {
+                let staged = self.transmitter.stage(&mut stage, self.clock.now());
+                Command::SlotsStaged(stage, staged)
+            }
             Command::RemovePeer(peer) => {
                 self.receiver.remove_peer(peer, &mut self.outlets);
                 self.transmitter.remove_peer(peer, &self.outlets);
                 Command::RemovePeer(peer)
             }
-            done @ (Command::Spent | Command::Removed { .. } | Command::PeerSwapped(..)) => done,
+            done @ (Command::Spent | Command::Removed { .. } | Command::PeerSwapped(..) | Command::SlotsStaged(..)) => {
+                done
+            }
         }
     }
 }

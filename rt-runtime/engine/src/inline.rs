@@ -29,6 +29,8 @@ use std::time::Duration;
 const KEEPER_PERIOD: Duration = Duration::from_millis(1);
 /// How long it may, right after it turned for itself all the time.
 const KEEPER_PERIOD_MAX: Duration = Duration::from_millis(8);
+/// How soon it looks again where a slot is near.
+const KEEPER_PERIOD_MIN: Duration = Duration::from_micros(50);
 /// Turns the keeper makes when it steps in.
 const KEEPER_TURNS: usize = 4;
 
@@ -60,7 +62,9 @@ impl<L: Link + Send + 'static> InlineEngine<L> {
     /// # Errors
     /// No thread, or no lock.
     pub fn start(config: EngineConfig, parts: EngineParts<L>) -> io::Result<Self> {
-        let engine = PiMutex::new(Engine::new(config, parts, MonotonicClock)).map_err(io::Error::other)?;
+        let mut engine = Engine::new(config, parts, MonotonicClock);
+        engine.is_turned_by_callers();
+        let engine = PiMutex::new(engine).map_err(io::Error::other)?;
         let guard = ForkGuard::new().map_err(io::Error::other)?;
         guard.word().store(1, Ordering::Relaxed);
         let (turns, failed_tries, stop) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
@@ -128,6 +132,11 @@ fn keep<L: Link, C: Clock>(shared: &Shared<L, C>) {
                 }
             }
             engine.housekeeping();
+            if let Some(due) = engine.slot_due() {
+                // The keeper does not spin: a slot that nobody turns for may well be late.
+                let rest = Duration::from(due.since(mono_now()));
+                period = rest.clamp(KEEPER_PERIOD_MIN, KEEPER_PERIOD);
+            }
         }
         seen = turns;
     }

@@ -26,6 +26,7 @@ mod deliver;
 mod engine;
 mod inflow;
 pub mod inline;
+pub mod margin;
 mod outflow;
 mod receive;
 mod routes;
@@ -39,6 +40,7 @@ mod watch;
 pub use command::{Command, Dead, NewSink, NewSource, Notice, OVERLAY_BODY_MAX, OverlayFrame, PeerSwap, Port, Topic};
 pub use deliver::DomainParts;
 pub use engine::{Engine, EngineConfig, EngineParts};
+pub use transmit::{SLOTS_WRITTEN_MAX, SlotConfig, SlotTable, StageSlots, TIMED_MAX, timed_flow};
 pub use turn::Turn;
 
 /// Commands taken in one turn.

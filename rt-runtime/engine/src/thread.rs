@@ -5,8 +5,9 @@
 //! priority) is told, with the consequence, and it runs without.
 
 use crate::engine::{Engine, EngineConfig, EngineParts};
-use insane_core::Nanos;
+use crate::margin::Margin;
 use insane_core::time::Clock;
+use insane_core::{MonoTime, Nanos};
 use insane_link::Link;
 use insane_shm::region::Region;
 use insane_shm::wake::Sleeper;
@@ -150,6 +151,7 @@ fn take_place(run: &RunConfig) -> Vec<String> {
 fn host<L: Link, C: Clock>(engine: &mut Engine<L, C>, mut sleeper: Sleeper, idle: Idle) {
     let mut idle_since = None;
     let mut idle_turns = 0_u32;
+    let mut margin = Margin::default();
     while !engine.port().is_stopping() {
         if engine.turn() {
             idle_turns = 0;
@@ -159,7 +161,7 @@ fn host<L: Link, C: Clock>(engine: &mut Engine<L, C>, mut sleeper: Sleeper, idle
         idle_turns = idle_turns.wrapping_add(1);
         match idle {
             Idle::Spin => std::hint::spin_loop(),
-            Idle::Block => sleep(engine, &mut sleeper),
+            Idle::Block => sleep(engine, &mut sleeper, &mut margin),
             Idle::SpinThenBlock(spin) => {
                 if !idle_turns.is_multiple_of(SPIN_STRIDE) {
                     std::hint::spin_loop();
@@ -168,7 +170,7 @@ fn host<L: Link, C: Clock>(engine: &mut Engine<L, C>, mut sleeper: Sleeper, idle
                 let now = MonotonicClock.now();
                 let since = *idle_since.get_or_insert(now);
                 if now.since(since) >= spin {
-                    sleep(engine, &mut sleeper);
+                    sleep(engine, &mut sleeper, &mut margin);
                     // Whatever woke it may be followed by more: spin again.
                     idle_since = None;
                 }
@@ -177,13 +179,30 @@ fn host<L: Link, C: Clock>(engine: &mut Engine<L, C>, mut sleeper: Sleeper, idle
     }
 }
 
-fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper) {
+/// Sleeps until something happens, or until the next slot is the margin away; not at all
+/// where it is nearer.
+fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper, margin: &mut Margin) {
+    let mut wake_at = None;
+    if let Some(due) = engine.slot_due() {
+        let until = due - margin.get();
+        if until <= MonotonicClock.now() {
+            std::hint::spin_loop();
+            return;
+        }
+        wake_at = Some(until);
+    }
     engine.housekeeping();
-    let timeout = match (engine.is_repairing(), engine.is_collecting() || engine.is_tending()) {
+    let mut timeout = match (engine.is_repairing(), engine.is_collecting() || engine.is_tending()) {
         (true, _) => SLEEP_REPAIRING,
         (false, true) => SLEEP_COLLECTING,
         (false, false) => SLEEP_MAX,
     };
+    let asked = wake_at.map(|until: MonoTime| (until, until.since(MonotonicClock.now())));
+    // Only a sleep that the slot ends teaches how late one wakes.
+    let asked = asked.filter(|(_, rest)| *rest < timeout);
+    if let Some((_, rest)) = asked {
+        timeout = rest;
+    }
     sleeper.arm();
     if !engine.has_work() && !engine.port().is_stopping() {
         engine.count_sleep();
@@ -192,7 +211,13 @@ fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper) {
         if ready[..count].iter().any(|ready| ready.token() == crate::command::BELL_TOKEN) {
             engine.port().silence_bell();
         }
-        engine.note_time(insane_sys::clock::mono_now());
+        let now = insane_sys::clock::mono_now();
+        engine.note_time(now);
+        if let Some((until, _)) = asked
+            && count == 0
+        {
+            margin.learn(now.since(until));
+        }
     }
     sleeper.disarm();
 }

@@ -1,5 +1,7 @@
 //! From the sources' rings through the lanes to the links.
 
+mod timed;
+
 use crate::command::{Command, Dead, NewSource, Notice, Port};
 use crate::deliver::{Content, Copying, Outlets, is_piecemeal};
 use crate::engine::Links;
@@ -20,6 +22,9 @@ use insane_shm::ring::{Payload, Popped};
 use insane_sys::SharedBytes;
 use insane_wire::data::{DataHeader, Flags, Fragment, FragmentPlan, HEADER_BYTES, Kind};
 use insane_wire::flow_head::FlowHead;
+use timed::Slots;
+pub(crate) use timed::slots_of;
+pub use timed::{SLOTS_WRITTEN_MAX, SlotConfig, SlotTable, StageSlots, TIMED_MAX, timed_flow};
 
 /// Bytes that a message without a frame is charged: what its way through costs.
 const LOCAL_CHARGE: u32 = 64;
@@ -85,6 +90,8 @@ pub(crate) struct Transmitter {
     leaving: Vec<u16>,
     /// How long an unreliable one may take.
     close_after: Nanos,
+    /// Where the rate of the links is known: slots may be had.
+    slots: Option<Box<Slots>>,
 }
 
 impl SourceEntry {
@@ -138,13 +145,15 @@ impl Transmitter {
         limits: Limits,
         reliable: reliable::Limits,
         reliable_sources: usize,
+        slots: Option<Box<Slots>>,
     ) -> Self {
+        let places = if slots.is_some() { timed::FIRST_TIMED } else { SOURCES_MAX };
         Transmitter {
             host,
             incarnation,
             sources: (0..SOURCES_MAX).map(|_| None).collect(),
             watch: WatchList::new(SOURCES_MAX),
-            free: (0..SOURCES_MAX as u16).rev().collect(),
+            free: (0..places as u16).rev().collect(),
             scheduler: Box::new(Scheduler::new(limits)),
             ready: 0,
             reliable: Vec::with_capacity(reliable_sources),
@@ -154,6 +163,15 @@ impl Transmitter {
             closing: 0,
             leaving: Vec::with_capacity(SOURCES_MAX),
             close_after: reliable.evict_after,
+            slots,
+        }
+    }
+
+    /// The lanes: below the slots, where there are any.
+    fn lanes(&mut self) -> &mut Scheduler<SOURCES_MAX> {
+        match &mut self.slots {
+            Some(slots) if slots.is_active() => slots.lanes(),
+            _ => &mut self.scheduler,
         }
     }
 
@@ -163,10 +181,11 @@ impl Transmitter {
         if source.reliable && self.outflows.is_empty() {
             return Err(source);
         }
-        let Some(place) = self.free.pop() else { return Err(source) };
-        let quantum = self.scheduler.limits().chunk_bytes.get().max(self.scheduler.limits().frame_bytes_max.get());
-        if self.scheduler.add(FlowIndex(place), source.lane, quantum).is_err() {
-            self.free.push(place);
+        let Some(place) = self.take_place(source.slots) else { return Err(source) };
+        let limits = self.scheduler.limits();
+        let quantum = limits.chunk_bytes.get().max(limits.frame_bytes_max.get());
+        if self.lanes().add(FlowIndex(place), source.lane, quantum).is_err() {
+            self.free_place(place);
             return Err(source);
         }
         let NewSource { conn, source, topic, domain, lane, reliable, .. } = source;
@@ -286,8 +305,8 @@ impl Transmitter {
         if entry.ready {
             self.ready -= 1;
         }
-        self.scheduler.remove(FlowIndex(place));
-        self.free.push(place);
+        self.forget_flow(FlowIndex(place));
+        self.free_place(place);
         self.leaving.retain(|other| *other != place);
         outlets.count(entry.domain, DatapathCounter::DroppedSourceClosed, entry.left());
         if let Some(copying) = entry.copying.take() {
@@ -308,12 +327,13 @@ impl Transmitter {
 
     /// Whether any source has something, for a datapath about to sleep.
     pub fn has_work(&mut self, payload_max: u32) -> bool {
+        let is_due = self.slots.as_ref().is_none_or(|slots| slots.is_due());
         let sources = &mut self.sources;
-        self.ready > 0
+        self.ready > 0 && is_due
             || self.watch.all().iter().any(|place| {
-                sources[*place as usize]
-                    .as_mut()
-                    .is_some_and(|source| !source.dead && source.has_something(payload_max))
+                sources[*place as usize].as_mut().is_some_and(|source| {
+                    !source.dead && (is_due || !source.ready) && source.has_something(payload_max)
+                })
             })
     }
 
@@ -383,6 +403,9 @@ impl Transmitter {
     ) -> u32 {
         if !self.reliable.is_empty() {
             self.serve_reliable(turn.now(), links, outlets, port);
+        }
+        if self.slots.as_ref().is_some_and(|slots| slots.is_active()) {
+            return self.run_timed(turn, links, outlets, port);
         }
         let mut best_effort = self.scheduler.limits().chunk_bytes.get();
         if let Some(lone) = self.look(links.payload_bytes_max()) {
@@ -494,7 +517,10 @@ impl Transmitter {
         if let Some(source) = &mut self.sources[flow.0 as usize] {
             source.ready = true;
             self.ready += 1;
-            self.scheduler.ready(flow);
+            match &mut self.slots {
+                Some(slots) if slots.is_active() => slots.ready(flow),
+                _ => self.scheduler.ready(flow),
+            }
         }
     }
 

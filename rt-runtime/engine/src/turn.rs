@@ -1,7 +1,7 @@
 //! The token of one turn.
 
 use insane_core::MonoTime;
-use insane_core::time::Clock;
+use insane_core::time::{Clock, PairedRead};
 use std::cell::Cell;
 use std::marker::PhantomData;
 
@@ -29,6 +29,19 @@ impl<'c, C: Clock> Turn<'c, C> {
     #[must_use]
     pub fn about_now(&self) -> MonoTime {
         self.now.get().unwrap_or_else(|| self.clock.about(self.before))
+    }
+
+    /// Looks at the clock anew: who sends at planned instants cannot do with one look a turn.
+    #[inline]
+    pub fn look(&self) -> MonoTime {
+        let now = self.clock.now();
+        self.now.set(Some(now));
+        now
+    }
+
+    /// TAI beside monotonic time.
+    pub(crate) fn pair(&self) -> Option<PairedRead> {
+        self.clock.pair()
     }
 
     /// The instant of this turn.

@@ -1,6 +1,6 @@
 //! The kernel's clocks.
 
-use insane_core::time::Clock;
+use insane_core::time::{Clock, PairedRead};
 use insane_core::{MonoTime, TaiTime};
 
 /// `CLOCK_MONOTONIC`, for production.
@@ -10,6 +10,14 @@ pub struct MonotonicClock;
 impl Clock for MonotonicClock {
     fn now(&self) -> MonoTime {
         mono_now()
+    }
+
+    fn pair(&self) -> Option<PairedRead> {
+        let state = kernel_clock()?;
+        let before = mono_now();
+        let tai = tai_now();
+        let (has_offset, is_synchronised) = (state.tai != 0, state.status & libc::STA_UNSYNC == 0);
+        Some(PairedRead { before, tai, after: mono_now(), has_offset, is_synchronised })
     }
 }
 
@@ -29,11 +37,16 @@ pub fn tai_now() -> TaiTime {
 /// Whether the kernel knows the offset of TAI from UTC.
 #[must_use]
 pub fn tai_offset_is_set() -> bool {
+    kernel_clock().is_some_and(|state| state.tai != 0)
+}
+
+/// What the kernel says of its wall clock.
+fn kernel_clock() -> Option<libc::timex> {
     // SAFETY: all zero asks for nothing to be changed.
     let mut state: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel fills `state`.
     let result = unsafe { libc::adjtimex(&mut state) };
-    result != -1 && state.tai != 0
+    (result != -1).then_some(state)
 }
 
 /// By how much `CLOCK_MONOTONIC` of this process leads that of the host, nanoseconds: other
@@ -89,6 +102,15 @@ mod tests {
         sleep_until(until);
         assert!(clock.now() >= until);
         sleep_until(start);
+    }
+
+    #[test]
+    fn a_paired_read_holds_tai_between_two_looks() {
+        let read = MonotonicClock.pair().expect("adjtimex may be read by everybody");
+        assert!(read.before <= read.after);
+        assert_eq!(read.has_offset, tai_offset_is_set());
+        let later = MonotonicClock.pair().unwrap();
+        assert!(later.before >= read.after);
     }
 
     #[test]

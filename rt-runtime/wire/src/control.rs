@@ -438,6 +438,8 @@ pub enum Code {
     Violation,
     /// Other ends of the channel have messages of another schema.
     Schema,
+    /// There is no place for its slots; the reason says why, and what there would be.
+    NotAdmitted,
 }
 
 /// Why a packet could not be read.

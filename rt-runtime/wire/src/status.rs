@@ -110,6 +110,12 @@ pub struct DatapathStatus {
     pub links: Vec<LinkStatus>,
     /// What it counts as a whole (`TurnCounter`).
     pub counters: Counters,
+    /// By what its slots run; `None`: the rate of a link is not configured, so there are no
+    /// slots.
+    pub slot_clock: Option<String>,
+    /// The certificate of all streams that have slots there, in its text form; `None`: there
+    /// is none, or who asks may not see all tenants.
+    pub certificate: Option<String>,
 }
 
 /// One link.
@@ -275,6 +281,22 @@ pub struct SourceStatus {
     pub direct: u32,
     /// Datapaths that it is joined to now, by name.
     pub datapaths: Vec<String>,
+    /// Its slots; `None`: it has none.
+    pub slot: Option<SlotStatus>,
+}
+
+/// The slots of a source.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SlotStatus {
+    /// Start in the cycle, nanoseconds.
+    pub start_ns: u64,
+    /// Length, nanoseconds.
+    pub length_ns: u64,
+    /// Period, nanoseconds.
+    pub period_ns: u64,
+    /// Bytes of the link that fit: headers included, for all peers.
+    pub bytes: u32,
 }
 
 /// One read end.

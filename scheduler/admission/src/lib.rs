@@ -148,6 +148,25 @@ impl Plan {
         }
     }
 
+    /// Takes a stream out; all others stay where they are, those behind it move up one place
+    /// in the list. False where there is no such stream, or a chain names one.
+    pub fn dismiss(&mut self, stream: usize) -> bool {
+        if stream >= self.starts.len() || !self.plant.chains.is_empty() {
+            return false;
+        }
+        self.plant.streams.remove(stream);
+        self.shapes.remove(stream);
+        self.starts.remove(stream);
+        self.tables = Tables::of(&self.plant);
+        for (shape, &start) in self.shapes.iter().zip(&self.starts) {
+            self.tables.place(shape, start);
+        }
+        if let Ok(lanes) = self.lane_bounds() {
+            self.lanes = lanes;
+        }
+        true
+    }
+
     fn refusal(&self, stream: Stream, shape: Shape, budget: Budget) -> Refusal {
         let offer = offer(&self.plant, &self.tables, &stream, &shape, budget);
         let (mut plant, mut shapes) = (self.plant.clone(), self.shapes.clone());

@@ -8,6 +8,22 @@ use insane_certificate::{Chain, ChainBound, Lane, Plant, Step, text};
 use insane_checker::{Flaw, check};
 use proptest::prelude::*;
 
+#[test]
+fn who_is_dismissed_makes_room_and_moves_nobody() {
+    let streams: Vec<_> = (0..3).map(|_| stream(1_000, 300, 0, 1_000, &[0])).collect();
+    let plant = plant(vec![host(0, (0, 0))], vec![link(Some(0))], streams);
+    let mut plan = synthesise(&plant, Budget::default()).unwrap();
+    let starts = plan.starts_ns().to_vec();
+    let more = stream(1_000, 250, 0, 1_000, &[0]);
+    assert!(plan.admit(more.clone(), Budget::default()).is_err(), "900 of 1,000 are taken");
+    assert!(!plan.dismiss(3) && plan.dismiss(1));
+    assert_eq!(plan.starts_ns(), [starts[0], starts[2]]);
+    assert_eq!(check(plan.plant(), &plan.certificate()), Ok(()));
+    assert_eq!(plan.admit(more, Budget::default()), Ok(2));
+    assert_eq!(plan.starts_ns()[2], starts[1]);
+    assert_eq!(check(plan.plant(), &plan.certificate()), Ok(()));
+}
+
 fn task(host: usize, period_ns: u64, offset_ns: u64, response_ns: u64) -> Step {
     Step::Task { host, period_ns, offset_ns, response_ns }
 }

@@ -43,6 +43,7 @@
 //! A table is written down where one hyperperiod has at most `SLOTS` slots. Memory is
 //! fixed at construction.
 
+mod filled;
 mod table;
 mod words;
 
@@ -50,6 +51,7 @@ pub use words::{Action, LatePolicy, LinkTiming, MissCause, Now, TableError, Time
 
 use crate::mutants::mutate;
 use crate::{Decision, FlowIndex, GateState, Gates, LANES, Scheduler};
+pub use filled::FilledTable;
 use insane_core::{MonoTime, Nanos, TaiTime};
 use table::{Head, Table};
 
@@ -176,6 +178,50 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         self.gate = None;
         self.staged = Some(at);
         Ok(())
+    }
+
+    /// As [`stage`](Self::stage), of a table that was filled elsewhere: the pairs were tested
+    /// there, and what is left is a copy of fixed size and a look for the first slot. `table`
+    /// is afterwards what was staged or in force before the one in force.
+    ///
+    /// # Errors
+    /// [`TableError::OtherTiming`]: it was filled for a link of another timing, e_turn apart;
+    /// nothing has changed.
+    pub fn stage_filled(
+        &mut self,
+        table: &mut FilledTable<FLOWS, STREAMS, SLOTS>,
+        gates: Option<&Gates>,
+        at: TaiTime,
+    ) -> Result<(), TableError> {
+        if (LinkTiming { turn_ns: self.timing.turn_ns, ..table.timing }) != self.timing {
+            return Err(TableError::OtherTiming);
+        }
+        let (other, at) = (1 - self.active, at.max(self.now.tai));
+        core::mem::swap(&mut self.tables[other], &mut table.table);
+        self.gates[other] = gates.copied();
+        let first = self.tables[self.active].last_end_before(at);
+        self.tables[other].position(first);
+        self.gate = None;
+        self.staged = Some(at);
+        Ok(())
+    }
+
+    /// Whether the flow has slots in the table that is in force.
+    #[must_use]
+    pub fn has_slots(&self, flow: FlowIndex) -> bool {
+        self.tables[self.active].stream_of(flow).is_some()
+    }
+
+    /// Whether a table waits for its instant.
+    #[must_use]
+    pub const fn is_staged(&self) -> bool {
+        self.staged.is_some()
+    }
+
+    /// What the scheduler was told of the link.
+    #[must_use]
+    pub const fn timing(&self) -> LinkTiming {
+        self.timing
     }
 
     /// The staged table will not take over.

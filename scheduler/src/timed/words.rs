@@ -164,6 +164,8 @@ pub enum TableError {
     EarlyBeyondPeriod(usize),
     /// The first slot would begin beyond 64 bits of nanoseconds.
     BeyondTime(usize),
+    /// The table was filled for a link of another timing.
+    OtherTiming,
 }
 
 impl fmt::Display for TableError {
@@ -177,6 +179,7 @@ impl fmt::Display for TableError {
             TableError::LargerThanSlot(at) => write!(f, "a message of stream {at} takes longer than its slot"),
             TableError::EarlyBeyondPeriod(at) => write!(f, "stream {at} may be early by more than its period"),
             TableError::BeyondTime(at) => write!(f, "stream {at} would begin after the end of time"),
+            TableError::OtherTiming => f.write_str("the table was filled for a link of another timing"),
         }
     }
 }

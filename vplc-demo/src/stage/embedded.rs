@@ -96,6 +96,7 @@ fn plan(side: Side, first_port: u16, fifo: bool) -> Plan {
         links: vec![LinkPlan {
             name: name.into(),
             technology: Technology::Udp(UdpPlan::at(at(port))),
+            rate: None,
             peers: Vec::new(),
         }],
     };

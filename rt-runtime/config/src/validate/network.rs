@@ -2,9 +2,10 @@
 
 use super::{check_names, number, quoted};
 use crate::diagnostic::nearest;
-use crate::plan::{DatapathPlan, LinkPlan, PeerPlan, TcpPlan, Technology, UdpPlan};
+use crate::plan::{DatapathPlan, LinkPlan, PeerPlan, RatePlan, TcpPlan, Technology, UdpPlan};
 use crate::raw;
 use crate::report::Report;
+use insane_core::Nanos;
 use insane_core::limits::PEERS_MAX;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -35,9 +36,18 @@ pub(super) fn links(raw: &[raw::Link], report: &mut Report<'_>) -> Vec<LinkPlan>
             bound.push((at, bind));
         }
         let technology = technology(&link.technology, at, bind.unwrap_or(NOWHERE), report);
-        links.push(LinkPlan { name: link.name.clone(), technology, peers: Vec::new() });
+        let rate = rate(link, at, report);
+        links.push(LinkPlan { name: link.name.clone(), technology, rate, peers: Vec::new() });
     }
     links
+}
+
+fn rate(raw: &raw::Link, at: usize, report: &mut Report<'_>) -> Option<RatePlan> {
+    let path = |field: &str| format!("links[{at}].{field}");
+    let turn_us: u32 = number(report, &path("turn_us"), raw.turn_us);
+    let foreign_bytes = number(report, &path("foreign_bytes"), raw.foreign_bytes);
+    let mbps = raw.rate_mbps.map(|value| number(report, &path("rate_mbps"), value))?;
+    Some(RatePlan { mbps, turn: Nanos::from_micros(turn_us.into()), foreign_bytes })
 }
 
 fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut Report<'_>) -> Technology {

@@ -395,6 +395,7 @@ impl Hub {
                     topic: row.topic,
                     qos,
                     lane: qos.lane(),
+                    slots: self.slot_number(datapath, source),
                     rings,
                     heap: row.heap,
                     classes: row.heap_spec.classes.clone(),

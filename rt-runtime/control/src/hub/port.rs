@@ -37,11 +37,11 @@ impl Receives {
 }
 
 /// Where a new source or sink will be.
-struct Place {
-    domain: DomainIndex,
-    topic: Topic,
-    qos: Qos,
-    isolated: bool,
+pub(super) struct Place {
+    pub(super) domain: DomainIndex,
+    pub(super) topic: Topic,
+    pub(super) qos: Qos,
+    pub(super) isolated: bool,
 }
 
 impl Hub {
@@ -133,11 +133,17 @@ impl Hub {
         let direct = direct.fold(Amounts::default(), |sum, charge| sum + charge);
         let charge = self.source_charge(&place, &heap_spec);
         self.check_charge(place.domain, &(charge + direct))?;
-        self.take_line(session)?;
+        let seat = self.admit_source(&place, session, uid)?;
+        if let Err(refusal) = self.take_line(session) {
+            self.dismiss(seat);
+            return Err(refusal);
+        }
         let Some(source) = self.ids.source() else {
             self.give_line_back(session);
+            self.dismiss(seat);
             return Err(numbers_used_up());
         };
+        self.seat(seat, source);
         self.account(place.domain).add(&charge);
         self.insert_source(session, req, source, stream, &place, uid, schema, heap_spec, charge);
         for sink in joined {
@@ -397,6 +403,7 @@ impl Hub {
             self.expect_stale(row.session);
         }
         self.discard(row.heap);
+        self.unseat(source);
         self.uids.remove(&(row.domain, Port::Source, row.uid));
         self.give_line_back(row.session);
         if let Some(channel) = self.channels.get_mut(&row.topic) {

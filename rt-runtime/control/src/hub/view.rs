@@ -8,6 +8,7 @@ use crate::spec::Credentials;
 use insane_core::{
     ChannelId, ConnId, DatapathIndex, DomainIndex, Lane, PeerIndex, Qos, SessionId, SinkId, SourceId, StreamKey,
 };
+use insane_scheduler::TimedStream;
 use insane_wire::control::{Role, SinkWake};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,6 +115,8 @@ pub struct SourceView {
     pub direct: usize,
     /// Datapaths with an active connection.
     pub datapaths: Vec<DatapathIndex>,
+    /// Its slots, if it has any.
+    pub slot: Option<TimedStream>,
 }
 
 /// A sink.
@@ -241,6 +244,7 @@ impl Hub {
             heap_bytes: row.heap_spec.bytes,
             direct: row.direct.iter().filter(|conn| self.is_active(**conn) && !watches(conn)).count(),
             datapaths: self.active_datapaths(&row.datapaths),
+            slot: self.slot_of(id),
         }
     }
 

@@ -35,6 +35,7 @@ pub fn datapath(peers: &[u16], may_sleep: bool) -> DatapathSpec {
         peers: peers.iter().map(|peer| PeerIndex(*peer)).collect(),
         tx_depth: 64,
         heaps: vec![heap.clone(), heap],
+        slots: None,
     }
 }
 
@@ -73,6 +74,8 @@ pub struct DatapathModel {
     pub doorbells: BTreeSet<SessionId>,
     /// Given, and not there yet.
     pub coming: BTreeSet<ConnId>,
+    /// The last table of slots.
+    pub slots: Vec<insane_scheduler::TimedStream>,
     /// Told to remove; not confirmed yet.
     pub leaving: BTreeSet<ConnId>,
 }
@@ -371,6 +374,7 @@ impl World {
                 assert!(route.peers.iter().all(|peer| reached.contains(peer)));
                 self.datapath(datapath).routes.insert(topic, route);
             }
+            Action::StageSlots { datapath, streams } => self.datapaths[datapath.index()].slots = streams,
             Action::RemoveRoute { datapath, topic } => {
                 let datapath = self.datapath(datapath);
                 datapath.routes.remove(&topic).expect("removed what was never there");

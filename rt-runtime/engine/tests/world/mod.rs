@@ -3,12 +3,13 @@
 
 use insane_core::counters::DatapathCounter;
 use insane_core::heap::{ClassSpec, Geometry};
+use insane_core::time::Clock;
 use insane_core::{
     ChannelId, ConnId, DomainIndex, HostId, Incarnation, Lane, Nanos, PeerIndex, SessionId, SourceId, StreamKey,
 };
 use insane_engine::waker::WakeQueue;
 use insane_engine::{Command, DomainParts, Engine, EngineConfig, EngineParts, NewSink, NewSource, Port, Topic};
-use insane_link::LinkSetup;
+use insane_link::{Link, LinkSetup};
 use insane_shm::cell::{cells_bytes, returns_bytes};
 use insane_shm::conn::{RxConn, TxConn};
 use insane_shm::counters::CounterBlock;
@@ -41,14 +42,16 @@ fn region(bytes: u64) -> Arc<Region> {
     Region::anonymous(bytes as usize).expect("memory")
 }
 
-pub struct Host {
-    pub engine: Engine<SimLink, SimClock>,
+pub struct Host<L: Link = SimLink, C: Clock = SimClock> {
+    pub engine: Engine<L, C>,
     pub port: Arc<Port>,
     pub counters: CounterBlock,
     pub turn_counters: CounterBlock,
     heap: Arc<Region>,
     geometry: Geometry,
     pub next: u32,
+    /// The number of the next source among those with slots.
+    pub slots: Option<u16>,
 }
 
 impl Host {
@@ -72,6 +75,21 @@ impl Host {
             .setup(address(own))
             .open(&peers.iter().map(|peer| Some(address(*peer))).collect::<Vec<_>>())
             .expect("the address is free");
+        let config = EngineConfig::new(HostId(u64::from(own)), Incarnation(life));
+        Host::of(config, link, net.clock(), peers.len(), receive, waker)
+    }
+}
+
+impl<L: Link, C: Clock> Host<L, C> {
+    /// With one link by which all peers are reached.
+    pub fn of(
+        config: EngineConfig,
+        link: L,
+        clock: C,
+        peers: usize,
+        receive: &[(u32, u32)],
+        waker: Option<Arc<WakeQueue>>,
+    ) -> Host<L, C> {
         let geometry = geometry(receive);
         let heap = region(geometry.bytes());
         let counters = CounterBlock::private();
@@ -79,7 +97,7 @@ impl Host {
         let port = Port::new(Arc::new(Event::new().unwrap())).unwrap();
         let parts = EngineParts {
             links: vec![link],
-            link_of_peer: peers.iter().map(|_| Some(0)).collect(),
+            link_of_peer: vec![Some(0); peers],
             domains: vec![DomainParts {
                 heap: SenderHeap::new(Arc::clone(&heap), geometry.clone()),
                 counters: counters.clone(),
@@ -88,9 +106,8 @@ impl Host {
             port: Arc::clone(&port),
             waker,
         };
-        let config = EngineConfig::new(HostId(u64::from(own)), Incarnation(life));
-        let engine = Engine::new(config, parts, net.clock());
-        Host { engine, port, counters, turn_counters, heap, geometry, next: 0 }
+        let engine = Engine::new(config, parts, clock);
+        Host { engine, port, counters, turn_counters, heap, geometry, next: 0, slots: None }
     }
 
     pub fn command(&mut self, command: Command) -> Command {
@@ -132,7 +149,8 @@ impl Host {
         let tx = TxConn::new(id, Arc::clone(&cells), Arc::clone(&returns), DEPTH, geometry.buffers(), None);
         let _ = mailbox.add(Box::new(tx));
         let conn = RxConn::new(id, Arc::clone(&cells), returns, DEPTH, foreign, false);
-        let new = NewSource { conn, source: SourceId(self.next), topic, domain: DOMAIN, lane, reliable };
+        let new =
+            NewSource { conn, source: SourceId(self.next), topic, domain: DOMAIN, lane, reliable, slots: self.slots };
         assert!(matches!(self.command(Command::AddSource(new)), Command::Spent));
         (port, cells)
     }

@@ -62,6 +62,7 @@ pub fn explain(report: &StatusReport, stream: &StreamStatus) -> Explanation {
     let datapath = stream.datapath.as_ref().and_then(|name| report.datapaths.iter().find(|path| path.name == *name));
     let view = View { report, stream, datapath, qos: stream.qos.as_ref().and_then(qos_of) };
     let mut facts = vec![view.asked(), view.lane(), view.datapath()];
+    facts.extend(view.slots());
     facts.extend(view.links());
     facts.extend(view.technology());
     facts.push(view.isolation());
@@ -118,6 +119,37 @@ impl View<'_> {
                 format!("no datapath of the configuration serves lane {lane}"),
             ),
         }
+    }
+
+    /// Whether a stream with a period has slots, by which clock, and on what that rests.
+    fn slots(&self) -> Vec<Fact> {
+        if self.stream.qos.as_ref().is_none_or(|qos| qos.time.is_none()) {
+            return Vec::new();
+        }
+        let Some(datapath) = self.datapath else { return Vec::new() };
+        let Some(clock) = &datapath.slot_clock else {
+            let why = "the rate of a link is not configured (rate_mbps), so nothing can be admitted";
+            return vec![fact("slots", "none: the lane alone, an order without a bound in time", why)];
+        };
+        let mut facts = Vec::new();
+        for source in self.stream.channels.iter().flat_map(|channel| &channel.sources) {
+            let Some(slot) = &source.slot else { continue };
+            let what = format!(
+                "source {}: from {} in every {}, {} long, up to {} bytes of the link",
+                source.id,
+                Nanos(slot.start_ns),
+                Nanos(slot.period_ns),
+                Nanos(slot.length_ns),
+                slot.bytes
+            );
+            facts.push(fact("slots", what, "admitted; the guarantee ends in the socket of the kernel"));
+        }
+        if facts.is_empty() {
+            facts.push(fact("slots", "none yet", "a source is admitted when it is created, and none is open here"));
+        } else {
+            facts.push(told("slots run by", clock.clone()));
+        }
+        facts
     }
 
     fn links(&self) -> Vec<Fact> {

@@ -81,7 +81,34 @@ fn datapaths(report: &StatusReport, before: Before<'_>) -> String {
             links.row(&link.name, cells.map(str::to_owned).to_vec());
         }
     }
-    table.finish() + &links.finish()
+    table.finish() + &links.finish() + &slots(report)
+}
+
+/// What became of slots: one block for each datapath that has any, causes only where they are.
+fn slots(report: &StatusReport) -> String {
+    let mut shown = String::new();
+    for datapath in &report.datapaths {
+        let now = &datapath.counters;
+        let Some(clock) = &datapath.slot_clock else { continue };
+        shown += &format!("\nslots of {}\n  slots run by {clock}\n  {}\n", datapath.name, slot_counts(now));
+    }
+    shown
+}
+
+/// The counters of slots in one line: those that always mean something, and those that are
+/// not zero.
+fn slot_counts(now: &Counters) -> String {
+    let always = ["slots_sent", "slots_unused"];
+    let sometimes = now.iter().filter(|(name, count)| {
+        **count > 0
+            && !always.contains(&name.as_str())
+            && (["late_", "slots_"].iter().any(|part| name.starts_with(part))
+                || ["clock_step", "turn_overruns"].contains(&name.as_str()))
+    });
+    let mut parts: Vec<String> = always.iter().map(|name| format!("{name} {}", of(now, name))).collect();
+    parts.extend(sometimes.map(|(name, count)| format!("{name} {count}")));
+    parts.push(format!("held for guards {}", insane_core::Nanos(of(now, "guard_ns"))));
+    parts.join(", ")
 }
 
 fn datapath_cells(datapath: &DatapathStatus, before: Option<(&Counters, f64)>) -> Vec<String> {

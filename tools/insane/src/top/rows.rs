@@ -283,8 +283,20 @@ fn links(report: &StatusReport) -> Rows {
 }
 
 fn datapaths(report: &StatusReport, before: Before<'_>) -> Rows {
-    let columns =
-        ["datapath", "core", "idle", "serves", "turns/s", "busy %", "sleeps/s", "turn max", "malformed", "unknown"];
+    let columns = [
+        "datapath",
+        "core",
+        "idle",
+        "serves",
+        "turns/s",
+        "busy %",
+        "sleeps/s",
+        "turn max",
+        "malformed",
+        "unknown",
+        "slots/s",
+        "late",
+    ];
     let mut table = Rows::new(&columns, "turns/s");
     for datapath in &report.datapaths {
         let earlier = before.and_then(|(report, seconds)| {
@@ -311,9 +323,18 @@ fn datapaths(report: &StatusReport, before: Before<'_>) -> Rows {
             Cell { text: Nanos(of(now, "turn_ns_max")).to_string(), ..number(of(now, "turn_ns_max")) },
             alarm(number(of(now, "frames_malformed"))),
             alarm(number(of(now, "frames_unknown_peer"))),
+            per_second(now, earlier, "slots_sent"),
+            alarm(number(late(now))),
         ]);
     }
     table
+}
+
+/// Slots missed and messages late, of all causes; what became of them is not counted again.
+fn late(counters: &Counters) -> u64 {
+    let outcomes = ["late_sent", "late_dropped", "late_replaced"];
+    let causes = counters.iter().filter(|(name, _)| name.starts_with("late_") && !outcomes.contains(&name.as_str()));
+    causes.fold(0, |sum, (_, count)| sum.saturating_add(*count))
 }
 
 fn dropped(counters: &Counters) -> u64 {

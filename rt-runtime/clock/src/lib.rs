@@ -1,0 +1,358 @@
+//! TAI for the slots: a mapping from monotonic time, fed with paired reads.
+//!
+//! The kernel's own servo, or that of `ptp4l` and `phc2sys`, disciplines the clock; this one
+//! only follows, so that slots see no jump that they do not expect. Time is an argument:
+//! nothing here reads a clock.
+//!
+//! # Rules
+//! - **The offset is followed, never stepped inside a cycle.** It moves towards what was
+//!   read last by at most [`SLEW_PPM`] of the time that passes, so TAI always goes forward.
+//! - **Only the phase in the cycle matters.** A step by whole cycles (hours, the 37 s of a TAI
+//!   offset that is set late) moves no slot: it is told, and kept apart.
+//! - **Any other step is a re-lock**: believed after [`CONFIRMATIONS`] reads that agree, made
+//!   at the next boundary of the cycle, and told.
+//! - **Without discipline the slots run by the local clock**, and the state says so and why.
+//!   Who was locked and loses it is in *holdover*: the offset stands still for the budget;
+//!   what comes then is configured.
+//!
+//! # Bounds
+//! Every call is O(1). While locked, with reads every `t` and a clock that drifts by `d`, the
+//! phase is off by at most `d * t`, half a read, and what is left of a correction.
+#![no_std]
+#![forbid(unsafe_code)]
+
+use insane_core::time::PairedRead;
+use insane_core::{MonoTime, Nanos, TaiTime};
+
+/// By how much of the passing time the offset moves at most, parts in a million: what a
+/// crystal may be off, and as much again.
+pub const SLEW_PPM: u64 = 500;
+/// Reads in a row that must agree on a step.
+pub const CONFIRMATIONS: u32 = 3;
+
+/// What happens when holdover has used up its budget.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AfterHoldover {
+    /// The slots go on by the local clock, out of spec.
+    #[default]
+    FreeRun,
+    /// Nothing is sent in slots until the clock is locked again.
+    Halt,
+}
+
+/// How a [`Servo`] follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ServoConfig {
+    /// TAI is wanted. Otherwise the local clock is, always.
+    pub follows_tai: bool,
+    /// The least difference that is a step and no drift.
+    pub step: Nanos,
+    /// The longest paired read that is used: in a longer one the thread was interrupted.
+    pub read_max: Nanos,
+    /// How long holdover lasts.
+    pub holdover: Nanos,
+    /// What comes then.
+    pub after: AfterHoldover,
+}
+
+impl Default for ServoConfig {
+    /// Follows TAI; steps from 20 us, reads up to 10 us, a minute of holdover, then free run.
+    fn default() -> Self {
+        ServoConfig {
+            follows_tai: true,
+            step: Nanos::from_micros(20),
+            read_max: Nanos::from_micros(10),
+            holdover: Nanos::from_secs(60),
+            after: AfterHoldover::FreeRun,
+        }
+    }
+}
+
+/// Why the kernel's TAI is not used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Why {
+    /// It is not wanted, or was not read yet.
+    NotAsked,
+    /// The kernel does not know the offset of TAI from UTC.
+    NoOffset,
+    /// Nobody disciplines the clock.
+    Unsynchronised,
+}
+
+/// By what the slots run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClockState {
+    /// By the local clock: slots of several hosts have no common phase.
+    Local(Why),
+    /// By TAI.
+    Locked,
+    /// By what TAI was until then.
+    Holdover {
+        /// Since when.
+        since: MonoTime,
+        /// What was lost.
+        why: Why,
+    },
+    /// Holdover is over: by the local clock, out of spec.
+    FreeRun(Why),
+    /// Holdover is over: no slots.
+    Halted(Why),
+}
+
+impl ClockState {
+    /// A number for [`ClockState::words`], where a state must fit a byte.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            ClockState::Local(Why::NotAsked) => 0,
+            ClockState::Local(Why::NoOffset) => 1,
+            ClockState::Local(Why::Unsynchronised) => 2,
+            ClockState::Locked => 3,
+            ClockState::Holdover { .. } => 4,
+            ClockState::FreeRun(_) => 5,
+            ClockState::Halted(_) => 6,
+        }
+    }
+
+    /// What a [`number`](Self::number) means, for reports.
+    #[must_use]
+    pub const fn words(number: u8) -> &'static str {
+        match number {
+            0 => "local clock",
+            1 => "local clock: the kernel does not know the offset of TAI",
+            2 => "local clock: nobody disciplines the kernel's clock",
+            3 => "TAI",
+            4 => "holdover: TAI was lost",
+            5 => "free run after holdover: out of spec",
+            6 => "halted after holdover: no slots",
+            _ => "unknown",
+        }
+    }
+}
+
+/// What became of a read, or of the time.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Followed {
+    /// Nothing to tell.
+    Plainly,
+    /// The read took too long, or contradicts itself, and was not used.
+    Unused,
+    /// TAI stepped by whole cycles, so many nanoseconds: no slot moves.
+    WholeCycles(i64),
+    /// TAI stepped, or is there for the first time: a re-lock waits for the boundary.
+    Pending,
+    /// TAI was lost: holdover, or the local clock where it was never had.
+    Lost(Why),
+    /// Holdover is over.
+    HoldoverOver(AfterHoldover),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Relock {
+    /// The offset from then on.
+    offset: i64,
+    /// The first instant of the slots' time at which it may come.
+    at: TaiTime,
+}
+
+/// The mapping. See the crate's documentation.
+#[derive(Clone, Debug)]
+pub struct Servo {
+    config: ServoConfig,
+    /// Zero: no cycle is known, and every step is one of phase.
+    cycle_ns: u64,
+    state: ClockState,
+    /// Slots' time less monotonic time at `from`. Differences of offsets are small, the
+    /// offsets may be anything: they wrap.
+    offset: i64,
+    target: i64,
+    from: MonoTime,
+    /// Whole cycles by which TAI is ahead of the slots' time, nanoseconds.
+    apart: i64,
+    /// A step that was seen, and how often.
+    suspect: Option<(i64, u32)>,
+    relock: Option<Relock>,
+    relocks: u64,
+}
+
+impl Servo {
+    /// By the local clock until something was read.
+    #[must_use]
+    pub const fn new(config: ServoConfig) -> Self {
+        Servo {
+            config,
+            cycle_ns: 0,
+            state: ClockState::Local(Why::NotAsked),
+            offset: 0,
+            target: 0,
+            from: MonoTime(0),
+            apart: 0,
+            suspect: None,
+            relock: None,
+            relocks: 0,
+        }
+    }
+
+    /// The length of the cycle in which the phase counts, from the base time zero; zero where
+    /// there is none, or none that can be written down.
+    pub const fn set_cycle(&mut self, cycle_ns: u64) {
+        self.cycle_ns = cycle_ns;
+    }
+
+    /// By what the slots run.
+    #[must_use]
+    pub const fn state(&self) -> ClockState {
+        self.state
+    }
+
+    /// Re-locks so far: at each the phase of the slots moved.
+    #[must_use]
+    pub const fn relocks(&self) -> u64 {
+        self.relocks
+    }
+
+    /// Whole cycles by which TAI is ahead of the slots' time, nanoseconds.
+    #[must_use]
+    pub const fn apart_ns(&self) -> i64 {
+        self.apart
+    }
+
+    /// The slots' time at a monotonic instant that is not before the last read.
+    #[inline]
+    #[must_use]
+    pub fn tai(&self, mono: MonoTime) -> TaiTime {
+        TaiTime(mono.0.wrapping_add_signed(self.offset_at(mono)))
+    }
+
+    #[inline]
+    fn offset_at(&self, mono: MonoTime) -> i64 {
+        let left = self.target.wrapping_sub(self.offset);
+        if left == 0 {
+            return self.offset;
+        }
+        // 2^64 ns times 500 exceeds 64 bits: the stretch is cut at an hour, which is plenty.
+        let passed = mono.since(self.from).0.min(3_600_000_000_000);
+        let most = (passed * SLEW_PPM / 1_000_000) as i64;
+        self.offset.wrapping_add(left.clamp(-most, most))
+    }
+
+    fn settle(&mut self, mono: MonoTime) {
+        self.offset = self.offset_at(mono);
+        self.from = mono;
+    }
+
+    /// Takes a paired read, every 10 ms or so; `None`: the host has no such clock.
+    pub fn read(&mut self, now: MonoTime, read: Option<PairedRead>) -> Followed {
+        if !self.config.follows_tai {
+            return Followed::Plainly;
+        }
+        let lost = match read {
+            None => Some(Why::NotAsked),
+            Some(read) if !read.has_offset => Some(Why::NoOffset),
+            Some(read) if !read.is_synchronised => Some(Why::Unsynchronised),
+            Some(_) => None,
+        };
+        match (lost, read) {
+            (Some(why), _) => self.lose(now, why),
+            (None, Some(read)) => self.follow(read),
+            (None, None) => Followed::Plainly,
+        }
+    }
+
+    /// Without discipline: from locked to holdover, from holdover to what comes then.
+    fn lose(&mut self, now: MonoTime, why: Why) -> Followed {
+        self.suspect = None;
+        self.relock = None;
+        match self.state {
+            ClockState::Locked => {
+                self.settle(now);
+                self.target = self.offset;
+                self.state = ClockState::Holdover { since: now, why };
+                Followed::Lost(why)
+            }
+            ClockState::Holdover { since, why } if now.since(since) >= self.config.holdover => {
+                self.state = match self.config.after {
+                    AfterHoldover::FreeRun => ClockState::FreeRun(why),
+                    AfterHoldover::Halt => ClockState::Halted(why),
+                };
+                Followed::HoldoverOver(self.config.after)
+            }
+            ClockState::Local(before) if before != why => {
+                self.state = ClockState::Local(why);
+                Followed::Lost(why)
+            }
+            _ => Followed::Plainly,
+        }
+    }
+
+    fn follow(&mut self, read: PairedRead) -> Followed {
+        let width = read.after.0.checked_sub(read.before.0);
+        let Some(width) = width.filter(|width| *width <= self.config.read_max.0) else { return Followed::Unused };
+        let middle = MonoTime(read.before.0 + width / 2);
+        self.settle(middle);
+        let measured = read.tai.0.wrapping_sub(middle.0) as i64;
+        let error = measured.wrapping_sub(self.offset).wrapping_sub(self.apart);
+        if self.state == ClockState::Locked && error.unsigned_abs() <= self.config.step.0 {
+            self.suspect = None;
+            self.relock = None;
+            self.target = self.offset.wrapping_add(error);
+            return Followed::Plainly;
+        }
+        let agrees = |before: i64| measured.wrapping_sub(before).unsigned_abs() <= self.config.step.0;
+        let seen = match self.suspect {
+            Some((before, count)) if agrees(before) => count.saturating_add(1),
+            _ => 1,
+        };
+        self.suspect = Some((measured, seen));
+        if seen < CONFIRMATIONS {
+            return Followed::Plainly;
+        }
+        let phase = self.phase_of(error);
+        if self.state == ClockState::Locked && phase.unsigned_abs() <= self.config.step.0 {
+            let whole = error.wrapping_sub(phase);
+            self.apart = self.apart.wrapping_add(whole);
+            self.target = self.offset.wrapping_add(phase);
+            self.suspect = None;
+            return Followed::WholeCycles(whole);
+        }
+        let was_pending = self.relock.is_some();
+        let at = self.relock.map_or_else(|| self.boundary(self.tai(middle)), |relock| relock.at);
+        self.relock = Some(Relock { offset: measured, at });
+        if was_pending { Followed::Plainly } else { Followed::Pending }
+    }
+
+    /// What a step is modulo the cycle, between minus and plus half of it.
+    const fn phase_of(&self, step: i64) -> i64 {
+        let cycle = self.cycle_ns as i64;
+        if cycle <= 0 {
+            return step;
+        }
+        let into = step.rem_euclid(cycle);
+        if into > cycle / 2 { into - cycle } else { into }
+    }
+
+    fn boundary(&self, now: TaiTime) -> TaiTime {
+        if self.cycle_ns == 0 {
+            return now;
+        }
+        TaiTime(now.0.div_ceil(self.cycle_ns).saturating_mul(self.cycle_ns))
+    }
+
+    /// Makes the re-lock that is due at `now`, if one is; by how many nanoseconds the slots'
+    /// time moved. The scheduler is then to be realigned.
+    #[inline]
+    pub fn relock(&mut self, now: MonoTime) -> Option<i64> {
+        let relock = self.relock?;
+        if self.tai(now) < relock.at {
+            return None;
+        }
+        self.settle(now);
+        let moved = relock.offset.wrapping_sub(self.offset);
+        (self.offset, self.target, self.from) = (relock.offset, relock.offset, now);
+        (self.apart, self.suspect, self.relock) = (0, None, None);
+        self.state = ClockState::Locked;
+        self.relocks += 1;
+        Some(moved)
+    }
+}

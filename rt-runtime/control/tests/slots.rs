@@ -1,0 +1,168 @@
+//! Sources with slots: who is admitted, who is refused and why, and what the datapath is told.
+
+mod world;
+
+use insane_clock::ServoConfig;
+use insane_control::spec::{HubSpec, SlotSpec};
+use insane_core::{ChannelId, Determinism, LatePolicy, Nanos, Qos, Reliability, SessionId, SourceId};
+use insane_engine::{SlotConfig, timed_flow};
+use insane_scheduler::{LinkRate, LinkTiming, TimedStream};
+use insane_wire::control::{Code, Event, Request};
+use world::{World, datapath, spec};
+
+const MS: u64 = 1_000_000;
+
+/// 100 Mbit/s, e_turn 50 us, one foreign frame.
+fn slots() -> SlotSpec {
+    let rate = LinkRate::from_bits_per_s(100_000_000).unwrap();
+    let timing =
+        LinkTiming { rate, turn_ns: 50_000, foreign_bytes: 1_538, in_flight_bytes: 6_250, lead_ns: 0, step_ns: MS };
+    let config = SlotConfig { timing, overhead_bytes: 66, servo: ServoConfig::default() };
+    SlotSpec { host: "here".into(), link: "control-net".into(), config, payload_bytes_max: 1_408 }
+}
+
+fn timed(peers: &[u16]) -> HubSpec {
+    let mut datapath = datapath(peers, true);
+    datapath.slots = Some(slots());
+    spec(vec![datapath])
+}
+
+fn every(period_ms: u64, size: u32) -> Determinism {
+    Determinism::periodic(Nanos::from_millis(period_ms), size)
+}
+
+/// Opens a stream and a source of it; the source, or why not.
+fn open(world: &mut World, session: SessionId, name: &str, qos: Qos, uid: u64) -> Result<SourceId, (Code, String)> {
+    world.request(session, &Request::OpenStream { req: 1, name: name.into(), qos, isolated: false });
+    world.settle();
+    let Some(Event::StreamOpened { stream, .. }) = world.clients[&session].events.last() else { panic!("not opened") };
+    let (stream, channel) = (*stream, ChannelId(5));
+    world.clients.get_mut(&session).unwrap().asked.insert(2, uid);
+    world.request(session, &Request::CreateSource { req: 2, stream, channel, uid, classes: Vec::new(), schema: None });
+    world.settle();
+    match world.clients[&session].events.last() {
+        Some(Event::SourceCreated { source, .. }) => Ok(*source),
+        Some(Event::Failed { code, reason, .. }) => Err((*code, reason.clone())),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn of(determinism: Determinism) -> Qos {
+    Qos { determinism, ..Qos::default() }
+}
+
+/// The last table that the datapath was told.
+fn table(world: &World) -> Vec<TimedStream> {
+    world.datapaths[0].slots.clone()
+}
+
+fn end(mut world: World) {
+    let sessions: Vec<SessionId> = world.clients.keys().copied().collect();
+    sessions.into_iter().for_each(|session| world.kill(session));
+    assert!(table(&world).is_empty(), "slots go with their sources");
+    world.assert_empty();
+}
+
+#[test]
+fn an_admitted_source_has_slots_and_a_certificate_that_the_checker_accepts() {
+    let mut world = World::new(timed(&[0, 1]));
+    let a = world.attach(1);
+    assert_eq!(world.hub.certificate(insane_core::DatapathIndex(0)), None);
+    open(&mut world, a, "axis", of(every(2, 64)), 11).unwrap();
+    open(&mut world, a, "valve", of(every(4, 200)), 12).unwrap();
+    let [axis, valve] = table(&world)[..] else { panic!("{:?}", table(&world)) };
+    assert_eq!((axis.flow, valve.flow), (timed_flow(0), timed_flow(1)));
+    // Payload, header and what is around it, once for each of the two peers.
+    assert_eq!(axis.bytes, 2 * (64 + 64 + 66));
+    assert_eq!((axis.slots.period_ns(), valve.slots.period_ns()), (2 * MS, 4 * MS));
+    // e_turn until it is looked at and once more, the foreign frame, and the message.
+    assert_eq!(axis.slots.length_ns(), 100_000 + (1_538 + u64::from(axis.bytes)) * 80);
+    assert!(!axis.slots.overlaps(valve.slots));
+    let text = world.hub.certificate(insane_core::DatapathIndex(0)).expect("there are slots");
+    let certificate = insane_certificate::text::read(&text).unwrap();
+    assert_eq!(insane_checker::check(&certificate.plant, &certificate), Ok(()));
+    assert_eq!(certificate.plant.streams.len(), 2);
+    // One bit of it altered is found.
+    let altered = text.replacen("4000000", "4000001", 1);
+    assert!(altered != text && insane_certificate::text::read(&altered).is_err());
+    end(world);
+}
+
+#[test]
+fn who_does_not_fit_is_refused_with_a_reason_and_an_offer_and_fits_when_others_went() {
+    let mut world = World::new(timed(&[0]));
+    let a = world.attach(1);
+    // Each takes more than half of a millisecond.
+    let large = of(every(1, 4_000));
+    open(&mut world, a, "one", large, 11).unwrap();
+    let (code, reason) = open(&mut world, a, "two", large, 12).unwrap_err();
+    assert_eq!(code, Code::NotAdmitted);
+    let says = |words: &[&str]| assert!(words.iter().all(|word| reason.contains(word)), "{reason}");
+    says(&["control-net", "there is no schedule", "Pair", "it would with", "bytes"]);
+    assert_eq!(table(&world).len(), 1, "the first one keeps its slots");
+    // It never falls back to best effort: there is no source.
+    assert_eq!(world.clients[&a].sources.len(), 1);
+    let source = *world.clients[&a].sources.keys().next().unwrap();
+    world.request(a, &Request::CloseSource { req: 4, source });
+    world.settle();
+    assert!(table(&world).is_empty());
+    open(&mut world, a, "three", large, 13).unwrap();
+    assert_eq!(table(&world)[0].flow, timed_flow(0), "the number is free again");
+    end(world);
+}
+
+#[test]
+fn what_cannot_have_slots_is_refused_and_what_needs_none_is_not_asked() {
+    let mut world = World::new(timed(&[0]));
+    let a = world.attach(1);
+    let (code, reason) = open(&mut world, a, "huge", of(every(1, 100_000)), 11).unwrap_err();
+    assert_eq!(code, Code::NotAdmitted);
+    assert!(reason.contains("DoesNotFit"), "{reason}");
+    let reliable = Qos { reliability: Reliability::Reliable, ..of(every(1, 64)) };
+    assert_eq!(open(&mut world, a, "reliable", reliable, 12).unwrap_err().0, Code::NotAdmitted);
+    assert_eq!(open(&mut world, a, "empty", of(every(1, 0)), 13).unwrap_err().0, Code::Invalid);
+    open(&mut world, a, "bulk", Qos::default(), 14).unwrap();
+    assert!(table(&world).is_empty());
+    // A window inside the cycle is kept.
+    let (period, offset, deadline) = (Nanos(10 * MS), Nanos(3 * MS), Nanos(4 * MS));
+    let late = LatePolicy::SendNow;
+    let qos = of(Determinism::TimeSensitive { period, offset, deadline, size: 64, late });
+    open(&mut world, a, "window", qos, 15).unwrap();
+    let [window] = table(&world)[..] else { panic!("one") };
+    assert!(window.slots.offset_ns() >= 3 * MS && window.slots.offset_ns() + window.slots.length_ns() <= 4 * MS);
+    assert_eq!(window.deadline_ns, 4 * MS - window.slots.offset_ns());
+    end(world);
+}
+
+#[test]
+fn without_a_rate_there_are_no_slots_and_nobody_is_asked() {
+    let mut world = World::new(spec(vec![datapath(&[0], true)]));
+    let a = world.attach(1);
+    open(&mut world, a, "axis", of(every(1, 100_000)), 11).unwrap();
+    assert!(table(&world).is_empty());
+    assert_eq!(world.hub.certificate(insane_core::DatapathIndex(0)), None);
+    end(world);
+}
+
+#[test]
+fn sources_come_and_go_and_the_table_is_always_theirs() {
+    let mut world = World::new(timed(&[0]));
+    let a = world.attach(1);
+    let (mut seed, mut sources) = (5_u64, Vec::new());
+    for uid in 0..200 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let period = [2, 4, 5, 8, 20][(seed >> 33) as usize % 5];
+        sources.extend(open(&mut world, a, &format!("s{uid}"), of(every(period, 64)), 1_000 + uid));
+        if seed >> 40 & 1 == 0 && !sources.is_empty() {
+            let source = sources.swap_remove((seed >> 45) as usize % sources.len());
+            world.request(a, &Request::CloseSource { req: 4, source });
+            world.settle();
+        }
+        let table = table(&world);
+        assert_eq!(table.len(), sources.len());
+        for (at, one) in table.iter().enumerate() {
+            assert!(table[..at].iter().all(|other| other.flow != one.flow && !other.slots.overlaps(one.slots)));
+        }
+    }
+    end(world);
+}

@@ -1,0 +1,699 @@
+//! Slots above the lanes: a [`Transmitter`] that obeys the time-triggered scheduler.
+//!
+//! A source with slots has a number that the control plane gave it, and by that a place
+//! among the last [`TIMED_MAX`]: so tables can be filled where there is time for it, and
+//! name sources before the datapath has them.
+//!
+//! # Rules
+//! - Without a table that has streams, nothing of this runs: the lanes decide alone. The
+//!   first table takes the lanes over, the first without streams gives them back.
+//! - The clock is read before each decision, not once a turn: a decision that rests on an old
+//!   look would be wrong by what was sent since.
+//! - What is below us is counted: each frame that was handed to a link occupies it for its
+//!   time at the configured rate. Frames of the overlay are counted with them; what else
+//!   passes (acknowledgements, other sockets) is `foreign_bytes` of the link's timing.
+//! - A message larger than its slot is dropped and counted; it harms nobody else.
+//!
+//! # Bounds
+//! [`GRANTS_PER_TURN`] grants a turn, [`TELLS_PER_TURN`] things told besides, one chunk of
+//! best effort, [`REPLACED_PER_GRANT`] messages dropped for a newer one.
+
+use super::{FlowIndex, Progress, SourceEntry, Transmitter, begin, copy_on, finish, send_frame, send_reliable};
+use crate::command::{Notice, Port};
+use crate::deliver::Outlets;
+use crate::engine::Links;
+use crate::turn::Turn;
+use crate::{GRANTS_PER_TURN, SOURCES_MAX};
+use insane_clock::{ClockState, Followed, Servo, ServoConfig};
+use insane_core::counters::{DatapathCounter, TurnCounter};
+use insane_core::time::{Clock, PairedRead};
+use insane_core::{MonoTime, Nanos, TaiTime};
+use insane_link::Link;
+use insane_scheduler::{
+    Action, FilledTable, LatePolicy, Limits, LinkTiming, MissCause, Now, Scheduler, TableError, TimedScheduler,
+};
+use insane_shm::Violation;
+use insane_shm::counters::CounterBlock;
+use insane_wire::data::HEADER_BYTES;
+
+/// Sources with slots of one datapath.
+pub const TIMED_MAX: usize = 256;
+/// Slots of one hyperperiod up to which a table is written down.
+pub const SLOTS_WRITTEN_MAX: usize = 4096;
+/// The first place of a source with slots.
+pub(super) const FIRST_TIMED: usize = SOURCES_MAX - TIMED_MAX;
+/// Slots that went by, steps and takeovers told in one turn; what is left waits for the next.
+const TELLS_PER_TURN: usize = 32;
+/// Messages dropped for a newer one in one grant.
+const REPLACED_PER_GRANT: usize = 64;
+/// How often the kernel's clock is read.
+const READ_PERIOD: Nanos = Nanos::from_millis(10);
+
+/// How tables name the source with slots of this number, below [`TIMED_MAX`].
+#[must_use]
+pub const fn timed_flow(number: u16) -> FlowIndex {
+    FlowIndex(FIRST_TIMED as u16 + number)
+}
+
+/// A table of slots, filled on the control plane.
+pub type SlotTable = FilledTable<SOURCES_MAX, TIMED_MAX, SLOTS_WRITTEN_MAX>;
+type SlotScheduler = TimedScheduler<SOURCES_MAX, TIMED_MAX, SLOTS_WRITTEN_MAX>;
+
+/// What is known in time of the links of a datapath.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SlotConfig {
+    /// Rate, e_turn, and what may be below.
+    pub timing: LinkTiming,
+    /// What a frame is longer on the link than its wire header and payload, bytes: headers
+    /// below ours, preamble, check and gap.
+    pub overhead_bytes: u32,
+    /// How TAI is followed.
+    pub servo: ServoConfig,
+}
+
+impl SlotConfig {
+    /// Bytes on the link of a message of `len` bytes to `peers` peers, in frames of at most
+    /// `payload_max` bytes of payload. Saturates.
+    #[must_use]
+    pub fn message_bytes(&self, len: u32, payload_max: u32, peers: u32) -> u32 {
+        let frames = len.div_ceil(payload_max.max(1)).max(1);
+        let head = self.overhead_bytes.saturating_add(HEADER_BYTES as u32);
+        len.saturating_add(frames.saturating_mul(head)).saturating_mul(peers)
+    }
+}
+
+/// A table on its way to the datapath.
+#[derive(Debug)]
+pub struct StageSlots {
+    /// The table; afterwards one that is not used any more.
+    pub table: Box<SlotTable>,
+    /// How many streams it has.
+    pub streams: usize,
+    /// Its cycle, nanoseconds: the least common multiple of the periods. Zero: there is none
+    /// that could be written down.
+    pub cycle_ns: u64,
+}
+
+/// The slots of a datapath.
+pub(crate) struct Slots {
+    timed: Box<SlotScheduler>,
+    servo: Servo,
+    config: SlotConfig,
+    counters: CounterBlock,
+    /// The lanes are here.
+    active: bool,
+    /// Streams of the table in force, and of the one that is staged.
+    streams: (usize, Option<usize>),
+    /// When what was handed over has left.
+    busy_until: MonoTime,
+    /// Nothing is to be done before. `None`: there may be something at once.
+    due: Option<MonoTime>,
+    /// Since when messages without slots have waited for a guard.
+    held_since: Option<MonoTime>,
+    read_at: MonoTime,
+    /// The last look at the clock.
+    polled_at: MonoTime,
+    /// How long nobody had looked before this turn's first look.
+    gap: Nanos,
+    slept: bool,
+    refused: bool,
+    by_callers: bool,
+    /// Of each source with slots: why its last slot went by.
+    causes: [Option<MissCause>; TIMED_MAX],
+}
+
+impl std::fmt::Debug for Slots {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slots").field("streams", &self.streams).field("servo", &self.servo).finish_non_exhaustive()
+    }
+}
+
+/// Without a table. The scheduler is large, and made on a thread that has the stack for it.
+///
+/// # Panics
+/// Without memory for a thread: set-up only.
+pub(crate) fn slots_of(config: SlotConfig, limits: Limits, counters: &CounterBlock) -> Box<Slots> {
+    const STACK_BYTES: usize = 16 << 20;
+    let build = move || Box::new(SlotScheduler::new(config.timing, Scheduler::new(limits)));
+    let builder = std::thread::Builder::new().name("insane-setup".into()).stack_size(STACK_BYTES);
+    let timed = builder.spawn(build).ok().and_then(|thread| thread.join().ok());
+    Box::new(Slots {
+        timed: timed.expect("a thread can be had at set-up"),
+        servo: Servo::new(config.servo),
+        config,
+        counters: counters.clone(),
+        active: false,
+        streams: (0, None),
+        busy_until: MonoTime(0),
+        due: None,
+        held_since: None,
+        read_at: MonoTime(0),
+        polled_at: MonoTime(0),
+        gap: Nanos::ZERO,
+        slept: false,
+        refused: false,
+        by_callers: false,
+        causes: [None; TIMED_MAX],
+    })
+}
+
+impl Slots {
+    #[inline]
+    pub(super) const fn is_active(&self) -> bool {
+        self.active
+    }
+
+    pub(super) fn lanes(&mut self) -> &mut Scheduler<SOURCES_MAX> {
+        self.timed.lanes()
+    }
+
+    pub(super) fn ready(&mut self, flow: FlowIndex) {
+        self.due = None;
+        self.timed.ready(flow);
+    }
+
+    /// Whether a source that is ready may have its turn now.
+    pub(super) const fn is_due(&self) -> bool {
+        !self.active || self.due.is_none()
+    }
+
+    fn count(&self, counter: TurnCounter, by: u64) {
+        self.counters.add(counter as usize, by);
+    }
+
+    /// Bytes handed over that have not left, rounded up.
+    fn below(&self, now: MonoTime) -> u64 {
+        match self.busy_until.since(now) {
+            Nanos::ZERO => 0,
+            left => self.config.timing.rate.bytes_in(left.0) + 1,
+        }
+    }
+
+    /// Bytes were handed over after a look at `now`.
+    fn occupy(&mut self, now: MonoTime, bytes: u64) {
+        self.busy_until = self.busy_until.max(now) + Nanos(self.config.timing.rate.duration_ns(bytes));
+    }
+
+    /// The first look of a turn. Whether the kernel's clock was read.
+    fn begin(&mut self, now: MonoTime, pair: impl FnOnce() -> Option<PairedRead>) -> bool {
+        self.gap = now.since(self.polled_at);
+        self.due = None;
+        let reads = now.since(self.read_at) >= READ_PERIOD;
+        if reads {
+            self.read_at = now;
+            match self.servo.read(now, pair()) {
+                Followed::Plainly | Followed::Unused | Followed::Pending | Followed::Lost(_) => {}
+                Followed::WholeCycles(_) | Followed::HoldoverOver(_) => self.count(TurnCounter::ClockStep, 1),
+            }
+        }
+        reads
+    }
+
+    /// Both clocks.
+    fn now(&mut self, mono: MonoTime) -> Now {
+        self.polled_at = mono;
+        if self.servo.relock(mono).is_some() {
+            self.count(TurnCounter::ClockStep, 1);
+            let now = Now { mono, tai: self.servo.tai(mono) };
+            self.timed.realign(now);
+        }
+        Now { mono, tai: self.servo.tai(mono) }
+    }
+
+    fn is_halted(&self) -> bool {
+        matches!(self.servo.state(), ClockState::Halted(_))
+    }
+
+    /// Slots went by unused.
+    fn missed(&mut self, flow: FlowIndex, count: u64, cause: MissCause) {
+        if let Some(last) = self.cause_of(flow) {
+            *last = Some(cause);
+        }
+        let counter = match cause {
+            MissCause::NoMessage => TurnCounter::SlotsUnused,
+            MissCause::LinkBusy => TurnCounter::LateLinkBusy,
+            MissCause::PolledLate if self.refused => TurnCounter::LateRingFull,
+            MissCause::PolledLate if self.slept => TurnCounter::LateWake,
+            MissCause::PolledLate if self.gap.0 > self.config.timing.turn_ns && self.by_callers => {
+                TurnCounter::LateUnturned
+            }
+            MissCause::PolledLate if self.gap.0 > self.config.timing.turn_ns => TurnCounter::LateTurn,
+            MissCause::PolledLate => TurnCounter::LateUnexplained,
+        };
+        self.count(counter, count);
+        self.refused = false;
+    }
+
+    fn cause_of(&mut self, flow: FlowIndex) -> Option<&mut Option<MissCause>> {
+        self.causes.get_mut(usize::from(flow.0).checked_sub(FIRST_TIMED)?)
+    }
+
+    /// A message is late: because it came after its slot, unless the slot had another cause,
+    /// which is counted already.
+    fn late(&mut self, flow: FlowIndex, counter: TurnCounter) {
+        self.count(counter, 1);
+        let cause = self.cause_of(flow).and_then(Option::take);
+        if cause.is_none_or(|cause| cause == MissCause::NoMessage) {
+            self.count(TurnCounter::LateApplication, 1);
+        }
+    }
+
+    /// Nothing may go before `until`.
+    fn wait(&mut self, now: MonoTime, until: MonoTime) {
+        self.due = Some(until);
+        let timing = self.config.timing;
+        let frame = u64::from(self.timed.lanes().limits().frame_bytes_max.get());
+        let is_full = self.below(now) + frame > u64::from(timing.in_flight_bytes);
+        if self.held_since.is_none() && !is_full && self.timed.lanes().waiting_lanes() != 0 {
+            self.held_since = Some(now);
+        }
+    }
+
+    /// Something goes.
+    fn goes(&mut self, now: MonoTime) {
+        if let Some(since) = self.held_since.take() {
+            self.count(TurnCounter::GuardNs, now.since(since).0);
+        }
+    }
+
+    /// A frame was on its way `after` a decision.
+    fn took(&mut self, after: Nanos) {
+        self.counters.raise(TurnCounter::SlotTurnNsMax as usize, after.0);
+        if after.0 > self.config.timing.turn_ns {
+            self.count(TurnCounter::TurnOverruns, 1);
+        }
+    }
+}
+
+/// What became of a grant for one message.
+struct OneMessage {
+    /// Bytes of the link; zero: the link took nothing.
+    bytes: u32,
+    more: bool,
+}
+
+impl Transmitter {
+    /// A place for a source: that of its number, or any.
+    pub(super) fn take_place(&mut self, slots: Option<u16>) -> Option<u16> {
+        let Some(number) = slots else { return self.free.pop() };
+        let place = FIRST_TIMED + usize::from(number);
+        let is_free = self.slots.is_some() && self.sources.get(place).is_some_and(Option::is_none);
+        is_free.then_some(place as u16)
+    }
+
+    pub(super) fn free_place(&mut self, place: u16) {
+        if self.slots.is_none() || usize::from(place) < FIRST_TIMED {
+            self.free.push(place);
+        }
+    }
+
+    pub(super) fn forget_flow(&mut self, flow: FlowIndex) {
+        if let Some(slots) = self.slots.as_mut().filter(|slots| slots.active) {
+            slots.timed.idle(flow);
+        }
+        self.lanes().remove(flow);
+    }
+
+    /// Puts a table beside the one in force. It takes over at the next boundary of its cycle
+    /// by which all that is handed over has left.
+    pub fn stage(&mut self, stage: &mut StageSlots, mono: MonoTime) -> Result<(), TableError> {
+        let Some(slots) = self.slots.as_mut() else { return Err(TableError::OtherTiming) };
+        let timing = slots.config.timing;
+        slots.servo.set_cycle(stage.cycle_ns);
+        if !slots.active {
+            slots.polled_at = mono;
+            let now = Now { mono, tai: slots.servo.tai(mono) };
+            slots.timed.realign(now);
+        }
+        let tai = slots.servo.tai(mono);
+        let soonest = tai.0.saturating_add(timing.turn_ns + timing.rate.duration_ns(timing.in_flight_bytes.into()));
+        let at = match stage.cycle_ns {
+            0 => soonest,
+            cycle => soonest.div_ceil(cycle).saturating_mul(cycle),
+        };
+        slots.timed.stage_filled(&mut stage.table, None, TaiTime(at))?;
+        slots.streams.1 = Some(stage.streams);
+        slots.due = None;
+        if !slots.active {
+            self.give_lanes();
+        }
+        Ok(())
+    }
+
+    /// The lanes change places: one copy of fixed size, when the first stream with slots
+    /// comes and when the last one went.
+    fn give_lanes(&mut self) {
+        let Some(slots) = self.slots.as_mut() else { return };
+        std::mem::swap(&mut *self.scheduler, slots.timed.lanes());
+        slots.active = !slots.active;
+    }
+
+    /// The next instant of the slots.
+    #[inline]
+    pub fn slot_due(&self) -> Option<MonoTime> {
+        self.slots.as_ref().filter(|slots| slots.active).and_then(|slots| slots.due)
+    }
+
+    pub fn slot_clock(&self) -> Option<ClockState> {
+        self.slots.as_ref().map(|slots| slots.servo.state())
+    }
+
+    /// The host slept.
+    pub fn note_sleep(&mut self) {
+        if let Some(slots) = &mut self.slots {
+            slots.slept = true;
+        }
+    }
+
+    pub fn is_turned_by_callers(&mut self) {
+        if let Some(slots) = &mut self.slots {
+            slots.by_callers = true;
+        }
+    }
+
+    /// A frame that no source sent was handed to a link.
+    pub fn note_frame(&mut self, now: MonoTime, bytes: usize) {
+        if let Some(slots) = self.slots.as_mut().filter(|slots| slots.active) {
+            slots.occupy(now, bytes as u64 + u64::from(slots.config.overhead_bytes));
+        }
+    }
+
+    /// One turn's worth, by the slots. Returns how many messages or chunks moved.
+    #[inline(never)]
+    pub(super) fn run_timed<L: Link, C: Clock>(
+        &mut self,
+        turn: &Turn<'_, C>,
+        links: &mut Links<L>,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) -> u32 {
+        if let Some(lone) = self.look(links.payload_bytes_max()) {
+            self.enlist(lone);
+        }
+        let Some(slots) = self.slots.as_mut() else { return 0 };
+        if slots.begin(turn.now(), || turn.pair()) {
+            port.set_slot_clock(slots.servo.state().number());
+        }
+        let (mut moved, mut grants, mut is_flushed) = (0, 0, true);
+        for _ in 0..TELLS_PER_TURN {
+            let Some(slots) = self.slots.as_mut() else { break };
+            let mono = turn.look();
+            let now = slots.now(mono);
+            if slots.is_halted() {
+                slots.due = Some(mono + READ_PERIOD);
+                break;
+            }
+            match slots.timed.poll(now, slots.below(mono)) {
+                Action::Slot { flow, bytes_max, newest, .. } => {
+                    slots.goes(mono);
+                    let sent = self.send_one(flow, bytes_max, newest, links, outlets, port);
+                    links.flush();
+                    is_flushed = true;
+                    let after = turn.look().since(mono);
+                    self.slot_sent(mono, flow, &sent, after);
+                    moved += u32::from(sent.bytes > 0);
+                    grants += 1;
+                    if sent.bytes == 0 {
+                        // The link takes nothing: the next turn tries again.
+                        break;
+                    }
+                }
+                Action::Late { flow, bytes_max } => {
+                    slots.goes(mono);
+                    slots.late(flow, TurnCounter::LateSent);
+                    let sent = self.send_one(flow, bytes_max, false, links, outlets, port);
+                    self.reported(mono, flow, sent.bytes, sent.more);
+                    is_flushed = false;
+                    (moved, grants) = (moved + 1, grants + 1);
+                }
+                Action::Drop { flow } => {
+                    slots.late(flow, TurnCounter::LateDropped);
+                    let more = self.drop_one(flow, outlets, port);
+                    self.reported(mono, flow, 0, more);
+                    grants += 1;
+                }
+                Action::Chunk { flow, budget_bytes } => {
+                    slots.goes(mono);
+                    let lane_is_real_time = slots.lanes().lane_of(flow).is_some_and(|lane| lane < 3);
+                    let progress = self.send_chunk(turn, flow, budget_bytes, links, outlets, port);
+                    is_flushed = false;
+                    self.watch.moved(progress.bytes);
+                    self.reported(mono, flow, progress.bytes, progress.goes_on());
+                    (moved, grants) = (moved + 1, grants + 1);
+                    if !lane_is_real_time {
+                        break;
+                    }
+                }
+                Action::Missed { flow, count, cause, .. } => slots.missed(flow, count, cause),
+                Action::Skipped { ns } => slots.count(TurnCounter::SlotsSkippedNs, ns),
+                Action::TookOver => {
+                    if self.took_over() {
+                        break;
+                    }
+                }
+                Action::Stepped(_) => {
+                    slots.count(TurnCounter::ClockStep, 1);
+                    slots.timed.realign(now);
+                }
+                Action::Wait(until) => {
+                    slots.wait(mono, until);
+                    break;
+                }
+                Action::Idle => {
+                    slots.due = Some(MonoTime(u64::MAX));
+                    break;
+                }
+            }
+            if grants >= GRANTS_PER_TURN {
+                break;
+            }
+        }
+        if !is_flushed {
+            links.flush();
+        }
+        if let Some(slots) = &mut self.slots {
+            slots.slept = false;
+        }
+        moved
+    }
+
+    fn slot_sent(&mut self, mono: MonoTime, flow: FlowIndex, sent: &OneMessage, after: Nanos) {
+        if let Some(slots) = &mut self.slots {
+            if sent.bytes == 0 {
+                slots.refused = true;
+            } else {
+                slots.count(TurnCounter::SlotsSent, 1);
+                slots.took(after);
+                slots.refused = false;
+                if let Some(cause) = slots.cause_of(flow) {
+                    *cause = None;
+                }
+            }
+        }
+        self.reported(mono, flow, sent.bytes, sent.more);
+    }
+
+    /// Tells the scheduler what became of its grant.
+    fn reported(&mut self, mono: MonoTime, flow: FlowIndex, bytes: u32, more: bool) {
+        let Some(slots) = self.slots.as_mut() else { return };
+        slots.occupy(mono, bytes.into());
+        slots.timed.sent(flow, bytes, more);
+        if !more
+            && let Some(entry) = &mut self.sources[flow.0 as usize]
+            && std::mem::replace(&mut entry.ready, false)
+        {
+            self.ready -= 1;
+        }
+    }
+
+    /// A staged table is in force. Whether the lanes decide alone from now on.
+    #[cold]
+    fn took_over(&mut self) -> bool {
+        let Some(slots) = self.slots.as_mut() else { return true };
+        slots.streams.0 = slots.streams.1.take().unwrap_or(slots.streams.0);
+        for place in FIRST_TIMED..SOURCES_MAX {
+            // What it has is reported anew, to the slots or to the lanes.
+            if let Some(entry) = &mut self.sources[place]
+                && std::mem::replace(&mut entry.ready, false)
+            {
+                self.ready -= 1;
+                slots.timed.idle(FlowIndex(place as u16));
+            }
+        }
+        slots.due = None;
+        let is_over = slots.streams.0 == 0;
+        if is_over {
+            self.give_lanes();
+        }
+        is_over
+    }
+
+    /// Sends one message whole, or as much of it as the link takes.
+    fn send_one<L: Link>(
+        &mut self,
+        flow: FlowIndex,
+        bytes_max: u32,
+        newest: bool,
+        links: &mut Links<L>,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) -> OneMessage {
+        let (Some(slots), Some(entry)) = (self.slots.as_ref(), self.sources[flow.0 as usize].as_mut()) else {
+            return OneMessage { bytes: 1, more: false };
+        };
+        let result = one_message(entry, (bytes_max, newest), slots, links, outlets, port);
+        result.unwrap_or_else(|violation| {
+            condemn(entry, violation, outlets, port);
+            // The slot is used up: nothing else may go in it.
+            OneMessage { bytes: 1, more: false }
+        })
+    }
+
+    /// Drops one message; whether there is more.
+    fn drop_one(&mut self, flow: FlowIndex, outlets: &Outlets, port: &Port) -> bool {
+        let Some(entry) = self.sources[flow.0 as usize].as_mut() else { return false };
+        if entry.underway.is_none() {
+            match entry.conn.pop(&mut entry.popped) {
+                Ok(true) => outlets.count(entry.domain, DatapathCounter::MessagesFromSources, 1),
+                Ok(false) => return false,
+                Err(violation) => {
+                    condemn(entry, violation, outlets, port);
+                    return false;
+                }
+            }
+        }
+        finish(entry);
+        entry.conn.is_ready()
+    }
+
+    /// Sends whole frames while fewer than `budget` bytes of the link have gone.
+    fn send_chunk<L: Link, C: Clock>(
+        &mut self,
+        turn: &Turn<'_, C>,
+        flow: FlowIndex,
+        budget: u32,
+        links: &mut Links<L>,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) -> Progress {
+        let nothing = Progress { bytes: 0, more: false, blocked: false };
+        let overhead = self.slots.as_ref().map_or(0, |slots| slots.config.overhead_bytes);
+        let Some(entry) = self.sources[flow.0 as usize].as_mut() else {
+            self.forget_flow(flow);
+            return nothing;
+        };
+        let result = if entry.reliable.is_none() {
+            chunk(entry, (budget, overhead), links, outlets, port)
+        } else {
+            // It counts without the overhead: as if all of its frames were the smallest.
+            let head = HEADER_BYTES as u32;
+            let inner = (u64::from(budget) * u64::from(head) / u64::from(head + overhead)).max(1) as u32;
+            let before = outlets.counted(entry.domain, DatapathCounter::FramesSent);
+            let own = (self.host, self.incarnation);
+            let progress = send_reliable(turn.now(), entry, own, inner, links, outlets, port);
+            let frames = outlets.counted(entry.domain, DatapathCounter::FramesSent).wrapping_sub(before);
+            let added = (frames as u32).saturating_mul(overhead);
+            progress.map(|progress| Progress { bytes: progress.bytes.saturating_add(added), ..progress })
+        };
+        result.unwrap_or_else(|violation| {
+            condemn(entry, violation, outlets, port);
+            nothing
+        })
+    }
+}
+
+/// A client lied: its source is silent from now on.
+#[cold]
+fn condemn(entry: &mut SourceEntry, violation: Violation, outlets: &Outlets, port: &Port) {
+    outlets.count(entry.domain, DatapathCounter::Violations, 1);
+    port.tell(Notice::Violation { conn: entry.conn.id(), violation });
+    entry.dead = true;
+}
+
+/// One message of a source with slots.
+fn one_message<L: Link>(
+    entry: &mut SourceEntry,
+    (bytes_max, newest): (u32, bool),
+    slots: &Slots,
+    links: &mut Links<L>,
+    outlets: &mut Outlets,
+    port: &Port,
+) -> Result<OneMessage, Violation> {
+    let payload_max = links.payload_bytes_max();
+    if entry.underway.is_none() {
+        for left in (0..REPLACED_PER_GRANT).rev() {
+            if !entry.conn.pop(&mut entry.popped)? {
+                return Ok(OneMessage { bytes: 1, more: false });
+            }
+            let replaced = newest && left > 0 && entry.conn.is_ready();
+            let peers = outlets.routes.get(entry.route).map_or(0, |route| route.peers.len() as u32);
+            let oversize = slots.config.message_bytes(entry.popped.len, payload_max, peers) > bytes_max;
+            if !replaced && !oversize {
+                begin(entry, (u32::MAX, false), links, outlets, port);
+                break;
+            }
+            slots.count(if replaced { TurnCounter::LateReplaced } else { TurnCounter::SlotsOversize }, 1);
+            finish(entry);
+        }
+    }
+    let mut has_begun = entry.underway.is_none();
+    // As many frames as the message has for all its peers, which the size of the slot bounds.
+    while entry.underway.is_some() {
+        if send_frame(entry, links, outlets).is_none() {
+            if !has_begun {
+                return Ok(OneMessage { bytes: 0, more: true });
+            }
+            // Half a message is of no use later.
+            finish(entry);
+            slots.count(TurnCounter::LateDropped, 1);
+            break;
+        }
+        has_begun = true;
+    }
+    let peers = outlets.routes.get(entry.route).map_or(0, |route| route.peers.len() as u32);
+    let bytes = slots.config.message_bytes(entry.popped.len, payload_max, peers).max(1);
+    Ok(OneMessage { bytes, more: entry.conn.is_ready() })
+}
+
+/// As `send_some`, counting bytes as they are on the link.
+fn chunk<L: Link>(
+    entry: &mut SourceEntry,
+    (budget, overhead): (u32, u32),
+    links: &mut Links<L>,
+    outlets: &mut Outlets,
+    port: &Port,
+) -> Result<Progress, Violation> {
+    let mut bytes = 0_u32;
+    while bytes < budget {
+        if entry.copying.is_some() {
+            bytes = bytes.saturating_add(copy_on(entry, budget - bytes, links, outlets, port));
+        } else if entry.underway.is_none() {
+            if !entry.conn.pop(&mut entry.popped)? {
+                return Ok(Progress { bytes, more: false, blocked: false });
+            }
+            let charge = begin(entry, (budget - bytes, false), links, outlets, port);
+            bytes = bytes.saturating_add(charge).saturating_add(overhead);
+        } else {
+            match send_frame(entry, links, outlets) {
+                Some(sent) => bytes = bytes.saturating_add(sent).saturating_add(overhead),
+                None => return Ok(Progress { bytes, more: true, blocked: true }),
+            }
+        }
+    }
+    let more = entry.is_midway() || entry.conn.is_ready();
+    Ok(Progress { bytes, more, blocked: false })
+}
+
+/// The late policy of a stream, in the words of the scheduler.
+impl SlotConfig {
+    /// What the scheduler calls a late policy.
+    #[must_use]
+    pub const fn late_policy(late: insane_core::LatePolicy) -> LatePolicy {
+        match late {
+            insane_core::LatePolicy::Drop => LatePolicy::Drop,
+            insane_core::LatePolicy::SendNow => LatePolicy::SendNow,
+            insane_core::LatePolicy::NextSlot => LatePolicy::NextSlot,
+            insane_core::LatePolicy::NewestWins => LatePolicy::NewestWins,
+        }
+    }
+}

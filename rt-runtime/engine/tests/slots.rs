@@ -1,0 +1,429 @@
+//! Two engines in virtual time that send in slots, over a wire of 100 Mbit/s that the test
+//! models for itself, with clocks that drift, beside best effort that never ends.
+
+mod world;
+
+use insane_clock::{ClockState, ServoConfig};
+use insane_core::counters::TurnCounter;
+use insane_core::time::{Clock, PairedRead};
+use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, TaiTime};
+use insane_engine::{Command, EngineConfig, SlotConfig, SlotTable, StageSlots, Topic, timed_flow};
+use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, SendOutcome, SwapRefused};
+use insane_scheduler::{LatePolicy, LinkRate, LinkTiming, Recurrence, TimedStream};
+use insane_shm::port::{SinkPort, SourcePort};
+use insane_sim::{SimClock, SimConfig, SimLink, SimNet, SimPeer};
+use insane_sys::SharedBytes;
+use std::cell::RefCell;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use world::{Host, TOPIC, address};
+
+const US: u64 = 1_000;
+const MS: u64 = 1_000_000;
+const PERIOD: u64 = MS;
+/// What a frame has on the wire around it: UDP, IPv4, Ethernet, preamble, check, gap.
+const OVERHEAD: u32 = 8 + 20 + 14 + 4 + 8 + 12;
+/// The wire: 100 Mbit/s.
+const WIRE_NS_PER_BYTE: u64 = 80;
+/// e_turn; a simulated host looks at most so late.
+const TURN_NS: u64 = 4_000;
+/// How far a servo that reads every 10 ms may be off at 100 ppm, twice that for what is under
+/// way, and a nanosecond for each rounding.
+const CLOCK_NS: u64 = 2_500;
+/// Of a message in a slot.
+const SIZE: usize = 64;
+const BULK: Topic = Topic { channel: insane_core::ChannelId(9), ..TOPIC };
+
+/// A frame that was handed to a link.
+#[derive(Clone, Copy, Debug)]
+struct Handed {
+    at_ns: u64,
+    bytes: u64,
+    lane: Lane,
+}
+
+/// A link that notes what it is handed, and when by true time.
+struct WireLink {
+    inner: SimLink,
+    base: SimClock,
+    handed: Rc<RefCell<Vec<Handed>>>,
+}
+
+impl Link for WireLink {
+    type Peer = SimPeer;
+
+    fn capabilities(&self) -> LinkCapabilities {
+        self.inner.capabilities()
+    }
+
+    fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        let bytes = (head.len() + payload.len()) as u64 + u64::from(OVERHEAD);
+        let outcome = self.inner.send(peer, lane, head, payload);
+        if outcome == SendOutcome::Sent {
+            self.handed.borrow_mut().push(Handed { at_ns: self.base.now().0, bytes, lane });
+        }
+        outcome
+    }
+
+    fn flush(&mut self) {
+        self.inner.flush();
+    }
+
+    fn receive<S: FrameSink>(&mut self, budget: u32, thorough: bool, sink: &mut S) -> u32 {
+        self.inner.receive(budget, thorough, sink)
+    }
+
+    fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.inner.readable_fds()
+    }
+
+    fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<SimPeer>) -> Result<(), SwapRefused> {
+        self.inner.swap_peer(peer, with)
+    }
+}
+
+/// A host's monotonic clock, which drifts, and TAI, which is true.
+#[derive(Clone)]
+struct HostClock {
+    local: SimClock,
+    base: SimClock,
+    /// TAI less the time of the net; it may step.
+    apart_ns: Rc<RefCell<u64>>,
+    is_synchronised: bool,
+}
+
+impl Clock for HostClock {
+    fn now(&self) -> MonoTime {
+        self.local.now()
+    }
+
+    fn pair(&self) -> Option<PairedRead> {
+        let (now, tai) = (self.local.now(), TaiTime(self.base.now().0 + *self.apart_ns.borrow()));
+        let is_synchronised = self.is_synchronised;
+        Some(PairedRead { before: now, tai, after: now, has_offset: true, is_synchronised })
+    }
+}
+
+/// Where an engine sends in slots.
+struct Talker {
+    host: Host<WireLink, HostClock>,
+    local: SimClock,
+    handed: Rc<RefCell<Vec<Handed>>>,
+    timed: SourcePort,
+    bulk: SourcePort,
+    sink: SinkPort,
+    offset_ns: u64,
+    emitted: u64,
+    taken: u64,
+    emit_at: u64,
+    /// Messages and counters when the clocks were locked.
+    before: (u64, Vec<u64>),
+}
+
+/// How a world differs from the good one.
+#[derive(Clone, Copy)]
+struct Setting {
+    /// What the engine is told of the rate.
+    bits_per_s: u64,
+    /// The stream has slots, and not only a real-time lane.
+    has_slots: bool,
+    /// The kernel's clock is disciplined.
+    is_synchronised: bool,
+    late: LatePolicy,
+    /// Every how many messages one comes after its slot.
+    late_every: Option<u64>,
+}
+
+const GOOD: Setting = Setting {
+    bits_per_s: 100_000_000,
+    has_slots: true,
+    is_synchronised: true,
+    late: LatePolicy::NextSlot,
+    late_every: None,
+};
+
+fn config(setting: Setting) -> SlotConfig {
+    let rate = LinkRate::from_bits_per_s(setting.bits_per_s).unwrap();
+    let (in_flight_bytes, step_ns) = (4_000, MS);
+    let timing = LinkTiming { rate, turn_ns: TURN_NS, foreign_bytes: 0, in_flight_bytes, lead_ns: 0, step_ns };
+    SlotConfig { timing, overhead_bytes: OVERHEAD, servo: ServoConfig::default() }
+}
+
+fn slot_ns(config: &SlotConfig) -> u64 {
+    // Two looks late, the message, and what it may have to wait for on its own.
+    let bytes = config.message_bytes(SIZE as u32, 1_400, 1);
+    2 * TURN_NS + u64::from(bytes) * WIRE_NS_PER_BYTE
+}
+
+fn talker(net: &SimNet, own: u8, peer: u8, drift_ppb: i64, offset_ns: u64, setting: Setting) -> Talker {
+    let handed = Rc::new(RefCell::new(Vec::new()));
+    let inner = net.setup(address(own)).open(&[Some(address(peer))]).unwrap();
+    let link = WireLink { inner, base: net.clock(), handed: Rc::clone(&handed) };
+    let local = net.clock().skewed(Nanos(u64::from(own) * 777_777), drift_ppb);
+    let apart_ns = Rc::new(RefCell::new(1_790_000_000 * 1_000 * MS));
+    let is_synchronised = setting.is_synchronised;
+    let clock = HostClock { local: local.clone(), base: net.clock(), apart_ns, is_synchronised };
+    let slots = config(setting);
+    let engine = EngineConfig { slots: Some(slots), ..EngineConfig::new(HostId(own.into()), Incarnation(1)) };
+    let mut host = Host::of(engine, link, clock, 1, &[(2048, 64)], None);
+    let stream = TimedStream {
+        flow: timed_flow(0),
+        slots: Recurrence::new(PERIOD, offset_ns, slot_ns(&slots)).unwrap(),
+        bytes: slots.message_bytes(SIZE as u32, 1_400, 1),
+        early_ns: PERIOD * 3 / 4,
+        deadline_ns: 400 * US,
+        late: setting.late,
+    };
+    stage(&mut host, &slots, &[stream], PERIOD);
+    host.slots = setting.has_slots.then_some(0);
+    let timed = host.source(TOPIC, Lane::new(0).unwrap(), &[]);
+    host.slots = None;
+    let bulk = host.source(BULK, Lane::LAST, &[(1_300, 64)]);
+    let (sink, _) = host.sink(TOPIC);
+    host.route(TOPIC, &[0], false);
+    host.route(BULK, &[0], false);
+    Talker {
+        host,
+        local,
+        handed,
+        timed,
+        bulk,
+        sink,
+        offset_ns,
+        emitted: 0,
+        taken: 0,
+        emit_at: 0,
+        before: (0, Vec::new()),
+    }
+}
+
+fn stage(host: &mut Host<WireLink, HostClock>, config: &SlotConfig, streams: &[TimedStream], cycle_ns: u64) {
+    let mut table = Box::new(SlotTable::new(config.timing));
+    table.fill(TaiTime(0), streams).unwrap();
+    let stage = StageSlots { table, streams: streams.len(), cycle_ns };
+    let staged = host.command(Command::StageSlots(stage));
+    assert!(matches!(staged, Command::SlotsStaged(_, Ok(()))), "{staged:?}");
+}
+
+impl Talker {
+    fn count(&self, counter: TurnCounter) -> u64 {
+        self.host.turn_counters.get(counter as usize)
+    }
+
+    fn remember(&mut self) {
+        self.before = (self.emitted, TurnCounter::ALL.iter().map(|counter| self.count(*counter)).collect());
+    }
+
+    /// Counted since the clocks were locked.
+    fn since(&self, counter: TurnCounter) -> u64 {
+        self.count(counter) - self.before.1[counter as usize]
+    }
+
+    /// Bulk without end, one message a period, and turns until nothing moves.
+    fn act(&mut self, now: u64, setting: Setting) {
+        while let Ok(buffer) = self.bulk.get_buffer(1_300) {
+            if !self.bulk.emit(buffer, 0).is_sent() {
+                break;
+            }
+        }
+        if now >= self.emit_at {
+            let mut bytes = [0; SIZE];
+            bytes[..8].copy_from_slice(&self.emitted.to_le_bytes());
+            assert!(self.timed.emit_copy(&bytes, 0).is_some_and(|emit| emit.is_sent()));
+            self.emitted += 1;
+            // Half a period before its slot; or, where it is late, after the next one.
+            let period = (now + PERIOD).wrapping_sub(self.offset_ns) / PERIOD;
+            let is_late = setting.late_every.is_some_and(|every| self.emitted.is_multiple_of(every));
+            let lead = if is_late { 0 } else { PERIOD / 2 };
+            let slack = if is_late { slot_ns(&config(setting)) + 60 * US } else { 0 };
+            self.emit_at = (period + 1) * PERIOD + self.offset_ns - lead + slack;
+        }
+        for _ in 0..64 {
+            if !self.host.engine.turn() {
+                break;
+            }
+        }
+        while let Some(message) = self.sink.consume().unwrap() {
+            assert!(message.sequence() >= self.taken, "in order");
+            assert!(setting.late == LatePolicy::Drop || message.lost() == 0, "none lost");
+            self.taken = message.sequence() + 1;
+        }
+    }
+
+    /// The next instant of true time at which it has something to do.
+    fn next(&self, now: u64) -> u64 {
+        let due = self.host.engine.slot_due().map_or(u64::MAX, |due| match due.since(self.local.now()) {
+            Nanos(u64::MAX) => u64::MAX,
+            left => now.saturating_add(left.0 + 1),
+        });
+        due.min(self.emit_at)
+    }
+}
+
+/// What the wire says.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    timed: u64,
+    outside: u64,
+    bulk_share_percent: u64,
+}
+
+/// The wire is first in, first out, at its own rate. Knows nothing of the scheduler.
+fn look_at_wire(handed: &[Handed], offset_ns: u64, length_ns: u64, tolerance_ns: u64) -> Seen {
+    let (mut free_at, mut timed, mut outside, mut bulk) = (0, 0, 0, 0);
+    for frame in handed {
+        let begin = frame.at_ns.max(free_at);
+        free_at = begin + frame.bytes * WIRE_NS_PER_BYTE;
+        if !frame.lane.is_real_time() {
+            bulk += frame.bytes;
+            continue;
+        }
+        timed += 1;
+        // The instant zero of the net is a multiple of the period in TAI.
+        let into = (begin + tolerance_ns).wrapping_sub(offset_ns) % PERIOD;
+        let ends = into + (free_at - begin);
+        outside += u64::from(into > length_ns + tolerance_ns || ends > length_ns + 2 * tolerance_ns);
+    }
+    let whole = handed.last().map_or(1, |last| last.at_ns - handed[0].at_ns);
+    Seen { timed, outside, bulk_share_percent: bulk * WIRE_NS_PER_BYTE * 100 / whole }
+}
+
+/// Runs two talkers for so many milliseconds; the first 200 are for the clocks to lock, and
+/// are not looked at.
+fn run(setting: Setting, milliseconds: u64) -> [(Seen, Talker); 2] {
+    let net = SimNet::new(7, SimConfig { frames_max: 8_192, ..SimConfig::default() });
+    let mut a = talker(&net, 1, 2, 80_000, 300 * US, setting);
+    let mut b = talker(&net, 2, 1, -60_000, 650 * US, setting);
+    let start = net.clock().now().0;
+    (a.emit_at, b.emit_at) = (start + 10 * US, start + 10 * US);
+    let mut late = 1_u64;
+    loop {
+        let now = net.clock().now().0;
+        if now >= start + milliseconds * MS {
+            break;
+        }
+        a.act(now, setting);
+        b.act(now, setting);
+        if now < start + 200 * MS {
+            a.handed.borrow_mut().clear();
+            b.handed.borrow_mut().clear();
+            a.remember();
+            b.remember();
+        }
+        // A host looks a little late, by up to two thirds of e_turn.
+        late = late.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let next = a.next(now).min(b.next(now)).clamp(now + 200, now + 50 * US);
+        net.advance(Nanos(next - now + (late >> 33) % (TURN_NS * 2 / 3)));
+    }
+    let length = slot_ns(&config(GOOD));
+    [a, b].map(|talker| {
+        let seen = look_at_wire(&talker.handed.borrow(), talker.offset_ns, length, CLOCK_NS);
+        (seen, talker)
+    })
+}
+
+#[test]
+fn every_message_leaves_in_its_window_while_best_effort_fills_the_rest() {
+    for (seen, talker) in run(GOOD, 1_500) {
+        assert_eq!(seen.outside, 0, "{seen:?}");
+        assert!((1_295..=1_301).contains(&seen.timed), "{seen:?}");
+        // A period holds a slot and before it a guard of a frame and e_turn at most.
+        let slot = slot_ns(&config(GOOD));
+        let guard = 1_538 * WIRE_NS_PER_BYTE + TURN_NS;
+        assert!(seen.bulk_share_percent * PERIOD >= 80 * (PERIOD - slot - guard), "{seen:?}");
+        assert_eq!(talker.host.engine.slot_clock(), Some(ClockState::Locked));
+        assert!(talker.taken + 3 >= talker.emitted);
+        // The first ones went before the table was in force.
+        assert!(talker.count(TurnCounter::SlotsSent) + 5 >= talker.emitted);
+        assert!(talker.count(TurnCounter::GuardNs) > 0);
+        assert_eq!(talker.count(TurnCounter::ClockStep), 1, "the clock was locked once");
+        // It moved the slots to where bulk was on its way already.
+        assert!(talker.count(TurnCounter::LateLinkBusy) <= 1);
+        for counter in [TurnCounter::LateTurn, TurnCounter::LateUnexplained, TurnCounter::TurnOverruns] {
+            assert_eq!(talker.count(counter), 0, "{}", counter.name());
+        }
+    }
+}
+
+#[test]
+fn a_guard_that_takes_the_link_for_faster_than_it_is_displaces_messages() {
+    for (seen, _) in run(Setting { bits_per_s: 125_000_000, ..GOOD }, 600) {
+        assert!(seen.outside > seen.timed / 2, "{seen:?}");
+    }
+}
+
+#[test]
+fn a_lane_without_slots_displaces_messages() {
+    for (seen, _) in run(Setting { has_slots: false, ..GOOD }, 600) {
+        assert!(seen.outside > seen.timed / 2, "{seen:?}");
+    }
+}
+
+#[test]
+fn without_discipline_the_slots_run_by_the_local_clock() {
+    for (seen, talker) in run(Setting { is_synchronised: false, ..GOOD }, 600) {
+        let state = talker.host.engine.slot_clock().unwrap();
+        assert!(matches!(state, ClockState::Local(_)), "{state:?}");
+        // They are sent at their own instants, which have no phase in common with TAI.
+        assert!(seen.outside > 0);
+        assert!(talker.count(TurnCounter::SlotsSent) + 5 >= talker.emitted);
+    }
+}
+
+#[test]
+fn late_messages_follow_their_policy_and_have_a_cause() {
+    let late = |late| Setting { late, late_every: Some(10), ..GOOD };
+    for (_, talker) in run(late(LatePolicy::Drop), 800) {
+        let (dropped, cause) = (talker.since(TurnCounter::LateDropped), talker.since(TurnCounter::LateApplication));
+        let emitted = talker.emitted - talker.before.0;
+        assert!(emitted > 400 && dropped.abs_diff(emitted / 10) <= 1, "{dropped} of {emitted}");
+        assert_eq!(dropped, cause, "the application was late, and nobody else");
+    }
+    for (_, talker) in run(late(LatePolicy::SendNow), 800) {
+        let (sent, emitted) = (talker.since(TurnCounter::LateSent), talker.emitted - talker.before.0);
+        assert!(emitted > 400 && sent.abs_diff(emitted / 10) <= 1, "{sent} of {emitted}");
+        assert_eq!(sent, talker.since(TurnCounter::LateApplication));
+        assert_eq!(talker.since(TurnCounter::LateDropped), 0);
+    }
+}
+
+#[test]
+fn a_message_larger_than_its_slot_is_dropped_and_harms_nobody() {
+    let net = SimNet::new(7, SimConfig::default());
+    let mut a = talker(&net, 1, 2, 0, 300 * US, GOOD);
+    for at in 0..4_000 {
+        if (2_000..2_003).contains(&at) {
+            assert!(a.timed.emit_copy(&[0; SIZE + 1], 0).is_some_and(|emit| emit.is_sent()));
+        }
+        net.advance(Nanos(2_000));
+        a.host.engine.turn();
+    }
+    assert_eq!(a.count(TurnCounter::SlotsOversize), 3);
+    assert!(a.handed.borrow().iter().all(|frame| !frame.lane.is_real_time()));
+}
+
+#[test]
+fn the_last_stream_that_goes_gives_the_lanes_back() {
+    let net = SimNet::new(7, SimConfig::default());
+    let mut a = talker(&net, 1, 2, 0, 300 * US, GOOD);
+    let step = |a: &mut Talker, turns: usize| {
+        for _ in 0..turns {
+            net.advance(Nanos(2_000));
+            a.host.engine.turn();
+        }
+    };
+    step(&mut a, 2_000);
+    assert!(a.host.engine.slot_due().is_some());
+    assert!(a.timed.emit_copy(&[0; SIZE], 0).is_some_and(|emit| emit.is_sent()));
+    step(&mut a, 1_000);
+    assert_eq!(a.count(TurnCounter::SlotsSent), 1);
+    stage(&mut a.host, &config(GOOD), &[], 0);
+    step(&mut a, 1_000);
+    assert_eq!(a.host.engine.slot_due(), None);
+    // Its lane carries it now, at once.
+    let before = a.handed.borrow().len();
+    assert!(a.timed.emit_copy(&[0; SIZE], 0).is_some_and(|emit| emit.is_sent()));
+    step(&mut a, 1);
+    assert_eq!(a.handed.borrow().len(), before + 1);
+    assert_eq!(a.count(TurnCounter::SlotsSent), 1);
+}

@@ -1,0 +1,145 @@
+//! Slots from configuration to wire, with two real daemons over loopback: order, count,
+//! certificate, refusal. How well slots are kept is printed and not judged: the machine is
+//! shared.
+
+mod common;
+
+use common::{Daemon, text, wait_for};
+use insane_rt::{
+    ChannelId, Code, Determinism, Nanos, Priority, Qos, RequestError, Session, SinkOptions, SourceOptions,
+};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+const MESSAGES: u64 = 200;
+const PERIOD: Nanos = Nanos::from_millis(2);
+
+/// Two daemons whose link has a rate.
+fn pair(test: u16) -> [Daemon; 2] {
+    // Tests run at a time, each in a range of its own.
+    let base = 20_000 + (std::process::id() % 9_000) as u16 + 500 * test;
+    let free = |port: u16| [port, port + 1].iter().all(|port| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok());
+    let ports: Vec<u16> = (base..40_000).step_by(2).filter(|port| free(*port)).take(2).collect();
+    let start = |name: &str, own: u16, peer: u16, other: &str| {
+        let config = format!(
+            r#"datapaths: [(name: "main", idle: spin_then_block(us: 20), links: ["l0"])],
+            links: [(name: "l0", technology: udp(bind: "127.0.0.1:{own}"), rate_mbps: 100, turn_us: 200)],
+            peers: [(name: "{other}", links: {{"l0": "127.0.0.1:{peer}"}})],
+            domains: [(name: "line", members: [any], receive: [(size: 2048, count: 256)])]"#
+        );
+        Daemon::start(name, &config)
+    };
+    let names = [format!("slots-a{test}"), format!("slots-b{test}")];
+    [start(&names[0], ports[0], ports[1], &names[1]), start(&names[1], ports[1], ports[0], &names[0])]
+}
+
+fn every(period: Nanos, size: u32) -> Qos {
+    Qos { determinism: Determinism::periodic(period, size), priority: Priority::MAX, ..Qos::default() }
+}
+
+fn json(daemon: &Daemon, command: &str, arguments: &[&str]) -> Value {
+    let output = daemon.command(command, arguments).arg("--json").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn messages_go_in_their_slots_beside_best_effort_in_order_and_none_is_lost() {
+    let [here, there] = pair(0);
+    let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
+    let axis = a.stream("axis", every(PERIOD, 64)).unwrap();
+    let source = axis.source(ChannelId(1), SourceOptions::default()).unwrap();
+    let sink = b.stream("axis", every(PERIOD, 64)).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
+    let bulk = a.stream("bulk", Qos::default()).unwrap();
+    let flood = bulk.source(ChannelId(2), SourceOptions::default().buffers(1024, 32)).unwrap();
+    let drain = b.stream("bulk", Qos::default()).unwrap().sink(ChannelId(2), SinkOptions::default()).unwrap();
+    wait_for("both are joined", || source.receivers() == 1 && flood.receivers() == 1);
+    let counters = || here.status().datapaths[0].counters.clone();
+    // Slots are staged before the first message: wait until one went by.
+    wait_for("the slots are in force", || counters()["slots_unused"] > 0);
+    let (mut emitted, mut received) = (0_u64, 0_u64);
+    let start = Instant::now();
+    while received < MESSAGES {
+        assert!(
+            start.elapsed() < common::PATIENCE,
+            "{received} of {MESSAGES} came, {emitted} emitted: {:?}",
+            counters()
+        );
+        while let Ok(buffer) = flood.get_buffer(1024) {
+            if !flood.emit(buffer).is_sent() {
+                break;
+            }
+        }
+        while let Ok(Some(_)) = drain.consume() {}
+        if emitted < MESSAGES && start.elapsed() >= Duration::from(PERIOD) * emitted as u32 {
+            let mut buffer = source.get_buffer(8).unwrap();
+            buffer.copy_from_slice(&emitted.to_le_bytes());
+            assert!(source.emit(buffer).is_sent());
+            emitted += 1;
+        }
+        while let Some(message) = sink.consume().unwrap() {
+            assert_eq!((message.sequence(), message.lost()), (received, 0));
+            assert_eq!(message.to_vec(), received.to_le_bytes());
+            received += 1;
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    let counted = counters();
+    assert_eq!(counted["slots_sent"], MESSAGES, "each in a slot: {counted:?}");
+    assert_eq!(counted["slots_oversize"] + counted["late_dropped"], 0);
+    let kept: Vec<String> = counted
+        .iter()
+        .filter(|(name, _)| ["slot", "late", "guard", "clock", "turn_over"].iter().any(|part| name.starts_with(part)))
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    println!("{}", kept.join(", "));
+
+    // What it was given, by which clock, and the certificate.
+    let explained = json(&here, "explain", &["axis"]);
+    let facts = explained["facts"].as_array().unwrap();
+    let slots = facts.iter().find(|fact| fact["about"] == "slots").expect("a fact about slots");
+    assert!(slots["what"].as_str().unwrap().contains("in every 2.00 ms"), "{slots}");
+    assert!(facts.iter().any(|fact| fact["about"] == "slots run by"));
+    let status = json(&here, "status", &["--once"]);
+    let certificate = status["datapaths"][0]["certificate"].as_str().expect("a certificate");
+    let certificate = insane_certificate::text::read(certificate).unwrap();
+    assert_eq!(insane_checker::check(&certificate.plant, &certificate), Ok(()));
+    assert_eq!(certificate.plant.links[0].ps_per_byte, 80_000);
+    let shown = here.command("status", &["--once"]).output().unwrap();
+    assert!(text(&shown.stdout).contains("slots run by"), "{}", text(&shown.stdout));
+    // The receiver has no source, and no slots.
+    assert_eq!(json(&there, "status", &["--once"])["datapaths"][0]["certificate"], Value::Null);
+}
+
+#[test]
+fn a_stream_that_does_not_fit_is_refused_through_the_api_and_the_first_one_stays() {
+    let [here, _there] = pair(1);
+    let session = Session::attach(here.socket(), "plc").unwrap();
+    let open = |name: &str| {
+        let stream = session.stream(name, every(PERIOD, 8_000)).unwrap();
+        stream.source(ChannelId(1), SourceOptions::default().buffers(8_000, 2)).map(|source| (stream, source))
+    };
+    let first = open("one").unwrap();
+    match open("two").map(|_| ()) {
+        Err(RequestError::Refused { code: Code::NotAdmitted, reason }) => {
+            for part in ["no slots on link", "there is no schedule", "it would with"] {
+                assert!(reason.contains(part), "{part:?} is missing in {reason}");
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+    drop(first);
+    wait_for("its slots are free", || open("two").is_ok());
+}
+
+#[test]
+fn a_link_without_a_rate_gives_no_slots_and_explain_says_so() {
+    let domains = r#"domains: [(name: "line", members: [any], receive: [(size: 2048, count: 64)])]"#;
+    let daemon = Daemon::start("slots-none", domains);
+    let session = Session::attach(daemon.socket(), "plc").unwrap();
+    let _stream = session.stream("axis", every(PERIOD, 64)).unwrap();
+    let explained = json(&daemon, "explain", &["axis"]);
+    let facts = explained["facts"].as_array().unwrap();
+    let slots = facts.iter().find(|fact| fact["about"] == "slots").expect("a fact about slots");
+    assert!(slots["why"].as_str().unwrap().contains("rate_mbps"), "{slots}");
+}

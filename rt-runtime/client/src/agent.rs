@@ -42,6 +42,7 @@ pub(crate) enum What {
         classes: Vec<ClassSpec>,
         reliable: bool,
         schema: Option<Schema>,
+        keeps: bool,
     },
     Sink {
         uid: u64,
@@ -295,9 +296,9 @@ impl Shared {
             Event::SourceCreated { req, source, heap_bytes } => {
                 let page = lock(&self.counters).clone();
                 let made = self.answer(req, |what, registry| {
-                    let (uid, stream, channel, classes, reliable, schema) = match what {
-                        What::Source { uid, stream, channel, classes, reliable, schema } => {
-                            (uid, stream, channel, classes, reliable, schema)
+                    let (uid, stream, channel, classes, reliable, (schema, keeps)) = match what {
+                        What::Source { uid, stream, channel, classes, reliable, schema, keeps } => {
+                            (uid, stream, channel, classes, reliable, (schema, keeps))
                         }
                         What::SourceAgain { uid } => {
                             let record = registry.sources.get_mut(&uid)?;
@@ -313,7 +314,7 @@ impl Shared {
                         let ports::SourceParts { port, mailbox, buffers, heap } = parts;
                         let id = Some(source);
                         let record =
-                            SourceRecord { stream, channel, classes, schema, buffers, mailbox, heap, line, id };
+                            SourceRecord { stream, channel, classes, schema, keeps, buffers, mailbox, heap, line, id };
                         registry.sources.insert(uid, record);
                         Reply::Source(port)
                     }))
@@ -430,7 +431,7 @@ impl Shared {
             .filter(|(_, source)| source.stream == local && source.id.is_none())
             .map(|(uid, source)| {
                 let heap = source.heap.as_ref().and_then(|heap| heap.try_clone().ok());
-                (*uid, source.channel, source.classes.clone(), source.schema, heap)
+                (*uid, source.channel, source.classes.clone(), (source.schema, source.keeps), heap)
             })
             .collect();
         let sinks: Vec<_> = registry
@@ -443,9 +444,9 @@ impl Shared {
             })
             .collect();
         drop(registry);
-        for (uid, channel, classes, schema, heap) in sources {
+        for (uid, channel, classes, (schema, keeps), heap) in sources {
             let fds: Vec<BorrowedFd<'_>> = heap.iter().map(AsFd::as_fd).collect();
-            let request = |req| Request::CreateSource { req, stream, channel, uid, classes, schema };
+            let request = |req| Request::CreateSource { req, stream, channel, uid, classes, schema, keeps };
             self.order(What::SourceAgain { uid }, &fds, request);
         }
         for (uid, channel, depth, (wake, schema, observes), fds) in sinks {

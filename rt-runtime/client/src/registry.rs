@@ -28,6 +28,7 @@ pub(crate) struct SourceRecord {
     pub channel: ChannelId,
     pub classes: Vec<ClassSpec>,
     pub schema: Option<Schema>,
+    pub keeps: bool,
     pub buffers: u32,
     pub mailbox: Arc<Mailbox<TxConn>>,
     /// Its sealed heap, to be shown to the runtime's next life.

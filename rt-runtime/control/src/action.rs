@@ -135,6 +135,8 @@ pub struct AddTx {
     pub heap: Option<ObjectId>,
     /// The classes of that heap.
     pub classes: Vec<ClassSpec>,
+    /// It keeps its last values for sinks that join later.
+    pub keeps: bool,
 }
 
 /// A sink's connection for a datapath to put messages into.
@@ -255,6 +257,16 @@ pub enum Action {
         /// Where.
         route: Route,
     },
+    /// A sink joined at a peer: it is to get what sources keep of the past. Before the peer
+    /// is put on the route, if it is not on it.
+    Welcome {
+        /// On which datapath.
+        datapath: DatapathIndex,
+        /// The conversation.
+        topic: Topic,
+        /// Where the sink is.
+        peer: PeerIndex,
+    },
     /// They go nowhere.
     RemoveRoute {
         /// On which datapath.
@@ -270,6 +282,8 @@ pub enum Action {
         check: u64,
         /// What messages the sinks expect, if they say so.
         schema: Option<Schema>,
+        /// Another number whenever a sink has joined.
+        joins: u32,
         /// Whether it has.
         on: bool,
     },

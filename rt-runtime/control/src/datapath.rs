@@ -253,6 +253,7 @@ impl Datapath {
             domain: add.domain,
             lane: add.lane,
             reliable: add.qos.reliability == insane_core::Reliability::Reliable,
+            keeps: add.keeps,
         };
         Ok(Handover { datapath: add.datapath, conn: add.conn, command: Command::AddSource(source), regions })
     }
@@ -311,6 +312,10 @@ impl Datapath {
         // At most PEERS_MAX peers exist, so none is cut off.
         let peers = route.peers.iter().copied().collect();
         self.send(Command::SetRoute { topic, domain, peers, local: route.local });
+    }
+
+    pub(crate) fn welcome(&mut self, topic: Topic, peer: PeerIndex) {
+        self.send(Command::Welcome { topic, peer });
     }
 
     /// Lets a session wake the datapath.

@@ -32,7 +32,7 @@ use insane_core::{
 };
 use insane_wire::control::{Code, Event, Role};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use tables::{Channel, Conn, Contract, Ends, Greeting, Ids, Owner, Port, Session, Sink, Source, Stream};
+use tables::{Channel, Conn, Contract, Ends, Greeting, Ids, Owner, Port, RemoteSinks, Session, Sink, Source, Stream};
 
 /// How long a client has for its HELLO.
 pub const HELLO_TIMEOUT: Nanos = Nanos::from_secs(2);
@@ -97,6 +97,8 @@ pub struct Hub {
     uids: BTreeSet<(DomainIndex, Port, u64)>,
     objects: BTreeMap<ObjectId, Owner>,
     interest: usize,
+    /// Counts the sinks that peers were told of.
+    joins: u32,
     unjoined: BTreeSet<Ends>,
     retry_at: MonoTime,
     actions: VecDeque<Action>,
@@ -124,6 +126,7 @@ impl Hub {
             uids: BTreeSet::new(),
             objects: BTreeMap::new(),
             interest: 0,
+            joins: 0,
             unjoined: BTreeSet::new(),
             retry_at: MonoTime(0),
             actions: VecDeque::new(),
@@ -157,9 +160,17 @@ impl Hub {
 
     /// A peer has, or no longer has, a sink for a conversation. `check` is the second
     /// hash of its stream's name: only a local stream with the same one is meant. `schema`:
-    /// what messages its sinks expect, if they say so.
-    pub fn remote_interest(&mut self, peer: PeerIndex, topic: Topic, check: u64, schema: Option<Schema>, on: bool) {
-        self.change_interest((peer, check, schema), topic, on);
+    /// what messages its sinks expect, if they say so. `joins`: another number whenever one
+    /// of them has joined.
+    pub fn remote_interest(
+        &mut self,
+        peer: PeerIndex,
+        topic: Topic,
+        check: u64,
+        (schema, joins): (Option<Schema>, u32),
+        on: bool,
+    ) {
+        self.change_interest(RemoteSinks { peer, check, schema, joins }, topic, on);
     }
 
     /// Other access rules, quotas and words about isolation hold from now on: one for each

@@ -7,7 +7,7 @@ use crate::hub::Hub;
 use crate::roster::{Entry, Roster};
 use insane_config::Plan;
 use insane_core::limits::PEERS_MAX;
-use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, Schema, StreamKey};
+use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, StreamKey};
 use insane_engine::{Command, OverlayFrame};
 use insane_overlay::links::{self, Monitor};
 use insane_overlay::membership::{Event, Limits, Membership};
@@ -129,10 +129,9 @@ impl Overlay {
         }
     }
 
-    pub(crate) fn set_interest(&mut self, topic: Topic, check: u64, schema: Option<Schema>, on: bool) {
-        let interest = Interest { stream: topic.key, check, channel: topic.channel, schema };
+    pub(crate) fn set_interest(&mut self, interest: Interest, on: bool) {
         if let Err(error) = self.membership.set_interest(interest, on) {
-            warn!(key = %topic.key, channel = %topic.channel, %error, "peers do not hear of a sink");
+            warn!(key = %interest.stream, channel = %interest.channel, %error, "peers do not hear of a sink");
         }
     }
 
@@ -147,7 +146,7 @@ impl Overlay {
             match event {
                 Event::RemoteInterest { peer, interest, on } => {
                     let topic = Topic { key: interest.stream, channel: interest.channel };
-                    hub.remote_interest(peer, topic, interest.check, interest.schema, on);
+                    hub.remote_interest(peer, topic, interest.check, (interest.schema, interest.joins), on);
                 }
                 Event::PeerUp { peer, host, incarnation } | Event::PeerIncarnation { peer, host, incarnation } => {
                     info!(peer = self.name(peer), %host, %incarnation, "peer is up");

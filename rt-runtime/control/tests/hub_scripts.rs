@@ -35,7 +35,15 @@ fn open_as(world: &mut World, session: SessionId, name: &str, qos: Qos, isolated
 
 fn source_request(world: &mut World, session: SessionId, stream: StreamId, uid: u64) -> Request {
     world.clients.get_mut(&session).unwrap().asked.insert(2, uid);
-    Request::CreateSource { req: 2, stream, channel: ChannelId(5), uid, classes: HEAP.to_vec(), schema: None }
+    Request::CreateSource {
+        req: 2,
+        stream,
+        channel: ChannelId(5),
+        uid,
+        classes: HEAP.to_vec(),
+        schema: None,
+        keeps: false,
+    }
 }
 
 fn sink_request(world: &mut World, session: SessionId, stream: StreamId, uid: u64, wake: SinkWake) -> Request {
@@ -201,6 +209,66 @@ fn remote_interest_brings_and_takes_the_connection_to_the_datapath() {
     end(world);
 }
 
+#[test]
+fn sources_that_keep_the_past_are_asked_for_each_sink_that_joins_at_a_peer() {
+    let mut world = World::new(spec(vec![datapath(&[0, 1], true)]));
+    let a = world.attach(1);
+    let stream = open(&mut world, a, "io");
+    source(&mut world, a, stream, 11);
+    world.interest(0, topic(), true);
+    assert_eq!(world.welcomed, [], "it keeps nothing");
+    let Request::CreateSource { req, channel, classes, schema, .. } = source_request(&mut world, a, stream, 12) else {
+        panic!("another request")
+    };
+    world.request(a, &Request::CreateSource { req, stream, channel, uid: 12, classes, schema, keeps: true });
+    world.settle();
+    let peer = insane_core::PeerIndex;
+    world.interest(1, topic(), true);
+    assert_eq!(world.welcomed, [(topic(), peer(1))]);
+    world.join_again(0, topic(), 1);
+    world.join_again(0, topic(), 2);
+    assert_eq!(world.welcomed[1..], [(topic(), peer(0)); 2]);
+    assert_eq!(world.datapaths[0].routes[&topic()].peers.len(), 2);
+    // Who comes back is new; a stream of another name with the same key is not meant.
+    world.interest(1, topic(), false);
+    world.interest(1, topic(), true);
+    let check = world.check_of(topic());
+    world.interest_in(1, topic(), check + 1, None, true);
+    assert_eq!(world.welcomed.len(), 4);
+    world.interest_in(1, topic(), check + 1, None, false);
+    world.interest(1, topic(), false);
+    world.hub.peer_gone(peer(0));
+    world.pump();
+    end(world);
+}
+
+#[test]
+fn peers_are_told_of_each_sink_that_joins() {
+    let mut world = World::new(spec(vec![datapath(&[0], true)]));
+    let a = world.attach(1);
+    let stream = open(&mut world, a, "io");
+    let joins = |world: &World| world.told.iter().map(|(.., joins)| *joins).collect::<Vec<_>>();
+    sink(&mut world, a, stream, 1);
+    world.settle();
+    let first = joins(&world);
+    assert_eq!(first.len(), 1);
+    sink(&mut world, a, stream, 2);
+    world.settle();
+    let second = joins(&world);
+    assert!(second.len() == 1 && second != first, "{first:?} {second:?}");
+    let sinks = world.clients[&a].sinks.clone();
+    for (number, (sink, _)) in sinks.into_iter().enumerate() {
+        world.request(a, &Request::CloseSink { req: 9, sink });
+        world.settle();
+        let left = if number == 0 { second.clone() } else { Vec::new() };
+        assert_eq!(joins(&world), left, "nobody is asked for anything when one leaves");
+    }
+    sink(&mut world, a, stream, 3);
+    world.settle();
+    assert!(joins(&world) > second, "the number is never the same");
+    end(world);
+}
+
 /// The schemas of the tests.
 fn schemas() -> [Schema; 2] {
     [("axis v1", 1), ("axis v2", 2)].map(|(name, hash)| Schema::new(name, hash).unwrap())
@@ -209,7 +277,7 @@ fn schemas() -> [Schema; 2] {
 fn with_schema(request: Request, of: Schema) -> Request {
     match request {
         Request::CreateSource { req, stream, channel, uid, classes, .. } => {
-            Request::CreateSource { req, stream, channel, uid, classes, schema: Some(of) }
+            Request::CreateSource { req, stream, channel, uid, classes, schema: Some(of), keeps: false }
         }
         Request::CreateSink { req, stream, channel, uid, depth, wake, .. } => {
             Request::CreateSink { req, stream, channel, uid, depth, wake, schema: Some(of) }
@@ -720,6 +788,7 @@ fn bad_values_are_refused_with_what_would_be_right() {
         uid,
         classes: vec![ClassSpec { size, count }],
         schema: None,
+        keeps: false,
     };
     let sink_of =
         |depth| Request::CreateSink { req: 2, stream, channel, uid: 1, depth, wake: SinkWake::Never, schema: None };

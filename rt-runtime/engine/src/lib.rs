@@ -26,6 +26,7 @@ mod deliver;
 mod engine;
 mod inflow;
 pub mod inline;
+mod newcomers;
 mod outflow;
 mod receive;
 mod routes;

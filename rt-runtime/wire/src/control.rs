@@ -119,6 +119,8 @@ pub enum Request {
         classes: Vec<ClassSpec>,
         /// What its messages are, if it says so.
         schema: Option<Schema>,
+        /// Whether it keeps its last values for sinks that join later.
+        keeps: bool,
     },
     /// Answered by [`Event::Done`].
     CloseSource {

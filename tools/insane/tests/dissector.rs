@@ -245,6 +245,7 @@ fn bodies_of_overlay_and_reliable_frames_are_shown() {
             check: 0x88,
             channel: ChannelId(channel),
             schema: schema(channel),
+            joins: channel * 100,
         },
         on,
     };
@@ -293,6 +294,7 @@ fn bodies_of_overlay_and_reliable_frames_are_shown() {
             "insane.overlay.stream",
             "insane.overlay.channel",
             "insane.overlay.on",
+            "insane.overlay.joins",
             "insane.overlay.schema",
             "insane.overlay.schema.hash",
             "insane.overlay.hash",
@@ -305,12 +307,12 @@ fn bodies_of_overlay_and_reliable_frames_are_shown() {
     assert_eq!(links[4], ["5", "0x0000000000000005", "6", "8", "1001", "1002", "1003", ""]);
     let head = ["1", "0x0000000000000005", "6", "8", "90", "10", "3", "4"];
     let stream = "0x0000000000000077;0x0000000000000077";
-    assert_eq!(bodies[2][0], "4");
+    assert_eq!(bodies[2][0], "6");
     assert_eq!(bodies[2][1..9], head);
-    assert_eq!(bodies[2][9..], ["80", "90", stream, "1;2", "1;0", "valve", "0x000000000000005c", "", ""]);
+    assert_eq!(bodies[2][9..], ["80", "90", stream, "1;2", "1;0", "100;200", "valve", "0x000000000000005c", "", ""]);
     assert_eq!(bodies[3][0], "2");
     assert_eq!(bodies[3][1..9], head);
-    assert_eq!(bodies[3][9..], ["", "", "", "", "", "", "", "0x0000000000000099", "12"]);
+    assert_eq!(bodies[3][9..], ["", "", "", "", "", "", "", "", "0x0000000000000099", "12"]);
     std::fs::remove_dir_all(folder).unwrap();
 }
 

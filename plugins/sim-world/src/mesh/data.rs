@@ -171,7 +171,7 @@ impl Data {
     }
 
     fn release(&mut self, key: FlowKey, topic: Topic, sequence: u64, mut payload: Vec<u8>) {
-        let verdict = self.flows.classify(self.now, &key, sequence);
+        let verdict = self.flows.classify(self.now, &key, sequence, || false);
         let passes = match verdict {
             Verdict::New { lost } => {
                 self.counts.lost += lost;
@@ -181,7 +181,7 @@ impl Data {
                 self.counts.duplicate += 1;
                 self.defect == Some(Defect::Twice)
             }
-            Verdict::Late | Verdict::Suspect | Verdict::NoRoom => {
+            Verdict::Late | Verdict::Past { .. } | Verdict::Suspect | Verdict::NoRoom => {
                 self.counts.late += 1;
                 self.defect == Some(Defect::Late)
             }
@@ -208,7 +208,7 @@ impl Data {
         let (at, count) = (header.fragment_offset, payload.len() as u32);
         let mut arrival = self.reassembler.fragment(self.now, key, sequence, len, at, count);
         if arrival == Arrival::Unknown {
-            if !self.flows.expects(self.now, key, sequence) {
+            if !self.flows.expects(self.now, key, sequence, || false) {
                 self.counts.late += 1;
                 return None;
             }

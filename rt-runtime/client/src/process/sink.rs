@@ -218,7 +218,9 @@ impl ProcessSink {
             }
             let stamp = message.stamp();
             look.fresh += u64::from(!stamp.is_history);
-            let knows_better = self.kept.is_there && !self.kept.is_history;
+            // A source whose runtime was restarted sends the past again.
+            let knows_it = self.kept.sequence == message.sequence() && self.kept.instant == stamp.instant;
+            let knows_better = self.kept.is_there && (!self.kept.is_history || knows_it);
             if !stamp.is_history || !(knows_better || look.fresh > 0) {
                 newest = Some((message, stamp));
             }

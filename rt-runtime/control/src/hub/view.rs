@@ -202,7 +202,7 @@ impl Hub {
             let last = Topic { key: *key, channel: ChannelId(u32::MAX) };
             let channels = || self.channels.range(first..=last);
             let interested = |channel: &Channel| -> BTreeSet<PeerIndex> {
-                channel.peers.iter().filter(|(_, check, _)| *check == row.check).map(|(peer, ..)| *peer).collect()
+                channel.peers.iter().filter(|sinks| sinks.check == row.check).map(|sinks| sinks.peer).collect()
             };
             let in_use = |channel: &Channel| !channel.sources.is_empty() || !channel.sinks.is_empty();
             StreamView {

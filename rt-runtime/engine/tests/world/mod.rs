@@ -49,6 +49,8 @@ pub struct Host {
     heap: Arc<Region>,
     geometry: Geometry,
     pub next: u32,
+    /// Sources to come keep their last values.
+    pub keeps: bool,
 }
 
 impl Host {
@@ -90,7 +92,7 @@ impl Host {
         };
         let config = EngineConfig::new(HostId(u64::from(own)), Incarnation(life));
         let engine = Engine::new(config, parts, net.clock());
-        Host { engine, port, counters, turn_counters, heap, geometry, next: 0 }
+        Host { engine, port, counters, turn_counters, heap, geometry, next: 0, keeps: false }
     }
 
     pub fn command(&mut self, command: Command) -> Command {
@@ -132,7 +134,8 @@ impl Host {
         let tx = TxConn::new(id, Arc::clone(&cells), Arc::clone(&returns), DEPTH, geometry.buffers(), None);
         let _ = mailbox.add(Box::new(tx));
         let conn = RxConn::new(id, Arc::clone(&cells), returns, DEPTH, foreign, false);
-        let new = NewSource { conn, source: SourceId(self.next), topic, domain: DOMAIN, lane, reliable };
+        let new =
+            NewSource { conn, source: SourceId(self.next), topic, domain: DOMAIN, lane, reliable, keeps: self.keeps };
         assert!(matches!(self.command(Command::AddSource(new)), Command::Spent));
         (port, cells)
     }

@@ -16,7 +16,7 @@ local HEADER = 64
 local VERSION = 1
 
 local kinds = { [1] = "data", [2] = "overlay", [3] = "reliable" }
-local overlay_kinds = { [1] = "heartbeat", [2] = "digest", [5] = "link", [6] = "delta" }
+local overlay_kinds = { [1] = "heartbeat", [2] = "digest", [5] = "link", [6] = "delta", [7] = "refusal" }
 local clocks = { [0] = "none or unnamed", [1] = "monotonic of the source's host", [2] = "TAI", [3] = "unnamed" }
 local reliable_kinds = { [1] = "sync", [2] = "ack" }
 
@@ -191,6 +191,18 @@ local function overlay_body(tvb, tree)
             { f.o_to, 24, 8 }, { f.o_stamp, 32, 8 }, { f.o_echo, 40, 8 }, { f.o_held, 48, 8 },
         })
         return string.format("link heartbeat, stamp %s", tvb(32, 8):le_uint64())
+    elseif kind == 7 then
+        add_all(body, tvb, {
+            { f.o_kind, 0, 1 }, { f.o_check, 4, 4 }, { f.o_host, 8, 8 }, { f.o_incarnation, 16, 8 },
+            { f.o_to, 24, 8 }, { f.o_stream, 32, 8 }, { f.o_hash2, 40, 8 }, { f.o_channel, 48, 4 },
+            { f.o_schema_hash, 56, 8 },
+        })
+        if tvb:len() >= 96 then
+            body:add(f.o_schema, tvb(64, 32))
+        else
+            body:add_proto_expert_info(too_short)
+        end
+        return "refusal of sinks"
     end
     add_all(body, tvb, {
         { f.o_kind, 0, 1 }, { f.o_restart, 1, 1 }, { f.o_count, 2, 2 }, { f.o_check, 4, 4 }, { f.o_host, 8, 8 },

@@ -1,10 +1,11 @@
 //! The session's agent: one thread that talks to the runtime, maps what it passes, and
 //! leaves prepared connections in the ports' mailboxes. Nothing here is on a hot path.
 
-use crate::counters::CounterPage;
+use crate::counters::{CounterPage, Line};
 use crate::error::{RequestError, SessionError};
 use crate::ports::{self, Beside, PartsError};
 use crate::registry::{ConnRecord, ConnState, End, Far, Registry, SinkRecord, SourceRecord, StreamRecord};
+use insane_core::counters::PortCounter;
 use insane_core::heap::ClassSpec;
 use insane_core::{ChannelId, ConnId, Lane, Schema, StreamId};
 use insane_shm::port::{Attachment as PortAttachment, Mailbox, SinkPort, SourcePort};
@@ -345,8 +346,19 @@ impl Shared {
                     Some(sink_parts(&mut beside, wake).and_then(|(wake_fds, reader)| {
                         let (port, mailbox) = ports::sink_port(wake_fds.first(), block)?;
                         let id = Some(sink);
-                        let record =
-                            SinkRecord { stream, channel, depth, wake, schema, observes, mailbox, wake_fds, line, id };
+                        let record = SinkRecord {
+                            stream,
+                            channel,
+                            depth,
+                            wake,
+                            schema,
+                            observes,
+                            refused: None,
+                            mailbox,
+                            wake_fds,
+                            line,
+                            id,
+                        };
                         registry.sinks.insert(uid, record);
                         Ok(Reply::Sink(port, reader))
                     }))
@@ -368,6 +380,17 @@ impl Shared {
             Event::Welcome { .. } | Event::Status { .. } | Event::Reload { .. } => {}
             Event::TxPrepare { .. } | Event::RxPrepare { .. } | Event::TxOpen { .. } | Event::RxOpen { .. } => {
                 self.set_up(event, &mut beside)?;
+            }
+            Event::SinkRefused { sink, theirs } => {
+                let mut registry = lock(&self.registry);
+                let record = registry.sinks.values_mut().find(|record| record.id == Some(sink));
+                if let Some(record) = record {
+                    record.refused = theirs;
+                    // Only this thread counts it, so the word has one writer.
+                    if let (Some(_), Some(block)) = (theirs, record.line.as_ref().and_then(Line::block)) {
+                        block.add(PortCounter::SchemaRefused as usize, 1);
+                    }
+                }
             }
             Event::Activate { conn } => self.activate(conn),
             Event::Retire { conn } => self.retire(conn),
@@ -626,6 +649,7 @@ impl Shared {
         }
         for sink in registry.sinks.values_mut() {
             sink.id = None;
+            sink.refused = None;
             let _ = sink.mailbox.set_attachment(PortAttachment::Detached);
         }
         for stream in registry.streams.values_mut() {

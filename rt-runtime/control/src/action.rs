@@ -287,6 +287,18 @@ pub enum Action {
         /// Whether it has.
         on: bool,
     },
+    /// Tells a peer that its sinks get nothing, since they expect another schema. Said
+    /// again as long as it is so.
+    Refuse {
+        /// Whom.
+        peer: PeerIndex,
+        /// The conversation.
+        topic: Topic,
+        /// Second hash of the stream's name.
+        check: u64,
+        /// What the messages of the sources of this host are.
+        ours: Schema,
+    },
     /// Tells the overlay which streams are in use here, so that it notices others with
     /// the same wire name.
     Offer {
@@ -370,6 +382,18 @@ pub enum Note {
         /// The schema of the sources of this host.
         ours: Schema,
         /// The schema of the peer's sinks.
+        theirs: Schema,
+    },
+    /// A peer's sources are of another schema than the sinks of this host, and send them
+    /// nothing.
+    SchemaRefused {
+        /// Which peer.
+        peer: PeerIndex,
+        /// The conversation.
+        topic: Topic,
+        /// The schema of the sinks of this host.
+        ours: Schema,
+        /// The schema of the peer's sources.
         theirs: Schema,
     },
     /// Two ends could not be joined for want of a resource; tried again later.

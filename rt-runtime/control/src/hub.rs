@@ -17,6 +17,7 @@
 
 mod conn;
 mod port;
+mod refusal;
 mod route;
 mod session;
 mod stream;
@@ -99,6 +100,11 @@ pub struct Hub {
     interest: usize,
     /// Counts the sinks that peers were told of.
     joins: u32,
+    /// Conversations in which a peer is refused, and when they are told so again.
+    refusing: BTreeSet<Topic>,
+    refuse_at: MonoTime,
+    /// Conversations in which a peer refuses sinks of this host.
+    refused: BTreeSet<Topic>,
     unjoined: BTreeSet<Ends>,
     retry_at: MonoTime,
     actions: VecDeque<Action>,
@@ -127,6 +133,9 @@ impl Hub {
             objects: BTreeMap::new(),
             interest: 0,
             joins: 0,
+            refusing: BTreeSet::new(),
+            refuse_at: MonoTime(0),
+            refused: BTreeSet::new(),
             unjoined: BTreeSet::new(),
             retry_at: MonoTime(0),
             actions: VecDeque::new(),
@@ -150,6 +159,7 @@ impl Hub {
         for session in late {
             self.expel(session, Refusal::new(Code::Protocol, format!("no HELLO within {HELLO_TIMEOUT}")));
         }
+        self.tend_refusals(now);
         if !self.unjoined.is_empty() && now >= self.retry_at {
             self.retry_at = now + RETRY_AFTER;
             for ends in std::mem::take(&mut self.unjoined) {

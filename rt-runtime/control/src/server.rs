@@ -407,6 +407,9 @@ impl Server {
                 let interest = wire::Interest { stream: topic.key, check, channel: topic.channel, schema, joins };
                 self.parts.overlay.set_interest(interest, on);
             }
+            Action::Refuse { peer, topic, check, ours } => {
+                self.parts.overlay.refuse(peer, topic, check, ours, &mut self.parts.datapaths);
+            }
             Action::Offer { key, check, on } => self.parts.overlay.set_offer(key, check, on),
             Action::Status { session, req } => self.answer_status(session, req),
             Action::Reload { session, req, dry_run, file, last, piece } => {

@@ -315,6 +315,97 @@ fn a_peer_whose_sinks_expect_another_schema_gets_nothing() {
 }
 
 #[test]
+fn a_peer_that_is_refused_is_told_so_as_long_as_it_is() {
+    let [one, two] = schemas();
+    let mut world = World::new(spec(vec![datapath(&[0, 1], true)]));
+    let a = world.attach(1);
+    let stream = open(&mut world, a, "io");
+    let check = world.check_of(topic());
+    let request = with_schema(source_request(&mut world, a, stream, 11), one);
+    world.request(a, &request);
+    world.settle();
+    world.interest_in(0, topic(), check, Some(one), true);
+    world.interest_in(1, topic(), check + 1, Some(two), true);
+    world.wait(Nanos::from_secs(2));
+    assert_eq!(world.refusals, [], "one expects the same, the other means another stream");
+    world.interest_in(1, topic(), check, Some(two), true);
+    let told = [(insane_core::PeerIndex(1), topic(), one)];
+    assert_eq!(std::mem::take(&mut world.refusals), told, "at once");
+    world.wait(Nanos::from_secs(1));
+    assert_eq!(std::mem::take(&mut world.refusals), told, "again");
+    world.wait(Nanos::from_millis(100));
+    assert_eq!(world.refusals, [], "not more often");
+    // The source goes: nobody is refused any more.
+    let source = *world.clients[&a].sources.keys().next().unwrap();
+    world.request(a, &Request::CloseSource { req: 5, source });
+    world.settle();
+    world.wait(Nanos::from_secs(2));
+    assert_eq!(world.refusals, []);
+    world.interest_in(0, topic(), check, Some(one), false);
+    world.interest_in(1, topic(), check, Some(two), false);
+    world.interest_in(1, topic(), check + 1, Some(two), false);
+    end(world);
+}
+
+#[test]
+fn clients_are_told_which_of_their_sinks_a_peer_refuses() {
+    let [one, two] = schemas();
+    let mut world = World::new(spec(vec![datapath(&[0, 1], true)]));
+    let a = world.attach(1);
+    let stream = open(&mut world, a, "io");
+    let check = world.check_of(topic());
+    sink(&mut world, a, stream, 1);
+    let request = with_schema(sink_request(&mut world, a, stream, 2, SinkWake::Never), two);
+    world.request(a, &request);
+    world.settle();
+    let told = |world: &mut World| {
+        world.settle();
+        let events = std::mem::take(&mut world.clients.get_mut(&a).unwrap().events);
+        let refused = events.into_iter().filter_map(|event| match event {
+            Event::SinkRefused { sink, theirs } => Some((sink, theirs)),
+            _ => None,
+        });
+        refused.collect::<Vec<_>>()
+    };
+    let refuse = |world: &mut World, peer, check, schema| {
+        world.hub.remote_refusal(insane_core::PeerIndex(peer), topic(), check, schema, world.now);
+        world.pump();
+    };
+    // Of another stream; of the schema that the sink has; of a channel without a sink.
+    refuse(&mut world, 0, check + 1, one);
+    refuse(&mut world, 0, check, two);
+    let elsewhere = Topic { channel: ChannelId(77), ..topic() };
+    world.hub.remote_refusal(insane_core::PeerIndex(0), elsewhere, check, one, world.now);
+    assert_eq!(told(&mut world), []);
+    for _ in 0..5 {
+        refuse(&mut world, 0, check, one);
+        refuse(&mut world, 1, check, one);
+        world.wait(Nanos::from_secs(1));
+    }
+    let events = told(&mut world);
+    assert!(
+        matches!(events[..], [(_, Some(theirs))] if theirs == one),
+        "once, and who expects nothing not: {events:?}"
+    );
+    let is_noted =
+        |note: &&Note| matches!(note, Note::SchemaRefused { ours, theirs, .. } if (*ours, *theirs) == (two, one));
+    assert_eq!(world.notes.iter().filter(is_noted).count(), 2, "once for each peer");
+    // One of them says no more.
+    for _ in 0..5 {
+        refuse(&mut world, 1, check, one);
+        world.wait(Nanos::from_secs(1));
+    }
+    let views =
+        |world: &World| world.hub.streams().flat_map(|stream| stream.channels).flat_map(|c| c.refused_by).count();
+    assert_eq!(views(&world), 1);
+    assert_eq!(told(&mut world), [], "the other still does");
+    world.wait(Nanos::from_secs(4));
+    let events = told(&mut world);
+    assert!(matches!(events[..], [(_, None)]) && views(&world) == 0, "{events:?}");
+    end(world);
+}
+
+#[test]
 fn a_source_whose_schema_is_not_that_of_a_remote_sink_is_refused_with_both_names() {
     let [one, two] = schemas();
     let mut world = World::new(spec(vec![datapath(&[0, 1], true)]));

@@ -388,6 +388,14 @@ pub enum Event {
         /// The piece.
         piece: Vec<u8>,
     },
+    /// Sources of another host send this sink nothing, since their schema is not its own;
+    /// or, `None`, nothing is heard of that any more.
+    SinkRefused {
+        /// Which.
+        sink: SinkId,
+        /// What the sources' messages are.
+        theirs: Option<Schema>,
+    },
 }
 
 /// How a sink wants to be woken.

@@ -36,7 +36,8 @@
 //! ```
 //!
 //! A delta is kind 6. Kind 3 was a delta whose changes knew no schemas, kind 4 one whose
-//! changes knew no joins; they are refused. Kind 5 is in [`crate::link`].
+//! changes knew no joins; they are refused. Kind 5 is in [`crate::link`], kind 7 in
+//! [`crate::refusal`].
 //!
 //! Every body is a heartbeat and an acknowledgement, whatever else it is. *Follows* is
 //! the number of the sender's present attempt to copy the receiver's interests, and
@@ -67,7 +68,8 @@ const _: () = assert!(BODY_BYTES_MAX + crate::data::HEADER_BYTES + 48 <= 1280);
 
 const KIND_HEARTBEAT: u8 = 1;
 const KIND_DIGEST: u8 = 2;
-const KIND_DELTA: u8 = 6;
+/// Kind of a body that is a delta.
+pub const KIND_DELTA: u8 = 6;
 const FLAG_RESTART: u8 = 1;
 
 pub(crate) const AT_CHECK: usize = 4;

@@ -9,6 +9,7 @@ use insane_link::FrameSink;
 use insane_overlay::flow::{FlowKey, FlowTable, Verdict};
 use insane_overlay::reassembly::{Arrival, Begin, Reassembler};
 use insane_wire::data::{DataHeader, Kind};
+use insane_wire::overlay::KIND_DELTA;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Flows that a host remembers.
@@ -278,7 +279,7 @@ impl FrameSink for Data {
                 let bounded = self.defect != Some(Defect::Unbounded);
                 if bounded && self.overlay.len() >= OVERLAY_FRAMES_MAX {
                     self.counts.overlay_dropped += 1;
-                } else if self.defect != Some(Defect::Deaf) || body.first() != Some(&4) {
+                } else if self.defect != Some(Defect::Deaf) || body.first() != Some(&KIND_DELTA) {
                     self.counts.overlay += 1;
                     self.overlay.push_back((peer, body.to_vec()));
                 }

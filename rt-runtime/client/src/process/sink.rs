@@ -7,7 +7,7 @@ use crate::callback::Attended;
 use crate::message::Message;
 use crate::sink::Sink;
 use insane_core::counters::PortCounter;
-use insane_core::{MonoTime, Nanos, SourceInstant, Stamp};
+use insane_core::{MonoTime, Nanos, Schema, SourceInstant, Stamp};
 use insane_shm::port::ConsumeError;
 use insane_sys::clock;
 use std::os::fd::BorrowedFd;
@@ -186,6 +186,13 @@ impl ProcessSink {
     #[must_use]
     pub fn has_senders(&self) -> bool {
         self.sink.has_senders()
+    }
+
+    /// The schema of sources of another host, if it is not this sink's: see
+    /// [`Sink::refused`](crate::Sink::refused).
+    #[must_use]
+    pub fn refused(&self) -> Option<Schema> {
+        self.sink.refused()
     }
 
     fn look(&mut self, now: MonoTime) -> Result<(Look, Option<Edge>), ConsumeError> {

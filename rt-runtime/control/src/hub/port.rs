@@ -275,6 +275,7 @@ impl Hub {
             wake,
             observes: how == Receives::Watching,
             has_joined: false,
+            refused_by: None,
             wake_page,
             wake_socket,
             ready: wake_page.is_none() || adopted,

@@ -54,7 +54,7 @@ impl Hub {
 
     /// What the messages of this host's sources are, if one of them says so: all that do say
     /// the same.
-    fn source_schema(&self, topic: Topic) -> Option<Schema> {
+    pub(super) fn source_schema(&self, topic: Topic) -> Option<Schema> {
         let channel = self.channels.get(&topic)?;
         channel.sources.iter().find_map(|source| self.sources.get(source)?.schema)
     }
@@ -122,6 +122,7 @@ impl Hub {
     pub(super) fn update_routes(&mut self, topic: Topic) {
         let Some(channel) = self.channels.get(&topic) else { return };
         let sources: Vec<SourceId> = channel.sources.iter().copied().collect();
+        self.update_refusals(topic);
         let wanted = self.wanted_routes(topic);
         self.set_routes(topic, &wanted);
         for source in sources {

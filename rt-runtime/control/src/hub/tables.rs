@@ -171,6 +171,8 @@ pub(crate) struct Sink {
     pub(crate) observes: bool,
     /// Peers were told, by another number of joins, that it is here.
     pub(crate) has_joined: bool,
+    /// A peer whose sources are of another schema, as the client was told.
+    pub(crate) refused_by: Option<(PeerIndex, Schema)>,
     pub(crate) wake_page: Option<ObjectId>,
     pub(crate) wake_socket: Option<ObjectId>,
     /// Whether the wake page is mapped and sealed, or there is none.
@@ -211,6 +213,11 @@ pub(crate) struct Channel {
     pub(crate) peers: BTreeSet<RemoteSinks>,
     /// Whether the peers were told that there is a sink here, and what.
     pub(crate) announced: Option<Announced>,
+    /// Peers whose sinks expect another schema, which get nothing; and the schema of the
+    /// sources here.
+    pub(crate) refuses: BTreeMap<PeerIndex, Schema>,
+    /// Peers whose sources are of another schema than sinks here, and when they said so last.
+    pub(crate) refused_by: BTreeMap<PeerIndex, (Schema, MonoTime)>,
     /// What the datapaths were told.
     pub(crate) routes: BTreeMap<DatapathIndex, Route>,
     /// Connections to a datapath that it has not let go of yet; it needs its route

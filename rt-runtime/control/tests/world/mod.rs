@@ -84,6 +84,8 @@ pub struct World {
     pub announced: BTreeSet<(Topic, Option<Schema>)>,
     /// The same, with the numbers of joins.
     pub told: BTreeSet<(Topic, Option<Schema>, u32)>,
+    /// Peers that were told of another schema.
+    pub refusals: Vec<(PeerIndex, Topic, Schema)>,
     /// Peers for which sources were asked for the past.
     pub welcomed: Vec<(Topic, PeerIndex)>,
     pub offered: BTreeSet<StreamKey>,
@@ -108,6 +110,7 @@ impl World {
             announced: BTreeSet::new(),
             told: BTreeSet::new(),
             welcomed: Vec::new(),
+            refusals: Vec::new(),
             offered: BTreeSet::new(),
             notes: Vec::new(),
             closed: BTreeMap::new(),
@@ -256,6 +259,7 @@ impl World {
                 assert!(changed, "interest repeated");
                 self.announced = self.told.iter().map(|(topic, schema, _)| (*topic, *schema)).collect();
             }
+            Action::Refuse { peer, topic, ours, .. } => self.refusals.push((peer, topic, ours)),
             Action::Offer { key, on, .. } => {
                 let changed = if on { self.offered.insert(key) } else { self.offered.remove(&key) };
                 assert!(changed, "offer repeated");

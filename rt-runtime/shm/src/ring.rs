@@ -93,6 +93,7 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     ///
     /// # Errors
     /// As [`has_room`](Self::has_room).
+    #[cfg_attr(loom, allow(dead_code))]
     pub(crate) fn has_room_for(&mut self, count: u64) -> Result<bool, Violation> {
         if self.pending() + count > self.depth {
             self.refresh_head()?;
@@ -101,6 +102,7 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     }
 
     /// How often the consumer has asked for what is kept of the past.
+    #[cfg_attr(loom, allow(dead_code))]
     #[inline]
     pub(crate) fn asks(&self) -> u64 {
         // Only a number: what is sent for it needs nothing else of the consumer.
@@ -448,6 +450,7 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     }
 
     /// Asks the producer for what it keeps of the past; returns how often that was done.
+    #[cfg_attr(loom, allow(dead_code))]
     pub(crate) fn ask(&mut self) -> u64 {
         let word = &self.returns.cell(0)[ASKS];
         // Only the consumer writes the word.

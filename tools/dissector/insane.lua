@@ -16,7 +16,7 @@ local HEADER = 64
 local VERSION = 1
 
 local kinds = { [1] = "data", [2] = "overlay", [3] = "reliable" }
-local overlay_kinds = { [1] = "heartbeat", [2] = "digest", [4] = "delta", [5] = "link" }
+local overlay_kinds = { [1] = "heartbeat", [2] = "digest", [5] = "link", [6] = "delta", [7] = "refusal" }
 local clocks = { [0] = "none or unnamed", [1] = "monotonic of the source's host", [2] = "TAI", [3] = "unnamed" }
 local reliable_kinds = { [1] = "sync", [2] = "ack" }
 
@@ -64,6 +64,7 @@ local f = {
     o_stream = ProtoField.uint64("insane.overlay.stream", "Stream key", base.HEX),
     o_channel = ProtoField.uint32("insane.overlay.channel", "Channel", base.DEC),
     o_on = ProtoField.bool("insane.overlay.on", "Has a sink"),
+    o_joins = ProtoField.uint32("insane.overlay.joins", "Joins of sinks so far"),
     o_schema_hash = ProtoField.uint64("insane.overlay.schema.hash", "Hash of the sinks' schema", base.HEX),
     o_schema = ProtoField.stringz("insane.overlay.schema", "Schema of the sinks"),
 
@@ -190,6 +191,18 @@ local function overlay_body(tvb, tree)
             { f.o_to, 24, 8 }, { f.o_stamp, 32, 8 }, { f.o_echo, 40, 8 }, { f.o_held, 48, 8 },
         })
         return string.format("link heartbeat, stamp %s", tvb(32, 8):le_uint64())
+    elseif kind == 7 then
+        add_all(body, tvb, {
+            { f.o_kind, 0, 1 }, { f.o_check, 4, 4 }, { f.o_host, 8, 8 }, { f.o_incarnation, 16, 8 },
+            { f.o_to, 24, 8 }, { f.o_stream, 32, 8 }, { f.o_hash2, 40, 8 }, { f.o_channel, 48, 4 },
+            { f.o_schema_hash, 56, 8 },
+        })
+        if tvb:len() >= 96 then
+            body:add(f.o_schema, tvb(64, 32))
+        else
+            body:add_proto_expert_info(too_short)
+        end
+        return "refusal of sinks"
     end
     add_all(body, tvb, {
         { f.o_kind, 0, 1 }, { f.o_restart, 1, 1 }, { f.o_count, 2, 2 }, { f.o_check, 4, 4 }, { f.o_host, 8, 8 },
@@ -199,17 +212,19 @@ local function overlay_body(tvb, tree)
     local name = overlay_kinds[kind] or "unknown"
     if kind == 2 then
         add_all(body, tvb, { { f.o_hash, 56, 8 }, { f.o_number, 64, 8 } })
-    elseif kind == 4 and add_all(body, tvb, { { f.o_base, 56, 8 }, { f.o_upto, 64, 8 } }) then
+    elseif kind == 6 and add_all(body, tvb, { { f.o_base, 56, 8 }, { f.o_upto, 64, 8 } }) then
         local count = tvb(2, 2):le_uint()
         for at = 72, 72 + (count - 1) * CHANGE, CHANGE do
             if at + CHANGE > tvb:len() then
                 body:add_proto_expert_info(too_short)
                 break
             end
-            local on = tvb(at + 20, 4):le_uint() == 1
+            local op = tvb(at + 20, 4):le_uint()
+            local on = op % 2 == 1
             local change = body:add(insane, tvb(at, CHANGE), on and "Join" or "Leave")
             add_all(change, tvb, { { f.o_stream, at, 8 }, { f.o_hash2, at + 8, 8 }, { f.o_channel, at + 16, 4 } })
             change:add(f.o_on, tvb(at + 20, 4), on)
+            change:add(f.o_joins, tvb(at + 20, 4), (op - op % 2) / 2)
             if tvb(at + 32, 1):uint() ~= 0 then
                 change:add_le(f.o_schema_hash, tvb(at + 24, 8))
                 change:add(f.o_schema, tvb(at + 32, 32))

@@ -42,7 +42,7 @@ fn address(net: usize, host: usize) -> SocketAddr {
 }
 
 fn interest(host: usize, number: u64) -> Interest {
-    Interest { stream: StreamKey(host as u64), check: 1, channel: ChannelId(number as u32), schema: None }
+    Interest { stream: StreamKey(host as u64), check: 1, channel: ChannelId(number as u32), schema: None, joins: 0 }
 }
 
 impl Host {

@@ -1,10 +1,11 @@
 //! The session's agent: one thread that talks to the runtime, maps what it passes, and
 //! leaves prepared connections in the ports' mailboxes. Nothing here is on a hot path.
 
-use crate::counters::CounterPage;
+use crate::counters::{CounterPage, Line};
 use crate::error::{RequestError, SessionError};
 use crate::ports::{self, Beside, PartsError};
 use crate::registry::{ConnRecord, ConnState, End, Far, Registry, SinkRecord, SourceRecord, StreamRecord};
+use insane_core::counters::PortCounter;
 use insane_core::heap::ClassSpec;
 use insane_core::{ChannelId, ConnId, Lane, Schema, StreamId};
 use insane_shm::port::{Attachment as PortAttachment, Mailbox, SinkPort, SourcePort};
@@ -42,6 +43,7 @@ pub(crate) enum What {
         classes: Vec<ClassSpec>,
         reliable: bool,
         schema: Option<Schema>,
+        keeps: bool,
     },
     Sink {
         uid: u64,
@@ -295,9 +297,9 @@ impl Shared {
             Event::SourceCreated { req, source, heap_bytes } => {
                 let page = lock(&self.counters).clone();
                 let made = self.answer(req, |what, registry| {
-                    let (uid, stream, channel, classes, reliable, schema) = match what {
-                        What::Source { uid, stream, channel, classes, reliable, schema } => {
-                            (uid, stream, channel, classes, reliable, schema)
+                    let (uid, stream, channel, classes, reliable, (schema, keeps)) = match what {
+                        What::Source { uid, stream, channel, classes, reliable, schema, keeps } => {
+                            (uid, stream, channel, classes, reliable, (schema, keeps))
                         }
                         What::SourceAgain { uid } => {
                             let record = registry.sources.get_mut(&uid)?;
@@ -313,7 +315,7 @@ impl Shared {
                         let ports::SourceParts { port, mailbox, buffers, heap } = parts;
                         let id = Some(source);
                         let record =
-                            SourceRecord { stream, channel, classes, schema, buffers, mailbox, heap, line, id };
+                            SourceRecord { stream, channel, classes, schema, keeps, buffers, mailbox, heap, line, id };
                         registry.sources.insert(uid, record);
                         Reply::Source(port)
                     }))
@@ -344,8 +346,19 @@ impl Shared {
                     Some(sink_parts(&mut beside, wake).and_then(|(wake_fds, reader)| {
                         let (port, mailbox) = ports::sink_port(wake_fds.first(), block)?;
                         let id = Some(sink);
-                        let record =
-                            SinkRecord { stream, channel, depth, wake, schema, observes, mailbox, wake_fds, line, id };
+                        let record = SinkRecord {
+                            stream,
+                            channel,
+                            depth,
+                            wake,
+                            schema,
+                            observes,
+                            refused: None,
+                            mailbox,
+                            wake_fds,
+                            line,
+                            id,
+                        };
                         registry.sinks.insert(uid, record);
                         Ok(Reply::Sink(port, reader))
                     }))
@@ -367,6 +380,17 @@ impl Shared {
             Event::Welcome { .. } | Event::Status { .. } | Event::Reload { .. } => {}
             Event::TxPrepare { .. } | Event::RxPrepare { .. } | Event::TxOpen { .. } | Event::RxOpen { .. } => {
                 self.set_up(event, &mut beside)?;
+            }
+            Event::SinkRefused { sink, theirs } => {
+                let mut registry = lock(&self.registry);
+                let record = registry.sinks.values_mut().find(|record| record.id == Some(sink));
+                if let Some(record) = record {
+                    record.refused = theirs;
+                    // Only this thread counts it, so the word has one writer.
+                    if let (Some(_), Some(block)) = (theirs, record.line.as_ref().and_then(Line::block)) {
+                        block.add(PortCounter::SchemaRefused as usize, 1);
+                    }
+                }
             }
             Event::Activate { conn } => self.activate(conn),
             Event::Retire { conn } => self.retire(conn),
@@ -430,7 +454,7 @@ impl Shared {
             .filter(|(_, source)| source.stream == local && source.id.is_none())
             .map(|(uid, source)| {
                 let heap = source.heap.as_ref().and_then(|heap| heap.try_clone().ok());
-                (*uid, source.channel, source.classes.clone(), source.schema, heap)
+                (*uid, source.channel, source.classes.clone(), (source.schema, source.keeps), heap)
             })
             .collect();
         let sinks: Vec<_> = registry
@@ -443,9 +467,9 @@ impl Shared {
             })
             .collect();
         drop(registry);
-        for (uid, channel, classes, schema, heap) in sources {
+        for (uid, channel, classes, (schema, keeps), heap) in sources {
             let fds: Vec<BorrowedFd<'_>> = heap.iter().map(AsFd::as_fd).collect();
-            let request = |req| Request::CreateSource { req, stream, channel, uid, classes, schema };
+            let request = |req| Request::CreateSource { req, stream, channel, uid, classes, schema, keeps };
             self.order(What::SourceAgain { uid }, &fds, request);
         }
         for (uid, channel, depth, (wake, schema, observes), fds) in sinks {
@@ -625,6 +649,7 @@ impl Shared {
         }
         for sink in registry.sinks.values_mut() {
             sink.id = None;
+            sink.refused = None;
             let _ = sink.mailbox.set_attachment(PortAttachment::Detached);
         }
         for stream in registry.streams.values_mut() {

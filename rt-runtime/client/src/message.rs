@@ -51,6 +51,12 @@ impl Message<'_> {
         self.stamp().instant
     }
 
+    /// Whether its source emitted it before this sink joined, and sent it because of that.
+    #[must_use]
+    pub fn is_history(&self) -> bool {
+        self.stamp().is_history
+    }
+
     pub(crate) fn stamp(&self) -> Stamp {
         Stamp::decode(self.0.source_ns())
     }

@@ -25,12 +25,14 @@ impl StreamOptions {
 pub struct SourceOptions {
     pub(crate) classes: Vec<ClassSpec>,
     pub(crate) schema: Option<Schema>,
+    /// The last values are kept for sinks that join later.
+    pub(crate) keeps: bool,
 }
 
 impl Default for SourceOptions {
     /// 64 buffers of 2 KiB.
     fn default() -> Self {
-        SourceOptions { classes: vec![ClassSpec { size: 2048, count: 64 }], schema: None }
+        SourceOptions { classes: vec![ClassSpec { size: 2048, count: 64 }], schema: None, keeps: false }
     }
 }
 
@@ -38,7 +40,7 @@ impl SourceOptions {
     /// No buffers: messages of up to 96 bytes only, which travel in the ring.
     #[must_use]
     pub const fn small() -> Self {
-        SourceOptions { classes: Vec::new(), schema: None }
+        SourceOptions { classes: Vec::new(), schema: None, keeps: false }
     }
 
     /// `count` buffers of `size` bytes instead of the default.

@@ -28,6 +28,7 @@ pub(crate) struct SourceRecord {
     pub channel: ChannelId,
     pub classes: Vec<ClassSpec>,
     pub schema: Option<Schema>,
+    pub keeps: bool,
     pub buffers: u32,
     pub mailbox: Arc<Mailbox<TxConn>>,
     /// Its sealed heap, to be shown to the runtime's next life.
@@ -48,12 +49,13 @@ pub(crate) struct SinkRecord {
     pub schema: Option<Schema>,
     /// It only watches.
     pub observes: bool,
+    /// The schema of sources of another host, which is not its own.
+    pub refused: Option<Schema>,
     pub mailbox: Arc<Mailbox<RxConn>>,
     /// Its sealed wake page and the writable end of its wake socket, to be shown to the
     /// runtime's next life.
     pub wake_fds: Vec<OwnedFd>,
     /// Its line of the counters page.
-    #[expect(dead_code, reason = "given back when the record goes")]
     pub line: Option<Line>,
     pub id: Option<SinkId>,
 }

@@ -1,7 +1,9 @@
 //! The read end of a channel.
 
+use crate::agent::lock;
 use crate::message::Message;
 use crate::stream::StreamCore;
+use insane_core::Schema;
 use insane_core::counters::PortCounter;
 use insane_shm::port::{ConsumeError, SinkPort};
 use insane_sys::seqpacket;
@@ -122,6 +124,15 @@ impl Sink {
     #[must_use]
     pub fn has_senders(&self) -> bool {
         self.port.has_senders()
+    }
+
+    /// The schema of sources of another host, if it is not this sink's: they send it nothing.
+    /// A sink of one host with its source is refused when it is made; across hosts it
+    /// becomes known within moments of that, holds while it is so, and is forgotten within
+    /// four seconds.
+    #[must_use]
+    pub fn refused(&self) -> Option<Schema> {
+        lock(&self.stream.core.shared.registry).sinks.get(&self.uid)?.refused
     }
 
     /// For event loops ([`SinkOptions::pollable`](crate::SinkOptions::pollable)): readable

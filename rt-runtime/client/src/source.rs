@@ -113,10 +113,14 @@ impl Source {
         Ok(forget_buffer(self.emit_at(buffer, source_ns)))
     }
 
-    /// Sends what was emitted earlier to the sinks of this host that joined since the last
-    /// call; how many did.
+    /// Sends what was emitted earlier to the sinks that joined since the last call; how many
+    /// did, the network counting as one.
     pub(crate) fn replay(&self, earlier: &[Earlier<'_>]) -> usize {
-        self.port.replay(earlier)
+        let joined = self.port.replay(earlier);
+        if joined > 0 {
+            self.turn();
+        }
+        joined
     }
 
     /// Publishes what was consumed. The payload is copied once, into a buffer of this

@@ -70,7 +70,7 @@ impl Stream {
             ));
         }
         let (stream, uid) = (self.id()?, fresh_uid());
-        let SourceOptions { classes, schema } = options;
+        let SourceOptions { classes, schema, keeps } = options;
         let what = What::Source {
             uid,
             stream: self.inner.local,
@@ -78,6 +78,7 @@ impl Stream {
             classes: classes.clone(),
             reliable: self.inner.qos.reliability == Reliability::Reliable,
             schema,
+            keeps,
         };
         let reply = self.inner.core.shared.request(what, |req| Request::CreateSource {
             req,
@@ -86,6 +87,7 @@ impl Stream {
             uid,
             classes,
             schema,
+            keeps,
         })?;
         match reply {
             Reply::Source(port) => Ok(Source::new(port, Arc::clone(&self.inner), uid)),

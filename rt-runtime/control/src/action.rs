@@ -138,6 +138,8 @@ pub struct AddTx {
     pub heap: Option<ObjectId>,
     /// The classes of that heap.
     pub classes: Vec<ClassSpec>,
+    /// It keeps its last values for sinks that join later.
+    pub keeps: bool,
 }
 
 /// A sink's connection for a datapath to put messages into.
@@ -265,6 +267,16 @@ pub enum Action {
         /// Where.
         route: Route,
     },
+    /// A sink joined at a peer: it is to get what sources keep of the past. Before the peer
+    /// is put on the route, if it is not on it.
+    Welcome {
+        /// On which datapath.
+        datapath: DatapathIndex,
+        /// The conversation.
+        topic: Topic,
+        /// Where the sink is.
+        peer: PeerIndex,
+    },
     /// They go nowhere.
     RemoveRoute {
         /// On which datapath.
@@ -280,8 +292,22 @@ pub enum Action {
         check: u64,
         /// What messages the sinks expect, if they say so.
         schema: Option<Schema>,
+        /// Another number whenever a sink has joined.
+        joins: u32,
         /// Whether it has.
         on: bool,
+    },
+    /// Tells a peer that its sinks get nothing, since they expect another schema. Said
+    /// again as long as it is so.
+    Refuse {
+        /// Whom.
+        peer: PeerIndex,
+        /// The conversation.
+        topic: Topic,
+        /// Second hash of the stream's name.
+        check: u64,
+        /// What the messages of the sources of this host are.
+        ours: Schema,
     },
     /// Tells the overlay which streams are in use here, so that it notices others with
     /// the same wire name.
@@ -366,6 +392,18 @@ pub enum Note {
         /// The schema of the sources of this host.
         ours: Schema,
         /// The schema of the peer's sinks.
+        theirs: Schema,
+    },
+    /// A peer's sources are of another schema than the sinks of this host, and send them
+    /// nothing.
+    SchemaRefused {
+        /// Which peer.
+        peer: PeerIndex,
+        /// The conversation.
+        topic: Topic,
+        /// The schema of the sinks of this host.
+        ours: Schema,
+        /// The schema of the peer's sources.
         theirs: Schema,
     },
     /// Two ends could not be joined for want of a resource; tried again later.

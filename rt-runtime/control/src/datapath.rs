@@ -263,6 +263,7 @@ impl Datapath {
             lane: add.lane,
             reliable: add.qos.reliability == insane_core::Reliability::Reliable,
             slots: add.slots,
+            keeps: add.keeps,
         };
         Ok(Handover { datapath: add.datapath, conn: add.conn, command: Command::AddSource(source), regions })
     }
@@ -338,6 +339,10 @@ impl Datapath {
     /// By what the slots run, in words; `None`: there are none.
     pub(crate) fn slot_clock(&self) -> Option<&'static str> {
         self.slots.map(|_| self.port.slot_clock())
+    }
+
+    pub(crate) fn welcome(&mut self, topic: Topic, peer: PeerIndex) {
+        self.send(Command::Welcome { topic, peer });
     }
 
     /// Lets a session wake the datapath.

@@ -17,6 +17,7 @@
 
 mod conn;
 mod port;
+mod refusal;
 mod route;
 mod session;
 pub mod slots;
@@ -33,7 +34,7 @@ use insane_core::{
 };
 use insane_wire::control::{Code, Event, Role};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use tables::{Channel, Conn, Contract, Ends, Greeting, Ids, Owner, Port, Session, Sink, Source, Stream};
+use tables::{Channel, Conn, Contract, Ends, Greeting, Ids, Owner, Port, RemoteSinks, Session, Sink, Source, Stream};
 
 /// How long a client has for its HELLO.
 pub const HELLO_TIMEOUT: Nanos = Nanos::from_secs(2);
@@ -98,6 +99,13 @@ pub struct Hub {
     uids: BTreeSet<(DomainIndex, Port, u64)>,
     objects: BTreeMap<ObjectId, Owner>,
     interest: usize,
+    /// Counts the sinks that peers were told of.
+    joins: u32,
+    /// Conversations in which a peer is refused, and when they are told so again.
+    refusing: BTreeSet<Topic>,
+    refuse_at: MonoTime,
+    /// Conversations in which a peer refuses sinks of this host.
+    refused: BTreeSet<Topic>,
     unjoined: BTreeSet<Ends>,
     retry_at: MonoTime,
     actions: VecDeque<Action>,
@@ -128,6 +136,10 @@ impl Hub {
             uids: BTreeSet::new(),
             objects: BTreeMap::new(),
             interest: 0,
+            joins: 0,
+            refusing: BTreeSet::new(),
+            refuse_at: MonoTime(0),
+            refused: BTreeSet::new(),
             unjoined: BTreeSet::new(),
             retry_at: MonoTime(0),
             actions: VecDeque::new(),
@@ -151,6 +163,7 @@ impl Hub {
         for session in late {
             self.expel(session, Refusal::new(Code::Protocol, format!("no HELLO within {HELLO_TIMEOUT}")));
         }
+        self.tend_refusals(now);
         if !self.unjoined.is_empty() && now >= self.retry_at {
             self.retry_at = now + RETRY_AFTER;
             for ends in std::mem::take(&mut self.unjoined) {
@@ -161,9 +174,17 @@ impl Hub {
 
     /// A peer has, or no longer has, a sink for a conversation. `check` is the second
     /// hash of its stream's name: only a local stream with the same one is meant. `schema`:
-    /// what messages its sinks expect, if they say so.
-    pub fn remote_interest(&mut self, peer: PeerIndex, topic: Topic, check: u64, schema: Option<Schema>, on: bool) {
-        self.change_interest((peer, check, schema), topic, on);
+    /// what messages its sinks expect, if they say so. `joins`: another number whenever one
+    /// of them has joined.
+    pub fn remote_interest(
+        &mut self,
+        peer: PeerIndex,
+        topic: Topic,
+        check: u64,
+        (schema, joins): (Option<Schema>, u32),
+        on: bool,
+    ) {
+        self.change_interest(RemoteSinks { peer, check, schema, joins }, topic, on);
     }
 
     /// Other access rules, quotas and words about isolation hold from now on: one for each

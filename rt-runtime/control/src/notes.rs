@@ -39,6 +39,10 @@ impl Notes {
                 let Topic { key, channel } = topic;
                 warn!(%peer, %key, %channel, %ours, %theirs, "a peer's sinks expect another schema; they get nothing");
             }
+            Note::SchemaRefused { peer, topic, ours, theirs } => {
+                let Topic { key, channel } = topic;
+                warn!(%peer, %key, %channel, %ours, %theirs, "a peer's sources are of another schema; sinks here get nothing of them");
+            }
             Note::Unjoined { conn, reason } => {
                 warn!(%conn, reason, "two ends could not be joined; tried again in a second");
             }

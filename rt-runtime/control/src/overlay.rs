@@ -13,6 +13,7 @@ use insane_overlay::links::{self, Monitor};
 use insane_overlay::membership::{Event, Limits, Membership};
 use insane_wire::link::{LINK_BYTES, is_link_beat};
 use insane_wire::overlay::{BODY_BYTES_MAX, Interest};
+use insane_wire::refusal::{Refusal, is_refusal};
 use insane_wire::status::{PeerStatus, WayStatus};
 use tracing::{info, warn};
 
@@ -21,6 +22,8 @@ const FRAMES_MAX: usize = 256;
 
 /// Membership, and by which datapath each peer is spoken to.
 pub(crate) struct Overlay {
+    /// This runtime, and which life of it.
+    own: (HostId, Incarnation),
     membership: Membership,
     monitor: Monitor,
     /// By number; empty where there is no peer.
@@ -32,6 +35,7 @@ pub(crate) struct Overlay {
 impl Overlay {
     pub(crate) fn new(plan: &Plan, roster: &Roster, host: HostId, incarnation: Incarnation) -> Self {
         let mut overlay = Overlay {
+            own: (host, incarnation),
             membership: Membership::new(host, incarnation, 0, Limits::default()),
             monitor: Monitor::new(host, incarnation, [], links::Limits::default()),
             names: vec![String::new(); PEERS_MAX],
@@ -73,13 +77,21 @@ impl Overlay {
         hub: &mut Hub,
         datapaths: &mut [Datapath],
     ) {
-        if is_link_beat(&frame.body) {
+        let refusal = if is_refusal(&frame.body) { Refusal::decode(&frame.body).ok() } else { None };
+        if let Some(refusal) = refusal {
+            let life = self.membership.peer(frame.peer).and_then(|status| status.life);
+            if life == Some((refusal.host, refusal.incarnation)) && refusal.to == self.own.1 {
+                let topic = Topic { key: refusal.stream, channel: refusal.channel };
+                hub.remote_refusal(frame.peer, topic, refusal.check, refusal.schema, now);
+            }
+        } else if is_link_beat(&frame.body) {
             let way = self.ways.get(frame.peer.index()).and_then(|ways| ways.iter().position(|way| *way == by));
             let life = self.membership.peer(frame.peer).and_then(|status| status.life);
             // No way: it is counted there.
             self.monitor.on_frame(now, frame.peer, way.unwrap_or(usize::MAX), life, &frame.body);
             self.tell_links();
         } else {
+            // One that is no good counts there, too.
             self.membership.on_frame(now, frame.peer, &frame.body);
             self.pass_events(hub, datapaths);
         }
@@ -108,6 +120,16 @@ impl Overlay {
         self.membership.peer(peer).is_some_and(|status| status.up)
     }
 
+    /// Tells a peer whose life is known that its sinks get nothing. Lost, it is said again.
+    pub(crate) fn refuse(&self, peer: PeerIndex, topic: Topic, check: u64, schema: Schema, datapaths: &mut [Datapath]) {
+        let Some((_, to)) = self.membership.peer(peer).and_then(|status| status.life) else { return };
+        let (host, incarnation) = self.own;
+        let refusal = Refusal { host, incarnation, to, stream: topic.key, check, channel: topic.channel, schema };
+        if let Some(at) = self.speaker(peer) {
+            datapaths[at].send_overlay(peer, &refusal.encode());
+        }
+    }
+
     /// The datapath that speaks to a peer: one that is up, or else the one that is preferred.
     fn speaker(&self, peer: PeerIndex) -> Option<usize> {
         self.ways.get(peer.index())?.get(self.monitor.speaks_by(peer).unwrap_or(0)).copied()
@@ -134,10 +156,9 @@ impl Overlay {
         }
     }
 
-    pub(crate) fn set_interest(&mut self, topic: Topic, check: u64, schema: Option<Schema>, on: bool) {
-        let interest = Interest { stream: topic.key, check, channel: topic.channel, schema };
+    pub(crate) fn set_interest(&mut self, interest: Interest, on: bool) {
         if let Err(error) = self.membership.set_interest(interest, on) {
-            warn!(key = %topic.key, channel = %topic.channel, %error, "peers do not hear of a sink");
+            warn!(key = %interest.stream, channel = %interest.channel, %error, "peers do not hear of a sink");
         }
     }
 
@@ -152,7 +173,7 @@ impl Overlay {
             match event {
                 Event::RemoteInterest { peer, interest, on } => {
                     let topic = Topic { key: interest.stream, channel: interest.channel };
-                    hub.remote_interest(peer, topic, interest.check, interest.schema, on);
+                    hub.remote_interest(peer, topic, interest.check, (interest.schema, interest.joins), on);
                 }
                 Event::PeerUp { peer, host, incarnation } | Event::PeerIncarnation { peer, host, incarnation } => {
                     info!(peer = self.name(peer), %host, %incarnation, "peer is up");

@@ -10,15 +10,15 @@ use insane_config::{HugePages, Idle, Isolation, Plan, Serves};
 use insane_core::counters::{DatapathCounter, PortCounter, TurnCounter};
 use insane_core::{
     Consumption, DatapathIndex, Determinism, DomainIndex, HostId, Incarnation, LatePolicy, MonoTime, PeerIndex, Qos,
-    Reliability,
+    Reliability, Schema,
 };
 use insane_shm::counters::CounterBlock;
 use insane_sys::thread::{self, SchedPolicy};
 use insane_wire::control::SinkWake;
 use insane_wire::status::{
-    ChannelStatus, Counters, DatapathStatus, DomainStatus, HostStatus, MemoryStatus, PeerStatus, QosStatus,
-    SessionStatus, SinkStatus, SlotStatus, SourceStatus, StatusReport, StreamStatus, ThreadStatus, TimeStatus, Usage,
-    hex,
+    ChannelStatus, Counters, DatapathStatus, DomainStatus, HostStatus, MemoryStatus, MismatchStatus, PeerStatus,
+    QosStatus, SessionStatus, SinkStatus, SlotStatus, SourceStatus, StatusReport, StreamStatus, ThreadStatus,
+    TimeStatus, Usage, hex,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -207,12 +207,20 @@ impl Facts {
             datapaths: names(&sink.datapaths),
             ring_bytes: sink.ring_bytes,
         };
+        let mismatch = |sinks_are_here: bool| {
+            move |(peer, sources, sinks): &(PeerIndex, Schema, Schema)| {
+                let peer = roster.get(*peer)?.name.clone();
+                Some(MismatchStatus { peer, sources: sources.to_string(), sinks: sinks.to_string(), sinks_are_here })
+            }
+        };
+        let refuses = channel.refuses.iter().filter_map(mismatch(false));
         ChannelStatus {
             channel: channel.channel.0,
             sources: channel.sources.iter().map(source).collect(),
             sinks: channel.sinks.iter().map(sink).collect(),
             peers: peer_names(&channel.peers, roster),
             announced: channel.announced,
+            mismatches: refuses.chain(channel.refused_by.iter().filter_map(mismatch(true))).collect(),
         }
     }
 }

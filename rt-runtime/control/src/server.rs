@@ -29,6 +29,7 @@ use insane_sys::clock::mono_now;
 use insane_sys::event::{Epoll, Event, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome};
 use insane_wire::control::{self, Code, PACKET_BYTES_MAX, encode};
+use insane_wire::overlay as wire;
 use insane_wire::reload::ReloadReport;
 use insane_wire::status::StatusReport;
 use std::collections::{BTreeMap, VecDeque};
@@ -415,8 +416,12 @@ impl Server {
                 }
             }
             Action::Drop(object) => self.parts.objects.remove(object),
-            Action::Interest { topic, check, schema, on } => {
-                self.parts.overlay.set_interest(topic, check, schema, on);
+            Action::Interest { topic, check, schema, joins, on } => {
+                let interest = wire::Interest { stream: topic.key, check, channel: topic.channel, schema, joins };
+                self.parts.overlay.set_interest(interest, on);
+            }
+            Action::Refuse { peer, topic, check, ours } => {
+                self.parts.overlay.refuse(peer, topic, check, ours, &mut self.parts.datapaths);
             }
             Action::Offer { key, check, on } => self.parts.overlay.set_offer(key, check, on),
             Action::Status { session, req } => self.answer_status(session, req),
@@ -464,6 +469,7 @@ impl Server {
                     error!(%error, "a table of slots that was admitted and checked is no table");
                 }
             }
+            Action::Welcome { datapath, topic, peer } => datapaths[datapath.index()].welcome(topic, peer),
             Action::RemoveRoute { datapath, topic } => {
                 datapaths[datapath.index()].send(Command::RemoveRoute(topic));
             }

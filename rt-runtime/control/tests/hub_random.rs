@@ -149,7 +149,7 @@ impl Run {
         let classes = if self.random.chance(2) { vec![ClassSpec { size: 512, count: 20 }] } else { Vec::new() };
         let channel = ChannelId(self.random.below(2) as u32);
         let schema = self.schema();
-        self.request(session, &Request::CreateSource { req, stream, channel, uid, classes, schema });
+        self.request(session, &Request::CreateSource { req, stream, channel, uid, classes, schema, keeps: false });
     }
 
     /// Mostly none; else one of two, so that some ends are refused.
@@ -317,7 +317,7 @@ impl Run {
             client.asked.insert(req, uid);
             self.request(
                 session,
-                &Request::CreateSource { req, stream, channel, uid, classes: Vec::new(), schema: None },
+                &Request::CreateSource { req, stream, channel, uid, classes: Vec::new(), schema: None, keeps: false },
             );
         }
         for uid in old.sinks.into_values() {

@@ -35,7 +35,15 @@ fn open_as(world: &mut World, session: SessionId, name: &str, qos: Qos, isolated
 
 fn source_request(world: &mut World, session: SessionId, stream: StreamId, uid: u64) -> Request {
     world.clients.get_mut(&session).unwrap().asked.insert(2, uid);
-    Request::CreateSource { req: 2, stream, channel: ChannelId(5), uid, classes: HEAP.to_vec(), schema: None }
+    Request::CreateSource {
+        req: 2,
+        stream,
+        channel: ChannelId(5),
+        uid,
+        classes: HEAP.to_vec(),
+        schema: None,
+        keeps: false,
+    }
 }
 
 fn sink_request(world: &mut World, session: SessionId, stream: StreamId, uid: u64, wake: SinkWake) -> Request {
@@ -201,6 +209,66 @@ fn remote_interest_brings_and_takes_the_connection_to_the_datapath() {
     end(world);
 }
 
+#[test]
+fn sources_that_keep_the_past_are_asked_for_each_sink_that_joins_at_a_peer() {
+    let mut world = World::new(spec(vec![datapath(&[0, 1], true)]));
+    let a = world.attach(1);
+    let stream = open(&mut world, a, "io");
+    source(&mut world, a, stream, 11);
+    world.interest(0, topic(), true);
+    assert_eq!(world.welcomed, [], "it keeps nothing");
+    let Request::CreateSource { req, channel, classes, schema, .. } = source_request(&mut world, a, stream, 12) else {
+        panic!("another request")
+    };
+    world.request(a, &Request::CreateSource { req, stream, channel, uid: 12, classes, schema, keeps: true });
+    world.settle();
+    let peer = insane_core::PeerIndex;
+    world.interest(1, topic(), true);
+    assert_eq!(world.welcomed, [(topic(), peer(1))]);
+    world.join_again(0, topic(), 1);
+    world.join_again(0, topic(), 2);
+    assert_eq!(world.welcomed[1..], [(topic(), peer(0)); 2]);
+    assert_eq!(world.datapaths[0].routes[&topic()].peers.len(), 2);
+    // Who comes back is new; a stream of another name with the same key is not meant.
+    world.interest(1, topic(), false);
+    world.interest(1, topic(), true);
+    let check = world.check_of(topic());
+    world.interest_in(1, topic(), check + 1, None, true);
+    assert_eq!(world.welcomed.len(), 4);
+    world.interest_in(1, topic(), check + 1, None, false);
+    world.interest(1, topic(), false);
+    world.hub.peer_gone(peer(0));
+    world.pump();
+    end(world);
+}
+
+#[test]
+fn peers_are_told_of_each_sink_that_joins() {
+    let mut world = World::new(spec(vec![datapath(&[0], true)]));
+    let a = world.attach(1);
+    let stream = open(&mut world, a, "io");
+    let joins = |world: &World| world.told.iter().map(|(.., joins)| *joins).collect::<Vec<_>>();
+    sink(&mut world, a, stream, 1);
+    world.settle();
+    let first = joins(&world);
+    assert_eq!(first.len(), 1);
+    sink(&mut world, a, stream, 2);
+    world.settle();
+    let second = joins(&world);
+    assert!(second.len() == 1 && second != first, "{first:?} {second:?}");
+    let sinks = world.clients[&a].sinks.clone();
+    for (number, (sink, _)) in sinks.into_iter().enumerate() {
+        world.request(a, &Request::CloseSink { req: 9, sink });
+        world.settle();
+        let left = if number == 0 { second.clone() } else { Vec::new() };
+        assert_eq!(joins(&world), left, "nobody is asked for anything when one leaves");
+    }
+    sink(&mut world, a, stream, 3);
+    world.settle();
+    assert!(joins(&world) > second, "the number is never the same");
+    end(world);
+}
+
 /// The schemas of the tests.
 fn schemas() -> [Schema; 2] {
     [("axis v1", 1), ("axis v2", 2)].map(|(name, hash)| Schema::new(name, hash).unwrap())
@@ -209,7 +277,7 @@ fn schemas() -> [Schema; 2] {
 fn with_schema(request: Request, of: Schema) -> Request {
     match request {
         Request::CreateSource { req, stream, channel, uid, classes, .. } => {
-            Request::CreateSource { req, stream, channel, uid, classes, schema: Some(of) }
+            Request::CreateSource { req, stream, channel, uid, classes, schema: Some(of), keeps: false }
         }
         Request::CreateSink { req, stream, channel, uid, depth, wake, .. } => {
             Request::CreateSink { req, stream, channel, uid, depth, wake, schema: Some(of) }
@@ -243,6 +311,97 @@ fn a_peer_whose_sinks_expect_another_schema_gets_nothing() {
     world.interest_in(1, topic(), check, None, false);
     world.interest_in(0, topic(), check, Some(one), false);
     world.settle();
+    end(world);
+}
+
+#[test]
+fn a_peer_that_is_refused_is_told_so_as_long_as_it_is() {
+    let [one, two] = schemas();
+    let mut world = World::new(spec(vec![datapath(&[0, 1], true)]));
+    let a = world.attach(1);
+    let stream = open(&mut world, a, "io");
+    let check = world.check_of(topic());
+    let request = with_schema(source_request(&mut world, a, stream, 11), one);
+    world.request(a, &request);
+    world.settle();
+    world.interest_in(0, topic(), check, Some(one), true);
+    world.interest_in(1, topic(), check + 1, Some(two), true);
+    world.wait(Nanos::from_secs(2));
+    assert_eq!(world.refusals, [], "one expects the same, the other means another stream");
+    world.interest_in(1, topic(), check, Some(two), true);
+    let told = [(insane_core::PeerIndex(1), topic(), one)];
+    assert_eq!(std::mem::take(&mut world.refusals), told, "at once");
+    world.wait(Nanos::from_secs(1));
+    assert_eq!(std::mem::take(&mut world.refusals), told, "again");
+    world.wait(Nanos::from_millis(100));
+    assert_eq!(world.refusals, [], "not more often");
+    // The source goes: nobody is refused any more.
+    let source = *world.clients[&a].sources.keys().next().unwrap();
+    world.request(a, &Request::CloseSource { req: 5, source });
+    world.settle();
+    world.wait(Nanos::from_secs(2));
+    assert_eq!(world.refusals, []);
+    world.interest_in(0, topic(), check, Some(one), false);
+    world.interest_in(1, topic(), check, Some(two), false);
+    world.interest_in(1, topic(), check + 1, Some(two), false);
+    end(world);
+}
+
+#[test]
+fn clients_are_told_which_of_their_sinks_a_peer_refuses() {
+    let [one, two] = schemas();
+    let mut world = World::new(spec(vec![datapath(&[0, 1], true)]));
+    let a = world.attach(1);
+    let stream = open(&mut world, a, "io");
+    let check = world.check_of(topic());
+    sink(&mut world, a, stream, 1);
+    let request = with_schema(sink_request(&mut world, a, stream, 2, SinkWake::Never), two);
+    world.request(a, &request);
+    world.settle();
+    let told = |world: &mut World| {
+        world.settle();
+        let events = std::mem::take(&mut world.clients.get_mut(&a).unwrap().events);
+        let refused = events.into_iter().filter_map(|event| match event {
+            Event::SinkRefused { sink, theirs } => Some((sink, theirs)),
+            _ => None,
+        });
+        refused.collect::<Vec<_>>()
+    };
+    let refuse = |world: &mut World, peer, check, schema| {
+        world.hub.remote_refusal(insane_core::PeerIndex(peer), topic(), check, schema, world.now);
+        world.pump();
+    };
+    // Of another stream; of the schema that the sink has; of a channel without a sink.
+    refuse(&mut world, 0, check + 1, one);
+    refuse(&mut world, 0, check, two);
+    let elsewhere = Topic { channel: ChannelId(77), ..topic() };
+    world.hub.remote_refusal(insane_core::PeerIndex(0), elsewhere, check, one, world.now);
+    assert_eq!(told(&mut world), []);
+    for _ in 0..5 {
+        refuse(&mut world, 0, check, one);
+        refuse(&mut world, 1, check, one);
+        world.wait(Nanos::from_secs(1));
+    }
+    let events = told(&mut world);
+    assert!(
+        matches!(events[..], [(_, Some(theirs))] if theirs == one),
+        "once, and who expects nothing not: {events:?}"
+    );
+    let is_noted =
+        |note: &&Note| matches!(note, Note::SchemaRefused { ours, theirs, .. } if (*ours, *theirs) == (two, one));
+    assert_eq!(world.notes.iter().filter(is_noted).count(), 2, "once for each peer");
+    // One of them says no more.
+    for _ in 0..5 {
+        refuse(&mut world, 1, check, one);
+        world.wait(Nanos::from_secs(1));
+    }
+    let views =
+        |world: &World| world.hub.streams().flat_map(|stream| stream.channels).flat_map(|c| c.refused_by).count();
+    assert_eq!(views(&world), 1);
+    assert_eq!(told(&mut world), [], "the other still does");
+    world.wait(Nanos::from_secs(4));
+    let events = told(&mut world);
+    assert!(matches!(events[..], [(_, None)]) && views(&world) == 0, "{events:?}");
     end(world);
 }
 
@@ -720,6 +879,7 @@ fn bad_values_are_refused_with_what_would_be_right() {
         uid,
         classes: vec![ClassSpec { size, count }],
         schema: None,
+        keeps: false,
     };
     let sink_of =
         |depth| Request::CreateSink { req: 2, stream, channel, uid: 1, depth, wake: SinkWake::Never, schema: None };

@@ -36,7 +36,10 @@ fn source(world: &mut World, session: SessionId, stream: StreamId, uid: u64) -> 
     world.clients.get_mut(&session).unwrap().asked.insert(2, uid);
     let classes = vec![ClassSpec { size: 1024, count: 10 }];
     let before = world.clients[&session].failures.len();
-    world.request(session, &Request::CreateSource { req: 2, stream, channel: CHANNEL, uid, classes, schema: None });
+    world.request(
+        session,
+        &Request::CreateSource { req: 2, stream, channel: CHANNEL, uid, classes, schema: None, keeps: false },
+    );
     world.settle();
     world.clients[&session].failures.get(before).map_or(Ok(()), |(_, code, _)| Err(*code))
 }

@@ -38,7 +38,10 @@ fn open(world: &mut World, session: SessionId, name: &str, qos: Qos, uid: u64) -
     let Some(Event::StreamOpened { stream, .. }) = world.clients[&session].events.last() else { panic!("not opened") };
     let (stream, channel) = (*stream, ChannelId(5));
     world.clients.get_mut(&session).unwrap().asked.insert(2, uid);
-    world.request(session, &Request::CreateSource { req: 2, stream, channel, uid, classes: Vec::new(), schema: None });
+    world.request(
+        session,
+        &Request::CreateSource { req: 2, stream, channel, uid, classes: Vec::new(), schema: None, keeps: false },
+    );
     world.settle();
     match world.clients[&session].events.last() {
         Some(Event::SourceCreated { source, .. }) => Ok(*source),

@@ -168,5 +168,7 @@ counters!(
         HeapsHuge = "heaps_huge",
         /// Process sink: times it became stale. Of an image, its first member counts.
         Stale = "stale",
+        /// Sink: times that sources of another host were found to be of another schema.
+        SchemaRefused = "schema_refused",
     }
 );

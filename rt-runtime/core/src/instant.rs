@@ -87,6 +87,14 @@ impl Stamp {
         clock << CLOCK_SHIFT | history | ns
     }
 
+    /// Whether a word says that its message was emitted before its receiver joined: as
+    /// [`decode`](Self::decode) has it.
+    #[must_use]
+    #[inline]
+    pub const fn is_of_history(word: u64) -> bool {
+        word & HISTORY != 0 && matches!(word >> CLOCK_SHIFT, CLOCK_MONOTONIC | CLOCK_TAI)
+    }
+
     /// What a word says. Every word says something.
     #[must_use]
     pub const fn decode(word: u64) -> Self {
@@ -119,6 +127,7 @@ mod tests {
         ] {
             for is_history in [false, true] {
                 assert_eq!(there_and_back(instant, is_history), Stamp { instant, is_history });
+                assert_eq!(Stamp::is_of_history(Stamp { instant, is_history }.encode()), is_history);
             }
         }
     }
@@ -128,6 +137,7 @@ mod tests {
         for ns in [1, 1_790_000_000_000_000_000, HISTORY | 1, 3 << CLOCK_SHIFT | 5] {
             let stamp = Stamp::decode(ns);
             assert_eq!(stamp, Stamp { instant: SourceInstant::Unnamed(ns), is_history: false });
+            assert!(!Stamp::is_of_history(ns));
             assert_eq!((stamp.encode(), stamp.instant.quality()), (ns, ClockQuality::None));
         }
         assert_eq!(Stamp::decode(0).instant, SourceInstant::None);

@@ -31,8 +31,9 @@ const HOLDERS: usize = 10;
 /// Messages that a sink of these tests has room for.
 const SINK_DEPTH: u32 = 64;
 
-/// Private bytes of a session without streams: its names, tables and buffers.
-const SESSION_PRIVATE_MAX: u64 = 2_048;
+/// Private bytes of a session without streams: its names, tables and buffers, and its part of
+/// the status report by which this is measured, whose buffer doubles as it grows.
+const SESSION_PRIVATE_MAX: u64 = 3_072;
 /// Private bytes of a stream with one source and one sink that goes through a datapath, in
 /// the control plane and in the datapath together.
 const STREAM_PRIVATE_MAX: u64 = 6_144;

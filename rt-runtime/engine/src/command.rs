@@ -66,6 +66,9 @@ pub struct NewSource {
     /// Its number among the sources with slots, below [`TIMED_MAX`](crate::TIMED_MAX): by it
     /// the tables of slots name it. `None`: it has none.
     pub slots: Option<u16>,
+    /// It keeps its last values for sinks that join later; peers that do get them if it is
+    /// not reliable.
+    pub keeps: bool,
 }
 
 /// A sink's connection, prepared for the engine.
@@ -151,6 +154,15 @@ pub enum Command {
         peers: heapless::Vec<PeerIndex, PEERS_MAX>,
         /// Whether the sinks of this host get them from here, too.
         local: bool,
+    },
+    /// A sink joined at a peer: sources that keep their last values are asked for them, and
+    /// they go to this peer alone. Sent before the peer is put on the route, if it is not on
+    /// it. Comes back `Spent`.
+    Welcome {
+        /// The conversation.
+        topic: Topic,
+        /// Where the sink is.
+        peer: PeerIndex,
     },
     /// They go nowhere.
     RemoveRoute(Topic),

@@ -32,6 +32,8 @@ struct SinkEntry {
     conn: TxConn,
     route: RouteIndex,
     domain: DomainIndex,
+    /// How many sinks had joined with it; 0: it only watches.
+    number: u64,
     /// It is in a list of those to be woken.
     listed: bool,
     /// Its stream is of a real-time lane.
@@ -95,9 +97,9 @@ impl Outlets {
         }
     }
 
-    /// Takes a sink in; it comes back if there is no place.
+    /// Takes a sink in, the `number`th (0: it only watches); it comes back if there is no place.
     #[expect(clippy::result_large_err, reason = "the refused item is handed back by value: the datapath frees nothing")]
-    pub fn add(&mut self, sink: NewSink) -> Result<(), NewSink> {
+    pub fn add(&mut self, sink: NewSink, number: u64) -> Result<(), NewSink> {
         if self.domains.len() <= sink.domain.index() {
             return Err(sink);
         }
@@ -117,7 +119,7 @@ impl Outlets {
         let purse = self.wakes.hold(session, wakes_per_second);
         let urgent = lane.is_real_time();
         self.sinks[place as usize] =
-            Some(SinkEntry { conn, route, domain, listed: false, urgent, purse, dead: false, evicted: false });
+            Some(SinkEntry { conn, route, domain, number, listed: false, urgent, purse, dead: false, evicted: false });
         Ok(())
     }
 
@@ -175,8 +177,15 @@ impl Outlets {
     #[inline]
     pub fn deliver(&mut self, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
         if !self.deliver_plain(route, meta, &content) {
-            self.deliver_to_all(port, route, meta, content);
+            self.deliver_to(None, port, route, meta, content);
         }
+    }
+
+    /// Puts one message of the past into the ring of every sink of a route that joined after
+    /// the first `after`, and does not only watch.
+    #[cold]
+    pub fn deliver_past(&mut self, after: u64, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
+        self.deliver_to(Some(after), port, route, meta, content);
     }
 
     /// The plain case, straight through: private bytes that fit a cell, for one sink with
@@ -203,7 +212,7 @@ impl Outlets {
     }
 
     #[inline(never)]
-    fn deliver_to_all(&mut self, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
+    fn deliver_to(&mut self, after: Option<u64>, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
         let Some(entry) = self.routes.get(route) else { return };
         let Some(parts) = self.domains.get_mut(entry.domain.index()) else { return };
         let sinks = self.sinks_of_domain[entry.domain.index()];
@@ -216,10 +225,16 @@ impl Outlets {
         } else {
             buffer(&content, parts, &mut self.sinks, &entry.sinks).map(|id| Form::Heap(id, len as u32))
         };
-        let Some(form) = form else { return miss(parts, &mut self.sinks, &entry.sinks, meta) };
+        let Some(form) = form else {
+            if after.is_some() {
+                // It is no loss to those who have it.
+                return parts.counters.add(DatapathCounter::DroppedNoBuffer as usize, 1);
+            }
+            return miss(parts, &mut self.sinks, &entry.sinks, meta);
+        };
         for place in &entry.sinks {
             let Some(sink) = &mut self.sinks[*place as usize] else { continue };
-            if sink.dead {
+            if sink.dead || after.is_some_and(|after| sink.number <= after) {
                 continue;
             }
             let share = if sink.conn.observes() { spare(parts, taps, len) } else { share };

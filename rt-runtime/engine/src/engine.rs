@@ -427,7 +427,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 let Some(route) = self.outlets.routes.hold(source.topic, source.domain) else {
                     return Command::AddSource(source);
                 };
-                match self.transmitter.add(source, route) {
+                let peers = self.outlets.routes.get(route).map_or(&[][..], |route| &route.peers);
+                match self.transmitter.add(source, route, peers) {
                     Ok(()) => Command::Spent,
                     Err(source) => {
                         self.outlets.routes.release(route);
@@ -443,10 +444,13 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 });
                 Command::Removed { conn, dead }
             }
-            Command::AddSink(sink) => match self.outlets.add(sink) {
-                Ok(()) => Command::Spent,
-                Err(sink) => Command::AddSink(sink),
-            },
+            Command::AddSink(sink) => {
+                let number = if sink.observes() { 0 } else { self.receiver.sink_joined() };
+                match self.outlets.add(sink, number) {
+                    Ok(()) => Command::Spent,
+                    Err(sink) => Command::AddSink(sink),
+                }
+            }
             Command::RemoveSink(conn) => {
                 let dead: Option<Dead> = self.outlets.remove(conn);
                 Command::Removed { conn, dead }
@@ -463,6 +467,14 @@ impl<L: Link, C: Clock> Engine<L, C> {
                     }
                     None => Command::SetRoute { topic, domain, peers, local },
                 }
+            }
+            Command::Welcome { topic, peer } => {
+                if let Some(index) = self.outlets.routes.find(topic)
+                    && let Some(route) = self.outlets.routes.get(index)
+                {
+                    self.transmitter.welcome(index, peer, !route.peers.contains(&peer));
+                }
+                Command::Spent
             }
             Command::RemoveRoute(topic) => {
                 if let Some(index) = self.outlets.routes.find(topic)

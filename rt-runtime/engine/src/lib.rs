@@ -27,6 +27,7 @@ mod engine;
 mod inflow;
 pub mod inline;
 pub mod margin;
+mod newcomers;
 mod outflow;
 mod receive;
 mod routes;

@@ -10,7 +10,7 @@ use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::heap::BufferId;
 use insane_core::limits::PEERS_MAX;
 use insane_core::time::Clock;
-use insane_core::{DomainIndex, HostId, Incarnation, MonoTime, Nanos, PeerIndex};
+use insane_core::{DomainIndex, HostId, Incarnation, MonoTime, Nanos, PeerIndex, Stamp};
 use insane_link::FrameSink;
 use insane_overlay::flow::{FlowKey, FlowPlace, FlowTable, Verdict};
 use insane_overlay::reassembly::{Arrival, Begin, Reassembler};
@@ -22,8 +22,10 @@ use insane_wire::reliable::Body;
 
 /// A fragmented message without progress is given up after this long.
 const REASSEMBLY_TIMEOUT: Nanos = Nanos::from_millis(200);
-/// A flow that nothing was heard of is forgotten after this long.
-const FLOW_TIMEOUT: Nanos = Nanos::from_secs(60);
+/// A flow that nothing was heard of is forgotten after this long, or when others need its
+/// place. What its sinks got is forgotten with it: one who joins later and gets the past
+/// would bring it to them once more, so sources that seldom emit are remembered.
+const FLOW_TIMEOUT: Nanos = Nanos::from_secs(24 * 60 * 60);
 /// Messages given up, and flows looked at, in one housekeeping.
 const HOUSEKEEPING_BUDGET: u32 = 16;
 
@@ -162,7 +164,11 @@ impl Receiver {
     ) -> bool {
         let Some(recent) = self.recent.as_ref().filter(|recent| recent.peer == peer) else { return false };
         let Some((sequence, source_ns, payload)) = recent.head.decode_whole(frame) else { return false };
-        let Some(verdict) = self.flows.classify_at(turn.about_now(), recent.place, sequence) else { return false };
+        let Some(verdict) =
+            self.flows.classify_at(turn.about_now(), recent.place, sequence, || Stamp::is_of_history(source_ns))
+        else {
+            return false;
+        };
         self.others = 0;
         outlets.count_received(recent.domain, frame.len());
         let meta = Meta { sequence, source_ns, lost: 0 };
@@ -183,6 +189,11 @@ impl Receiver {
         let key = flow_key(header);
         let head = FlowHead::new(header);
         self.recent = self.flows.place(&key).map(|place| Recent { peer, head, place, key, route, domain });
+    }
+
+    /// One more sink is here; the number of those that joined so far.
+    pub const fn sink_joined(&mut self) -> u64 {
+        self.flows.sink_joined()
     }
 
     /// What was looked up may not be so any more.
@@ -255,7 +266,8 @@ impl Receiver {
         port: &Port,
     ) -> bool {
         let meta = Meta { sequence: header.sequence, source_ns: header.source_instant, lost: 0 };
-        let verdict = self.flows.classify(now, key, header.sequence);
+        let is_past = || Stamp::is_of_history(header.source_instant);
+        let verdict = self.flows.classify(now, key, header.sequence, is_past);
         self.conclude(verdict, key, route, domain, meta, content, outlets, port)
     }
 
@@ -286,6 +298,10 @@ impl Receiver {
                 while let Some(older) = self.reassembler.give_up(is_older) {
                     give_up(older, outlets);
                 }
+                return true;
+            }
+            Verdict::Past { after } => {
+                outlets.deliver_past(after, port, route, meta, content);
                 return true;
             }
             Verdict::Duplicate => DatapathCounter::DroppedDuplicate,
@@ -335,7 +351,7 @@ impl Receiver {
     /// Begins to collect a message: only one that would be released, and only with memory.
     fn start(&mut self, arrived: &Fragmented<'_>, outlets: &mut Outlets) -> Option<()> {
         let Fragmented { now, key, header, route, domain, .. } = arrived;
-        if !self.flows.expects(*now, key, header.sequence) {
+        if !self.flows.expects(*now, key, header.sequence, || Stamp::is_of_history(header.source_instant)) {
             outlets.count(*domain, DatapathCounter::DroppedLate, 1);
             return None;
         }

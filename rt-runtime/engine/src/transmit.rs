@@ -5,6 +5,7 @@ mod timed;
 use crate::command::{Command, Dead, NewSource, Notice, Port};
 use crate::deliver::{Content, Copying, Outlets, is_piecemeal};
 use crate::engine::Links;
+use crate::newcomers::{Kept, Newcomers, PeerSet};
 use crate::outflow::{Identity, Outflow, Progress};
 use crate::routes::RouteIndex;
 use crate::turn::Turn;
@@ -52,6 +53,10 @@ struct SourceEntry {
     /// A large message on its way to local sinks; its fragments follow when it is there.
     copying: Option<Copying>,
     underway: Option<Underway>,
+    /// Peers that are to get what the source keeps of the past, if it keeps any.
+    newcomers: Option<Newcomers>,
+    /// Peers that do not get the message that was popped last.
+    skip: PeerSet,
     /// What a reliable source has under way; it uses neither `popped` nor `underway`.
     reliable: Option<Box<Outflow>>,
     /// An unreliable source that was let go and has something left: the command to be
@@ -88,6 +93,8 @@ pub(crate) struct Transmitter {
     closing: usize,
     /// Places of the unreliable ones among them.
     leaving: Vec<u16>,
+    /// Places of the sources that keep values for peers that join.
+    keepers: Vec<u16>,
     /// How long an unreliable one may take.
     close_after: Nanos,
     /// Where the rate of the links is known: slots may be had.
@@ -162,6 +169,7 @@ impl Transmitter {
             generation: 0,
             closing: 0,
             leaving: Vec::with_capacity(SOURCES_MAX),
+            keepers: Vec::with_capacity(SOURCES_MAX),
             close_after: reliable.evict_after,
             slots,
         }
@@ -175,9 +183,10 @@ impl Transmitter {
         }
     }
 
-    /// Takes a source in; it comes back if there is no place.
+    /// Takes a source in; it comes back if there is no place. `peers` are those of its route:
+    /// what it keeps of the past is new to them.
     #[expect(clippy::result_large_err, reason = "the refused item is handed back by value: the datapath frees nothing")]
-    pub fn add(&mut self, source: NewSource, route: RouteIndex) -> Result<(), NewSource> {
+    pub fn add(&mut self, source: NewSource, route: RouteIndex, peers: &[PeerIndex]) -> Result<(), NewSource> {
         if source.reliable && self.outflows.is_empty() {
             return Err(source);
         }
@@ -188,7 +197,7 @@ impl Transmitter {
             self.free_place(place);
             return Err(source);
         }
-        let NewSource { conn, source, topic, domain, lane, reliable, .. } = source;
+        let NewSource { mut conn, source, topic, domain, lane, reliable, slots: _, keeps } = source;
         let head = FlowHead::new(&DataHeader {
             kind: Kind::Data,
             lane,
@@ -209,6 +218,12 @@ impl Transmitter {
             outflow.reset(self.generation << u16::BITS | u64::from(place));
             self.reliable.push(place);
         }
+        // A reliable flow takes its messages in the order of their numbers.
+        let mut newcomers = (keeps && reliable.is_none()).then(Newcomers::default);
+        if let Some(newcomers) = &mut newcomers {
+            self.keepers.push(place);
+            peers.iter().for_each(|peer| newcomers.join(*peer, false, 0, || conn.ask_for_past()));
+        }
         self.sources[place as usize] = Some(SourceEntry {
             conn,
             source,
@@ -219,6 +234,8 @@ impl Transmitter {
             popped: Popped::EMPTY,
             copying: None,
             underway: None,
+            newcomers,
+            skip: PeerSet::NONE,
             reliable,
             leaving: None,
             ready: false,
@@ -227,6 +244,20 @@ impl Transmitter {
         });
         self.watch.add(place);
         Ok(())
+    }
+
+    /// A sink of the route joined at a peer: its sources are asked for what they keep.
+    /// `is_new`: the peer is not on the route so far.
+    #[cold]
+    pub fn welcome(&mut self, route: RouteIndex, peer: PeerIndex, is_new: bool) {
+        for place in &self.keepers {
+            if let Some(SourceEntry { conn, newcomers: Some(newcomers), route: of, dead: false, .. }) =
+                &mut self.sources[*place as usize]
+                && *of == route
+            {
+                newcomers.join(peer, is_new, conn.waiting(), || conn.ask_for_past());
+            }
+        }
     }
 
     /// Lets a source go later if it has something left: the command comes back with
@@ -308,6 +339,7 @@ impl Transmitter {
         self.forget_flow(FlowIndex(place));
         self.free_place(place);
         self.leaving.retain(|other| *other != place);
+        self.keepers.retain(|other| *other != place);
         outlets.count(entry.domain, DatapathCounter::DroppedSourceClosed, entry.left());
         if let Some(copying) = entry.copying.take() {
             outlets.discard(copying);
@@ -610,6 +642,16 @@ fn begin<L: Link>(
     outlets: &mut Outlets,
     port: &Port,
 ) -> u32 {
+    if let Some(newcomers) = &mut entry.newcomers {
+        match newcomers.sort(&entry.popped.meta) {
+            Kept::Now(but) => entry.skip = but,
+            Kept::Past(but) => return begin_past(entry, but, links, outlets),
+            Kept::End => {
+                finish(entry);
+                return LOCAL_CHARGE;
+            }
+        }
+    }
     outlets.count(entry.domain, DatapathCounter::MessagesFromSources, 1);
     let Some(route) = outlets.routes.get(entry.route) else {
         finish(entry);
@@ -637,6 +679,21 @@ fn begin<L: Link>(
         }
     }
     charge.max(send_or_fragment(entry, alone, links, outlets))
+}
+
+/// As [`begin`], a message that was emitted before the peers joined that it is for; sinks of
+/// this host get nothing of it.
+#[cold]
+fn begin_past<L: Link>(entry: &mut SourceEntry, but: PeerSet, links: &mut Links<L>, outlets: &mut Outlets) -> u32 {
+    let is_for_any =
+        outlets.routes.get(entry.route).is_some_and(|route| route.peers.iter().any(|peer| !but.contains(*peer)));
+    entry.skip = but;
+    if is_for_any {
+        send_or_fragment(entry, false, links, outlets).max(LOCAL_CHARGE)
+    } else {
+        finish(entry);
+        LOCAL_CHARGE
+    }
 }
 
 /// Copies more of a message for local sinks, at most `budget` bytes, and delivers it when
@@ -668,7 +725,7 @@ fn send_or_fragment<L: Link>(entry: &mut SourceEntry, alone: bool, links: &mut L
         finish(entry);
         return 0;
     };
-    if route.peers.is_empty() {
+    if route.peers.is_empty() || (!entry.skip.is_empty() && all_are_in(entry.skip, &route.peers)) {
         if !route.local {
             outlets.count(entry.domain, DatapathCounter::DroppedNoPeer, 1);
         }
@@ -688,6 +745,11 @@ fn send_or_fragment<L: Link>(entry: &mut SourceEntry, alone: bool, links: &mut L
     entry.underway = Some(Underway { plan, fragment, reached: None, head: [0; HEADER_BYTES] });
     set_head(entry);
     0
+}
+
+#[cold]
+fn all_are_in(set: PeerSet, peers: &[PeerIndex]) -> bool {
+    peers.iter().all(|peer| set.contains(*peer))
 }
 
 /// The plain case, straight through: a message of one frame for one peer. The bytes that
@@ -741,7 +803,7 @@ fn send_frame<L: Link>(entry: &mut SourceEntry, links: &mut Links<L>, outlets: &
     let mut sent = 0;
     // The route may have changed since the message began: a peer that came late lacks
     // fragments and drops the rest, one that left is not asked any more.
-    let mut left = next_peers(peers, underway.reached);
+    let mut left = next_peers(peers, underway.reached, entry.skip);
     if let Some(peer) = left.next() {
         let payload = payload_of(&entry.popped, &entry.conn).part(offset as usize, len as usize);
         let outcome = links.send(*peer, entry.lane, &underway.head, payload);
@@ -761,9 +823,10 @@ fn send_frame<L: Link>(entry: &mut SourceEntry, links: &mut Links<L>, outlets: &
     Some(sent)
 }
 
-/// The peers of a route, which stand in the order of their numbers, behind `reached`.
-fn next_peers(peers: &[PeerIndex], reached: Option<PeerIndex>) -> impl Iterator<Item = &PeerIndex> {
-    peers.iter().filter(move |peer| reached.is_none_or(|reached| **peer > reached))
+/// The peers of a route, which stand in the order of their numbers, behind `reached`, but
+/// for those to be left out.
+fn next_peers(peers: &[PeerIndex], reached: Option<PeerIndex>, skip: PeerSet) -> impl Iterator<Item = &PeerIndex> {
+    peers.iter().filter(move |peer| reached.is_none_or(|reached| **peer > reached) && !skip.contains(**peer))
 }
 
 /// Encodes the header of the current fragment, the same for every peer.

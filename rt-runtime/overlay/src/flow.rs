@@ -14,8 +14,14 @@
 //!   jump is believed at once; was it wrong, then the true messages look late, and when
 //!   nothing was released for [`RESTART_AFTER`], [`CONSISTENT_MIN`] of them that agree
 //!   restart the flow at their number. Nothing is counted lost over a restart.
+//! - A message that says it is of the past (its source kept it for those who join later)
+//!   is released as any other where it is newer than the newest; else only to sinks that
+//!   got nothing of the flow yet: [`Verdict::Past`]. The table does not know sinks, but
+//!   counts them ([`FlowTable::sink_joined`]): those up to a count got the newest message,
+//!   those up to another count the newest one of the past. So no sink gets a message twice
+//!   or behind a newer one, as long as the flow is remembered.
 //!
-//! Bounds: all memory is taken in [`FlowTable::new`]: `capacity` flows of 112 bytes and
+//! Bounds: all memory is taken in [`FlowTable::new`]: `capacity` flows of 128 bytes and
 //! an index of at least twice as many places of 8 bytes. A look-up looks at no more than
 //! [`PROBES_MAX`] places. When the table is full the flow that was idle longest makes
 //! room, if it was idle for [`EVICT_AFTER`]; otherwise the newcomer is refused. Idle is
@@ -75,6 +81,11 @@ pub enum Verdict {
         /// How many.
         lost: u64,
     },
+    /// It is of the past: release it to the sinks that joined after the first so many.
+    Past {
+        /// As [`FlowTable::sink_joined`] counted them.
+        after: u64,
+    },
     /// Drop it: seen before.
     Duplicate,
     /// Drop it: older than what was released.
@@ -123,6 +134,12 @@ struct Flow {
     released_at: MonoTime,
     /// When the flow was last put in front of the order.
     ordered_at: MonoTime,
+    /// Sinks that had joined when the newest message was released.
+    heard_by: u64,
+    /// The newest message of the past that was released behind the newest one, and how many
+    /// sinks had joined by then; 0: none was.
+    past: u64,
+    past_heard_by: u64,
     /// The newest of the unlikely sequences that agree, and how many there are.
     unlikely: u64,
     unlikely_count: u8,
@@ -152,6 +169,8 @@ pub struct FlowTable {
     oldest: u32,
     /// Counts removals: no flow has moved since.
     removed: u64,
+    /// Sinks that have joined so far.
+    sinks: u64,
     counters: FlowCounters,
 }
 
@@ -171,6 +190,9 @@ impl FlowTable {
             seen: 0,
             released_at: MonoTime(0),
             ordered_at: MonoTime(0),
+            heard_by: 0,
+            past: 0,
+            past_heard_by: 0,
             unlikely: 0,
             unlikely_count: 0,
             newer: NONE,
@@ -190,16 +212,25 @@ impl FlowTable {
             newest: NONE,
             oldest: NONE,
             removed: 0,
+            sinks: 0,
             counters: FlowCounters::default(),
         }
     }
 
-    /// Decides over a completed message; remembers it as seen.
+    /// One more sink gets what is released from now on. Returns how many have joined: the
+    /// number by which [`Verdict::Past`] knows it.
+    pub const fn sink_joined(&mut self) -> u64 {
+        self.sinks += 1;
+        self.sinks
+    }
+
+    /// Decides over a completed message; remembers it as seen. `is_past`: whether it says
+    /// that it is of the past; asked only where that matters.
     #[inline]
-    pub fn classify(&mut self, now: MonoTime, key: &FlowKey, sequence: u64) -> Verdict {
+    pub fn classify(&mut self, now: MonoTime, key: &FlowKey, sequence: u64, is_past: impl FnOnce() -> bool) -> Verdict {
         let hash = self.hash(key);
         match self.find(hash, key) {
-            Some(at) => self.classify_flow(now, at, sequence),
+            Some(at) => self.classify_flow(now, at, sequence, is_past),
             None => self.admit(now, hash, key, sequence),
         }
     }
@@ -213,14 +244,20 @@ impl FlowTable {
     /// As [`classify`](Self::classify), without a look-up. `None`: the flow may be somewhere
     /// else by now, or gone.
     #[inline]
-    pub fn classify_at(&mut self, now: MonoTime, place: FlowPlace, sequence: u64) -> Option<Verdict> {
-        (place.removed == self.removed).then(|| self.classify_flow(now, place.at, sequence))
+    pub fn classify_at(
+        &mut self,
+        now: MonoTime,
+        place: FlowPlace,
+        sequence: u64,
+        is_past: impl FnOnce() -> bool,
+    ) -> Option<Verdict> {
+        (place.removed == self.removed).then(|| self.classify_flow(now, place.at, sequence, is_past))
     }
 
     #[inline]
-    fn classify_flow(&mut self, now: MonoTime, at: u32, sequence: u64) -> Verdict {
+    fn classify_flow(&mut self, now: MonoTime, at: u32, sequence: u64, is_past: impl FnOnce() -> bool) -> Verdict {
         let flow = &mut self.flows[at as usize];
-        let verdict = flow.classify(now, sequence, &mut self.counters);
+        let verdict = flow.classify(now, sequence, self.sinks, &mut self.counters, is_past);
         if matches!(verdict, Verdict::New { .. }) && now.since(flow.ordered_at) >= REORDER_AFTER {
             self.unlink(at);
             self.link_newest(now, at);
@@ -232,9 +269,12 @@ impl FlowTable {
     /// [`FlowTable::classify`] would surely drop it as a duplicate or as late.
     #[must_use]
     #[inline]
-    pub fn expects(&self, now: MonoTime, key: &FlowKey, sequence: u64) -> bool {
+    pub fn expects(&self, now: MonoTime, key: &FlowKey, sequence: u64, is_past: impl FnOnce() -> bool) -> bool {
         let Some(at) = self.find(self.hash(key), key) else { return true };
         let flow = &self.flows[at as usize];
+        if sequence <= flow.newest && is_past() {
+            return flow.past_after(sequence) < self.sinks;
+        }
         sequence > flow.newest || (!flow.has_seen(sequence) && now.since(flow.released_at) >= RESTART_AFTER)
     }
 
@@ -312,7 +352,7 @@ impl FlowTable {
         }
         let flow = &mut self.flows[at as usize];
         self.unused = flow.older;
-        flow.start(now, key, sequence);
+        flow.start(now, key, sequence, self.sinks);
         self.link_newest(now, at);
         self.live += 1;
         Verdict::New { lost: 0 }
@@ -417,28 +457,41 @@ impl FlowTable {
 }
 
 impl Flow {
-    fn start(&mut self, now: MonoTime, key: &FlowKey, sequence: u64) {
+    fn start(&mut self, now: MonoTime, key: &FlowKey, sequence: u64, sinks: u64) {
         self.key = *key;
         self.lost = 0;
-        self.restart(now, sequence);
+        self.restart(now, sequence, sinks);
     }
 
-    fn restart(&mut self, now: MonoTime, sequence: u64) {
+    fn restart(&mut self, now: MonoTime, sequence: u64, sinks: u64) {
         self.newest = sequence;
         self.seen = 1;
         self.released_at = now;
+        self.heard_by = sinks;
+        (self.past, self.past_heard_by) = (0, 0);
         self.unlikely_count = 0;
     }
 
     #[inline]
-    fn classify(&mut self, now: MonoTime, sequence: u64, counters: &mut FlowCounters) -> Verdict {
+    fn classify(
+        &mut self,
+        now: MonoTime,
+        sequence: u64,
+        sinks: u64,
+        counters: &mut FlowCounters,
+        is_past: impl FnOnce() -> bool,
+    ) -> Verdict {
         if sequence > self.newest {
             let step = sequence - self.newest;
             if step <= JUMP_MAX {
+                self.heard_by = sinks;
                 return self.advance(now, sequence, step);
             }
             counters.suspects += 1;
-            return self.unlikely(now, sequence, Verdict::Suspect, counters);
+            return self.unlikely(now, sequence, sinks, Verdict::Suspect, counters);
+        }
+        if is_past() {
+            return self.look_back(sequence, sinks);
         }
         let behind = self.newest - sequence;
         if behind < WINDOW {
@@ -452,7 +505,31 @@ impl Flow {
         if now.since(self.released_at) < RESTART_AFTER {
             return Verdict::Late;
         }
-        self.unlikely(now, sequence, Verdict::Late, counters)
+        self.unlikely(now, sequence, sinks, Verdict::Late, counters)
+    }
+
+    /// A message of the past that is not newer than the newest: for sinks that got neither
+    /// that, nor a newer one of the past.
+    #[cold]
+    fn look_back(&mut self, sequence: u64, sinks: u64) -> Verdict {
+        let after = self.past_after(sequence);
+        if after >= sinks {
+            return Verdict::Duplicate;
+        }
+        if sequence == self.newest {
+            // The past is complete: every sink has the newest message.
+            self.heard_by = sinks;
+            return Verdict::Past { after };
+        }
+        self.past = if self.past_heard_by > self.heard_by { self.past.max(sequence) } else { sequence };
+        self.past_heard_by = sinks;
+        Verdict::Past { after }
+    }
+
+    /// How many sinks have it already, or something newer.
+    fn past_after(&self, sequence: u64) -> u64 {
+        // What went to sinks of the past is of no account once they all got a newer message.
+        if sequence <= self.past { self.heard_by.max(self.past_heard_by) } else { self.heard_by }
     }
 
     #[inline]
@@ -472,7 +549,14 @@ impl Flow {
 
     /// A sequence that nobody would expect: believed once enough of them agree.
     #[cold]
-    fn unlikely(&mut self, now: MonoTime, sequence: u64, otherwise: Verdict, counters: &mut FlowCounters) -> Verdict {
+    fn unlikely(
+        &mut self,
+        now: MonoTime,
+        sequence: u64,
+        sinks: u64,
+        otherwise: Verdict,
+        counters: &mut FlowCounters,
+    ) -> Verdict {
         let step = sequence.wrapping_sub(self.unlikely);
         let agrees = self.unlikely_count > 0 && (1..=CONSISTENT_STEP).contains(&step);
         self.unlikely_count = if agrees { self.unlikely_count + 1 } else { 1 };
@@ -480,7 +564,7 @@ impl Flow {
         if self.unlikely_count < CONSISTENT_MIN {
             return otherwise;
         }
-        self.restart(now, sequence);
+        self.restart(now, sequence, sinks);
         counters.restarts += 1;
         Verdict::New { lost: 0 }
     }
@@ -495,5 +579,5 @@ const fn fold(a: u64, b: u64) -> u64 {
     (product as u64) ^ ((product >> 64) as u64)
 }
 
-const _: () = assert!(size_of::<Flow>() == 112);
+const _: () = assert!(size_of::<Flow>() == 128);
 const _: () = assert!(WINDOW == u128::BITS as u64);

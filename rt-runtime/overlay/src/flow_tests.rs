@@ -47,6 +47,122 @@ impl Oracle {
     }
 }
 
+/// What a sender does, and what becomes of it.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Emit {
+        arrives: bool,
+    },
+    /// A sink joins, and nobody is told.
+    Join,
+    /// The last values are sent again: to whoever joined. Bit `i`: the `i`th is lost.
+    Replay {
+        lost: u8,
+    },
+    /// The last value of the past comes once more, delayed or duplicated.
+    Echo,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        any::<bool>().prop_map(|arrives| Step::Emit { arrives }),
+        Just(Step::Join),
+        prop_oneof![Just(0), any::<u8>()].prop_map(|lost| Step::Replay { lost }),
+        Just(Step::Echo),
+    ]
+}
+
+/// The sinks of a host that receives one flow.
+struct Sinks {
+    table: FlowTable,
+    got: Vec<Vec<u64>>,
+}
+
+impl Sinks {
+    fn join(&mut self) {
+        assert_eq!(self.table.sink_joined(), self.got.len() as u64 + 1);
+        self.got.push(Vec::new());
+    }
+
+    fn take(&mut self, sequence: u64, is_past: bool) {
+        let worth_collecting = self.table.expects(at_ms(0), &key(0), sequence, || is_past);
+        let after = match self.table.classify(at_ms(0), &key(0), sequence, || is_past) {
+            Verdict::New { .. } => 0,
+            Verdict::Past { after } => after as usize,
+            _ => return,
+        };
+        assert!(worth_collecting);
+        self.got[after..].iter_mut().for_each(|sink| sink.push(sequence));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whoever joins whenever, whatever is lost: no sink gets a message twice or behind a
+    /// newer one; and if none of the past was lost, each has the newest afterwards, and who
+    /// had nothing before has all that was kept.
+    #[test]
+    fn the_past_reaches_those_who_lack_it_once_and_in_order(steps in prop::collection::vec(step(), 1..80)) {
+        const KEPT: u64 = 3;
+        let mut sinks = Sinks { table: FlowTable::new(1, 0), got: Vec::new() };
+        sinks.join();
+        let mut next = 0;
+        for step in steps {
+            match step {
+                Step::Emit { arrives } => {
+                    next += 1;
+                    if arrives {
+                        sinks.take(next - 1, false);
+                    }
+                }
+                Step::Join => sinks.join(),
+                Step::Replay { lost } => {
+                    let kept = next.saturating_sub(KEPT)..next;
+                    let is_clean = sinks.got.iter().all(|got| got.is_empty() || got.last() == Some(&(next - 1)));
+                    let empty: Vec<bool> = sinks.got.iter().map(Vec::is_empty).collect();
+                    for (place, sequence) in kept.clone().enumerate() {
+                        if lost & 1 << place == 0 {
+                            sinks.take(sequence, true);
+                        }
+                    }
+                    for (got, was_empty) in sinks.got.iter().zip(empty) {
+                        if lost == 0 && next > 0 {
+                            prop_assert_eq!(got.last(), Some(&(next - 1)), "the last value");
+                            if was_empty && is_clean {
+                                prop_assert!(got.iter().copied().eq(kept.clone()), "{:?}", got);
+                            }
+                        }
+                    }
+                }
+                Step::Echo if next > 0 => sinks.take(next - 1, true),
+                Step::Echo => {}
+            }
+            for got in &sinks.got {
+                prop_assert!(got.is_sorted_by(|a, b| a < b), "{:?}", got);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_past_neither_restarts_a_flow_nor_counts_as_lost() {
+    let mut table = FlowTable::new(1, 0);
+    table.sink_joined();
+    assert_eq!(table.classify(at_ms(0), &key(0), 50, || true), new(0), "the first that is heard of it");
+    assert_eq!(table.classify(at_ms(0), &key(0), 51, || true), new(0));
+    assert_eq!(table.classify(at_ms(0), &key(0), 52, || false), new(0));
+    // Long afterwards: messages of now would restart the flow at their number.
+    for _ in 0..CONSISTENT_MIN {
+        for sequence in 50..53 {
+            assert_eq!(table.classify(at_ms(5_000), &key(0), sequence, || true), Verdict::Duplicate);
+            assert!(!table.expects(at_ms(5_000), &key(0), sequence, || true));
+        }
+    }
+    assert_eq!(table.classify(at_ms(5_000), &key(0), 53, || false), new(0));
+    assert_eq!(table.counters().restarts, 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
@@ -62,10 +178,10 @@ proptest! {
             let base = base.entry(flow).or_insert(500);
             *base += step;
             let sequence = *base - jitter;
-            prop_assert_eq!(table.classify(at_ms(0), &key(flow), sequence), oracle.classify(key(flow), sequence));
+            prop_assert_eq!(table.classify(at_ms(0), &key(flow), sequence, || false), oracle.classify(key(flow), sequence));
             for sequence in sequence - 3..sequence + 3 {
                 let expected = sequence > oracle.newest[&key(flow)];
-                prop_assert_eq!(table.expects(at_ms(0), &key(flow), sequence), expected);
+                prop_assert_eq!(table.expects(at_ms(0), &key(flow), sequence, || false), expected);
             }
         }
         prop_assert_eq!(table.len(), base.len());
@@ -80,7 +196,7 @@ proptest! {
         for (wild, sequence, delay) in steps {
             now += delay;
             let sequence = if wild { sequence } else { sequence % 1000 };
-            let verdict = table.classify(at_ms(now), &key(0), sequence);
+            let verdict = table.classify(at_ms(now), &key(0), sequence, || false);
             let restarted = table.counters().restarts > restarts;
             restarts = table.counters().restarts;
             if let Verdict::New { lost } = verdict {
@@ -121,7 +237,7 @@ proptest! {
                 _ => {
                     now += delay;
                     let sequence = oracle.get(&key(n)).map_or(10, |(newest, _)| newest + 2);
-                    let verdict = table.classify(at_ms(now), &key(n), sequence);
+                    let verdict = table.classify(at_ms(now), &key(n), sequence, || false);
                     if oracle.contains_key(&key(n)) {
                         prop_assert_eq!(verdict, new(1));
                     } else if oracle.len() < 16 {
@@ -149,7 +265,7 @@ proptest! {
             prop_assert_eq!(&flows, &oracle);
             prop_assert_eq!(table.len(), oracle.len());
             for n in 0..60 {
-                prop_assert_eq!(table.expects(at_ms(now), &key(n), 0), !oracle.contains_key(&key(n))
+                prop_assert_eq!(table.expects(at_ms(now), &key(n), 0, || false), !oracle.contains_key(&key(n))
                     || now - oracle[&key(n)].1 >= 1000);
             }
         }
@@ -159,7 +275,7 @@ proptest! {
 #[test]
 fn a_late_message_is_dropped_and_then_known() {
     let mut table = FlowTable::new(1, 0);
-    let mut classify = |sequence| table.classify(at_ms(0), &key(0), sequence);
+    let mut classify = |sequence| table.classify(at_ms(0), &key(0), sequence, || false);
     assert_eq!(classify(5), new(0));
     assert_eq!(classify(8), new(2));
     assert_eq!(classify(8), Verdict::Duplicate);
@@ -173,34 +289,34 @@ fn a_late_message_is_dropped_and_then_known() {
 #[test]
 fn one_forged_far_sequence_changes_nothing() {
     let mut table = FlowTable::new(1, 0);
-    assert_eq!(table.classify(at_ms(0), &key(0), 100), new(0));
+    assert_eq!(table.classify(at_ms(0), &key(0), 100, || false), new(0));
     for forged in [u64::MAX, 100 + JUMP_MAX + 1, 1 << 40] {
-        assert_eq!(table.classify(at_ms(0), &key(0), forged), Verdict::Suspect);
+        assert_eq!(table.classify(at_ms(0), &key(0), forged, || false), Verdict::Suspect);
     }
-    assert_eq!(table.classify(at_ms(1), &key(0), 101), new(0));
+    assert_eq!(table.classify(at_ms(1), &key(0), 101, || false), new(0));
     assert_eq!(table.counters().suspects, 3);
 }
 
 #[test]
 fn a_believed_forgery_wedges_a_flow_for_a_second_and_no_longer() {
     let mut table = FlowTable::new(1, 0);
-    assert_eq!(table.classify(at_ms(0), &key(0), 100), new(0));
-    assert_eq!(table.classify(at_ms(0), &key(0), 100 + JUMP_MAX), new(JUMP_MAX - 1));
-    let first_new = (1..2000).find(|ms| table.classify(at_ms(*ms), &key(0), 100 + ms) == new(0));
+    assert_eq!(table.classify(at_ms(0), &key(0), 100, || false), new(0));
+    assert_eq!(table.classify(at_ms(0), &key(0), 100 + JUMP_MAX, || false), new(JUMP_MAX - 1));
+    let first_new = (1..2000).find(|ms| table.classify(at_ms(*ms), &key(0), 100 + ms, || false) == new(0));
     assert_eq!(first_new, Some(1003));
-    assert_eq!(table.classify(at_ms(2000), &key(0), 1104), new(0));
+    assert_eq!(table.classify(at_ms(2000), &key(0), 1104, || false), new(0));
     assert_eq!(table.counters().restarts, 1);
 }
 
 #[test]
 fn a_source_that_counts_anew_is_believed_after_four_messages() {
     let mut table = FlowTable::new(1, 0);
-    assert_eq!(table.classify(at_ms(0), &key(0), 3), new(0));
+    assert_eq!(table.classify(at_ms(0), &key(0), 3, || false), new(0));
     let far = 1 << 50;
     for scattered in [far - 9, far - 8, far - 7, far + 100, far - 90, far - 10_000, far - 1000] {
-        assert_eq!(table.classify(at_ms(0), &key(0), scattered), Verdict::Suspect);
+        assert_eq!(table.classify(at_ms(0), &key(0), scattered, || false), Verdict::Suspect);
     }
-    let verdicts: Vec<_> = (0..6).map(|n| table.classify(at_ms(n), &key(0), far + 2 * n)).collect();
+    let verdicts: Vec<_> = (0..6).map(|n| table.classify(at_ms(n), &key(0), far + 2 * n, || false)).collect();
     assert_eq!(verdicts[..3], [Verdict::Suspect; 3]);
     assert_eq!(verdicts[3..], [new(0), new(1), new(1)]);
     assert_eq!(table.counters().suspects, 7 + 4);
@@ -209,21 +325,21 @@ fn a_source_that_counts_anew_is_believed_after_four_messages() {
 #[test]
 fn the_ends_of_the_number_range_are_ordinary() {
     let mut table = FlowTable::new(2, 0);
-    assert_eq!(table.classify(at_ms(0), &key(0), u64::MAX - 1), new(0));
-    assert_eq!(table.classify(at_ms(0), &key(0), u64::MAX), new(0));
-    assert_eq!(table.classify(at_ms(0), &key(0), u64::MAX), Verdict::Duplicate);
-    assert_eq!(table.classify(at_ms(0), &key(0), 0), Verdict::Late);
-    assert_eq!(table.classify(at_ms(0), &key(1), 0), new(0));
-    assert_eq!(table.classify(at_ms(0), &key(1), 0), Verdict::Duplicate);
+    assert_eq!(table.classify(at_ms(0), &key(0), u64::MAX - 1, || false), new(0));
+    assert_eq!(table.classify(at_ms(0), &key(0), u64::MAX, || false), new(0));
+    assert_eq!(table.classify(at_ms(0), &key(0), u64::MAX, || false), Verdict::Duplicate);
+    assert_eq!(table.classify(at_ms(0), &key(0), 0, || false), Verdict::Late);
+    assert_eq!(table.classify(at_ms(0), &key(1), 0, || false), new(0));
+    assert_eq!(table.classify(at_ms(0), &key(1), 0, || false), Verdict::Duplicate);
 }
 
 #[test]
 fn a_full_table_refuses_until_one_is_idle() {
     let mut table = FlowTable::new(2, 0);
-    assert_eq!(table.classify(at_ms(0), &key(0), 0), new(0));
-    assert_eq!(table.classify(at_ms(10), &key(1), 0), new(0));
-    assert_eq!(table.classify(at_ms(999), &key(2), 0), Verdict::NoRoom);
-    assert_eq!(table.classify(at_ms(1000), &key(2), 0), new(0));
+    assert_eq!(table.classify(at_ms(0), &key(0), 0, || false), new(0));
+    assert_eq!(table.classify(at_ms(10), &key(1), 0, || false), new(0));
+    assert_eq!(table.classify(at_ms(999), &key(2), 0, || false), Verdict::NoRoom);
+    assert_eq!(table.classify(at_ms(1000), &key(2), 0, || false), new(0));
     assert!(table.iter().all(|flow| flow.key != key(0)), "the one idle longest made room");
     let counters = table.counters();
     assert_eq!((counters.refused, counters.evicted), (1, 1));
@@ -234,8 +350,8 @@ fn a_new_life_is_another_flow_and_the_old_one_can_be_retired() {
     let mut table = FlowTable::new(4, 0);
     let old = FlowKey { incarnation: Incarnation(1), ..key(0) };
     let young = FlowKey { incarnation: Incarnation(2), ..key(0) };
-    assert_eq!(table.classify(at_ms(0), &old, 900), new(0));
-    assert_eq!(table.classify(at_ms(0), &young, 0), new(0));
+    assert_eq!(table.classify(at_ms(0), &old, 900, || false), new(0));
+    assert_eq!(table.classify(at_ms(0), &young, 0, || false), new(0));
     table.retire_host(old.host, Some(young.incarnation));
     assert_eq!(table.iter().map(|flow| flow.key).collect::<Vec<_>>(), [young]);
     table.retire_host(old.host, None);

@@ -17,7 +17,13 @@ fn schema_of(n: u64) -> Option<Schema> {
 }
 
 fn interest(n: u64) -> Interest {
-    Interest { stream: StreamKey(n / 4), check: n / 4 + 1000, channel: ChannelId((n % 4) as u32), schema: schema_of(n) }
+    Interest {
+        stream: StreamKey(n / 4),
+        check: n / 4 + 1000,
+        channel: ChannelId((n % 4) as u32),
+        schema: schema_of(n),
+        joins: n as u32 % 7,
+    }
 }
 
 /// splitmix64.

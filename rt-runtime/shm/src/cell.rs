@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cells region (producer writes)          returns region (consumer writes)
-//! cell 0    word 0 = closed, word 1 = bell cell 0    word 0 = head
+//! cell 0    word 0 = closed, word 1 = bell cell 0    word 0 = head, word 8 = asks
 //! cell 1..  one message each              cell 1..  completions, 16 a cell
 //!
 //! message cell
@@ -45,6 +45,9 @@ pub(crate) const CLOSED: usize = 0;
 pub(crate) const BELL: usize = 1;
 /// Word of the header cell of the returns region that holds the consumer's head.
 pub(crate) const HEAD: usize = 0;
+/// Word of the header cell of the returns region that a datapath counts up to ask for what
+/// the producer keeps of the past. In a cache line of its own, since the head's moves often.
+pub(crate) const ASKS: usize = 8;
 
 const _: () = assert!(PAYLOAD_WORDS * 8 == INLINE_BYTES_MAX);
 #[cfg(not(loom))]

@@ -28,6 +28,10 @@ pub struct TxConn {
     /// Whether it leads to a sink of this host that is to get what was emitted before it
     /// joined, and has not got it yet.
     awaits_history: bool,
+    /// Whether it leads to a sink of this host.
+    direct: bool,
+    /// How often the datapath had asked for what is kept of the past when it last got it.
+    answered: u64,
     /// Its receiver only watches.
     observes: bool,
 }
@@ -58,6 +62,8 @@ impl TxConn {
             waker,
             missed: 0,
             awaits_history: false,
+            direct: false,
+            answered: 0,
             observes: false,
         }
     }
@@ -65,7 +71,7 @@ impl TxConn {
     /// Says that it leads to a sink of this host, and not to a datapath.
     #[must_use]
     pub const fn direct(mut self) -> Self {
-        self.awaits_history = true;
+        (self.awaits_history, self.direct) = (true, true);
         self
     }
 
@@ -73,6 +79,33 @@ impl TxConn {
     /// that has got something newer meanwhile is not: messages come in order.
     pub(crate) const fn take_awaits_history(&mut self) -> bool {
         std::mem::replace(&mut self.awaits_history, false) && self.ring.is_unused()
+    }
+
+    /// Whether it leads to a datapath that asks, for peers that joined, for what is kept of
+    /// the past, and has not got it yet.
+    #[inline]
+    pub(crate) fn is_asked(&self) -> bool {
+        !self.direct && self.ring.asks() != self.answered
+    }
+
+    /// As [`is_asked`](Self::is_asked): how often it has asked, if so many messages fit. It
+    /// counts as answered then.
+    pub(crate) fn take_ask(&mut self, count: u64) -> Option<u64> {
+        if !self.is_asked() || self.ring.has_room_for(count.min(self.ring.depth())) != Ok(true) {
+            return None;
+        }
+        self.answered = self.ring.asks();
+        Some(self.answered)
+    }
+
+    /// As [`try_push_inline`](Self::try_push_inline), a message of the past: losses are told
+    /// with one of now.
+    pub(crate) fn try_push_past(&mut self, meta: Meta, payload: &[u8]) -> bool {
+        let has_room = self.ring.has_room() == Ok(true);
+        if has_room {
+            self.ring.write_inline(meta, payload);
+        }
+        has_room
     }
 
     /// Messages the ring holds at most.
@@ -368,6 +401,13 @@ impl RxConn {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ring.is_ready()
+    }
+
+    /// Asks the source for what it keeps of the past, if anything; returns how often that
+    /// was done: the answer ends with a message that says so (see
+    /// [`end_of_past`](crate::port::end_of_past)).
+    pub fn ask_for_past(&mut self) -> u64 {
+        self.ring.ask()
     }
 
     /// How many messages wait, as their sender claims: at most [`depth`](Self::depth). For

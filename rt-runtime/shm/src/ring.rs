@@ -17,7 +17,7 @@
 
 use crate::Violation;
 use crate::cell::{
-    BELL, CLOSED, Cell, Cells, HEAD, Kind, Meta, PAYLOAD_WORD, SEQUENCE, SHAPE, SOURCE_TIME, STAMP, shape,
+    ASKS, BELL, CLOSED, Cell, Cells, HEAD, Kind, Meta, PAYLOAD_WORD, SEQUENCE, SHAPE, SOURCE_TIME, STAMP, shape,
     shape_inline_len, shape_kind, shape_len, shape_lost,
 };
 use crate::sync::{AtomicU64, Ordering};
@@ -87,6 +87,26 @@ impl<C: Cells, R: Cells> Producer<C, R> {
         }
         self.head_seen = claim;
         Ok(self.tail - self.head_seen < self.depth)
+    }
+
+    /// Whether so many messages fit.
+    ///
+    /// # Errors
+    /// As [`has_room`](Self::has_room).
+    #[cfg_attr(loom, allow(dead_code))]
+    pub(crate) fn has_room_for(&mut self, count: u64) -> Result<bool, Violation> {
+        if self.pending() + count > self.depth {
+            self.refresh_head()?;
+        }
+        Ok(self.pending() + count <= self.depth)
+    }
+
+    /// How often the consumer has asked for what is kept of the past.
+    #[cfg_attr(loom, allow(dead_code))]
+    #[inline]
+    pub(crate) fn asks(&self) -> u64 {
+        // Only a number: what is sent for it needs nothing else of the consumer.
+        self.returns.cell(0)[ASKS].load(Ordering::Relaxed)
     }
 
     /// From now on the ring has no room, and says why.
@@ -427,6 +447,16 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         let cell = unsafe { self.returns.cell_unchecked(0) };
         // Release pairs with the producer's Acquire in `refresh_head`.
         cell[HEAD].store(self.position, Ordering::Release);
+    }
+
+    /// Asks the producer for what it keeps of the past; returns how often that was done.
+    #[cfg_attr(loom, allow(dead_code))]
+    pub(crate) fn ask(&mut self) -> u64 {
+        let word = &self.returns.cell(0)[ASKS];
+        // Only the consumer writes the word.
+        let asks = word.load(Ordering::Relaxed).wrapping_add(1);
+        word.store(asks, Ordering::Relaxed);
+        asks
     }
 
     /// How many messages wait, without taking them: the producer's claim, and never more

@@ -6,7 +6,11 @@ use common::{Rings, TestSink, TestSource, assert_pattern, join, join_direct, sen
 use insane_core::ConnId;
 use insane_core::counters::PortCounter;
 use insane_core::limits::INLINE_BYTES_MAX;
-use insane_shm::port::{Attachment, ConsumeError, Earlier, Emit, GetBufferError, Outcome, Refusal, SinkPort, Token};
+use insane_shm::conn::RxConn;
+use insane_shm::port::{
+    Attachment, ConsumeError, Earlier, Emit, GetBufferError, Outcome, Refusal, SinkPort, Token, end_of_past,
+};
+use insane_shm::ring::{Payload, Popped};
 
 fn consume(sink: &TestSink) -> Option<u64> {
     sink.port.consume().unwrap().map(|message| message.sequence())
@@ -364,6 +368,58 @@ fn what_was_emitted_earlier_goes_to_new_direct_sinks_alone_and_once() {
     assert_eq!([consume(&late), consume(&early), consume(&far)], [None; 3]);
     assert_eq!(source.port.buffers_in_use(), 0, "the buffer came back");
     assert_eq!((source.count(PortCounter::Messages), source.port.next_sequence()), (0, 0), "it is no emit");
+}
+
+#[test]
+fn a_datapath_gets_the_past_when_it_asks_and_its_ring_has_room() {
+    let source = TestSource::new(&[(4096, 2)], false);
+    let rings = Rings::new(8, &source.geometry);
+    source.mailbox.add(rings.tx(1, 8, &source.geometry, None)).unwrap();
+    let mut conn = rings.rx(1, 8, &source.geometry, source.heap.as_ref());
+    let large = vec![7; 4_000];
+    let kept: Vec<Earlier<'_>> = (0..6).map(|sequence| Earlier { sequence, source_ns: 77, bytes: b"x" }).collect();
+    let mut popped = Popped::EMPTY;
+    let mut pop = |conn: &mut RxConn| {
+        let is_there = conn.pop(&mut popped).unwrap();
+        if let (true, Payload::Heap(id)) = (is_there, popped.payload) {
+            conn.give_back(id);
+        }
+        is_there.then_some(popped.meta)
+    };
+    assert_eq!(source.port.replay(&kept), 0, "nobody asked");
+    for _ in 0..4 {
+        assert!(send(&source.port, 1));
+    }
+    let asks = conn.ask_for_past();
+    assert_eq!(source.port.replay(&kept), 0, "six and an end do not fit four places");
+    for sequence in 0..4 {
+        assert_eq!(pop(&mut conn).map(|meta| meta.sequence), Some(sequence));
+    }
+    assert_eq!(pop(&mut conn), None);
+    assert_eq!((source.port.replay(&kept), source.port.replay(&kept)), (1, 0), "once");
+    for sequence in 0..6 {
+        let meta = pop(&mut conn).unwrap();
+        assert_eq!((meta.sequence, meta.source_ns, meta.lost), (sequence, 77, 0));
+        assert!(!end_of_past(&meta, asks));
+    }
+    let end = pop(&mut conn).unwrap();
+    assert!(end_of_past(&end, asks) && !end_of_past(&end, asks + 1));
+    assert_eq!(pop(&mut conn), None);
+
+    // Of large ones as many as buffers are free: the newest.
+    let kept: Vec<Earlier<'_>> = (0..6).map(|sequence| Earlier { sequence, source_ns: 77, bytes: &large }).collect();
+    let asks = conn.ask_for_past();
+    assert_eq!(source.port.replay(&kept), 1);
+    assert_eq!([pop(&mut conn), pop(&mut conn)].map(|meta| meta.unwrap().sequence), [4, 5]);
+    assert!(end_of_past(&pop(&mut conn).unwrap(), asks));
+    assert_eq!((pop(&mut conn), source.port.buffers_in_use()), (None, 0));
+
+    // A sink of this host has no say in it.
+    let sink = TestSink::new();
+    let _rings = join_direct(&source, &sink, 2, 8);
+    assert_eq!(source.port.replay(&kept[..1]), 1, "it joined");
+    assert_eq!(source.port.replay(&kept[..1]), 0);
+    assert_eq!(source.port.next_sequence(), 4, "it is no emit");
 }
 
 #[test]

@@ -119,6 +119,8 @@ pub enum Request {
         classes: Vec<ClassSpec>,
         /// What its messages are, if it says so.
         schema: Option<Schema>,
+        /// Whether it keeps its last values for sinks that join later.
+        keeps: bool,
     },
     /// Answered by [`Event::Done`].
     CloseSource {
@@ -385,6 +387,14 @@ pub enum Event {
         last: bool,
         /// The piece.
         piece: Vec<u8>,
+    },
+    /// Sources of another host send this sink nothing, since their schema is not its own;
+    /// or, `None`, nothing is heard of that any more.
+    SinkRefused {
+        /// Which.
+        sink: SinkId,
+        /// What the sources' messages are.
+        theirs: Option<Schema>,
     },
 }
 

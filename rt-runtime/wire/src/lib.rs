@@ -8,6 +8,7 @@ pub mod data;
 pub mod flow_head;
 pub mod link;
 pub mod overlay;
+pub mod refusal;
 pub mod reliable;
 pub mod reload;
 pub mod status;

@@ -27,7 +27,7 @@
 //!  0 |                              stream key                               |
 //!  8 |                         check hash of the stream                      |
 //!    +-----------------------------------+-----------------------------------+
-//! 16 |              channel              |     1: JOIN, 0: LEAVE             |
+//! 16 |              channel              |  joins * 2, + 1: JOIN, + 0: LEAVE |
 //!    +-----------------------------------+-----------------------------------+
 //! 24 |                        hash of the sinks' schema                      |
 //! 32 |  name of the schema, 32 bytes of UTF-8, filled up with zeros;         |
@@ -35,8 +35,9 @@
 //! 64 +-----------------------------------------------------------------------+
 //! ```
 //!
-//! A delta is kind 4. Kind 3 was a delta whose changes knew no schemas; it is refused. Kind 5
-//! is in [`crate::link`].
+//! A delta is kind 6. Kind 3 was a delta whose changes knew no schemas, kind 4 one whose
+//! changes knew no joins; they are refused. Kind 5 is in [`crate::link`], kind 7 in
+//! [`crate::refusal`].
 //!
 //! Every body is a heartbeat and an acknowledgement, whatever else it is. *Follows* is
 //! the number of the sender's present attempt to copy the receiver's interests, and
@@ -46,6 +47,8 @@
 use insane_core::limits::SCHEMA_NAME_BYTES_MAX;
 use insane_core::{ChannelId, HostId, Incarnation, Schema, StreamKey};
 
+/// Largest number of joins; the one before the first is 0.
+pub const JOINS_MAX: u32 = u32::MAX >> 1;
 /// Most changes in one body.
 pub const CHANGES_MAX: usize = 16;
 /// Largest body, bytes. With the data header, IPv6 and UDP it stays below 1280 bytes,
@@ -65,7 +68,8 @@ const _: () = assert!(BODY_BYTES_MAX + crate::data::HEADER_BYTES + 48 <= 1280);
 
 const KIND_HEARTBEAT: u8 = 1;
 const KIND_DIGEST: u8 = 2;
-const KIND_DELTA: u8 = 4;
+/// Kind of a body that is a delta.
+pub const KIND_DELTA: u8 = 6;
 const FLAG_RESTART: u8 = 1;
 
 pub(crate) const AT_CHECK: usize = 4;
@@ -81,6 +85,9 @@ pub struct Interest {
     pub channel: ChannelId,
     /// What messages the sinks expect, if they say so.
     pub schema: Option<Schema>,
+    /// Another number whenever one of the sinks has joined, at most [`JOINS_MAX`]: sources
+    /// that keep the past send it then.
+    pub joins: u32,
 }
 
 /// JOIN or LEAVE.
@@ -166,7 +173,8 @@ impl Interest {
     /// A number that depends on every bit of the interest.
     #[must_use]
     pub const fn fingerprint(&self) -> u64 {
-        let topic = mix(mix(mix(self.stream.0) ^ self.check) ^ self.channel.0 as u64);
+        let ends = self.channel.0 as u64 | (self.joins as u64) << u32::BITS;
+        let topic = mix(mix(mix(self.stream.0) ^ self.check) ^ ends);
         let Some(schema) = self.schema else { return topic };
         let (hash, name) = schema.to_parts();
         let mut print = mix(topic ^ hash);
@@ -201,8 +209,9 @@ impl<'a> Changes<'a> {
                 check: get_u64(bytes, 8),
                 channel: ChannelId(get_u32(bytes, 16)),
                 schema: get_schema(bytes).flatten(),
+                joins: get_u32(bytes, 20) >> 1,
             },
-            on: bytes[20] == 1,
+            on: bytes[20] & 1 == 1,
         })
     }
 }
@@ -235,7 +244,7 @@ pub fn encode_delta(
         put_u64(into, at, change.interest.stream.0);
         put_u64(into, at + 8, change.interest.check);
         put_u32(into, at + 16, change.interest.channel.0);
-        put_u32(into, at + 20, u32::from(change.on));
+        put_u32(into, at + 20, (change.interest.joins & JOINS_MAX) << 1 | u32::from(change.on));
         let (hash, name) = change.interest.schema.map_or((0, [0; SCHEMA_NAME_BYTES_MAX]), |schema| schema.to_parts());
         put_u64(into, at + SCHEMA_AT, hash);
         into[at + SCHEMA_NAME_AT..at + CHANGE_BYTES].copy_from_slice(&name);
@@ -287,9 +296,9 @@ pub fn decode(bytes: &[u8]) -> Result<(Head, Body<'_>), BodyError> {
 fn decode_delta<'a>(head: &Head, bytes: &'a [u8]) -> Result<Body<'a>, BodyError> {
     let (base, to) = (get_u64(bytes, HEAD_BYTES), get_u64(bytes, HEAD_BYTES + 8));
     let (changes, _) = bytes[DELTA_BYTES..].as_chunks::<CHANGE_BYTES>();
-    let ops_known = changes.iter().all(|change| get_u32(change, 20) <= 1 && get_schema(change).is_some());
+    let schemas_known = changes.iter().all(|change| get_schema(change).is_some());
     // Every change has a version of its own, so there are no more changes than versions.
-    if base > to || to > head.version || changes.len() as u64 > to - base || !ops_known {
+    if base > to || to > head.version || changes.len() as u64 > to - base || !schemas_known {
         return Err(BodyError::Range);
     }
     Ok(Body::Delta { base, to, changes: Changes(changes) })
@@ -377,10 +386,11 @@ mod tests {
 
     prop_compose! {
         fn any_change()(
-            stream: u64, check: u64, channel: u32, on: bool, schema in prop::option::of(("[a-zäü ]{1,16}", any::<u64>())),
+            stream: u64, check: u64, channel: u32, joins in 0..=JOINS_MAX, on: bool, schema in prop::option::of(("[a-zäü ]{1,16}", any::<u64>())),
         ) -> Change {
             let schema = schema.map(|(name, hash)| Schema::new(&name, hash).unwrap());
-            Change { interest: Interest { stream: StreamKey(stream), check, channel: ChannelId(channel), schema }, on }
+            let interest = Interest { stream: StreamKey(stream), check, channel: ChannelId(channel), schema, joins };
+            Change { interest, on }
         }
     }
 
@@ -449,7 +459,7 @@ mod tests {
             follows: 1,
             restart: false,
         };
-        let interest = Interest { stream: StreamKey(1), check: 2, channel: ChannelId(3), schema: None };
+        let interest = Interest { stream: StreamKey(1), check: 2, channel: ChannelId(3), schema: None, joins: 0 };
         let change = Change { interest, on: true };
         let mut bytes = [0; BODY_BYTES_MAX];
         let mut delta = |base, to, count| {
@@ -477,7 +487,7 @@ mod tests {
             (0, 9, BodyError::Unknown),
             (1, 2, BodyError::Unknown),
             (0, 3, BodyError::Unknown),
-            (DELTA_BYTES + 20, 2, BodyError::Range),
+            (0, 4, BodyError::Unknown),
             (DELTA_BYTES + SCHEMA_AT, 1, BodyError::Range),
             (DELTA_BYTES + SCHEMA_NAME_AT, 0xff, BodyError::Range),
             (DELTA_BYTES + SCHEMA_NAME_AT + 1, b'a', BodyError::Range),

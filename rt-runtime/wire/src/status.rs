@@ -262,6 +262,22 @@ pub struct ChannelStatus {
     pub peers: Vec<String>,
     /// Whether the peers were told that there is a sink here.
     pub announced: bool,
+    /// Peers with which there are no messages, since schemas differ.
+    pub mismatches: Vec<MismatchStatus>,
+}
+
+/// Sources and sinks of two hosts whose schemas differ.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MismatchStatus {
+    /// Name of the peer.
+    pub peer: String,
+    /// Name and hash of the sources' schema.
+    pub sources: String,
+    /// Name and hash of the schema that the sinks expect.
+    pub sinks: String,
+    /// Whether it is the sinks that are on this host, else the sources.
+    pub sinks_are_here: bool,
 }
 
 /// One write end.

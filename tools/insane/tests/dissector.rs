@@ -11,6 +11,7 @@ use insane_rt::{Emit, Qos, Reliability, Session, SourceOptions};
 use insane_wire::data::{DataHeader, Flags, Kind};
 use insane_wire::link::{LINK_BYTES, LinkBeat};
 use insane_wire::overlay::{self, Change, Head, Interest};
+use insane_wire::refusal::{REFUSAL_BYTES, Refusal};
 use insane_wire::reliable::{Ack, Body, Position, Sync};
 use std::path::Path;
 use std::process::Command;
@@ -245,6 +246,7 @@ fn bodies_of_overlay_and_reliable_frames_are_shown() {
             check: 0x88,
             channel: ChannelId(channel),
             schema: schema(channel),
+            joins: channel * 100,
         },
         on,
     };
@@ -256,7 +258,17 @@ fn bodies_of_overlay_and_reliable_frames_are_shown() {
     let (host, incarnation) = own;
     let beat = LinkBeat { host, incarnation, to: Incarnation(8), stamp: 1001, echo: 1002, held: Nanos(1003) };
     let beat = frame(DataHeader::overlay(own.0, own.1, LINK_BYTES as u32), &beat.encode());
-    datagrams(&file, &[sync, ack, delta, digest, beat]);
+    let refusal = Refusal {
+        host,
+        incarnation,
+        to: Incarnation(8),
+        stream: StreamKey(0x77),
+        check: 0x88,
+        channel: ChannelId(3),
+        schema: Schema::new("pump", 0x5d).unwrap(),
+    };
+    let refusal = frame(DataHeader::overlay(own.0, own.1, REFUSAL_BYTES as u32), &refusal.encode());
+    datagrams(&file, &[sync, ack, delta, digest, beat, refusal]);
     let reports = fields(
         &file,
         &[
@@ -293,6 +305,7 @@ fn bodies_of_overlay_and_reliable_frames_are_shown() {
             "insane.overlay.stream",
             "insane.overlay.channel",
             "insane.overlay.on",
+            "insane.overlay.joins",
             "insane.overlay.schema",
             "insane.overlay.schema.hash",
             "insane.overlay.hash",
@@ -305,12 +318,14 @@ fn bodies_of_overlay_and_reliable_frames_are_shown() {
     assert_eq!(links[4], ["5", "0x0000000000000005", "6", "8", "1001", "1002", "1003", ""]);
     let head = ["1", "0x0000000000000005", "6", "8", "90", "10", "3", "4"];
     let stream = "0x0000000000000077;0x0000000000000077";
-    assert_eq!(bodies[2][0], "4");
+    assert_eq!(bodies[2][0], "6");
     assert_eq!(bodies[2][1..9], head);
-    assert_eq!(bodies[2][9..], ["80", "90", stream, "1;2", "1;0", "valve", "0x000000000000005c", "", ""]);
+    assert_eq!(bodies[2][9..], ["80", "90", stream, "1;2", "1;0", "100;200", "valve", "0x000000000000005c", "", ""]);
     assert_eq!(bodies[3][0], "2");
     assert_eq!(bodies[3][1..9], head);
-    assert_eq!(bodies[3][9..], ["", "", "", "", "", "", "", "0x0000000000000099", "12"]);
+    assert_eq!(bodies[3][9..], ["", "", "", "", "", "", "", "", "0x0000000000000099", "12"]);
+    assert_eq!(bodies[5][..5], ["7", "", "0x0000000000000005", "6", "8"]);
+    assert_eq!(bodies[5][11..], ["0x0000000000000077", "3", "", "", "pump", "0x000000000000005d", "", ""]);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -328,11 +343,12 @@ fn cut_bodies_are_told_and_break_nothing() {
         body.iter_mut().skip(2).take(2).for_each(|byte| *byte = 0xff);
         frame(DataHeader::overlay(own.0, own.1, len as u32), &body)
     };
-    let mut frames: Vec<Vec<u8>> = [1, 55, 56, 60, 72, 100].map(|len| overlay(len, 4)).to_vec();
+    let mut frames: Vec<Vec<u8>> = [1, 55, 56, 60, 72, 100].map(|len| overlay(len, 6)).to_vec();
+    frames.push(overlay(80, 7));
     frames.push(frame(DataHeader::reliable(own, (StreamKey(1), ChannelId(2)), SourceId(3)), &[1; 20]));
     datagrams(&file, &frames);
     let shown = fields(&file, &["insane.kind", "insane.short"]);
-    for (row, kind) in shown.iter().zip(["2", "2", "2", "2", "2", "2", "3"]) {
+    for (row, kind) in shown.iter().zip(["2", "2", "2", "2", "2", "2", "2", "3"]) {
         assert_eq!(row[0], kind);
         assert_ne!(row[1], "", "told as cut");
     }

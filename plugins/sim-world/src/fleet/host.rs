@@ -147,8 +147,16 @@ impl Host {
         let _ = mailbox.add(Box::new(tx));
         let conn = RxConn::new(conn, cells, returns, DEPTH, foreign, false);
         let lane = Lane::LAST;
-        let new =
-            NewSource { conn, source: id, topic, domain: DomainIndex(domain as u16), lane, reliable, slots: None };
+        let new = NewSource {
+            conn,
+            source: id,
+            topic,
+            domain: DomainIndex(domain as u16),
+            lane,
+            reliable,
+            slots: None,
+            keeps: false,
+        };
         assert!(matches!(self.command(Command::AddSource(new)), Command::Spent), "the engine has no place");
         self.sources.insert(number, Source { port, id, counters });
     }

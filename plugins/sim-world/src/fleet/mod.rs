@@ -186,7 +186,7 @@ impl Fleet {
                 let host = &mut self.hosts[*sink];
                 host.open_sink(number, stream.topic, stream.domain);
                 let (stream, check, channel) = (stream.topic.key, stream.check, stream.topic.channel);
-                let interest = Interest { stream, check, channel, schema: None };
+                let interest = Interest { stream, check, channel, schema: None, joins: 0 };
                 host.membership.set_interest(interest, true).unwrap_or_else(|error| panic!("{error}"));
                 self.ledger.sink(*sink, self.plan.streams[number].topic, true);
                 self.read.insert((*sink, number), Read::default());

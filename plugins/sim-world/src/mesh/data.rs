@@ -9,6 +9,7 @@ use insane_link::FrameSink;
 use insane_overlay::flow::{FlowKey, FlowTable, Verdict};
 use insane_overlay::reassembly::{Arrival, Begin, Reassembler};
 use insane_wire::data::{DataHeader, Kind};
+use insane_wire::overlay::KIND_DELTA;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Flows that a host remembers.
@@ -171,7 +172,7 @@ impl Data {
     }
 
     fn release(&mut self, key: FlowKey, topic: Topic, sequence: u64, mut payload: Vec<u8>) {
-        let verdict = self.flows.classify(self.now, &key, sequence);
+        let verdict = self.flows.classify(self.now, &key, sequence, || false);
         let passes = match verdict {
             Verdict::New { lost } => {
                 self.counts.lost += lost;
@@ -181,7 +182,7 @@ impl Data {
                 self.counts.duplicate += 1;
                 self.defect == Some(Defect::Twice)
             }
-            Verdict::Late | Verdict::Suspect | Verdict::NoRoom => {
+            Verdict::Late | Verdict::Past { .. } | Verdict::Suspect | Verdict::NoRoom => {
                 self.counts.late += 1;
                 self.defect == Some(Defect::Late)
             }
@@ -208,7 +209,7 @@ impl Data {
         let (at, count) = (header.fragment_offset, payload.len() as u32);
         let mut arrival = self.reassembler.fragment(self.now, key, sequence, len, at, count);
         if arrival == Arrival::Unknown {
-            if !self.flows.expects(self.now, key, sequence) {
+            if !self.flows.expects(self.now, key, sequence, || false) {
                 self.counts.late += 1;
                 return None;
             }
@@ -278,7 +279,7 @@ impl FrameSink for Data {
                 let bounded = self.defect != Some(Defect::Unbounded);
                 if bounded && self.overlay.len() >= OVERLAY_FRAMES_MAX {
                     self.counts.overlay_dropped += 1;
-                } else if self.defect != Some(Defect::Deaf) || body.first() != Some(&4) {
+                } else if self.defect != Some(Defect::Deaf) || body.first() != Some(&KIND_DELTA) {
                     self.counts.overlay += 1;
                     self.overlay.push_back((peer, body.to_vec()));
                 }

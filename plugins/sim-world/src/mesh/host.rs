@@ -70,7 +70,7 @@ pub struct Host {
     sinks: BTreeMap<usize, (SessionId, SinkId)>,
     sources: BTreeMap<usize, Source>,
     checks: BTreeMap<Topic, u64>,
-    announced: BTreeSet<(Topic, Option<Schema>)>,
+    announced: BTreeSet<(Topic, Option<Schema>, u32)>,
     requests: u32,
 }
 
@@ -179,7 +179,15 @@ impl Host {
         let (session, stream) = self.stream(number, plan);
         let channel = plan.topic.channel;
         let uid = u64::from(self.requests + 1);
-        self.ask(session, |req| Request::CreateSource { req, stream, channel, uid, classes: Vec::new(), schema: None });
+        self.ask(session, |req| Request::CreateSource {
+            req,
+            stream,
+            channel,
+            uid,
+            classes: Vec::new(),
+            schema: None,
+            keeps: false,
+        });
         let sources = &self.hub.clients[&session].sources;
         let Some((id, _)) = sources.iter().find(|(_, of)| **of == uid) else { panic!("the source is refused") };
         self.sources.insert(number, Source { id: *id, next: 0 });
@@ -210,11 +218,16 @@ impl Host {
 
     /// Tells membership what the hub wants told.
     fn announce(&mut self) {
-        let now = self.hub.announced.clone();
-        for (topic, schema) in now.symmetric_difference(&self.announced) {
-            let interest =
-                Interest { stream: topic.key, check: self.checks[topic], channel: topic.channel, schema: *schema };
-            let on = now.contains(&(*topic, *schema));
+        let now = self.hub.told.clone();
+        for (topic, schema, joins) in now.symmetric_difference(&self.announced) {
+            let interest = Interest {
+                stream: topic.key,
+                check: self.checks[topic],
+                channel: topic.channel,
+                schema: *schema,
+                joins: *joins,
+            };
+            let on = now.contains(&(*topic, *schema, *joins));
             self.membership.set_interest(interest, on).unwrap_or_else(|error| panic!("{error}"));
         }
         self.announced = now;
@@ -229,6 +242,7 @@ impl Host {
             check: stream.check,
             channel: stream.topic.channel,
             schema: None,
+            joins: 0,
         };
         streams.map(interest).collect()
     }
@@ -301,7 +315,7 @@ impl Host {
                 Event::PeerDown { peer } => self.hub.hub.peer_gone(peer),
                 Event::RemoteInterest { peer, interest, on } => {
                     let topic = Topic { key: interest.stream, channel: interest.channel };
-                    self.hub.hub.remote_interest(peer, topic, interest.check, interest.schema, on);
+                    self.hub.hub.remote_interest(peer, topic, interest.check, (interest.schema, interest.joins), on);
                 }
                 Event::Collision { .. } | Event::DuplicateHostId { .. } | Event::InterestRefused { .. } => {}
             }

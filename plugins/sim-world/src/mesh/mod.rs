@@ -19,6 +19,7 @@ use crate::trace::Trace;
 use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos};
 use insane_overlay::membership::{Counters, Limits};
 use insane_sim::{Faults, SimConfig, SimNet};
+use insane_wire::overlay::Interest;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -422,6 +423,11 @@ impl Mesh {
     pub fn check_agreement(&self) -> Result<(), (usize, String)> {
         let wants: Vec<Option<_>> =
             self.hosts.iter().map(|host| host.as_ref().map(|host| host.wants(&self.plan))).collect();
+        // When sinks joined is not planned.
+        let interests = |host: &Host, of| {
+            let all: Vec<Interest> = host.membership.interests_of(of).collect();
+            all.into_iter().map(|interest| Interest { joins: 0, ..interest })
+        };
         for (place, host) in self.hosts.iter().enumerate().filter_map(|(place, host)| Some((place, host.as_ref()?))) {
             for (other, peer) in self.hosts.iter().enumerate().filter(|(other, _)| *other != place) {
                 let index = index_of(place, other);
@@ -432,7 +438,7 @@ impl Mesh {
                             && status.life == Some((peer.id, peer.life))
                             && status.complete
                             && status.acknowledged
-                            && host.membership.interests_of(index).eq(wants.iter().copied())
+                            && interests(host, index).eq(wants.iter().copied())
                     }
                     _ => !status.up && host.membership.interests_of(index).next().is_none(),
                 };

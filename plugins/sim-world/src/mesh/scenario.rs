@@ -272,7 +272,7 @@ impl Trouble {
         let foreign = !mesh.plan.members[place].contains(&stream.domain);
         let (stream, check, channel) = (stream.topic.key, stream.check, stream.topic.channel);
         let Some(host) = mesh.hosts[place].as_mut().filter(|_| foreign) else { return };
-        let claim = Interest { stream, check, channel, schema: None };
+        let claim = Interest { stream, check, channel, schema: None, joins: 0 };
         if host.membership.set_interest(claim, true).is_ok() {
             self.claims.push((place, claim));
             let now = mesh.now();
@@ -345,7 +345,10 @@ fn forge(mesh: &mut Mesh) {
                 let other = &streams[random.place(streams.len())];
                 let check = if random.permille(250) { other.check } else { stream.check };
                 let (key, channel) = (stream.topic.key, stream.topic.channel);
-                Change { interest: Interest { stream: key, check, channel, schema: None }, on: random.permille(800) }
+                Change {
+                    interest: Interest { stream: key, check, channel, schema: None, joins: 0 },
+                    on: random.permille(800),
+                }
             });
             let changes: Vec<Change> = changes.collect();
             overlay::encode_delta(&head, base, head.version, changes.into_iter(), &mut body)

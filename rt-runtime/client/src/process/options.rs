@@ -109,8 +109,7 @@ impl ProcessSourceOptions {
         ProcessSourceOptions { size, buffers: 64, history: 0, schema: None }
     }
 
-    /// The last so many values, at most [`HISTORY_MAX`], are kept for sinks of this host
-    /// that join later. None by default.
+    /// The last so many values, at most [`HISTORY_MAX`], are kept for sinks that join later. None by default.
     #[must_use]
     pub const fn history(mut self, history: usize) -> Self {
         self.history = history;
@@ -145,6 +144,7 @@ impl ProcessSourceOptions {
         } else {
             SourceOptions::default().buffers(self.size, self.buffers)
         };
+        let options = SourceOptions { keeps: self.history > 0, ..options };
         match self.schema {
             Some(schema) => options.schema(schema),
             None => options,

@@ -7,7 +7,7 @@ use crate::callback::Attended;
 use crate::message::Message;
 use crate::sink::Sink;
 use insane_core::counters::PortCounter;
-use insane_core::{MonoTime, Nanos, SourceInstant, Stamp};
+use insane_core::{MonoTime, Nanos, Schema, SourceInstant, Stamp};
 use insane_shm::port::ConsumeError;
 use insane_sys::clock;
 use std::os::fd::BorrowedFd;
@@ -188,6 +188,13 @@ impl ProcessSink {
         self.sink.has_senders()
     }
 
+    /// The schema of sources of another host, if it is not this sink's: see
+    /// [`Sink::refused`](crate::Sink::refused).
+    #[must_use]
+    pub fn refused(&self) -> Option<Schema> {
+        self.sink.refused()
+    }
+
     fn look(&mut self, now: MonoTime) -> Result<(Look, Option<Edge>), ConsumeError> {
         let look = self.take(now)?;
         self.lost_total += look.lost;
@@ -218,7 +225,9 @@ impl ProcessSink {
             }
             let stamp = message.stamp();
             look.fresh += u64::from(!stamp.is_history);
-            let knows_better = self.kept.is_there && !self.kept.is_history;
+            // A source whose runtime was restarted sends the past again.
+            let knows_it = self.kept.sequence == message.sequence() && self.kept.instant == stamp.instant;
+            let knows_better = self.kept.is_there && (!self.kept.is_history || knows_it);
             if !stamp.is_history || !(knows_better || look.fresh > 0) {
                 newest = Some((message, stamp));
             }

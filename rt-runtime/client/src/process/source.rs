@@ -36,9 +36,10 @@ struct History {
 /// # Late joiners
 /// With [`history`](ProcessSourceOptions::history), a sink that joins later gets the last
 /// values whose clock is known once, marked as such, before any newer one. It gets them with the next emit, or
-/// with [`attend`](Self::attend), which a source that seldom emits calls now and then. Only
-/// sinks of this host do: those of other hosts, and sinks of isolated streams, begin with
-/// the next value.
+/// with [`attend`](Self::attend), which a source that seldom emits calls now and then. So do
+/// sinks of other hosts, unless the stream is reliable: what is lost on the way to them is
+/// not sent again. Those of reliable streams, and sinks of isolated streams on this host,
+/// begin with the next value.
 pub struct ProcessSource {
     source: Source,
     history: History,
@@ -87,7 +88,7 @@ impl ProcessSource {
     }
 
     /// Sends the last values to sinks that have joined since the last emit; returns how many
-    /// have. Costs a look at one word if none has.
+    /// have, those of other hosts counting as one. Costs a look at two words if none has.
     pub fn attend(&mut self) -> usize {
         let mut earlier = [Earlier::default(); HISTORY_MAX];
         let mut count = 0;

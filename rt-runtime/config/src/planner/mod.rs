@@ -87,7 +87,7 @@ impl Default for LayoutSizes {
             ring_returns: 256,
             buffer_book_bytes: 8,
             flows: 4096,
-            flow_bytes: 128,
+            flow_bytes: 144,
             reassemblies: 64,
             fragment_unit_bytes: 64,
             commands: 1024,

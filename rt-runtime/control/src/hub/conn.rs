@@ -399,6 +399,7 @@ impl Hub {
                     rings,
                     heap: row.heap,
                     classes: row.heap_spec.classes.clone(),
+                    keeps: row.keeps,
                 };
                 self.actions.push_back(Action::AddTx(Box::new(add)));
             }

@@ -94,8 +94,8 @@ impl Hub {
             return Ok(());
         };
         // Sinks here and there do not meet; a source meets both.
-        let meant = channel.peers.iter().filter(|(_, check, _)| kind == Port::Source && *check == contract.check);
-        let of_peers = meant.filter_map(|(.., theirs)| theirs.map(|other| ("sink of another host on", other)));
+        let meant = channel.peers.iter().filter(|sinks| kind == Port::Source && sinks.check == contract.check);
+        let of_peers = meant.filter_map(|sinks| sinks.schema.map(|other| ("sink of another host on", other)));
         let of_sources =
             channel.sources.iter().filter_map(|id| self.sources[id].schema.map(|other| ("source of", other)));
         let of_sinks = channel.sinks.iter().filter_map(|id| self.sinks[id].schema.map(|other| ("sink of", other)));
@@ -117,7 +117,7 @@ impl Hub {
         channel: ChannelId,
         uid: u64,
         classes: &[ClassSpec],
-        schema: Option<Schema>,
+        (schema, keeps): (Option<Schema>, bool),
     ) -> Result<(), Refusal> {
         let place = self.place(session, stream, channel)?;
         let heap_spec = check_classes(classes)?;
@@ -145,7 +145,7 @@ impl Hub {
         };
         self.seat(seat, source);
         self.account(place.domain).add(&charge);
-        self.insert_source(session, req, source, stream, &place, uid, schema, heap_spec, charge);
+        self.insert_source(session, req, source, stream, &place, uid, (schema, keeps), heap_spec, charge);
         for sink in joined {
             self.join(Ends::Direct { source, sink }, false);
         }
@@ -162,7 +162,7 @@ impl Hub {
         stream: StreamId,
         place: &Place,
         uid: u64,
-        schema: Option<Schema>,
+        (schema, keeps): (Option<Schema>, bool),
         heap_spec: HeapSpec,
         charge: Amounts,
     ) {
@@ -178,6 +178,7 @@ impl Hub {
             topic: place.topic,
             uid,
             schema,
+            keeps,
             heap_spec,
             heap,
             ready: heap.is_none() || adopted,
@@ -279,6 +280,8 @@ impl Hub {
             depth,
             wake,
             observes: how == Receives::Watching,
+            has_joined: false,
+            refused_by: None,
             wake_page,
             wake_socket,
             ready: wake_page.is_none() || adopted,

@@ -2,10 +2,11 @@
 //! peers are told.
 
 use super::conn::Tell;
-use super::tables::{Ends, RemoteSinks, Stage};
+use super::tables::{Announced, Ends, RemoteSinks, Stage};
 use super::{Hub, INTEREST_MAX};
 use crate::action::{Action, Note, Route, Topic};
-use insane_core::{ConnId, DatapathIndex, PeerIndex, Schema, SinkId, SourceId};
+use insane_core::{ConnId, DatapathIndex, PeerIndex, Reliability, Schema, SinkId, SourceId};
+use insane_wire::overlay::JOINS_MAX;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Hub {
@@ -20,11 +21,28 @@ impl Hub {
         }
         if on && changed {
             self.note_mismatch(topic, sinks);
+            self.welcome(topic, sinks);
         }
         self.update_routes(topic);
     }
 
-    fn note_mismatch(&mut self, topic: Topic, (peer, check, theirs): RemoteSinks) {
+    /// A sink of a peer has joined: it is to get what sources of this host keep of the past.
+    fn welcome(&mut self, topic: Topic, RemoteSinks { peer, check, schema, .. }: RemoteSinks) {
+        let (Some(channel), Some(contract)) = (self.channels.get(&topic), self.contracts.get(&topic.key)) else {
+            return;
+        };
+        let keeps = channel.sources.iter().any(|source| self.sources.get(source).is_some_and(|row| row.keeps));
+        let differs = self.source_schema(topic).zip(schema).is_some_and(|(ours, theirs)| !ours.matches(&theirs));
+        if keeps
+            && !differs
+            && contract.check == check
+            && let Some(datapath) = self.spec.datapath_to(contract.qos.lane(), peer)
+        {
+            self.actions.push_back(Action::Welcome { datapath, topic, peer });
+        }
+    }
+
+    fn note_mismatch(&mut self, topic: Topic, RemoteSinks { peer, check, schema: theirs, .. }: RemoteSinks) {
         let is_meant = self.contracts.get(&topic.key).is_some_and(|contract| contract.check == check);
         if is_meant
             && let (Some(ours), Some(theirs)) = (self.source_schema(topic), theirs)
@@ -36,42 +54,59 @@ impl Hub {
 
     /// What the messages of this host's sources are, if one of them says so: all that do say
     /// the same.
-    fn source_schema(&self, topic: Topic) -> Option<Schema> {
+    pub(super) fn source_schema(&self, topic: Topic) -> Option<Schema> {
         let channel = self.channels.get(&topic)?;
         channel.sources.iter().find_map(|source| self.sources.get(source)?.schema)
     }
 
     pub(super) fn drop_interest(&mut self, peer: PeerIndex) {
         let all = self.channels.iter().flat_map(|(topic, channel)| channel.peers.iter().map(|sinks| (*topic, *sinks)));
-        let gone: Vec<(Topic, RemoteSinks)> = all.filter(|(_, (of, ..))| *of == peer).collect();
+        let gone: Vec<(Topic, RemoteSinks)> = all.filter(|(_, sinks)| sinks.peer == peer).collect();
         for (topic, sinks) in gone {
             self.change_interest(sinks, topic, false);
         }
     }
 
-    /// Tells the peers when the first sink can receive what comes from them, and when
-    /// the last is gone. Earlier, and the first messages would find no ring.
+    /// Tells the peers when a sink can receive what comes from them, and when the last is
+    /// gone. Earlier, and the first messages would find no ring. Of each sink, since it may
+    /// want what sources keep of the past.
     pub(super) fn update_interest(&mut self, topic: Topic) {
         let Some(channel) = self.channels.get(&topic) else { return };
         let Some(contract) = self.contracts.get(&topic.key) else { return };
         let check = contract.check;
         let datapaths = self.spec.rx_datapaths(contract.qos.lane(), contract.isolated);
-        let mut receiving = channel.sinks.iter().filter(|sink| self.receives(**sink, &datapaths)).peekable();
-        let is_any = self.spec.is_networked() && receiving.peek().is_some();
-        let now = is_any.then(|| receiving.find_map(|sink| self.sinks.get(sink)?.schema));
         let before = channel.announced;
+        let sinks: Vec<SinkId> = if self.spec.is_networked() {
+            channel.sinks.iter().filter(|sink| self.receives(**sink, &datapaths)).copied().collect()
+        } else {
+            Vec::new()
+        };
+        let schema = sinks.iter().find_map(|sink| self.sinks.get(sink)?.schema);
+        // Only who sends what is not acknowledged sends the past.
+        let may_want_past = contract.qos.reliability == Reliability::Unreliable;
+        let mut joins = before.map_or(self.joins, |before| before.joins);
+        for sink in &sinks {
+            if let Some(row) = self.sinks.get_mut(sink).filter(|row| !row.has_joined) {
+                row.has_joined = true;
+                if may_want_past || before.is_none() {
+                    self.joins = self.joins.wrapping_add(1) & JOINS_MAX;
+                    joins = self.joins;
+                }
+            }
+        }
+        let now = (!sinks.is_empty()).then_some(Announced { schema, joins });
         if now == before {
             return;
         }
         if let Some(channel) = self.channels.get_mut(&topic) {
             channel.announced = now;
         }
-        // The new first: where only the schema changes, messages go on.
-        if let Some(schema) = now {
-            self.actions.push_back(Action::Interest { topic, check, schema, on: true });
+        // The new first: where only that changes, messages go on.
+        if let Some(Announced { schema, joins }) = now {
+            self.actions.push_back(Action::Interest { topic, check, schema, joins, on: true });
         }
-        if let Some(schema) = before {
-            self.actions.push_back(Action::Interest { topic, check, schema, on: false });
+        if let Some(Announced { schema, joins }) = before {
+            self.actions.push_back(Action::Interest { topic, check, schema, joins, on: false });
         }
     }
 
@@ -87,6 +122,7 @@ impl Hub {
     pub(super) fn update_routes(&mut self, topic: Topic) {
         let Some(channel) = self.channels.get(&topic) else { return };
         let sources: Vec<SourceId> = channel.sources.iter().copied().collect();
+        self.update_refusals(topic);
         let wanted = self.wanted_routes(topic);
         self.set_routes(topic, &wanted);
         for source in sources {
@@ -109,10 +145,10 @@ impl Hub {
         }
         let ours = self.source_schema(topic);
         let differs = |theirs: &Option<Schema>| ours.zip(*theirs).is_some_and(|(ours, theirs)| !ours.matches(&theirs));
-        let meant = || channel.peers.iter().filter(|(_, check, _)| *check == contract.check);
+        let meant = || channel.peers.iter().filter(|sinks| sinks.check == contract.check);
         let refused: BTreeSet<PeerIndex> =
-            meant().filter(|(.., theirs)| differs(theirs)).map(|(peer, ..)| *peer).collect();
-        let peers: BTreeSet<PeerIndex> = meant().map(|(peer, ..)| *peer).collect();
+            meant().filter(|sinks| differs(&sinks.schema)).map(|sinks| sinks.peer).collect();
+        let peers: BTreeSet<PeerIndex> = meant().map(|sinks| sinks.peer).collect();
         for peer in peers.difference(&refused) {
             if let Some(datapath) = self.spec.datapath_to(contract.qos.lane(), *peer) {
                 wanted.entry(datapath).or_default().peers.push(*peer);

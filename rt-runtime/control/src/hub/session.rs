@@ -202,8 +202,8 @@ impl Hub {
         match request {
             Request::OpenStream { req, name, qos, isolated } => self.open_stream(session, req, name, qos, isolated),
             Request::CloseStream { req, stream } => self.close_stream_request(session, req, stream),
-            Request::CreateSource { req, stream, channel, uid, classes, schema } => {
-                self.create_source(session, req, stream, channel, uid, &classes, schema)
+            Request::CreateSource { req, stream, channel, uid, classes, schema, keeps } => {
+                self.create_source(session, req, stream, channel, uid, &classes, (schema, keeps))
             }
             Request::CloseSource { req, source } => self.close_source_request(session, req, source),
             Request::CreateSink { req, stream, channel, uid, depth, wake, schema } => {

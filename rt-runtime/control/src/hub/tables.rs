@@ -144,6 +144,8 @@ pub(crate) struct Source {
     pub(crate) topic: Topic,
     pub(crate) uid: u64,
     pub(crate) schema: Option<Schema>,
+    /// It keeps its last values for sinks that join later.
+    pub(crate) keeps: bool,
     pub(crate) heap_spec: HeapSpec,
     pub(crate) heap: Option<ObjectId>,
     /// Whether the heap is mapped and sealed, or there is none.
@@ -167,6 +169,10 @@ pub(crate) struct Sink {
     pub(crate) wake: SinkWake,
     /// It only watches: neither peers nor routes are for it.
     pub(crate) observes: bool,
+    /// Peers were told, by another number of joins, that it is here.
+    pub(crate) has_joined: bool,
+    /// A peer whose sources are of another schema, as the client was told.
+    pub(crate) refused_by: Option<(PeerIndex, Schema)>,
     pub(crate) wake_page: Option<ObjectId>,
     pub(crate) wake_socket: Option<ObjectId>,
     /// Whether the wake page is mapped and sealed, or there is none.
@@ -177,9 +183,26 @@ pub(crate) struct Sink {
     pub(crate) charge: Amounts,
 }
 
-/// A peer that has sinks: with the check of the stream that it means, and what messages
-/// they expect, if they say so.
-pub(crate) type RemoteSinks = (PeerIndex, u64, Option<Schema>);
+/// A peer that has sinks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct RemoteSinks {
+    pub(crate) peer: PeerIndex,
+    /// The check of the stream that it means.
+    pub(crate) check: u64,
+    /// What messages they expect, if they say so.
+    pub(crate) schema: Option<Schema>,
+    /// Another number whenever one of them has joined.
+    pub(crate) joins: u32,
+}
+
+/// What the peers were told of the sinks of this host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Announced {
+    /// What messages they expect, if they say so.
+    pub(crate) schema: Option<Schema>,
+    /// Another number whenever one of them has joined.
+    pub(crate) joins: u32,
+}
 
 /// A conversation, as far as this host takes part in it.
 #[derive(Debug, Default)]
@@ -188,8 +211,13 @@ pub(crate) struct Channel {
     pub(crate) sinks: BTreeSet<SinkId>,
     /// Peers that have a sink.
     pub(crate) peers: BTreeSet<RemoteSinks>,
-    /// Whether the peers were told that there is a sink here, and of which schema.
-    pub(crate) announced: Option<Option<Schema>>,
+    /// Whether the peers were told that there is a sink here, and what.
+    pub(crate) announced: Option<Announced>,
+    /// Peers whose sinks expect another schema, which get nothing; and the schema of the
+    /// sources here.
+    pub(crate) refuses: BTreeMap<PeerIndex, Schema>,
+    /// Peers whose sources are of another schema than sinks here, and when they said so last.
+    pub(crate) refused_by: BTreeMap<PeerIndex, (Schema, MonoTime)>,
     /// What the datapaths were told.
     pub(crate) routes: BTreeMap<DatapathIndex, Route>,
     /// Connections to a datapath that it has not let go of yet; it needs its route

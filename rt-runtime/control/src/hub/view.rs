@@ -6,7 +6,7 @@ use crate::action::{ObjectId, Topic};
 use crate::quota::Account;
 use crate::spec::Credentials;
 use insane_core::{
-    ChannelId, ConnId, DatapathIndex, DomainIndex, Lane, PeerIndex, Qos, SessionId, SinkId, SourceId, StreamKey,
+    ChannelId, ConnId, DatapathIndex, DomainIndex, Lane, PeerIndex, Qos, Schema, SessionId, SinkId, SourceId, StreamKey,
 };
 use insane_scheduler::TimedStream;
 use insane_wire::control::{Role, SinkWake};
@@ -98,6 +98,10 @@ pub struct ChannelView {
     pub peers: BTreeSet<PeerIndex>,
     /// Whether the peers were told that there is a sink here.
     pub announced: bool,
+    /// Peers whose sinks expect another schema: they get nothing of these sources' schema.
+    pub refuses: Vec<(PeerIndex, Schema, Schema)>,
+    /// Peers whose sources are of another schema: sinks here, of this schema, get nothing.
+    pub refused_by: Vec<(PeerIndex, Schema, Schema)>,
 }
 
 /// A source.
@@ -205,7 +209,7 @@ impl Hub {
             let last = Topic { key: *key, channel: ChannelId(u32::MAX) };
             let channels = || self.channels.range(first..=last);
             let interested = |channel: &Channel| -> BTreeSet<PeerIndex> {
-                channel.peers.iter().filter(|(_, check, _)| *check == row.check).map(|(peer, ..)| *peer).collect()
+                channel.peers.iter().filter(|sinks| sinks.check == row.check).map(|sinks| sinks.peer).collect()
             };
             let in_use = |channel: &Channel| !channel.sources.is_empty() || !channel.sinks.is_empty();
             StreamView {
@@ -225,10 +229,30 @@ impl Hub {
                         sinks: channel.sinks.iter().map(|id| self.sink_view(*id)).collect(),
                         peers: interested(channel),
                         announced: channel.announced.is_some(),
+                        refuses: self.refuses(channel),
+                        refused_by: self.refused_by(channel),
                     })
                     .collect(),
             }
         })
+    }
+
+    /// Peer, schema of the sources, schema of the sinks.
+    fn refuses(&self, channel: &Channel) -> Vec<(PeerIndex, Schema, Schema)> {
+        let theirs = |of: PeerIndex, ours: Schema| {
+            let mut schemas = channel.peers.iter().filter(|sinks| sinks.peer == of).filter_map(|sinks| sinks.schema);
+            schemas.find(|theirs| !ours.matches(theirs))
+        };
+        channel.refuses.iter().filter_map(|(peer, ours)| Some((*peer, *ours, theirs(*peer, *ours)?))).collect()
+    }
+
+    /// As [`refuses`](Self::refuses), where the sinks are here.
+    fn refused_by(&self, channel: &Channel) -> Vec<(PeerIndex, Schema, Schema)> {
+        let ours = |theirs: &Schema| {
+            let mut schemas = channel.sinks.iter().filter_map(|sink| self.sinks.get(sink)?.schema);
+            schemas.find(|ours| !ours.matches(theirs))
+        };
+        channel.refused_by.iter().filter_map(|(peer, (theirs, _))| Some((*peer, *theirs, ours(theirs)?))).collect()
     }
 
     fn source_view(&self, id: SourceId) -> SourceView {

@@ -194,6 +194,7 @@ impl Peer {
             uid: self.uid,
             classes: classes.clone(),
             schema: None,
+            keeps: false,
         };
         match self.answer(&request, self.req) {
             Event::SourceCreated { source, .. } => Ok(source),

@@ -87,6 +87,12 @@ pub struct World {
     pub objects: BTreeMap<ObjectId, Object>,
     pub datapaths: Vec<DatapathModel>,
     pub announced: BTreeSet<(Topic, Option<Schema>)>,
+    /// The same, with the numbers of joins.
+    pub told: BTreeSet<(Topic, Option<Schema>, u32)>,
+    /// Peers that were told of another schema.
+    pub refusals: Vec<(PeerIndex, Topic, Schema)>,
+    /// Peers for which sources were asked for the past.
+    pub welcomed: Vec<(Topic, PeerIndex)>,
     pub offered: BTreeSet<StreamKey>,
     pub notes: Vec<Note>,
     pub closed: BTreeMap<SessionId, (Code, String)>,
@@ -107,6 +113,9 @@ impl World {
             objects: BTreeMap::new(),
             datapaths,
             announced: BTreeSet::new(),
+            told: BTreeSet::new(),
+            welcomed: Vec::new(),
+            refusals: Vec::new(),
             offered: BTreeSet::new(),
             notes: Vec::new(),
             closed: BTreeMap::new(),
@@ -164,7 +173,15 @@ impl World {
     }
 
     pub fn interest_in(&mut self, peer: u16, topic: Topic, check: u64, schema: Option<Schema>, on: bool) {
-        self.hub.remote_interest(PeerIndex(peer), topic, check, schema, on);
+        self.hub.remote_interest(PeerIndex(peer), topic, check, (schema, 0), on);
+        self.pump();
+    }
+
+    /// Another sink has joined at a peer that had some: the new word comes before the old one goes.
+    pub fn join_again(&mut self, peer: u16, topic: Topic, joins: u32) {
+        let check = self.check_of(topic);
+        self.hub.remote_interest(PeerIndex(peer), topic, check, (None, joins), true);
+        self.hub.remote_interest(PeerIndex(peer), topic, check, (None, joins - 1), false);
         self.pump();
     }
 
@@ -253,15 +270,17 @@ impl World {
             Action::Drop(object) => {
                 self.objects.remove(&object).expect("dropped twice");
             }
-            Action::Interest { topic, schema, on, .. } => {
+            Action::Interest { topic, schema, joins, on, .. } => {
                 let there = |datapath: &DatapathModel| {
                     datapath.rx.iter().any(|(conn, of)| *of == topic && !datapath.coming.contains(conn))
                 };
                 assert!(!on || self.datapaths.iter().any(there), "peers are told of a sink that no message finds yet");
-                let topic = (topic, schema);
-                let changed = if on { self.announced.insert(topic) } else { self.announced.remove(&topic) };
+                let told = (topic, schema, joins);
+                let changed = if on { self.told.insert(told) } else { self.told.remove(&told) };
                 assert!(changed, "interest repeated");
+                self.announced = self.told.iter().map(|(topic, schema, _)| (*topic, *schema)).collect();
             }
+            Action::Refuse { peer, topic, ours, .. } => self.refusals.push((peer, topic, ours)),
             Action::Offer { key, on, .. } => {
                 let changed = if on { self.offered.insert(key) } else { self.offered.remove(&key) };
                 assert!(changed, "offer repeated");
@@ -362,6 +381,10 @@ impl World {
             }
             Action::RemoveDoorbell { datapath, session } => {
                 assert!(self.datapath(datapath).doorbells.remove(&session));
+            }
+            Action::Welcome { datapath, topic, peer } => {
+                assert!(self.hub.spec().datapaths[datapath.index()].peers.contains(&peer));
+                self.welcomed.push((topic, peer));
             }
             Action::SetRoute { datapath, topic, route, .. } => {
                 assert!(!route.peers.is_empty() || route.local, "a route to nowhere");

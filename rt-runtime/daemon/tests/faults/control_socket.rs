@@ -101,6 +101,7 @@ fn requests_with_random_fields_are_refused_or_end_the_session() {
                 uid: 7,
                 classes: crate::peer::HEAP.to_vec(),
                 schema: None,
+                keeps: false,
             },
             Request::CreateSink {
                 req: 3,
@@ -226,7 +227,15 @@ fn what_belongs_to_another_session_cannot_be_touched() {
     let mut thief = daemon.peer();
     for request in [
         Request::CloseStream { req: 1, stream },
-        Request::CreateSource { req: 1, stream, channel: ChannelId(1), uid: 1, classes: Vec::new(), schema: None },
+        Request::CreateSource {
+            req: 1,
+            stream,
+            channel: ChannelId(1),
+            uid: 1,
+            classes: Vec::new(),
+            schema: None,
+            keeps: false,
+        },
         Request::CreateSink {
             req: 1,
             stream,

@@ -115,7 +115,15 @@ fn what_is_sealed_cannot_be_shrunk_punched_written_or_mapped_again() {
         peer.send(&Request::OpenStream { req: 1, name: name.into(), qos: Qos::default(), isolated });
         let Some((Event::StreamOpened { stream, .. }, _)) = peer.wait() else { panic!("opened") };
         let (channel, classes) = (ChannelId(1), HEAP.to_vec());
-        peer.send(&Request::CreateSource { req: 2, stream, channel, uid: u64::from(isolated), classes, schema: None });
+        peer.send(&Request::CreateSource {
+            req: 2,
+            stream,
+            channel,
+            uid: u64::from(isolated),
+            classes,
+            schema: None,
+            keeps: false,
+        });
         memory.extend(all_memory(&mut peer));
         let (uid, wake) = (u64::from(isolated), SinkWake::Page);
         peer.send(&Request::CreateSink { req: 3, stream, channel, uid, depth: 64, wake, schema: None });

@@ -192,7 +192,7 @@ fn two_hosts(name: &str) -> (Place, Place, Daemon, Daemon, Cable) {
         let text = std::fs::read_to_string(&config).unwrap();
         std::fs::write(&config, text.replace("name: \"test\"", &format!("name: \"test\", id: Some({id})"))).unwrap();
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_insaned"));
-        Daemon::spawn(place, command.arg("--config").arg(config))
+        Daemon::spawn(place, command.env("INSANED_LOG", "warn").arg("--config").arg(config))
     };
     let a = named(&places[0], 1, host(2, a_port, near_port));
     let b = named(&places[1], 2, host(1, b_port, far_port));
@@ -265,7 +265,23 @@ fn across_hosts_nothing_goes_from_one_schema_to_another() {
         std::thread::sleep(Duration::from_millis(5));
         assert_eq!(of_two.latest().unwrap().validity, Validity::NeverReceived);
     }
+    // Its own host knows why, and so does it.
+    until("the sink knows", || of_two.refused() == Some(one));
+    let count = |daemon: &Daemon| {
+        let report = daemon.status();
+        let channels = report.streams.into_iter().flat_map(|stream| stream.channels);
+        channels.flat_map(|channel| channel.mismatches).collect::<Vec<_>>()
+    };
+    for (daemon, sinks_are_here) in [(&a, true), (&b, false)] {
+        let [row] = &count(daemon)[..] else { panic!("one mismatch") };
+        assert_eq!(
+            (&row.sources, &row.sinks, row.sinks_are_here),
+            (&one.to_string(), &two.to_string(), sinks_are_here)
+        );
+    }
+    assert!(a.log().contains("a peer's sources are of another schema"), "{}", a.log());
     drop(source);
+    until("it is over", || of_two.refused().is_none() && count(&a).is_empty() && count(&b).is_empty());
     // It is the schema that keeps them apart: a source without one reaches it.
     let mut silent = far.process_source(BEAT, source_options()).unwrap();
     until("a value comes", || {

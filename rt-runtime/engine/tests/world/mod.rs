@@ -52,6 +52,8 @@ pub struct Host<L: Link = SimLink, C: Clock = SimClock> {
     pub next: u32,
     /// The number of the next source among those with slots.
     pub slots: Option<u16>,
+    /// Sources to come keep their last values.
+    pub keeps: bool,
 }
 
 impl Host {
@@ -107,7 +109,7 @@ impl<L: Link, C: Clock> Host<L, C> {
             waker,
         };
         let engine = Engine::new(config, parts, clock);
-        Host { engine, port, counters, turn_counters, heap, geometry, next: 0, slots: None }
+        Host { engine, port, counters, turn_counters, heap, geometry, next: 0, slots: None, keeps: false }
     }
 
     pub fn command(&mut self, command: Command) -> Command {
@@ -149,8 +151,16 @@ impl<L: Link, C: Clock> Host<L, C> {
         let tx = TxConn::new(id, Arc::clone(&cells), Arc::clone(&returns), DEPTH, geometry.buffers(), None);
         let _ = mailbox.add(Box::new(tx));
         let conn = RxConn::new(id, Arc::clone(&cells), returns, DEPTH, foreign, false);
-        let new =
-            NewSource { conn, source: SourceId(self.next), topic, domain: DOMAIN, lane, reliable, slots: self.slots };
+        let new = NewSource {
+            conn,
+            source: SourceId(self.next),
+            topic,
+            domain: DOMAIN,
+            lane,
+            reliable,
+            slots: self.slots,
+            keeps: self.keeps,
+        };
         assert!(matches!(self.command(Command::AddSource(new)), Command::Spent));
         (port, cells)
     }

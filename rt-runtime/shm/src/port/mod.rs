@@ -14,7 +14,9 @@ mod sink;
 mod source;
 
 pub use sink::{ConsumeError, Received, SinkPort};
-pub use source::{Earlier, Emit, GetBufferError, Loan, Outcome, Refusal, SourcePort, Token, spare_buffers};
+pub use source::{
+    Earlier, Emit, GetBufferError, Loan, Outcome, Refusal, SourcePort, Token, end_of_past, spare_buffers,
+};
 
 use crate::wake;
 use insane_core::ConnId;

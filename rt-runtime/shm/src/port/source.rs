@@ -5,10 +5,10 @@ use crate::cell::Meta;
 use crate::conn::TxConn;
 use crate::counters::CounterBlock;
 use crate::heap::SenderHeap;
-use insane_core::ConnId;
 use insane_core::counters::PortCounter;
 use insane_core::heap::{BufferId, Geometry};
 use insane_core::limits::{FANOUT_MAX, INLINE_BYTES_MAX, OUTCOMES_KEPT};
+use insane_core::{ConnId, MonoTime, SourceInstant, Stamp};
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -124,6 +124,23 @@ pub struct Earlier<'a> {
     pub source_ns: u64,
     /// What it held.
     pub bytes: &'a [u8],
+}
+
+/// What the last message of an answer to a datapath that asked for the past bears: a number
+/// of no emit, and in place of its instant how often the datapath had asked.
+const fn end_meta(asks: u64) -> Meta {
+    let asks = MonoTime(asks & ASKS_MASK);
+    let source_ns = Stamp { instant: SourceInstant::Monotonic(asks), is_history: true }.encode();
+    Meta { sequence: NEVER, source_ns, lost: 0 }
+}
+
+/// Of the number of asks, what fits an instant.
+const ASKS_MASK: u64 = u32::MAX as u64;
+
+/// Whether a message ends the answer to the ask of this number.
+#[must_use]
+pub fn end_of_past(meta: &Meta, asks: u64) -> bool {
+    *meta == end_meta(asks)
 }
 
 #[repr(align(64))]
@@ -264,15 +281,23 @@ impl SourcePort {
     }
 
     /// Publishes these messages, the oldest first, to the sinks of this host that joined since
-    /// the last call, and to nobody else: the newest that their rings hold, as long as buffers
-    /// are free. They count as no emit, and have no outcome. Returns how many sinks joined.
+    /// the last call, to datapaths that ask for them in the name of peers, and to nobody
+    /// else: the newest that their rings hold, as long as buffers are free. A datapath whose
+    /// ring has no room gets them with a later call. They count as no emit, and have no
+    /// outcome. Returns how many receivers it were.
     pub fn replay(&self, earlier: &[Earlier<'_>]) -> usize {
         let inner = self.inner();
-        let epoch = inner.mailbox.now();
-        if epoch == inner.replayed_epoch || (epoch != inner.epoch && !inner.read_mail()) {
+        if inner.mailbox.now() != inner.epoch && !inner.read_mail() {
             return 0;
         }
-        inner.replay(earlier)
+        let mut joined = 0;
+        if inner.epoch != inner.replayed_epoch {
+            joined += inner.replay(earlier);
+        }
+        if inner.conns.iter().any(|conn| conn.is_asked()) {
+            joined += inner.answer(earlier);
+        }
+        joined
     }
 
     /// The next sequence number.
@@ -573,6 +598,38 @@ impl Inner {
         joined
     }
 
+    /// Gives the datapaths that ask what is kept, and says that it is all.
+    #[cold]
+    fn answer(&mut self, earlier: &[Earlier<'_>]) -> usize {
+        let mut answered = 0;
+        let is_large = earlier.iter().any(|message| message.bytes.len() > INLINE_BYTES_MAX);
+        if is_large {
+            self.reclaim();
+        }
+        // The newest matter most: the older ones only while there is a buffer for each.
+        let free = self.heap.as_ref().filter(|_| is_large).map(|heap| heap.geometry().buffers() - heap.in_use());
+        let fitting = free.map_or(earlier.len(), |free| earlier.len().min(free as usize));
+        // One more for the end.
+        let cells = fitting as u64 + 1;
+        while let Some((id, asks, depth)) =
+            self.conns.iter_mut().find_map(|conn| Some((conn.id(), conn.take_ask(cells)?, conn.depth())))
+        {
+            answered += 1;
+            let fitting = fitting.min(usize::try_from(depth - 1).unwrap_or(usize::MAX));
+            for message in &earlier[earlier.len() - fitting..] {
+                if !self.replay_to(id, message) {
+                    break;
+                }
+            }
+            if let Some(conn) = self.conns.iter_mut().find(|conn| conn.id() == id) {
+                // Where buffers ran out meanwhile there is still the room for this.
+                conn.try_push_past(end_meta(asks), &[]);
+                wake_if_wanted(conn, &self.counters);
+            }
+        }
+        answered
+    }
+
     /// `false`: no buffer is free, or the receiver is gone. The connection is looked for
     /// anew, since a loan may find out liars and change who is here.
     fn replay_to(&mut self, id: ConnId, message: &Earlier<'_>) -> bool {
@@ -584,7 +641,7 @@ impl Inner {
         let meta = Meta { sequence: message.sequence, source_ns: message.source_ns, lost: 0 };
         let conn = self.conns.iter_mut().find(|conn| conn.id() == id);
         let Some((start, buffer)) = loan else {
-            return conn.is_some_and(|conn| conn.try_push_inline(meta, bytes) == Ok(true));
+            return conn.is_some_and(|conn| conn.try_push_past(meta, bytes));
         };
         // SAFETY: the buffer was just loaned, has at least so many bytes, and is nobody else's.
         unsafe { start.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };

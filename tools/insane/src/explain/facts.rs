@@ -7,7 +7,8 @@ use crate::told::qos_of;
 use insane_config::planner::human;
 use insane_core::{Nanos, Qos};
 use insane_wire::status::{
-    ChannelStatus, DatapathStatus, PeerStatus, QosStatus, SinkStatus, SourceStatus, StatusReport, StreamStatus,
+    ChannelStatus, DatapathStatus, MismatchStatus, PeerStatus, QosStatus, SinkStatus, SourceStatus, StatusReport,
+    StreamStatus,
 };
 use serde::Serialize;
 use std::fmt::Write;
@@ -293,6 +294,13 @@ impl View<'_> {
             (false, true) => fact("interest", "the peers were not told yet", "no sink is joined to the datapaths yet"),
             (false, false) => fact("interest", "the peers were not told to send", "there is no sink here"),
         });
+        facts.extend(channel.mismatches.iter().map(|row| {
+            let MismatchStatus { peer, sources, sinks, sinks_are_here } = row;
+            let (from, to) = if *sinks_are_here { ("there", "here") } else { ("here", "there") };
+            let what =
+                if *sinks_are_here { format!("nothing from peer {peer}") } else { format!("nothing to peer {peer}") };
+            fact("schema", what, format!("the sources {from} are of schema {sources}, the sinks {to} expect {sinks}"))
+        }));
         Channel { channel: channel.channel, facts }
     }
 

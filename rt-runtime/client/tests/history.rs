@@ -1,0 +1,167 @@
+//! The last values for sinks of another host that join late, over udp.
+
+use insane_config::{Technology, UdpPlan};
+use insane_rt::{
+    ChannelId, ClassSpec, Hosting, Plan, ProcessOptions, ProcessSink, ProcessSource, ProcessSourceOptions, Qos,
+    Reliability, Session, SinkOptions, Stream, Validity,
+};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+const CHANNEL: ChannelId = ChannelId(1);
+const PATIENCE: Duration = Duration::from_secs(20);
+const KEPT: usize = 3;
+
+/// A free pair of ports (a link uses its port and the next).
+fn free_ports(ip: std::net::IpAddr) -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 12_000 + (std::process::id() % 18_000) as u16;
+    for _ in 0..1000 {
+        let port = base + 2 * NEXT.fetch_add(1, Ordering::Relaxed);
+        if [port, port + 1].iter().all(|port| UdpSocket::bind((ip, *port)).is_ok()) {
+            return (ip, port).into();
+        }
+    }
+    panic!("no free pair of ports")
+}
+
+fn pair(ip: std::net::IpAddr) -> [Plan; 2] {
+    let (at_a, at_b) = (free_ports(ip), free_ports(ip));
+    let plan = |own: (&str, SocketAddr), peer: (&str, SocketAddr)| {
+        let mut plan = Plan::embedded_over(own.0, Technology::Udp(UdpPlan::at(own.1)));
+        plan.domains[0].receive = [(256, 1024), (20_000, 256)].map(|(size, count)| ClassSpec { size, count }).to_vec();
+        plan.add_peer(peer.0, &[("udp", peer.1)]);
+        plan
+    };
+    [plan(("a", at_a), ("b", at_b)), plan(("b", at_b), ("a", at_a))]
+}
+
+fn open(session: &Session) -> Stream {
+    session.stream("history", Qos::default()).unwrap()
+}
+
+/// Waits while the engines turn that their applications turn, and the source is called.
+#[track_caller]
+fn wait_for(sessions: &[&Session], source: &mut ProcessSource, what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "it never happens that {what}");
+        source.attend();
+        let turned = sessions.iter().filter(|session| session.turn()).count();
+        if turned == 0 {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+}
+
+fn value(number: u64, size: u32) -> Vec<u8> {
+    (0..size).map(|at| (u64::from(at) * 7 + number) as u8).collect()
+}
+
+fn process_sink(session: &Session, size: u32) -> ProcessSink {
+    open(session).process_sink(CHANNEL, ProcessOptions::new(size)).unwrap()
+}
+
+#[test]
+fn a_sink_of_another_host_gets_the_last_values_when_it_joins() {
+    let cases = [
+        (Hosting::Thread, Ipv4Addr::LOCALHOST.into(), 40),
+        (Hosting::Inline, Ipv4Addr::LOCALHOST.into(), 40),
+        (Hosting::Thread, Ipv6Addr::LOCALHOST.into(), 9_000),
+    ];
+    for (hosting, ip, size) in cases {
+        let [plan_a, plan_b] = pair(ip);
+        let here = Session::embedded_with(plan_a, hosting, "source").unwrap();
+        let options = ProcessSourceOptions::new(size).history(KEPT);
+        let mut source = open(&here).process_source(CHANNEL, options).unwrap();
+        for number in 0..10 {
+            let _ = source.emit(&value(number, size)).unwrap();
+            here.turn();
+        }
+
+        // Three lives of the other runtime.
+        for life in 0..3 {
+            let there = Session::embedded_with(plan_b.clone(), hosting, "sinks").unwrap();
+            let both = [&here, &there];
+            let plain = open(&there).sink(CHANNEL, SinkOptions::default()).unwrap();
+            let mut first = process_sink(&there, size);
+            let newest = 9 + life;
+            wait_for(&both, &mut source, "the last value comes", || first.latest().unwrap().sequence == newest);
+            let sample = first.latest().unwrap();
+            assert_eq!(sample.bytes, value(newest, size));
+            assert_eq!((sample.validity, sample.is_history), (Validity::Held { missed: 0 }, true));
+            assert_eq!((sample.edge, sample.lost.total, sample.overtaken), (None, 0, 0));
+
+            // One that joins where there are sinks already, which get nothing twice.
+            let mut second = process_sink(&there, size);
+            wait_for(&both, &mut source, "the next one gets it, too", || second.latest().unwrap().sequence == newest);
+            assert!(second.latest().unwrap().is_history);
+            assert!(source.emit(&value(newest + 1, size)).unwrap().is_sent());
+            for sink in [&mut first, &mut second] {
+                wait_for(&both, &mut source, "the next value comes", || sink.latest().unwrap().sequence == newest + 1);
+                let sample = sink.latest().unwrap();
+                assert_eq!((sample.validity, sample.is_history), (Validity::Fresh, false));
+                assert_eq!(sample.lost.total, 0);
+            }
+            let mut all = Vec::new();
+            while let Some(message) = plain.consume().unwrap() {
+                assert_eq!(message.to_vec(), value(message.sequence(), size));
+                all.push((message.sequence(), message.is_history()));
+            }
+            let past = (newest + 1 - KEPT as u64..=newest).map(|number| (number, true));
+            assert_eq!(all, past.chain([(newest + 1, false)]).collect::<Vec<_>>(), "{hosting:?}, life {life}");
+        }
+    }
+}
+
+#[test]
+fn values_that_go_on_coming_are_none_twice_and_none_late() {
+    let [plan_a, plan_b] = pair(Ipv4Addr::LOCALHOST.into());
+    let here = Session::embedded_with(plan_a, Hosting::Thread, "source").unwrap();
+    let there = Session::embedded_with(plan_b, Hosting::Thread, "sinks").unwrap();
+    let mut source = open(&here).process_source(CHANNEL, ProcessSourceOptions::new(40).history(16)).unwrap();
+    let mut sinks = Vec::new();
+    let mut number = 0;
+    for _ in 0..20 {
+        sinks.push((open(&there).sink(CHANNEL, SinkOptions::default()).unwrap(), None));
+        for _ in 0..200 {
+            let _ = source.emit(&value(number, 40)).unwrap();
+            number += 1;
+            for (sink, newest) in &mut sinks {
+                while let Some(message) = sink.consume().unwrap() {
+                    assert!(
+                        newest.is_none_or(|newest| message.sequence() > newest),
+                        "{} {newest:?}",
+                        message.sequence()
+                    );
+                    *newest = Some(message.sequence());
+                }
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+    let lost = sinks.iter().filter(|(_, newest)| newest.is_none()).count();
+    assert_eq!(lost, 0, "each heard something");
+}
+
+#[test]
+fn reliable_streams_begin_with_the_next_value() {
+    let [plan_a, plan_b] = pair(Ipv4Addr::LOCALHOST.into());
+    let here = Session::embedded_with(plan_a, Hosting::Thread, "source").unwrap();
+    let there = Session::embedded_with(plan_b, Hosting::Thread, "sinks").unwrap();
+    let qos = Qos { reliability: Reliability::Reliable, ..Qos::default() };
+    let stream = here.stream("reliable", qos).unwrap();
+    let mut source = stream.process_source(CHANNEL, ProcessSourceOptions::new(40).history(KEPT)).unwrap();
+    assert!(source.emit(&value(0, 40)).unwrap().is_sent());
+    let sink = there.stream("reliable", qos).unwrap().sink(CHANNEL, SinkOptions::default()).unwrap();
+    let mut first = None;
+    let both = [&here, &there];
+    let mut number = 0;
+    wait_for(&both, &mut { source }, "a value comes", || {
+        number += 1;
+        first = sink.consume().unwrap().map(|message| message.is_history());
+        first.is_some() || number > 2_000
+    });
+    assert_eq!(first, None, "nothing was emitted since it joined");
+}

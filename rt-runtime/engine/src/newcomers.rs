@@ -1,0 +1,102 @@
+//! Peers that joined, and are to get what a source keeps of the past.
+//!
+//! The source is asked for it, by a count in the ring's memory, and puts it into the ring
+//! behind what it has emitted so far: marked messages, and one that ends them. They go to the
+//! peers that wait for them and to nobody else; what follows in the ring is of now, so that
+//! a peer gets all in order. Of what was in the ring before it joined a new peer gets
+//! nothing: it is part of the past, and would come before the rest of it.
+//!
+//! A source that lies about any of this sends wrong messages of its own, and nothing else.
+
+use insane_core::limits::PEERS_MAX;
+use insane_core::{PeerIndex, Stamp};
+use insane_shm::cell::Meta;
+use insane_shm::port::end_of_past;
+
+/// A set of peers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct PeerSet(u64);
+
+const _: () = assert!(PEERS_MAX <= u64::BITS as usize);
+
+impl PeerSet {
+    pub const NONE: PeerSet = PeerSet(0);
+
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn contains(self, peer: PeerIndex) -> bool {
+        self.0 & bit(peer) != 0
+    }
+
+    fn add(&mut self, peer: PeerIndex) {
+        self.0 |= bit(peer);
+    }
+
+    const fn others(self) -> Self {
+        PeerSet(!self.0)
+    }
+}
+
+fn bit(peer: PeerIndex) -> u64 {
+    // Peers have numbers below `PEERS_MAX`; any other is in no set.
+    1_u64.checked_shl(peer.index() as u32).unwrap_or(0)
+}
+
+/// What a message from the ring of a source that keeps its values is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kept {
+    /// One of now: for all but these.
+    Now(PeerSet),
+    /// One of the past: for all but these.
+    Past(PeerSet),
+    /// No message: the past is complete.
+    End,
+}
+
+/// The newcomers of one source.
+#[derive(Debug, Default)]
+pub(crate) struct Newcomers {
+    /// How often the source was asked.
+    asks: u64,
+    /// They wait for the past.
+    waiting: PeerSet,
+    /// Of these, those that get nothing of what was in the ring when they joined.
+    held_back: PeerSet,
+    /// Messages that were, and still are.
+    before: u64,
+}
+
+impl Newcomers {
+    /// A peer joined; `ask` asks the source, and says how often it was asked. `before`:
+    /// messages in its ring; `is_new`: it got none of the source's so far.
+    pub fn join(&mut self, peer: PeerIndex, is_new: bool, before: u64, ask: impl FnOnce() -> u64) {
+        self.asks = ask();
+        self.waiting.add(peer);
+        if is_new && before > 0 {
+            self.held_back.add(peer);
+            self.before = before;
+        }
+    }
+
+    /// What the message is that was just taken from the ring.
+    pub fn sort(&mut self, meta: &Meta) -> Kept {
+        let held_back = self.held_back;
+        self.before = self.before.saturating_sub(1);
+        if self.before == 0 {
+            self.held_back = PeerSet::NONE;
+        }
+        if !Stamp::is_of_history(meta.source_ns) {
+            return Kept::Now(held_back);
+        }
+        if meta.sequence != u64::MAX {
+            return Kept::Past(self.waiting.others());
+        }
+        // An earlier answer was not for those who joined after it: theirs follows.
+        if end_of_past(meta, self.asks) {
+            self.waiting = PeerSet::NONE;
+        }
+        Kept::End
+    }
+}

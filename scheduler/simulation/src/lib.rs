@@ -1,7 +1,7 @@
 //! Random valid schedules over random loads, drifting and stepping clocks and late
 //! applications, in virtual time, with a checker that knows what the wire must show.
 //!
-//! The scheduler is the one of production. The model of the link ([`wire`]), the test that
+//! The scheduler is the one of production. The model of the link (`wire`), the test that
 //! a schedule is valid and the walk through gates are written apart from it, in other
 //! units (picoseconds) and by going through slots one by one.
 //!

@@ -183,7 +183,7 @@ impl LinkSetup for SimSetup {
             if !state.open(own) {
                 return Err(SimError::InUse { address: self.address });
             }
-            let mut places = vec![None; PEERS_MAX].into_boxed_slice();
+            let mut places = vec![None; most].into_boxed_slice();
             for (place, address) in places.iter_mut().zip(peers) {
                 *place = address.map(|address| state.node(address));
             }

@@ -28,7 +28,7 @@ impl Source {
         &self.stream.core
     }
 
-    #[inline]
+    #[inline(always)]
     fn turn(&self) {
         if let Some(inline) = &self.stream.core.inline {
             inline.try_turn();

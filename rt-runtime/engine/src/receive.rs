@@ -57,6 +57,12 @@ struct Recent {
     peer: PeerIndex,
     head: FlowHead,
     place: FlowPlace,
+    target: Target,
+}
+
+/// A flow, and where its messages go here.
+#[derive(Clone, Copy)]
+struct Target {
     key: FlowKey,
     route: RouteIndex,
     domain: DomainIndex,
@@ -170,25 +176,24 @@ impl Receiver {
             return false;
         };
         self.others = 0;
-        outlets.count_received(recent.domain, frame.len());
+        let target = recent.target;
+        outlets.count_received(target.domain, frame.len());
         let meta = Meta { sequence, source_ns, lost: 0 };
-        let (key, route, domain) = (recent.key, recent.route, recent.domain);
-        self.conclude(verdict, &key, route, domain, meta, Content::Private(payload), outlets, port);
+        self.conclude(verdict, &target, meta, Content::Private(payload), outlets, port);
         true
     }
 
     /// Remembers the flow of a whole message that was received, unless another one keeps
     /// being received.
     #[inline]
-    fn remember(&mut self, peer: PeerIndex, header: &DataHeader, route: RouteIndex, domain: DomainIndex) {
+    fn remember(&mut self, peer: PeerIndex, header: &DataHeader, target: Target) {
         self.others = self.others.saturating_add(1);
         if self.recent.is_some() && self.others < OTHERS_MAX {
             return;
         }
         self.others = 0;
-        let key = flow_key(header);
         let head = FlowHead::new(header);
-        self.recent = self.flows.place(&key).map(|place| Recent { peer, head, place, key, route, domain });
+        self.recent = self.flows.place(&target.key).map(|place| Recent { peer, head, place, target });
     }
 
     /// One more sink is here; the number of those that joined so far.
@@ -234,17 +239,18 @@ impl Receiver {
             self.inflows.data(&Arrived { now: turn.now(), key, header, payload, route, domain }, outlets, port);
             return;
         }
+        let target = Target { key, route, domain };
         if header.is_whole(payload.len()) {
             // Flows know time to a tenth of a second.
-            self.release(turn.about_now(), &key, header, route, domain, Content::Private(payload), outlets, port);
-            self.remember(peer, header, route, domain);
+            self.release(turn.about_now(), &target, header, Content::Private(payload), outlets, port);
+            self.remember(peer, header, target);
             return;
         }
         let now = turn.now();
-        let arrived = Fragmented { now, key, header, payload, route, domain };
+        let arrived = Fragmented { now, target, header, payload };
         if let Some(buffer) = self.collect(&arrived, outlets) {
             let content = Content::Received(buffer, header.message_len);
-            let released = self.release(now, &key, header, route, domain, content, outlets, port);
+            let released = self.release(now, &target, header, content, outlets, port);
             if !released {
                 outlets.domains[domain.index()].heap.release(buffer);
             }
@@ -252,35 +258,29 @@ impl Receiver {
     }
 
     /// Delivers a whole message if it is new; says whether it was.
-    #[allow(clippy::too_many_arguments)]
     #[inline]
     fn release(
         &mut self,
         now: MonoTime,
-        key: &FlowKey,
+        target: &Target,
         header: &DataHeader,
-        route: RouteIndex,
-        domain: DomainIndex,
         content: Content<'_>,
         outlets: &mut Outlets,
         port: &Port,
     ) -> bool {
         let meta = Meta { sequence: header.sequence, source_ns: header.source_instant, lost: 0 };
         let is_past = || Stamp::is_of_history(header.source_instant);
-        let verdict = self.flows.classify(now, key, header.sequence, is_past);
-        self.conclude(verdict, key, route, domain, meta, content, outlets, port)
+        let verdict = self.flows.classify(now, &target.key, header.sequence, is_past);
+        self.conclude(verdict, target, meta, content, outlets, port)
     }
 
     /// Delivers a whole message if the verdict is that it is new; says whether it was.
     /// `meta` has no losses yet.
-    #[allow(clippy::too_many_arguments)]
     #[inline]
     fn conclude(
         &mut self,
         verdict: Verdict,
-        key: &FlowKey,
-        route: RouteIndex,
-        domain: DomainIndex,
+        &Target { ref key, route, domain }: &Target,
         meta: Meta,
         content: Content<'_>,
         outlets: &mut Outlets,
@@ -323,11 +323,11 @@ impl Receiver {
             Arrival::Store { handle } => (handle, false),
             Arrival::Complete { handle } => (handle, true),
             Arrival::Duplicate => {
-                outlets.count(arrived.domain, DatapathCounter::DroppedDuplicate, 1);
+                outlets.count(arrived.target.domain, DatapathCounter::DroppedDuplicate, 1);
                 return None;
             }
             Arrival::Inconsistent | Arrival::Unknown => {
-                outlets.count(arrived.domain, DatapathCounter::DroppedIncomplete, 1);
+                outlets.count(arrived.target.domain, DatapathCounter::DroppedIncomplete, 1);
                 return None;
             }
         };
@@ -340,7 +340,7 @@ impl Receiver {
     fn offer(&mut self, arrived: &Fragmented<'_>) -> Arrival<Assembling> {
         self.reassembler.fragment(
             arrived.now,
-            &arrived.key,
+            &arrived.target.key,
             arrived.header.sequence,
             arrived.header.message_len,
             arrived.header.fragment_offset,
@@ -350,7 +350,7 @@ impl Receiver {
 
     /// Begins to collect a message: only one that would be released, and only with memory.
     fn start(&mut self, arrived: &Fragmented<'_>, outlets: &mut Outlets) -> Option<()> {
-        let Fragmented { now, key, header, route, domain, .. } = arrived;
+        let Fragmented { now, target: Target { key, route, domain }, header, .. } = arrived;
         if !self.flows.expects(*now, key, header.sequence, || Stamp::is_of_history(header.source_instant)) {
             outlets.count(*domain, DatapathCounter::DroppedLate, 1);
             return None;
@@ -390,10 +390,10 @@ impl Receiver {
 
     /// Counts a message, not each of its fragments.
     fn refuse(&mut self, arrived: &Fragmented<'_>, counter: DatapathCounter, outlets: &Outlets) {
-        let this = Some((arrived.key, arrived.header.sequence));
+        let this = Some((arrived.target.key, arrived.header.sequence));
         if self.refused != this {
             self.refused = this;
-            outlets.count(arrived.domain, counter, 1);
+            outlets.count(arrived.target.domain, counter, 1);
         }
     }
 
@@ -462,11 +462,9 @@ impl Receiver {
 
 struct Fragmented<'a> {
     now: MonoTime,
-    key: FlowKey,
+    target: Target,
     header: &'a DataHeader,
     payload: &'a [u8],
-    route: RouteIndex,
-    domain: DomainIndex,
 }
 
 const fn flow_key(header: &DataHeader) -> FlowKey {

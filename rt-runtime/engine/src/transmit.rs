@@ -1,74 +1,30 @@
 //! From the sources' rings through the lanes to the links.
 
+mod source;
 mod timed;
 
-use crate::command::{Command, Dead, NewSource, Notice, Port};
-use crate::deliver::{Content, Copying, Outlets, is_piecemeal};
+use crate::command::{Command, Dead, NewSource, Port};
+use crate::deliver::Outlets;
 use crate::engine::Links;
-use crate::newcomers::{Kept, Newcomers, PeerSet};
-use crate::outflow::{Identity, Outflow, Progress};
+use crate::newcomers::{Newcomers, PeerSet};
+use crate::outflow::{Outflow, Progress};
 use crate::routes::RouteIndex;
 use crate::turn::Turn;
-use crate::watch::{QUIET_AFTER, WatchList};
+use crate::watch::WatchList;
 use crate::{GRANTS_PER_TURN, RELIABLE_PER_TURN, SOURCES_MAX};
 use insane_core::counters::DatapathCounter;
 use insane_core::time::Clock;
-use insane_core::{ConnId, DomainIndex, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId};
-use insane_link::{Link, SendOutcome};
+use insane_core::{ConnId, HostId, Incarnation, MonoTime, Nanos, PeerIndex, SourceId};
+use insane_link::Link;
 use insane_overlay::reliable::{self, Ack};
 use insane_scheduler::{Decision, FlowIndex, Limits, Scheduler};
-use insane_shm::Violation;
-use insane_shm::conn::RxConn;
-use insane_shm::ring::{Payload, Popped};
-use insane_sys::SharedBytes;
-use insane_wire::data::{DataHeader, Flags, Fragment, FragmentPlan, HEADER_BYTES, Kind};
+use insane_shm::ring::Popped;
+use insane_wire::data::{DataHeader, Flags, Kind};
 use insane_wire::flow_head::FlowHead;
+use source::{Grant, SourceEntry, condemn, finish, send_reliable, send_some};
 use timed::Slots;
 pub(crate) use timed::slots_of;
 pub use timed::{SLOTS_WRITTEN_MAX, SlotConfig, SlotTable, StageSlots, TIMED_MAX, timed_flow};
-
-/// Bytes that a message without a frame is charged: what its way through costs.
-const LOCAL_CHARGE: u32 = 64;
-
-/// A message of which not every fragment went to every peer.
-#[derive(Debug)]
-struct Underway {
-    plan: FragmentPlan,
-    fragment: Fragment,
-    /// The last peer of the route that has this fragment: those with smaller numbers have it,
-    /// too. Not a count: the route may change meanwhile.
-    reached: Option<PeerIndex>,
-    /// The fragment's header.
-    head: [u8; HEADER_BYTES],
-}
-
-struct SourceEntry {
-    conn: RxConn,
-    source: SourceId,
-    route: RouteIndex,
-    domain: DomainIndex,
-    lane: Lane,
-    head: FlowHead,
-    popped: Popped,
-    /// A large message on its way to local sinks; its fragments follow when it is there.
-    copying: Option<Copying>,
-    underway: Option<Underway>,
-    /// Peers that are to get what the source keeps of the past, if it keeps any.
-    newcomers: Option<Newcomers>,
-    /// Peers that do not get the message that was popped last.
-    skip: PeerSet,
-    /// What a reliable source has under way; it uses neither `popped` nor `underway`.
-    reliable: Option<Box<Outflow>>,
-    /// An unreliable source that was let go and has something left: the command to be
-    /// answered, and when at the latest.
-    leaving: Option<(Box<Command>, MonoTime)>,
-    /// The scheduler knows that it has something.
-    ready: bool,
-    /// Looks since it had something, while it is not quiet.
-    idle_looks: u32,
-    /// Its client lied; it is silent until the control plane removes it.
-    dead: bool,
-}
 
 /// The sources of this datapath and their lanes.
 pub(crate) struct Transmitter {
@@ -99,51 +55,6 @@ pub(crate) struct Transmitter {
     close_after: Nanos,
     /// Where the rate of the links is known: slots may be had.
     slots: Option<Box<Slots>>,
-}
-
-impl SourceEntry {
-    const fn identity(&self, (host, incarnation): (HostId, Incarnation)) -> Identity {
-        let SourceEntry { source, lane, domain, route, .. } = *self;
-        Identity { host, incarnation, source, lane, domain, route }
-    }
-
-    /// Whether it has something for a link or a sink.
-    #[inline]
-    fn has_something(&mut self, payload_max: u32) -> bool {
-        match &mut self.reliable {
-            None => self.is_midway() || self.conn.is_ready(),
-            Some(outflow) => outflow.can_go(&self.conn, payload_max),
-        }
-    }
-}
-
-impl SourceEntry {
-    /// Counts a look that found nothing; whether it is quiet now. Others depend on a source
-    /// that is real-time or reliable, which is always watched.
-    #[inline]
-    fn is_idle_again(&mut self) -> bool {
-        self.idle_looks += 1;
-        self.idle_looks >= QUIET_AFTER && !self.lane.is_real_time() && self.reliable.is_none()
-    }
-
-    /// Whether an unreliable source has messages that did not go yet.
-    fn is_unfinished(&self) -> bool {
-        self.is_midway() || self.conn.is_ready()
-    }
-
-    /// Whether a message was taken from the ring and is not done with.
-    const fn is_midway(&self) -> bool {
-        self.copying.is_some() || self.underway.is_some()
-    }
-
-    /// Messages that are lost if it is let go now. A liar's are not worth counting.
-    fn left(&self) -> u64 {
-        if self.dead {
-            return 0;
-        }
-        let underway = self.reliable.as_ref().map_or(u64::from(self.is_midway()), |r| r.unacknowledged());
-        underway + self.conn.waiting()
-    }
 }
 
 impl Transmitter {
@@ -570,309 +481,10 @@ impl Transmitter {
     ) -> Option<Progress> {
         let entry = self.sources[place as usize].as_mut()?;
         let result = if entry.reliable.is_none() {
-            send_some(entry, (budget, alone), links, outlets, port)
+            send_some(entry, Grant { bytes: budget, overhead: 0, alone }, links, outlets, port)
         } else {
             send_reliable(turn.now(), entry, (self.host, self.incarnation), budget, links, outlets, port)
         };
-        Some(result.unwrap_or_else(|violation| {
-            outlets.count(entry.domain, DatapathCounter::Violations, 1);
-            port.tell(Notice::Violation { conn: entry.conn.id(), violation });
-            entry.dead = true;
-            Progress { bytes: 0, more: false, blocked: false }
-        }))
-    }
-}
-
-/// As [`send_some`], for a reliable source.
-#[inline(never)]
-fn send_reliable<L: Link>(
-    now: MonoTime,
-    entry: &mut SourceEntry,
-    identity: (HostId, Incarnation),
-    budget: u32,
-    links: &mut Links<L>,
-    outlets: &mut Outlets,
-    port: &Port,
-) -> Result<Progress, Violation> {
-    let id = entry.identity(identity);
-    match &mut entry.reliable {
-        Some(outflow) => outflow.send_some(now, budget, &id, &mut entry.conn, links, outlets, port),
-        None => Ok(Progress { bytes: 0, more: false, blocked: false }),
-    }
-}
-
-/// Sends whole messages and fragments while fewer than `budget` bytes have gone.
-fn send_some<L: Link>(
-    entry: &mut SourceEntry,
-    (budget, alone): (u32, bool),
-    links: &mut Links<L>,
-    outlets: &mut Outlets,
-    port: &Port,
-) -> Result<Progress, Violation> {
-    let mut bytes = 0_u32;
-    while bytes < budget {
-        if entry.copying.is_some() {
-            bytes = bytes.saturating_add(copy_on(entry, budget - bytes, links, outlets, port));
-        } else if entry.underway.is_none() {
-            if !entry.conn.pop(&mut entry.popped)? {
-                return Ok(Progress { bytes, more: false, blocked: false });
-            }
-            let alone = alone && bytes == 0 && !entry.conn.is_ready();
-            let charge = begin(entry, (budget - bytes, alone), links, outlets, port);
-            bytes = bytes.saturating_add(charge);
-        } else {
-            match send_frame(entry, links, outlets) {
-                Some(sent) => bytes = bytes.saturating_add(sent),
-                None => return Ok(Progress { bytes, more: true, blocked: true }),
-            }
-        }
-    }
-    let more = entry.is_midway() || entry.conn.is_ready();
-    Ok(Progress { bytes, more, blocked: false })
-}
-
-/// A message was taken from the ring: local delivery now, or in pieces; then the frame if it
-/// is the only one, else fragments to come. `alone`: no other message waits. Returns what it
-/// cost so far, bytes.
-#[inline]
-fn begin<L: Link>(
-    entry: &mut SourceEntry,
-    (budget, alone): (u32, bool),
-    links: &mut Links<L>,
-    outlets: &mut Outlets,
-    port: &Port,
-) -> u32 {
-    if let Some(newcomers) = &mut entry.newcomers {
-        match newcomers.sort(&entry.popped.meta) {
-            Kept::Now(but) => entry.skip = but,
-            Kept::Past(but) => return begin_past(entry, but, links, outlets),
-            Kept::End => {
-                finish(entry);
-                return LOCAL_CHARGE;
-            }
-        }
-    }
-    outlets.count(entry.domain, DatapathCounter::MessagesFromSources, 1);
-    let Some(route) = outlets.routes.get(entry.route) else {
-        finish(entry);
-        return LOCAL_CHARGE;
-    };
-    let mut charge = LOCAL_CHARGE;
-    if route.local {
-        charge = charge.max(entry.popped.len);
-        let meta = entry.popped.meta;
-        match entry.popped.payload {
-            Payload::Inline => {
-                let bytes = inline_bytes(&entry.popped);
-                outlets.deliver(port, entry.route, meta, Content::Private(bytes));
-            }
-            Payload::Heap(_) if is_piecemeal(entry.popped.len, budget) => {
-                entry.copying = outlets.start_copy(entry.route, meta, entry.popped.len);
-                if entry.copying.is_some() {
-                    return 0;
-                }
-            }
-            Payload::Heap(id) => {
-                let bytes = entry.conn.view(id, entry.popped.len);
-                outlets.deliver(port, entry.route, meta, Content::Foreign(bytes));
-            }
-        }
-    }
-    charge.max(send_or_fragment(entry, alone, links, outlets))
-}
-
-/// As [`begin`], a message that was emitted before the peers joined that it is for; sinks of
-/// this host get nothing of it.
-#[cold]
-fn begin_past<L: Link>(entry: &mut SourceEntry, but: PeerSet, links: &mut Links<L>, outlets: &mut Outlets) -> u32 {
-    let is_for_any =
-        outlets.routes.get(entry.route).is_some_and(|route| route.peers.iter().any(|peer| !but.contains(*peer)));
-    entry.skip = but;
-    if is_for_any {
-        send_or_fragment(entry, false, links, outlets).max(LOCAL_CHARGE)
-    } else {
-        finish(entry);
-        LOCAL_CHARGE
-    }
-}
-
-/// Copies more of a message for local sinks, at most `budget` bytes, and delivers it when
-/// all of it is there. The bytes that were copied.
-#[inline(never)]
-fn copy_on<L: Link>(
-    entry: &mut SourceEntry,
-    budget: u32,
-    links: &mut Links<L>,
-    outlets: &mut Outlets,
-    port: &Port,
-) -> u32 {
-    let (Some(mut copying), Payload::Heap(id)) = (entry.copying.take(), entry.popped.payload) else { return 0 };
-    let copied = outlets.copy_piece(&mut copying, entry.conn.view(id, entry.popped.len), budget);
-    if copying.left() > 0 {
-        entry.copying = Some(copying);
-    } else {
-        outlets.deliver(port, entry.route, entry.popped.meta, copying.finished());
-        send_or_fragment(entry, false, links, outlets);
-    }
-    copied
-}
-
-/// Local sinks have the message, or get none: now the peers. Sends the frame if it is the
-/// only one; the bytes that went. Else fragments are to come.
-#[inline]
-fn send_or_fragment<L: Link>(entry: &mut SourceEntry, alone: bool, links: &mut Links<L>, outlets: &mut Outlets) -> u32 {
-    let Some(route) = outlets.routes.get(entry.route) else {
-        finish(entry);
-        return 0;
-    };
-    if route.peers.is_empty() || (!entry.skip.is_empty() && all_are_in(entry.skip, &route.peers)) {
-        if !route.local {
-            outlets.count(entry.domain, DatapathCounter::DroppedNoPeer, 1);
-        }
-        finish(entry);
-        return 0;
-    }
-    if let Some(sent) = send_whole(entry, alone, links, outlets) {
-        finish(entry);
-        return sent;
-    }
-    let plan = FragmentPlan::new(entry.popped.len, links.payload_bytes_max());
-    let Some((plan, fragment)) = plan.and_then(|mut plan| plan.next().map(|fragment| (plan, fragment))) else {
-        outlets.count(entry.domain, DatapathCounter::DroppedTooLarge, 1);
-        finish(entry);
-        return 0;
-    };
-    entry.underway = Some(Underway { plan, fragment, reached: None, head: [0; HEADER_BYTES] });
-    set_head(entry);
-    0
-}
-
-#[cold]
-fn all_are_in(set: PeerSet, peers: &[PeerIndex]) -> bool {
-    peers.iter().all(|peer| set.contains(*peer))
-}
-
-/// The plain case, straight through: a message of one frame for one peer. The bytes that
-/// went; `None` if it is not that plain, or the link is busy, and nothing went.
-#[inline]
-fn send_whole<L: Link>(entry: &SourceEntry, alone: bool, links: &mut Links<L>, outlets: &mut Outlets) -> Option<u32> {
-    let route = outlets.routes.get(entry.route)?;
-    let [peer] = route.peers[..] else { return None };
-    if entry.popped.len > links.payload_bytes_max() {
-        return None;
-    }
-    let head = header(entry, 0);
-    let payload = payload_of(&entry.popped, &entry.conn);
-    let sent = entry.popped.len + HEADER_BYTES as u32;
-    let outcome = if alone {
-        links.send_alone(peer, entry.lane, &head, payload)
-    } else {
-        links.send(peer, entry.lane, &head, payload)
-    };
-    count_frame(outcome, entry.domain, sent, outlets)
-}
-
-/// Counts a frame that was offered to a link; `None` if it was busy.
-#[inline]
-fn count_frame(outcome: SendOutcome, domain: DomainIndex, bytes: u32, outlets: &Outlets) -> Option<u32> {
-    match outcome {
-        SendOutcome::Sent => {
-            outlets.count(domain, DatapathCounter::BytesSent, u64::from(bytes));
-            outlets.count(domain, DatapathCounter::FramesSent, 1);
-        }
-        SendOutcome::Failed => outlets.count(domain, DatapathCounter::FramesFailed, 1),
-        SendOutcome::Busy => return None,
-    }
-    Some(bytes)
-}
-
-#[inline]
-fn payload_of<'e>(popped: &'e Popped, conn: &'e RxConn) -> SharedBytes<'e> {
-    match popped.payload {
-        Payload::Inline => SharedBytes::from(inline_bytes(popped)),
-        Payload::Heap(id) => conn.view(id, popped.len),
-    }
-}
-
-/// Sends the current fragment to the next peer that does not have it; `None` if its
-/// link is busy. The bytes that went.
-fn send_frame<L: Link>(entry: &mut SourceEntry, links: &mut Links<L>, outlets: &mut Outlets) -> Option<u32> {
-    let underway = entry.underway.as_mut()?;
-    let peers = outlets.routes.get(entry.route).map_or(&[][..], |route| &route.peers);
-    let Fragment { offset, len } = underway.fragment;
-    let mut sent = 0;
-    // The route may have changed since the message began: a peer that came late lacks
-    // fragments and drops the rest, one that left is not asked any more.
-    let mut left = next_peers(peers, underway.reached, entry.skip);
-    if let Some(peer) = left.next() {
-        let payload = payload_of(&entry.popped, &entry.conn).part(offset as usize, len as usize);
-        let outcome = links.send(*peer, entry.lane, &underway.head, payload);
-        sent = count_frame(outcome, entry.domain, len + HEADER_BYTES as u32, outlets)?;
-        underway.reached = Some(*peer);
-    }
-    if left.next().is_none() {
-        match underway.plan.next() {
-            Some(fragment) => {
-                underway.fragment = fragment;
-                underway.reached = None;
-                set_head(entry);
-            }
-            None => finish(entry),
-        }
-    }
-    Some(sent)
-}
-
-/// The peers of a route, which stand in the order of their numbers, behind `reached`, but
-/// for those to be left out.
-fn next_peers(peers: &[PeerIndex], reached: Option<PeerIndex>, skip: PeerSet) -> impl Iterator<Item = &PeerIndex> {
-    peers.iter().filter(move |peer| reached.is_none_or(|reached| **peer > reached) && !skip.contains(**peer))
-}
-
-/// Encodes the header of the current fragment, the same for every peer.
-fn set_head(entry: &mut SourceEntry) {
-    let Some(underway) = &entry.underway else { return };
-    let head = header(entry, underway.fragment.offset);
-    if let Some(underway) = &mut entry.underway {
-        underway.head = head;
-    }
-}
-
-#[inline]
-fn header(entry: &SourceEntry, fragment_offset: u32) -> [u8; HEADER_BYTES] {
-    let Popped { meta, len, .. } = &entry.popped;
-    entry.head.encode(meta.sequence, meta.source_ns, *len, fragment_offset)
-}
-
-fn inline_bytes(popped: &Popped) -> &[u8] {
-    &popped.inline.0[..(popped.len as usize).min(popped.inline.0.len())]
-}
-
-/// The message is done with: its buffer goes back.
-fn finish(entry: &mut SourceEntry) {
-    entry.underway = None;
-    if let Payload::Heap(id) = entry.popped.payload {
-        entry.conn.give_back(id);
-        entry.popped.payload = Payload::Inline;
-    }
-}
-
-impl<L: Link> Links<L> {
-    /// Hands a frame to the link that reaches the peer.
-    #[inline]
-    pub fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
-        match self.of_peer(peer) {
-            Some(link) => link.send(peer, lane, head, payload),
-            None => SendOutcome::Failed,
-        }
-    }
-
-    /// As [`send`](Self::send); no other frame follows before the flush.
-    #[inline]
-    fn send_alone(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
-        match self.of_peer(peer) {
-            Some(link) => link.send_alone(peer, lane, head, payload),
-            None => SendOutcome::Failed,
-        }
+        Some(result.unwrap_or_else(|violation| condemn(entry, violation, outlets, port)))
     }
 }

@@ -18,8 +18,9 @@
 //! [`GRANTS_PER_TURN`] grants a turn, [`TELLS_PER_TURN`] things told besides, one chunk of
 //! best effort, [`REPLACED_PER_GRANT`] messages dropped for a newer one.
 
-use super::{FlowIndex, Progress, SourceEntry, Transmitter, begin, copy_on, finish, send_frame, send_reliable};
-use crate::command::{Notice, Port};
+use super::source::{Grant, SourceEntry, begin, condemn, finish, send_frame, send_reliable, send_some};
+use super::{FlowIndex, Progress, Transmitter};
+use crate::command::Port;
 use crate::deliver::Outlets;
 use crate::engine::Links;
 use crate::turn::Turn;
@@ -583,7 +584,7 @@ impl Transmitter {
             return nothing;
         };
         let result = if entry.reliable.is_none() {
-            chunk(entry, (budget, overhead), links, outlets, port)
+            send_some(entry, Grant { bytes: budget, overhead, alone: false }, links, outlets, port)
         } else {
             // It counts without the overhead: as if all of its frames were the smallest.
             let head = HEADER_BYTES as u32;
@@ -595,19 +596,8 @@ impl Transmitter {
             let added = (frames as u32).saturating_mul(overhead);
             progress.map(|progress| Progress { bytes: progress.bytes.saturating_add(added), ..progress })
         };
-        result.unwrap_or_else(|violation| {
-            condemn(entry, violation, outlets, port);
-            nothing
-        })
+        result.unwrap_or_else(|violation| condemn(entry, violation, outlets, port))
     }
-}
-
-/// A client lied: its source is silent from now on.
-#[cold]
-fn condemn(entry: &mut SourceEntry, violation: Violation, outlets: &Outlets, port: &Port) {
-    outlets.count(entry.domain, DatapathCounter::Violations, 1);
-    port.tell(Notice::Violation { conn: entry.conn.id(), violation });
-    entry.dead = true;
 }
 
 /// One message of a source with slots.
@@ -655,36 +645,6 @@ fn one_message<L: Link>(
     Ok(OneMessage { bytes, more: entry.conn.is_ready() })
 }
 
-/// As `send_some`, counting bytes as they are on the link.
-fn chunk<L: Link>(
-    entry: &mut SourceEntry,
-    (budget, overhead): (u32, u32),
-    links: &mut Links<L>,
-    outlets: &mut Outlets,
-    port: &Port,
-) -> Result<Progress, Violation> {
-    let mut bytes = 0_u32;
-    while bytes < budget {
-        if entry.copying.is_some() {
-            bytes = bytes.saturating_add(copy_on(entry, budget - bytes, links, outlets, port));
-        } else if entry.underway.is_none() {
-            if !entry.conn.pop(&mut entry.popped)? {
-                return Ok(Progress { bytes, more: false, blocked: false });
-            }
-            let charge = begin(entry, (budget - bytes, false), links, outlets, port);
-            bytes = bytes.saturating_add(charge).saturating_add(overhead);
-        } else {
-            match send_frame(entry, links, outlets) {
-                Some(sent) => bytes = bytes.saturating_add(sent).saturating_add(overhead),
-                None => return Ok(Progress { bytes, more: true, blocked: true }),
-            }
-        }
-    }
-    let more = entry.is_midway() || entry.conn.is_ready();
-    Ok(Progress { bytes, more, blocked: false })
-}
-
-/// The late policy of a stream, in the words of the scheduler.
 impl SlotConfig {
     /// What the scheduler calls a late policy.
     #[must_use]

@@ -15,10 +15,10 @@
 //! allocated.
 
 use crate::LANES;
-use crate::mutants::mutate;
 use crate::recurrence::{PERIOD_NS_MAX, Recurrence};
 use core::fmt;
 use insane_core::TaiTime;
+use insane_mutation::mutate;
 
 /// Most entries of a list.
 pub const GATE_ENTRIES_MAX: usize = 128;

@@ -81,6 +81,7 @@
 mod bucket;
 mod gates;
 mod held;
+#[cfg(feature = "mutants")]
 mod mutants;
 mod rate;
 mod recurrence;

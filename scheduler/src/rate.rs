@@ -1,6 +1,6 @@
 //! How long bytes take on a link.
 
-use crate::mutants::mutate;
+use insane_mutation::mutate;
 
 /// Picoseconds in a nanosecond.
 const PS: u64 = 1_000;

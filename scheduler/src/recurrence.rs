@@ -9,8 +9,8 @@
 //!
 //! Everything is exact: integers, and 128 bits where 64 could overflow.
 
-use crate::mutants::mutate;
 use core::fmt;
+use insane_mutation::mutate;
 
 /// Longest period, nanoseconds: 73 years. Sums of two periods and an instant of today
 /// stay within 64 bits.

@@ -251,7 +251,7 @@ impl Outflow {
     }
 
     /// Sends frames and takes messages while fewer than `budget` bytes have gone.
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "the parts of an engine, each borrowed by itself")]
     pub fn send_some<L: Link>(
         &mut self,
         now: MonoTime,

@@ -93,7 +93,7 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     ///
     /// # Errors
     /// As [`has_room`](Self::has_room).
-    #[cfg_attr(loom, allow(dead_code))]
+    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     pub(crate) fn has_room_for(&mut self, count: u64) -> Result<bool, Violation> {
         if self.pending() + count > self.depth {
             self.refresh_head()?;
@@ -102,7 +102,7 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     }
 
     /// How often the consumer has asked for what is kept of the past.
-    #[cfg_attr(loom, allow(dead_code))]
+    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     #[inline]
     pub(crate) fn asks(&self) -> u64 {
         // Only a number: what is sent for it needs nothing else of the consumer.
@@ -324,7 +324,7 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     }
 
     /// Whether the producer knows of every message taken.
-    #[cfg_attr(loom, allow(dead_code))]
+    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     #[inline]
     pub(crate) fn is_published(&self) -> bool {
         self.position == self.published
@@ -397,7 +397,7 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     }
 
     /// Takes the message in a buffer that [`take_next`](Self::take_next) has just read.
-    #[cfg_attr(loom, allow(dead_code))]
+    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     #[inline(always)]
     pub(crate) fn pass(&mut self) {
         self.position += 1;
@@ -450,7 +450,7 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     }
 
     /// Asks the producer for what it keeps of the past; returns how often that was done.
-    #[cfg_attr(loom, allow(dead_code))]
+    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     pub(crate) fn ask(&mut self) -> u64 {
         let word = &self.returns.cell(0)[ASKS];
         // Only the consumer writes the word.

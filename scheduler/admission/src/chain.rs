@@ -9,10 +9,10 @@
 //! pair, and needs no hyperperiod. (Reaction and age with hold are equal where all periods
 //! are: Guenzel et al. 2023.)
 
-use crate::mutants::mutate;
 use crate::shape::Shape;
 use crate::words::PlantError;
 use insane_certificate::{Chain, ChainBound, Plant, Step};
+use insane_mutation::mutate;
 use insane_scheduler::gcd;
 
 struct Point {

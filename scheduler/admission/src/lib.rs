@@ -19,6 +19,7 @@
 extern crate alloc;
 
 mod chain;
+#[cfg(feature = "mutants")]
 mod mutants;
 mod refute;
 mod response;

@@ -1,10 +1,10 @@
 //! Proofs that no schedule exists. Each is necessary for any schedule, whatever the
 //! search does, and is checked by `insane-checker` on its own.
 
-use crate::mutants::mutate;
 use crate::shape::Shape;
 use alloc::vec::Vec;
 use insane_certificate::{Plant, Refutation};
+use insane_mutation::mutate;
 use insane_scheduler::{Recurrence, WHOLE_SHARE, gcd};
 
 /// Sums of an interval that are formed in search of an overload, at most.

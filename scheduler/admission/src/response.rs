@@ -8,11 +8,11 @@
 //! every slot that begins until then, with its guard, in which the link may stand idle for
 //! the frame does not fit. A frame costs its time on the link and one e_turn.
 
-use crate::mutants::mutate;
 use crate::shape::duration_ns;
 use crate::words::PlantError;
 use alloc::vec::Vec;
 use insane_certificate::{Lane, Plant, Window};
+use insane_mutation::mutate;
 
 /// Rounds of one fixed point, and frames of one busy period, at most.
 const ROUNDS_MAX: u32 = 1 << 16;

@@ -1,9 +1,9 @@
 //! What a stream takes of its links, relative to its start.
 
-use crate::mutants::mutate;
 use crate::words::PlantError;
 use alloc::vec::Vec;
 use insane_certificate::{Class, Link, Plant, Stream, Window};
+use insane_mutation::mutate;
 use insane_scheduler::PERIOD_NS_MAX;
 
 /// Longest release, deadline, delay, error or epsilon, nanoseconds: sums stay far below 2^63.

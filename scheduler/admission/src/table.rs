@@ -7,11 +7,11 @@
 //! it finds the first start there is, and each jump passes over an interval: the
 //! hyperperiod is never gone through.
 
-use crate::mutants::mutate;
 use crate::shape::{Part, Shape};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use insane_certificate::{Plant, Window};
+use insane_mutation::mutate;
 use insane_scheduler::gcd;
 
 /// Intervals `[begin, end)`.

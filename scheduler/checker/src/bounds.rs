@@ -1,8 +1,8 @@
 //! Chains and sporadic lanes.
 
-use crate::mutants::mutate;
 use crate::{Flaw, common, needs, time};
 use insane_certificate::{Certificate, Plant, Step};
+use insane_mutation::mutate;
 
 /// Arrivals of a lane in one busy period that are looked at, at most.
 const ARRIVALS_MAX: i128 = 1 << 20;

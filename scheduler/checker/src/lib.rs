@@ -13,6 +13,7 @@
 extern crate alloc;
 
 mod bounds;
+#[cfg(feature = "mutants")]
 mod mutants;
 
 #[cfg(feature = "mutants")]
@@ -20,7 +21,7 @@ pub use mutants::{Mutation, turn_on};
 
 use alloc::vec::Vec;
 use insane_certificate::{Certificate, Class, Hop, Link, Plant, Refutation, Stream, Window};
-use mutants::mutate;
+use insane_mutation::mutate;
 
 /// What is wrong with a certificate. Numbers are places in the lists of the plant.
 #[derive(Clone, PartialEq, Eq, Debug)]

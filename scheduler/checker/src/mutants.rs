@@ -1,58 +1,24 @@
-//! Deliberate faults, compiled only with the feature `mutants`.
+//! Deliberate faults of the checker: see [`insane_mutation`].
 
-macro_rules! mutate {
-    ($name:ident, $right:expr, $wrong:expr) => {{
-        #[cfg(not(feature = "mutants"))]
-        {
-            $right
-        }
-        #[cfg(feature = "mutants")]
-        {
-            if crate::mutants::is_on(crate::mutants::Mutation::$name) { $wrong } else { $right }
-        }
-    }};
+insane_mutation::mutations! {
+    OtherPlantAccepted: "a certificate of another plant is accepted",
+    ReleaseIgnored: "the release is ignored",
+    DeadlineOffByOne: "the deadline is one nanosecond late",
+    WindowsBelieved: "windows are believed to be the stream's",
+    LastPairForgotten: "the last pair of windows is not compared",
+    BlockedIgnored: "blocked windows are ignored",
+    QuantileForAssured: "assured streams get the quantile, not the maximum",
+    ClockErrorForgotten: "the error of the clock is forgotten",
+    TurnForgotten: "e_turn is forgotten",
+    ForeignForgotten: "what others may put on the queue is forgotten",
+    PathDelayForgotten: "the delay of the path is forgotten",
+    ApartOffByOne: "windows one nanosecond apart overlap",
+    UtilisationHalf: "half of a link counts as all of it",
+    ChainBelieved: "the bounds of a chain are believed",
+    AgeForgetsHold: "data age: the last task's hold is forgotten",
+    ChainForgetsClocks: "a chain forgets the clocks' errors",
+    LaneBelieved: "the bound of a lane is believed",
+    LaneForgetsGuard: "a lane forgets the guards",
+    LaneForgetsSlots: "a lane forgets the slots",
+    LaneFirstAlone: "a lane counts the first of a burst alone",
 }
-pub(crate) use mutate;
-
-#[cfg(feature = "mutants")]
-mod on {
-    use core::sync::atomic::{AtomicU32, Ordering};
-
-    macro_rules! mutations {
-        ($($name:ident,)*) => {
-            /// A fault that can be turned on; its name says what is wrong.
-            #[allow(missing_docs)]
-            #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-            #[repr(u32)]
-            pub enum Mutation { $($name,)* }
-
-            impl Mutation {
-                /// All of them.
-                pub const ALL: &[Mutation] = &[$(Mutation::$name,)*];
-            }
-        };
-    }
-
-    mutations! {
-        OtherPlantAccepted, ReleaseIgnored, DeadlineOffByOne, WindowsBelieved, LastPairForgotten, BlockedIgnored,
-        QuantileForAssured, ClockErrorForgotten, TurnForgotten, ForeignForgotten, PathDelayForgotten, ApartOffByOne,
-        UtilisationHalf, ChainBelieved, AgeForgetsHold, ChainForgetsClocks, LaneBelieved, LaneForgetsGuard,
-        LaneForgetsSlots, LaneFirstAlone,
-    }
-
-    static ON: AtomicU32 = AtomicU32::new(u32::MAX);
-
-    /// Turns one fault on, and all others off.
-    pub fn turn_on(mutation: Option<Mutation>) {
-        // Relaxed: the tests that use it run in one thread.
-        ON.store(mutation.map_or(u32::MAX, |mutation| mutation as u32), Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_on(mutation: Mutation) -> bool {
-        ON.load(Ordering::Relaxed) == mutation as u32
-    }
-}
-#[cfg(feature = "mutants")]
-pub(crate) use on::is_on;
-#[cfg(feature = "mutants")]
-pub use on::{Mutation, turn_on};

@@ -49,10 +49,10 @@ mod words;
 
 pub use words::{Action, LatePolicy, LinkTiming, MissCause, Now, TableError, TimedStream};
 
-use crate::mutants::mutate;
 use crate::{Decision, FlowIndex, GateState, Gates, LANES, Scheduler};
 pub use filled::FilledTable;
 use insane_core::{MonoTime, Nanos, TaiTime};
+use insane_mutation::mutate;
 use table::{Head, Table};
 
 /// What the flow of the last action has to report.

@@ -7,10 +7,10 @@
 
 use super::words::LinkTiming;
 use super::words::{TableError, TimedStream};
-use crate::mutants::mutate;
 use crate::recurrence::lcm;
 use crate::{FlowIndex, Recurrence};
 use insane_core::TaiTime;
+use insane_mutation::mutate;
 
 const NIL: u16 = u16::MAX;
 /// No start: it does not come.

@@ -144,7 +144,7 @@ impl SinkPort {
         Ok((port, mailbox))
     }
 
-    #[allow(clippy::mut_from_ref)]
+    #[expect(clippy::mut_from_ref, reason = "the port is one thread's; see below")]
     #[inline]
     fn inner(&self) -> &mut Inner {
         // SAFETY: as in `SourcePort::inner`.

@@ -235,7 +235,7 @@ impl SourcePort {
         Ok((port, mailbox))
     }
 
-    #[allow(clippy::mut_from_ref)]
+    #[expect(clippy::mut_from_ref, reason = "the port is one thread's; see below")]
     #[inline]
     fn inner(&self) -> &mut Inner {
         // SAFETY: the port is not `Sync`, so one thread is here; every caller is a

@@ -1,5 +1,5 @@
 //! Small plants, and the truth about them by trying everything.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test uses its part")]
 
 use insane_certificate::{Boundary, Class, Epsilon, Hop, Host, Link, Plant, Stream, Window};
 

@@ -219,6 +219,29 @@ fn a_consumed_message_is_emitted_on() {
     }
 }
 
+/// Whoever sees a receiver can send to it: the memory of a large ring is touched before the
+/// datapath has it, and nothing that comes meanwhile may be lost.
+#[test]
+fn the_first_message_after_a_receiver_is_seen_arrives() {
+    let session = Session::embedded("first").unwrap();
+    let other = session.sibling("other").unwrap();
+    for round in 0..40 {
+        let name = format!("s{round}");
+        let open = |session: &Session| session.stream_with(&name, polled(), StreamOptions::default().isolated(true));
+        let (here, there) = (open(&session).unwrap(), open(&other).unwrap());
+        let source = here.source(ChannelId(1), SourceOptions::default()).unwrap();
+        let sink = there.sink(ChannelId(1), SinkOptions::default().depth(65_536)).unwrap();
+        // Without the pauses of `wait_for_receivers`, which would hide a gap.
+        let give_up = std::time::Instant::now() + SECOND;
+        while !source.has_receivers() {
+            assert!(std::time::Instant::now() < give_up, "no receiver in round {round}");
+        }
+        emit(&source, b"first");
+        let message = sink.consume_timeout(SECOND).unwrap();
+        assert!(message.is_some(), "the first message of round {round} is lost");
+    }
+}
+
 #[test]
 fn an_isolated_stream_goes_through_the_runtime() {
     let session = Session::embedded("isolated").unwrap();

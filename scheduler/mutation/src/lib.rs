@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 /// `mutate!(Name, right, wrong)`: `right`, unless the fault of that name is turned on.
+#[expect(clippy::crate_in_macro_def, reason = "the faults are those of the crate that uses it")]
 #[macro_export]
 macro_rules! mutate {
     ($name:ident, $right:expr, $wrong:expr) => {{

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub mod client;
+pub mod script;
 
 use client::Client;
 use insane_control::action::{Action, Beside, Note, ObjectId, ObjectKind, Route, Topic, Writer};

@@ -252,6 +252,11 @@ fn over_tcp(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
             Side::new("raw TCP", move || baselines::tcp_flow(bench, hosts, size)),
         ];
         rows(bench, findings, &format!("throughput/tcp-veth/{size}B"), "messages/s", "T3 two hosts", sides);
+        let sides = vec![
+            Side::new(OURS, move || ours::network_flow_inline(bench, hosts, size)),
+            Side::new("raw TCP", move || baselines::tcp_flow(bench, hosts, size)),
+        ];
+        rows(bench, findings, &format!("throughput/tcp-veth/{size}B/inline"), "messages/s", "T1 two hosts", sides);
     }
 }
 

@@ -214,13 +214,24 @@ impl Place<'_> {
             Place::Veth(hosts) => hosts.on(host, make),
         }
     }
+
+    /// Moves this thread to where host `host` is: a link opens sockets where its engine is
+    /// turned, which with inline hosting is the application's thread.
+    fn enter(self, host: usize) -> Result<(), Fault> {
+        match self {
+            Place::Loopback => Ok(()),
+            Place::Veth(hosts) => hosts.enter(host),
+        }
+    }
 }
 
 /// T1: two runtimes inside this process, whose engines the applications turn.
 pub fn network_inline(bench: &Bench, place: Place<'_>, plugin: Plugin) -> Result<Sample, Fault> {
     let sessions = embedded_pair(place, [Seat::ASLEEP; 2], [Hosting::Inline; 2], plugin)?;
-    let (asking, answering) = conversation(sessions, Contract::SMALL)?;
-    t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(asking), move || Ok(answering))
+    let asking = Both::open(sessions.0, STREAM, Contract::SMALL, true)?;
+    let answering = Both::open(sessions.1, STREAM, Contract::SMALL, false)?;
+    let connect = move |end: Both, host| place.enter(host).and_then(|()| end.connect());
+    t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || connect(asking, 0), move || connect(answering, 1))
 }
 
 /// T1: two runtimes inside this process, each with a thread that shares the core of
@@ -311,6 +322,26 @@ pub fn network_flow(bench: &Bench, hosts: &Hosts, plugin: Plugin, size: usize) -
     let buffers = (plugin == Plugin::Tcp && size > 1_500).then_some(LARGE_BUFFERS);
     let (put, take) = ends(&sessions, Contract { size, buffers, ..Contract::SMALL })?;
     flow_t3(bench, &network_flow_pace(bench, size), (Flood::new(put), take))
+}
+
+/// T1, one way, between two hosts, over tcp, as fast as it goes: both applications turn
+/// their own engines, so that each payload is composed on the core that sends it. A message
+/// is one frame.
+pub fn network_flow_inline(bench: &Bench, hosts: &Hosts, size: usize) -> Result<Sample, Fault> {
+    let frame_bytes = (size + HEADER_BYTES) as u32;
+    let seats = [Seat::ASLEEP; 2];
+    let sessions = embedded_pair_for(Place::Veth(hosts), seats, [Hosting::Inline; 2], Plugin::Tcp, frame_bytes)?;
+    let buffers = (size > 1_500).then_some(LARGE_BUFFERS);
+    let contract = Contract { size, buffers, ..Contract::SMALL };
+    let take = Take::open(&contract.stream(&sessions.1, STREAM)?, 1, contract)?;
+    let put = Put::open(&contract.stream(&sessions.0, STREAM)?, 1, contract)?;
+    let place = Place::Veth(hosts);
+    let connect = move || {
+        place.enter(0)?;
+        put.connect()?;
+        Ok(Flood::new(put))
+    };
+    flow(bench, &network_flow_pace(bench, size), connect, move || place.enter(1).map(|()| take))
 }
 
 /// T1, one way, between two hosts, one message after the other has arrived: both

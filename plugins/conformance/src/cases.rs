@@ -5,6 +5,7 @@ mod alone;
 mod content;
 mod load;
 mod peers;
+mod place;
 mod swap;
 mod turn;
 
@@ -18,6 +19,7 @@ pub use peers::{
     a_link_moves_between_threads, a_peer_that_is_none_is_refused, both_directions_at_once, every_peer_is_told_apart,
     strangers_are_no_peers,
 };
+pub use place::frames_in_their_places_are_whole;
 pub use swap::{
     a_peer_that_left_can_come_back, a_refused_peer_changes_nothing, a_swap_is_undone_by_the_same_call,
     peers_are_swapped_without_allocation, peers_come_and_go_unnoticed_by_others,

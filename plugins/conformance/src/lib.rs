@@ -53,6 +53,7 @@ macro_rules! conformance_tests {
             the_budget_is_respected,
             hurried_calls_find_everything,
             a_sent_payload_may_change,
+            frames_in_their_places_are_whole,
             both_directions_at_once,
             every_peer_is_told_apart,
             strangers_are_no_peers,

@@ -2,7 +2,7 @@
 
 use insane_conformance::{Fixture, cases, watch_allocations};
 use insane_core::{Lane, Nanos, PeerIndex};
-use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, PeerSetup, SendOutcome, SwapRefused};
+use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, PeerSetup, SendOutcome, SwapRefused, Ticket};
 use insane_sim::{SimConfig, SimLink, SimNet, SimPeer};
 use insane_sys::SharedBytes;
 use insane_sys::event::Event;
@@ -42,6 +42,8 @@ enum Defect {
     ForgetsWhoWasRefused,
     TakesNobodyBack,
     AllocatesForPeers,
+    ForgetsPlaces,
+    ReportsPlacesTwice,
 }
 
 struct Defective {
@@ -170,6 +172,25 @@ struct Spoil<'a, S> {
 }
 
 impl<S: FrameSink> FrameSink for Spoil<'_, S> {
+    const HEAD_BYTES: usize = S::HEAD_BYTES;
+
+    fn place(&mut self, from: PeerIndex, head: &[u8], rest: usize) -> Option<Ticket> {
+        self.sink.place(from, head, rest)
+    }
+
+    fn memory(&mut self, from: PeerIndex, head: &[u8], rest: usize, ticket: Ticket) -> Option<&mut [u8]> {
+        self.sink.memory(from, head, rest, ticket)
+    }
+
+    fn placed(&mut self, from: PeerIndex, head: &[u8], rest: usize, ticket: Ticket) {
+        if self.defect == Defect::ReportsPlacesTwice {
+            self.sink.placed(from, head, rest, ticket);
+        }
+        if self.defect != Defect::ForgetsPlaces {
+            self.sink.placed(from, head, rest, ticket);
+        }
+    }
+
     fn frame(&mut self, from: Option<PeerIndex>, frame: &[u8]) {
         match self.defect {
             Defect::DropsInHurriedCalls if !self.thorough => {}
@@ -251,6 +272,7 @@ noticed! {
     every_size_up_to_the_limit_passes: CutsFullFrames;
     a_frame_over_the_limit_is_refused: TakesTooLarge;
     a_sent_payload_may_change: CarriesChangedBytes;
+    frames_in_their_places_are_whole: ForgetsPlaces, ReportsPlacesTwice, CutsFullFrames;
     a_peer_that_is_none_is_refused: TakesUnknownPeers;
     every_lane_arrives: SwallowsALane;
     order_is_kept_within_peer_and_lane: SwapsFrames;

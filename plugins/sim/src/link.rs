@@ -1,9 +1,9 @@
 //! The half that moves frames.
 
 use crate::net::Shared;
-use crate::state::NodeIndex;
+use crate::state::{NodeIndex, Taken};
 use insane_core::{Lane, PeerIndex};
-use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome, SwapRefused};
+use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome, SwapRefused, Ticket};
 use insane_sys::SharedBytes;
 use std::os::fd::BorrowedFd;
 
@@ -18,11 +18,20 @@ pub struct SimLink {
     shared: Shared,
     own: NodeIndex,
     peers: Box<[Option<NodeIndex>]>,
+    /// The frame of each class that is on its way to its place.
+    open: [Option<Open>; 2],
+}
+
+#[derive(Debug)]
+struct Open {
+    taken: Taken,
+    peer: PeerIndex,
+    ticket: Ticket,
 }
 
 impl SimLink {
     pub(crate) fn new(shared: Shared, own: NodeIndex, peers: Box<[Option<NodeIndex>]>) -> Self {
-        SimLink { shared, own, peers }
+        SimLink { shared, own, peers, open: [None, None] }
     }
 
     /// 0 for real-time lanes, 1 for all others.
@@ -35,6 +44,12 @@ impl SimLink {
         u16::try_from(index).ok().map(PeerIndex)
     }
 }
+
+/// Frames from this length on may go to places: longer than any head.
+const PLACED_BYTES_MIN: usize = 256;
+const _: () = assert!(PLACED_BYTES_MIN > insane_link::PLACE_HEAD_BYTES_MAX);
+/// A byte that differs from frame to frame: of the header's check.
+const MARK_AT: usize = 4;
 
 impl Link for SimLink {
     type Peer = SimPeer;
@@ -67,10 +82,16 @@ impl Link for SimLink {
         let mut handed = 0;
         for class in 0..2 {
             while handed < budget {
-                let Some(taken) = self.shared.state().take(now, self.own, class) else { break };
                 // The net is not locked here: a sink may send.
-                sink.frame(self.peer_of(taken.from), &taken.bytes[..taken.len]);
-                self.shared.state().put_back(taken);
+                if let Some(open) = self.open[class].take() {
+                    self.finish(sink, open);
+                } else {
+                    let Some(taken) = self.shared.state().take(now, self.own, class) else { break };
+                    self.open[class] = self.hand(sink, taken);
+                    if self.open[class].is_some() {
+                        break;
+                    }
+                }
                 handed += 1;
             }
         }
@@ -87,7 +108,16 @@ impl Link for SimLink {
         }
         let place = self.peers.get_mut(peer.index()).ok_or(SwapRefused::NoPlace)?;
         *with = std::mem::replace(place, new).map(SimPeer);
+        for open in &mut self.open {
+            if let Some(open) = open.take_if(|open| open.peer == peer) {
+                self.shared.state().put_back(open.taken);
+            }
+        }
         Ok(())
+    }
+
+    fn holds_frames(&self) -> bool {
+        self.open.iter().any(Option::is_some)
     }
 
     /// None: virtual time wakes nobody. A datapath on this net polls.
@@ -96,8 +126,68 @@ impl Link for SimLink {
     }
 }
 
+impl SimLink {
+    /// Hands a frame out, or begins to: every other large one goes to its place, half of it
+    /// now and, of every other of those, half with the next call, as over a technology that
+    /// hands over bytes as they come. Returns what is left to do.
+    fn hand<S: FrameSink>(&self, sink: &mut S, taken: Taken) -> Option<Open> {
+        let from = self.peer_of(taken.from);
+        let frame = &taken.bytes[..taken.len];
+        let mark = if frame.len() >= PLACED_BYTES_MIN && S::HEAD_BYTES > 0 { frame[MARK_AT] } else { 0 };
+        let place = from.filter(|_| mark & 1 == 1).and_then(|peer| {
+            let (head, payload) = frame.split_at(S::HEAD_BYTES);
+            Some((peer, sink.place(peer, head, payload.len())?))
+        });
+        let Some((peer, ticket)) = place else {
+            sink.frame(from, frame);
+            self.put_back(taken);
+            return None;
+        };
+        let open = Open { taken, peer, ticket };
+        open.fill(sink, Half::First);
+        if mark & 2 == 2 {
+            return Some(open);
+        }
+        self.finish(sink, open);
+        None
+    }
+
+    fn finish<S: FrameSink>(&self, sink: &mut S, open: Open) {
+        if open.fill(sink, Half::Second) {
+            let (head, payload) = open.taken.bytes[..open.taken.len].split_at(S::HEAD_BYTES);
+            sink.placed(open.peer, head, payload.len(), open.ticket);
+        }
+        self.put_back(open.taken);
+    }
+
+    fn put_back(&self, taken: Taken) {
+        self.shared.state().put_back(taken);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Half {
+    First,
+    Second,
+}
+
+impl Open {
+    /// Fills one half of the place; false if it was taken away.
+    fn fill<S: FrameSink>(&self, sink: &mut S, half: Half) -> bool {
+        let (head, payload) = self.taken.bytes[..self.taken.len].split_at(S::HEAD_BYTES);
+        let Some(memory) = sink.memory(self.peer, head, payload.len(), self.ticket) else { return false };
+        let middle = payload.len() / 2;
+        let part = if half == Half::First { 0..middle } else { middle..payload.len() };
+        memory[part.clone()].copy_from_slice(&payload[part]);
+        true
+    }
+}
+
 impl Drop for SimLink {
     fn drop(&mut self) {
+        for open in self.open.iter_mut().filter_map(Option::take) {
+            self.shared.state().put_back(open.taken);
+        }
         self.shared.state().close(self.own);
     }
 }

@@ -83,6 +83,7 @@ impl Path {
 }
 
 /// A frame taken out to be handed to a receiver; goes back with [`State::put_back`].
+#[derive(Debug)]
 pub(crate) struct Taken {
     buffer: usize,
     pub(crate) bytes: Box<[u8]>,

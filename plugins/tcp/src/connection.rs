@@ -4,6 +4,7 @@ use crate::backoff::{self, Backoff};
 use crate::hello::{HELLO_BYTES, Hello};
 use crate::input::{Input, Next, input_bytes};
 use crate::output::{Output, output_bytes};
+use crate::placing::{AHEAD_BYTES, Filled, PLACED_BYTES_MIN, Placing};
 use insane_core::{MonoTime, Nanos, PeerIndex};
 use insane_link::FrameSink;
 use insane_sys::tcp::{self, Read};
@@ -73,11 +74,24 @@ pub(crate) struct Connection {
     pub(crate) role: Role,
     pub(crate) phase: Phase,
     pub(crate) input: Input,
+    intake: Box<Intake>,
     pub(crate) output: Output,
     pub(crate) backoff: Backoff,
     /// The kernel is asked to tell when it has room.
     pub(crate) watches_room: bool,
     stall: Stall,
+}
+
+/// How what comes is taken.
+#[derive(Default)]
+struct Intake {
+    /// The frame that is read straight to its place; the input is empty then.
+    placing: Option<Placing>,
+    /// The last frame was placed, so the next one probably will be: little is read into the
+    /// input.
+    placed: bool,
+    /// There is no place for the cut frame at the front.
+    gathering: bool,
 }
 
 /// Notices, with the few looks at the clock that there are, that the kernel takes
@@ -99,6 +113,7 @@ impl Connection {
             role,
             phase: Phase::Down { retry_at: MonoTime(0) },
             input: Input::new(frame_bytes_max),
+            intake: Box::default(),
             output: Output::new(frame_bytes_max),
             backoff: Backoff::new(seed),
             watches_room: false,
@@ -123,6 +138,7 @@ impl Connection {
     /// What was to be sent and what came belongs to one connection only.
     fn reset(&mut self) {
         self.input.clear();
+        *self.intake = Intake::default();
         self.output.clear();
         self.watches_room = false;
     }
@@ -155,28 +171,45 @@ impl Connection {
     }
 
     /// Hands out frames, at most `budget`, until the kernel has no more. Every read fills
-    /// the room, so that a frame comes of it, or is the last: the budget bounds them too.
+    /// the room, so that a frame comes of it, or its head, or is the last: the budget bounds
+    /// them too.
     #[inline]
     pub(crate) fn take<S: FrameSink>(&mut self, from: PeerIndex, budget: u32, sink: &mut S) -> (u32, Took) {
         let Phase::Live { stream, .. } = &self.phase else { return (0, Took::All) };
         let mut handed = 0;
         let mut is_last = false;
         loop {
+            if let Some(placing) = &mut self.intake.placing {
+                match placing.fill(stream, &mut self.input, from, sink) {
+                    Filled::Whole { is_last: last } => is_last = last,
+                    Filled::Part => return (handed, Took::All),
+                    Filled::Ended => return (handed, Took::Ended(End::Gone)),
+                }
+                *self.intake = Intake { placed: true, ..Intake::default() };
+                handed += 1;
+            }
             while handed < budget {
                 match self.input.next() {
                     Next::Frame(frame) => sink.frame(Some(from), frame),
                     Next::Cut => break,
                     Next::Garbage => return (handed, Took::Ended(End::Garbage)),
                 }
+                *self.intake = Intake::default();
                 handed += 1;
             }
             if handed == budget {
                 return (handed, if self.input.has_next() { Took::Part } else { Took::All });
             }
+            if S::HEAD_BYTES > 0 {
+                self.intake.seek(&mut self.input, from, sink);
+            }
             if is_last {
                 return (handed, Took::All);
             }
-            let room = self.input.room();
+            if self.intake.placing.is_some() {
+                continue;
+            }
+            let room = self.input.room(self.intake.limit());
             let len = room.len();
             match tcp::read(stream, room) {
                 Read::Bytes(count) => {
@@ -187,6 +220,25 @@ impl Connection {
                 Read::Closed | Read::Broken(_) => return (handed, Took::Ended(End::Gone)),
             }
         }
+    }
+}
+
+impl Intake {
+    /// Looks for a place for a large frame at the front of the input that is cut.
+    #[inline]
+    fn seek<S: FrameSink>(&mut self, input: &mut Input, from: PeerIndex, sink: &mut S) {
+        let Some((len, there)) = input.cut() else { return };
+        if len < PLACED_BYTES_MIN {
+            self.placed = false;
+        } else if !self.gathering && there.len() >= S::HEAD_BYTES {
+            self.placing = Placing::begin(input, from, sink);
+            self.gathering = self.placing.is_none();
+        }
+    }
+
+    /// How much may be read into the input.
+    const fn limit(&self) -> usize {
+        if self.placed && !self.gathering { AHEAD_BYTES } else { usize::MAX }
     }
 }
 

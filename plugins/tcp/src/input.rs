@@ -77,14 +77,23 @@ impl Input {
         Some(u32::from_le_bytes(*prefix) as usize)
     }
 
-    /// Where new bytes go: never empty, once [`next`](Self::next) has said `Cut`.
+    /// The cut frame at the front: its length, and what is there of it. `None`: not even its
+    /// length is, or it is no length.
+    pub(crate) fn cut(&self) -> Option<(usize, &[u8])> {
+        let len = self.front().filter(|len| (1..=self.frame_bytes_max).contains(len))?;
+        Some((len, &self.bytes[self.start + PREFIX_BYTES..self.end]))
+    }
+
+    /// Where new bytes go, at most `limit` of them: never empty, once [`next`](Self::next) has
+    /// said `Cut` and `limit` is not 0.
     #[inline]
-    pub(crate) fn room(&mut self) -> &mut [u8] {
+    pub(crate) fn room(&mut self, limit: usize) -> &mut [u8] {
         if self.start > 0 && self.bytes.len() - self.start < PREFIX_BYTES + self.frame_bytes_max {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        &mut self.bytes[self.end..]
+        let end = self.bytes.len().min(self.end.saturating_add(limit));
+        &mut self.bytes[self.end..end]
     }
 
     /// The first `count` bytes of the room hold something now.
@@ -121,7 +130,7 @@ mod tests {
             let mut input = Input::new(LIMIT);
             let mut out = Vec::new();
             while !rest.is_empty() {
-                let room = input.room();
+                let room = input.room(usize::MAX);
                 assert!(!room.is_empty());
                 let count = room.len().min(step).min(rest.len());
                 room[..count].copy_from_slice(&rest[..count]);
@@ -148,7 +157,7 @@ mod tests {
     fn impossible_lengths_are_garbage_and_stay_so() {
         for len in [0u32, 1001, u32::MAX] {
             let mut input = Input::new(1000);
-            input.room()[..4].copy_from_slice(&len.to_le_bytes());
+            input.room(usize::MAX)[..4].copy_from_slice(&len.to_le_bytes());
             input.filled(3);
             assert_eq!(input.next(), Next::Cut);
             input.filled(1);

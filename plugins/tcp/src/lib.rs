@@ -38,7 +38,9 @@
 //! A length of 0 or above `frame_bytes_max` ends the connection. Small frames of a burst
 //! are gathered and leave with one system call, at [`flush`](insane_link::Link::flush)
 //! at the latest; large ones are not copied. Received frames are handed out where the
-//! kernel put them; only the cut frame at the end of the buffer is ever moved.
+//! kernel put them; only the cut frame at the end of the buffer is ever moved. A large one
+//! whose place is known once its head is there is read straight into it, if the receiver
+//! gives places ([`FrameSink::place`](insane_link::FrameSink::place)).
 //!
 //! **Losses.** Frames are never reordered, but the link is not lossless: what was under
 //! way when a connection broke is lost, and nobody is told which frames those were.
@@ -61,6 +63,7 @@ pub mod hello;
 mod input;
 mod link;
 mod output;
+mod placing;
 mod setup;
 mod side;
 

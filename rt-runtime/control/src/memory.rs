@@ -103,7 +103,7 @@ impl DatapathMemory {
                 None => Region::anonymous(1).map_err(|source| memory(what(), source))?,
             };
             let counters = counters.domain(at, datapath)?;
-            parts.push(DomainParts { heap: SenderHeap::new(region, geometry), counters });
+            parts.push(DomainParts { heap: SenderHeap::copied_into(region, geometry), counters });
             heaps.push(own);
         }
         Ok(DatapathMemory { wake_page, heaps, parts, turn_counters: counters.turn(datapath)? })

@@ -5,7 +5,7 @@ use crate::command::{Port, Topic};
 use crate::deliver::{Content, Demand, Outlets};
 use crate::engine::Links;
 use crate::outflow::stall_max;
-use crate::receive::Assembling;
+use crate::receive::{Assembling, Payload};
 use crate::routes::RouteIndex;
 use insane_core::counters::DatapathCounter;
 use insane_core::limits::INLINE_BYTES_MAX;
@@ -52,6 +52,8 @@ pub(crate) struct Inflows {
     recent: u16,
     due: VecDeque<u16>,
     blocked: VecDeque<u16>,
+    /// Messages that began to be collected.
+    births: u64,
 }
 
 /// A frame of a reliable flow, and where it goes.
@@ -59,7 +61,7 @@ pub(crate) struct Arrived<'a> {
     pub now: MonoTime,
     pub key: FlowKey,
     pub header: &'a DataHeader,
-    pub payload: &'a [u8],
+    pub payload: Payload<'a>,
     pub route: RouteIndex,
     pub domain: DomainIndex,
 }
@@ -76,6 +78,7 @@ impl Inflows {
             recent: 0,
             due: VecDeque::with_capacity(flows),
             blocked: VecDeque::with_capacity(flows),
+            births: 0,
         }
     }
 
@@ -165,7 +168,9 @@ impl Inflows {
         let Some(at) = self.find(&arrived.key, topic) else { return };
         let Some(flow) = &mut self.flows[at as usize] else { return };
         match flow.offer(arrived, &self.limits) {
-            Arrival::Next { completes } => flow.take(arrived, completes, &self.limits, outlets, port),
+            Arrival::Next { completes } => {
+                flow.take(arrived, completes, &self.limits, &mut self.births, outlets, port);
+            }
             Arrival::Duplicate => outlets.count(arrived.domain, DatapathCounter::DroppedDuplicate, 1),
             Arrival::Inconsistent => outlets.count(arrived.domain, DatapathCounter::DroppedIncomplete, 1),
             Arrival::Skipped | Arrival::Ahead => {}
@@ -175,6 +180,37 @@ impl Inflows {
             self.blocked.push_back(at);
         }
         self.list_if_due(at);
+    }
+
+    /// A place for a frame that is coming in, if it is the next one, by the birth of its
+    /// message.
+    pub fn place(
+        &mut self,
+        key: FlowKey,
+        header: &DataHeader,
+        len: u32,
+        (route, domain): (RouteIndex, DomainIndex),
+        outlets: &mut Outlets,
+    ) -> Option<u64> {
+        let at = self.find(&key, Topic { key: header.stream, channel: header.channel })?;
+        let flow = self.flows[at as usize].as_mut()?;
+        if !flow.awaits(header, len) {
+            return None;
+        }
+        if header.fragment_offset == 0 {
+            free_buffer(flow.buffer.take(), outlets);
+            let buffer = outlets.loan(route, header.message_len)?;
+            self.births += 1;
+            flow.buffer = Some(Assembling { domain, buffer, birth: self.births });
+        }
+        flow.buffer.map(|place| place.birth)
+    }
+
+    /// The memory of the message that a frame belongs to, if it is the next one.
+    pub fn placed_at(&mut self, key: &FlowKey, header: &DataHeader, len: u32) -> Option<Assembling> {
+        let at = self.find(key, Topic { key: header.stream, channel: header.channel })?;
+        let flow = self.flows[at as usize].as_ref()?;
+        flow.buffer.filter(|_| flow.awaits(header, len))
     }
 
     /// Whether time alone may make something due.
@@ -295,6 +331,11 @@ impl Inflows {
 }
 
 impl Inflow {
+    fn awaits(&self, header: &DataHeader, len: u32) -> bool {
+        let from = Position { sequence: header.sequence, offset: header.fragment_offset };
+        self.machine.awaits(from, len, header.message_len)
+    }
+
     fn offer(&mut self, arrived: &Arrived<'_>, limits: &Limits) -> Arrival {
         let header = arrived.header;
         let from = Position { sequence: header.sequence, offset: header.fragment_offset };
@@ -302,10 +343,23 @@ impl Inflow {
     }
 
     /// Puts the frame that comes next where it belongs, or refuses it.
-    fn take(&mut self, arrived: &Arrived<'_>, completes: bool, limits: &Limits, outlets: &mut Outlets, port: &Port) {
+    fn take(
+        &mut self,
+        arrived: &Arrived<'_>,
+        completes: bool,
+        limits: &Limits,
+        births: &mut u64,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) {
         let Arrived { now, header, payload, route, domain, .. } = arrived;
         let is_inline = completes && header.message_len as usize <= INLINE_BYTES_MAX;
-        if header.fragment_offset == 0 {
+        if let Payload::Placed { birth, .. } = payload {
+            if self.buffer.is_none_or(|place| place.birth != *birth) {
+                // What the link filled is void; the frame will come again.
+                return;
+            }
+        } else if header.fragment_offset == 0 {
             // Of an earlier try, which may have claimed another length.
             free_buffer(self.buffer.take(), outlets);
         }
@@ -320,14 +374,15 @@ impl Inflow {
                 self.demand = Demand { len: header.message_len, has_buffer: false };
                 return self.machine.refused(*now);
             };
-            self.buffer = Some(Assembling { domain: *domain, buffer });
+            *births += 1;
+            self.buffer = Some(Assembling { domain: *domain, buffer, birth: *births });
         }
         // Not before the last frame: it is the one that makes a sink's room needed.
         self.demand = Demand { len: header.message_len, has_buffer: true };
         if completes && !outlets.admits(port, *route, self.demand) {
             return self.machine.refused(*now);
         }
-        if let Some(place) = self.buffer {
+        if let (Some(place), Payload::Bytes(payload)) = (self.buffer, payload) {
             let from = header.fragment_offset as usize;
             let memory = outlets.domains[place.domain.index()].heap.bytes_mut(place.buffer);
             memory[from..from + payload.len()].copy_from_slice(payload);
@@ -339,11 +394,13 @@ impl Inflow {
             }
             let lost = u16::try_from(lost).unwrap_or(u16::MAX);
             let meta = Meta { sequence: header.sequence, source_ns: header.source_instant, lost };
-            let content = match self.buffer.take() {
-                Some(place) => Content::Received(place.buffer, header.message_len),
-                None => Content::Private(payload),
-            };
-            outlets.deliver(port, *route, meta, content);
+            match (self.buffer.take(), payload) {
+                (Some(place), _) => {
+                    outlets.deliver(port, *route, meta, Content::Received(place.buffer, header.message_len));
+                }
+                (None, Payload::Bytes(payload)) => outlets.deliver(port, *route, meta, Content::Private(payload)),
+                (None, Payload::Placed { .. }) => debug_assert!(false, "what is placed has a buffer"),
+            }
         }
         self.machine.stored(*now, payload.len() as u32);
     }

@@ -11,7 +11,7 @@ use insane_core::heap::BufferId;
 use insane_core::limits::PEERS_MAX;
 use insane_core::time::Clock;
 use insane_core::{DomainIndex, HostId, Incarnation, MonoTime, Nanos, PeerIndex, Stamp};
-use insane_link::FrameSink;
+use insane_link::{FrameSink, PLACE_HEAD_BYTES_MAX, Ticket};
 use insane_overlay::flow::{FlowKey, FlowPlace, FlowTable, Verdict};
 use insane_overlay::reassembly::{Arrival, Begin, Reassembler};
 use insane_shm::cell::Meta;
@@ -34,6 +34,8 @@ const HOUSEKEEPING_BUDGET: u32 = 16;
 pub(crate) struct Assembling {
     pub domain: DomainIndex,
     pub buffer: BufferId,
+    /// Which of all that ever began: what a link's ticket names.
+    pub birth: u64,
 }
 
 /// What came in, and what of it was seen before.
@@ -49,7 +51,11 @@ pub(crate) struct Receiver {
     recent: Option<Recent>,
     /// Frames in a row that were not of it.
     others: u8,
+    /// Messages that began to be collected.
+    births: u64,
 }
+
+const _: () = assert!(HEADER_BYTES <= PLACE_HEAD_BYTES_MAX, "a place is found by the header");
 
 /// A flow of whole, unreliable messages that was received lately, and all that was looked
 /// up for it. Forgotten with every command, which alone can change it.
@@ -83,6 +89,27 @@ pub(crate) struct Intake<'e, 't, C: Clock> {
 }
 
 impl<C: Clock> FrameSink for Intake<'_, '_, C> {
+    const HEAD_BYTES: usize = HEADER_BYTES;
+
+    fn place(&mut self, from: PeerIndex, head: &[u8], rest: usize) -> Option<Ticket> {
+        let header = self.header(from, head, rest)?;
+        self.receiver.place(self.turn.now(), &header, rest as u32, self.outlets).map(Ticket)
+    }
+
+    fn memory(&mut self, from: PeerIndex, head: &[u8], rest: usize, ticket: Ticket) -> Option<&mut [u8]> {
+        let header = self.header(from, head, rest)?;
+        let place = self.receiver.placed_at(self.turn.now(), &header, rest as u32, ticket.0)?;
+        let memory = self.outlets.domains[place.domain.index()].heap.bytes_mut(place.buffer);
+        memory.get_mut(header.fragment_offset as usize..)?.get_mut(..rest)
+    }
+
+    fn placed(&mut self, from: PeerIndex, head: &[u8], rest: usize, ticket: Ticket) {
+        if let Some(header) = self.header(from, head, rest) {
+            let payload = Payload::Placed { len: rest as u32, birth: ticket.0 };
+            self.receiver.data(self.turn, from, &header, payload, self.outlets, self.port, self.counters);
+        }
+    }
+
     #[inline]
     fn frame(&mut self, from: Option<PeerIndex>, frame: &[u8]) {
         let Some(peer) = from else {
@@ -98,6 +125,7 @@ impl<C: Clock> FrameSink for Intake<'_, '_, C> {
                     self.counters.add(TurnCounter::FramesOtherLife as usize, 1);
                     return;
                 }
+                let payload = Payload::Bytes(payload);
                 self.receiver.data(self.turn, peer, &header, payload, self.outlets, self.port, self.counters);
             }
             Ok((header, body)) if header.kind == Kind::Overlay => self.overlay(peer, &header, body),
@@ -108,6 +136,13 @@ impl<C: Clock> FrameSink for Intake<'_, '_, C> {
 }
 
 impl<C: Clock> Intake<'_, '_, C> {
+    /// The header of a data frame of this peer's present life with `rest` bytes of payload.
+    fn header(&self, from: PeerIndex, head: &[u8], rest: usize) -> Option<DataHeader> {
+        let header = DataHeader::decode(head).ok()?;
+        let is_sound = header.kind == Kind::Data && header.takes(rest);
+        (is_sound && self.receiver.is_of_this_life(from, &header)).then_some(header)
+    }
+
     /// A report on a reliable flow.
     #[inline(never)]
     fn report(&mut self, peer: PeerIndex, header: &DataHeader, body: &[u8]) {
@@ -154,6 +189,7 @@ impl Receiver {
             refused: None,
             recent: None,
             others: 0,
+            births: 0,
         }
     }
 
@@ -213,7 +249,7 @@ impl Receiver {
         turn: &Turn<'_, C>,
         peer: PeerIndex,
         header: &DataHeader,
-        payload: &[u8],
+        payload: Payload<'_>,
         outlets: &mut Outlets,
         port: &Port,
         counters: &CounterBlock,
@@ -240,7 +276,9 @@ impl Receiver {
             return;
         }
         let target = Target { key, route, domain };
-        if header.is_whole(payload.len()) {
+        if let Payload::Bytes(payload) = payload
+            && header.is_whole(payload.len())
+        {
             // Flows know time to a tenth of a second.
             self.release(turn.about_now(), &target, header, Content::Private(payload), outlets, port);
             self.remember(peer, header, target);
@@ -314,6 +352,12 @@ impl Receiver {
 
     /// Puts a fragment where it belongs; the buffer of the message if it is now whole.
     fn collect(&mut self, arrived: &Fragmented<'_>, outlets: &mut Outlets) -> Option<BufferId> {
+        if let Payload::Placed { len, birth } = arrived.payload
+            && self.placed_at(arrived.now, arrived.header, len, birth).is_none()
+        {
+            // Given up, and counted, since the link was given the memory.
+            return None;
+        }
         let mut arrival = self.offer(arrived);
         if arrival == Arrival::Unknown {
             self.start(arrived, outlets)?;
@@ -332,8 +376,10 @@ impl Receiver {
             }
         };
         let from = arrived.header.fragment_offset as usize;
-        let memory = outlets.domains[handle.domain.index()].heap.bytes_mut(handle.buffer);
-        memory[from..from + arrived.payload.len()].copy_from_slice(arrived.payload);
+        if let Payload::Bytes(payload) = arrived.payload {
+            let memory = outlets.domains[handle.domain.index()].heap.bytes_mut(handle.buffer);
+            memory[from..from + payload.len()].copy_from_slice(payload);
+        }
         complete.then_some(handle.buffer)
     }
 
@@ -372,7 +418,7 @@ impl Receiver {
             self.refuse(arrived, DatapathCounter::DroppedNoBuffer, outlets);
             return None;
         };
-        let handle = Assembling { domain: *domain, buffer };
+        let handle = self.born(*domain, buffer);
         match self.reassembler.begin(*now, key, header.sequence, header.message_len, handle) {
             Begin::Started { evicted } => {
                 if let Some(evicted) = evicted {
@@ -386,6 +432,53 @@ impl Receiver {
                 None
             }
         }
+    }
+
+    fn born(&mut self, domain: DomainIndex, buffer: BufferId) -> Assembling {
+        self.births += 1;
+        Assembling { domain, buffer, birth: self.births }
+    }
+
+    /// A place for a frame that is coming in, by the birth of its message. Only where that
+    /// costs nobody anything: whatever is unusual is left to the frame as a whole.
+    fn place(&mut self, now: MonoTime, header: &DataHeader, len: u32, outlets: &mut Outlets) -> Option<u64> {
+        let topic = Topic { key: header.stream, channel: header.channel };
+        let (route, domain, _) = outlets.listeners(topic).filter(|(_, _, heard)| *heard)?;
+        let key = flow_key(header);
+        if header.flags.contains(Flags::RELIABLE) {
+            return self.inflows.place(key, header, len, (route, domain), outlets);
+        }
+        let sequence = header.sequence;
+        if !self.reassembler.has_begun(&key, sequence) {
+            let is_past = || Stamp::is_of_history(header.source_instant);
+            if !self.reassembler.has_place() || !self.flows.expects(now, &key, sequence, is_past) {
+                return None;
+            }
+            let buffer = outlets.loan(route, header.message_len)?;
+            let handle = self.born(domain, buffer);
+            match self.reassembler.begin(now, &key, sequence, header.message_len, handle) {
+                Begin::Started { evicted } => debug_assert!(evicted.is_none(), "there was a place"),
+                Begin::TooLarge { refused } | Begin::Present { refused } => {
+                    outlets.domains[domain.index()].heap.release(refused.buffer);
+                    return None;
+                }
+            }
+        }
+        let (offset, message_len) = (header.fragment_offset, header.message_len);
+        self.reassembler.fill(now, &key, sequence, message_len, offset, len).map(|handle| handle.birth)
+    }
+
+    /// The memory of the message of this birth, if its frame with this header is still to be
+    /// written there.
+    fn placed_at(&mut self, now: MonoTime, header: &DataHeader, len: u32, birth: u64) -> Option<Assembling> {
+        let key = flow_key(header);
+        let place = if header.flags.contains(Flags::RELIABLE) {
+            self.inflows.placed_at(&key, header, len)
+        } else {
+            let (offset, message_len) = (header.fragment_offset, header.message_len);
+            self.reassembler.fill(now, &key, header.sequence, message_len, offset, len)
+        };
+        place.filter(|place| place.birth == birth)
     }
 
     /// Counts a message, not each of its fragments.
@@ -464,7 +557,30 @@ struct Fragmented<'a> {
     now: MonoTime,
     target: Target,
     header: &'a DataHeader,
-    payload: &'a [u8],
+    payload: Payload<'a>,
+}
+
+/// The payload of a frame.
+#[derive(Clone, Copy)]
+pub(crate) enum Payload<'a> {
+    /// As it came.
+    Bytes(&'a [u8]),
+    /// In its place already.
+    Placed {
+        /// Bytes.
+        len: u32,
+        /// Of the message.
+        birth: u64,
+    },
+}
+
+impl Payload<'_> {
+    pub const fn len(self) -> usize {
+        match self {
+            Payload::Bytes(bytes) => bytes.len(),
+            Payload::Placed { len, .. } => len as usize,
+        }
+    }
 }
 
 const fn flow_key(header: &DataHeader) -> FlowKey {

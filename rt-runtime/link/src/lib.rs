@@ -65,13 +65,51 @@ pub enum SwapRefused {
     Technology(i32),
 }
 
+/// Longest head that a [`FrameSink`] may ask for, bytes.
+pub const PLACE_HEAD_BYTES_MAX: usize = 64;
+
+/// Names a place that a [`FrameSink`] gave to one frame. Never given twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ticket(pub u64);
+
 /// Where received frames go.
+///
+/// # Places
+/// A technology that hands over bytes as they come would gather a large frame only to
+/// have it copied to where it belongs. It may ask for that place instead, once the first
+/// [`HEAD_BYTES`](Self::HEAD_BYTES) of the frame are there: [`place`](Self::place), then
+/// [`memory`](Self::memory) for each piece that it fills in, then [`placed`](Self::placed)
+/// once, and [`frame`](Self::frame) never for this one. Between calls of `receive` the place
+/// may be taken away: `memory` is then `None`, and the rest of the frame is thrown away. A
+/// frame that breaks off is simply never reported.
 pub trait FrameSink {
+    /// How much of a frame [`place`](Self::place) wants to see, bytes; at most
+    /// [`PLACE_HEAD_BYTES_MAX`]. 0: no frame has a place.
+    const HEAD_BYTES: usize = 0;
+
     /// One frame, header first. The memory belongs to the link and is private to
     /// this process, so it may be read as a slice. `from` is the peer whose
     /// address the frame bore, if it is one. A link that knows its peers by a handshake
     /// hands out frames of peers only, and counts strangers itself.
     fn frame(&mut self, from: Option<PeerIndex>, frame: &[u8]);
+
+    /// Asks where the `rest` bytes behind the `head` of a frame belong. `None`: nowhere yet;
+    /// the frame is gathered and handed out whole.
+    fn place(&mut self, from: PeerIndex, head: &[u8], rest: usize) -> Option<Ticket> {
+        let _ = (from, head, rest);
+        None
+    }
+
+    /// The memory of a place, `rest` bytes. `None`: it was taken away.
+    fn memory(&mut self, from: PeerIndex, head: &[u8], rest: usize, ticket: Ticket) -> Option<&mut [u8]> {
+        let _ = (from, head, rest, ticket);
+        None
+    }
+
+    /// The place is filled: this counts as the frame.
+    fn placed(&mut self, from: PeerIndex, head: &[u8], rest: usize, ticket: Ticket) {
+        let _ = (from, head, rest, ticket);
+    }
 }
 
 /// The half of a plugin that moves frames. One datapath thread owns it.

@@ -25,6 +25,10 @@ use insane_wire::data::FRAGMENT_UNIT;
 /// Most places of one reassembler; every operation may look at all of them.
 pub const PLACES_MAX: usize = 256;
 
+/// A message is waited for so many times longer while a fragment of it is being written: the
+/// connection that it comes by delivers it in the end, or breaks.
+pub const FILLING_FACTOR: u64 = 16;
+
 /// What became of a fragment.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,6 +83,8 @@ struct Collected<H> {
     /// Words of the bitmap that are valid; those behind count as zero.
     words_valid: u32,
     progress_at: MonoTime,
+    /// A fragment of it is being written into its memory.
+    filling: bool,
     handle: H,
 }
 
@@ -146,6 +152,7 @@ impl<H: Copy> Reassembler<H> {
         }
         mark(words, first, end);
         message.progress_at = now;
+        message.filling = false;
         message.units_missing -= end - first;
         let handle = message.handle;
         if message.units_missing > 0 {
@@ -154,6 +161,46 @@ impl<H: Copy> Reassembler<H> {
         self.places[at] = None;
         self.live -= 1;
         Arrival::Complete { handle }
+    }
+
+    /// The memory of a message none of whose bytes `offset` to `offset + len` have arrived,
+    /// for somebody who is about to write them there and will then report the
+    /// [`fragment`](Self::fragment). The message is waited for longer until then
+    /// ([`FILLING_FACTOR`]). `None`: there is no such message, or some of the bytes have
+    /// arrived.
+    pub fn fill(
+        &mut self,
+        now: MonoTime,
+        key: &FlowKey,
+        sequence: u64,
+        message_len: u32,
+        offset: u32,
+        len: u32,
+    ) -> Option<H> {
+        let at = self.find(key, sequence)?;
+        let message = self.places[at].as_mut().filter(|message| message.message_len == message_len)?;
+        let (first, end) = unit_range(message_len, offset, len)?;
+        // Words behind the valid ones hold what an earlier message left.
+        let valid = end.min(message.words_valid * u64::BITS);
+        let words = &self.bits[at * self.words_per_place..][..self.words_per_place];
+        if first < valid && arrived(words, first, valid) > 0 {
+            return None;
+        }
+        self.recent = at;
+        (message.filling, message.progress_at) = (true, now);
+        Some(message.handle)
+    }
+
+    /// Whether a message could begin without another being given up.
+    #[must_use]
+    pub fn has_place(&self) -> bool {
+        self.live < self.places.len()
+    }
+
+    /// Whether message `sequence` of this flow has begun and is not complete.
+    #[must_use]
+    pub fn has_begun(&self, key: &FlowKey, sequence: u64) -> bool {
+        self.find(key, sequence).is_some()
     }
 
     /// Starts to collect message `sequence`, whose bytes go to the memory of `handle`.
@@ -176,20 +223,23 @@ impl<H: Copy> Reassembler<H> {
             units_missing: units(message_len),
             words_valid: 0,
             progress_at: now,
+            filling: false,
             handle,
         });
         self.live += 1;
         Begin::Started { evicted }
     }
 
-    /// Gives up one message without progress for `timeout` and returns its memory;
-    /// `None` if there is none. Call it as often as the turn's budget allows.
+    /// Gives up one message without progress for `timeout`, or [`FILLING_FACTOR`] times as
+    /// long where a fragment is being written, and returns its memory; `None` if there is none. Call it as often as the turn's budget allows.
     #[inline]
     pub fn expire(&mut self, now: MonoTime, timeout: Nanos) -> Option<H> {
         if self.live == 0 {
             return None;
         }
-        let at = self.position(|message| now.since(message.progress_at) >= timeout)?;
+        let longer = Nanos(timeout.0.saturating_mul(FILLING_FACTOR));
+        let at =
+            self.position(|message| now.since(message.progress_at) >= if message.filling { longer } else { timeout })?;
         self.take(at)
     }
 

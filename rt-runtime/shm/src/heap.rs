@@ -64,8 +64,10 @@ struct Shelf {
 }
 
 impl Shelf {
-    fn full(class: &Class) -> Self {
-        let turns = if class.size < LARGE_BYTES { 0 } else { (TURNS_BYTES / class.size).max(2).min(class.count) };
+    /// With so many bytes that take turns, if buffers of the class do at all.
+    fn full(class: &Class, turns_bytes: u32) -> Self {
+        let take_turns = turns_bytes > 0 && class.size >= LARGE_BYTES;
+        let turns = if take_turns { (turns_bytes / class.size).max(2).min(class.count) } else { 0 };
         let others = class.count - turns;
         Shelf { size: class.size, bottom: class.first, turns, first: 0, free: turns, others }
     }
@@ -104,10 +106,27 @@ impl Shelf {
 }
 
 impl SenderHeap {
+    /// A heap whose large buffers take turns, for applications that write in place.
+    ///
     /// # Panics
     /// If the region is read-only, smaller than the geometry says, or has its heap already.
     #[must_use]
     pub fn new(region: Arc<Region>, geometry: Geometry) -> Self {
+        Self::with_turns(region, geometry, TURNS_BYTES)
+    }
+
+    /// A heap that is only copied into, by the kernel or in blocks: all its buffers are a
+    /// stack. Block moves fetch no line that they overwrite, so that the fewest bytes in use
+    /// are the best.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    #[must_use]
+    pub fn copied_into(region: Arc<Region>, geometry: Geometry) -> Self {
+        Self::with_turns(region, geometry, 0)
+    }
+
+    fn with_turns(region: Arc<Region>, geometry: Geometry, turns_bytes: u32) -> Self {
         region.claim_writer();
         assert!(region.len() as u64 >= geometry.bytes(), "the region is smaller than the heap");
         let books = (0_u8..).zip(geometry.classes()).flat_map(|(class, spec)| {
@@ -117,7 +136,7 @@ impl SenderHeap {
         let books = books.collect();
         let of_class = |class: &Class| (class.first..class.first + class.count).rev();
         let free = geometry.classes().iter().flat_map(of_class).collect();
-        let shelves = geometry.classes().iter().map(Shelf::full).collect();
+        let shelves = geometry.classes().iter().map(|class| Shelf::full(class, turns_bytes)).collect();
         SenderHeap { region, geometry, books, free, shelves }
     }
 
@@ -359,6 +378,13 @@ mod tests {
         // Of the largest two take turns; one alone does what it can.
         assert_eq!(used(&mut heap_of(TURNS_BYTES, 4), 0).len(), 2);
         assert_eq!(used(&mut heap_of(TURNS_BYTES, 1), 0).len(), 1);
+    }
+
+    #[test]
+    fn buffers_that_are_only_copied_into_are_a_stack_whatever_their_size() {
+        let geometry = Geometry::new(&[ClassSpec { size: TURNS_BYTES, count: 4 }]).unwrap();
+        let region = Region::anonymous(geometry.bytes() as usize).unwrap();
+        assert_eq!(used(&mut SenderHeap::copied_into(region, geometry), 1).len(), 2);
     }
 
     proptest! {

@@ -234,6 +234,30 @@ pub fn read(stream: impl AsFd, room: &mut [u8]) -> Read {
     let fd = stream.as_fd().as_raw_fd();
     // SAFETY: the kernel writes at most `room`.
     let got = unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) };
+    got_to_read(got)
+}
+
+/// Takes what has come with one call, `first` before `second`, as much as there is room for.
+///
+/// # Panics
+/// There is no room at all.
+#[inline]
+pub fn read_both(stream: impl AsFd, first: &mut [u8], second: &mut [u8]) -> Read {
+    assert!(!first.is_empty() || !second.is_empty(), "reading into no room");
+    let mut parts = [
+        libc::iovec { iov_base: first.as_mut_ptr().cast(), iov_len: first.len() },
+        libc::iovec { iov_base: second.as_mut_ptr().cast(), iov_len: second.len() },
+    ];
+    // SAFETY: all zero is a message of nothing.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = 2;
+    // SAFETY: the kernel writes at most the parts, which are two exclusive borrows.
+    let got = unsafe { libc::recvmsg(stream.as_fd().as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    got_to_read(got)
+}
+
+fn got_to_read(got: libc::ssize_t) -> Read {
     match usize::try_from(got) {
         Ok(0) => Read::Closed,
         Ok(bytes) => Read::Bytes(bytes),
@@ -305,6 +329,11 @@ mod tests {
             assert_eq!(read_all(&b, 14), b"one two three!");
             assert_eq!(write(&b, b"back"), Written::Bytes(4));
             assert_eq!(read_all(&a, 4), b"back");
+            assert_eq!(write(&b, b"in two parts"), Written::Bytes(12));
+            let (mut first, mut second) = ([0; 7], [0; 9]);
+            let got = until(|| Some(read_both(&a, &mut first, &mut second)).filter(|read| *read != Read::Empty));
+            assert_eq!(got, Read::Bytes(12));
+            assert_eq!((&first, &second[..5]), (b"in two ", &b"parts"[..]));
         }
     }
 

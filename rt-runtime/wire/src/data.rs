@@ -288,7 +288,8 @@ impl DataHeader {
     }
 
     /// Whether `payload_len` bytes are a fragment of this message at this offset.
-    const fn takes(&self, payload_len: usize) -> bool {
+    #[must_use]
+    pub const fn takes(&self, payload_len: usize) -> bool {
         let rest = (self.message_len - self.fragment_offset) as usize;
         let whole_units = payload_len.is_multiple_of(FRAGMENT_UNIT as usize) && payload_len > 0;
         payload_len == rest || (payload_len < rest && whole_units)

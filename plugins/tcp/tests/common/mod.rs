@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use insane_core::{Lane, PeerIndex};
-use insane_link::{FrameSink, Link, LinkSetup, SendOutcome};
+use insane_link::{FrameSink, Link, LinkSetup, SendOutcome, Ticket};
 use insane_sys::clock::mono_now;
 use insane_tcp::{TcpConfig, TcpLink, TcpSetup};
 use std::io::{ErrorKind, Read, Write};
@@ -171,5 +171,50 @@ pub fn listeners(number: u8) -> [TcpListener; 2] {
         if let Ok(second) = TcpListener::bind(next(first.local_addr().unwrap())) {
             return [first, second];
         }
+    }
+}
+
+/// Gives every frame a place, and keeps what came.
+#[derive(Default)]
+pub struct Places {
+    pub frames: Vec<Vec<u8>>,
+    open: Option<(Ticket, Vec<u8>)>,
+    tickets: u64,
+    pub placed: usize,
+}
+
+impl Places {
+    /// Takes the open place away.
+    pub fn take_away(&mut self) -> bool {
+        self.open.take().is_some()
+    }
+}
+
+impl FrameSink for Places {
+    const HEAD_BYTES: usize = 64;
+
+    fn frame(&mut self, from: Option<PeerIndex>, frame: &[u8]) {
+        assert_eq!(from, Some(PEER));
+        self.frames.push(frame.to_vec());
+    }
+
+    fn place(&mut self, _: PeerIndex, head: &[u8], rest: usize) -> Option<Ticket> {
+        assert_eq!(head.len(), Self::HEAD_BYTES);
+        self.tickets += 1;
+        self.open = Some((Ticket(self.tickets), vec![0; rest]));
+        Some(Ticket(self.tickets))
+    }
+
+    fn memory(&mut self, _: PeerIndex, _: &[u8], rest: usize, ticket: Ticket) -> Option<&mut [u8]> {
+        let (_, memory) = self.open.as_mut().filter(|(open, _)| *open == ticket)?;
+        assert_eq!(memory.len(), rest);
+        Some(memory)
+    }
+
+    fn placed(&mut self, _: PeerIndex, head: &[u8], _: usize, ticket: Ticket) {
+        let (open, memory) = self.open.take().expect("a place");
+        assert_eq!(open, ticket);
+        self.placed += 1;
+        self.frames.push([head, &memory].concat());
     }
 }

@@ -118,6 +118,18 @@ impl Receiver {
         jumps
     }
 
+    /// Whether [`on_frame`](Self::on_frame) would answer [`Arrival::Next`].
+    #[must_use]
+    pub fn awaits(&self, from: Position, len: u32, message_len: u32) -> bool {
+        from == self.next && !self.skipping && self.is_consistent(from, len, message_len)
+    }
+
+    fn is_consistent(&self, from: Position, len: u32, message_len: u32) -> bool {
+        (from.offset == 0 || message_len == self.message_len)
+            && len <= message_len - from.offset.min(message_len)
+            && (len > 0 || message_len == 0)
+    }
+
     /// A frame came in: bytes `from.offset` to `from.offset + len` of message
     /// `from.sequence`, which is `message_len` bytes long.
     #[inline]
@@ -136,8 +148,7 @@ impl Receiver {
             self.ack_due = true;
             return Arrival::Duplicate;
         }
-        let is_consistent = from.offset == 0 || message_len == self.message_len;
-        if !is_consistent || len > message_len - from.offset.min(message_len) || (len == 0 && message_len > 0) {
+        if !self.is_consistent(from, len, message_len) {
             return Arrival::Inconsistent;
         }
         self.message_len = message_len;

@@ -200,7 +200,7 @@ fn talker(net: &SimNet, own: u8, peer: u8, drift_ppb: i64, offset_ns: u64, setti
 fn stage(host: &mut Host<WireLink, HostClock>, config: &SlotConfig, streams: &[TimedStream], cycle_ns: u64) {
     let mut table = Box::new(SlotTable::new(config.timing));
     table.fill(TaiTime(0), streams).unwrap();
-    let stage = StageSlots { table, streams: streams.len(), cycle_ns };
+    let stage = StageSlots { table, streams: streams.len(), cycle_ns, at: None, number: 1 };
     let staged = host.command(Command::StageSlots(stage));
     assert!(matches!(staged, Command::SlotsStaged(_, Ok(()))), "{staged:?}");
 }

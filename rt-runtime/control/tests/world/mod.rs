@@ -77,6 +77,8 @@ pub struct DatapathModel {
     pub coming: BTreeSet<ConnId>,
     /// The last table of slots.
     pub slots: Vec<insane_scheduler::TimedStream>,
+    /// When it was to take over, if that was said.
+    pub slots_at: Option<insane_core::MonoTime>,
     /// Told to remove; not confirmed yet.
     pub leaving: BTreeSet<ConnId>,
 }
@@ -398,7 +400,10 @@ impl World {
                 assert!(route.peers.iter().all(|peer| reached.contains(peer)));
                 self.datapath(datapath).routes.insert(topic, route);
             }
-            Action::StageSlots { datapath, streams } => self.datapaths[datapath.index()].slots = streams,
+            Action::StageSlots { datapath, streams, at } => {
+                let datapath = &mut self.datapaths[datapath.index()];
+                (datapath.slots, datapath.slots_at) = (streams, at);
+            }
             Action::RemoveRoute { datapath, topic } => {
                 let datapath = self.datapath(datapath);
                 datapath.routes.remove(&topic).expect("removed what was never there");

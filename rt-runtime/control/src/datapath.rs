@@ -355,6 +355,11 @@ impl Datapath {
         self.slots.map(|_| self.port.slot_clock())
     }
 
+    /// Whether its slots run by TAI.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.port.is_slot_clock_locked()
+    }
+
     pub(crate) fn welcome(&mut self, topic: Topic, peer: PeerIndex) {
         self.send(Command::Welcome { topic, peer });
     }

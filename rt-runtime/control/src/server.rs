@@ -13,6 +13,7 @@ use crate::datapath::{Answer, Datapath, Fate};
 use crate::discovery::Discovering;
 use crate::hub::{Hub, Packet, Refusal};
 use crate::identity;
+use crate::monitors::Monitors;
 use crate::notes::Notes;
 use crate::objects::Objects;
 use crate::overlay::Overlay;
@@ -131,6 +132,8 @@ pub(crate) struct Server {
     adoptable: VecDeque<OwnedFd>,
     reloads: Reloads,
     schedules: Schedules,
+    /// Of each datapath.
+    monitors: Vec<Monitors>,
 }
 
 impl Server {
@@ -148,6 +151,7 @@ impl Server {
             adoptable: VecDeque::new(),
             reloads: Reloads::default(),
             schedules: Schedules::default(),
+            monitors: Vec::new(),
             notes: Notes::default(),
             now: mono_now(),
             tick_at: MonoTime(0),
@@ -200,6 +204,7 @@ impl Server {
         self.tick_at = self.now + TICK;
         self.parts.hub.tick(self.now);
         self.tend_schedule();
+        self.watch_assumptions();
         self.tell_who_answers();
         if let Some(listener) = self.parts.listener.as_mut().filter(|listener| listener.rests) {
             let token = Token::Listener.encode();
@@ -545,6 +550,7 @@ impl Server {
             report.discovery = discovery.report(self.now, &facts.plan);
             report.degraded.extend(discovery.degraded());
         }
+        self.report_schedule(&mut report, scope);
         report
     }
 

@@ -150,6 +150,27 @@ fn without_a_rate_there_are_no_slots_and_nobody_is_asked() {
 }
 
 #[test]
+fn without_a_rate_and_without_leave_a_source_is_refused_and_told_what_to_do() {
+    let mut path = datapath(&[0], true);
+    path.allows_unscheduled = false;
+    let mut world = World::new(spec(vec![path]));
+    let a = world.attach(1);
+    let (code, reason) = open(&mut world, a, "axis", of(every(1, 64)), 11).unwrap_err();
+    assert_eq!(code, Code::NotAdmitted);
+    assert!(reason.contains("rate_mbps") && reason.contains("unscheduled: allow"), "{reason}");
+    // Who has no period is not asked.
+    open(&mut world, a, "bulk", Qos::default(), 12).unwrap();
+    end(world);
+    // Without links nothing leaves the host: there is nothing to bound.
+    let mut path = datapath(&[], true);
+    (path.allows_unscheduled, path.has_links) = (false, false);
+    let mut world = World::new(spec(vec![path]));
+    let a = world.attach(1);
+    open(&mut world, a, "axis", of(every(1, 64)), 11).unwrap();
+    end(world);
+}
+
+#[test]
 fn sources_come_and_go_and_the_table_is_always_theirs() {
     let mut world = World::new(timed(&[0]));
     let a = world.attach(1);
@@ -225,6 +246,8 @@ fn under_a_schedule_who_is_named_has_its_slots_and_who_is_not_has_others() {
     // Who comes now has what is reserved, or nothing.
     open(&mut world, a, "axis", of(every(10, 64)), 13).unwrap();
     assert_eq!(table(&world)[0].slots.offset_ns(), 4 * MS);
+    let text = world.hub.certificate(insane_core::DatapathIndex(0)).unwrap();
+    assert_eq!(insane_certificate::text::read(&text).as_ref(), Ok(&*schedule(4, 194)));
     open(&mut world, a, "other", of(every(10, 64)), 14).unwrap();
     assert!(!table(&world)[0].slots.overlaps(table(&world)[1].slots));
     end(world);

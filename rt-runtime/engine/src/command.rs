@@ -345,6 +345,12 @@ impl Port {
         insane_clock::ClockState::words(self.slot_clock.load(Ordering::Relaxed))
     }
 
+    /// Whether the slots run by TAI.
+    #[must_use]
+    pub fn is_slot_clock_locked(&self) -> bool {
+        self.slot_clock.load(Ordering::Relaxed) == insane_clock::ClockState::Locked.number()
+    }
+
     /// The number of the table of slots that is in force; 0 until the first.
     #[must_use]
     pub fn slot_table(&self) -> u32 {

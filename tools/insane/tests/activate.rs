@@ -134,6 +134,11 @@ fn a_schedule_takes_over_on_both_hosts_while_messages_go_on() {
     assert!(text(&output.stdout).contains("in force on acta1, acta2"), "{}", text(&output.stdout));
     let planned = slot(here, "axis").unwrap();
     assert_eq!((planned.start_ns, planned.bytes), (4 * MS, 256), "its slot is the schedule's");
+    assert!(planned.reserved && !before.reserved);
+    let shown = text(&here.command("status", &["--once"]).output().unwrap().stdout);
+    assert!(shown.contains("is in force, 3 streams on all hosts"), "{shown}");
+    let schedule = here.status().schedule.unwrap();
+    assert_eq!((schedule.counts["activated"], schedule.counts["failed"]), (1, 0));
     assert!(received > 100, "{received} of {emitted}");
     assert_eq!(here.status().datapaths[0].counters["slots_oversize"], 0);
 

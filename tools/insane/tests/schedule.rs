@@ -33,7 +33,7 @@ impl Scratch {
     /// The certificate of the example.
     fn example(&self) -> String {
         let path = self.path("plant.cert");
-        let output = schedule(&["synth", &configs("plant.ron"), "-o", &path]);
+        let output = schedule(&["synth", &configs("plants/cells.ron"), "-o", &path]);
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert!(text(&output.stdout).contains("12 streams on 4 links of 2 hosts"), "{}", text(&output.stdout));
         path
@@ -59,7 +59,7 @@ fn fails(arguments: &[&str], words: &[&str]) {
 }
 
 fn plant() -> String {
-    std::fs::read_to_string(configs("plant.ron")).unwrap()
+    std::fs::read_to_string(configs("plants/cells.ron")).unwrap()
 }
 
 fn changed(from: &str, to: &str) -> String {
@@ -73,7 +73,7 @@ fn the_example_is_scheduled_checked_explained_and_drawn() {
     let path = scratch.example();
     let found = certificate::read(&std::fs::read_to_string(&path).unwrap()).unwrap();
     assert_eq!(insane_checker::check(&found.plant, &found), Ok(()));
-    let output = schedule(&["check", &path, "--plant", &configs("plant.ron")]);
+    let output = schedule(&["check", &path, "--plant", &configs("plants/cells.ron")]);
     assert!(output.status.success() && text(&output.stdout).contains("holds"), "{}", text(&output.stderr));
     let explained = text(&schedule(&["explain", &path]).stdout);
     for words in [
@@ -87,7 +87,7 @@ fn the_example_is_scheduled_checked_explained_and_drawn() {
         assert!(explained.contains(words), "{words:?} is missing in {explained}");
     }
     // A plant is explained by its schedule.
-    assert_eq!(text(&schedule(&["explain", &configs("plant.ron")]).stdout), explained);
+    assert_eq!(text(&schedule(&["explain", &configs("plants/cells.ron")]).stdout), explained);
     let picture = scratch.path("plant.svg");
     assert!(schedule(&["draw", &path, "-o", &picture]).status.success());
     let drawn = std::fs::read_to_string(&picture).unwrap();
@@ -118,7 +118,7 @@ fn a_certificate_that_was_altered_or_is_of_another_plant_is_refused() {
     lie.placed[1] = lie.placed[0].clone();
     let lie = scratch.write("lie", &certificate::write(&lie).unwrap());
     fails(&["check", &lie], &["does not hold", "\"axes/1\" and", "overlap"]);
-    fails(&["check", &configs("plant.ron")], &["does not begin as a certificate"]);
+    fails(&["check", &configs("plants/cells.ron")], &["does not begin as a certificate"]);
     fails(&["check", &scratch.path("absent")], &["No such file"]);
     assert_eq!(schedule(&["check"]).status.code(), Some(2));
 }

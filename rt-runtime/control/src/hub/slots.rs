@@ -10,8 +10,9 @@
 //! takes the slots that it reserves, or is refused: never others. Who is not named is admitted
 //! beside, as without one.
 //!
-//! Where the rate is not known there are no slots: the stream goes in its real-time lane,
-//! without a bound, and reports say so.
+//! Where the rate is not known there are no slots: a source that could reach a peer is refused,
+//! unless the configuration says that it may go in its real-time lane, without a bound; then
+//! reports say so.
 
 use super::port::Place;
 use super::schedule::{Named, Reserved};
@@ -200,6 +201,11 @@ impl SlotBook {
         }
     }
 
+    /// Whether the source has what a schedule reserves.
+    pub(super) fn is_seated(&self, source: SourceId) -> bool {
+        self.seated.iter().any(|(_, entry)| entry.source == Some(source))
+    }
+
     fn number_of(&self, source: SourceId) -> Option<u16> {
         self.all().find(|entry| entry.source == Some(source)).map(|entry| entry.number)
     }
@@ -234,7 +240,13 @@ impl Hub {
         let Some(datapath) = self.spec.tx_datapath(place.qos.lane(), place.isolated) else { return Ok(None) };
         let peers = self.spec.datapath(datapath).peers.len().max(1) as u32;
         if self.slots.get(datapath.index()).is_none_or(Option::is_none) {
-            return Ok(None);
+            let spec = self.spec.datapath(datapath);
+            if spec.allows_unscheduled || !spec.is_networked() {
+                return Ok(None);
+            }
+            let reason = "a time-sensitive stream needs slots, and a link of its datapath has no rate: \
+                          configure its `rate_mbps`, or say `unscheduled: allow` of the datapath and have no bound in time";
+            return Err(Refusal::new(Code::NotAdmitted, reason));
         }
         if place.qos.reliability == Reliability::Reliable {
             let reason = "a stream with slots is unreliable: repairs have no slots";
@@ -322,10 +334,23 @@ impl Hub {
         entries.find(|entry| entry.source == Some(source)).map(|entry| entry.timed)
     }
 
-    /// The certificate of a datapath, in its text form.
+    /// Whether anybody has slots at a datapath.
+    #[must_use]
+    pub fn has_slots(&self, datapath: DatapathIndex) -> bool {
+        self.slots.get(datapath.index()).and_then(Option::as_ref).is_some_and(|book| book.all().next().is_some())
+    }
+
+    /// The certificate of a datapath, in its text form: of the schedule of several hosts where
+    /// all who have slots are named by it, else of those that were admitted here.
     #[must_use]
     pub fn certificate(&self, datapath: DatapathIndex) -> Option<String> {
-        let book = self.slots.get(datapath.index())?.as_ref().filter(|book| !book.entries.is_empty())?;
-        insane_certificate::text::write(&book.plan.certificate()).ok()
+        let book = self.slots.get(datapath.index())?.as_ref()?;
+        let certificate = match (&book.entries[..], &book.seated[..], &self.schedule) {
+            ([], [], _) => return None,
+            // Only who the schedule names: it is the schedule's that speaks of them.
+            ([], _, Some(schedule)) => (*schedule.certificate).clone(),
+            _ => book.plan.certificate(),
+        };
+        insane_certificate::text::write(&certificate).ok()
     }
 }

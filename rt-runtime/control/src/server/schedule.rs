@@ -5,13 +5,16 @@
 //! one kernel: slots of different phase would be worse than none.
 
 use super::{Letter, Server};
+use crate::monitors::{Alarm, Monitors};
+use crate::report::Scope;
 use insane_certificate::{Certificate, text};
 use insane_config::FILE_BYTES_MAX;
 use insane_core::time::{Clock, PairedRead};
-use insane_core::{SessionId, TaiTime};
-use insane_overlay::activation::{Deed, Member, MemberLimits, ScheduleId, Word};
+use insane_core::{DatapathIndex, SessionId, TaiTime};
+use insane_overlay::activation::{Deed, Member, MemberCounts, MemberLimits, ScheduleId, Word};
 use insane_sys::clock::MonotonicClock;
 use insane_wire::control::{Event, ScheduleOrder, ScheduleWord};
+use insane_wire::status::{ScheduleStatus, StatusReport};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tracing::{error, info, warn};
@@ -32,7 +35,11 @@ pub(super) struct Schedules {
     uploads: BTreeMap<SessionId, (u32, Vec<u8>)>,
     /// A certificate is being read and checked.
     is_reading: bool,
-    staged: Option<(ScheduleId, Arc<Certificate>)>,
+    /// And whether all its hosts share one kernel.
+    staged: Option<(ScheduleId, Arc<Certificate>, bool)>,
+    /// The schedule in force needs the clock of a plant.
+    needs_phase: bool,
+    needs_phase_next: bool,
 }
 
 impl Default for Schedules {
@@ -42,6 +49,8 @@ impl Default for Schedules {
             uploads: BTreeMap::new(),
             is_reading: false,
             staged: None,
+            needs_phase: false,
+            needs_phase_next: false,
         }
     }
 }
@@ -77,6 +86,8 @@ impl Server {
             }
             ScheduleOrder::Commit { schedule, at } => self.commit_schedule(ScheduleId(schedule), at),
             ScheduleOrder::Abort { schedule } => {
+                // What has taken over since the last look is not taken back.
+                self.tend_schedule();
                 let (word, deed) = self.schedules.member.abort(ScheduleId(schedule));
                 self.carry_out_deed(deed);
                 word
@@ -142,7 +153,7 @@ impl Server {
         };
         let word = self.schedules.member.stage(id, judgement, self.now);
         if let (Word::Staged, Some(certificate), false) = (&word, certificate, self.schedules.member.is_armed()) {
-            self.schedules.staged = Some((id, Arc::new(certificate)));
+            self.schedules.staged = Some((id, Arc::new(certificate), local_clock));
         }
         self.say_word(asker, word);
     }
@@ -153,9 +164,12 @@ impl Server {
             self.carry_out_deed(deed);
             return word;
         };
-        let staged = self.schedules.staged.take().filter(|(staged, _)| *staged == id);
+        let staged = self.schedules.staged.take().filter(|(staged, ..)| *staged == id);
         let armed = match staged {
-            Some((_, certificate)) => self.parts.hub.arm_schedule(id.0, certificate, mono),
+            Some((_, certificate, local_clock)) => {
+                self.schedules.needs_phase_next = certificate.plant.hosts.len() > 1 && !local_clock;
+                self.parts.hub.arm_schedule(id.0, certificate, mono)
+            }
             None => Err("what was staged is gone; this is a bug".into()),
         };
         match armed {
@@ -182,6 +196,8 @@ impl Server {
         if counts.activated > before.activated {
             info!("the schedule of several hosts is in force");
             self.parts.hub.settle_schedule();
+            self.schedules.needs_phase = self.schedules.needs_phase_next;
+            self.monitors.iter_mut().for_each(Monitors::begin_anew);
         }
         if let (true, Some(why)) = (counts.failed > before.failed, self.schedules.member.failure()) {
             error!(why, "a schedule that was committed is not in force here; the old one goes on");
@@ -189,6 +205,52 @@ impl Server {
         if counts.expired > before.expired {
             warn!("a schedule was staged and never committed; it is forgotten");
         }
+    }
+}
+
+impl Server {
+    /// Whether what the certificates assume still holds.
+    pub(super) fn watch_assumptions(&mut self) {
+        let Server { parts, monitors, schedules, now, .. } = self;
+        monitors.resize_with(parts.datapaths.len(), Monitors::default);
+        for (at, (datapath, monitors)) in parts.datapaths.iter().zip(monitors).enumerate() {
+            let is_bound = parts.hub.has_slots(DatapathIndex(at as u8));
+            let has_phase = !schedules.needs_phase || datapath.is_locked();
+            let count = |counter| datapath.turn_counters.get(counter as usize);
+            for Alarm { assumption, violations } in monitors.look(*now, is_bound, count, has_phase) {
+                let (datapath, assumption, what) = (&datapath.plan.name, assumption.name(), assumption.words());
+                warn!(datapath, assumption, violations, "out of spec: {what}");
+            }
+        }
+    }
+
+    pub(super) fn report_schedule(&self, report: &mut StatusReport, scope: Scope) {
+        for (row, monitors) in report.datapaths.iter_mut().zip(&self.monitors) {
+            if row.slot_clock.is_some() {
+                row.monitors = monitors.report(self.now);
+            }
+        }
+        let counts = self.schedules.member.counts();
+        if scope != Scope::All || counts == MemberCounts::default() {
+            return;
+        }
+        let MemberCounts { staged, refused, activated, aborted, expired, failed } = counts;
+        let counts = [
+            ("staged", staged),
+            ("refused", refused),
+            ("activated", activated),
+            ("aborted", aborted),
+            ("expired", expired),
+            ("failed", failed),
+        ];
+        let schedule = self.parts.hub.schedule();
+        report.schedule = Some(ScheduleStatus {
+            id: schedule.map(|schedule| format!("{:016x}", schedule.id)).unwrap_or_default(),
+            streams: schedule.map_or(0, |schedule| schedule.certificate.plant.streams.len() as u32),
+            is_armed: self.schedules.member.is_armed(),
+            failure: self.schedules.member.failure().map(str::to_owned),
+            counts: counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+        });
     }
 }
 

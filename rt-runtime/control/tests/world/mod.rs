@@ -37,6 +37,7 @@ pub fn datapath(peers: &[u16], may_sleep: bool) -> DatapathSpec {
         tx_depth: 64,
         heaps: vec![heap.clone(), heap],
         slots: None,
+        allows_unscheduled: true,
     }
 }
 

@@ -305,6 +305,8 @@ pub fn from_certificate(certificate: &Certificate, link: usize) -> Result<Taprio
     }
     let all = windows.iter().map(|(_, window)| window.period_ns);
     let cycle = all.fold(cycle_ns(plant), |cycle, period| insane_scheduler::lcm(cycle?, period));
+    // Sums of two cycles are formed below.
+    let cycle = cycle.filter(|cycle| *cycle <= i64::MAX as u64);
     let cycle = cycle.ok_or("the periods have no common cycle that can be counted")?;
     let count: u128 = windows.iter().map(|(_, window)| u128::from(cycle / window.period_ns.max(1))).sum();
     if count > ENTRIES_MAX as u128 {

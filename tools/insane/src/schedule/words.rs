@@ -212,9 +212,11 @@ fn arrival_ns(plant: &Plant, stream: &Stream, start_ns: u64) -> u64 {
     let host = stream.path.first().and_then(|hop| plant.links.get(hop.link)?.host).and_then(|at| plant.hosts.get(at));
     let Some(host) = host else { return start_ns };
     let turn = if stream.class == Class::Assured { host.turn.max_ns } else { host.turn.quantile_ns };
-    stream.path.iter().fold(start_ns + turn + host.clock_error_ns, |at, hop| {
+    let start = u128::from(start_ns) + u128::from(turn) + u128::from(host.clock_error_ns);
+    let arrival = stream.path.iter().fold(start, |at, hop| {
         let link = &plant.links[hop.link];
-        let bytes = u64::from(stream.bytes) + u64::from(link.foreign_bytes);
-        at + (bytes * u64::from(link.ps_per_byte)).div_ceil(1_000) + hop.delay_ns
-    })
+        let bytes = u128::from(stream.bytes) + u128::from(link.foreign_bytes);
+        at + (bytes * u128::from(link.ps_per_byte)).div_ceil(1_000) + u128::from(hop.delay_ns)
+    });
+    u64::try_from(arrival).unwrap_or(u64::MAX)
 }

@@ -264,3 +264,33 @@ fn read_certificate(bytes: Vec<u8>) -> Result<Certificate, String> {
         .map_err(|flaw| format!("the checker does not accept the certificate: {flaw:?}"))?;
     Ok(certificate)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use insane_certificate::{Placed, Plant};
+
+    fn certificate() -> Certificate {
+        let plant = Plant { hosts: vec![], links: vec![], streams: vec![], chains: vec![], lanes: vec![] };
+        Certificate { plant, placed: vec![], chains: vec![], lanes: vec![] }
+    }
+
+    #[test]
+    fn what_comes_is_read_whole_and_checked_or_refused_by_name() {
+        let text = text::write(&certificate()).unwrap();
+        assert_eq!(read_certificate(text.clone().into_bytes()), Ok(certificate()));
+        let refused = |bytes: Vec<u8>, words: &str| {
+            let reason = read_certificate(bytes).unwrap_err();
+            assert!(reason.contains(words), "{words:?} is missing in {reason}");
+        };
+        let mut altered = text.into_bytes();
+        let last = altered.len() - 2;
+        altered[last] ^= 1;
+        refused(altered, "altered");
+        refused(vec![0xff; 8], "no text");
+        refused(b"(hosts: [])".to_vec(), "does not begin as a certificate");
+        refused(vec![b' '; FILE_BYTES_MAX as usize + 1], "at most");
+        let lie = Certificate { placed: vec![Placed { start_ns: 0, windows: vec![] }], ..certificate() };
+        refused(text::write(&lie).unwrap().into_bytes(), "Malformed");
+    }
+}

@@ -227,9 +227,18 @@ fn datapaths(plan: &Plan) -> Things {
             Serves::All => "all",
         };
         let links = listed(datapath.links.iter().map(|link| &link.name));
-        [("core", core), ("policy", policy), ("idle", idle), ("serves", serves.to_owned()), ("links", links)]
-            .map(|(name, value)| (name.to_owned(), (value, Takes::Restart)))
-            .into()
+        let unscheduled = if datapath.allows_unscheduled { "allow" } else { "refuse" };
+        let (serves, unscheduled) = (serves.to_owned(), unscheduled.to_owned());
+        [
+            ("core", core),
+            ("policy", policy),
+            ("idle", idle),
+            ("serves", serves),
+            ("links", links),
+            ("unscheduled", unscheduled),
+        ]
+        .map(|(name, value)| (name.to_owned(), (value, Takes::Restart)))
+        .into()
     };
     things(plan.datapaths.iter(), |datapath| (&datapath.name, fields(datapath)), Takes::Restart)
 }

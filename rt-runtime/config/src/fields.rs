@@ -117,6 +117,7 @@ pub const FIELDS: &[Field] = &[
     number("datapaths[].idle.us", 1, 1_000_000, "microseconds", "50"),
     text("datapaths[].serves", "real_time, best_effort or all", "all"),
     text("datapaths[].links", "a list of at most 4 names of links", "[]"),
+    text("datapaths[].unscheduled", "refuse or allow", "refuse"),
     text("links", "a list of links: [(name: ..., technology: ...), ...]", "[]"),
     required("links[].name", NAME),
     required("links[].technology", "udp(bind: ..., ...) or tcp(bind: ..., ...)"),

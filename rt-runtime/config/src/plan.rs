@@ -67,6 +67,9 @@ pub struct DatapathPlan {
     pub serves: Serves,
     /// Its links; at most four.
     pub links: Vec<LinkPlan>,
+    /// Sources of time-sensitive streams go in their lane, without a bound in time, where a
+    /// link has no rate; otherwise they are refused.
+    pub allows_unscheduled: bool,
 }
 
 /// How the kernel schedules a datapath.
@@ -499,6 +502,7 @@ impl Plan {
                 idle: Idle::default(),
                 serves: Serves::All,
                 links: Vec::new(),
+                allows_unscheduled: false,
             }],
             peers: Vec::new(),
             discovery: None,

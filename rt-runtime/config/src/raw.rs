@@ -112,6 +112,20 @@ pub struct Datapath {
     /// Names of its links, at most 4. Default: none.
     #[serde(default)]
     pub links: Vec<String>,
+    /// What becomes of time-sensitive streams where a link has no `rate_mbps`. Default: `refuse`.
+    #[serde(default)]
+    pub unscheduled: Unscheduled,
+}
+
+/// What becomes of time-sensitive streams where there are no slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unscheduled {
+    /// Their sources are refused.
+    #[default]
+    Refuse,
+    /// They go in their real-time lane: an order without a bound in time.
+    Allow,
 }
 
 /// How the kernel schedules a datapath.
@@ -173,7 +187,8 @@ pub struct Link {
     /// What carries it.
     pub technology: Technology,
     /// Rate of what is between this host and its switch, Mbit/s, 1 to 400,000; never read
-    /// from an interface. Default: `None`, and time-sensitive streams have no slots.
+    /// from an interface. Default: `None`, and time-sensitive streams have no slots
+    /// (see [`Unscheduled`]).
     #[serde(default)]
     pub rate_mbps: Option<i64>,
     /// Longest time from a decision to its frame being on its way (e_turn), microseconds, 1

@@ -27,7 +27,12 @@ fn plan(name: &str) -> Plan {
 fn every_file_is_valid_and_gives_no_cause_for_warnings() {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder()).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
+        let entry = entry.unwrap();
+        // Plants are no configurations: `insane schedule` reads them, and its tests.
+        if entry.file_type().unwrap().is_dir() {
+            continue;
+        }
+        let name = entry.file_name().into_string().unwrap();
         assert!(name.ends_with(".ron"), "{name}");
         let loaded = parse(&name, &read(&name), &machine()).unwrap_or_else(|findings| panic!("{findings}"));
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);

@@ -2,11 +2,11 @@
 
 use crate::spec::Credentials;
 use insane_core::{
-    ConnId, DatapathIndex, DomainIndex, Lane, PeerIndex, Qos, Schema, SessionId, SinkId, SourceId, StreamKey,
+    ConnId, DatapathIndex, DomainIndex, Lane, MonoTime, PeerIndex, Qos, Schema, SessionId, SinkId, SourceId, StreamKey,
 };
 pub use insane_engine::Topic;
 use insane_scheduler::TimedStream;
-use insane_wire::control::{ClassSpec, Code, Event, SinkWake};
+use insane_wire::control::{ClassSpec, Code, Event, ScheduleOrder, SinkWake};
 
 /// A kernel object that the runtime makes for a session and passes as a descriptor.
 /// Never reused within one life of the runtime.
@@ -207,6 +207,8 @@ pub enum Action {
         datapath: DatapathIndex,
         /// Every stream that has slots there.
         streams: Vec<TimedStream>,
+        /// When it takes over; `None`: as soon as it may.
+        at: Option<MonoTime>,
     },
     /// Makes an object.
     Create {
@@ -334,6 +336,15 @@ pub enum Action {
         last: bool,
         /// The piece.
         piece: Vec<u8>,
+    },
+    /// Answers [`Request::Schedule`](insane_wire::control::Request::Schedule).
+    Schedule {
+        /// Who asks: one of those who run the runtime.
+        session: SessionId,
+        /// Its number of the request.
+        req: u32,
+        /// What is to be done.
+        order: ScheduleOrder,
     },
     /// Answers [`Request::Status`](insane_wire::control::Request::Status).
     Status {

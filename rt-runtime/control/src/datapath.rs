@@ -12,7 +12,7 @@ use crate::runtime::Hosting;
 use crate::start::StartError;
 use insane_config::{DatapathPlan, Idle, Plan, Policy};
 use insane_core::heap::Geometry;
-use insane_core::{ConnId, DatapathIndex, DomainIndex, HostId, Incarnation, PeerIndex, SessionId, TaiTime};
+use insane_core::{ConnId, DatapathIndex, DomainIndex, HostId, Incarnation, MonoTime, PeerIndex, SessionId, TaiTime};
 use insane_engine::inline::InlineEngine;
 use insane_engine::thread::{self, DatapathThread, RunConfig};
 use insane_engine::waker::WakeQueue;
@@ -100,6 +100,8 @@ pub(crate) struct Datapath {
     /// What prepares peers that come later, for each link.
     pub(crate) makers: Vec<PeerMaker>,
     slots: Option<SlotConfig>,
+    /// Tables of slots that were sent so far.
+    tables: u32,
     host: Host,
     port: Arc<Port>,
     /// Commands for which the port had no room yet, in order.
@@ -154,6 +156,7 @@ impl Datapath {
             totals,
             makers: links.makers,
             slots,
+            tables: 0,
             host,
             port,
             outbox: VecDeque::new(),
@@ -324,21 +327,37 @@ impl Datapath {
         self.send(Command::SetRoute { topic, domain, peers, local: route.local });
     }
 
-    /// Puts another table of slots in place of the one in force.
-    pub(crate) fn stage_slots(&mut self, streams: &[TimedStream]) -> Result<(), insane_scheduler::TableError> {
+    /// Puts another table of slots in place of the one in force: as soon as may be, or at `at`.
+    pub(crate) fn stage_slots(
+        &mut self,
+        streams: &[TimedStream],
+        at: Option<MonoTime>,
+    ) -> Result<(), insane_scheduler::TableError> {
         let Some(config) = self.slots else { return Err(insane_scheduler::TableError::OtherTiming) };
         let mut table = Box::new(SlotTable::new(config.timing));
         // Slots count from TAI zero, so hosts agree without a word.
         table.fill(TaiTime(0), streams)?;
         let cycle_ns = streams.iter().try_fold(1, |cycle, stream| lcm(cycle, stream.slots.period_ns()));
         let cycle_ns = if streams.is_empty() { 0 } else { cycle_ns.unwrap_or(0) };
-        self.send(Command::StageSlots(StageSlots { table, streams: streams.len(), cycle_ns }));
+        self.tables = self.tables.wrapping_add(1);
+        let number = self.tables;
+        self.send(Command::StageSlots(StageSlots { table, streams: streams.len(), cycle_ns, at, number }));
         Ok(())
+    }
+
+    /// Whether the last table that was sent is in force.
+    pub(crate) fn has_taken_over(&self) -> bool {
+        self.port.slot_table() == self.tables
     }
 
     /// By what the slots run, in words; `None`: there are none.
     pub(crate) fn slot_clock(&self) -> Option<&'static str> {
         self.slots.map(|_| self.port.slot_clock())
+    }
+
+    /// Whether its slots run by TAI.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.port.is_slot_clock_locked()
     }
 
     pub(crate) fn welcome(&mut self, topic: Topic, peer: PeerIndex) {

@@ -19,6 +19,7 @@ mod conn;
 mod port;
 mod refusal;
 mod route;
+pub mod schedule;
 mod session;
 pub mod slots;
 mod stream;
@@ -113,6 +114,14 @@ pub struct Hub {
     adopts: bool,
     /// Who has slots at each datapath.
     slots: Vec<Option<slots::SlotBook>>,
+    /// What `slots` was, while a schedule waits for its instant.
+    armed: Option<Vec<Option<slots::SlotBook>>>,
+    /// Datapaths whose tables are to be sent again after that.
+    deferred: BTreeSet<DatapathIndex>,
+    /// The schedule that `slots` rests on.
+    schedule: Option<schedule::Installed>,
+    /// The one before, while a schedule waits for its instant.
+    schedule_before: Option<schedule::Installed>,
 }
 
 impl Hub {
@@ -122,6 +131,10 @@ impl Hub {
         Hub {
             accounts: spec.domains.iter().map(|domain| Account::new(domain.quota)).collect(),
             adopts: false,
+            armed: None,
+            deferred: BTreeSet::new(),
+            schedule: None,
+            schedule_before: None,
             slots: spec.datapaths.iter().map(|path| path.slots.clone().and_then(slots::SlotBook::new)).collect(),
             spec,
             ids: Ids::default(),

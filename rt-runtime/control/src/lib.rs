@@ -15,6 +15,7 @@ mod identity;
 mod inline;
 mod links;
 mod memory;
+pub mod monitors;
 mod notes;
 mod objects;
 mod overlay;

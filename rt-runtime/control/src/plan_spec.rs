@@ -28,6 +28,7 @@ pub(crate) fn hub_spec(plan: &Plan, hosting: Hosting, own_uid: u32) -> Result<Hu
         tx_depth: LayoutSizes::default().ring_depth as u32,
         heaps: heaps.clone(),
         slots: slot_spec(plan, datapath),
+        allows_unscheduled: datapath.allows_unscheduled,
     };
     Ok(HubSpec {
         domains: plan.domains.iter().map(domain_spec).collect(),

@@ -82,6 +82,7 @@ impl Facts {
             domains: self.domains(scope, hub, objects),
             streams: self.streams(scope, hub, roster),
             peers,
+            schedule: None,
             discovery: None,
             reliable: reliable_numbers(),
             degraded: self.degraded_rows(datapaths),
@@ -190,6 +191,7 @@ impl Facts {
                 length_ns: slot.slots.length_ns(),
                 period_ns: slot.slots.period_ns(),
                 bytes: slot.bytes,
+                reserved: source.is_reserved,
             }),
         };
         let sink = |sink: &SinkView| SinkStatus {
@@ -345,6 +347,7 @@ fn datapath_row(datapath: &Datapath, certificate: Option<String>) -> DatapathSta
         counters: counters.map(|c| (c.name().to_owned(), datapath.turn_counters.get(*c as usize))).collect(),
         slot_clock: datapath.slot_clock().map(str::to_owned),
         certificate,
+        monitors: Vec::new(),
     }
 }
 

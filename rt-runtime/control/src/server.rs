@@ -13,6 +13,7 @@ use crate::datapath::{Answer, Datapath, Fate};
 use crate::discovery::Discovering;
 use crate::hub::{Hub, Packet, Refusal};
 use crate::identity;
+use crate::monitors::Monitors;
 use crate::notes::Notes;
 use crate::objects::Objects;
 use crate::overlay::Overlay;
@@ -42,8 +43,10 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use tracing::{error, warn};
 
 mod reload;
+mod schedule;
 
 use reload::{Asker, Checked, Reloads};
+use schedule::{JudgedSchedule, Schedules};
 
 /// Descriptors looked at in one round.
 const READY_MAX: usize = 64;
@@ -70,6 +73,8 @@ pub(crate) enum Letter {
     Reload { dry_run: bool, reply: Sender<ReloadReport> },
     /// A configuration that was read and checked.
     Checked(Box<Checked>),
+    /// A certificate that was read and checked.
+    Judged(Box<JudgedSchedule>),
     /// A thread that belongs to the runtime, by its name and number, for reports.
     Thread(String, i32),
     /// The end.
@@ -126,6 +131,9 @@ pub(crate) struct Server {
     /// What came beside the packet under way and may be adopted.
     adoptable: VecDeque<OwnedFd>,
     reloads: Reloads,
+    schedules: Schedules,
+    /// Of each datapath.
+    monitors: Vec<Monitors>,
 }
 
 impl Server {
@@ -142,6 +150,8 @@ impl Server {
             sockets: BTreeMap::new(),
             adoptable: VecDeque::new(),
             reloads: Reloads::default(),
+            schedules: Schedules::default(),
+            monitors: Vec::new(),
             notes: Notes::default(),
             now: mono_now(),
             tick_at: MonoTime(0),
@@ -193,6 +203,8 @@ impl Server {
     fn tick(&mut self) {
         self.tick_at = self.now + TICK;
         self.parts.hub.tick(self.now);
+        self.tend_schedule();
+        self.watch_assumptions();
         self.tell_who_answers();
         if let Some(listener) = self.parts.listener.as_mut().filter(|listener| listener.rests) {
             let token = Token::Listener.encode();
@@ -351,6 +363,7 @@ impl Server {
                 Ok(Letter::ConfigFile(path)) => self.reloads.own_file = Some(path),
                 Ok(Letter::Reload { dry_run, reply }) => self.reload_own_file(dry_run, Asker::Handle(reply)),
                 Ok(Letter::Checked(checked)) => self.file_checked(*checked),
+                Ok(Letter::Judged(judged)) => self.schedule_judged(*judged),
                 Ok(Letter::Thread(name, tid)) => self.parts.facts.threads.push((name, tid)),
                 Ok(Letter::Stop) | Err(TryRecvError::Disconnected) => {
                     self.stops = true;
@@ -364,6 +377,7 @@ impl Server {
     /// The client is gone.
     fn lose(&mut self, session: SessionId) {
         self.reloads.forget(session);
+        self.schedules.forget(session);
         if let Some(socket) = self.sockets.remove(&session) {
             socket.leave(&self.epoll);
             self.parts.hub.gone(session);
@@ -399,6 +413,7 @@ impl Server {
             Action::Send { session, event, beside } => self.send(session, &event, &beside),
             Action::Close { session, code, reason } => {
                 self.reloads.forget(session);
+                self.schedules.forget(session);
                 if let Some(socket) = self.sockets.remove(&session) {
                     socket.leave(&self.epoll);
                     socket.close(encode(&control::Event::Closing { code, reason }), self.now, &self.epoll);
@@ -428,6 +443,7 @@ impl Server {
             Action::Reload { session, req, dry_run, file, last, piece } => {
                 self.take_reload((session, req), dry_run, file, last, &piece);
             }
+            Action::Schedule { session, req, order } => self.take_schedule(session, req, order),
             Action::Note(note) => self.notes.write(&note, self.now),
             command => self.command(command),
         }
@@ -464,8 +480,8 @@ impl Server {
             Action::SetRoute { datapath, topic, domain, route } => {
                 datapaths[datapath.index()].set_route(topic, domain, &route);
             }
-            Action::StageSlots { datapath, streams } => {
-                if let Err(error) = datapaths[datapath.index()].stage_slots(&streams) {
+            Action::StageSlots { datapath, streams, at } => {
+                if let Err(error) = datapaths[datapath.index()].stage_slots(&streams, at) {
                     error!(%error, "a table of slots that was admitted and checked is no table");
                 }
             }
@@ -534,6 +550,7 @@ impl Server {
             report.discovery = discovery.report(self.now, &facts.plan);
             report.degraded.extend(discovery.degraded());
         }
+        self.report_schedule(&mut report, scope);
         report
     }
 

@@ -121,6 +121,8 @@ pub struct DatapathSpec {
     pub heaps: Vec<HeapSpec>,
     /// What is known of its links in time; `None`: no stream has slots there.
     pub slots: Option<SlotSpec>,
+    /// Whether sources of time-sensitive streams may go without slots where there are none.
+    pub allows_unscheduled: bool,
 }
 
 /// What is known of the links of a datapath in time: of several, the slowest.
@@ -253,6 +255,7 @@ mod tests {
             tx_depth: 8,
             heaps: Vec::new(),
             slots: None,
+            allows_unscheduled: true,
         }
     }
 

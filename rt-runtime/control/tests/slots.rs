@@ -2,12 +2,14 @@
 
 mod world;
 
+use insane_certificate::{Boundary, Certificate, Class, Epsilon, Hop, Host, Link, Plant, Stream};
 use insane_clock::ServoConfig;
 use insane_control::spec::{HubSpec, SlotSpec};
-use insane_core::{ChannelId, Determinism, LatePolicy, Nanos, Qos, Reliability, SessionId, SourceId};
+use insane_core::{ChannelId, Determinism, LatePolicy, MonoTime, Nanos, Qos, Reliability, SessionId, SourceId};
 use insane_engine::{SlotConfig, timed_flow};
 use insane_scheduler::{LinkRate, LinkTiming, TimedStream};
 use insane_wire::control::{Code, Event, Request};
+use std::sync::Arc;
 use world::{World, datapath, spec};
 
 const MS: u64 = 1_000_000;
@@ -148,6 +150,27 @@ fn without_a_rate_there_are_no_slots_and_nobody_is_asked() {
 }
 
 #[test]
+fn without_a_rate_and_without_leave_a_source_is_refused_and_told_what_to_do() {
+    let mut path = datapath(&[0], true);
+    path.allows_unscheduled = false;
+    let mut world = World::new(spec(vec![path]));
+    let a = world.attach(1);
+    let (code, reason) = open(&mut world, a, "axis", of(every(1, 64)), 11).unwrap_err();
+    assert_eq!(code, Code::NotAdmitted);
+    assert!(reason.contains("rate_mbps") && reason.contains("unscheduled: allow"), "{reason}");
+    // Who has no period is not asked.
+    open(&mut world, a, "bulk", Qos::default(), 12).unwrap();
+    end(world);
+    // Without links nothing leaves the host: there is nothing to bound.
+    let mut path = datapath(&[], true);
+    (path.allows_unscheduled, path.has_links) = (false, false);
+    let mut world = World::new(spec(vec![path]));
+    let a = world.attach(1);
+    open(&mut world, a, "axis", of(every(1, 64)), 11).unwrap();
+    end(world);
+}
+
+#[test]
 fn sources_come_and_go_and_the_table_is_always_theirs() {
     let mut world = World::new(timed(&[0]));
     let a = world.attach(1);
@@ -167,5 +190,141 @@ fn sources_come_and_go_and_the_table_is_always_theirs() {
             assert!(table[..at].iter().all(|other| other.flow != one.flow && !other.slots.overlaps(one.slots)));
         }
     }
+    end(world);
+}
+
+/// A schedule for this host: "axis" every 10 ms, with so many bytes, not before `release_ms`.
+fn schedule(release_ms: u64, bytes: u32) -> Arc<Certificate> {
+    let epsilon = Epsilon { quantile_ppm: 990_000, quantile_ns: 100_000, max_ns: 100_000, samples: 1 };
+    let host = Host { name: "here".into(), clock_error_ns: 0, wake: epsilon.clone(), turn: epsilon };
+    let link = Link {
+        name: "control-net".into(),
+        host: Some(0),
+        ps_per_byte: 80_000,
+        foreign_bytes: 1_538,
+        in_flight_bytes: 6_250,
+        frame_bytes_max: 1_538,
+        boundary: Boundary::KernelSocket,
+        blocked: vec![],
+    };
+    let stream = Stream {
+        name: "axis/5".into(),
+        class: Class::Statistical,
+        period_ns: 10 * MS,
+        bytes,
+        release_ns: release_ms * MS,
+        deadline_ns: 10 * MS,
+        path: vec![Hop { link: 0, delay_ns: 0 }],
+    };
+    let plant = Plant { hosts: vec![host], links: vec![link], streams: vec![stream], chains: vec![], lanes: vec![] };
+    Arc::new(insane_admission::synthesise(&plant, insane_admission::Budget::default()).unwrap().certificate())
+}
+
+#[test]
+fn under_a_schedule_who_is_named_has_its_slots_and_who_is_not_has_others() {
+    let mut world = World::new(timed(&[0]));
+    let a = world.attach(1);
+    open(&mut world, a, "axis", of(every(10, 64)), 11).unwrap();
+    assert_eq!(table(&world)[0].slots.offset_ns(), 0);
+    let at = MonoTime(77);
+    world.hub.arm_schedule(1, schedule(4, 194), at).unwrap();
+    world.pump();
+    let [axis] = table(&world)[..] else { panic!("{:?}", table(&world)) };
+    assert_eq!((axis.flow, axis.slots.offset_ns(), axis.bytes), (timed_flow(0), 4 * MS, 194));
+    assert_eq!(world.datapaths[0].slots_at, Some(at));
+    // Until then nobody gets slots, and who goes keeps the table as it is.
+    let (code, reason) = open(&mut world, a, "other", of(every(10, 64)), 12).unwrap_err();
+    assert!(code == Code::NotAdmitted && reason.contains("about to take over"), "{reason}");
+    assert!(world.hub.arm_schedule(2, schedule(5, 194), at).is_err());
+    let source = *world.clients[&a].sources.keys().next().unwrap();
+    world.request(a, &Request::CloseSource { req: 4, source });
+    world.settle();
+    assert_eq!(table(&world).len(), 1);
+    world.hub.settle_schedule();
+    world.pump();
+    assert!(table(&world).is_empty() && world.hub.schedule().is_some_and(|schedule| schedule.id == 1));
+    // Who comes now has what is reserved, or nothing.
+    open(&mut world, a, "axis", of(every(10, 64)), 13).unwrap();
+    assert_eq!(table(&world)[0].slots.offset_ns(), 4 * MS);
+    let text = world.hub.certificate(insane_core::DatapathIndex(0)).unwrap();
+    assert_eq!(insane_certificate::text::read(&text).as_ref(), Ok(&*schedule(4, 194)));
+    open(&mut world, a, "other", of(every(10, 64)), 14).unwrap();
+    assert!(!table(&world)[0].slots.overlaps(table(&world)[1].slots));
+    end(world);
+}
+
+#[test]
+fn what_differs_from_the_schedule_is_refused_with_the_difference() {
+    let mut world = World::new(timed(&[0]));
+    let a = world.attach(1);
+    world.hub.arm_schedule(1, schedule(4, 194), MonoTime(0)).unwrap();
+    world.pump();
+    world.hub.settle_schedule();
+    world.pump();
+    let window = |period: u64, offset: u64, deadline: u64| Determinism::TimeSensitive {
+        period: Nanos(period * MS),
+        offset: Nanos(offset * MS),
+        deadline: Nanos(deadline * MS),
+        size: 64,
+        late: LatePolicy::Drop,
+    };
+    for (at, (determinism, words)) in [
+        (every(5, 64), "a period of 10.00 ms, and the source asks for 5.00 ms"),
+        (every(10, 65), "194 bytes of the link, and the source asks for 195"),
+        (window(10, 6, 10), "its slot at 4.00 ms, and the source asks for none before 6.00 ms"),
+        (window(10, 0, 9), "arrival by 10.00 ms, and the source asks for 9.00 ms"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let session = world.attach(1);
+        let (code, reason) = open(&mut world, session, "axis", of(determinism), 20 + at as u64).unwrap_err();
+        assert!(code == Code::NotAdmitted && reason.contains(words), "{words:?} is missing in {reason}");
+        world.kill(session);
+    }
+    open(&mut world, a, "axis", of(every(10, 64)), 31).unwrap();
+    let second = world.attach(1);
+    let (_, reason) = open(&mut world, second, "axis", of(every(10, 64)), 32).unwrap_err();
+    assert!(reason.contains("another source has the slots"), "{reason}");
+    end(world);
+}
+
+#[test]
+fn a_schedule_that_is_taken_back_leaves_everything_as_it_was() {
+    let mut world = World::new(timed(&[0]));
+    let a = world.attach(1);
+    open(&mut world, a, "axis", of(every(10, 64)), 11).unwrap();
+    open(&mut world, a, "other", of(every(10, 64)), 12).unwrap();
+    let before = table(&world);
+    world.hub.arm_schedule(1, schedule(4, 194), MonoTime(0)).unwrap();
+    world.pump();
+    assert_ne!(table(&world), before);
+    world.hub.disarm_schedule();
+    world.pump();
+    assert_eq!(table(&world), before);
+    assert!(world.hub.schedule().is_none() && world.datapaths[0].slots_at.is_none());
+    open(&mut world, a, "third", of(every(10, 64)), 13).unwrap();
+    end(world);
+}
+
+#[test]
+fn a_schedule_that_this_host_is_not_made_for_is_refused_by_name() {
+    let mut world = World::new(timed(&[0]));
+    let a = world.attach(1);
+    let refused = |world: &World, change: &dyn Fn(&mut Certificate), words: &str| {
+        let mut certificate = (*schedule(4, 194)).clone();
+        change(&mut certificate);
+        let reason = world.hub.judge_schedule(&certificate).unwrap_err();
+        assert!(reason.contains(words), "{words:?} is missing in {reason}");
+    };
+    refused(&world, &|one| one.plant.hosts[0].name = "there".into(), "not about host \"here\"");
+    refused(&world, &|one| one.plant.links[0].name = "net".into(), "which is not here");
+    refused(&world, &|one| one.plant.links[0].ps_per_byte = 8_000, "ps a byte");
+    refused(&world, &|one| one.plant.links[0].foreign_bytes = 0, "1538 foreign bytes");
+    refused(&world, &|one| one.plant.links[0].in_flight_bytes = 100, "bytes in flight");
+    refused(&world, &|one| one.plant.hosts[0].turn.quantile_ns = 99_999, "turn_us");
+    // Who has slots now and would find none.
+    open(&mut world, a, "axis", of(every(10, 1_000)), 11).unwrap();
+    refused(&world, &|_| {}, "would lose its slots");
     end(world);
 }

@@ -14,7 +14,8 @@
 //!
 //! A time-sensitive source whose datapath has links of a configured rate has reserved slots,
 //! too, or is refused; its lane then says only which sinks are woken first, and where its
-//! messages go until its slots are in force.
+//! messages go until its slots are in force. Where a link has no rate it is refused, unless
+//! its datapath is configured with `unscheduled: allow`.
 //!
 //! Lane 0 goes first. Lanes 0 to 2 are real-time, 3 to 7 best-effort; between
 //! lanes priority is strict, within a lane flows share by deficit round robin.

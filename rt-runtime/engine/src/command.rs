@@ -249,6 +249,7 @@ pub struct Port {
     stop: AtomicBool,
     /// By what the slots run, as `ClockState::number` has it.
     slot_clock: AtomicU8,
+    slot_table: AtomicU32,
 }
 
 impl Port {
@@ -269,6 +270,7 @@ impl Port {
             epoll: Epoll::new()?,
             stop: AtomicBool::new(false),
             slot_clock: AtomicU8::new(0),
+            slot_table: AtomicU32::new(0),
         };
         port.epoll.add(&port.bell, BELL_TOKEN, Interest::Read, Trigger::Level)?;
         Ok(Arc::new(port))
@@ -341,6 +343,23 @@ impl Port {
     pub fn slot_clock(&self) -> &'static str {
         // Relaxed: a number for reports, nothing hangs on it.
         insane_clock::ClockState::words(self.slot_clock.load(Ordering::Relaxed))
+    }
+
+    /// Whether the slots run by TAI.
+    #[must_use]
+    pub fn is_slot_clock_locked(&self) -> bool {
+        self.slot_clock.load(Ordering::Relaxed) == insane_clock::ClockState::Locked.number()
+    }
+
+    /// The number of the table of slots that is in force; 0 until the first.
+    #[must_use]
+    pub fn slot_table(&self) -> u32 {
+        // Relaxed: who asks looks again.
+        self.slot_table.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_slot_table(&self, number: u32) {
+        self.slot_table.store(number, Ordering::Relaxed);
     }
 
     pub(crate) fn set_slot_clock(&self, number: u8) {

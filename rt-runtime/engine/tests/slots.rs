@@ -155,6 +155,18 @@ fn slot_ns(config: &SlotConfig) -> u64 {
     2 * TURN_NS + u64::from(bytes) * WIRE_NS_PER_BYTE
 }
 
+fn stream_at(offset_ns: u64, setting: Setting) -> TimedStream {
+    let slots = config(setting);
+    TimedStream {
+        flow: timed_flow(0),
+        slots: Recurrence::new(PERIOD, offset_ns, slot_ns(&slots)).unwrap(),
+        bytes: slots.message_bytes(SIZE as u32, 1_400, 1),
+        early_ns: PERIOD * 3 / 4,
+        deadline_ns: 400 * US,
+        late: setting.late,
+    }
+}
+
 fn talker(net: &SimNet, own: u8, peer: u8, drift_ppb: i64, offset_ns: u64, setting: Setting) -> Talker {
     let handed = Rc::new(RefCell::new(Vec::new()));
     let inner = net.setup(address(own)).open(&[Some(address(peer))]).unwrap();
@@ -166,15 +178,7 @@ fn talker(net: &SimNet, own: u8, peer: u8, drift_ppb: i64, offset_ns: u64, setti
     let slots = config(setting);
     let engine = EngineConfig { slots: Some(slots), ..EngineConfig::new(HostId(own.into()), Incarnation(1)) };
     let mut host = Host::of(engine, link, clock, 1, &[(2048, 64)], None);
-    let stream = TimedStream {
-        flow: timed_flow(0),
-        slots: Recurrence::new(PERIOD, offset_ns, slot_ns(&slots)).unwrap(),
-        bytes: slots.message_bytes(SIZE as u32, 1_400, 1),
-        early_ns: PERIOD * 3 / 4,
-        deadline_ns: 400 * US,
-        late: setting.late,
-    };
-    stage(&mut host, &slots, &[stream], PERIOD);
+    stage(&mut host, &slots, &[stream_at(offset_ns, setting)], PERIOD);
     host.slots = setting.has_slots.then_some(0);
     let timed = host.source(TOPIC, Lane::new(0).unwrap(), &[]);
     host.slots = None;
@@ -198,9 +202,19 @@ fn talker(net: &SimNet, own: u8, peer: u8, drift_ppb: i64, offset_ns: u64, setti
 }
 
 fn stage(host: &mut Host<WireLink, HostClock>, config: &SlotConfig, streams: &[TimedStream], cycle_ns: u64) {
+    stage_at(host, config, streams, cycle_ns, None);
+}
+
+fn stage_at(
+    host: &mut Host<WireLink, HostClock>,
+    config: &SlotConfig,
+    streams: &[TimedStream],
+    cycle_ns: u64,
+    at: Option<MonoTime>,
+) {
     let mut table = Box::new(SlotTable::new(config.timing));
     table.fill(TaiTime(0), streams).unwrap();
-    let stage = StageSlots { table, streams: streams.len(), cycle_ns };
+    let stage = StageSlots { table, streams: streams.len(), cycle_ns, at, number: 1 };
     let staged = host.command(Command::StageSlots(stage));
     assert!(matches!(staged, Command::SlotsStaged(_, Ok(()))), "{staged:?}");
 }
@@ -426,4 +440,46 @@ fn the_last_stream_that_goes_gives_the_lanes_back() {
     step(&mut a, 1);
     assert_eq!(a.handed.borrow().len(), before + 1);
     assert_eq!(a.count(TurnCounter::SlotsSent), 1);
+}
+
+#[test]
+fn a_table_takes_over_at_the_instant_that_it_is_given_and_not_before() {
+    let net = SimNet::new(7, SimConfig { frames_max: 8_192, ..SimConfig::default() });
+    let (old_ns, new_ns) = (300 * US, 650 * US);
+    let mut a = talker(&net, 1, 2, 80_000, old_ns, GOOD);
+    a.emit_at = net.clock().now().0 + 10 * US;
+    let advance = |a: &mut Talker, until: u64| {
+        loop {
+            let now = net.clock().now().0;
+            if now >= until {
+                break;
+            }
+            a.act(now, GOOD);
+            net.advance(Nanos(a.next(now).clamp(now + 200, now + 50 * US) - now));
+        }
+    };
+    // The clock locks first.
+    advance(&mut a, net.clock().now().0 + 300 * MS);
+    a.handed.borrow_mut().clear();
+    let now = net.clock().now().0;
+    let at = (now + 40 * MS).next_multiple_of(PERIOD);
+    let mono = MonoTime(a.local.now().0 + (at - now));
+    stage_at(&mut a.host, &config(GOOD), &[stream_at(new_ns, GOOD)], PERIOD, Some(mono));
+    advance(&mut a, at);
+    a.offset_ns = new_ns;
+    advance(&mut a, at + 40 * MS);
+    let handed = a.handed.borrow();
+    let timed: Vec<u64> = handed.iter().filter(|frame| frame.lane.is_real_time()).map(|frame| frame.at_ns).collect();
+    let length = slot_ns(&config(GOOD)) + CLOCK_NS;
+    let is_in = |at_ns: u64, offset_ns: u64| (at_ns + CLOCK_NS - offset_ns) % PERIOD <= length + CLOCK_NS;
+    for frame in &timed {
+        let offset_ns = if *frame + CLOCK_NS < at { old_ns } else { new_ns };
+        assert!(is_in(*frame, offset_ns), "{frame} {at}");
+    }
+    let before = timed.iter().filter(|frame| **frame < at).count() as u64;
+    assert!(
+        before * PERIOD >= 38 * MS && (timed.len() as u64 - before) * PERIOD >= 38 * MS,
+        "{before} of {}",
+        timed.len()
+    );
 }

@@ -1,9 +1,9 @@
 //! State machines of a stream overlay: which messages are new, which fragments are
-//! missing, who lives, by which way, and who wants what.
+//! missing, who lives, by which way, who wants what, and when a schedule takes over.
 //!
 //! Pure: `no_std`, time is an argument, no clock, socket or thread. [`flow`],
 //! [`reassembly`] and [`reliable`] belong to a datapath and allocate only when constructed;
-//! [`membership`], [`links`] and [`discovery`] belong to the control plane.
+//! [`membership`], [`links`], [`discovery`] and [`activation`] belong to the control plane.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod activation;
 pub mod discovery;
 pub mod flow;
 pub mod links;
@@ -18,6 +19,8 @@ pub mod membership;
 pub mod reassembly;
 pub mod reliable;
 
+#[cfg(test)]
+mod activation_tests;
 #[cfg(test)]
 mod discovery_tests;
 #[cfg(test)]

@@ -37,7 +37,7 @@
 
 pub use insane_core::heap::ClassSpec;
 use insane_core::limits::{CLASSES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
-use insane_core::{ChannelId, ConnId, Lane, Qos, Schema, SessionId, SinkId, SourceId, StreamId, StreamKey};
+use insane_core::{ChannelId, ConnId, Lane, Qos, Schema, SessionId, SinkId, SourceId, StreamId, StreamKey, TaiTime};
 use serde::{Deserialize, Serialize};
 
 /// First four bytes of a client's first packet: `"INSN"`.
@@ -78,7 +78,7 @@ pub enum Role {
     /// An application with streams.
     Application,
     /// A tool: may ask for [`Request::Status`], and, if its user runs the runtime, for
-    /// [`Request::Reload`].
+    /// [`Request::Reload`] and [`Request::Schedule`].
     Observer,
 }
 
@@ -225,6 +225,65 @@ pub enum Request {
         /// The piece.
         piece: Vec<u8>,
     },
+    /// One step on the way of a schedule of several hosts into force; answered by
+    /// [`Event::Schedule`], except for pieces before the last.
+    Schedule {
+        /// Request number.
+        req: u32,
+        /// The step.
+        order: ScheduleOrder,
+    },
+}
+
+/// Steps of a schedule into force (`insane_overlay::activation`). A schedule is named by the
+/// digest of the text of its certificate.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ScheduleOrder {
+    /// Check it, and keep it aside. The text comes in pieces of one request number, in order;
+    /// nothing happens before the last.
+    Stage {
+        /// Accept it although the clock of this host is not disciplined: all its hosts share
+        /// one kernel.
+        local_clock: bool,
+        /// Whether this is the last piece.
+        last: bool,
+        /// The piece.
+        piece: Vec<u8>,
+    },
+    /// Let it take over at this instant.
+    Commit {
+        /// Which.
+        schedule: u64,
+        /// When.
+        at: TaiTime,
+    },
+    /// Forget it, if it has not taken over.
+    Abort {
+        /// Which.
+        schedule: u64,
+    },
+    /// Say what holds.
+    Ask {
+        /// Which.
+        schedule: u64,
+    },
+}
+
+/// Answers to a [`ScheduleOrder`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ScheduleWord {
+    /// It is kept aside.
+    Staged,
+    /// It cannot be, for this reason.
+    Refused(String),
+    /// It will take over.
+    Committed,
+    /// The old one stays, for this reason.
+    Cannot(String),
+    /// Nothing of it is left.
+    Aborted,
+    /// It has taken over.
+    InForce,
 }
 
 /// Whom a connection leads to, seen from the producer.
@@ -395,6 +454,13 @@ pub enum Event {
         sink: SinkId,
         /// What the sources' messages are.
         theirs: Option<Schema>,
+    },
+    /// Answer to `Schedule`.
+    Schedule {
+        /// Request number.
+        req: u32,
+        /// The answer.
+        word: ScheduleWord,
     },
 }
 

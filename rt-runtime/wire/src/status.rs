@@ -44,6 +44,9 @@ pub struct StatusReport {
     /// Each right or resource that is missing, and what follows from that; one
     /// sentence each. Empty: the runtime is as the configuration wants it.
     pub degraded: Vec<String>,
+    /// The schedule of several hosts; `None`: none was ever staged, or who asks may not see
+    /// all tenants.
+    pub schedule: Option<ScheduleStatus>,
 }
 
 /// Which runtime it is.
@@ -116,6 +119,40 @@ pub struct DatapathStatus {
     /// The certificate of all streams that have slots there, in its text form; `None`: there
     /// is none, or who asks may not see all tenants.
     pub certificate: Option<String>,
+    /// What its certificates assume, and how that holds; empty: it has no slots.
+    pub monitors: Vec<MonitorStatus>,
+}
+
+/// How an assumption of certificates holds on a datapath.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MonitorStatus {
+    /// Which: `e_turn`, `e_wake`, `clock`, `link`, `release`, `size`.
+    pub assumption: String,
+    /// How often it did not, under the schedule in force.
+    pub violations: u64,
+    /// For how many seconds the datapath has been out of spec for that; `None`: it is not.
+    pub out_of_spec_s: Option<f64>,
+    /// How many seconds ago it was violated last.
+    pub last_s: Option<f64>,
+    /// What it was, in words.
+    pub why: Option<String>,
+}
+
+/// The schedule of several hosts at this one.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScheduleStatus {
+    /// Digest of its certificate; empty: none is in force.
+    pub id: String,
+    /// How many streams it has, on all hosts.
+    pub streams: u32,
+    /// It waits for its instant.
+    pub is_armed: bool,
+    /// Why the last one that was committed is not in force.
+    pub failure: Option<String>,
+    /// What became of schedules so far: staged, refused, activated, aborted, expired, failed.
+    pub counts: Counters,
 }
 
 /// One link.
@@ -313,6 +350,8 @@ pub struct SlotStatus {
     pub period_ns: u64,
     /// Bytes of the link that fit: headers included, for all peers.
     pub bytes: u32,
+    /// A schedule of several hosts reserves them; otherwise they were found here.
+    pub reserved: bool,
 }
 
 /// One read end.

@@ -12,7 +12,7 @@
 //!
 //! | call | cost |
 //! |---|---|
-//! | `synthesise` | rounds x streams x (windows log windows) |
+//! | `synthesise`, `synthesise_beside` | rounds x streams x (windows log windows) |
 //! | `admit` | windows log windows, and the lanes |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -53,28 +53,44 @@ pub struct Plan {
 /// # Errors
 /// [`Refusal`].
 pub fn synthesise(plant: &Plant, budget: Budget) -> Result<Plan, Refusal> {
+    synthesise_beside(plant, &[], budget)
+}
+
+/// As [`synthesise`], but streams of which `kept` says a start keep it: nothing that runs
+/// is moved for what is new. Streams beyond the end of `kept` are new.
+///
+/// # Errors
+/// [`Refusal`]. With kept streams a [`Reason::NotFound`] may also mean that a kept start is
+/// no longer possible; the stream is named.
+pub fn synthesise_beside(plant: &Plant, kept: &[Option<u64>], budget: Budget) -> Result<Plan, Refusal> {
     let shapes = shapes(plant).map_err(invalid)?;
+    let kept = |stream: usize| kept.get(stream).copied().flatten();
     let mut order: Vec<usize> = (0..shapes.len()).collect();
-    // What comes often and may move little is placed first.
-    order.sort_by_key(|&at| (shapes[at].period_ns, shapes[at].latest_ns - i128::from(shapes[at].release_ns)));
+    // What is kept comes first; then what comes often and may move little.
+    order.sort_by_key(|&at| {
+        let slack = shapes[at].latest_ns - i128::from(shapes[at].release_ns);
+        (kept(at).is_none(), shapes[at].period_ns, slack)
+    });
+    let first = order.iter().filter(|&&stream| kept(stream).is_some()).count();
     let mut failed = None;
     for _ in 0..budget.rounds.max(1) {
-        match place_all(plant, &shapes, &order, budget) {
+        match place_all(plant, &shapes, &order, &kept, budget) {
             Ok((starts, tables)) => return Plan::with_bounds(plant.clone(), shapes, starts, tables),
             Err(at) => {
                 let stream = order.remove(at);
-                // Half way ahead; to the front when it fails again.
-                let to = if failed == Some(stream) { 0 } else { at / 2 };
-                order.insert(to, stream);
+                // Half way ahead; to the front when it fails again; never before what is kept.
+                let to = if failed == Some(stream) { first } else { first + at.saturating_sub(first) / 2 };
+                order.insert(to.min(at), stream);
                 failed = Some(stream);
-                if at == 0 {
+                if at <= first {
                     break;
                 }
             }
         }
     }
     let reason = refute::refute(plant, &shapes).map_or(Reason::NotFound, Reason::Refuted);
-    let offer = failed.map_or(Offer::default(), |stream| offer_beside_others(plant, &shapes, &order, stream, budget));
+    let offer =
+        failed.map_or(Offer::default(), |stream| offer_beside_others(plant, &shapes, (&order, &kept), stream, budget));
     Err(Refusal { reason, stream: failed, offer })
 }
 
@@ -224,7 +240,13 @@ fn shapes(plant: &Plant) -> Result<Vec<Shape>, PlantError> {
 }
 
 /// The starts, or the place in `order` of the first stream without one.
-fn place_all(plant: &Plant, shapes: &[Shape], order: &[usize], budget: Budget) -> Result<(Vec<u64>, Tables), usize> {
+fn place_all(
+    plant: &Plant,
+    shapes: &[Shape],
+    order: &[usize],
+    kept: &dyn Fn(usize) -> Option<u64>,
+    budget: Budget,
+) -> Result<(Vec<u64>, Tables), usize> {
     let mut tables = Tables::of(plant);
     let mut starts = alloc::vec![0; shapes.len()];
     for (at, &stream) in order.iter().enumerate() {
@@ -232,19 +254,34 @@ fn place_all(plant: &Plant, shapes: &[Shape], order: &[usize], budget: Budget) -
         if !shape.fits_alone() {
             return Err(at);
         }
-        let found = tables.first_start(shape, shape.release_ns, shape.latest_ns, budget.jumps);
+        let (from_ns, latest_ns) = range(shape, kept(stream)).ok_or(at)?;
+        let found = tables.first_start(shape, from_ns, latest_ns, budget.jumps);
         starts[stream] = found.map_err(|_| at)?;
         tables.place(shape, starts[stream]);
     }
     Ok((starts, tables))
 }
 
+/// Where a stream may start: anywhere, or where it is. `None`: it may not stay there.
+fn range(shape: &Shape, kept: Option<u64>) -> Option<(u64, i128)> {
+    let Some(start) = kept else { return Some((shape.release_ns, shape.latest_ns)) };
+    let may_stay = start >= shape.release_ns && i128::from(start) <= shape.latest_ns;
+    may_stay.then_some((start, i128::from(start)))
+}
+
 /// What a stream could have beside all others that find a place.
-fn offer_beside_others(plant: &Plant, shapes: &[Shape], order: &[usize], stream: usize, budget: Budget) -> Offer {
+fn offer_beside_others(
+    plant: &Plant,
+    shapes: &[Shape],
+    (order, kept): (&[usize], &dyn Fn(usize) -> Option<u64>),
+    stream: usize,
+    budget: Budget,
+) -> Offer {
     let mut tables = Tables::of(plant);
     for &other in order.iter().filter(|&&other| other != stream && shapes[other].fits_alone()) {
         let shape = &shapes[other];
-        if let Ok(start) = tables.first_start(shape, shape.release_ns, shape.latest_ns, budget.jumps) {
+        let Some((from_ns, latest_ns)) = range(shape, kept(other)) else { continue };
+        if let Ok(start) = tables.first_start(shape, from_ns, latest_ns, budget.jumps) {
             tables.place(shape, start);
         }
     }

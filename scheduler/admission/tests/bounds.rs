@@ -3,7 +3,7 @@
 mod common;
 
 use common::{host, link, plant, stream};
-use insane_admission::{Budget, Reason, synthesise};
+use insane_admission::{Budget, Reason, synthesise, synthesise_beside};
 use insane_certificate::{Chain, ChainBound, Lane, Plant, Step, text};
 use insane_checker::{Flaw, check};
 use proptest::prelude::*;
@@ -22,6 +22,22 @@ fn who_is_dismissed_makes_room_and_moves_nobody() {
     assert_eq!(plan.admit(more, Budget::default()), Ok(2));
     assert_eq!(plan.starts_ns()[2], starts[1]);
     assert_eq!(check(plan.plant(), &plan.certificate()), Ok(()));
+}
+
+#[test]
+fn what_is_kept_stays_and_what_may_not_stay_is_named() {
+    let streams: Vec<_> = (0..3).map(|_| stream(1_000, 300, 0, 1_000, &[0])).collect();
+    let plant = plant(vec![host(0, (0, 0))], vec![link(Some(0))], streams);
+    let beside = |kept: &[Option<u64>]| synthesise_beside(&plant, kept, Budget::default());
+    // The last one is moved between those that stay; those beyond the list are new.
+    let plan = beside(&[Some(600), Some(0)]).unwrap();
+    assert_eq!(plan.starts_ns(), [600, 0, 300]);
+    assert_eq!(check(plan.plant(), &plan.certificate()), Ok(()));
+    // Two that would overlap, one beyond its deadline, one that leaves too little between.
+    for (kept, stream) in [(&[Some(0), Some(100)][..], 1), (&[Some(5_000)], 0), (&[Some(200), Some(650)], 2)] {
+        let refusal = beside(kept).unwrap_err();
+        assert_eq!((refusal.reason, refusal.stream), (Reason::NotFound, Some(stream)), "{kept:?}");
+    }
 }
 
 fn task(host: usize, period_ns: u64, offset_ns: u64, response_ns: u64) -> Step {

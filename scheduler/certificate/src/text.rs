@@ -13,7 +13,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use core::fmt;
 
-const MARK: &str = "insane-certificate 1 ";
+/// How the text of a certificate begins.
+pub const MARK: &str = "insane-certificate 1 ";
 
 /// Why a text is no certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]

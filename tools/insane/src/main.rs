@@ -1,5 +1,6 @@
 //! The `insane` command: checks configurations, shows where memory goes, examines the host,
-//! measures its wake-ups, shows what a runtime is doing, changes its configuration, and taps its messages.
+//! measures its wake-ups, shows what a runtime is doing, changes its configuration, makes
+//! schedules of plants, and taps its messages.
 //!
 //! Exit status: 0 all is well, 1 something is wrong (a configuration, the host, a runtime
 //! that does not answer), 2 the command line is wrong.
@@ -13,6 +14,7 @@ mod observer;
 mod output;
 mod plan;
 mod reload;
+mod schedule;
 mod signals;
 mod status;
 mod tap;
@@ -59,6 +61,8 @@ enum Command {
     Jitter(jitter::Arguments),
     /// Make another configuration hold in a running runtime: all of it, or nothing.
     Reload(reload::Arguments),
+    /// Schedules of a plant of several hosts: find, check, explain, draw, import and export.
+    Schedule(schedule::Arguments),
     /// Show what a runtime is doing; again every interval, until Ctrl-C.
     Status(status::Arguments),
     /// Watch a runtime live: sessions, streams, lanes, links, with rates.
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Jitter(arguments) => jitter::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
+        Command::Schedule(arguments) => schedule::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),

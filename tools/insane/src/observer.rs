@@ -5,7 +5,7 @@ use insane_sys::clock::mono_now;
 use insane_sys::event::{Epoll, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, PathError, RecvOutcome, SendOutcome};
 use insane_sys::{Errno, OsError};
-use insane_wire::control::{self, Event, Hello, PACKET_BYTES_MAX, Request, Role};
+use insane_wire::control::{self, Event, Hello, PACKET_BYTES_MAX, Request, Role, ScheduleOrder, ScheduleWord};
 use insane_wire::reload::ReloadReport;
 use insane_wire::status::StatusReport;
 use std::os::fd::OwnedFd;
@@ -136,6 +136,38 @@ impl Observer {
                     }
                 }
                 Event::Failed { reason, .. } => return Err(StatusError::Refused { reason }),
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives a runtime a certificate to keep aside.
+    pub fn stage(&mut self, text: &[u8], local_clock: bool) -> Result<ScheduleWord, StatusError> {
+        self.requests = self.requests.wrapping_add(1);
+        let deadline = mono_now() + self.timeout;
+        let pieces = text.len().div_ceil(PIECE_BYTES).max(1);
+        for at in 0..pieces {
+            let piece = text[at * PIECE_BYTES..text.len().min((at + 1) * PIECE_BYTES)].to_vec();
+            let order = ScheduleOrder::Stage { local_clock, last: at + 1 == pieces, piece };
+            self.send_patiently(&control::encode(&Request::Schedule { req: self.requests, order }), deadline)?;
+        }
+        self.word(deadline)
+    }
+
+    /// Gives any other order about a schedule.
+    pub fn order(&mut self, order: ScheduleOrder) -> Result<ScheduleWord, StatusError> {
+        self.requests = self.requests.wrapping_add(1);
+        self.send(&control::encode(&Request::Schedule { req: self.requests, order }))?;
+        self.word(mono_now() + self.timeout)
+    }
+
+    fn word(&mut self, deadline: MonoTime) -> Result<ScheduleWord, StatusError> {
+        loop {
+            match self.event(deadline)? {
+                Event::Schedule { req, word } if req == self.requests => return Ok(word),
+                Event::Failed { req, reason, .. } if req == self.requests => {
+                    return Err(StatusError::Refused { reason });
+                }
                 _ => {}
             }
         }

@@ -133,6 +133,40 @@ fn a_stream_that_does_not_fit_is_refused_through_the_api_and_the_first_one_stays
 }
 
 #[test]
+fn an_assumption_that_does_not_hold_is_counted_alarmed_and_kept() {
+    let [here, there] = pair(2);
+    let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
+    let axis = a.stream("axis", every(PERIOD, 64)).unwrap();
+    let source = axis.source(ChannelId(1), SourceOptions::default().buffers(1_024, 8)).unwrap();
+    let _sink = b.stream("axis", every(PERIOD, 64)).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
+    wait_for("they are joined", || source.receivers() == 1);
+    let size = || {
+        let monitors = here.status().datapaths.remove(0).monitors;
+        monitors.into_iter().find(|monitor| monitor.assumption == "size").expect("it is watched")
+    };
+    assert_eq!((size().violations, size().out_of_spec_s), (0, None), "in spec");
+    // More than the stream said.
+    wait_for("it is noticed", || {
+        let buffer = source.get_buffer(1_000).unwrap();
+        let _ = source.emit(buffer);
+        std::thread::sleep(Duration::from_millis(10));
+        size().violations > 0
+    });
+    let explained = json(&here, "explain", &["axis"]);
+    let facts = explained["facts"].as_array().unwrap();
+    let says = |fact: &Value| {
+        fact["what"].as_str().unwrap().contains("out of spec") && fact["what"].to_string().contains("size")
+    };
+    assert!(facts.iter().any(|fact| fact["about"] == "assumptions" && says(fact)), "{facts:?}");
+    wait_for("it is alarmed", || here.log().contains("out of spec: a message was larger than its slot"));
+    let shown = text(&here.command("status", &["--once"]).output().unwrap().stdout);
+    assert!(shown.contains("out of spec for") && shown.contains("size"), "{shown}");
+    // The mark stays although nothing more happens.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(size().out_of_spec_s.is_some());
+}
+
+#[test]
 fn a_link_without_a_rate_gives_no_slots_and_explain_says_so() {
     let domains = r#"domains: [(name: "line", members: [any], receive: [(size: 2048, count: 64)])]"#;
     let daemon = Daemon::start("slots-none", domains);
@@ -142,4 +176,35 @@ fn a_link_without_a_rate_gives_no_slots_and_explain_says_so() {
     let facts = explained["facts"].as_array().unwrap();
     let slots = facts.iter().find(|fact| fact["about"] == "slots").expect("a fact about slots");
     assert!(slots["why"].as_str().unwrap().contains("rate_mbps"), "{slots}");
+}
+
+#[test]
+fn a_source_that_could_reach_a_peer_without_slots_is_refused_unless_the_datapath_allows_it() {
+    let start = |name: &str, port: u16, leave: &str| {
+        let rest = format!(
+            r#"datapaths: [(name: "main", idle: block, links: ["l0"]{leave})],
+            links: [(name: "l0", technology: udp(bind: "127.0.0.1:{port}"))],
+            domains: [(name: "line", members: [any], receive: [(size: 2048, count: 64)])]"#
+        );
+        Daemon::start(name, &rest)
+    };
+    let free =
+        |port: &u16| [*port, port + 1].iter().all(|port| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok());
+    let port = |from: u16| (from + (std::process::id() % 9_000) as u16..45_000).step_by(2).find(free).unwrap();
+    let refusing = start("unscheduled-a", port(30_000), "");
+    let session = Session::attach(refusing.socket(), "plc").unwrap();
+    let stream = session.stream("axis", every(PERIOD, 64)).unwrap();
+    match stream.source(ChannelId(1), SourceOptions::default()).map(|_| ()) {
+        Err(RequestError::Refused { code: Code::NotAdmitted, reason }) => {
+            assert!(reason.contains("rate_mbps") && reason.contains("unscheduled: allow"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let allowing = start("unscheduled-b", port(31_000), ", unscheduled: allow");
+    let session = Session::attach(allowing.socket(), "plc").unwrap();
+    let stream = session.stream("axis", every(PERIOD, 64)).unwrap();
+    stream.source(ChannelId(1), SourceOptions::default()).unwrap();
+    let explained = json(&allowing, "explain", &["axis"]);
+    let facts = explained["facts"].as_array().unwrap();
+    assert!(facts.iter().any(|fact| fact["what"].as_str().unwrap().contains("without a bound in time")), "{facts:?}");
 }

@@ -99,6 +99,8 @@ fn plan(side: Side, first_port: u16, fifo: bool) -> Plan {
             rate: None,
             peers: Vec::new(),
         }],
+        // Loopback has no rate: a lane, and no slots.
+        allows_unscheduled: true,
     };
     let mut process = datapath(PROCESS, own.1, Serves::RealTime);
     process.idle = Idle::SpinThenBlock { spin: Nanos::from_micros(20) };

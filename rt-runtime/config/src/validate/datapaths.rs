@@ -35,6 +35,7 @@ pub(super) fn datapaths(
             idle: idle(raw, at, report),
             serves: serves(raw.serves),
             links,
+            allows_unscheduled: raw.unscheduled == raw::Unscheduled::Allow,
         });
     }
     check_lanes(&plans, report);
@@ -55,6 +56,7 @@ fn main(links: Vec<LinkPlan>, report: &mut Report<'_>) -> DatapathPlan {
         idle: Idle::default(),
         serves: Serves::All,
         links,
+        allows_unscheduled: false,
     }
 }
 

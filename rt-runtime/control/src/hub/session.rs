@@ -182,7 +182,7 @@ impl Hub {
         let cost = match request {
             Request::Status { .. } => STATUS_COST,
             // Who runs the runtime must be able to widen a quota that leaves no request.
-            Request::Reload { .. } if self.is_operator(session) => 0,
+            Request::Reload { .. } | Request::Schedule { .. } if self.is_operator(session) => 0,
             _ => 1,
         };
         let result = self.pace(session, cost, now)?.and_then(|()| self.carry_out(session, request));
@@ -195,7 +195,7 @@ impl Hub {
 
     fn carry_out(&mut self, session: SessionId, request: Request) -> Result<(), Refusal> {
         let observes = self.sessions[&session].role == Role::Observer;
-        if observes && !matches!(request, Request::Status { .. } | Request::Reload { .. }) {
+        if observes && !matches!(request, Request::Status { .. } | Request::Reload { .. } | Request::Schedule { .. }) {
             return Err(Refusal::new(Code::Access, "an observer may ask for the status only"));
         }
         self.check_rules(session, &request)?;
@@ -218,14 +218,13 @@ impl Hub {
                 Ok(())
             }
             Request::Reload { req, dry_run, file, last, piece } => {
-                if !self.is_operator(session) {
-                    let uid = self.sessions[&session].origin.credentials().uid;
-                    let reason = format!(
-                        "user {uid} may not change the configuration: only root and the user who runs the runtime may"
-                    );
-                    return Err(Refusal::new(Code::Access, reason));
-                }
+                self.check_operator(session, "the configuration")?;
                 self.actions.push_back(Action::Reload { session, req, dry_run, file, last, piece });
+                Ok(())
+            }
+            Request::Schedule { req, order } => {
+                self.check_operator(session, "the schedule")?;
+                self.actions.push_back(Action::Schedule { session, req, order });
                 Ok(())
             }
             // Those without a number are answers; `request` has taken them out.
@@ -236,6 +235,15 @@ impl Hub {
             | Request::SessionMapped
             | Request::Violation { .. } => Ok(()),
         }
+    }
+
+    fn check_operator(&self, session: SessionId, what: &str) -> Result<(), Refusal> {
+        if self.is_operator(session) {
+            return Ok(());
+        }
+        let uid = self.sessions[&session].origin.credentials().uid;
+        let reason = format!("user {uid} may not change {what}: only root and the user who runs the runtime may");
+        Err(Refusal::new(Code::Access, reason))
     }
 
     /// A session that the access rules would not let in any more keeps what it has, and gets
@@ -389,6 +397,7 @@ const fn number(request: &Request) -> Option<u32> {
         | Request::CreateTap { req, .. }
         | Request::CloseSink { req, .. }
         | Request::Reload { req, .. }
+        | Request::Schedule { req, .. }
         | Request::Status { req } => Some(*req),
         Request::Mapped { .. }
         | Request::Kept { .. }

@@ -6,15 +6,22 @@
 //! offer. What the synthesiser found is believed only after the checker, which shares no code
 //! with it, agrees.
 //!
-//! Where the rate is not known there are no slots: the stream goes in its real-time lane,
-//! without a bound, and reports say so.
+//! Under a schedule of several hosts (module `schedule`) a source of a stream that it names
+//! takes the slots that it reserves, or is refused: never others. Who is not named is admitted
+//! beside, as without one.
+//!
+//! Where the rate is not known there are no slots: a source that could reach a peer is refused,
+//! unless the configuration says that it may go in its real-time lane, without a bound; then
+//! reports say so.
 
 use super::port::Place;
+use super::schedule::{Named, Reserved};
 use super::{Hub, Refusal};
 use crate::action::Action;
 use crate::spec::SlotSpec;
 use insane_admission::{Budget, Plan, synthesise};
 use insane_certificate::{Boundary, Class, Epsilon, Hop, Host, Link, Plant, Stream};
+use insane_certificate::{Placed, Window};
 use insane_core::{DatapathIndex, Determinism, Reliability, SessionId, SourceId};
 use insane_engine::{SlotConfig, TIMED_MAX, timed_flow};
 use insane_scheduler::{Recurrence, TimedStream};
@@ -23,6 +30,15 @@ use insane_wire::control::Code;
 /// Search of one admission: a session waits for it.
 const BUDGET: Budget = Budget { jumps: 20_000, rounds: 1 };
 
+/// What a source wants slots for.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) named: Named,
+    /// In the words of a plan: its period, bytes of the link, release and deadline.
+    pub(super) stream: Stream,
+    pub(super) late: insane_core::LatePolicy,
+}
+
 /// A stream that is admitted.
 #[derive(Clone, Debug)]
 struct Entry {
@@ -30,15 +46,20 @@ struct Entry {
     source: Option<SourceId>,
     timed: TimedStream,
     number: u16,
+    asked: Asked,
 }
 
 /// The slots of one datapath.
 #[derive(Clone, Debug)]
 pub struct SlotBook {
-    spec: SlotSpec,
+    pub(super) spec: SlotSpec,
     plan: Plan,
     /// In the order of the plan's streams.
     entries: Vec<Entry>,
+    /// What a schedule of several hosts keeps for streams of this datapath.
+    pub(super) reserved: Vec<Reserved>,
+    /// Who has taken a reservation: its place there.
+    seated: Vec<(usize, Entry)>,
 }
 
 /// A place that was admitted and waits for its source.
@@ -53,6 +74,11 @@ impl SlotBook {
     /// configuration's validation.
     #[must_use]
     pub fn new(spec: SlotSpec) -> Option<Self> {
+        SlotBook::beside(spec, Vec::new(), Vec::new())
+    }
+
+    /// With what a schedule reserves, and the windows that are its own.
+    pub(super) fn beside(spec: SlotSpec, reserved: Vec<Reserved>, blocked: Vec<Window>) -> Option<Self> {
         let timing = spec.config.timing;
         // Configured, not measured: no sample stands behind them.
         let epsilon = |ns| Epsilon { quantile_ppm: 1_000_000, quantile_ns: ns, max_ns: ns, samples: 0 };
@@ -72,25 +98,75 @@ impl SlotBook {
             in_flight_bytes: timing.in_flight_bytes,
             frame_bytes_max: spec.config.message_bytes(spec.payload_bytes_max, spec.payload_bytes_max, 1),
             boundary: Boundary::KernelSocket,
-            blocked: Vec::new(),
+            blocked,
         };
         let plant =
             Plant { hosts: vec![host], links: vec![link], streams: Vec::new(), chains: Vec::new(), lanes: Vec::new() };
         let plan = synthesise(&plant, BUDGET).ok()?;
-        Some(SlotBook { spec, plan, entries: Vec::new() })
+        Some(SlotBook { spec, plan, entries: Vec::new(), reserved, seated: Vec::new() })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().chain(self.seated.iter().map(|(_, entry)| entry))
     }
 
     fn free_number(&self) -> Option<u16> {
-        (0..TIMED_MAX as u16).find(|number| self.entries.iter().all(|entry| entry.number != *number))
+        (0..TIMED_MAX as u16).find(|number| self.all().all(|entry| entry.number != *number))
     }
 
-    /// Admits a stream.
-    fn admit(&mut self, stream: Stream, late: insane_core::LatePolicy) -> Result<u16, Refusal> {
+    /// Gives a stream the slots that are reserved for it, or admits it beside them.
+    fn give(&mut self, asked: Asked) -> Result<u16, Refusal> {
         let Some(number) = self.free_number() else {
             let reason = format!("a datapath has slots for at most {TIMED_MAX} sources");
             return Err(Refusal::new(Code::Resources, reason));
         };
-        let (period_ns, bytes, deadline_ns) = (stream.period_ns, stream.bytes, stream.deadline_ns);
+        match self.reserved.iter().position(|reserved| reserved.is_for(&asked.named)) {
+            Some(at) => self.take_reserved(at, asked, number)?,
+            None => self.admit(asked, number)?,
+        }
+        Ok(number)
+    }
+
+    fn take_reserved(&mut self, at: usize, asked: Asked, number: u16) -> Result<(), Refusal> {
+        let reserved = &self.reserved[at];
+        if self.seated.iter().any(|(taken, _)| *taken == at) {
+            let reason =
+                format!("another source has the slots that the schedule reserves for {:?}", reserved.stream.name);
+            return Err(Refusal::new(Code::NotAdmitted, reason));
+        }
+        reserved.suits(&asked.stream).map_err(|reason| Refusal::new(Code::NotAdmitted, reason))?;
+        let timed = timed_stream(&reserved.stream, &reserved.placed, number, asked.late);
+        let Some(timed) = timed else {
+            return Err(Refusal::new(Code::NotAdmitted, "a schedule without windows; this is a bug"));
+        };
+        self.seated.push((at, Entry { source: None, timed, number, asked }));
+        Ok(())
+    }
+
+    /// Takes over who has slots in another book of this datapath, under the same numbers. What
+    /// finds no place is told.
+    pub(super) fn take_over(&mut self, old: &SlotBook) -> Result<(), String> {
+        for entry in old.all() {
+            let reserved = self.reserved.iter().position(|reserved| reserved.is_for(&entry.asked.named));
+            let placed = match reserved {
+                Some(at) => self.take_reserved(at, entry.asked.clone(), entry.number),
+                None => self.admit(entry.asked.clone(), entry.number),
+            };
+            placed.map_err(|refusal| {
+                format!("{} is open and would lose its slots: {refusal}", entry.asked.stream.name)
+            })?;
+            let last =
+                if reserved.is_some() { self.seated.last_mut().map(|(_, last)| last) } else { self.entries.last_mut() };
+            if let Some(last) = last {
+                last.source = entry.source;
+            }
+        }
+        Ok(())
+    }
+
+    /// Admits a stream.
+    fn admit(&mut self, asked: Asked, number: u16) -> Result<(), Refusal> {
+        let stream = asked.stream.clone();
         let mut plan = self.plan.clone();
         let at = plan.admit(stream, BUDGET).map_err(|refusal| {
             let link = &self.spec.link;
@@ -101,24 +177,16 @@ impl SlotBook {
             let reason = format!("the schedule that was found does not hold ({flaw:?}); this is a bug");
             Refusal::new(Code::NotAdmitted, reason)
         })?;
-        let placed = &certificate.placed[at];
-        let window = placed.windows.first().and_then(|window| {
-            let slots = Recurrence::new(window.period_ns, window.offset_ns, window.length_ns).ok()?;
-            let deadline_ns = deadline_ns.saturating_sub(placed.start_ns);
-            // What comes in the half of a period before a slot is meant for it.
-            let (flow, early_ns) = (timed_flow(number), period_ns / 2);
-            let late = SlotConfig::late_policy(late);
-            Some(TimedStream { flow, slots, bytes, early_ns, deadline_ns, late })
-        });
-        let Some(timed) = window else {
+        let Some(timed) = timed_stream(&asked.stream, &certificate.placed[at], number, asked.late) else {
             return Err(Refusal::new(Code::NotAdmitted, "a schedule without windows; this is a bug"));
         };
         self.plan = plan;
-        self.entries.push(Entry { source: None, timed, number });
-        Ok(number)
+        self.entries.push(Entry { source: None, timed, number, asked });
+        Ok(())
     }
 
     fn dismiss(&mut self, number: u16) {
+        self.seated.retain(|(_, entry)| entry.number != number);
         if let Some(at) = self.entries.iter().position(|entry| entry.number == number)
             && self.plan.dismiss(at)
         {
@@ -126,9 +194,36 @@ impl SlotBook {
         }
     }
 
-    fn streams(&self) -> Vec<TimedStream> {
-        self.entries.iter().map(|entry| entry.timed).collect()
+    fn sit(&mut self, number: u16, source: SourceId) {
+        let seated = self.seated.iter_mut().map(|(_, entry)| entry);
+        if let Some(entry) = self.entries.iter_mut().chain(seated).find(|entry| entry.number == number) {
+            entry.source = Some(source);
+        }
     }
+
+    /// Whether the source has what a schedule reserves.
+    pub(super) fn is_seated(&self, source: SourceId) -> bool {
+        self.seated.iter().any(|(_, entry)| entry.source == Some(source))
+    }
+
+    fn number_of(&self, source: SourceId) -> Option<u16> {
+        self.all().find(|entry| entry.source == Some(source)).map(|entry| entry.number)
+    }
+
+    pub(super) fn streams(&self) -> Vec<TimedStream> {
+        self.all().map(|entry| entry.timed).collect()
+    }
+}
+
+/// What the datapath is told of a stream that has its place.
+fn timed_stream(stream: &Stream, placed: &Placed, number: u16, late: insane_core::LatePolicy) -> Option<TimedStream> {
+    let window = placed.windows.first()?;
+    let slots = Recurrence::new(window.period_ns, window.offset_ns, window.length_ns).ok()?;
+    let deadline_ns = stream.deadline_ns.saturating_sub(placed.start_ns);
+    // What comes in the half of a period before a slot is meant for it.
+    let (flow, early_ns) = (timed_flow(number), stream.period_ns / 2);
+    let late = SlotConfig::late_policy(late);
+    Some(TimedStream { flow, slots, bytes: stream.bytes, early_ns, deadline_ns, late })
 }
 
 impl Hub {
@@ -144,7 +239,15 @@ impl Hub {
         };
         let Some(datapath) = self.spec.tx_datapath(place.qos.lane(), place.isolated) else { return Ok(None) };
         let peers = self.spec.datapath(datapath).peers.len().max(1) as u32;
-        let Some(book) = self.slots.get_mut(datapath.index()).and_then(Option::as_mut) else { return Ok(None) };
+        if self.slots.get(datapath.index()).is_none_or(Option::is_none) {
+            let spec = self.spec.datapath(datapath);
+            if spec.allows_unscheduled || !spec.is_networked() {
+                return Ok(None);
+            }
+            let reason = "a time-sensitive stream needs slots, and a link of its datapath has no rate: \
+                          configure its `rate_mbps`, or say `unscheduled: allow` of the datapath and have no bound in time";
+            return Err(Refusal::new(Code::NotAdmitted, reason));
+        }
         if place.qos.reliability == Reliability::Reliable {
             let reason = "a stream with slots is unreliable: repairs have no slots";
             return Err(Refusal::new(Code::NotAdmitted, reason));
@@ -152,7 +255,19 @@ impl Hub {
         if size == 0 {
             return Err(Refusal::new(Code::Invalid, "a time-sensitive stream needs a size of at least 1 byte"));
         }
+        if self.armed.is_some() {
+            let reason = "another schedule is about to take over: slots are given again in a moment";
+            return Err(Refusal::new(Code::NotAdmitted, reason));
+        }
         let name = &self.contracts[&place.topic.key].name;
+        let domain = self.spec.domain(place.domain).name.clone();
+        let named = Named { domain, stream: name.clone(), channel: place.topic.channel.0 };
+        let elsewhere = self.slots.iter().enumerate().filter(|(at, _)| *at != datapath.index());
+        if let Some(link) = elsewhere.flat_map(|(_, book)| book).find_map(|book| book.reserves(&named)) {
+            let reason = format!("the schedule has its slots on link {link:?}, and its lane goes by another");
+            return Err(Refusal::new(Code::NotAdmitted, reason));
+        }
+        let Some(book) = self.slots[datapath.index()].as_mut() else { return Ok(None) };
         let stream = Stream {
             name: format!("{name}/{} of session {session}, source {uid:016x}", place.topic.channel.0),
             class: Class::Statistical,
@@ -162,7 +277,7 @@ impl Hub {
             deadline_ns: deadline.0,
             path: vec![Hop { link: 0, delay_ns: 0 }],
         };
-        let number = book.admit(stream, late)?;
+        let number = book.give(Asked { named, stream, late })?;
         Ok(Some(Seat { datapath, number }))
     }
 
@@ -170,11 +285,9 @@ impl Hub {
     pub(super) fn seat(&mut self, seat: Option<Seat>, source: SourceId) {
         let Some(Seat { datapath, number }) = seat else { return };
         let Some(book) = self.slots[datapath.index()].as_mut() else { return };
-        if let Some(entry) = book.entries.iter_mut().find(|entry| entry.number == number) {
-            entry.source = Some(source);
-        }
+        book.sit(number, source);
         let streams = book.streams();
-        self.actions.push_back(Action::StageSlots { datapath, streams });
+        self.actions.push_back(Action::StageSlots { datapath, streams, at: None });
     }
 
     /// The admitted source does not come to be.
@@ -188,33 +301,56 @@ impl Hub {
 
     /// A source is closed: its slots are free.
     pub(super) fn unseat(&mut self, source: SourceId) {
+        // A table that waits for its instant is not replaced before: its slot goes by unused.
+        for (at, book) in self.armed.iter_mut().flatten().enumerate() {
+            if let Some((book, number)) = book.as_mut().and_then(|book| book.number_of(source).map(|n| (book, n))) {
+                book.dismiss(number);
+                self.deferred.insert(DatapathIndex(at as u8));
+            }
+        }
         for (at, book) in self.slots.iter_mut().enumerate() {
-            let Some(book) = book else { continue };
-            let Some(number) = book.entries.iter().find(|e| e.source == Some(source)).map(|e| e.number) else {
+            let datapath = DatapathIndex(at as u8);
+            let Some((book, number)) = book.as_mut().and_then(|book| book.number_of(source).map(|n| (book, n))) else {
                 continue;
             };
             book.dismiss(number);
-            let streams = book.streams();
-            self.actions.push_back(Action::StageSlots { datapath: DatapathIndex(at as u8), streams });
+            if self.armed.is_some() {
+                self.deferred.insert(datapath);
+            } else {
+                let streams = book.streams();
+                self.actions.push_back(Action::StageSlots { datapath, streams, at: None });
+            }
         }
     }
 
     /// The number of a source among those with slots at a datapath.
     pub(super) fn slot_number(&self, datapath: DatapathIndex, source: SourceId) -> Option<u16> {
-        let book = self.slots.get(datapath.index())?.as_ref()?;
-        book.entries.iter().find(|entry| entry.source == Some(source)).map(|entry| entry.number)
+        self.slots.get(datapath.index())?.as_ref()?.number_of(source)
     }
 
     /// The slots of a source.
     pub(super) fn slot_of(&self, source: SourceId) -> Option<TimedStream> {
-        let mut entries = self.slots.iter().flatten().flat_map(|book| &book.entries);
+        let mut entries = self.slots.iter().flatten().flat_map(SlotBook::all);
         entries.find(|entry| entry.source == Some(source)).map(|entry| entry.timed)
     }
 
-    /// The certificate of a datapath, in its text form.
+    /// Whether anybody has slots at a datapath.
+    #[must_use]
+    pub fn has_slots(&self, datapath: DatapathIndex) -> bool {
+        self.slots.get(datapath.index()).and_then(Option::as_ref).is_some_and(|book| book.all().next().is_some())
+    }
+
+    /// The certificate of a datapath, in its text form: of the schedule of several hosts where
+    /// all who have slots are named by it, else of those that were admitted here.
     #[must_use]
     pub fn certificate(&self, datapath: DatapathIndex) -> Option<String> {
-        let book = self.slots.get(datapath.index())?.as_ref().filter(|book| !book.entries.is_empty())?;
-        insane_certificate::text::write(&book.plan.certificate()).ok()
+        let book = self.slots.get(datapath.index())?.as_ref()?;
+        let certificate = match (&book.entries[..], &book.seated[..], &self.schedule) {
+            ([], [], _) => return None,
+            // Only who the schedule names: it is the schedule's that speaks of them.
+            ([], _, Some(schedule)) => (*schedule.certificate).clone(),
+            _ => book.plan.certificate(),
+        };
+        insane_certificate::text::write(&certificate).ok()
     }
 }

@@ -121,6 +121,8 @@ pub struct SourceView {
     pub datapaths: Vec<DatapathIndex>,
     /// Its slots, if it has any.
     pub slot: Option<TimedStream>,
+    /// A schedule of several hosts reserves them.
+    pub is_reserved: bool,
 }
 
 /// A sink.
@@ -269,6 +271,7 @@ impl Hub {
             direct: row.direct.iter().filter(|conn| self.is_active(**conn) && !watches(conn)).count(),
             datapaths: self.active_datapaths(&row.datapaths),
             slot: self.slot_of(id),
+            is_reserved: self.slots.iter().flatten().any(|book| book.is_seated(id)),
         }
     }
 

@@ -37,6 +37,7 @@ pub fn datapath(peers: &[u16], may_sleep: bool) -> DatapathSpec {
         tx_depth: 64,
         heaps: vec![heap.clone(), heap],
         slots: None,
+        allows_unscheduled: true,
     }
 }
 
@@ -77,6 +78,8 @@ pub struct DatapathModel {
     pub coming: BTreeSet<ConnId>,
     /// The last table of slots.
     pub slots: Vec<insane_scheduler::TimedStream>,
+    /// When it was to take over, if that was said.
+    pub slots_at: Option<insane_core::MonoTime>,
     /// Told to remove; not confirmed yet.
     pub leaving: BTreeSet<ConnId>,
 }
@@ -398,7 +401,10 @@ impl World {
                 assert!(route.peers.iter().all(|peer| reached.contains(peer)));
                 self.datapath(datapath).routes.insert(topic, route);
             }
-            Action::StageSlots { datapath, streams } => self.datapaths[datapath.index()].slots = streams,
+            Action::StageSlots { datapath, streams, at } => {
+                let datapath = &mut self.datapaths[datapath.index()];
+                (datapath.slots, datapath.slots_at) = (streams, at);
+            }
             Action::RemoveRoute { datapath, topic } => {
                 let datapath = self.datapath(datapath);
                 datapath.routes.remove(&topic).expect("removed what was never there");

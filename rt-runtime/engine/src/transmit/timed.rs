@@ -93,6 +93,11 @@ pub struct StageSlots {
     /// Its cycle, nanoseconds: the least common multiple of the periods. Zero: there is none
     /// that could be written down.
     pub cycle_ns: u64,
+    /// When it is to take over, at the boundary of its cycle that is nearest; `None`: as soon
+    /// as it may.
+    pub at: Option<MonoTime>,
+    /// A number of its own, told again when it has taken over.
+    pub number: u32,
 }
 
 /// The slots of a datapath.
@@ -105,6 +110,8 @@ pub(crate) struct Slots {
     active: bool,
     /// Streams of the table in force, and of the one that is staged.
     streams: (usize, Option<usize>),
+    /// Number of the table that was staged last.
+    number: u32,
     /// When what was handed over has left.
     busy_until: MonoTime,
     /// Nothing is to be done before. `None`: there may be something at once.
@@ -145,6 +152,7 @@ pub(crate) fn slots_of(config: SlotConfig, limits: Limits, counters: &CounterBlo
         counters: counters.clone(),
         active: false,
         streams: (0, None),
+        number: 0,
         busy_until: MonoTime(0),
         due: None,
         held_since: None,
@@ -316,7 +324,7 @@ impl Transmitter {
     }
 
     /// Puts a table beside the one in force. It takes over at the next boundary of its cycle
-    /// by which all that is handed over has left.
+    /// by which all that is handed over has left, or at the boundary nearest to its instant.
     pub fn stage(&mut self, stage: &mut StageSlots, mono: MonoTime) -> Result<(), TableError> {
         let Some(slots) = self.slots.as_mut() else { return Err(TableError::OtherTiming) };
         let timing = slots.config.timing;
@@ -328,12 +336,19 @@ impl Transmitter {
         }
         let tai = slots.servo.tai(mono);
         let soonest = tai.0.saturating_add(timing.turn_ns + timing.rate.duration_ns(timing.in_flight_bytes.into()));
-        let at = match stage.cycle_ns {
-            0 => soonest,
-            cycle => soonest.div_ceil(cycle).saturating_mul(cycle),
+        // The instant was a boundary of TAI; two paired reads have moved it by less than half a cycle.
+        let at = match (stage.at.map(|at| slots.servo.tai(at).0), stage.cycle_ns) {
+            (None, 0) => soonest,
+            (None, cycle) => soonest.div_ceil(cycle).saturating_mul(cycle),
+            (Some(at), 0) => at.max(soonest),
+            (Some(at), cycle) => {
+                let nearest = at.saturating_add(cycle / 2) / cycle;
+                nearest.saturating_mul(cycle).max(soonest.div_ceil(cycle).saturating_mul(cycle))
+            }
         };
         slots.timed.stage_filled(&mut stage.table, None, TaiTime(at))?;
         slots.streams.1 = Some(stage.streams);
+        slots.number = stage.number;
         slots.due = None;
         if !slots.active {
             self.give_lanes();
@@ -448,6 +463,7 @@ impl Transmitter {
                 Action::Missed { flow, count, cause, .. } => slots.missed(flow, count, cause),
                 Action::Skipped { ns } => slots.count(TurnCounter::SlotsSkippedNs, ns),
                 Action::TookOver => {
+                    port.set_slot_table(slots.number);
                     if self.took_over() {
                         break;
                     }

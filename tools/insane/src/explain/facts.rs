@@ -50,6 +50,23 @@ pub struct Fact {
     pub why: Option<String>,
 }
 
+/// Whether what the slots rest on held.
+fn assumptions(monitors: &[insane_wire::status::MonitorStatus]) -> Vec<Fact> {
+    let violated = monitors.iter().filter(|monitor| monitor.out_of_spec_s.is_some());
+    let row = |monitor: &insane_wire::status::MonitorStatus| {
+        let since = monitor.out_of_spec_s.unwrap_or(0.0);
+        let (name, times) = (&monitor.assumption, monitor.violations);
+        let why = monitor.why.clone().unwrap_or_default();
+        fact("assumptions", format!("out of spec for {since:.0} s by {name}, {times} times"), why)
+    };
+    let mut facts: Vec<Fact> = violated.map(row).collect();
+    if facts.is_empty() && !monitors.is_empty() {
+        let names: Vec<&str> = monitors.iter().map(|monitor| monitor.assumption.as_str()).collect();
+        facts.push(fact("assumptions", "in spec", format!("no violation was counted of {}", names.join(", "))));
+    }
+    facts
+}
+
 fn fact(about: &str, what: impl Into<String>, why: impl Into<String>) -> Fact {
     Fact { about: about.to_owned(), what: what.into(), why: Some(why.into()) }
 }
@@ -129,7 +146,8 @@ impl View<'_> {
         }
         let Some(datapath) = self.datapath else { return Vec::new() };
         let Some(clock) = &datapath.slot_clock else {
-            let why = "the rate of a link is not configured (rate_mbps), so nothing can be admitted";
+            let why = "the rate of a link is not configured (rate_mbps), so nothing can be admitted; \
+                       with `unscheduled: allow` sources go without, otherwise those that could reach a peer are refused";
             return vec![fact("slots", "none: the lane alone, an order without a bound in time", why)];
         };
         let mut facts = Vec::new();
@@ -143,12 +161,14 @@ impl View<'_> {
                 Nanos(slot.length_ns),
                 slot.bytes
             );
-            facts.push(fact("slots", what, "admitted; the guarantee ends in the socket of the kernel"));
+            let how = if slot.reserved { "reserved by the schedule of several hosts" } else { "admitted on this host" };
+            facts.push(fact("slots", what, format!("{how}; the guarantee ends in the socket of the kernel")));
         }
         if facts.is_empty() {
             facts.push(fact("slots", "none yet", "a source is admitted when it is created, and none is open here"));
         } else {
             facts.push(told("slots run by", clock.clone()));
+            facts.extend(assumptions(&datapath.monitors));
         }
         facts
     }

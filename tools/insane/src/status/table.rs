@@ -91,6 +91,23 @@ fn slots(report: &StatusReport) -> String {
         let now = &datapath.counters;
         let Some(clock) = &datapath.slot_clock else { continue };
         shown += &format!("\nslots of {}\n  slots run by {clock}\n  {}\n", datapath.name, slot_counts(now));
+        for monitor in &datapath.monitors {
+            let Some(since) = monitor.out_of_spec_s else { continue };
+            let why = monitor.why.as_deref().unwrap_or("");
+            let (name, times) = (&monitor.assumption, monitor.violations);
+            shown += &format!("  out of spec for {since:.0} s: {name}, {times} times: {why}\n");
+        }
+    }
+    if let Some(schedule) = &report.schedule {
+        let state = match (schedule.id.as_str(), schedule.is_armed) {
+            ("", _) => "none is in force".to_owned(),
+            (id, true) => format!("{id} waits for its instant"),
+            (id, false) => format!("{id} is in force, {} streams on all hosts", schedule.streams),
+        };
+        shown += &format!("\nschedule of several hosts\n  {state}\n");
+        if let Some(why) = &schedule.failure {
+            shown += &format!("  out of spec: one that was committed is not in force: {why}\n");
+        }
     }
     shown
 }

@@ -40,6 +40,11 @@ pub struct Daemon {
 impl Daemon {
     /// Starts one with this configuration beside host and socket.
     pub fn start(name: &str, rest: &str) -> Daemon {
+        Daemon::start_in(None, name, rest)
+    }
+
+    /// The same in a network namespace.
+    pub fn start_in(namespace: Option<&str>, name: &str, rest: &str) -> Daemon {
         let folder = std::env::temp_dir().join(format!("insane-cli-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let socket = folder.join("insaned.sock");
@@ -47,7 +52,15 @@ impl Daemon {
         let text = format!("(host: (name: \"{name}\"), control: (socket: {socket:?}), {rest})");
         std::fs::write(&config, text).unwrap();
         let log = std::fs::File::create(folder.join("log")).unwrap();
-        let mut command = Command::new(insaned());
+        let mut command = match namespace {
+            Some(namespace) => {
+                // `ip` becomes the daemon, so its number is the daemon's.
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(insaned());
+                command
+            }
+            None => Command::new(insaned()),
+        };
         command.arg("--config").arg(&config).env_remove("NOTIFY_SOCKET");
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let mut daemon = Daemon { child, folder };
@@ -94,6 +107,45 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Two network namespaces joined by a cable, 10.77.0.1 and 10.77.0.2; gone at the end.
+pub struct Namespaces([String; 2]);
+
+fn ip(arguments: &str) -> bool {
+    let mut command = Command::new("ip");
+    command.args(arguments.split(' ')).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+impl Namespaces {
+    /// `None`: there is no right to make them, or no `ip`.
+    pub fn pair(name: &str) -> Option<Namespaces> {
+        let pair = Namespaces([1, 2].map(|at| format!("insane-{name}{at}-{}", std::process::id())));
+        if !pair.0.iter().all(|name| ip(&format!("netns add {name}"))) {
+            eprintln!("passed over: no right to make namespaces, or no `ip`");
+            return None;
+        }
+        let [a, b] = &pair.0;
+        assert!(ip(&format!("-n {a} link add eth0 type veth peer name eth0 netns {b}")));
+        for (at, name) in pair.0.iter().enumerate() {
+            assert!(ip(&format!("-n {name} addr add 10.77.0.{}/24 dev eth0", at + 1)));
+            assert!(ip(&format!("-n {name} link set eth0 up")) && ip(&format!("-n {name} link set lo up")));
+        }
+        Some(pair)
+    }
+
+    pub fn name(&self, at: usize) -> &str {
+        &self.0[at]
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for name in &self.0 {
+            ip(&format!("netns del {name}"));
+        }
     }
 }
 

@@ -1,0 +1,236 @@
+//! A schedule of several hosts at this one: what it reserves for whom, whether this host is
+//! what it assumes, and the change from one schedule to another.
+//!
+//! The certificate was accepted by the checker before it comes here. What this module asks is
+//! whether it is about this host: links by their names, rates, e_turn, foreign bytes, bytes in
+//! flight. A certificate that assumes more of the host than its configuration promises is
+//! refused.
+
+use super::Hub;
+use super::slots::SlotBook;
+use crate::action::Action;
+use crate::spec::SlotSpec;
+use insane_certificate::{Certificate, Class, Host, Link, Placed, Stream};
+use insane_core::{DatapathIndex, MonoTime, Nanos};
+use std::sync::Arc;
+
+/// Who a stream is: of a plan, `[domain:]stream[/channel]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Named {
+    pub(super) domain: String,
+    pub(super) stream: String,
+    pub(super) channel: u32,
+}
+
+/// What a schedule keeps for a stream of this host.
+#[derive(Clone, Debug)]
+pub(super) struct Reserved {
+    pub(super) stream: Stream,
+    pub(super) placed: Placed,
+}
+
+impl Reserved {
+    pub(super) fn is_for(&self, named: &Named) -> bool {
+        let Named { domain, stream, channel } = named;
+        let name = &self.stream.name;
+        let name = name.strip_prefix(domain).and_then(|rest| rest.strip_prefix(':')).unwrap_or(name);
+        name == stream || name.strip_prefix(stream.as_str()).is_some_and(|rest| rest == format!("/{channel}"))
+    }
+
+    /// Whether what a source asks for is what was planned.
+    ///
+    /// # Errors
+    /// What differs.
+    pub(super) fn suits(&self, asked: &Stream) -> Result<(), String> {
+        let planned = &self.stream;
+        let differs = |what: &str, planned: String, asked: String| {
+            Err(format!(
+                "the schedule plans stream {:?} with {what} {planned}, and the source asks for {asked}",
+                self.stream.name
+            ))
+        };
+        if asked.period_ns != planned.period_ns {
+            return differs("a period of", Nanos(planned.period_ns).to_string(), Nanos(asked.period_ns).to_string());
+        }
+        if asked.bytes > planned.bytes {
+            let bytes = |stream: &Stream| format!("{} bytes of the link", stream.bytes);
+            return differs("at most", bytes(planned), bytes(asked));
+        }
+        if asked.release_ns > self.placed.start_ns {
+            let (start, release) = (Nanos(self.placed.start_ns).to_string(), Nanos(asked.release_ns).to_string());
+            return differs("its slot at", start, format!("none before {release}"));
+        }
+        if asked.deadline_ns < planned.deadline_ns {
+            return differs("arrival by", Nanos(planned.deadline_ns).to_string(), Nanos(asked.deadline_ns).to_string());
+        }
+        Ok(())
+    }
+}
+
+/// A schedule that is, or is about to be, in force.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// Its digest.
+    pub id: u64,
+    /// What it says.
+    pub certificate: Arc<Certificate>,
+    /// The instant since when it is in force, or from when on.
+    pub since: MonoTime,
+}
+
+impl SlotBook {
+    /// The link on which something is reserved for this stream.
+    pub(super) fn reserves(&self, named: &Named) -> Option<&str> {
+        self.reserved.iter().any(|reserved| reserved.is_for(named)).then_some(&self.spec.link)
+    }
+
+    /// The book of a datapath under a schedule, with all who have slots there now.
+    fn under(certificate: &Certificate, host: usize, old: &SlotBook) -> Result<SlotBook, String> {
+        let plant = &certificate.plant;
+        let spec = old.spec.clone();
+        let at = plant.links.iter().position(|link| link.host == Some(host) && link.name == spec.link);
+        let (mut reserved, mut blocked) = (Vec::new(), Vec::new());
+        if let Some(at) = at {
+            for (stream, placed) in plant.streams.iter().zip(&certificate.placed) {
+                let windows = stream.path.iter().zip(&placed.windows).filter(|(hop, _)| hop.link == at);
+                blocked.extend(windows.map(|(_, window)| window.clone()));
+                if stream.path.first().is_some_and(|hop| hop.link == at) {
+                    reserved.push(Reserved { stream: stream.clone(), placed: placed.clone() });
+                }
+            }
+            blocked.extend(plant.links[at].blocked.iter().cloned());
+            is_met(&spec, &plant.hosts[host], &plant.links[at], &reserved)?;
+        }
+        let link = spec.link.clone();
+        let none = || format!("the windows on link {link:?} cannot be kept beside others");
+        let mut book = SlotBook::beside(spec, reserved, blocked).ok_or_else(none)?;
+        book.take_over(old)?;
+        Ok(book)
+    }
+}
+
+/// Whether the link is what the schedule assumes of it.
+fn is_met(spec: &SlotSpec, host: &Host, link: &Link, reserved: &[Reserved]) -> Result<(), String> {
+    let timing = spec.config.timing;
+    let name = &link.name;
+    if link.ps_per_byte != timing.rate.ps_per_byte() {
+        return Err(format!(
+            "link {name:?} takes {} ps a byte here (rate_mbps), and the schedule assumes {}",
+            timing.rate.ps_per_byte(),
+            link.ps_per_byte
+        ));
+    }
+    // A turn looks at a slot as late as the turn before may take, and as late again it sends.
+    let turn_ns = timing.turn_ns.saturating_mul(2);
+    let assured = reserved.iter().any(|reserved| reserved.stream.class == Class::Assured);
+    let statistical = reserved.iter().any(|reserved| reserved.stream.class == Class::Statistical);
+    let assumed = [(assured, host.turn.max_ns), (statistical, host.turn.quantile_ns)];
+    if let Some((_, assumed)) = assumed.into_iter().find(|(is_used, assumed)| *is_used && *assumed < turn_ns) {
+        return Err(format!(
+            "two turns on link {name:?} may take {} here (turn_us), and the schedule assumes {}",
+            Nanos(turn_ns),
+            Nanos(assumed)
+        ));
+    }
+    let more = [
+        ("foreign bytes", timing.foreign_bytes, link.foreign_bytes),
+        ("bytes in flight", timing.in_flight_bytes, link.in_flight_bytes),
+        (
+            "bytes of a frame",
+            spec.config.message_bytes(spec.payload_bytes_max, spec.payload_bytes_max, 1),
+            link.frame_bytes_max,
+        ),
+    ];
+    match more.into_iter().find(|(_, here, assumed)| here > assumed) {
+        Some((what, here, assumed)) => {
+            Err(format!("link {name:?} may have {here} {what} here, and the schedule assumes {assumed}"))
+        }
+        None => Ok(()),
+    }
+}
+
+impl Hub {
+    /// Whether a schedule could be in force here, with all who have slots now.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn judge_schedule(&self, certificate: &Certificate) -> Result<(), String> {
+        self.books_under(certificate).map(drop)
+    }
+
+    /// Lets a schedule take over at an instant: until then nobody gets slots. The certificate
+    /// was checked.
+    ///
+    /// # Errors
+    /// As [`judge_schedule`](Self::judge_schedule), which looked at who had slots then; or
+    /// another schedule waits already.
+    pub fn arm_schedule(&mut self, id: u64, certificate: Arc<Certificate>, at: MonoTime) -> Result<(), String> {
+        if self.armed.is_some() {
+            return Err("another schedule is about to take over".into());
+        }
+        let books = self.books_under(&certificate)?;
+        let before = std::mem::replace(&mut self.slots, books);
+        for (number, (old, new)) in before.iter().zip(&self.slots).enumerate() {
+            let streams = new.as_ref().map(SlotBook::streams).unwrap_or_default();
+            // A datapath without slots before and after has nothing to take over.
+            if !streams.is_empty() || old.as_ref().is_some_and(|book| !book.streams().is_empty()) {
+                let datapath = DatapathIndex(number as u8);
+                self.actions.push_back(Action::StageSlots { datapath, streams, at: Some(at) });
+            }
+        }
+        self.armed = Some(before);
+        self.schedule_before = self.schedule.replace(Installed { id, certificate, since: at });
+        Ok(())
+    }
+
+    /// The schedule that waited does not take over: what held before does.
+    pub fn disarm_schedule(&mut self) {
+        let Some(before) = self.armed.take() else { return };
+        self.slots = before;
+        self.schedule = self.schedule_before.take();
+        self.deferred.clear();
+        for at in 0..self.slots.len() {
+            self.send_table(DatapathIndex(at as u8));
+        }
+    }
+
+    /// The schedule has taken over.
+    pub fn settle_schedule(&mut self) {
+        self.armed = None;
+        self.schedule_before = None;
+        for datapath in std::mem::take(&mut self.deferred) {
+            self.send_table(datapath);
+        }
+    }
+
+    /// The schedule of several hosts that the slots rest on.
+    #[must_use]
+    pub const fn schedule(&self) -> Option<&Installed> {
+        self.schedule.as_ref()
+    }
+
+    fn send_table(&mut self, datapath: DatapathIndex) {
+        if let Some(book) = self.slots.get(datapath.index()).and_then(Option::as_ref) {
+            let streams = book.streams();
+            self.actions.push_back(Action::StageSlots { datapath, streams, at: None });
+        }
+    }
+
+    fn books_under(&self, certificate: &Certificate) -> Result<Vec<Option<SlotBook>>, String> {
+        let plant = &certificate.plant;
+        let name = self.slots.iter().flatten().map(|book| &book.spec.host).next();
+        let name = name.ok_or("no link here has a rate (rate_mbps), so there are no slots")?;
+        let host = plant.hosts.iter().position(|host| host.name == *name);
+        let host = host.ok_or_else(|| format!("the schedule is not about host {name:?}"))?;
+        let has = |link: &&Link| self.slots.iter().flatten().any(|book| book.spec.link == link.name);
+        if let Some(link) = plant.links.iter().filter(|link| link.host == Some(host)).find(|link| !has(link)) {
+            return Err(format!(
+                "the schedule has a link {:?} of host {name:?}, which is not here, or has no rate",
+                link.name
+            ));
+        }
+        let under =
+            |book: &Option<SlotBook>| book.as_ref().map(|book| SlotBook::under(certificate, host, book)).transpose();
+        self.slots.iter().map(under).collect()
+    }
+}

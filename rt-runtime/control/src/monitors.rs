@@ -1,0 +1,245 @@
+//! Whether the assumptions of certificates hold: a monitor for each that a host can watch.
+//!
+//! Datapaths count; here counts become violations, every tick: how many, since when, what it
+//! was. The mark "out of spec" stays until another schedule is in force: what was promised was
+//! not kept, whatever holds now. Alarms are for the log, of each assumption one in
+//! [`ALARM_PERIOD`] at most, with how often it happened.
+//!
+//! Pure: the time is an argument, counts are given. Nothing is watched while no stream has
+//! slots: nobody was promised anything.
+
+use insane_core::counters::TurnCounter;
+use insane_core::{MonoTime, Nanos};
+use insane_wire::status::MonitorStatus;
+
+/// Between two alarms about one assumption of one datapath.
+pub const ALARM_PERIOD: Nanos = Nanos::from_secs(10);
+
+/// After the first stream has slots: until then the clock is found, and nothing is blamed.
+pub const SETTLE: Nanos = Nanos::from_secs(1);
+
+/// What a certificate assumes and a host can watch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Assumption {
+    /// A turn takes no longer than e_turn.
+    Turn,
+    /// The thread is awake for its slots (e_wake).
+    Wake,
+    /// The clock has the phase of the plant, without steps.
+    Clock,
+    /// What is below leaves in time: the rate, the bytes in flight, the foreign bytes.
+    Link,
+    /// A message is ready by its release.
+    Release,
+    /// No message is larger than planned.
+    Size,
+}
+
+impl Assumption {
+    /// All, in the order of reports.
+    pub const ALL: [Assumption; 6] = [
+        Assumption::Turn,
+        Assumption::Wake,
+        Assumption::Clock,
+        Assumption::Link,
+        Assumption::Release,
+        Assumption::Size,
+    ];
+
+    /// Its name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Assumption::Turn => "e_turn",
+            Assumption::Wake => "e_wake",
+            Assumption::Clock => "clock",
+            Assumption::Link => "link",
+            Assumption::Release => "release",
+            Assumption::Size => "size",
+        }
+    }
+
+    /// What was violated, in words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Assumption::Turn => "a turn took longer than turn_us, or the thread was not run",
+            Assumption::Wake => "the thread slept beyond a slot",
+            Assumption::Clock => "the clock of the slots stepped, or is not that of the plant",
+            Assumption::Link => {
+                "what was below had not left: the link is slower than rate_mbps, or others put more on it than foreign_bytes"
+            }
+            Assumption::Release => "a message came after its slot",
+            Assumption::Size => "a message was larger than its slot, and was dropped",
+        }
+    }
+
+    /// The counters that tell of it.
+    const fn counters(self) -> &'static [TurnCounter] {
+        match self {
+            Assumption::Turn => &[TurnCounter::TurnOverruns, TurnCounter::LateTurn, TurnCounter::LateUnturned],
+            Assumption::Wake => &[TurnCounter::LateWake],
+            Assumption::Clock => &[TurnCounter::ClockStep],
+            Assumption::Link => &[TurnCounter::LateLinkBusy, TurnCounter::LateRingFull],
+            Assumption::Release => &[TurnCounter::LateApplication],
+            Assumption::Size => &[TurnCounter::SlotsOversize],
+        }
+    }
+}
+
+/// An alarm for the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Alarm {
+    /// Which.
+    pub assumption: Assumption,
+    /// How often since the last alarm about it.
+    pub violations: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Watched {
+    /// The counters, as they were at the last look.
+    seen: u64,
+    violations: u64,
+    first: Option<MonoTime>,
+    last: Option<MonoTime>,
+    alarmed: Option<MonoTime>,
+    untold: u64,
+}
+
+/// The monitors of one datapath.
+#[derive(Clone, Debug, Default)]
+pub struct Monitors {
+    watched: [Watched; Assumption::ALL.len()],
+    /// Since when streams have had slots.
+    bound: Option<MonoTime>,
+}
+
+impl Monitors {
+    /// A look. `is_bound`: streams have slots here; `count`: the counters of the datapath;
+    /// `has_phase`: the clock is the plant's, where that is assumed.
+    pub fn look(
+        &mut self,
+        now: MonoTime,
+        is_bound: bool,
+        count: impl Fn(TurnCounter) -> u64,
+        has_phase: bool,
+    ) -> Vec<Alarm> {
+        self.bound = if is_bound { self.bound.or(Some(now)) } else { None };
+        let is_settled = self.bound.is_some_and(|since| now.since(since) >= SETTLE);
+        let mut alarms = Vec::new();
+        for (assumption, watched) in Assumption::ALL.into_iter().zip(&mut self.watched) {
+            let counters = assumption.counters().iter();
+            let seen = counters.fold(0_u64, |sum, counter| sum.wrapping_add(count(*counter)));
+            let mut new = seen.wrapping_sub(std::mem::replace(&mut watched.seen, seen));
+            if !is_settled {
+                // What was counted before anybody had slots is nobody's.
+                continue;
+            }
+            new += u64::from(assumption == Assumption::Clock && !has_phase);
+            if new == 0 {
+                continue;
+            }
+            watched.violations = watched.violations.saturating_add(new);
+            watched.untold = watched.untold.saturating_add(new);
+            watched.first.get_or_insert(now);
+            watched.last = Some(now);
+            if watched.alarmed.is_none_or(|at| now.since(at) >= ALARM_PERIOD) {
+                watched.alarmed = Some(now);
+                alarms.push(Alarm { assumption, violations: std::mem::take(&mut watched.untold) });
+            }
+        }
+        alarms
+    }
+
+    /// Another schedule is in force: what was before counts no more against it.
+    pub fn begin_anew(&mut self) {
+        for watched in &mut self.watched {
+            *watched = Watched { seen: watched.seen, ..Watched::default() };
+        }
+    }
+
+    /// For reports: every assumption, violated or not.
+    #[must_use]
+    pub fn report(&self, now: MonoTime) -> Vec<MonitorStatus> {
+        let seconds = |at: Option<MonoTime>| at.map(|at| now.since(at).0 as f64 / 1e9);
+        let row = |(assumption, watched): (Assumption, &Watched)| MonitorStatus {
+            assumption: assumption.name().to_owned(),
+            violations: watched.violations,
+            out_of_spec_s: seconds(watched.first),
+            last_s: seconds(watched.last),
+            why: watched.first.map(|_| assumption.words().to_owned()),
+        };
+        Assumption::ALL.into_iter().zip(&self.watched).map(row).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[derive(Default)]
+    struct Counts(BTreeMap<usize, u64>);
+
+    impl Counts {
+        fn add(&mut self, counter: TurnCounter, by: u64) {
+            *self.0.entry(counter as usize).or_default() += by;
+        }
+
+        fn look(&self, monitors: &mut Monitors, second: u64) -> Vec<Alarm> {
+            let count = |counter| self.0.get(&(counter as usize)).copied().unwrap_or(0);
+            monitors.look(MonoTime(second * SECOND), true, count, true)
+        }
+    }
+
+    #[test]
+    fn every_assumption_has_counters_of_its_own_and_each_is_told() {
+        for (at, assumption) in Assumption::ALL.into_iter().enumerate() {
+            for counter in assumption.counters() {
+                let (mut monitors, mut counts) = (Monitors::default(), Counts::default());
+                assert_eq!(counts.look(&mut monitors, 0), []);
+                counts.add(*counter, 3);
+                assert_eq!(counts.look(&mut monitors, 1), [Alarm { assumption, violations: 3 }]);
+                let report = monitors.report(MonoTime(5 * SECOND));
+                assert!(report.iter().enumerate().all(|(other, row)| (row.violations == 3) == (other == at)));
+                assert_eq!((report[at].out_of_spec_s, report[at].last_s), (Some(4.0), Some(4.0)));
+                assert_eq!(report[at].why.as_deref(), Some(assumption.words()));
+            }
+        }
+    }
+
+    #[test]
+    fn alarms_are_few_and_lose_no_count_and_the_mark_stays() {
+        let (mut monitors, mut counts) = (Monitors::default(), Counts::default());
+        let _ = counts.look(&mut monitors, 0);
+        let mut told = 0;
+        for second in 1..=30 {
+            counts.add(TurnCounter::TurnOverruns, 2);
+            told += counts.look(&mut monitors, second).iter().map(|alarm| alarm.violations).sum::<u64>();
+        }
+        // At 1, 11 and 21: the first alone, then ten seconds' worth.
+        assert_eq!(told, 2 + 20 + 20);
+        assert_eq!(counts.look(&mut monitors, 100), [], "nothing new");
+        let report = monitors.report(MonoTime(100 * SECOND));
+        assert_eq!((report[0].violations, report[0].out_of_spec_s, report[0].last_s), (60, Some(99.0), Some(70.0)));
+        monitors.begin_anew();
+        assert_eq!(monitors.report(MonoTime(100 * SECOND))[0].out_of_spec_s, None);
+        assert_eq!(counts.look(&mut monitors, 101), []);
+    }
+
+    #[test]
+    fn nobody_is_blamed_for_what_was_before_the_first_slot_or_without_the_plants_clock() {
+        let mut monitors = Monitors::default();
+        let look = |monitors: &mut Monitors, second: u64, bound, overruns: u64, has_phase| {
+            let count = |counter| if counter == TurnCounter::TurnOverruns { overruns } else { 0 };
+            monitors.look(MonoTime(second * SECOND), bound, count, has_phase).len()
+        };
+        assert_eq!(look(&mut monitors, 0, false, 5, false), 0);
+        assert_eq!(look(&mut monitors, 1, true, 9, true), 0);
+        assert_eq!(look(&mut monitors, 2, true, 9, false), 1, "the clock is not the plant's");
+        assert_eq!(look(&mut monitors, 3, true, 10, true), 1);
+    }
+}

@@ -314,7 +314,7 @@ mod tests {
     fn an_etf_queue_of_its_own_class_is_honoured() {
         let found = judge("eth0", &[root(classes()), etf(0x10_0002, 0)], LEAD).unwrap();
         assert_eq!(found, LaunchQueue { device: "eth0".into(), delta_ns: 200_000, offload: false });
-        assert_eq!(found.to_string(), "etf on eth0, by the kernel, within 200.00 us");
+        assert_eq!(found.to_string(), "etf on eth0, by the kernel, within 200.0 us");
         assert!(judge("eth0", &[root(classes()), etf(0x10_0002, 2)], LEAD).unwrap().offload);
     }
 
@@ -373,8 +373,8 @@ mod tests {
         let read = Queue::read(&message(b"etf\0", &attribute(1, &words))).unwrap();
         assert_eq!(read.kind, Kind::Etf { delta_ns: 200_000, clock: 11, flags: 2 });
         assert_eq!(Queue::read(&message(b"fq\0", &[])).unwrap().kind, Kind::Other);
-        for len in 0..bare.len() {
-            // Cut anywhere, it is no queue with classes, and nothing panics.
+        for len in 0..bare.len() - 2 {
+            // Cut before its padding, it is no queue with classes, and nothing panics.
             assert_ne!(Queue::read(&bare[..len]), Some(root(classes())), "{len}");
         }
     }

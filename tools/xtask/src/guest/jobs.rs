@@ -95,6 +95,91 @@ pub fn alone(programs: &Programs) -> Result<Vec<Job>, NoProgram> {
     Ok(jobs)
 }
 
+/// One of two guests that are joined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Its clock is the one that counts.
+    Master,
+    /// It follows.
+    Slave,
+}
+
+impl Role {
+    /// The last number of its address.
+    const fn host(self) -> u8 {
+        match self {
+            Role::Master => 1,
+            Role::Slave => 2,
+        }
+    }
+}
+
+/// The jobs of one of two guests with a clock each, and what it does before them.
+pub fn joined(programs: &Programs, role: Role) -> Result<(String, Vec<Job>), NoProgram> {
+    let (own, peer) = match role {
+        Role::Master => (Role::Master.host(), Role::Slave.host()),
+        Role::Slave => (Role::Slave.host(), Role::Master.host()),
+    };
+    let (options, ptp, test) = match role {
+        Role::Master => ("", PTP_MASTER, "two-machines-1"),
+        Role::Slave => ("-s", PTP_SLAVE, "two-machines-2"),
+    };
+    let setup = JOINED.replace("HOST", &own.to_string()).replace("OPTIONS", options);
+    let setup = if role == Role::Master { format!("{setup}{DECLARED}") } else { setup };
+    let name = if role == Role::Master { "ptp-master" } else { "ptp-slave" };
+    let addresses = format!("export INSANE_OWN=10.79.0.{own}:7400 INSANE_PEER=10.79.0.{peer}:7400\n");
+    let script = format!("{addresses}{}", programs.test("insane-rt/two_machines")?);
+    Ok((
+        setup,
+        vec![Job { name, limit_seconds: 120, script: ptp.to_owned() }, Job { name: test, limit_seconds: 150, script }],
+    ))
+}
+
+/// The interface between the guests, the offset of TAI, and `ptp4l`, which keeps the kernel's
+/// clock itself where time stamps are software's.
+const JOINED: &str = r#"
+ip addr add 10.79.0.HOST/24 dev eth0
+ip link set eth0 up
+perl -e '$b = "\0" x 208; substr($b, 0, 4) = pack("I", 0x80); substr($b, 48, 8) = pack("q", 37); exit(syscall(159, $b) < 0)' || echo "the offset of TAI is not set"
+cat >/tmp/ptp.conf <<END
+[global]
+tx_timestamp_timeout 500
+logAnnounceInterval 0
+logSyncInterval -2
+logMinDelayReqInterval -2
+summary_interval -2
+END
+ptp4l -S -4 -m -q OPTIONS -f /tmp/ptp.conf -i eth0 >/tmp/ptp.log 2>&1 &
+"#;
+
+/// The master's clock follows nobody, and is declared to be right: otherwise the kernel says
+/// that it is not synchronised (`adjtimex`: status and greatest error).
+const DECLARED: &str = r#"
+perl -e '$b = "\0" x 208; substr($b, 0, 4) = pack("I", 0x14); exit(syscall(159, $b) < 0)' || echo "the clock is not declared"
+"#;
+
+const PTP_MASTER: &str = "
+for second in $(seq 100); do
+    grep -q 'to MASTER\\|assuming the grand master role' /tmp/ptp.log && break
+    sleep 1
+done
+cat /tmp/ptp.log
+grep -q 'to MASTER\\|assuming the grand master role' /tmp/ptp.log
+";
+
+/// It was set once, since it was off by seconds, and follows now (`s2`).
+const PTP_SLAVE: &str = "
+for second in $(seq 100); do
+    [ \"$(grep -c ' s2 ' /tmp/ptp.log)\" -ge 10 ] && break
+    sleep 1
+done
+head -20 /tmp/ptp.log
+tail -5 /tmp/ptp.log
+[ \"$(grep -c ' s2 ' /tmp/ptp.log)\" -ge 10 ] || exit 1
+grep -q ' s1 ' /tmp/ptp.log || exit 2
+echo \"rt-guest: $(grep ' s2 ' /tmp/ptp.log | tail -1 | sed 's/^[^:]*: //')\"
+";
+
 /// A test that lacks something says so and passes; here nothing may be lacking.
 const TEST: &str = "
 'PROGRAM' --test-threads=2 --nocapture >/tmp/output 2>&1; status=$?

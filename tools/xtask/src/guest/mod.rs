@@ -17,10 +17,11 @@ mod judge;
 
 use crate::process::{self, Ending, cargo};
 use crate::tally::{TestCount, Verdict};
-use boot::{Guest, Machine, QEMU};
+use boot::{Guest, Machine, QEMU, Wire};
 use fetch::FetchError;
-use jobs::{NoProgram, Programs};
+use jobs::{NoProgram, Programs, Role};
 use judge::JobReport;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ptp4l", "linuxptp"),
-    ("phc2sys", "linuxptp"),
+    ("perl", "perl-base"),
 ];
 const INSTALL_LIMIT: Duration = Duration::from_secs(300);
 const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -102,10 +103,35 @@ fn run(root: &Path) -> Result<Vec<Report>, GuestError> {
     let start = Instant::now();
     let alone = jobs::alone(&programs)?;
     let guest = Guest { name: "guest", setup: &setup, jobs: &alone, wire: None, clock_off_seconds: 0, cores: 2 };
-    let reports = vec![machine.run(&guest)?];
+    let mut reports = vec![machine.run(&guest)?];
+    reports.extend(run_joined(&machine, &programs, &setup)?);
     println!("\njob                result   ({:.0} s in the guests)", start.elapsed().as_secs_f64());
     reports.iter().flat_map(|report| &report.0).for_each(|job| println!("{}", job.row()));
     Ok(reports)
+}
+
+/// Two guests, joined, each with its own clock, seconds apart at the start.
+fn run_joined(machine: &Machine, programs: &Programs, setup: &str) -> Result<Vec<Report>, GuestError> {
+    let ports = free_ports().map_err(|error| GuestError::NotHere(format!("no ports on loopback: {error}")))?;
+    let run = |name: &'static str, role, wire, clock_off_seconds| -> Result<Report, GuestError> {
+        let (joining, jobs) = jobs::joined(programs, role)?;
+        let setup = format!("{setup}{joining}");
+        let guest = Guest { name, setup: &setup, jobs: &jobs, wire: Some(wire), clock_off_seconds, cores: 1 };
+        Ok(machine.run(&guest)?)
+    };
+    let [own, other] = ports;
+    std::thread::scope(|scope| {
+        let slave = scope.spawn(|| run("guest-2", Role::Slave, Wire { own: other, other: own }, 5));
+        let master = run("guest-1", Role::Master, Wire { own, other }, 0)?;
+        let slave = slave.join().map_err(|_| GuestError::NotHere("a guest could not be watched".to_owned()))??;
+        Ok(vec![master, slave])
+    })
+}
+
+/// Two UDP ports of loopback that were free a moment ago.
+fn free_ports() -> std::io::Result<[u16; 2]> {
+    let sockets = [UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?];
+    Ok([sockets[0].local_addr()?.port(), sockets[1].local_addr()?.port()])
 }
 
 fn is_for_guest(tool: &Path) -> bool {

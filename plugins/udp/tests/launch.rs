@@ -33,6 +33,12 @@ fn without_the_queue_the_link_says_why_and_opens_without_launch_times() {
     assert!(!link.capabilities().launch_time);
 }
 
+/// Priority 5 has a class and a queue of its own.
+const MQPRIO: &str = "mqprio num_tc 3 map 0 0 0 0 0 1 2 0 0 0 0 0 0 0 0 0 queues 1@0 1@1 1@2 hw 0";
+/// The same, with gates that are always open.
+const TAPRIO: &str = "taprio num_tc 3 map 0 0 0 0 0 1 2 0 0 0 0 0 0 0 0 0 queues 1@0 1@1 1@2 \
+                      base-time 0 sched-entry S 7 10000000 clockid CLOCK_TAI";
+
 /// Two interfaces that are joined, in namespaces of their own; they go with this value.
 struct Cable {
     names: [String; 2],
@@ -46,7 +52,7 @@ fn run(words: &str) -> bool {
 
 impl Cable {
     /// `None`, and the reason on standard error, where one cannot be had.
-    fn new(test: &str) -> Option<Self> {
+    fn new(test: &str, root: &str) -> Option<Self> {
         let names = ["a", "b"].map(|end| format!("launch-{test}-{end}-{}", std::process::id()));
         let [a, b] = &names;
         if !run(&format!("ip netns add {a}")) || !run(&format!("ip netns add {b}")) {
@@ -59,9 +65,8 @@ impl Cable {
                 && run(&format!("ip -n {a} addr add 10.77.0.1/24 dev eth0"))
                 && run(&format!("ip -n {b} addr add 10.77.0.2/24 dev eth0"))
                 && [a, b].iter().all(|name| run(&format!("ip -n {name} link set eth0 up")));
-        let classes = "num_tc 3 map 0 0 0 0 0 1 2 0 0 0 0 0 0 0 0 0 queues 1@0 1@1 1@2 hw 0";
         let queued = made
-            && run(&format!("tc -n {a} qdisc replace dev eth0 parent root handle 100: mqprio {classes}"))
+            && run(&format!("tc -n {a} qdisc replace dev eth0 parent root handle 100: {root}"))
             && run(&format!("tc -n {a} qdisc replace dev eth0 parent 100:2 etf clockid CLOCK_TAI delta {}", DELTA.0));
         if !queued {
             eprintln!("this kernel has no etf, or makes no such interfaces: not tested");
@@ -122,12 +127,23 @@ fn links(cable: &Cable, first: Option<SocketAddr>) -> [UdpLink; 2] {
 
 #[test]
 fn frames_leave_at_their_instants_in_their_order_and_bear_the_name_of_their_peer() {
-    let Some(cable) = Cable::new("order") else { return };
+    let Some(cable) = Cable::new("order", MQPRIO) else { return };
+    in_order(&cable);
+}
+
+#[test]
+fn below_taprio_launch_times_are_refused() {
+    let Some(cable) = Cable::new("taprio", TAPRIO) else { return };
+    let refused = cable.inside(0, || launch_queue(A.parse().unwrap(), LEAD)).unwrap_err();
+    assert!(matches!(refused, NotHonoured::BelowTaprio { .. }), "{refused}");
+}
+
+fn in_order(cable: &Cable) {
     let queue = cable.inside(0, || launch_queue(A.parse().unwrap(), LEAD)).unwrap();
     assert_eq!((queue.device.as_str(), queue.delta_ns, queue.offload), ("eth0", DELTA.0 as u32, false));
     // Connected to one peer only, and with several.
     for another in [None, Some("10.77.0.9:7400".parse().unwrap())] {
-        let [mut a, mut b] = links(&cable, another);
+        let [mut a, mut b] = links(cable, another);
         assert!(a.capabilities().launch_time && !b.capabilities().launch_time);
         let start = clock::mono_now();
         let instants: Vec<MonoTime> = (1..=5).map(|n| start + Nanos::from_millis(400 + 200 * n)).collect();
@@ -155,7 +171,7 @@ fn frames_leave_at_their_instants_in_their_order_and_bear_the_name_of_their_peer
 
 #[test]
 fn a_frame_whose_instant_has_passed_is_dropped_and_told() {
-    let Some(cable) = Cable::new("late") else { return };
+    let Some(cable) = Cable::new("late", MQPRIO) else { return };
     let [mut a, mut b] = links(&cable, None);
     // The queue is told DELTA later.
     let past = MonoTime(clock::mono_now().0 - 2 * DELTA.0);

@@ -54,11 +54,22 @@ pub fn file_error(path: &Path) -> impl FnOnce(io::Error) -> FetchError + '_ {
     move |error| FetchError::File { path: path.to_owned(), error }
 }
 
-/// The kernel from `cache`, or from apt.
+/// The kernel from `cache`, or from apt; where that fails, once more with fresh lists.
 ///
 /// # Errors
-/// [`FetchError`]. Nothing half done stays in the cache.
+/// [`FetchError`]. Nothing half done is taken for a kernel later.
 pub fn kernel(cache: &Path) -> Result<Kernel, FetchError> {
+    fetched(cache).or_else(|error| {
+        println!("{error}; with fresh lists, perhaps");
+        let mut update = Command::new("apt-get");
+        update.args(["update", "-q"]);
+        // Judged by what comes of it.
+        let _ = process::run(&mut update, FETCH_LIMIT, |_| {});
+        fetched(cache)
+    })
+}
+
+fn fetched(cache: &Path) -> Result<Kernel, FetchError> {
     let package = newest_package()?;
     let home = cache.join(&package);
     if !home.is_dir() {

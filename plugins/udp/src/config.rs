@@ -1,5 +1,6 @@
 //! What an operator chooses.
 
+use insane_core::Nanos;
 use std::net::SocketAddr;
 
 /// Largest `frame_bytes_max`: what fits an IP packet (65,535 bytes) with some room
@@ -28,11 +29,17 @@ pub struct UdpConfig {
     pub busy_poll_us: Option<u32>,
     /// Differentiated services code point of real-time frames, 0 to 63.
     pub real_time_dscp: u8,
+    /// How long before its instant a frame with a launch time is handed over. `None`: none has
+    /// one. Where launch times are not honoured, the link does not open; [`launch_queue`] says
+    /// before whether they are.
+    ///
+    /// [`launch_queue`]: crate::launch_queue
+    pub launch_lead: Option<Nanos>,
 }
 
 impl UdpConfig {
     /// The defaults for `bind`: frames for an MTU of 1500, 4 MiB of receive and 1 MiB of send
-    /// buffer, no busy polling, real-time frames marked as expedited (46, RFC 3246).
+    /// buffer, no busy polling, no launch times, real-time frames marked as expedited (46, RFC 3246).
     #[must_use]
     pub fn new(bind: SocketAddr) -> Self {
         UdpConfig {
@@ -42,6 +49,7 @@ impl UdpConfig {
             send_buffer_bytes: Some(1 << 20),
             busy_poll_us: None,
             real_time_dscp: 46,
+            launch_lead: None,
         }
     }
 }

@@ -10,6 +10,9 @@
 //! | lanes | 0 to 2 | 3 to 7 |
 //! | host priority, code point | 6, from [`UdpConfig`] | as the system has it |
 //!
+//! Frames with a launch time, where configured, have a third socket, which sends only, in the
+//! name of port P (`launch.rs`, ADR 0027).
+//!
 //! A frame that is alone when the link is flushed is one datagram, as it is. Of several,
 //! small ones are packed into bundles ([`insane_wire::bundle`]), larger ones of one size
 //! stand one behind the other, and the kernel gets all of them with one call, which it or
@@ -25,12 +28,14 @@
 
 mod config;
 mod inbox;
+mod launch;
 mod link;
 mod peers;
 mod setup;
 mod train;
 
 pub use config::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig, frame_bytes_default};
+pub use launch::{LAUNCH_PRIORITY, LaunchQueue, NotHonoured, launch_queue};
 pub use link::{UdpCounts, UdpLink, UdpPeer};
 pub use setup::{UdpError, UdpPeers, UdpSetup};
 

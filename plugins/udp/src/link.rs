@@ -1,11 +1,12 @@
 //! The half that moves frames.
 
 use crate::inbox::{Inbox, Senders, Tally};
+use crate::launch::Launcher;
 use crate::peers::{PeerTable, Refused};
 use crate::setup::connect_to_lone_peer;
 use crate::train::{Pushed, TRAIN_FRAME_BYTES_MAX, Train};
-use insane_core::{Lane, PeerIndex};
-use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome, SwapRefused};
+use insane_core::{Lane, MonoTime, PeerIndex};
+use insane_link::{FrameSink, LaunchDrops, Link, LinkCapabilities, SendOutcome, SwapRefused};
 use insane_sys::udp::{self, Address};
 use insane_sys::{Errno, SharedBytes};
 use insane_wire::bundle::{MARK, is_bundle};
@@ -92,6 +93,8 @@ pub struct UdpLink {
     /// Whether the kernel cuts what one call sends.
     cuts: [bool; 2],
     counts: UdpCounts,
+    /// For frames with a launch time, where these are honoured.
+    launcher: Option<Launcher>,
 }
 
 /// Every how many looks at a quiet best-effort socket the real-time one is looked at,
@@ -110,6 +113,7 @@ impl UdpLink {
         frame_bytes_max: u32,
         local: SocketAddr,
         lone: Option<PeerIndex>,
+        launcher: Option<Launcher>,
     ) -> Self {
         let frame_bytes_max = frame_bytes_max as usize;
         UdpLink {
@@ -128,6 +132,7 @@ impl UdpLink {
             trains: [Train::new(frame_bytes_max), Train::new(frame_bytes_max)],
             cuts: [true; 2],
             counts: UdpCounts::default(),
+            launcher,
         }
     }
 
@@ -453,7 +458,7 @@ impl Link for UdpLink {
             frame_bytes_max: self.frame_bytes_max as u32,
             ordered: false,
             lossless: false,
-            launch_time: false,
+            launch_time: self.launcher.is_some(),
         }
     }
 
@@ -492,6 +497,35 @@ impl Link for UdpLink {
             return self.send(peer, lane, head, payload);
         }
         outcome(self.send_now(Class::of(lane), peer, head, payload))
+    }
+
+    /// Frames of a stream with slots go ahead of their instants, one by one: bundles would
+    /// give several one instant.
+    fn send_at(
+        &mut self,
+        peer: PeerIndex,
+        lane: Lane,
+        head: &[u8],
+        payload: SharedBytes<'_>,
+        launch: MonoTime,
+    ) -> SendOutcome {
+        let Some(Some(addresses)) = self.peers.get(peer.index()) else { return SendOutcome::Failed };
+        match &self.launcher {
+            _ if head.len() + payload.len() > self.frame_bytes_max || is_bundle(head) => SendOutcome::Failed,
+            Some(launcher) => launcher.send(&addresses.raw[Class::RealTime as usize], head, payload, launch),
+            None => self.send(peer, lane, head, payload),
+        }
+    }
+
+    fn take_launch_drops(&mut self) -> LaunchDrops {
+        self.launcher.as_mut().map(Launcher::take_drops).unwrap_or_default()
+    }
+
+    fn tend(&mut self, _now: MonoTime) -> bool {
+        if let Some(launcher) = &mut self.launcher {
+            launcher.look();
+        }
+        false
     }
 
     #[inline]

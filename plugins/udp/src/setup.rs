@@ -1,6 +1,7 @@
 //! The half that opens sockets and checks what it is given.
 
 use crate::config::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig};
+use crate::launch::{Launcher, NotHonoured};
 use crate::link::{PeerAddresses, UdpLink, UdpPeer};
 use crate::peers::{PeerTable, Refused};
 use insane_core::PeerIndex;
@@ -42,6 +43,9 @@ pub enum UdpError {
         /// What failed.
         source: OsError,
     },
+    /// Launch times are asked for and not honoured.
+    #[error("launch times are not honoured: {0}")]
+    Launch(#[from] NotHonoured),
     /// No two neighbouring ports were free.
     #[error("{address}: found no two free neighbouring ports in {PAIR_ATTEMPTS} attempts")]
     NoPortPair {
@@ -146,7 +150,8 @@ impl LinkSetup for UdpSetup {
         }
         let sockets = [self.real_time, self.best_effort];
         let lone = connect_to_lone_peer(&sockets, &addresses);
-        Ok(UdpLink::new(sockets, tables, addresses, self.config.frame_bytes_max, self.local, lone))
+        let launcher = self.config.launch_lead.map(|_| Launcher::open(&self.config, self.local)).transpose()?;
+        Ok(UdpLink::new(sockets, tables, addresses, self.config.frame_bytes_max, self.local, lone, launcher))
     }
 }
 

@@ -257,6 +257,7 @@ fn links(plan: &Plan) -> Things {
         ];
         let (send, receive, poll, dscp) = match technology {
             Technology::Udp(udp) => {
+                all.push(("launch_lead_us", udp.launch_lead.to_string()));
                 (udp.send_buffer_bytes, udp.receive_buffer_bytes, udp.busy_poll_us, udp.real_time_dscp)
             }
             Technology::Tcp(tcp) => {
@@ -462,6 +463,7 @@ mod tests {
             ("[\"net\", \"spare\"]", "[\"spare\", \"net\"]", "datapaths[\"main\"].links"),
             ("10.0.0.1:7400", "10.0.0.1:7500", "links[\"net\"].bind"),
             ("10.0.0.1:7400\"", "10.0.0.1:7400\", busy_poll_us: 5", "links[\"net\"].busy_poll_us"),
+            ("10.0.0.1:7400\"", "10.0.0.1:7400\", launch_lead_us: 5", "links[\"net\"].launch_lead_us"),
             ("10.1.0.1:7400\"", "10.1.0.1:7400\", user_timeout_ms: 500", "links[\"spare\"].user_timeout_ms"),
             ("10.1.0.1:7400\"", "10.1.0.1:7400\", frame_bytes_max: 9000", "links[\"spare\"].frame_bytes_max"),
             ("gid(7)]", "gid(7)], receive: Some([(size: 64, count: 9)])", "domains[\"d\"].receive"),

@@ -133,6 +133,7 @@ pub const FIELDS: &[Field] = &[
     number("links[].technology.receive_buffer_bytes", 4096, 1 << 30, "bytes", "4_194_304"),
     number("links[].technology.busy_poll_us", 0, 10_000, "microseconds", "0: off"),
     number("links[].technology.real_time_dscp", 0, 63, "", "46: expedited"),
+    number("links[].technology.launch_lead_us", 0, 10_000, "microseconds", "0: no launch times"),
     // Fields of `tcp`: see `index::Index::field_path`.
     required(
         "links[].technology.tcp.bind",

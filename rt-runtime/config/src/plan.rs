@@ -226,6 +226,9 @@ pub struct UdpPlan {
     pub busy_poll_us: u32,
     /// Differentiated services code point of real-time frames, 0 to 63.
     pub real_time_dscp: u8,
+    /// How long before its slot a frame is handed over with a launch time, to 10 ms; zero: none
+    /// has one.
+    pub launch_lead: Nanos,
 }
 
 impl UdpPlan {
@@ -239,6 +242,7 @@ impl UdpPlan {
             receive_buffer_bytes: crate::raw::RECEIVE_BUFFER_BYTES as u32,
             busy_poll_us: 0,
             real_time_dscp: crate::raw::REAL_TIME_DSCP as u8,
+            launch_lead: Nanos::ZERO,
         }
     }
 }

@@ -232,6 +232,10 @@ pub enum Technology {
         /// Differentiated services code point of real-time frames, 0 to 63. Default: 46.
         #[serde(default = "real_time_dscp")]
         real_time_dscp: i64,
+        /// How long before its slot a frame is handed over with a launch time, microseconds, 0
+        /// to 10,000. Default: 0, no launch times.
+        #[serde(default)]
+        launch_lead_us: i64,
     },
     /// Kernel TCP connections, two to a peer.
     Tcp {

@@ -172,11 +172,12 @@ fn what_the_reference_calls_default_is_the_default() {
             receive_buffer_bytes: receive,
             busy_poll_us: poll,
             real_time_dscp: dscp,
+            launch_lead_us: lead,
         } = &config.links[at].technology
         else {
             panic!("link {at} is not udp")
         };
-        (*frame, *send, *receive, *poll, *dscp)
+        (*frame, *send, *receive, *poll, *dscp, *lead)
     };
     assert_eq!(udp(&reference, 0), udp(&short, 0));
     assert_eq!(udp(&reference, 1), udp(&short, 0));

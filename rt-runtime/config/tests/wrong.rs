@@ -369,6 +369,13 @@ fn links() {
         "10_001 is too large",
         "0 to 10_000 micro",
     );
+    expect(
+        &udp("launch_lead_us: 10_001"),
+        "1:74",
+        "links[0].technology.launch_lead_us",
+        "10_001 is too large",
+        "0 to 10_000 microseconds",
+    );
     expect(&udp("real_time_dscp: 64"), "1:74", "links[0].technology.real_time_dscp", "64 is too large", "0 to 63");
 }
 

@@ -13,6 +13,7 @@ mod discovery;
 pub mod hub;
 mod identity;
 mod inline;
+mod launch;
 mod links;
 mod memory;
 pub mod monitors;

@@ -7,8 +7,8 @@
 
 use crate::start::{LinkError, StartError};
 use insane_config::{DatapathPlan, LinkPlan, TcpPlan, Technology, UdpPlan};
-use insane_core::{Lane, MonoTime, PeerIndex};
-use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, PeerSetup, SendOutcome, SwapRefused};
+use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
+use insane_link::{FrameSink, LaunchDrops, Link, LinkCapabilities, LinkSetup, PeerSetup, SendOutcome, SwapRefused};
 use insane_sys::SharedBytes;
 use insane_tcp::{TcpConfig, TcpLink, TcpPeer, TcpPeers, TcpSetup};
 use insane_udp::{UdpConfig, UdpLink, UdpPeer, UdpPeers, UdpSetup};
@@ -90,6 +90,21 @@ impl Link for PluginLink {
     #[inline]
     fn send_alone(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
         of_either!(self, link => link.send_alone(peer, lane, head, payload))
+    }
+
+    fn send_at(
+        &mut self,
+        peer: PeerIndex,
+        lane: Lane,
+        head: &[u8],
+        payload: SharedBytes<'_>,
+        launch: MonoTime,
+    ) -> SendOutcome {
+        of_either!(self, link => link.send_at(peer, lane, head, payload, launch))
+    }
+
+    fn take_launch_drops(&mut self) -> LaunchDrops {
+        of_either!(self, link => link.take_launch_drops())
     }
 
     #[inline]
@@ -265,6 +280,7 @@ fn udp_config(plan: &UdpPlan) -> UdpConfig {
         send_buffer_bytes: Some(plan.send_buffer_bytes),
         busy_poll_us: (plan.busy_poll_us > 0).then_some(plan.busy_poll_us),
         real_time_dscp: plan.real_time_dscp,
+        launch_lead: (plan.launch_lead > Nanos::ZERO).then_some(plan.launch_lead),
     }
 }
 

@@ -1,5 +1,6 @@
 //! From the validated plan to what the hub is told.
 
+use crate::launch;
 use crate::links::peers_of;
 use crate::memory::heap_specs;
 use crate::objects::{COUNTER_LINES, SIZES};
@@ -62,7 +63,7 @@ pub(crate) fn slot_spec(plan: &Plan, datapath: &DatapathPlan) -> Option<SlotSpec
         turn_ns: rates.iter().map(|(_, rate)| rate.turn.0).max().unwrap_or(0),
         foreign_bytes: rates.iter().map(|(_, rate)| rate.foreign_bytes).max().unwrap_or(0),
         in_flight_bytes,
-        lead_ns: 0,
+        lead_ns: launch::lead(datapath).0,
         step_ns: STEP.0,
     };
     Some(SlotSpec {

@@ -17,6 +17,7 @@ use crate::datapath::{Datapath, SharedParts};
 use crate::discovery::Discovering;
 use crate::hub::Hub;
 use crate::inline::InlineHost;
+use crate::launch;
 use crate::links;
 use crate::memory::{CounterPages, DatapathMemory, HugeReport};
 use crate::objects::Objects;
@@ -100,14 +101,16 @@ impl Runtime {
     ///
     /// # Errors
     /// See [`StartError`]. Nothing is left running.
-    pub fn start(plan: Plan, hosting: Hosting) -> Result<Self, StartError> {
+    pub fn start(mut plan: Plan, hosting: Hosting) -> Result<Self, StartError> {
         let machine = Machine::detect();
+        // A reload is compared with what was asked for, not with what could be had.
+        let written = plan.clone();
+        let mut degraded = launch::settle(&mut plan);
         let spec = hub_spec(&plan, hosting, machine.uid)?;
         check_build(&plan)?;
         let planned_bytes = check_memory(&plan, &machine)?;
         // Before any thread is pinned: a pinned one sees only its own core.
         let _ = thread::cores();
-        let mut degraded = Vec::new();
         let locked = lock_memory(&plan, &mut degraded);
         let (host, incarnation) = (plan.host.id, next_incarnation());
         let answer = Arc::new(Event::new()?);
@@ -142,7 +145,7 @@ impl Runtime {
         let objects = Objects::new();
         let started = mono_now();
         let facts = Facts {
-            plan,
+            plan: written,
             incarnation,
             started,
             pages,

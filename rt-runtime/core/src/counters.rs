@@ -140,6 +140,11 @@ counters!(
         /// Longest time from a decision for a slot to its frame being on its way,
         /// nanoseconds (a maximum, not a sum).
         SlotTurnNsMax = "slot_turn_ns_max",
+        /// Messages handed over with a launch time.
+        SlotsLaunched = "slots_launched",
+        /// Frames handed over in time that the launch queue dropped: it looked too late, or they
+        /// were too long on the way to it.
+        LateLaunch = "late_launch",
     }
 );
 

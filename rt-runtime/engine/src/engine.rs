@@ -105,6 +105,8 @@ pub(crate) struct Links<L> {
     payload_bytes_max: u32,
     /// A link may hold what found no room at the last flush.
     unsent: bool,
+    /// Frames that are handed over now leave at this instant.
+    pub launch: Option<MonoTime>,
 }
 
 impl<L: Link> Links<L> {
@@ -122,7 +124,7 @@ impl<L: Link> Links<L> {
             .map(|link: &L| link.capabilities().frame_bytes_max.saturating_sub(HEADER_BYTES as u32))
             .min()
             .unwrap_or(0);
-        Links { links, of_peer, payload_bytes_max, unsent: false }
+        Links { links, of_peer, payload_bytes_max, unsent: false, launch: None }
     }
 
     /// The link by which a peer is reached.
@@ -167,6 +169,12 @@ impl<L: Link> Links<L> {
         under_way
     }
 
+    /// What launch queues dropped since the last call.
+    fn launch_drops(&mut self) -> u64 {
+        let drops = self.links.iter_mut().map(Link::take_launch_drops);
+        drops.map(|drops| drops.missed + drops.refused).sum()
+    }
+
     /// Whether a link has something to do of which no descriptor tells.
     #[inline]
     pub fn are_holding(&self) -> bool {
@@ -199,10 +207,14 @@ impl<L: Link, C: Clock> Engine<L, C> {
     /// An engine without sources and sinks.
     ///
     /// # Panics
-    /// With more than [`LINKS_MAX`] links.
+    /// With more than [`LINKS_MAX`] links, or with slots that are handed over ahead
+    /// (`lead_ns`) and a link that honours no launch times.
     #[must_use]
     pub fn new(config: EngineConfig, parts: EngineParts<L>, clock: C) -> Self {
         let links = Links::new(parts.links, &parts.link_of_peer);
+        let hands_ahead = config.slots.is_some_and(|slots| slots.timing.lead_ns > 0);
+        let launches = |link: &L| link.capabilities().launch_time;
+        assert!(!hands_ahead || links.links.iter().all(launches), "frames go ahead only where they are held back");
         // Where bytes are counted as they are on the link, frames are so much larger.
         let overhead = config.slots.map_or(0, |slots| slots.overhead_bytes);
         let frame = links.payload_bytes_max + HEADER_BYTES as u32 + overhead;
@@ -313,6 +325,10 @@ impl<L: Link, C: Clock> Engine<L, C> {
             self.housekept_at = now;
             self.receiver.housekeeping(now, &mut self.outlets);
             self.is_tending = self.links.tend(now);
+            let drops = self.links.launch_drops();
+            if drops > 0 {
+                self.counters.add(TurnCounter::LateLaunch as usize, drops);
+            }
         }
     }
 
@@ -364,6 +380,14 @@ impl<L: Link, C: Clock> Engine<L, C> {
     #[must_use]
     pub fn slot_due(&self) -> Option<MonoTime> {
         self.transmitter.slot_due()
+    }
+
+    /// How long before its instant a slot is handed over: so late may a sleep end that a slot
+    /// ends. Zero without launch times.
+    #[inline]
+    #[must_use]
+    pub fn slot_lead(&self) -> Nanos {
+        self.config.slots.map_or(Nanos::ZERO, |slots| Nanos(slots.timing.lead_ns))
     }
 
     /// By what the slots run; `None`: there are none.

@@ -46,6 +46,9 @@ struct Handed {
 struct WireLink {
     inner: SimLink,
     base: SimClock,
+    local: SimClock,
+    /// It holds frames back until their launch times.
+    launches: bool,
     handed: Rc<RefCell<Vec<Handed>>>,
 }
 
@@ -53,7 +56,28 @@ impl Link for WireLink {
     type Peer = SimPeer;
 
     fn capabilities(&self) -> LinkCapabilities {
-        self.inner.capabilities()
+        LinkCapabilities { launch_time: self.launches, ..self.inner.capabilities() }
+    }
+
+    fn send_at(
+        &mut self,
+        peer: PeerIndex,
+        lane: Lane,
+        head: &[u8],
+        payload: SharedBytes<'_>,
+        launch: MonoTime,
+    ) -> SendOutcome {
+        let bytes = (head.len() + payload.len()) as u64 + u64::from(OVERHEAD);
+        let ahead = launch.since(self.local.now());
+        assert!(self.launches && ahead > Nanos::ZERO, "a frame that is not ahead has no launch time");
+        let at_ns = self.base.now().0 + ahead.0;
+        let last = self.handed.borrow().iter().filter(|frame| frame.lane.is_real_time()).map(|frame| frame.at_ns).max();
+        assert!(last.is_none_or(|last| last <= at_ns), "in the order of their launch times");
+        let outcome = self.inner.send(peer, lane, head, payload);
+        if outcome == SendOutcome::Sent {
+            self.handed.borrow_mut().push(Handed { at_ns, bytes, lane });
+        }
+        outcome
     }
 
     fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
@@ -132,6 +156,10 @@ struct Setting {
     late: LatePolicy,
     /// Every how many messages one comes after its slot.
     late_every: Option<u64>,
+    /// How far ahead slots are handed over, to a link with launch times.
+    lead_ns: u64,
+    /// How late a host may look.
+    sleeps_ns: u64,
 }
 
 const GOOD: Setting = Setting {
@@ -140,12 +168,16 @@ const GOOD: Setting = Setting {
     is_synchronised: true,
     late: LatePolicy::NextSlot,
     late_every: None,
+    lead_ns: 0,
+    // Two thirds of e_turn.
+    sleeps_ns: TURN_NS * 2 / 3,
 };
 
 fn config(setting: Setting) -> SlotConfig {
     let rate = LinkRate::from_bits_per_s(setting.bits_per_s).unwrap();
     let (in_flight_bytes, step_ns) = (4_000, MS);
-    let timing = LinkTiming { rate, turn_ns: TURN_NS, foreign_bytes: 0, in_flight_bytes, lead_ns: 0, step_ns };
+    let lead_ns = setting.lead_ns;
+    let timing = LinkTiming { rate, turn_ns: TURN_NS, foreign_bytes: 0, in_flight_bytes, lead_ns, step_ns };
     SlotConfig { timing, overhead_bytes: OVERHEAD, servo: ServoConfig::default() }
 }
 
@@ -170,8 +202,9 @@ fn stream_at(offset_ns: u64, setting: Setting) -> TimedStream {
 fn talker(net: &SimNet, own: u8, peer: u8, drift_ppb: i64, offset_ns: u64, setting: Setting) -> Talker {
     let handed = Rc::new(RefCell::new(Vec::new()));
     let inner = net.setup(address(own)).open(&[Some(address(peer))]).unwrap();
-    let link = WireLink { inner, base: net.clock(), handed: Rc::clone(&handed) };
     let local = net.clock().skewed(Nanos(u64::from(own) * 777_777), drift_ppb);
+    let launches = setting.lead_ns > 0;
+    let link = WireLink { inner, base: net.clock(), local: local.clone(), launches, handed: Rc::clone(&handed) };
     let apart_ns = Rc::new(RefCell::new(1_790_000_000 * 1_000 * MS));
     let is_synchronised = setting.is_synchronised;
     let clock = HostClock { local: local.clone(), base: net.clock(), apart_ns, is_synchronised };
@@ -284,6 +317,10 @@ struct Seen {
 
 /// The wire is first in, first out, at its own rate. Knows nothing of the scheduler.
 fn look_at_wire(handed: &[Handed], offset_ns: u64, length_ns: u64, tolerance_ns: u64) -> Seen {
+    // What was handed over ahead leaves when it is launched.
+    let mut handed = handed.to_vec();
+    handed.sort_by_key(|frame| frame.at_ns);
+    let handed = &handed[..];
     let (mut free_at, mut timed, mut outside, mut bulk) = (0, 0, 0, 0);
     for frame in handed {
         let begin = frame.at_ns.max(free_at);
@@ -324,10 +361,10 @@ fn run(setting: Setting, milliseconds: u64) -> [(Seen, Talker); 2] {
             a.remember();
             b.remember();
         }
-        // A host looks a little late, by up to two thirds of e_turn.
+        // A host looks a little late.
         late = late.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let next = a.next(now).min(b.next(now)).clamp(now + 200, now + 50 * US);
-        net.advance(Nanos(next - now + (late >> 33) % (TURN_NS * 2 / 3)));
+        net.advance(Nanos(next - now + (late >> 33) % setting.sleeps_ns));
     }
     let length = slot_ns(&config(GOOD));
     [a, b].map(|talker| {
@@ -357,6 +394,37 @@ fn every_message_leaves_in_its_window_while_best_effort_fills_the_rest() {
             assert_eq!(talker.count(counter), 0, "{}", counter.name());
         }
     }
+}
+
+#[test]
+fn what_is_handed_over_ahead_leaves_in_its_window_however_late_the_host_wakes() {
+    let oversleeps = Setting { sleeps_ns: 150 * US, ..GOOD };
+    for (seen, talker) in run(Setting { lead_ns: 400 * US, ..oversleeps }, 1_000) {
+        assert_eq!(seen.outside, 0, "{seen:?}");
+        assert!(seen.timed >= 795, "{seen:?}");
+        assert!(seen.bulk_share_percent > 0, "best effort goes on: {seen:?}");
+        let (launched, sent) = (talker.since(TurnCounter::SlotsLaunched), talker.since(TurnCounter::SlotsSent));
+        assert!(launched == sent && sent >= 795, "{launched} of {sent}");
+        for counter in [TurnCounter::LateTurn, TurnCounter::LateUnexplained, TurnCounter::LateLaunch] {
+            assert_eq!(talker.since(counter), 0, "{}", counter.name());
+        }
+    }
+    // The same host without launch times.
+    for (_, talker) in run(oversleeps, 600) {
+        let missed = talker.since(TurnCounter::LateTurn) + talker.since(TurnCounter::LateUnexplained);
+        assert!(missed > 100, "{missed}");
+        assert_eq!(talker.since(TurnCounter::SlotsLaunched), 0);
+    }
+}
+
+#[test]
+#[should_panic(expected = "frames go ahead only where they are held back")]
+fn nothing_is_handed_over_ahead_where_nothing_holds_it_back() {
+    let net = SimNet::new(7, SimConfig::default());
+    let inner = net.setup(address(1)).open(&[Some(address(2))]).unwrap();
+    let slots = config(Setting { lead_ns: 400 * US, ..GOOD });
+    let engine = EngineConfig { slots: Some(slots), ..EngineConfig::new(HostId(1), Incarnation(1)) };
+    let _host = Host::of(engine, inner, net.clock(), 1, &[(2048, 64)], None);
 }
 
 #[test]

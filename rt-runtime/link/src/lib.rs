@@ -34,8 +34,19 @@ pub struct LinkCapabilities {
     pub ordered: bool,
     /// The link repairs losses itself.
     pub lossless: bool,
-    /// A launch time is honoured by the device.
+    /// A launch time is honoured by the device, or by the queue before it: frames may be
+    /// handed over with [`Link::send_at`].
     pub launch_time: bool,
+}
+
+/// Frames that were taken by [`Link::send_at`] and dropped since.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LaunchDrops {
+    /// Their instant had passed when they could have gone.
+    pub missed: u64,
+    /// The queue did not take them: their instant had passed on the way there, or the clock
+    /// was set meanwhile.
+    pub refused: u64,
 }
 
 /// What became of one frame.
@@ -132,6 +143,27 @@ pub trait Link {
     /// may let this one go now.
     fn send_alone(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
         self.send(peer, lane, head, payload)
+    }
+
+    /// As [`send`](Self::send), for a frame that leaves at `launch` and not before. Called only
+    /// where the capabilities say so, in the order of the instants, some time ahead, and for
+    /// real-time lanes. Such frames have a socket or queue of their own; what becomes of one
+    /// after it was taken, [`take_launch_drops`](Self::take_launch_drops) tells.
+    fn send_at(
+        &mut self,
+        peer: PeerIndex,
+        lane: Lane,
+        head: &[u8],
+        payload: SharedBytes<'_>,
+        launch: MonoTime,
+    ) -> SendOutcome {
+        let _ = launch;
+        self.send(peer, lane, head, payload)
+    }
+
+    /// What was dropped since the last call; asked after each [`tend`](Self::tend).
+    fn take_launch_drops(&mut self) -> LaunchDrops {
+        LaunchDrops::default()
     }
 
     /// Pushes out what `send` held back; called once after a burst. What finds no room

@@ -206,6 +206,14 @@ pub fn interface_addresses() -> Result<Vec<(String, IpAddr)>, OsError> {
         .collect())
 }
 
+/// The kernel's number of an interface.
+///
+/// # Errors
+/// There is none of that name.
+pub fn interface_index(name: &str) -> Result<u32, OsError> {
+    nix::net::if_::if_nametoindex(name).map_err(attempted("asking for the number of an interface"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,7 @@ pub mod event;
 pub mod futex;
 pub mod guard;
 pub mod host;
+pub mod launch;
 pub mod map;
 pub mod memfd;
 pub mod pi_mutex;

@@ -63,7 +63,7 @@ pub fn disconnect(socket: &UdpSocket) -> Result<(), OsError> {
     check(result, "disconnecting a UDP socket").map(drop)
 }
 
-fn apply(socket: &OwnedFd, address: SocketAddr, options: &SocketOptions) -> Result<(), OsError> {
+pub(crate) fn apply(socket: &OwnedFd, address: SocketAddr, options: &SocketOptions) -> Result<(), OsError> {
     let v4 = address.is_ipv4();
     if let Some(bytes) = options.receive_buffer_bytes {
         set_buffer(socket, [libc::SO_RCVBUFFORCE, libc::SO_RCVBUF], bytes, "sizing a receive buffer")?;
@@ -283,7 +283,7 @@ pub fn send_whole(socket: impl AsFd, to: Option<&Address>, bytes: &[u8]) -> Send
 
 /// Why the call that just failed did.
 #[cold]
-fn refusal() -> SendOutcome {
+pub(crate) fn refusal() -> SendOutcome {
     match Errno::last() {
         Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR => SendOutcome::WouldBlock,
         errno => SendOutcome::Failed(errno),

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod duplicates;
+mod guest;
 mod licences;
 mod process;
 mod spdx;
@@ -19,6 +20,7 @@ usage: cargo xtask COMMAND
   test --list                            name the steps
   ci                                     the same as test; what .ci/run calls
   sim [OPTION]…                          run simulated worlds; sim --help tells the options
+  rt-guest                               run tests on a PREEMPT_RT kernel, in an emulated machine
   licences                               check licences and duplicates of all dependencies (offline)
 ";
 
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
             Err(error) => refuse(&error.to_string()),
         },
         ["sim", options @ ..] => steps::simulate(&workspace_root(), options),
+        ["rt-guest"] => guest::command(&workspace_root()),
         ["licences"] => match licences::check(&workspace_root()) {
             Ok(summary) => {
                 println!("{summary}");

@@ -36,6 +36,14 @@ pub fn cargo(root: &Path) -> Command {
 /// Runs a command with a time limit. What it prints goes to our standard output as it
 /// comes, and each line of its standard output to `line`.
 pub fn run(command: &mut Command, limit: Duration, mut line: impl FnMut(&str)) -> Ending {
+    watch(command, limit, |text| {
+        println!("{text}");
+        line(text);
+    })
+}
+
+/// As [`run`], but what it prints goes to `line` alone.
+pub fn watch(command: &mut Command, limit: Duration, mut line: impl FnMut(&str)) -> Ending {
     let deadline = Instant::now() + limit;
     let mut child = match command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn() {
         Ok(child) => child,
@@ -46,10 +54,7 @@ pub fn run(command: &mut Command, limit: Duration, mut line: impl FnMut(&str)) -
     let mut ending = None;
     loop {
         match lines.recv_timeout(LOOK_EVERY) {
-            Ok(text) => {
-                println!("{text}");
-                line(&text);
-            }
+            Ok(text) => line(&text),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) if ending.is_some() => break,
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),

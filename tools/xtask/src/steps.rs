@@ -1,6 +1,7 @@
 //! The steps of the check, in the order in which they run. A step that fails does not
 //! keep the next from running.
 
+use crate::guest;
 use crate::licences;
 use crate::process::{self, Ending, cargo};
 use crate::tally::{self, Done, TestCount, Verdict};
@@ -31,6 +32,7 @@ const STEPS: &[Step] = &[
     Step { name: "fmt", what: "formatting", run: format },
     Step { name: "clippy", what: "lints of all targets, warnings denied", run: clippy },
     Step { name: "tests", what: "all tests of the workspace", run: tests },
+    Step { name: "rt-guest", what: "tests on a PREEMPT_RT kernel, in an emulated machine", run: guest::step },
     Step { name: "gossip", what: "lints and tests of discovery by gossip, a feature", run: gossip },
     Step { name: "loom", what: "the rings under loom", run: loom },
     Step { name: "mutants", what: "deliberate faults of scheduler, admission and checker, all noticed", run: mutants },

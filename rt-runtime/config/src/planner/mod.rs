@@ -14,6 +14,7 @@ use crate::diagnostic::Severity;
 use crate::fields::grouped;
 use crate::machine::Machine;
 use crate::plan::{DomainPlan, LinkPlan, Plan, TcpPlan, Technology, UdpPlan};
+use insane_core::Nanos;
 use insane_core::heap::Geometry;
 use serde::Serialize;
 
@@ -358,6 +359,10 @@ fn udp_link(link: &LinkPlan, udp: &UdpPlan, sizes: &LayoutSizes) -> Vec<Item> {
         sizes.udp_train_bytes,
     );
     let mut items = vec![trains];
+    if udp.launch_lead > Nanos::ZERO {
+        let bytes = socket_buffers(udp.send_buffer_bytes, 0);
+        items.push(Item::new(format!("link \"{name}\": socket of launch times"), Kind::Kernel, 1, bytes));
+    }
     items.extend(lowered_by_frames_and_buffers(link, batch, sockets));
     items
 }

@@ -60,6 +60,7 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
             receive_buffer_bytes,
             busy_poll_us,
             real_time_dscp,
+            launch_lead_us,
         } => {
             let defaults = UdpPlan::at(bind);
             let frame_bytes_max = frame_bytes_max.map(|value| number(report, &path("frame_bytes_max"), value));
@@ -70,6 +71,7 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
                 receive_buffer_bytes: number(report, &path("receive_buffer_bytes"), receive_buffer_bytes),
                 busy_poll_us: number(report, &path("busy_poll_us"), busy_poll_us),
                 real_time_dscp: number(report, &path("real_time_dscp"), real_time_dscp),
+                launch_lead: Nanos::from_micros(number(report, &path("launch_lead_us"), launch_lead_us)),
             })
         }
         raw::Technology::Tcp {

@@ -402,8 +402,26 @@ impl<L: Link> Links<L> {
     /// Hands a frame to the link that reaches the peer.
     #[inline]
     pub fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        if let Some(launch) = self.launch {
+            return self.send_at(peer, lane, head, payload, launch);
+        }
         match self.of_peer(peer) {
             Some(link) => link.send(peer, lane, head, payload),
+            None => SendOutcome::Failed,
+        }
+    }
+
+    #[cold]
+    fn send_at(
+        &mut self,
+        peer: PeerIndex,
+        lane: Lane,
+        head: &[u8],
+        payload: SharedBytes<'_>,
+        launch: MonoTime,
+    ) -> SendOutcome {
+        match self.of_peer(peer) {
+            Some(link) => link.send_at(peer, lane, head, payload, launch),
             None => SendOutcome::Failed,
         }
     }

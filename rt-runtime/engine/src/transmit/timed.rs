@@ -12,6 +12,9 @@
 //! - What is below us is counted: each frame that was handed to a link occupies it for its
 //!   time at the configured rate. Frames of the overlay are counted with them; what else
 //!   passes (acknowledgements, other sockets) is `foreign_bytes` of the link's timing.
+//! - Where the links honour launch times, a slot is handed over up to `lead_ns` ahead, with its
+//!   start as the launch time; then it does not matter when exactly the thread woke. What was
+//!   handed over ahead occupies the link from its start on.
 //! - A message larger than its slot is dropped and counted; it harms nobody else.
 //!
 //! # Bounds
@@ -114,6 +117,9 @@ pub(crate) struct Slots {
     number: u32,
     /// When what was handed over has left.
     busy_until: MonoTime,
+    /// What was handed over ahead and has not begun: when it does, and bytes. There is one at
+    /// most: the scheduler grants the next slot when this one has begun.
+    launched: Option<(MonoTime, u64)>,
     /// Nothing is to be done before. `None`: there may be something at once.
     due: Option<MonoTime>,
     /// Since when messages without slots have waited for a guard.
@@ -154,6 +160,7 @@ pub(crate) fn slots_of(config: SlotConfig, limits: Limits, counters: &CounterBlo
         streams: (0, None),
         number: 0,
         busy_until: MonoTime(0),
+        launched: None,
         due: None,
         held_since: None,
         read_at: MonoTime(0),
@@ -191,11 +198,32 @@ impl Slots {
     }
 
     /// Bytes handed over that have not left, rounded up.
-    fn below(&self, now: MonoTime) -> u64 {
+    fn below(&mut self, now: MonoTime) -> u64 {
+        let ahead = match self.launched {
+            Some((start, bytes)) if start <= now => {
+                self.launched = None;
+                self.occupy(start, bytes);
+                0
+            }
+            Some((_, bytes)) => bytes,
+            None => 0,
+        };
+        ahead + self.unfinished(now)
+    }
+
+    /// Bytes of it that are not held back.
+    fn unfinished(&self, now: MonoTime) -> u64 {
         match self.busy_until.since(now) {
             Nanos::ZERO => 0,
             left => self.config.timing.rate.bytes_in(left.0) + 1,
         }
+    }
+
+    /// When a slot that begins at `launch` does so by the monotonic clock, if it was granted
+    /// ahead and is to be held back.
+    fn launch(&self, now: Now, launch: TaiTime) -> Option<MonoTime> {
+        let ahead = launch.since(now.tai);
+        (self.config.timing.lead_ns > 0 && ahead > Nanos::ZERO).then(|| now.mono + ahead)
     }
 
     /// Bytes were handed over after a look at `now`.
@@ -272,7 +300,7 @@ impl Slots {
         self.due = Some(until);
         let timing = self.config.timing;
         let frame = u64::from(self.timed.lanes().limits().frame_bytes_max.get());
-        let is_full = self.below(now) + frame > u64::from(timing.in_flight_bytes);
+        let is_full = self.unfinished(now) + frame > u64::from(timing.in_flight_bytes);
         if self.held_since.is_none() && !is_full && self.timed.lanes().waiting_lanes() != 0 {
             self.held_since = Some(now);
         }
@@ -419,14 +447,17 @@ impl Transmitter {
                 slots.due = Some(mono + READ_PERIOD);
                 break;
             }
-            match slots.timed.poll(now, slots.below(mono)) {
-                Action::Slot { flow, bytes_max, newest, .. } => {
+            let below = slots.below(mono);
+            match slots.timed.poll(now, below) {
+                Action::Slot { flow, launch, bytes_max, newest } => {
                     slots.goes(mono);
+                    links.launch = slots.launch(now, launch);
                     let sent = self.send_one(flow, bytes_max, newest, links, outlets, port);
+                    let launch = links.launch.take();
                     links.flush();
                     is_flushed = true;
                     let after = turn.look().since(mono);
-                    self.slot_sent(mono, flow, &sent, after);
+                    self.slot_sent((mono, launch), flow, &sent, after);
                     moved += u32::from(sent.bytes > 0);
                     grants += 1;
                     if sent.bytes == 0 {
@@ -494,12 +525,20 @@ impl Transmitter {
         moved
     }
 
-    fn slot_sent(&mut self, mono: MonoTime, flow: FlowIndex, sent: &OneMessage, after: Nanos) {
+    /// `launch`: when it begins, if it was handed over ahead.
+    fn slot_sent(
+        &mut self,
+        (mono, launch): (MonoTime, Option<MonoTime>),
+        flow: FlowIndex,
+        sent: &OneMessage,
+        after: Nanos,
+    ) {
         if let Some(slots) = &mut self.slots {
             if sent.bytes == 0 {
                 slots.refused = true;
             } else {
                 slots.count(TurnCounter::SlotsSent, 1);
+                slots.count(TurnCounter::SlotsLaunched, u64::from(launch.is_some()));
                 slots.took(after);
                 slots.refused = false;
                 if let Some(cause) = slots.cause_of(flow) {
@@ -507,13 +546,26 @@ impl Transmitter {
                 }
             }
         }
-        self.reported(mono, flow, sent.bytes, sent.more);
+        match launch {
+            Some(start) if sent.bytes > 0 => {
+                if let Some(slots) = &mut self.slots {
+                    slots.launched = Some((start, sent.bytes.into()));
+                }
+                self.told(flow, sent.bytes, sent.more);
+            }
+            _ => self.reported(mono, flow, sent.bytes, sent.more),
+        }
     }
 
     /// Tells the scheduler what became of its grant.
     fn reported(&mut self, mono: MonoTime, flow: FlowIndex, bytes: u32, more: bool) {
         let Some(slots) = self.slots.as_mut() else { return };
         slots.occupy(mono, bytes.into());
+        self.told(flow, bytes, more);
+    }
+
+    fn told(&mut self, flow: FlowIndex, bytes: u32, more: bool) {
+        let Some(slots) = self.slots.as_mut() else { return };
         slots.timed.sent(flow, bytes, more);
         if !more
             && let Some(entry) = &mut self.sources[flow.0 as usize]

@@ -169,6 +169,13 @@ impl View<'_> {
         } else {
             facts.push(told("slots run by", clock.clone()));
             facts.extend(assumptions(&datapath.monitors));
+            let count = |name: &str| datapath.counters.get(name).copied().unwrap_or(0);
+            if count("slots_launched") > 0 {
+                let what = format!("{} of {}, by launch time", count("slots_launched"), count("slots_sent"));
+                let why =
+                    format!("the interface's queue holds them until their slots; {} dropped", count("late_launch"));
+                facts.push(fact("handed over ahead", what, why));
+            }
         }
         facts
     }

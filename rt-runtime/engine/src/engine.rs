@@ -444,6 +444,10 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 });
                 Command::Removed { conn, dead }
             }
+            Command::SetLane { conn, lane } => {
+                self.transmitter.set_lane(conn, lane);
+                Command::Spent
+            }
             Command::AddSink(sink) => {
                 let number = if sink.observes() { 0 } else { self.receiver.sink_joined() };
                 match self.outlets.add(sink, number) {

@@ -14,7 +14,7 @@ use crate::watch::WatchList;
 use crate::{GRANTS_PER_TURN, RELIABLE_PER_TURN, SOURCES_MAX};
 use insane_core::counters::DatapathCounter;
 use insane_core::time::Clock;
-use insane_core::{ConnId, HostId, Incarnation, MonoTime, Nanos, PeerIndex, SourceId};
+use insane_core::{ConnId, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId};
 use insane_link::Link;
 use insane_overlay::reliable::{self, Ack};
 use insane_scheduler::{Decision, FlowIndex, Limits, Scheduler};
@@ -155,6 +155,22 @@ impl Transmitter {
         });
         self.watch.add(place);
         Ok(())
+    }
+
+    /// A source goes on in another lane of its group; it may have gone meanwhile.
+    #[cold]
+    pub fn set_lane(&mut self, conn: ConnId, lane: Lane) {
+        let Some(place) = self.watch.all().iter().copied().find(|place| {
+            let entry = self.sources[*place as usize].as_ref();
+            entry.is_some_and(|entry| entry.conn.id() == conn && entry.lane.is_real_time() == lane.is_real_time())
+        }) else {
+            return;
+        };
+        if let Some(entry) = &mut self.sources[place as usize] {
+            entry.lane = lane;
+            entry.head.set_lane(lane);
+        }
+        self.lanes().set_lane(FlowIndex(place), lane);
     }
 
     /// A sink of the route joined at a peer: its sources are asked for what they keep.

@@ -24,6 +24,7 @@ pub fn domain(name: &str, uids: std::ops::Range<u32>) -> DomainSpec {
         access: vec![AccessRule { uids: uids.collect(), gids: BTreeSet::new() }],
         quota: Quota { most: Amounts { bytes: 64 << 20, ..Amounts::UNLIMITED }, requests_per_second: 1_000_000 },
         isolated: false,
+        streams: Vec::new(),
     }
 }
 

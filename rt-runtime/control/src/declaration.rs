@@ -141,9 +141,9 @@ mod tests {
         let asked = |determinism| Qos { determinism, ..Qos::default() };
         for (plan, wanted, why) in [
             (declared(Determinism::BestEffort), time(4, 4, 64), "best effort"),
-            (declared(time(5, 4, 64)), time(4, 4, 64), "a period of 5 ms, and 4 ms"),
+            (declared(time(5, 4, 64)), time(4, 4, 64), "with a period of"),
             (declared(time(4, 4, 63)), time(4, 4, 64), "at most 63 bytes, and 64"),
-            (declared(time(4, 4, 64)), time(4, 3, 64), "a deadline at 4 ms, and 3 ms"),
+            (declared(time(4, 4, 64)), time(4, 3, 64), "with a deadline at"),
         ] {
             let refused = give(Some(&plan), &asked(wanted), false).unwrap_err();
             assert!(refused.contains(why), "{refused}");

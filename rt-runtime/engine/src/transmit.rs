@@ -21,6 +21,7 @@ use insane_scheduler::{Decision, FlowIndex, Limits, Scheduler};
 use insane_shm::ring::Popped;
 use insane_wire::data::{DataHeader, Flags, Kind};
 use insane_wire::flow_head::FlowHead;
+pub(crate) use source::deliver_past;
 use source::{Grant, SourceEntry, condemn, finish, send_reliable, send_some};
 use timed::Slots;
 pub(crate) use timed::slots_of;
@@ -97,7 +98,12 @@ impl Transmitter {
     /// Takes a source in; it comes back if there is no place. `peers` are those of its route:
     /// what it keeps of the past is new to them.
     #[expect(clippy::result_large_err, reason = "the refused item is handed back by value: the datapath frees nothing")]
-    pub fn add(&mut self, source: NewSource, route: RouteIndex, peers: &[PeerIndex]) -> Result<(), NewSource> {
+    pub fn add(
+        &mut self,
+        source: NewSource,
+        route: RouteIndex,
+        (peers, local): (&[PeerIndex], bool),
+    ) -> Result<(), NewSource> {
         if source.reliable && self.outflows.is_empty() {
             return Err(source);
         }
@@ -129,11 +135,13 @@ impl Transmitter {
             outflow.reset(self.generation << u16::BITS | u64::from(place));
             self.reliable.push(place);
         }
-        // A reliable flow takes its messages in the order of their numbers.
-        let mut newcomers = (keeps && reliable.is_none()).then(Newcomers::default);
+        let mut newcomers = keeps.then(Newcomers::default);
         if let Some(newcomers) = &mut newcomers {
             self.keepers.push(place);
             peers.iter().for_each(|peer| newcomers.join(*peer, false, 0, || conn.ask_for_past()));
+            if local {
+                newcomers.join_here(|| conn.ask_for_past());
+            }
         }
         self.sources[place as usize] = Some(SourceEntry {
             conn,
@@ -183,6 +191,19 @@ impl Transmitter {
                 && *of == route
             {
                 newcomers.join(peer, is_new, conn.waiting(), || conn.ask_for_past());
+            }
+        }
+    }
+
+    /// A sink of the route joined at this host, which gets local messages from here.
+    #[cold]
+    pub fn welcome_here(&mut self, route: RouteIndex) {
+        for place in &self.keepers {
+            if let Some(SourceEntry { conn, newcomers: Some(newcomers), route: of, dead: false, .. }) =
+                &mut self.sources[*place as usize]
+                && *of == route
+            {
+                newcomers.join_here(|| conn.ask_for_past());
             }
         }
     }
@@ -345,7 +366,7 @@ impl Transmitter {
             let Some(entry) = &mut self.sources[self.reliable[self.reliable_at] as usize] else { continue };
             let id = entry.identity((self.host, self.incarnation));
             if let (Some(outflow), false) = (&mut entry.reliable, entry.dead) {
-                outflow.serve(now, &id, &mut entry.conn, links, outlets, port);
+                outflow.serve(now, &id, (&mut entry.conn, &mut entry.newcomers), links, outlets, port);
             }
         }
     }

@@ -17,6 +17,10 @@ use insane_sys::SharedBytes;
 use insane_wire::data::{Fragment, FragmentPlan, HEADER_BYTES};
 use insane_wire::flow_head::FlowHead;
 
+/// Largest message of the past that sinks of this host get, bytes: it is copied at once, and no
+/// more than a chunk may hold real time up.
+const PAST_HERE_MAX: u32 = 16 << 10;
+
 /// Bytes that a message without a frame is charged: what its way through costs.
 const LOCAL_CHARGE: u32 = 64;
 
@@ -253,7 +257,7 @@ fn begin_past<L: Link>(
 }
 
 /// Gives a message of the past to the sinks of this host that wait for it, if they get local
-/// messages from here. One that would have to be copied in pieces is too large for that.
+/// messages from here.
 #[cold]
 pub(crate) fn deliver_past(
     popped: &Popped,
@@ -265,7 +269,7 @@ pub(crate) fn deliver_past(
 ) {
     let Some(entry) = outlets.routes.get(route).filter(|entry| entry.local) else { return };
     let range = newcomers.is_past_to(outlets.joined());
-    if is_piecemeal(popped.len, 0) {
+    if popped.len > PAST_HERE_MAX {
         return outlets.count(entry.domain, DatapathCounter::DroppedTooLarge, 1);
     }
     let content = match popped.payload {

@@ -570,16 +570,17 @@ fn a_configuration_that_is_wrong_is_one() {
 fn what_discovery_lacks_is_found() {
     let tree = Tree::good();
     let config = |gossip: &str| {
-        let text =
-            format!("(datapaths: [(name: \"main\", core: None)], discovery: (gossip: (cluster: \"c\", {gossip})))");
+        let text = format!(
+            "(links: [(name: \"n\", technology: udp(bind: \"10.0.0.1:7400\"))], \
+                 discovery: (gossip: (cluster: \"c\", {gossip})))"
+        );
         tree.put("plant.ron", &text);
         tree.findings(&[tree.at("plant.ron").to_str().unwrap()])
     };
-    let found =
-        config("bind: \"127.0.0.1:7100\", allow: [\"10.0.0.0/8\", \"8.0.0.0/8\"], seeds: [\"192.168.0.9:7100\"]");
+    let found = config("bind: \"127.0.0.1:7100\", allow: [\"10.0.0.0/8\", \"8.0.0.0/8\"]");
     for (id, state, part) in [
         ("gossip-address", "bad", "beyond this machine"),
-        ("gossip-seeds", "warning", "outside `allow`: 192.168.0.9:7100"),
+        ("gossip-seeds", "warning", "none: this host waits"),
         ("gossip-trust", "bad", "8.0.0.0/8 can be reached by anybody"),
     ] {
         assert!(found[id].0 == state && found[id].1.contains(part), "{id}: {:?}", found[id]);

@@ -58,7 +58,7 @@
 //! | `nic-queues` | 3 | two or more | `networking/scaling` |
 //! | `nic-coalescing` | 3 | 10 us at most, not adaptive | `networking/ethtool-netlink` |
 //! | `gossip-address` | 4 | an interface has it, and others reach it | `configs/reference.ron` |
-//! | `gossip-seeds` | 3 | another host, inside `allow` | `configs/reference.ron` |
+//! | `gossip-seeds` | 3 | another host than this | `configs/reference.ron` |
 //! | `gossip-trust` | 5 | private networks only | RFC 1918, RFC 4193 |
 //!
 //! Thresholds that no document gives are this project's own: 10 us (idle states, cards) is

@@ -25,9 +25,9 @@ pub const ENTRIES: &[Entry] = &[
     Entry {
         id: "gossip-seeds",
         weight: 3,
-        reads: "discovery.gossip.seeds, .allow; addresses of the interfaces",
-        why: "A host that starts asks its seeds. Where all of them are this host itself, or outside `allow`, it asks \
-              nobody, and is found only if another host has it as a seed.",
+        reads: "discovery.gossip.seeds; addresses of the interfaces",
+        why: "A host that starts asks its seeds. Where all of them are this host itself, it asks nobody, and is found \
+              only if another host has it as a seed.",
         source: "configs/reference.ron (discovery)",
         unread: UNREAD,
         check: seeds,
@@ -75,16 +75,6 @@ fn seeds(host: &Host, wanted: &Wanted) -> Outcome {
     let Some(gossip) = &wanted.gossip else { return Ok(None) };
     if gossip.seeds.is_empty() {
         return warning("none: this host waits until another asks it", "Name one or two hosts that live in `seeds`.");
-    }
-    let outside: Vec<String> = gossip
-        .seeds
-        .iter()
-        .filter(|seed| !gossip.allow.iter().any(|network| network.contains(seed.ip())))
-        .map(ToString::to_string)
-        .collect();
-    if !outside.is_empty() {
-        let read = format!("{} of {} outside `allow`: {}", outside.len(), gossip.seeds.len(), some_of(&outside));
-        return warning(read, "Nothing is sent there. Widen `allow`, or take them out of `seeds`.");
     }
     let is_bind = |seed: &&std::net::SocketAddr| **seed == gossip.bind;
     let remedy = "Name another host of the cluster in `seeds`; the list may be the same on all of them.";

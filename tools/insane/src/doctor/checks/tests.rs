@@ -441,7 +441,6 @@ const CASES: &[Case] = &[
         Warning,
         "all 1 are addresses of this host",
     ),
-    ("gossip-seeds", gossiping, |_| {}, Warning, "1 of 2 outside `allow`: 192.0.2.1:7100"),
     ("gossip-trust", gossiping, |_| {}, Good, "10.0.0.0/24, fd00::/64, 10.0.1.0/24 by eth0"),
     ("gossip-trust", gossiping, |h| h.calls.addresses = unread(), State::Unread, ""),
     (

@@ -286,6 +286,21 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
         self.rings.occupied() | self.held.occupied()
     }
 
+    /// Moves a flow to another lane, at its tail if it has something. What it owes goes with
+    /// it; what was left of its quantum is forfeit.
+    pub fn set_lane(&mut self, flow: FlowIndex, lane: Lane) {
+        let state = self.state(flow);
+        if state == State::Absent {
+            self.misuses += 1;
+            return;
+        }
+        self.idle(flow);
+        self.flows[flow.0 as usize].lane = lane.get();
+        if state != State::Idle {
+            self.ready(flow);
+        }
+    }
+
     /// The lane of a flow; `None` for one that there is not.
     #[inline]
     #[must_use]

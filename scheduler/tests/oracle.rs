@@ -126,6 +126,19 @@ impl Model {
         }
     }
 
+    fn set_lane(&mut self, index: u16, lane: u8) {
+        let Some(at) = self.position(index) else {
+            self.misuses += 1;
+            return;
+        };
+        let was_idle = self.flows[at].place == Place::Idle;
+        self.leave(at);
+        self.flows[at].lane = lane;
+        if !was_idle {
+            self.enter(at);
+        }
+    }
+
     fn leave(&mut self, at: usize) {
         let flow = &mut self.flows[at];
         flow.place = Place::Idle;
@@ -224,6 +237,10 @@ enum Call {
     Idle {
         index: u16,
     },
+    SetLane {
+        index: u16,
+        lane: u8,
+    },
     Poll {
         ahead: u64,
     },
@@ -253,6 +270,7 @@ fn call() -> impl Strategy<Value = Call> {
         1 => index.clone().prop_map(|index| Call::Unpolice { index }),
         6 => index.clone().prop_map(|index| Call::Ready { index }),
         2 => index.clone().prop_map(|index| Call::Idle { index }),
+        2 => (index.clone(), 0..LANES as u8).prop_map(|(index, lane)| Call::SetLane { index, lane }),
         3 => ahead.clone().prop_map(|ahead| Call::Poll { ahead }),
         12 => (ahead, 0..=256u32, prop::bool::weighted(0.8))
             .prop_map(|(ahead, part, more)| Call::Burst { ahead, part, more }),
@@ -295,6 +313,10 @@ fn apply(
         Call::Idle { index } => {
             scheduler.idle(FlowIndex(index));
             model.idle(index);
+        }
+        Call::SetLane { index, lane } => {
+            scheduler.set_lane(FlowIndex(index), Lane::new(lane).unwrap());
+            model.set_lane(index, lane);
         }
         Call::Poll { ahead } => {
             *time += ahead;

@@ -5,9 +5,10 @@ use crate::counters::{CounterPage, Line};
 use crate::error::{RequestError, SessionError};
 use crate::ports::{self, Beside, PartsError};
 use crate::registry::{ConnRecord, ConnState, End, Far, Registry, SinkRecord, SourceRecord, StreamRecord};
+use crate::stream::Given;
 use insane_core::counters::PortCounter;
 use insane_core::heap::ClassSpec;
-use insane_core::{ChannelId, ConnId, Lane, Schema, StreamId};
+use insane_core::{ChannelId, ConnId, Qos, Schema, StreamId};
 use insane_shm::port::{Attachment as PortAttachment, Mailbox, SinkPort, SourcePort};
 use insane_sys::event::{Epoll, Event as Bell, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
@@ -67,7 +68,7 @@ pub(crate) enum What {
 /// What the requester gets.
 #[expect(clippy::large_enum_variant, reason = "one a request, moved once")]
 pub(crate) enum Reply {
-    Stream(Lane),
+    Stream(Given),
     Source(SourcePort),
     Sink(SinkPort, Option<OwnedFd>),
 }
@@ -293,7 +294,9 @@ impl Shared {
             _ => None,
         };
         match event {
-            Event::StreamOpened { req, stream, lane, .. } => self.opened(req, stream, lane),
+            Event::StreamOpened { req, stream, lane, qos, history_max, .. } => {
+                self.opened(req, stream, Given { lane, qos, history_max });
+            }
             Event::SourceCreated { req, source, heap_bytes } => {
                 let page = lock(&self.counters).clone();
                 let made = self.answer(req, |what, registry| {
@@ -418,14 +421,25 @@ impl Shared {
         }
     }
 
-    fn opened(&self, req: u32, id: StreamId, lane: Lane) {
+    fn opened(&self, req: u32, id: StreamId, given: Given) {
         let mut opened = None;
+        let mut is_other = false;
         self.answer(req, |what, registry| {
             let What::Stream { local } = what else { return None };
-            registry.streams.get_mut(&local)?.id = Some(id);
-            opened = Some(local);
-            Some(Ok(Reply::Stream(lane)))
+            let record = registry.streams.get_mut(&local)?;
+            // Its ports were made for what it was given before the runtime's restart.
+            let before = record.given.get_or_insert(given.qos);
+            is_other = before.reliability != given.qos.reliability;
+            if !is_other {
+                record.id = Some(id);
+                opened = Some(local);
+            }
+            Some(Ok(Reply::Stream(given)))
         });
+        if is_other {
+            let req = self.req_next.fetch_add(1, Ordering::Relaxed);
+            let _ = self.send(&Request::CloseStream { req, stream: id });
+        }
         if let Some(local) = opened {
             self.recreate_ports(local, id);
         }
@@ -436,7 +450,9 @@ impl Shared {
     fn reopen_streams(&self) {
         let streams: Vec<(u32, StreamRecord)> =
             lock(&self.registry).streams.iter().map(|(local, stream)| (*local, stream.clone())).collect();
-        for (local, StreamRecord { name, qos, isolated, .. }) in streams {
+        for (local, StreamRecord { name, qos, given, isolated, .. }) in streams {
+            // What its ports are made for; its priority is the configuration's word again.
+            let qos = Qos { priority: qos.priority, ..given.unwrap_or(qos) };
             self.order(What::Stream { local }, &[], |req| Request::OpenStream { req, name, qos, isolated });
         }
         if lock(&self.reopening).is_empty() {

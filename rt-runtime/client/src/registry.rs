@@ -15,7 +15,10 @@ use std::sync::{Arc, Weak};
 #[derive(Clone, Debug)]
 pub(crate) struct StreamRecord {
     pub name: String,
+    /// What was asked for.
     pub qos: Qos,
+    /// What it was given; `None`: it was not open yet.
+    pub given: Option<Qos>,
     pub isolated: bool,
     /// Its number at the runtime; `None` while detached.
     pub id: Option<StreamId>,

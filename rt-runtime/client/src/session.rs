@@ -169,12 +169,12 @@ impl Session {
         }
         let local = self.core.stream_next.fetch_add(1, Ordering::Relaxed);
         let isolated = options.isolated;
-        let record = StreamRecord { name: name.into(), qos, isolated, id: None };
+        let record = StreamRecord { name: name.into(), qos, given: None, isolated, id: None };
         lock(&shared.registry).streams.insert(local, record);
         let answer =
             shared.request(What::Stream { local }, |req| Request::OpenStream { req, name: name.into(), qos, isolated });
         match answer {
-            Ok(Reply::Stream(lane)) => Ok(Stream::new(Arc::clone(&self.core), local, qos, lane)),
+            Ok(Reply::Stream(given)) => Ok(Stream::new(Arc::clone(&self.core), local, given)),
             Ok(_) => Err(RequestError::Silent),
             Err(error) => {
                 lock(&shared.registry).streams.remove(&local);

@@ -17,8 +17,16 @@ use std::sync::Arc;
 pub(crate) struct StreamCore {
     pub core: Arc<Core>,
     local: u32,
-    qos: Qos,
-    lane: Lane,
+    given: Given,
+}
+
+/// What the runtime gave a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Given {
+    pub lane: Lane,
+    pub qos: Qos,
+    /// Values that its sources may keep for late joiners, at most.
+    pub history_max: u8,
 }
 
 impl Drop for StreamCore {
@@ -35,20 +43,27 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(core: Arc<Core>, local: u32, qos: Qos, lane: Lane) -> Self {
-        Stream { inner: Arc::new(StreamCore { core, local, qos, lane }) }
+    pub(crate) fn new(core: Arc<Core>, local: u32, given: Given) -> Self {
+        Stream { inner: Arc::new(StreamCore { core, local, given }) }
     }
 
-    /// The lane the runtime gave it.
+    /// The lane the runtime gave it when it was opened. The runtime's configuration may move it
+    /// later, within the real-time or the best-effort lanes.
     #[must_use]
     pub fn lane(&self) -> Lane {
-        self.inner.lane
+        self.inner.given.lane
     }
 
-    /// What was asked of it.
+    /// What it was given when it was opened: what was asked for, as far as the runtime's
+    /// configuration fixes nothing else.
     #[must_use]
     pub fn qos(&self) -> Qos {
-        self.inner.qos
+        self.inner.given.qos
+    }
+
+    /// Values that a source may keep for late joiners.
+    pub(crate) fn history_max(&self) -> usize {
+        self.inner.given.history_max.into()
     }
 
     fn id(&self) -> Result<StreamId, RequestError> {
@@ -76,7 +91,7 @@ impl Stream {
             stream: self.inner.local,
             channel,
             classes: classes.clone(),
-            reliable: self.inner.qos.reliability == Reliability::Reliable,
+            reliable: self.inner.given.qos.reliability == Reliability::Reliable,
             schema,
             keeps,
         };
@@ -104,7 +119,7 @@ impl Stream {
         let Some(depth) = depth else {
             return Err(RequestError::Option("a sink's depth is 2 to 65,536 messages"));
         };
-        let wake = options.wake.unwrap_or(match self.inner.qos.consumption {
+        let wake = options.wake.unwrap_or(match self.inner.given.qos.consumption {
             Consumption::Poll => SinkWake::Never,
             Consumption::Low => SinkWake::Page,
         });
@@ -160,7 +175,7 @@ impl Stream {
 
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Stream(lane {})", self.inner.lane)
+        write!(f, "Stream(lane {})", self.inner.given.lane)
     }
 }
 

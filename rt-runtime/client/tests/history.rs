@@ -1,9 +1,9 @@
 //! The last values for sinks of another host that join late, over udp.
 
-use insane_config::{Technology, UdpPlan};
+use insane_config::{StreamPlan, Technology, UdpPlan};
 use insane_rt::{
     ChannelId, ClassSpec, Hosting, Plan, ProcessOptions, ProcessSink, ProcessSource, ProcessSourceOptions, Qos,
-    Reliability, Session, SinkOptions, Stream, Validity,
+    Reliability, Session, Sink, SinkOptions, Stream, StreamOptions, Validity,
 };
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -145,23 +145,106 @@ fn values_that_go_on_coming_are_none_twice_and_none_late() {
     assert_eq!(lost, 0, "each heard something");
 }
 
+/// All that came to a sink: numbers, and whether they are of the past.
+fn all_of(sink: &Sink, size: u32) -> Vec<(u64, bool)> {
+    let mut all = Vec::new();
+    while let Some(message) = sink.consume().unwrap() {
+        assert_eq!(message.to_vec(), value(message.sequence(), size));
+        all.push((message.sequence(), message.is_history()));
+    }
+    all
+}
+
 #[test]
-fn reliable_streams_begin_with_the_next_value() {
-    let [plan_a, plan_b] = pair(Ipv4Addr::LOCALHOST.into());
-    let here = Session::embedded_with(plan_a, Hosting::Thread, "source").unwrap();
-    let there = Session::embedded_with(plan_b, Hosting::Thread, "sinks").unwrap();
-    let qos = Qos { reliability: Reliability::Reliable, ..Qos::default() };
-    let stream = here.stream("reliable", qos).unwrap();
-    let mut source = stream.process_source(CHANNEL, ProcessSourceOptions::new(40).history(KEPT)).unwrap();
-    assert!(source.emit(&value(0, 40)).unwrap().is_sent());
-    let sink = there.stream("reliable", qos).unwrap().sink(CHANNEL, SinkOptions::default()).unwrap();
-    let mut first = None;
-    let both = [&here, &there];
-    let mut number = 0;
-    wait_for(&both, &mut { source }, "a value comes", || {
-        number += 1;
-        first = sink.consume().unwrap().map(|message| message.is_history());
-        first.is_some() || number > 2_000
-    });
-    assert_eq!(first, None, "nothing was emitted since it joined");
+fn a_late_host_gets_the_last_values_of_a_reliable_stream() {
+    for (hosting, size) in [(Hosting::Thread, 40), (Hosting::Inline, 40), (Hosting::Thread, 9_000)] {
+        let [plan_a, plan_b] = pair(Ipv4Addr::LOCALHOST.into());
+        let here = Session::embedded_with(plan_a, hosting, "source").unwrap();
+        let qos = Qos { reliability: Reliability::Reliable, ..Qos::default() };
+        let stream = here.stream("reliable", qos).unwrap();
+        let mut source = stream.process_source(CHANNEL, ProcessSourceOptions::new(size).history(KEPT)).unwrap();
+        let mut number = 0;
+        for _ in 0..5 {
+            assert!(source.emit(&value(number, size)).unwrap().is_sent());
+            number += 1;
+        }
+        // Two lives of the other runtime; values that come at once follow the past.
+        for life in 0..2 {
+            let there = Session::embedded_with(plan_b.clone(), hosting, "sinks").unwrap();
+            let both = [&here, &there];
+            let sink = there.stream("reliable", qos).unwrap().sink(CHANNEL, SinkOptions::default()).unwrap();
+            let mut all = Vec::new();
+            wait_for(&both, &mut source, "the last values come", || {
+                all.extend(all_of(&sink, size));
+                all.len() >= KEPT
+            });
+            for _ in 0..20 {
+                let before = number;
+                while number == before {
+                    number += u64::from(source.emit(&value(number, size)).is_ok_and(|emit| emit.is_sent()));
+                    here.turn();
+                    there.turn();
+                }
+            }
+            let expected: Vec<_> = (number - 20 - KEPT as u64..number).map(|at| (at, at < number - 20)).collect();
+            wait_for(&both, &mut source, "all that follow come", || {
+                all.extend(all_of(&sink, size));
+                all.len() >= expected.len()
+            });
+            assert_eq!(all, expected, "{hosting:?}, {size} bytes, life {life}");
+        }
+    }
+}
+
+#[test]
+fn a_late_sink_of_an_isolated_stream_gets_the_last_values() {
+    let session = Session::embedded("isolated").unwrap();
+    for (reliability, size) in
+        [(Reliability::Unreliable, 40), (Reliability::Reliable, 40), (Reliability::Unreliable, 9_000)]
+    {
+        let qos = Qos { reliability, ..Qos::default() };
+        let name = format!("{reliability:?}-{size}");
+        let stream = session.stream_with(&name, qos, StreamOptions::default().isolated(true)).unwrap();
+        let mut source = stream.process_source(CHANNEL, ProcessSourceOptions::new(size).history(KEPT)).unwrap();
+        for number in 0..5 {
+            assert!(source.emit(&value(number, size)).unwrap().is_sent());
+        }
+        let mut sinks = Vec::new();
+        for _ in 0..3 {
+            sinks.push((stream.sink(CHANNEL, SinkOptions::default()).unwrap(), Vec::new()));
+            wait_for(&[&session], &mut source, "each has the last values", || {
+                sinks.iter_mut().for_each(|(sink, all)| all.extend(all_of(sink, size)));
+                sinks.iter().all(|(_, all)| all.len() >= KEPT)
+            });
+        }
+        assert!(source.emit(&value(5, size)).unwrap().is_sent());
+        wait_for(&[&session], &mut source, "each has the next", || {
+            sinks.iter_mut().for_each(|(sink, all)| all.extend(all_of(sink, size)));
+            sinks.iter().all(|(_, all)| all.len() > KEPT)
+        });
+        for (_, all) in &sinks {
+            assert_eq!(*all, [(2, true), (3, true), (4, true), (5, false)], "{name}");
+        }
+    }
+}
+
+/// What the configuration allows is what a source keeps.
+#[test]
+fn a_source_keeps_no_more_values_than_are_declared() {
+    let mut plan = Plan::embedded_default();
+    let most = |name: &str, most| StreamPlan { name: name.into(), history_max: Some(most), ..StreamPlan::default() };
+    plan.domains[0].streams = vec![most("two", 2), most("none", 0)];
+    let session = Session::embedded_with(plan, Hosting::Thread, "declared").unwrap();
+    for (name, kept) in [("two", 2), ("none", 0), ("other", 5)] {
+        let stream = session.stream(name, Qos::default()).unwrap();
+        let mut source = stream.process_source(CHANNEL, ProcessSourceOptions::new(40).history(5)).unwrap();
+        for number in 0..8 {
+            assert!(source.emit(&value(number, 40)).unwrap().is_sent());
+        }
+        let sink = stream.sink(CHANNEL, SinkOptions::default()).unwrap();
+        source.wait_for_receivers(PATIENCE).unwrap();
+        assert!(source.emit(&value(8, 40)).unwrap().is_sent());
+        let expected: Vec<_> = (8 - kept..9).map(|at| (at, at < 8)).collect();
+        assert_eq!(all_of(&sink, 40), expected, "{name}");
+    }
 }

@@ -1,7 +1,10 @@
 //! A runtime that goes away and comes back: direct rings go on, everything else returns.
 
+use insane_config::StreamPlan;
 use insane_control::{Hosting, Runtime};
-use insane_rt::{Attachment, ChannelId, Plan, Qos, Session, Sink, SinkOptions, Source, SourceOptions, StreamOptions};
+use insane_rt::{
+    Attachment, ChannelId, Plan, Qos, Reliability, Session, Sink, SinkOptions, Source, SourceOptions, StreamOptions,
+};
 use insane_sys::seqpacket::{self, RecvOutcome};
 use insane_wire::control::{Code, Event, encode};
 use std::path::{Path, PathBuf};
@@ -237,4 +240,32 @@ fn a_runtime_that_does_not_take_the_counters_is_asked_without_them() {
     source.wait_for_receivers(SECOND).unwrap();
     pass(&source, &sink, 0, 500);
     assert!(second.status().is_some());
+}
+
+/// Ports are made for what a stream was given; a runtime that comes back and declares another
+/// reliability does not get them, and the rest of the session returns.
+#[test]
+fn a_stream_that_is_declared_otherwise_meanwhile_stays_closed() {
+    let place = Place::new("declared");
+    let declared = |reliability| {
+        let mut plan = Plan::embedded_default();
+        plan.control.socket = Some(place.socket());
+        let stream = StreamPlan { name: "axis".into(), reliability, ..StreamPlan::default() };
+        plan.domains[0].streams = vec![stream];
+        Runtime::start(plan, Hosting::Thread).expect("the runtime starts")
+    };
+    let first = declared(None);
+    let session = Session::attach(place.socket(), "app").unwrap();
+    let (axis, other) =
+        (session.stream("axis", Qos::default()).unwrap(), session.stream("io", Qos::default()).unwrap());
+    let _source = axis.source(ChannelId(1), SourceOptions::default()).unwrap();
+    drop(first);
+    wait_for("the session notices", || session.attachment() == Attachment::Detached);
+    let second = declared(Some(Reliability::Reliable));
+    wait_for("the session returns", || session.attachment() == Attachment::Attached);
+    wait_for("the other one is closed again", || second.status().unwrap().streams.len() == 1);
+    assert_eq!(second.status().unwrap().streams[0].name, "io");
+    assert!(other.sink(ChannelId(1), SinkOptions::default()).is_ok());
+    assert!(axis.sink(ChannelId(1), SinkOptions::default()).is_err(), "it is not open");
+    assert_eq!(session.stream("axis", Qos::default()).unwrap().qos().reliability, Reliability::Reliable);
 }

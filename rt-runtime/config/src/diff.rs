@@ -7,10 +7,11 @@
 
 use crate::plan::{
     DatapathPlan, DomainPlan, GossipPlan, HugePages, Idle, Isolation, LinkPlan, LogFormat, Member, Plan, Policy,
-    Serves, Technology,
+    Serves, StreamPlan, Technology,
 };
 use crate::planner::exact;
 use insane_core::heap::ClassSpec;
+use insane_core::{Consumption, Datapath, Determinism, LatePolicy, Reliability};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -290,16 +291,18 @@ fn peers(plan: &Plan) -> Things {
     peers.collect()
 }
 
+/// For whom a change holds that is agreed upon when a stream is opened.
+const OPENED: &str = "for streams that are opened from now on; an open one keeps what it has";
+
 fn domains(plan: &Plan) -> Things {
     let fields = |domain: &DomainPlan| {
         let quota = &domain.quota;
         let isolation = if domain.isolation == Isolation::Shared { "shared" } else { "session" };
         let count = |value: u32| value.to_string();
         let rate = |value: u32| format!("{value} a second");
-        let opened = Takes::Later("for streams that are opened from now on; an open one keeps what it has");
         let all = [
             ("members", members(&domain.members), Takes::Later("for who attaches from now on; who is attached stays")),
-            ("isolation", isolation.to_owned(), opened),
+            ("isolation", isolation.to_owned(), Takes::Later(OPENED)),
             ("receive", classes(&domain.receive), Takes::Restart),
             ("quota.sessions", count(quota.sessions), Takes::Reload),
             ("quota.streams", count(quota.streams), Takes::Reload),
@@ -315,9 +318,69 @@ fn domains(plan: &Plan) -> Things {
                 Takes::Later("for sessions that have no sink at the datapath yet"),
             ),
         ];
-        all.into_iter().map(|(name, value, takes)| (name.to_owned(), (value, takes))).collect()
+        let all = all.into_iter().map(|(name, value, takes)| (name.to_owned(), (value, takes)));
+        let streams = domain.streams.iter().flat_map(|stream| {
+            let of =
+                |(name, value): (&str, String)| (format!("streams[{:?}].{name}", stream.name), (value, takes(name)));
+            declared(stream).into_iter().map(of)
+        });
+        all.chain(streams).collect()
     };
     things(plan.domains.iter(), |domain| (&domain.name, fields(domain)), Takes::Restart)
+}
+
+/// What a declaration fixes, in the words of the file.
+#[must_use]
+pub fn declared(stream: &StreamPlan) -> Vec<(&'static str, String)> {
+    let reliability = |value: Reliability| match value {
+        Reliability::Unreliable => "unreliable",
+        Reliability::Reliable => "reliable",
+    };
+    let datapath = |value: Datapath| match value {
+        Datapath::Standard => "standard",
+        Datapath::Fast => "fast",
+    };
+    let consumption = |value: Consumption| match value {
+        Consumption::Poll => "poll",
+        Consumption::Low => "low",
+    };
+    let all = [
+        ("reliability", stream.reliability.map(|value| reliability(value).to_owned())),
+        ("datapath", stream.datapath.map(|value| datapath(value).to_owned())),
+        ("consumption", stream.consumption.map(|value| consumption(value).to_owned())),
+        ("determinism", stream.determinism.map(determinism)),
+        ("priority", stream.priority.map(|value| value.get().to_string())),
+        ("priority_max", stream.priority_max.map(|value| value.get().to_string())),
+        ("isolated", stream.isolated.map(|value| value.to_string())),
+        ("history_max", stream.history_max.map(|value| value.to_string())),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+fn determinism(value: Determinism) -> String {
+    let Determinism::TimeSensitive { period, offset, deadline, size, late } = value else {
+        return "best_effort".to_owned();
+    };
+    let late = match late {
+        LatePolicy::Drop => "drop",
+        LatePolicy::SendNow => "send_now",
+        LatePolicy::NextSlot => "next_slot",
+        LatePolicy::NewestWins => "newest_wins",
+    };
+    let (period, offset, deadline) = (period.0, offset.0, deadline.0);
+    format!(
+        "time_sensitive(period_ns: {period}, offset_ns: {offset}, deadline_ns: {deadline}, size_bytes: {size}, \
+         late: {late})"
+    )
+}
+
+/// What it takes to change a field of a declaration: sources change lanes while they send; the
+/// rest is agreed upon when a stream is opened.
+fn takes(field: &str) -> Takes {
+    match field {
+        "priority" | "priority_max" => Takes::Reload,
+        _ => Takes::Later(OPENED),
+    }
 }
 
 fn members(members: &[Member]) -> String {
@@ -442,6 +505,27 @@ mod tests {
         );
         assert!(changes.iter().all(|(_, takes)| *takes != Takes::Restart));
         assert!(matches!(changes[2].1, Takes::Later(text) if text.contains("stays")));
+    }
+
+    #[test]
+    fn declarations_of_streams_change_by_field_and_say_for_whom() {
+        let before = "members: [any]";
+        let now = "members: [any], streams: [(name: \"axis/*\", priority: 6, reliability: reliable), \
+                   (name: \"video\", determinism: time_sensitive(period_ns: 1_000, size_bytes: 9, late: drop))]";
+        let changes = changed(&[(before, now)]);
+        let words: Vec<_> = changes.iter().map(|(text, _)| text.as_str()).collect();
+        assert_eq!(
+            words,
+            [
+                "domains[\"e\"].streams[\"axis/*\"].priority: added, 6",
+                "domains[\"e\"].streams[\"axis/*\"].reliability: added, reliable",
+                "domains[\"e\"].streams[\"video\"].determinism: added, time_sensitive(period_ns: 1000, \
+                 offset_ns: 0, deadline_ns: 1000, size_bytes: 9, late: drop)",
+            ]
+        );
+        assert_eq!(changes[0].1, Takes::Reload);
+        assert!(matches!(changes[1].1, Takes::Later(text) if text.contains("keeps what it has")));
+        assert!(matches!(changes[2].1, Takes::Later(_)));
     }
 
     /// Every field that memory, threads or sockets are made of.

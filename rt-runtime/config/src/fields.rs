@@ -90,6 +90,9 @@ const fn required(path: &'static str, accepts: &'static str) -> Field {
 
 const NAME: &str = "1 to 64 bytes of text without control characters, in double quotes";
 
+/// Default of what a declaration of a stream may fix.
+const ASKED: &str = "None: what the application asks for";
+
 const GOSSIP_ADDRESS: &str =
     "a particular IP address of this machine and a port from 1 to 65535: \"192.0.2.1:7100\", \"[2001:db8::1]:7100\"";
 
@@ -197,6 +200,39 @@ pub const FIELDS: &[Field] = &[
     ),
     Field { path: "domains[].receive[].size", accepts: Accepts::Number(1, 100_000_000, "bytes"), default: None },
     Field { path: "domains[].receive[].count", accepts: Accepts::Number(1, 65_536, "buffers"), default: None },
+    text("domains[].streams", "a list of at most 256 declarations: [(name: ..., ...), ...]", "[]"),
+    required("domains[].streams[].name", "the name of a stream, or how names begin and then `*`, in double quotes"),
+    text("domains[].streams[].reliability", "unreliable or reliable", ASKED),
+    text("domains[].streams[].datapath", "standard or fast", ASKED),
+    text("domains[].streams[].consumption", "poll or low", ASKED),
+    text(
+        "domains[].streams[].determinism",
+        "best_effort, or time_sensitive(period_ns: ..., size_bytes: ..., ...)",
+        ASKED,
+    ),
+    Field {
+        path: "domains[].streams[].determinism.period_ns",
+        accepts: Accepts::Number(1, 3_600_000_000_000, "nanoseconds"),
+        default: None,
+    },
+    number("domains[].streams[].determinism.offset_ns", 0, 3_600_000_000_000, "nanoseconds", "0"),
+    number(
+        "domains[].streams[].determinism.deadline_ns",
+        1,
+        3_600_000_000_000,
+        "nanoseconds",
+        "None: the end of the period",
+    ),
+    Field {
+        path: "domains[].streams[].determinism.size_bytes",
+        accepts: Accepts::Number(1, 100_000_000, "bytes"),
+        default: None,
+    },
+    text("domains[].streams[].determinism.late", "drop, send_now, next_slot or newest_wins", "next_slot"),
+    number("domains[].streams[].priority", 0, 7, "", ASKED),
+    number("domains[].streams[].priority_max", 0, 7, "", "7"),
+    text("domains[].streams[].isolated", "true or false", ASKED),
+    number("domains[].streams[].history_max", 0, 16, "values", "16"),
     text("memory", "(limit_bytes: ..., lock: ..., huge_pages: ..., prefault: ...)", "()"),
     number("memory.limit_bytes", 1 << 20, 1 << 46, "bytes", "1_073_741_824"),
     text("memory.lock", "true or false", "false"),

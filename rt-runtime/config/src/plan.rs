@@ -6,7 +6,10 @@
 //! `link.peers[i]` is the address of `PeerIndex(i)`.
 
 use insane_core::heap::ClassSpec;
-use insane_core::{DatapathIndex, DomainIndex, HostId, Lane, Nanos, Network, PeerIndex};
+use insane_core::{
+    Consumption, Datapath, DatapathIndex, Determinism, DomainIndex, HostId, Lane, Nanos, Network, PeerIndex, Priority,
+    Reliability,
+};
 use serde::Serialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -327,6 +330,52 @@ pub struct DomainPlan {
     pub quota: Quota,
     /// Receive heap that each datapath keeps for it: at most eight classes of rising size.
     pub receive: Vec<ClassSpec>,
+    /// What is fixed or bounded of its streams.
+    pub streams: Vec<StreamPlan>,
+}
+
+/// What is fixed or bounded of the streams of one name, or of all whose names begin alike.
+/// `None`: whatever the application asks for.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct StreamPlan {
+    /// A name, or how names begin and then `*`; unique in its domain.
+    pub name: String,
+    /// What happens to a message that meets no room or gets lost.
+    pub reliability: Option<Reliability>,
+    /// Which kind of technology.
+    pub datapath: Option<Datapath>,
+    /// How receivers wait.
+    pub consumption: Option<Consumption>,
+    /// Whether messages have a time.
+    pub determinism: Option<Determinism>,
+    /// The importance.
+    pub priority: Option<Priority>,
+    /// The most importance; more is taken for this.
+    pub priority_max: Option<Priority>,
+    /// Whether local messages go through the runtime and are copied there.
+    pub isolated: Option<bool>,
+    /// Values that a source keeps for late joiners at most.
+    pub history_max: Option<u8>,
+}
+
+impl StreamPlan {
+    /// How well it names a stream: `None` if not at all, else more for the closer one. Its
+    /// very name is closer than any beginning, a longer beginning than a shorter one.
+    #[must_use]
+    pub fn closeness(&self, stream: &str) -> Option<usize> {
+        if self.name == stream {
+            return Some(usize::MAX);
+        }
+        let beginning = self.name.strip_suffix('*')?;
+        stream.starts_with(beginning).then_some(beginning.len())
+    }
+
+    /// The closest of several declarations for a stream.
+    #[must_use]
+    pub fn closest<'p>(of: &'p [StreamPlan], stream: &str) -> Option<&'p StreamPlan> {
+        let close = of.iter().filter_map(|plan| Some((plan.closeness(stream)?, plan)));
+        close.max_by_key(|(closeness, _)| *closeness).map(|(_, plan)| plan)
+    }
 }
 
 /// Who may attach to a domain.
@@ -516,6 +565,7 @@ impl Plan {
                 isolation: Isolation::Shared,
                 quota: Quota::default(),
                 receive: receive_default(),
+                streams: Vec::new(),
             }],
             memory: MemoryPlan { limit_bytes: 1 << 30, lock: false, huge_pages: HugePages::Never, prefault: false },
             log: LogPlan::default(),
@@ -602,6 +652,18 @@ mod tests {
             let lane = Lane::new(number).unwrap();
             assert_eq!(plan.datapath_of(lane).0, u8::from(number >= 3));
         }
+    }
+
+    #[test]
+    fn the_closest_declaration_is_the_one() {
+        let named = |name: &str| StreamPlan { name: name.into(), ..StreamPlan::default() };
+        let all = [named("*"), named("axis/*"), named("axis/1*"), named("axis/1"), named("video")];
+        for (stream, closest) in
+            [("axis/1", "axis/1"), ("axis/12", "axis/1*"), ("axis/2", "axis/*"), ("axis", "*"), ("video", "video")]
+        {
+            assert_eq!(StreamPlan::closest(&all, stream).unwrap().name, closest, "{stream}");
+        }
+        assert_eq!(StreamPlan::closest(&all[1..], "videos"), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! the validation, which reports all of it at once, and not by the parser, which stops
 //! at the first.
 
+use insane_core::{Consumption, LatePolicy, Reliability};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -376,6 +377,66 @@ pub struct Domain {
     /// `receive_default`.
     #[serde(default)]
     pub receive: Option<Vec<Class>>,
+    /// What is fixed or bounded of its streams, whatever applications ask for; at most 256.
+    /// Default: nothing.
+    #[serde(default)]
+    pub streams: Vec<Stream>,
+}
+
+/// What is fixed or bounded of the streams of one name, or of all whose names begin alike.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stream {
+    /// Name of a stream, or how names begin and then `*`; 1 to 64 bytes, unique.
+    pub name: String,
+    /// Default: as asked for.
+    #[serde(default)]
+    pub reliability: Option<Reliability>,
+    /// Default: as asked for.
+    #[serde(default)]
+    pub datapath: Option<insane_core::Datapath>,
+    /// Default: as asked for.
+    #[serde(default)]
+    pub consumption: Option<Consumption>,
+    /// Default: as asked for.
+    #[serde(default)]
+    pub determinism: Option<Determinism>,
+    /// 0 to 7. Default: as asked for.
+    #[serde(default)]
+    pub priority: Option<i64>,
+    /// More is taken for this, 0 to 7. Default: 7.
+    #[serde(default)]
+    pub priority_max: Option<i64>,
+    /// Whether local messages go through the runtime. Default: as asked for.
+    #[serde(default)]
+    pub isolated: Option<bool>,
+    /// Values that a source keeps for late joiners at most, 0 to 16. Default: 16.
+    #[serde(default)]
+    pub history_max: Option<i64>,
+}
+
+/// Whether messages have a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Determinism {
+    /// No time is promised.
+    BestEffort,
+    /// One message a period, in the real-time lanes.
+    TimeSensitive {
+        /// Length of the cycle, nanoseconds, 1 to 3,600,000,000,000.
+        period_ns: i64,
+        /// Earliest start of the slot in the cycle, nanoseconds. Default: 0.
+        #[serde(default)]
+        offset_ns: i64,
+        /// Latest departure after the start of the cycle, nanoseconds. Default: the period.
+        #[serde(default)]
+        deadline_ns: Option<i64>,
+        /// Largest payload, bytes, 1 to 100,000,000.
+        size_bytes: i64,
+        /// What is done when a slot is missed. Default: `next_slot`.
+        #[serde(default)]
+        late: LatePolicy,
+    },
 }
 
 /// Who may attach to a domain.

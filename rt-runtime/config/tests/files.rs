@@ -82,7 +82,7 @@ fn fields_of(value: &serde_json::Value, path: &str, found: &mut BTreeSet<String>
                         fields_of(inner, &format!("{path}.tcp"), found);
                         continue;
                     }
-                    "udp" | "spin_then_block" | "fifo" => path.to_owned(),
+                    "udp" | "spin_then_block" | "fifo" | "time_sensitive" => path.to_owned(),
                     key if path.is_empty() => key.to_owned(),
                     key => format!("{path}.{key}"),
                 };

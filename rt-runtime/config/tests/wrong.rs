@@ -846,3 +846,94 @@ fn no_file_can_steer_the_terminal_or_flood_it() {
     let column = carets.last().unwrap().find('^').unwrap();
     assert_eq!(&sources.last().unwrap()[column..=column], "1", "{shown}");
 }
+
+/// One domain with this declaration.
+fn declared(stream: &str) -> String {
+    format!("(domains: [(name: \"d\", members: [uid(1)], streams: [({stream})])])")
+}
+
+#[test]
+fn declarations_of_streams() {
+    let path = |field: &str| format!("domains[0].streams[0].{field}");
+    let at = |field: &str, text: &str| format!("1:{}", declared(text).find(field).unwrap() + field.len() + 3);
+    for (field, value, message, accepted) in [
+        ("priority", "8", "8 is too large", "0 to 7"),
+        ("priority_max", "-1", "-1 is too small", "0 to 7"),
+        ("history_max", "17", "17 is too large", "0 to 16 values"),
+        ("reliability", "relyable", "`relyable` is not accepted here; did you mean `reliable`?", "unreliable or"),
+        ("isolated", "1", "`true` or `false` is expected", "true or false"),
+    ] {
+        let text = format!("name: \"x\", {field}: {value}");
+        expect(&declared(&text), &at(field, &text), &path(field), message, accepted);
+    }
+    let times = |fields: &str| format!("name: \"x\", determinism: time_sensitive({fields})");
+    for (fields, field, message, accepted) in [
+        ("period_ns: 0, size_bytes: 1", "period_ns", "0 is too small", "1 to 3_600_000_000_000 nanoseconds"),
+        ("period_ns: 9, size_bytes: 0", "size_bytes", "0 is too small", "1 to 100_000_000 bytes"),
+        (
+            "period_ns: 9, size_bytes: 1, deadline_ns: 10",
+            "deadline_ns",
+            "the deadline is after the end of the period, which has 9 ns",
+            "a deadline of at most the period",
+        ),
+        (
+            "period_ns: 9, size_bytes: 1, offset_ns: 5, deadline_ns: 5",
+            "offset_ns",
+            "the offset is not before the deadline, which is at 5 ns",
+            "an offset before the deadline",
+        ),
+    ] {
+        let text = times(fields);
+        let all = findings(&declared(&text));
+        let found = all.0.iter().find(|found| found.path == path(&format!("determinism.{field}")));
+        let found = found.unwrap_or_else(|| panic!("{all}"));
+        assert_eq!((found.message.as_str(), found.severity), (message, Severity::Error));
+        assert!(found.accepted.starts_with(accepted), "{found}");
+        assert_eq!(format!("{}:{}", found.line, found.column), at(field, &text));
+    }
+}
+
+#[test]
+fn declarations_that_do_not_go_together() {
+    let path = |field: &str| format!("domains[0].streams[0].{field}");
+    let name = "1:60";
+    expect(&declared("name: \"x\""), name, &path("name"), "the declaration fixes nothing", "at least one of");
+    expect(
+        &declared("name: \"a*b\", priority: 1"),
+        name,
+        &path("name"),
+        "a `*` stands at the end of a name only",
+        "a name, or how",
+    );
+    expect(&declared("name: \"\", priority: 1"), name, &path("name"), "the name is empty", "the name of a stream");
+    expect(
+        &declared("name: \"x\", priority: 5, priority_max: 6"),
+        "1:92",
+        &path("priority_max"),
+        "the priority is fixed to 5 in line 1, so a bound of 6 has no meaning",
+        "`priority` or `priority_max`",
+    );
+    let twice = declared("name: \"x\", priority: 1), (name: \"x\", priority: 2");
+    let found = only(&twice);
+    assert_eq!(found.path, "domains[0].streams[1].name");
+    assert!(found.message.starts_with("\"x\" is the name of domains[0].streams[0] already"), "{found}");
+    let isolated = declared("name: \"x\", isolated: false").replace("members", "isolation: session, members");
+    assert!(only(&isolated).message.contains("every stream of the domain is isolated"));
+    let periodic = "name: \"x\", determinism: time_sensitive(period_ns: 1_000_000, size_bytes: 64)";
+    let with_link = |stream: &str, rate: &str| {
+        declared(stream).replacen(
+            '(',
+            &format!(
+                "(datapaths: [(name: \"m\", links: [\"n\"])], \
+                 links: [(name: \"n\", {rate} technology: udp(bind: \"10.0.0.1:7400\"))], "
+            ),
+            1,
+        )
+    };
+    assert!(findings(&with_link(periodic, "rate_mbps: 1000,")).is_empty());
+    let no_rate = only(&with_link(periodic, ""));
+    assert_eq!((no_rate.severity, no_rate.path.as_str()), (Severity::Warning, path("determinism").as_str()));
+    let repaired = only(&with_link(&format!("{periodic}, reliability: reliable"), "rate_mbps: 1000,"));
+    assert_eq!((repaired.severity, repaired.path.as_str()), (Severity::Error, path("reliability").as_str()));
+    assert!(repaired.message.contains("repairs have no slots"));
+}

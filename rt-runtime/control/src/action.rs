@@ -225,6 +225,15 @@ pub enum Action {
     Drop(ObjectId),
     /// Gives a datapath a source's connection.
     AddTx(Box<AddTx>),
+    /// A source's connection goes on in another lane of its group.
+    SetLane {
+        /// At which datapath.
+        datapath: DatapathIndex,
+        /// Which.
+        conn: ConnId,
+        /// Its lane from now on.
+        lane: Lane,
+    },
     /// Takes it away once it has sent what is still in the ring, or has had its time for
     /// that; [`Hub::detached`](crate::hub::Hub::detached) when it is gone.
     RemoveTx {

@@ -16,6 +16,7 @@
 //! number of sources and sinks of one conversation, or of one session that ends.
 
 mod conn;
+mod declared;
 mod port;
 mod refusal;
 mod route;
@@ -215,6 +216,7 @@ impl Hub {
         for (ours, new) in self.spec.domains.iter_mut().zip(domains) {
             *ours = new;
         }
+        self.follow_declarations();
     }
 
     /// What these rules and quotas would leave outside: of each domain, in words.

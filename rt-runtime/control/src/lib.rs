@@ -9,6 +9,7 @@
 
 pub mod action;
 mod datapath;
+pub mod declaration;
 mod discovery;
 pub mod hub;
 mod identity;

@@ -112,6 +112,7 @@ pub(crate) fn domain_spec(plan: &DomainPlan) -> DomainSpec {
             requests_per_second: quota.control_messages_per_second,
         },
         isolated: plan.isolation == Isolation::Session,
+        streams: plan.streams.clone(),
     }
 }
 

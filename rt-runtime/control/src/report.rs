@@ -6,6 +6,7 @@ use crate::hub::view::{ChannelView, SessionView, SinkView, SourceView};
 use crate::memory::{CounterPages, HugeReport};
 use crate::objects::{COUNTER_LINES, Objects};
 use crate::roster::Roster;
+use insane_config::diff::declared;
 use insane_config::{HugePages, Idle, Isolation, Plan, Serves};
 use insane_core::counters::{DatapathCounter, PortCounter, TurnCounter};
 use insane_core::{
@@ -16,9 +17,9 @@ use insane_shm::counters::CounterBlock;
 use insane_sys::thread::{self, SchedPolicy};
 use insane_wire::control::SinkWake;
 use insane_wire::status::{
-    ChannelStatus, Counters, DatapathStatus, DomainStatus, HostStatus, MemoryStatus, MismatchStatus, PeerStatus,
-    QosStatus, SessionStatus, SinkStatus, SlotStatus, SourceStatus, StatusReport, StreamStatus, ThreadStatus,
-    TimeStatus, Usage, hex,
+    ChannelStatus, Counters, DatapathStatus, DeclaredStatus, DomainStatus, HostStatus, MemoryStatus, MismatchStatus,
+    PeerStatus, QosStatus, SessionStatus, SinkStatus, SlotStatus, SourceStatus, StatusReport, StreamStatus,
+    ThreadStatus, TimeStatus, Usage, hex,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -167,6 +168,12 @@ impl Facts {
                     taps: sinks().filter(|sink| sink.observes).count() as u32,
                     peers: peer_names(&stream.peers, roster),
                     qos: Some(qos_row(&stream.qos)),
+                    asked: Some(qos_row(&stream.asked)),
+                    declared: stream.declared.map(|plan| DeclaredStatus {
+                        name: plan.name.clone(),
+                        fixes: declared(plan).into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+                        later: stream.later.clone(),
+                    }),
                     isolated: stream.isolated,
                     datapath: stream.datapath.map(|at| self.plan.datapaths[at.index()].name.clone()),
                     channels: stream.channels.iter().map(|channel| self.channel_row(channel, roster)).collect(),

@@ -467,6 +467,9 @@ impl Server {
             Action::RemoveTx { datapath, conn } => {
                 datapaths[datapath.index()].remove(conn, Command::RemoveSource(conn));
             }
+            Action::SetLane { datapath, conn, lane } => {
+                datapaths[datapath.index()].send(Command::SetLane { conn, lane })
+            }
             Action::RemoveRx { datapath, conn } => {
                 datapaths[datapath.index()].remove(conn, Command::RemoveSink(conn));
             }

@@ -2,6 +2,7 @@
 //! datapaths, and the sizes of regions.
 
 use crate::quota::Quota;
+use insane_config::StreamPlan;
 use insane_core::heap::Geometry;
 use insane_core::limits::LANES;
 use insane_core::{DatapathIndex, DomainIndex, Lane, PeerIndex};
@@ -36,6 +37,8 @@ pub struct DomainSpec {
     pub quota: Quota,
     /// Whether every stream is isolated, whatever its opener asks for.
     pub isolated: bool,
+    /// What is fixed or bounded of its streams, whatever their openers ask for.
+    pub streams: Vec<StreamPlan>,
 }
 
 impl DomainSpec {
@@ -265,6 +268,7 @@ mod tests {
             access: access.clone(),
             quota: Quota::UNLIMITED,
             isolated: false,
+            streams: Vec::new(),
         };
         let sizes = RegionSizes { cells: u64::from, returns: u64::from, counters: u64::from, wake_page: 1 };
         HubSpec {

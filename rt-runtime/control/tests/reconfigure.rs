@@ -3,12 +3,16 @@
 
 mod world;
 
+use insane_config::StreamPlan;
 use insane_control::action::Topic;
 use insane_control::quota::Amounts;
 use insane_control::spec::DomainSpec;
-use insane_core::{ChannelId, DatapathIndex, Nanos, PeerIndex, Qos, SessionId, StreamId, stream_key};
+use insane_core::{
+    ChannelId, DatapathIndex, Determinism, Nanos, PeerIndex, Priority, Qos, Reliability, SessionId, StreamId,
+    stream_key,
+};
 use insane_wire::control::{ClassSpec, Code, Event, Request, Role, SinkWake};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use world::{World, datapath, spec};
 
 const CHANNEL: ChannelId = ChannelId(5);
@@ -236,5 +240,118 @@ fn only_who_runs_the_runtime_may_reload() {
     }
     world.settle();
     assert_eq!(world.reloads, [(operator, 4); 9], "a quota that leaves no request can be widened");
+    end(world);
+}
+
+/// A declaration of streams of these names, from what it fixes.
+fn declares(name: &str, fixes: StreamPlan) -> StreamPlan {
+    StreamPlan { name: name.into(), ..fixes }
+}
+
+fn priority(value: u8) -> Option<Priority> {
+    Priority::new(value)
+}
+
+fn ask(world: &mut World, session: SessionId, name: &str, qos: Qos, isolated: bool) -> Result<Event, (Code, String)> {
+    world.request(session, &Request::OpenStream { req: 1, name: name.into(), qos, isolated });
+    world.settle();
+    match world.clients[&session].events.last() {
+        Some(event @ Event::StreamOpened { .. }) => Ok(event.clone()),
+        Some(Event::Failed { code, reason, .. }) => Err((*code, reason.clone())),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_stream_is_given_what_is_declared_and_nobody_less_than_it_asked_for() {
+    let mut world = World::new(spec(vec![datapath(&[0], false)]));
+    let fixes = StreamPlan {
+        reliability: Some(Reliability::Reliable),
+        priority_max: priority(4),
+        history_max: Some(3),
+        ..StreamPlan::default()
+    };
+    let lossy = StreamPlan { reliability: Some(Reliability::Unreliable), ..StreamPlan::default() };
+    change(&mut world, |domains| domains[0].streams = vec![declares("axis/*", fixes), declares("axis/9", lossy)]);
+    let a = world.attach(1);
+    let asked = Qos { priority: Priority::MAX, ..Qos::default() };
+    let Ok(Event::StreamOpened { qos, lane, history_max, .. }) = ask(&mut world, a, "axis/1", asked, false) else {
+        panic!("refused")
+    };
+    assert_eq!((qos.reliability, qos.priority.get(), lane, history_max), (Reliability::Reliable, 4, qos.lane(), 3));
+    let Ok(Event::StreamOpened { qos, history_max, .. }) = ask(&mut world, a, "other", asked, false) else {
+        panic!("refused")
+    };
+    assert_eq!((qos, history_max), (asked, 16), "of another name: as asked for");
+    let reliable = Qos { reliability: Reliability::Reliable, ..Qos::default() };
+    let (code, reason) = ask(&mut world, a, "axis/9", reliable, false).unwrap_err();
+    assert_eq!(code, Code::Mismatch);
+    assert!(reason.contains("\"axis/9\" as unreliable, and reliable was asked for"), "{reason}");
+    ask(&mut world, a, "axis/9", Qos::default(), false).unwrap();
+    // Another opener that asks otherwise, and is given the same.
+    let b = world.attach(2);
+    ask(&mut world, b, "axis/1", Qos { priority: Priority::new(5).unwrap(), ..reliable }, false).unwrap();
+    let less = ask(&mut world, b, "axis/1", Qos { priority: Priority::MIN, ..reliable }, false);
+    assert_eq!(less.unwrap_err().0, Code::Mismatch, "less than the bound is another priority");
+    end(world);
+}
+
+/// Priorities follow the declarations while sources send; the rest keeps to what was agreed
+/// upon, and the reload says so.
+#[test]
+fn open_streams_change_lanes_and_keep_the_rest() {
+    let mut world = World::new(spec(vec![datapath(&[0], false)]));
+    let a = world.attach(1);
+    let (io, video) = (open(&mut world, a, "io", false).unwrap(), open(&mut world, a, "video", false).unwrap());
+    source(&mut world, a, io, 1).unwrap();
+    source(&mut world, a, video, 2).unwrap();
+    let domain = world.hub.spec().domains[0].name.clone();
+    for name in ["io", "video"] {
+        let (key, check) = (stream_key(&domain, name), insane_core::stream_check(&domain, name));
+        world.hub.remote_interest(PeerIndex(0), Topic { key, channel: CHANNEL }, check, (None, 1), true);
+    }
+    world.pump();
+    world.settle();
+    let lanes = |world: &World| -> BTreeMap<Topic, u8> {
+        let path = &world.datapaths[0];
+        path.tx.iter().map(|(conn, topic)| (*topic, path.lanes[conn].get())).collect()
+    };
+    let topic = |name: &str| Topic { key: stream_key(&domain, name), channel: CHANNEL };
+    assert_eq!(lanes(&world), BTreeMap::from([(topic("io"), 6), (topic("video"), 6)]));
+    let fixes = StreamPlan { priority: priority(7), reliability: Some(Reliability::Reliable), ..StreamPlan::default() };
+    let declared = vec![declares("i*", fixes)];
+    let mut domains = world.hub.spec().domains.clone();
+    domains[0].streams = declared.clone();
+    let told = world.hub.effects(&domains);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].1 == "io" && told[0].2.contains("priority 3 -> 7, lane 6 -> 4: at once"), "{told:?}");
+    assert!(told[0].2.contains("opened anew it is (reliable"), "{told:?}");
+    assert_eq!(lanes(&world)[&topic("io")], 6, "asking changes nothing");
+    change(&mut world, |domains| domains[0].streams = declared);
+    assert_eq!(lanes(&world), BTreeMap::from([(topic("io"), 4), (topic("video"), 6)]));
+    let view =
+        |world: &World| world.hub.streams().find(|stream| stream.name == "io").map(|s| (s.qos, s.later)).unwrap();
+    assert_eq!(view(&world).0.reliability, Reliability::Unreliable, "what is open keeps it");
+    assert!(view(&world).1.contains("opened anew"));
+    // Who asks for the same gets the same; a source that comes now has the lane of now.
+    let Ok(Event::StreamOpened { qos, .. }) = ask(&mut world, a, "io", Qos::default(), false) else { panic!() };
+    assert_eq!((qos.reliability, qos.priority.get()), (Reliability::Unreliable, 7));
+    source(&mut world, a, io, 3).unwrap();
+    assert!(world.datapaths[0].tx.iter().filter(|(_, of)| **of == topic("io")).count() == 2);
+    assert!(
+        world.datapaths[0]
+            .tx
+            .iter()
+            .all(|(conn, of)| { world.datapaths[0].lanes[conn].get() == if *of == topic("io") { 4 } else { 6 } })
+    );
+    // A declaration that would refuse it, if it were opened anew.
+    let open_only =
+        StreamPlan { determinism: Some(Determinism::BestEffort), priority: priority(1), ..StreamPlan::default() };
+    change(&mut world, |domains| domains[0].streams = vec![declares("*", open_only)]);
+    assert_eq!(lanes(&world), BTreeMap::from([(topic("io"), 7), (topic("video"), 7)]));
+    change(&mut world, |domains| domains[0].streams.clear());
+    assert_eq!(lanes(&world), BTreeMap::from([(topic("io"), 6), (topic("video"), 6)]), "as they were opened");
+    assert_eq!(view(&world), (Qos::default(), String::new()));
+    world.hub.peer_gone(PeerIndex(0));
     end(world);
 }

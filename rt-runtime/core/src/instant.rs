@@ -87,6 +87,12 @@ impl Stamp {
         clock << CLOCK_SHIFT | history | ns
     }
 
+    /// The word of an instant, marked as of the past; one without a clock cannot be.
+    #[must_use]
+    pub const fn of_past(word: u64) -> u64 {
+        if matches!(word >> CLOCK_SHIFT, CLOCK_MONOTONIC | CLOCK_TAI) { word | HISTORY } else { word }
+    }
+
     /// Whether a word says that its message was emitted before its receiver joined: as
     /// [`decode`](Self::decode) has it.
     #[must_use]

@@ -139,6 +139,15 @@ pub enum Command {
     /// (of a reliable stream: when its peers have it), or have had the time of an eviction
     /// for it; what is left then is counted and lost.
     RemoveSource(ConnId),
+    /// A source goes on in another lane of the same group (real-time or best-effort), in
+    /// which its frames travel by the same sockets, so none overtakes another. A lane of the
+    /// other group changes nothing. Comes back `Spent`.
+    SetLane {
+        /// Which connection.
+        conn: ConnId,
+        /// Its lane from now on.
+        lane: Lane,
+    },
     /// Deliver to a sink. Comes back `Spent`, or as it is when no place is left.
     AddSink(NewSink),
     /// Let a sink go. Comes back `Removed`.

@@ -58,6 +58,8 @@ pub(crate) struct Outlets {
     /// Sinks of each domain that only watch; they are not among the others.
     taps_of_domain: Vec<u32>,
     free: Vec<u16>,
+    /// Sinks that have joined so far, those that only watch apart.
+    joined: u64,
     /// Sinks that got something and were not yet asked whether to wake them.
     pub wakes: Wakes,
     /// Where the next idle look for returned buffers starts.
@@ -92,6 +94,7 @@ impl Outlets {
             domains,
             sinks: (0..SINKS_MAX).map(|_| None).collect(),
             free: (0..SINKS_MAX as u16).rev().collect(),
+            joined: 0,
             wakes: Wakes::new(waker),
             reclaim_at: 0,
         }
@@ -118,9 +121,16 @@ impl Outlets {
         *self.fellows(domain, conn.observes()) += 1;
         let purse = self.wakes.hold(session, wakes_per_second);
         let urgent = lane.is_real_time();
+        self.joined = self.joined.max(number);
         self.sinks[place as usize] =
             Some(SinkEntry { conn, route, domain, number, listed: false, urgent, purse, dead: false, evicted: false });
         Ok(())
+    }
+
+    /// What a sink listens to.
+    pub fn topic_of(&self, conn: ConnId) -> Option<Topic> {
+        let sink = self.sinks.iter().flatten().find(|sink| sink.conn.id() == conn)?;
+        self.routes.get(sink.route).map(|route| route.topic)
     }
 
     /// Lets a sink go, and takes its buffers back.
@@ -181,10 +191,22 @@ impl Outlets {
         }
     }
 
-    /// Puts one message of the past into the ring of every sink of a route that joined after
-    /// the first `after`, and does not only watch.
+    /// Sinks that have joined so far.
+    pub const fn joined(&self) -> u64 {
+        self.joined
+    }
+
+    /// Puts one message of the past into the ring of every sink of a route whose number is
+    /// above the first and not above the second of these, and that does not only watch.
     #[cold]
-    pub fn deliver_past(&mut self, after: u64, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
+    pub fn deliver_past(
+        &mut self,
+        after: (u64, u64),
+        port: &Port,
+        route: RouteIndex,
+        meta: Meta,
+        content: Content<'_>,
+    ) {
         self.deliver_to(Some(after), port, route, meta, content);
     }
 
@@ -212,7 +234,14 @@ impl Outlets {
     }
 
     #[inline(never)]
-    fn deliver_to(&mut self, after: Option<u64>, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
+    fn deliver_to(
+        &mut self,
+        after: Option<(u64, u64)>,
+        port: &Port,
+        route: RouteIndex,
+        meta: Meta,
+        content: Content<'_>,
+    ) {
         let Some(entry) = self.routes.get(route) else { return };
         let Some(parts) = self.domains.get_mut(entry.domain.index()) else { return };
         let sinks = self.sinks_of_domain[entry.domain.index()];
@@ -234,7 +263,7 @@ impl Outlets {
         };
         for place in &entry.sinks {
             let Some(sink) = &mut self.sinks[*place as usize] else { continue };
-            if sink.dead || after.is_some_and(|after| sink.number <= after) {
+            if sink.dead || after.is_some_and(|(after, upto)| sink.number <= after || sink.number > upto) {
                 continue;
             }
             let share = if sink.conn.observes() { spare(parts, taps, len) } else { share };

@@ -1,6 +1,6 @@
 //! The engine itself: its parts, and the turn.
 
-use crate::command::{Command, Dead, PeerSwap, Port};
+use crate::command::{Command, Dead, PeerSwap, Port, Topic};
 use crate::deliver::{DomainParts, Outlets};
 use crate::inflow::Inflows;
 use crate::receive::{Intake, Receiver};
@@ -433,6 +433,17 @@ impl<L: Link, C: Clock> Engine<L, C> {
         true
     }
 
+    /// A sink joined at this host: sources that keep their values are asked for them, where
+    /// local messages go this way.
+    #[cold]
+    fn welcome_here(&mut self, topic: Topic) {
+        if let Some(index) = self.outlets.routes.find(topic)
+            && self.outlets.routes.get(index).is_some_and(|route| route.local)
+        {
+            self.transmitter.welcome_here(index);
+        }
+    }
+
     /// Removes sources that were let go and are finished.
     #[cold]
     fn finish_closing(&mut self) {
@@ -451,7 +462,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 let Some(route) = self.outlets.routes.hold(source.topic, source.domain) else {
                     return Command::AddSource(source);
                 };
-                let peers = self.outlets.routes.get(route).map_or(&[][..], |route| &route.peers);
+                let entry = self.outlets.routes.get(route);
+                let peers = entry.map_or((&[][..], false), |route| (&route.peers[..], route.local));
                 match self.transmitter.add(source, route, peers) {
                     Ok(()) => Command::Spent,
                     Err(source) => {
@@ -468,15 +480,31 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 });
                 Command::Removed { conn, dead }
             }
+            Command::SetLane { conn, lane } => {
+                self.transmitter.set_lane(conn, lane);
+                Command::Spent
+            }
             Command::AddSink(sink) => {
                 let number = if sink.observes() { 0 } else { self.receiver.sink_joined() };
+                let topic = sink.topic;
                 match self.outlets.add(sink, number) {
-                    Ok(()) => Command::Spent,
+                    Ok(()) => {
+                        if number > 0 {
+                            self.welcome_here(topic);
+                        }
+                        Command::Spent
+                    }
                     Err(sink) => Command::AddSink(sink),
                 }
             }
             Command::RemoveSink(conn) => {
+                let topic = self.outlets.topic_of(conn);
                 let dead: Option<Dead> = self.outlets.remove(conn);
+                if let Some(topic) = topic
+                    && !self.outlets.listeners(topic).is_some_and(|(.., listens)| listens)
+                {
+                    self.receiver.nobody_is_left(topic);
+                }
                 Command::Removed { conn, dead }
             }
             Command::SetRoute { topic, domain, peers, local } => {
@@ -485,8 +513,12 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 let index = if ruled { known } else { self.outlets.routes.hold(topic, domain) };
                 match index.and_then(|index| self.outlets.routes.get_mut(index)) {
                     Some(route) => {
+                        let is_new_here = local && !route.local;
                         (route.has_rule, route.peers, route.local) = (true, peers, local);
                         route.version = route.version.wrapping_add(1);
+                        if is_new_here {
+                            self.welcome_here(topic);
+                        }
                         Command::Spent
                     }
                     None => Command::SetRoute { topic, domain, peers, local },

@@ -161,6 +161,19 @@ impl Inflows {
         }
     }
 
+    /// The last sink of a conversation has gone: its senders are told.
+    pub fn nobody_is_left(&mut self, topic: Topic) {
+        for index in 0..self.active.len() {
+            let at = self.active[index];
+            if let Some(flow) = &mut self.flows[at as usize]
+                && flow.topic == topic
+            {
+                flow.gone = true;
+                self.list_if_due(at);
+            }
+        }
+    }
+
     /// A frame of a message came in.
     pub fn data(&mut self, arrived: &Arrived<'_>, outlets: &mut Outlets, port: &Port) {
         let topic = Topic { key: arrived.header.stream, channel: arrived.header.channel };

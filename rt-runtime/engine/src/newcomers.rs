@@ -34,6 +34,10 @@ impl PeerSet {
         self.0 |= bit(peer);
     }
 
+    const fn without(self, others: Self) -> Self {
+        PeerSet(self.0 & !others.0)
+    }
+
     const fn others(self) -> Self {
         PeerSet(!self.0)
     }
@@ -51,8 +55,8 @@ pub(crate) enum Kept {
     Now(PeerSet),
     /// One of the past: for all but these.
     Past(PeerSet),
-    /// No message: the past is complete.
-    End,
+    /// No message: the past is complete, for these.
+    End(PeerSet),
 }
 
 /// The newcomers of one source.
@@ -66,6 +70,10 @@ pub(crate) struct Newcomers {
     held_back: PeerSet,
     /// Messages that were, and still are.
     before: u64,
+    /// Sinks of this host, up to this number, got a message, or the past.
+    heard: u64,
+    /// The answer that is coming is for those up to this number.
+    upto: Option<u64>,
 }
 
 impl Newcomers {
@@ -78,6 +86,27 @@ impl Newcomers {
             self.held_back.add(peer);
             self.before = before;
         }
+    }
+
+    /// A sink of this host joined, which gets local messages from here.
+    pub fn join_here(&mut self, ask: impl FnOnce() -> u64) {
+        self.asks = ask();
+    }
+
+    /// Sinks of this host up to this number are given a message.
+    pub fn heard_by(&mut self, joined: u64) {
+        self.heard = self.heard.max(joined);
+    }
+
+    /// Which sinks of this host a message of the past is for: those with numbers above the
+    /// first and not above the second. `joined`: how many have joined by now.
+    pub fn is_past_to(&mut self, joined: u64) -> (u64, u64) {
+        (self.heard, *self.upto.get_or_insert(joined))
+    }
+
+    /// Peers that wait for the past.
+    pub const fn waiting(&self) -> PeerSet {
+        self.waiting
     }
 
     /// What the message is that was just taken from the ring.
@@ -93,10 +122,10 @@ impl Newcomers {
         if meta.sequence != u64::MAX {
             return Kept::Past(self.waiting.others());
         }
+        self.heard = self.heard.max(self.upto.take().unwrap_or(0));
         // An earlier answer was not for those who joined after it: theirs follows.
-        if end_of_past(meta, self.asks) {
-            self.waiting = PeerSet::NONE;
-        }
-        Kept::End
+        let answered = if end_of_past(meta, self.asks) { self.waiting } else { PeerSet::NONE };
+        self.waiting = self.waiting.without(answered);
+        Kept::End(answered)
     }
 }

@@ -3,10 +3,12 @@
 use crate::command::{Command, Port};
 use crate::deliver::{Content, Copying, Demand, Outlets, is_piecemeal};
 use crate::engine::Links;
+use crate::newcomers::{Kept, Newcomers, PeerSet};
 use crate::routes::{Route, RouteIndex};
+use crate::transmit::deliver_past;
 use insane_core::counters::DatapathCounter;
 use insane_core::limits::PEERS_MAX;
-use insane_core::{DomainIndex, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId};
+use insane_core::{DomainIndex, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId, Stamp};
 use insane_link::{Link, SendOutcome};
 use insane_overlay::reliable::{Ack, Data, Limits, Sender, WINDOW_MAX};
 use insane_shm::Violation;
@@ -15,6 +17,10 @@ use insane_shm::ring::{Payload, Popped};
 use insane_sys::SharedBytes;
 use insane_wire::data::{DataHeader, Flags, HEADER_BYTES, Kind};
 use insane_wire::reliable::Body;
+use std::ops::Range;
+
+/// Messages of the past that a peer gets at most: as many as sources keep.
+const PAST_MAX: u64 = 16;
 
 /// Bytes that a message is charged when it is taken from its ring.
 const TAKE_CHARGE: u32 = 64;
@@ -65,6 +71,9 @@ pub(crate) struct Outflow {
     blocked_at: Option<MonoTime>,
     /// It waited for too long: whatever it finds, it goes on.
     forced: bool,
+    /// Messages of the past that came from the ring so far, by their numbers; what is held of
+    /// the window already is not put there again.
+    past: Range<u64>,
     /// The command that lets the source go, and since when it waits for the rest.
     closing: Option<(Box<Command>, MonoTime)>,
 }
@@ -82,6 +91,7 @@ impl Outflow {
             copying: None,
             blocked_at: None,
             forced: false,
+            past: 0..0,
             closing: None,
         })
     }
@@ -95,6 +105,7 @@ impl Outflow {
         self.copying = None;
         self.blocked_at = None;
         self.forced = false;
+        self.past = 0..0;
         self.closing = None;
     }
 
@@ -142,6 +153,7 @@ impl Outflow {
         if let Some(popped) = self.waiting.take() {
             give_back(&popped, conn);
         }
+        self.forget_past(conn);
         if self.started {
             for number in self.sender.end() - self.sender.held()..self.sender.end() {
                 give_back(&self.held[number as usize % WINDOW_MAX], conn);
@@ -190,7 +202,7 @@ impl Outflow {
         &mut self,
         now: MonoTime,
         id: &Identity,
-        conn: &mut RxConn,
+        (conn, newcomers): (&mut RxConn, &mut Option<Newcomers>),
         links: &mut Links<L>,
         outlets: &mut Outlets,
         port: &Port,
@@ -201,7 +213,7 @@ impl Outflow {
         }
         let Some(route) = outlets.routes.get(id.route) else { return };
         if self.version != Some(route.version) {
-            self.follow(now, route);
+            self.follow(now, route, newcomers.as_ref());
         }
         while self.sender.evict(now).is_some() {
             outlets.count(id.domain, DatapathCounter::Evictions, 1);
@@ -223,7 +235,7 @@ impl Outflow {
 
     /// Joins who is new in the route, lets go who left it.
     #[cold]
-    fn follow(&mut self, now: MonoTime, route: &Route) {
+    fn follow(&mut self, now: MonoTime, route: &Route, newcomers: Option<&Newcomers>) {
         self.version = Some(route.version);
         if self.closing.is_some() && route.peers.is_empty() {
             // The route went with the source; the rest is still for those who had joined.
@@ -234,7 +246,9 @@ impl Outflow {
         for peer in gone {
             self.sender.leave(peer);
         }
-        for peer in &route.peers {
+        // Those who wait for the past join with it.
+        let waiting = newcomers.map_or(PeerSet::NONE, Newcomers::waiting);
+        for peer in route.peers.iter().filter(|peer| !waiting.contains(**peer)) {
             self.sender.join(now, *peer);
         }
     }
@@ -257,7 +271,7 @@ impl Outflow {
         now: MonoTime,
         budget: u32,
         id: &Identity,
-        conn: &mut RxConn,
+        (conn, newcomers): (&mut RxConn, &mut Option<Newcomers>),
         links: &mut Links<L>,
         outlets: &mut Outlets,
         port: &Port,
@@ -272,7 +286,7 @@ impl Outflow {
                     return Ok(Progress { bytes, more: true, blocked: true });
                 }
                 bytes = bytes.saturating_add(data.len + HEADER_BYTES as u32);
-            } else if let Some(taken) = self.take(now, budget - bytes, id, conn, outlets, port)? {
+            } else if let Some(taken) = self.take(now, budget - bytes, id, (conn, newcomers), outlets, port)? {
                 bytes = bytes.saturating_add(taken);
             } else {
                 break;
@@ -302,7 +316,7 @@ impl Outflow {
             host: id.host,
             incarnation: id.incarnation,
             sequence: data.from.sequence,
-            source_instant: popped.meta.source_ns,
+            source_instant: if data.is_past { Stamp::of_past(popped.meta.source_ns) } else { popped.meta.source_ns },
             channel: route.topic.channel,
             source: id.source,
             message_len: popped.len,
@@ -337,7 +351,7 @@ impl Outflow {
         now: MonoTime,
         budget: u32,
         id: &Identity,
-        conn: &mut RxConn,
+        (conn, newcomers): (&mut RxConn, &mut Option<Newcomers>),
         outlets: &mut Outlets,
         port: &Port,
     ) -> Result<Option<u32>, Violation> {
@@ -350,6 +364,11 @@ impl Outflow {
                 let mut popped = Popped::EMPTY;
                 if !conn.pop(&mut popped)? {
                     return Ok(None);
+                }
+                if let Some(newcomers) = newcomers
+                    && self.take_past(now, &popped, id, (conn, newcomers), outlets, port)
+                {
+                    return Ok(Some(TAKE_CHARGE));
                 }
                 outlets.count(id.domain, DatapathCounter::MessagesFromSources, 1);
                 popped
@@ -366,7 +385,7 @@ impl Outflow {
             self.version = None;
         }
         if self.version != Some(route.version) {
-            self.follow(now, route);
+            self.follow(now, route, newcomers.as_ref());
         }
         if let (Some(copying), Payload::Heap(buffer)) = (&mut self.copying, popped.payload)
             && copying.left() > 0
@@ -395,6 +414,9 @@ impl Outflow {
                 (None, Payload::Heap(buffer)) => Some(Content::Foreign(conn.view(buffer, popped.len))),
             };
             self.forced = false;
+            if let Some(newcomers) = newcomers {
+                newcomers.heard_by(outlets.joined());
+            }
             if let Some(content) = content {
                 outlets.deliver(port, id.route, popped.meta, content);
             }
@@ -409,6 +431,104 @@ impl Outflow {
         Ok(Some(TAKE_CHARGE))
     }
 
+    /// A message from the ring of a source that keeps its values: whether it was one of the
+    /// past, or their end, and is done with.
+    #[cold]
+    fn take_past(
+        &mut self,
+        now: MonoTime,
+        popped: &Popped,
+        id: &Identity,
+        (conn, newcomers): (&mut RxConn, &mut Newcomers),
+        outlets: &mut Outlets,
+        port: &Port,
+    ) -> bool {
+        match newcomers.sort(&popped.meta) {
+            Kept::Now(_) => {
+                // Nobody who keeps the rules emits between its past and the end of that.
+                self.forget_past(conn);
+                false
+            }
+            Kept::Past(_) => {
+                deliver_past(popped, conn, newcomers, id.route, outlets, port);
+                self.stage_past(popped, conn);
+                true
+            }
+            Kept::End(answered) => {
+                let claim = <[u8; 8]>::try_from(inline_bytes(popped)).map(u64::from_le_bytes);
+                give_back(popped, conn);
+                self.join_with_past(now, claim.unwrap_or(u64::MAX), answered, id, outlets);
+                self.forget_past(conn);
+                self.version = None;
+                true
+            }
+        }
+    }
+
+    /// Keeps a message of the past until all of them are here. They have to follow each other,
+    /// or only those behind the gap are of use.
+    fn stage_past(&mut self, popped: &Popped, conn: &mut RxConn) {
+        let number = popped.meta.sequence;
+        if self.past.end != number || self.past.end - self.past.start >= PAST_MAX {
+            self.forget_past(conn);
+            self.past = number..number;
+        }
+        let is_before = !self.started
+            || (number < self.sender.end() && number >= self.sender.end().saturating_sub(WINDOW_MAX as u64));
+        if number >= u64::MAX / 2 || !is_before {
+            self.past = 0..0;
+            return give_back(popped, conn);
+        }
+        self.past.end = number + 1;
+        if self.is_held(number) {
+            give_back(popped, conn);
+        } else {
+            self.held[number as usize % WINDOW_MAX] = *popped;
+        }
+    }
+
+    /// Whether a message is in the sender's window.
+    fn is_held(&self, number: u64) -> bool {
+        self.started && (self.sender.end() - self.sender.held()..self.sender.end()).contains(&number)
+    }
+
+    /// Peers that waited for the past join where it begins, and what is of now follows it.
+    /// `next`: the number of the source's next message, as it says.
+    fn join_with_past(&mut self, now: MonoTime, next: u64, answered: PeerSet, id: &Identity, outlets: &Outlets) {
+        let Some(route) = outlets.routes.get(id.route) else { return };
+        if next >= u64::MAX / 2 || self.started && next != self.sender.end() {
+            return;
+        }
+        let past = if self.past.end == next { self.past.clone() } else { next..next };
+        let mut joining = route.peers.iter().copied().filter(|peer| answered.contains(*peer)).peekable();
+        if joining.peek().is_none() {
+            return;
+        }
+        if !self.started {
+            self.started = true;
+            self.sender = Sender::new(self.limits, self.token, next);
+        }
+        for peer in joining {
+            if self.sender.is_out(peer) {
+                self.sender.leave(peer);
+            }
+            if !self.sender.peers().any(|known| known == peer) {
+                let held = &self.held;
+                let _ = self.sender.recall(past.start, |number| held[number as usize % WINDOW_MAX].len);
+                self.sender.join_at(now, peer, past.start);
+            }
+        }
+    }
+
+    /// Gives back what is kept of a past that nobody joined with.
+    fn forget_past(&mut self, conn: &mut RxConn) {
+        for number in std::mem::replace(&mut self.past, 0..0) {
+            if !self.is_held(number) {
+                give_back(&self.held[number as usize % WINDOW_MAX], conn);
+            }
+        }
+    }
+
     /// What a message needs at a local sink.
     const fn demand(&self, popped: &Popped) -> Demand {
         Demand { len: popped.len, has_buffer: self.copying.is_some() }
@@ -420,9 +540,9 @@ impl Outflow {
         if self.started { sequence == self.sender.end() } else { sequence < u64::MAX / 2 }
     }
 
-    /// Gives back what every peer has.
+    /// Gives back what every peer has. While a past is coming, what is held of it stays.
     fn release(&mut self, conn: &mut RxConn) {
-        if !self.started {
+        if !self.started || !self.past.is_empty() {
             return;
         }
         while let Some(number) = self.sender.release() {

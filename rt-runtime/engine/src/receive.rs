@@ -237,6 +237,12 @@ impl Receiver {
         self.flows.sink_joined()
     }
 
+    /// The last sink of a conversation has gone: reliable flows to it end, and begin anew with
+    /// the next one.
+    pub fn nobody_is_left(&mut self, topic: Topic) {
+        self.inflows.nobody_is_left(topic);
+    }
+
     /// What was looked up may not be so any more.
     pub fn forget_recent(&mut self) {
         self.recent = None;
@@ -339,7 +345,7 @@ impl Receiver {
                 return true;
             }
             Verdict::Past { after } => {
-                outlets.deliver_past(after, port, route, meta, content);
+                outlets.deliver_past((after, u64::MAX), port, route, meta, content);
                 return true;
             }
             Verdict::Duplicate => DatapathCounter::DroppedDuplicate,

@@ -14,13 +14,14 @@ use crate::watch::WatchList;
 use crate::{GRANTS_PER_TURN, RELIABLE_PER_TURN, SOURCES_MAX};
 use insane_core::counters::DatapathCounter;
 use insane_core::time::Clock;
-use insane_core::{ConnId, HostId, Incarnation, MonoTime, Nanos, PeerIndex, SourceId};
+use insane_core::{ConnId, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId};
 use insane_link::Link;
 use insane_overlay::reliable::{self, Ack};
 use insane_scheduler::{Decision, FlowIndex, Limits, Scheduler};
 use insane_shm::ring::Popped;
 use insane_wire::data::{DataHeader, Flags, Kind};
 use insane_wire::flow_head::FlowHead;
+pub(crate) use source::deliver_past;
 use source::{Grant, SourceEntry, condemn, finish, send_reliable, send_some};
 use timed::Slots;
 pub(crate) use timed::slots_of;
@@ -97,7 +98,12 @@ impl Transmitter {
     /// Takes a source in; it comes back if there is no place. `peers` are those of its route:
     /// what it keeps of the past is new to them.
     #[expect(clippy::result_large_err, reason = "the refused item is handed back by value: the datapath frees nothing")]
-    pub fn add(&mut self, source: NewSource, route: RouteIndex, peers: &[PeerIndex]) -> Result<(), NewSource> {
+    pub fn add(
+        &mut self,
+        source: NewSource,
+        route: RouteIndex,
+        (peers, local): (&[PeerIndex], bool),
+    ) -> Result<(), NewSource> {
         if source.reliable && self.outflows.is_empty() {
             return Err(source);
         }
@@ -129,11 +135,13 @@ impl Transmitter {
             outflow.reset(self.generation << u16::BITS | u64::from(place));
             self.reliable.push(place);
         }
-        // A reliable flow takes its messages in the order of their numbers.
-        let mut newcomers = (keeps && reliable.is_none()).then(Newcomers::default);
+        let mut newcomers = keeps.then(Newcomers::default);
         if let Some(newcomers) = &mut newcomers {
             self.keepers.push(place);
             peers.iter().for_each(|peer| newcomers.join(*peer, false, 0, || conn.ask_for_past()));
+            if local {
+                newcomers.join_here(|| conn.ask_for_past());
+            }
         }
         self.sources[place as usize] = Some(SourceEntry {
             conn,
@@ -157,6 +165,22 @@ impl Transmitter {
         Ok(())
     }
 
+    /// A source goes on in another lane of its group; it may have gone meanwhile.
+    #[cold]
+    pub fn set_lane(&mut self, conn: ConnId, lane: Lane) {
+        let Some(place) = self.watch.all().iter().copied().find(|place| {
+            let entry = self.sources[*place as usize].as_ref();
+            entry.is_some_and(|entry| entry.conn.id() == conn && entry.lane.is_real_time() == lane.is_real_time())
+        }) else {
+            return;
+        };
+        if let Some(entry) = &mut self.sources[place as usize] {
+            entry.lane = lane;
+            entry.head.set_lane(lane);
+        }
+        self.lanes().set_lane(FlowIndex(place), lane);
+    }
+
     /// A sink of the route joined at a peer: its sources are asked for what they keep.
     /// `is_new`: the peer is not on the route so far.
     #[cold]
@@ -167,6 +191,19 @@ impl Transmitter {
                 && *of == route
             {
                 newcomers.join(peer, is_new, conn.waiting(), || conn.ask_for_past());
+            }
+        }
+    }
+
+    /// A sink of the route joined at this host, which gets local messages from here.
+    #[cold]
+    pub fn welcome_here(&mut self, route: RouteIndex) {
+        for place in &self.keepers {
+            if let Some(SourceEntry { conn, newcomers: Some(newcomers), route: of, dead: false, .. }) =
+                &mut self.sources[*place as usize]
+                && *of == route
+            {
+                newcomers.join_here(|| conn.ask_for_past());
             }
         }
     }
@@ -329,7 +366,7 @@ impl Transmitter {
             let Some(entry) = &mut self.sources[self.reliable[self.reliable_at] as usize] else { continue };
             let id = entry.identity((self.host, self.incarnation));
             if let (Some(outflow), false) = (&mut entry.reliable, entry.dead) {
-                outflow.serve(now, &id, &mut entry.conn, links, outlets, port);
+                outflow.serve(now, &id, (&mut entry.conn, &mut entry.newcomers), links, outlets, port);
             }
         }
     }

@@ -28,8 +28,12 @@ struct Keeper {
 
 impl Keeper {
     fn new(host: &mut Host, len: usize) -> Self {
+        Keeper::of(host, len, false)
+    }
+
+    fn of(host: &mut Host, len: usize, reliable: bool) -> Self {
         host.keeps = true;
-        let port = host.source(TOPIC, Lane::LAST, &CLASSES);
+        let port = host.source_of((reliable, reliable), TOPIC, Lane::LAST, &CLASSES).0;
         host.keeps = false;
         Keeper { port, past: VecDeque::new(), len }
     }
@@ -312,6 +316,257 @@ proptest! {
         look(&mut sinks);
         for (host, _, all) in sinks.iter().filter(|(host, ..)| route.contains(&(*host as u16))) {
             prop_assert!(is_faulty || all.last() == last.as_ref(), "{}: {:?} of {:?}", host, all, last);
+        }
+    }
+}
+
+/// Two hosts that receive from a reliable source of the first one, over such a network.
+fn reliable(seed: u64, len: usize, faults: Faults) -> (SimNet, [Host; 3], Keeper) {
+    let net = SimNet::new(seed, SimConfig { frames_max: 4096, faults, ..SimConfig::default() });
+    let mut a = Host::new(&net, 1, &[2, 3], &CLASSES);
+    let (b, c) = (Host::new(&net, 2, &[1], &CLASSES), Host::new(&net, 3, &[1], &CLASSES));
+    let source = Keeper::of(&mut a, len, true);
+    (net, [a, b, c], source)
+}
+
+fn turns(net: &SimNet, hosts: &mut [Host; 3], count: usize) {
+    let [a, b, c] = hosts;
+    run(net, &mut [a, b, c], count);
+}
+
+/// Emits once there is room.
+fn emit_when_possible(net: &SimNet, hosts: &mut [Host; 3], source: &mut Keeper) -> u64 {
+    for _ in 0..20_000 {
+        source.attend();
+        let sequence = source.port.next_sequence();
+        let value = pattern(sequence, source.len);
+        if let Ok(mut buffer) = source.port.get_buffer(source.len) {
+            buffer.copy_from_slice(&value);
+            if source.port.emit(buffer, word(sequence, false)).is_sent() {
+                if source.past.len() == KEPT {
+                    source.past.pop_front();
+                }
+                source.past.push_back((sequence, value));
+                return sequence;
+            }
+        }
+        turns(net, hosts, 1);
+    }
+    panic!("no room for a value");
+}
+
+/// Turns until nothing more comes; all that came.
+fn all_of(net: &SimNet, hosts: &mut [Host; 3], sink: &SinkPort, len: usize, count: usize) -> Vec<(u64, bool)> {
+    let mut all = Vec::new();
+    for _ in 0..20_000 {
+        turns(net, hosts, 1);
+        all.extend(got(sink, len));
+        if all.len() >= count {
+            break;
+        }
+    }
+    turns(net, hosts, 100);
+    all.extend(got(sink, len));
+    all
+}
+
+/// In line, in one frame and in several; over a network that keeps everything, and one that
+/// does not: the past, then what follows it, each once, in order, without a gap.
+#[test]
+fn a_peer_that_joins_a_reliable_stream_gets_the_past_and_all_that_follows() {
+    let lossy = Faults {
+        loss: Chance::percent(10),
+        duplication: Chance::percent(10),
+        reordering: Chance::percent(10),
+        ..Faults::NONE
+    };
+    for (seed, (len, faults)) in
+        [16, 1000, 5000].into_iter().flat_map(|len| [(len, Faults::NONE), (len, lossy)]).enumerate()
+    {
+        let (net, mut hosts, mut source) = reliable(seed as u64, len, faults);
+        let there = hosts[1].sink(TOPIC).0;
+        join(&mut hosts[0], 0, &[0]);
+        source.attend();
+        turns(&net, &mut hosts, 50);
+        for _ in 0..10 {
+            emit_when_possible(&net, &mut hosts, &mut source);
+        }
+        assert_eq!(all_of(&net, &mut hosts, &there, len, 10), now(0..10), "{len}");
+
+        let late = hosts[2].sink(TOPIC).0;
+        join(&mut hosts[0], 1, &[0, 1]);
+        turns(&net, &mut hosts, 50);
+        assert_eq!(got(&late, len), [], "the source was not called yet");
+        assert_eq!((source.attend(), source.attend()), (1, 0), "once");
+        for _ in 0..10 {
+            emit_when_possible(&net, &mut hosts, &mut source);
+        }
+        let expected = [past(6..10), now(10..20)].concat();
+        assert_eq!(all_of(&net, &mut hosts, &late, len, expected.len()), expected, "{len}");
+        assert_eq!(all_of(&net, &mut hosts, &there, len, 10), now(10..20), "{len}");
+        assert_eq!((hosts[1].count(DatapathCounter::Lost), hosts[2].count(DatapathCounter::Lost)), (0, 0));
+        turns(&net, &mut hosts, 2000);
+        source.attend();
+        assert_eq!(source.port.buffers_in_use(), 0, "all came back: {len}");
+    }
+}
+
+/// What is not acknowledged by others when one joins is of its past, too.
+#[test]
+fn the_past_of_a_reliable_stream_may_be_under_way_to_others() {
+    let (net, mut hosts, mut source) = reliable(3, 1000, Faults::NONE);
+    let (slow, late) = (hosts[1].sink(TOPIC).0, hosts[2].sink(TOPIC).0);
+    join(&mut hosts[0], 0, &[0]);
+    source.attend();
+    turns(&net, &mut hosts, 20);
+    // The receiver stands still: its host is not turned.
+    for _ in 0..6 {
+        source.emit();
+        hosts[0].engine.turn();
+    }
+    join(&mut hosts[0], 1, &[0, 1]);
+    source.emit();
+    assert_eq!(all_of(&net, &mut hosts, &late, 1000, 5), [past(2..6), now(6..7)].concat());
+    assert_eq!(all_of(&net, &mut hosts, &slow, 1000, 7), now(0..7));
+}
+
+#[test]
+fn values_from_before_anybody_listened_reach_a_reliable_sink() {
+    let (net, mut hosts, mut source) = reliable(4, 16, Faults::NONE);
+    // As before the source had a connection: the values are older than it, and so are its numbers.
+    for _ in 0..3 {
+        source.emit();
+    }
+    turns(&net, &mut hosts, 20);
+    let sink = hosts[1].sink(TOPIC).0;
+    join(&mut hosts[0], 0, &[0]);
+    source.attend();
+    assert_eq!(all_of(&net, &mut hosts, &sink, 16, 3), past(0..3));
+    source.emit();
+    assert_eq!(all_of(&net, &mut hosts, &sink, 16, 1), now(3..4));
+    // The last sink goes, another comes: for it, all of that is of the past.
+    let conn = insane_core::ConnId(hosts[1].next);
+    assert!(matches!(hosts[1].command(Command::RemoveSink(conn)), Command::Removed { .. }));
+    hosts[0].route(TOPIC, &[], false);
+    turns(&net, &mut hosts, 20);
+    let next = hosts[1].sink(TOPIC).0;
+    join(&mut hosts[0], 0, &[0]);
+    source.emit();
+    assert_eq!(all_of(&net, &mut hosts, &next, 16, 5), [past(0..4), now(4..5)].concat());
+}
+
+/// A source that keeps values may have a connection that began with them.
+#[test]
+fn a_connection_of_a_reliable_source_may_begin_with_the_past() {
+    let (net, mut hosts, _first) = reliable(5, 16, Faults::NONE);
+    let sink = hosts[1].sink(TOPIC).0;
+    hosts[0].route(TOPIC, &[0], false);
+    let mut source = Keeper::of(&mut hosts[0], 16, true);
+    // Values that are not the last ones say nothing of what follows them.
+    source.past.push_back((7, pattern(7, 16)));
+    assert_eq!(source.attend(), 1);
+    turns(&net, &mut hosts, 50);
+    source.past.clear();
+    source.emit();
+    assert_eq!(all_of(&net, &mut hosts, &sink, 16, 1), now(0..1), "what follows arrives all the same");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Hosts join a reliable stream at any time, over a network that loses, duplicates and
+    /// reorders: from its first value on each sink gets every one, once, in order, and those of
+    /// the past are marked.
+    #[test]
+    fn whenever_a_host_joins_nothing_is_missing_behind_its_first_value(
+        emits in prop::collection::vec((0..4_usize, 0..30_usize), 1..40), joins in (0..40_usize, 0..40_usize), seed: u64,
+        is_faulty: bool,
+    ) {
+        let faults = Faults {
+            loss: Chance::percent(if is_faulty { 5 } else { 0 }),
+            duplication: Chance::percent(if is_faulty { 10 } else { 0 }),
+            reordering: Chance::percent(if is_faulty { 5 } else { 0 }),
+            ..Faults::NONE
+        };
+        let (net, mut hosts, mut source) = reliable(seed, 200, faults);
+        let mut sinks: [Option<SinkPort>; 2] = [None, None];
+        let mut all: [Vec<(u64, bool)>; 2] = Default::default();
+        let mut route = Vec::new();
+        let mut last = None;
+        for (step, (count, rest)) in emits.iter().enumerate() {
+            for (host, at) in [joins.0, joins.1].into_iter().enumerate() {
+                if at.min(emits.len() - 1) == step {
+                    sinks[host] = Some(hosts[host + 1].sink(TOPIC).0);
+                    route.push(host as u16);
+                    route.sort_unstable();
+                    join(&mut hosts[0], host as u16, &route);
+                }
+            }
+            for _ in 0..*count {
+                last = Some(emit_when_possible(&net, &mut hosts, &mut source));
+            }
+            turns(&net, &mut hosts, *rest);
+            for (sink, all) in sinks.iter().zip(&mut all) {
+                all.extend(sink.iter().flat_map(|sink| got(sink, 200)));
+            }
+        }
+        source.attend();
+        for _ in 0..400 {
+            turns(&net, &mut hosts, 10);
+            for (sink, all) in sinks.iter().zip(&mut all) {
+                all.extend(sink.iter().flat_map(|sink| got(sink, 200)));
+            }
+        }
+        for all in &all {
+            prop_assert!(all.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "{:?}", all);
+            prop_assert!(all.windows(2).all(|pair| pair[0].1 || !pair[1].1), "the past comes first: {:?}", all);
+            prop_assert_eq!(all.last().map(|(number, _)| *number), last);
+            let kept = all.iter().filter(|(_, is_past)| *is_past).count();
+            // A source keeps four; one that joins while they are under way to others gets no more.
+            prop_assert!(kept <= KEPT, "{:?}", all);
+        }
+    }
+}
+
+/// On an isolated stream local messages go through the datapath, and so does the past: to the
+/// sinks that joined since, once, and to nobody else, reliable or not.
+#[test]
+fn sinks_of_isolated_streams_get_the_past() {
+    for is_reliable in [false, true] {
+        for len in [16, 1000, 5000] {
+            let (net, mut a, mut b, mut c) = three();
+            let early = a.sink(TOPIC).0;
+            a.route(TOPIC, &[], true);
+            let mut source = Keeper::of(&mut a, len, is_reliable);
+            source.attend();
+            let mut step = |a: &mut Host| run(&net, &mut [a, &mut b, &mut c], 20);
+            step(&mut a);
+            for _ in 0..6 {
+                source.emit();
+                step(&mut a);
+            }
+            assert_eq!(got(&early, len), now(0..6));
+            let late = a.sink(TOPIC).0;
+            step(&mut a);
+            assert_eq!(got(&late, len), [], "the source was not called yet");
+            assert_eq!(source.attend(), 1);
+            step(&mut a);
+            assert_eq!(got(&late, len), past(2..6), "{len}, reliable: {is_reliable}");
+            // Two at once, one of them while the answer to the other is in the ring.
+            let (third, tap) = (a.sink(TOPIC).0, a.tap(TOPIC));
+            assert_eq!(source.attend(), 1);
+            let fourth = a.sink(TOPIC).0;
+            step(&mut a);
+            source.emit();
+            step(&mut a);
+            let expected = [past(2..6), now(6..7)].concat();
+            assert_eq!(got(&third, len), expected);
+            assert_eq!(got(&fourth, len), expected);
+            assert_eq!(got(&tap, len), now(6..7), "who watches sees what comes from now on");
+            assert_eq!((got(&early, len), got(&late, len)), (now(6..7), now(6..7)));
+            step(&mut a);
+            source.attend();
+            assert_eq!(source.port.buffers_in_use(), 0, "all came back");
         }
     }
 }

@@ -253,6 +253,56 @@ fn real_time_goes_first_and_waits_for_at_most_one_chunk() {
     }
 }
 
+/// A source with a backlog changes lanes between its messages and in the middle of one:
+/// from then on it goes before, or after, another; nothing is lost, doubled or reordered, and
+/// what would change its sockets changes nothing.
+#[test]
+fn a_source_changes_lanes_while_it_sends() {
+    let net = SimNet::new(6, SimConfig { frames_max: 8192, ..SimConfig::default() });
+    let (mut a, mut b) = pair(&net, &[(2048, 64), (200_000, 16)]);
+    let (low, high, real_time) = (Lane::LAST, Lane::new(4).unwrap(), Lane::new(0).unwrap());
+    let moving = a.source(TOPIC, low, &[(200_000, 8)]);
+    let conn = ConnId(a.next);
+    let other_topic = Topic { channel: ChannelId(2), ..TOPIC };
+    let other = a.source(other_topic, Lane::new(5).unwrap(), &[(200_000, 8)]);
+    let (moving_sink, other_sink) = (b.sink(TOPIC).0, b.sink(other_topic).0);
+    a.route(TOPIC, &[0], false);
+    a.route(other_topic, &[0], false);
+    let (mut emitted, mut received) = ([0_u64; 2], [0_u64; 2]);
+    for round in 0..60 {
+        for (which, source) in [&moving, &other].into_iter().enumerate() {
+            while let Ok(mut buffer) = source.get_buffer(150_000) {
+                buffer.copy_from_slice(&pattern(emitted[which], 150_000));
+                if !source.emit(buffer, 0).is_sent() {
+                    break;
+                }
+                emitted[which] += 1;
+            }
+        }
+        let lane = [high, low, real_time][round % 3];
+        assert!(matches!(a.command(Command::SetLane { conn, lane }), Command::Spent));
+        let before = received;
+        for _ in 0..60 {
+            run(&net, &mut [&mut a, &mut b], 1);
+            for (which, sink) in [&moving_sink, &other_sink].into_iter().enumerate() {
+                while let Some(message) = sink.consume().unwrap() {
+                    assert_eq!((message.sequence(), message.lost()), (received[which], 0));
+                    assert_eq!(message.bytes(), Some(&pattern(received[which], 150_000)[..]));
+                    received[which] += 1;
+                }
+            }
+        }
+        let [moved, others] = [received[0] - before[0], received[1] - before[1]];
+        if lane == high {
+            assert!(moved > others, "round {round}: it goes before the other: {moved}, {others}");
+        } else {
+            assert!(others > moved, "round {round}: it goes after the other: {moved}, {others}");
+        }
+    }
+    assert!(received[0] > 10 && received[1] > 10, "{received:?}");
+    assert!(matches!(a.command(Command::SetLane { conn: ConnId(999), lane: high }), Command::Spent), "gone meanwhile");
+}
+
 #[test]
 fn a_turn_sends_one_chunk_of_best_effort_whoever_has_it() {
     let net = SimNet::new(5, SimConfig { frames_max: 8192, ..SimConfig::default() });

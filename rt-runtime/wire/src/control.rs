@@ -43,9 +43,10 @@ use serde::{Deserialize, Serialize};
 /// First four bytes of a client's first packet: `"INSN"`.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"INSN");
 /// Oldest protocol version this code speaks.
-pub const VERSION_MIN: u16 = 1;
-/// Newest protocol version this code speaks.
-pub const VERSION_MAX: u16 = 1;
+pub const VERSION_MIN: u16 = 2;
+/// Newest protocol version this code speaks. Version 2 says what a stream was given, with
+/// `StreamOpened`; messages of version 1 cannot be told from those of 2, so it is not spoken.
+pub const VERSION_MAX: u16 = 2;
 /// Largest packet, bytes.
 pub const PACKET_BYTES_MAX: usize = 16 * 1024;
 /// Most descriptors beside one packet.
@@ -338,6 +339,11 @@ pub enum Event {
         key: StreamKey,
         /// The lane it was given.
         lane: Lane,
+        /// What it was given: what was asked for, as far as the configuration fixes nothing
+        /// else.
+        qos: Qos,
+        /// Values that its sources may keep for late joiners, at most.
+        history_max: u8,
     },
     /// Answer to `CreateSource`. Beside it: [heap, client-written] if `heap_bytes` > 0.
     SourceCreated {
@@ -504,7 +510,8 @@ pub enum Code {
     Invalid,
     /// No such stream, source or sink.
     Unknown,
-    /// The same stream was opened with another quality of service.
+    /// The same stream was opened with another quality of service, or the configuration gives
+    /// it a lesser one.
     Mismatch,
     /// The runtime is out of memory, descriptors or table places.
     Resources,
@@ -562,7 +569,7 @@ pub fn negotiate(theirs: HelloPrefix) -> Option<u16> {
     (oldest <= newest).then_some(newest)
 }
 
-/// Decodes the rest of a first packet, of version 1.
+/// Decodes the rest of a first packet, of the version that is spoken.
 ///
 /// # Errors
 /// Not a HELLO of this version, or a name out of range.
@@ -615,14 +622,15 @@ mod tests {
         let hello = Hello { name: "plc".into(), domain: Some("line1".into()), role: Role::Application };
         let packet = encode_hello(&hello);
         let prefix = decode_hello_prefix(&packet).unwrap();
-        assert_eq!(negotiate(prefix), Some(1));
+        assert_eq!(negotiate(prefix), Some(VERSION_MAX));
         assert_eq!(decode_hello(&packet).unwrap(), hello);
     }
 
     #[test]
     fn versions_apart_do_not_meet() {
-        assert_eq!(negotiate(HelloPrefix { version_min: 2, version_max: 9 }), None);
-        assert_eq!(negotiate(HelloPrefix { version_min: 0, version_max: 9 }), Some(1));
+        assert_eq!(negotiate(HelloPrefix { version_min: VERSION_MAX + 1, version_max: 9 }), None);
+        assert_eq!(negotiate(HelloPrefix { version_min: 1, version_max: VERSION_MIN - 1 }), None);
+        assert_eq!(negotiate(HelloPrefix { version_min: 0, version_max: 9 }), Some(VERSION_MAX));
         assert_eq!(negotiate(HelloPrefix { version_min: 0, version_max: 0 }), None);
     }
 

@@ -7,6 +7,7 @@
 //! [`DataHeader::encode`] and [`DataHeader::decode_frame`].
 
 use crate::data::{AT_CHECK, DataHeader, HEADER_BYTES, check_of_word, get_u64};
+use insane_core::Lane;
 
 /// Words of a header that differ from one frame of a flow to the next.
 const SEQUENCE: usize = 4;
@@ -14,6 +15,9 @@ const INSTANT: usize = 5;
 const LENGTH: usize = 7;
 /// Words that do not, beside the lower half of word 0.
 const ALIKE: [usize; 4] = [1, 2, 3, 6];
+
+/// The lane, in word 0: byte 3, below the flags.
+const LANE: u64 = 7 << 24;
 
 const _: () = assert!(AT_CHECK == 4, "the check is the upper half of word 0");
 
@@ -34,8 +38,13 @@ impl FlowHead {
         let bytes = plain.encode();
         let mut words: [u64; HEADER_BYTES / 8] = std::array::from_fn(|word| get_u64(&bytes, word * 8));
         words[0] &= u64::from(u32::MAX);
-        let sum = words.iter().enumerate().fold(0, |sum: u64, (at, word)| sum.wrapping_add(check_of_word(at, *word)));
-        FlowHead { words, sum }
+        FlowHead { words, sum: sum_of(&words) }
+    }
+
+    /// Its frames travel in another lane from now on.
+    pub fn set_lane(&mut self, lane: Lane) {
+        self.words[0] = self.words[0] & !LANE | u64::from(lane.get()) << LANE.trailing_zeros();
+        self.sum = sum_of(&self.words);
     }
 
     /// The header of one frame of the flow.
@@ -81,6 +90,11 @@ impl FlowHead {
     }
 }
 
+/// What the words that are alike add to the check.
+fn sum_of(words: &[u64; HEADER_BYTES / 8]) -> u64 {
+    words.iter().enumerate().fold(0, |sum: u64, (at, word)| sum.wrapping_add(check_of_word(at, *word)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +108,15 @@ mod tests {
             let header = DataHeader { sequence, source_instant, message_len, fragment_offset, ..flow };
             let head = FlowHead::new(&flow);
             prop_assert_eq!(head.encode(sequence, source_instant, message_len, fragment_offset), header.encode());
+        }
+
+        #[test]
+        fn a_flow_in_another_lane_is_written_like_any_other(flow in any_header(), lane in 0..8_u8) {
+            let lane = Lane::new(lane).unwrap();
+            let mut head = FlowHead::new(&flow);
+            head.set_lane(lane);
+            let header = DataHeader { lane, sequence: 5, source_instant: 7, message_len: 9, fragment_offset: 0, ..flow };
+            prop_assert_eq!(head.encode(5, 7, 9, 0), header.encode());
         }
 
         #[test]

@@ -51,6 +51,18 @@ pub struct Excess {
     pub what: String,
 }
 
+/// What other declarations mean for a stream that is open.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamEffect {
+    /// Of which domain.
+    pub domain: String,
+    /// Its name.
+    pub stream: String,
+    /// What changes at once, and what when it is opened anew.
+    pub what: String,
+}
+
 /// The whole answer.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -69,6 +81,8 @@ pub struct ReloadReport {
     pub undone: Vec<String>,
     /// What exceeds the new rules and quotas, and stays.
     pub excess: Vec<Excess>,
+    /// What other declarations mean for streams that are open.
+    pub streams: Vec<StreamEffect>,
 }
 
 impl ReloadReport {

@@ -243,14 +243,30 @@ pub struct StreamStatus {
     pub taps: u32,
     /// Names of the peers that have a sink of it.
     pub peers: Vec<String>,
-    /// What was asked of it; `None`: an older runtime does not say.
+    /// What it was given; `None`: an older runtime does not say.
     pub qos: Option<QosStatus>,
+    /// What its first opener asked for; `None`: an older runtime does not say.
+    pub asked: Option<QosStatus>,
+    /// What the configuration fixes or bounds of it.
+    pub declared: Option<DeclaredStatus>,
     /// Whether local messages, too, go through a datapath and are copied there.
     pub isolated: bool,
     /// The datapath that serves its lane; `None`: none does.
     pub datapath: Option<String>,
     /// Its channels that have a source or a sink on this host.
     pub channels: Vec<ChannelStatus>,
+}
+
+/// A declaration of the configuration that is for a stream.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeclaredStatus {
+    /// Its name, or how names begin and then `*`.
+    pub name: String,
+    /// Each field that it fixes or bounds, and how, in the words of the file.
+    pub fixes: BTreeMap<String, String>,
+    /// What of it holds when the stream is opened anew, in a sentence; empty: it holds.
+    pub later: String,
 }
 
 /// A quality of service, in the words of `insane_core::qos`.

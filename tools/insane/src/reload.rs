@@ -93,6 +93,9 @@ fn render(report: &ReloadReport, colour: bool) -> String {
     for excess in &report.excess {
         let _ = writeln!(text, "domain {:?}: {}", excess.domain, excess.what);
     }
+    for effect in &report.streams {
+        let _ = writeln!(text, "domain {:?}: open stream {:?}: {}", effect.domain, effect.stream, effect.what);
+    }
     for undone in &report.undone {
         let _ = writeln!(text, "undone: {undone}");
     }

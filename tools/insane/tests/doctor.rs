@@ -565,3 +565,28 @@ fn a_configuration_that_is_wrong_is_one() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("cannot read the configuration"));
 }
+
+#[test]
+fn what_discovery_lacks_is_found() {
+    let tree = Tree::good();
+    let config = |gossip: &str| {
+        let text = format!(
+            "(links: [(name: \"n\", technology: udp(bind: \"10.0.0.1:7400\"))], \
+                 discovery: (gossip: (cluster: \"c\", {gossip})))"
+        );
+        tree.put("plant.ron", &text);
+        tree.findings(&[tree.at("plant.ron").to_str().unwrap()])
+    };
+    let found = config("bind: \"127.0.0.1:7100\", allow: [\"10.0.0.0/8\", \"8.0.0.0/8\"]");
+    for (id, state, part) in [
+        ("gossip-address", "bad", "beyond this machine"),
+        ("gossip-seeds", "warning", "none: this host waits"),
+        ("gossip-trust", "bad", "8.0.0.0/8 can be reached by anybody"),
+    ] {
+        assert!(found[id].0 == state && found[id].1.contains(part), "{id}: {:?}", found[id]);
+    }
+    let found = config("bind: \"10.0.0.1:7100\", allow: [\"10.0.0.0/8\"], seeds: [\"10.0.0.1:7100\"]");
+    assert!(found["gossip-seeds"].1.contains("its own only seed"), "{:?}", found["gossip-seeds"]);
+    assert_eq!(found["gossip-address"].0, "cannot read", "the interfaces of a tree are not known");
+    assert!(!tree.findings(&[]).contains_key("gossip-trust"), "without discovery there is nothing to say");
+}

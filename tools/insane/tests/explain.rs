@@ -169,3 +169,33 @@ fn what_is_not_there_is_told_with_what_is() {
     let nowhere = common::insane().args(["explain", "s", "--socket", "/nowhere/x.sock"]).output().unwrap();
     assert!(text(&nowhere.stderr).starts_with("error: no runtime answers at /nowhere/x.sock"));
 }
+
+/// Where each value comes from: from who opened it, or from which place of the file.
+#[test]
+fn what_is_declared_is_told_with_its_place() {
+    let domains = r#"domains: [(name: "line", members: [any], receive: [(size: 2048, count: 64)], streams: [
+        (name: "axis/*", reliability: reliable, priority_max: 5, history_max: 2),
+        (name: "axis/2", isolated: true),
+    ])]"#;
+    let daemon = Daemon::start("explain-declared", domains);
+    let session = Session::attach(daemon.socket(), "plc").unwrap();
+    let asked = Qos { priority: Priority::MAX, ..Qos::default() };
+    let axis = session.stream("axis/1", asked).unwrap();
+    assert_eq!(axis.qos().reliability, Reliability::Reliable, "the application is told what it was given");
+    assert_eq!((axis.qos().priority.get(), axis.lane().get()), (5, 5));
+    let _second = session.stream("axis/2", asked).unwrap();
+    let (shown, json) = explain(&daemon, &["axis/1"]);
+    let (asked_for, _) = about(&json["facts"], "asked for");
+    assert_has(&asked_for, &["unreliable", "priority 7"]);
+    let (what, why) = about(&json["facts"], "declared");
+    assert_has(&what, &["reliability reliable", "priority at most 5", "history at most 2"]);
+    assert_has(&why, &["domains[\"line\"].streams[\"axis/*\"].priority_max"]);
+    assert_has(&about(&json["facts"], "given").0, &["reliable, standard", "priority 5"]);
+    assert_has(&about(&json["facts"], "reliability").1, &["reliable is declared by the configuration"]);
+    assert_has(&shown, &["declared", "given"]);
+    let (_, json) = explain(&daemon, &["axis/2"]);
+    assert_has(&about(&json["facts"], "local delivery").1, &["declared as isolated"]);
+    assert_has(&about(&json["facts"], "reliability").1, &["unreliable was asked for"]);
+    let refused = session.stream_with("axis/1", Qos { priority: Priority::MIN, ..asked }, StreamOptions::default());
+    assert_has(&refused.unwrap_err().to_string(), &["is open as", "priority 5"]);
+}

@@ -137,8 +137,8 @@ fn begin(source: &Source, sink: &Sink) -> u64 {
 }
 
 /// The promise: two streams of 10,000 messages a second each between two daemons, one
-/// reliable, one not, while a third peer comes, moves and goes at both, quotas and rules
-/// change, and a signal says it again. Not one is lost.
+/// reliable, one not, while a third peer comes, moves and goes at both, quotas, rules and
+/// declarations of streams change, so that both change lanes again and again. Not one is lost.
 fn none_is_lost(technology: &str, names: [&'static str; 2]) {
     let first = ports(8);
     let [a, b] = [0, 1].map(|at: u16| {
@@ -197,6 +197,7 @@ fn none_is_lost(technology: &str, names: [&'static str; 2]) {
             }
             [next[0] - first_of[0], next[1] - first_of[1]]
         });
+        let mut lanes_changed = 0;
         let mut reloads = 0;
         while reloads < 60 || start.elapsed() < Duration::from_secs(3) {
             for (host, at, other) in [(&a, 0, ("right", first + 2)), (&b, 2, ("left", first))] {
@@ -207,13 +208,20 @@ fn none_is_lost(technology: &str, names: [&'static str; 2]) {
                 let quota = format!("quota: (sinks: {sinks}, bytes: {})", (64 + u64::from(reloads)) << 20);
                 let rest = config(technology, first + at, peers, &quota);
                 let rest = rest.replace("[any]", &format!("[any, uid({uid})]"));
+                let (priority, most) = (reloads % 8, 7 - reloads % 4);
+                let streams = format!(
+                    "streams: [(name: \"rel*\", priority: {priority}), (name: \"unreliable\", priority_max: {most})], quota:"
+                );
+                let rest = rest.replace("quota:", &streams);
                 let report = host.must_reload(&rest);
                 assert_eq!(report.outcome, Outcome::Applied, "{report:?}");
+                lanes_changed += report.streams.iter().filter(|effect| effect.what.contains("at once")).count();
                 assert_eq!(host.peers().len(), peers.len());
                 reloads += 1;
             }
         }
         done.store(true, Ordering::Relaxed);
+        assert!(lanes_changed >= 30, "{lanes_changed}");
         (emitter.join().unwrap(), receiver.join().unwrap(), reloads)
     });
     assert!(sent[0] >= 3 * RATE / 2, "{sent:?}: too few to say anything");
@@ -482,4 +490,41 @@ fn reloads_at_once_and_reloads_that_are_killed_leave_it_whole() {
         assert_eq!(host.daemon.status().domains[0].quotas["sinks"].limit, at as u64 + 1);
     }
     assert!(!host.daemon.log().contains("a bug"));
+}
+
+/// The reload says of an open stream what it changes at once and what later; a dry run says the
+/// same; a part of the file that is wrong keeps everything as it was.
+#[test]
+fn declarations_change_under_open_streams() {
+    let first = ports(2);
+    let file = |streams: &str| config("udp", first, &[], &format!("streams: [{streams}],"));
+    let host = Host::start("declared", &file(""));
+    let session = Session::attach(host.daemon.socket(), "app").unwrap();
+    let stream = session.stream("axis", Qos::default()).unwrap();
+    let lane = || host.daemon.status().streams[0].lane;
+    assert_eq!(lane(), 6);
+    let declared = file("(name: \"ax*\", priority: 7, reliability: reliable)");
+    let dry = text(&host.reload(&declared, &["--dry-run"]).stdout);
+    for part in [
+        "+ domains[\"line\"].streams[\"ax*\"].priority: 7\n",
+        "].reliability: reliable  (for streams that are opened from now on; an open one keeps what it has)",
+        "open stream \"axis\": priority 3 -> 7, lane 6 -> 4: at once",
+        "opened anew it is (reliable",
+    ] {
+        assert!(dry.contains(part), "{part:?} is missing in:\n{dry}");
+    }
+    assert_eq!(lane(), 6, "nothing was done");
+    let wrong = file("(name: \"ax*\", priority: 7), (name: \"ax*\", priority: 8)");
+    assert!(!host.reload(&wrong, &[]).status.success());
+    let other_link = declared.replace("udp(bind", "udp(busy_poll_us: 5, bind");
+    let refused = host.reload(&other_link, &[]);
+    assert!(!refused.status.success() && text(&refused.stdout).contains("refused"), "{refused:?}");
+    assert_eq!(lane(), 6, "all or nothing");
+    host.must_reload(&declared);
+    assert_eq!(lane(), 4);
+    assert_eq!(stream.qos().reliability, Reliability::Unreliable);
+    drop(stream);
+    wait_for("the stream is closed", || host.daemon.status().streams.is_empty());
+    assert_eq!(session.stream("axis", Qos::default()).unwrap().qos().reliability, Reliability::Reliable);
+    host.must_reload(&file(""));
 }

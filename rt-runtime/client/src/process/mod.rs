@@ -63,6 +63,7 @@ impl Stream {
         options: ProcessSourceOptions,
     ) -> Result<ProcessSource, RequestError> {
         options.check()?;
+        let options = ProcessSourceOptions { history: options.history.min(self.history_max()), ..options };
         let source = self.source(channel, options.source_options())?;
         Ok(ProcessSource::new(source, &options))
     }

@@ -110,6 +110,7 @@ impl ProcessSourceOptions {
     }
 
     /// The last so many values, at most [`HISTORY_MAX`], are kept for sinks that join later. None by default.
+    /// The runtime's configuration may allow fewer (`history_max`).
     #[must_use]
     pub const fn history(mut self, history: usize) -> Self {
         self.history = history;

@@ -37,9 +37,10 @@ struct History {
 /// With [`history`](ProcessSourceOptions::history), a sink that joins later gets the last
 /// values whose clock is known once, marked as such, before any newer one. It gets them with the next emit, or
 /// with [`attend`](Self::attend), which a source that seldom emits calls now and then. So do
-/// sinks of other hosts, unless the stream is reliable: what is lost on the way to them is
-/// not sent again. Those of reliable streams, and sinks of isolated streams on this host,
-/// begin with the next value.
+/// sinks of other hosts. On an unreliable stream what is lost on the way to them is not sent
+/// again. On a reliable stream the past and all that follows arrive without a gap, at the first
+/// sink of a host: one that joins where there is one already begins with the next value. Sinks
+/// of isolated streams on this host get values of at most 16 KiB.
 pub struct ProcessSource {
     source: Source,
     history: History,

@@ -6,6 +6,7 @@
 mod datapaths;
 mod discovery;
 mod network;
+mod streams;
 mod tenants;
 
 pub use tenants::DOMAINS_MAX;
@@ -32,6 +33,7 @@ pub(crate) fn validate(config: &raw::Config, machine: &Machine, report: &mut Rep
     let datapaths = datapaths::datapaths(config, links, machine, report);
     network::warn_of_unreached_peers(&peers, &datapaths, report);
     let domains = tenants::domains(&config.domains, machine, report);
+    streams::check_slots(&domains, &datapaths, report);
     let memory = memory(&config.memory, report);
     Plan { host, control, datapaths, peers, discovery, domains, memory, log: log(&config.log) }
 }

@@ -1,6 +1,6 @@
 //! Domains: members, quotas, receive heaps.
 
-use super::{check_names, number};
+use super::{check_names, number, streams};
 use crate::machine::Machine;
 use crate::plan::{self, DomainPlan, Isolation, Member, Quota};
 use crate::raw;
@@ -24,6 +24,7 @@ pub(super) fn domains(raw: &[raw::Domain], machine: &Machine, report: &mut Repor
             isolation: Isolation::Shared,
             quota: Quota::default(),
             receive: plan::receive_default(),
+            streams: Vec::new(),
         }];
     }
     if raw.len() > DOMAINS_MAX {
@@ -53,6 +54,7 @@ fn domain(raw: &raw::Domain, at: usize, report: &mut Report<'_>) -> DomainPlan {
         isolation,
         quota: quota(&raw.quota, at, report),
         receive: raw.receive.as_ref().map_or_else(plan::receive_default, |classes| receive(classes, at, report)),
+        streams: streams::streams(raw, isolation, at, report),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Streams: one quality of service for all who open the same name in a domain.
 
+use super::declared::{Asked, give};
 use super::session::numbers_used_up;
 use super::tables::{Contract, Stream};
 use super::{Hub, Refusal};
 use crate::action::Action;
+use crate::declaration::Given;
 use crate::quota::Amounts;
 use insane_core::{
     Consumption, Datapath, Determinism, DomainIndex, Qos, Reliability, SessionId, StreamId, StreamKey, stream_check,
@@ -29,22 +31,36 @@ impl Hub {
         }
         check_qos(&qos)?;
         let domain = self.sessions[&session].domain;
-        let asked_isolated = isolated;
-        let isolated = isolated || self.spec.domain(domain).isolated;
+        let asked = Asked { qos, isolated };
+        let given = give(self.spec.domain(domain), &name, &asked).map_err(|why| Refusal::new(Code::Mismatch, why))?;
+        check_qos(&given.qos)?;
+        let Given { qos, isolated, history_max } = given;
         if isolated && self.spec.datapaths.is_empty() {
             return Err(Refusal::new(Code::Resources, "an isolated stream needs a datapath, and none is configured"));
         }
         let key = stream_key(&self.spec.domain(domain).name, &name);
-        self.check_contract(key, domain, &name, &qos, isolated, asked_isolated)?;
+        self.check_contract(key, domain, &name, &given, &asked)?;
         self.charge(domain, &ONE_STREAM)?;
         let Some(stream) = self.ids.stream() else {
             self.account(domain).release(&ONE_STREAM);
             return Err(numbers_used_up());
         };
         let check = stream_check(&self.spec.domain(domain).name, &name);
-        let new = Contract { domain, name, check, qos, isolated, asked_isolated, opened: 0 };
+        let new = Contract {
+            domain,
+            name,
+            check,
+            qos,
+            isolated,
+            asked_isolated: asked.isolated,
+            asked: asked.qos,
+            history_max,
+            opened: 0,
+        };
         let contract = self.contracts.entry(key).or_insert(new);
         contract.opened += 1;
+        // What is open stays as it is: that is what this opener gets.
+        let (qos, history_max) = (contract.qos, contract.history_max);
         if contract.opened == 1 {
             self.actions.push_back(Action::Offer { key, check, on: true });
         }
@@ -52,7 +68,7 @@ impl Hub {
         if let Some(row) = self.sessions.get_mut(&session) {
             row.streams.insert(stream);
         }
-        self.send(session, Event::StreamOpened { req, stream, key, lane: qos.lane() }, Vec::new());
+        self.send(session, Event::StreamOpened { req, stream, key, lane: qos.lane(), qos, history_max }, Vec::new());
         Ok(())
     }
 
@@ -61,20 +77,21 @@ impl Hub {
         key: StreamKey,
         domain: DomainIndex,
         name: &str,
-        qos: &Qos,
-        isolated: bool,
-        asked_isolated: bool,
+        given: &Given,
+        asked: &Asked,
     ) -> Result<(), Refusal> {
         let Some(contract) = self.contracts.get(&key) else { return Ok(()) };
         if contract.domain != domain || contract.name != name {
             let reason = format!("the wire name of stream {name:?} is taken by another stream; choose another name");
             return Err(Refusal::new(Code::Resources, reason));
         }
-        // The word of the domain may have changed since: who asks for the same gets the same.
-        let fits = contract.isolated == isolated || contract.asked_isolated == asked_isolated;
-        if contract.qos != *qos || !fits {
-            let (open, asked) = (describe(&contract.qos, contract.isolated), describe(qos, isolated));
-            let reason = format!("stream {name:?} is open as ({open}) and was asked for as ({asked})");
+        // The words of the configuration may have changed since: who asks for the same gets the
+        // same.
+        let is_isolated_alike = contract.isolated == given.isolated || contract.asked_isolated == asked.isolated;
+        if !(contract.qos == given.qos || contract.asked == asked.qos) || !is_isolated_alike {
+            let open = describe(&contract.qos, contract.isolated);
+            let wanted = describe(&given.qos, given.isolated);
+            let reason = format!("stream {name:?} is open as ({open}) and was asked for as ({wanted})");
             return Err(Refusal::new(Code::Mismatch, reason));
         }
         Ok(())

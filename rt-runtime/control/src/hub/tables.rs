@@ -115,6 +115,10 @@ pub(crate) struct Contract {
     pub(crate) isolated: bool,
     /// Whether its first opener asked for that, or its domain did at that time.
     pub(crate) asked_isolated: bool,
+    /// What its first opener asked for.
+    pub(crate) asked: Qos,
+    /// Values that its sources may keep for late joiners.
+    pub(crate) history_max: u8,
     /// How often it is open.
     pub(crate) opened: usize,
 }

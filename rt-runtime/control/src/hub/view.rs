@@ -5,6 +5,7 @@ use super::tables::{Channel, Session, Stage};
 use crate::action::{ObjectId, Topic};
 use crate::quota::Account;
 use crate::spec::Credentials;
+use insane_config::StreamPlan;
 use insane_core::{
     ChannelId, ConnId, DatapathIndex, DomainIndex, Lane, PeerIndex, Qos, Schema, SessionId, SinkId, SourceId, StreamKey,
 };
@@ -73,6 +74,12 @@ pub struct StreamView<'a> {
     pub name: &'a str,
     /// Its quality of service.
     pub qos: Qos,
+    /// What its first opener asked for.
+    pub asked: Qos,
+    /// What the configuration fixes or bounds of it.
+    pub declared: Option<&'a StreamPlan>,
+    /// What of that holds only when it is opened anew, in words.
+    pub later: String,
     /// Its lane.
     pub lane: Lane,
     /// Whether local messages, too, go through a datapath.
@@ -219,6 +226,9 @@ impl Hub {
                 domain: row.domain,
                 name: &row.name,
                 qos: row.qos,
+                asked: row.asked,
+                declared: self.declared(row),
+                later: self.later(row),
                 lane: row.qos.lane(),
                 isolated: row.isolated,
                 datapath: self.spec.datapath_of(row.qos.lane()),

@@ -21,7 +21,7 @@ use insane_engine::{Command, PeerSwap};
 use insane_link::SwapRefused;
 use insane_overlay::discovery::Decision;
 use insane_wire::control;
-use insane_wire::reload::{ChangeReport, Excess, Outcome, ReloadReport};
+use insane_wire::reload::{ChangeReport, Excess, Outcome, ReloadReport, StreamEffect};
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use tracing::{error, info, warn};
@@ -217,6 +217,7 @@ impl Server {
             return Err(String::new());
         }
         report.excess = self.excess(&domains);
+        report.streams = self.stream_effects(&domains);
         let plan = merged(running, new);
         let planned_bytes = self.check_memory(&plan, machine)?;
         let (leaving, coming) = moves(&self.parts.roster, running, &plan)?;
@@ -228,6 +229,12 @@ impl Server {
         let name = |domain: DomainIndex| self.parts.facts.plan.domains[domain.index()].name.clone();
         let excess = self.parts.hub.excess(domains).into_iter();
         excess.map(|(domain, what)| Excess { domain: name(domain), what }).collect()
+    }
+
+    fn stream_effects(&self, domains: &[crate::spec::DomainSpec]) -> Vec<StreamEffect> {
+        let name = |domain: DomainIndex| self.parts.facts.plan.domains[domain.index()].name.clone();
+        let effects = self.parts.hub.effects(domains).into_iter();
+        effects.map(|(domain, stream, what)| StreamEffect { domain: name(domain), stream, what }).collect()
     }
 
     /// Refuses what does not fit. What is in use beyond a narrower quota stays, so it counts.
@@ -475,6 +482,9 @@ fn log(report: &ReloadReport) {
             for change in &report.changes {
                 let (old, new) = (change.old.as_deref().unwrap_or("-"), change.new.as_deref().unwrap_or("-"));
                 info!(path = change.path, old, new, "changed");
+            }
+            for StreamEffect { domain, stream, what } in &report.streams {
+                info!(domain, stream, what, "an open stream");
             }
             for excess in &report.excess {
                 warn!(domain = excess.domain, what = excess.what, "beyond the new configuration");

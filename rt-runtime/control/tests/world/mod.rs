@@ -11,7 +11,7 @@ use insane_control::hub::{Hub, Packet};
 use insane_control::quota::{Amounts, Quota};
 use insane_control::spec::{AccessRule, Credentials, DatapathSpec, DomainSpec, HeapSpec, HubSpec, Origin, RegionSizes};
 use insane_core::{
-    ConnId, DatapathIndex, DomainIndex, MonoTime, Nanos, PeerIndex, Schema, SessionId, StreamKey, stream_check,
+    ConnId, DatapathIndex, DomainIndex, Lane, MonoTime, Nanos, PeerIndex, Schema, SessionId, StreamKey, stream_check,
     stream_key,
 };
 use insane_wire::control::{ClassSpec, Code, Event, Hello, Request, Role, encode, encode_hello};
@@ -24,6 +24,7 @@ pub fn domain(name: &str, uids: std::ops::Range<u32>) -> DomainSpec {
         access: vec![AccessRule { uids: uids.collect(), gids: BTreeSet::new() }],
         quota: Quota { most: Amounts { bytes: 64 << 20, ..Amounts::UNLIMITED }, requests_per_second: 1_000_000 },
         isolated: false,
+        streams: Vec::new(),
     }
 }
 
@@ -72,6 +73,8 @@ pub struct Object {
 pub struct DatapathModel {
     pub tx: BTreeMap<ConnId, Topic>,
     pub rx: BTreeMap<ConnId, Topic>,
+    /// The lane of each source.
+    pub lanes: BTreeMap<ConnId, Lane>,
     pub routes: BTreeMap<Topic, Route>,
     pub doorbells: BTreeSet<SessionId>,
     /// Given, and not there yet.
@@ -359,6 +362,7 @@ impl World {
                 let datapath = self.datapath(add.datapath);
                 assert!(datapath.routes.contains_key(&add.topic), "a connection without a route");
                 assert!(datapath.tx.insert(add.conn, add.topic).is_none());
+                datapath.lanes.insert(add.conn, add.lane);
             }
             Action::AddRx(add) => {
                 self.check_handed_over(&[Some(add.rings.cells), Some(add.rings.returns), add.wake_page]);
@@ -369,9 +373,16 @@ impl World {
             Action::RemoveTx { datapath, conn, .. } => {
                 let datapath = self.datapath(datapath);
                 datapath.coming.remove(&conn);
+                datapath.lanes.remove(&conn);
                 let topic = datapath.tx.remove(&conn).expect("removed what was never there");
                 assert!(datapath.routes.contains_key(&topic), "the route went before the last messages");
                 datapath.leaving.insert(conn);
+            }
+            Action::SetLane { datapath, conn, lane } => {
+                let datapath = self.datapath(datapath);
+                assert!(datapath.tx.contains_key(&conn), "a lane for what is not there");
+                let before = datapath.lanes.insert(conn, lane).expect("it has a lane");
+                assert_eq!(before.is_real_time(), lane.is_real_time(), "from one group to the other");
             }
             Action::RemoveRx { datapath, conn } => {
                 let datapath = self.datapath(datapath);

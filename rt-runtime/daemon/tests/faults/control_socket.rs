@@ -5,7 +5,7 @@ use crate::world::{Daemon, Noise, OPEN, Place, closing, until};
 use insane_core::{ChannelId, ConnId, Nanos, Qos, SinkId, SourceId, StreamId};
 use insane_sys::seqpacket;
 use insane_wire::control::{
-    Code, Event, Hello, PACKET_BYTES_MAX, Request, Role, SinkWake, VERSION_MAX, encode, encode_hello,
+    Code, Event, Hello, PACKET_BYTES_MAX, Request, Role, SinkWake, VERSION_MAX, VERSION_MIN, encode, encode_hello,
 };
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -135,7 +135,7 @@ fn requests_with_random_fields_are_refused_or_end_the_session() {
 fn versions_that_do_not_meet_are_told_so() {
     let place = Place::new("versions");
     let daemon = Daemon::start(&place, OPEN, QUIET);
-    for (min, max) in [(VERSION_MAX + 1, VERSION_MAX + 9), (0, 0), (u16::MAX, u16::MAX), (9, 0)] {
+    for (min, max) in [(VERSION_MAX + 1, VERSION_MAX + 9), (0, 0), (1, VERSION_MIN - 1), (u16::MAX, u16::MAX), (9, 0)] {
         let mut packet = hello();
         packet[4..6].copy_from_slice(&min.to_le_bytes());
         packet[6..8].copy_from_slice(&max.to_le_bytes());
@@ -143,7 +143,8 @@ fn versions_that_do_not_meet_are_told_so() {
         peer.send_bytes(&packet);
         let (code, reason) = closing(&mut peer).expect("a reason");
         assert_eq!(code, Code::Version);
-        assert!(reason.contains(&format!("{min} to {max}")), "{reason}");
+        let (ours, theirs) = (format!("{VERSION_MIN} to {VERSION_MAX}"), format!("the client {min} to {max}"));
+        assert!(reason.contains(&ours) && reason.contains(&theirs), "both are named: {reason}");
         // What comes behind the prefix may be of any form in another version.
         let mut peer = Peer::new(daemon.connect());
         peer.send_bytes(&packet[..8]);

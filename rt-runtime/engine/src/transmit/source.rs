@@ -17,6 +17,10 @@ use insane_sys::SharedBytes;
 use insane_wire::data::{Fragment, FragmentPlan, HEADER_BYTES};
 use insane_wire::flow_head::FlowHead;
 
+/// Largest message of the past that sinks of this host get, bytes: it is copied at once, and no
+/// more than a chunk may hold real time up.
+const PAST_HERE_MAX: u32 = 16 << 10;
+
 /// Bytes that a message without a frame is charged: what its way through costs.
 const LOCAL_CHARGE: u32 = 64;
 
@@ -116,7 +120,10 @@ pub(super) fn send_reliable<L: Link>(
 ) -> Result<Progress, Violation> {
     let id = entry.identity(identity);
     match &mut entry.reliable {
-        Some(outflow) => outflow.send_some(now, budget, &id, &mut entry.conn, links, outlets, port),
+        Some(outflow) => {
+            let conn = (&mut entry.conn, &mut entry.newcomers);
+            outflow.send_some(now, budget, &id, conn, links, outlets, port)
+        }
         None => Ok(Progress { bytes: 0, more: false, blocked: false }),
     }
 }
@@ -185,9 +192,12 @@ pub(super) fn begin<L: Link>(
 ) -> u32 {
     if let Some(newcomers) = &mut entry.newcomers {
         match newcomers.sort(&entry.popped.meta) {
-            Kept::Now(but) => entry.skip = but,
-            Kept::Past(but) => return begin_past(entry, but, links, outlets),
-            Kept::End => {
+            Kept::Now(but) => {
+                entry.skip = but;
+                newcomers.heard_by(outlets.joined());
+            }
+            Kept::Past(but) => return begin_past(entry, but, links, outlets, port),
+            Kept::End(_) => {
                 finish(entry);
                 return LOCAL_CHARGE;
             }
@@ -222,10 +232,19 @@ pub(super) fn begin<L: Link>(
     charge.max(send_or_fragment(entry, alone, links, outlets))
 }
 
-/// As [`begin`], a message that was emitted before the peers joined that it is for; sinks of
-/// this host get nothing of it.
+/// As [`begin`], a message that was emitted before those joined that it is for: peers, and
+/// sinks of this host that get local messages from here.
 #[cold]
-fn begin_past<L: Link>(entry: &mut SourceEntry, but: PeerSet, links: &mut Links<L>, outlets: &mut Outlets) -> u32 {
+fn begin_past<L: Link>(
+    entry: &mut SourceEntry,
+    but: PeerSet,
+    links: &mut Links<L>,
+    outlets: &mut Outlets,
+    port: &Port,
+) -> u32 {
+    if let Some(newcomers) = &mut entry.newcomers {
+        deliver_past(&entry.popped, &entry.conn, newcomers, entry.route, outlets, port);
+    }
     let is_for_any =
         outlets.routes.get(entry.route).is_some_and(|route| route.peers.iter().any(|peer| !but.contains(*peer)));
     entry.skip = but;
@@ -235,6 +254,29 @@ fn begin_past<L: Link>(entry: &mut SourceEntry, but: PeerSet, links: &mut Links<
         finish(entry);
         LOCAL_CHARGE
     }
+}
+
+/// Gives a message of the past to the sinks of this host that wait for it, if they get local
+/// messages from here.
+#[cold]
+pub(crate) fn deliver_past(
+    popped: &Popped,
+    conn: &RxConn,
+    newcomers: &mut Newcomers,
+    route: RouteIndex,
+    outlets: &mut Outlets,
+    port: &Port,
+) {
+    let Some(entry) = outlets.routes.get(route).filter(|entry| entry.local) else { return };
+    let range = newcomers.is_past_to(outlets.joined());
+    if popped.len > PAST_HERE_MAX {
+        return outlets.count(entry.domain, DatapathCounter::DroppedTooLarge, 1);
+    }
+    let content = match popped.payload {
+        Payload::Inline => Content::Private(inline_bytes(popped)),
+        Payload::Heap(id) => Content::Foreign(conn.view(id, popped.len)),
+    };
+    outlets.deliver_past(range, port, route, popped.meta, content);
 }
 
 /// Copies more of a message for local sinks, at most `budget` bytes, and delivers it when

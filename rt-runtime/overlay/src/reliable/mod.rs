@@ -22,8 +22,10 @@
 //!   out, so it stalls the others no longer than that; the window is theirs again. It is
 //!   asked now and then whether it is back. If so it continues with the next message
 //!   taken from the source, and learns how many it missed.
-//! - **Joining.** A new peer gets what is taken from the source after it was added, and no
-//!   history. From then on everything arrives exactly once, in order, or is told as lost.
+//! - **Joining.** A new peer gets what is taken from the source after it was added. From then
+//!   on everything arrives exactly once, in order, or is told as lost. Where the source keeps
+//!   its last values, the sender holds them again ([`Sender::recall`]), and the peer's part
+//!   begins at the first of them: to the receiver they are messages like any others.
 //!
 //! A sequence number says which message of a flow it is, once and for all, so a delayed
 //! or repeated frame can never be taken for another one, and no connection numbers are

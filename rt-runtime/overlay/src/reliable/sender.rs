@@ -16,6 +16,8 @@ pub struct Data {
     pub len: u32,
     /// It was sent before.
     pub is_repair: bool,
+    /// Its message was taken from the source before the peer joined.
+    pub is_past: bool,
     place: usize,
 }
 
@@ -26,6 +28,10 @@ struct Held {
     /// Bytes charged for all messages before it, since the sender began.
     before: u64,
 }
+
+/// Where the sum of charges begins, so that there is room for messages before the first one:
+/// a window of the largest.
+const CHARGED_AT_FIRST: u64 = 1 << 40;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -47,6 +53,8 @@ struct Peer {
     /// answer that is not behind it comes from a receiver that is back.
     base: u64,
     acked: Position,
+    /// Messages before this one are of the past to it.
+    past_until: u64,
     /// What is sent next.
     cursor: Position,
     /// What was never sent.
@@ -97,7 +105,7 @@ impl Sender {
             held: [Held { len: 0, before: 0 }; WINDOW_MAX],
             first,
             end: first,
-            charged: 0,
+            charged: CHARGED_AT_FIRST,
         }
     }
 
@@ -172,11 +180,36 @@ impl Sender {
         })
     }
 
+    /// Holds messages again that were released, down to number `from`, so that peers can join
+    /// there; `len` says how long each is. Returns which ones: the caller has their bytes.
+    ///
+    /// # Panics
+    /// If they are more than a window.
+    pub fn recall(&mut self, from: u64, len: impl Fn(u64) -> u32) -> core::ops::Range<u64> {
+        assert!(self.end.saturating_sub(from) <= WINDOW_MAX as u64, "messages beyond the window");
+        let again = from.min(self.first)..self.first;
+        for number in again.clone().rev() {
+            let len = len(number);
+            let behind = self.charge(Position::start_of(number + 1));
+            let before = behind.saturating_sub(u64::from(len) + HEADER_BYTES as u64);
+            self.held[number as usize % WINDOW_MAX] = Held { len, before };
+        }
+        self.first = again.start;
+        again
+    }
+
     /// A peer has a sink now: it gets what is pushed from here on. Nothing if it is known.
     pub fn join(&mut self, now: MonoTime, index: PeerIndex) {
+        self.join_at(now, index, self.end);
+    }
+
+    /// A peer has a sink now, and gets messages from number `base` on, which is held: those
+    /// that were taken already are of the past to it. Nothing if it is known.
+    pub fn join_at(&mut self, now: MonoTime, index: PeerIndex, base: u64) {
         if self.find(index).is_some() {
             return;
         }
+        let start = Position::start_of(base.clamp(self.first, self.end));
         let Some(place) = self.peers.iter().position(Option::is_none) else { return };
         self.places = self.places.max(place + 1);
         self.peers[place] = Some(Peer {
@@ -184,12 +217,13 @@ impl Sender {
             state: State::In,
             confirmed: false,
             fresh: true,
-            base: self.end,
-            acked: Position::start_of(self.end),
-            cursor: Position::start_of(self.end),
-            high: Position::start_of(self.end),
+            base: start.sequence,
+            acked: start,
+            past_until: self.end,
+            cursor: start,
+            high: start,
             // Nothing before it knows where it begins.
-            limit: self.end,
+            limit: start.sequence,
             progress_at: now,
             sync_at: now,
             sync_gap: self.limits.sync_after,
@@ -294,7 +328,8 @@ impl Sender {
         if flight > 0 && flight + u64::from(len) > u64::from(self.limits.flight_bytes) {
             return None;
         }
-        Some(Data { peer: peer.index, from, len, is_repair: from < peer.high, place })
+        let is_past = from.sequence < peer.past_until;
+        Some(Data { peer: peer.index, from, len, is_repair: from < peer.high, is_past, place })
     }
 
     /// A frame was sent, or failed in a way that sending again may repair.
@@ -343,7 +378,9 @@ impl Sender {
             // Late: what it is about may be forgotten already.
             return true;
         }
-        let furthest = if peer.state == State::Out { Position::start_of(self.end) } else { peer.high };
+        // One that listened all the while may have more than it is offered of the past.
+        let is_joining = peer.state == State::Out || !peer.confirmed;
+        let furthest = if is_joining { Position::start_of(self.end) } else { peer.high };
         let inside = next.offset == 0
             || (next.sequence < self.end && next.offset < self.held[next.sequence as usize % WINDOW_MAX].len);
         next <= furthest && inside
@@ -404,6 +441,7 @@ impl Peer {
         }
         self.limit = ack.limit;
         self.cursor = self.cursor.max(self.acked);
+        self.high = self.high.max(self.acked);
         // The receiver limits its reports; this is for those that the network repeats.
         let just_done =
             self.rewound.is_some_and(|(to, at)| to == self.acked && now.since(at) < Nanos(limits.repair_after.0 / 2));

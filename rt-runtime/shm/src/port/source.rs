@@ -137,7 +137,8 @@ const fn end_meta(asks: u64) -> Meta {
 /// Of the number of asks, what fits an instant.
 const ASKS_MASK: u64 = u32::MAX as u64;
 
-/// Whether a message ends the answer to the ask of this number.
+/// Whether a message ends the answer to the ask of this number. Its payload is the number of
+/// the source's next message, 8 bytes little-endian: a claim.
 #[must_use]
 pub fn end_of_past(meta: &Meta, asks: u64) -> bool {
     *meta == end_meta(asks)
@@ -623,7 +624,8 @@ impl Inner {
             }
             if let Some(conn) = self.conns.iter_mut().find(|conn| conn.id() == id) {
                 // Where buffers ran out meanwhile there is still the room for this.
-                conn.try_push_past(end_meta(asks), &[]);
+                let next = self.sequence;
+                conn.try_push_past(end_meta(asks), &next.to_le_bytes());
                 wake_if_wanted(conn, &self.counters);
             }
         }

@@ -57,6 +57,9 @@
 //! | `timer-slack` | 2 | 1 us at most | `PR_SET_TIMERSLACK(2const)` |
 //! | `nic-queues` | 3 | two or more | `networking/scaling` |
 //! | `nic-coalescing` | 3 | 10 us at most, not adaptive | `networking/ethtool-netlink` |
+//! | `gossip-address` | 4 | an interface has it, and others reach it | `configs/reference.ron` |
+//! | `gossip-seeds` | 3 | another host than this | `configs/reference.ron` |
+//! | `gossip-trust` | 5 | private networks only | RFC 1918, RFC 4193 |
 //!
 //! Thresholds that no document gives are this project's own: 10 us (idle states, cards) is
 //! what a message costs anyway, 100 us a tenth of a cycle of a millisecond, 1 us less than a

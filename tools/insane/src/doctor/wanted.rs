@@ -2,7 +2,7 @@
 
 use super::cores::Cores;
 use super::host::{Host, Nic};
-use insane_config::{DomainPlan, HugePages, Idle, Plan, Policy, Quota, Technology};
+use insane_config::{DomainPlan, GossipPlan, HugePages, Idle, Plan, Policy, Quota, Technology};
 use std::net::IpAddr;
 
 /// What is asked of the host.
@@ -19,6 +19,10 @@ pub struct Wanted {
     pub huge_pages: HugePages,
     /// Descriptors that the runtime holds when every quota is used up.
     pub descriptors: u64,
+    /// How others are to be found.
+    pub gossip: Option<GossipPlan>,
+    /// Streams that are declared as time-sensitive.
+    pub timed: Vec<String>,
 }
 
 /// One datapath.
@@ -49,6 +53,8 @@ impl Wanted {
             memory_bytes: Plan::embedded_default().memory.limit_bytes,
             huge_pages: HugePages::Never,
             descriptors: descriptors(std::iter::once(&Quota::default())),
+            gossip: None,
+            timed: Vec::new(),
         }
     }
 
@@ -61,6 +67,8 @@ impl Wanted {
             memory_bytes: plan.memory.limit_bytes,
             huge_pages: plan.memory.huge_pages,
             descriptors: descriptors(plan.domains.iter().map(|domain: &DomainPlan| &domain.quota)),
+            gossip: plan.discovery.clone(),
+            timed: timed(plan),
         }
     }
 
@@ -142,6 +150,18 @@ fn datapath(plan: &insane_config::DatapathPlan) -> Datapath {
         polls_its_cards: !plan.links.is_empty() && plan.links.iter().all(|link| polls(&link.technology)),
         addresses: plan.links.iter().map(|link| link.technology.bind().ip()).collect(),
     }
+}
+
+/// Streams that are declared as time-sensitive, with their domains.
+fn timed(plan: &Plan) -> Vec<String> {
+    let of_domain = |domain: &DomainPlan| {
+        let is_timed = |stream: &&insane_config::StreamPlan| {
+            matches!(stream.determinism, Some(insane_core::Determinism::TimeSensitive { .. }))
+        };
+        let name = |stream: &insane_config::StreamPlan| format!("{}/{}", domain.name, stream.name);
+        domain.streams.iter().filter(is_timed).map(name).collect::<Vec<_>>()
+    };
+    plan.domains.iter().flat_map(of_domain).collect()
 }
 
 /// A session has its socket, a descriptor of its process, a doorbell and a counters page; a

@@ -79,7 +79,9 @@ fn told(about: &str, what: impl Into<String>) -> Fact {
 pub fn explain(report: &StatusReport, stream: &StreamStatus) -> Explanation {
     let datapath = stream.datapath.as_ref().and_then(|name| report.datapaths.iter().find(|path| path.name == *name));
     let view = View { report, stream, datapath, qos: stream.qos.as_ref().and_then(qos_of) };
-    let mut facts = vec![view.asked(), view.lane(), view.datapath()];
+    let mut facts = vec![view.asked()];
+    facts.extend(view.declared());
+    facts.extend([view.lane(), view.datapath()]);
     facts.extend(view.slots());
     facts.extend(view.links());
     facts.extend(view.technology());
@@ -107,8 +109,37 @@ struct View<'r> {
 
 impl View<'_> {
     fn asked(&self) -> Fact {
-        let what = self.stream.qos.as_ref().map_or("the runtime does not say".to_owned(), in_words);
-        told("asked for", what)
+        let asked = self.stream.asked.as_ref().or(self.stream.qos.as_ref());
+        told("asked for", asked.map_or("the runtime does not say".to_owned(), in_words))
+    }
+
+    /// What the configuration fixes in place of what was asked for, and where it says so.
+    fn declared(&self) -> Vec<Fact> {
+        let Some(declared) = &self.stream.declared else { return Vec::new() };
+        let place = format!("domains[{:?}].streams[{:?}]", self.stream.domain, declared.name);
+        let fixes = |(name, value): (&String, &String)| {
+            let what = match name.as_str() {
+                "priority_max" | "history_max" => format!("{} at most {value}", name.trim_end_matches("_max")),
+                _ => format!("{name} {value}"),
+            };
+            fact("declared", what, format!("the configuration says so: {place}.{name}"))
+        };
+        let mut facts: Vec<Fact> = declared.fixes.iter().map(fixes).collect();
+        if self.stream.asked != self.stream.qos {
+            let what = self.stream.qos.as_ref().map_or(String::new(), in_words);
+            facts.push(fact("given", what, "what was asked for, with what is declared in its place"));
+        }
+        if !declared.later.is_empty() {
+            let why = "the declaration has changed since it was opened, and an open stream keeps what it has";
+            facts.push(fact("given later", declared.later.clone(), why));
+        }
+        facts
+    }
+
+    /// Where a value comes from.
+    fn origin(&self, field: &str) -> &'static str {
+        let is_declared = self.stream.declared.as_ref().is_some_and(|declared| declared.fixes.contains_key(field));
+        if is_declared { "is declared by the configuration" } else { "was asked for" }
     }
 
     fn lane(&self) -> Fact {
@@ -200,11 +231,11 @@ impl View<'_> {
     fn technology(&self) -> Option<Fact> {
         let links = &self.datapath?.links;
         let first = links.first()?;
-        let wish = &self.stream.qos.as_ref()?.datapath;
+        let (wish, origin) = (&self.stream.qos.as_ref()?.datapath, self.origin("datapath"));
         let why = if links.iter().all(|link| link.technology == first.technology) {
-            format!("`{wish}` was asked for, and the datapath has links of this one technology only")
+            format!("`{wish}` {origin}, and the datapath has links of this one technology only")
         } else {
-            format!("`{wish}` was asked for; each peer is reached by the first link that has its address")
+            format!("`{wish}` {origin}; each peer is reached by the first link that has its address")
         };
         let mut names: Vec<&str> = links.iter().map(|link| link.technology.as_str()).collect();
         names.dedup();
@@ -222,7 +253,11 @@ impl View<'_> {
             ),
             (true, by_domain) => {
                 let through = self.stream.datapath.as_deref().unwrap_or("?");
-                let why = if by_domain { "the domain has isolation: session" } else { "it was opened as isolated" };
+                let why = match (by_domain, self.origin("isolated")) {
+                    (true, _) => "the domain has isolation: session",
+                    (false, "was asked for") => "it was opened as isolated",
+                    (false, _) => "it is declared as isolated by the configuration",
+                };
                 fact("local delivery", format!("through datapath {through}, which copies every message"), why)
             }
         }
@@ -232,9 +267,9 @@ impl View<'_> {
         let Some(asked) = &self.stream.qos else { return Vec::new() };
         if asked.reliability != "reliable" {
             let what = "the newest data: what meets no room is dropped, counted, and told to the receiver";
-            return vec![fact("reliability", what, "unreliable was asked for")];
+            return vec![fact("reliability", what, format!("unreliable {}", self.origin("reliability")))];
         }
-        let why = "reliable was asked for";
+        let why = format!("reliable {}", self.origin("reliability"));
         let local = "a full ring of a local sink refuses the emit and hands the buffer back";
         let mut facts = vec![fact("reliability", local, why)];
         let number = |name: &str| self.report.reliable.get(name).copied();

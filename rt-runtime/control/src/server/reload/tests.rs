@@ -83,7 +83,8 @@ fn whatever_link_refuses_everything_is_as_before() {
     let place = Place::new("back");
     // b leaves, c moves, d and e come: ten changes of links on two datapaths.
     let new = [("c", 20_008), ("d", 20_000), ("e", 20_012)];
-    let other = "domains: [(name: \"default\", members: [any], quota: (sinks: 3))]";
+    let other = "domains: [(name: \"default\", members: [any], quota: (sinks: 3), \
+                 streams: [(name: \"*\", priority: 7)])]";
     for spoiled in 1..=10 {
         SPOILED.store(spoiled, Ordering::Relaxed);
         let report = place.reload(&new, other, false);

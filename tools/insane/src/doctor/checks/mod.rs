@@ -1,6 +1,7 @@
 //! The checks: pure functions of the snapshot and of what the configuration asks.
 
 mod cores;
+mod discovery;
 mod interrupts;
 mod kernel;
 mod memory;
@@ -17,7 +18,7 @@ use super::wanted::Datapath;
 
 /// Everything that is looked at, in the order of reports.
 pub fn entries() -> impl Iterator<Item = &'static Entry> {
-    let groups: [&'static [Entry]; 9] = [
+    let groups: [&'static [Entry]; 10] = [
         kernel::ENTRIES,
         rights::ENTRIES,
         scheduling::ENTRIES,
@@ -27,6 +28,7 @@ pub fn entries() -> impl Iterator<Item = &'static Entry> {
         memory::ENTRIES,
         time::ENTRIES,
         network::ENTRIES,
+        discovery::ENTRIES,
     ];
     groups.into_iter().flatten()
 }

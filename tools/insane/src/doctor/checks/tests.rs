@@ -124,7 +124,38 @@ fn asked() -> Wanted {
         memory_bytes: 1 << 30,
         huge_pages: HugePages::Require,
         descriptors: 10_000,
+        gossip: None,
+        timed: Vec::new(),
     }
+}
+
+/// Gossip of 192.0.2.1 with one other host, and no other.
+fn gossiping() -> Wanted {
+    gossip("192.0.2.1:7100", &["10.0.0.0/24", "fd00::/64"], &["192.0.2.1:7100", "10.0.0.7:7100"])
+}
+
+fn gossip(bind: &str, allow: &[&str], seeds: &[&str]) -> Wanted {
+    let network = |text: &&str| {
+        let (base, prefix) = text.split_once('/').unwrap();
+        insane_core::Network::new(base.parse().unwrap(), prefix.parse().unwrap()).unwrap()
+    };
+    let mut allow: Vec<_> = allow.iter().map(network).collect();
+    // What the machine itself has is its own.
+    allow.extend(bind.starts_with("192.0.2.").then(|| network(&"10.0.1.0/24")));
+    let gossip = insane_config::GossipPlan {
+        bind: bind.parse().unwrap(),
+        cluster: "c".into(),
+        allow,
+        seeds: seeds.iter().map(|seed| seed.parse().unwrap()).collect(),
+        links: Vec::new(),
+        peers_max: 8,
+        forget_after: insane_core::Nanos::from_secs(30),
+    };
+    Wanted { gossip: Some(gossip), ..asked() }
+}
+
+fn with_slots() -> Wanted {
+    Wanted { timed: vec!["line-1/axis/*".into()], ..asked() }
 }
 
 /// As [`asked`], with the real-time datapath under SCHED_FIFO 60, asleep between messages.
@@ -362,6 +393,65 @@ const CASES: &[Case] = &[
     ("clock-sync", nothing, |_| {}, Good, "within 500 us"),
     ("clock-sync", nothing, |h| h.calls.clock.as_mut().unwrap().is_synchronised = false, Warning, "nobody"),
     ("clock-sync", nothing, |h| h.calls.clock = unread(), State::Unread, ""),
+    ("clock-sync", with_slots, |_| {}, Good, "within 500 us"),
+    (
+        "clock-sync",
+        with_slots,
+        |h| h.calls.clock.as_mut().unwrap().is_synchronised = false,
+        Bad,
+        "line-1/axis/* have slots",
+    ),
+    ("gossip-address", gossiping, |_| {}, Good, "of eth0"),
+    ("gossip-address", gossiping, |h| h.calls.addresses = unread(), State::Unread, ""),
+    ("gossip-address", gossiping, |h| h.calls.addresses = Ok(vec![]), Bad, "no interface has this address"),
+    ("gossip-address", || gossip("127.0.0.1:7100", &["127.0.0.0/8"], &[]), |_| {}, Good, "this machine only"),
+    (
+        "gossip-address",
+        || gossip("127.0.0.1:7100", &["10.0.0.0/24"], &["10.0.0.2:7100"]),
+        |_| {},
+        Bad,
+        "10.0.0.2:7100, 10.0.0.0/24 are beyond this machine",
+    ),
+    (
+        "gossip-seeds",
+        || gossip("10.0.0.1:7100", &["10.0.0.0/24"], &["10.0.0.1:7100", "10.0.0.7:7100"]),
+        |_| {},
+        Good,
+        "10.0.0.7:7100",
+    ),
+    (
+        "gossip-seeds",
+        || gossip("10.0.0.1:7100", &["10.0.0.0/24"], &["10.0.0.7:7100"]),
+        |h| h.calls.addresses = unread(),
+        State::Unread,
+        "",
+    ),
+    ("gossip-seeds", || gossip("10.0.0.1:7100", &["10.0.0.0/24"], &[]), |_| {}, Warning, "none: this host waits"),
+    (
+        "gossip-seeds",
+        || gossip("10.0.0.1:7100", &["10.0.0.0/24"], &["10.0.0.1:7100"]),
+        |_| {},
+        Warning,
+        "its own only seed",
+    ),
+    (
+        "gossip-seeds",
+        || gossip("10.0.0.1:7100", &["10.0.0.0/24"], &["10.0.0.7:7100"]),
+        |h| h.calls.addresses = Ok(vec![("eth0".into(), [10, 0, 0, 7].into())]),
+        Warning,
+        "all 1 are addresses of this host",
+    ),
+    ("gossip-trust", gossiping, |_| {}, Good, "10.0.0.0/24, fd00::/64, 10.0.1.0/24 by eth0"),
+    ("gossip-trust", gossiping, |h| h.calls.addresses = unread(), State::Unread, ""),
+    (
+        "gossip-trust",
+        || gossip("10.0.0.1:7100", &["10.0.0.0/24", "0.0.0.0/0"], &[]),
+        |_| {},
+        Bad,
+        "0.0.0.0/0 can be reached",
+    ),
+    ("gossip-trust", || gossip("10.0.0.1:7100", &["8.8.8.0/24"], &[]), |_| {}, Bad, "8.8.8.0/24 can be reached"),
+    ("gossip-trust", || gossip("10.0.0.1:7100", &["10.0.0.0/7"], &[]), |_| {}, Bad, "can be reached"),
     ("timer-slack", nothing, |_| {}, Good, "1 ns"),
     ("timer-slack", nothing, |h| h.calls.timer_slack_ns = Ok(50_000), Warning, "50000 ns"),
     ("timer-slack", asked, |h| h.calls.timer_slack_ns = Ok(50_000), Warning, "50000 ns"),
@@ -441,7 +531,15 @@ fn every_entry_was_seen_good_not_good_and_not_read() {
 #[test]
 fn questions_that_do_not_arise_are_left_out() {
     let mut host = host();
-    for id in ["datapath-cores", "core-sharing", "irq-threads", "softirq-threads"] {
+    for id in [
+        "gossip-address",
+        "gossip-seeds",
+        "gossip-trust",
+        "datapath-cores",
+        "core-sharing",
+        "irq-threads",
+        "softirq-threads",
+    ] {
         assert!(find(id, &host, &nothing()).is_none(), "{id}");
     }
     host.realtime = Ok("0".into());

@@ -86,10 +86,13 @@ fn tai_offset(host: &Host, _: &Wanted) -> Outcome {
     }
 }
 
-fn clock_sync(host: &Host, _: &Wanted) -> Outcome {
+fn clock_sync(host: &Host, wanted: &Wanted) -> Outcome {
     let clock = host.calls.clock.known()?;
     match clock.is_synchronised {
         true => good(format!("synchronised, within {} us as it claims", clock.error_us_max)),
+        false if !wanted.timed.is_empty() => {
+            bad(format!("nobody disciplines the clock, and {} have slots", super::some_of(&wanted.timed)), SYNC)
+        }
         false => warning("nobody disciplines the clock", SYNC),
     }
 }

@@ -83,6 +83,9 @@ fn count(cli: &Cli) -> Result<(), Fault> {
             let end = baseline::udp::UdpEnd::to_itself(scenario::ours::LOOPBACK)?;
             scenario::count::run(&mut Waiting(end), cli.messages)
         }
+        Counted::ExpandedFew | Counted::ExpandedMany | Counted::RecurrencesFew | Counted::RecurrencesMany => {
+            scenario::scheduler::count(cli.side, cli.messages)
+        }
     }
 }
 
@@ -130,6 +133,9 @@ fn perform(part: Scenario, bench: &Bench, cli: &Cli, findings: &mut Findings) {
         Scenario::Selftest => scenario::selftest::run(bench, findings),
         Scenario::Instructions => scenario::counting::instructions(bench, findings),
         Scenario::Syscalls => scenario::counting::syscalls(bench, findings),
+        Scenario::Admission => scenario::admission::run(bench, findings),
+        Scenario::Jitter => scenario::jitter::run(bench, cli, findings),
+        Scenario::Scheduler => scenario::scheduler::run(bench, findings),
         // These stand for others, or are not measured.
         Scenario::All | Scenario::Smoke | Scenario::Count | Scenario::Serve => {}
         #[cfg(feature = "aeron")]

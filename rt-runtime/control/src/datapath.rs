@@ -18,7 +18,7 @@ use insane_engine::thread::{self, DatapathThread, RunConfig};
 use insane_engine::waker::WakeQueue;
 use insane_engine::{
     Command, DomainParts, EngineConfig, EngineParts, NewSink, NewSource, Notice, OverlayFrame, PeerSwap, Port,
-    SlotConfig, SlotTable, StageSlots,
+    SlotConfig, SlotLog, SlotTable, StageSlots,
 };
 use insane_link::{Link, SwapRefused};
 use insane_scheduler::{TimedStream, lcm};
@@ -334,6 +334,11 @@ impl Datapath {
         let cycle_ns = if streams.is_empty() { 0 } else { cycle_ns.unwrap_or(0) };
         self.send(Command::StageSlots(StageSlots { table, streams: streams.len(), cycle_ns }));
         Ok(())
+    }
+
+    /// What became of the last slots; `None`: there are none.
+    pub(crate) fn slot_log(&self) -> Option<Arc<SlotLog>> {
+        self.port.slot_log()
     }
 
     /// By what the slots run, in words; `None`: there are none.

@@ -23,6 +23,7 @@ use super::{FlowIndex, Progress, Transmitter};
 use crate::command::Port;
 use crate::deliver::Outlets;
 use crate::engine::Links;
+use crate::slot_log::{SlotLog, SlotUse};
 use crate::turn::Turn;
 use crate::{GRANTS_PER_TURN, SOURCES_MAX};
 use insane_clock::{ClockState, Followed, Servo, ServoConfig};
@@ -36,6 +37,7 @@ use insane_scheduler::{
 use insane_shm::Violation;
 use insane_shm::counters::CounterBlock;
 use insane_wire::data::HEADER_BYTES;
+use std::sync::Arc;
 
 /// Sources with slots of one datapath.
 pub const TIMED_MAX: usize = 256;
@@ -101,6 +103,7 @@ pub(crate) struct Slots {
     servo: Servo,
     config: SlotConfig,
     counters: CounterBlock,
+    log: Arc<SlotLog>,
     /// The lanes are here.
     active: bool,
     /// Streams of the table in force, and of the one that is staged.
@@ -133,7 +136,7 @@ impl std::fmt::Debug for Slots {
 ///
 /// # Panics
 /// Without memory for a thread: set-up only.
-pub(crate) fn slots_of(config: SlotConfig, limits: Limits, counters: &CounterBlock) -> Box<Slots> {
+pub(crate) fn slots_of(config: SlotConfig, limits: Limits, counters: &CounterBlock, log: Arc<SlotLog>) -> Box<Slots> {
     const STACK_BYTES: usize = 16 << 20;
     let build = move || Box::new(SlotScheduler::new(config.timing, Scheduler::new(limits)));
     let builder = std::thread::Builder::new().name("insane-setup".into()).stack_size(STACK_BYTES);
@@ -143,6 +146,7 @@ pub(crate) fn slots_of(config: SlotConfig, limits: Limits, counters: &CounterBlo
         servo: Servo::new(config.servo),
         config,
         counters: counters.clone(),
+        log,
         active: false,
         streams: (0, None),
         busy_until: MonoTime(0),
@@ -405,13 +409,14 @@ impl Transmitter {
                 break;
             }
             match slots.timed.poll(now, slots.below(mono)) {
-                Action::Slot { flow, bytes_max, newest, .. } => {
+                Action::Slot { flow, bytes_max, newest, launch } => {
                     slots.goes(mono);
                     let sent = self.send_one(flow, bytes_max, newest, links, outlets, port);
                     links.flush();
                     is_flushed = true;
-                    let after = turn.look().since(mono);
-                    self.slot_sent(mono, flow, &sent, after);
+                    // Without time for launching, no slot is granted before its start.
+                    let planned = mono - Nanos(now.tai.0.saturating_sub(launch.0));
+                    self.slot_sent(mono, flow, &sent, SlotUse { planned, sent: turn.look() });
                     moved += u32::from(sent.bytes > 0);
                     grants += 1;
                     if sent.bytes == 0 {
@@ -478,13 +483,14 @@ impl Transmitter {
         moved
     }
 
-    fn slot_sent(&mut self, mono: MonoTime, flow: FlowIndex, sent: &OneMessage, after: Nanos) {
+    fn slot_sent(&mut self, mono: MonoTime, flow: FlowIndex, sent: &OneMessage, slot: SlotUse) {
         if let Some(slots) = &mut self.slots {
             if sent.bytes == 0 {
                 slots.refused = true;
             } else {
                 slots.count(TurnCounter::SlotsSent, 1);
-                slots.took(after);
+                slots.took(slot.sent.since(mono));
+                slots.log.note(slot);
                 slots.refused = false;
                 if let Some(cause) = slots.cause_of(flow) {
                     *cause = None;

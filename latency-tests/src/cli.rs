@@ -50,7 +50,7 @@ pub struct Cli {
     /// The daemon to start, instead of the runtime that is built into this program.
     #[arg(long, value_name = "PATH")]
     pub insaned: Option<PathBuf>,
-    /// serve: the daemon's configuration; media-driver: its folder.
+    /// serve: the daemon's configuration; flood: its socket; media-driver: its folder.
     #[arg(long, hide = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// count: whose messages.
@@ -93,6 +93,8 @@ pub enum Scenario {
     Admission,
     /// How late messages leave that have a planned instant, beside a bare loop.
     Jitter,
+    /// What best effort does to a stream with slots behind a switch.
+    Isolation,
     /// A slot among 4,096: instructions, and time with cold caches.
     Scheduler,
     /// The baselines beside themselves: the noise of the harness.
@@ -104,6 +106,9 @@ pub enum Scenario {
     /// The daemon's half of a measurement.
     #[value(hide = true)]
     Serve,
+    /// A client of best effort.
+    #[value(hide = true)]
+    Flood,
     /// Aeron's media driver.
     #[cfg(feature = "aeron")]
     #[value(hide = true)]
@@ -118,11 +123,24 @@ impl Scenario {
     #[must_use]
     pub fn parts(self) -> Vec<Scenario> {
         use Scenario::{
-            Admission, All, Hop, Idle, Instructions, Jitter, Local, Network, Scale, Scheduler, Selftest, Setup, Smoke,
-            Syscalls, Throughput,
+            Admission, All, Hop, Idle, Instructions, Isolation, Jitter, Local, Network, Scale, Scheduler, Selftest,
+            Setup, Smoke, Syscalls, Throughput,
         };
-        let all =
-            [Local, Hop, Network, Throughput, Setup, Scale, Idle, Instructions, Syscalls, Admission, Scheduler, Jitter];
+        let all = [
+            Local,
+            Hop,
+            Network,
+            Throughput,
+            Setup,
+            Scale,
+            Idle,
+            Instructions,
+            Syscalls,
+            Admission,
+            Scheduler,
+            Jitter,
+            Isolation,
+        ];
         match self {
             All => all.to_vec(),
             Smoke => [Selftest].into_iter().chain(all).collect(),
@@ -146,6 +164,8 @@ impl Scenario {
             Scenario::Admission => "admission",
             Scenario::Scheduler => "scheduler",
             Scenario::Jitter => "jitter",
+            Scenario::Isolation => "isolation",
+            Scenario::Flood => "flood",
             Scenario::Selftest => "selftest",
             Scenario::All => "all",
             Scenario::Smoke => "smoke",

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
     match scenario {
         Scenario::Count => finish(count(&cli)),
         Scenario::Serve => finish(serve(&cli)),
+        Scenario::Flood => finish(flood(&cli)),
         #[cfg(feature = "aeron")]
         Scenario::MediaDriver => finish(drive(&cli)),
         _ => run(&cli, scenario).unwrap_or_else(|reason| {
@@ -96,6 +97,13 @@ fn serve(cli: &Cli) -> Result<(), Fault> {
     }
 }
 
+fn flood(cli: &Cli) -> Result<(), Fault> {
+    match &cli.config {
+        Some(socket) => scenario::isolation::flood(socket),
+        None => Err(Fault::Party("flood needs --config".into())),
+    }
+}
+
 #[cfg(feature = "aeron")]
 fn drive(cli: &Cli) -> Result<(), Fault> {
     match &cli.config {
@@ -135,9 +143,10 @@ fn perform(part: Scenario, bench: &Bench, cli: &Cli, findings: &mut Findings) {
         Scenario::Syscalls => scenario::counting::syscalls(bench, findings),
         Scenario::Admission => scenario::admission::run(bench, findings),
         Scenario::Jitter => scenario::jitter::run(bench, cli, findings),
+        Scenario::Isolation => scenario::isolation::run(bench, findings),
         Scenario::Scheduler => scenario::scheduler::run(bench, findings),
         // These stand for others, or are not measured.
-        Scenario::All | Scenario::Smoke | Scenario::Count | Scenario::Serve => {}
+        Scenario::All | Scenario::Smoke | Scenario::Count | Scenario::Serve | Scenario::Flood => {}
         #[cfg(feature = "aeron")]
         Scenario::MediaDriver => {}
     }

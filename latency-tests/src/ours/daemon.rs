@@ -72,7 +72,9 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
         self.folder.join("socket")
     }
 

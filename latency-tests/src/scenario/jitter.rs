@@ -25,7 +25,8 @@ use insane_config::RatePlan;
 use insane_core::{MonoTime, Nanos};
 use insane_engine::margin::Margin;
 use insane_rt::{
-    ChannelId, Consumption, Determinism, Plan, Priority, Qos, Session, Sink, SinkOptions, Source, SourceOptions,
+    ChannelId, Consumption, Determinism, LatePolicy, Plan, Priority, Qos, Session, Sink, SinkOptions, Source,
+    SourceOptions,
 };
 use insane_sys::SharedBytes;
 use insane_sys::clock::{mono_now, sleep_until};
@@ -36,7 +37,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Payload, bytes.
-const MESSAGE_BYTES: usize = 64;
+pub const MESSAGE_BYTES: usize = 64;
 /// What the runtime puts before it: the baseline sends as much.
 const HEAD: [u8; insane_wire::data::HEADER_BYTES] = [0; insane_wire::data::HEADER_BYTES];
 /// The link, as the runtime is told of it.
@@ -48,6 +49,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ROUNDS_MAX: u32 = 5;
 /// The periods.
 const PERIODS: [(&str, Nanos); 2] = [("1ms", Nanos::from_millis(1)), ("250us", Nanos::from_micros(250))];
+
+/// Where in its period a message leaves, for both sides: away from whole milliseconds, at which
+/// the kernel's tick comes (at 250 Hz every fourth, and takes 16 us there).
+const fn offset(period: Nanos) -> Nanos {
+    Nanos(period.0 * 3 / 8)
+}
 
 /// How many slots a cell counts.
 #[derive(Clone, Copy)]
@@ -123,7 +130,7 @@ fn bare(bench: &Bench, beat: Beat) -> Result<Sample, Fault> {
         stage.meet()?;
         be_urgent();
         let (mut margin, mut late) = (Margin::default(), Vec::with_capacity(beat.count));
-        let mut planned = mono_now() + beat.period;
+        let mut planned = MonoTime(mono_now().0.next_multiple_of(beat.period.0) + offset(beat.period).0);
         for at in 0..WARM_UP + beat.count {
             let until = planned - margin.get();
             if mono_now() < until {
@@ -172,9 +179,15 @@ struct Pair {
     sink: Sink,
 }
 
-fn qos(period: Nanos) -> Qos {
+pub fn qos(period: Nanos) -> Qos {
     Qos {
-        determinism: Determinism::periodic(period, MESSAGE_BYTES as u32),
+        determinism: Determinism::TimeSensitive {
+            period,
+            offset: offset(period),
+            deadline: period,
+            size: MESSAGE_BYTES as u32,
+            late: LatePolicy::NextSlot,
+        },
         priority: Priority::MAX,
         consumption: Consumption::Poll,
         ..Qos::default()
@@ -224,7 +237,22 @@ fn ours(bench: &Bench, hosting: Hosting, beat: Beat, program: Option<&Path>, mis
     let counted = told.slots.len().min(beat.count);
     let slots = &told.slots[told.slots.len() - counted..];
     note_misses(&told, misses);
-    Ok(Sample::from_ns(slots.iter().map(|(planned, sent)| sent.saturating_sub(*planned))))
+    // Whoever missed its slot left a period later.
+    let missed = gaps(slots, beat.period).min(misses_of(&told));
+    let late = slots.iter().map(|(planned, sent)| sent.saturating_sub(*planned));
+    Ok(Sample::from_ns(late.chain((0..missed).map(|_| beat.period.0))))
+}
+
+/// Slots between the first and the last one that were not used.
+fn gaps(slots: &[(u64, u64)], period: Nanos) -> u64 {
+    let between = |pair: &[(u64, u64)]| (pair[1].0.saturating_sub(pair[0].0) + period.0 / 2) / period.0;
+    slots.windows(2).map(|pair| between(pair).saturating_sub(1)).sum()
+}
+
+/// Slots that went by although a message waited.
+#[must_use]
+pub fn misses_of(told: &Told) -> u64 {
+    told.counters.iter().filter(|(name, _)| is_miss(name)).map(|(_, count)| count).sum()
 }
 
 fn told(session: &Session) -> Told {
@@ -313,7 +341,7 @@ fn turn_for_itself(bench: &Bench, session: Session, ends: Pair, beat: Beat) -> R
     perform(bench.cores.other, lead, vec![listener])
 }
 
-fn emit(source: &Source, number: u64) -> Result<(), Fault> {
+pub fn emit(source: &Source, number: u64) -> Result<(), Fault> {
     let mut message = [0; MESSAGE_BYTES];
     message[..8].copy_from_slice(&number.to_le_bytes());
     match source.emit_copy(&message) {
@@ -330,5 +358,24 @@ fn take(sink: &Sink, number: u64) -> Result<bool, Fault> {
     match u64::from_le_bytes(found) {
         found if found == number => Ok(true),
         found => Err(Fault::Corrupt { expected: number, found }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_that_nobody_used_are_found_between_the_others() {
+        let period = Nanos::from_millis(1);
+        let slots = [1_000_000, 2_000_000, 5_000_001, 6_000_000].map(|planned| (planned, planned + 9));
+        assert_eq!(gaps(&slots, period), 2);
+        assert_eq!(gaps(&slots[..1], period), 0);
+    }
+
+    #[test]
+    fn only_slots_that_a_message_waited_for_are_misses() {
+        let counters = vec![("late_wake".into(), 2), ("slots_unused".into(), 7), ("late_link_busy".into(), 1)];
+        assert_eq!(misses_of(&Told { slots: Vec::new(), counters }), 3);
     }
 }

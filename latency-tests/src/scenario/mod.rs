@@ -6,6 +6,7 @@ pub mod compare;
 pub mod count;
 pub mod counting;
 pub mod idle;
+pub mod isolation;
 pub mod jitter;
 pub mod ours;
 #[cfg(any(feature = "aeron", feature = "iceoryx2", feature = "zeromq"))]

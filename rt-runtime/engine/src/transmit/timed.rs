@@ -15,7 +15,8 @@
 //! - A message larger than its slot is dropped and counted; it harms nobody else.
 //!
 //! # Bounds
-//! [`GRANTS_PER_TURN`] grants a turn, [`TELLS_PER_TURN`] things told besides, one chunk of
+//! [`GRANTS_PER_TURN`] grants a turn, [`TELLS_PER_TURN`] things told besides, [`APPROACH`] of
+//! waiting for a slot (as often as slots come that near to each other), one chunk of
 //! best effort, [`REPLACED_PER_GRANT`] messages dropped for a newer one.
 
 use super::source::{Grant, SourceEntry, begin, condemn, finish, send_frame, send_reliable, send_some};
@@ -49,6 +50,10 @@ pub(super) const FIRST_TIMED: usize = SOURCES_MAX - TIMED_MAX;
 const TELLS_PER_TURN: usize = 32;
 /// Messages dropped for a newer one in one grant.
 const REPLACED_PER_GRANT: usize = 64;
+/// From how near on a slot is waited for within the turn.
+const APPROACH: Nanos = Nanos::from_micros(3);
+/// Looks at the clock meanwhile, at most: a clock that stands still ends them, too.
+const APPROACH_LOOKS: usize = 512;
 /// How often the kernel's clock is read.
 const READ_PERIOD: Nanos = Nanos::from_millis(10);
 
@@ -274,6 +279,13 @@ impl Slots {
         }
     }
 
+    /// Looks at nothing but the clock until a slot that is near, and that has its message,
+    /// begins: the rest of a turn takes as long as a look at a socket does. Whether it has begun.
+    fn approach(&self, now: MonoTime, until: MonoTime, look: impl Fn() -> MonoTime) -> bool {
+        let is_near = until.since(now) <= APPROACH && self.timed.has_message_at(until);
+        is_near && (0..APPROACH_LOOKS).any(|_| look() >= until)
+    }
+
     /// Something goes.
     fn goes(&mut self, now: MonoTime) {
         if let Some(since) = self.held_since.take() {
@@ -463,7 +475,9 @@ impl Transmitter {
                 }
                 Action::Wait(until) => {
                     slots.wait(mono, until);
-                    break;
+                    if !slots.approach(mono, until, || turn.look()) {
+                        break;
+                    }
                 }
                 Action::Idle => {
                     slots.due = Some(MonoTime(u64::MAX));

@@ -22,7 +22,7 @@ use crate::harness::Bench;
 use crate::harness::fault::Fault;
 use crate::harness::netns::Hosts;
 use crate::harness::rounds::{Heading, Rounds, Side, interleave};
-use crate::harness::sample::Sample;
+use crate::harness::sample::{Sample, median};
 use crate::harness::stage::{Stage, perform};
 use crate::harness::watch::Idle;
 use crate::harness::witness::{Seen, Witness};
@@ -56,6 +56,9 @@ const WARM_UP: u64 = 200;
 /// Most messages that the application of best effort hands over at a time.
 const BULK_BURST: usize = 16;
 const BULK: &str = "bulk";
+/// How far back is looked for what the port has not forwarded: slots and guards of some cycles
+/// make up for a standstill.
+const LOOK_BACK: Nanos = Nanos(8 * PERIOD.0);
 const PATIENCE: Duration = Duration::from_secs(30);
 const ROUNDS_MAX: u32 = 5;
 /// Clients that are killed.
@@ -64,19 +67,29 @@ const KILLS: u32 = 100;
 const FLOODED: Duration = Duration::from_millis(5);
 const TOPOLOGY: &str = "two hosts, 100 Mbit/s";
 
+/// What became of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Arrival {
+    /// From the plan to its frame at the receiver, nanoseconds.
+    late_ns: u64,
+    /// From the plan to the sender's look after it was sent, nanoseconds.
+    sent_ns: u64,
+    /// How much less than usual the port had forwarded until the plan, as its time, nanoseconds.
+    owed_ns: u64,
+}
+
 /// What one cell saw.
 #[derive(Clone, Debug, Default)]
 struct Trial {
-    /// Of each message: how late its frame came, and how late its sender saw it leave,
-    /// nanoseconds after the plan.
-    arrivals: Vec<(u64, u64)>,
+    /// Of each message.
+    arrivals: Vec<Arrival>,
     told: Told,
     /// Of the link's time, best effort had this share.
     bulk_share: f64,
     /// The certificate's share of slots, and what guards may take at most beside them.
     reserved_share: f64,
-    /// The share that guards took.
-    guard_share: f64,
+    /// The share of slots alone.
+    slot_share: f64,
 }
 
 /// All rows.
@@ -95,7 +108,7 @@ pub fn run(bench: &Bench, findings: &mut Findings) {
             let trial = trial(bench, hosts, flood);
             guard_off(false);
             let trial = trial?;
-            let sample = Sample::from_ns(trial.arrivals.iter().map(|(late, _)| *late));
+            let sample = Sample::from_ns(trial.arrivals.iter().map(|arrival| arrival.late_ns));
             trials[at].borrow_mut().push(trial);
             Ok(sample)
         };
@@ -143,23 +156,33 @@ fn judge(findings: &mut Findings, name: &str, rounds: &Rounds, side: usize, tria
     }
     let usual = rounds.excess([ALONE, ALONE], |q| q.p50, 0.0).map_or(0.0, |(p50, _)| p50 * 1e3) as u64;
     let trials = trials[side].borrow();
-    let limit = usual + FRAME_BYTES * NS_PER_BYTE;
-    let displaced: Vec<(u64, u64)> =
-        trials.iter().flat_map(|trial| &trial.arrivals).filter(|(late, _)| *late > limit).copied().collect();
-    let by_sender = displaced.iter().filter(|(_, sent)| *sent > 3 * TURN.0).count();
-    if !displaced.is_empty() {
-        let us: Vec<String> =
-            displaced.iter().map(|(late, sent)| format!("{}/{}", late / 1_000, sent / 1_000)).collect();
-        println!("{name}: late by more than a frame, us at the receiver/at the sender: {}", us.join(" "));
+    let frame_ns = FRAME_BYTES * NS_PER_BYTE;
+    let late: Vec<Arrival> = trials
+        .iter()
+        .flat_map(|trial| &trial.arrivals)
+        .filter(|arrival| arrival.late_ns > usual + frame_ns)
+        .copied()
+        .collect();
+    // A sender that was itself late by more than its window was not run, and a port that owes as
+    // much as the frame is late stood still: neither is the guard's doing.
+    let excused = |arrival: &Arrival| {
+        arrival.sent_ns > 3 * TURN.0 || arrival.owed_ns + frame_ns >= arrival.late_ns.saturating_sub(usual)
+    };
+    for arrival in &late {
+        let Arrival { late_ns, sent_ns, owed_ns } = arrival;
+        let us = [late_ns, sent_ns, owed_ns].map(|ns| ns / 1_000);
+        println!("{name}: late by {} us, sent after {} us, the port owed {} us", us[0], us[1], us[2]);
     }
-    // A sender that was itself late by more than its window was not run: not the guard's doing.
-    let displaced = (displaced.len() - by_sender) as f64;
-    findings.add(values(&format!("{name}/displaced"), "frames", (displaced, 0.0), n, labels, TOPOLOGY));
+    let displaced = late.iter().filter(|arrival| !excused(arrival)).count();
+    for (what, count) in [("late-by-a-frame", late.len()), ("displaced", displaced)] {
+        findings.add(values(&format!("{name}/{what}"), "frames", (count as f64, 0.0), n, labels, TOPOLOGY));
+    }
     let told: Vec<&Told> = trials.iter().map(|trial| &trial.told).collect();
     add_misses(findings, name, &told);
     let mean = |of: fn(&Trial) -> f64| trials.iter().map(of).sum::<f64>() / trials.len().max(1) as f64;
-    let (bulk, left, guard) =
-        (mean(|trial| trial.bulk_share), mean(|trial| 1.0 - trial.reserved_share), mean(|trial| trial.guard_share));
+    let (bulk, left) = (mean(|trial| trial.bulk_share), mean(|trial| 1.0 - trial.reserved_share));
+    // What is neither best effort nor a slot.
+    let guard = 1.0 - bulk - mean(|trial| trial.slot_share);
     let labels = ["best effort", "what slots and guards leave"];
     findings.add(values(&format!("{name}/best-effort"), "of the link", (bulk, left), n, labels, TOPOLOGY));
     let labels = ["guards", "the whole link"];
@@ -236,16 +259,26 @@ fn trial(bench: &Bench, hosts: &Hosts, flood: bool) -> Result<Trial, Fault> {
     let ends = Ends { source: timed_source(&sender)?, sink, bulk, drain };
     wait_for_slots(&sender)?;
     let certificate = certificate(&sender)?;
-    let (arrived, bulk_bytes, span_ns) = converse(bench, &sender, ends, witness, there.port(), flood, WARM_UP + count)?;
+    let (arrived, bulk) = converse(bench, &sender, ends, witness, there.port(), flood, WARM_UP + count)?;
+    let span_ns = bulk.last().map_or(0, |last| last.0 - bulk[0].0);
     let told = sender.runtime().map(Told::of).unwrap_or_default();
     let log = sender.runtime().and_then(|runtime| runtime.slot_log(0)).map(|log| log.since(0));
     let (first, slots) = log.ok_or_else(|| Fault::Party("a runtime without slots".into()))?;
     // Message n went in the n-th slot that was used.
     let arrivals = arrived.iter().filter(|(number, _)| *number >= WARM_UP).filter_map(|(number, at_ns)| {
         let slot = slots.get(usize::try_from(number.checked_sub(first)?).ok()?)?;
-        Some((at_ns.saturating_sub(slot.planned.0), slot.sent.since(slot.planned).0))
+        let planned = slot.planned.0;
+        let forwarded = bytes_between(&bulk, planned.saturating_sub(LOOK_BACK.0), planned);
+        let (late_ns, sent_ns) = (at_ns.saturating_sub(planned), slot.sent.since(slot.planned).0);
+        Some((Arrival { late_ns, sent_ns, owed_ns: 0 }, forwarded))
     });
-    let arrivals: Vec<(u64, u64)> = arrivals.collect();
+    let arrivals: Vec<(Arrival, u64)> = arrivals.collect();
+    let usual = median(arrivals.iter().map(|(_, forwarded)| *forwarded as f64)).unwrap_or(0.0) as u64;
+    let owed = |(arrival, forwarded): &(Arrival, u64)| {
+        let owed_ns = usual.saturating_sub(*forwarded) * NS_PER_BYTE;
+        Arrival { owed_ns, ..*arrival }
+    };
+    let arrivals: Vec<Arrival> = arrivals.iter().map(owed).collect();
     if (arrivals.len() as u64) < count {
         return Err(Fault::Party(format!("{} of {count} messages were seen", arrivals.len())));
     }
@@ -254,11 +287,17 @@ fn trial(bench: &Bench, hosts: &Hosts, flood: bool) -> Result<Trial, Fault> {
     let guard = TURN.0 + FRAME_BYTES * NS_PER_BYTE;
     Ok(Trial {
         arrivals,
-        bulk_share: (bulk_bytes * NS_PER_BYTE) as f64 / span_ns.max(1) as f64,
+        bulk_share: (bytes_between(&bulk, 0, u64::MAX) * NS_PER_BYTE) as f64 / span_ns.max(1) as f64,
         reserved_share: (window + guard) as f64 / PERIOD.0 as f64,
-        guard_share: told.count("guard_ns") as f64 / span_ns.max(1) as f64,
+        slot_share: window as f64 / PERIOD.0 as f64,
         told,
     })
+}
+
+/// Bytes of the frames that came from one instant up to before another.
+fn bytes_between(frames: &[(u64, u64)], from_ns: u64, to_ns: u64) -> u64 {
+    let at = |ns: u64| frames.partition_point(|(came, _)| *came < ns);
+    frames[at(from_ns)..at(to_ns)].iter().map(|(_, bytes)| bytes).sum()
 }
 
 /// A slot that nobody used went by: the table is in force.
@@ -280,9 +319,9 @@ fn certificate(sender: &Session) -> Result<Certificate, Fault> {
     insane_certificate::text::read(&text).map_err(fault("read the certificate"))
 }
 
-/// Numbers and instants of the timed messages that came, bytes of best effort, and from its first
-/// frame to its last, nanoseconds.
-type Witnessed = (Vec<(u64, u64)>, u64, u64);
+/// Numbers and instants of the timed messages that came; instants and bytes on the wire of the
+/// frames of best effort.
+type Witnessed = (Vec<(u64, u64)>, Vec<(u64, u64)>);
 
 fn converse(
     bench: &Bench,
@@ -298,11 +337,10 @@ fn converse(
     let lead = move |stage: &Stage| {
         stage.meet()?;
         let mut watch = stage.watch("a runtime with slots", Idle::Spin, PATIENCE);
-        let (mut arrived, mut bulk_bytes, mut bulk_span) = (Vec::with_capacity(count as usize), 0, (u64::MAX, 0));
+        let (mut arrived, mut bulk) = (Vec::with_capacity(count as usize), Vec::with_capacity(10 * count as usize));
         let mut show = |seen: Seen<'_>| {
             if seen.port == port + 1 {
-                bulk_bytes += seen.wire_bytes;
-                bulk_span = (bulk_span.0.min(seen.at_ns), bulk_span.1.max(seen.at_ns));
+                bulk.push((seen.at_ns, seen.wire_bytes));
             } else if let Some(number) = timed(seen) {
                 arrived.push((number, seen.at_ns));
             }
@@ -328,7 +366,7 @@ fn converse(
         // What is under way.
         std::thread::sleep(Duration::from_millis(20));
         (0..64).try_for_each(|_| witness.look(&mut show))?;
-        Ok((arrived, bulk_bytes, bulk_span.1.saturating_sub(bulk_span.0)))
+        Ok((arrived, bulk))
     };
     perform(bench.cores.app, lead, Vec::new())
 }
@@ -435,4 +473,17 @@ fn kill_one(socket: &Path) -> Result<(), Fault> {
 
 fn add_kills(findings: &mut Findings, told: &Told) {
     add_misses(findings, "isolation/kill", &[told]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_those_of_the_frames_between_two_instants() {
+        let frames = [(10, 100), (20, 200), (30, 400)];
+        assert_eq!(bytes_between(&frames, 0, u64::MAX), 700);
+        assert_eq!(bytes_between(&frames, 10, 30), 300);
+        assert_eq!(bytes_between(&frames, 31, 40), 0);
+    }
 }

@@ -147,7 +147,7 @@ impl Session {
             inline: runtime.as_ref().and_then(|runtime| runtime.inline()),
             agent: Mutex::new(Some(agent)),
             stream_next: AtomicU32::new(1),
-            runtime: runtime,
+            runtime,
         };
         Ok(Session { core: Arc::new(core) })
     }

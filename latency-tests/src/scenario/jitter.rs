@@ -102,14 +102,16 @@ const fn word(hosting: Hosting) -> &'static str {
     }
 }
 
+/// Name, quantile, and the share of the baseline's that ours is held against.
+type Figure = (&'static str, fn(Quantiles) -> Option<f64>, f64);
+
 fn add(findings: &mut Findings, name: &str, rounds: &Rounds, side: usize, misses: &[(String, u64)]) {
     let topology = "T1";
     let heading = Heading { name: name.to_owned(), unit: "us", topology: topology.to_owned() };
     rounds.tables(&heading, side, 0).into_iter().for_each(|table| findings.add(table));
     let n = rounds.samples(side);
     let labels = ["insane-rt above it", "bare loop"];
-    let figures: [(&str, fn(Quantiles) -> Option<f64>, f64); 2] =
-        [("p50-above-bare", |q| q.p50, 1.0), ("p99-above-1.2-bare", |q| q.p99, 1.2)];
+    let figures: [Figure; 2] = [("p50-above-bare", |q| q.p50, 1.0), ("p99-above-1.2-bare", |q| q.p99, 1.2)];
     for (what, read, share) in figures {
         if let Some(both) = rounds.excess([side, 0], read, share) {
             findings.add(values(&format!("{name}/{what}"), "us", both, n, labels, topology));

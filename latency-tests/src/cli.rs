@@ -50,7 +50,7 @@ pub struct Cli {
     /// The daemon to start, instead of the runtime that is built into this program.
     #[arg(long, value_name = "PATH")]
     pub insaned: Option<PathBuf>,
-    /// serve: the daemon's configuration; media-driver: its folder.
+    /// serve: the daemon's configuration; flood: its socket; media-driver: its folder.
     #[arg(long, hide = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// count: whose messages.
@@ -89,6 +89,14 @@ pub enum Scenario {
     Instructions,
     /// System calls of one local message, under strace.
     Syscalls,
+    /// Schedules: how long synthesis takes, and how much of a link it uses.
+    Admission,
+    /// How late messages leave that have a planned instant, beside a bare loop.
+    Jitter,
+    /// What best effort does to a stream with slots behind a switch.
+    Isolation,
+    /// A slot among 4,096: instructions, and time with cold caches.
+    Scheduler,
     /// The baselines beside themselves: the noise of the harness.
     Selftest,
     /// All of the above but selftest.
@@ -98,6 +106,9 @@ pub enum Scenario {
     /// The daemon's half of a measurement.
     #[value(hide = true)]
     Serve,
+    /// A client of best effort.
+    #[value(hide = true)]
+    Flood,
     /// Aeron's media driver.
     #[cfg(feature = "aeron")]
     #[value(hide = true)]
@@ -112,11 +123,27 @@ impl Scenario {
     #[must_use]
     pub fn parts(self) -> Vec<Scenario> {
         use Scenario::{
-            All, Hop, Idle, Instructions, Local, Network, Scale, Selftest, Setup, Smoke, Syscalls, Throughput,
+            Admission, All, Hop, Idle, Instructions, Isolation, Jitter, Local, Network, Scale, Scheduler, Selftest,
+            Setup, Smoke, Syscalls, Throughput,
         };
+        let all = [
+            Local,
+            Hop,
+            Network,
+            Throughput,
+            Setup,
+            Scale,
+            Idle,
+            Instructions,
+            Syscalls,
+            Admission,
+            Scheduler,
+            Jitter,
+            Isolation,
+        ];
         match self {
-            All => vec![Local, Hop, Network, Throughput, Setup, Scale, Idle, Instructions, Syscalls],
-            Smoke => vec![Selftest, Local, Hop, Network, Throughput, Setup, Scale, Idle, Instructions, Syscalls],
+            All => all.to_vec(),
+            Smoke => [Selftest].into_iter().chain(all).collect(),
             one => vec![one],
         }
     }
@@ -134,6 +161,11 @@ impl Scenario {
             Scenario::Idle => "idle",
             Scenario::Instructions => "instructions",
             Scenario::Syscalls => "syscalls",
+            Scenario::Admission => "admission",
+            Scenario::Scheduler => "scheduler",
+            Scenario::Jitter => "jitter",
+            Scenario::Isolation => "isolation",
+            Scenario::Flood => "flood",
             Scenario::Selftest => "selftest",
             Scenario::All => "all",
             Scenario::Smoke => "smoke",
@@ -178,6 +210,14 @@ pub enum Counted {
     Network,
     /// The bare socket's.
     Udp,
+    /// The scheduler's slots: a table that is written down, of four streams.
+    ExpandedFew,
+    /// The same of 4,096.
+    ExpandedMany,
+    /// The scheduler's slots: a table of recurrences, of four streams.
+    RecurrencesFew,
+    /// The same of 4,096.
+    RecurrencesMany,
 }
 
 impl Counted {
@@ -190,6 +230,10 @@ impl Counted {
             Counted::Ring => "ring",
             Counted::Network => "network",
             Counted::Udp => "udp",
+            Counted::ExpandedFew => "expanded-few",
+            Counted::ExpandedMany => "expanded-many",
+            Counted::RecurrencesFew => "recurrences-few",
+            Counted::RecurrencesMany => "recurrences-many",
         }
     }
 }

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
     match scenario {
         Scenario::Count => finish(count(&cli)),
         Scenario::Serve => finish(serve(&cli)),
+        Scenario::Flood => finish(flood(&cli)),
         #[cfg(feature = "aeron")]
         Scenario::MediaDriver => finish(drive(&cli)),
         _ => run(&cli, scenario).unwrap_or_else(|reason| {
@@ -83,6 +84,9 @@ fn count(cli: &Cli) -> Result<(), Fault> {
             let end = baseline::udp::UdpEnd::to_itself(scenario::ours::LOOPBACK)?;
             scenario::count::run(&mut Waiting(end), cli.messages)
         }
+        Counted::ExpandedFew | Counted::ExpandedMany | Counted::RecurrencesFew | Counted::RecurrencesMany => {
+            scenario::scheduler::count(cli.side, cli.messages)
+        }
     }
 }
 
@@ -90,6 +94,13 @@ fn serve(cli: &Cli) -> Result<(), Fault> {
     match &cli.config {
         Some(config) => ours::daemon::serve(config),
         None => Err(Fault::Party("serve needs --config".into())),
+    }
+}
+
+fn flood(cli: &Cli) -> Result<(), Fault> {
+    match &cli.config {
+        Some(socket) => scenario::isolation::flood(socket),
+        None => Err(Fault::Party("flood needs --config".into())),
     }
 }
 
@@ -130,8 +141,12 @@ fn perform(part: Scenario, bench: &Bench, cli: &Cli, findings: &mut Findings) {
         Scenario::Selftest => scenario::selftest::run(bench, findings),
         Scenario::Instructions => scenario::counting::instructions(bench, findings),
         Scenario::Syscalls => scenario::counting::syscalls(bench, findings),
+        Scenario::Admission => scenario::admission::run(bench, findings),
+        Scenario::Jitter => scenario::jitter::run(bench, cli, findings),
+        Scenario::Isolation => scenario::isolation::run(bench, findings),
+        Scenario::Scheduler => scenario::scheduler::run(bench, findings),
         // These stand for others, or are not measured.
-        Scenario::All | Scenario::Smoke | Scenario::Count | Scenario::Serve => {}
+        Scenario::All | Scenario::Smoke | Scenario::Count | Scenario::Serve | Scenario::Flood => {}
         #[cfg(feature = "aeron")]
         Scenario::MediaDriver => {}
     }

@@ -55,7 +55,20 @@ fn the_list_names_every_scenario() {
     let output = run(&["--list"]);
     assert!(output.status.success());
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();
-    for scenario in ["local", "hop", "network", "throughput", "setup", "instructions", "syscalls", "smoke"] {
+    for scenario in [
+        "local",
+        "hop",
+        "network",
+        "throughput",
+        "setup",
+        "instructions",
+        "syscalls",
+        "admission",
+        "scheduler",
+        "jitter",
+        "isolation",
+        "smoke",
+    ] {
         assert!(listed.lines().any(|line| line.starts_with(scenario)), "{scenario} in {listed}");
     }
     assert!(!listed.contains("count"), "the counted half is not for people");
@@ -112,7 +125,7 @@ fn every_scenario_brings_its_rows() {
         eprintln!("skipped: two processors are needed");
         return;
     }
-    let expected: [(&[&str], &[&str]); 7] = [
+    let expected: [(&[&str], &[&str]); 9] = [
         (&["local"], &["local/64B", "local/attached-64B", "local/token-6220800B"]),
         (&["hop"], &["hop/T3/64B", "hop/T2/64B"]),
         // The rows on two hosts need root.
@@ -129,6 +142,8 @@ fn every_scenario_brings_its_rows() {
         ),
         (&["throughput", "--touch", "--size", "64"], &["throughput/touch/64B"]),
         (&["setup"], &["setup/stream-1", "setup/stream-10"]),
+        (&["admission"], &["admission/synthesis-1000", "admission/one-more", "admission/used-harmonic/full"]),
+        (&["jitter", "--hosting", "thread"], &["jitter/1ms/thread", "jitter/250us/thread/p50-above-bare"]),
     ];
     for (arguments, names) in expected {
         let rows = rows_of(arguments);

@@ -92,6 +92,17 @@ fn best_effort_fills_what_the_guard_leaves_to_the_byte() {
 }
 
 #[test]
+fn a_slot_that_has_its_message_is_known_by_its_start() {
+    let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::NextSlot)]);
+    assert_eq!(timed.poll(now(10_000), 0), wait(50_000));
+    assert!(!timed.has_message_at(MonoTime(50_000)), "nobody waits for it");
+    timed.ready(FlowIndex(0));
+    assert_eq!(timed.poll(now(10_000), 0), wait(50_000));
+    assert!(timed.has_message_at(MonoTime(50_000)));
+    assert!(!timed.has_message_at(MonoTime(49_999)), "that is no slot");
+}
+
+#[test]
 fn late_messages_follow_their_policy() {
     let after_a_miss = |late| {
         let mut timed = with(&[stream(0, 100_000, 10_000, late)]);

@@ -16,6 +16,7 @@ pub mod sample;
 pub mod stage;
 pub mod topology;
 pub mod watch;
+pub mod witness;
 
 use clock::TickRate;
 use cores::Cores;

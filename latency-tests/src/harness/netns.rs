@@ -10,13 +10,14 @@ use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Child, Command, Stdio};
 
-/// Waits for the end of its input, then removes both namespaces (and with them
-/// the veth pair). Signals to the whole process group must not end it before.
-const JANITOR: &str = r#"trap '' INT TERM HUP; echo ready; cat >/dev/null; ip netns del "$1"; ip netns del "$2""#;
+/// Waits for the end of its input, then removes all namespaces (and with them
+/// the veth pairs). Signals to the whole process group must not end it before.
+const JANITOR: &str =
+    r#"trap '' INT TERM HUP; echo ready; cat >/dev/null; for name in "$@"; do ip netns del "$name"; done"#;
 
-/// The two namespaces; removed on drop.
+/// The two namespaces, and that of a switch, if there is one; removed on drop.
 pub struct Hosts {
-    names: [String; 2],
+    names: Vec<String>,
     janitor: Child,
 }
 
@@ -30,11 +31,29 @@ impl Hosts {
     /// # Errors
     /// `Unavailable` without the right or the `ip` tool, with its words.
     pub fn make() -> Result<Self, Fault> {
+        let hosts = Self::named(&["a", "b"])?;
+        hosts.join()?;
+        Ok(hosts)
+    }
+
+    /// Two hosts at a switch whose port to the second one sends at `mbps`, with all that is
+    /// around a frame of Ethernet.
+    ///
+    /// # Errors
+    /// As [`make`](Self::make), or without the tool `tc`.
+    pub fn make_switched(mbps: u32) -> Result<Self, Fault> {
+        let hosts = Self::named(&["a", "b", "s"])?;
+        hosts.join_at_switch(mbps)?;
+        Ok(hosts)
+    }
+
+    fn named(which: &[&str]) -> Result<Self, Fault> {
         let pid = std::process::id();
-        let names = [format!("lt{pid}a"), format!("lt{pid}b")];
+        let names: Vec<String> = which.iter().map(|which| format!("lt{pid}{which}")).collect();
         // The janitor first: from here on nothing can be left behind.
         let mut janitor = Command::new("sh")
-            .args(["-c", JANITOR, "janitor", &names[0], &names[1]])
+            .args(["-c", JANITOR, "janitor"])
+            .args(&names)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -44,17 +63,36 @@ impl Hosts {
         let output = janitor.stdout.take().expect("its output was piped");
         BufReader::new(output).read_line(&mut ready).map_err(Fault::os("wait for a shell"))?;
         let hosts = Hosts { names, janitor };
-        hosts.join()?;
-        Ok(hosts)
-    }
-
-    fn join(&self) -> Result<(), Fault> {
-        let [first, second] = &self.names;
-        for name in &self.names {
+        for name in &hosts.names {
             ip(&["netns", "add", name])?;
             ip(&["-n", name, "link", "set", "lo", "up"])?;
         }
+        Ok(hosts)
+    }
+
+    fn join_at_switch(&self, mbps: u32) -> Result<(), Fault> {
+        let switch = &self.names[2];
+        ip(&["-n", switch, "link", "add", "br0", "type", "bridge"])?;
+        for (name, port) in self.names.iter().zip(["port-a", "port-b"]) {
+            ip(&["-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", switch])?;
+            ip(&["-n", switch, "link", "set", port, "master", "br0", "up"])?;
+        }
+        ip(&["-n", switch, "link", "set", "br0", "up"])?;
+        self.give_addresses()?;
+        let rate = format!("{mbps}mbit");
+        // A burst of one frame, so that two never pass together.
+        let shaper = ["root", "tbf", "rate", &rate, "burst", "1600", "limit", "500000", "overhead", "24"];
+        let arguments = [&["-n", switch, "qdisc", "add", "dev", "port-b"][..], &shaper[..]].concat();
+        tool("tc", &arguments)
+    }
+
+    fn join(&self) -> Result<(), Fault> {
+        let [first, second] = [&self.names[0], &self.names[1]];
         ip(&["-n", first, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", second])?;
+        self.give_addresses()
+    }
+
+    fn give_addresses(&self) -> Result<(), Fault> {
         for (name, address) in self.names.iter().zip(Self::ADDRESSES) {
             ip(&["-n", name, "address", "add", &format!("{address}/24"), "dev", "eth0"])?;
             ip(&["-n", name, "link", "set", "eth0", "up"])?;
@@ -98,12 +136,16 @@ impl Drop for Hosts {
 }
 
 fn ip(arguments: &[&str]) -> Result<(), Fault> {
-    let output = Command::new("ip").args(arguments).output().map_err(|error| {
-        Fault::Unavailable(format!("namespaces need the tool ip (Debian: apt install iproute2): {error}"))
+    tool("ip", arguments)
+}
+
+fn tool(name: &str, arguments: &[&str]) -> Result<(), Fault> {
+    let output = Command::new(name).args(arguments).output().map_err(|error| {
+        Fault::Unavailable(format!("namespaces need the tool {name} (Debian: apt install iproute2): {error}"))
     })?;
     if output.status.success() {
         return Ok(());
     }
     let words = String::from_utf8_lossy(&output.stderr);
-    Err(Fault::Unavailable(format!("ip {}: {} (two hosts need root)", arguments.join(" "), words.trim())))
+    Err(Fault::Unavailable(format!("{name} {}: {} (two hosts need root)", arguments.join(" "), words.trim())))
 }

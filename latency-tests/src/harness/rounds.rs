@@ -146,6 +146,25 @@ impl Rounds {
     }
 }
 
+impl Rounds {
+    /// How much a quantile of side `ours` is above `share` times that of `baseline`, in the
+    /// unit of the times: the median over rounds, both placements together, and the same of
+    /// the baseline itself. `None` where too few samples stand behind it.
+    #[must_use]
+    pub fn excess(&self, sides: [usize; 2], read: fn(Quantiles) -> Option<f64>, share: f64) -> Option<(f64, f64)> {
+        let of = |round: &Vec<Cell>, side: usize| times(&round[side].sample).and_then(read);
+        let pairs = self.rounds.iter().filter_map(|round| Some((of(round, sides[0])?, of(round, sides[1])?)));
+        let pairs: Vec<(f64, f64)> = pairs.collect();
+        Some((median(pairs.iter().map(|(ours, base)| ours - share * base))?, median(pairs.iter().map(|pair| pair.1))?))
+    }
+
+    /// Samples of one side in all rounds.
+    #[must_use]
+    pub fn samples(&self, side: usize) -> u64 {
+        self.rounds.iter().map(|round| round[side].sample.n()).sum()
+    }
+}
+
 /// The merged times of some cells; `None` for cells of single values.
 fn curve<'c>(cells: impl Iterator<Item = &'c Cell>) -> Option<Curve> {
     let mut histogram = empty();
@@ -247,6 +266,19 @@ mod tests {
         assert_eq!(near.ratio, Ratio::Value { value: Some(3.0) });
         assert_eq!(tables[1].row.topology, "T1 far");
         assert_eq!(tables[1].row.ratio, Ratio::Value { value: Some(1.0) });
+    }
+
+    #[test]
+    fn what_is_above_a_share_of_the_baseline_is_taken_inside_a_round() {
+        let measured = rounds(vec![
+            vec![timed(&[3.0]), timed(&[2.0])],
+            vec![timed(&[5.0]), timed(&[4.0])],
+            vec![timed(&[9.0]), timed(&[2.0])],
+        ]);
+        let (above, base) = measured.excess([0, 1], |q| q.p50, 1.0).unwrap();
+        assert!((above - 1.0).abs() < 0.02 && (base - 2.0).abs() < 0.02, "{above} {base}");
+        assert!(measured.excess([0, 1], |q| q.p50, 2.0).unwrap().0 < 0.0);
+        assert_eq!(measured.excess([0, 1], |_| None, 1.0), None);
     }
 
     #[test]

@@ -49,6 +49,16 @@ impl Sample {
         Sample::Times(histogram)
     }
 
+    /// Times in nanoseconds.
+    #[must_use]
+    pub fn from_ns(times: impl IntoIterator<Item = u64>) -> Self {
+        let mut histogram = empty();
+        for ns in times {
+            histogram.saturating_record((ns as f64 * UNITS_PER_US / 1_000.0) as u64);
+        }
+        Sample::Times(histogram)
+    }
+
     /// Messages that stand behind the sample.
     #[must_use]
     pub fn n(&self) -> u64 {

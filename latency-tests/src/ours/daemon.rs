@@ -7,6 +7,7 @@
 use super::plan::{self, Seat};
 use super::{fault, plan::daemon_file};
 use crate::harness::fault::Fault;
+use insane_config::RatePlan;
 use insane_control::{Hosting, Runtime};
 use insane_rt::{Session, SessionError};
 use std::ffi::OsString;
@@ -32,6 +33,8 @@ pub struct Wanted<'a> {
     pub peer: Option<(&'a str, SocketAddr)>,
     /// Where and how its datapath runs.
     pub seat: Seat,
+    /// What is known of its link in time, if it is to have slots.
+    pub rate: Option<RatePlan>,
     /// The network namespace it lives in, if not this one.
     pub namespace: Option<&'a str>,
     /// The real `insaned`, if it is to be used.
@@ -55,11 +58,12 @@ impl Daemon {
         let folder = std::env::temp_dir().join(format!("latency-tests.{}.daemon{count}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(Fault::os("make a folder"))?;
         let (file, socket) = (folder.join("config.ron"), folder.join("socket"));
-        let text = daemon_file(wanted.name, &socket, wanted.bind, wanted.peer, wanted.seat);
+        let text = daemon_file(wanted.name, &socket, wanted.bind, wanted.peer, wanted.seat, wanted.rate);
         std::fs::write(&file, text).map_err(Fault::os("write a configuration"))?;
         let process = command(wanted, &file)?
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            // What it has to tell of its slots.
+            .stdout(if wanted.rate.is_some() { Stdio::piped() } else { Stdio::null() })
             .stderr(Stdio::piped())
             .spawn()
             .map_err(Fault::os("start the daemon"))?;
@@ -68,7 +72,9 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
         self.folder.join("socket")
     }
 
@@ -88,6 +94,18 @@ impl Daemon {
     #[must_use]
     pub fn process(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Ends a daemon that has slots; what became of them.
+    ///
+    /// # Errors
+    /// It is not this program's own, or told something else.
+    pub fn finish(mut self) -> Result<Told, Fault> {
+        drop(self.process.stdin.take());
+        let mut words = String::new();
+        let output = self.process.stdout.as_mut().ok_or_else(|| Fault::Party("a daemon without slots".into()))?;
+        output.read_to_string(&mut words).map_err(Fault::os("listen to the daemon"))?;
+        Told::parse(&words).ok_or_else(|| Fault::Unavailable("this daemon does not tell of its slots".into()))
     }
 
     fn last_words(&mut self) -> String {
@@ -153,6 +171,55 @@ impl Drop for Daemon {
     }
 }
 
+/// What a runtime tells of its slots.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Told {
+    /// The last ones that were used: when each was to begin, and when its message was on its
+    /// way, nanoseconds of the monotonic clock.
+    pub slots: Vec<(u64, u64)>,
+    /// What the first datapath counts as a whole.
+    pub counters: Vec<(String, u64)>,
+}
+
+impl Told {
+    /// Of a runtime of this process.
+    #[must_use]
+    pub fn of(runtime: &Runtime) -> Self {
+        let slots = runtime.slot_log(0).map(|log| log.since(0).1).unwrap_or_default();
+        let counters = runtime.status().map(|status| status.datapaths[0].counters.clone()).unwrap_or_default();
+        Told {
+            slots: slots.into_iter().map(|slot| (slot.planned.0, slot.sent.0)).collect(),
+            counters: counters.into_iter().collect(),
+        }
+    }
+
+    /// The counter of that name.
+    #[must_use]
+    pub fn count(&self, name: &str) -> u64 {
+        self.counters.iter().find(|(of, _)| of == name).map_or(0, |(_, count)| *count)
+    }
+
+    /// Two words a line.
+    fn text(&self) -> String {
+        let counters = self.counters.iter().map(|(name, count)| format!("{name} {count}\n"));
+        counters.chain(self.slots.iter().map(|(planned, sent)| format!("{planned} {sent}\n"))).collect()
+    }
+
+    /// `None`: something else, or no counter.
+    fn parse(text: &str) -> Option<Self> {
+        let mut told = Told::default();
+        for line in text.lines() {
+            let (first, second) = line.split_once(' ')?;
+            let second = second.parse().ok()?;
+            match first.parse() {
+                Ok(planned) => told.slots.push((planned, second)),
+                Err(_) => told.counters.push((first.to_owned(), second)),
+            }
+        }
+        (!told.counters.is_empty()).then_some(told)
+    }
+}
+
 /// The daemon's half: runs until the input ends, so it cannot outlive its parent.
 ///
 /// # Errors
@@ -161,6 +228,20 @@ pub fn serve(config: &Path) -> Result<(), Fault> {
     let runtime = Runtime::start(plan::read(config)?, Hosting::Thread).map_err(fault("start the runtime"))?;
     let mut nothing = [0; 1];
     while std::io::stdin().read(&mut nothing).is_ok_and(|length| length > 0) {}
+    print!("{}", Told::of(&runtime).text());
     runtime.stop();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Told;
+
+    #[test]
+    fn what_is_told_is_read() {
+        let told = Told { slots: vec![(1_000, 1_004), (2_000, 2_003)], counters: vec![("slots_sent".into(), 2)] };
+        assert_eq!(Told::parse(&told.text()), Some(told));
+        assert_eq!(Told::parse(""), None);
+        assert_eq!(Told::parse("nothing of the kind"), None);
+    }
 }

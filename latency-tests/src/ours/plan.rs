@@ -3,7 +3,7 @@
 use super::fault;
 use crate::cli::Plugin;
 use crate::harness::fault::Fault;
-use insane_config::{Idle, Machine, Plan, TcpPlan, Technology, UdpPlan, parse};
+use insane_config::{Idle, Machine, Plan, Policy, RatePlan, TcpPlan, Technology, UdpPlan, parse};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
@@ -14,17 +14,35 @@ pub struct Seat {
     pub core: Option<usize>,
     /// What it does when there is nothing to do.
     pub idle: Idle,
+    /// How the kernel schedules it.
+    pub policy: Policy,
 }
 
 impl Seat {
     /// A datapath that sleeps unless something needs it.
-    pub const ASLEEP: Seat = Seat { core: None, idle: Idle::Block };
+    pub const ASLEEP: Seat = Seat { core: None, idle: Idle::Block, policy: Policy::Other };
 
     /// A datapath that has a processor to itself.
     #[must_use]
     pub fn alone(core: usize) -> Self {
-        Seat { core: Some(core), idle: Idle::Spin }
+        Seat { core: Some(core), idle: Idle::Spin, policy: Policy::Other }
     }
+}
+
+/// Priority of whoever sends at planned instants, ours and the baselines.
+pub const TIMED_PRIORITY: u8 = 50;
+
+impl Seat {
+    /// A datapath that sleeps between its slots, before all others on its core.
+    #[must_use]
+    pub fn timed(core: usize) -> Self {
+        Seat { core: Some(core), idle: Idle::Block, policy: Policy::Fifo(TIMED_PRIORITY) }
+    }
+}
+
+/// Gives the links of a plan a rate, and with it slots.
+pub fn rate(plan: &mut Plan, rate: RatePlan) {
+    plan.datapaths.iter_mut().flat_map(|datapath| &mut datapath.links).for_each(|link| link.rate = Some(rate));
 }
 
 /// A runtime inside this process, without network.
@@ -72,6 +90,7 @@ pub fn widen_tcp_frames(plan: &mut Plan, bytes: u32) {
 fn sit(plan: &mut Plan, seat: Seat) {
     plan.datapaths[0].core = seat.core.and_then(|core| u16::try_from(core).ok());
     plan.datapaths[0].idle = seat.idle;
+    plan.datapaths[0].policy = seat.policy;
 }
 
 /// The daemon's configuration file: one udp link at `bind`, open whether or not a
@@ -83,6 +102,7 @@ pub fn daemon_file(
     bind: SocketAddr,
     peer: Option<(&str, SocketAddr)>,
     seat: Seat,
+    rate: Option<RatePlan>,
 ) -> String {
     let core = seat.core.map_or(String::new(), |core| format!("core: {core}, "));
     let idle = match seat.idle {
@@ -90,14 +110,22 @@ pub fn daemon_file(
         Idle::Block => "block".to_owned(),
         Idle::SpinThenBlock { spin } => format!("spin_then_block(us: {})", spin.0 / 1_000),
     };
+    let policy = match seat.policy {
+        Policy::Other => "other".to_owned(),
+        Policy::Fifo(priority) => format!("fifo({priority})"),
+    };
+    let rate = rate.map_or(String::new(), |rate| {
+        let (mbps, turn_us, foreign) = (rate.mbps, rate.turn.0 / 1_000, rate.foreign_bytes);
+        format!(", rate_mbps: {mbps}, turn_us: {turn_us}, foreign_bytes: {foreign}")
+    });
     let peers =
         peer.map_or(String::new(), |(peer, address)| format!(r#"(name: "{peer}", links: {{"udp": "{address}"}})"#));
     format!(
         r#"(
     host: (name: "{name}"),
     control: (socket: "{}", mode: 0o600),
-    datapaths: [(name: "main", {core}idle: {idle}, links: ["udp"])],
-    links: [(name: "udp", technology: udp(bind: "{bind}"))],
+    datapaths: [(name: "main", {core}policy: {policy}, idle: {idle}, links: ["udp"])],
+    links: [(name: "udp", technology: udp(bind: "{bind}"){rate})],
     peers: [{peers}],
     domains: [(name: "default", members: [any])],
     log: (level: warn),

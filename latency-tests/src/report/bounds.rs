@@ -72,6 +72,8 @@ pub enum Need {
     Root,
     /// A tool that may be absent (valgrind, strace).
     Tool,
+    /// The build feature `mutants`.
+    Mutants,
 }
 
 /// What became of one bound.

@@ -86,8 +86,11 @@ impl Drop for Scratch {
     }
 }
 
-/// Instructions of one message.
-fn collected(side: Counted, messages: u64) -> Result<f64, Fault> {
+/// Instructions of one message, or slot.
+///
+/// # Errors
+/// The tool is not there, or the counted half failed.
+pub fn collected(side: Counted, messages: u64) -> Result<f64, Fault> {
     let scratch = Scratch::new("callgrind", side);
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--collect-atstart=no", "--error-exitcode=0"]);

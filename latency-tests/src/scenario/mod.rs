@@ -1,14 +1,18 @@
 //! The scenarios: what is measured against what.
 
+pub mod admission;
 pub mod baselines;
 pub mod compare;
 pub mod count;
 pub mod counting;
 pub mod idle;
+pub mod isolation;
+pub mod jitter;
 pub mod ours;
 #[cfg(any(feature = "aeron", feature = "iceoryx2", feature = "zeromq"))]
 pub mod rivals;
 pub mod scale;
+pub mod scheduler;
 pub mod selftest;
 
 use crate::cli::Cli;
@@ -19,6 +23,7 @@ use crate::harness::fault::Fault;
 use crate::harness::flow::FlowPace;
 use crate::harness::rounds::Table;
 use crate::harness::watch::Idle;
+use crate::report::row::{Figures, Ratio, Row};
 use std::time::Duration;
 
 /// Payloads of the throughput rows, bytes: up to one FullHD frame of 24-bit colour.
@@ -67,6 +72,30 @@ impl Findings {
             Err(fault) => self.note(row, &fault),
         }
     }
+}
+
+/// A row of two numbers.
+#[must_use]
+pub fn values(
+    name: &str,
+    unit: &str,
+    (ours, baseline): (f64, f64),
+    n: u64,
+    labels: [&str; 2],
+    topology: &str,
+) -> Table {
+    let row = Row {
+        name: name.to_owned(),
+        unit: unit.to_owned(),
+        ours: Figures::Value { value: ours },
+        baseline: Figures::Value { value: baseline },
+        ratio: Ratio::Value { value: (baseline > 0.0).then_some(ours / baseline) },
+        n,
+        topology: topology.to_owned(),
+        floor_before_us: None,
+        floor_after_us: None,
+    };
+    Table { row, labels: labels.map(str::to_owned), curves: Vec::new() }
 }
 
 /// How many round trips a cell counts, by what one costs.

@@ -29,7 +29,7 @@ use std::time::Duration;
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// First port of the runtimes on two hosts.
 const PORT: u16 = 7_400;
-const STREAM: &str = "latency";
+pub const STREAM: &str = "latency";
 
 /// Two sessions of one runtime inside this process, whose datapath sleeps.
 fn siblings() -> Result<(Session, Session), Fault> {
@@ -38,7 +38,7 @@ fn siblings() -> Result<(Session, Session), Fault> {
     Ok((first, second))
 }
 
-fn embed(plan: Plan, hosting: Hosting) -> Result<Session, Fault> {
+pub fn embed(plan: Plan, hosting: Hosting) -> Result<Session, Fault> {
     Session::embedded_with(plan, hosting, "latency-tests").map_err(fault("start a runtime"))
 }
 
@@ -168,7 +168,7 @@ pub fn token(size: usize) -> Contract {
 /// A daemon with one udp link open and no peer.
 fn daemon_alone(seat: Seat, program: Option<&Path>) -> Result<Daemon, Fault> {
     let bind = plan::free_ports(LOOPBACK)?;
-    Daemon::start(&Wanted { name: "latency-tests", bind, peer: None, seat, namespace: None, program })
+    Daemon::start(&Wanted { name: "latency-tests", bind, peer: None, seat, rate: None, namespace: None, program })
 }
 
 /// Every message through the daemon's datapath.
@@ -200,7 +200,7 @@ pub enum Place<'h> {
 }
 
 impl Place<'_> {
-    fn addresses(self) -> Result<[SocketAddr; 2], Fault> {
+    pub fn addresses(self) -> Result<[SocketAddr; 2], Fault> {
         match self {
             Place::Loopback => Ok([plan::free_ports(LOOPBACK)?, plan::free_ports(LOOPBACK)?]),
             Place::Veth(_) => Ok(Hosts::ADDRESSES.map(|address| SocketAddr::new(address, PORT))),
@@ -208,7 +208,7 @@ impl Place<'_> {
     }
 
     /// Runs `make` where host `host` is; threads that it starts stay there.
-    fn on<T: Send>(self, host: usize, make: impl FnOnce() -> Result<T, Fault> + Send) -> Result<T, Fault> {
+    pub fn on<T: Send>(self, host: usize, make: impl FnOnce() -> Result<T, Fault> + Send) -> Result<T, Fault> {
         match self {
             Place::Loopback => make(),
             Place::Veth(hosts) => hosts.on(host, make),
@@ -249,7 +249,15 @@ pub fn network_daemon(bench: &Bench, hosts: &Hosts, program: Option<&Path>) -> R
     let start = |host: usize| {
         let peer = Some((names[1 - host], addresses[1 - host]));
         let (bind, seat) = (addresses[host], shared_seats(bench)[host]);
-        Daemon::start(&Wanted { name: names[host], bind, peer, seat, namespace: Some(hosts.name(host)), program })
+        Daemon::start(&Wanted {
+            name: names[host],
+            bind,
+            peer,
+            seat,
+            rate: None,
+            namespace: Some(hosts.name(host)),
+            program,
+        })
     };
     let (first, second) = (start(0)?, start(1)?);
     // A daemon's socket is a file, so both are reached from here.
@@ -262,7 +270,8 @@ pub fn network_daemon(bench: &Bench, hosts: &Hosts, program: Option<&Path>) -> R
 pub fn network_self(bench: &Bench, program: Option<&Path>) -> Result<Sample, Fault> {
     let [there, here] = Place::Loopback.addresses()?;
     let seat = Seat::alone(bench.cores.other);
-    let wanted = Wanted { name: "daemon", bind: there, peer: Some(("own", here)), seat, namespace: None, program };
+    let wanted =
+        Wanted { name: "daemon", bind: there, peer: Some(("own", here)), seat, rate: None, namespace: None, program };
     let daemon = Daemon::start(&wanted)?;
     let own = embed(plan::peer(("own", here), ("daemon", there), Seat::ASLEEP, Plugin::Udp), Hosting::Inline)?;
     let (sender, receiver) = (daemon.attach("sender")?, own);
@@ -274,7 +283,7 @@ pub fn network_self(bench: &Bench, program: Option<&Path>) -> Result<Sample, Fau
 }
 
 fn shared_seats(bench: &Bench) -> [Seat; 2] {
-    [bench.cores.app, bench.cores.other].map(|core| Seat { core: Some(core), idle: insane_config::Idle::Block })
+    [bench.cores.app, bench.cores.other].map(|core| Seat { core: Some(core), ..Seat::ASLEEP })
 }
 
 fn embedded_pair(

@@ -38,7 +38,7 @@ pub(crate) struct Core {
     agent: Mutex<Option<JoinHandle<()>>>,
     stream_next: AtomicU32,
     /// The runtime in this process, for as long as the session lives.
-    _runtime: Option<Arc<Runtime>>,
+    runtime: Option<Arc<Runtime>>,
 }
 
 impl Drop for Core {
@@ -48,7 +48,7 @@ impl Drop for Core {
             // nobody here to wait for.
             std::mem::forget(self.callbacks.get_mut().map(Option::take));
             std::mem::forget(self.agent.get_mut().map(Option::take));
-            std::mem::forget(self._runtime.take());
+            std::mem::forget(self.runtime.take());
             return;
         }
         drop(lock(&self.callbacks).take());
@@ -121,12 +121,18 @@ impl Session {
         Self::start(shared, Some(runtime))
     }
 
+    /// The runtime inside this process, for tools that measure; `None`: it is a daemon.
+    #[must_use]
+    pub fn runtime(&self) -> Option<&Runtime> {
+        self.core.runtime.as_deref()
+    }
+
     /// One more session on this session's embedded runtime.
     ///
     /// # Errors
     /// See [`SessionError`]; a session of a daemon has no embedded runtime.
     pub fn sibling(&self, name: &str) -> Result<Self, SessionError> {
-        match &self.core._runtime {
+        match &self.core.runtime {
             Some(runtime) => Self::join(Arc::clone(runtime), name),
             None => Err(SessionError::Start("the session's runtime is a daemon: attach to it".into())),
         }
@@ -141,7 +147,7 @@ impl Session {
             inline: runtime.as_ref().and_then(|runtime| runtime.inline()),
             agent: Mutex::new(Some(agent)),
             stream_next: AtomicU32::new(1),
-            _runtime: runtime,
+            runtime,
         };
         Ok(Session { core: Arc::new(core) })
     }

@@ -18,7 +18,7 @@ use insane_engine::thread::{self, DatapathThread, RunConfig};
 use insane_engine::waker::WakeQueue;
 use insane_engine::{
     Command, DomainParts, EngineConfig, EngineParts, NewSink, NewSource, Notice, OverlayFrame, PeerSwap, Port,
-    SlotConfig, SlotTable, StageSlots,
+    SlotConfig, SlotLog, SlotTable, StageSlots,
 };
 use insane_link::{Link, SwapRefused};
 use insane_scheduler::{TimedStream, lcm};
@@ -348,6 +348,11 @@ impl Datapath {
     /// Whether the last table that was sent is in force.
     pub(crate) fn has_taken_over(&self) -> bool {
         self.port.slot_table() == self.tables
+    }
+
+    /// What became of the last slots; `None`: there are none.
+    pub(crate) fn slot_log(&self) -> Option<Arc<SlotLog>> {
+        self.port.slot_log()
     }
 
     /// By what the slots run, in words; `None`: there are none.

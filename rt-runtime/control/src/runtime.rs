@@ -30,6 +30,7 @@ use crate::server::{Letter, Listener, Parts, Server};
 use crate::start::StartError;
 use insane_config::{Budget, LayoutSizes, Machine, Plan, Severity};
 use insane_core::{DatapathIndex, HostId, Incarnation, MonoTime};
+use insane_engine::SlotLog;
 use insane_engine::waker::WakerThread;
 use insane_sys::clock::mono_now;
 use insane_sys::event::Event;
@@ -91,6 +92,7 @@ pub struct Runtime {
     threads: Vec<(String, i32)>,
     degraded: Vec<String>,
     links: Vec<(String, String)>,
+    slot_logs: Vec<Option<Arc<SlotLog>>>,
     socket: Option<PathBuf>,
 }
 
@@ -141,6 +143,7 @@ impl Runtime {
         shared.beat(mono_now());
         let inline = datapaths.first().and_then(Datapath::inline);
         let links = datapaths.iter().flat_map(|d| &d.links).map(|l| (l.name.clone(), l.address.clone())).collect();
+        let slot_logs = datapaths.iter().map(Datapath::slot_log).collect();
         let overlay = Overlay::new(&plan, &roster, host, incarnation);
         let objects = Objects::new();
         let started = mono_now();
@@ -175,7 +178,8 @@ impl Runtime {
         let (control, tid) = start_control(parts)?;
         let mut all = vec![(CONTROL.to_owned(), tid)];
         all.extend(threads);
-        Ok(Runtime { letters, bell, shared, control: Some(control), inline, threads: all, degraded, links, socket })
+        let control = Some(control);
+        Ok(Runtime { letters, bell, shared, control, inline, threads: all, degraded, links, slot_logs, socket })
     }
 
     /// A socket to the control plane for a session of this process. The session begins
@@ -195,6 +199,13 @@ impl Runtime {
     #[must_use]
     pub fn inline(&self) -> Option<Arc<InlineHost>> {
         self.inline.clone()
+    }
+
+    /// When the slots of a datapath, in the order of the plan, were to begin and were used;
+    /// `None` where there is no such datapath, or its links have no rate.
+    #[must_use]
+    pub fn slot_log(&self, datapath: usize) -> Option<Arc<SlotLog>> {
+        self.slot_logs.get(datapath).cloned().flatten()
     }
 
     /// Every thread of the runtime, with where and how it runs now.

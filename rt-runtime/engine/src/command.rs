@@ -9,6 +9,7 @@
 //! As many commands may be on the way as the spent queue has places, so the engine
 //! always finds room to give one back.
 
+use crate::slot_log::SlotLog;
 use crate::transmit::StageSlots;
 use crossbeam_queue::ArrayQueue;
 use insane_core::limits::PEERS_MAX;
@@ -23,8 +24,8 @@ use insane_sys::event::{Epoll, Event, Interest, Trigger};
 use std::any::Any;
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Commands on the way, at most.
 const COMMANDS_MAX: usize = 256;
@@ -259,6 +260,8 @@ pub struct Port {
     /// By what the slots run, as `ClockState::number` has it.
     slot_clock: AtomicU8,
     slot_table: AtomicU32,
+    /// Where the datapath notes its slots, if it has any.
+    slot_log: OnceLock<Arc<SlotLog>>,
 }
 
 impl Port {
@@ -280,6 +283,7 @@ impl Port {
             stop: AtomicBool::new(false),
             slot_clock: AtomicU8::new(0),
             slot_table: AtomicU32::new(0),
+            slot_log: OnceLock::new(),
         };
         port.epoll.add(&port.bell, BELL_TOKEN, Interest::Read, Trigger::Level)?;
         Ok(Arc::new(port))
@@ -369,6 +373,17 @@ impl Port {
 
     pub(crate) fn set_slot_table(&self, number: u32) {
         self.slot_table.store(number, Ordering::Relaxed);
+    }
+
+    /// What became of the last slots; `None` where no link has a rate.
+    #[must_use]
+    pub fn slot_log(&self) -> Option<Arc<SlotLog>> {
+        self.slot_log.get().cloned()
+    }
+
+    /// The log, made at the first call: set-up only.
+    pub(crate) fn open_slot_log(&self) -> Arc<SlotLog> {
+        Arc::clone(self.slot_log.get_or_init(Arc::default))
     }
 
     pub(crate) fn set_slot_clock(&self, number: u8) {

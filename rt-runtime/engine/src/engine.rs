@@ -230,7 +230,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 limits,
                 config.reliable,
                 config.reliable_sources,
-                config.slots.map(|slots| slots_of(slots, limits, &parts.counters)),
+                config.slots.map(|slots| slots_of(slots, limits, &parts.counters, parts.port.open_slot_log())),
             ),
             receiver: Receiver::new(config.flows, seed, config.reassemblies, config.message_bytes_max, inflows),
             outlets: Outlets::new(ROUTES_MAX, parts.domains, parts.waker),

@@ -31,6 +31,7 @@ mod newcomers;
 mod outflow;
 mod receive;
 mod routes;
+mod slot_log;
 pub mod thread;
 mod transmit;
 mod turn;
@@ -41,6 +42,7 @@ mod watch;
 pub use command::{Command, Dead, NewSink, NewSource, Notice, OVERLAY_BODY_MAX, OverlayFrame, PeerSwap, Port, Topic};
 pub use deliver::DomainParts;
 pub use engine::{Engine, EngineConfig, EngineParts};
+pub use slot_log::{SlotLog, SlotUse};
 pub use transmit::{SLOTS_WRITTEN_MAX, SlotConfig, SlotTable, StageSlots, TIMED_MAX, timed_flow};
 pub use turn::Turn;
 

@@ -212,6 +212,18 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         self.tables[self.active].stream_of(flow).is_some()
     }
 
+    /// Whether the slot that comes next begins at `at` and has its message already: who waits
+    /// for that needs no other look than one at the clock.
+    #[must_use]
+    pub fn has_message_at(&self, at: MonoTime) -> bool {
+        let head = self.tables[self.active].head();
+        head.is_some_and(|head| {
+            let flow = self.tables[self.active].stream(head.stream).flow;
+            let starts = self.now.mono + Nanos(head.start.saturating_sub(self.now.tai.0));
+            starts == at && self.flows[flow.0 as usize].waiting
+        })
+    }
+
     /// Whether a table waits for its instant.
     #[must_use]
     pub const fn is_staged(&self) -> bool {

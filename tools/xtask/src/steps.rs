@@ -271,7 +271,7 @@ fn latency(root: &Path) -> (Verdict, TestCount) {
 
 /// What can be counted is held to its bound here, too: counts do not wobble as times do.
 fn counts(root: &Path, latency_tests: &[&str]) -> (Verdict, TestCount) {
-    for scenario in ["instructions", "syscalls"] {
+    for scenario in ["instructions", "syscalls", "scheduler"] {
         let mut command = cargo(root);
         command.args(latency_tests).args([scenario, "--check", "--bounds", "latency-tests/counts.ron"]);
         match simple(&mut command, 5) {

@@ -18,7 +18,8 @@
 //! - A message larger than its slot is dropped and counted; it harms nobody else.
 //!
 //! # Bounds
-//! [`GRANTS_PER_TURN`] grants a turn, [`TELLS_PER_TURN`] things told besides, one chunk of
+//! [`GRANTS_PER_TURN`] grants a turn, [`TELLS_PER_TURN`] things told besides, [`APPROACH`] of
+//! waiting for a slot (as often as slots come that near to each other), one chunk of
 //! best effort, [`REPLACED_PER_GRANT`] messages dropped for a newer one.
 
 use super::source::{Grant, SourceEntry, begin, condemn, finish, send_frame, send_reliable, send_some};
@@ -26,6 +27,7 @@ use super::{FlowIndex, Progress, Transmitter};
 use crate::command::Port;
 use crate::deliver::Outlets;
 use crate::engine::Links;
+use crate::slot_log::{SlotLog, SlotUse};
 use crate::turn::Turn;
 use crate::{GRANTS_PER_TURN, SOURCES_MAX};
 use insane_clock::{ClockState, Followed, Servo, ServoConfig};
@@ -39,6 +41,7 @@ use insane_scheduler::{
 use insane_shm::Violation;
 use insane_shm::counters::CounterBlock;
 use insane_wire::data::HEADER_BYTES;
+use std::sync::Arc;
 
 /// Sources with slots of one datapath.
 pub const TIMED_MAX: usize = 256;
@@ -50,6 +53,10 @@ pub(super) const FIRST_TIMED: usize = SOURCES_MAX - TIMED_MAX;
 const TELLS_PER_TURN: usize = 32;
 /// Messages dropped for a newer one in one grant.
 const REPLACED_PER_GRANT: usize = 64;
+/// From how near on a slot is waited for within the turn.
+const APPROACH: Nanos = Nanos::from_micros(3);
+/// Looks at the clock meanwhile, at most: a clock that stands still ends them, too.
+const APPROACH_LOOKS: usize = 512;
 /// How often the kernel's clock is read.
 const READ_PERIOD: Nanos = Nanos::from_millis(10);
 
@@ -109,6 +116,7 @@ pub(crate) struct Slots {
     servo: Servo,
     config: SlotConfig,
     counters: CounterBlock,
+    log: Arc<SlotLog>,
     /// The lanes are here.
     active: bool,
     /// Streams of the table in force, and of the one that is staged.
@@ -146,7 +154,7 @@ impl std::fmt::Debug for Slots {
 ///
 /// # Panics
 /// Without memory for a thread: set-up only.
-pub(crate) fn slots_of(config: SlotConfig, limits: Limits, counters: &CounterBlock) -> Box<Slots> {
+pub(crate) fn slots_of(config: SlotConfig, limits: Limits, counters: &CounterBlock, log: Arc<SlotLog>) -> Box<Slots> {
     const STACK_BYTES: usize = 16 << 20;
     let build = move || Box::new(SlotScheduler::new(config.timing, Scheduler::new(limits)));
     let builder = std::thread::Builder::new().name("insane-setup".into()).stack_size(STACK_BYTES);
@@ -156,6 +164,7 @@ pub(crate) fn slots_of(config: SlotConfig, limits: Limits, counters: &CounterBlo
         servo: Servo::new(config.servo),
         config,
         counters: counters.clone(),
+        log,
         active: false,
         streams: (0, None),
         number: 0,
@@ -306,6 +315,13 @@ impl Slots {
         }
     }
 
+    /// Looks at nothing but the clock until a slot that is near, and that has its message,
+    /// begins: the rest of a turn takes as long as a look at a socket does. Whether it has begun.
+    fn approach(&self, now: MonoTime, until: MonoTime, look: impl Fn() -> MonoTime) -> bool {
+        let is_near = until.since(now) <= APPROACH && self.timed.has_message_at(until);
+        is_near && (0..APPROACH_LOOKS).any(|_| look() >= until)
+    }
+
     /// Something goes.
     fn goes(&mut self, now: MonoTime) {
         if let Some(since) = self.held_since.take() {
@@ -453,11 +469,12 @@ impl Transmitter {
                     slots.goes(mono);
                     links.launch = slots.launch(now, launch);
                     let sent = self.send_one(flow, bytes_max, newest, links, outlets, port);
-                    let launch = links.launch.take();
+                    let launched = links.launch.take();
                     links.flush();
                     is_flushed = true;
-                    let after = turn.look().since(mono);
-                    self.slot_sent((mono, launch), flow, &sent, after);
+                    // Without time for launching, no slot is granted before its start.
+                    let planned = launched.unwrap_or(mono - Nanos(now.tai.0.saturating_sub(launch.0)));
+                    self.slot_sent((mono, launched), flow, &sent, SlotUse { planned, sent: turn.look() });
                     moved += u32::from(sent.bytes > 0);
                     grants += 1;
                     if sent.bytes == 0 {
@@ -505,7 +522,9 @@ impl Transmitter {
                 }
                 Action::Wait(until) => {
                     slots.wait(mono, until);
-                    break;
+                    if !slots.approach(mono, until, || turn.look()) {
+                        break;
+                    }
                 }
                 Action::Idle => {
                     slots.due = Some(MonoTime(u64::MAX));
@@ -531,7 +550,7 @@ impl Transmitter {
         (mono, launch): (MonoTime, Option<MonoTime>),
         flow: FlowIndex,
         sent: &OneMessage,
-        after: Nanos,
+        slot: SlotUse,
     ) {
         if let Some(slots) = &mut self.slots {
             if sent.bytes == 0 {
@@ -539,7 +558,8 @@ impl Transmitter {
             } else {
                 slots.count(TurnCounter::SlotsSent, 1);
                 slots.count(TurnCounter::SlotsLaunched, u64::from(launch.is_some()));
-                slots.took(after);
+                slots.took(slot.sent.since(mono));
+                slots.log.note(slot);
                 slots.refused = false;
                 if let Some(cause) = slots.cause_of(flow) {
                     *cause = None;

@@ -18,11 +18,13 @@ pub struct SimLink {
     shared: Shared,
     own: NodeIndex,
     peers: Box<[Option<NodeIndex>]>,
+    /// It is a member of the net's group.
+    is_member: bool,
 }
 
 impl SimLink {
-    pub(crate) fn new(shared: Shared, own: NodeIndex, peers: Box<[Option<NodeIndex>]>) -> Self {
-        SimLink { shared, own, peers }
+    pub(crate) fn new(shared: Shared, own: NodeIndex, peers: Box<[Option<NodeIndex>]>, is_member: bool) -> Self {
+        SimLink { shared, own, peers, is_member }
     }
 
     /// 0 for real-time lanes, 1 for all others.
@@ -46,6 +48,7 @@ impl Link for SimLink {
             ordered: false,
             lossless: false,
             launch_time: false,
+            multicast: self.is_member,
         }
     }
 
@@ -56,6 +59,16 @@ impl Link for SimLink {
         }
         let now = self.shared.clock.base();
         self.shared.state().send(now, (self.own, *to), Self::class(lane), head, payload)
+    }
+
+    /// The net copies the frame for each member, by the direction to it with its faults. It
+    /// is `Busy` only where nobody's copy was taken.
+    fn send_group(&mut self, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        if !self.is_member || head.len() + payload.len() > self.shared.frame_bytes_max as usize {
+            return SendOutcome::Failed;
+        }
+        let now = self.shared.clock.base();
+        self.shared.state().send_group(now, self.own, Self::class(lane), head, payload)
     }
 
     /// Nothing: `send` holds nothing back.

@@ -28,11 +28,23 @@ pub struct UdpConfig {
     pub busy_poll_us: Option<u32>,
     /// Differentiated services code point of real-time frames, 0 to 63.
     pub real_time_dscp: u8,
+    /// A group that the link is a member of, and sends to; `None`: it is in none.
+    pub group: Option<UdpGroup>,
+}
+
+/// A group of links that get one frame at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UdpGroup {
+    /// Its address, of the family of `bind`, and port Q; like the link's own, the next one
+    /// belongs to it, too. The same at all members.
+    pub address: SocketAddr,
+    /// Networks that frames to the group pass, the own one included; 1: they stay in it.
+    pub ttl: u8,
 }
 
 impl UdpConfig {
     /// The defaults for `bind`: frames for an MTU of 1500, 4 MiB of receive and 1 MiB of send
-    /// buffer, no busy polling, real-time frames marked as expedited (46, RFC 3246).
+    /// buffer, no busy polling, no group, real-time frames marked as expedited (46, RFC 3246).
     #[must_use]
     pub fn new(bind: SocketAddr) -> Self {
         UdpConfig {
@@ -42,6 +54,7 @@ impl UdpConfig {
             send_buffer_bytes: Some(1 << 20),
             busy_poll_us: None,
             real_time_dscp: 46,
+            group: None,
         }
     }
 }

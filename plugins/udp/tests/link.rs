@@ -3,7 +3,9 @@
 use insane_core::limits::PEERS_MAX;
 use insane_core::{Lane, PeerIndex};
 use insane_link::{FrameSink, Link, LinkSetup, SendOutcome};
-use insane_udp::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig, UdpError, UdpLink, UdpSetup, frame_bytes_default};
+use insane_udp::{
+    FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig, UdpError, UdpGroup, UdpLink, UdpSetup, frame_bytes_default,
+};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -84,6 +86,17 @@ fn a_wrong_configuration_is_refused() {
     assert_eq!(refused(UdpConfig { real_time_dscp: 64, ..config.clone() }), UdpError::Dscp { given: 64 });
     let address = (Ipv4Addr::LOCALHOST, 65_535).into();
     assert_eq!(refused(UdpConfig { bind: address, ..config.clone() }), UdpError::LastPort { address });
+    for group in ["10.0.0.1:7000", "239.0.0.1:0", "239.0.0.1:65535"] {
+        let address = group.parse().unwrap();
+        let group = Some(UdpGroup { address, ttl: 1 });
+        assert_eq!(refused(UdpConfig { group, ..config.clone() }), UdpError::GroupUnusable { address });
+    }
+    let group = |text: &str| Some(UdpGroup { address: text.parse().unwrap(), ttl: 1 });
+    let other = refused(UdpConfig { group: group("[ff15::1]:7000"), ..config.clone() });
+    assert!(matches!(other, UdpError::GroupBind { .. }));
+    let everywhere = UdpConfig::new((Ipv4Addr::UNSPECIFIED, 0).into());
+    let nowhere = refused(UdpConfig { group: group("239.0.0.1:7000"), ..everywhere });
+    assert!(matches!(nowhere, UdpError::GroupBind { .. }));
     let elsewhere = refused(UdpConfig { bind: "192.0.2.1:7000".parse().unwrap(), ..config });
     assert!(elsewhere.to_string().contains("192.0.2.1:7000: binding a UDP socket failed"), "{elsewhere}");
     assert_eq!(frame_bytes_default(here()), 1472);

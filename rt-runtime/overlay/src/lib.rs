@@ -1,9 +1,9 @@
 //! State machines of a stream overlay: which messages are new, which fragments are
-//! missing, who lives, by which way, and who wants what.
+//! missing, who lives, by which way, who hears a group, and who wants what.
 //!
 //! Pure: `no_std`, time is an argument, no clock, socket or thread. [`flow`],
 //! [`reassembly`] and [`reliable`] belong to a datapath and allocate only when constructed;
-//! [`membership`], [`links`] and [`discovery`] belong to the control plane.
+//! [`membership`], [`links`], [`group`] and [`discovery`] belong to the control plane.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ extern crate std;
 
 pub mod discovery;
 pub mod flow;
+pub mod group;
 pub mod links;
 pub mod membership;
 pub mod reassembly;
@@ -22,6 +23,8 @@ pub mod reliable;
 mod discovery_tests;
 #[cfg(test)]
 mod flow_tests;
+#[cfg(test)]
+mod group_tests;
 #[cfg(test)]
 mod links_tests;
 #[cfg(test)]

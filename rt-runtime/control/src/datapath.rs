@@ -212,6 +212,13 @@ impl Datapath {
         }
     }
 
+    /// As [`send_overlay`](Self::send_overlay), to the group of one of its links.
+    pub(crate) fn send_group(&mut self, link: usize, body: &[u8]) {
+        if let (true, Ok(body)) = (self.outbox.is_empty(), heapless::Vec::from_slice(body)) {
+            let _ = self.port.send(Command::SendGroup { link, body });
+        }
+    }
+
     /// The next thing that came back.
     pub(crate) fn answer(&mut self) -> Option<Answer> {
         while let Some(command) = self.port.collect() {

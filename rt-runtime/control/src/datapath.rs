@@ -12,7 +12,7 @@ use crate::runtime::Hosting;
 use crate::start::StartError;
 use insane_config::{DatapathPlan, Idle, Plan, Policy};
 use insane_core::heap::Geometry;
-use insane_core::{ConnId, DatapathIndex, DomainIndex, HostId, Incarnation, PeerIndex, SessionId, TaiTime};
+use insane_core::{ConnId, DatapathIndex, DomainIndex, HostId, Incarnation, Lane, PeerIndex, SessionId, TaiTime};
 use insane_engine::inline::InlineEngine;
 use insane_engine::thread::{self, DatapathThread, RunConfig};
 use insane_engine::waker::WakeQueue;
@@ -213,9 +213,9 @@ impl Datapath {
     }
 
     /// As [`send_overlay`](Self::send_overlay), to the group of one of its links.
-    pub(crate) fn send_group(&mut self, link: usize, body: &[u8]) {
+    pub(crate) fn send_group(&mut self, link: usize, lane: Lane, body: &[u8]) {
         if let (true, Ok(body)) = (self.outbox.is_empty(), heapless::Vec::from_slice(body)) {
-            let _ = self.port.send(Command::SendGroup { link, body });
+            let _ = self.port.send(Command::SendGroup { link, lane, body });
         }
     }
 

@@ -45,6 +45,8 @@ struct GroupOf {
     link: usize,
     plan: MulticastPlan,
     prober: Prober,
+    /// Of the probe that went last: they alternate between real time and best effort.
+    lane: Lane,
 }
 
 impl Overlay {
@@ -153,7 +155,7 @@ impl Overlay {
                 }
             }
             if has_changed {
-                let GroupOf { datapath, link, plan, prober } = &self.groups[at];
+                let GroupOf { datapath, link, plan, prober, .. } = &self.groups[at];
                 let (hears, peers_min) = (prober.hearing().collect(), plan.from_peers);
                 datapaths[*datapath].send(Command::SetGroup { link: *link, hears, peers_min });
             }
@@ -190,7 +192,9 @@ impl Overlay {
         let mut probe = [0; GROUP_BYTES];
         for group in &mut self.groups {
             if group.prober.poll(now, &mut probe) {
-                datapaths[group.datapath].send_group(group.link, &probe);
+                // Two in a row have to be answered, so both of the group's ports have to be open.
+                group.lane = if group.lane == Lane::CONTROL { Lane::LAST_REAL_TIME } else { Lane::CONTROL };
+                datapaths[group.datapath].send_group(group.link, group.lane, &probe);
             }
         }
         self.tell_groups(datapaths);
@@ -354,7 +358,7 @@ fn groups(plan: &Plan, own: (HostId, Incarnation)) -> Vec<GroupOf> {
     let group = |(datapath, link, multicast): (usize, usize, Option<MulticastPlan>)| {
         let plan = multicast?;
         let prober = Prober::new(own, plan.from_peers as usize, group::Limits::default());
-        Some(GroupOf { datapath, link, plan, prober })
+        Some(GroupOf { datapath, link, plan, prober, lane: Lane::CONTROL })
     };
     links.filter_map(group).collect()
 }

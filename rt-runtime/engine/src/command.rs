@@ -205,6 +205,8 @@ pub enum Command {
     SendGroup {
         /// Place of the link among those of the datapath.
         link: usize,
+        /// How it goes: what real time takes and what best effort takes are asked for apart.
+        lane: Lane,
         /// Its body.
         body: heapless::Vec<u8, OVERLAY_BODY_MAX>,
     },

@@ -579,11 +579,11 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 self.links.set_group(link, &hears, peers_min);
                 Command::Spent
             }
-            Command::SendGroup { link, body } => {
+            Command::SendGroup { link, lane, body } => {
                 let head = DataHeader::overlay(self.config.host, self.config.incarnation, body.len() as u32).encode();
                 if let Some(link) = self.links.links.get_mut(link) {
                     // A lost probe is followed by others.
-                    match link.send_group(Lane::CONTROL, &head, SharedBytes::from(body.as_slice())) {
+                    match link.send_group(lane, &head, SharedBytes::from(body.as_slice())) {
                         SendOutcome::Sent | SendOutcome::Busy | SendOutcome::Failed => {}
                     }
                     link.flush();

@@ -199,7 +199,7 @@ fn a_group_is_told_with_whom_it_serves() {
     orders.wait_for_receivers(common::PATIENCE).unwrap();
     let (_, json) = explain(&here, &["r"]);
     assert_has(&about(&json["channels"][0]["facts"], "group").1, &["the stream is reliable"]);
-    let shown = text(&here.command("status", &[]).output().unwrap().stdout);
+    let shown = text(&here.command("status", &["--once"]).output().unwrap().stdout);
     assert_has(&shown, &[&format!("{group}, heard by g1, g2")]);
     drop((sinks, again));
 }

@@ -287,6 +287,15 @@ impl UdpLink {
         true
     }
 
+    /// Real-time frames do not wait until best effort is put together. What finds no room there
+    /// is on another socket.
+    fn send_real_time(&mut self) {
+        self.send_train::<false>(Class::RealTime);
+        if self.group.is_some() {
+            self.send_train::<true>(Class::RealTime);
+        }
+    }
+
     /// Several datagrams: with one call if that can be, else with one each.
     #[inline(never)]
     fn send_segments<const GROUP: bool>(&mut self, class: Class) -> bool {
@@ -563,10 +572,8 @@ impl Link for UdpLink {
             return SendOutcome::Failed;
         }
         let class = Class::of(lane);
-        if class == Class::BestEffort && !self.trains[Class::RealTime as usize].is_empty() {
-            // Real-time frames do not wait until best effort is put together. What finds no
-            // room there is on another socket.
-            self.send_train::<false>(Class::RealTime);
+        if class == Class::BestEffort && (!self.trains[Class::RealTime as usize].is_empty() || self.group.is_some()) {
+            self.send_real_time();
         }
         if len <= TRAIN_FRAME_BYTES_MAX {
             return self.hold::<false>(class, peer, head, payload);
@@ -599,8 +606,7 @@ impl Link for UdpLink {
         }
         let class = Class::of(lane);
         if class == Class::BestEffort {
-            self.send_train::<false>(Class::RealTime);
-            self.send_train::<true>(Class::RealTime);
+            self.send_real_time();
         }
         if len <= TRAIN_FRAME_BYTES_MAX {
             return self.hold::<true>(class, PeerIndex(0), head, payload);

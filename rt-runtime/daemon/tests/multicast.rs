@@ -153,9 +153,9 @@ fn goes_once_to_those_that_hear(address: fn(usize) -> String, group: &str) {
     let after = (frames(&daemons[0]), packets(&daemons[0]));
     let sent = (after.0.0 - before.0.0, after.0.1 - before.0.1);
     assert_eq!(sent, (1000, 500), "one frame to the group, and one to the host that is not in it");
-    // With heartbeats and what else a host sends; three a message would be 1,500.
+    // With heartbeats and what else a host sends, and fewer where messages went together.
     let on_the_wire = after.1 - before.1;
-    assert!((1000..1400).contains(&on_the_wire), "{on_the_wire} packets");
+    assert!(on_the_wire < 1500, "{on_the_wire} packets; three for each message would be more");
     // Six fragments each.
     flow.run(50, 8000);
     flow.settle();

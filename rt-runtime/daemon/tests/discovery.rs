@@ -11,7 +11,8 @@ mod hosts;
 
 use hosts::{Daemon, Namespace, folder, write};
 #[cfg(feature = "gossip")]
-use hosts::{Plant, wait_for};
+use hosts::{PATIENCE, Plant, wait_for};
+#[cfg(not(feature = "gossip"))]
 use std::process::Command;
 
 /// The sockets of a namespace, as the kernel lists them for a process in it.
@@ -64,7 +65,7 @@ mod found {
     use super::*;
     use insane_rt::{ChannelId, Qos, Reliability, Session, Sink, SinkOptions, Source, SourceOptions};
     use insane_wire::status::{DiscoveryStatus, PeerStatus};
-    use std::net::UdpSocket;
+    use std::time::Duration;
 
     const CHANNEL: ChannelId = ChannelId(7);
 

@@ -16,7 +16,8 @@ local HEADER = 64
 local VERSION = 1
 
 local kinds = { [1] = "data", [2] = "overlay", [3] = "reliable" }
-local overlay_kinds = { [1] = "heartbeat", [2] = "digest", [5] = "link", [6] = "delta", [7] = "refusal" }
+local overlay_kinds = { [1] = "heartbeat", [2] = "digest", [5] = "link", [6] = "delta", [7] = "refusal", [8] = "group" }
+local group_kinds = { [1] = "probe", [2] = "answer" }
 local clocks = { [0] = "none or unnamed", [1] = "monotonic of the source's host", [2] = "TAI", [3] = "unnamed" }
 local reliable_kinds = { [1] = "sync", [2] = "ack" }
 
@@ -43,6 +44,8 @@ local f = {
     payload = ProtoField.bytes("insane.payload", "Payload"),
 
     o_kind = ProtoField.uint8("insane.overlay.kind", "Body", base.DEC, overlay_kinds),
+    o_what = ProtoField.uint8("insane.overlay.what", "About the group", base.DEC, group_kinds),
+    o_probe = ProtoField.uint64("insane.overlay.probe", "Number of the probe", base.DEC),
     o_restart = ProtoField.bool("insane.overlay.restart", "Starts anew", 8, nil, 0x01),
     o_count = ProtoField.uint16("insane.overlay.count", "Changes", base.DEC),
     o_check = ProtoField.uint32("insane.overlay.check", "Check", base.HEX),
@@ -179,7 +182,8 @@ end
 
 local function overlay_body(tvb, tree)
     local HEAD, CHANGE = 56, 64
-    if tvb:len() < HEAD then
+    local shortest = tvb(0, 1):uint() == 8 and 40 or HEAD
+    if tvb:len() < shortest then
         tree:add_proto_expert_info(too_short)
         return "cut body"
     end
@@ -203,6 +207,12 @@ local function overlay_body(tvb, tree)
             body:add_proto_expert_info(too_short)
         end
         return "refusal of sinks"
+    elseif kind == 8 then
+        add_all(body, tvb, {
+            { f.o_kind, 0, 1 }, { f.o_what, 1, 1 }, { f.o_check, 4, 4 }, { f.o_host, 8, 8 },
+            { f.o_incarnation, 16, 8 }, { f.o_to, 24, 8 }, { f.o_probe, 32, 8 },
+        })
+        return "group " .. (group_kinds[tvb(1, 1):uint()] or "unknown")
     end
     add_all(body, tvb, {
         { f.o_kind, 0, 1 }, { f.o_restart, 1, 1 }, { f.o_count, 2, 2 }, { f.o_check, 4, 4 }, { f.o_host, 8, 8 },

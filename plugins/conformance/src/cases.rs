@@ -3,6 +3,7 @@
 
 mod alone;
 mod content;
+mod group;
 mod load;
 mod peers;
 mod place;
@@ -13,6 +14,10 @@ pub use alone::{nothing_is_allocated, waiting_is_possible, what_it_can_do_is_fix
 pub use content::{
     a_frame_is_head_and_payload, a_frame_over_the_limit_is_refused, a_sent_payload_may_change,
     every_size_up_to_the_limit_passes,
+};
+pub use group::{
+    a_group_frame_reaches_every_member_once, a_group_has_every_size_and_lane, frames_to_the_group_and_to_one_are_apart,
+    nothing_is_allocated_for_a_group,
 };
 pub use load::{a_burst_loses_nothing_unseen, a_full_link_recovers};
 pub use peers::{

@@ -13,6 +13,13 @@ pub trait Fixture {
     /// own index is a peer it does not reach.
     fn open(&mut self, count: usize) -> Vec<Self::Link>;
 
+    /// As [`open`](Self::open), links that are members of one group, which nobody else is in.
+    /// `None`: the technology has no groups, and links that are opened refuse to send to one.
+    fn open_group(&mut self, count: usize) -> Option<Vec<Self::Link>> {
+        let _ = count;
+        None
+    }
+
     /// Prepares link `to`, of those opened last, as the peer of number `peer` of link `of`.
     ///
     /// # Panics

@@ -68,6 +68,10 @@ macro_rules! conformance_tests {
             a_refused_peer_changes_nothing,
             peers_are_swapped_without_allocation,
             what_it_can_do_is_fixed,
+            a_group_frame_reaches_every_member_once,
+            a_group_has_every_size_and_lane,
+            frames_to_the_group_and_to_one_are_apart,
+            nothing_is_allocated_for_a_group,
         );
     };
     (@cases $fixture:expr; $($case:ident,)*) => {

@@ -44,6 +44,10 @@ enum Defect {
     AllocatesForPeers,
     ForgetsPlaces,
     ReportsPlacesTwice,
+    SendsToTheGroupTwice,
+    CutsFramesToTheGroup,
+    TellsAllWhatIsForOne,
+    AllocatesForTheGroup,
 }
 
 struct Defective {
@@ -117,9 +121,22 @@ impl Link for Defective {
                 drop(std::hint::black_box(vec![1u8; 10]));
                 self.forward(peer, lane, head, payload)
             }
+            Defect::TellsAllWhatIsForOne => self.inner.send_group(lane, head, payload),
             Defect::LivesOnOneThread if std::thread::current().id() != self.home => SendOutcome::Failed,
             _ => self.forward(peer, lane, head, payload),
         }
+    }
+
+    fn send_group(&mut self, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        match self.defect {
+            Defect::SendsToTheGroupTwice => drop(self.inner.send_group(lane, head, payload) == SendOutcome::Sent),
+            Defect::CutsFramesToTheGroup => {
+                return self.inner.send_group(lane, head, payload.part(0, payload.len().saturating_sub(1)));
+            }
+            Defect::AllocatesForTheGroup => drop(std::hint::black_box(vec![1u8; 10])),
+            _ => {}
+        }
+        self.inner.send_group(lane, head, payload)
     }
 
     fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<SimPeer>) -> Result<(), SwapRefused> {
@@ -218,25 +235,11 @@ impl Fixture for Spoiled {
     type Link = Defective;
 
     fn open(&mut self, count: usize) -> Vec<Defective> {
-        self.net = SimNet::new(1, SimConfig::default());
-        let link = |index| {
-            let peers: Vec<_> = (0..count).map(|peer| (peer != index).then(|| address(peer))).collect();
-            let event = Event::new().unwrap();
-            if self.defect == Defect::IsAlwaysReadable {
-                event.signal().unwrap();
-            }
-            Defective {
-                inner: self.net.setup(address(index)).open(&peers).unwrap(),
-                defect: self.defect,
-                index,
-                home: std::thread::current().id(),
-                sent: 0,
-                was_busy: false,
-                held: None,
-                event,
-            }
-        };
-        (0..count).map(link).collect()
+        self.open_with(count, false)
+    }
+
+    fn open_group(&mut self, count: usize) -> Option<Vec<Defective>> {
+        Some(self.open_with(count, true))
     }
 
     fn prepare(&mut self, of: usize, peer: PeerIndex, to: usize) -> SimPeer {
@@ -249,6 +252,31 @@ impl Fixture for Spoiled {
 
     fn send_as_stranger(&mut self, to: usize, bytes: &[u8]) {
         let _ = self.net.inject("192.0.2.1:9".parse().unwrap(), address(to), Lane::LAST, bytes);
+    }
+}
+
+impl Spoiled {
+    fn open_with(&mut self, count: usize, in_group: bool) -> Vec<Defective> {
+        self.net = SimNet::new(1, SimConfig::default());
+        let link = |index| {
+            let peers: Vec<_> = (0..count).map(|peer| (peer != index).then(|| address(peer))).collect();
+            let event = Event::new().unwrap();
+            if self.defect == Defect::IsAlwaysReadable {
+                event.signal().unwrap();
+            }
+            let setup = self.net.setup(address(index));
+            Defective {
+                inner: if in_group { setup.in_group() } else { setup }.open(&peers).unwrap(),
+                defect: self.defect,
+                index,
+                home: std::thread::current().id(),
+                sent: 0,
+                was_busy: false,
+                held: None,
+                event,
+            }
+        };
+        (0..count).map(link).collect()
     }
 }
 
@@ -294,4 +322,8 @@ noticed! {
     a_refused_peer_changes_nothing: ForgetsWhoWasRefused;
     a_swap_is_undone_by_the_same_call: TakesNobodyBack;
     peers_are_swapped_without_allocation: AllocatesForPeers;
+    a_group_frame_reaches_every_member_once: SendsToTheGroupTwice, NamesTheWrongPeer;
+    a_group_has_every_size_and_lane: CutsFramesToTheGroup;
+    frames_to_the_group_and_to_one_are_apart: TellsAllWhatIsForOne;
+    nothing_is_allocated_for_a_group: AllocatesForTheGroup;
 }

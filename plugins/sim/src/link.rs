@@ -20,6 +20,8 @@ pub struct SimLink {
     peers: Box<[Option<NodeIndex>]>,
     /// The frame of each class that is on its way to its place.
     open: [Option<Open>; 2],
+    /// It is a member of the net's group.
+    is_member: bool,
 }
 
 #[derive(Debug)]
@@ -30,8 +32,8 @@ struct Open {
 }
 
 impl SimLink {
-    pub(crate) fn new(shared: Shared, own: NodeIndex, peers: Box<[Option<NodeIndex>]>) -> Self {
-        SimLink { shared, own, peers, open: [None, None] }
+    pub(crate) fn new(shared: Shared, own: NodeIndex, peers: Box<[Option<NodeIndex>]>, is_member: bool) -> Self {
+        SimLink { shared, own, peers, open: [None, None], is_member }
     }
 
     /// 0 for real-time lanes, 1 for all others.
@@ -61,6 +63,7 @@ impl Link for SimLink {
             ordered: false,
             lossless: false,
             launch_time: false,
+            multicast: self.is_member,
         }
     }
 
@@ -71,6 +74,16 @@ impl Link for SimLink {
         }
         let now = self.shared.clock.base();
         self.shared.state().send(now, (self.own, *to), Self::class(lane), head, payload)
+    }
+
+    /// The net copies the frame for each member, by the direction to it with its faults. It
+    /// is `Busy` only where nobody's copy was taken.
+    fn send_group(&mut self, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        if !self.is_member || head.len() + payload.len() > self.shared.frame_bytes_max as usize {
+            return SendOutcome::Failed;
+        }
+        let now = self.shared.clock.base();
+        self.shared.state().send_group(now, self.own, Self::class(lane), head, payload)
     }
 
     /// Nothing: `send` holds nothing back.

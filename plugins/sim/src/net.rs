@@ -86,7 +86,7 @@ impl SimNet {
     /// The set-up half of a link at `address`.
     #[must_use]
     pub fn setup(&self, address: SocketAddr) -> SimSetup {
-        SimSetup { shared: self.shared.clone(), address }
+        SimSetup { shared: self.shared.clone(), address, is_member: false }
     }
 
     /// The net's clock.
@@ -135,6 +135,22 @@ impl SimNet {
         state.set_refusing_peers(node, refuses);
     }
 
+    /// Whether what is sent to the group gets to the link at `address` no more, as behind a
+    /// switch that filters it; what is sent to the link alone still does.
+    pub fn set_deaf(&self, address: SocketAddr, deaf: bool) {
+        let mut state = self.shared.state();
+        let node = state.node(address);
+        state.set_deaf(node, deaf);
+    }
+
+    /// Frames that the link at `address` has sent to the group, each counted once.
+    #[must_use]
+    pub fn group_frames(&self, address: SocketAddr) -> u64 {
+        let mut state = self.shared.state();
+        let node = state.node(address);
+        state.group_frames(node)
+    }
+
     /// What happened in the direction so far.
     #[must_use]
     pub fn counts(&self, from: SocketAddr, to: SocketAddr) -> PathCounts {
@@ -160,6 +176,16 @@ impl SimNet {
 pub struct SimSetup {
     shared: Shared,
     address: SocketAddr,
+    is_member: bool,
+}
+
+impl SimSetup {
+    /// The link is a member of the net's group.
+    #[must_use]
+    pub fn in_group(mut self) -> Self {
+        self.is_member = true;
+        self
+    }
 }
 
 impl LinkSetup for SimSetup {
@@ -183,6 +209,7 @@ impl LinkSetup for SimSetup {
             if !state.open(own) {
                 return Err(SimError::InUse { address: self.address });
             }
+            state.set_member(own, self.is_member);
             let mut places = vec![None; most].into_boxed_slice();
             for (place, address) in places.iter_mut().zip(peers) {
                 *place = address.map(|address| state.node(address));
@@ -194,7 +221,7 @@ impl LinkSetup for SimSetup {
             (own, peers)
         };
         let (own, peers) = nodes;
-        Ok(SimLink::new(self.shared, own, peers))
+        Ok(SimLink::new(self.shared, own, peers, self.is_member))
     }
 }
 

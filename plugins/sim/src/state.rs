@@ -30,6 +30,12 @@ struct Node {
     open: bool,
     /// Its link takes no other peers than it has.
     refuses_peers: bool,
+    /// It is a member of the group.
+    is_member: bool,
+    /// What is sent to the group does not get here.
+    is_deaf: bool,
+    /// Frames sent to the group.
+    group_frames: u64,
     /// Frames on their way here: real-time lanes, and all others.
     inbox: [BinaryHeap<Reverse<Waiting>>; 2],
 }
@@ -122,7 +128,15 @@ impl State {
             return known;
         }
         let inbox = || BinaryHeap::with_capacity(self.buffers.len());
-        self.nodes.push(Node { address, open: false, refuses_peers: false, inbox: [inbox(), inbox()] });
+        self.nodes.push(Node {
+            address,
+            open: false,
+            refuses_peers: false,
+            is_member: false,
+            is_deaf: false,
+            group_frames: 0,
+            inbox: [inbox(), inbox()],
+        });
         self.nodes.len() - 1
     }
 
@@ -214,6 +228,52 @@ impl State {
             self.duplicate(now, first, class, second_journey);
         }
         SendOutcome::Sent
+    }
+
+    /// Takes a frame in for every member but its sender.
+    pub(crate) fn send_group(
+        &mut self,
+        now: MonoTime,
+        from: NodeIndex,
+        class: usize,
+        head: &[u8],
+        payload: SharedBytes<'_>,
+    ) -> SendOutcome {
+        let mut refused = false;
+        let mut taken = false;
+        for to in 0..self.nodes.len() {
+            let node = &self.nodes[to];
+            if to == from || !node.is_member || node.is_deaf {
+                continue;
+            }
+            match self.send(now, (from, to), class, head, payload) {
+                SendOutcome::Busy => refused = true,
+                SendOutcome::Sent | SendOutcome::Failed => taken = true,
+            }
+        }
+        if refused && !taken {
+            return SendOutcome::Busy;
+        }
+        self.nodes[from].group_frames += 1;
+        SendOutcome::Sent
+    }
+
+    pub(crate) fn set_member(&mut self, node: NodeIndex, is_member: bool) {
+        self.nodes[node].is_member = is_member;
+        let members: Vec<_> = (0..self.nodes.len()).filter(|other| self.nodes[*other].is_member).collect();
+        // Paths exist before the first frame: a datapath allocates nothing.
+        for other in members.into_iter().filter(|other| is_member && *other != node) {
+            self.prepare_path(node, other);
+            self.prepare_path(other, node);
+        }
+    }
+
+    pub(crate) fn set_deaf(&mut self, node: NodeIndex, is_deaf: bool) {
+        self.nodes[node].is_deaf = is_deaf;
+    }
+
+    pub(crate) fn group_frames(&self, node: NodeIndex) -> u64 {
+        self.nodes[node].group_frames
     }
 
     /// Copies a frame into a free buffer; there is one.

@@ -34,6 +34,13 @@ impl Fixture for Sim {
         (0..count).map(|own| self.net.setup(address(own)).open(&peers(own)).unwrap()).collect()
     }
 
+    fn open_group(&mut self, count: usize) -> Option<Vec<SimLink>> {
+        self.nets += 1;
+        self.net = SimNet::new(self.nets, self.config);
+        let peers = |own| (0..count).map(|peer| (peer != own).then(|| address(peer))).collect::<Vec<_>>();
+        Some((0..count).map(|own| self.net.setup(address(own)).in_group().open(&peers(own)).unwrap()).collect())
+    }
+
     fn prepare(&mut self, of: usize, peer: PeerIndex, to: usize) -> SimPeer {
         self.net.setup(address(of)).peers().prepare(peer, address(to)).unwrap()
     }

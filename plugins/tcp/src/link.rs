@@ -171,6 +171,7 @@ impl Link for TcpLink {
             // What is under way when a connection breaks is lost.
             lossless: false,
             launch_time: false,
+            multicast: false,
         }
     }
 

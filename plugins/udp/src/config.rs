@@ -35,11 +35,24 @@ pub struct UdpConfig {
     ///
     /// [`launch_queue`]: crate::launch_queue
     pub launch_lead: Option<Nanos>,
+    /// A group that the link is a member of, and sends to; `None`: it is in none.
+    pub group: Option<UdpGroup>,
+}
+
+/// A group of links that get one frame at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UdpGroup {
+    /// Its address, of the family of `bind`, and port Q; like the link's own, the next one
+    /// belongs to it, too. The same at all members.
+    pub address: SocketAddr,
+    /// Networks that frames to the group pass, the own one included; 1: they stay in it.
+    pub ttl: u8,
 }
 
 impl UdpConfig {
     /// The defaults for `bind`: frames for an MTU of 1500, 4 MiB of receive and 1 MiB of send
-    /// buffer, no busy polling, no launch times, real-time frames marked as expedited (46, RFC 3246).
+    /// buffer, no busy polling, no launch times, no group, real-time frames marked as expedited
+    /// (46, RFC 3246).
     #[must_use]
     pub fn new(bind: SocketAddr) -> Self {
         UdpConfig {
@@ -50,6 +63,7 @@ impl UdpConfig {
             busy_poll_us: None,
             real_time_dscp: 46,
             launch_lead: None,
+            group: None,
         }
     }
 }

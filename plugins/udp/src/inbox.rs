@@ -10,7 +10,7 @@ use insane_core::PeerIndex;
 use insane_link::FrameSink;
 use insane_sys::udp::{self, Batch, DATAGRAM_BYTES_MAX};
 use insane_wire::bundle::{Opener, is_bundle};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 
 /// Datagrams that one call takes when many wait. 32 share the cost of the call to
 /// a few per cent of a datagram's own.
@@ -101,6 +101,36 @@ pub(crate) struct Senders<'a> {
     pub(crate) table: &'a mut PeerTable,
     /// The only one that this socket can have heard, and has been for all that is in it.
     pub(crate) alone: Option<PeerIndex>,
+    /// One's own address, where one's own frames may come back.
+    pub(crate) own: Option<SocketAddr>,
+}
+
+/// Who sent a datagram.
+enum Sender {
+    Known(PeerIndex),
+    Stranger,
+    Oneself,
+}
+
+impl Senders<'_> {
+    #[inline]
+    fn find(&mut self, from: SocketAddr) -> Sender {
+        match self.table.find(from) {
+            Some(peer) => Sender::Known(peer),
+            None if self.own == Some(from) => Sender::Oneself,
+            None => Sender::Stranger,
+        }
+    }
+}
+
+impl Sender {
+    #[inline]
+    const fn peer(&self) -> Option<PeerIndex> {
+        match self {
+            Sender::Known(peer) => Some(*peer),
+            Sender::Stranger | Sender::Oneself => None,
+        }
+    }
 }
 
 impl Inbox {
@@ -144,12 +174,15 @@ impl Inbox {
             return self.take_many(socket, 1, senders, counts, tally, sink) > 0;
         }
         let taken = match senders.alone {
-            Some(peer) => udp::recv(socket, &mut self.single).map(|len| (len, Some(peer))),
-            None => udp::recv_from(socket, &mut self.single).map(|(len, from)| (len, senders.table.find(from))),
+            Some(peer) => udp::recv(socket, &mut self.single).map(|len| (len, Sender::Known(peer))),
+            None => udp::recv_from(socket, &mut self.single).map(|(len, from)| (len, senders.find(from))),
         };
-        let Some((len, from)) = taken else { return false };
+        let Some((len, sender)) = taken else { return false };
         tally.taken += 1;
-        if len > self.single.len() {
+        let from = sender.peer();
+        if matches!(sender, Sender::Oneself) {
+            tally.drop_one();
+        } else if len > self.single.len() {
             counts.truncated += 1;
             tally.drop_one();
         } else if is_bundle(&self.single[..len]) {
@@ -245,7 +278,12 @@ impl Inbox {
             tally.drop_one();
             return None;
         }
-        let from = senders.table.find(datagram.from);
+        let sender = senders.find(datagram.from);
+        if matches!(sender, Sender::Oneself) {
+            tally.drop_one();
+            return None;
+        }
+        let from = sender.peer();
         let segment = datagram.segment_bytes.unwrap_or(datagram.len);
         Some(Open { place, number, from, len: datagram.len, segment, at: 0, bundle: None })
     }

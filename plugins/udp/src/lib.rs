@@ -19,6 +19,9 @@
 //! the device cuts into datagrams (UDP_SEGMENT); a receiver that has met a bundle lets the
 //! kernel join them again (UDP_GRO). Where either cannot be, datagrams go and come singly.
 //!
+//! A link may be a member of a group, with two more sockets (module `group`): one frame
+//! reaches all members.
+//!
 //! A peer is known by its address and port: a frame that
 //! comes from any other is handed out without a peer. A link with one peer only is
 //! connected to it; the kernel then drops frames of others, and, where the link is
@@ -27,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod group;
 mod inbox;
 mod launch;
 mod link;
@@ -34,7 +38,7 @@ mod peers;
 mod setup;
 mod train;
 
-pub use config::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig, frame_bytes_default};
+pub use config::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig, UdpGroup, frame_bytes_default};
 pub use launch::{LAUNCH_PRIORITY, LaunchQueue, NotHonoured, launch_queue};
 pub use link::{UdpCounts, UdpLink, UdpPeer};
 pub use setup::{UdpError, UdpPeers, UdpSetup};

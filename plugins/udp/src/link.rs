@@ -1,5 +1,6 @@
 //! The half that moves frames.
 
+use crate::group::Group;
 use crate::inbox::{Inbox, Senders, Tally};
 use crate::launch::Launcher;
 use crate::peers::{PeerTable, Refused};
@@ -95,6 +96,18 @@ pub struct UdpLink {
     counts: UdpCounts,
     /// For frames with a launch time, where these are honoured.
     launcher: Option<Launcher>,
+    /// What it sends to all members of a group, and what they send.
+    group: Option<Box<Group>>,
+}
+
+/// What sends the frames of one class, to peers or to the group.
+struct Out<'l> {
+    train: &'l mut Train,
+    socket: &'l UdpSocket,
+    to: Option<&'l Address>,
+    /// Whether the kernel cuts what one call sends.
+    cuts: &'l mut bool,
+    counts: &'l mut UdpCounts,
 }
 
 /// Every how many looks at a quiet best-effort socket the real-time one is looked at,
@@ -114,6 +127,7 @@ impl UdpLink {
         local: SocketAddr,
         lone: Option<PeerIndex>,
         launcher: Option<Launcher>,
+        group: Option<Box<Group>>,
     ) -> Self {
         let frame_bytes_max = frame_bytes_max as usize;
         UdpLink {
@@ -133,6 +147,7 @@ impl UdpLink {
             cuts: [true; 2],
             counts: UdpCounts::default(),
             launcher,
+            group,
         }
     }
 
@@ -180,7 +195,7 @@ impl UdpLink {
     /// What is held back for a peer that leaves goes now, or is lost.
     fn finish_trains_of(&mut self, peer: PeerIndex) {
         for class in [Class::RealTime, Class::BestEffort] {
-            if self.trains[class as usize].peer() == peer && !self.send_train(class) {
+            if self.trains[class as usize].peer() == peer && !self.send_train::<false>(class) {
                 let train = &mut self.trains[class as usize];
                 let (mut range, segment) = train.rest();
                 while !range.is_empty() {
@@ -232,53 +247,75 @@ impl UdpLink {
         outcome
     }
 
+    /// The train of a class, and where it goes: to its peer, or to the group. `None`: there
+    /// is no group.
+    #[inline]
+    fn out<const GROUP: bool>(&mut self, class: Class) -> Option<Out<'_>> {
+        let at = class as usize;
+        let (train, to) = if GROUP {
+            let group = self.group.as_deref_mut()?;
+            (&mut group.trains[at], Some(&group.to[at]))
+        } else {
+            let train = &mut self.trains[at];
+            let to = address(&self.peers, self.lone, train.peer(), class);
+            (train, to)
+        };
+        Some(Out { train, socket: &self.sockets[at], to, cuts: &mut self.cuts[at], counts: &mut self.counts })
+    }
+
     /// Sends what the class holds back; false if some of it found no room, and is kept.
     #[inline]
-    fn send_train(&mut self, class: Class) -> bool {
-        let train = &mut self.trains[class as usize];
+    fn send_train<const GROUP: bool>(&mut self, class: Class) -> bool {
+        if !GROUP && self.trains[class as usize].is_empty() {
+            return true;
+        }
+        let Some(Out { train, socket, to, counts, .. }) = self.out::<GROUP>(class) else { return true };
         if train.is_empty() {
             return true;
         }
         let (range, segment) = train.rest();
         if range.len() > segment {
-            return self.send_segments(class);
+            return self.send_segments::<GROUP>(class);
         }
-        let to = address(&self.peers, self.lone, train.peer(), class);
-        let socket = &self.sockets[class as usize];
         let bytes = train.bytes(range.clone());
         let mut outcome = udp::send_whole(socket, to, bytes);
         if is_of_an_earlier(outcome) {
-            self.counts.repeated += 1;
+            counts.repeated += 1;
             outcome = udp::send_whole(socket, to, bytes);
         }
         match outcome {
             udp::SendOutcome::Sent => {}
             udp::SendOutcome::WouldBlock => return false,
-            udp::SendOutcome::Failed(_) => self.counts.frames_lost += train.frames_in(range),
+            udp::SendOutcome::Failed(_) => counts.frames_lost += train.frames_in(range),
         }
         train.clear();
         true
     }
 
+    /// Real-time frames do not wait until best effort is put together. What finds no room there
+    /// is on another socket.
+    fn send_real_time(&mut self) {
+        self.send_train::<false>(Class::RealTime);
+        if self.group.is_some() {
+            self.send_train::<true>(Class::RealTime);
+        }
+    }
+
     /// Several datagrams: with one call if that can be, else with one each.
     #[inline(never)]
-    fn send_segments(&mut self, class: Class) -> bool {
-        let train = &mut self.trains[class as usize];
-        let socket = &self.sockets[class as usize];
-        let to = address(&self.peers, self.lone, train.peer(), class);
+    fn send_segments<const GROUP: bool>(&mut self, class: Class) -> bool {
+        let Some(Out { train, socket, to, cuts, counts }) = self.out::<GROUP>(class) else { return true };
         let (mut range, segment) = train.rest();
         let mut suspect = false;
-        if self.cuts[class as usize]
-            && let Ok(segment) = u16::try_from(segment)
-        {
+        if *cuts && let Ok(segment) = u16::try_from(segment) {
             let mut outcome = udp::send_segments(socket, to, train.bytes(range.clone()), segment);
             if is_of_an_earlier(outcome) {
-                self.counts.repeated += 1;
+                counts.repeated += 1;
                 outcome = udp::send_segments(socket, to, train.bytes(range.clone()), segment);
             }
             match outcome {
                 udp::SendOutcome::Sent => {
-                    self.counts.trains += 1;
+                    counts.trains += 1;
                     train.clear();
                     return true;
                 }
@@ -291,18 +328,18 @@ impl UdpLink {
             let datagram = range.start..range.end.min(range.start + segment);
             let mut outcome = udp::send_whole(socket, to, train.bytes(datagram.clone()));
             if is_of_an_earlier(outcome) {
-                self.counts.repeated += 1;
+                counts.repeated += 1;
                 outcome = udp::send_whole(socket, to, train.bytes(datagram.clone()));
             }
             match outcome {
                 udp::SendOutcome::Sent if suspect => {
                     suspect = false;
-                    self.cuts[class as usize] = false;
-                    self.counts.cutting_refused += 1;
+                    *cuts = false;
+                    counts.cutting_refused += 1;
                 }
                 udp::SendOutcome::Sent => {}
                 udp::SendOutcome::WouldBlock => return false,
-                udp::SendOutcome::Failed(_) => self.counts.frames_lost += train.frames_in(datagram.clone()),
+                udp::SendOutcome::Failed(_) => counts.frames_lost += train.frames_in(datagram.clone()),
             }
             range.start = datagram.end;
             train.went_up_to(range.start);
@@ -311,15 +348,27 @@ impl UdpLink {
     }
 
     /// Puts a frame into the train of its class; sends that first where the frame does not
-    /// belong into it.
+    /// belong into it. What goes to the group has no peer, and the number says nothing.
     #[inline]
-    fn hold(&mut self, class: Class, peer: PeerIndex, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+    fn hold<const GROUP: bool>(
+        &mut self,
+        class: Class,
+        peer: PeerIndex,
+        head: &[u8],
+        payload: SharedBytes<'_>,
+    ) -> SendOutcome {
         for _attempt in 0..2 {
-            match self.trains[class as usize].push(peer, head, payload) {
+            let train = if GROUP {
+                let Some(group) = &mut self.group else { return SendOutcome::Failed };
+                &mut group.trains[class as usize]
+            } else {
+                &mut self.trains[class as usize]
+            };
+            match train.push(peer, head, payload) {
                 Pushed::Taken => return SendOutcome::Sent,
                 Pushed::Refused => return SendOutcome::Failed,
                 Pushed::Full => {
-                    if !self.send_train(class) {
+                    if !self.send_train::<GROUP>(class) {
                         return SendOutcome::Busy;
                     }
                 }
@@ -330,7 +379,7 @@ impl UdpLink {
 
     /// Runs `take` on what one class brought, and on its inbox.
     #[inline]
-    fn with<S: FrameSink>(
+    fn with<const GROUP: bool, S: FrameSink>(
         &mut self,
         class: Class,
         tally: &mut Tally,
@@ -338,66 +387,86 @@ impl UdpLink {
         take: impl FnOnce(&mut Inbox, &UdpSocket, &mut Senders<'_>, &mut UdpCounts, &mut Tally, &mut S),
     ) {
         let class = class as usize;
+        let table = &mut self.tables[class];
+        if GROUP {
+            let Some(group) = &mut self.group else { return };
+            let mut senders = Senders { table, alone: None, own: Some(group.own[class]) };
+            take(&mut group.inboxes[class], &group.sockets[class], &mut senders, &mut self.counts, tally, sink);
+            return;
+        }
         let alone = if self.heard_alone[class] { self.lone } else { None };
-        let mut senders = Senders { table: &mut self.tables[class], alone };
+        let mut senders = Senders { table, alone, own: None };
         take(&mut self.inboxes[class], &self.sockets[class], &mut senders, &mut self.counts, tally, sink);
+    }
+
+    /// Whether something is left of earlier calls.
+    #[inline]
+    fn has_rest<const GROUP: bool>(&self, class: Class) -> bool {
+        let inboxes = match &self.group {
+            Some(group) if GROUP => &group.inboxes,
+            _ => &self.inboxes,
+        };
+        !inboxes[class as usize].is_empty()
     }
 
     /// What is left of earlier calls, else one datagram.
     #[inline]
-    fn take_one<S: FrameSink>(&mut self, class: Class, tally: &mut Tally, sink: &mut S) {
-        if !self.inboxes[class as usize].is_empty() {
-            self.take_rest(class, tally, sink);
+    fn take_one<const GROUP: bool, S: FrameSink>(&mut self, class: Class, tally: &mut Tally, sink: &mut S) {
+        if self.has_rest::<GROUP>(class) {
+            self.take_rest::<GROUP, S>(class, tally, sink);
             return;
         }
         let mut found = false;
-        self.with(class, tally, sink, |inbox, socket, senders, counts, tally, sink| {
+        self.with::<GROUP, S>(class, tally, sink, |inbox, socket, senders, counts, tally, sink| {
             found = inbox.take_one(socket, senders, counts, tally, sink);
         });
         if found {
-            self.note_frame(class);
-        } else {
+            self.note_frame::<GROUP>(class);
+        } else if !GROUP {
             self.heard_alone[class as usize] = self.lone.is_some();
         }
     }
 
     /// What is left of earlier calls.
     #[inline(never)]
-    fn take_rest<S: FrameSink>(&mut self, class: Class, tally: &mut Tally, sink: &mut S) {
+    fn take_rest<const GROUP: bool, S: FrameSink>(&mut self, class: Class, tally: &mut Tally, sink: &mut S) {
         tally.taken += 1;
-        self.with(class, tally, sink, |inbox, socket, senders, counts, tally, sink| {
+        self.with::<GROUP, S>(class, tally, sink, |inbox, socket, senders, counts, tally, sink| {
             inbox.hand_out(socket, senders, counts, tally, sink);
         });
-        self.note_frame(class);
+        self.note_frame::<GROUP>(class);
     }
 
     /// As much as the budget allows, many datagrams a call.
     #[inline(never)]
-    fn take_burst<S: FrameSink>(&mut self, class: Class, tally: &mut Tally, sink: &mut S) {
-        if !self.inboxes[class as usize].is_empty() {
-            self.take_rest(class, tally, sink);
+    fn take_burst<const GROUP: bool, S: FrameSink>(&mut self, class: Class, tally: &mut Tally, sink: &mut S) {
+        if self.has_rest::<GROUP>(class) {
+            self.take_rest::<GROUP, S>(class, tally, sink);
         }
-        self.with(class, tally, sink, |inbox, socket, senders, counts, tally, sink| {
+        self.with::<GROUP, S>(class, tally, sink, |inbox, socket, senders, counts, tally, sink| {
             inbox.take_burst(socket, senders, counts, tally, sink);
         });
     }
 
     /// One, and as there was one, all others within the budget. A call for one costs less than
     /// one for many, and mostly there is none. Returns whether there was anything.
-    fn take_all<S: FrameSink>(&mut self, class: Class, tally: &mut Tally, sink: &mut S) -> bool {
+    fn take_all<const GROUP: bool, S: FrameSink>(&mut self, class: Class, tally: &mut Tally, sink: &mut S) -> bool {
         let before = tally.taken;
         if !tally.is_spent() {
-            self.take_one(class, tally, sink);
+            self.take_one::<GROUP, S>(class, tally, sink);
             if tally.taken > before {
-                self.take_burst(class, tally, sink);
+                self.take_burst::<GROUP, S>(class, tally, sink);
             }
         }
         tally.taken > before
     }
 
     #[inline]
-    fn note_frame(&mut self, class: Class) {
+    fn note_frame<const GROUP: bool>(&mut self, class: Class) {
         self.hot = class;
+        if let Some(group) = &mut self.group {
+            group.is_hot = GROUP;
+        }
         if class == Class::RealTime {
             self.quiet = 0;
         }
@@ -418,12 +487,47 @@ impl UdpLink {
 
     /// Looks at both sockets, real-time first.
     fn take_thoroughly<S: FrameSink>(&mut self, tally: &mut Tally, sink: &mut S) {
-        let had_real_time = self.take_all(Class::RealTime, tally, sink);
-        let had_best_effort = self.take_all(Class::BestEffort, tally, sink);
+        let had_real_time = self.take_all::<false, S>(Class::RealTime, tally, sink);
+        let had_best_effort = self.take_all::<false, S>(Class::BestEffort, tally, sink);
         if had_real_time {
-            self.note_frame(Class::RealTime);
+            self.note_frame::<false>(Class::RealTime);
         } else if had_best_effort {
-            self.note_frame(Class::BestEffort);
+            self.note_frame::<false>(Class::BestEffort);
+        }
+    }
+
+    /// As [`take_thoroughly`](Self::take_thoroughly), at all four sockets: in each class what
+    /// came to this link alone first.
+    fn take_from_all<S: FrameSink>(&mut self, tally: &mut Tally, sink: &mut S) {
+        let mut first = None;
+        for class in [Class::RealTime, Class::BestEffort] {
+            if self.take_all::<false, S>(class, tally, sink) {
+                first.get_or_insert((class, false));
+            }
+            if self.take_all::<true, S>(class, tally, sink) {
+                first.get_or_insert((class, true));
+            }
+        }
+        match first {
+            Some((class, true)) => self.note_frame::<true>(class),
+            Some((class, false)) => self.note_frame::<false>(class),
+            None => {}
+        }
+    }
+
+    /// A call of a link with a group. A single look goes to the socket that had the last
+    /// frame, as far as there is a group; thorough calls find what came by another.
+    #[inline(never)]
+    fn take_with_group<S: FrameSink>(&mut self, thorough: bool, tally: &mut Tally, sink: &mut S) {
+        if thorough || self.streak >= 2 {
+            self.take_from_all(tally, sink);
+            return;
+        }
+        let class = self.next_class();
+        if self.group.as_ref().is_some_and(|group| group.is_hot) {
+            self.take_one::<true, S>(class, tally, sink);
+        } else {
+            self.take_one::<false, S>(class, tally, sink);
         }
     }
 }
@@ -459,6 +563,7 @@ impl Link for UdpLink {
             ordered: false,
             lossless: false,
             launch_time: self.launcher.is_some(),
+            multicast: self.group.is_some(),
         }
     }
 
@@ -472,15 +577,13 @@ impl Link for UdpLink {
             return SendOutcome::Failed;
         }
         let class = Class::of(lane);
-        if class == Class::BestEffort && !self.trains[Class::RealTime as usize].is_empty() {
-            // Real-time frames do not wait until best effort is put together. What finds no
-            // room there is on another socket.
-            self.send_train(Class::RealTime);
+        if class == Class::BestEffort && (!self.trains[Class::RealTime as usize].is_empty() || self.group.is_some()) {
+            self.send_real_time();
         }
         if len <= TRAIN_FRAME_BYTES_MAX {
-            return self.hold(class, peer, head, payload);
+            return self.hold::<false>(class, peer, head, payload);
         }
-        if !self.send_train(class) {
+        if !self.send_train::<false>(class) {
             return SendOutcome::Busy;
         }
         if is_bundle(head) {
@@ -528,16 +631,52 @@ impl Link for UdpLink {
         false
     }
 
+    /// As [`send`](Self::send). What is held back for the group waits apart from what is for
+    /// peers.
+    fn send_group(&mut self, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        let len = head.len() + payload.len();
+        if len > self.frame_bytes_max || self.group.is_none() {
+            return SendOutcome::Failed;
+        }
+        let class = Class::of(lane);
+        if class == Class::BestEffort {
+            self.send_real_time();
+        }
+        if len <= TRAIN_FRAME_BYTES_MAX {
+            return self.hold::<true>(class, PeerIndex(0), head, payload);
+        }
+        if !self.send_train::<true>(class) {
+            return SendOutcome::Busy;
+        }
+        if is_bundle(head) {
+            return SendOutcome::Failed;
+        }
+        let Some(Out { socket, to, counts, .. }) = self.out::<true>(class) else { return SendOutcome::Failed };
+        let mut sent = udp::send(socket, to, head, payload);
+        if is_of_an_earlier(sent) {
+            counts.repeated += 1;
+            sent = udp::send(socket, to, head, payload);
+        }
+        outcome(sent)
+    }
+
     #[inline]
     fn flush(&mut self) {
         for class in [Class::RealTime, Class::BestEffort] {
-            self.send_train(class);
+            self.send_train::<false>(class);
+            if self.group.is_some() {
+                self.send_train::<true>(class);
+            }
         }
     }
 
     #[inline]
     fn holds_frames(&self) -> bool {
-        self.trains.iter().any(|train| !train.is_empty()) || self.inboxes.iter().any(|inbox| !inbox.is_empty())
+        let holds = |trains: &[Train; 2], inboxes: &[Inbox; 2]| {
+            trains.iter().any(|train| !train.is_empty()) || inboxes.iter().any(|inbox| !inbox.is_empty())
+        };
+        holds(&self.trains, &self.inboxes)
+            || self.group.as_ref().is_some_and(|group| holds(&group.trains, &group.inboxes))
     }
 
     /// While frames come one at a time, a call that need not be thorough costs one
@@ -551,13 +690,15 @@ impl Link for UdpLink {
             return 0;
         }
         let mut tally = Tally::new(budget);
-        if thorough || (self.streak >= 2 && self.hot == Class::BestEffort) {
+        if self.group.is_some() {
+            self.take_with_group(thorough, &mut tally, sink);
+        } else if thorough || (self.streak >= 2 && self.hot == Class::BestEffort) {
             self.take_thoroughly(&mut tally, sink);
         } else if self.streak >= 2 {
-            self.take_burst(self.hot, &mut tally, sink);
+            self.take_burst::<false, S>(self.hot, &mut tally, sink);
         } else {
             let class = self.next_class();
-            self.take_one(class, &mut tally, sink);
+            self.take_one::<false, S>(class, &mut tally, sink);
         }
         self.streak = if tally.taken > 0 { self.streak.saturating_add(1) } else { 0 };
         tally.handed
@@ -568,7 +709,8 @@ impl Link for UdpLink {
         self.finish_trains_of(peer);
         self.swap_addresses(peer, old, with.map(|new| new.0))?;
         *with = old.map(UdpPeer);
-        for inbox in &mut self.inboxes {
+        let of_group = self.group.iter_mut().flat_map(|group| &mut group.inboxes);
+        for inbox in self.inboxes.iter_mut().chain(of_group) {
             inbox.forget(peer);
         }
         self.connect_anew(peer);
@@ -576,7 +718,8 @@ impl Link for UdpLink {
     }
 
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sockets.iter().map(AsFd::as_fd)
+        let of_group = self.group.iter().flat_map(|group| &group.sockets);
+        self.sockets.iter().chain(of_group).map(AsFd::as_fd)
     }
 }
 

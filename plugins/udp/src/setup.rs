@@ -1,6 +1,7 @@
 //! The half that opens sockets and checks what it is given.
 
 use crate::config::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig};
+use crate::group::{Group, Members};
 use crate::launch::{Launcher, NotHonoured};
 use crate::link::{PeerAddresses, UdpLink, UdpPeer};
 use crate::peers::{PeerTable, Refused};
@@ -34,6 +35,20 @@ pub enum UdpError {
     LastPort {
         /// The address given.
         address: SocketAddr,
+    },
+    /// A group's address is none.
+    #[error("{address} is no group with a usable port and the one after it")]
+    GroupUnusable {
+        /// The address given.
+        address: SocketAddr,
+    },
+    /// A group is joined at one interface, which the link's own address says.
+    #[error("group {address}: {bind} is not a particular address of the same family")]
+    GroupBind {
+        /// The group.
+        address: SocketAddr,
+        /// The address of this host.
+        bind: SocketAddr,
     },
     /// A socket does not open.
     #[error("{address}: {source}")]
@@ -95,10 +110,11 @@ pub struct UdpSetup {
     local: SocketAddr,
     real_time: UdpSocket,
     best_effort: UdpSocket,
+    members: Option<Members>,
 }
 
 impl UdpSetup {
-    /// Checks the configuration and opens both sockets.
+    /// Checks the configuration, opens both sockets and joins the group.
     ///
     /// # Errors
     /// A value is out of range, or a socket does not open.
@@ -114,7 +130,8 @@ impl UdpSetup {
             _ => bind_pair(&config, config.bind)?,
         };
         let local = local_addr(&real_time, config.bind)?;
-        Ok(UdpSetup { config, local, real_time, best_effort })
+        let members = Members::join(&config, local, [&real_time, &best_effort])?;
+        Ok(UdpSetup { config, local, real_time, best_effort, members })
     }
 
     /// The address with port P: what peers are told.
@@ -150,8 +167,10 @@ impl LinkSetup for UdpSetup {
         }
         let sockets = [self.real_time, self.best_effort];
         let lone = connect_to_lone_peer(&sockets, &addresses);
+        let frame_bytes_max = self.config.frame_bytes_max;
         let launcher = self.config.launch_lead.map(|_| Launcher::open(&self.config, self.local)).transpose()?;
-        Ok(UdpLink::new(sockets, tables, addresses, self.config.frame_bytes_max, self.local, lone, launcher))
+        let group = self.members.map(|members| Group::boxed(members, self.local, frame_bytes_max as usize));
+        Ok(UdpLink::new(sockets, tables, addresses, frame_bytes_max, self.local, lone, launcher, group))
     }
 }
 
@@ -241,7 +260,7 @@ fn bind_best_effort(config: &UdpConfig, address: SocketAddr) -> Result<UdpSocket
     bind(address, &options(config)).map_err(|source| UdpError::Socket { address, source })
 }
 
-fn options(config: &UdpConfig) -> SocketOptions {
+pub(crate) fn options(config: &UdpConfig) -> SocketOptions {
     SocketOptions {
         receive_buffer_bytes: config.receive_buffer_bytes,
         send_buffer_bytes: config.send_buffer_bytes,
@@ -260,7 +279,7 @@ fn local_addr(socket: &UdpSocket, asked: SocketAddr) -> Result<SocketAddr, UdpEr
     })
 }
 
-fn next_port(mut address: SocketAddr) -> Option<SocketAddr> {
+pub(crate) fn next_port(mut address: SocketAddr) -> Option<SocketAddr> {
     address.set_port(address.port().checked_add(1)?);
     Some(address)
 }

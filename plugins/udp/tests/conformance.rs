@@ -3,8 +3,9 @@
 use insane_conformance::{Fixture, conformance_tests, watch_allocations};
 use insane_core::PeerIndex;
 use insane_link::{LinkSetup, PeerSetup};
-use insane_udp::{UdpConfig, UdpLink, UdpPeer, UdpPeers, UdpSetup};
+use insane_udp::{UdpConfig, UdpGroup, UdpLink, UdpPeer, UdpPeers, UdpSetup};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 watch_allocations!();
@@ -30,11 +31,10 @@ impl Udp {
     }
 }
 
-impl Fixture for Udp {
-    type Link = UdpLink;
-
-    fn open(&mut self, count: usize) -> Vec<UdpLink> {
+impl Udp {
+    fn open_with(&mut self, count: usize, group: Option<UdpGroup>) -> Vec<UdpLink> {
         let mut config = UdpConfig::new((self.ip, 0).into());
+        config.group = group;
         config.frame_bytes_max = self.frame_bytes_max.unwrap_or(config.frame_bytes_max);
         let setups: Vec<_> = (0..count).map(|_| UdpSetup::bind(config.clone()).unwrap()).collect();
         self.addresses = setups.iter().map(UdpSetup::local_addr).collect();
@@ -48,6 +48,26 @@ impl Fixture for Udp {
                 setup.open(&peers).unwrap()
             })
             .collect()
+    }
+}
+
+impl Fixture for Udp {
+    type Link = UdpLink;
+
+    fn open(&mut self, count: usize) -> Vec<UdpLink> {
+        self.open_with(count, None)
+    }
+
+    fn open_group(&mut self, count: usize) -> Option<Vec<UdpLink>> {
+        // A group of this test alone: by process and number, at a port that is free.
+        static NUMBER: AtomicU16 = AtomicU16::new(1);
+        let (process, number) = (std::process::id() as u16, NUMBER.fetch_add(1, Ordering::Relaxed));
+        let port = UdpSetup::bind(UdpConfig::new((self.ip, 0).into())).unwrap().local_addr().port();
+        let [high, low] = process.to_be_bytes();
+        // The loopback interface has no way to groups of IPv6; `insaned` tests them with a bridge.
+        let IpAddr::V4(_) = self.ip else { return None };
+        let group = Ipv4Addr::new(239, 192 + (number % 32) as u8, high, low);
+        Some(self.open_with(count, Some(UdpGroup { address: (group, port).into(), ttl: 1 })))
     }
 
     fn prepare(&mut self, of: usize, peer: PeerIndex, to: usize) -> UdpPeer {

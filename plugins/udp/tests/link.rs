@@ -3,7 +3,9 @@
 use insane_core::limits::PEERS_MAX;
 use insane_core::{Lane, PeerIndex};
 use insane_link::{FrameSink, Link, LinkSetup, SendOutcome};
-use insane_udp::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig, UdpError, UdpLink, UdpSetup, frame_bytes_default};
+use insane_udp::{
+    FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig, UdpError, UdpGroup, UdpLink, UdpSetup, frame_bytes_default,
+};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -84,6 +86,17 @@ fn a_wrong_configuration_is_refused() {
     assert_eq!(refused(UdpConfig { real_time_dscp: 64, ..config.clone() }), UdpError::Dscp { given: 64 });
     let address = (Ipv4Addr::LOCALHOST, 65_535).into();
     assert_eq!(refused(UdpConfig { bind: address, ..config.clone() }), UdpError::LastPort { address });
+    for group in ["10.0.0.1:7000", "239.0.0.1:0", "239.0.0.1:65535"] {
+        let address = group.parse().unwrap();
+        let group = Some(UdpGroup { address, ttl: 1 });
+        assert_eq!(refused(UdpConfig { group, ..config.clone() }), UdpError::GroupUnusable { address });
+    }
+    let group = |text: &str| Some(UdpGroup { address: text.parse().unwrap(), ttl: 1 });
+    let other = refused(UdpConfig { group: group("[ff15::1]:7000"), ..config.clone() });
+    assert!(matches!(other, UdpError::GroupBind { .. }));
+    let everywhere = UdpConfig::new((Ipv4Addr::UNSPECIFIED, 0).into());
+    let nowhere = refused(UdpConfig { group: group("239.0.0.1:7000"), ..everywhere });
+    assert!(matches!(nowhere, UdpError::GroupBind { .. }));
     let elsewhere = refused(UdpConfig { bind: "192.0.2.1:7000".parse().unwrap(), ..config });
     assert!(elsewhere.to_string().contains("192.0.2.1:7000: binding a UDP socket failed"), "{elsewhere}");
     assert_eq!(frame_bytes_default(here()), 1472);
@@ -259,4 +272,38 @@ fn a_hurried_call_looks_where_the_last_frame_was() {
         assert_eq!(kept.0, [(Some(PeerIndex(0)), b"second".to_vec())], "lane {lane}");
         assert_eq!(b.receive(8, false, &mut kept) + b.receive(8, false, &mut kept), 0);
     }
+}
+
+/// Two links in a group that only this test uses, each the other's peer 1 or 0.
+fn members() -> [UdpLink; 2] {
+    let port = setup().local_addr().port();
+    let [high, low] = (std::process::id() as u16).to_be_bytes();
+    let group = Some(UdpGroup { address: (Ipv4Addr::new(239, 194, high, low), port).into(), ttl: 1 });
+    let setups = [(), ()].map(|()| UdpSetup::bind(UdpConfig { group, ..UdpConfig::new(here()) }).unwrap());
+    let [at_a, at_b] = [&setups[0], &setups[1]].map(UdpSetup::local_addr);
+    let [a, b] = setups;
+    [a.open(&[None, Some(at_b)]).unwrap(), b.open(&[Some(at_a), None]).unwrap()]
+}
+
+/// A sender that changes from a peer to the group is not overtaken by itself in a receiver
+/// that looks late; real time goes first by either way.
+#[test]
+fn what_came_to_the_link_alone_goes_before_what_came_to_its_group() {
+    let [mut a, mut b] = members();
+    let group = |link: &mut UdpLink, lane, frame: &[u8]| {
+        let sent = link.send_group(Lane::new(lane).unwrap(), frame, (&[][..]).into());
+        assert_eq!(sent, SendOutcome::Sent);
+    };
+    group(&mut a, 7, b"best effort, to all");
+    group(&mut a, 0, b"real time, to all");
+    assert_eq!(hold(&mut a, 1, 7, b"best effort, to one"), SendOutcome::Sent);
+    assert_eq!(hold(&mut a, 1, 0, b"real time, to one"), SendOutcome::Sent);
+    a.flush();
+    let frames: Vec<_> =
+        wait_for(&mut b, 4).into_iter().map(|(from, frame)| (from, String::from_utf8(frame))).collect();
+    let expected = ["real time, to one", "real time, to all", "best effort, to one", "best effort, to all"];
+    assert_eq!(frames, expected.map(|frame| (Some(PeerIndex(0)), Ok(frame.to_owned()))));
+    // Nobody hears himself, on the loopback interface neither.
+    assert!(!a.holds_frames());
+    assert_eq!(a.receive(8, true, &mut Keep::default()), 0);
 }

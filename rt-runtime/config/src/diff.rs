@@ -270,6 +270,11 @@ fn links(plan: &Plan) -> Things {
         all.push(("receive_buffer_bytes", exact(receive.into())));
         all.push(("busy_poll_us", format!("{poll} us")));
         all.push(("real_time_dscp", dscp.to_string()));
+        if let Some(multicast) = technology.multicast() {
+            all.push(("multicast.group", multicast.group.to_string()));
+            all.push(("multicast.ttl", multicast.ttl.to_string()));
+            all.push(("multicast.from_peers", multicast.from_peers.to_string()));
+        }
         if let Some(rate) = link.rate {
             all.push(("rate_mbps", format!("{} Mbit/s", rate.mbps)));
             all.push(("turn_us", rate.turn.to_string()));
@@ -548,6 +553,11 @@ mod tests {
             ("10.0.0.1:7400", "10.0.0.1:7500", "links[\"net\"].bind"),
             ("10.0.0.1:7400\"", "10.0.0.1:7400\", busy_poll_us: 5", "links[\"net\"].busy_poll_us"),
             ("10.0.0.1:7400\"", "10.0.0.1:7400\", launch_lead_us: 5", "links[\"net\"].launch_lead_us"),
+            (
+                "10.0.0.1:7400\"",
+                "10.0.0.1:7400\", multicast: (group: \"239.0.0.1:7400\")",
+                "links[\"net\"].multicast.group",
+            ),
             ("10.1.0.1:7400\"", "10.1.0.1:7400\", user_timeout_ms: 500", "links[\"spare\"].user_timeout_ms"),
             ("10.1.0.1:7400\"", "10.1.0.1:7400\", frame_bytes_max: 9000", "links[\"spare\"].frame_bytes_max"),
             ("gid(7)]", "gid(7)], receive: Some([(size: 64, count: 9)])", "domains[\"d\"].receive"),

@@ -137,6 +137,13 @@ pub const FIELDS: &[Field] = &[
     number("links[].technology.busy_poll_us", 0, 10_000, "microseconds", "0: off"),
     number("links[].technology.real_time_dscp", 0, 63, "", "46: expedited"),
     number("links[].technology.launch_lead_us", 0, 10_000, "microseconds", "0: no launch times"),
+    text("links[].technology.multicast", "(group: ..., ...), or None", "None: each peer gets a frame of its own"),
+    required(
+        "links[].technology.multicast.group",
+        "an address of a group, of the family of `bind`, and a port from 1 to 65534: \"239.192.0.1:7400\", \"[ff15::1]:7400\"",
+    ),
+    number("links[].technology.multicast.ttl", 1, 255, "networks", "1"),
+    number("links[].technology.multicast.from_peers", 2, 64, "peers", "2"),
     // Fields of `tcp`: see `index::Index::field_path`.
     required(
         "links[].technology.tcp.bind",

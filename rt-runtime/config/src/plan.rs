@@ -204,6 +204,15 @@ impl Technology {
         ip + transport + 14 + 4 + 8 + 12
     }
 
+    /// The group, where there is one.
+    #[must_use]
+    pub const fn multicast(&self) -> Option<MulticastPlan> {
+        match self {
+            Technology::Udp(udp) => udp.multicast,
+            Technology::Tcp(_) => None,
+        }
+    }
+
     /// Local address.
     #[must_use]
     pub const fn bind(&self) -> SocketAddr {
@@ -232,6 +241,19 @@ pub struct UdpPlan {
     /// How long before its slot a frame is handed over with a launch time, to 10 ms; zero: none
     /// has one.
     pub launch_lead: Nanos,
+    /// The group that the link is a member of.
+    pub multicast: Option<MulticastPlan>,
+}
+
+/// The group of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct MulticastPlan {
+    /// Its address and first port, 1 to 65,534.
+    pub group: SocketAddr,
+    /// Networks that its frames may pass, the own one included.
+    pub ttl: u8,
+    /// Peers for which a message goes to the group, at least; 2 or more.
+    pub from_peers: u32,
 }
 
 impl UdpPlan {
@@ -246,6 +268,7 @@ impl UdpPlan {
             busy_poll_us: 0,
             real_time_dscp: crate::raw::REAL_TIME_DSCP as u8,
             launch_lead: Nanos::ZERO,
+            multicast: None,
         }
     }
 }

@@ -237,6 +237,9 @@ pub enum Technology {
         /// to 10,000. Default: 0, no launch times.
         #[serde(default)]
         launch_lead_us: i64,
+        /// A group that gets one frame for several peers. Default: none.
+        #[serde(default)]
+        multicast: Option<Multicast>,
     },
     /// Kernel TCP connections, two to a peer.
     Tcp {
@@ -263,6 +266,28 @@ pub enum Technology {
         #[serde(default = "user_timeout_ms")]
         user_timeout_ms: i64,
     },
+}
+
+/// The group of a link.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Multicast {
+    /// Address of the group and port Q; the real-time lanes use Q, the others Q + 1.
+    pub group: String,
+    /// Networks that its frames may pass, the own one included, 1 to 255. Default: 1.
+    #[serde(default = "group_ttl")]
+    pub ttl: i64,
+    /// Peers for which a message goes to the group, at least, 2 to 64. Default: 2.
+    #[serde(default = "from_peers")]
+    pub from_peers: i64,
+}
+
+const fn group_ttl() -> i64 {
+    1
+}
+
+const fn from_peers() -> i64 {
+    2
 }
 
 impl Technology {

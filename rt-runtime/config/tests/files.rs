@@ -173,6 +173,7 @@ fn what_the_reference_calls_default_is_the_default() {
             busy_poll_us: poll,
             real_time_dscp: dscp,
             launch_lead_us: lead,
+            multicast: _,
         } = &config.links[at].technology
         else {
             panic!("link {at} is not udp")
@@ -181,6 +182,13 @@ fn what_the_reference_calls_default_is_the_default() {
     };
     assert_eq!(udp(&reference, 0), udp(&short, 0));
     assert_eq!(udp(&reference, 1), udp(&short, 0));
+    let group = |config: &raw::Config| match &config.links[0].technology {
+        raw::Technology::Udp { multicast, .. } => multicast.clone(),
+        raw::Technology::Tcp { .. } => None,
+    };
+    let short = r#"(links: [(name: "x", technology: udp(bind: "", multicast: (group: "239.192.0.1:7400")))])"#;
+    let short: raw::Config = options.from_str(short).unwrap();
+    assert!(group(&reference).is_some() && group(&reference) == group(&short));
     let short: raw::Config =
         options.from_str(r#"(links: [(name: "x", technology: tcp(bind: "192.0.2.1:7500"))])"#).unwrap();
     assert_eq!(reference.links[2].technology, short.links[0].technology);

@@ -380,6 +380,51 @@ fn links() {
 }
 
 #[test]
+fn groups_of_links() {
+    let link = |bind: &str, group: &str| {
+        format!("(links: [(name: \"a\", technology: udp(bind: \"{bind}\", multicast: ({group})))])")
+    };
+    let path = |field: &str| format!("links[0].technology.multicast.{field}");
+    let accepted = "an address of a group, of the family of `bind`, and a port from 1 to 65534";
+    for (group, message) in [
+        ("10.0.0.2:7400", "10.0.0.2 is not the address of a group"),
+        ("239.0.0.1", "\"239.0.0.1\" has no port"),
+        ("239.0.0.1:0", "port 0 is no port that a member could know"),
+        ("239.0.0.1:65535", "after port 65535 there is no next one, and the group uses two"),
+        ("[ff15::1]:7400", "ff15::1 and the link's own address 10.0.0.1 are not of one family"),
+        ("all-hosts:7400", "\"all-hosts\" is a name, and names are not looked up"),
+    ] {
+        expect(&link("10.0.0.1:1", &format!("group: \"{group}\"")), "1:77", &path("group"), message, accepted);
+    }
+    let more = |field: &str| link("10.0.0.1:1", &format!("group: \"239.0.0.1:1\", {field}"));
+    expect(&more("ttl: 0"), "1:97", &path("ttl"), "0 is too small", "1 to 255 networks");
+    expect(&more("ttl: 256"), "1:97", &path("ttl"), "256 is too large", "1 to 255 networks");
+    expect(&more("from_peers: 1"), "1:104", &path("from_peers"), "1 is too small", "2 to 64 peers");
+    expect(&more("from_peers: 65"), "1:104", &path("from_peers"), "65 is too large", "2 to 64 peers");
+    let message = "there is no field `tll` in `links[0].technology.multicast`; did you mean `ttl`?";
+    expect(&more("tll: 1"), "1:92", &path("tll"), message, "group, ttl, from_peers");
+    let message = "the field `group` is missing";
+    expect(&link("10.0.0.1:1", "ttl: 1"), "1:58", &path("group"), message, accepted);
+    expect(
+        &link("0.0.0.0:7400", "group: \"239.0.0.1:7400\""),
+        "1:44",
+        "links[0].technology.bind",
+        "0.0.0.0 is no particular address, and a group is joined at the interface of one",
+        "a particular IP address of this machine, or no `multicast`",
+    );
+    for (bind, group) in [("10.0.0.1:7400", "239.192.0.1:7400"), ("[fd00::1]:7400", "[ff15::1]:65534")] {
+        assert!(findings(&link(bind, &format!("group: \"{group}\", ttl: 255, from_peers: 64"))).is_empty());
+    }
+    expect(
+        "(links: [(name: \"a\", technology: tcp(bind: \"10.0.0.1:1\", multicast: (group: \"239.0.0.1:1\")))])",
+        "1:58",
+        "links[0].technology.multicast",
+        "there is no field `multicast` in `links[0].technology`",
+        "bind, frame_bytes_max",
+    );
+}
+
+#[test]
 fn tcp_links() {
     let tcp = |field: &str| format!("(links: [(name: \"a\", technology: tcp(bind: \"10.0.0.1:1\", {field}))])");
     let path = |field: &str| format!("links[0].technology.{field}");

@@ -12,7 +12,9 @@ use crate::runtime::Hosting;
 use crate::start::StartError;
 use insane_config::{DatapathPlan, Idle, Plan, Policy};
 use insane_core::heap::Geometry;
-use insane_core::{ConnId, DatapathIndex, DomainIndex, HostId, Incarnation, MonoTime, PeerIndex, SessionId, TaiTime};
+use insane_core::{
+    ConnId, DatapathIndex, DomainIndex, HostId, Incarnation, Lane, MonoTime, PeerIndex, SessionId, TaiTime,
+};
 use insane_engine::inline::InlineEngine;
 use insane_engine::thread::{self, DatapathThread, RunConfig};
 use insane_engine::waker::WakeQueue;
@@ -212,6 +214,13 @@ impl Datapath {
     pub(crate) fn send_overlay(&mut self, peer: PeerIndex, body: &[u8]) {
         if let (true, Ok(body)) = (self.outbox.is_empty(), heapless::Vec::from_slice(body)) {
             let _ = self.port.send(Command::SendOverlay { peer, body });
+        }
+    }
+
+    /// As [`send_overlay`](Self::send_overlay), to the group of one of its links.
+    pub(crate) fn send_group(&mut self, link: usize, lane: Lane, body: &[u8]) {
+        if let (true, Ok(body)) = (self.outbox.is_empty(), heapless::Vec::from_slice(body)) {
+            let _ = self.port.send(Command::SendGroup { link, lane, body });
         }
     }
 

@@ -11,7 +11,7 @@ use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
 use insane_link::{FrameSink, LaunchDrops, Link, LinkCapabilities, LinkSetup, PeerSetup, SendOutcome, SwapRefused};
 use insane_sys::SharedBytes;
 use insane_tcp::{TcpConfig, TcpLink, TcpPeer, TcpPeers, TcpSetup};
-use insane_udp::{UdpConfig, UdpLink, UdpPeer, UdpPeers, UdpSetup};
+use insane_udp::{UdpConfig, UdpGroup, UdpLink, UdpPeer, UdpPeers, UdpSetup};
 use insane_wire::status::LinkStatus;
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -105,6 +105,11 @@ impl Link for PluginLink {
 
     fn take_launch_drops(&mut self) -> LaunchDrops {
         of_either!(self, link => link.take_launch_drops())
+    }
+
+    #[inline]
+    fn send_group(&mut self, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        of_either!(self, link => link.send_group(lane, head, payload))
     }
 
     #[inline]
@@ -269,6 +274,8 @@ fn link_status(plan: &LinkPlan, link: &PluginLink, address: SocketAddr) -> LinkS
         address: address.to_string(),
         up: true,
         frame_bytes_max: capabilities.frame_bytes_max,
+        // The overlay knows who hears it.
+        group: None,
     }
 }
 
@@ -281,6 +288,7 @@ fn udp_config(plan: &UdpPlan) -> UdpConfig {
         busy_poll_us: (plan.busy_poll_us > 0).then_some(plan.busy_poll_us),
         real_time_dscp: plan.real_time_dscp,
         launch_lead: (plan.launch_lead > Nanos::ZERO).then_some(plan.launch_lead),
+        group: plan.multicast.map(|multicast| UdpGroup { address: multicast.group, ttl: multicast.ttl }),
     }
 }
 

@@ -5,16 +5,19 @@ use crate::action::Topic;
 use crate::datapath::Datapath;
 use crate::hub::Hub;
 use crate::roster::{Entry, Roster};
-use insane_config::Plan;
+use insane_config::{MulticastPlan, Plan};
 use insane_core::limits::PEERS_MAX;
 use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, Schema, StreamKey};
 use insane_engine::{Command, OverlayFrame};
+use insane_overlay::group::{self, Prober, Responder};
 use insane_overlay::links::{self, Monitor};
 use insane_overlay::membership::{Event, Limits, Membership};
+use insane_wire::group::{GROUP_BYTES, GroupBody, is_group};
 use insane_wire::link::{LINK_BYTES, is_link_beat};
 use insane_wire::overlay::{BODY_BYTES_MAX, Interest};
 use insane_wire::refusal::{Refusal, is_refusal};
-use insane_wire::status::{PeerStatus, WayStatus};
+use insane_wire::status::{GroupStatus, PeerStatus, WayStatus};
+use std::collections::BTreeSet;
 use tracing::{info, warn};
 
 /// Frames sent in one go, at most; the rest goes with the next.
@@ -30,6 +33,20 @@ pub(crate) struct Overlay {
     names: Vec<String>,
     /// The datapaths that reach each peer; the one that is preferred first.
     ways: Vec<Vec<usize>>,
+    /// Links that have a group.
+    groups: Vec<GroupOf>,
+    /// Answers the probes of others.
+    responder: Responder,
+}
+
+/// The group of one link.
+struct GroupOf {
+    datapath: usize,
+    link: usize,
+    plan: MulticastPlan,
+    prober: Prober,
+    /// Of the probe that went last: they alternate between real time and best effort.
+    lane: Lane,
 }
 
 impl Overlay {
@@ -40,6 +57,8 @@ impl Overlay {
             monitor: Monitor::new(host, incarnation, [], links::Limits::default()),
             names: vec![String::new(); PEERS_MAX],
             ways: vec![Vec::new(); PEERS_MAX],
+            groups: groups(plan, (host, incarnation)),
+            responder: Responder::new((host, incarnation)),
         };
         for (peer, entry) in roster.iter() {
             overlay.add_peer(peer, entry, plan);
@@ -53,6 +72,9 @@ impl Overlay {
         self.ways[peer.index()] = ways(plan, entry);
         self.monitor.set_ways(peer, self.ways[peer.index()].len());
         self.membership.add_peer(peer);
+        for group in self.groups.iter_mut().filter(|group| entry.reach(group.datapath) == Some(group.link)) {
+            group.prober.add(peer);
+        }
     }
 
     /// A peer is none any more; what the hub knows of it, the caller drops.
@@ -61,11 +83,13 @@ impl Overlay {
         self.ways[peer.index()].clear();
         self.monitor.set_ways(peer, 0);
         self.membership.remove_peer(peer);
+        self.groups.iter_mut().for_each(|group| group.prober.remove(peer));
     }
 
     /// When something is due, if ever.
     pub(crate) fn next_deadline(&self) -> Option<MonoTime> {
-        self.membership.next_deadline().into_iter().chain(self.monitor.next_deadline()).min()
+        let probes = self.groups.iter().filter_map(|group| group.prober.next_deadline());
+        self.membership.next_deadline().into_iter().chain(self.monitor.next_deadline()).chain(probes).min()
     }
 
     /// A frame came in by the datapath `by`.
@@ -90,11 +114,71 @@ impl Overlay {
             // No way: it is counted there.
             self.monitor.on_frame(now, frame.peer, way.unwrap_or(usize::MAX), life, &frame.body);
             self.tell_links();
+        } else if is_group(&frame.body) {
+            self.group_frame(now, by, frame, datapaths);
         } else {
             // One that is no good counts there, too.
             self.membership.on_frame(now, frame.peer, &frame.body);
             self.pass_events(hub, datapaths);
         }
+    }
+
+    /// A probe that came by a group, or an answer to one of ours.
+    fn group_frame(&mut self, now: MonoTime, by: usize, frame: &OverlayFrame, datapaths: &mut [Datapath]) {
+        let Ok(body) = GroupBody::decode(&frame.body) else { return };
+        let life = self.membership.peer(frame.peer).and_then(|status| status.life);
+        if body.to.is_none() {
+            if let Some(answer) = self.responder.on_probe(now, frame.peer, life, &body) {
+                // By the datapath of the group, so that the prober knows which one it was.
+                datapaths[by].send_overlay(frame.peer, &answer);
+            }
+            return;
+        }
+        let mut asked = self.groups.iter_mut().filter(|group| group.datapath == by);
+        if let Some(group) = asked.find(|group| group.prober.is_member(frame.peer)) {
+            group.prober.on_answer(frame.peer, life, &body);
+        }
+        self.tell_groups(datapaths);
+    }
+
+    /// Datapaths learn who hears the groups of their links.
+    fn tell_groups(&mut self, datapaths: &mut [Datapath]) {
+        for at in 0..self.groups.len() {
+            let mut has_changed = false;
+            while let Some(event) = self.groups[at].prober.next_event() {
+                has_changed = true;
+                match event {
+                    group::Event::Hears(peer) => info!(peer = self.name(peer), "peer hears the group"),
+                    group::Event::Deaf(peer) => {
+                        warn!(peer = self.name(peer), "peer does not hear the group; it gets frames of its own");
+                    }
+                }
+            }
+            if has_changed {
+                let GroupOf { datapath, link, plan, prober, .. } = &self.groups[at];
+                let (hears, peers_min) = (prober.hearing().collect(), plan.from_peers);
+                datapaths[*datapath].send(Command::SetGroup { link: *link, hears, peers_min });
+            }
+        }
+    }
+
+    /// The link by whose group a message to these peers goes from a datapath, and whom that
+    /// serves: the rule of the engine (`insane_engine`, `Links::group_for`).
+    pub(crate) fn group_for(&self, datapath: usize, peers: &BTreeSet<PeerIndex>) -> Option<(usize, Vec<PeerIndex>)> {
+        self.groups.iter().filter(|group| group.datapath == datapath).find_map(|group| {
+            let serves: Vec<_> = peers.iter().copied().filter(|peer| group.prober.hears(*peer)).collect();
+            (serves.len() >= group.plan.from_peers as usize).then_some((group.link, serves))
+        })
+    }
+
+    /// The group of a link, as reports show it.
+    pub(crate) fn group_status(&self, datapath: usize, link: usize) -> Option<GroupStatus> {
+        let group = self.groups.iter().find(|group| (group.datapath, group.link) == (datapath, link))?;
+        Some(GroupStatus {
+            address: group.plan.group.to_string(),
+            from_peers: group.plan.from_peers,
+            hears: group.prober.hearing().map(|peer| self.name(peer).to_owned()).collect(),
+        })
     }
 
     /// Sends what is due.
@@ -105,6 +189,15 @@ impl Overlay {
             datapaths[self.ways[peer.index()][way]].send_overlay(peer, &beat);
         }
         self.tell_links();
+        let mut probe = [0; GROUP_BYTES];
+        for group in &mut self.groups {
+            if group.prober.poll(now, &mut probe) {
+                // Two in a row have to be answered, so both of the group's ports have to be open.
+                group.lane = if group.lane == Lane::CONTROL { Lane::LAST_REAL_TIME } else { Lane::CONTROL };
+                datapaths[group.datapath].send_group(group.link, group.lane, &probe);
+            }
+        }
+        self.tell_groups(datapaths);
         let mut body = [0; BODY_BYTES_MAX];
         for _ in 0..FRAMES_MAX {
             let Some((peer, len)) = self.membership.poll(now, &mut body) else { break };
@@ -178,6 +271,7 @@ impl Overlay {
                 Event::PeerUp { peer, host, incarnation } | Event::PeerIncarnation { peer, host, incarnation } => {
                     info!(peer = self.name(peer), %host, %incarnation, "peer is up");
                     hub.peer_gone(peer);
+                    self.groups.iter_mut().for_each(|group| group.prober.forget(peer));
                     for datapath in datapaths.iter_mut() {
                         datapath.send(Command::SetPeerLife { peer, host, incarnation: Some(incarnation) });
                     }
@@ -254,6 +348,19 @@ impl Overlay {
             speaks: status.speaks,
         })
     }
+}
+
+/// A prober for every link that has a group, without peers.
+fn groups(plan: &Plan, own: (HostId, Incarnation)) -> Vec<GroupOf> {
+    let links = plan.datapaths.iter().enumerate().flat_map(|(datapath, plan)| {
+        plan.links.iter().enumerate().map(move |(link, plan)| (datapath, link, plan.technology.multicast()))
+    });
+    let group = |(datapath, link, multicast): (usize, usize, Option<MulticastPlan>)| {
+        let plan = multicast?;
+        let prober = Prober::new(own, plan.from_peers as usize, group::Limits::default());
+        Some(GroupOf { datapath, link, plan, prober, lane: Lane::CONTROL })
+    };
+    links.filter_map(group).collect()
 }
 
 /// The datapaths that reach a peer: the one that carries the overlay's lane first.

@@ -2,9 +2,10 @@
 
 use crate::datapath::Datapath;
 use crate::hub::Hub;
-use crate::hub::view::{ChannelView, SessionView, SinkView, SourceView};
+use crate::hub::view::{ChannelView, SessionView, SinkView, SourceView, StreamView};
 use crate::memory::{CounterPages, HugeReport};
 use crate::objects::{COUNTER_LINES, Objects};
+use crate::overlay::Overlay;
 use crate::roster::Roster;
 use insane_config::diff::declared;
 use insane_config::{HugePages, Idle, Isolation, Plan, Serves};
@@ -17,9 +18,9 @@ use insane_shm::counters::CounterBlock;
 use insane_sys::thread::{self, SchedPolicy};
 use insane_wire::control::SinkWake;
 use insane_wire::status::{
-    ChannelStatus, Counters, DatapathStatus, DeclaredStatus, DomainStatus, HostStatus, MemoryStatus, MismatchStatus,
-    PeerStatus, QosStatus, SessionStatus, SinkStatus, SlotStatus, SourceStatus, StatusReport, StreamStatus,
-    ThreadStatus, TimeStatus, Usage, hex,
+    ChannelGroupStatus, ChannelStatus, Counters, DatapathStatus, DeclaredStatus, DomainStatus, HostStatus,
+    MemoryStatus, MismatchStatus, PeerStatus, QosStatus, SessionStatus, SinkStatus, SlotStatus, SourceStatus,
+    StatusReport, StreamStatus, ThreadStatus, TimeStatus, Usage, hex,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,12 +60,13 @@ pub(crate) struct Tables<'a> {
     pub(crate) objects: &'a Objects,
     pub(crate) datapaths: &'a [Datapath],
     pub(crate) roster: &'a Roster,
+    pub(crate) overlay: &'a Overlay,
     pub(crate) peers: Vec<PeerStatus>,
 }
 
 impl Facts {
     pub(crate) fn report(&self, now: MonoTime, scope: Scope, tables: Tables<'_>) -> StatusReport {
-        let Tables { hub, objects, datapaths, roster, peers } = tables;
+        let Tables { hub, objects, datapaths, roster, overlay, peers } = tables;
         // A certificate names the streams of all tenants.
         let sees_all = (0..self.plan.domains.len()).all(|at| scope.shows(DomainIndex(at as u16)));
         let certificate = |at: usize| hub.certificate(DatapathIndex(at as u8)).filter(|_| sees_all);
@@ -79,9 +81,18 @@ impl Facts {
             pid: std::process::id(),
             memory: self.memory(objects, datapaths),
             threads: self.thread_rows(),
-            datapaths: datapaths.iter().enumerate().map(|(at, path)| datapath_row(path, certificate(at))).collect(),
+            datapaths: datapaths
+                .iter()
+                .enumerate()
+                .map(|(at, path)| {
+                    let mut row = datapath_row(path, certificate(at));
+                    let links = row.links.iter_mut().enumerate();
+                    links.for_each(|(link, status)| status.group = overlay.group_status(at, link));
+                    row
+                })
+                .collect(),
             domains: self.domains(scope, hub, objects),
-            streams: self.streams(scope, hub, roster),
+            streams: self.streams(scope, hub, roster, overlay),
             peers,
             schedule: None,
             discovery: None,
@@ -153,7 +164,7 @@ impl Facts {
         DatapathCounter::ALL.iter().map(|counter| (counter.name().to_owned(), sum(counter))).collect()
     }
 
-    fn streams(&self, scope: Scope, hub: &Hub, roster: &Roster) -> Vec<StreamStatus> {
+    fn streams(&self, scope: Scope, hub: &Hub, roster: &Roster, overlay: &Overlay) -> Vec<StreamStatus> {
         let shown = hub.streams().filter(|stream| scope.shows(stream.domain));
         shown
             .map(|stream| {
@@ -176,13 +187,41 @@ impl Facts {
                     }),
                     isolated: stream.isolated,
                     datapath: stream.datapath.map(|at| self.plan.datapaths[at.index()].name.clone()),
-                    channels: stream.channels.iter().map(|channel| self.channel_row(channel, roster)).collect(),
+                    channels: stream
+                        .channels
+                        .iter()
+                        .map(|channel| {
+                            let group = self.channel_group(&stream, channel, roster, overlay);
+                            self.channel_row(channel, group, roster)
+                        })
+                        .collect(),
                 }
             })
             .collect()
     }
 
-    fn channel_row(&self, channel: &ChannelView, roster: &Roster) -> ChannelStatus {
+    /// The group by which a channel's messages go: none for those of reliable streams, and of
+    /// sources with slots.
+    fn channel_group(
+        &self,
+        stream: &StreamView<'_>,
+        channel: &ChannelView,
+        roster: &Roster,
+        overlay: &Overlay,
+    ) -> Option<ChannelGroupStatus> {
+        let has_slots = channel.sources.iter().any(|source| source.slot.is_some());
+        let datapath = stream.datapath?.index();
+        if has_slots || stream.qos.reliability == Reliability::Reliable {
+            return None;
+        }
+        let (link, serves) = overlay.group_for(datapath, &channel.peers)?;
+        Some(ChannelGroupStatus {
+            link: self.plan.datapaths[datapath].links[link].name.clone(),
+            peers: peer_names(&serves.into_iter().collect(), roster),
+        })
+    }
+
+    fn channel_row(&self, channel: &ChannelView, group: Option<ChannelGroupStatus>, roster: &Roster) -> ChannelStatus {
         let names = |datapaths: &[DatapathIndex]| {
             datapaths.iter().map(|at| self.plan.datapaths[at.index()].name.clone()).collect()
         };
@@ -228,6 +267,7 @@ impl Facts {
             sources: channel.sources.iter().map(source).collect(),
             sinks: channel.sinks.iter().map(sink).collect(),
             peers: peer_names(&channel.peers, roster),
+            group,
             announced: channel.announced,
             mismatches: refuses.chain(channel.refused_by.iter().filter_map(mismatch(true))).collect(),
         }

@@ -548,7 +548,7 @@ impl Server {
     fn report(&mut self, scope: Scope) -> StatusReport {
         let Parts { hub, objects, datapaths, overlay, roster, facts, discovery, .. } = &mut self.parts;
         let peers = overlay.report(self.now, roster, &facts.plan);
-        let mut report = facts.report(self.now, scope, Tables { hub, objects, datapaths, roster, peers });
+        let mut report = facts.report(self.now, scope, Tables { hub, objects, datapaths, roster, overlay, peers });
         if let Some(discovery) = discovery {
             report.discovery = discovery.report(self.now, &facts.plan);
             report.degraded.extend(discovery.degraded());

@@ -76,6 +76,8 @@ counters!(
         /// Reliable: messages that a peer had not acknowledged when it was removed from the
         /// configuration, counted once for each peer and source.
         DroppedPeerRemoved = "dropped_peer_removed",
+        /// Frames, of those handed to links, that went to a group: once for several peers.
+        GroupFrames = "group_frames",
     }
 );
 

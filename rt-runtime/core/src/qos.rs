@@ -198,6 +198,8 @@ impl Qos {
 pub struct Lane(u8);
 
 impl Lane {
+    /// The last real-time lane.
+    pub const LAST_REAL_TIME: Lane = Lane(2);
     /// The lane of the overlay's own frames.
     pub const CONTROL: Lane = Lane(3);
     /// The last lane.

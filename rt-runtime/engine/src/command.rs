@@ -130,9 +130,9 @@ pub enum Dead {
     Sink(TxConn),
 }
 
-/// What the control plane wants, or a spent command on its way back.
+/// What the control plane wants, or a spent command on its way back. Commands travel boxed,
+/// and the box is reused on the way back, so it does not matter that some are large.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "commands travel boxed, and the box is reused on the way back")]
 pub enum Command {
     /// Take messages from a source. Comes back `Spent`, or as it is when no place is left.
     AddSource(NewSource),
@@ -198,6 +198,25 @@ pub enum Command {
     SendOverlay {
         /// To whom.
         peer: PeerIndex,
+        /// Its body.
+        body: heapless::Vec<u8, OVERLAY_BODY_MAX>,
+    },
+    /// Who hears the group of a link, and may be served by it: asked for by the control plane,
+    /// which probes it. Comes back `Spent`.
+    SetGroup {
+        /// Place of the link among those of the datapath.
+        link: usize,
+        /// Those that hear. One that leaves the link is forgotten with that.
+        hears: heapless::Vec<PeerIndex, PEERS_MAX>,
+        /// The group is used for messages to at least so many of them; 0: never.
+        peers_min: u32,
+    },
+    /// Send an overlay frame to the group of a link.
+    SendGroup {
+        /// Place of the link among those of the datapath.
+        link: usize,
+        /// How it goes: what real time takes and what best effort takes are asked for apart.
+        lane: Lane,
         /// Its body.
         body: heapless::Vec<u8, OVERLAY_BODY_MAX>,
     },

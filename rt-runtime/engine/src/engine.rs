@@ -3,6 +3,7 @@
 use crate::command::{Command, Dead, PeerSwap, Port, Topic};
 use crate::deliver::{DomainParts, Outlets};
 use crate::inflow::Inflows;
+use crate::newcomers::PeerSet;
 use crate::receive::{Intake, Receiver};
 use crate::transmit::{SlotConfig, Transmitter, slots_of};
 use crate::turn::Turn;
@@ -97,12 +98,33 @@ pub struct EngineParts<L> {
     pub waker: Option<Arc<WakeQueue>>,
 }
 
+/// Who hears the group of a link.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
+    hears: PeerSet,
+    /// It is used for at least so many; 0: never.
+    peers_min: u32,
+}
+
+/// How a message goes to several peers at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ByGroup {
+    /// Place of the link whose group it goes to.
+    pub link: u8,
+    /// Whom it serves; all others get frames of their own.
+    pub serves: PeerSet,
+}
+
 /// The links of one datapath.
 #[derive(Debug)]
 pub(crate) struct Links<L> {
     links: heapless::Vec<L, LINKS_MAX>,
     of_peer: [Option<u8>; PEERS_MAX],
     payload_bytes_max: u32,
+    /// Who may be served by the group of each link.
+    groups: [Group; LINKS_MAX],
+    /// There is such a link.
+    has_groups: bool,
     /// A link may hold what found no room at the last flush.
     unsent: bool,
     /// Frames that are handed over now leave at this instant.
@@ -124,7 +146,15 @@ impl<L: Link> Links<L> {
             .map(|link: &L| link.capabilities().frame_bytes_max.saturating_sub(HEADER_BYTES as u32))
             .min()
             .unwrap_or(0);
-        Links { links, of_peer, payload_bytes_max, unsent: false, launch: None }
+        Links {
+            links,
+            of_peer,
+            payload_bytes_max,
+            groups: [Group::default(); LINKS_MAX],
+            has_groups: false,
+            unsent: false,
+            launch: None,
+        }
     }
 
     /// The link by which a peer is reached.
@@ -142,10 +172,47 @@ impl<L: Link> Links<L> {
         // Prepared for a link of another technology: a bug of the control plane, refused.
         let with = swap.place.downcast_mut::<Option<L::Peer>>().ok_or(SwapRefused::NoPlace)?;
         link.swap_peer(swap.peer, with)?;
+        // Whoever comes in its place is to be asked first.
+        self.groups[swap.link].hears.remove(swap.peer);
         swap.reach = std::mem::replace(of_peer, reach).map(usize::from);
         // What was held back for it may have found no room.
         self.unsent = true;
         Ok(())
+    }
+
+    /// Takes note of who hears the group of a link.
+    fn set_group(&mut self, link: usize, hears: &[PeerIndex], peers_min: u32) {
+        let can = self.links.get(link).is_some_and(|link| link.capabilities().multicast);
+        let Some(group) = self.groups.get_mut(link).filter(|_| can) else { return };
+        let by_link = hears
+            .iter()
+            .filter(|peer| self.of_peer.get(peer.index()).copied().flatten().is_some_and(|of| usize::from(of) == link));
+        let mut known = PeerSet::NONE;
+        by_link.for_each(|peer| known.add(*peer));
+        *group = Group { hears: known, peers_min };
+        self.has_groups = self.groups.iter().any(|group| group.peers_min > 0);
+    }
+
+    /// The group by which a message to these peers goes, if one serves enough of them: of
+    /// several the first.
+    #[inline]
+    pub fn group_for(&self, peers: PeerSet) -> Option<ByGroup> {
+        if !self.has_groups {
+            return None;
+        }
+        self.groups.iter().zip(0..).find_map(|(group, link)| {
+            let serves = peers.and(group.hears);
+            let is_worth_it = group.peers_min > 0 && serves.len() >= group.peers_min;
+            is_worth_it.then_some(ByGroup { link, serves })
+        })
+    }
+
+    /// Hands a frame to the link of a group.
+    pub fn send_group(&mut self, by: ByGroup, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        match self.links.get_mut(usize::from(by.link)) {
+            Some(link) => link.send_group(lane, head, payload),
+            None => SendOutcome::Failed,
+        }
     }
 
     /// Payload bytes of the smallest frame of all links, so that a fragment fits each.
@@ -514,7 +581,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 match index.and_then(|index| self.outlets.routes.get_mut(index)) {
                     Some(route) => {
                         let is_new_here = local && !route.local;
-                        (route.has_rule, route.peers, route.local) = (true, peers, local);
+                        (route.has_rule, route.local) = (true, local);
+                        route.set_peers(peers);
                         route.version = route.version.wrapping_add(1);
                         if is_new_here {
                             self.welcome_here(topic);
@@ -539,7 +607,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 {
                     route.has_rule = false;
                     route.local = false;
-                    route.peers.clear();
+                    route.set_peers(heapless::Vec::new());
                     route.version = route.version.wrapping_add(1);
                     self.outlets.routes.release(index);
                 }
@@ -556,6 +624,23 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 if let Some(link) = self.links.of_peer(peer) {
                     // Lost overlay frames are repeated by the overlay itself.
                     match link.send(peer, Lane::CONTROL, &head, SharedBytes::from(body.as_slice())) {
+                        SendOutcome::Sent | SendOutcome::Busy | SendOutcome::Failed => {}
+                    }
+                    link.flush();
+                    self.links.unsent = true;
+                    self.transmitter.note_frame(self.clock.now(), HEADER_BYTES + body.len());
+                }
+                Command::Spent
+            }
+            Command::SetGroup { link, hears, peers_min } => {
+                self.links.set_group(link, &hears, peers_min);
+                Command::Spent
+            }
+            Command::SendGroup { link, lane, body } => {
+                let head = DataHeader::overlay(self.config.host, self.config.incarnation, body.len() as u32).encode();
+                if let Some(link) = self.links.links.get_mut(link) {
+                    // A lost probe is followed by others.
+                    match link.send_group(lane, &head, SharedBytes::from(body.as_slice())) {
                         SendOutcome::Sent | SendOutcome::Busy | SendOutcome::Failed => {}
                     }
                     link.flush();

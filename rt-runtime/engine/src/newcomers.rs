@@ -30,12 +30,37 @@ impl PeerSet {
         self.0 & bit(peer) != 0
     }
 
-    fn add(&mut self, peer: PeerIndex) {
+    pub fn add(&mut self, peer: PeerIndex) {
         self.0 |= bit(peer);
     }
 
     const fn without(self, others: Self) -> Self {
         PeerSet(self.0 & !others.0)
+    }
+
+    pub fn remove(&mut self, peer: PeerIndex) {
+        self.0 &= !bit(peer);
+    }
+
+    /// Those of these peers.
+    pub fn of(peers: &[PeerIndex]) -> Self {
+        let mut set = Self::NONE;
+        peers.iter().for_each(|peer| set.add(*peer));
+        set
+    }
+
+    /// Those that are in either.
+    pub const fn or(self, other: Self) -> Self {
+        PeerSet(self.0 | other.0)
+    }
+
+    /// Those that are in both.
+    pub const fn and(self, other: Self) -> Self {
+        PeerSet(self.0 & other.0)
+    }
+
+    pub const fn len(self) -> u32 {
+        self.0.count_ones()
     }
 
     const fn others(self) -> Self {

@@ -6,6 +6,7 @@
 //! longer than the table, whose size is bounded.
 
 use crate::command::Topic;
+use crate::newcomers::PeerSet;
 use insane_core::limits::{FANOUT_MAX, PEERS_MAX};
 use insane_core::{DomainIndex, PeerIndex};
 
@@ -24,10 +25,20 @@ pub(crate) struct Route {
     pub version: u32,
     /// Peers that have a sink.
     pub peers: heapless::Vec<PeerIndex, PEERS_MAX>,
+    /// The same peers.
+    pub peer_set: PeerSet,
     /// Whether local sinks get local messages from here.
     pub local: bool,
     /// Places of the sinks of this host.
     pub sinks: heapless::Vec<u16, FANOUT_MAX>,
+}
+
+impl Route {
+    /// From now on these peers have a sink.
+    pub fn set_peers(&mut self, peers: heapless::Vec<PeerIndex, PEERS_MAX>) {
+        self.peer_set = PeerSet::of(&peers);
+        self.peers = peers;
+    }
 }
 
 #[derive(Debug)]
@@ -53,6 +64,7 @@ impl Routes {
                 has_rule: false,
                 version: 0,
                 peers: heapless::Vec::new(),
+                peer_set: PeerSet::NONE,
                 local: false,
                 sinks: heapless::Vec::new(),
             })
@@ -111,7 +123,7 @@ impl Routes {
         route.holders = 1;
         route.has_rule = false;
         route.local = false;
-        route.peers.clear();
+        route.set_peers(heapless::Vec::new());
         route.sinks.clear();
         self.routes[place as usize] = Some(route);
         let mut at = self.home(topic);

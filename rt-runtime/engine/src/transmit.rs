@@ -114,7 +114,8 @@ impl Transmitter {
             self.free_place(place);
             return Err(source);
         }
-        let NewSource { mut conn, source, topic, domain, lane, reliable, slots: _, keeps } = source;
+        let NewSource { mut conn, source, topic, domain, lane, reliable, slots, keeps } = source;
+        let has_slots = slots.is_some();
         let head = FlowHead::new(&DataHeader {
             kind: Kind::Data,
             lane,
@@ -155,6 +156,7 @@ impl Transmitter {
             underway: None,
             newcomers,
             skip: PeerSet::NONE,
+            each_alone: has_slots,
             reliable,
             leaving: None,
             ready: false,

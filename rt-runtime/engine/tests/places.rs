@@ -54,6 +54,7 @@ impl Link for Scripted {
             ordered: true,
             lossless: false,
             launch_time: false,
+            multicast: false,
         }
     }
 

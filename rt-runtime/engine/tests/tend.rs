@@ -39,6 +39,7 @@ impl Link for Fake {
             ordered: true,
             lossless: true,
             launch_time: false,
+            multicast: false,
         }
     }
 

@@ -13,6 +13,10 @@
 //! - what `send` took and holds back is pushed out by `flush`, and, as far as the
 //!   technology was full then, by later calls of `flush` and `receive`.
 //! - nothing a peer sends makes it panic.
+//! - a link with a group ([`LinkCapabilities::multicast`]) sends one frame to all members at
+//!   once. It hands a frame of the group out in the name of the peer that sent it, as any
+//!   other, and never one of its own. Who is a member, and whether what is sent to the group
+//!   gets there, the link does not know: that is asked above it.
 //! - after `swap_peer` no frame is handed out in the name of the peer that left, none of
 //!   its frames that were held back is sent to another, and frames of all others are
 //!   neither lost nor reordered.
@@ -37,6 +41,8 @@ pub struct LinkCapabilities {
     /// A launch time is honoured by the device, or by the queue before it: frames may be
     /// handed over with [`Link::send_at`].
     pub launch_time: bool,
+    /// It has a group: `send_group` sends to all of its members, and what they send comes in.
+    pub multicast: bool,
 }
 
 /// Frames that were taken by [`Link::send_at`] and dropped since.
@@ -164,6 +170,15 @@ pub trait Link {
     /// What was dropped since the last call; asked after each [`tend`](Self::tend).
     fn take_launch_drops(&mut self) -> LaunchDrops {
         LaunchDrops::default()
+    }
+
+    /// As [`send`](Self::send), to every member of the link's group but oneself, once. Frames
+    /// to the group keep their order among each other, not with those to a peer.
+    ///
+    /// A link without a group refuses: [`SendOutcome::Failed`].
+    fn send_group(&mut self, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        let _ = (lane, head, payload);
+        SendOutcome::Failed
     }
 
     /// Pushes out what `send` held back; called once after a burst. What finds no room

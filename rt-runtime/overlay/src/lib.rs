@@ -1,9 +1,11 @@
 //! State machines of a stream overlay: which messages are new, which fragments are
-//! missing, who lives, by which way, who wants what, and when a schedule takes over.
+//! missing, who lives, by which way, who hears a group, who wants what, and when a schedule
+//! takes over.
 //!
 //! Pure: `no_std`, time is an argument, no clock, socket or thread. [`flow`],
 //! [`reassembly`] and [`reliable`] belong to a datapath and allocate only when constructed;
-//! [`membership`], [`links`], [`discovery`] and [`activation`] belong to the control plane.
+//! [`membership`], [`links`], [`group`], [`discovery`] and [`activation`] belong to the
+//! control plane.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -14,6 +16,7 @@ extern crate std;
 pub mod activation;
 pub mod discovery;
 pub mod flow;
+pub mod group;
 pub mod links;
 pub mod membership;
 pub mod reassembly;
@@ -25,6 +28,8 @@ mod activation_tests;
 mod discovery_tests;
 #[cfg(test)]
 mod flow_tests;
+#[cfg(test)]
+mod group_tests;
 #[cfg(test)]
 mod links_tests;
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! UDP sockets for a thread that never blocks and, after set-up, never allocates.
 
 use crate::SharedBytes;
-use crate::error::{Errno, OsError, check};
+use crate::error::{Errno, OsError, attempted, check};
 use std::mem::{MaybeUninit, size_of};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// What is asked of a socket. `Default` asks for nothing.
@@ -21,6 +21,9 @@ pub struct SocketOptions {
     pub priority: Option<u8>,
     /// How long the kernel polls the device in a receive call, microseconds.
     pub busy_poll_us: Option<u32>,
+    /// Other sockets may be bound to the same address and port if they say so, too: members
+    /// of one group on one host, each of which gets what comes.
+    pub shared: bool,
 }
 
 /// Opens a nonblocking socket at `address`, for that address family only.
@@ -39,6 +42,9 @@ pub fn bind(address: SocketAddr, options: &SocketOptions) -> Result<UdpSocket, O
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     if address.is_ipv6() {
         set(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1, "restricting a socket to IPv6")?;
+    }
+    if options.shared {
+        set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1, "sharing the address of a group")?;
     }
     apply(&socket, address, options)?;
     let address = Address::from(address);
@@ -61,6 +67,80 @@ pub fn disconnect(socket: &UdpSocket) -> Result<(), OsError> {
     // SAFETY: `nobody` is an address of the stated length, and lives until the call returns.
     let result = unsafe { libc::connect(socket.as_raw_fd(), (&raw const nobody).cast(), len) };
     check(result, "disconnecting a UDP socket").map(drop)
+}
+
+/// Number of the interface that has this address.
+///
+/// # Errors
+/// The kernel does not say, or no interface has it (`EADDRNOTAVAIL`).
+pub fn interface_of(address: SocketAddr) -> Result<u32, OsError> {
+    const ATTEMPTED: &str = "finding the interface of an address";
+    if let SocketAddr::V6(v6) = address
+        && v6.scope_id() != 0
+    {
+        return Ok(v6.scope_id());
+    }
+    let known = crate::host::interface_addresses()?;
+    let Some((name, _)) = known.iter().find(|(_, ip)| *ip == address.ip()) else {
+        return Err(OsError::new(ATTEMPTED, Errno::EADDRNOTAVAIL));
+    };
+    nix::net::if_::if_nametoindex(name.as_str()).map_err(attempted(ATTEMPTED))
+}
+
+/// What this socket sends to groups leaves by one interface, passes at most `ttl` - 1
+/// routers, and is not handed to sockets of this host as well.
+///
+/// # Errors
+/// The kernel refuses, or there is no such interface.
+pub fn send_to_groups_by(socket: &UdpSocket, interface: u32, ttl: u8) -> Result<(), OsError> {
+    const BY: &str = "choosing the interface of a group";
+    const TTL: &str = "setting the reach of a group";
+    const LOOP: &str = "keeping a group's frames from their sender";
+    let is_v4 = socket.local_addr().map_or(true, |address| address.is_ipv4());
+    if is_v4 {
+        let by = libc::ip_mreqn {
+            imr_multiaddr: libc::in_addr { s_addr: 0 },
+            imr_address: libc::in_addr { s_addr: 0 },
+            imr_ifindex: interface.cast_signed(),
+        };
+        set_value(socket, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &by, BY)?;
+        set(socket, libc::IPPROTO_IP, libc::IP_MULTICAST_TTL, i32::from(ttl), TTL)?;
+        set(socket, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, 0, LOOP)
+    } else {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, interface.cast_signed(), BY)?;
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, i32::from(ttl), TTL)?;
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, 0, LOOP)
+    }
+}
+
+/// Makes the socket a member of `group` at one interface. What comes by another interface,
+/// or to a group that only another socket of this host has joined, it does not get.
+///
+/// # Errors
+/// `group` is none of the socket's family, there is no such interface, or it takes no more
+/// groups.
+pub fn join_group(socket: &UdpSocket, group: IpAddr, interface: u32) -> Result<(), OsError> {
+    const JOIN: &str = "joining a group";
+    const ONLY: &str = "keeping other groups away";
+    match group {
+        IpAddr::V4(group) => {
+            let at = libc::ip_mreqn {
+                imr_multiaddr: libc::in_addr { s_addr: group.to_bits().to_be() },
+                imr_address: libc::in_addr { s_addr: 0 },
+                imr_ifindex: interface.cast_signed(),
+            };
+            set(socket, libc::IPPROTO_IP, libc::IP_MULTICAST_ALL, 0, ONLY)?;
+            set_value(socket, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &at, JOIN)
+        }
+        IpAddr::V6(group) => {
+            let at = libc::ipv6_mreq {
+                ipv6mr_multiaddr: libc::in6_addr { s6_addr: group.octets() },
+                ipv6mr_interface: interface,
+            };
+            set(socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_ALL, 0, ONLY)?;
+            set_value(socket, libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP, &at, JOIN)
+        }
+    }
 }
 
 pub(crate) fn apply(socket: &OwnedFd, address: SocketAddr, options: &SocketOptions) -> Result<(), OsError> {
@@ -113,10 +193,20 @@ pub(crate) fn set(
     value: i32,
     attempted: &'static str,
 ) -> Result<(), OsError> {
-    // SAFETY: the kernel reads one int.
+    set_value(socket, level, name, &value, attempted)
+}
+
+fn set_value<T: Copy>(
+    socket: impl AsFd,
+    level: i32,
+    name: i32,
+    value: &T,
+    attempted: &'static str,
+) -> Result<(), OsError> {
+    // SAFETY: the kernel reads the bytes of one value, which lives until the call returns.
     let result = unsafe {
-        let value = (&raw const value).cast();
-        libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, value, size_of::<i32>() as libc::socklen_t)
+        let value = std::ptr::from_ref(value).cast();
+        libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, value, size_of::<T>() as libc::socklen_t)
     };
     check(result, attempted).map(drop)
 }
@@ -704,6 +794,31 @@ mod tests {
             assert!(matches!(send_segments(&a, None, &vec![0; 70_000], 1_000), SendOutcome::Failed(_)));
             assert_eq!(batch.receive(&b, 2), 0);
         }
+    }
+
+    #[test]
+    fn every_member_of_a_group_gets_what_is_sent_to_it() {
+        let group: SocketAddr = "239.192.77.1:0".parse().unwrap();
+        let by = interface_of(here(false)).unwrap();
+        let shared = SocketOptions { shared: true, ..Default::default() };
+        let first = bind(group, &shared).unwrap();
+        let at = first.local_addr().unwrap();
+        let members = [first, bind(at, &shared).unwrap()];
+        let (sender, stranger) = pair(false);
+        send_to_groups_by(&sender, by, 1).unwrap();
+        assert_eq!(send_bytes(&sender, at, b"before ", b"joining"), SendOutcome::Sent);
+        for member in &members {
+            join_group(member, at.ip(), by).unwrap();
+        }
+        assert_eq!(send_bytes(&sender, at, b"to all", b""), SendOutcome::Sent);
+        for member in &members {
+            let mut buffer = [0; 20];
+            assert_eq!(recv_from(member, &mut buffer), Some((6, sender.local_addr().unwrap())));
+            assert_eq!(recv_from(member, &mut buffer), None);
+        }
+        assert_eq!(recv_from(&stranger, &mut [0; 20]), None);
+        assert_eq!(join_group(&members[0], here(false).ip(), by).unwrap_err().errno, Errno::EINVAL);
+        assert_eq!(interface_of("192.0.2.1:1".parse().unwrap()).unwrap_err().errno, Errno::EADDRNOTAVAIL);
     }
 
     #[test]

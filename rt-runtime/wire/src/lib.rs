@@ -6,6 +6,7 @@ pub mod bundle;
 pub mod control;
 pub mod data;
 pub mod flow_head;
+pub mod group;
 pub mod link;
 pub mod overlay;
 pub mod refusal;

@@ -169,6 +169,20 @@ pub struct LinkStatus {
     pub up: bool,
     /// Largest frame, bytes.
     pub frame_bytes_max: u32,
+    /// Its group; `None`: it has none.
+    pub group: Option<GroupStatus>,
+}
+
+/// The group of a link.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GroupStatus {
+    /// Its address and port, as text.
+    pub address: String,
+    /// A message goes to it for at least so many peers.
+    pub from_peers: u32,
+    /// Peers that answer the probes sent to it.
+    pub hears: Vec<String>,
 }
 
 /// One tenant.
@@ -313,10 +327,22 @@ pub struct ChannelStatus {
     pub sinks: Vec<SinkStatus>,
     /// Names of the peers that have a sink.
     pub peers: Vec<String>,
+    /// The group by which messages go to several of them at once; `None`: each gets its own.
+    pub group: Option<ChannelGroupStatus>,
     /// Whether the peers were told that there is a sink here.
     pub announced: bool,
     /// Peers with which there are no messages, since schemas differ.
     pub mismatches: Vec<MismatchStatus>,
+}
+
+/// How messages of a channel go to several peers at once.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChannelGroupStatus {
+    /// Name of the link whose group it is.
+    pub link: String,
+    /// Names of the peers that it serves.
+    pub peers: Vec<String>,
 }
 
 /// Sources and sinks of two hosts whose schemas differ.

@@ -9,6 +9,7 @@ use insane_core::{
 };
 use insane_rt::{Emit, Qos, Reliability, Session, SourceOptions};
 use insane_wire::data::{DataHeader, Flags, Kind};
+use insane_wire::group::{GROUP_BYTES, GroupBody};
 use insane_wire::link::{LINK_BYTES, LinkBeat};
 use insane_wire::overlay::{self, Change, Head, Interest};
 use insane_wire::refusal::{REFUSAL_BYTES, Refusal};
@@ -268,7 +269,9 @@ fn bodies_of_overlay_and_reliable_frames_are_shown() {
         schema: Schema::new("pump", 0x5d).unwrap(),
     };
     let refusal = frame(DataHeader::overlay(own.0, own.1, REFUSAL_BYTES as u32), &refusal.encode());
-    datagrams(&file, &[sync, ack, delta, digest, beat, refusal]);
+    let answer = GroupBody { host, incarnation, to: Some(Incarnation(8)), number: 1004 };
+    let answer = frame(DataHeader::overlay(own.0, own.1, GROUP_BYTES as u32), &answer.encode());
+    datagrams(&file, &[sync, ack, delta, digest, beat, refusal, answer]);
     let reports = fields(
         &file,
         &[
@@ -326,6 +329,9 @@ fn bodies_of_overlay_and_reliable_frames_are_shown() {
     assert_eq!(bodies[3][9..], ["", "", "", "", "", "", "", "", "0x0000000000000099", "12"]);
     assert_eq!(bodies[5][..5], ["7", "", "0x0000000000000005", "6", "8"]);
     assert_eq!(bodies[5][11..], ["0x0000000000000077", "3", "", "", "pump", "0x000000000000005d", "", ""]);
+    let asked = ["insane.overlay.kind", "insane.overlay.what", "insane.overlay.host", "insane.overlay.to"];
+    let groups = fields(&file, &[&asked[..], &["insane.overlay.probe"]].concat());
+    assert_eq!(groups[6], ["8", "2", "0x0000000000000005", "8", "1004"]);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -345,10 +351,12 @@ fn cut_bodies_are_told_and_break_nothing() {
     };
     let mut frames: Vec<Vec<u8>> = [1, 55, 56, 60, 72, 100].map(|len| overlay(len, 6)).to_vec();
     frames.push(overlay(80, 7));
+    frames.push(overlay(1, 8));
+    frames.push(overlay(39, 8));
     frames.push(frame(DataHeader::reliable(own, (StreamKey(1), ChannelId(2)), SourceId(3)), &[1; 20]));
     datagrams(&file, &frames);
     let shown = fields(&file, &["insane.kind", "insane.short"]);
-    for (row, kind) in shown.iter().zip(["2", "2", "2", "2", "2", "2", "2", "3"]) {
+    for (row, kind) in shown.iter().zip(["2", "2", "2", "2", "2", "2", "2", "2", "2", "3"]) {
         assert_eq!(row[0], kind);
         assert_ne!(row[1], "", "told as cut");
     }

@@ -143,6 +143,67 @@ fn two_hosts_links_peers_and_interest() {
     drop(sink);
 }
 
+/// Three hosts on the loopback interface, of which two are in one group.
+#[test]
+fn a_group_is_told_with_whom_it_serves() {
+    let base = 30_000 + (std::process::id() % 10_000) as u16;
+    let free = |port: u16| [port, port + 1].iter().all(|port| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok());
+    let ports: Vec<u16> = (base + 1_000..60_000).step_by(2).filter(|port| free(*port)).take(4).collect();
+    // The process makes the group its own.
+    let [high, low] = (std::process::id() as u16).to_be_bytes();
+    let group = format!("239.193.{high}.{low}:{}", ports[3]);
+    let config = |own: usize, is_member: bool| {
+        let peers = (0..3).filter(|peer| *peer != own);
+        let peers = peers.map(|peer| format!("(name: \"g{peer}\", links: {{\"l0\": \"127.0.0.1:{}\"}})", ports[peer]));
+        let multicast =
+            if is_member { format!("multicast: (group: \"{group}\", from_peers: 2)") } else { String::new() };
+        format!(
+            r#"datapaths: [(name: "main", idle: block, links: ["l0"])],
+            links: [(name: "l0", technology: udp(bind: "127.0.0.1:{}", {multicast}))],
+            peers: [{}], {DOMAINS}"#,
+            ports[own],
+            peers.collect::<Vec<_>>().join(", ")
+        )
+    };
+    let here = Daemon::start("g0", &config(0, true));
+    let second = Daemon::start("g1", &config(1, true));
+    let third = Daemon::start("g2", &config(2, false));
+    let open = |daemon: &Daemon| Session::attach(daemon.socket(), "a").unwrap();
+    let (a, b, c) = (open(&here), open(&second), open(&third));
+    let source = a.stream("s", Qos::default()).unwrap().source(ChannelId(1), SourceOptions::default()).unwrap();
+    let sinks =
+        [&b, &c].map(|host| host.stream("s", Qos::default()).unwrap().sink(ChannelId(1), SinkOptions::default()));
+    source.wait_for_receivers(common::PATIENCE).unwrap();
+    let hears = |names: &[&str]| here.status().datapaths[0].links[0].group.clone().unwrap().hears == names;
+    wait_for("the member hears, both are interested", || {
+        hears(&["g1"]) && here.status().streams[0].channels[0].peers.len() == 2
+    });
+    let (_, json) = explain(&here, &["s"]);
+    let (what, why) = about(&json["channels"][0]["facts"], "group");
+    assert_eq!(what, "not used: each peer gets frames of its own");
+    assert_has(&why, &["1 of 2 peers that have a sink hear the group of link l0", &group, "from 2 on"]);
+    drop((c, third));
+    let third = Daemon::start("g2", &config(2, true));
+    let c = open(&third);
+    let again = c.stream("s", Qos::default()).unwrap().sink(ChannelId(1), SinkOptions::default());
+    wait_for("both hear and are interested", || {
+        hears(&["g1", "g2"]) && here.status().streams[0].channels[0].peers.len() == 2
+    });
+    let (_, json) = explain(&here, &["s"]);
+    let (what, why) = about(&json["channels"][0]["facts"], "group");
+    assert_eq!(what, "one frame to the group of link l0 for peers g1, g2");
+    assert_eq!(why, "2 of 2 peers hear it");
+    let reliable = Qos { reliability: Reliability::Reliable, ..Qos::default() };
+    let orders = a.stream("r", reliable).unwrap().source(ChannelId(1), SourceOptions::default()).unwrap();
+    let _taken = b.stream("r", reliable).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
+    orders.wait_for_receivers(common::PATIENCE).unwrap();
+    let (_, json) = explain(&here, &["r"]);
+    assert_has(&about(&json["channels"][0]["facts"], "group").1, &["the stream is reliable"]);
+    let shown = text(&here.command("status", &["--once"]).output().unwrap().stdout);
+    assert_has(&shown, &[&format!("{group}, heard by g1, g2")]);
+    drop((sinks, again));
+}
+
 #[test]
 fn what_is_not_there_is_told_with_what_is() {
     let daemon = Daemon::start("none", DOMAINS);

@@ -343,21 +343,19 @@ fn datapath(plan: &Plan, at: usize, sizes: &LayoutSizes) -> Group {
 
 fn udp_link(link: &LinkPlan, udp: &UdpPlan, sizes: &LayoutSizes) -> Vec<Item> {
     let name = &link.name;
-    let frames = sizes.udp_sockets * sizes.link_batch;
+    // A group has as many sockets as the link itself.
+    let sockets_all = sizes.udp_sockets * if udp.multicast.is_some() { 2 } else { 1 };
+    let frames = sockets_all * sizes.link_batch;
     let batch =
         Item::new(format!("link \"{name}\": receive batches"), Kind::Private, frames, udp.frame_bytes_max.into());
     let sockets = Item::new(
         format!("link \"{name}\": socket buffers"),
         Kind::Kernel,
-        sizes.udp_sockets,
+        sockets_all,
         socket_buffers(udp.send_buffer_bytes, udp.receive_buffer_bytes),
     );
-    let trains = Item::new(
-        format!("link \"{name}\": trains, out and in"),
-        Kind::Private,
-        sizes.udp_sockets,
-        sizes.udp_train_bytes,
-    );
+    let trains =
+        Item::new(format!("link \"{name}\": trains, out and in"), Kind::Private, sockets_all, sizes.udp_train_bytes);
     let mut items = vec![trains];
     if udp.launch_lead > Nanos::ZERO {
         let bytes = socket_buffers(udp.send_buffer_bytes, 0);

@@ -2,7 +2,7 @@
 
 use super::{check_names, number, quoted};
 use crate::diagnostic::nearest;
-use crate::plan::{DatapathPlan, LinkPlan, PeerPlan, RatePlan, TcpPlan, Technology, UdpPlan};
+use crate::plan::{DatapathPlan, LinkPlan, MulticastPlan, PeerPlan, RatePlan, TcpPlan, Technology, UdpPlan};
 use crate::raw;
 use crate::report::Report;
 use insane_core::Nanos;
@@ -61,6 +61,7 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
             busy_poll_us,
             real_time_dscp,
             launch_lead_us,
+            ref multicast,
         } => {
             let defaults = UdpPlan::at(bind);
             let frame_bytes_max = frame_bytes_max.map(|value| number(report, &path("frame_bytes_max"), value));
@@ -72,6 +73,7 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
                 busy_poll_us: number(report, &path("busy_poll_us"), busy_poll_us),
                 real_time_dscp: number(report, &path("real_time_dscp"), real_time_dscp),
                 launch_lead: Nanos::from_micros(number(report, &path("launch_lead_us"), launch_lead_us)),
+                multicast: multicast.as_ref().map(|group| self::multicast(group, at, bind, report)),
             })
         }
         raw::Technology::Tcp {
@@ -100,6 +102,41 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
                 user_timeout_ms: number(report, &path("user_timeout_ms"), user_timeout_ms),
             })
         }
+    }
+}
+
+/// The group of a link that is bound to `bind`.
+fn multicast(raw: &raw::Multicast, at: usize, bind: SocketAddr, report: &mut Report<'_>) -> MulticastPlan {
+    let path = |field: &str| format!("links[{at}].technology.multicast.{field}");
+    let group = group_address(&raw.group, bind).unwrap_or_else(|fault| {
+        report.error(&path("group"), fault);
+        NOWHERE
+    });
+    if bind != NOWHERE && bind.ip().is_unspecified() {
+        let message = format!("{} is no particular address, and a group is joined at the interface of one", bind.ip());
+        report.error_accepting(
+            &format!("links[{at}].technology.bind"),
+            message,
+            "a particular IP address of this machine, or no `multicast`",
+        );
+    }
+    MulticastPlan {
+        group,
+        ttl: number(report, &path("ttl"), raw.ttl),
+        from_peers: number(report, &path("from_peers"), raw.from_peers),
+    }
+}
+
+fn group_address(text: &str, bind: SocketAddr) -> Result<SocketAddr, String> {
+    let group = text.parse::<SocketAddr>().map_err(|_| fault_of_address(text))?;
+    match group.port() {
+        _ if !group.ip().is_multicast() => Err(format!("{} is not the address of a group", group.ip())),
+        0 => Err("port 0 is no port that a member could know".into()),
+        u16::MAX => Err("after port 65535 there is no next one, and the group uses two".into()),
+        _ if bind != NOWHERE && bind.is_ipv4() != group.is_ipv4() => {
+            Err(format!("{} and the link's own address {} are not of one family", group.ip(), bind.ip()))
+        }
+        _ => Ok(group),
     }
 }
 

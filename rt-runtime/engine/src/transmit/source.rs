@@ -2,7 +2,7 @@
 
 use crate::command::{Command, Notice, Port};
 use crate::deliver::{Content, Copying, Outlets, is_piecemeal};
-use crate::engine::Links;
+use crate::engine::{ByGroup, Links};
 use crate::newcomers::{Kept, Newcomers, PeerSet};
 use crate::outflow::{Identity, Outflow, Progress};
 use crate::routes::RouteIndex;
@@ -32,6 +32,10 @@ pub(super) struct Underway {
     /// The last peer of the route that has this fragment: those with smaller numbers have it,
     /// too. Not a count: the route may change meanwhile.
     reached: Option<PeerIndex>,
+    /// The message goes to these peers by a group; it does so to its last fragment.
+    by_group: Option<ByGroup>,
+    /// The group lacks this fragment.
+    group_lacks_it: bool,
     /// The fragment's header.
     head: [u8; HEADER_BYTES],
 }
@@ -51,6 +55,9 @@ pub(super) struct SourceEntry {
     pub newcomers: Option<Newcomers>,
     /// Peers that do not get the message that was popped last.
     pub skip: PeerSet,
+    /// Its messages go to each peer alone: those of sources with slots, whose room is counted
+    /// for each peer.
+    pub each_alone: bool,
     /// What a reliable source has under way; it uses neither `popped` nor `underway`.
     pub reliable: Option<Box<Outflow>>,
     /// An unreliable source that was let go and has something left: the command to be
@@ -325,7 +332,15 @@ fn send_or_fragment<L: Link>(entry: &mut SourceEntry, alone: bool, links: &mut L
         finish(entry);
         return 0;
     };
-    entry.underway = Some(Underway { plan, fragment, reached: None, head: [0; HEADER_BYTES] });
+    // Who joined and waits for the past must not get this message before it: each alone then.
+    let by_group = if entry.each_alone || !entry.skip.is_empty() {
+        None
+    } else {
+        outlets.routes.get(entry.route).and_then(|route| links.group_for(route.peer_set))
+    };
+    let group_lacks_it = by_group.is_some();
+    entry.underway =
+        Some(Underway { plan, fragment, reached: None, by_group, group_lacks_it, head: [0; HEADER_BYTES] });
     set_head(entry);
     0
 }
@@ -384,10 +399,22 @@ pub(super) fn send_frame<L: Link>(entry: &mut SourceEntry, links: &mut Links<L>,
     let peers = outlets.routes.get(entry.route).map_or(&[][..], |route| &route.peers);
     let Fragment { offset, len } = underway.fragment;
     let mut sent = 0;
+    let skip = underway.by_group.map_or(entry.skip, |by| by.serves.or(entry.skip));
     // The route may have changed since the message began: a peer that came late lacks
     // fragments and drops the rest, one that left is not asked any more.
-    let mut left = next_peers(peers, underway.reached, entry.skip);
-    if let Some(peer) = left.next() {
+    let mut left = next_peers(peers, underway.reached, skip);
+    if let Some(by) = underway.by_group
+        && underway.group_lacks_it
+    {
+        let payload = payload_of(&entry.popped, &entry.conn).part(offset as usize, len as usize);
+        let outcome = links.send_group(by, entry.lane, &underway.head, payload);
+        sent = count_frame(outcome, entry.domain, len + HEADER_BYTES as u32, outlets)?;
+        outlets.count(entry.domain, DatapathCounter::GroupFrames, 1);
+        underway.group_lacks_it = false;
+        if left.next().is_some() {
+            return Some(sent);
+        }
+    } else if let Some(peer) = left.next() {
         let payload = payload_of(&entry.popped, &entry.conn).part(offset as usize, len as usize);
         let outcome = links.send(*peer, entry.lane, &underway.head, payload);
         sent = count_frame(outcome, entry.domain, len + HEADER_BYTES as u32, outlets)?;
@@ -398,6 +425,7 @@ pub(super) fn send_frame<L: Link>(entry: &mut SourceEntry, links: &mut Links<L>,
             Some(fragment) => {
                 underway.fragment = fragment;
                 underway.reached = None;
+                underway.group_lacks_it = underway.by_group.is_some();
                 set_head(entry);
             }
             None => finish(entry),

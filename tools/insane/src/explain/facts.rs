@@ -356,6 +356,7 @@ impl View<'_> {
             (false, true) => fact("interest", "the peers were not told yet", "no sink is joined to the datapaths yet"),
             (false, false) => fact("interest", "the peers were not told to send", "there is no sink here"),
         });
+        facts.extend(self.group(channel));
         facts.extend(channel.mismatches.iter().map(|row| {
             let MismatchStatus { peer, sources, sinks, sinks_are_here } = row;
             let (from, to) = if *sinks_are_here { ("there", "here") } else { ("here", "there") };
@@ -364,6 +365,42 @@ impl View<'_> {
             fact("schema", what, format!("the sources {from} are of schema {sources}, the sinks {to} expect {sinks}"))
         }));
         Channel { channel: channel.channel, facts }
+    }
+
+    /// Whether messages of the channel go to several peers at once, and why not. Nothing where
+    /// no link of the datapath has a group, or the channel sends to nobody.
+    fn group(&self, channel: &ChannelStatus) -> Option<Fact> {
+        let links = self.datapath.map_or(&[][..], |datapath| &datapath.links);
+        let (link, group) = links.iter().find_map(|link| Some((link, link.group.as_ref()?)))?;
+        if channel.sources.is_empty() || channel.peers.is_empty() {
+            return None;
+        }
+        if let Some(by) = &channel.group {
+            let (served, alone): (Vec<_>, Vec<_>) = channel.peers.iter().partition(|peer| by.peers.contains(peer));
+            let names = |peers: &[&String]| peers.iter().map(|peer| peer.as_str()).collect::<Vec<_>>().join(", ");
+            let mut what = format!("one frame to the group of link {} for peers {}", by.link, names(&served));
+            if !alone.is_empty() {
+                let _ = write!(what, "; frames of their own for peers {}, which do not hear it", names(&alone));
+            }
+            let why = format!("{} of {} hear it", served.len(), plural(channel.peers.len(), "peer"));
+            return Some(fact("group", what, why));
+        }
+        let hear = channel.peers.iter().filter(|peer| group.hears.contains(peer)).count();
+        let is_reliable = self.stream.qos.as_ref().is_some_and(|qos| qos.reliability == "reliable");
+        let why = if is_reliable {
+            "the stream is reliable: each peer is acknowledged and repaired by itself".to_owned()
+        } else if channel.sources.iter().any(|source| source.slot.is_some()) {
+            "its sources have slots, whose room is counted for each peer".to_owned()
+        } else {
+            format!(
+                "{hear} of {} that have a sink hear the group of link {} ({}), which is used from {} on",
+                plural(channel.peers.len(), "peer"),
+                link.name,
+                group.address,
+                group.from_peers
+            )
+        };
+        Some(fact("group", "not used: each peer gets frames of its own", why))
     }
 
     fn source(&self, source: &SourceStatus, channel: &ChannelStatus) -> Fact {

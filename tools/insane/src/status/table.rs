@@ -68,7 +68,7 @@ fn datapaths(report: &StatusReport, before: Before<'_>) -> String {
         "datapaths",
         &["core", "idle", "serves", unit, "idle %", sleeps, "malformed", "unknown peer", "turn max"],
     );
-    let mut links = Table::new("links", &["datapath", "technology", "address", "frame bytes", "state"]);
+    let mut links = Table::new("links", &["datapath", "technology", "address", "frame bytes", "group", "state"]);
     for datapath in &report.datapaths {
         let earlier = before.and_then(|(report, seconds)| {
             let same = report.datapaths.iter().find(|earlier| earlier.name == datapath.name)?;
@@ -77,7 +77,12 @@ fn datapaths(report: &StatusReport, before: Before<'_>) -> String {
         table.row(&datapath.name, datapath_cells(datapath, earlier));
         for link in &datapath.links {
             let state = if link.up { "up" } else { "down" };
-            let cells = [&datapath.name, &link.technology, &link.address, &link.frame_bytes_max.to_string(), state];
+            let group = link.group.as_ref().map_or("-".to_owned(), |group| {
+                let heard = if group.hears.is_empty() { "nobody".to_owned() } else { group.hears.join(", ") };
+                format!("{}, heard by {heard}", group.address)
+            });
+            let bytes = link.frame_bytes_max.to_string();
+            let cells = [&datapath.name, &link.technology, &link.address, &bytes, &group, state];
             links.row(&link.name, cells.map(str::to_owned).to_vec());
         }
     }

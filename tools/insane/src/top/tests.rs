@@ -41,6 +41,7 @@ fn report(messages: u64, sessions: u32) -> StatusReport {
                 address: "[2001:db8::1]:7400".into(),
                 up: true,
                 frame_bytes_max: 1472,
+                group: None,
             }],
             ..DatapathStatus::default()
         }],

@@ -52,6 +52,9 @@ const PLACED_BYTES_MIN: usize = 256;
 const _: () = assert!(PLACED_BYTES_MIN > insane_link::PLACE_HEAD_BYTES_MAX);
 /// A byte that differs from frame to frame: of the header's check.
 const MARK_AT: usize = 4;
+/// The bits of it that say whether a frame which goes to its place takes two calls: one of 16.
+const HELD_MASK: u8 = 0b1_1110;
+const HELD_MARK: u8 = 0b1_0010;
 
 impl Link for SimLink {
     type Peer = SimPeer;
@@ -140,9 +143,9 @@ impl Link for SimLink {
 }
 
 impl SimLink {
-    /// Hands a frame out, or begins to: every other large one goes to its place, half of it
-    /// now and, of every other of those, half with the next call, as over a technology that
-    /// hands over bytes as they come. Returns what is left to do.
+    /// Hands a frame out, or begins to: every other large one goes to its place in two pieces,
+    /// now and then the second with the next call, as over a technology that hands over bytes
+    /// as they come. Returns what is left to do.
     fn hand<S: FrameSink>(&self, sink: &mut S, taken: Taken) -> Option<Open> {
         let from = self.peer_of(taken.from);
         let frame = &taken.bytes[..taken.len];
@@ -158,7 +161,7 @@ impl SimLink {
         };
         let open = Open { taken, peer, ticket };
         open.fill(sink, Half::First);
-        if mark & 2 == 2 {
+        if mark & HELD_MASK == HELD_MARK {
             return Some(open);
         }
         self.finish(sink, open);

@@ -126,8 +126,7 @@ impl UdpLink {
         frame_bytes_max: u32,
         local: SocketAddr,
         lone: Option<PeerIndex>,
-        launcher: Option<Launcher>,
-        group: Option<Box<Group>>,
+        (launcher, group): (Option<Launcher>, Option<Box<Group>>),
     ) -> Self {
         let frame_bytes_max = frame_bytes_max as usize;
         UdpLink {

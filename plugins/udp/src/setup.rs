@@ -170,7 +170,7 @@ impl LinkSetup for UdpSetup {
         let frame_bytes_max = self.config.frame_bytes_max;
         let launcher = self.config.launch_lead.map(|_| Launcher::open(&self.config, self.local)).transpose()?;
         let group = self.members.map(|members| Group::boxed(members, self.local, frame_bytes_max as usize));
-        Ok(UdpLink::new(sockets, tables, addresses, frame_bytes_max, self.local, lone, launcher, group))
+        Ok(UdpLink::new(sockets, tables, addresses, frame_bytes_max, self.local, lone, (launcher, group)))
     }
 }
 

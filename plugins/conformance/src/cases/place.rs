@@ -7,7 +7,10 @@ use insane_link::{FrameSink, Link, SendOutcome, Ticket};
 use insane_sys::clock::mono_now;
 
 const HEAD_BYTES: usize = 24;
-const FRAMES: u32 = 200;
+/// Frames that are sent: so many, or as few as this many bytes are, but not less than the fewest.
+const FRAMES_MAX: u32 = 200;
+const FRAMES_MIN: u32 = 24;
+const BYTES: u32 = 4 << 20;
 
 /// Gives each frame a place, unless it is told not to, and takes some away.
 #[derive(Default)]
@@ -67,13 +70,18 @@ pub fn frames_in_their_places_are_whole<F: Fixture>(fixture: &mut F) {
     for taken_each in [0, 3] {
         let [mut a, mut b] = links(fixture);
         let limit = a.capabilities().frame_bytes_max as usize;
+        let count = (BYTES / limit as u32).clamp(FRAMES_MIN, FRAMES_MAX);
         let mut places = Places { taken_each, ..Places::default() };
-        let expected = |places: &Places| FRAMES as usize - places.lost.len();
-        let end = mono_now() + insane_core::Nanos(PATIENCE.as_nanos() as u64);
-        let mut sent = 0;
-        while (sent < FRAMES || places.frames.len() < expected(&places)) && mono_now() < end {
+        let expected = |places: &Places| count as usize - places.lost.len();
+        let patience = insane_core::Nanos(PATIENCE.as_nanos() as u64);
+        let (mut sent, mut moved, mut moved_at) = (0, 0, mono_now());
+        while (sent < count || places.frames.len() < expected(&places)) && mono_now().since(moved_at) < patience {
+            let progress = sent as usize + places.frames.len();
+            if progress > moved {
+                (moved, moved_at) = (progress, mono_now());
+            }
             let len = if sent % 3 == 2 { 24 + sent as usize } else { limit - sent as usize * 7 % (limit / 2) };
-            if sent < FRAMES && sent < places.frames.len() as u32 + places.lost.len() as u32 + 4 {
+            if sent < count && sent < places.frames.len() as u32 + places.lost.len() as u32 + 4 {
                 match send_split(&mut a, 1, 7, &pattern(sent, len), HEAD_BYTES) {
                     SendOutcome::Sent => sent += 1,
                     SendOutcome::Busy => {}
@@ -86,7 +94,7 @@ pub fn frames_in_their_places_are_whole<F: Fixture>(fixture: &mut F) {
             fixture.settle();
         }
         let numbers: Vec<u32> = places.frames.iter().map(|frame| number_of(frame)).collect();
-        let wanted: Vec<u32> = (0..FRAMES).filter(|number| !places.lost.contains(number)).collect();
+        let wanted: Vec<u32> = (0..count).filter(|number| !places.lost.contains(number)).collect();
         assert_eq!(numbers, wanted);
         assert!(places.placed > 0 || places.tickets == 0, "places were given and none was filled");
     }

@@ -325,8 +325,25 @@ pub struct DomainPlan {
     pub isolation: Isolation,
     /// What all its sessions together may use.
     pub quota: Quota,
+    /// What its threads may be given.
+    pub realtime: RealtimePlan,
     /// Receive heap that each datapath keeps for it: at most eight classes of rising size.
     pub receive: Vec<ClassSpec>,
+}
+
+/// What the runtime may give to threads of a domain's sessions, which have no right to take it
+/// themselves. The default is nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct RealtimePlan {
+    /// Most urgent `SCHED_FIFO` priority; `None`: the ordinary policy only.
+    pub priority_max: Option<u8>,
+    /// The cores that they are let run on, by rising number; at least one if there is a
+    /// priority.
+    pub cores: Vec<u16>,
+    /// Threads of all sessions together, at a time.
+    pub threads_max: u32,
+    /// What a process may be let lock, bytes.
+    pub locked_bytes_max: u64,
 }
 
 /// Who may attach to a domain.
@@ -515,6 +532,7 @@ impl Plan {
                 members: vec![Member::Uid(Machine::detect().uid)],
                 isolation: Isolation::Shared,
                 quota: Quota::default(),
+                realtime: RealtimePlan::default(),
                 receive: receive_default(),
             }],
             memory: MemoryPlan { limit_bytes: 1 << 30, lock: false, huge_pages: HugePages::Never, prefault: false },

@@ -87,6 +87,7 @@ pub fn explain(report: &StatusReport, stream: &StreamStatus) -> Explanation {
     facts.extend(view.reliability());
     facts.extend(view.peers());
     facts.push(view.memory());
+    facts.extend(view.threads());
     Explanation {
         stream: stream.name.clone(),
         domain: stream.domain.clone(),
@@ -307,6 +308,29 @@ impl View<'_> {
         let rings: u64 = sinks().map(|sink| sink.ring_bytes).sum();
         let what = format!("{buffers} buffers in {} of heaps, {} of rings", human(heaps), human(rings));
         fact("memory", what, "what its sources and sinks on this host asked for")
+    }
+
+    /// Threads that the runtime has placed for the sessions that use the stream here.
+    fn threads(&self) -> Vec<Fact> {
+        let channels = || self.stream.channels.iter();
+        let uses = |id: u32| {
+            channels().flat_map(|channel| &channel.sources).any(|source| source.session == id)
+                || channels().flat_map(|channel| &channel.sinks).any(|sink| sink.session == id && !sink.observes)
+        };
+        let sessions = self.report.domains.iter().flat_map(|domain| &domain.sessions);
+        let rows = sessions.filter(|session| uses(session.id)).flat_map(|session| {
+            session.threads.iter().map(|thread| {
+                let core = thread.core.map_or("the cores of its rule".to_owned(), |core| format!("core {core}"));
+                let what = format!("{} {} on {core}", thread.policy, thread.priority);
+                let why = format!(
+                    "{} handed over its thread {}, and its domain's rule allows it",
+                    { self.session(session.id) },
+                    thread.tid
+                );
+                fact("thread", what, why)
+            })
+        });
+        rows.collect()
     }
 
     fn channel(&self, channel: &ChannelStatus) -> Channel {

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use vplc_containers::bundle::{Bundle, Contents, SOCKET_FOLDER};
 use vplc_containers::engine::{Container, Engine};
 
@@ -62,8 +63,16 @@ impl Programs {
 
 /// One container with who speaks in it.
 struct Cell {
+    engine: Child,
     container: Container,
     voice: Voice,
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        self.container.remove();
+        let _ = self.engine.wait();
+    }
 }
 
 /// Everything that plays. Dropped in this order: parts before daemons before hosts.
@@ -133,21 +142,21 @@ impl Play {
     fn container(&self, at: usize) -> Result<Cell, Failure> {
         let name = format!("insane-{}-{}", std::process::id(), CAST[at].0);
         let log = self.bundles[at].folder().join("log");
-        let mut container = self.engine.run(
+        let (mut engine, container) = self.engine.run(
             &self.bundles[at],
             &name,
             &self.folder.0.join("state"),
             File::options().append(true).create(true).open(&log)?.into(),
         )?;
-        let voice = Voice::new(&mut container.child);
+        let voice = Voice::new(&mut engine);
         until("a container runs", || {
-            if let Some(status) = container.child.try_wait()? {
+            if let Some(status) = engine.try_wait()? {
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
                 return Err(Failure(format!("{name} has ended ({status}): {said}")));
             }
             Ok(voice.place().map(drop))
         })?;
-        Ok(Cell { container, voice })
+        Ok(Cell { engine, container, voice })
     }
 
     fn counts(&mut self) -> Result<[(u64, u64); 3], Failure> {
@@ -174,8 +183,8 @@ impl Play {
         let before = self.counts()?;
         let pid = self.cells[victim].container.pid().ok_or_else(|| Failure("a container has no process".into()))?;
         kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-        let child = &mut self.cells[victim].container.child;
-        until("the engine notices", || Ok(child.try_wait()?.map(drop)))?;
+        let engine = &mut self.cells[victim].engine;
+        until("the engine notices", || Ok(engine.try_wait()?.map(drop)))?;
         let mut others = before.map(|(count, _)| count);
         others[victim] = u64::MAX;
         self.all_go_on(others)?;

@@ -1,6 +1,7 @@
 //! What runs a bundle.
 
 use crate::bundle::Bundle;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -51,12 +52,13 @@ impl Engine {
         command
     }
 
-    /// Starts a container of that name. Its standard streams are those of the child, which
-    /// ends when the container does. `state` is the engine's own folder.
+    /// Starts a container of that name, and gives the engine's process, which has the
+    /// container's standard streams and ends when the container does. `state` is the engine's
+    /// own folder.
     ///
     /// # Errors
     /// The engine does not start.
-    pub fn run(self, bundle: &Bundle, name: &str, state: &Path, errors: Stdio) -> std::io::Result<Container> {
+    pub fn run(self, bundle: &Bundle, name: &str, state: &Path, errors: Stdio) -> std::io::Result<(Child, Container)> {
         let pid_file = bundle.folder().join("pid");
         let _ = std::fs::remove_file(&pid_file);
         let child = self
@@ -69,8 +71,10 @@ impl Engine {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors)
+            // What a terminal sends is for whoever started this, and not for the engine.
+            .process_group(0)
             .spawn()?;
-        Ok(Container { engine: self, name: name.to_owned(), child, pid_file, state: state.to_owned() })
+        Ok((child, Container { engine: self, name: name.to_owned(), pid_file, state: state.to_owned() }))
     }
 }
 
@@ -79,8 +83,6 @@ impl Engine {
 pub struct Container {
     engine: Engine,
     name: String,
-    /// The engine, with the container's standard streams.
-    pub child: Child,
     pid_file: PathBuf,
     state: PathBuf,
 }
@@ -91,15 +93,18 @@ impl Container {
     pub fn pid(&self) -> Option<i32> {
         std::fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok()
     }
-}
 
-impl Drop for Container {
-    fn drop(&mut self) {
+    /// Kills it, if it still runs, and removes what the engine keeps of it.
+    pub fn remove(&self) {
         // A container that has ended is removed by its engine; deleting it again says so.
         let mut delete = self.engine.command(&self.state);
         delete.args(["delete", "--force", &self.name]);
         let _ = delete.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.remove();
     }
 }

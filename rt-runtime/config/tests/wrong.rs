@@ -729,6 +729,22 @@ fn receive_heaps() {
 }
 
 #[test]
+fn a_rule_as_urgent_as_a_datapath_on_its_cores_is_warned_of() {
+    let text = |core: u8, priority: u8| {
+        format!(
+            "(datapaths: [(name: \"x\", core: {core}, policy: fifo(60), idle: block)], \
+             domains: [(name: \"d\", members: [uid(1)], realtime: (priority_max: {priority}, cores: [1]))])"
+        )
+    };
+    let found = only(&text(1, 60));
+    assert_eq!((found.severity, found.path.as_str()), (Severity::Warning, "domains[0].realtime.priority_max"));
+    assert!(found.message.contains("could keep it from running"), "{found}");
+    for (core, priority) in [(1, 59), (0, 60)] {
+        assert!(findings(&text(core, priority)).is_empty());
+    }
+}
+
+#[test]
 fn a_domain_of_several_users_says_what_it_wants() {
     for members in ["[uid(1), uid(2)]", "[gid(1)]", "[any]"] {
         let found = only(&domain(&format!("members: {members}")));

@@ -517,3 +517,38 @@ fn wrap(text: &mut String, head: &str, line: &str) {
     }
     text.push('\n');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use insane_wire::status::{DomainStatus, SessionStatus, ThreadStatus};
+
+    #[test]
+    fn threads_of_the_sessions_that_use_the_stream_are_told_and_no_others() {
+        let session = |id: u32, tid: u32| SessionStatus {
+            id,
+            name: format!("plc-{id}"),
+            threads: vec![ThreadStatus {
+                tid,
+                core: Some(1),
+                policy: "fifo".into(),
+                priority: 50,
+                ..ThreadStatus::default()
+            }],
+            ..SessionStatus::default()
+        };
+        let sink = SinkStatus { session: 2, ..SinkStatus::default() };
+        let tap = SinkStatus { session: 3, observes: true, ..SinkStatus::default() };
+        let channel = ChannelStatus { sinks: vec![sink, tap], ..ChannelStatus::default() };
+        let stream = StreamStatus { channels: vec![channel], ..StreamStatus::default() };
+        let domain =
+            DomainStatus { sessions: vec![session(1, 71), session(2, 72), session(3, 73)], ..DomainStatus::default() };
+        let report = StatusReport { domains: vec![domain], ..StatusReport::default() };
+        let facts = explain(&report, &stream).facts;
+        let threads: Vec<&Fact> = facts.iter().filter(|fact| fact.about == "thread").collect();
+        let [thread] = threads.as_slice() else { panic!("{threads:?}") };
+        assert_eq!(thread.what, "fifo 50 on core 1");
+        assert!(thread.why.as_ref().unwrap().contains("\"plc-2\""), "{thread:?}");
+        assert!(thread.why.as_ref().unwrap().contains("thread 72"), "{thread:?}");
+    }
+}

@@ -100,9 +100,9 @@ pub fn run(engine: Engine) -> Result<(), Failure> {
     }
     play.only_controllers_are_placed()?;
     println!("{}: no rights, no network, nothing of the host but the control socket", engine.name());
-    for victim in 0..CAST.len() {
+    for (victim, (name, _)) in CAST.iter().enumerate() {
         play.survives_without(victim)?;
-        println!("{}: {} was killed and came back; the others missed nothing", engine.name(), CAST[victim].0);
+        println!("{}: {name} was killed and came back; the others missed nothing", engine.name());
     }
     Ok(())
 }

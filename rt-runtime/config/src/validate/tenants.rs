@@ -146,7 +146,7 @@ fn warn_of_datapaths(priority: u8, cores: &[u16], path: &str, datapaths: &[Datap
         {
             let message =
                 format!("datapath {:?} has priority {urgent}: such threads could keep it from running", datapath.name);
-            report.warning(path, message, &format!("less than {urgent}"));
+            report.warning(path, message, format!("less than {urgent}"));
         }
     }
 }

@@ -259,6 +259,10 @@ impl Shared {
     /// Lets the runtime place the current thread; it is asked again after a restart.
     pub fn place_current(&self, priority: Option<u8>, core: Option<u16>) -> Result<(), RequestError> {
         let place = PlacedThread { tid: current_tid(), priority, core };
+        // Several tasks of one thread ask for the same.
+        if priority.is_some() && lock(&self.places).contains(&place) && place.is_there() {
+            return Ok(());
+        }
         self.request(What::Favour, |req| place.request(req))?;
         let mut places = lock(&self.places);
         places.retain(|other| other.tid != place.tid && other.is_there());

@@ -81,11 +81,14 @@ impl Places {
         let cores: Vec<usize> = cores.iter().map(|core| usize::from(*core)).collect();
         thread.place(priority.map(SchedPolicy::Fifo), &cores)?;
         let tid = thread.tid();
-        if let Some(at) = self.places.iter().position(|place| place.session == session && place.thread.tid() == tid) {
-            // What it was before anything was given is what it goes back to.
+        let mut priority = priority;
+        // One place a thread, whichever session of its process asks: with two, the end of one
+        // would put it back to what the other had given.
+        if let Some(at) = self.places.iter().position(|place| place.thread.tid() == tid) {
             let earlier = self.places.swap_remove(at);
             if earlier.thread.is_alive() {
                 before = earlier.before;
+                priority = priority.or(earlier.priority);
             }
         }
         self.places.push(Place { session, domain, thread, before, priority });
@@ -98,7 +101,7 @@ impl Places {
         self.places.retain(|place| {
             if place.session == session && !is_keeping {
                 // Gone: nothing is to be put back.
-                let _ = place.thread.restore(&place.before);
+                let _ = place.thread.put_back(&place.before, place.priority.is_some());
             }
             place.session != session
         });
@@ -120,7 +123,7 @@ impl Places {
         self.places.retain(|place| {
             let Ok(cores) = place.thread.cores() else { return false };
             let Some(why) = outside(rule(place.domain), place.priority, &cores) else { return true };
-            let _ = place.thread.restore(&place.before);
+            let _ = place.thread.put_back(&place.before, place.priority.is_some());
             revoked.push(Revoked { session: place.session, tid: place.thread.tid(), why });
             false
         });

@@ -154,13 +154,14 @@ impl ForeignThread {
             })
     }
 
-    /// Puts it back.
+    /// Puts it back on its cores, and under the ordinary policy if `is_given` says that it was
+    /// given another: what it was before may have been given, too.
     ///
     /// # Errors
     /// As [`place`](Self::place).
-    pub fn restore(&self, before: &Placement) -> Result<(), OsError> {
+    pub fn put_back(&self, before: &Placement, is_given: bool) -> Result<(), OsError> {
         self.still_alive(())?;
-        self.set(before, true)
+        self.set(&Placement { policy: SchedPolicy::Other, cores: before.cores }, is_given)
     }
 
     fn set(&self, to: &Placement, with_policy: bool) -> Result<(), OsError> {
@@ -248,7 +249,8 @@ mod tests {
         let cores = found.cores().unwrap();
         found.place(None, &cores[..1]).unwrap();
         assert_eq!(found.cores().unwrap(), cores[..1]);
-        found.restore(&before).unwrap();
+        found.put_back(&before, true).unwrap();
+        assert_eq!(policy(tid).unwrap(), Some(SchedPolicy::Other));
         assert_eq!(found.cores().unwrap(), cores);
         assert_eq!(found.place(Some(SchedPolicy::Fifo(100)), &cores[..1]).unwrap_err().errno, Errno::EINVAL);
         assert_eq!(found.cores().unwrap(), cores, "the cores went back, too");

@@ -220,6 +220,45 @@ fn the_number_of_threads_is_bounded_and_one_that_ended_makes_room() {
     until("the first has ended", || ask(&mut peer, place_thread(three.0)).is_ok());
 }
 
+/// A thread must not keep what it was given because it was given twice.
+#[test]
+fn what_was_given_by_two_sessions_or_two_daemons_is_taken_back_all_the_same() {
+    if !can_place() {
+        return;
+    }
+    let place = Place::new("twice");
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        tell.send(current_tid()).unwrap();
+        let _ = ended.recv();
+    });
+    let tid = told.recv().unwrap();
+    let is_back = || policy(tid).unwrap() == Some(SchedPolicy::Other);
+
+    let daemon = Daemon::start(&place, &domain(RULE), QUIET);
+    let (mut one, mut two) = (daemon.peer(), daemon.peer());
+    assert_eq!(ask(&mut one, place_thread(tid)), Ok(()));
+    assert_eq!(ask(&mut two, place_thread(tid)), Ok(()));
+    drop(one);
+    until("the first session is gone", || daemon.used("sessions") == 1);
+    assert_eq!(policy(tid).unwrap(), Some(SchedPolicy::Fifo(1)), "the second still has it");
+    drop(two);
+    until("the thread is an ordinary one", is_back);
+
+    let mut first = daemon.peer();
+    assert_eq!(ask(&mut first, place_thread(tid)), Ok(()));
+    drop(daemon);
+    assert!(!is_back(), "a daemon that is killed takes nothing back");
+    let daemon = Daemon::start(&place, &domain(RULE), QUIET);
+    let mut second = daemon.peer();
+    assert_eq!(ask(&mut second, place_thread(tid)), Ok(()));
+    drop(second);
+    until("the thread is an ordinary one again", is_back);
+    drop(end);
+    thread.join().unwrap();
+}
+
 /// A group of the cpu controller without a share of real-time, removed at the end.
 struct Group(PathBuf);
 

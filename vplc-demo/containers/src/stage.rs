@@ -138,8 +138,16 @@ impl Host {
         let config = self.folder.join("insaned.ron");
         std::fs::write(&config, self.configuration(own, peer))?;
         let log = self.folder.join("log");
-        let mut command = self.command(insaned);
-        command.arg("--config").arg(&config).stderr(File::create(&log)?).stdout(Stdio::null()).stdin(Stdio::null());
+        // It dies with this program, however that ends; the parts end with their input.
+        let mut command = self.command(Path::new("setpriv"));
+        command
+            .args(["--pdeathsig", "KILL"])
+            .arg(insaned)
+            .arg("--config")
+            .arg(&config)
+            .stderr(File::create(&log)?)
+            .stdout(Stdio::null())
+            .stdin(Stdio::null());
         let mut daemon = Daemon { child: command.spawn()?, socket: self.socket(), log };
         until("a daemon has its control socket", || {
             daemon.check()?;

@@ -12,6 +12,7 @@ use insane_core::{ChannelId, ConnId, Qos, Schema, StreamId};
 use insane_shm::port::{Attachment as PortAttachment, Mailbox, SinkPort, SourcePort};
 use insane_sys::event::{Epoll, Event as Bell, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
+use insane_sys::thread::{SchedPolicy, current_tid};
 use insane_wire::control::{self, Code, Event, Hello, PACKET_BYTES_MAX, Receiver, Request, Role, SinkWake};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -63,6 +64,8 @@ pub(crate) enum What {
     SinkAgain {
         uid: u64,
     },
+    /// What is answered by a plain yes.
+    Favour,
 }
 
 /// What the requester gets.
@@ -71,11 +74,33 @@ pub(crate) enum Reply {
     Stream(Given),
     Source(SourcePort),
     Sink(SinkPort, Option<OwnedFd>),
+    Done,
 }
 
 struct Waiting {
     what: What,
     reply: SyncSender<Result<Reply, RequestError>>,
+}
+
+/// A thread that the runtime has placed, by its number in this process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct PlacedThread {
+    tid: i32,
+    priority: Option<u8>,
+    core: Option<u16>,
+}
+
+impl PlacedThread {
+    fn request(self, req: u32) -> Request {
+        let PlacedThread { tid, priority, core } = self;
+        Request::PlaceThread { req, tid: tid.unsigned_abs(), priority, core }
+    }
+
+    /// Whether the number is still that thread's: it has the priority that it was given.
+    fn is_there(&self) -> bool {
+        let policy = insane_sys::thread::policy(self.tid).ok().flatten();
+        self.priority.is_none_or(|priority| policy == Some(SchedPolicy::Fifo(priority)))
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,6 +123,8 @@ pub(crate) struct Shared {
     req_next: AtomicU32,
     socket: Mutex<Option<Arc<OwnedFd>>>,
     state: Mutex<State>,
+    /// Threads that the runtime has placed for this session.
+    places: Mutex<Vec<PlacedThread>>,
     /// The agent's own requests after a reattachment that are not answered yet.
     reopening: Mutex<HashSet<u32>>,
     counters: Mutex<Option<Arc<CounterPage>>>,
@@ -129,6 +156,7 @@ impl Shared {
             req_next: AtomicU32::new(1),
             socket: Mutex::new(None),
             state: Mutex::new(State::Detached),
+            places: Mutex::default(),
             reopening: Mutex::default(),
             counters: Mutex::new(None),
             brings_counters: AtomicBool::new(true),
@@ -224,6 +252,30 @@ impl Shared {
         })
     }
 
+    /// Whether the runtime is a process of its own, which may have rights that this one has not.
+    pub fn has_daemon(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// Lets the runtime place the current thread; it is asked again after a restart.
+    pub fn place_current(&self, priority: Option<u8>, core: Option<u16>) -> Result<(), RequestError> {
+        let place = PlacedThread { tid: current_tid(), priority, core };
+        // Several tasks of one thread ask for the same.
+        if priority.is_some() && lock(&self.places).contains(&place) && place.is_there() {
+            return Ok(());
+        }
+        self.request(What::Favour, |req| place.request(req))?;
+        let mut places = lock(&self.places);
+        places.retain(|other| other.tid != place.tid && other.is_there());
+        places.push(place);
+        Ok(())
+    }
+
+    /// Lets the runtime raise what this process may lock.
+    pub fn raise_memlock(&self, bytes: u64) -> Result<(), RequestError> {
+        self.request(What::Favour, |req| Request::LockMemory { req, bytes }).map(drop)
+    }
+
     /// Sends a request whose answer nobody waits for.
     pub fn tell(&self, request: impl FnOnce(u32) -> Request) {
         let req = self.req_next.fetch_add(1, Ordering::Relaxed);
@@ -290,6 +342,7 @@ impl Shared {
             Event::StreamOpened { req, .. }
             | Event::SourceCreated { req, .. }
             | Event::SinkCreated { req, .. }
+            | Event::Done { req }
             | Event::Failed { req, .. } => Some(*req),
             _ => None,
         };
@@ -370,8 +423,10 @@ impl Shared {
                     let _ = self.send(&Request::SinkMapped { sink });
                 }
             }
-            // Only closing is answered so, and nobody waits for that.
-            Event::Done { .. } => {}
+            // Closing is answered so, too, and nobody waits for that.
+            Event::Done { req } => {
+                self.answer(req, |_, _| Some(Ok(Reply::Done)));
+            }
             Event::Failed { req, code, reason } => {
                 if let Some(waiting) = lock(&self.waiting).remove(&req) {
                     let _ = waiting.reply.try_send(Err(RequestError::Refused { code, reason }));
@@ -454,6 +509,10 @@ impl Shared {
             // What its ports are made for; its priority is the configuration's word again.
             let qos = Qos { priority: qos.priority, ..given.unwrap_or(qos) };
             self.order(What::Stream { local }, &[], |req| Request::OpenStream { req, name, qos, isolated });
+        }
+        let places: Vec<PlacedThread> = lock(&self.places).iter().copied().filter(PlacedThread::is_there).collect();
+        for place in places {
+            self.order(What::Favour, &[], |req| place.request(req));
         }
         if lock(&self.reopening).is_empty() {
             self.has_returned();

@@ -50,6 +50,17 @@ impl From<std::io::Error> for SessionError {
     }
 }
 
+/// Why the memory of a process is not locked.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LockError {
+    /// The kernel refused.
+    #[error(transparent)]
+    System(#[from] OsError),
+    /// The daemon did not raise the limit.
+    #[error(transparent)]
+    Runtime(#[from] RequestError),
+}
+
 /// Why a stream, source or sink could not be had.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RequestError {

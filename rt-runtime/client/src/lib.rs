@@ -68,7 +68,7 @@ pub use cyclic::{
     Activation, BadGrid, Base, Cyclic, CyclicError, CyclicStatistics, CyclicTask, CyclicWatch, DeadlineMiss, Doing,
     Ended, Histogram, Misplaced, Overrun, Spin, Worst,
 };
-pub use error::{ConsumeTimeoutError, GetBufferTimeoutError, RequestError, SessionError};
+pub use error::{ConsumeTimeoutError, GetBufferTimeoutError, LockError, RequestError, SessionError};
 pub use hosting::Hosting;
 pub use insane_config::Plan;
 pub use insane_core::heap::ClassSpec;

@@ -3,7 +3,7 @@
 use crate::agent::{Reply, Shared, State, What, lock};
 use crate::callback::Callbacks;
 use crate::cyclic::Cyclic;
-use crate::error::{RequestError, SessionError};
+use crate::error::{LockError, RequestError, SessionError};
 use crate::hosting::Hosting;
 use crate::options::StreamOptions;
 use crate::registry::StreamRecord;
@@ -11,7 +11,9 @@ use crate::stream::Stream;
 use insane_config::Plan;
 use insane_control::{InlineHost, Runtime};
 use insane_core::{Nanos, Qos};
+use insane_sys::Errno;
 use insane_sys::seqpacket;
+use insane_sys::thread::lock_all_memory;
 use insane_wire::control::Request;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -193,6 +195,26 @@ impl Session {
     /// [`start`](Cyclic::start), on the thread that calls that.
     pub fn cyclic(&self, period: Nanos, offset: Nanos) -> Cyclic {
         Cyclic::new(Arc::clone(&self.core), period, offset)
+    }
+
+    /// Keeps all memory of this process, present and future, in RAM. Where the process may not
+    /// lock so much itself and the runtime is a daemon, that is asked to raise its limit to
+    /// `bytes`, within the rule of the domain (`realtime.locked_bytes_max`).
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn lock_memory(&self, bytes: u64) -> Result<(), LockError> {
+        let shared = &self.core.shared;
+        if shared.is_forked() {
+            return Err(LockError::Runtime(RequestError::Forked));
+        }
+        match lock_all_memory() {
+            Err(error) if shared.has_daemon() && matches!(error.errno, Errno::EPERM | Errno::ENOMEM) => {
+                shared.raise_memlock(bytes)?;
+                Ok(lock_all_memory()?)
+            }
+            other => Ok(other?),
+        }
     }
 
     /// Whether the runtime is there.

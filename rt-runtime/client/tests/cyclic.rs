@@ -128,7 +128,7 @@ fn urgency_asks_for_the_priority_of_the_quality_of_service() {
         let task = session().cyclic(PERIOD, Nanos::ZERO).urgency(&qos).start().unwrap();
         match task.misplaced() {
             [] => assert_eq!(policy(0).unwrap(), Some(SchedPolicy::Fifo(53))),
-            [Misplaced::Policy { priority: 53, reason }] => assert!(is_missing_right(reason.errno), "{reason}"),
+            [Misplaced::Policy { priority: 53, reason, .. }] => assert!(is_missing_right(reason.errno), "{reason}"),
             other => panic!("{other:?}"),
         }
         drop(task);

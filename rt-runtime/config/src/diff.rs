@@ -309,6 +309,18 @@ fn domains(plan: &Plan) -> Things {
             ("members", members(&domain.members), Takes::Later("for who attaches from now on; who is attached stays")),
             ("isolation", isolation.to_owned(), Takes::Later(OPENED)),
             ("receive", classes(&domain.receive), Takes::Restart),
+            (
+                "realtime.priority_max",
+                domain.realtime.priority_max.map_or("none".to_owned(), |priority| priority.to_string()),
+                Takes::Reload,
+            ),
+            ("realtime.cores", format!("{:?}", domain.realtime.cores), Takes::Reload),
+            ("realtime.threads_max", count(domain.realtime.threads_max), Takes::Reload),
+            (
+                "realtime.locked_bytes_max",
+                exact(domain.realtime.locked_bytes_max),
+                Takes::Later("for processes that ask from now on; what one may lock already stays"),
+            ),
             ("quota.sessions", count(quota.sessions), Takes::Reload),
             ("quota.streams", count(quota.streams), Takes::Reload),
             ("quota.sources", count(quota.sources), Takes::Reload),

@@ -199,6 +199,11 @@ pub const FIELDS: &[Field] = &[
     number("domains[].quota.buffers", 1, 16_777_216, "", "16_384"),
     number("domains[].quota.control_messages_per_second", 1, 1_000_000, "a second", "10_000"),
     number("domains[].quota.wakes_per_second", 1, 10_000_000, "a second", "100_000"),
+    text("domains[].realtime", "(priority_max: ..., cores: [...], ...)", "()"),
+    number("domains[].realtime.priority_max", 0, 97, "", "0: none"),
+    text("domains[].realtime.cores", "a list of numbers of cores of this machine: [1, 2]", "[]"),
+    number("domains[].realtime.threads_max", 1, 64, "", "8"),
+    number("domains[].realtime.locked_bytes_max", 0, 1 << 40, "bytes", "0: none"),
     text(
         "domains[].receive",
         "a list of 1 to 8 classes of rising size: [(size: ..., count: ...), ...]",

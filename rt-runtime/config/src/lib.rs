@@ -23,8 +23,8 @@ pub use diagnostic::{Diagnostic, Findings, Severity};
 pub use machine::Machine;
 pub use plan::{
     ControlPlan, DatapathPlan, DomainPlan, GossipPlan, HostPlan, HugePages, Idle, Isolation, LinkPlan, LogFormat,
-    LogLevel, LogPlan, Member, MemoryPlan, MulticastPlan, PeerPlan, Plan, Policy, Quota, RatePlan, Serves, StreamPlan,
-    TcpPlan, Technology, UdpPlan,
+    LogLevel, LogPlan, Member, MemoryPlan, MulticastPlan, PeerPlan, Plan, Policy, Quota, RatePlan, RealtimePlan,
+    Serves, StreamPlan, TcpPlan, Technology, UdpPlan,
 };
 pub use planner::{Budget, LayoutSizes};
 pub use validate::DOMAINS_MAX;

@@ -351,6 +351,8 @@ pub struct DomainPlan {
     pub isolation: Isolation,
     /// What all its sessions together may use.
     pub quota: Quota,
+    /// What its threads may be given.
+    pub realtime: RealtimePlan,
     /// Receive heap that each datapath keeps for it: at most eight classes of rising size.
     pub receive: Vec<ClassSpec>,
     /// What is fixed or bounded of its streams.
@@ -399,6 +401,21 @@ impl StreamPlan {
         let close = of.iter().filter_map(|plan| Some((plan.closeness(stream)?, plan)));
         close.max_by_key(|(closeness, _)| *closeness).map(|(_, plan)| plan)
     }
+}
+
+/// What the runtime may give to threads of a domain's sessions, which have no right to take it
+/// themselves. The default is nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct RealtimePlan {
+    /// Most urgent `SCHED_FIFO` priority; `None`: the ordinary policy only.
+    pub priority_max: Option<u8>,
+    /// The cores that they are let run on, by rising number; at least one if there is a
+    /// priority.
+    pub cores: Vec<u16>,
+    /// Threads of all sessions together, at a time.
+    pub threads_max: u32,
+    /// What a process may be let lock, bytes.
+    pub locked_bytes_max: u64,
 }
 
 /// Who may attach to a domain.
@@ -587,6 +604,7 @@ impl Plan {
                 members: vec![Member::Uid(Machine::detect().uid)],
                 isolation: Isolation::Shared,
                 quota: Quota::default(),
+                realtime: RealtimePlan::default(),
                 receive: receive_default(),
                 streams: Vec::new(),
             }],

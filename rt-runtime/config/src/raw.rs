@@ -398,6 +398,9 @@ pub struct Domain {
     /// What all its sessions together may use.
     #[serde(default)]
     pub quota: Quota,
+    /// What its threads may be given.
+    #[serde(default)]
+    pub realtime: Realtime,
     /// Receive heap of each datapath for it, 1 to 8 classes of rising size. Default:
     /// `receive_default`.
     #[serde(default)]
@@ -484,6 +487,27 @@ pub enum Isolation {
     Shared,
     /// The runtime copies every message between two sessions.
     Session,
+}
+
+/// What the runtime may give to threads of a domain's sessions. What is not given has its
+/// default: nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Realtime {
+    /// Most urgent `SCHED_FIFO` priority; 0: none. Default: 0.
+    pub priority_max: i64,
+    /// The cores that such threads run on. Default: none.
+    pub cores: Vec<i64>,
+    /// Threads at a time. Default: 8.
+    pub threads_max: i64,
+    /// What a process may be let lock, bytes. Default: 0.
+    pub locked_bytes_max: i64,
+}
+
+impl Default for Realtime {
+    fn default() -> Self {
+        Realtime { priority_max: 0, cores: Vec::new(), threads_max: 8, locked_bytes_max: 0 }
+    }
 }
 
 /// What all sessions of a domain together may use. What is not given has its default.

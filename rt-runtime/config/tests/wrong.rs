@@ -665,6 +665,31 @@ fn domains() {
         "\"d\" is the name of domains[0] already (line 1)",
         "a name that no other",
     );
+    let realtime = |fields: &str| domain(&format!("members: [uid(1)], realtime: ({fields})"));
+    let at = "domains[0].realtime";
+    expect(
+        &realtime("priority_max: 98, cores: [0]"),
+        "1:68",
+        &format!("{at}.priority_max"),
+        "98 is too large",
+        "0 to 97",
+    );
+    expect(
+        &realtime("priority_max: 5"),
+        "1:68",
+        &format!("{at}.priority_max"),
+        "a priority without a core: such threads are let run on the named cores only",
+        "0, or `cores: [...]` beside it",
+    );
+    expect(&realtime("cores: [-1]"), "1:62", &format!("{at}.cores[0]"), "this machine has no core -1", "0 to ");
+    expect(
+        &realtime("cores: [0, 0]"),
+        "1:65",
+        &format!("{at}.cores[1]"),
+        "the core is there already",
+        "each core once",
+    );
+    expect(&realtime("threads_max: 0"), "1:67", &format!("{at}.threads_max"), "0 is too small", "1 to 64");
     let quota = |field: &str| domain(&format!("members: [uid(1)], quota: ({field})"));
     expect(&quota("sessions: 0"), "1:61", "domains[0].quota.sessions", "0 is too small", "1 to 4096");
     expect(&quota("streams: 65_537"), "1:60", "domains[0].quota.streams", "65_537 is too large", "1 to 65_536");
@@ -746,6 +771,22 @@ fn receive_heaps() {
         "the name of a field is expected before the value",
         "a list of 1 to 8",
     );
+}
+
+#[test]
+fn a_rule_as_urgent_as_a_datapath_on_its_cores_is_warned_of() {
+    let text = |core: u8, priority: u8| {
+        format!(
+            "(datapaths: [(name: \"x\", core: {core}, policy: fifo(60), idle: block)], \
+             domains: [(name: \"d\", members: [uid(1)], realtime: (priority_max: {priority}, cores: [1]))])"
+        )
+    };
+    let found = only(&text(1, 60));
+    assert_eq!((found.severity, found.path.as_str()), (Severity::Warning, "domains[0].realtime.priority_max"));
+    assert!(found.message.contains("could keep it from running"), "{found}");
+    for (core, priority) in [(1, 59), (0, 60)] {
+        assert!(findings(&text(core, priority)).is_empty());
+    }
 }
 
 #[test]

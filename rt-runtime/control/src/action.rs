@@ -355,6 +355,30 @@ pub enum Action {
         /// What is to be done.
         order: ScheduleOrder,
     },
+    /// Places a thread, and answers
+    /// [`Request::PlaceThread`](insane_wire::control::Request::PlaceThread).
+    PlaceThread {
+        /// Whose it is.
+        session: SessionId,
+        /// Its number of the request.
+        req: u32,
+        /// What it calls the thread.
+        tid: u32,
+        /// What is asked for.
+        priority: Option<u8>,
+        /// What is asked for.
+        core: Option<u16>,
+    },
+    /// Lets a process lock memory, and answers
+    /// [`Request::LockMemory`](insane_wire::control::Request::LockMemory).
+    LockMemory {
+        /// Whose process.
+        session: SessionId,
+        /// Its number of the request.
+        req: u32,
+        /// So much.
+        bytes: u64,
+    },
     /// Answers [`Request::Status`](insane_wire::control::Request::Status).
     Status {
         /// Whom.

@@ -22,7 +22,8 @@ fn groups(pid: i32, process: &OwnedFd) -> Vec<u32> {
     if is_gone(process) { Vec::new() } else { parse_groups(&status) }
 }
 
-fn is_gone(process: &OwnedFd) -> bool {
+/// Whether the process that the descriptor is of has ended.
+pub(crate) fn is_gone(process: &OwnedFd) -> bool {
     let look = || -> Result<usize, OsError> {
         let epoll = Epoll::new()?;
         epoll.add(process, 0, Interest::Read, Trigger::Level)?;

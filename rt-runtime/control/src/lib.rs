@@ -21,6 +21,7 @@ pub mod monitors;
 mod notes;
 mod objects;
 mod overlay;
+mod places;
 mod plan_spec;
 mod preparer;
 pub mod quota;

@@ -6,7 +6,7 @@ use crate::memory::heap_specs;
 use crate::objects::{COUNTER_LINES, SIZES};
 use crate::quota::{Amounts, Quota};
 use crate::runtime::Hosting;
-use crate::spec::{AccessRule, DatapathSpec, DomainSpec, HubSpec, SlotSpec};
+use crate::spec::{AccessRule, DatapathSpec, DomainSpec, HubSpec, RealtimeRule, SlotSpec};
 use crate::start::StartError;
 use insane_clock::ServoConfig;
 use insane_config::{DatapathPlan, DomainPlan, Idle, Isolation, LayoutSizes, LinkPlan, Member, Plan};
@@ -113,6 +113,12 @@ pub(crate) fn domain_spec(plan: &DomainPlan) -> DomainSpec {
         },
         isolated: plan.isolation == Isolation::Session,
         streams: plan.streams.clone(),
+        realtime: RealtimeRule {
+            priority_max: plan.realtime.priority_max,
+            cores: plan.realtime.cores.iter().copied().collect(),
+            threads_max: plan.realtime.threads_max as usize,
+            locked_bytes_max: plan.realtime.locked_bytes_max,
+        },
     }
 }
 

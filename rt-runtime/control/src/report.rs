@@ -6,6 +6,7 @@ use crate::hub::view::{ChannelView, SessionView, SinkView, SourceView, StreamVie
 use crate::memory::{CounterPages, HugeReport};
 use crate::objects::{COUNTER_LINES, Objects};
 use crate::overlay::Overlay;
+use crate::places::Places;
 use crate::roster::Roster;
 use insane_config::diff::declared;
 use insane_config::{HugePages, Idle, Isolation, Plan, Serves};
@@ -61,12 +62,13 @@ pub(crate) struct Tables<'a> {
     pub(crate) datapaths: &'a [Datapath],
     pub(crate) roster: &'a Roster,
     pub(crate) overlay: &'a Overlay,
+    pub(crate) places: &'a Places,
     pub(crate) peers: Vec<PeerStatus>,
 }
 
 impl Facts {
     pub(crate) fn report(&self, now: MonoTime, scope: Scope, tables: Tables<'_>) -> StatusReport {
-        let Tables { hub, objects, datapaths, roster, overlay, peers } = tables;
+        let Tables { hub, objects, datapaths, roster, overlay, places, peers } = tables;
         // A certificate names the streams of all tenants.
         let sees_all = (0..self.plan.domains.len()).all(|at| scope.shows(DomainIndex(at as u16)));
         let certificate = |at: usize| hub.certificate(DatapathIndex(at as u8)).filter(|_| sees_all);
@@ -91,7 +93,7 @@ impl Facts {
                     row
                 })
                 .collect(),
-            domains: self.domains(scope, hub, objects),
+            domains: self.domains(scope, hub, objects, places),
             streams: self.streams(scope, hub, roster, overlay),
             peers,
             schedule: None,
@@ -134,7 +136,7 @@ impl Facts {
         }
     }
 
-    fn domains(&self, scope: Scope, hub: &Hub, objects: &Objects) -> Vec<DomainStatus> {
+    fn domains(&self, scope: Scope, hub: &Hub, objects: &Objects, places: &Places) -> Vec<DomainStatus> {
         let mut rows = Vec::new();
         for (at, plan) in self.plan.domains.iter().enumerate() {
             let domain = DomainIndex(at as u16);
@@ -150,7 +152,7 @@ impl Facts {
                 }
                 .to_owned(),
                 counters: self.domain_counters(at),
-                sessions: sessions.map(|session| session_row(&session, objects)).collect(),
+                sessions: sessions.map(|session| session_row(&session, objects, places)).collect(),
                 quotas: quotas(hub, at),
             });
         }
@@ -347,7 +349,7 @@ fn quotas(hub: &Hub, domain: usize) -> BTreeMap<String, Usage> {
     rows.chain([("control_messages_per_second".to_owned(), rate)]).collect()
 }
 
-fn session_row(session: &SessionView<'_>, objects: &Objects) -> SessionStatus {
+fn session_row(session: &SessionView<'_>, objects: &Objects, places: &Places) -> SessionStatus {
     SessionStatus {
         id: session.id.0,
         name: session.name.to_owned(),
@@ -356,6 +358,7 @@ fn session_row(session: &SessionView<'_>, objects: &Objects) -> SessionStatus {
         streams: session.streams as u32,
         bytes: session.bytes,
         outside_rules: session.outside_rules,
+        threads: places.of(session.id).map(|(name, tid)| thread_row(&name, tid)).collect(),
         counters: session.counters.map(|page| session_counters(page, objects)).unwrap_or_default(),
     }
 }
@@ -416,7 +419,7 @@ pub(crate) fn thread_row(name: &str, tid: i32) -> ThreadStatus {
 
 /// The core that a thread is pinned to: the only one of its affinity.
 fn core_of(tid: i32) -> Option<u16> {
-    let status = std::fs::read_to_string(format!("/proc/self/task/{tid}/status")).ok()?;
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
     list.trim().parse().ok()
 }

@@ -17,6 +17,7 @@ use crate::monitors::Monitors;
 use crate::notes::Notes;
 use crate::objects::Objects;
 use crate::overlay::Overlay;
+use crate::places::Places;
 use crate::preparer::{Handover, Preparer};
 use crate::report::{Facts, Scope, Tables};
 use crate::roster::Roster;
@@ -42,6 +43,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use tracing::{error, warn};
 
+mod realtime;
 mod reload;
 mod schedule;
 
@@ -132,6 +134,7 @@ pub(crate) struct Server {
     adoptable: VecDeque<OwnedFd>,
     reloads: Reloads,
     schedules: Schedules,
+    places: Places,
     /// Of each datapath.
     monitors: Vec<Monitors>,
 }
@@ -151,6 +154,7 @@ impl Server {
             adoptable: VecDeque::new(),
             reloads: Reloads::default(),
             schedules: Schedules::default(),
+            places: Places::default(),
             monitors: Vec::new(),
             notes: Notes::default(),
             now: mono_now(),
@@ -165,6 +169,8 @@ impl Server {
         while !self.stops {
             self.round();
         }
+        // A restart is to cost no task a cycle: what was given stays with who has it.
+        self.places.keep();
         self.parts.hub.shutdown();
         self.pump();
         // Dropping the datapaths ends their threads.
@@ -205,6 +211,7 @@ impl Server {
         self.parts.hub.tick(self.now);
         self.tend_schedule();
         self.watch_assumptions();
+        self.watch_places();
         self.tell_who_answers();
         if let Some(listener) = self.parts.listener.as_mut().filter(|listener| listener.rests) {
             let token = Token::Listener.encode();
@@ -378,6 +385,7 @@ impl Server {
     fn lose(&mut self, session: SessionId) {
         self.reloads.forget(session);
         self.schedules.forget(session);
+        self.places.forget(session);
         if let Some(socket) = self.sockets.remove(&session) {
             socket.leave(&self.epoll);
             self.parts.hub.gone(session);
@@ -414,6 +422,7 @@ impl Server {
             Action::Close { session, code, reason } => {
                 self.reloads.forget(session);
                 self.schedules.forget(session);
+                self.places.forget(session);
                 if let Some(socket) = self.sockets.remove(&session) {
                     socket.leave(&self.epoll);
                     socket.close(encode(&control::Event::Closing { code, reason }), self.now, &self.epoll);
@@ -444,6 +453,14 @@ impl Server {
                 self.take_reload((session, req), dry_run, file, last, &piece);
             }
             Action::Schedule { session, req, order } => self.take_schedule(session, req, order),
+            Action::PlaceThread { session, req, tid, priority, core } => {
+                let done = self.place_thread(session, tid, priority, core);
+                self.answer_done(session, req, done);
+            }
+            Action::LockMemory { session, req, bytes } => {
+                let done = self.lock_memory(session, bytes);
+                self.answer_done(session, req, done);
+            }
             Action::Note(note) => self.notes.write(&note, self.now),
             command => self.command(command),
         }
@@ -548,7 +565,8 @@ impl Server {
     fn report(&mut self, scope: Scope) -> StatusReport {
         let Parts { hub, objects, datapaths, overlay, roster, facts, discovery, .. } = &mut self.parts;
         let peers = overlay.report(self.now, roster, &facts.plan);
-        let mut report = facts.report(self.now, scope, Tables { hub, objects, datapaths, roster, overlay, peers });
+        let tables = Tables { hub, objects, datapaths, roster, overlay, places: &self.places, peers };
+        let mut report = facts.report(self.now, scope, tables);
         if let Some(discovery) = discovery {
             report.discovery = discovery.report(self.now, &facts.plan);
             report.degraded.extend(discovery.degraded());

@@ -108,6 +108,11 @@ impl SessionSocket {
         Ok(SessionSocket { session, socket, process, queue: VecDeque::new(), awaits_room: false, stalled: None })
     }
 
+    /// The process at the other end, as long as the kernel knows one.
+    pub(crate) const fn process(&self) -> Option<&OwnedFd> {
+        self.process.as_ref()
+    }
+
     /// Takes one packet.
     pub(crate) fn receive(&self, buffer: &mut [u8; PACKET_BYTES_MAX]) -> RecvOutcome {
         // A broken socket is a closed one.

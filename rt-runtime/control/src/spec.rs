@@ -39,6 +39,52 @@ pub struct DomainSpec {
     pub isolated: bool,
     /// What is fixed or bounded of its streams, whatever their openers ask for.
     pub streams: Vec<StreamPlan>,
+    /// What its threads may be given.
+    pub realtime: RealtimeRule,
+}
+
+/// What the runtime may give to threads of a domain's sessions; the default is nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RealtimeRule {
+    /// Most urgent `SCHED_FIFO` priority; `None`: the ordinary policy only.
+    pub priority_max: Option<u8>,
+    /// The cores that they are let run on.
+    pub cores: BTreeSet<u16>,
+    /// Threads of all its sessions together, at a time.
+    pub threads_max: usize,
+    /// What a process may be let lock, bytes.
+    pub locked_bytes_max: u64,
+}
+
+impl RealtimeRule {
+    /// The cores that a thread gets which asks for that priority and core.
+    ///
+    /// # Errors
+    /// The rule does not allow it; the reason says what would be.
+    pub fn cores_for(&self, priority: Option<u8>, core: Option<u16>) -> Result<Vec<u16>, String> {
+        let remedy = "; it is changed by `realtime` of the domain in the configuration of the runtime";
+        match (priority, self.priority_max) {
+            (Some(0) | Some(100..), _) => return Err("a priority is 1 to 99".to_owned()),
+            (Some(asked), None) => {
+                return Err(format!("priority {asked} is asked for, and the domain's rule gives none{remedy}"));
+            }
+            (Some(asked), Some(most)) if asked > most => {
+                return Err(format!(
+                    "priority {asked} is asked for, and the domain's rule gives at most {most}{remedy}"
+                ));
+            }
+            _ => {}
+        }
+        match core {
+            _ if self.cores.is_empty() => Err(format!("the domain's rule gives no core{remedy}")),
+            None => Ok(self.cores.iter().copied().collect()),
+            Some(core) if self.cores.contains(&core) => Ok(vec![core]),
+            Some(core) => {
+                let cores: Vec<u16> = self.cores.iter().copied().collect();
+                Err(format!("core {core} is asked for, and the domain's rule gives {cores:?}{remedy}"))
+            }
+        }
+    }
 }
 
 impl DomainSpec {
@@ -269,6 +315,7 @@ mod tests {
             quota: Quota::UNLIMITED,
             isolated: false,
             streams: Vec::new(),
+            realtime: RealtimeRule::default(),
         };
         let sizes = RegionSizes { cells: u64::from, returns: u64::from, counters: u64::from, wake_page: 1 };
         HubSpec {
@@ -299,6 +346,21 @@ mod tests {
         assert_eq!(spec.choose_domain(&from(8), Some("closed")), None);
         let own = Origin::InProcess(Credentials::default());
         assert_eq!(spec.choose_domain(&own, Some("closed")), Some(DomainIndex(0)));
+    }
+
+    #[test]
+    fn a_thread_gets_what_the_rule_gives_and_nothing_by_default() {
+        let nothing = RealtimeRule::default();
+        assert!(nothing.cores_for(Some(1), None).unwrap_err().contains("gives none"));
+        assert!(nothing.cores_for(None, Some(0)).unwrap_err().contains("no core"));
+        let rule = RealtimeRule { priority_max: Some(50), cores: BTreeSet::from([1, 3]), ..RealtimeRule::default() };
+        assert_eq!(rule.cores_for(Some(50), Some(3)), Ok(vec![3]));
+        assert_eq!(rule.cores_for(Some(1), None), Ok(vec![1, 3]));
+        assert!(rule.cores_for(Some(51), Some(3)).unwrap_err().contains("at most 50"));
+        assert!(rule.cores_for(Some(50), Some(2)).unwrap_err().contains("gives [1, 3]"));
+        for none in [0, 100, 255] {
+            assert!(rule.cores_for(Some(none), Some(3)).is_err());
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod bytes;
 pub mod clock;
 mod error;
 pub mod event;
+pub mod foreign_thread;
 pub mod futex;
 pub mod guard;
 pub mod host;

@@ -86,13 +86,27 @@ pub fn set_policy_current(policy: SchedPolicy) -> Result<(), OsError> {
 /// # Errors
 /// As [`set_policy_current`]; or there is no such thread (`ESRCH`).
 pub fn set_policy(tid: i32, policy: SchedPolicy) -> Result<(), OsError> {
+    set_policy_with(tid, policy, 0)
+}
+
+/// As [`set_policy`]; what the thread starts afterwards runs under the ordinary policy, so
+/// that a priority that was granted to one thread does not become that of many. Nobody
+/// without the right to set the policy can undo that.
+///
+/// # Errors
+/// As [`set_policy`].
+pub fn set_policy_reset_on_fork(tid: i32, policy: SchedPolicy) -> Result<(), OsError> {
+    set_policy_with(tid, policy, libc::SCHED_RESET_ON_FORK)
+}
+
+fn set_policy_with(tid: i32, policy: SchedPolicy, flags: i32) -> Result<(), OsError> {
     let (number, priority) = match policy {
         SchedPolicy::Other => (libc::SCHED_OTHER, 0),
         SchedPolicy::Fifo(priority) => (libc::SCHED_FIFO, i32::from(priority)),
     };
     let parameter = libc::sched_param { sched_priority: priority };
     // SAFETY: `parameter` lives through the call.
-    check(unsafe { libc::sched_setscheduler(tid, number, &parameter) }, "setting a thread's scheduling policy")
+    check(unsafe { libc::sched_setscheduler(tid, number | flags, &parameter) }, "setting a thread's scheduling policy")
         .map(drop)
 }
 
@@ -122,6 +136,23 @@ pub fn policy(tid: i32) -> Result<Option<SchedPolicy>, OsError> {
 pub fn lock_all_memory() -> Result<(), OsError> {
     // SAFETY: changes where memory is kept, not what is in it.
     check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) }, "locking all memory").map(drop)
+}
+
+/// Raises what another process may lock to `bytes`, if it is less; returns what it was.
+///
+/// # Errors
+/// There is no such process (`ESRCH`), or `CAP_SYS_RESOURCE` is missing (`EPERM`).
+pub fn raise_memlock_of(process: i32, bytes: u64) -> Result<u64, OsError> {
+    const ATTEMPT: &str = "raising what a process may lock";
+    let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes into `before`, which lives through the call.
+    check(unsafe { libc::prlimit(process, libc::RLIMIT_MEMLOCK, std::ptr::null(), &mut before) }, ATTEMPT)?;
+    if before.rlim_cur < bytes {
+        let wanted = libc::rlimit { rlim_cur: bytes, rlim_max: before.rlim_max.max(bytes) };
+        // SAFETY: the kernel reads `wanted`, which lives through the call.
+        check(unsafe { libc::prlimit(process, libc::RLIMIT_MEMLOCK, &wanted, std::ptr::null_mut()) }, ATTEMPT)?;
+    }
+    Ok(before.rlim_cur)
 }
 
 /// Raises the limit on descriptors as far as the process may; returns it.

@@ -234,6 +234,27 @@ pub enum Request {
         /// The step.
         order: ScheduleOrder,
     },
+    /// Hands over a thread of the client's own process: the runtime gives it a priority and
+    /// a core, as far as the rule of the domain allows, or nothing; it takes them back when
+    /// the session ends. Answered by [`Event::Done`].
+    PlaceThread {
+        /// Request number.
+        req: u32,
+        /// What the thread calls itself (`gettid`). The kernel says which thread that is.
+        tid: u32,
+        /// `SCHED_FIFO` at that priority, 1 to 99.
+        priority: Option<u8>,
+        /// That core; `None`: those of the rule.
+        core: Option<u16>,
+    },
+    /// Asks that the client's process may lock so many bytes of memory; answered by
+    /// [`Event::Done`].
+    LockMemory {
+        /// Request number.
+        req: u32,
+        /// In all.
+        bytes: u64,
+    },
 }
 
 /// Steps of a schedule into force (`insane_overlay::activation`). A schedule is named by the

@@ -232,6 +232,9 @@ pub struct SessionStatus {
     /// The access rules have changed since it attached, and would not let it in any more: it
     /// keeps what it has and gets nothing new.
     pub outside_rules: bool,
+    /// Threads of it that the runtime has placed, with where and how they run now. Their
+    /// names are claims.
+    pub threads: Vec<ThreadStatus>,
     /// What its sources and sinks count (`PortCounter`), added up. The session
     /// writes these itself: a claim.
     pub counters: Counters,

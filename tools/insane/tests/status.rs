@@ -103,6 +103,13 @@ fn report() -> StatusReport {
                 name: "plc".into(),
                 pid: 4711,
                 uid: 1000,
+                threads: vec![insane_wire::status::ThreadStatus {
+                    name: "vplc-fifo-50".into(),
+                    tid: 4712,
+                    core: Some(1),
+                    policy: "fifo".into(),
+                    priority: 50,
+                }],
                 ..SessionStatus::default()
             }],
             quotas: [("bytes".to_owned(), Usage { used: 1 << 20, limit: 256 << 20, refused: 2 })].into(),
@@ -184,6 +191,8 @@ fn one_report_as_a_table() {
         "line-1 uses: bytes 1 MiB of 256 MiB (2 refused)",
         "fibre (down), radio (up 85.0 us, overlay)",
         "4711",
+        "vplc-fifo-50",
+        "fifo 50",
         "axis",
         "discovery by gossip at 10.0.0.1:7100, cluster \"plant\": 5 hosts heard of, 0 of at most 32 peers",
         "seeds 10.0.0.2:7100 (silent)",

@@ -21,6 +21,8 @@ usage: cargo xtask COMMAND
   ci                                     the same as test; what .ci/run calls
   sim [OPTION]…                          run simulated worlds; sim --help tells the options
   rt-guest                               run tests on a PREEMPT_RT kernel, in an emulated machine
+  containers                             run controllers in containers, kill each in turn (root)
+  containers --demo [OPTION]…            the demo, its controller in a container (root)
   licences                               check licences and duplicates of all dependencies (offline)
 ";
 
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
         },
         ["sim", options @ ..] => steps::simulate(&workspace_root(), options),
         ["rt-guest"] => guest::command(&workspace_root()),
+        ["containers"] => steps::contain(&workspace_root()),
+        ["containers", "--demo", options @ ..] => steps::demo_in_containers(&workspace_root(), options),
         ["licences"] => match licences::check(&workspace_root()) {
             Ok(summary) => {
                 println!("{summary}");

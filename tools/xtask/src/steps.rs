@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 /// Commands that the tests use, and the Debian packages that bring them.
 const TOOLS: &[(&str, &str)] = &[
+    ("crun", "crun"),
     ("ip", "iproute2"),
     ("ps", "procps"),
+    ("runc", "runc"),
     ("strace", "strace"),
     ("tshark", "tshark"),
     ("valgrind", "valgrind"),
@@ -41,6 +43,7 @@ const STEPS: &[Step] = &[
     Step { name: "sim", what: "simulated worlds of fixed seeds, every rule checked", run: sim },
     Step { name: "latency", what: "every latency test in its short form", run: latency },
     Step { name: "demo", what: "the demo, judged by function and not by time", run: demo },
+    Step { name: "containers", what: "controllers in containers, each killed in turn (root)", run: containers },
 ];
 
 /// Which steps run.
@@ -293,6 +296,43 @@ fn demo(root: &Path) -> (Verdict, TestCount) {
         other => other,
     };
     (verdict, TestCount::default())
+}
+
+fn containers(root: &Path) -> (Verdict, TestCount) {
+    if !nix::unistd::geteuid().is_root() {
+        let reason = "not root; containers with users of their own need it".to_owned();
+        return (Verdict::Skipped(reason), TestCount::default());
+    }
+    let mut build = cargo(root);
+    build.args(["build", "--release", "--locked", "-p", "insaned", "-p", "insane-cli"]);
+    match simple(&mut build, 15) {
+        (Verdict::Passed, _) => {}
+        other => return other,
+    }
+    simple(cargo(root).args(["run", "--release", "--locked", "-p", "vplc-containers", "--", "check"]), 15)
+}
+
+/// The step `containers`, as a command of its own.
+pub fn contain(root: &Path) -> ExitCode {
+    match containers(root).0 {
+        Verdict::Passed => ExitCode::SUCCESS,
+        Verdict::Failed(reason) | Verdict::Skipped(reason) => {
+            eprintln!("error: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The demo with its controller in a container.
+pub fn demo_in_containers(root: &Path, options: &[&str]) -> ExitCode {
+    let demo = ["run", "--release", "--locked", "-p", "vplc-demo", "--", "--containers"];
+    match cargo(root).args(demo).args(options).status() {
+        Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("error: the demo did not start: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// A command of which only the end counts.

@@ -15,6 +15,8 @@ use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+/// What a cyclic part may have in RAM, at most: its program, stacks and rings.
+const LOCKED_BYTES: u64 = 256 << 20;
 /// How long a part tries to reach its runtime.
 const ATTACH: Duration = Duration::from_secs(5);
 
@@ -74,12 +76,14 @@ fn part(socket: PathBuf, setup: Setup) -> ExitCode {
     let of_output = stop.clone();
     let output = std::thread::spawn(move || write_lines(&told, &of_output));
     let context = Context { setup, stop, tell };
-    if setup.place.fifo.is_some()
-        && let Err(error) = insane_sys::thread::lock_all_memory()
-    {
-        context.note(format!("its memory may be paged out: {error}"));
-    }
-    let ended = attach(&socket, &context).and_then(|session| super::run(&session, &context));
+    let ended = attach(&socket, &context).and_then(|session| {
+        if setup.place.fifo.is_some()
+            && let Err(error) = session.lock_memory(LOCKED_BYTES)
+        {
+            context.note(format!("its memory may be paged out: {error}"));
+        }
+        super::run(&session, &context)
+    });
     if let Err(error) = &ended {
         context.report(Report::Failed { from: setup.role.name().into(), text: error.to_string() });
     }

@@ -12,6 +12,7 @@ use crate::roles::{PERIOD, Place, Role, Setup};
 use insane_core::Nanos;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
+use vplc_containers::engine::Engine;
 
 /// Fresh cycles in a row before the clamp opens: half a second; a tenth in a smoke run.
 const SETTLE: u32 = 500;
@@ -28,6 +29,12 @@ pub enum StageError {
     /// No free ports.
     #[error("no eight free UDP ports in a row were found on the loopback interface")]
     Ports,
+    /// No engine for containers.
+    #[error("no engine for containers is there: apt-get install runc")]
+    NoEngine,
+    /// The container's bundle.
+    #[error("the container's bundle: {0}")]
+    Bundle(#[from] vplc_containers::bundle::BundleError),
     /// The system refused something.
     #[error("{what}: {error}")]
     System {
@@ -60,6 +67,8 @@ pub enum Form {
     Namespaces {
         /// The daemon's file.
         insaned: PathBuf,
+        /// What runs the controller in a container; `None`: it is a process like the others.
+        engine: Option<Engine>,
     },
     /// Two runtimes in this process.
     Embedded {
@@ -86,7 +95,10 @@ impl Form {
             return embedded("the command ip (iproute2) is missing");
         }
         match daemon::find_or_build() {
-            Ok(insaned) => Form::Namespaces { insaned },
+            Ok(insaned) => {
+                let engine = Engine::ALL.into_iter().find(|engine| options.containers && engine.is_there());
+                Form::Namespaces { insaned, engine }
+            }
             Err(error) => Form::Embedded { reason: error.to_string() },
         }
     }
@@ -95,7 +107,11 @@ impl Form {
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
-            Form::Namespaces { .. } => {
+            Form::Namespaces { engine: Some(engine), .. } => format!(
+                "two network namespaces joined by veth, two insaned, the controller in a container ({}), every other part a process",
+                engine.name()
+            ),
+            Form::Namespaces { engine: None, .. } => {
                 "two network namespaces joined by veth, two insaned, every part a process".into()
             }
             Form::Embedded { reason } => {
@@ -125,7 +141,13 @@ impl Stage {
     /// See [`StageError`].
     pub fn start(form: &Form, options: &Options) -> Result<Stage, StageError> {
         match form {
-            Form::Namespaces { insaned } => namespaces::Namespaces::start(insaned, options).map(Stage::Namespaces),
+            Form::Namespaces { engine: None, .. } if options.containers => Err(StageError::NoEngine),
+            Form::Embedded { reason } if options.containers => {
+                Err(StageError::Program { what: "containers".into(), said: reason.clone() })
+            }
+            Form::Namespaces { insaned, engine } => {
+                namespaces::Namespaces::start(insaned, *engine, options).map(Stage::Namespaces)
+            }
             Form::Embedded { .. } => embedded::Embedded::start(options).map(Stage::Embedded),
         }
     }

@@ -10,8 +10,8 @@ use super::host::Host;
 use super::{Side, StageError, cast, place, setup, tail};
 use crate::options::Options;
 use crate::report::Report;
-use crate::roles::Role;
 use crate::roles::process::Order;
+use crate::roles::{Role, Setup};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -20,6 +20,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use vplc_containers::bundle::{Bundle, Contents, SOCKET_FOLDER};
+use vplc_containers::engine::{Container, Engine};
 
 const TEMPLATE_A: &str = include_str!("../../hosts/a.ron");
 const TEMPLATE_B: &str = include_str!("../../hosts/b.ron");
@@ -27,6 +29,9 @@ const TEMPLATE_B: &str = include_str!("../../hosts/b.ron");
 const MTU: &str = "9000";
 /// How long a process may take to start, or to end by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// User of the container; it has no entry anywhere, and needs none.
+const CONTAINER_USER: u32 = 61_001;
 
 /// The running processes. Fields are dropped in this order: processes first, then the
 /// hosts whose threads they die with, then the files.
@@ -39,7 +44,7 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    pub(super) fn start(insaned: &Path, options: &Options) -> Result<Self, StageError> {
+    pub(super) fn start(insaned: &Path, engine: Option<Engine>, options: &Options) -> Result<Self, StageError> {
         let hosts = [Host::new("a")?, Host::new("b")?];
         join(&hosts)?;
         let (tell, reports) = channel();
@@ -51,8 +56,13 @@ impl Namespaces {
         let epoch = insane_sys::clock::mono_now();
         for (side, role) in cast(options) {
             let setup = setup(options, role, place(side, role), epoch);
-            let order = Order::Part { socket: stage.folder.socket(side), setup };
-            let process = stage.start_process(side, role.name(), &order, &tell)?;
+            let process = match engine.filter(|_| role == Role::Controller) {
+                Some(engine) => stage.start_container(engine, side, setup, &tell)?,
+                None => {
+                    let order = Order::Part { socket: stage.folder.socket(side), setup };
+                    stage.start_process(side, role.name(), &order, &tell)?
+                }
+            };
             stage.parts.push(process);
         }
         Ok(stage)
@@ -112,18 +122,38 @@ impl Namespaces {
         let host = &self.hosts[usize::from(side == Side::B)];
         let mut child = host.call(move || command.spawn())?.map_err(StageError::system(&what))?;
         let input = child.stdin.take();
-        let output = child.stdout.take().map(|output| {
-            let tell = tell.clone();
-            std::thread::spawn(move || {
-                let lines = BufReader::new(output).lines().map_while(Result::ok);
-                for report in lines.filter_map(|line| serde_json::from_str(&line).ok()) {
-                    if tell.send(report).is_err() {
-                        break;
-                    }
-                }
-            })
-        });
-        Ok(Process { name: name.into(), child, input, output, log, dead: false })
+        let output = read_reports(&mut child, tell);
+        Ok(Process { name: name.into(), child, input, output, log, dead: false, container: None })
+    }
+
+    /// Starts a part in a container that has no rights, and of this host the control socket.
+    fn start_container(
+        &self,
+        engine: Engine,
+        side: Side,
+        setup: Setup,
+        tell: &Sender<Report>,
+    ) -> Result<Process, StageError> {
+        let name = setup.role.name();
+        let what = format!("starting {name} in a container");
+        let socket = self.folder.socket(side);
+        let inside = Path::new(SOCKET_FOLDER).join(socket.file_name().unwrap_or_default());
+        // The types of an order hold nothing that JSON cannot.
+        let order = serde_json::to_string(&Order::Part { socket: inside, setup }).unwrap_or_default();
+        let program = std::env::current_exe().map_err(StageError::system(&what))?;
+        let arguments = [crate::PART_ARGUMENT.to_owned(), order];
+        let sockets = socket.parent().unwrap_or(Path::new("/"));
+        let contents = Contents { name, program: &program, arguments: &arguments, user: CONTAINER_USER, sockets };
+        let bundle = Bundle::create(&self.folder.0.join(name), &contents)?;
+        let log = self.folder.0.join(format!("{name}.log"));
+        let errors = File::create(&log).map_err(StageError::system(&what))?;
+        let id = format!("insane-demo-{}-{name}", std::process::id());
+        let state = self.folder.0.join("state");
+        let started = engine.run(&bundle, &id, &state, errors.into());
+        let (mut child, container) = started.map_err(StageError::system(&what))?;
+        let input = child.stdin.take();
+        let output = read_reports(&mut child, tell);
+        Ok(Process { name: name.into(), child, input, output, log, dead: false, container: Some(container) })
     }
 
     pub(super) fn look_for_dead(&mut self) -> Option<Report> {
@@ -139,6 +169,21 @@ impl Namespaces {
         self.parts.iter_mut().for_each(Process::end);
         self.daemons.iter_mut().for_each(Process::end);
     }
+}
+
+/// Passes on what a part reports on its standard output.
+fn read_reports(child: &mut Child, tell: &Sender<Report>) -> Option<JoinHandle<()>> {
+    child.stdout.take().map(|output| {
+        let tell = tell.clone();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(output).lines().map_while(Result::ok);
+            for report in lines.filter_map(|line| serde_json::from_str(&line).ok()) {
+                if tell.send(report).is_err() {
+                    break;
+                }
+            }
+        })
+    })
 }
 
 /// The veth pair of the configurations, made inside the two namespaces: nothing of it
@@ -159,13 +204,15 @@ fn join(hosts: &[Host; 2]) -> Result<(), StageError> {
 fn configuration(template: &str, socket: &Path, cores: &[usize]) -> String {
     let line = |line: &str| {
         if line.trim_start().starts_with("control:") {
-            return format!("    control: (socket: {:?}),", socket.display().to_string());
+            // The user of a container is nobody's: who may attach is for `domains` to say.
+            return format!("    control: (socket: {:?}, mode: 0o666),", socket.display().to_string());
         }
         let mut line = line.to_owned();
         for (place, core) in cores.iter().enumerate().take(2) {
-            let written = format!("core: {place},");
-            if line.contains(&written) {
-                line = line.replace(&written, &format!("core: {core},"));
+            let written = [format!("core: {place},"), format!("cores: [{place}],")];
+            let of_this_run = [format!("core: {core},"), format!("cores: [{core}],")];
+            if let Some(at) = written.iter().position(|written| line.contains(written)) {
+                line = line.replace(&written[at], &of_this_run[at]);
                 break;
             }
         }
@@ -182,6 +229,8 @@ struct Process {
     output: Option<JoinHandle<()>>,
     log: PathBuf,
     dead: bool,
+    /// What it runs in, if that is a container; `child` is its engine then.
+    container: Option<Container>,
 }
 
 impl Process {
@@ -216,6 +265,8 @@ impl Process {
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < give_up {
             std::thread::sleep(Duration::from_millis(5));
         }
+        // An engine that is killed leaves its container: that goes first.
+        drop(self.container.take());
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let Some(output) = self.output.take() {
@@ -227,6 +278,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.ask_to_end();
+        drop(self.container.take());
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -256,12 +308,18 @@ impl Folder {
         let what = format!("making {}", path.display());
         let mut builder = std::fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&path).map_err(StageError::system(what))?;
-        Ok(Folder(path))
+        builder.create(&path).map_err(StageError::system(&what))?;
+        let folder = Folder(path);
+        for side in [Side::A, Side::B] {
+            let sockets = folder.socket(side);
+            std::fs::create_dir(sockets.parent().unwrap_or(&folder.0)).map_err(StageError::system(&what))?;
+        }
+        Ok(folder)
     }
 
     fn socket(&self, side: Side) -> PathBuf {
-        self.0.join(if side == Side::A { "a.sock" } else { "b.sock" })
+        // In a folder of its own: a container is given that folder.
+        self.0.join(if side == Side::A { "a/insaned.sock" } else { "b/insaned.sock" })
     }
 }
 

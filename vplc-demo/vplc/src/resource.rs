@@ -16,7 +16,8 @@ pub enum Rank {
     Fifo(u8),
     /// The ordinary policy, with the right to `SCHED_FIFO`: idle.
     Idle,
-    /// The ordinary policy, since the right is missing: nothing is raised.
+    /// Without the right to raise itself, under the ordinary policy or at a priority that the
+    /// daemon gave: nothing is raised, and the mutex's inheritance is what bounds waiting.
     Unprivileged,
 }
 

@@ -114,7 +114,11 @@ pub struct App {
     ready: (Sender<Ready>, Receiver<Ready>),
 }
 
-type Ready = Result<Vec<Misplaced>, StartError>;
+type Ready = Result<Vec<String>, StartError>;
+
+/// What follows from a priority that a thread cannot raise itself.
+const GIVEN: &str = "given by the daemon: locks do not raise the thread to their ceilings, so a task may wait for a \
+                     less urgent one once for each resource that it locks, where the analysis counts one wait";
 
 impl App {
     /// Nothing runs yet.
@@ -153,9 +157,12 @@ impl App {
             set_name(&format!("vplc-fifo-{fifo}"));
             match begin(&session, core, base, fifo, &specs) {
                 Ok((tasks, misplaced)) => {
+                    let is_given = tasks.iter().any(CyclicTask::is_placed_by_runtime);
                     let is_fifo = !misplaced.iter().any(|what| matches!(what, Misplaced::Policy { .. }));
-                    let rank = if is_fifo { Rank::Fifo(fifo) } else { Rank::Unprivileged };
-                    let _ = ready.send(Ok(misplaced));
+                    let rank = if is_fifo && !is_given { Rank::Fifo(fifo) } else { Rank::Unprivileged };
+                    let mut notices: Vec<String> = misplaced.iter().map(ToString::to_string).collect();
+                    notices.extend(is_given.then(|| GIVEN.to_owned()));
+                    let _ = ready.send(Ok(notices));
                     turn(tasks, &specs, rank, &stop, body)
                 }
                 Err(error) => {
@@ -213,8 +220,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// What of core and priority was refused: where there are any, the analysis made at
-    /// build time does not hold.
+    /// What of core and priority was refused, or given by the daemon, so that locks do not
+    /// raise: where there are any, the analysis made at build time may not hold.
     #[must_use]
     pub fn notices(&self) -> &[String] {
         &self.notices

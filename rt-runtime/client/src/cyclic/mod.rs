@@ -12,6 +12,9 @@
 //!
 //! A clock that is stepped while the task sleeps is noticed before the next sleep.
 //!
+//! A process without rights gets its place from the daemon, if the domain's rule allows it;
+//! it needs neither `CAP_SYS_NICE` nor limits.
+//!
 //! | part | what it is |
 //! |---|---|
 //! | `cadence` | when a cycle is due; pure |
@@ -35,6 +38,7 @@ pub use watch::{CyclicWatch, DeadlineMiss, Doing};
 
 use crate::agent::lock;
 use crate::callback::{CallbackSink, Callbacks};
+use crate::error::RequestError;
 use crate::session::Core;
 use cadence::Cadence;
 use insane_core::{Determinism, MonoTime, Nanos, Qos, TaiTime};
@@ -52,16 +56,22 @@ const FIFO_BASE: u8 = 50;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Misplaced {
     /// It runs under the ordinary policy.
-    #[error("runs without SCHED_FIFO priority {priority}: {reason}")]
+    #[error("runs without SCHED_FIFO priority {priority}: {reason}{}", told(runtime))]
     Policy {
         /// What was asked for.
         priority: u8,
         /// The kernel's reason.
         reason: OsError,
+        /// Why the daemon did not give it either, if there is one to ask.
+        runtime: Option<RequestError>,
     },
     /// It runs on any core.
     #[error(transparent)]
     Core(#[from] PinError),
+}
+
+fn told(runtime: &Option<RequestError>) -> String {
+    runtime.as_ref().map(|error| format!("; {error}")).unwrap_or_default()
 }
 
 /// Why a cyclic task cannot start.
@@ -180,6 +190,9 @@ impl Cyclic {
         self
     }
 
+    /// Where this process may not take the place itself and the session's runtime is a daemon,
+    /// that is asked to give it, within the rule of the domain (`realtime` in its configuration).
+    ///
     /// Without the priority and core that were asked for, the task does not start.
     /// Otherwise it says so ([`CyclicTask::misplaced`]) and runs where it is.
     pub fn required(mut self) -> Self {
@@ -200,7 +213,7 @@ impl Cyclic {
         if self.core.shared.is_forked() {
             return Err(CyclicError::Forked);
         }
-        let misplaced = self.take_place();
+        let (misplaced, by_runtime) = self.take_place();
         if self.is_required
             && let Some(first) = misplaced.first()
         {
@@ -209,18 +222,39 @@ impl Cyclic {
         let progress = Arc::new(Progress::new(self.deadline, self.on_deadline.is_some()));
         let told = self.on_deadline.map(|callback| tell(&self.core, &progress, callback)).transpose()?;
         let inner = task::Task::new(Kernel, self.base, cadence, self.spin, self.period, progress);
-        Ok(CyclicTask::new(inner, misplaced, told))
+        Ok(CyclicTask::new(inner, (misplaced, by_runtime), told))
     }
 
-    fn take_place(&self) -> Vec<Misplaced> {
+    /// What was refused, and whether the daemon gave what this process could not take.
+    fn take_place(&self) -> (Vec<Misplaced>, bool) {
         // Ordinary threads are woken up to 50 us late, to save the processor a wake-up,
         // unless they ask not to be. Refused: they are late.
         let _ = nix::sys::prctl::set_timerslack(1);
         let pinned = self.pin.map_or(Ok(()), pin_current).map_err(Misplaced::Core);
         let policy = self.fifo.map_or(Ok(()), |priority| {
-            set_policy_current(SchedPolicy::Fifo(priority)).map_err(|reason| Misplaced::Policy { priority, reason })
+            let set = set_policy_current(SchedPolicy::Fifo(priority));
+            set.map_err(|reason| Misplaced::Policy { priority, reason, runtime: None })
         });
-        [pinned, policy].into_iter().filter_map(Result::err).collect()
+        let refused = pinned.is_err() || policy.is_err();
+        if refused && self.core.shared.has_daemon() {
+            match self.core.shared.place_current(self.fifo, self.pin.and_then(|core| u16::try_from(core).ok())) {
+                Ok(()) => return (Vec::new(), true),
+                Err(error) => {
+                    let policy = policy.map_err(|misplaced| misplaced.also(error));
+                    return ([pinned, policy].into_iter().filter_map(Result::err).collect(), false);
+                }
+            }
+        }
+        ([pinned, policy].into_iter().filter_map(Result::err).collect(), false)
+    }
+}
+
+impl Misplaced {
+    fn also(self, error: RequestError) -> Self {
+        match self {
+            Misplaced::Policy { priority, reason, .. } => Misplaced::Policy { priority, reason, runtime: Some(error) },
+            core @ Misplaced::Core(_) => core,
+        }
     }
 }
 

@@ -25,6 +25,7 @@ pub enum Ended {
 pub struct CyclicTask {
     inner: Task<Kernel>,
     misplaced: Vec<Misplaced>,
+    by_runtime: bool,
     /// Keeps the callback for late cycles.
     _told: Option<CallbackSink>,
     /// Place and priority are those of this thread.
@@ -32,8 +33,12 @@ pub struct CyclicTask {
 }
 
 impl CyclicTask {
-    pub(super) fn new(inner: Task<Kernel>, misplaced: Vec<Misplaced>, told: Option<CallbackSink>) -> Self {
-        CyclicTask { inner, misplaced, _told: told, _of_this_thread: PhantomData }
+    pub(super) fn new(
+        inner: Task<Kernel>,
+        (misplaced, by_runtime): (Vec<Misplaced>, bool),
+        told: Option<CallbackSink>,
+    ) -> Self {
+        CyclicTask { inner, misplaced, by_runtime, _told: told, _of_this_thread: PhantomData }
     }
 
     /// Ends the cycle that runs and waits for the next; `None`: the task is over
@@ -82,6 +87,13 @@ impl CyclicTask {
     #[must_use]
     pub fn misplaced(&self) -> &[Misplaced] {
         &self.misplaced
+    }
+
+    /// Whether the daemon gave what this process could not take. The thread cannot raise its
+    /// priority further by itself then.
+    #[must_use]
+    pub fn is_placed_by_runtime(&self) -> bool {
+        self.by_runtime
     }
 
     /// What happened so far.

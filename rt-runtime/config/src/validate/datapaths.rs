@@ -118,7 +118,7 @@ fn core(raw: &raw::Datapath, at: usize, machine: &Machine, report: &mut Report<'
 }
 
 /// A set of cores as people write it: `0 to 3, 8`.
-fn core_ranges(cores: &[u16]) -> String {
+pub(super) fn core_ranges(cores: &[u16]) -> String {
     let mut ranges: Vec<(u16, u16)> = Vec::new();
     for core in cores {
         match ranges.last_mut() {

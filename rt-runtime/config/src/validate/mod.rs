@@ -32,7 +32,7 @@ pub(crate) fn validate(config: &raw::Config, machine: &Machine, report: &mut Rep
     let discovery = discovery::discovery(&config.discovery, &links, report);
     let datapaths = datapaths::datapaths(config, links, machine, report);
     network::warn_of_unreached_peers(&peers, &datapaths, report);
-    let domains = tenants::domains(&config.domains, machine, report);
+    let domains = tenants::domains(&config.domains, machine, &datapaths, report);
     streams::check_slots(&domains, &datapaths, report);
     let memory = memory(&config.memory, report);
     Plan { host, control, datapaths, peers, discovery, domains, memory, log: log(&config.log) }

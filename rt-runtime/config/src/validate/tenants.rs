@@ -1,8 +1,9 @@
 //! Domains: members, quotas, receive heaps.
 
+use super::datapaths::core_ranges;
 use super::{check_names, number, streams};
 use crate::machine::Machine;
-use crate::plan::{self, DomainPlan, Isolation, Member, Quota};
+use crate::plan::{self, DatapathPlan, DomainPlan, Isolation, Member, Policy, Quota, RealtimePlan};
 use crate::raw;
 use crate::report::Report;
 use insane_core::heap::ClassSpec;
@@ -16,13 +17,19 @@ const BUFFERS_MAX: i64 = 65_536;
 const ID_MAX: i64 = u32::MAX as i64 - 1;
 
 /// The domains; if none is written, one for the daemon's own user.
-pub(super) fn domains(raw: &[raw::Domain], machine: &Machine, report: &mut Report<'_>) -> Vec<DomainPlan> {
+pub(super) fn domains(
+    raw: &[raw::Domain],
+    machine: &Machine,
+    datapaths: &[DatapathPlan],
+    report: &mut Report<'_>,
+) -> Vec<DomainPlan> {
     if raw.is_empty() {
         return vec![DomainPlan {
             name: "default".into(),
             members: vec![Member::Uid(machine.uid)],
             isolation: Isolation::Shared,
             quota: Quota::default(),
+            realtime: RealtimePlan::default(),
             receive: plan::receive_default(),
             streams: Vec::new(),
         }];
@@ -31,10 +38,15 @@ pub(super) fn domains(raw: &[raw::Domain], machine: &Machine, report: &mut Repor
         report.error("domains", format!("there are {} domains", raw.len()));
     }
     check_names(report, "domains", raw.iter().map(|domain| domain.name.as_str()));
-    raw.iter().enumerate().map(|(at, domain)| self::domain(domain, at, report)).collect()
+    raw.iter().enumerate().map(|(at, domain)| self::domain(domain, at, (machine, datapaths), report)).collect()
 }
 
-fn domain(raw: &raw::Domain, at: usize, report: &mut Report<'_>) -> DomainPlan {
+fn domain(
+    raw: &raw::Domain,
+    at: usize,
+    (machine, datapaths): (&Machine, &[DatapathPlan]),
+    report: &mut Report<'_>,
+) -> DomainPlan {
     let members = members(&raw.members, at, report);
     let isolation = match raw.isolation {
         Some(raw::Isolation::Shared) => Isolation::Shared,
@@ -53,6 +65,7 @@ fn domain(raw: &raw::Domain, at: usize, report: &mut Report<'_>) -> DomainPlan {
         members,
         isolation,
         quota: quota(&raw.quota, at, report),
+        realtime: realtime(&raw.realtime, at, (machine, datapaths), report),
         receive: raw.receive.as_ref().map_or_else(plan::receive_default, |classes| receive(classes, at, report)),
         streams: streams::streams(raw, isolation, at, report),
     }
@@ -87,6 +100,57 @@ fn members(raw: &[raw::Member], at: usize, report: &mut Report<'_>) -> Vec<Membe
 
 fn spans_users(members: &[Member]) -> bool {
     members.len() > 1 || members.iter().any(|member| !matches!(member, Member::Uid(_)))
+}
+
+fn realtime(
+    raw: &raw::Realtime,
+    at: usize,
+    (machine, datapaths): (&Machine, &[DatapathPlan]),
+    report: &mut Report<'_>,
+) -> RealtimePlan {
+    let path = |field: &str| format!("domains[{at}].realtime.{field}");
+    let priority: u8 = number(report, &path("priority_max"), raw.priority_max);
+    let mut cores = Vec::new();
+    for (place, wanted) in raw.cores.iter().enumerate() {
+        let path = path(&format!("cores[{place}]"));
+        let core = u16::try_from(*wanted).ok();
+        match (&machine.cores, core) {
+            (Some(there), core) if core.is_none_or(|core| !there.contains(&core)) => {
+                report.error_accepting(&path, format!("this machine has no core {wanted}"), core_ranges(there));
+            }
+            (None, None) => report.error(&path, format!("{wanted} is not the number of a core")),
+            (_, Some(core)) if cores.contains(&core) => {
+                report.error_accepting(&path, "the core is there already", "each core once");
+            }
+            (_, core) => cores.extend(core),
+        }
+    }
+    cores.sort_unstable();
+    if priority > 0 && raw.cores.is_empty() {
+        let message = "a priority without a core: such threads are let run on the named cores only";
+        report.error_accepting(&path("priority_max"), message, "0, or `cores: [...]` beside it");
+    }
+    warn_of_datapaths(priority, &cores, &path("priority_max"), datapaths, report);
+    RealtimePlan {
+        priority_max: (priority > 0).then_some(priority),
+        cores,
+        threads_max: number(report, &path("threads_max"), raw.threads_max),
+        locked_bytes_max: number(report, &path("locked_bytes_max"), raw.locked_bytes_max),
+    }
+}
+
+/// A thread as urgent as a datapath on its core delays what it waits for itself.
+fn warn_of_datapaths(priority: u8, cores: &[u16], path: &str, datapaths: &[DatapathPlan], report: &mut Report<'_>) {
+    let meets = |datapath: &&DatapathPlan| datapath.core.is_none_or(|core| cores.contains(&core));
+    for datapath in datapaths.iter().filter(meets) {
+        if let Policy::Fifo(urgent) = datapath.policy
+            && priority >= urgent
+        {
+            let message =
+                format!("datapath {:?} has priority {urgent}: such threads could keep it from running", datapath.name);
+            report.warning(path, message, format!("less than {urgent}"));
+        }
+    }
 }
 
 fn quota(raw: &raw::Quota, at: usize, report: &mut Report<'_>) -> Quota {

@@ -227,6 +227,16 @@ impl Hub {
                 self.actions.push_back(Action::Schedule { session, req, order });
                 Ok(())
             }
+            Request::PlaceThread { req, tid, priority, core } => {
+                self.check_other_process(session)?;
+                self.actions.push_back(Action::PlaceThread { session, req, tid, priority, core });
+                Ok(())
+            }
+            Request::LockMemory { req, bytes } => {
+                self.check_other_process(session)?;
+                self.actions.push_back(Action::LockMemory { session, req, bytes });
+                Ok(())
+            }
             // Those without a number are answers; `request` has taken them out.
             Request::Mapped { .. }
             | Request::Kept { .. }
@@ -246,6 +256,15 @@ impl Hub {
         Err(Refusal::new(Code::Access, reason))
     }
 
+    /// The process that hosts the runtime has no other rights than the runtime.
+    fn check_other_process(&self, session: SessionId) -> Result<(), Refusal> {
+        if self.sessions[&session].origin.in_process() {
+            let reason = "the runtime is in this very process, and may do no more than it";
+            return Err(Refusal::new(Code::Access, reason));
+        }
+        Ok(())
+    }
+
     /// A session that the access rules would not let in any more keeps what it has, and gets
     /// nothing new.
     fn check_rules(&self, session: SessionId, request: &Request) -> Result<(), Refusal> {
@@ -255,6 +274,8 @@ impl Hub {
                 | Request::CreateSource { .. }
                 | Request::CreateSink { .. }
                 | Request::CreateTap { .. }
+                | Request::PlaceThread { .. }
+                | Request::LockMemory { .. }
         );
         if !asks_for_more || !self.is_outside_rules(&self.sessions[&session]) {
             return Ok(());
@@ -398,6 +419,8 @@ const fn number(request: &Request) -> Option<u32> {
         | Request::CloseSink { req, .. }
         | Request::Reload { req, .. }
         | Request::Schedule { req, .. }
+        | Request::PlaceThread { req, .. }
+        | Request::LockMemory { req, .. }
         | Request::Status { req } => Some(*req),
         Request::Mapped { .. }
         | Request::Kept { .. }

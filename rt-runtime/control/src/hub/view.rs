@@ -205,6 +205,12 @@ impl Hub {
         self.sessions.get(&session).map(|row| row.domain)
     }
 
+    /// The process of a session, as the kernel numbered it when it attached; 0: out of sight.
+    #[must_use]
+    pub fn pid_of(&self, session: SessionId) -> Option<u32> {
+        self.sessions.get(&session).map(|row| row.origin.credentials().pid)
+    }
+
     /// Whether a session may see the state of all domains.
     #[must_use]
     pub fn is_operator(&self, session: SessionId) -> bool {

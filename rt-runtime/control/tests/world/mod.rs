@@ -9,7 +9,9 @@ use client::Client;
 use insane_control::action::{Action, Beside, Note, ObjectId, ObjectKind, Route, Topic, Writer};
 use insane_control::hub::{Hub, Packet};
 use insane_control::quota::{Amounts, Quota};
-use insane_control::spec::{AccessRule, Credentials, DatapathSpec, DomainSpec, HeapSpec, HubSpec, Origin, RegionSizes};
+use insane_control::spec::{
+    AccessRule, Credentials, DatapathSpec, DomainSpec, HeapSpec, HubSpec, Origin, RealtimeRule, RegionSizes,
+};
 use insane_core::{
     ConnId, DatapathIndex, DomainIndex, Lane, MonoTime, Nanos, PeerIndex, Schema, SessionId, StreamKey, stream_check,
     stream_key,
@@ -25,6 +27,7 @@ pub fn domain(name: &str, uids: std::ops::Range<u32>) -> DomainSpec {
         quota: Quota { most: Amounts { bytes: 64 << 20, ..Amounts::UNLIMITED }, requests_per_second: 1_000_000 },
         isolated: false,
         streams: Vec::new(),
+        realtime: RealtimeRule::default(),
     }
 }
 

@@ -16,6 +16,7 @@ mod leaks;
 mod memory;
 mod network;
 mod process_data;
+mod realtime;
 mod roles;
 mod shutdown;
 mod world;

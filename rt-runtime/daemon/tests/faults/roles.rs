@@ -3,9 +3,10 @@
 
 use crate::world::Noise;
 use insane_rt::{
-    ChannelId, Emit, Message, ProcessSourceOptions, Qos, Session, Sink, SinkOptions, Source, SourceOptions,
+    ChannelId, Emit, Message, Nanos, ProcessSourceOptions, Qos, Session, Sink, SinkOptions, Source, SourceOptions,
     StreamOptions,
 };
+use insane_sys::thread::{SchedPolicy, cores, policy};
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,7 +44,60 @@ fn role() {
         "burst" => burst(&socket, &stopped),
         "attach" => attach(&socket),
         "beat" => beat(&socket),
+        "cyclic" => cyclic(&socket, &stopped),
+        "lock" => lock(&socket),
         other => panic!("{other} is no part"),
+    }
+}
+
+/// Becomes a cyclic task on the first core with the priority of its environment, and says what
+/// came of it. Then it stays, or lets its session go, or goes to another core.
+fn cyclic(socket: &str, stopped: &dyn Fn() -> bool) {
+    let session = Session::attach(socket, "cyclic").unwrap();
+    let variable = |name| std::env::var(name).unwrap();
+    let priority: u8 = variable("INSANED_FIFO").parse().unwrap();
+    let own = || policy(0).unwrap();
+    let _ = cores();
+    let task = session.cyclic(Nanos::from_millis(1), Nanos::ZERO).fifo(priority).core(0).start().unwrap();
+    let how = if task.is_placed_by_runtime() { "by runtime" } else { "itself" };
+    let allowed = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap();
+    let count = (0..nix::sched::CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap()).count();
+    let child = std::thread::spawn(move || policy(0).unwrap()).join().unwrap();
+    println!("\n@placed {how}: {:?} cores {count} child {child:?} {:?}", own(), task.misplaced());
+    let then = variable("INSANED_THEN");
+    match then.as_str() {
+        "leave" => {
+            drop(task);
+            drop(session);
+        }
+        "move" => {
+            let mut elsewhere = nix::sched::CpuSet::new();
+            elsewhere.set(1).unwrap();
+            nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &elsewhere).unwrap();
+            let start = Instant::now();
+            while own() != Some(SchedPolicy::Other) && start.elapsed() < LIFE_MAX / 4 {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        _ => {
+            while !stopped() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+    let start = Instant::now();
+    while then == "leave" && own() != Some(SchedPolicy::Other) && start.elapsed() < LIFE_MAX / 4 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    println!("\n@done back to {:?}", own());
+}
+
+/// Locks its memory, and says how that went.
+fn lock(socket: &str) {
+    let session = Session::attach(socket, "lock").unwrap();
+    match session.lock_memory(256 << 20) {
+        Ok(()) => println!("\n@done locked"),
+        Err(error) => println!("\n@done {error}"),
     }
 }
 

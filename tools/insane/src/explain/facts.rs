@@ -89,6 +89,7 @@ pub fn explain(report: &StatusReport, stream: &StreamStatus) -> Explanation {
     facts.extend(view.reliability());
     facts.extend(view.peers());
     facts.push(view.memory());
+    facts.extend(view.threads());
     Explanation {
         stream: stream.name.clone(),
         domain: stream.domain.clone(),
@@ -344,6 +345,29 @@ impl View<'_> {
         fact("memory", what, "what its sources and sinks on this host asked for")
     }
 
+    /// Threads that the runtime has placed for the sessions that use the stream here.
+    fn threads(&self) -> Vec<Fact> {
+        let channels = || self.stream.channels.iter();
+        let uses = |id: u32| {
+            channels().flat_map(|channel| &channel.sources).any(|source| source.session == id)
+                || channels().flat_map(|channel| &channel.sinks).any(|sink| sink.session == id && !sink.observes)
+        };
+        let sessions = self.report.domains.iter().flat_map(|domain| &domain.sessions);
+        let rows = sessions.filter(|session| uses(session.id)).flat_map(|session| {
+            session.threads.iter().map(|thread| {
+                let core = thread.core.map_or("the cores of its rule".to_owned(), |core| format!("core {core}"));
+                let what = format!("{} {} on {core}", thread.policy, thread.priority);
+                let why = format!(
+                    "{} handed over its thread {}, and its domain's rule allows it",
+                    { self.session(session.id) },
+                    thread.tid
+                );
+                fact("thread", what, why)
+            })
+        });
+        rows.collect()
+    }
+
     fn channel(&self, channel: &ChannelStatus) -> Channel {
         let mut facts: Vec<Fact> = channel.sources.iter().map(|source| self.source(source, channel)).collect();
         facts.extend(channel.sinks.iter().map(|sink| self.sink(sink)));
@@ -564,4 +588,39 @@ fn wrap(text: &mut String, head: &str, line: &str) {
         at += len;
     }
     text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use insane_wire::status::{DomainStatus, SessionStatus, ThreadStatus};
+
+    #[test]
+    fn threads_of_the_sessions_that_use_the_stream_are_told_and_no_others() {
+        let session = |id: u32, tid: u32| SessionStatus {
+            id,
+            name: format!("plc-{id}"),
+            threads: vec![ThreadStatus {
+                tid,
+                core: Some(1),
+                policy: "fifo".into(),
+                priority: 50,
+                ..ThreadStatus::default()
+            }],
+            ..SessionStatus::default()
+        };
+        let sink = SinkStatus { session: 2, ..SinkStatus::default() };
+        let tap = SinkStatus { session: 3, observes: true, ..SinkStatus::default() };
+        let channel = ChannelStatus { sinks: vec![sink, tap], ..ChannelStatus::default() };
+        let stream = StreamStatus { channels: vec![channel], ..StreamStatus::default() };
+        let domain =
+            DomainStatus { sessions: vec![session(1, 71), session(2, 72), session(3, 73)], ..DomainStatus::default() };
+        let report = StatusReport { domains: vec![domain], ..StatusReport::default() };
+        let facts = explain(&report, &stream).facts;
+        let threads: Vec<&Fact> = facts.iter().filter(|fact| fact.about == "thread").collect();
+        let [thread] = threads.as_slice() else { panic!("{threads:?}") };
+        assert_eq!(thread.what, "fifo 50 on core 1");
+        assert!(thread.why.as_ref().unwrap().contains("\"plc-2\""), "{thread:?}");
+        assert!(thread.why.as_ref().unwrap().contains("thread 72"), "{thread:?}");
+    }
 }

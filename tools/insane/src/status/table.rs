@@ -3,7 +3,9 @@
 //! Names come from applications: what could steer a terminal is replaced.
 
 use insane_config::planner::human;
-use insane_wire::status::{Counters, DatapathStatus, DiscoveryStatus, DomainStatus, PeerStatus, StatusReport, Usage};
+use insane_wire::status::{
+    Counters, DatapathStatus, DiscoveryStatus, DomainStatus, PeerStatus, StatusReport, ThreadStatus, Usage,
+};
 use std::fmt::Write;
 
 /// An earlier report, and how many seconds ago it came.
@@ -21,6 +23,7 @@ pub fn render(report: &StatusReport, before: Before<'_>) -> String {
     text += &datapaths(report, before);
     text += &domains(report, before);
     text += &sessions(report, before);
+    text += &placed(report);
     text += &streams(report);
     text += &peers(&report.peers);
     text += &report.discovery.as_ref().map(discovery).unwrap_or_default();
@@ -54,9 +57,7 @@ fn head(report: &StatusReport) -> String {
 fn threads(report: &StatusReport) -> String {
     let mut table = Table::new("threads", &["tid", "core", "policy"]);
     for thread in &report.threads {
-        let policy =
-            if thread.priority == 0 { thread.policy.clone() } else { format!("{} {}", thread.policy, thread.priority) };
-        table.row(&thread.name, vec![thread.tid.to_string(), core(thread.core), policy]);
+        table.row(&thread.name, vec![thread.tid.to_string(), core(thread.core), policy(thread)]);
     }
     table.finish()
 }
@@ -252,6 +253,22 @@ fn sessions(report: &StatusReport, before: Before<'_>) -> String {
         }
     }
     table.finish()
+}
+
+/// Threads of sessions that the runtime has placed.
+fn placed(report: &StatusReport) -> String {
+    let mut table = Table::new("placed threads", &["session", "tid", "core", "policy"]);
+    for session in report.domains.iter().flat_map(|domain| &domain.sessions) {
+        for thread in &session.threads {
+            let policy = policy(thread);
+            table.row(&thread.name, vec![session.id.to_string(), thread.tid.to_string(), core(thread.core), policy]);
+        }
+    }
+    table.finish()
+}
+
+fn policy(thread: &ThreadStatus) -> String {
+    if thread.priority == 0 { thread.policy.clone() } else { format!("{} {}", thread.policy, thread.priority) }
 }
 
 fn streams(report: &StatusReport) -> String {

@@ -1,0 +1,60 @@
+//! Runs the check of containers, or a part of it.
+#![forbid(unsafe_code)]
+
+mod cell;
+mod check;
+mod stage;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use vplc_containers::engine::Engine;
+
+/// Virtual PLCs in containers without rights.
+#[derive(Parser)]
+#[command(version, about, long_about = None)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Two controllers and a camera in containers, each killed in turn. Needs root.
+    Check,
+    /// A part of the check; it is started by it.
+    #[command(hide = true)]
+    Cell(cell::Setup),
+}
+
+fn main() -> ExitCode {
+    let result = match Options::parse().command {
+        Command::Cell(setup) => cell::play(&setup).map_err(|error| error.to_string()),
+        Command::Check => check(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check() -> Result<(), String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("containers with users of their own need root".to_owned());
+    }
+    // Read before any thread is pinned: a pinned thread sees only its own core.
+    let _ = insane_sys::thread::cores();
+    let engines: Vec<Engine> = Engine::ALL.into_iter().filter(|engine| engine.is_there()).collect();
+    for engine in Engine::ALL.into_iter().filter(|engine| !engines.contains(engine)) {
+        println!("{}: not installed, not tried", engine.name());
+    }
+    if engines.is_empty() {
+        return Err("no engine is there: apt-get install runc".to_owned());
+    }
+    for engine in engines {
+        check::run(engine).map_err(|failure| format!("{}: {failure}", engine.name()))?;
+    }
+    Ok(())
+}

@@ -10,6 +10,7 @@ use insane_netstack::{
     Checksums, ETHERNET_BYTES, Host, HostError, IPV4_BYTES, IPV6_BYTES, Mac, Marks, Stack, Template, UDP_BYTES,
 };
 use insane_sys::clock::mono_now;
+use insane_sys::privileges::{Capability, has_capability};
 use insane_sys::{Errno, OsError};
 use insane_xdp_sys::interface::Interface;
 use insane_xdp_sys::{Binding, Xsk, XskOptions};
@@ -28,6 +29,13 @@ const TAKEN_PAUSE: Duration = Duration::from_millis(5);
 
 /// Places of the stack: one for each peer, and one for a peer that comes before another goes.
 pub(crate) const NEIGHBOURS: usize = PEERS_MAX + 1;
+
+/// What the kernel will ask for, and for what.
+const RIGHTS: [(Capability, &str); 3] = [
+    (Capability::NetAdmin, "attaching an XDP program"),
+    (Capability::NetRaw, "opening an AF_XDP socket"),
+    (Capability::Bpf, "loading an XDP program"),
+];
 
 /// Why the link does not open.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -186,6 +194,11 @@ impl XdpSetup {
         let interface = Interface::find(&config.interface).map_err(of_interface)?;
         if !interface.is_up {
             return Err(XdpError::Down { interface: config.interface });
+        }
+        for (right, what) in RIGHTS {
+            if !has_capability(right) {
+                return Err(XdpError::NoRight { interface: config.interface, what });
+            }
         }
         let host = host(&config, &interface);
         let _checked = Stack::<1>::new(host).map_err(|source| XdpError::Address { bind: config.bind, source })?;

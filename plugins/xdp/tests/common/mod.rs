@@ -3,6 +3,7 @@
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 
 pub struct Namespace(File);
@@ -34,6 +35,12 @@ impl Namespace {
             });
             entered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// A path by which `ip` finds it.
+    #[allow(dead_code, reason = "not every test binary has two namespaces")]
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
     /// Gives `ip` these commands, one a line.

@@ -1,7 +1,9 @@
 //! Tasks of the project: `cargo xtask test` is the whole check, `cargo xtask licences`
-//! the check of the dependencies alone, `cargo xtask sim` runs simulated worlds.
+//! the check of the dependencies alone, `cargo xtask sim` runs simulated worlds, `cargo xtask
+//! bytecode` makes what is checked in of the XDP program.
 #![forbid(unsafe_code)]
 
+mod bytecode;
 mod duplicates;
 mod licences;
 mod process;
@@ -20,6 +22,7 @@ usage: cargo xtask COMMAND
   ci                                     the same as test; what .ci/run calls
   sim [OPTION]…                          run simulated worlds; sim --help tells the options
   licences                               check licences and duplicates of all dependencies (offline)
+  bytecode                               make the bytecode of the XDP program anew (clang 14)
 ";
 
 fn main() -> ExitCode {
@@ -36,6 +39,13 @@ fn main() -> ExitCode {
                 println!("{summary}");
                 ExitCode::SUCCESS
             }
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        ["bytecode"] => match bytecode::make(&workspace_root()) {
+            Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error}");
                 ExitCode::FAILURE

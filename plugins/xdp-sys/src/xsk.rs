@@ -147,6 +147,20 @@ pub struct Xsk {
 }
 
 impl Xsk {
+    /// How many chunks there are with rings of so many frames.
+    ///
+    /// For receiving: both rings full, what the link has in hand and gives back in one burst (a
+    /// ring), and a ring more for the kernel to go on filling meanwhile. For sending: both rings
+    /// full.
+    #[must_use]
+    pub const fn chunks(ring_frames: u32) -> u32 {
+        Self::receiving(ring_frames) + SIDES as u32 * ring_frames
+    }
+
+    const fn receiving(ring_frames: u32) -> u32 {
+        (SIDES as u32 + 2) * ring_frames
+    }
+
     /// Opens both sockets and takes all memory. Frames come once the sockets are in the map
     /// of an XDP program.
     ///
@@ -154,12 +168,8 @@ impl Xsk {
     /// `EBUSY`: another socket has the queue (or had it a moment ago). `EOPNOTSUPP`: the
     /// driver has no zero copy. `EINVAL`: no such queue. `EPERM`: no right (CAP_NET_RAW).
     pub fn open(options: &XskOptions) -> Result<Self, OsError> {
-        // Both receive rings full, what the link has in hand (one chunk a side while its
-        // frames are handed out, and the burst that is being given back: a ring more), and a
-        // ring more for the kernel to go on filling meanwhile.
         let ring = options.ring_frames;
-        let receiving = (SIDES as u32 + 2) * ring;
-        let chunks = receiving + SIDES as u32 * ring;
+        let (receiving, chunks) = (Self::receiving(ring), Self::chunks(ring));
         let len = chunks as usize * options.chunk_bytes as usize;
         let memory = Memory { start: map::map_anonymous(len)?, len };
         // SAFETY: the mapping that was just made, writable.

@@ -34,7 +34,7 @@ mod setup;
 
 pub use config::{FRAME_BYTES_LOW, Mode, XdpConfig};
 pub use link::{XdpCounts, XdpLink, XdpPeer};
-pub use setup::{XdpError, XdpPeers, XdpSetup};
+pub use setup::{FRAME_BYTES_LIMIT, XdpError, XdpPeers, XdpSetup, memory_bytes};
 
 #[cfg(doc)]
 use insane_link::LinkSetup;

@@ -293,17 +293,38 @@ fn host(config: &XdpConfig, interface: &Interface) -> Host {
     }
 }
 
+/// Headers of IP and UDP.
+const fn headers_bytes(is_ipv4: bool) -> u32 {
+    (UDP_BYTES + if is_ipv4 { IPV4_BYTES } else { IPV6_BYTES }) as u32
+}
+
+/// What of a chunk a packet may fill.
+const fn room(chunk_bytes: u32) -> u32 {
+    chunk_bytes - KERNEL_HEADROOM_BYTES - ETHERNET_BYTES as u32
+}
+
+const fn chunk_bytes(frame_bytes_max: u32, is_ipv4: bool) -> u32 {
+    if frame_bytes_max + headers_bytes(is_ipv4) <= room(2048) { 2048 } else { 4096 }
+}
+
+/// Memory that a link shares with the kernel, bytes.
+#[must_use]
+pub const fn memory_bytes(frame_bytes_max: u32, is_ipv4: bool) -> u64 {
+    Xsk::chunks(RING_FRAMES) as u64 * chunk_bytes(frame_bytes_max, is_ipv4) as u64
+}
+
+/// Largest frame that a chunk holds over IPv4, bytes.
+pub const FRAME_BYTES_LIMIT: u32 = room(4096) - headers_bytes(true);
+
 /// The largest frame, and the chunks for it.
 fn sizes(config: &XdpConfig, interface: &Interface) -> Result<(u32, u32), XdpError> {
-    let headers = (UDP_BYTES + if config.bind.is_ipv4() { IPV4_BYTES } else { IPV6_BYTES }) as u32;
-    let room = |chunk: u32| chunk - KERNEL_HEADROOM_BYTES - ETHERNET_BYTES as u32;
-    let most = interface.mtu_bytes.min(room(4096)).saturating_sub(headers);
+    let is_ipv4 = config.bind.is_ipv4();
+    let most = interface.mtu_bytes.min(room(4096)).saturating_sub(headers_bytes(is_ipv4));
     let given = config.frame_bytes_max.unwrap_or(most);
     if !(FRAME_BYTES_LOW..=most).contains(&given) {
         return Err(XdpError::FrameBytes { given, interface: config.interface.clone(), most });
     }
-    let chunk_bytes = if given + headers <= room(2048) { 2048 } else { 4096 };
-    Ok((given, chunk_bytes))
+    Ok((given, chunk_bytes(given, is_ipv4)))
 }
 
 /// One way to open an interface.

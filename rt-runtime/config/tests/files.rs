@@ -78,8 +78,8 @@ fn fields_of(value: &serde_json::Value, path: &str, found: &mut BTreeSet<String>
                     _ if path.ends_with("peers[].links") || path.ends_with(".advertise") => format!("{path}[]"),
                     "uid" | "gid" => continue,
                     // As in the table of fields.
-                    "tcp" => {
-                        fields_of(inner, &format!("{path}.tcp"), found);
+                    "tcp" | "xdp" => {
+                        fields_of(inner, &format!("{path}.{key}"), found);
                         continue;
                     }
                     "udp" | "spin_then_block" | "fifo" => path.to_owned(),

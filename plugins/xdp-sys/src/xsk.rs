@@ -70,6 +70,9 @@ pub enum Kick {
     Done,
     /// It has no room now; another call is needed.
     More,
+    /// It refuses: the device is down or gone. What waits goes when it is back and something
+    /// else is sent.
+    Refused,
 }
 
 /// A piece of memory that is the process's: for a frame to be sent, or of one that came.
@@ -402,6 +405,16 @@ impl Xsk {
         self.sides.get(side).is_some_and(|side| side.has_unsent)
     }
 
+    /// As [`kick`](Self::kick), also for what the kernel refused before: for a side whose chunks
+    /// are all on their way.
+    #[cold]
+    pub fn kick_again(&mut self, side: usize) -> Kick {
+        if let Some(side) = self.sides.get_mut(side) {
+            side.has_unsent |= side.tx.left() > 0;
+        }
+        self.kick(side)
+    }
+
     /// Lets the kernel send what waits, in a bounded number of calls.
     pub fn kick(&mut self, side: usize) -> Kick {
         let calls = 2 + self.ring_frames / SENT_A_CALL;
@@ -427,8 +440,10 @@ impl Xsk {
                 // The device, or the room of the socket, is full.
                 Errno::EBUSY | Errno::ENOBUFS => return Kick::More,
                 _ => {
+                    // Not tried again and again: a device may be down for days.
                     self.counts.kicks_failed += 1;
-                    return Kick::More;
+                    side.has_unsent = false;
+                    return Kick::Refused;
                 }
             }
         }

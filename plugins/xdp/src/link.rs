@@ -262,8 +262,10 @@ impl Link for XdpLink {
         let side = Class::of(lane) as usize;
         let Some(chunk) = self.xsk.reserve(side) else {
             // What waits for the flush may be all there is.
-            let _ = self.xsk.kick(side);
-            return SendOutcome::Busy;
+            return match self.xsk.kick_again(side) {
+                Kick::Done | Kick::More => SendOutcome::Busy,
+                Kick::Refused => SendOutcome::Failed,
+            };
         };
         let template = &to.templates[side];
         let front = template.head_bytes();

@@ -208,6 +208,35 @@ fn a_best_effort_flood_costs_no_real_time_frame() {
 }
 
 #[test]
+fn an_interface_that_is_down_fails_frames_and_works_when_it_is_up() {
+    for mode in MODES {
+        let Some(hosts) = Hosts::make() else { return };
+        let mut ours = hosts.xdp(mode, XDP, &[Some(UDP.parse().unwrap())]);
+        let mut kernel = hosts.udp(UDP, XDP);
+        hosts.ours.ip("link set x0 down\n");
+        let mut outcomes = Vec::new();
+        for _ in 0..3_000 {
+            outcomes.push(ours.send(PeerIndex(0), Lane::CONTROL, b"lost", (&[][..]).into()));
+            ours.flush();
+        }
+        assert!(outcomes.ends_with(&[SendOutcome::Failed]), "nobody waits for an interface that is down");
+        assert!(!ours.holds_frames(), "nor spins for it");
+        assert!(ours.counts().sockets.kicks_failed > 0);
+        hosts.ours.ip("link set x0 up\n");
+        let mut kept = Keep::default();
+        let end = Instant::now() + PATIENCE;
+        while !kept.0.iter().any(|(_, frame)| frame == b"again") && Instant::now() < end {
+            let _ = ours.send(PeerIndex(0), Lane::CONTROL, b"again", (&[][..]).into());
+            ours.flush();
+            ours.tend(mono_now());
+            ours.receive(64, true, &mut Keep::default());
+            kernel.receive(64, true, &mut kept);
+        }
+        assert!(kept.0.iter().any(|(_, frame)| frame == b"again"), "frames pass again");
+    }
+}
+
+#[test]
 fn a_peer_that_is_not_there_is_found_when_it_comes() {
     let Some(hosts) = Hosts::make() else { return };
     let config = XdpConfig::new("x0", XDP.parse().unwrap());

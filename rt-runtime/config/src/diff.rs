@@ -256,20 +256,32 @@ fn links(plan: &Plan) -> Things {
             ("bind", technology.bind().to_string()),
             ("frame_bytes_max", exact(technology.frame_bytes_max().into())),
         ];
-        let (send, receive, poll, dscp) = match technology {
+        let buffers = match technology {
             Technology::Udp(udp) => {
                 all.push(("launch_lead_us", udp.launch_lead.to_string()));
-                (udp.send_buffer_bytes, udp.receive_buffer_bytes, udp.busy_poll_us, udp.real_time_dscp)
+                all.push(("real_time_dscp", udp.real_time_dscp.to_string()));
+                Some((udp.send_buffer_bytes, udp.receive_buffer_bytes, udp.busy_poll_us))
             }
             Technology::Tcp(tcp) => {
                 all.push(("user_timeout_ms", format!("{} ms", tcp.user_timeout_ms)));
-                (tcp.send_buffer_bytes, tcp.receive_buffer_bytes, tcp.busy_poll_us, tcp.real_time_dscp)
+                all.push(("real_time_dscp", tcp.real_time_dscp.to_string()));
+                Some((tcp.send_buffer_bytes, tcp.receive_buffer_bytes, tcp.busy_poll_us))
+            }
+            Technology::Xdp(xdp) => {
+                all.push(("interface", xdp.interface.as_str().to_owned()));
+                all.push(("queue", xdp.queue.to_string()));
+                all.push(("mode", xdp.mode.name().to_owned()));
+                all.push(("prefix_bits", xdp.prefix_bits.to_string()));
+                all.push(("gateway", xdp.gateway.map_or_else(|| "None".to_owned(), |gateway| gateway.to_string())));
+                all.push(("real_time_dscp", xdp.real_time_dscp.to_string()));
+                None
             }
         };
-        all.push(("send_buffer_bytes", exact(send.into())));
-        all.push(("receive_buffer_bytes", exact(receive.into())));
-        all.push(("busy_poll_us", format!("{poll} us")));
-        all.push(("real_time_dscp", dscp.to_string()));
+        if let Some((send, receive, poll)) = buffers {
+            all.push(("send_buffer_bytes", exact(send.into())));
+            all.push(("receive_buffer_bytes", exact(receive.into())));
+            all.push(("busy_poll_us", format!("{poll} us")));
+        }
         if let Some(multicast) = technology.multicast() {
             all.push(("multicast.group", multicast.group.to_string()));
             all.push(("multicast.ttl", multicast.ttl.to_string()));

@@ -81,10 +81,14 @@ impl Index {
         let Some((link, name)) = path.split_once(".technology.") else { return path.to_owned() };
         let technology = format!("{link}.technology");
         let node = self.nodes.iter().find(|node| node.path == technology);
-        let is_tcp = node
-            .and_then(|node| text.get(node.value.clone()))
-            .is_some_and(|value| value.strip_prefix("tcp").is_some_and(|rest| rest.trim_start().starts_with('(')));
-        if is_tcp { format!("{technology}.tcp.{name}") } else { path.to_owned() }
+        let value = node.and_then(|node| text.get(node.value.clone()));
+        let is_it = |name: &&&str| {
+            value.and_then(|value| value.strip_prefix(**name)).is_some_and(|rest| rest.trim_start().starts_with('('))
+        };
+        match ["tcp", "xdp"].iter().find(is_it) {
+            Some(other) => format!("{technology}.{other}.{name}"),
+            None => path.to_owned(),
+        }
     }
 
     /// The last value that starts at or before `offset`.

@@ -22,9 +22,9 @@ mod validate;
 pub use diagnostic::{Diagnostic, Findings, Severity};
 pub use machine::Machine;
 pub use plan::{
-    ControlPlan, DatapathPlan, DomainPlan, GossipPlan, HostPlan, HugePages, Idle, Isolation, LinkPlan, LogFormat,
-    LogLevel, LogPlan, Member, MemoryPlan, MulticastPlan, PeerPlan, Plan, Policy, Quota, RatePlan, RealtimePlan,
-    Serves, StreamPlan, TcpPlan, Technology, UdpPlan,
+    ControlPlan, DatapathPlan, DomainPlan, GossipPlan, HostPlan, HugePages, Idle, InterfaceName, Isolation, LinkPlan,
+    LogFormat, LogLevel, LogPlan, Member, MemoryPlan, MulticastPlan, PeerPlan, Plan, Policy, Quota, RatePlan,
+    RealtimePlan, Serves, StreamPlan, TcpPlan, Technology, UdpPlan, XdpPlan,
 };
 pub use planner::{Budget, LayoutSizes};
 pub use validate::DOMAINS_MAX;

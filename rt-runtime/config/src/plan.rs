@@ -11,10 +11,11 @@ use insane_core::{
     Reliability,
 };
 use serde::Serialize;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::machine::Machine;
+use crate::raw::XdpMode;
 
 /// A whole runtime.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -170,6 +171,8 @@ pub enum Technology {
     Udp(UdpPlan),
     /// Kernel TCP connections.
     Tcp(TcpPlan),
+    /// AF_XDP sockets.
+    Xdp(XdpPlan),
 }
 
 impl Technology {
@@ -179,6 +182,7 @@ impl Technology {
         match self {
             Technology::Udp(_) => "udp",
             Technology::Tcp(_) => "tcp",
+            Technology::Xdp(_) => "xdp",
         }
     }
 
@@ -188,6 +192,7 @@ impl Technology {
         match self {
             Technology::Udp(udp) => udp.frame_bytes_max,
             Technology::Tcp(tcp) => tcp.frame_bytes_max,
+            Technology::Xdp(xdp) => xdp.frame_bytes_max,
         }
     }
 
@@ -198,7 +203,7 @@ impl Technology {
     pub const fn overhead_bytes(&self) -> u32 {
         let ip = if self.bind().is_ipv4() { 20 } else { 40 };
         let transport = match self {
-            Technology::Udp(_) => 8,
+            Technology::Udp(_) | Technology::Xdp(_) => 8,
             Technology::Tcp(_) => 32,
         };
         ip + transport + 14 + 4 + 8 + 12
@@ -209,7 +214,7 @@ impl Technology {
     pub const fn multicast(&self) -> Option<MulticastPlan> {
         match self {
             Technology::Udp(udp) => udp.multicast,
-            Technology::Tcp(_) => None,
+            Technology::Tcp(_) | Technology::Xdp(_) => None,
         }
     }
 
@@ -219,6 +224,7 @@ impl Technology {
         match self {
             Technology::Udp(udp) => udp.bind,
             Technology::Tcp(tcp) => tcp.bind,
+            Technology::Xdp(xdp) => xdp.bind,
         }
     }
 }
@@ -306,6 +312,91 @@ impl TcpPlan {
             real_time_dscp: crate::raw::REAL_TIME_DSCP as u8,
             user_timeout_ms: crate::raw::USER_TIMEOUT_MS as u32,
         }
+    }
+}
+
+/// AF_XDP sockets: the real-time lanes use `bind`'s port, the others the next one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct XdpPlan {
+    /// The interface.
+    pub interface: InterfaceName,
+    /// The link's own address, which no interface has, and first port, 1 to 65,534.
+    pub bind: SocketAddr,
+    /// The queue whose frames the link gets.
+    pub queue: u32,
+    /// How frames leave the kernel.
+    pub mode: XdpMode,
+    /// How many leading bits neighbours share with `bind`: 0 to 32, or 128.
+    pub prefix_bits: u8,
+    /// Who takes frames for hosts that are no neighbours.
+    pub gateway: Option<IpAddr>,
+    /// Largest frame, bytes.
+    pub frame_bytes_max: u32,
+    /// Differentiated services code point of real-time frames, 0 to 63.
+    pub real_time_dscp: u8,
+}
+
+impl XdpPlan {
+    /// Defaults on this interface, at this address.
+    #[must_use]
+    pub fn at(interface: InterfaceName, bind: SocketAddr) -> Self {
+        XdpPlan {
+            interface,
+            bind,
+            queue: 0,
+            mode: XdpMode::Auto,
+            prefix_bits: if bind.is_ipv4() { 24 } else { 64 },
+            gateway: None,
+            frame_bytes_max: crate::raw::frame_bytes_default(bind),
+            real_time_dscp: crate::raw::REAL_TIME_DSCP as u8,
+        }
+    }
+}
+
+/// Bytes of the longest name of an interface (IFNAMSIZ less the zero at its end).
+const INTERFACE_NAME_BYTES: usize = 15;
+
+/// Name of an interface: 1 to 15 bytes without white space, control characters and slashes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct InterfaceName {
+    /// Behind the name, zeros.
+    bytes: [u8; INTERFACE_NAME_BYTES],
+}
+
+impl InterfaceName {
+    /// Placeholder of a name that is wrong: no interface has it.
+    pub(crate) const NONE: InterfaceName = InterfaceName { bytes: [0; INTERFACE_NAME_BYTES] };
+
+    /// `None`: it can be no interface's.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        let is_allowed = |c: char| !(c.is_whitespace() || c.is_control() || c == '/');
+        let fits = !name.is_empty() && name.len() <= INTERFACE_NAME_BYTES;
+        let mut bytes = [0; INTERFACE_NAME_BYTES];
+        (fits && name.chars().all(is_allowed) && name != "." && name != "..").then(|| {
+            bytes[..name.len()].copy_from_slice(name.as_bytes());
+            InterfaceName { bytes }
+        })
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let end = self.bytes.iter().position(|byte| *byte == 0).unwrap_or(INTERFACE_NAME_BYTES);
+        // It was made of a text, whole.
+        str::from_utf8(&self.bytes[..end]).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for InterfaceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl Serialize for InterfaceName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

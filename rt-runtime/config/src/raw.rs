@@ -266,6 +266,61 @@ pub enum Technology {
         #[serde(default = "user_timeout_ms")]
         user_timeout_ms: i64,
     },
+    /// AF_XDP sockets, two to a link.
+    Xdp {
+        /// Name of the interface, 1 to 15 bytes.
+        interface: String,
+        /// The link's own address, which no interface of this machine has, and port P; the
+        /// real-time lanes use P, the others P + 1.
+        bind: String,
+        /// The queue of the interface whose frames the link gets, 0 to 1,023. Default: 0.
+        #[serde(default)]
+        queue: i64,
+        /// How frames leave the kernel. Default: the best that can be had.
+        #[serde(default)]
+        mode: XdpMode,
+        /// How many leading bits neighbours share with `bind`, 0 to 128. Default: 24 (IPv4), 64
+        /// (IPv6).
+        #[serde(default)]
+        prefix_bits: Option<i64>,
+        /// Address of who takes frames for hosts that are no neighbours. Default: nobody.
+        #[serde(default)]
+        gateway: Option<String>,
+        /// Largest frame, bytes, 508 to 3,798. Default: 1,472 (IPv4), 1,452 (IPv6).
+        #[serde(default)]
+        frame_bytes_max: Option<i64>,
+        /// Differentiated services code point of real-time frames, 0 to 63. Default: 46.
+        #[serde(default = "real_time_dscp")]
+        real_time_dscp: i64,
+    },
+}
+
+/// How frames of an xdp link leave the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum XdpMode {
+    /// The first of the others that can be had.
+    #[default]
+    Auto,
+    /// By the device itself.
+    ZeroCopy,
+    /// In the driver, copied.
+    Native,
+    /// Behind the driver, copied.
+    Skb,
+}
+
+impl XdpMode {
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            XdpMode::Auto => "auto",
+            XdpMode::ZeroCopy => "zero_copy",
+            XdpMode::Native => "native",
+            XdpMode::Skb => "skb",
+        }
+    }
 }
 
 /// The group of a link.
@@ -297,6 +352,7 @@ impl Technology {
         match self {
             Technology::Udp { .. } => "udp",
             Technology::Tcp { .. } => "tcp",
+            Technology::Xdp { .. } => "xdp",
         }
     }
 
@@ -304,7 +360,7 @@ impl Technology {
     #[must_use]
     pub fn bind(&self) -> &str {
         match self {
-            Technology::Udp { bind, .. } | Technology::Tcp { bind, .. } => bind,
+            Technology::Udp { bind, .. } | Technology::Tcp { bind, .. } | Technology::Xdp { bind, .. } => bind,
         }
     }
 }

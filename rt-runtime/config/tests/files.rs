@@ -78,8 +78,8 @@ fn fields_of(value: &serde_json::Value, path: &str, found: &mut BTreeSet<String>
                     _ if path.ends_with("peers[].links") || path.ends_with(".advertise") => format!("{path}[]"),
                     "uid" | "gid" => continue,
                     // As in the table of fields.
-                    "tcp" => {
-                        fields_of(inner, &format!("{path}.tcp"), found);
+                    "tcp" | "xdp" => {
+                        fields_of(inner, &format!("{path}.{key}"), found);
                         continue;
                     }
                     "udp" | "spin_then_block" | "fifo" | "time_sensitive" => path.to_owned(),
@@ -184,7 +184,7 @@ fn what_the_reference_calls_default_is_the_default() {
     assert_eq!(udp(&reference, 1), udp(&short, 0));
     let group = |config: &raw::Config| match &config.links[0].technology {
         raw::Technology::Udp { multicast, .. } => multicast.clone(),
-        raw::Technology::Tcp { .. } => None,
+        raw::Technology::Tcp { .. } | raw::Technology::Xdp { .. } => None,
     };
     let short = r#"(links: [(name: "x", technology: udp(bind: "", multicast: (group: "239.192.0.1:7400")))])"#;
     let short: raw::Config = options.from_str(short).unwrap();

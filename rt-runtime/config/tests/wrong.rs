@@ -473,6 +473,48 @@ fn tcp_links() {
 }
 
 #[test]
+fn xdp_links() {
+    let xdp = |field: &str| {
+        format!("(links: [(name: \"a\", technology: xdp(interface: \"e\", bind: \"10.0.0.1:1\", {field}))])")
+    };
+    let path = |field: &str| format!("links[0].technology.{field}");
+    for (field, value, message, accepted) in [
+        ("queue", "1024", "1024 is too large", "0 to 1023"),
+        ("prefix_bits", "129", "129 is too large", "0 to 128 bits"),
+        ("prefix_bits", "33", "33 bits are more than an IPv4 address has", "0 to 32 bits"),
+        ("frame_bytes_max", "507", "507 is too small", "508 to 3798 bytes"),
+        ("frame_bytes_max", "3799", "3799 is too large", "508 to 3798 bytes"),
+        ("real_time_dscp", "64", "64 is too large", "0 to 63"),
+        ("gateway", "\"router\"", "\"router\" is not an IP address", "the IP address of a neighbour"),
+        (
+            "gateway",
+            "\"fd00::1\"",
+            "fd00::1 and the link's own 10.0.0.1 are not both IPv4 or both IPv6",
+            "the IP address of a neighbour",
+        ),
+    ] {
+        let column = 76 + field.len();
+        expect(&xdp(&format!("{field}: {value}")), &format!("1:{column}"), &path(field), message, accepted);
+    }
+    let on = |interface: &str, bind: &str| {
+        format!("(links: [(name: \"a\", technology: xdp(interface: \"{interface}\", bind: \"{bind}\"))])")
+    };
+    for name in ["", "sixteen-bytes-is", "a/b", "a b", ".", ".."] {
+        let message = format!("\"{name}\" can be no interface's name");
+        expect(&on(name, "10.0.0.1:1"), "1:49", &path("interface"), &message, "the name of an Ethernet interface");
+    }
+    for ip in ["0.0.0.0", "127.0.0.1"] {
+        let message = format!("{ip} is no address that frames on an interface can have");
+        expect(&on("eth0", &format!("{ip}:1")), "1:63", &path("bind"), &message, "an IP address that no machine has");
+    }
+    assert!(findings(&on("fifteen-bytes-x", "[fd00::1]:65534")).is_empty());
+    let mode = only(&xdp("mode: fast")).to_string();
+    assert!(mode.contains("auto") && mode.contains("zero_copy"), "{mode}");
+    let unknown = only(&xdp("queu: 1")).to_string();
+    assert!(unknown.contains("did you mean `queue`?"), "{unknown}");
+}
+
+#[test]
 fn ports_of_tcp_and_of_udp_do_not_collide() {
     let both = two_links("10.0.0.1:7400", "10.0.0.1:7401");
     assert!(findings(&both.replacen("udp", "tcp", 1)).is_empty());

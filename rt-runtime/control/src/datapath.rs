@@ -145,6 +145,7 @@ impl Datapath {
         let started = match links.links {
             LinkSet::Udp(links) => starter.start(links, InlineHost::Udp),
             LinkSet::Tcp(links) => starter.start(links, InlineHost::Tcp),
+            LinkSet::Xdp(links) => starter.start(links, InlineHost::Xdp),
             LinkSet::Mixed(links) => starter.start(links, InlineHost::Mixed),
         };
         let failed = |source| StartError::Thread { what: format!("datapath \"{}\"", own.name), source };

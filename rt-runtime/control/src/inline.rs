@@ -4,6 +4,7 @@ use crate::links::PluginLink;
 use insane_engine::inline::InlineEngine;
 use insane_tcp::TcpLink;
 use insane_udp::UdpLink;
+use insane_xdp::XdpLink;
 
 /// The engine of a runtime whose applications turn it.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub enum InlineHost {
     Udp(InlineEngine<UdpLink>),
     /// All links are tcp.
     Tcp(InlineEngine<TcpLink>),
+    /// All links are xdp.
+    Xdp(InlineEngine<XdpLink>),
     /// Several technologies.
     Mixed(InlineEngine<PluginLink>),
 }
@@ -24,6 +27,7 @@ impl InlineHost {
         match self {
             InlineHost::Udp(engine) => engine.try_turn(),
             InlineHost::Tcp(engine) => engine.try_turn(),
+            InlineHost::Xdp(engine) => engine.try_turn(),
             InlineHost::Mixed(engine) => engine.try_turn(),
         }
     }

@@ -6,13 +6,15 @@
 //! which match in each call; see ADR 0008.
 
 use crate::start::{LinkError, StartError};
-use insane_config::{DatapathPlan, LinkPlan, TcpPlan, Technology, UdpPlan};
+use insane_config::raw::XdpMode;
+use insane_config::{DatapathPlan, LinkPlan, TcpPlan, Technology, UdpPlan, XdpPlan};
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
 use insane_link::{FrameSink, LaunchDrops, Link, LinkCapabilities, LinkSetup, PeerSetup, SendOutcome, SwapRefused};
 use insane_sys::SharedBytes;
 use insane_tcp::{TcpConfig, TcpLink, TcpPeer, TcpPeers, TcpSetup};
 use insane_udp::{UdpConfig, UdpGroup, UdpLink, UdpPeer, UdpPeers, UdpSetup};
 use insane_wire::status::LinkStatus;
+use insane_xdp::{Mode, XdpConfig, XdpLink, XdpPeer, XdpPeers, XdpSetup};
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -29,6 +31,8 @@ pub enum PluginLink {
     Udp(UdpLink),
     /// Kernel TCP connections.
     Tcp(TcpLink),
+    /// AF_XDP sockets.
+    Xdp(XdpLink),
 }
 
 /// A peer of such a link.
@@ -38,14 +42,17 @@ pub enum PluginPeer {
     Udp(UdpPeer),
     /// By kernel TCP connections.
     Tcp(TcpPeer),
+    /// By AF_XDP sockets.
+    Xdp(XdpPeer),
 }
 
 /// `$call` on the link, whichever it is.
-macro_rules! of_either {
+macro_rules! of_any {
     ($plugin:expr, $link:ident => $call:expr) => {
         match $plugin {
             PluginLink::Udp($link) => $call,
             PluginLink::Tcp($link) => $call,
+            PluginLink::Xdp($link) => $call,
         }
     };
 }
@@ -75,21 +82,22 @@ impl Link for PluginLink {
         match self {
             PluginLink::Udp(link) => swap_as!(Udp, link, peer, with),
             PluginLink::Tcp(link) => swap_as!(Tcp, link, peer, with),
+            PluginLink::Xdp(link) => swap_as!(Xdp, link, peer, with),
         }
     }
 
     fn capabilities(&self) -> LinkCapabilities {
-        of_either!(self, link => link.capabilities())
+        of_any!(self, link => link.capabilities())
     }
 
     #[inline]
     fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
-        of_either!(self, link => link.send(peer, lane, head, payload))
+        of_any!(self, link => link.send(peer, lane, head, payload))
     }
 
     #[inline]
     fn send_alone(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
-        of_either!(self, link => link.send_alone(peer, lane, head, payload))
+        of_any!(self, link => link.send_alone(peer, lane, head, payload))
     }
 
     fn send_at(
@@ -100,42 +108,44 @@ impl Link for PluginLink {
         payload: SharedBytes<'_>,
         launch: MonoTime,
     ) -> SendOutcome {
-        of_either!(self, link => link.send_at(peer, lane, head, payload, launch))
+        of_any!(self, link => link.send_at(peer, lane, head, payload, launch))
     }
 
     fn take_launch_drops(&mut self) -> LaunchDrops {
-        of_either!(self, link => link.take_launch_drops())
+        of_any!(self, link => link.take_launch_drops())
     }
 
     #[inline]
     fn send_group(&mut self, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
-        of_either!(self, link => link.send_group(lane, head, payload))
+        of_any!(self, link => link.send_group(lane, head, payload))
     }
 
     #[inline]
     fn flush(&mut self) {
-        of_either!(self, link => link.flush());
+        of_any!(self, link => link.flush());
     }
 
     #[inline]
     fn receive<S: FrameSink>(&mut self, budget: u32, thorough: bool, sink: &mut S) -> u32 {
-        of_either!(self, link => link.receive(budget, thorough, sink))
+        of_any!(self, link => link.receive(budget, thorough, sink))
     }
 
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let (udp, tcp) = match self {
-            PluginLink::Udp(udp) => (Some(udp), None),
-            PluginLink::Tcp(tcp) => (None, Some(tcp)),
+        let (udp, tcp, xdp) = match self {
+            PluginLink::Udp(udp) => (Some(udp), None, None),
+            PluginLink::Tcp(tcp) => (None, Some(tcp), None),
+            PluginLink::Xdp(xdp) => (None, None, Some(xdp)),
         };
-        udp.into_iter().flat_map(Link::readable_fds).chain(tcp.into_iter().flat_map(Link::readable_fds))
+        let kernel = udp.into_iter().flat_map(Link::readable_fds).chain(tcp.into_iter().flat_map(Link::readable_fds));
+        kernel.chain(xdp.into_iter().flat_map(Link::readable_fds))
     }
 
     fn holds_frames(&self) -> bool {
-        of_either!(self, link => link.holds_frames())
+        of_any!(self, link => link.holds_frames())
     }
 
     fn tend(&mut self, now: MonoTime) -> bool {
-        of_either!(self, link => link.tend(now))
+        of_any!(self, link => link.tend(now))
     }
 }
 
@@ -146,6 +156,8 @@ pub(crate) enum LinkSet {
     Udp(Vec<UdpLink>),
     /// All tcp.
     Tcp(Vec<TcpLink>),
+    /// All xdp.
+    Xdp(Vec<XdpLink>),
     /// Several technologies.
     Mixed(Vec<PluginLink>),
 }
@@ -154,12 +166,16 @@ impl LinkSet {
     fn new(links: Vec<PluginLink>) -> Self {
         let is_udp = |link: &PluginLink| matches!(link, PluginLink::Udp(_));
         let is_tcp = |link: &PluginLink| matches!(link, PluginLink::Tcp(_));
+        let is_xdp = |link: &PluginLink| matches!(link, PluginLink::Xdp(_));
         let as_udp = |link| if let PluginLink::Udp(udp) = link { Some(udp) } else { None };
         let as_tcp = |link| if let PluginLink::Tcp(tcp) = link { Some(tcp) } else { None };
+        let as_xdp = |link| if let PluginLink::Xdp(xdp) = link { Some(xdp) } else { None };
         if links.iter().all(is_udp) {
             LinkSet::Udp(links.into_iter().filter_map(as_udp).collect())
         } else if links.iter().all(is_tcp) {
             LinkSet::Tcp(links.into_iter().filter_map(as_tcp).collect())
+        } else if links.iter().all(is_xdp) {
+            LinkSet::Xdp(links.into_iter().filter_map(as_xdp).collect())
         } else {
             LinkSet::Mixed(links)
         }
@@ -178,6 +194,7 @@ pub(crate) struct PeerMaker {
 enum PeerMakerOf {
     Udp(UdpPeers),
     Tcp(TcpPeers),
+    Xdp(XdpPeers),
 }
 
 impl PeerMaker {
@@ -192,6 +209,10 @@ impl PeerMaker {
                 let peer = setup.prepare(peer, address)?;
                 if self.is_mixed { Box::new(Some(PluginPeer::Tcp(peer))) } else { Box::new(Some(peer)) }
             }
+            PeerMakerOf::Xdp(setup) => {
+                let peer = setup.prepare(peer, address)?;
+                if self.is_mixed { Box::new(Some(PluginPeer::Xdp(peer))) } else { Box::new(Some(peer)) }
+            }
         })
     }
 
@@ -201,6 +222,7 @@ impl PeerMaker {
             _ if self.is_mixed => Box::new(None::<PluginPeer>),
             PeerMakerOf::Udp(_) => Box::new(None::<UdpPeer>),
             PeerMakerOf::Tcp(_) => Box::new(None::<TcpPeer>),
+            PeerMakerOf::Xdp(_) => Box::new(None::<XdpPeer>),
         }
     }
 }
@@ -263,6 +285,12 @@ fn open_link(plan: &LinkPlan) -> Result<(PluginLink, SocketAddr, PeerMakerOf), L
             let peers = PeerMakerOf::Tcp(setup.peers());
             (PluginLink::Tcp(setup.open(&plan.peers)?), address, peers)
         }
+        Technology::Xdp(xdp) => {
+            let setup = XdpSetup::bind(xdp_config(xdp))?;
+            let address = setup.local_addr();
+            let peers = PeerMakerOf::Xdp(setup.peers());
+            (PluginLink::Xdp(setup.open(&plan.peers)?), address, peers)
+        }
     })
 }
 
@@ -304,10 +332,28 @@ fn tcp_config(plan: &TcpPlan) -> TcpConfig {
     }
 }
 
+fn xdp_config(plan: &XdpPlan) -> XdpConfig {
+    XdpConfig {
+        interface: plan.interface.as_str().to_owned(),
+        queue: plan.queue,
+        mode: match plan.mode {
+            XdpMode::Auto => Mode::Auto,
+            XdpMode::ZeroCopy => Mode::ZeroCopy,
+            XdpMode::Native => Mode::Native,
+            XdpMode::Skb => Mode::Skb,
+        },
+        bind: plan.bind,
+        prefix_bits: plan.prefix_bits,
+        gateway: plan.gateway,
+        frame_bytes_max: Some(plan.frame_bytes_max),
+        real_time_dscp: plan.real_time_dscp,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use insane_config::{LayoutSizes, Plan};
+    use insane_config::{InterfaceName, LayoutSizes, Plan};
 
     fn here() -> SocketAddr {
         ([127, 0, 0, 1], 0).into()
@@ -339,6 +385,21 @@ mod tests {
     fn plans_and_plugins_agree() {
         assert_eq!(tcp_config(&TcpPlan::at(here())), TcpConfig::new(here()));
         assert_eq!(udp_config(&UdpPlan::at(here())), UdpConfig::new(here()));
+        let xdp = XdpPlan::at(InterfaceName::new("eth0").unwrap(), here());
+        let frame_bytes_max = Some(xdp.frame_bytes_max);
+        assert_eq!(xdp_config(&xdp), XdpConfig { frame_bytes_max, ..XdpConfig::new("eth0", here()) });
+        for (frame_bytes_max, is_ipv4) in [
+            (508, true),
+            (1750, true),
+            (1751, true),
+            (1730, false),
+            (1731, false),
+            (insane_xdp::FRAME_BYTES_LIMIT, true),
+        ] {
+            let sizes = LayoutSizes::default();
+            let planned = sizes.xdp_chunks * sizes.xdp_chunk_bytes(frame_bytes_max, is_ipv4);
+            assert_eq!(planned, insane_xdp::memory_bytes(frame_bytes_max, is_ipv4), "{frame_bytes_max}");
+        }
         for frame_bytes_max in [insane_tcp::FRAME_BYTES_LOW, 16_384, 40_000, insane_tcp::FRAME_BYTES_LIMIT] {
             let planned = LayoutSizes::default().tcp_connection_bytes(frame_bytes_max);
             assert_eq!(planned, insane_tcp::connection_bytes(frame_bytes_max) as u64);

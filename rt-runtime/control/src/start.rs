@@ -14,6 +14,9 @@ pub enum LinkError {
     /// A tcp link.
     #[error(transparent)]
     Tcp(#[from] insane_tcp::TcpError),
+    /// An xdp link.
+    #[error(transparent)]
+    Xdp(#[from] insane_xdp::XdpError),
 }
 
 /// Why the runtime does not start.

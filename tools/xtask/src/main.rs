@@ -1,7 +1,9 @@
 //! Tasks of the project: `cargo xtask test` is the whole check, `cargo xtask licences`
-//! the check of the dependencies alone, `cargo xtask sim` runs simulated worlds.
+//! the check of the dependencies alone, `cargo xtask sim` runs simulated worlds, `cargo xtask
+//! bytecode` makes what is checked in of the XDP program.
 #![forbid(unsafe_code)]
 
+mod bytecode;
 mod duplicates;
 mod guest;
 mod licences;
@@ -24,6 +26,7 @@ usage: cargo xtask COMMAND
   containers                             run controllers in containers, kill each in turn (root)
   containers --demo [OPTION]…            the demo, its controller in a container (root)
   licences                               check licences and duplicates of all dependencies (offline)
+  bytecode                               make the bytecode of the XDP program anew (clang 14)
 ";
 
 fn main() -> ExitCode {
@@ -43,6 +46,13 @@ fn main() -> ExitCode {
                 println!("{summary}");
                 ExitCode::SUCCESS
             }
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        ["bytecode"] => match bytecode::make(&workspace_root()) {
+            Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error}");
                 ExitCode::FAILURE

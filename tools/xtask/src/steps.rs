@@ -1,6 +1,7 @@
 //! The steps of the check, in the order in which they run. A step that fails does not
 //! keep the next from running.
 
+use crate::bytecode::{self, Compared};
 use crate::guest;
 use crate::licences;
 use crate::process::{self, Ending, cargo};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Commands that the tests use, and the Debian packages that bring them.
 const TOOLS: &[(&str, &str)] = &[
+    ("clang", "clang"),
     ("crun", "crun"),
     ("ip", "iproute2"),
     ("ps", "procps"),
@@ -39,6 +41,7 @@ const STEPS: &[Step] = &[
     Step { name: "loom", what: "the rings under loom", run: loom },
     Step { name: "mutants", what: "deliberate faults of scheduler, admission and checker, all noticed", run: mutants },
     Step { name: "licences", what: "licences and duplicates of all dependencies", run: check_licences },
+    Step { name: "bytecode", what: "the XDP program's bytecode is what clang makes of its source", run: compare },
     Step { name: "docs", what: "the documentation builds, warnings denied", run: docs },
     Step { name: "sim", what: "simulated worlds of fixed seeds, every rule checked", run: sim },
     Step { name: "latency", what: "every latency test in its short form", run: latency },
@@ -222,6 +225,15 @@ fn check_licences(root: &Path) -> (Verdict, TestCount) {
             println!("{summary}");
             Verdict::Passed
         }
+        Err(error) => Verdict::Failed(error.to_string()),
+    };
+    (verdict, TestCount::default())
+}
+
+fn compare(root: &Path) -> (Verdict, TestCount) {
+    let verdict = match bytecode::compare(root) {
+        Ok(Compared::Same) => Verdict::Passed,
+        Ok(Compared::NoClang(reason)) => Verdict::Skipped(reason),
         Err(error) => Verdict::Failed(error.to_string()),
     };
     (verdict, TestCount::default())

@@ -13,7 +13,7 @@ pub use table::{human, render};
 use crate::diagnostic::Severity;
 use crate::fields::grouped;
 use crate::machine::Machine;
-use crate::plan::{DomainPlan, LinkPlan, Plan, TcpPlan, Technology, UdpPlan};
+use crate::plan::{DomainPlan, LinkPlan, Plan, TcpPlan, Technology, UdpPlan, XdpPlan};
 use insane_core::Nanos;
 use insane_core::heap::Geometry;
 use serde::Serialize;
@@ -67,6 +67,11 @@ pub struct LayoutSizes {
     pub tcp_gather_bytes: u64,
     /// What each of them holds besides single frames, bytes.
     pub udp_train_bytes: u64,
+    /// Pieces of memory that an `xdp` link shares with the kernel.
+    pub xdp_chunks: u64,
+    /// What such a piece holds besides header and payload of a frame over IPv4: what the kernel
+    /// keeps free, and headers. Over IPv6 20 bytes more.
+    pub xdp_front_bytes: u64,
     /// Stack of one thread.
     pub stack_bytes: u64,
     /// Threads beside the datapaths: control, waker.
@@ -101,6 +106,9 @@ impl Default for LayoutSizes {
             tcp_gather_bytes: 16 * 1024,
             // One that waits for the flush (a chunk), one that the kernel joined.
             udp_train_bytes: (16 << 10) + (64 << 10),
+            // Rings of 1,024 frames: both receive rings and two more, both transmit rings.
+            xdp_chunks: 6 * 1024,
+            xdp_front_bytes: 256 + 14 + 20 + 8,
             stack_bytes: 2 << 20,
             threads: 2,
             process_bytes: 16 << 20,
@@ -124,6 +132,13 @@ impl LayoutSizes {
         let frame = self.tcp_prefix_bytes + frame_bytes_max as u64;
         let input = if 2 * frame > self.tcp_input_bytes { 2 * frame } else { self.tcp_input_bytes };
         input + self.tcp_gather_bytes + frame
+    }
+
+    /// One piece of the memory of an `xdp` link.
+    #[must_use]
+    pub const fn xdp_chunk_bytes(&self, frame_bytes_max: u32, is_ipv4: bool) -> u64 {
+        let front = self.xdp_front_bytes + if is_ipv4 { 0 } else { 20 };
+        if front + frame_bytes_max as u64 <= 2048 { 2048 } else { 4096 }
     }
 
     /// The counters page of one session.
@@ -336,6 +351,7 @@ fn datapath(plan: &Plan, at: usize, sizes: &LayoutSizes) -> Group {
         items.extend(match &link.technology {
             Technology::Udp(udp) => udp_link(link, udp, sizes),
             Technology::Tcp(tcp) => tcp_link(link, peers_by(plan, link), tcp, sizes).into(),
+            Technology::Xdp(xdp) => vec![xdp_link(link, xdp, sizes)],
         });
     }
     group(format!("datapath \"{}\"", datapath.name), false, items)
@@ -389,6 +405,15 @@ fn tcp_link(link: &LinkPlan, peers: u64, tcp: &TcpPlan, sizes: &LayoutSizes) -> 
         socket_buffers(tcp.send_buffer_bytes, tcp.receive_buffer_bytes),
     );
     lowered_by_frames_and_buffers(link, frames, sockets)
+}
+
+/// The memory that sockets and kernel share. What the kernel copies into before it has a chunk
+/// is not counted, nor are the rings, some 160 KiB.
+fn xdp_link(link: &LinkPlan, xdp: &XdpPlan, sizes: &LayoutSizes) -> Item {
+    let name = format!("link \"{}\": frames that come and go", link.name);
+    let bytes = sizes.xdp_chunk_bytes(xdp.frame_bytes_max, xdp.bind.is_ipv4());
+    Item::new(name, Kind::Private, sizes.xdp_chunks, bytes)
+        .lowered_by(format!("the frame_bytes_max of link \"{}\"", link.name))
 }
 
 /// The kernel doubles what is asked for, to cover its own overhead (socket(7)).

@@ -2,7 +2,9 @@
 
 use super::{check_names, number, quoted};
 use crate::diagnostic::nearest;
-use crate::plan::{DatapathPlan, LinkPlan, MulticastPlan, PeerPlan, RatePlan, TcpPlan, Technology, UdpPlan};
+use crate::plan::{
+    DatapathPlan, InterfaceName, LinkPlan, MulticastPlan, PeerPlan, RatePlan, TcpPlan, Technology, UdpPlan, XdpPlan,
+};
 use crate::raw;
 use crate::report::Report;
 use insane_core::Nanos;
@@ -102,6 +104,44 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
                 user_timeout_ms: number(report, &path("user_timeout_ms"), user_timeout_ms),
             })
         }
+        raw::Technology::Xdp {
+            ref interface,
+            bind: _,
+            queue,
+            mode,
+            prefix_bits,
+            ref gateway,
+            frame_bytes_max,
+            real_time_dscp,
+        } => {
+            if bind != NOWHERE && (bind.ip().is_unspecified() || bind.ip().is_loopback()) {
+                let message = format!("{} is no address that frames on an interface can have", bind.ip());
+                report.error(&path("bind"), message);
+            }
+            let name = InterfaceName::new(interface).unwrap_or_else(|| {
+                report.error(&path("interface"), format!("\"{interface}\" can be no interface's name"));
+                InterfaceName::NONE
+            });
+            let defaults = XdpPlan::at(name, bind);
+            let frame_bytes_max = frame_bytes_max.map(|value| number(report, &path("frame_bytes_max"), value));
+            let prefix_bits = prefix_bits.map(|value| number(report, &path("prefix_bits"), value));
+            if let Some(bits) =
+                prefix_bits.filter(|bits: &u8| (33..=128).contains(bits) && bind.is_ipv4() && bind != NOWHERE)
+            {
+                let message = format!("{bits} bits are more than an IPv4 address has");
+                report.error_accepting(&path("prefix_bits"), message, "0 to 32 bits");
+            }
+            let gateway = gateway.as_deref().and_then(|text| gateway_address(report, &path("gateway"), text, bind));
+            Technology::Xdp(XdpPlan {
+                queue: number(report, &path("queue"), queue),
+                mode,
+                prefix_bits: prefix_bits.unwrap_or(defaults.prefix_bits),
+                gateway,
+                frame_bytes_max: frame_bytes_max.unwrap_or(defaults.frame_bytes_max),
+                real_time_dscp: number(report, &path("real_time_dscp"), real_time_dscp),
+                ..defaults
+            })
+        }
     }
 }
 
@@ -138,6 +178,18 @@ fn group_address(text: &str, bind: SocketAddr) -> Result<SocketAddr, String> {
         }
         _ => Ok(group),
     }
+}
+
+/// Whether it is near enough, the link says when it opens.
+fn gateway_address(report: &mut Report<'_>, path: &str, text: &str, bind: SocketAddr) -> Option<IpAddr> {
+    let Ok(gateway) = text.parse::<IpAddr>() else {
+        report.error(path, format!("\"{text}\" is not an IP address"));
+        return None;
+    };
+    if bind != NOWHERE && gateway.is_ipv4() != bind.is_ipv4() {
+        report.error(path, format!("{gateway} and the link's own {} are not both IPv4 or both IPv6", bind.ip()));
+    }
+    Some(gateway)
 }
 
 /// The peers; their addresses are put into the links.

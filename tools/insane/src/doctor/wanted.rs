@@ -2,7 +2,7 @@
 
 use super::cores::Cores;
 use super::host::{Host, Nic};
-use insane_config::{DomainPlan, GossipPlan, HugePages, Idle, Plan, Policy, Quota, Technology};
+use insane_config::{DomainPlan, GossipPlan, HugePages, Idle, LinkPlan, Plan, Policy, Quota, Technology};
 use std::net::IpAddr;
 
 /// What is asked of the host.
@@ -39,8 +39,10 @@ pub struct Datapath {
     pub is_real_time: bool,
     /// Whether every link polls its card in the datapath's own calls.
     pub polls_its_cards: bool,
-    /// Own addresses of its links.
+    /// Own addresses of its links that are the kernel's.
     pub addresses: Vec<IpAddr>,
+    /// Interfaces that its links name.
+    pub interfaces: Vec<String>,
 }
 
 impl Wanted {
@@ -119,17 +121,19 @@ impl Datapath {
     /// Whether a link of it goes through the interface. Where addresses are not known,
     /// every physical one may be it.
     pub fn uses(&self, nic: &Nic, host: &Host) -> bool {
-        self.addresses.iter().any(|address| {
-            if address.is_loopback() {
-                return false;
-            }
-            match &host.calls.addresses {
-                Ok(known) if !address.is_unspecified() => {
-                    known.iter().any(|(name, ip)| *name == nic.name && ip == address)
+        let is_named = self.interfaces.contains(&nic.name);
+        is_named
+            || self.addresses.iter().any(|address| {
+                if address.is_loopback() {
+                    return false;
                 }
-                _ => nic.is_physical,
-            }
-        })
+                match &host.calls.addresses {
+                    Ok(known) if !address.is_unspecified() => {
+                        known.iter().any(|(name, ip)| *name == nic.name && ip == address)
+                    }
+                    _ => nic.is_physical,
+                }
+            })
     }
 }
 
@@ -137,7 +141,14 @@ fn datapath(plan: &insane_config::DatapathPlan) -> Datapath {
     let polls = |technology: &Technology| match technology {
         Technology::Udp(udp) => udp.busy_poll_us > 0,
         Technology::Tcp(tcp) => tcp.busy_poll_us > 0,
+        Technology::Xdp(_) => false,
     };
+    // The address of an xdp link is its own; its interface is known by name.
+    let interface = |link: &&LinkPlan| match &link.technology {
+        Technology::Xdp(xdp) => Some(xdp.interface),
+        Technology::Udp(_) | Technology::Tcp(_) => None,
+    };
+    let address = |link: &LinkPlan| link.technology.bind().ip();
     Datapath {
         name: plan.name.clone(),
         core: plan.core,
@@ -148,7 +159,13 @@ fn datapath(plan: &insane_config::DatapathPlan) -> Datapath {
         spins: plan.idle == Idle::Spin,
         is_real_time: plan.serves != insane_config::Serves::BestEffort,
         polls_its_cards: !plan.links.is_empty() && plan.links.iter().all(|link| polls(&link.technology)),
-        addresses: plan.links.iter().map(|link| link.technology.bind().ip()).collect(),
+        addresses: plan.links.iter().filter(|link| interface(link).is_none()).map(address).collect(),
+        interfaces: plan
+            .links
+            .iter()
+            .filter_map(|link| interface(&link))
+            .map(|name| name.as_str().to_owned())
+            .collect(),
     }
 }
 

@@ -109,6 +109,7 @@ fn asked() -> Wanted {
                 is_real_time: true,
                 polls_its_cards: false,
                 addresses: vec![[192, 0, 2, 1].into()],
+                interfaces: vec![],
             },
             Datapath {
                 name: "rest".into(),
@@ -118,6 +119,7 @@ fn asked() -> Wanted {
                 is_real_time: false,
                 polls_its_cards: false,
                 addresses: vec![],
+                interfaces: vec![],
             },
         ],
         locked_bytes: Some(1 << 30),

@@ -1,0 +1,343 @@
+//! Who has which hardware address: a table of fixed size.
+//!
+//! ```text
+//!   acquire ──▶ Asking ──answer──▶ Known ──30 s, or another claims it──▶ Probing
+//!                 ▲  ▲               ▲                                    │  │
+//!                 │  │               └──────────────answer────────────────┘  │
+//!     1 s each ───┘  └──────────────three unanswered─────────────────────────┘
+//! ```
+//! A place belongs to an address that the caller sends to, so a stranger cannot fill the
+//! table. The hardware address is used in *Known* and *Probing*: while a neighbour is asked
+//! again, frames go on to where it was. A claim that nobody asked for changes nothing but
+//! that the neighbour is asked; only if it is silent is everybody asked, and the answer
+//! believed. (RFC 4861 would believe it at once where it bears the override flag; ARP knows
+//! no better.)
+//!
+//! A released place keeps what is known until it is needed for another address.
+
+use crate::ethernet::Mac;
+use core::net::IpAddr;
+use insane_core::{MonoTime, Nanos};
+
+/// How long an answer counts (RFC 4861, REACHABLE_TIME).
+const KNOWN_FOR: Nanos = Nanos::from_secs(30);
+/// Between questions to a neighbour that was known.
+const PROBE_EACH: Nanos = Nanos::from_millis(250);
+/// Questions that a neighbour that was known may leave unanswered.
+const PROBES: u8 = 3;
+/// Between the first questions to everybody, and between all after [`HURRIED`] of them
+/// (RFC 4861, RETRANS_TIMER).
+const ASK_SOON: Nanos = Nanos::from_millis(50);
+const ASK_EACH: Nanos = Nanos::from_secs(1);
+const HURRIED: u8 = 5;
+
+/// The place of an address in the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NeighbourId(u16);
+
+/// Whom to ask what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Question {
+    /// Whose hardware address is wanted.
+    pub address: IpAddr,
+    /// The one that is to confirm its own; `None`: everybody is asked.
+    pub to: Option<Mac>,
+}
+
+/// How somebody told its hardware address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Word {
+    /// As an answer.
+    Answer,
+    /// In a question of its own, or to everybody.
+    Claim,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Asking { asked: u8, next: MonoTime },
+    Known { mac: Mac, until: MonoTime },
+    Probing { mac: Mac, asked: u8, next: MonoTime },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    address: IpAddr,
+    users: u16,
+    state: State,
+}
+
+/// See the module's documentation. `PLACES` is 65,535 at most.
+#[derive(Clone, Debug)]
+pub struct Neighbours<const PLACES: usize> {
+    places: [Option<Place>; PLACES],
+    /// Where the next look for a question begins, so that each has its turn.
+    turn: usize,
+}
+
+impl<const PLACES: usize> Neighbours<PLACES> {
+    /// An empty table.
+    #[must_use]
+    pub const fn new() -> Self {
+        const { assert!(PLACES > 0 && PLACES <= u16::MAX as usize) };
+        Neighbours { places: [None; PLACES], turn: 0 }
+    }
+
+    /// One user more of an address; it is asked for from now on. `None`: every place has one.
+    pub fn acquire(&mut self, address: IpAddr, now: MonoTime) -> Option<NeighbourId> {
+        let is_same = |place: &Option<Place>| place.is_some_and(|place| place.address == address);
+        let at = self
+            .places
+            .iter()
+            .position(is_same)
+            .or_else(|| self.places.iter().position(Option::is_none))
+            .or_else(|| self.places.iter().position(|place| place.is_some_and(|place| place.users == 0)))?;
+        let place = self.places.get_mut(at)?;
+        let asking = State::Asking { asked: 0, next: now };
+        match place {
+            Some(place) if place.address == address => {
+                place.users = place.users.checked_add(1)?;
+                // What was kept without a user may be old.
+                if let (State::Known { mac, .. }, 1) = (place.state, place.users) {
+                    place.state = State::Probing { mac, asked: 0, next: now };
+                }
+            }
+            other => *other = Some(Place { address, users: 1, state: asking }),
+        }
+        Some(NeighbourId(at as u16))
+    }
+
+    /// One user less. Without any, nothing is asked any more.
+    pub fn release(&mut self, id: NeighbourId) {
+        if let Some(Some(place)) = self.places.get_mut(usize::from(id.0)) {
+            place.users = place.users.saturating_sub(1);
+        }
+    }
+
+    /// The hardware address to send to, if one is known.
+    #[must_use]
+    #[inline]
+    pub fn mac(&self, id: NeighbourId) -> Option<Mac> {
+        match self.places.get(usize::from(id.0))?.as_ref()?.state {
+            State::Known { mac, .. } | State::Probing { mac, .. } => Some(mac),
+            State::Asking { .. } => None,
+        }
+    }
+
+    /// Whether an address that is in use has no hardware address yet.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        let asks = |place: &Place| place.users > 0 && matches!(place.state, State::Asking { .. });
+        self.places.iter().flatten().any(asks)
+    }
+
+    /// Somebody told where `address` is. Returns whether that is one of the table.
+    pub(crate) fn hear(&mut self, address: IpAddr, told: Mac, word: Word, now: MonoTime) -> bool {
+        let Some(place) = self.places.iter_mut().flatten().find(|place| place.address == address) else {
+            return false;
+        };
+        let known = State::Known { mac: told, until: now + KNOWN_FOR };
+        place.state = match (place.state, word) {
+            (State::Asking { .. }, Word::Answer) => known,
+            // Good enough to answer to, and asked at once whether it is true.
+            (State::Asking { .. }, Word::Claim) => State::Probing { mac: told, asked: 0, next: now },
+            (State::Known { mac, .. } | State::Probing { mac, .. }, Word::Answer) if mac == told => known,
+            (State::Known { mac, .. }, _) if mac != told => State::Probing { mac, asked: 0, next: now },
+            (unchanged, _) => unchanged,
+        };
+        true
+    }
+
+    /// The next question that is due; called again until there is none. At most one a place
+    /// and `now`.
+    pub fn poll(&mut self, now: MonoTime) -> Option<Question> {
+        for step in 0..PLACES {
+            let at = (self.turn + step) % PLACES;
+            if let Some(place) = &mut self.places[at]
+                && let Some(question) = place.poll(now)
+            {
+                self.turn = (at + 1) % PLACES;
+                return Some(question);
+            }
+        }
+        None
+    }
+}
+
+impl<const PLACES: usize> Default for Neighbours<PLACES> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Place {
+    fn poll(&mut self, now: MonoTime) -> Option<Question> {
+        if self.users == 0 {
+            return None;
+        }
+        if let State::Known { mac, until } = self.state
+            && now >= until
+        {
+            self.state = State::Probing { mac, asked: 0, next: now };
+        }
+        if let State::Probing { asked: PROBES, next, .. } = self.state
+            && now >= next
+        {
+            self.state = State::Asking { asked: 0, next: now };
+        }
+        match &mut self.state {
+            State::Probing { mac, asked, next } if now >= *next => {
+                *asked += 1;
+                *next = now + PROBE_EACH;
+                Some(Question { address: self.address, to: Some(*mac) })
+            }
+            State::Asking { asked, next } if now >= *next => {
+                *next = now + if *asked < HURRIED { ASK_SOON } else { ASK_EACH };
+                *asked = asked.saturating_add(1);
+                Some(Question { address: self.address, to: None })
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const A: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 0, 1));
+    const HERE: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const THIEF: Mac = Mac([2, 0, 0, 0, 0, 66]);
+
+    fn at(millis: u64) -> MonoTime {
+        MonoTime(0) + Nanos::from_millis(millis)
+    }
+
+    fn known() -> (Neighbours<4>, NeighbourId) {
+        let mut table = Neighbours::new();
+        let id = table.acquire(A, at(0)).unwrap();
+        assert_eq!((table.mac(id), table.is_asking()), (None, true));
+        assert_eq!(table.poll(at(0)), Some(Question { address: A, to: None }));
+        assert_eq!(table.poll(at(0)), None);
+        assert!(table.hear(A, HERE, Word::Answer, at(1)));
+        assert_eq!((table.mac(id), table.is_asking()), (Some(HERE), false));
+        (table, id)
+    }
+
+    #[test]
+    fn a_neighbour_is_asked_again_while_frames_go_on() {
+        let (mut table, id) = known();
+        assert_eq!(table.poll(at(30_000)), None);
+        for turn in 0..3 {
+            assert_eq!(table.poll(at(30_001 + 250 * turn)), Some(Question { address: A, to: Some(HERE) }));
+            assert_eq!(table.mac(id), Some(HERE));
+        }
+        assert!(table.hear(A, HERE, Word::Answer, at(30_700)));
+        assert_eq!(table.poll(at(60_000)), None, "it counts for as long again");
+    }
+
+    #[test]
+    fn a_thief_is_not_believed_while_the_neighbour_answers() {
+        for word in [Word::Claim, Word::Answer] {
+            let (mut table, id) = known();
+            for millis in 10..2_000 {
+                table.hear(A, THIEF, word, at(millis));
+                if let Some(question) = table.poll(at(millis)) {
+                    assert_eq!(question.to, Some(HERE), "the known one is asked");
+                    table.hear(A, HERE, Word::Answer, at(millis));
+                }
+                assert_eq!(table.mac(id), Some(HERE));
+            }
+        }
+    }
+
+    #[test]
+    fn a_neighbour_that_moved_is_found() {
+        let (mut table, id) = known();
+        table.hear(A, THIEF, Word::Claim, at(10));
+        let mut millis = 10;
+        while table.mac(id).is_some() {
+            table.poll(at(millis));
+            millis += 10;
+            assert!(millis < 1_000);
+        }
+        table.hear(A, THIEF, Word::Answer, at(millis));
+        assert_eq!(table.mac(id), Some(THIEF));
+    }
+
+    #[test]
+    fn who_is_not_there_is_asked_for_ever_and_ever_more_rarely() {
+        let mut table = Neighbours::<4>::new();
+        table.acquire(A, at(0)).unwrap();
+        let questions = (0..10_000).filter(|millis| table.poll(at(*millis)).is_some()).count();
+        assert_eq!(questions, 15, "at 0, 50, 100, 150, 200, 250 ms, and then each second");
+        assert!(table.is_asking());
+    }
+
+    #[test]
+    fn strangers_take_no_place_and_released_ones_are_kept_for_a_while() {
+        let (mut table, id) = known();
+        let other = |last| IpAddr::from([10, 0, 0, last]);
+        assert!(!table.hear(other(9), THIEF, Word::Answer, at(2)));
+        table.release(id);
+        assert_eq!(table.poll(at(100_000)), None, "nobody needs it");
+        let again = table.acquire(A, at(100_000)).unwrap();
+        assert_eq!((again, table.mac(again)), (id, Some(HERE)), "it is still known");
+        assert_eq!(table.poll(at(100_000)), Some(Question { address: A, to: Some(HERE) }), "and asked");
+        for last in 2..5 {
+            table.acquire(other(last), at(0)).unwrap();
+        }
+        assert_eq!(table.acquire(other(5), at(0)), None, "every place has a user");
+        table.release(again);
+        assert_eq!(table.acquire(other(5), at(0)), Some(id));
+        assert_eq!(table.mac(id), None);
+    }
+
+    proptest! {
+        /// Whatever is heard and asked: a hardware address in use was told by somebody, a place
+        /// is asked for at most once an instant, and users are counted right.
+        #[test]
+        fn anything_may_be_heard(
+            steps in proptest::collection::vec((0u8..5, 0u8..6, 0u8..4, 0u64..5_000), 1..200),
+        ) {
+            let mut table = Neighbours::<4>::new();
+            let mut users = [0u16; 6];
+            let mut places = [None; 6];
+            let mut now = at(0);
+            for (what, who, mac, later) in steps {
+                let address = IpAddr::from([10, 0, 0, who]);
+                let who = usize::from(who);
+                now += Nanos::from_millis(later);
+                match what {
+                    0 => match table.acquire(address, now) {
+                        Some(id) => {
+                            users[who] += 1;
+                            places[who] = Some(id);
+                        }
+                        None => prop_assert!(users.iter().filter(|users| **users > 0).count() == 4),
+                    },
+                    1 if users[who] > 0 => {
+                        table.release(places[who].unwrap());
+                        users[who] -= 1;
+                    }
+                    2 => { table.hear(address, Mac([2, 0, 0, 0, 0, mac]), Word::Answer, now); }
+                    3 => { table.hear(address, Mac([2, 0, 0, 0, 0, mac]), Word::Claim, now); }
+                    _ => {
+                        let mut asked = std::collections::BTreeSet::new();
+                        while let Some(question) = table.poll(now) {
+                            prop_assert!(asked.insert(question.address));
+                        }
+                        for address in asked {
+                            let IpAddr::V4(v4) = address else { panic!() };
+                            prop_assert!(users[usize::from(v4.octets()[3])] > 0);
+                        }
+                    }
+                }
+                let in_use: std::vec::Vec<_> = (0..6).filter(|who| users[*who] > 0).map(|who| places[who]).collect();
+                let apart: std::collections::BTreeSet<_> = in_use.iter().map(|id| id.unwrap().0).collect();
+                prop_assert_eq!(apart.len(), in_use.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! What becomes of a frame that came.
+
+use crate::arp::{ARP_BYTES, Arp};
+use crate::checksum::Sum;
+use crate::ethernet::{self, Ethernet, Mac, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, VlanId};
+use crate::icmp::{self, ECHO_BYTES, NEIGHBOUR_BYTES, NEIGHBOUR_HOPS, Neighbour};
+use crate::ip::{
+    self, IPV6_BYTES, NoPacket, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP, Packet, UDP_AT_CHECK, UDP_BYTES, V6,
+};
+use crate::neighbour::{NeighbourId, Neighbours, Question, Word};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::ops::Range;
+use insane_core::MonoTime;
+
+/// How far the checksums of received frames are looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Checksums {
+    /// All of them.
+    Verify,
+    /// All, but UDP's may be unfinished: a sum of the addresses only, as the kernel leaves it
+    /// where the device is to finish it. On a virtual interface such a frame never saw a wire.
+    VerifyOrUnfinished,
+    /// None of IPv4 and UDP: the device looked at them.
+    Trust,
+}
+
+/// Who the stack is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Host {
+    /// Hardware address.
+    pub mac: Mac,
+    /// The one IP address.
+    pub address: IpAddr,
+    /// How many leading bits of it its neighbours share: 0 to 32, or 128.
+    pub prefix_bits: u8,
+    /// Who takes frames for all others. `None`: nobody, they cannot be reached.
+    pub gateway: Option<IpAddr>,
+    /// The VLAN; `None`: untagged.
+    pub vlan: Option<VlanId>,
+    /// How far received frames are looked at.
+    pub checksums: Checksums,
+}
+
+/// What cannot be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HostError {
+    /// The hardware address is not one station's.
+    Mac,
+    /// The IP address is not one host's.
+    Address,
+    /// The prefix is longer than the address.
+    Prefix,
+    /// The gateway is no neighbour.
+    Gateway,
+}
+
+impl core::fmt::Display for HostError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            HostError::Mac => "the hardware address must be that of one station",
+            HostError::Address => "the IP address must be that of one host",
+            HostError::Prefix => "the prefix is longer than the address",
+            HostError::Gateway => "the gateway is not a neighbour of the address",
+        })
+    }
+}
+
+impl core::error::Error for HostError {}
+
+/// Why a frame went no further.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dropped {
+    /// A length in it does not add up.
+    Malformed,
+    /// A checksum is wrong.
+    WrongChecksum,
+    /// A piece of a packet: nobody puts it together.
+    Fragment,
+    /// Another VLAN, or another station's.
+    NotForUs,
+    /// A protocol that nobody speaks here.
+    Unknown,
+    /// A source that no frame can have: a group, nobody, or this host itself.
+    Spoofed,
+    /// The answer does not fit the memory given.
+    NoRoom,
+}
+
+/// What became of a frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Received {
+    /// A datagram.
+    Datagram {
+        /// Who sent it.
+        from: SocketAddr,
+        /// To which port.
+        port: u16,
+        /// Where in the frame its payload is.
+        payload: Range<usize>,
+    },
+    /// The first bytes of `answer`, so many, are a frame to be sent.
+    Answer(usize),
+    /// A neighbour told where it is.
+    Heard,
+    /// Nothing.
+    Dropped(Dropped),
+}
+
+/// See the crate's documentation.
+#[derive(Clone, Debug)]
+pub struct Stack<const PLACES: usize> {
+    host: Host,
+    neighbours: Neighbours<PLACES>,
+}
+
+impl<const PLACES: usize> Stack<PLACES> {
+    /// A stack that knows nobody yet.
+    ///
+    /// # Errors
+    /// [`HostError`]: what `host` says cannot be.
+    pub fn new(host: Host) -> Result<Self, HostError> {
+        let bits_max = if host.address.is_ipv4() { 32 } else { 128 };
+        if !host.mac.is_unicast() {
+            Err(HostError::Mac)
+        } else if !is_one_host(host.address) {
+            Err(HostError::Address)
+        } else if host.prefix_bits > bits_max {
+            Err(HostError::Prefix)
+        } else if host.gateway.is_some_and(|gateway| !is_one_host(gateway) || !host.is_neighbour(gateway)) {
+            Err(HostError::Gateway)
+        } else {
+            Ok(Stack { host, neighbours: Neighbours::new() })
+        }
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// One user more of the way to `destination`: the neighbour that frames for it go to,
+    /// asked for from now on. `None`: there is no way there, or no place for it.
+    pub fn acquire(&mut self, destination: IpAddr, now: MonoTime) -> Option<NeighbourId> {
+        self.neighbours.acquire(self.host.next_hop(destination)?, now)
+    }
+
+    /// One user less.
+    pub fn release(&mut self, id: NeighbourId) {
+        self.neighbours.release(id);
+    }
+
+    /// Where frames go that take this way; `None`: not known yet.
+    #[must_use]
+    #[inline]
+    pub fn mac(&self, id: NeighbourId) -> Option<Mac> {
+        self.neighbours.mac(id)
+    }
+
+    /// Whether a neighbour that is in use has not been found.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        self.neighbours.is_asking()
+    }
+
+    /// Writes the next question that is due into `frame`, and returns its length; called
+    /// again until there is none. `frame` has 86 bytes at least (a solicitation with a tag
+    /// is 90).
+    pub fn poll(&mut self, now: MonoTime, frame: &mut [u8]) -> Option<usize> {
+        let question = self.neighbours.poll(now)?;
+        self.host.write_question(question, frame)
+    }
+
+    /// Takes a frame that came. What it is to be answered with goes into `answer`, which
+    /// should have room for the largest frame.
+    pub fn receive(&mut self, now: MonoTime, frame: &[u8], answer: &mut [u8]) -> Received {
+        self.take(now, frame, answer).unwrap_or_else(Received::Dropped)
+    }
+
+    fn take(&mut self, now: MonoTime, frame: &[u8], answer: &mut [u8]) -> Result<Received, Dropped> {
+        let ethernet = Ethernet::parse(frame).ok_or(Dropped::Malformed)?;
+        if ethernet.vlan != self.host.vlan.map_or(0, VlanId::get) || !self.host.hears(ethernet.destination) {
+            return Err(Dropped::NotForUs);
+        }
+        if !ethernet.source.is_unicast() || ethernet.source == self.host.mac {
+            return Err(Dropped::Spoofed);
+        }
+        let body = &frame[ethernet.at..];
+        let trusted = self.host.checksums == Checksums::Trust;
+        let packet = match (ethernet.ether_type, self.host.address) {
+            (TYPE_ARP, IpAddr::V4(own)) => return self.take_arp(now, own, &ethernet, body, answer),
+            (TYPE_IPV4, IpAddr::V4(_)) => ip::parse_v4(body, trusted),
+            (TYPE_IPV6, IpAddr::V6(_)) => ip::parse_v6(body),
+            _ => return Err(Dropped::Unknown),
+        };
+        let packet = packet.map_err(|why| match why {
+            NoPacket::Malformed => Dropped::Malformed,
+            NoPacket::WrongChecksum => Dropped::WrongChecksum,
+            NoPacket::Fragment => Dropped::Fragment,
+        })?;
+        let bytes = &body[packet.at..packet.end];
+        if packet.protocol == PROTOCOL_ICMPV6 {
+            return self.take_icmpv6(now, &ethernet, &packet, bytes, answer);
+        }
+        self.host.check_ends(&packet)?;
+        match packet.protocol {
+            PROTOCOL_UDP => self.host.datagram(&packet, bytes, ethernet.at + packet.at),
+            PROTOCOL_ICMP if self.host.address.is_ipv4() => self.host.echo(&ethernet, &packet, bytes, answer),
+            _ => Err(Dropped::Unknown),
+        }
+    }
+
+    fn take_arp(
+        &mut self,
+        now: MonoTime,
+        own: Ipv4Addr,
+        ethernet: &Ethernet,
+        body: &[u8],
+        answer: &mut [u8],
+    ) -> Result<Received, Dropped> {
+        let arp = Arp::parse(body).ok_or(Dropped::Malformed)?;
+        let (mac, address) = arp.sender;
+        // Who speaks for another station, for a group, or for this host is not heard. Nobody
+        // may ask: that is how a host looks whether an address is free (RFC 5227).
+        if mac != ethernet.source || address == own || !(address.is_unspecified() || is_one_host(address.into())) {
+            return Err(Dropped::Spoofed);
+        }
+        let is_for_us = arp.target.1 == own;
+        let word = if is_for_us && !arp.is_request { Word::Answer } else { Word::Claim };
+        let is_known = self.neighbours.hear(address.into(), mac, word, now);
+        if arp.is_request && is_for_us {
+            let reply = Arp { is_request: false, sender: (self.host.mac, own), target: arp.sender };
+            return self.host.write_arp(&reply, mac, answer).map(Received::Answer).ok_or(Dropped::NoRoom);
+        }
+        if is_known { Ok(Received::Heard) } else { Err(Dropped::NotForUs) }
+    }
+
+    fn take_icmpv6(
+        &mut self,
+        now: MonoTime,
+        ethernet: &Ethernet,
+        packet: &Packet,
+        bytes: &[u8],
+        answer: &mut [u8],
+    ) -> Result<Received, Dropped> {
+        let (IpAddr::V6(own), IpAddr::V6(source)) = (self.host.address, packet.source) else {
+            return Err(Dropped::Unknown);
+        };
+        let front = ip::pseudo(packet.source, packet.destination, PROTOCOL_ICMPV6, bytes.len() as u16);
+        let kind = *bytes.first().ok_or(Dropped::Malformed)?;
+        if !front.bytes(bytes).is_right() {
+            return Err(Dropped::WrongChecksum);
+        }
+        if kind == icmp::ECHO_V6 {
+            self.host.check_ends(packet)?;
+            return self.host.echo(ethernet, packet, bytes, answer);
+        }
+        if kind != icmp::SOLICITATION && kind != icmp::ADVERTISEMENT {
+            return Err(Dropped::Unknown);
+        }
+        if packet.hops != NEIGHBOUR_HOPS {
+            return Err(Dropped::Spoofed);
+        }
+        let message = Neighbour::parse(bytes).ok_or(Dropped::Malformed)?;
+        let is_to_us = packet.destination == self.host.address;
+        let is_to_group = packet.destination == IpAddr::V6(icmp::solicited_node(own));
+        if message.is_solicitation {
+            if message.target != own || !(is_to_us || is_to_group) {
+                return Err(Dropped::NotForUs);
+            }
+            return self.answer_solicitation(now, ethernet, source, &message, answer);
+        }
+        // An advertisement to all is one that nobody asked for.
+        let word = if message.is_solicited && is_to_us { Word::Answer } else { Word::Claim };
+        let mac = message.mac.unwrap_or(ethernet.source);
+        if mac != ethernet.source || message.target == own || !is_one_host(message.target.into()) {
+            return Err(Dropped::Spoofed);
+        }
+        let is_known = self.neighbours.hear(message.target.into(), mac, word, now);
+        if is_known { Ok(Received::Heard) } else { Err(Dropped::NotForUs) }
+    }
+
+    fn answer_solicitation(
+        &mut self,
+        now: MonoTime,
+        ethernet: &Ethernet,
+        source: Ipv6Addr,
+        asked: &Neighbour,
+        answer: &mut [u8],
+    ) -> Result<Received, Dropped> {
+        let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+        // Nobody asks whether the address is free: told to all (RFC 4861, section 7.2.4).
+        let (to, mac) = if source.is_unspecified() {
+            (all_nodes, icmp::mac_of_group(all_nodes))
+        } else if !is_one_host(source.into()) || IpAddr::V6(source) == self.host.address {
+            return Err(Dropped::Spoofed);
+        } else {
+            (source, ethernet.source)
+        };
+        if let Some(told) = asked.mac {
+            if told != ethernet.source || source.is_unspecified() {
+                return Err(Dropped::Spoofed);
+            }
+            self.neighbours.hear(source.into(), told, Word::Claim, now);
+        }
+        let told = Neighbour { is_solicitation: false, is_solicited: to == source, target: asked.target, mac: None };
+        self.host.write_neighbour(&told, to, mac, answer).map(Received::Answer).ok_or(Dropped::NoRoom)
+    }
+}
+
+impl Host {
+    /// Whether `address` is reached without a gateway.
+    fn is_neighbour(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                (own.to_bits() ^ other.to_bits()).leading_zeros() >= u32::from(self.prefix_bits)
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                // Addresses of the link are neighbours whatever the prefix is.
+                other.is_unicast_link_local()
+                    || (own.to_bits() ^ other.to_bits()).leading_zeros() >= u32::from(self.prefix_bits)
+            }
+            _ => false,
+        }
+    }
+
+    /// To which neighbour frames for `destination` go.
+    #[must_use]
+    pub fn next_hop(&self, destination: IpAddr) -> Option<IpAddr> {
+        if destination.is_ipv4() != self.address.is_ipv4() || !is_one_host(destination) || destination == self.address {
+            return None;
+        }
+        if self.is_neighbour(destination) { Some(destination) } else { self.gateway }
+    }
+
+    fn hears(&self, destination: Mac) -> bool {
+        let group = match self.address {
+            IpAddr::V4(_) => Mac::BROADCAST,
+            IpAddr::V6(own) => icmp::mac_of_group(icmp::solicited_node(own)),
+        };
+        // Unasked advertisements go to all nodes.
+        destination == self.mac
+            || destination == group
+            || (self.address.is_ipv6() && destination == Mac([0x33, 0x33, 0, 0, 0, 1]))
+    }
+
+    fn check_ends(&self, packet: &Packet) -> Result<(), Dropped> {
+        if packet.destination != self.address {
+            Err(Dropped::NotForUs)
+        } else if !is_one_host(packet.source) || packet.source == self.address {
+            Err(Dropped::Spoofed)
+        } else {
+            Ok(())
+        }
+    }
+
+    #[inline]
+    fn datagram(&self, packet: &Packet, bytes: &[u8], at: usize) -> Result<Received, Dropped> {
+        let head = bytes.first_chunk::<UDP_BYTES>().ok_or(Dropped::Malformed)?;
+        let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+        let length = usize::from(word(4));
+        if length < UDP_BYTES || length > bytes.len() {
+            return Err(Dropped::Malformed);
+        }
+        let check = word(UDP_AT_CHECK);
+        let front = ip::pseudo(packet.source, packet.destination, PROTOCOL_UDP, length as u16);
+        let is_right = match (check, self.checksums) {
+            // Without a checksum: allowed in IPv4 only (RFC 8200, section 8.1).
+            (0, _) => packet.source.is_ipv4(),
+            (_, Checksums::Trust) => true,
+            (_, Checksums::VerifyOrUnfinished) if front.folded() == check => true,
+            _ => front.bytes(&bytes[..length]).is_right(),
+        };
+        if !is_right {
+            return Err(Dropped::WrongChecksum);
+        }
+        let from = SocketAddr::new(packet.source, word(0));
+        Ok(Received::Datagram { from, port: word(2), payload: at + UDP_BYTES..at + length })
+    }
+
+    fn echo(&self, ethernet: &Ethernet, packet: &Packet, bytes: &[u8], answer: &mut [u8]) -> Result<Received, Dropped> {
+        let is_v4 = self.address.is_ipv4();
+        let head = bytes.first_chunk::<ECHO_BYTES>().ok_or(Dropped::Malformed)?;
+        // ICMPv6 was looked at before.
+        if is_v4 && !Sum::new().bytes(bytes).is_right() {
+            return Err(Dropped::WrongChecksum);
+        }
+        if is_v4 && head[0] != icmp::ECHO_V4 || head[1] != 0 {
+            return Err(Dropped::Unknown);
+        }
+        let front = ip::pseudo(self.address, packet.source, PROTOCOL_ICMPV6, bytes.len() as u16);
+        let (protocol, kind, front) = if is_v4 {
+            (PROTOCOL_ICMP, icmp::ECHO_REPLY_V4, Sum::new())
+        } else {
+            (PROTOCOL_ICMPV6, icmp::ECHO_REPLY_V6, front)
+        };
+        let at = self.write_packet(ethernet.source, packet.source, V6::of(protocol), bytes.len(), answer);
+        let at = at.ok_or(Dropped::NoRoom)?;
+        let reply = &mut answer[at..at + bytes.len()];
+        reply.copy_from_slice(bytes);
+        reply[0] = kind;
+        icmp::seal(front, reply);
+        Ok(Received::Answer(at + bytes.len()))
+    }
+
+    /// Writes Ethernet and IP in front of `payload` bytes; where those begin. `None`: no room.
+    fn write_packet(&self, mac: Mac, to: IpAddr, fields: V6, payload: usize, frame: &mut [u8]) -> Option<usize> {
+        let at = ethernet::head_bytes(self.vlan);
+        if frame.len() < at + IPV6_BYTES + payload {
+            return None;
+        }
+        let (ether_type, ip_bytes) = match (self.address, to) {
+            (IpAddr::V4(own), IpAddr::V4(to)) => {
+                (TYPE_IPV4, ip::write_v4(&mut frame[at..], own, to, fields.protocol, 0, payload))
+            }
+            (IpAddr::V6(own), IpAddr::V6(to)) => (TYPE_IPV6, ip::write_v6(&mut frame[at..], own, to, fields, payload)),
+            _ => return None,
+        };
+        ethernet::write(frame, mac, self.mac, self.vlan, 0, ether_type);
+        Some(at + ip_bytes)
+    }
+
+    fn write_arp(&self, arp: &Arp, to: Mac, frame: &mut [u8]) -> Option<usize> {
+        let at = ethernet::head_bytes(self.vlan);
+        let room = frame.get_mut(at..at + ARP_BYTES)?;
+        arp.write(room);
+        ethernet::write(frame, to, self.mac, self.vlan, 0, TYPE_ARP);
+        Some(at + ARP_BYTES)
+    }
+
+    fn write_neighbour(&self, message: &Neighbour, to: Ipv6Addr, mac: Mac, frame: &mut [u8]) -> Option<usize> {
+        let fields = V6 { hops: NEIGHBOUR_HOPS, ..V6::of(PROTOCOL_ICMPV6) };
+        let at = self.write_packet(mac, to.into(), fields, NEIGHBOUR_BYTES, frame)?;
+        let front = ip::pseudo(self.address, to.into(), PROTOCOL_ICMPV6, NEIGHBOUR_BYTES as u16);
+        let room = &mut frame[at..at + NEIGHBOUR_BYTES];
+        message.write(self.mac, room);
+        icmp::seal(front, room);
+        Some(at + NEIGHBOUR_BYTES)
+    }
+
+    fn write_question(&self, question: Question, frame: &mut [u8]) -> Option<usize> {
+        match (self.address, question.address) {
+            (IpAddr::V4(own), IpAddr::V4(target)) => {
+                let arp = Arp { is_request: true, sender: (self.mac, own), target: (Mac([0; 6]), target) };
+                self.write_arp(&arp, question.to.unwrap_or(Mac::BROADCAST), frame)
+            }
+            (IpAddr::V6(_), IpAddr::V6(target)) => {
+                let message = Neighbour { is_solicitation: true, is_solicited: false, target, mac: None };
+                let group = icmp::solicited_node(target);
+                let (to, mac) = match question.to {
+                    Some(mac) => (target, mac),
+                    None => (group, icmp::mac_of_group(group)),
+                };
+                self.write_neighbour(&message, to, mac, frame)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether an address can be one host's on a network: what a source must be.
+fn is_one_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            !(v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() || v4.is_loopback() || v4.octets()[0] == 0)
+        }
+        IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast() || v6.is_loopback()),
+    }
+}

@@ -1,0 +1,136 @@
+//! What an interface is, asked by its name, in the network namespace of the calling thread.
+
+use insane_sys::{Errno, OsError};
+use std::ffi::CString;
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+
+/// Commands of ethtool's ioctl (linux/ethtool.h).
+const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_STXCSUM: u32 = 0x17;
+/// `struct ethtool_drvinfo`: the command, then the driver's name in 32 bytes, then what is
+/// of no interest here.
+const DRIVER_INFO_BYTES: usize = 196;
+const DRIVER_AT: usize = 4;
+const DRIVER_BYTES: usize = 32;
+
+/// One interface, as it was when it was asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Interface {
+    /// Its number.
+    pub index: u32,
+    /// Its hardware address.
+    pub mac: [u8; 6],
+    /// Largest packet behind the Ethernet header, bytes.
+    pub mtu_bytes: u32,
+    /// It is up.
+    pub is_up: bool,
+    /// Its driver's name: `veth`, `igc`, …; empty if it tells none.
+    pub driver: String,
+}
+
+impl Interface {
+    /// Asks the interface of this name.
+    ///
+    /// # Errors
+    /// `ENODEV`: there is none. `EAFNOSUPPORT`: it is not Ethernet.
+    pub fn find(name: &str) -> Result<Self, OsError> {
+        let gone = OsError::new("finding the interface", Errno::ENODEV);
+        let text = CString::new(name).map_err(|_| gone)?;
+        // SAFETY: the text ends with a zero.
+        let index = unsafe { libc::if_nametoindex(text.as_ptr()) };
+        if index == 0 {
+            return Err(gone);
+        }
+        let mut asked = Request::new(name)?;
+        asked.call(libc::SIOCGIFHWADDR, "asking for the hardware address")?;
+        // SAFETY: the kernel filled in this member.
+        let hardware = unsafe { asked.request.ifr_ifru.ifru_hwaddr };
+        if hardware.sa_family != libc::ARPHRD_ETHER {
+            return Err(OsError::new("taking the interface for Ethernet", Errno::EAFNOSUPPORT));
+        }
+        let mut mac = [0; 6];
+        for (byte, given) in mac.iter_mut().zip(hardware.sa_data) {
+            *byte = given as u8;
+        }
+        asked.call(libc::SIOCGIFMTU, "asking for the MTU")?;
+        // SAFETY: the kernel filled in this member.
+        let mtu_bytes = u32::try_from(unsafe { asked.request.ifr_ifru.ifru_mtu }).unwrap_or(0);
+        asked.call(libc::SIOCGIFFLAGS, "asking for the flags")?;
+        // SAFETY: the kernel filled in this member.
+        let is_up = i32::from(unsafe { asked.request.ifr_ifru.ifru_flags }) & libc::IFF_UP != 0;
+        let driver = driver(&mut asked).unwrap_or_default();
+        Ok(Interface { index, mac, mtu_bytes, is_up, driver })
+    }
+}
+
+/// Lets the kernel finish checksums itself, and cut what one call sends, before frames reach
+/// the interface: `ethtool -K NAME tx off`. A virtual interface leaves both to a device that
+/// is not there, and a link at its other end gets frames that it can do nothing with.
+///
+/// # Errors
+/// The interface does not exist or refuses, or the right is missing.
+pub fn finish_frames(name: &str) -> Result<(), OsError> {
+    // `struct ethtool_value`: the command, and 0 for off.
+    let mut value = [ETHTOOL_STXCSUM, 0];
+    let mut asked = Request::new(name)?;
+    asked.request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+    asked.call(libc::SIOCETHTOOL, "turning off offloading")
+}
+
+fn driver(asked: &mut Request) -> Result<String, OsError> {
+    let mut info = [0u32; DRIVER_INFO_BYTES / 4];
+    info[0] = ETHTOOL_GDRVINFO;
+    asked.request.ifr_ifru.ifru_data = info.as_mut_ptr().cast();
+    asked.call(libc::SIOCETHTOOL, "asking for the driver")?;
+    let bytes: Vec<u8> = info.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let name = bytes[DRIVER_AT..DRIVER_AT + DRIVER_BYTES].split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+/// An ioctl about one interface.
+struct Request {
+    /// Any socket will do.
+    socket: UdpSocket,
+    request: libc::ifreq,
+}
+
+impl Request {
+    fn new(name: &str) -> Result<Self, OsError> {
+        let no_socket = |error: std::io::Error| {
+            OsError::new("opening a socket", Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+        };
+        let socket = UdpSocket::bind(("127.0.0.1", 0)).or_else(|_| UdpSocket::bind(("::1", 0)));
+        let socket = socket.or_else(|_| UdpSocket::bind(("0.0.0.0", 0))).map_err(no_socket)?;
+        // SAFETY: a structure of numbers and arrays of numbers, for which zero is a value.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        // The last byte stays zero.
+        if name.len() >= request.ifr_name.len() {
+            return Err(OsError::new("finding the interface", Errno::ENODEV));
+        }
+        for (byte, given) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *byte = given as libc::c_char;
+        }
+        Ok(Request { socket, request })
+    }
+
+    fn call(&mut self, what: libc::Ioctl, attempted: &'static str) -> Result<(), OsError> {
+        // SAFETY: all requests of this module take an `ifreq`; where it holds an address,
+        // that is of memory of the size that the command says, alive during the call.
+        let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), what, &raw mut self.request) };
+        if result < 0 { Err(OsError::last(attempted)) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_ethernet_interface_is_told() {
+        for name in ["nosuch0", "", "a-name-that-is-too-long", "zero\0"] {
+            assert_eq!(Interface::find(name).unwrap_err().errno, Errno::ENODEV, "{name:?}");
+        }
+        assert_eq!(Interface::find("lo").unwrap_err().errno, Errno::EAFNOSUPPORT);
+    }
+}

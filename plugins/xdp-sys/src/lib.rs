@@ -1,0 +1,11 @@
+//! AF_XDP sockets (Linux: Documentation/networking/af_xdp.rst), and what one has to ask an
+//! interface, behind safe functions.
+//!
+//! One of the few crates with `unsafe`. No policy lives here: which frames come is the XDP
+//! program's matter, what is in them the link's.
+
+pub mod interface;
+mod ring;
+mod xsk;
+
+pub use xsk::{Binding, Chunk, Kick, SIDES, Xsk, XskCounts, XskOptions};

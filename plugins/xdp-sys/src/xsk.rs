@@ -1,0 +1,513 @@
+//! Two sockets on one queue of an interface that share one memory.
+//!
+//! ```text
+//!             XDP program: which frame goes to which side
+//!                  |                          |
+//!    side 0   rx ring 0                  rx ring 1   side 1
+//!             tx ring 0                  tx ring 1
+//!                  \                          /
+//!         memory (UMEM): chunks of one size, one fill ring, one completion ring
+//! ```
+//! Each side has rings of its own, so that a flood on one fills only its own: chunks for
+//! receiving suffice for both rings full, and more. Chunks for sending are each side's own.
+//!
+//! # Who has a chunk
+//! A chunk is the kernel's (in the fill ring, a tx ring, or on its way), or the process's. A
+//! table in private memory says which; what the kernel names in a ring is looked up there
+//! first, and only a [`Chunk`] of the process's reads or writes memory. So no memory is
+//! referred to while the kernel may write it, whatever a ring says.
+
+use crate::ring::Ring;
+use insane_sys::{Errno, OsError, map};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+
+/// Sockets of one [`Xsk`].
+pub const SIDES: usize = 2;
+
+/// Entries of a transmit ring that the kernel sends in one call in copy mode (net/xdp/xsk.c,
+/// 32 by default): a full ring needs so many calls.
+const SENT_A_CALL: u32 = 32;
+
+/// How a socket is tied to its queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Binding {
+    /// The device writes and reads the chunks itself.
+    ZeroCopy,
+    /// The kernel copies.
+    Copy,
+}
+
+/// What is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct XskOptions {
+    /// Number of the interface.
+    pub interface: u32,
+    /// Which of its queues.
+    pub queue: u32,
+    /// How.
+    pub binding: Binding,
+    /// Bytes of a chunk: 2048 or 4096.
+    pub chunk_bytes: u32,
+    /// Frames that each side's rings hold, a power of two.
+    pub ring_frames: u32,
+}
+
+/// What went wrong and is no outcome of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct XskCounts {
+    /// Entries of the kernel that named a chunk which it did not have, or bytes outside it.
+    pub claims_refused: u64,
+    /// Calls that the kernel refused for another reason than being busy (device gone or down).
+    pub kicks_failed: u64,
+}
+
+/// Whether the kernel has taken what was to be sent.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kick {
+    /// All of it.
+    Done,
+    /// It has no room now; another call is needed.
+    More,
+    /// It refuses: the device is down or gone. What waits goes when it is back and something
+    /// else is sent.
+    Refused,
+}
+
+/// A piece of memory that is the process's: for a frame to be sent, or of one that came.
+#[derive(Debug)]
+pub struct Chunk {
+    number: u32,
+    /// Of the frame, inside the chunk.
+    start: u32,
+    len: u32,
+}
+
+impl Chunk {
+    /// Bytes of the frame, or room for one.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a chunk without room for a frame is none")]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Owner {
+    Kernel,
+    /// The process, which keeps it for later.
+    Spare,
+    /// The process, by a [`Chunk`].
+    Held,
+}
+
+#[derive(Debug)]
+struct Side {
+    rx: Ring<libc::xdp_desc>,
+    tx: Ring<libc::xdp_desc>,
+    /// Chunks for sending that nobody uses.
+    spare: Vec<u32>,
+    has_unsent: bool,
+    /// Last, so that the rings are unmapped before it is closed.
+    socket: OwnedFd,
+}
+
+/// The mapping of all chunks.
+#[derive(Debug)]
+struct Memory {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to the process and is bound to no thread; access goes by
+// `&mut Xsk`.
+unsafe impl Send for Memory {}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `Xsk::open`. The sockets may be open still: the kernel holds the
+        // pages itself.
+        unsafe { map::unmap(self.start, self.len) };
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Xsk {
+    sides: [Side; SIDES],
+    fill: Ring<u64>,
+    completion: Ring<u64>,
+    owners: Box<[Owner]>,
+    /// Chunks below this number are for receiving; those of side 0 for sending come next.
+    receiving: u32,
+    chunk_bytes: u32,
+    ring_frames: u32,
+    is_zero_copy: bool,
+    filled: bool,
+    counts: XskCounts,
+    memory: Memory,
+}
+
+impl Xsk {
+    /// How many chunks there are with rings of so many frames.
+    ///
+    /// For receiving: both rings full, what the link has in hand and gives back in one burst (a
+    /// ring), and a ring more for the kernel to go on filling meanwhile. For sending: both rings
+    /// full.
+    #[must_use]
+    pub const fn chunks(ring_frames: u32) -> u32 {
+        Self::receiving(ring_frames) + SIDES as u32 * ring_frames
+    }
+
+    const fn receiving(ring_frames: u32) -> u32 {
+        (SIDES as u32 + 2) * ring_frames
+    }
+
+    /// Opens both sockets and takes all memory. Frames come once the sockets are in the map
+    /// of an XDP program.
+    ///
+    /// # Errors
+    /// `EBUSY`: another socket has the queue (or had it a moment ago). `EOPNOTSUPP`: the
+    /// driver has no zero copy. `EINVAL`: no such queue. `EPERM`: no right (CAP_NET_RAW).
+    pub fn open(options: &XskOptions) -> Result<Self, OsError> {
+        let ring = options.ring_frames;
+        let (receiving, chunks) = (Self::receiving(ring), Self::chunks(ring));
+        let len = chunks as usize * options.chunk_bytes as usize;
+        let memory = Memory { start: map::map_anonymous(len)?, len };
+        // SAFETY: the mapping that was just made, writable.
+        unsafe { map::prefault(memory.start.as_ptr(), len, true)? };
+
+        let sockets = [new_socket()?, new_socket()?];
+        let first = sockets[0].as_fd();
+        let umem = libc::xdp_umem_reg {
+            addr: memory.start.as_ptr() as u64,
+            len: len as u64,
+            chunk_size: options.chunk_bytes,
+            headroom: 0,
+            flags: 0,
+            tx_metadata_len: 0,
+        };
+        set(first, libc::XDP_UMEM_REG, &umem, "giving memory to the socket")?;
+        // Both rings hold all chunks that may ever be in them.
+        let (fill_size, completion_size) = (receiving.next_power_of_two(), (SIDES as u32 * ring).next_power_of_two());
+        set(first, libc::XDP_UMEM_FILL_RING, &fill_size, "making the fill ring")?;
+        set(first, libc::XDP_UMEM_COMPLETION_RING, &completion_size, "making the completion ring")?;
+        for socket in &sockets {
+            set(socket.as_fd(), libc::XDP_RX_RING, &ring, "making the receive ring")?;
+            set(socket.as_fd(), libc::XDP_TX_RING, &ring, "making the transmit ring")?;
+        }
+        let offsets = offsets(first)?;
+        let (fill_at, completion_at) =
+            (libc::XDP_UMEM_PGOFF_FILL_RING as i64, libc::XDP_UMEM_PGOFF_COMPLETION_RING as i64);
+        let fill = Ring::map(first, fill_at, offsets.fr, fill_size)?;
+        let completion = Ring::map(first, completion_at, offsets.cr, completion_size)?;
+
+        let binding = match options.binding {
+            Binding::ZeroCopy => libc::XDP_ZEROCOPY,
+            Binding::Copy => libc::XDP_COPY,
+        };
+        bind(first, options, binding | libc::XDP_USE_NEED_WAKEUP, None)?;
+        // The second takes the memory, rings and mode of the first.
+        bind(sockets[1].as_fd(), options, libc::XDP_SHARED_UMEM, Some(first))?;
+
+        let mut sides = Vec::with_capacity(SIDES);
+        for (number, socket) in sockets.into_iter().enumerate() {
+            let rx = Ring::map(socket.as_fd(), libc::XDP_PGOFF_RX_RING, offsets.rx, ring)?;
+            let tx = Ring::map(socket.as_fd(), libc::XDP_PGOFF_TX_RING, offsets.tx, ring)?;
+            let begin = receiving + number as u32 * ring;
+            sides.push(Side { rx, tx, spare: (begin..begin + ring).collect(), has_unsent: false, socket });
+        }
+        let Ok(sides) = sides.try_into() else { unreachable!("one for each socket") };
+        let owners = vec![Owner::Spare; chunks as usize].into_boxed_slice();
+        let is_zero_copy = options.binding == Binding::ZeroCopy;
+        let mut xsk = Xsk {
+            sides,
+            fill,
+            completion,
+            owners,
+            receiving,
+            chunk_bytes: options.chunk_bytes,
+            ring_frames: ring,
+            is_zero_copy,
+            filled: false,
+            counts: XskCounts::default(),
+            memory,
+        };
+        for number in 0..receiving {
+            xsk.fill_with(number);
+        }
+        xsk.refill();
+        Ok(xsk)
+    }
+
+    /// The descriptors of both sides.
+    #[must_use]
+    pub fn sockets(&self) -> [BorrowedFd<'_>; SIDES] {
+        [self.sides[0].socket.as_fd(), self.sides[1].socket.as_fd()]
+    }
+
+    /// Whether the device reads and writes the chunks itself.
+    #[must_use]
+    pub fn is_zero_copy(&self) -> bool {
+        self.is_zero_copy
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counts(&self) -> XskCounts {
+        self.counts
+    }
+
+    /// Takes the next frame of a side (0 or 1; there is none of any other).
+    #[inline]
+    pub fn receive(&mut self, side: usize) -> Option<Chunk> {
+        // A claim that is refused costs its place only; there are no more of them than frames.
+        for _ in 0..self.ring_frames {
+            let entry = self.sides.get_mut(side)?.rx.take()?;
+            if let Some(chunk) = self.claim(entry) {
+                return Some(chunk);
+            }
+            self.counts.claims_refused += 1;
+        }
+        None
+    }
+
+    /// Turns what the kernel says into a chunk: the only place that does.
+    fn claim(&mut self, entry: libc::xdp_desc) -> Option<Chunk> {
+        let number = u32::try_from(entry.addr / u64::from(self.chunk_bytes)).ok()?;
+        let start = (entry.addr % u64::from(self.chunk_bytes)) as u32;
+        let owner = self.owners.get_mut(number as usize)?;
+        let is_inside = entry.len <= self.chunk_bytes - start;
+        if number >= self.receiving || *owner != Owner::Kernel || !is_inside {
+            return None;
+        }
+        *owner = Owner::Held;
+        Some(Chunk { number, start, len: entry.len })
+    }
+
+    /// The bytes of a chunk. Empty for one of another socket, unless that has the same one in
+    /// hand.
+    #[inline]
+    pub fn bytes(&mut self, chunk: &Chunk) -> &mut [u8] {
+        let is_inside = chunk.start.checked_add(chunk.len).is_some_and(|end| end <= self.chunk_bytes);
+        if self.owners.get(chunk.number as usize) != Some(&Owner::Held) || !is_inside {
+            return &mut [];
+        }
+        let at = chunk.number as usize * self.chunk_bytes as usize + chunk.start as usize;
+        // SAFETY: the chunk lies inside the mapping (there is an owner for each chunk) and the
+        // range inside the chunk. It is the process's, so the kernel neither reads nor writes
+        // it; nobody else has a reference, since this one borrows `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(at), chunk.len as usize) }
+    }
+
+    /// Gives the chunk of a frame that came back, or of one that is not to be sent.
+    #[inline]
+    pub fn give_back(&mut self, chunk: Chunk) {
+        let Some(owner) = self.owners.get_mut(chunk.number as usize).filter(|owner| **owner == Owner::Held) else {
+            return;
+        };
+        *owner = Owner::Spare;
+        if chunk.number < self.receiving {
+            self.fill_with(chunk.number);
+        } else {
+            let side = ((chunk.number - self.receiving) / self.ring_frames) as usize;
+            self.sides[side].spare.push(chunk.number);
+        }
+    }
+
+    fn fill_with(&mut self, number: u32) {
+        // There is room: the ring holds all chunks for receiving.
+        if self.fill.put(u64::from(number) * u64::from(self.chunk_bytes)) {
+            self.owners[number as usize] = Owner::Kernel;
+            self.filled = true;
+        }
+    }
+
+    /// Hands what was given back to the kernel, and lets others' frames come: once a burst.
+    #[inline]
+    pub fn refill(&mut self) {
+        for side in &mut self.sides {
+            side.rx.publish_taken();
+        }
+        if std::mem::take(&mut self.filled) {
+            self.fill.publish_put();
+        }
+        // Only devices that write the chunks themselves ask for it.
+        if self.is_zero_copy && self.fill.needs_wakeup() {
+            let socket = self.sides[0].socket.as_raw_fd();
+            // SAFETY: no memory is handed over.
+            unsafe {
+                libc::recvfrom(
+                    socket,
+                    std::ptr::null_mut(),
+                    0,
+                    libc::MSG_DONTWAIT,
+                    std::ptr::null_mut(),
+                    std::ptr::null_mut(),
+                )
+            };
+        }
+    }
+
+    /// A chunk for a frame to be sent by this side. `None`: all are on their way.
+    #[inline]
+    pub fn reserve(&mut self, side: usize) -> Option<Chunk> {
+        if self.sides.get(side)?.spare.is_empty() {
+            self.reap();
+        }
+        let number = self.sides.get_mut(side)?.spare.pop()?;
+        self.owners[number as usize] = Owner::Held;
+        Some(Chunk { number, start: 0, len: self.chunk_bytes })
+    }
+
+    /// Takes back what the kernel has sent.
+    #[inline(never)]
+    fn reap(&mut self) {
+        // No more than the ring holds: one for each chunk for sending.
+        for _ in 0..SIDES as u32 * self.ring_frames {
+            let Some(address) = self.completion.take() else { break };
+            let number = address / u64::from(self.chunk_bytes);
+            let owner = usize::try_from(number).ok().and_then(|number| self.owners.get_mut(number));
+            match owner {
+                Some(owner) if *owner == Owner::Kernel && number >= u64::from(self.receiving) => {
+                    *owner = Owner::Spare;
+                    let side = ((number as u32 - self.receiving) / self.ring_frames) as usize;
+                    self.sides[side].spare.push(number as u32);
+                }
+                _ => self.counts.claims_refused += 1,
+            }
+        }
+        self.completion.publish_taken();
+    }
+
+    /// Puts the first `len` bytes of a reserved chunk into the queue of its side; they go
+    /// with the next [`kick`](Self::kick).
+    #[inline]
+    pub fn submit(&mut self, chunk: Chunk, len: usize) {
+        let is_held = self.owners.get(chunk.number as usize) == Some(&Owner::Held);
+        if !is_held || chunk.number < self.receiving || len > self.chunk_bytes as usize {
+            return self.give_back(chunk);
+        }
+        let side = &mut self.sides[((chunk.number - self.receiving) / self.ring_frames) as usize];
+        let addr = u64::from(chunk.number) * u64::from(self.chunk_bytes);
+        // There is room: the ring holds all chunks of its side.
+        if side.tx.put(libc::xdp_desc { addr, len: len as u32, options: 0 }) {
+            self.owners[chunk.number as usize] = Owner::Kernel;
+            side.has_unsent = true;
+        }
+    }
+
+    /// Whether frames of a side wait for [`kick`](Self::kick).
+    #[must_use]
+    #[inline]
+    pub fn has_unsent(&self, side: usize) -> bool {
+        self.sides.get(side).is_some_and(|side| side.has_unsent)
+    }
+
+    /// As [`kick`](Self::kick), also for what the kernel refused before: for a side whose chunks
+    /// are all on their way.
+    #[cold]
+    pub fn kick_again(&mut self, side: usize) -> Kick {
+        if let Some(side) = self.sides.get_mut(side) {
+            side.has_unsent |= side.tx.left() > 0;
+        }
+        self.kick(side)
+    }
+
+    /// Lets the kernel send what waits, in a bounded number of calls.
+    pub fn kick(&mut self, side: usize) -> Kick {
+        let calls = 2 + self.ring_frames / SENT_A_CALL;
+        let Some(side) = self.sides.get_mut(side) else { return Kick::Done };
+        if !side.has_unsent {
+            return Kick::Done;
+        }
+        side.tx.publish_put();
+        for _ in 0..calls {
+            if !side.tx.needs_wakeup() || side.tx.left() == 0 {
+                side.has_unsent = false;
+                return Kick::Done;
+            }
+            let socket = side.socket.as_raw_fd();
+            // SAFETY: no memory is handed over.
+            let sent = unsafe { libc::sendto(socket, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
+            if sent >= 0 {
+                continue;
+            }
+            match Errno::last() {
+                // It sent as many as it sends in one call.
+                Errno::EAGAIN | Errno::EINTR => {}
+                // The device, or the room of the socket, is full.
+                Errno::EBUSY | Errno::ENOBUFS => return Kick::More,
+                _ => {
+                    // Not tried again and again: a device may be down for days.
+                    self.counts.kicks_failed += 1;
+                    side.has_unsent = false;
+                    return Kick::Refused;
+                }
+            }
+        }
+        if side.tx.left() == 0 {
+            side.has_unsent = false;
+            return Kick::Done;
+        }
+        Kick::More
+    }
+}
+
+fn new_socket() -> Result<OwnedFd, OsError> {
+    // SAFETY: a plain call.
+    let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(OsError::last("opening an AF_XDP socket"));
+    }
+    // SAFETY: a new descriptor that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn set<T>(socket: BorrowedFd<'_>, option: i32, value: &T, attempted: &'static str) -> Result<(), OsError> {
+    let len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes of a value that lives during the call.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_XDP, option, std::ptr::from_ref(value).cast(), len) };
+    if result < 0 { Err(OsError::last(attempted)) } else { Ok(()) }
+}
+
+fn offsets(socket: BorrowedFd<'_>) -> Result<libc::xdp_mmap_offsets, OsError> {
+    let attempted = "asking where the rings are";
+    // SAFETY: a structure of numbers, for which zero is a value.
+    let mut offsets: libc::xdp_mmap_offsets = unsafe { std::mem::zeroed() };
+    let mut len = size_of_val(&offsets) as libc::socklen_t;
+    // SAFETY: the kernel writes `len` bytes at most into a value that lives during the call.
+    let result = unsafe {
+        let into = (&raw mut offsets).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, into, &raw mut len)
+    };
+    if result < 0 {
+        return Err(OsError::last(attempted));
+    }
+    // An older kernel (before 5.4) has no flags, and says so by its length.
+    if len as usize != size_of_val(&offsets) {
+        return Err(OsError::new(attempted, Errno::EOPNOTSUPP));
+    }
+    Ok(offsets)
+}
+
+fn bind(
+    socket: BorrowedFd<'_>,
+    options: &XskOptions,
+    flags: u16,
+    shares_with: Option<BorrowedFd<'_>>,
+) -> Result<(), OsError> {
+    let address = libc::sockaddr_xdp {
+        sxdp_family: libc::AF_XDP as u16,
+        sxdp_flags: flags,
+        sxdp_ifindex: options.interface,
+        sxdp_queue_id: options.queue,
+        sxdp_shared_umem_fd: shares_with.map_or(0, |socket| socket.as_raw_fd() as u32),
+    };
+    let len = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes of a value that lives during the call.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
+    if result < 0 { Err(OsError::last("binding an AF_XDP socket to the queue")) } else { Ok(()) }
+}

@@ -1,0 +1,136 @@
+/*
+ * Which frames leave the kernel: those to the link's own IP address, and the questions and
+ * answers about where that address is. All others pass, so that ssh and ptp4l on the same
+ * interface go on.
+ *
+ * Side 0 of the map gets datagrams to the real-time port, side 1 the rest. What is filled in
+ * below is set before the program is loaded.
+ *
+ * No header is included, so that the same compiler makes the same bytes everywhere. Numbers
+ * are those of the kernel's interface (linux/bpf.h).
+ */
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define SECTION(name) __attribute__((section(name), used))
+
+struct xdp_md {
+	u32 data;
+	u32 data_end;
+	u32 data_meta;
+	u32 ingress_ifindex;
+	u32 rx_queue_index;
+	u32 egress_ifindex;
+};
+
+enum { XDP_PASS = 2 };
+enum { BPF_MAP_TYPE_XSKMAP = 17 };
+
+struct bpf_map_def {
+	u32 type;
+	u32 key_size;
+	u32 value_size;
+	u32 max_entries;
+	u32 map_flags;
+};
+
+static long (*redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
+
+struct bpf_map_def SECTION("maps") SOCKETS = { BPF_MAP_TYPE_XSKMAP, 4, 4, 2, 0 };
+
+/* The address, as it stands in headers; of IPv4 the first four bytes. */
+const volatile u8 ADDRESS[16] = { 0 };
+const volatile u8 IS_IPV6 = 0;
+/* The real-time port. */
+const volatile u16 PORT = 0;
+const volatile u32 QUEUE = 0;
+
+enum { REAL_TIME = 0, BEST_EFFORT = 1 };
+enum { ETHERNET = 14, IPV4 = 20, IPV6 = 40, ARP = 28, SOLICITATION = 24 };
+enum { UDP = 17, ICMPV6 = 58 };
+
+static __attribute__((always_inline)) u32 word(const u8 *at)
+{
+	return (u32)at[0] << 8 | at[1];
+}
+
+static __attribute__((always_inline)) int is_own(const u8 *at, int bytes)
+{
+	u8 differ = 0;
+
+#pragma unroll
+	for (int i = 0; i < bytes; i++)
+		differ |= at[i] ^ ADDRESS[i];
+	return !differ;
+}
+
+static __attribute__((always_inline)) int to(u32 side)
+{
+	/* Where no socket is in the map (yet, or any more) the kernel has the frame. */
+	return redirect_map(&SOCKETS, side, XDP_PASS);
+}
+
+static __attribute__((always_inline)) int datagram(const u8 *udp, const u8 *end)
+{
+	if (udp + 4 > end)
+		return to(BEST_EFFORT);
+	return to(word(udp + 2) == PORT ? REAL_TIME : BEST_EFFORT);
+}
+
+static __attribute__((always_inline)) int ipv4(const u8 *ip, const u8 *end)
+{
+	u32 length;
+
+	if (ip + IPV4 > end || !is_own(ip + 16, 4))
+		return XDP_PASS;
+	length = (ip[0] & 15) * 4;
+	/* A piece of a packet has no port, or not for long. */
+	if (ip[9] != UDP || word(ip + 6) & 0x3fff || length < IPV4)
+		return to(BEST_EFFORT);
+	return datagram(ip + length, end);
+}
+
+static __attribute__((always_inline)) int ipv6(const u8 *ip, const u8 *end)
+{
+	const u8 *message = ip + IPV6;
+
+	if (message > end)
+		return XDP_PASS;
+	if (is_own(ip + 24, 16))
+		return ip[6] == UDP ? datagram(message, end) : to(BEST_EFFORT);
+	/* Who has the address? Asked of a group, which other addresses may be in as well. */
+	if (ip[24] == 0xff && ip[6] == ICMPV6 && message + SOLICITATION <= end && message[0] == 135 &&
+	    is_own(message + 8, 16))
+		return to(BEST_EFFORT);
+	return XDP_PASS;
+}
+
+static __attribute__((always_inline)) int arp(const u8 *at, const u8 *end)
+{
+	/* Questions about the address, and answers to who has it. */
+	if (at + ARP > end || !is_own(at + 24, 4))
+		return XDP_PASS;
+	return to(BEST_EFFORT);
+}
+
+int SECTION("xdp.frags") redirect(struct xdp_md *context)
+{
+	const u8 *frame = (const u8 *)(long)context->data;
+	const u8 *end = (const u8 *)(long)context->data_end;
+	u32 type;
+
+	if (context->rx_queue_index != QUEUE || frame + ETHERNET > end)
+		return XDP_PASS;
+	type = word(frame + 12);
+	if (IS_IPV6)
+		return type == 0x86dd ? ipv6(frame + ETHERNET, end) : XDP_PASS;
+	if (type == 0x0800)
+		return ipv4(frame + ETHERNET, end);
+	if (type == 0x0806)
+		return arp(frame + ETHERNET, end);
+	return XDP_PASS;
+}
+
+char SECTION("license") LICENSE[] = "Dual MIT/GPL";

@@ -1,0 +1,40 @@
+//! Link over AF_XDP sockets, IPv4 and IPv6.
+//!
+//! The link has an IP address of its own on an interface, beside those of the kernel, with
+//! the hardware address of that interface: it asks for its neighbours and answers them and
+//! echoes itself ([`insane_netstack`]). An XDP program hands it the frames for that address
+//! and passes all others, so whatever else the kernel does on the interface goes on. The
+//! program is attached by a BPF link: it goes when the process does, however that ends.
+//!
+//! What goes over the wire is what the udp plugin sends: port P carries real-time lanes, port
+//! P+1 all others, and a udp link is a good peer of an xdp link. This link sends each frame as
+//! a datagram of its own, and opens the bundles that a udp link may send.
+//!
+//! | mode | the program runs | frames are copied |
+//! |---|---|---|
+//! | zero copy | in the driver | once, by the link, when they are sent |
+//! | native | in the driver | once more each way, by the kernel |
+//! | skb | behind the driver, on any interface | once more each way, by the kernel |
+//!
+//! Each class has a socket, with rings of its own: a best-effort flood fills only its own.
+//! Nothing is allocated after [`LinkSetup::open`].
+//!
+//! # What the interface has to be
+//! Frames for the address must come by the queue that is configured (the only one, or by a rule
+//! of the NIC). The other end of a veth pair must finish its frames itself (`ethtool -K IF tx
+//! off`): one call's many datagrams would arrive as one that is larger than a chunk, and are
+//! lost. Tags of VLANs are not taken.
+#![forbid(unsafe_code)]
+
+mod config;
+mod inbox;
+mod link;
+mod program;
+mod setup;
+
+pub use config::{FRAME_BYTES_LOW, Mode, XdpConfig};
+pub use link::{XdpCounts, XdpLink, XdpPeer};
+pub use setup::{FRAME_BYTES_LIMIT, XdpError, XdpPeers, XdpSetup, memory_bytes};
+
+#[cfg(doc)]
+use insane_link::LinkSetup;

@@ -1,0 +1,122 @@
+//! The XDP program: loading it for one link, and attaching it.
+
+use aya::maps::{MapError, XskMap};
+use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::sys::SyscallError;
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use insane_sys::Errno;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+
+/// What clang made of `bpf/redirect.c`; the check makes it again where there is a clang, and
+/// compares.
+static BYTECODE: &[u8] = aya::include_bytes_aligned!("../bpf/redirect.o");
+
+/// Why the program cannot be had.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct NoProgram {
+    /// What the kernel said, if it was the kernel.
+    pub(crate) errno: Option<Errno>,
+    /// In words.
+    pub(crate) reason: String,
+}
+
+/// A loaded program; dropped, it is detached.
+pub(crate) struct Program {
+    /// Owns the map, the program and its BPF link.
+    loaded: Ebpf,
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program").finish_non_exhaustive()
+    }
+}
+
+impl Program {
+    /// Loads it for the address and ports of `bind`, and frames of `queue`.
+    pub(crate) fn load(bind: SocketAddr, queue: u32) -> Result<Self, NoProgram> {
+        let mut address = [0; 16];
+        let mut is_ipv6 = 0u8;
+        match bind {
+            SocketAddr::V4(v4) => address[..4].copy_from_slice(&v4.ip().octets()),
+            SocketAddr::V6(v6) => {
+                address = v6.ip().octets();
+                is_ipv6 = 1;
+            }
+        }
+        let port = bind.port();
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global("ADDRESS", &address, true)
+            .override_global("IS_IPV6", &is_ipv6, true)
+            .override_global("PORT", &port, true)
+            .override_global("QUEUE", &queue, true);
+        let mut loaded = loader.load(BYTECODE).map_err(|error| of_map(&error))?;
+        xdp(&mut loaded)?.load().map_err(|error| of_program(&error))?;
+        Ok(Program { loaded })
+    }
+
+    /// Which socket each class of frames goes to.
+    pub(crate) fn point_to(&mut self, sockets: [BorrowedFd<'_>; 2]) -> Result<(), NoProgram> {
+        let missing = || NoProgram { errno: None, reason: "the program has no map of sockets".to_owned() };
+        let map = self.loaded.map_mut("SOCKETS").ok_or_else(missing)?;
+        let mut map = XskMap::try_from(map).map_err(|error| of_map(&error.into()))?;
+        for (side, socket) in (0..).zip(sockets) {
+            map.set(side, socket, 0).map_err(|error| of_map(&error.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Lets it see the frames of the interface of this number, in the driver or behind it.
+    pub(crate) fn attach(&mut self, interface: u32, in_driver: bool) -> Result<(), NoProgram> {
+        let mode = if in_driver { XdpMode::Driver } else { XdpMode::Skb };
+        let attached = xdp(&mut self.loaded)?.attach_to_if_index(interface, mode);
+        attached.map(|_link| ()).map_err(|error| of_program(&error))
+    }
+}
+
+fn xdp(loaded: &mut Ebpf) -> Result<&mut Xdp, NoProgram> {
+    let missing = || NoProgram { errno: None, reason: "the bytecode has no program".to_owned() };
+    loaded.program_mut("redirect").ok_or_else(missing)?.try_into().map_err(|error| of_program(&error))
+}
+
+fn of_program(error: &ProgramError) -> NoProgram {
+    NoProgram { errno: errno(error), reason: in_words(error) }
+}
+
+fn of_map(error: &EbpfError) -> NoProgram {
+    let inner: &dyn std::error::Error = match error {
+        EbpfError::MapError(map @ MapError::SyscallError(_)) => map,
+        other => other,
+    };
+    NoProgram { errno: errno(inner), reason: in_words(error) }
+}
+
+/// The kernel's number, wherever in the chain of reasons it is.
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        let io = error.downcast_ref::<std::io::Error>();
+        let io = io.or_else(|| error.downcast_ref::<SyscallError>().map(|call| &call.io_error));
+        if let Some(number) = io.and_then(std::io::Error::raw_os_error) {
+            return Some(Errno::from_raw(number));
+        }
+        at = error.source();
+    }
+    None
+}
+
+/// With all its reasons.
+fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut words = error.to_string();
+    let mut at = error.source();
+    while let Some(error) = at {
+        let more = error.to_string();
+        if !words.contains(&more) {
+            words = format!("{words}: {more}");
+        }
+        at = error.source();
+    }
+    words
+}

@@ -1,0 +1,410 @@
+//! The half that opens the interface and checks what it is given.
+
+use crate::config::{FRAME_BYTES_LOW, Mode, XdpConfig};
+use crate::link::{XdpLink, XdpPeer};
+use crate::program::{NoProgram, Program};
+use insane_core::PeerIndex;
+use insane_core::limits::PEERS_MAX;
+use insane_link::{Link, LinkSetup, PeerSetup, SwapRefused};
+use insane_netstack::{
+    Checksums, ETHERNET_BYTES, Host, HostError, IPV4_BYTES, IPV6_BYTES, Mac, Marks, Stack, Template, UDP_BYTES,
+};
+use insane_sys::clock::mono_now;
+use insane_sys::privileges::{Capability, has_capability};
+use insane_sys::{Errno, OsError};
+use insane_xdp_sys::interface::Interface;
+use insane_xdp_sys::{Binding, Xsk, XskOptions};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Frames that each class's rings hold: over 10 ms of an interface that brings 100,000 a
+/// second, and a burst of the engine's largest message in small frames.
+const RING_FRAMES: u32 = 1024;
+/// What the kernel keeps free in front of a frame that came (XDP_PACKET_HEADROOM).
+const KERNEL_HEADROOM_BYTES: u32 = 256;
+/// How often an interface or queue that is taken is tried again, and after which time: what
+/// another process had is given back a moment after its end.
+const TAKEN_ATTEMPTS: u32 = 40;
+const TAKEN_PAUSE: Duration = Duration::from_millis(5);
+
+/// Places of the stack: one for each peer, and one for a peer that comes before another goes.
+pub(crate) const NEIGHBOURS: usize = PEERS_MAX + 1;
+
+/// What the kernel will ask for, and for what.
+const RIGHTS: [(Capability, &str); 3] = [
+    (Capability::NetAdmin, "attaching an XDP program"),
+    (Capability::NetRaw, "opening an AF_XDP socket"),
+    (Capability::Bpf, "loading an XDP program"),
+];
+
+/// Why the link does not open.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum XdpError {
+    /// There is no such interface, or it is not Ethernet.
+    #[error("interface {interface}: {source}")]
+    Interface {
+        /// Its name.
+        interface: String,
+        /// What failed.
+        source: OsError,
+    },
+    /// The interface is down.
+    #[error("interface {interface} is down (ip link set {interface} up)")]
+    Down {
+        /// Its name.
+        interface: String,
+    },
+    /// Rights are missing.
+    #[error("interface {interface}: {what}: permission denied; CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF are needed")]
+    NoRight {
+        /// Its name.
+        interface: String,
+        /// What was attempted.
+        what: &'static str,
+    },
+    /// Another program has the interface, or another socket the queue.
+    #[error(
+        "interface {interface}, queue {queue}: {what} is taken by another process (`ip link show {interface}` names a program)"
+    )]
+    Taken {
+        /// Its name.
+        interface: String,
+        /// The queue.
+        queue: u32,
+        /// What is taken.
+        what: &'static str,
+    },
+    /// There is no such queue.
+    #[error("interface {interface} has no queue {queue}")]
+    NoQueue {
+        /// Its name.
+        interface: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// The mode asked for, or every one, cannot be had.
+    #[error("interface {interface} does not do mode {mode}: {reason}")]
+    Mode {
+        /// Its name.
+        interface: String,
+        /// The mode.
+        mode: &'static str,
+        /// What the kernel said to the last attempt.
+        reason: String,
+    },
+    /// The XDP program is refused.
+    #[error("interface {interface}: the XDP program is refused: {reason}")]
+    Program {
+        /// Its name.
+        interface: String,
+        /// Why.
+        reason: String,
+    },
+    /// The address, prefix or gateway cannot be.
+    #[error("{bind}: {source}")]
+    Address {
+        /// The address given.
+        bind: SocketAddr,
+        /// What is wrong.
+        source: HostError,
+    },
+    /// Neither port can be chosen: the kernel knows nothing of them.
+    #[error("{bind}: the link needs a port from 1 to 65534, and the one after it")]
+    Port {
+        /// The address given.
+        bind: SocketAddr,
+    },
+    /// `frame_bytes_max` is out of range.
+    #[error("frame_bytes_max is {given}; on interface {interface} it must be from {FRAME_BYTES_LOW} to {most}")]
+    FrameBytes {
+        /// The value given.
+        given: u32,
+        /// The interface.
+        interface: String,
+        /// What its MTU and a chunk of 4 KiB allow.
+        most: u32,
+    },
+    /// The code point is out of range.
+    #[error("real_time_dscp is {given}; it must be from 0 to 63")]
+    Dscp {
+        /// The value given.
+        given: u8,
+    },
+    /// More peers than a runtime has.
+    #[error("{given} peers; at most {PEERS_MAX} are possible")]
+    TooManyPeers {
+        /// How many were given.
+        given: usize,
+    },
+    /// A peer that cannot be reached from the link's address.
+    #[error(
+        "peer {peer}: {address} cannot be reached from {bind}: another family, no port pair, no host, or no gateway"
+    )]
+    PeerUnusable {
+        /// The peer.
+        peer: PeerIndex,
+        /// Its address.
+        address: SocketAddr,
+        /// The address of this host.
+        bind: SocketAddr,
+    },
+    /// Two peers have one address: frames could not be told apart.
+    #[error("peers {first} and {second} share the address {address}")]
+    PeerDuplicate {
+        /// The one.
+        first: PeerIndex,
+        /// The other.
+        second: PeerIndex,
+        /// What they share.
+        address: SocketAddr,
+    },
+}
+
+/// An open interface that does not know its peers yet.
+#[derive(Debug)]
+pub struct XdpSetup {
+    config: XdpConfig,
+    host: Host,
+    opened: Opened,
+    frame_bytes_max: u32,
+}
+
+/// What the kernel gave. The program first: it is detached before its sockets are closed.
+#[derive(Debug)]
+struct Opened {
+    program: Program,
+    xsk: Xsk,
+    mode: Mode,
+}
+
+impl XdpSetup {
+    /// Checks the configuration, opens the sockets and attaches the program, in the network
+    /// namespace of the calling thread. Tries for some 200 ms where something is taken.
+    ///
+    /// # Errors
+    /// A value is out of range, or the interface is not to be had, with the reason.
+    pub fn bind(config: XdpConfig) -> Result<Self, XdpError> {
+        if config.real_time_dscp > 63 {
+            return Err(XdpError::Dscp { given: config.real_time_dscp });
+        }
+        if config.bind.port() == 0 || config.bind.port() == u16::MAX {
+            return Err(XdpError::Port { bind: config.bind });
+        }
+        let of_interface = |source| XdpError::Interface { interface: config.interface.clone(), source };
+        let interface = Interface::find(&config.interface).map_err(of_interface)?;
+        if !interface.is_up {
+            return Err(XdpError::Down { interface: config.interface });
+        }
+        for (right, what) in RIGHTS {
+            if !has_capability(right) {
+                return Err(XdpError::NoRight { interface: config.interface, what });
+            }
+        }
+        let host = host(&config, &interface);
+        let _checked = Stack::<1>::new(host).map_err(|source| XdpError::Address { bind: config.bind, source })?;
+        let (frame_bytes_max, chunk_bytes) = sizes(&config, &interface)?;
+        let opened = open_interface(&config, &interface, chunk_bytes)?;
+        Ok(XdpSetup { config, host, opened, frame_bytes_max })
+    }
+
+    /// The address with port P: what peers are told.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.config.bind
+    }
+
+    /// The mode that was had.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.opened.mode
+    }
+}
+
+impl LinkSetup for XdpSetup {
+    type Link = XdpLink;
+    type Error = XdpError;
+    type Peers = XdpPeers;
+
+    fn peers(&self) -> XdpPeers {
+        XdpPeers { host: self.host, local: self.config.bind, real_time_dscp: self.config.real_time_dscp }
+    }
+
+    fn open(self, peers: &[Option<SocketAddr>]) -> Result<XdpLink, XdpError> {
+        if peers.len() > PEERS_MAX {
+            return Err(XdpError::TooManyPeers { given: peers.len() });
+        }
+        let setup = self.peers();
+        let bind = self.config.bind;
+        let stack = Stack::new(self.host).map_err(|source| XdpError::Address { bind, source })?;
+        let Opened { program, xsk, mode } = self.opened;
+        let mut link = XdpLink::new(program, xsk, stack, bind, self.frame_bytes_max, mode, mono_now());
+        for (index, address) in peers.iter().enumerate() {
+            let Some(address) = *address else { continue };
+            let peer = PeerIndex(index as u16);
+            let mut with = Some(setup.prepare(peer, address)?);
+            link.swap_peer(peer, &mut with).map_err(|refused| match refused {
+                SwapRefused::AddressTaken(first) => XdpError::PeerDuplicate { first, second: peer, address },
+                _ => XdpError::PeerUnusable { peer, address, bind },
+            })?;
+        }
+        Ok(link)
+    }
+}
+
+/// Checks peers that come later.
+#[derive(Clone, Copy, Debug)]
+pub struct XdpPeers {
+    host: Host,
+    local: SocketAddr,
+    real_time_dscp: u8,
+}
+
+impl PeerSetup for XdpPeers {
+    type Peer = XdpPeer;
+    type Error = XdpError;
+
+    fn prepare(&self, peer: PeerIndex, address: SocketAddr) -> Result<XdpPeer, XdpError> {
+        let unusable = XdpError::PeerUnusable { peer, address, bind: self.local };
+        let best_effort = match address.port() {
+            0 => None,
+            port => port.checked_add(1),
+        };
+        let (Some(_next), Some(port)) = (self.host.next_hop(address.ip()), best_effort) else { return Err(unusable) };
+        let to = [address, SocketAddr::new(address.ip(), port)];
+        let from = [self.local.port(), self.local.port() + 1];
+        let dscp = [self.real_time_dscp, 0];
+        // Without a tag nobody sees the priority.
+        let template =
+            |class: usize| Template::new(&self.host, from[class], to[class], Marks { priority: 0, dscp: dscp[class] });
+        let (Some(real_time), Some(best_effort)) = (template(0), template(1)) else { return Err(unusable) };
+        Ok(XdpPeer::new(address, [real_time, best_effort]))
+    }
+}
+
+fn host(config: &XdpConfig, interface: &Interface) -> Host {
+    Host {
+        mac: Mac(interface.mac),
+        address: config.bind.ip(),
+        prefix_bits: config.prefix_bits,
+        gateway: config.gateway,
+        vlan: None,
+        // What the other end of a veth pair leaves unfinished never saw a wire.
+        checksums: if interface.driver == "veth" { Checksums::VerifyOrUnfinished } else { Checksums::Verify },
+    }
+}
+
+/// Headers of IP and UDP.
+const fn headers_bytes(is_ipv4: bool) -> u32 {
+    (UDP_BYTES + if is_ipv4 { IPV4_BYTES } else { IPV6_BYTES }) as u32
+}
+
+/// What of a chunk a packet may fill.
+const fn room(chunk_bytes: u32) -> u32 {
+    chunk_bytes - KERNEL_HEADROOM_BYTES - ETHERNET_BYTES as u32
+}
+
+const fn chunk_bytes(frame_bytes_max: u32, is_ipv4: bool) -> u32 {
+    if frame_bytes_max + headers_bytes(is_ipv4) <= room(2048) { 2048 } else { 4096 }
+}
+
+/// Memory that a link shares with the kernel, bytes.
+#[must_use]
+pub const fn memory_bytes(frame_bytes_max: u32, is_ipv4: bool) -> u64 {
+    Xsk::chunks(RING_FRAMES) as u64 * chunk_bytes(frame_bytes_max, is_ipv4) as u64
+}
+
+/// Largest frame that a chunk holds over IPv4, bytes.
+pub const FRAME_BYTES_LIMIT: u32 = room(4096) - headers_bytes(true);
+
+/// The largest frame, and the chunks for it.
+fn sizes(config: &XdpConfig, interface: &Interface) -> Result<(u32, u32), XdpError> {
+    let is_ipv4 = config.bind.is_ipv4();
+    let most = interface.mtu_bytes.min(room(4096)).saturating_sub(headers_bytes(is_ipv4));
+    let given = config.frame_bytes_max.unwrap_or(most);
+    if !(FRAME_BYTES_LOW..=most).contains(&given) {
+        return Err(XdpError::FrameBytes { given, interface: config.interface.clone(), most });
+    }
+    Ok((given, chunk_bytes(given, is_ipv4)))
+}
+
+/// One way to open an interface.
+struct Attempt {
+    mode: Mode,
+    in_driver: bool,
+    binding: Binding,
+}
+
+const ATTEMPTS: [Attempt; 3] = [
+    Attempt { mode: Mode::ZeroCopy, in_driver: true, binding: Binding::ZeroCopy },
+    Attempt { mode: Mode::Native, in_driver: true, binding: Binding::Copy },
+    Attempt { mode: Mode::Skb, in_driver: false, binding: Binding::Copy },
+];
+
+fn open_interface(config: &XdpConfig, interface: &Interface, chunk_bytes: u32) -> Result<Opened, XdpError> {
+    let mut last = None;
+    for attempt in ATTEMPTS.iter().filter(|attempt| config.mode == Mode::Auto || config.mode == attempt.mode) {
+        match open_as(config, interface, chunk_bytes, attempt) {
+            Ok(opened) => return Ok(opened),
+            // Whether another mode would do is worth a try only where this one is not known.
+            Err(error @ XdpError::Mode { .. }) => last = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    let reason = "no mode was tried".to_owned();
+    let none = XdpError::Mode { interface: config.interface.clone(), mode: config.mode.name(), reason };
+    Err(last.unwrap_or(none))
+}
+
+fn open_as(config: &XdpConfig, interface: &Interface, chunk_bytes: u32, attempt: &Attempt) -> Result<Opened, XdpError> {
+    let options = XskOptions {
+        interface: interface.index,
+        queue: config.queue,
+        binding: attempt.binding,
+        chunk_bytes,
+        ring_frames: RING_FRAMES,
+    };
+    let of_program = |refused: NoProgram| told(config, attempt, "loading the XDP program", refused);
+    let mut program = Program::load(config.bind, config.queue).map_err(of_program)?;
+    let xsk = patiently(|| Xsk::open(&options), |error| error.errno).map_err(|error| {
+        let refused = NoProgram { errno: Some(error.errno), reason: error.to_string() };
+        if error.errno == Errno::EINVAL && attempt.binding == Binding::Copy {
+            return XdpError::NoQueue { interface: config.interface.clone(), queue: config.queue };
+        }
+        told(config, attempt, "the queue", refused)
+    })?;
+    program
+        .point_to(xsk.sockets())
+        .map_err(|refused| told(config, attempt, "giving sockets to the program", refused))?;
+    let attach = || program.attach(interface.index, attempt.in_driver);
+    patiently(attach, |refused| refused.errno.unwrap_or(Errno::UnknownErrno))
+        .map_err(|refused| told(config, attempt, "the XDP hook", refused))?;
+    Ok(Opened { program, xsk, mode: attempt.mode })
+}
+
+/// Tries again while it is taken.
+fn patiently<T, E>(mut action: impl FnMut() -> Result<T, E>, errno: impl Fn(&E) -> Errno) -> Result<T, E> {
+    for _ in 1..TAKEN_ATTEMPTS {
+        match action() {
+            Err(error) if is_taken(errno(&error)) => std::thread::sleep(TAKEN_PAUSE),
+            other => return other,
+        }
+    }
+    action()
+}
+
+fn is_taken(errno: Errno) -> bool {
+    matches!(errno, Errno::EBUSY | Errno::EEXIST)
+}
+
+/// What a refusal of the kernel means to an operator.
+fn told(config: &XdpConfig, attempt: &Attempt, what: &'static str, refused: NoProgram) -> XdpError {
+    let interface = config.interface.clone();
+    match refused.errno {
+        Some(errno) if is_taken(errno) => XdpError::Taken { interface, queue: config.queue, what },
+        Some(Errno::EPERM) => XdpError::NoRight { interface, what },
+        Some(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ERANGE | Errno::E2BIG | Errno::ENOSPC) => {
+            XdpError::Mode { interface, mode: attempt.mode.name(), reason: refused.reason }
+        }
+        _ => XdpError::Program { interface, reason: refused.reason },
+    }
+}

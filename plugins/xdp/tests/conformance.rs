@@ -1,0 +1,140 @@
+//! The xdp link passes the suite: over a bridge of veth pairs in a network namespace, in both
+//! modes that these can do, IPv4 and IPv6, with ordinary and with large packets.
+
+mod common;
+
+use common::Namespace;
+use insane_conformance::{Fixture, watch_allocations};
+use insane_core::PeerIndex;
+use insane_link::{FrameSink, Link, LinkSetup, PeerSetup};
+use insane_sys::clock::mono_now;
+use insane_xdp::{Mode, XdpConfig, XdpLink, XdpPeer, XdpPeers, XdpSetup};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+watch_allocations!();
+
+const PORT: u16 = 7400;
+
+struct Xdp {
+    mode: Mode,
+    v6: bool,
+    mtu: u32,
+    namespace: Namespace,
+    setups: Vec<XdpPeers>,
+    stranger: Option<UdpSocket>,
+}
+
+impl Xdp {
+    fn new(mode: Mode, v6: bool, mtu: u32) -> Option<Self> {
+        let namespace = Namespace::make()?;
+        Some(Xdp { mode, v6, mtu, namespace, setups: Vec::new(), stranger: None })
+    }
+
+    fn address(&self, number: usize) -> SocketAddr {
+        let last = number as u16 + 1;
+        let ip: IpAddr = if self.v6 {
+            format!("fd00::{last:x}").parse().unwrap()
+        } else {
+            format!("10.9.0.{last}").parse().unwrap()
+        };
+        SocketAddr::new(ip, PORT)
+    }
+
+    /// A bridge, with a stranger's address on it, and `count` pairs whose other ends are ours.
+    fn wire(&mut self, count: usize) {
+        let mtu = self.mtu;
+        let mut script = format!("link add br0 mtu {mtu} type bridge mcast_snooping 0\n");
+        for number in 0..count {
+            script += &format!(
+                "link add x{number} mtu {mtu} address 02:00:00:00:00:{number:02x} type veth peer name p{number} mtu {mtu}\n\
+                 link set x{number} addrgenmode none\n\
+                 link set p{number} addrgenmode none\n\
+                 link set p{number} master br0 up\n\
+                 link set x{number} up\n"
+            );
+        }
+        script += "link set br0 addrgenmode none\nlink set br0 up\n";
+        script +=
+            if self.v6 { "address add fd00::ff/64 dev br0 nodad\n" } else { "address add 10.9.0.255/16 dev br0\n" };
+        for number in 0..count {
+            let ip = self.address(number).ip();
+            script += &format!("neigh replace {ip} lladdr 02:00:00:00:00:{number:02x} dev br0\n");
+        }
+        self.namespace.ip(&script);
+        let bind = if self.v6 { "[fd00::ff]:0" } else { "10.9.0.255:0" };
+        self.stranger = Some(self.namespace.inside(|| UdpSocket::bind(bind)).unwrap());
+    }
+}
+
+/// What comes before the test begins is nothing.
+struct Nothing;
+
+impl FrameSink for Nothing {
+    fn frame(&mut self, _from: Option<PeerIndex>, frame: &[u8]) {
+        panic!("a frame of {} bytes before any was sent", frame.len());
+    }
+}
+
+impl Fixture for Xdp {
+    type Link = XdpLink;
+
+    fn open(&mut self, count: usize) -> Vec<XdpLink> {
+        // A case that opens twice gets a new network.
+        self.namespace = Namespace::make().unwrap();
+        self.wire(count);
+        let configs = (0..count)
+            .map(|number| XdpConfig { mode: self.mode, ..XdpConfig::new(format!("x{number}"), self.address(number)) });
+        let configs: Vec<_> = configs.collect();
+        let bind = || configs.into_iter().map(|config| XdpSetup::bind(config).unwrap()).collect::<Vec<_>>();
+        let setups = self.namespace.inside(bind);
+        self.setups = setups.iter().map(LinkSetup::peers).collect();
+        assert!(setups.iter().all(|setup| setup.mode() == self.mode));
+        let peers = |own| (0..count).map(|peer| (peer != own).then(|| self.address(peer))).collect::<Vec<_>>();
+        let opened = setups.into_iter().enumerate().map(|(own, setup)| setup.open(&peers(own)).unwrap());
+        let mut links: Vec<_> = opened.collect();
+        let end = Instant::now() + insane_conformance::PATIENCE;
+        while !links.iter().all(XdpLink::knows_all_ways) {
+            assert!(Instant::now() < end, "links do not find each other: {:?}", links[0].counts());
+            for link in &mut links {
+                link.tend(mono_now());
+                link.receive(64, true, &mut Nothing);
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        links
+    }
+
+    fn prepare(&mut self, of: usize, peer: PeerIndex, to: usize) -> XdpPeer {
+        self.setups[of].prepare(peer, self.address(to)).unwrap()
+    }
+
+    fn settle(&mut self) {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+
+    fn send_as_stranger(&mut self, to: usize, bytes: &[u8]) {
+        // To both sockets, but twice the same frame would be one too many for the suite.
+        let mut address = self.address(to);
+        address.set_port(address.port() + (bytes.len() % 2) as u16);
+        let _ = self.stranger.as_ref().unwrap().send_to(bytes, address);
+    }
+}
+
+/// As `insane_conformance::conformance_tests`, where the fixture may be missing.
+macro_rules! suite {
+    ($($name:ident: $fixture:expr;)*) => {
+        $(mod $name {
+            use super::*;
+            insane_conformance::conformance_tests_where_possible!($fixture);
+        })*
+    };
+}
+
+suite! {
+    native: Xdp::new(Mode::Native, false, 1500);
+    native_v6: Xdp::new(Mode::Native, true, 1500);
+    native_large: Xdp::new(Mode::Native, false, 3498);
+    skb: Xdp::new(Mode::Skb, false, 1500);
+    skb_v6: Xdp::new(Mode::Skb, true, 1500);
+}

@@ -1,0 +1,263 @@
+//! An xdp link and the kernel: udp links as its peers, and all else on its interface.
+
+mod common;
+
+use common::Namespace;
+use insane_core::{Lane, PeerIndex};
+use insane_link::{FrameSink, Link, LinkSetup, SendOutcome};
+use insane_sys::clock::mono_now;
+use insane_udp::{UdpConfig, UdpLink, UdpSetup};
+use insane_xdp::{Mode, XdpConfig, XdpLink, XdpSetup};
+use insane_xdp_sys::interface;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const MODES: [Mode; 2] = [Mode::Native, Mode::Skb];
+const XDP: &str = "10.9.0.2:7400";
+const UDP: &str = "10.9.0.1:7400";
+
+/// Two hosts, joined by a veth pair: `x0` of the one is the xdp link's, and the kernel's
+/// 10.9.0.3; `p0` of the other is the kernel's 10.9.0.1.
+struct Hosts {
+    ours: Namespace,
+    kernel: Namespace,
+}
+
+impl Hosts {
+    fn make() -> Option<Self> {
+        let (ours, kernel) = (Namespace::make()?, Namespace::make()?);
+        ours.ip(&format!(
+            "link add x0 type veth peer name p0 netns {}\n\
+             address add 10.9.0.3/24 dev x0\naddress add fd00::3/64 dev x0 nodad\nlink set x0 up\n",
+            kernel.path()
+        ));
+        kernel.ip("address add 10.9.0.1/24 dev p0\naddress add fd00::1/64 dev p0 nodad\nlink set p0 up\n");
+        Some(Hosts { ours, kernel })
+    }
+
+    /// The xdp link at `xdp`, with the peers given.
+    fn xdp(&self, mode: Mode, xdp: &str, peers: &[Option<SocketAddr>]) -> XdpLink {
+        let config = XdpConfig { mode, ..XdpConfig::new("x0", xdp.parse().unwrap()) };
+        let mut link = self.ours.inside(|| XdpSetup::bind(config).unwrap().open(peers).unwrap());
+        let end = Instant::now() + PATIENCE;
+        while !link.knows_all_ways() {
+            assert!(Instant::now() < end, "the kernel does not answer: {:?}", link.counts());
+            link.tend(mono_now());
+            link.receive(64, true, &mut Keep::default());
+        }
+        link
+    }
+
+    fn udp(&self, udp: &str, peer: &str) -> UdpLink {
+        let setup = self.kernel.inside(|| UdpSetup::bind(UdpConfig::new(udp.parse().unwrap())).unwrap());
+        setup.open(&[Some(peer.parse().unwrap())]).unwrap()
+    }
+}
+
+#[derive(Default)]
+struct Keep(Vec<(Option<PeerIndex>, Vec<u8>)>);
+
+impl FrameSink for Keep {
+    fn frame(&mut self, from: Option<PeerIndex>, frame: &[u8]) {
+        self.0.push((from, frame.to_vec()));
+    }
+}
+
+/// Receives at `link`, while `other` answers questions, until `count` frames are there.
+fn wait_for<L: Link, O: Link>(link: &mut L, other: &mut O, count: usize) -> Vec<Vec<u8>> {
+    let mut kept = Keep::default();
+    let end = Instant::now() + PATIENCE;
+    while kept.0.len() < count && Instant::now() < end {
+        link.receive(64, true, &mut kept);
+        other.receive(64, true, &mut Keep::default());
+        link.tend(mono_now());
+        other.tend(mono_now());
+    }
+    assert_eq!(kept.0.len(), count, "frames that came");
+    assert!(kept.0.iter().all(|(from, _)| *from == Some(PeerIndex(0))), "the sender of a frame");
+    kept.0.into_iter().map(|(_, frame)| frame).collect()
+}
+
+fn send<L: Link>(link: &mut L, lane: u8, frame: &[u8]) {
+    let sent = link.send(PeerIndex(0), Lane::new(lane).unwrap(), frame, (&[][..]).into());
+    assert_eq!(sent, SendOutcome::Sent, "lane {lane}, {} bytes", frame.len());
+}
+
+fn frame(number: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|at| (number * 7 + at) as u8).collect()
+}
+
+#[test]
+fn a_udp_link_is_a_peer_of_an_xdp_link() {
+    for mode in MODES {
+        for (xdp, udp) in [(XDP, UDP), ("[fd00::2]:7400", "[fd00::1]:7400")] {
+            let Some(hosts) = Hosts::make() else { return };
+            // Checksums are left unfinished here, and single frames pass all the same.
+            let mut ours = hosts.xdp(mode, xdp, &[Some(udp.parse().unwrap())]);
+            let mut kernel = hosts.udp(udp, xdp);
+            for (number, lane) in (0..80).zip((0..8).cycle()) {
+                let frame = frame(number, 1 + number * 18);
+                send(&mut ours, lane, &frame);
+                ours.flush();
+                assert_eq!(wait_for(&mut kernel, &mut ours, 1), [frame.as_slice()], "to the kernel, lane {lane}");
+                send(&mut kernel, lane, &frame);
+                kernel.flush();
+                assert_eq!(wait_for(&mut ours, &mut kernel, 1), [frame.as_slice()], "from the kernel, lane {lane}");
+            }
+            assert_eq!((ours.counts().dropped, ours.counts().sockets), Default::default());
+        }
+    }
+}
+
+#[test]
+fn what_a_udp_link_sends_at_once_is_taken_apart() {
+    for mode in MODES {
+        let Some(hosts) = Hosts::make() else { return };
+        hosts.kernel.inside(|| interface::finish_frames("p0")).unwrap();
+        let mut ours = hosts.xdp(mode, XDP, &[Some(UDP.parse().unwrap())]);
+        let mut kernel = hosts.udp(UDP, XDP);
+        for len in [20, 64, 700, 1400] {
+            let frames: Vec<_> = (0..40).map(|number| frame(number, len)).collect();
+            for lane in [0, 7] {
+                for frame in &frames {
+                    send(&mut kernel, lane, frame);
+                }
+                kernel.flush();
+                assert_eq!(wait_for(&mut ours, &mut kernel, 40), frames, "{len} bytes each, lane {lane}");
+                // And back, where each goes by itself.
+                for frame in &frames {
+                    send(&mut ours, lane, frame);
+                }
+                ours.flush();
+                assert_eq!(wait_for(&mut kernel, &mut ours, 40), frames, "{len} bytes each, lane {lane}");
+            }
+        }
+        assert_eq!((ours.counts().bundles_malformed, ours.counts().truncated), (0, 0));
+    }
+}
+
+#[test]
+fn what_is_not_the_links_goes_on_to_the_kernel() {
+    for mode in MODES {
+        let Some(hosts) = Hosts::make() else { return };
+        hosts.kernel.inside(|| interface::finish_frames("p0")).unwrap();
+        let mut link = hosts.xdp(mode, XDP, &[Some(UDP.parse().unwrap())]);
+        for address in ["10.9.0.3:0", "[fd00::3]:0"] {
+            // The same ports as the link's, too, on the kernel's own address.
+            let at: SocketAddr = address.replace(":0", ":7400").parse().unwrap();
+            let datagrams = hosts.ours.inside(|| UdpSocket::bind(at)).unwrap();
+            datagrams.set_read_timeout(Some(PATIENCE)).unwrap();
+            let listener = hosts.ours.inside(|| TcpListener::bind(address)).unwrap();
+            let to = listener.local_addr().unwrap();
+            let mut client = hosts.kernel.inside(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            for stream in [&client, &server] {
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            }
+            let mut bytes = [0; 5];
+            client.write_all(b"login").unwrap();
+            server.read_exact(&mut bytes).unwrap();
+            server.write_all(&bytes).unwrap();
+            client.read_exact(&mut bytes).unwrap();
+            assert_eq!(&bytes, b"login");
+            let any: SocketAddr = if at.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+            let sender = hosts.kernel.inside(|| UdpSocket::bind(any)).unwrap();
+            sender.send_to(b"datagram", at).unwrap();
+            assert_eq!(datagrams.recv(&mut [0; 64]).unwrap(), 8);
+        }
+        let mut kept = Keep::default();
+        link.receive(64, true, &mut kept);
+        assert_eq!((kept.0.len(), link.counts().dropped), (0, 0), "nothing of that came to the link");
+    }
+}
+
+#[test]
+fn a_best_effort_flood_costs_no_real_time_frame() {
+    for mode in MODES {
+        let Some(hosts) = Hosts::make() else { return };
+        hosts.kernel.inside(|| interface::finish_frames("p0")).unwrap();
+        let mut ours = hosts.xdp(mode, XDP, &[Some(UDP.parse().unwrap())]);
+        let mut kernel = hosts.udp(UDP, XDP);
+        // So that the kernel knows where the link is, and nothing of this waits for that.
+        send(&mut kernel, 0, b"first");
+        kernel.flush();
+        wait_for(&mut ours, &mut kernel, 1);
+        for _ in 0..5_000 {
+            // Far more than a ring holds. Refused or not: it is a flood.
+            let _ = kernel.send(PeerIndex(0), Lane::LAST, &[7; 1000], (&[][..]).into());
+            kernel.flush();
+        }
+        for number in 0..100u8 {
+            send(&mut kernel, 0, &[number]);
+            kernel.flush();
+        }
+        let mut real_time = Vec::new();
+        let end = Instant::now() + PATIENCE;
+        while real_time.len() < 100 && Instant::now() < end {
+            let mut kept = Keep::default();
+            ours.receive(100, true, &mut kept);
+            real_time.extend(kept.0.iter().filter(|(_, frame)| frame.len() == 1).map(|(_, frame)| frame[0]));
+        }
+        assert_eq!(real_time, (0..100).collect::<Vec<_>>());
+        let mut rest = Keep::default();
+        assert_eq!(ours.receive(1, true, &mut rest), 1);
+        assert_eq!(rest.0[0].1, [7; 1000], "the flood did arrive");
+    }
+}
+
+#[test]
+fn an_interface_that_is_down_fails_frames_and_works_when_it_is_up() {
+    for mode in MODES {
+        let Some(hosts) = Hosts::make() else { return };
+        let mut ours = hosts.xdp(mode, XDP, &[Some(UDP.parse().unwrap())]);
+        let mut kernel = hosts.udp(UDP, XDP);
+        hosts.ours.ip("link set x0 down\n");
+        let mut outcomes = Vec::new();
+        for _ in 0..3_000 {
+            outcomes.push(ours.send(PeerIndex(0), Lane::CONTROL, b"lost", (&[][..]).into()));
+            ours.flush();
+        }
+        assert!(outcomes.ends_with(&[SendOutcome::Failed]), "nobody waits for an interface that is down");
+        assert!(!ours.holds_frames(), "nor spins for it");
+        assert!(ours.counts().sockets.kicks_failed > 0);
+        hosts.ours.ip("link set x0 up\n");
+        let mut kept = Keep::default();
+        let end = Instant::now() + PATIENCE;
+        while !kept.0.iter().any(|(_, frame)| frame == b"again") && Instant::now() < end {
+            let _ = ours.send(PeerIndex(0), Lane::CONTROL, b"again", (&[][..]).into());
+            ours.flush();
+            ours.tend(mono_now());
+            ours.receive(64, true, &mut Keep::default());
+            kernel.receive(64, true, &mut kept);
+        }
+        assert!(kept.0.iter().any(|(_, frame)| frame == b"again"), "frames pass again");
+    }
+}
+
+#[test]
+fn a_peer_that_is_not_there_is_found_when_it_comes() {
+    let Some(hosts) = Hosts::make() else { return };
+    let config = XdpConfig::new("x0", XDP.parse().unwrap());
+    let late = "10.9.0.9:7400";
+    let peers = [Some(late.parse().unwrap())];
+    let mut ours = hosts.ours.inside(|| XdpSetup::bind(config).unwrap().open(&peers).unwrap());
+    for _ in 0..3 {
+        assert!(ours.tend(mono_now()), "it asks, and wants to go on asking");
+        let sent = ours.send(PeerIndex(0), Lane::LAST, b"frame", (&[][..]).into());
+        assert_eq!(sent, SendOutcome::Failed, "there is no way yet");
+    }
+    assert_eq!(ours.counts().unresolved, 3);
+    hosts.kernel.ip("address add 10.9.0.9/24 dev p0\n");
+    let mut kernel = hosts.udp(late, XDP);
+    let end = Instant::now() + PATIENCE;
+    while !ours.knows_all_ways() && Instant::now() < end {
+        ours.tend(mono_now());
+        ours.receive(64, true, &mut Keep::default());
+    }
+    send(&mut ours, 7, b"frame");
+    ours.flush();
+    assert_eq!(wait_for(&mut kernel, &mut ours, 1), [b"frame"]);
+    assert!(!ours.tend(mono_now()), "nothing is left to ask");
+}

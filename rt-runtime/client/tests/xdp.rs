@@ -1,0 +1,99 @@
+//! Runtimes of two hosts: one over an xdp link, the other over a kernel udp link.
+
+#[path = "../../../plugins/xdp/tests/common/mod.rs"]
+mod common;
+
+use common::Namespace;
+use insane_config::raw::XdpMode;
+use insane_config::{InterfaceName, Technology, UdpPlan, XdpPlan};
+use insane_rt::{
+    ChannelId, ClassSpec, Emit, Hosting, Plan, Qos, Reliability, Session, Sink, SinkOptions, Source, SourceOptions,
+};
+use insane_xdp_sys::interface;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const LARGEST: usize = 1_000_000;
+
+/// `x0` of the one host is an xdp link's, `p0` of the other the kernel's.
+fn hosts() -> Option<(Namespace, Namespace)> {
+    let (ours, kernel) = (Namespace::make()?, Namespace::make()?);
+    ours.ip(&format!("link add x0 type veth peer name p0 netns {}\nlink set x0 up\n", kernel.path()));
+    kernel.ip("address add 10.9.0.1/24 dev p0\naddress add fd00::1/64 dev p0 nodad\nlink set p0 up\n");
+    kernel.inside(|| interface::finish_frames("p0")).unwrap();
+    Some((ours, kernel))
+}
+
+fn plan(name: &str, technology: Technology, peer: (&str, SocketAddr)) -> Plan {
+    let mut plan = Plan::embedded_over(name, technology);
+    let classes = [(256, 1024), (20_000, 256), (LARGEST as u32, 4)];
+    plan.domains[0].receive = classes.map(|(size, count)| ClassSpec { size, count }).to_vec();
+    plan.add_peer(peer.0, &[(technology.name(), peer.1)]);
+    plan
+}
+
+fn conversation(from: &Session, to: &Session, reliability: Reliability) -> (Source, Sink) {
+    let (name, qos) = (format!("{reliability:?}"), Qos { reliability, ..Qos::default() });
+    let options = SourceOptions::default().buffers(LARGEST as u32, 2);
+    let sink = to.stream(&name, qos).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
+    let source = from.stream(&name, qos).unwrap().source(ChannelId(1), options).unwrap();
+    let end = Instant::now() + PATIENCE;
+    while source.receivers() == 0 {
+        assert!(Instant::now() < end, "the sink is never heard of");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    (source, sink)
+}
+
+fn message(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at.wrapping_mul(7) ^ (at >> 9) ^ len) as u8).collect()
+}
+
+/// Sends messages of every kind of size, one after another, and checks each. An unreliable one
+/// may be lost where a receiver has to wait for its core.
+fn exchange((source, sink): (Source, Sink), reliability: Reliability) {
+    let attempts = if reliability == Reliability::Reliable { 1 } else { 5 };
+    for len in [0, 8, 96, 97, 1400, 16_321, 60_000, LARGEST] {
+        let sent = message(len);
+        let comes = |_| {
+            let mut buffer = source.get_buffer_timeout(len, PATIENCE).unwrap();
+            buffer.copy_from_slice(&sent);
+            assert!(matches!(source.emit(buffer), Emit::Sent(_)), "{len} bytes");
+            let came = sink.consume_timeout(PATIENCE / attempts).unwrap();
+            came.inspect(|message| assert_eq!(message.bytes(), Some(&sent[..]), "{len} bytes")).is_some()
+        };
+        assert!((0..attempts).any(comes), "{reliability:?}: {len} bytes");
+    }
+}
+
+#[test]
+fn every_size_crosses_between_xdp_and_udp_reliable_and_not() {
+    for (mode, ours, theirs) in
+        [(XdpMode::Native, "10.9.0.2:7400", "10.9.0.1:7400"), (XdpMode::Skb, "[fd00::2]:7400", "[fd00::1]:7400")]
+    {
+        let Some((namespace, kernel)) = hosts() else { return };
+        let (ours, theirs) = (ours.parse().unwrap(), theirs.parse().unwrap());
+        let xdp = XdpPlan { mode, ..XdpPlan::at(InterfaceName::new("x0").unwrap(), ours) };
+        let a = plan("a", Technology::Xdp(xdp), ("b", theirs));
+        let b = plan("b", Technology::Udp(UdpPlan::at(theirs)), ("a", ours));
+        let start = |plan| Session::embedded_with(plan, Hosting::Thread, "xdp").unwrap();
+        // Threads that a runtime makes are in the namespace of the one that starts it.
+        let a = namespace.inside(|| start(a));
+        let b = kernel.inside(|| start(b));
+        for reliability in [Reliability::Reliable, Reliability::Unreliable] {
+            exchange(conversation(&a, &b, reliability), reliability);
+            exchange(conversation(&b, &a, reliability), reliability);
+        }
+    }
+}
+
+#[test]
+fn a_link_that_does_not_open_is_told_with_its_reason() {
+    let Some((namespace, _kernel)) = hosts() else { return };
+    let xdp = XdpPlan::at(InterfaceName::new("x7").unwrap(), "10.9.0.2:7400".parse().unwrap());
+    let plan = plan("a", Technology::Xdp(xdp), ("b", "10.9.0.1:7400".parse().unwrap()));
+    let error = namespace.inside(|| Session::embedded_with(plan, Hosting::Thread, "xdp").map(|_| ()).unwrap_err());
+    let text = error.to_string();
+    assert!(text.contains("link \"xdp\": interface x7: finding the interface failed"), "{text}");
+}

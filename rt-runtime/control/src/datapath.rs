@@ -341,7 +341,7 @@ impl Datapath {
         let cycle_ns = if streams.is_empty() { 0 } else { cycle_ns.unwrap_or(0) };
         self.tables = self.tables.wrapping_add(1);
         let number = self.tables;
-        self.send(Command::StageSlots(StageSlots { table, streams: streams.len(), cycle_ns, at, number }));
+        self.send(Command::StageSlots(StageSlots { table, streams: streams.len(), cycle_ns, at, gates: None, number }));
         Ok(())
     }
 

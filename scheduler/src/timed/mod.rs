@@ -251,6 +251,12 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         table.base().checked_add(start).map(TaiTime)
     }
 
+    /// Whether the flow has a message that waits for its slot.
+    #[must_use]
+    pub fn is_waiting(&self, flow: FlowIndex) -> bool {
+        self.flows.get(flow.0 as usize).is_some_and(|state| state.waiting)
+    }
+
     /// Whether a table waits for its instant.
     #[must_use]
     pub const fn is_staged(&self) -> bool {

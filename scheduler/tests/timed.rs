@@ -329,12 +329,16 @@ proptest! {
 #[test]
 fn a_shut_gate_keeps_a_message_from_its_slot_and_is_the_cause() {
     // In each 10 us, lane 0 is open for the second half.
-    let entries = [GateEntry { open_lanes: 0xfe, interval_ns: 5_000 }, GateEntry { open_lanes: 0xff, interval_ns: 5_000 }];
+    let entries =
+        [GateEntry { open_lanes: 0xfe, interval_ns: 5_000 }, GateEntry { open_lanes: 0xff, interval_ns: 5_000 }];
     let gates = Gates::new(TaiTime(APART), Some(10_000), 0, &entries).unwrap();
     let run = |offset: u64| {
         let mut timed = timed(timing());
         timed.lanes().add(FlowIndex(0), Lane::new(0).unwrap(), 1_000).unwrap();
-        let streams = [TimedStream { slots: Recurrence::new(10_000, offset, 4_500).unwrap(), ..stream(0, 10_000, 0, LatePolicy::NextSlot) }];
+        let streams = [TimedStream {
+            slots: Recurrence::new(10_000, offset, 4_500).unwrap(),
+            ..stream(0, 10_000, 0, LatePolicy::NextSlot)
+        }];
         timed.stage(TaiTime(APART), &streams, Some(&gates), TaiTime(0)).unwrap();
         assert_eq!(timed.poll(now(0), 0), Action::TookOver);
         timed.ready(FlowIndex(0));
@@ -353,7 +357,8 @@ fn a_shut_gate_keeps_a_message_from_its_slot_and_is_the_cause() {
         seen
     };
     assert_eq!(run(5_200), [(5_200, slot(0, 5_200))], "open");
-    let missed = Action::Missed { flow: FlowIndex(0), start: TaiTime(1_000 + APART), count: 1, cause: MissCause::GateShut };
+    let missed =
+        Action::Missed { flow: FlowIndex(0), start: TaiTime(1_000 + APART), count: 1, cause: MissCause::GateShut };
     assert_eq!(run(1_000), [(2_600, missed)], "shut all the while");
     let opens = run(4_000);
     assert_eq!(opens, [(5_000, slot(0, 4_000))], "it opens in time");

@@ -22,6 +22,10 @@
 
 use crate::region::Region;
 use insane_core::{Cause, Fate, MonoTime};
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -172,15 +176,7 @@ impl MissLog {
             | (miss.cause as u64) << 32
             | (miss.fate as u64) << 40
             | u64::from(miss.messages) << 48;
-        let words = [
-            miss.sequence,
-            miss.planned.0,
-            miss.noticed.0,
-            what,
-            miss.emitted.0,
-            miss.from.0,
-            miss.to.0,
-        ];
+        let words = [miss.sequence, miss.planned.0, miss.noticed.0, what, miss.emitted.0, miss.from.0, miss.to.0];
         entry[1..].iter().zip(words).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
         // Release: who reads this stamp reads the words of its entry.
         entry[0].store(number + 1, Ordering::Release);
@@ -283,6 +279,40 @@ impl MissReader {
             to: MonoTime(to),
         })
     }
+}
+
+/// The file beside this socket.
+#[must_use]
+pub fn file_of(socket: &Path) -> PathBuf {
+    with_suffix(socket, ".misses")
+}
+
+/// That of the runtime's life before.
+#[must_use]
+pub fn last_file_of(socket: &Path) -> PathBuf {
+    with_suffix(socket, ".misses.last")
+}
+
+fn with_suffix(socket: &Path, suffix: &str) -> PathBuf {
+    let mut name = socket.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The records of a file, for a tool.
+///
+/// # Errors
+/// It cannot be opened or mapped, or is no such file.
+pub fn read(path: &Path) -> io::Result<Vec<MissReader>> {
+    let file = fs::File::open(path)?;
+    let metadata = file.metadata()?;
+    let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+    let nothing = || io::Error::new(io::ErrorKind::InvalidData, "it is no record of missed slots of this version");
+    if !metadata.is_file() || !(BLOCK_BYTES..=BLOCK_BYTES * usize::from(u8::MAX)).contains(&len) {
+        return Err(nothing());
+    }
+    let readers = MissReader::all_of(&Region::map_read_only(file.as_fd(), len)?);
+    if readers.is_empty() { Err(nothing()) } else { Ok(readers) }
 }
 
 #[cfg(test)]

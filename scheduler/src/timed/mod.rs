@@ -393,7 +393,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             self.staged = None;
             self.gate = None;
             self.was_busy = false;
-        self.was_shut = false;
+            self.was_shut = false;
             self.epoch += 1;
         }
         takes
@@ -521,6 +521,11 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             return Some(Action::Drop { flow });
         }
         if u64::from(timed.bytes) > self.room(end, below) {
+            return None;
+        }
+        let taken = self.timing.rate.duration_ns(below.saturating_add(u64::from(timed.bytes)));
+        let ends = self.now.tai.0.saturating_add(self.timing.turn_ns).saturating_add(taken);
+        if self.shut_until(flow, ends).is_some() {
             return None;
         }
         self.granted = Granted::Late(flow);

@@ -17,8 +17,8 @@
 //! O(1) a slot, and for each message that leaves; O([`TIMED_MAX`]) when the clock steps or a
 //! table takes over.
 
-use super::timed::{FIRST_TIMED, TIMED_MAX};
 use super::FlowIndex;
+use super::timed::{FIRST_TIMED, TIMED_MAX};
 use insane_core::{Cause, Fate, MonoTime, Nanos, SourceInstant, Stamp, TaiTime};
 use insane_scheduler::{MissCause, Now, Window};
 use insane_shm::misses::{Miss, MissLog};
@@ -270,7 +270,7 @@ impl Evidence {
                 fate: leaving.fate,
                 messages: leaving.messages,
                 from: if is_application { open.planned } else { open.from },
-                to: if is_application { arrived } else { open.to },
+                to: if is_application { arrived.max(open.planned) } else { open.to },
             });
         }
     }

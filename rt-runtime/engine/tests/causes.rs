@@ -41,7 +41,7 @@ const PERIODS_LONG: u64 = 64;
 /// The message that it happens to, counted from the first of the case.
 const TARGET: u64 = 2;
 /// Cases of each kind and policy. Clock steps are longer, and fewer.
-const CASES: u64 = 60;
+const CASES: u64 = 40;
 
 /// What is done to a case.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -474,7 +474,10 @@ impl World {
             let truth = is_missed.then(|| injected.truth());
             matrix.add(injected, truth, got.map(|miss| miss.cause));
             if let (Some(miss), true) = (got, is_missed) {
-                assert!(miss.noticed >= miss.planned && miss.to >= miss.from, "{miss:?}");
+                assert!(miss.to >= miss.from, "{miss:?}");
+                // What a step or a table moved may be dropped before it was to go.
+                let is_moved = matches!(miss.cause, Cause::ClockStep | Cause::Remap);
+                assert!(is_moved || miss.noticed >= miss.planned, "{miss:?}");
                 let is_gone = matches!(miss.fate, Fate::Dropped | Fate::Replaced);
                 assert_eq!(is_gone, at.is_none(), "{injected:?}: {miss:?} {at:?}");
                 matrix.planned_wrong += u64::from(miss.planned.0.abs_diff(planned) > 10);
@@ -547,7 +550,7 @@ fn causes_are_told_as_they_were_injected() {
         .count(|truth, got| (truth.is_some() || got.is_some()) && truth != got && got != Some(Cause::Unexplained));
     println!("{missed} missed: {right} right, {wrong} wrong or invented, {unexplained} unexplained");
     println!("{} with another slot than theirs", matrix.planned_wrong);
-    assert!(missed > 5_000, "{missed}");
+    assert!(missed > 3_000, "{missed}");
     for injected in Injected::ALL {
         let (missed, ..) = matrix.of[&format!("{injected:?}")];
         assert_eq!(missed > 0, injected != Injected::Nothing, "{injected:?}: {missed}");

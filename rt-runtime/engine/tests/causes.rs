@@ -130,6 +130,7 @@ impl Random {
 struct Trouble {
     /// Real-time frames are refused from, until.
     refuses: Cell<(u64, u64)>,
+    has_refused: Cell<bool>,
     /// The next best-effort frame from the first on takes until the second.
     stretch: Cell<Option<(u64, u64)>>,
 }
@@ -161,6 +162,7 @@ impl Link for WireLink {
         } else if payload.len() == SIZE {
             let (from, until) = self.trouble.refuses.get();
             if (from..until).contains(&now) {
+                self.trouble.has_refused.set(true);
                 return SendOutcome::Busy;
             }
             let mut number = [0; 8];
@@ -368,7 +370,8 @@ impl World {
     /// Runs one case; what was missed and what was recorded goes into the matrix.
     fn case(&mut self, injected: Injected, matrix: &mut Matrix) {
         let slack = TURN_NS;
-        let (first, written) = (self.emitted, self.reader.written());
+        let (first, written, before_case) = (self.emitted, self.reader.written(), self.in_force);
+        self.trouble.has_refused.set(false);
         self.handed.borrow_mut().clear();
         self.planned.clear();
         // A case begins with a cycle of the gates.
@@ -454,10 +457,16 @@ impl World {
             let acts_at = if has_acted { u64::MAX } else { acts_at };
             self.advance(emit_at.min(flood_at).min(leaves_at).min(acts_at));
         }
-        self.judge(injected, first, written, matrix);
+        self.judge(injected, (first, written), before_case, matrix);
     }
 
-    fn judge(&mut self, injected: Injected, first: u64, written: u64, matrix: &mut Matrix) {
+    fn judge(
+        &mut self,
+        injected: Injected,
+        (first, written): (u64, u64),
+        before_case: (u64, u64),
+        matrix: &mut Matrix,
+    ) {
         let mut recorded: BTreeMap<u64, Miss> = BTreeMap::new();
         for (_, miss) in self.reader.since(written) {
             for at in 0..u64::from(miss.messages) {
@@ -466,12 +475,20 @@ impl World {
             }
         }
         let handed = self.handed.borrow();
+        let truth = match injected {
+            // Nobody may have looked while it took nothing.
+            Injected::SleepsAndLinkTakesNothing if !self.trouble.has_refused.get() => Cause::WakeLate,
+            _ => injected.truth(),
+        };
         for number in first..self.emitted {
             let (sequence, planned) = self.planned[&number];
             let at = handed.get(&number).copied();
-            let is_missed = at.is_none_or(|at| at > planned + 2 * TURN_NS);
+            // It went in its slot or, where slots moved, in an earlier one.
+            let is_in = |at: u64, (offset, apart): (u64, u64)| (at + apart + PERIOD - offset) % PERIOD <= TURN_NS;
+            let is_missed =
+                at.is_none_or(|at| at > planned + TURN_NS || !(is_in(at, before_case) || is_in(at, self.in_force)));
             let got = recorded.remove(&sequence);
-            let truth = is_missed.then(|| injected.truth());
+            let truth = is_missed.then_some(truth);
             matrix.add(injected, truth, got.map(|miss| miss.cause));
             if let (Some(miss), true) = (got, is_missed) {
                 assert!(miss.to >= miss.from, "{miss:?}");

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Misses that are shown, each with what was around it; those that were the latest.
-const SHOWN: usize = 12;
+const SHOWN: usize = 10;
 
 /// Options of the command.
 #[derive(clap::Args)]

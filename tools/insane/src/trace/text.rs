@@ -7,7 +7,7 @@ use insane_core::{Cause, MonoTime, Nanos};
 /// Before and after a miss, what is shown.
 pub const AROUND: Nanos = Nanos::from_micros(150);
 /// Lines of one miss, at most.
-const LINES_MAX: usize = 60;
+const LINES_MAX: usize = 50;
 
 /// What was seen at all.
 pub fn summary(watched: &Watched, events: &[Event], lost: u64, shown: &[Shown]) -> String {

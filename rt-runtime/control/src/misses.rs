@@ -7,14 +7,15 @@
 
 use insane_config::Plan;
 use insane_core::{Cause, Incarnation, MonoTime};
-use insane_shm::misses::{BLOCK_BYTES, Miss, MissLog, MissReader, file_of, last_file_of};
+use insane_shm::misses::{BLOCK_BYTES, Miss, MissLog, MissReader, file_of};
 use insane_shm::region::Region;
 use insane_wire::status::{Counters, MissStatus};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Misses that a report tells of each datapath.
 const TOLD: u64 = 8;
@@ -22,8 +23,11 @@ const TOLD: u64 = 8;
 /// Where each datapath of the plan is to note its misses.
 #[derive(Debug, Default)]
 pub(crate) struct MissFile {
-    region: Option<std::sync::Arc<Region>>,
+    region: Option<Arc<Region>>,
     life: u64,
+    /// The file has this name until the socket is this runtime's, and that name afterwards: a
+    /// runtime that may not have the socket takes no record away from the one that has it.
+    unpublished: Option<(PathBuf, PathBuf)>,
 }
 
 impl MissFile {
@@ -31,19 +35,48 @@ impl MissFile {
     /// record is in memory, and gone with the runtime: that is told.
     pub(crate) fn new(plan: &Plan, life: Incarnation, degraded: &mut Vec<String>) -> Self {
         let has_slots = plan.datapaths.iter().any(|own| crate::plan_spec::slot_spec(plan, own).is_some());
-        let socket = plan.control.socket.as_deref().filter(|_| has_slots);
-        let region = socket.and_then(|socket| match make(socket, plan.datapaths.len()) {
-            Ok(region) => Some(region),
-            Err(error) => {
-                let path = file_of(socket);
-                degraded.push(format!(
-                    "missed slots are not recorded in {} ({error}); the record is gone with the runtime",
-                    path.display()
-                ));
-                None
-            }
-        });
-        MissFile { region, life: life.0 }
+        let Some(socket) = plan.control.socket.as_deref().filter(|_| has_slots) else {
+            return MissFile { life: life.0, ..MissFile::default() };
+        };
+        MissFile::at(socket, plan.datapaths.len(), life.0).unwrap_or_else(|error| {
+            degraded.push(told(socket, &error));
+            MissFile { life: life.0, ..MissFile::default() }
+        })
+    }
+
+    fn at(socket: &Path, datapaths: usize, life: u64) -> io::Result<Self> {
+        if let Some(parent) = socket.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
+            // As for the socket, which comes later; that tells if it cannot be.
+            let _ = fs::create_dir(parent);
+        }
+        let path = file_of(socket);
+        let mut name = path.clone().into_os_string();
+        name.push(format!(".{life}"));
+        let new = PathBuf::from(name);
+        let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new)?;
+        let mut made = MissFile { region: None, life, unpublished: Some((new, path)) };
+        let bytes = datapaths * BLOCK_BYTES;
+        file.write_all(&vec![0; bytes])?;
+        let region = Region::map_writable(file.as_fd(), bytes)?;
+        region.prefault()?;
+        made.region = Some(region);
+        Ok(made)
+    }
+
+    /// The socket is this runtime's: so are the names beside it.
+    pub(crate) fn publish(&mut self, degraded: &mut Vec<String>) {
+        let Some((new, path)) = self.unpublished.take() else { return };
+        let mut last = path.clone().into_os_string();
+        last.push(".last");
+        // There may be none.
+        let _ = fs::rename(&path, last);
+        if let Err(error) = fs::rename(&new, &path) {
+            degraded.push(format!(
+                "missed slots are recorded in {}, not in {} ({error})",
+                new.display(),
+                path.display()
+            ));
+        }
     }
 
     pub(crate) fn log(&self, at: usize, name: &str) -> MissLog {
@@ -52,18 +85,17 @@ impl MissFile {
     }
 }
 
-fn make(socket: &Path, datapaths: usize) -> io::Result<std::sync::Arc<Region>> {
-    let path = file_of(socket);
-    match fs::rename(&path, last_file_of(socket)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+impl Drop for MissFile {
+    fn drop(&mut self) {
+        if let Some((new, _)) = &self.unpublished {
+            let _ = fs::remove_file(new);
+        }
     }
-    let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-    let bytes = datapaths * BLOCK_BYTES;
-    file.write_all(&vec![0; bytes])?;
-    let region = Region::map_writable(file.as_fd(), bytes)?;
-    region.prefault()?;
-    Ok(region)
+}
+
+fn told(socket: &Path, error: &io::Error) -> String {
+    let path = file_of(socket);
+    format!("missed slots are not recorded in {} ({error}); the record is gone with the runtime", path.display())
 }
 
 /// By cause, those that there are.
@@ -91,7 +123,7 @@ pub(crate) fn last(reader: &MissReader, now: MonoTime) -> Vec<MissStatus> {
 mod tests {
     use super::*;
     use insane_core::Fate;
-    use insane_shm::misses::read;
+    use insane_shm::misses::{last_file_of, read};
 
     #[test]
     fn the_record_of_the_life_before_is_kept_and_what_is_no_record_is_refused() {
@@ -111,7 +143,8 @@ mod tests {
             to: MonoTime(1_900),
         };
         for life in 1..=3 {
-            let file = MissFile { region: Some(make(&socket, 2).unwrap()), life };
+            let mut file = MissFile::at(&socket, 2, life).unwrap();
+            file.publish(&mut Vec::new());
             let log = file.log(1, "fast");
             log.note(&miss(life));
             let readers = read(&file_of(&socket)).unwrap();
@@ -121,6 +154,10 @@ mod tests {
             let told = last(&readers[0], MonoTime(1_000_002_000));
             assert_eq!((told[0].sequence, told[0].ago_s, told[0].fate.as_str()), (life, 1.0, "dropped"));
         }
+        // One that never gets the socket leaves everything as it was.
+        drop(MissFile::at(&socket, 2, 4).unwrap());
+        assert_eq!(read(&file_of(&socket)).unwrap()[0].life(), 3);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
         let before = read(&last_file_of(&socket)).unwrap();
         assert_eq!((before[0].life(), before[0].since(0)), (2, vec![(0, miss(2))]));
         fs::write(dir.join("short"), [0; 10]).unwrap();

@@ -121,7 +121,7 @@ impl Runtime {
         let mut huge = HugeReport::default();
         let waker = start_waker(hosting)?;
         let shared_parts = SharedParts { answer: Arc::clone(&answer), waker: waker.as_ref().map(WakerThread::queue) };
-        let misses = MissFile::new(&plan, incarnation, &mut degraded);
+        let mut misses = MissFile::new(&plan, incarnation, &mut degraded);
         let memory = (&pages, &misses);
         let datapaths = start_datapaths(&plan, (host, incarnation), hosting, memory, &mut huge, &shared_parts)?;
         if huge.got < huge.wanted {
@@ -140,6 +140,7 @@ impl Runtime {
         let discovery = Discovering::start(&plan, incarnation, &roster, &bell)?;
         threads.extend(discovery.as_ref().map(Discovering::thread));
         let listener = plan.control.socket.as_deref().map(|path| listen(path, plan.control.mode)).transpose()?;
+        misses.publish(&mut degraded);
         let socket = plan.control.socket.clone();
         let (letters, received) = channel();
         let shared = Arc::new(Shared::default());

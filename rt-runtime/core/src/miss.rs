@@ -8,12 +8,12 @@
 //! |---|---|
 //! | `clock step` | the clock of the slots stepped, was locked anew or was lost while the message waited, and that moved its slot |
 //! | `remap` | another table took over while the message waited, and that moved its slot |
-//! | `application late` | the message was not there when the last instant passed at which it could have begun in its slot |
+//! | `application late` | the message was not there e_turn before the last instant at which it could have begun in its slot |
 //! | `ring full` | in its slot the link took nothing, or not all of it |
 //! | `gate shut` | in its slot the gate of its lane was shut |
 //! | `link busy` | in its slot what was below had not left |
 //! | `host stolen` | one of the next three, and a trace shows that nothing at all ran on the core |
-//! | `wake late` | the datapath slept, and first looked after that instant |
+//! | `wake late` | the datapath slept until less than e_turn before that instant, or beyond it, and first looked after it |
 //! | `turn overrun` | the datapath did not sleep, and looked at the clock before and after that instant, more than e_turn apart |
 //! | `not turned` | the same, where the application turns the engine |
 //! | `unexplained` | none of these |

@@ -40,7 +40,7 @@ fn a_thread_that_takes_the_core_is_on_the_timeline_of_the_misses_it_caused() {
     let there = start("trace-b", ports[1], ports[0], "trace-a", "");
     let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
     let qos = Qos { determinism: Determinism::periodic(PERIOD, 64), priority: Priority::MAX, ..Qos::default() };
-    let source = a.stream("axis", qos.clone()).unwrap().source(ChannelId(1), SourceOptions::default()).unwrap();
+    let source = a.stream("axis", qos).unwrap().source(ChannelId(1), SourceOptions::default()).unwrap();
     let _sink = b.stream("axis", qos).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
     wait_for("they are joined", || source.receivers() == 1);
     wait_for("the slots are in force", || here.status().datapaths[0].counters["slots_unused"] > 0);

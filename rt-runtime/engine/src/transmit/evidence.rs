@@ -198,7 +198,8 @@ impl Evidence {
             return (Cause::Unexplained, planned, now);
         }
         let cause = match away.woke {
-            Some(woke) if woke > latest => Cause::WakeLate,
+            // A turn may take e_turn: who wakes later than that before it is too late.
+            Some(woke) if woke + self.turn > latest => Cause::WakeLate,
             _ if self.by_callers => Cause::NotTurned,
             _ => Cause::TurnOverrun,
         };

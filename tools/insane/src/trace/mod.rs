@@ -10,6 +10,7 @@
 #[cfg(feature = "trace")]
 mod capture;
 mod draw;
+#[cfg_attr(not(feature = "trace"), allow(dead_code, reason = "only a capture makes events"))]
 mod events;
 mod judge;
 mod text;

@@ -82,9 +82,15 @@ pub fn around(shown: &Shown, events: &[Event], tid: u32) -> String {
         own(*ends, "something runs again".into());
     });
     lines.sort_by_key(|(at, _)| *at);
+    // What the runtime says stays, with the lines that are nearest to the slot.
     let left_out = lines.len().saturating_sub(LINES_MAX);
+    let mut nearest: Vec<usize> = (0..lines.len()).collect();
+    let distance = |at: &usize| lines[*at].0.0.abs_diff(miss.planned.0);
+    nearest.sort_by_key(|at| (!lines[*at].1.starts_with('*'), distance(at)));
+    nearest.truncate(LINES_MAX);
+    nearest.sort_unstable();
     let mut text = format!("\n{}\n", heading(shown));
-    for (at, what) in lines.iter().take(LINES_MAX) {
+    for (at, what) in nearest.iter().map(|at| &lines[*at]) {
         let us = (at.0 as f64 - miss.planned.0 as f64) / 1e3;
         text += &format!("  {us:>+12.1} us  {what}\n");
     }

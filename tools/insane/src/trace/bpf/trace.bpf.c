@@ -14,6 +14,8 @@ typedef long long s64;
 #define inline_always inline __attribute__((always_inline))
 
 enum { MAP_RINGBUF = 27 };
+// The reader looks by itself: to be woken for each event would be most of what it sees.
+enum { NO_WAKEUP = 1 };
 
 struct thread_info {
 	u32 cpu;
@@ -84,7 +86,7 @@ static inline_always int note(u32 kind, u32 a, u64 b)
 		return 0;
 	event->a = a;
 	event->b = b;
-	ringbuf_submit(event, 0);
+	ringbuf_submit(event, NO_WAKEUP);
 	return 0;
 }
 
@@ -99,7 +101,7 @@ int on_wakeup(u64 *args)
 		return 0;
 	event->a = task->pid;
 	probe_read_kernel(event->name, sizeof(event->name), task->comm);
-	ringbuf_submit(event, 0);
+	ringbuf_submit(event, NO_WAKEUP);
 	return 0;
 }
 
@@ -115,7 +117,7 @@ int on_switch(u64 *args)
 	event->a = goes->pid;
 	event->b = (u64)(u32)comes->pid | (args[0] & 1) << 32;
 	probe_read_kernel(event->name, sizeof(event->name), comes->comm);
-	ringbuf_submit(event, 0);
+	ringbuf_submit(event, NO_WAKEUP);
 	return 0;
 }
 

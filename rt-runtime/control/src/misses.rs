@@ -21,7 +21,7 @@ use std::sync::Arc;
 const TOLD: u64 = 8;
 
 /// Where each datapath of the plan is to note its misses.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct MissFile {
     region: Option<Arc<Region>>,
     life: u64,
@@ -36,12 +36,16 @@ impl MissFile {
     pub(crate) fn new(plan: &Plan, life: Incarnation, degraded: &mut Vec<String>) -> Self {
         let has_slots = plan.datapaths.iter().any(|own| crate::plan_spec::slot_spec(plan, own).is_some());
         let Some(socket) = plan.control.socket.as_deref().filter(|_| has_slots) else {
-            return MissFile { life: life.0, ..MissFile::default() };
+            return MissFile::in_memory(life.0);
         };
         MissFile::at(socket, plan.datapaths.len(), life.0).unwrap_or_else(|error| {
             degraded.push(told(socket, &error));
-            MissFile { life: life.0, ..MissFile::default() }
+            MissFile::in_memory(life.0)
         })
+    }
+
+    const fn in_memory(life: u64) -> Self {
+        MissFile { region: None, life, unpublished: None }
     }
 
     fn at(socket: &Path, datapaths: usize, life: u64) -> io::Result<Self> {

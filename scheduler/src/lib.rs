@@ -95,7 +95,9 @@ pub use insane_core::limits::LANES;
 pub use mutants::{Mutation, turn_on};
 pub use rate::LinkRate;
 pub use recurrence::{PERIOD_NS_MAX, Recurrence, RecurrenceError, WHOLE_SHARE, gcd, lcm};
-pub use timed::{Action, FilledTable, LatePolicy, LinkTiming, MissCause, Now, TableError, TimedScheduler, TimedStream};
+pub use timed::{
+    Action, FilledTable, LatePolicy, LinkTiming, MissCause, Now, TableError, TimedScheduler, TimedStream, Window,
+};
 pub use words::{AddError, Decision, FlowIndex, Limits, PoliceError, Policing};
 
 use bucket::Bucket;

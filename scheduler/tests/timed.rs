@@ -325,3 +325,52 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_shut_gate_keeps_a_message_from_its_slot_and_is_the_cause() {
+    // In each 10 us, lane 0 is open for the second half.
+    let entries =
+        [GateEntry { open_lanes: 0xfe, interval_ns: 5_000 }, GateEntry { open_lanes: 0xff, interval_ns: 5_000 }];
+    let gates = Gates::new(TaiTime(APART), Some(10_000), 0, &entries).unwrap();
+    let run = |offset: u64| {
+        let mut timed = timed(timing());
+        timed.lanes().add(FlowIndex(0), Lane::new(0).unwrap(), 1_000).unwrap();
+        let streams = [TimedStream {
+            slots: Recurrence::new(10_000, offset, 4_500).unwrap(),
+            ..stream(0, 10_000, 0, LatePolicy::NextSlot)
+        }];
+        timed.stage(TaiTime(APART), &streams, Some(&gates), TaiTime(0)).unwrap();
+        assert_eq!(timed.poll(now(0), 0), Action::TookOver);
+        timed.ready(FlowIndex(0));
+        // 250 bytes take 2 us: with e_turn the last instant is 1.5 us after the start.
+        let mut seen = Vec::new();
+        for at in (0..10_000).step_by(100) {
+            match timed.poll(now(at), 0) {
+                Action::Wait(until) => assert!(until > MonoTime(at)),
+                action @ (Action::Slot { .. } | Action::Missed { .. }) => {
+                    seen.push((at, action));
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        seen
+    };
+    assert_eq!(run(5_200), [(5_200, slot(0, 5_200))], "open");
+    let missed =
+        Action::Missed { flow: FlowIndex(0), start: TaiTime(1_000 + APART), count: 1, cause: MissCause::GateShut };
+    assert_eq!(run(1_000), [(2_600, missed)], "shut all the while");
+    let opens = run(4_000);
+    assert_eq!(opens, [(5_000, slot(0, 4_000))], "it opens in time");
+}
+
+#[test]
+fn what_is_known_of_a_flow_is_told() {
+    let timed = with(&[stream(0, 10_000, 1_000, LatePolicy::Drop)]);
+    // 3 us less 2 us for the message and 1 us e_turn.
+    let window = timed.window(FlowIndex(0)).unwrap();
+    assert_eq!((window.period_ns, window.early_ns, window.slack_ns), (10_000, 5_000, 0));
+    assert_eq!(timed.window(FlowIndex(1)), None);
+    assert_eq!(timed.next_start(FlowIndex(0), TaiTime(APART + 1_001), false), Some(TaiTime(APART + 11_000)));
+    assert_eq!(timed.next_start(FlowIndex(0), TaiTime(APART), true), None, "nothing was in force before");
+}

@@ -27,6 +27,7 @@ use insane_scheduler::{TimedStream, lcm};
 use insane_shm::conn::{RxConn, TxConn};
 use insane_shm::counters::CounterBlock;
 use insane_shm::heap::ForeignHeap;
+use insane_shm::misses::MissReader;
 use insane_shm::region::Region;
 use insane_shm::wake::{How, Waker};
 use insane_sys::event::Event;
@@ -130,7 +131,8 @@ impl Datapath {
         let slots = slot_spec(plan, own).map(|slots| slots.config);
         let port = Port::new(Arc::clone(&shared.answer))?;
         let totals = memory.totals();
-        let DatapathMemory { wake_page, heaps, parts, turn_counters } = memory;
+        let DatapathMemory { wake_page, heaps, parts, turn_counters, misses } = memory;
+        port.set_misses(misses);
         let starter = Starter {
             hosting,
             config: EngineConfig { slots, ..engine_config(plan, life) },
@@ -351,7 +353,7 @@ impl Datapath {
         let cycle_ns = if streams.is_empty() { 0 } else { cycle_ns.unwrap_or(0) };
         self.tables = self.tables.wrapping_add(1);
         let number = self.tables;
-        self.send(Command::StageSlots(StageSlots { table, streams: streams.len(), cycle_ns, at, number }));
+        self.send(Command::StageSlots(StageSlots { table, streams: streams.len(), cycle_ns, at, gates: None, number }));
         Ok(())
     }
 
@@ -361,6 +363,11 @@ impl Datapath {
     }
 
     /// What became of the last slots; `None`: there are none.
+    /// The misses so far; `None`: it has no slots.
+    pub(crate) fn misses(&self) -> Option<MissReader> {
+        self.port.misses()
+    }
+
     pub(crate) fn slot_log(&self) -> Option<Arc<SlotLog>> {
         self.port.slot_log()
     }

@@ -17,6 +17,7 @@ mod inline;
 mod launch;
 mod links;
 mod memory;
+pub mod misses;
 pub mod monitors;
 mod notes;
 mod objects;

@@ -7,6 +7,7 @@ use insane_core::heap::Geometry;
 use insane_engine::DomainParts;
 use insane_shm::counters::{BLOCK_BYTES, CounterBlock};
 use insane_shm::heap::SenderHeap;
+use insane_shm::misses::MissLog;
 use insane_shm::region::Region;
 use insane_shm::wake::WAKE_PAGE_BYTES;
 use insane_sys::memfd;
@@ -46,6 +47,8 @@ pub(crate) struct DatapathMemory {
     pub(crate) heaps: Vec<Option<OwnRegion>>,
     pub(crate) parts: Vec<DomainParts>,
     pub(crate) turn_counters: CounterBlock,
+    /// Where it notes its misses.
+    pub(crate) misses: MissLog,
 }
 
 /// Counters of all datapaths: one region for the whole, and one for each domain, so
@@ -86,7 +89,7 @@ impl DatapathMemory {
     pub(crate) fn new(
         plan: &Plan,
         datapath: usize,
-        counters: &CounterPages,
+        (counters, misses): (&CounterPages, MissLog),
         huge: &mut HugeReport,
     ) -> Result<Self, StartError> {
         let wake_page = OwnRegion::new("insane-wake", WAKE_PAGE_BYTES as u64).map_err(|e| memory("a wake page", e))?;
@@ -106,7 +109,7 @@ impl DatapathMemory {
             parts.push(DomainParts { heap: SenderHeap::copied_into(region, geometry), counters });
             heaps.push(own);
         }
-        Ok(DatapathMemory { wake_page, heaps, parts, turn_counters: counters.turn(datapath)? })
+        Ok(DatapathMemory { wake_page, heaps, parts, turn_counters: counters.turn(datapath)?, misses })
     }
 
     /// Bytes of shared memory, and how many regions.

@@ -16,6 +16,7 @@ use insane_core::{
     Reliability, Schema,
 };
 use insane_shm::counters::CounterBlock;
+use insane_sys::clock::mono_now;
 use insane_sys::thread::{self, SchedPolicy};
 use insane_wire::control::SinkWake;
 use insane_wire::status::{
@@ -87,7 +88,7 @@ impl Facts {
                 .iter()
                 .enumerate()
                 .map(|(at, path)| {
-                    let mut row = datapath_row(path, certificate(at));
+                    let mut row = datapath_row(path, certificate(at), sees_all);
                     let links = row.links.iter_mut().enumerate();
                     links.for_each(|(link, status)| status.group = overlay.group_status(at, link));
                     row
@@ -376,7 +377,8 @@ fn session_counters(page: crate::action::ObjectId, objects: &Objects) -> Counter
     PortCounter::ALL.iter().map(|counter| (counter.name().to_owned(), sum(counter))).collect()
 }
 
-fn datapath_row(datapath: &Datapath, certificate: Option<String>) -> DatapathStatus {
+fn datapath_row(datapath: &Datapath, certificate: Option<String>, sees_all: bool) -> DatapathStatus {
+    let misses = datapath.misses();
     let counters = TurnCounter::ALL.iter();
     DatapathStatus {
         name: datapath.plan.name.clone(),
@@ -398,6 +400,8 @@ fn datapath_row(datapath: &Datapath, certificate: Option<String>) -> DatapathSta
         slot_clock: datapath.slot_clock().map(str::to_owned),
         certificate,
         monitors: Vec::new(),
+        misses: misses.as_ref().map(crate::misses::counts).unwrap_or_default(),
+        last_misses: misses.filter(|_| sees_all).map(|read| crate::misses::last(&read, mono_now())).unwrap_or_default(),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::inline::InlineHost;
 use crate::launch;
 use crate::links;
 use crate::memory::{CounterPages, DatapathMemory, HugeReport};
+use crate::misses::MissFile;
 use crate::objects::Objects;
 use crate::overlay::Overlay;
 use crate::plan_spec::hub_spec;
@@ -120,7 +121,9 @@ impl Runtime {
         let mut huge = HugeReport::default();
         let waker = start_waker(hosting)?;
         let shared_parts = SharedParts { answer: Arc::clone(&answer), waker: waker.as_ref().map(WakerThread::queue) };
-        let datapaths = start_datapaths(&plan, (host, incarnation), hosting, &pages, &mut huge, &shared_parts)?;
+        let mut misses = MissFile::new(&plan, incarnation, &mut degraded);
+        let memory = (&pages, &misses);
+        let datapaths = start_datapaths(&plan, (host, incarnation), hosting, memory, &mut huge, &shared_parts)?;
         if huge.got < huge.wanted {
             degraded.push(format!("{} of {} heaps are of huge pages; the others cost more", huge.got, huge.wanted));
         }
@@ -137,6 +140,7 @@ impl Runtime {
         let discovery = Discovering::start(&plan, incarnation, &roster, &bell)?;
         threads.extend(discovery.as_ref().map(Discovering::thread));
         let listener = plan.control.socket.as_deref().map(|path| listen(path, plan.control.mode)).transpose()?;
+        misses.publish(&mut degraded);
         let socket = plan.control.socket.clone();
         let (letters, received) = channel();
         let shared = Arc::new(Shared::default());
@@ -336,14 +340,15 @@ fn start_datapaths(
     plan: &Plan,
     life: (HostId, Incarnation),
     hosting: Hosting,
-    pages: &CounterPages,
+    (pages, misses): (&CounterPages, &MissFile),
     huge: &mut HugeReport,
     shared: &SharedParts,
 ) -> Result<Vec<Datapath>, StartError> {
     let mut datapaths = Vec::new();
     for (at, datapath) in plan.datapaths.iter().enumerate() {
         let open = links::open(datapath, plan.peers.len())?;
-        let memory = DatapathMemory::new(plan, at, pages, huge)?;
+        let misses = misses.log(at, &datapath.name);
+        let memory = DatapathMemory::new(plan, at, (pages, misses), huge)?;
         let index = DatapathIndex(at as u8);
         datapaths.push(Datapath::start(plan, index, life, hosting, open, memory, shared)?);
     }

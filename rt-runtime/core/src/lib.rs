@@ -12,6 +12,7 @@ pub mod heap;
 pub mod ids;
 pub mod instant;
 pub mod limits;
+pub mod miss;
 pub mod network;
 pub mod qos;
 pub mod schema;
@@ -19,6 +20,7 @@ pub mod time;
 
 pub use ids::*;
 pub use instant::{ClockQuality, SourceInstant, Stamp};
+pub use miss::{Cause, Fate};
 pub use network::Network;
 pub use qos::{Consumption, Datapath, Determinism, Lane, LatePolicy, Priority, Qos, Reliability};
 pub use schema::Schema;

@@ -19,13 +19,14 @@ use insane_core::{
 use insane_link::SwapRefused;
 use insane_shm::Violation;
 use insane_shm::conn::{RxConn, TxConn};
+use insane_shm::misses::{MissLog, MissReader};
 use insane_sys::OsError;
 use insane_sys::event::{Epoll, Event, Interest, Trigger};
 use std::any::Any;
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Commands on the way, at most.
 const COMMANDS_MAX: usize = 256;
@@ -281,6 +282,9 @@ pub struct Port {
     slot_table: AtomicU32,
     /// Where the datapath notes its slots, if it has any.
     slot_log: OnceLock<Arc<SlotLog>>,
+    /// Where it is to note misses, until it takes it.
+    misses: Mutex<Option<MissLog>>,
+    miss_reader: OnceLock<MissReader>,
 }
 
 impl Port {
@@ -303,6 +307,8 @@ impl Port {
             slot_clock: AtomicU8::new(0),
             slot_table: AtomicU32::new(0),
             slot_log: OnceLock::new(),
+            misses: Mutex::new(None),
+            miss_reader: OnceLock::new(),
         };
         port.epoll.add(&port.bell, BELL_TOKEN, Interest::Read, Trigger::Level)?;
         Ok(Arc::new(port))
@@ -403,6 +409,25 @@ impl Port {
     /// The log, made at the first call: set-up only.
     pub(crate) fn open_slot_log(&self) -> Arc<SlotLog> {
         Arc::clone(self.slot_log.get_or_init(Arc::default))
+    }
+
+    /// Where misses are to be noted: before the engine is made, else it has memory of its own.
+    pub fn set_misses(&self, log: MissLog) {
+        *self.misses.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
+    }
+
+    /// The misses so far; `None` where no link has a rate.
+    #[must_use]
+    pub fn misses(&self) -> Option<MissReader> {
+        self.miss_reader.get().cloned()
+    }
+
+    /// The record of misses, at the one call: set-up only.
+    pub(crate) fn take_misses(&self) -> MissLog {
+        let set = self.misses.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let log = set.unwrap_or_else(|| MissLog::private(0, ""));
+        let _ = self.miss_reader.set(log.reader());
+        log
     }
 
     pub(crate) fn set_slot_clock(&self, number: u8) {

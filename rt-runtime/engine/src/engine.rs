@@ -297,7 +297,10 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 limits,
                 config.reliable,
                 config.reliable_sources,
-                config.slots.map(|slots| slots_of(slots, limits, &parts.counters, parts.port.open_slot_log())),
+                config.slots.map(|slots| {
+                    let (log, misses) = (parts.port.open_slot_log(), parts.port.take_misses());
+                    slots_of(slots, limits, &parts.counters, log, misses)
+                }),
             ),
             receiver: Receiver::new(config.flows, seed, config.reassemblies, config.message_bytes_max, inflows),
             outlets: Outlets::new(ROUTES_MAX, parts.domains, parts.waker),
@@ -438,7 +441,13 @@ impl<L: Link, C: Clock> Engine<L, C> {
     /// Counts one sleep of the host.
     pub fn count_sleep(&mut self) {
         self.counters.add(TurnCounter::Sleeps as usize, 1);
-        self.transmitter.note_sleep();
+    }
+
+    /// The host slept until `now`: as [`note_time`](Self::note_time), and a slot that passed
+    /// meanwhile was slept through.
+    pub fn note_wake(&mut self, now: MonoTime) {
+        self.note_time(now);
+        self.transmitter.note_wake(now);
     }
 
     /// The next instant at which a turn has something to do about slots, so that sleep must

@@ -213,7 +213,7 @@ fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper, ma
             engine.port().silence_bell();
         }
         let now = insane_sys::clock::mono_now();
-        engine.note_time(now);
+        engine.note_wake(now);
         if let Some((until, _)) = asked
             && count == 0
         {

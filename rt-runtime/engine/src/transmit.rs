@@ -1,5 +1,6 @@
 //! From the sources' rings through the lanes to the links.
 
+mod evidence;
 mod source;
 mod timed;
 

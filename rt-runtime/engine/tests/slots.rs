@@ -247,7 +247,7 @@ fn stage_at(
 ) {
     let mut table = Box::new(SlotTable::new(config.timing));
     table.fill(TaiTime(0), streams).unwrap();
-    let stage = StageSlots { table, streams: streams.len(), cycle_ns, at, number: 1 };
+    let stage = StageSlots { table, streams: streams.len(), cycle_ns, at, gates: None, number: 1 };
     let staged = host.command(Command::StageSlots(stage));
     assert!(matches!(staged, Command::SlotsStaged(_, Ok(()))), "{staged:?}");
 }

@@ -32,6 +32,8 @@ pub mod counters;
 #[cfg(not(loom))]
 pub mod heap;
 #[cfg(not(loom))]
+pub mod misses;
+#[cfg(not(loom))]
 pub mod port;
 #[cfg(not(loom))]
 pub mod region;

@@ -121,6 +121,32 @@ pub struct DatapathStatus {
     pub certificate: Option<String>,
     /// What its certificates assume, and how that holds; empty: it has no slots.
     pub monitors: Vec<MonitorStatus>,
+    /// How many messages missed their slots, by cause (`insane_core::Cause`).
+    pub misses: Counters,
+    /// The last of them, the oldest first; empty where who asks may not see all tenants.
+    pub last_misses: Vec<MissStatus>,
+}
+
+/// A message that missed its slot.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MissStatus {
+    /// Its source.
+    pub source: u32,
+    /// Its sequence number; of several that were replaced together, the first one's.
+    pub sequence: u64,
+    /// How many messages that were.
+    pub messages: u16,
+    /// The start of the slot that it missed, monotonic clock of the host, nanoseconds.
+    pub planned_ns: u64,
+    /// When it left after all or was dropped, likewise.
+    pub noticed_ns: u64,
+    /// How many seconds ago that was.
+    pub ago_s: f64,
+    /// Why.
+    pub cause: String,
+    /// What became of it.
+    pub fate: String,
 }
 
 /// How an assumption of certificates holds on a datapath.

@@ -400,6 +400,7 @@ impl World {
         let fault = match cause {
             MissCause::NoMessage if one.waiting => "no message, though one waited",
             MissCause::NoMessage if self.tai <= latest => "a slot was given up while a message could still come",
+            MissCause::GateShut => "a gate was shut for a flow that has no lane",
             MissCause::LinkBusy if self.tai <= latest => "a busy link was given up in time",
             MissCause::LinkBusy if !self.refused && timing.lead_ns == 0 => "the link was busy at a slot",
             MissCause::PolledLate if self.tai <= latest => "polled in time, and called late",

@@ -13,6 +13,8 @@
 //!   shutting of the lane's gate. So best effort fills what is between, in chunks that
 //!   grow smaller towards a slot.
 //! - **Late messages** follow their [`LatePolicy`]. `SendNow` goes before all lanes.
+//! - **A gate holds for slots, too**, where the flow has a lane and a gate list is in force:
+//!   its message goes in its slot only if it ends before the lane's gate shuts.
 //! - **Below the slots**: gates, then the rules of [`Scheduler`](crate::Scheduler).
 //! - **One table is in force, one may be staged.** It takes over at its instant. A slot
 //!   of the old one that began before keeps its right to the end of its window; slots
@@ -47,7 +49,7 @@ mod filled;
 mod table;
 mod words;
 
-pub use words::{Action, LatePolicy, LinkTiming, MissCause, Now, TableError, TimedStream};
+pub use words::{Action, LatePolicy, LinkTiming, MissCause, Now, TableError, TimedStream, Window};
 
 use crate::{Decision, FlowIndex, GateState, Gates, LANES, Scheduler};
 pub use filled::FilledTable;
@@ -101,6 +103,8 @@ pub struct TimedScheduler<const FLOWS: usize, const STREAMS: usize, const SLOTS:
     granted: Granted,
     /// What was below us kept the head from its slot.
     was_busy: bool,
+    /// A shut gate did.
+    was_shut: bool,
     /// Counts the tables that took over.
     epoch: u64,
     misuses: u64,
@@ -130,6 +134,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             launched: None,
             granted: Granted::Nothing,
             was_busy: false,
+            was_shut: false,
             epoch: 0,
             misuses: 0,
         }
@@ -224,6 +229,34 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         })
     }
 
+    /// When messages of the flow may go; `None`: it has no slots in the table in force.
+    #[must_use]
+    pub fn window(&self, flow: FlowIndex) -> Option<Window> {
+        let table = &self.tables[self.active];
+        let at = table.stream_of(flow)?;
+        let stream = table.stream(at);
+        let foreign_ns = self.timing.rate.duration_ns(u64::from(self.timing.foreign_bytes));
+        let taken = table.duration_ns(at).saturating_add(foreign_ns).saturating_add(self.timing.turn_ns);
+        let slack_ns = stream.slots.length_ns().saturating_sub(taken);
+        Some(Window { period_ns: stream.slots.period_ns(), early_ns: stream.early_ns, slack_ns })
+    }
+
+    /// The start of the first slot of the flow at or after `at`, in the table in force or, with
+    /// `former`, in the one before it (until another is staged).
+    #[must_use]
+    pub fn next_start(&self, flow: FlowIndex, at: TaiTime, former: bool) -> Option<TaiTime> {
+        let table = &self.tables[if former { 1 - self.active } else { self.active }];
+        let stream = table.stream(table.stream_of(flow)?);
+        let start = stream.slots.next_start(at.0.saturating_sub(table.base()))?;
+        table.base().checked_add(start).map(TaiTime)
+    }
+
+    /// Whether the flow has a message that waits for its slot.
+    #[must_use]
+    pub fn is_waiting(&self, flow: FlowIndex) -> bool {
+        self.flows.get(flow.0 as usize).is_some_and(|state| state.waiting)
+    }
+
     /// Whether a table waits for its instant.
     #[must_use]
     pub const fn is_staged(&self) -> bool {
@@ -251,6 +284,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         self.launched = None;
         self.granted = Granted::Nothing;
         self.was_busy = false;
+        self.was_shut = false;
         self.flows.iter_mut().for_each(|flow| flow.missed = None);
         self.tables[self.active].position(now.tai);
         if let Some(at) = self.staged {
@@ -359,6 +393,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             self.staged = None;
             self.gate = None;
             self.was_busy = false;
+            self.was_shut = false;
             self.epoch += 1;
         }
         takes
@@ -377,25 +412,27 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             return Err(due);
         }
         let table = &self.tables[self.active];
-        let (stream, duration) = (table.stream(head.stream), table.duration_ns(head.stream));
+        let (stream, duration) = (*table.stream(head.stream), table.duration_ns(head.stream));
         let end = head.start.saturating_add(stream.slots.length_ns());
         let end = mutate!(WindowEndLate, end, end + 1);
         let foreign = u64::from(self.timing.foreign_bytes);
         let below = mutate!(BelowForgottenInSlot, below, foreign);
         let turn = mutate!(TurnForgottenInSlot, self.timing.turn_ns, 0);
         let soonest = now.saturating_add(turn);
-        let behind = |before: u64| self.timing.rate.duration_ns(before.saturating_add(u64::from(stream.bytes)));
+        let rate = self.timing.rate;
+        let behind = |before: u64| rate.duration_ns(before.saturating_add(u64::from(stream.bytes)));
         let ends = |before| head.start.saturating_add(duration).max(soonest.saturating_add(behind(before)));
         let state = self.flows[stream.flow.0 as usize];
-        if state.waiting && self.late_since(stream.flow).is_some_and(|missed| !self.is_of_use(stream, missed)) {
+        if state.waiting && self.late_since(stream.flow).is_some_and(|missed| !self.is_of_use(&stream, missed)) {
             self.granted = Granted::Late(stream.flow);
             return Ok(Action::Drop { flow: stream.flow });
         }
         if ends(foreign) > end {
-            let cause = match (state.waiting, self.was_busy) {
-                (false, _) => MissCause::NoMessage,
-                (true, false) => MissCause::PolledLate,
-                (true, true) => MissCause::LinkBusy,
+            let cause = match (state.waiting, self.was_shut, self.was_busy) {
+                (false, ..) => MissCause::NoMessage,
+                (true, true, _) => MissCause::GateShut,
+                (true, false, true) => MissCause::LinkBusy,
+                (true, false, false) => MissCause::PolledLate,
             };
             if let Some(ns) = self.tables[self.active].skip_cycles(self.now.tai) {
                 return Ok(Action::Skipped { ns });
@@ -406,6 +443,10 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         let too_late = end.saturating_sub(behind(foreign)).saturating_sub(turn).max(now).saturating_add(1);
         if !state.waiting {
             return Err(too_late);
+        }
+        if let Some(until) = self.shut_until(stream.flow, ends(below)) {
+            self.was_shut = true;
+            return Err(until.clamp(now.saturating_add(1), too_late));
         }
         if ends(below) > end {
             self.was_busy = true;
@@ -421,11 +462,22 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         })
     }
 
+    /// When the gate of the flow's lane may be otherwise, if it is shut, or shuts before `ends`.
+    fn shut_until(&mut self, flow: FlowIndex, ends: u64) -> Option<u64> {
+        // Most datapaths have no gates: then nothing is looked up.
+        self.gates[self.active].as_ref()?;
+        let lane = self.below.lane_of(flow)?;
+        let gate = self.gate_state()?;
+        let is_open = gate.open_lanes & 1 << lane != 0 && ends <= gate.shuts[lane as usize].0;
+        (!is_open).then_some(gate.until.0)
+    }
+
     fn miss(&mut self, head: Head, cause: MissCause) -> Action {
         let stream = *self.tables[self.active].stream(head.stream);
         let count = self.tables[self.active].advance(head, self.now.tai);
         let start = head.start.saturating_add((count - 1).saturating_mul(stream.slots.period_ns()));
         self.was_busy = false;
+        self.was_shut = false;
         self.flows[stream.flow.0 as usize].missed = Some((start, self.epoch));
         if self.flows[stream.flow.0 as usize].waiting {
             self.is_late(stream.flow, stream.late);
@@ -469,6 +521,11 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             return Some(Action::Drop { flow });
         }
         if u64::from(timed.bytes) > self.room(end, below) {
+            return None;
+        }
+        let taken = self.timing.rate.duration_ns(below.saturating_add(u64::from(timed.bytes)));
+        let ends = self.now.tai.0.saturating_add(self.timing.turn_ns).saturating_add(taken);
+        if self.shut_until(flow, ends).is_some() {
             return None;
         }
         self.granted = Granted::Late(flow);
@@ -607,6 +664,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         let flow = self.tables[self.active].stream(head.stream).flow;
         self.flows[flow.0 as usize].missed = None;
         self.was_busy = false;
+        self.was_shut = false;
         // Only a slot that was missed may take others with it.
         let _one = self.tables[self.active].advance(head, TaiTime(head.start));
     }

@@ -103,6 +103,10 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> Table<FLOWS, 
         self.slot_count > 0
     }
 
+    pub(super) const fn base(&self) -> u64 {
+        self.base
+    }
+
     pub(super) fn stream(&self, stream: u16) -> &TimedStream {
         &self.streams[stream as usize]
     }

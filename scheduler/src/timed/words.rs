@@ -69,6 +69,18 @@ pub struct TimedStream {
     pub late: LatePolicy,
 }
 
+/// When the messages of a flow may go, for whoever asks why one did not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Window {
+    /// The period of its slots, nanoseconds.
+    pub period_ns: u64,
+    /// From how long before a slot on a message belongs to it, nanoseconds.
+    pub early_ns: u64,
+    /// How long after its start the largest message can still begin in it, e_turn and what
+    /// others may have put before it apart, nanoseconds.
+    pub slack_ns: u64,
+}
+
 /// Why a slot went by unused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MissCause {
@@ -76,6 +88,8 @@ pub enum MissCause {
     NoMessage,
     /// There was one, but what was below us would not have been gone in time.
     LinkBusy,
+    /// There was one, but the gate of the flow's lane was shut.
+    GateShut,
     /// There was one, but `poll` came too late, or the link took nothing.
     PolledLate,
 }

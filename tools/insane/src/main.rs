@@ -10,6 +10,7 @@ mod check;
 mod doctor;
 mod explain;
 mod jitter;
+mod misses;
 mod observer;
 mod output;
 mod plan;
@@ -20,6 +21,7 @@ mod status;
 mod tap;
 mod told;
 mod top;
+mod trace;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -59,6 +61,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Measure how late this host wakes a thread, and say why.
     Jitter(jitter::Arguments),
+    /// Show which messages missed their slots, and why: of a running or a dead runtime.
+    Misses(misses::Arguments),
     /// Make another configuration hold in a running runtime: all of it, or nothing.
     Reload(reload::Arguments),
     /// Schedules of a plant of several hosts: find, check, explain, draw, import and export.
@@ -69,6 +73,8 @@ enum Command {
     Top(top::Arguments),
     /// Say what a stream was given, and why.
     Explain(explain::Arguments),
+    /// Watch the core of a datapath in the kernel beside what the datapath missed, on one timeline.
+    Trace(trace::Arguments),
     /// Write the messages of a domain as they pass, local ones included, for Wireshark.
     Tap(tap::Arguments),
 }
@@ -79,11 +85,13 @@ fn main() -> ExitCode {
         Command::Plan { file, json, elsewhere } => plan::run(&file, json, elsewhere),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Jitter(arguments) => jitter::run(&arguments),
+        Command::Misses(arguments) => misses::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Schedule(arguments) => schedule::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Trace(arguments) => trace::run(&arguments),
         Command::Tap(arguments) => tap::run(&arguments),
     };
     match done {

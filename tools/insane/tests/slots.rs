@@ -208,3 +208,49 @@ fn a_source_that_could_reach_a_peer_without_slots_is_refused_unless_the_datapath
     let facts = explained["facts"].as_array().unwrap();
     assert!(facts.iter().any(|fact| fact["what"].as_str().unwrap().contains("without a bound in time")), "{facts:?}");
 }
+
+#[test]
+fn a_datapath_that_was_stopped_has_missed_slots_told_live_and_after_its_death() {
+    let [here, there] = pair(3);
+    let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
+    let axis = a.stream("axis", every(PERIOD, 64)).unwrap();
+    let source = axis.source(ChannelId(1), SourceOptions::default()).unwrap();
+    let _sink = b.stream("axis", every(PERIOD, 64)).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
+    wait_for("they are joined", || source.receivers() == 1);
+    wait_for("the slots are in force", || here.status().datapaths[0].counters["slots_unused"] > 0);
+    let stopped = |row: &Value| ["wake late", "turn overrun"].iter().any(|cause| row["cause"] == **cause);
+    let live = || json(&here, "misses", &["--count", "500"])[0]["misses"].as_array().unwrap().clone();
+    wait_for("a message is late because the process was stopped", || {
+        here.signal(nix::sys::signal::Signal::SIGSTOP);
+        for _ in 0..5 {
+            let mut buffer = source.get_buffer(8).unwrap();
+            buffer.copy_from_slice(&[7; 8]);
+            let _ = source.emit(buffer);
+            std::thread::sleep(PERIOD.into());
+        }
+        here.signal(nix::sys::signal::Signal::SIGCONT);
+        std::thread::sleep(Duration::from_millis(40));
+        live().iter().any(stopped)
+    });
+    let shown = text(&here.command("status", &["--once"]).output().unwrap().stdout);
+    assert!(shown.contains("missed their slots:"), "{shown}");
+    let explained = json(&here, "explain", &["axis"]);
+    assert!(explained["facts"].as_array().unwrap().iter().any(|fact| fact["about"] == "missed"), "{explained}");
+    let row = live().into_iter().find(stopped).unwrap();
+    let ns = |name: &str| row[name].as_u64().unwrap();
+    assert!(ns("planned_ns") < ns("noticed_ns") && ns("from_ns") < ns("to_ns"), "{row}");
+    here.signal(nix::sys::signal::Signal::SIGKILL);
+    wait_for("nobody answers", || !here.command("status", &["--once"]).output().unwrap().status.success());
+    let after = live();
+    assert!(after.contains(&row), "{row} is in {after:?}");
+    let words = here.command("misses", &[]).output().unwrap();
+    assert!(text(&words.stdout).contains("after its slot"), "{}", text(&words.stdout));
+    let none = insane_command_on_nothing(&here);
+    assert!(none.contains("records misses where"), "{none}");
+}
+
+fn insane_command_on_nothing(daemon: &Daemon) -> String {
+    let output = daemon.command("misses", &["--last"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    text(&output.stderr)
+}

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-/// Commands that the tests use, and the Debian packages that bring them.
+/// Commands that the tests use, headers that optional features need, and the Debian packages
+/// that bring them.
 const TOOLS: &[(&str, &str)] = &[
     ("clang", "clang"),
     ("crun", "crun"),
@@ -22,7 +23,12 @@ const TOOLS: &[(&str, &str)] = &[
     ("tshark", "tshark"),
     ("valgrind", "valgrind"),
     ("z3", "z3"),
+    (TRACE_HEADERS[0], "libelf-dev"),
+    (TRACE_HEADERS[1], "zlib1g-dev"),
 ];
+
+/// What `insane trace` is built with.
+const TRACE_HEADERS: [&str; 2] = ["/usr/include/libelf.h", "/usr/include/zlib.h"];
 
 struct Step {
     name: &'static str,
@@ -38,6 +44,7 @@ const STEPS: &[Step] = &[
     Step { name: "tests", what: "all tests of the workspace", run: tests },
     Step { name: "rt-guest", what: "tests on a PREEMPT_RT kernel, in an emulated machine", run: guest::step },
     Step { name: "gossip", what: "lints and tests of discovery by gossip, a feature", run: gossip },
+    Step { name: "trace", what: "lints and tests of `insane trace`, a feature", run: trace },
     Step { name: "loom", what: "the rings under loom", run: loom },
     Step { name: "mutants", what: "deliberate faults of scheduler, admission and checker, all noticed", run: mutants },
     Step { name: "licences", what: "licences and duplicates of all dependencies", run: check_licences },
@@ -198,6 +205,24 @@ fn gossip(root: &Path) -> (Verdict, TestCount) {
     let daemons = ["test", "--locked", "-p", "insaned", "--features", "gossip", "--test", "discovery"];
     let (verdict, more) = counted(&mut of(&daemons), 15);
     (verdict, count + more)
+}
+
+/// What the default build leaves out, since it needs headers.
+fn trace(root: &Path) -> (Verdict, TestCount) {
+    if let Some(missing) = TRACE_HEADERS.into_iter().find(|header| !is_installed(header)) {
+        return (
+            Verdict::Skipped(format!("there is no {missing}: apt-get install libelf-dev zlib1g-dev")),
+            TestCount::default(),
+        );
+    }
+    let feature = ["--locked", "-p", "insane-cli", "--features", "trace"];
+    let mut lints = cargo(root);
+    lints.args(["clippy", "--all-targets"]).args(feature).args(["--", "-D", "warnings"]);
+    let lints = simple(&mut lints, 15);
+    if lints.0 != Verdict::Passed {
+        return lints;
+    }
+    counted(cargo(root).arg("test").args(feature).args(["--bin", "insane", "trace"]), 10)
 }
 
 /// In a target folder of its own: the flag would rebuild everything in the other.

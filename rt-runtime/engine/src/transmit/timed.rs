@@ -22,6 +22,7 @@
 //! waiting for a slot (as often as slots come that near to each other), one chunk of
 //! best effort, [`REPLACED_PER_GRANT`] messages dropped for a newer one.
 
+use super::evidence::{Evidence, Leaving, mono_of, tai_of};
 use super::source::{Grant, SourceEntry, begin, condemn, finish, send_frame, send_reliable, send_some};
 use super::{FlowIndex, Progress, Transmitter};
 use crate::command::Port;
@@ -33,13 +34,14 @@ use crate::{GRANTS_PER_TURN, SOURCES_MAX};
 use insane_clock::{ClockState, Followed, Servo, ServoConfig};
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::time::{Clock, PairedRead};
-use insane_core::{MonoTime, Nanos, TaiTime};
+use insane_core::{Cause, Fate, MonoTime, Nanos, TaiTime};
 use insane_link::Link;
 use insane_scheduler::{
-    Action, FilledTable, LatePolicy, Limits, LinkTiming, MissCause, Now, Scheduler, TableError, TimedScheduler,
+    Action, FilledTable, Gates, LatePolicy, Limits, LinkTiming, MissCause, Now, Scheduler, TableError, TimedScheduler,
 };
 use insane_shm::Violation;
 use insane_shm::counters::CounterBlock;
+use insane_shm::misses::MissLog;
 use insane_wire::data::HEADER_BYTES;
 use std::sync::Arc;
 
@@ -106,6 +108,8 @@ pub struct StageSlots {
     /// When it is to take over, at the boundary of its cycle that is nearest; `None`: as soon
     /// as it may.
     pub at: Option<MonoTime>,
+    /// Gates of the lanes, which hold for slots, too.
+    pub gates: Option<Box<Gates>>,
     /// A number of its own, told again when it has taken over.
     pub number: u32,
 }
@@ -133,13 +137,9 @@ pub(crate) struct Slots {
     /// Since when messages without slots have waited for a guard.
     held_since: Option<MonoTime>,
     read_at: MonoTime,
-    /// The last look at the clock.
-    polled_at: MonoTime,
-    /// How long nobody had looked before this turn's first look.
-    gap: Nanos,
-    slept: bool,
-    refused: bool,
-    by_callers: bool,
+    /// The last look at both clocks.
+    last: Now,
+    evidence: Evidence,
     /// Of each source with slots: why its last slot went by.
     causes: [Option<MissCause>; TIMED_MAX],
 }
@@ -154,7 +154,13 @@ impl std::fmt::Debug for Slots {
 ///
 /// # Panics
 /// Without memory for a thread: set-up only.
-pub(crate) fn slots_of(config: SlotConfig, limits: Limits, counters: &CounterBlock, log: Arc<SlotLog>) -> Box<Slots> {
+pub(crate) fn slots_of(
+    config: SlotConfig,
+    limits: Limits,
+    counters: &CounterBlock,
+    log: Arc<SlotLog>,
+    misses: MissLog,
+) -> Box<Slots> {
     const STACK_BYTES: usize = 16 << 20;
     let build = move || Box::new(SlotScheduler::new(config.timing, Scheduler::new(limits)));
     let builder = std::thread::Builder::new().name("insane-setup".into()).stack_size(STACK_BYTES);
@@ -173,11 +179,8 @@ pub(crate) fn slots_of(config: SlotConfig, limits: Limits, counters: &CounterBlo
         due: None,
         held_since: None,
         read_at: MonoTime(0),
-        polled_at: MonoTime(0),
-        gap: Nanos::ZERO,
-        slept: false,
-        refused: false,
-        by_callers: false,
+        last: Now { mono: MonoTime(0), tai: TaiTime(0) },
+        evidence: Evidence::new(misses, config.timing.turn_ns),
         causes: [None; TIMED_MAX],
     })
 }
@@ -195,6 +198,7 @@ impl Slots {
     pub(super) fn ready(&mut self, flow: FlowIndex) {
         self.due = None;
         self.timed.ready(flow);
+        self.evidence.ready(flow);
     }
 
     /// Whether a source that is ready may have its turn now.
@@ -242,7 +246,7 @@ impl Slots {
 
     /// The first look of a turn. Whether the kernel's clock was read.
     fn begin(&mut self, now: MonoTime, pair: impl FnOnce() -> Option<PairedRead>) -> bool {
-        self.gap = now.since(self.polled_at);
+        self.evidence.look(now);
         self.due = None;
         let reads = now.since(self.read_at) >= READ_PERIOD;
         if reads {
@@ -257,37 +261,80 @@ impl Slots {
 
     /// Both clocks.
     fn now(&mut self, mono: MonoTime) -> Now {
-        self.polled_at = mono;
+        self.evidence.look(mono);
         if self.servo.relock(mono).is_some() {
             self.count(TurnCounter::ClockStep, 1);
+            self.displace(Cause::ClockStep, false);
             let now = Now { mono, tai: self.servo.tai(mono) };
             self.timed.realign(now);
         }
-        Now { mono, tai: self.servo.tai(mono) }
+        self.last = Now { mono, tai: self.servo.tai(mono) };
+        self.last
+    }
+
+    /// What just happened moves slots that messages wait for, in the table in force or in the
+    /// `former` one: when they were to begin is kept.
+    #[cold]
+    fn displace(&mut self, cause: Cause, former: bool) {
+        for flow in (0..TIMED_MAX as u16).map(timed_flow) {
+            let Some(window) = self.timed.window(flow).filter(|_| self.timed.is_waiting(flow)) else { continue };
+            // The first slot in which it could still have gone when it came.
+            let since = tai_of(self.last, self.evidence.seen(flow));
+            let since = TaiTime(since.0.saturating_sub(window.slack_ns));
+            if let Some(start) = self.timed.next_start(flow, since, former) {
+                let planned = mono_of(self.last, start);
+                self.evidence.displace(flow, planned, Nanos(window.slack_ns), cause);
+            }
+        }
     }
 
     fn is_halted(&self) -> bool {
         matches!(self.servo.state(), ClockState::Halted(_))
     }
 
-    /// Slots went by unused.
-    fn missed(&mut self, flow: FlowIndex, count: u64, cause: MissCause) {
+    /// Slots went by unused, the last of which began at `start`.
+    fn missed(&mut self, now: Now, flow: FlowIndex, start: TaiTime, count: u64, told: MissCause) {
         if let Some(last) = self.cause_of(flow) {
-            *last = Some(cause);
+            *last = Some(told);
         }
+        let Some(window) = self.timed.window(flow) else { return };
+        // The message belongs to the first of them.
+        let first = start.0.saturating_sub(count.saturating_sub(1).saturating_mul(window.period_ns));
+        let cause = self.evidence.missed(flow, mono_of(now, TaiTime(first)), told, window);
         let counter = match cause {
-            MissCause::NoMessage => TurnCounter::SlotsUnused,
-            MissCause::LinkBusy => TurnCounter::LateLinkBusy,
-            MissCause::PolledLate if self.refused => TurnCounter::LateRingFull,
-            MissCause::PolledLate if self.slept => TurnCounter::LateWake,
-            MissCause::PolledLate if self.gap.0 > self.config.timing.turn_ns && self.by_callers => {
-                TurnCounter::LateUnturned
-            }
-            MissCause::PolledLate if self.gap.0 > self.config.timing.turn_ns => TurnCounter::LateTurn,
-            MissCause::PolledLate => TurnCounter::LateUnexplained,
+            None => TurnCounter::SlotsUnused,
+            Some(Cause::LinkBusy) => TurnCounter::LateLinkBusy,
+            Some(Cause::RingFull) => TurnCounter::LateRingFull,
+            Some(Cause::WakeLate) => TurnCounter::LateWake,
+            Some(Cause::TurnOverrun) => TurnCounter::LateTurn,
+            Some(Cause::NotTurned) => TurnCounter::LateUnturned,
+            Some(Cause::Unexplained | Cause::HostStolen | Cause::ApplicationLate) => TurnCounter::LateUnexplained,
+            // They are counted with the misses, by cause.
+            Some(Cause::ClockStep | Cause::Remap | Cause::GateShut) => return,
         };
         self.count(counter, count);
-        self.refused = false;
+    }
+
+    /// A message of the flow leaves: whether it missed its slot, and why, is noted.
+    fn leaves(&mut self, flow: FlowIndex, leaving: &Leaving, start: Option<MonoTime>, more: bool) {
+        if let Some(window) = self.timed.window(flow) {
+            self.evidence.leaves(flow, leaving, (self.last.mono, start), window, more);
+        }
+    }
+
+    /// What the link took, or did not take, of one message.
+    fn one_left(&mut self, flow: FlowIndex, source: u32, sent: &OneMessage, fate: Fate, start: Option<MonoTime>) {
+        if let Some((sequence, stamp, messages)) = sent.replaced {
+            let leaving = Leaving { source, sequence, stamp, fate: Fate::Replaced, messages };
+            self.leaves(flow, &leaving, start, true);
+        }
+        let Some((sequence, stamp)) = sent.message else { return };
+        let leaving = Leaving { source, sequence, stamp, fate, messages: 1 };
+        if sent.is_cut {
+            self.evidence.cut(&leaving, self.last.mono, start);
+        } else {
+            self.leaves(flow, &leaving, start, sent.more);
+        }
     }
 
     fn cause_of(&mut self, flow: FlowIndex) -> Option<&mut Option<MissCause>> {
@@ -343,6 +390,17 @@ struct OneMessage {
     /// Bytes of the link; zero: the link took nothing.
     bytes: u32,
     more: bool,
+    /// Sequence and stamp of what went, or was dropped halfway.
+    message: Option<(u64, u64)>,
+    /// Half of it went, and the rest was dropped.
+    is_cut: bool,
+    /// Sequence and stamp of the first that was dropped for it, and how many were.
+    replaced: Option<(u64, u64, u16)>,
+}
+
+impl OneMessage {
+    /// The grant is used up by nothing.
+    const NOTHING: OneMessage = OneMessage { bytes: 1, more: false, message: None, is_cut: false, replaced: None };
 }
 
 impl Transmitter {
@@ -363,6 +421,7 @@ impl Transmitter {
     pub(super) fn forget_flow(&mut self, flow: FlowIndex) {
         if let Some(slots) = self.slots.as_mut().filter(|slots| slots.active) {
             slots.timed.idle(flow);
+            slots.evidence.forget(flow);
         }
         self.lanes().remove(flow);
     }
@@ -374,8 +433,9 @@ impl Transmitter {
         let timing = slots.config.timing;
         slots.servo.set_cycle(stage.cycle_ns);
         if !slots.active {
-            slots.polled_at = mono;
+            slots.evidence.begin(mono);
             let now = Now { mono, tai: slots.servo.tai(mono) };
+            slots.last = now;
             slots.timed.realign(now);
         }
         let tai = slots.servo.tai(mono);
@@ -390,7 +450,7 @@ impl Transmitter {
                 nearest.saturating_mul(cycle).max(soonest.div_ceil(cycle).saturating_mul(cycle))
             }
         };
-        slots.timed.stage_filled(&mut stage.table, None, TaiTime(at))?;
+        slots.timed.stage_filled(&mut stage.table, stage.gates.as_deref(), TaiTime(at))?;
         slots.streams.1 = Some(stage.streams);
         slots.number = stage.number;
         slots.due = None;
@@ -418,16 +478,16 @@ impl Transmitter {
         self.slots.as_ref().map(|slots| slots.servo.state())
     }
 
-    /// The host slept.
-    pub fn note_sleep(&mut self) {
+    /// The host slept until `now`.
+    pub fn note_wake(&mut self, now: MonoTime) {
         if let Some(slots) = &mut self.slots {
-            slots.slept = true;
+            slots.evidence.woke(now);
         }
     }
 
     pub fn is_turned_by_callers(&mut self) {
         if let Some(slots) = &mut self.slots {
-            slots.by_callers = true;
+            slots.evidence.by_callers = true;
         }
     }
 
@@ -458,9 +518,11 @@ impl Transmitter {
         for _ in 0..TELLS_PER_TURN {
             let Some(slots) = self.slots.as_mut() else { break };
             let mono = turn.look();
+            let before = slots.last;
             let now = slots.now(mono);
             if slots.is_halted() {
                 slots.due = Some(mono + READ_PERIOD);
+                slots.evidence.halt(mono);
                 break;
             }
             let below = slots.below(mono);
@@ -486,14 +548,18 @@ impl Transmitter {
                     slots.goes(mono);
                     slots.late(flow, TurnCounter::LateSent);
                     let sent = self.send_one(flow, bytes_max, false, links, outlets, port);
+                    if sent.bytes > 0 {
+                        self.left(flow, &sent, Fate::SentLate, None);
+                    }
                     self.reported(mono, flow, sent.bytes, sent.more);
                     is_flushed = false;
                     (moved, grants) = (moved + 1, grants + 1);
                 }
                 Action::Drop { flow } => {
                     slots.late(flow, TurnCounter::LateDropped);
-                    let more = self.drop_one(flow, outlets, port);
-                    self.reported(mono, flow, 0, more);
+                    let dropped = self.drop_one(flow, outlets, port);
+                    self.left(flow, &dropped, Fate::Dropped, None);
+                    self.reported(mono, flow, 0, dropped.more);
                     grants += 1;
                 }
                 Action::Chunk { flow, budget_bytes } => {
@@ -508,16 +574,20 @@ impl Transmitter {
                         break;
                     }
                 }
-                Action::Missed { flow, count, cause, .. } => slots.missed(flow, count, cause),
+                Action::Missed { flow, start, count, cause } => slots.missed(now, flow, start, count, cause),
                 Action::Skipped { ns } => slots.count(TurnCounter::SlotsSkippedNs, ns),
                 Action::TookOver => {
                     port.set_slot_table(slots.number);
+                    slots.displace(Cause::Remap, true);
                     if self.took_over() {
                         break;
                     }
                 }
                 Action::Stepped(_) => {
                     slots.count(TurnCounter::ClockStep, 1);
+                    slots.last = before;
+                    slots.displace(Cause::ClockStep, false);
+                    slots.last = now;
                     slots.timed.realign(now);
                 }
                 Action::Wait(until) => {
@@ -538,10 +608,15 @@ impl Transmitter {
         if !is_flushed {
             links.flush();
         }
-        if let Some(slots) = &mut self.slots {
-            slots.slept = false;
-        }
         moved
+    }
+
+    /// A message of the flow left, in a slot that starts at `start` or otherwise.
+    fn left(&mut self, flow: FlowIndex, sent: &OneMessage, fate: Fate, start: Option<MonoTime>) {
+        let source = self.sources[flow.0 as usize].as_ref().map_or(0, |entry| entry.source.0);
+        if let Some(slots) = &mut self.slots {
+            slots.one_left(flow, source, sent, fate, start);
+        }
     }
 
     /// `launch`: when it begins, if it was handed over ahead.
@@ -554,17 +629,19 @@ impl Transmitter {
     ) {
         if let Some(slots) = &mut self.slots {
             if sent.bytes == 0 {
-                slots.refused = true;
+                slots.evidence.refuse(flow, mono);
             } else {
                 slots.count(TurnCounter::SlotsSent, 1);
                 slots.count(TurnCounter::SlotsLaunched, u64::from(launch.is_some()));
                 slots.took(slot.sent.since(mono));
                 slots.log.note(slot);
-                slots.refused = false;
                 if let Some(cause) = slots.cause_of(flow) {
                     *cause = None;
                 }
             }
+        }
+        if sent.bytes > 0 {
+            self.left(flow, sent, Fate::LaterSlot, Some(slot.planned));
         }
         match launch {
             Some(start) if sent.bytes > 0 => {
@@ -628,31 +705,32 @@ impl Transmitter {
         port: &Port,
     ) -> OneMessage {
         let (Some(slots), Some(entry)) = (self.slots.as_ref(), self.sources[flow.0 as usize].as_mut()) else {
-            return OneMessage { bytes: 1, more: false };
+            return OneMessage::NOTHING;
         };
         let result = one_message(entry, (bytes_max, newest), slots, links, outlets, port);
         result.unwrap_or_else(|violation| {
             condemn(entry, violation, outlets, port);
             // The slot is used up: nothing else may go in it.
-            OneMessage { bytes: 1, more: false }
+            OneMessage::NOTHING
         })
     }
 
-    /// Drops one message; whether there is more.
-    fn drop_one(&mut self, flow: FlowIndex, outlets: &Outlets, port: &Port) -> bool {
-        let Some(entry) = self.sources[flow.0 as usize].as_mut() else { return false };
+    /// Drops one message.
+    fn drop_one(&mut self, flow: FlowIndex, outlets: &Outlets, port: &Port) -> OneMessage {
+        let Some(entry) = self.sources[flow.0 as usize].as_mut() else { return OneMessage::NOTHING };
         if entry.underway.is_none() {
             match entry.conn.pop(&mut entry.popped) {
                 Ok(true) => outlets.count(entry.domain, DatapathCounter::MessagesFromSources, 1),
-                Ok(false) => return false,
+                Ok(false) => return OneMessage::NOTHING,
                 Err(violation) => {
                     condemn(entry, violation, outlets, port);
-                    return false;
+                    return OneMessage::NOTHING;
                 }
             }
         }
+        let message = Some((entry.popped.meta.sequence, entry.popped.meta.source_ns));
         finish(entry);
-        entry.conn.is_ready()
+        OneMessage { more: entry.conn.is_ready(), message, ..OneMessage::NOTHING }
     }
 
     /// Sends whole frames while fewer than `budget` bytes of the link have gone.
@@ -698,10 +776,11 @@ fn one_message<L: Link>(
     port: &Port,
 ) -> Result<OneMessage, Violation> {
     let payload_max = links.payload_bytes_max();
+    let mut sent = OneMessage::NOTHING;
     if entry.underway.is_none() {
         for left in (0..REPLACED_PER_GRANT).rev() {
             if !entry.conn.pop(&mut entry.popped)? {
-                return Ok(OneMessage { bytes: 1, more: false });
+                return Ok(sent);
             }
             let replaced = newest && left > 0 && entry.conn.is_ready();
             let peers = outlets.routes.get(entry.route).map_or(0, |route| route.peers.len() as u32);
@@ -710,27 +789,34 @@ fn one_message<L: Link>(
                 begin(entry, (u32::MAX, false), links, outlets, port);
                 break;
             }
+            let meta = entry.popped.meta;
+            if replaced {
+                let (first, stamp, count) = sent.replaced.unwrap_or((meta.sequence, meta.source_ns, 0));
+                sent.replaced = Some((first, stamp, count + 1));
+            }
             slots.count(if replaced { TurnCounter::LateReplaced } else { TurnCounter::SlotsOversize }, 1);
             finish(entry);
         }
     }
+    sent.message = Some((entry.popped.meta.sequence, entry.popped.meta.source_ns));
     let mut has_begun = entry.underway.is_none();
     // As many frames as the message has for all its peers, which the size of the slot bounds.
     while entry.underway.is_some() {
         if send_frame(entry, links, outlets).is_none() {
             if !has_begun {
-                return Ok(OneMessage { bytes: 0, more: true });
+                return Ok(OneMessage { bytes: 0, more: true, ..sent });
             }
             // Half a message is of no use later.
             finish(entry);
             slots.count(TurnCounter::LateDropped, 1);
+            sent.is_cut = true;
             break;
         }
         has_begun = true;
     }
     let peers = outlets.routes.get(entry.route).map_or(0, |route| route.peers.len() as u32);
     let bytes = slots.config.message_bytes(entry.popped.len, payload_max, peers).max(1);
-    Ok(OneMessage { bytes, more: entry.conn.is_ready() })
+    Ok(OneMessage { bytes, more: entry.conn.is_ready(), ..sent })
 }
 
 impl SlotConfig {

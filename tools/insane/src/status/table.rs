@@ -103,6 +103,13 @@ fn slots(report: &StatusReport) -> String {
             let (name, times) = (&monitor.assumption, monitor.violations);
             shown += &format!("  out of spec for {since:.0} s: {name}, {times} times: {why}\n");
         }
+        if !datapath.misses.is_empty() {
+            let counts: Vec<String> = datapath.misses.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
+            shown += &format!("  missed their slots: {}\n", counts.join(", "));
+        }
+        for miss in &datapath.last_misses {
+            shown += &format!("    {:.1} s ago: {}\n", miss.ago_s, crate::misses::words(miss));
+        }
     }
     if let Some(schedule) = &report.schedule {
         let state = match (schedule.id.as_str(), schedule.is_armed) {

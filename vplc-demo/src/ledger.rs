@@ -11,6 +11,9 @@ use insane_core::{MonoTime, Nanos};
 /// The control error's largest value is kept for stretches of this length.
 const TRACE: Nanos = Nanos::from_millis(50);
 
+/// Every so many cycles the carriage's place is kept.
+const PATH_CYCLES: u64 = 5;
+
 /// What the cyclic thread writes down.
 #[derive(Clone, Copy, Debug)]
 pub enum Record {
@@ -79,6 +82,9 @@ impl Ledger {
                 self.wake.add(late);
             }
             self.trace(cycle);
+            if cycle.start.cycle.is_multiple_of(PATH_CYCLES) {
+                self.report.path.push(((!cycle.down).then_some(cycle.gap), cycle.set_point));
+            }
         }
     }
 
@@ -110,7 +116,7 @@ impl Ledger {
         self.misses.command(command.echo_cycle, peer);
     }
 
-    /// The count so far. What it holds of the error's trace is then forgotten here.
+    /// The count so far. What it holds of the error's trace and the path is then forgotten.
     pub fn report(&mut self) -> DeviceReport {
         let causes = self.misses.causes();
         let report = DeviceReport {
@@ -123,6 +129,7 @@ impl Ledger {
             ..self.report.clone()
         };
         self.report.error_trace.clear();
+        self.report.path.clear();
         report
     }
 }
@@ -162,7 +169,9 @@ mod tests {
         assert_eq!(report.wake.count, 100);
         assert_eq!(report.error_trace.len(), 1);
         assert!((report.error_trace[0] - 1e-4).abs() < 1e-9);
-        assert!(ledger.report().error_trace.is_empty());
+        assert_eq!(report.path.len(), 20);
+        let next = ledger.report();
+        assert!(next.error_trace.is_empty() && next.path.is_empty());
     }
 
     #[test]

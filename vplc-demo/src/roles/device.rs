@@ -1,6 +1,6 @@
 //! The device's threads: a cyclic one, and one that counts and reports.
 
-use super::{ACTUATOR, Context, PERIOD, PLANT, REPORT_EVERY, RoleError, SENSORS, now, process_qos};
+use super::{Context, PERIOD, PROCESS, REPORT_EVERY, RoleError, Way, now, process_qos};
 use crate::cause::Stall;
 use crate::device::{Device, Phase};
 use crate::ledger::{Ledger, Record};
@@ -35,9 +35,9 @@ struct Shared {
 /// # Errors
 /// See [`RoleError`].
 pub fn run(session: &Session, context: &Context) -> Result<(), RoleError> {
-    let stream = session.stream(PLANT, process_qos())?;
-    let source = stream.source(SENSORS, SourceOptions::small())?;
-    let sink = stream.sink(ACTUATOR, SinkOptions::default().depth(DEPTH))?;
+    let stream = |way: Way| session.stream(way.stream(), process_qos(&context.setup, way));
+    let source = stream(Way::Samples)?.source(PROCESS, SourceOptions::small())?;
+    let sink = stream(Way::Commands)?.sink(PROCESS, SinkOptions::default().depth(DEPTH))?;
     let shared = Shared {
         records: ArrayQueue::new(RECORDS),
         records_lost: AtomicU64::new(0),
@@ -88,7 +88,9 @@ struct Cyclic<'a> {
 
 impl<'a> Cyclic<'a> {
     fn new(context: &'a Context, shared: &'a Shared, source: Source, sink: Sink) -> Self {
-        Cyclic { context, shared, source, sink, device: Device::new(context.setup.settle), heard: false }
+        let setup = &context.setup;
+        let device = Device::new(setup.settle, setup.release_from, setup.load_from);
+        Cyclic { context, shared, source, sink, device, heard: false }
     }
 
     /// Says whether all cycles have run.
@@ -163,7 +165,7 @@ impl<'a> Cyclic<'a> {
     /// A loop that does not become fresh is released all the same: the plant shows
     /// what that means.
     fn settle_at_last(&mut self, start: &Activation, began: MonoTime) -> Result<(), RoleError> {
-        if self.device.phase() == Phase::Running || start.woke.since(began) < SETTLE_MAX {
+        if self.device.phase() != Phase::Settling || start.woke.since(began) < SETTLE_MAX {
             return Ok(());
         }
         if !self.heard {

@@ -28,6 +28,7 @@ pub enum Record {
 pub struct Ledger {
     report: DeviceReport,
     misses: Misses,
+    fresh: Nanos,
     round_trip: Times,
     wake: Times,
     errors: ErrorMetrics,
@@ -36,12 +37,14 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Nothing counted; lateness explains a miss from `threshold` on.
+    /// Nothing counted; lateness explains a miss from `threshold` on, and an answer from
+    /// `fresh` on.
     #[must_use]
-    pub fn new(threshold: Nanos) -> Self {
+    pub fn new(threshold: Nanos, fresh: Nanos) -> Self {
         Ledger {
             report: DeviceReport::default(),
             misses: Misses::new(threshold),
+            fresh,
             round_trip: Times::new(),
             wake: Times::new(),
             errors: ErrorMetrics::default(),
@@ -111,6 +114,7 @@ impl Ledger {
             peer_late: command.peer_late,
             peer_skipped: command.peer_skipped,
             lost: command.lost,
+            slow: command.round_trip.is_some_and(|time| time > self.fresh),
             ..Evidence::default()
         };
         self.misses.command(command.echo_cycle, peer);
@@ -157,7 +161,7 @@ mod tests {
 
     #[test]
     fn only_the_running_phase_counts() {
-        let mut ledger = Ledger::new(Nanos::from_micros(200));
+        let mut ledger = Ledger::new(Nanos::from_micros(200), Nanos::from_millis(2));
         for number in 0..10 {
             ledger.add(Record::Cycle(cycle(number, Phase::Settling, true)));
         }
@@ -176,7 +180,7 @@ mod tests {
 
     #[test]
     fn cycles_passed_over_are_cycles_and_misses() {
-        let mut ledger = Ledger::new(Nanos::from_micros(200));
+        let mut ledger = Ledger::new(Nanos::from_micros(200), Nanos::from_millis(2));
         ledger.add(Record::Cycle(cycle(0, Phase::Running, false)));
         let mut late = cycle(5, Phase::Running, false);
         late.start.skipped = 4;
@@ -191,7 +195,7 @@ mod tests {
 
     #[test]
     fn round_trips_and_losses_are_counted_while_running() {
-        let mut ledger = Ledger::new(Nanos::from_micros(200));
+        let mut ledger = Ledger::new(Nanos::from_micros(200), Nanos::from_millis(2));
         let command = CommandRecord {
             echo_cycle: 1,
             round_trip: Some(Nanos(700)),
@@ -205,5 +209,24 @@ mod tests {
         ledger.add(Record::Command(CommandRecord { round_trip: None, ..command }));
         let report = ledger.report();
         assert_eq!((report.commands, report.lost, report.round_trip.count), (3, 4, 1));
+    }
+
+    #[test]
+    fn an_answer_that_came_late_with_nobody_late_was_late_on_its_way() {
+        let mut ledger = Ledger::new(Nanos::from_micros(200), Nanos::from_millis(2));
+        ledger.add(Record::Cycle(cycle(9, Phase::Running, false)));
+        ledger.add(Record::Cycle(cycle(10, Phase::Running, true)));
+        ledger.add(Record::Cycle(cycle(11, Phase::Running, true)));
+        assert_eq!(ledger.report().causes.of(Cause::Unexplained), 2);
+        let answer = |echo_cycle, millis| CommandRecord {
+            echo_cycle,
+            round_trip: Some(Nanos::from_millis(millis)),
+            peer_late: Nanos::ZERO,
+            peer_skipped: 0,
+            lost: 0,
+        };
+        ledger.add(Record::Command(answer(10, 3)));
+        ledger.add(Record::Command(answer(11, 1)));
+        assert_eq!(ledger.report().causes.of(Cause::MessageLate), 2);
     }
 }

@@ -341,8 +341,8 @@ mod tests {
     }
 
     #[test]
-    fn it_comes_down_when_the_loop_is_20_ms_late() {
-        assert!(run(2_000, 20, 0..0).down());
+    fn it_comes_down_when_the_loop_is_12_ms_late() {
+        assert!(run(2_000, 12, 0..0).down() && run(2_000, 20, 0..0).down());
     }
 
     #[test]

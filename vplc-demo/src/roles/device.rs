@@ -1,7 +1,7 @@
 //! The device's threads: a cyclic one, and one that counts and reports.
 
 use super::{Context, PERIOD, PROCESS, REPORT_EVERY, RoleError, Way, now, process_qos};
-use crate::cause::Stall;
+use crate::cause::{FRESH_CYCLES, Stall};
 use crate::device::{Device, Phase};
 use crate::ledger::{Ledger, Record};
 use crate::report::{DeviceReport, Report};
@@ -19,6 +19,8 @@ const DEPTH: u32 = 64;
 /// Before the next deadline the device stops listening, so that a late wake-up from
 /// listening does not become a late cycle.
 const LISTEN_GUARD: Nanos = Nanos::from_micros(150);
+/// Between two looks whether it is to end, when all cycles have run.
+const END_LOOK: Duration = Duration::from_millis(5);
 /// How long the clamp waits for a fresh loop.
 const SETTLE_MAX: Nanos = Nanos::from_secs(10);
 
@@ -30,7 +32,7 @@ struct Shared {
     damaged: AtomicU64,
 }
 
-/// Runs the device until all cycles have run or it is asked to stop.
+/// Runs the device until it is asked to stop; says when all cycles have run.
 ///
 /// # Errors
 /// See [`RoleError`].
@@ -46,19 +48,26 @@ pub fn run(session: &Session, context: &Context) -> Result<(), RoleError> {
     };
     std::thread::scope(|scope| {
         let of_thread = &shared;
-        let cyclic = std::thread::Builder::new()
-            .name("device".into())
-            .spawn_scoped(scope, move || Cyclic::new(context, of_thread, source, sink).run(session))?;
-        let mut ledger = Ledger::new(context.setup.late);
+        let cyclic = std::thread::Builder::new().name("device".into()).spawn_scoped(scope, move || {
+            let mut cyclic = Cyclic::new(context, of_thread, source, sink);
+            let ended = cyclic.run(session);
+            (ended, cyclic.source)
+        })?;
+        let mut ledger = Ledger::new(context.setup.late, Nanos(FRESH_CYCLES * PERIOD.0));
         while !cyclic.is_finished() {
             std::thread::sleep(REPORT_EVERY);
             context.report(count(&shared, &mut ledger));
         }
-        let ended = cyclic.join().map_err(|_| RoleError::Panicked)?;
+        let (ended, source) = cyclic.join().map_err(|_| RoleError::Panicked)?;
         context.report(count(&shared, &mut ledger));
         if ended? {
             context.report(Report::Finished);
+            // Until then its slots can be asked about.
+            while !context.stop.asked() {
+                std::thread::sleep(END_LOOK);
+            }
         }
+        drop(source);
         Ok(())
     })
 }
@@ -94,7 +103,7 @@ impl<'a> Cyclic<'a> {
     }
 
     /// Says whether all cycles have run.
-    fn run(mut self, session: &Session) -> Result<bool, RoleError> {
+    fn run(&mut self, session: &Session) -> Result<bool, RoleError> {
         let setup = &self.context.setup;
         let mut task = self.context.cyclic(session, Nanos::ZERO)?;
         let began = now();

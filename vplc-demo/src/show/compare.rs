@@ -12,7 +12,7 @@ use super::{micros, millimetres, percent};
 use crate::cause::Cause;
 use crate::course::Course;
 use crate::report::{DeviceReport, Flow};
-use crate::stage::slots::Slots;
+use crate::stage::slots::{Basis, Slots};
 use insane_core::Nanos;
 use serde::Serialize;
 
@@ -216,10 +216,10 @@ pub fn about_slots(comparison: &Comparison) -> Vec<String> {
     let mut lines = Vec::new();
     for slots in &run.slots {
         let (start, length, period) = (Nanos(slots.start_ns), Nanos(slots.length_ns), Nanos(slots.period_ns));
-        let class = slots.class.unwrap_or("not told");
+        let class = slots.basis.as_ref().map_or("not told", |basis| basis.class);
         lines.push(format!("{}: class {class}; {length} at {start} of every {period}", slots.stream));
     }
-    lines.push("  (statistical: admitted on a quantile of e_turn; assured: on its longest)".into());
+    lines.extend(run.slots.first().and_then(|slots| slots.basis.as_ref()).map(on_what));
     for (count, slots) in run.slots.iter().filter(|slots| !slots.late.is_empty()).map(|slots| (&slots.late, slots)) {
         let causes: Vec<String> = count.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
         lines.push(format!("  late, {}: {}", slots.stream, causes.join(", ")));
@@ -229,6 +229,16 @@ pub fn about_slots(comparison: &Comparison) -> Vec<String> {
         lines.push(format!("  assumed and not held, {}: {}", slots.stream, violated.join(", ")));
     }
     lines
+}
+
+/// What the classes rest on.
+fn on_what(basis: &Basis) -> String {
+    let (quantile, longest) = (Nanos(basis.turn_quantile_ns), Nanos(basis.turn_max_ns));
+    let known = match basis.turn_samples {
+        0 => "as configured".into(),
+        samples => format!("{samples} samples"),
+    };
+    format!("  statistical: on the quantile of e_turn, {quantile}; assured: on its\n  longest, {longest} ({known})")
 }
 
 /// Renders the table, the control error over time, and what is to be said of slots; for a
@@ -304,7 +314,12 @@ pub mod tests {
     fn slots() -> Slots {
         Slots {
             stream: "plant/samples".into(),
-            class: Some("statistical"),
+            basis: Some(Basis {
+                class: "statistical",
+                turn_quantile_ns: 100_000,
+                turn_max_ns: 120_000,
+                turn_samples: 0,
+            }),
             start_ns: 550_000,
             length_ns: 116_000,
             period_ns: 1_000_000,
@@ -358,7 +373,15 @@ pub mod tests {
     fn the_table_fits_a_usual_terminal_and_names_class_guard_and_causes() {
         let text = render(&compared([1e-4, 1.05e-4, 9e-4], [0, 0, 1]));
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        for part in ["1.05", "DOWN after 2.00 s", "10.0 %", "class statistical", "late_wake 3", "e_turn 2"] {
+        for part in [
+            "1.05",
+            "DOWN after 2.00 s",
+            "10.0 %",
+            "class statistical",
+            "longest, 120.0 us (as configured)",
+            "late_wake 3",
+            "e_turn 2",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

@@ -17,14 +17,16 @@ const PATIENCE: Nanos = Nanos::from_secs(2);
 /// Largest report that is put together, bytes.
 const REPORT_BYTES_MAX: usize = 16 << 20;
 
+/// Counters of what became of late messages; the others of their kind are causes.
+const FATES: [&str; 4] = ["late_sent", "late_dropped", "late_replaced", "late_launch"];
+
 /// The slots of one way of process data.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Slots {
     /// Its stream.
     pub stream: String,
-    /// `statistical` (rests on a quantile of e_turn) or `assured` (on its longest); `None`:
-    /// the certificate does not say.
-    pub class: Option<&'static str>,
+    /// On what it was admitted; `None`: there is no certificate to be read.
+    pub basis: Option<Basis>,
     /// Start in the cycle, nanoseconds.
     pub start_ns: u64,
     /// Length, nanoseconds.
@@ -37,12 +39,25 @@ pub struct Slots {
     pub clock: String,
     /// Slots that were used.
     pub used: u64,
-    /// Slots or messages that were late, by cause as the runtime counts them.
+    /// Slots or messages that were late, by cause as the runtime counts them, since its start.
     pub late: Vec<(String, u64)>,
     /// How long best effort waited for the guard before a slot, nanoseconds.
     pub guard_ns: u64,
     /// Assumptions of the certificate that did not hold, and how often.
     pub violated: Vec<(String, u64)>,
+}
+
+/// What the certificate says of a stream and its host.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Basis {
+    /// `statistical`: it rests on the quantile of e_turn; `assured`: on its longest.
+    pub class: &'static str,
+    /// That quantile, nanoseconds.
+    pub turn_quantile_ns: u64,
+    /// That longest, nanoseconds.
+    pub turn_max_ns: u64,
+    /// Samples behind the two; 0: they were configured.
+    pub turn_samples: u64,
 }
 
 /// What a report says of the slots of the sources on that host.
@@ -55,11 +70,12 @@ pub fn slots_of(side: Side, report: &StatusReport) -> Option<Slots> {
     let slot = stream.channels.iter().flat_map(|channel| &channel.sources).find_map(|source| source.slot.as_ref())?;
     let datapath = report.datapaths.iter().find(|datapath| datapath.slot_clock.is_some())?;
     let count = |counter: &str| datapath.counters.get(counter).copied().unwrap_or(0);
-    let late = datapath.counters.iter().filter(|(name, count)| name.starts_with("late_") && **count > 0);
+    let is_cause = |name: &str| name.starts_with("late_") && !FATES.contains(&name);
+    let late = datapath.counters.iter().filter(|(name, count)| is_cause(name) && **count > 0);
     let violated = datapath.monitors.iter().filter(|monitor| monitor.violations > 0);
     Some(Slots {
         stream: name.into(),
-        class: class(datapath, name),
+        basis: basis(datapath, name),
         start_ns: slot.start_ns,
         length_ns: slot.length_ns,
         period_ns: slot.period_ns,
@@ -72,13 +88,17 @@ pub fn slots_of(side: Side, report: &StatusReport) -> Option<Slots> {
     })
 }
 
-fn class(datapath: &DatapathStatus, stream: &str) -> Option<&'static str> {
+fn basis(datapath: &DatapathStatus, stream: &str) -> Option<Basis> {
     let certificate: Certificate = insane_certificate::text::read(datapath.certificate.as_ref()?).ok()?;
     let stream = certificate.plant.streams.iter().find(|placed| placed.name.starts_with(stream))?;
-    Some(match stream.class {
+    let host = certificate.plant.links.get(stream.path.first()?.link)?.host?;
+    let turn = &certificate.plant.hosts.get(host)?.turn;
+    let class = match stream.class {
         Class::Assured => "assured",
         Class::Statistical => "statistical",
-    })
+    };
+    let (turn_quantile_ns, turn_max_ns) = (turn.quantile_ns, turn.max_ns);
+    Some(Basis { class, turn_quantile_ns, turn_max_ns, turn_samples: turn.samples })
 }
 
 /// Asks the daemon at a socket for its state; `None`: it does not answer as it should.

@@ -14,6 +14,11 @@ pub const PORT_MBPS: u32 = 100;
 /// What a port of it holds at most, bytes; 40 ms at its rate.
 pub const PORT_BYTES: usize = 500_000;
 
+/// Bytes of IPv4, UDP and Ethernet around a datagram, with preamble and gap.
+pub const AROUND_BYTES: usize = 20 + 8 + 14 + 4 + 8 + 12;
+/// Largest datagram of the links to it, bytes.
+pub const DATAGRAM_BYTES: usize = 1_472;
+
 /// Of which quality process data is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -71,7 +71,9 @@ fn in_slots_the_plant_does_not_notice_the_load_and_as_best_effort_it_fails() {
         assert!(count(&device["misses"]) * 2 > count(&device["cycles"]), "{text}");
 
         let hovered = [alone, slots].iter().all(|run| count(&run["device"]["falls"]) == 0);
-        if hovered && rms(slots) <= WITHIN * rms(alone) {
+        // At most 1 % of cycles stale, or there is nothing to compare with.
+        let held = count(&alone["device"]["misses"]) * 100 <= count(&alone["device"]["cycles"]);
+        if held && hovered && rms(slots) <= WITHIN * rms(alone) {
             assert_eq!((status, result["judgement"].as_str()), (Some(0), Some("shown")), "{text}");
             assert!(text.lines().last().is_some_and(|line| line.starts_with("shown: ")), "{text}");
             return;

@@ -286,8 +286,8 @@ fn process_qos(setup: &Setup, way: Way) -> Qos {
                 Way::Commands => Nanos(PHASE.0 + setup.offset.0),
             };
             let offset = Nanos((start.0 + READY.0) % PERIOD.0);
-            // What woke later than its slot goes at once, before all best effort.
-            Determinism::TimeSensitive { period: PERIOD, offset, deadline: PERIOD, size, late: LatePolicy::SendNow }
+            // Of two that wait, only the newest is of use: a queue would make all that follow old.
+            Determinism::TimeSensitive { period: PERIOD, offset, deadline: PERIOD, size, late: LatePolicy::NewestWins }
         }
         Contract::BestEffort => Determinism::BestEffort,
     };

@@ -4,16 +4,18 @@
 //! mean square) stays within [`WITHIN`] times that of the unloaded run and the carriage
 //! never comes down, and if, under the same load with everything best effort, it visibly
 //! fails: the carriage comes down, or the control error is at least [`VISIBLE`] times that
-//! of the unloaded run.
+//! of the unloaded run. The unloaded run must have held by the rule of a single one, or
+//! there is nothing to compare with.
 
 use super::picture::Picture;
-use super::verdict::{Demand, Judgement, broken};
+use super::verdict::{Demand, Judgement, broken, held};
 use super::{micros, millimetres, percent};
 use crate::cause::Cause;
-use crate::course::Course;
+use crate::course::{AROUND_BYTES, Course, DATAGRAM_BYTES, PORT_MBPS, SAMPLES};
 use crate::report::{DeviceReport, Flow};
 use crate::stage::slots::{Basis, Slots};
 use insane_core::Nanos;
+use insane_wire::data::HEADER_BYTES;
 use serde::Serialize;
 
 /// Largest control error with slots under load, as a multiple of the unloaded one.
@@ -58,11 +60,25 @@ impl Run {
         Some(at as f64 * PATH_S)
     }
 
-    /// How best effort waited for guards, as a share of the run.
+    /// What best effort took of the port: payload, and what is around each frame.
+    fn best_effort_share(&self) -> Option<f64> {
+        let payload = DATAGRAM_BYTES - HEADER_BYTES;
+        let bytes_per_s = |flow: &Flow| {
+            let received = self.picture.flows.get(flow)?.1.as_ref()?;
+            let (messages, megabytes) = received.rates()?;
+            let frames = received.bytes.div_ceil(received.messages.max(1)).div_ceil(payload as u64);
+            Some(megabytes * 1e6 + messages * (frames * (HEADER_BYTES + AROUND_BYTES) as u64) as f64)
+        };
+        let sum: f64 = self.flows.iter().filter_map(bytes_per_s).sum();
+        (sum > 0.0).then(|| sum * 8.0 / (f64::from(PORT_MBPS) * 1e6))
+    }
+
+    /// What neither best effort, which always had something to send, nor process data
+    /// used of the port: guards, and windows longer than their message.
     fn guard_share(&self) -> Option<f64> {
-        let span_ns = self.device().cycles as f64 * 1e6;
-        let guard_ns = self.slots.iter().map(|slots| slots.guard_ns).max()?;
-        (span_ns > 0.0).then(|| guard_ns as f64 / span_ns)
+        let samples = self.slots.iter().find(|slots| slots.stream == SAMPLES && slots.period_ns > 0)?;
+        let message_ns = f64::from(samples.bytes) * 8.0 * 1e3 / f64::from(PORT_MBPS);
+        Some((1.0 - self.best_effort_share()? - message_ns / samples.period_ns as f64).max(0.0))
     }
 }
 
@@ -131,6 +147,9 @@ impl Comparison {
         }
         let objection = if fell(alone) {
             Some("the carriage came down even unloaded: this machine is too busy".into())
+        } else if !held(&alone.device()) {
+            let stale = percent(alone.device().misses, alone.device().cycles);
+            Some(format!("{stale} of cycles stale even unloaded: this machine is too busy"))
         } else if fell(slots) {
             Some("the carriage came down although it had slots".into())
         } else if ratios.0 > WITHIN {
@@ -192,10 +211,9 @@ pub fn rows(comparison: &Comparison) -> Vec<Row> {
         [] => "-".into(),
         slots => slots.iter().flat_map(|slots| &slots.late).map(|(_, count)| count).sum::<u64>().to_string(),
     });
-    row("guards' share", &|run| match run.guard_share() {
-        Some(share) if !run.flows.is_empty() => format!("{:.1} %", share * 100.0),
-        _ => "-".into(),
-    });
+    let share = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.1} %", share * 100.0));
+    row("best effort's share", &|run| share(run.best_effort_share()));
+    row("guards' share", &|run| share(run.guard_share()));
     rows
 }
 
@@ -220,15 +238,21 @@ pub fn about_slots(comparison: &Comparison) -> Vec<String> {
         lines.push(format!("{}: class {class}; {length} at {start} of every {period}", slots.stream));
     }
     lines.extend(run.slots.first().and_then(|slots| slots.basis.as_ref()).map(on_what));
-    for (count, slots) in run.slots.iter().filter(|slots| !slots.late.is_empty()).map(|slots| (&slots.late, slots)) {
-        let causes: Vec<String> = count.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
-        lines.push(format!("  late, {}: {}", slots.stream, causes.join(", ")));
-    }
-    for slots in run.slots.iter().filter(|slots| !slots.violated.is_empty()) {
-        let violated: Vec<String> = slots.violated.iter().map(|(what, count)| format!("{what} {count}")).collect();
-        lines.push(format!("  assumed and not held, {}: {}", slots.stream, violated.join(", ")));
+    for slots in &run.slots {
+        lines.extend(counted(&format!("  late, {}:", slots.stream), &slots.late));
+        lines.extend(counted(&format!("  assumed and not held, {}:", slots.stream), &slots.violated));
     }
     lines
+}
+
+/// Counts after their name, two to a line; no line where there are none.
+fn counted(name: &str, counts: &[(String, u64)]) -> Vec<String> {
+    let words: Vec<String> = counts.iter().map(|(what, count)| format!("{what} {count}")).collect();
+    let line = |(at, words): (usize, &[String])| match at {
+        0 => format!("{name} {}", words.join(", ")),
+        _ => format!("    {}", words.join(", ")),
+    };
+    words.chunks(2).enumerate().map(line).collect()
 }
 
 /// What the classes rest on.
@@ -326,8 +350,7 @@ pub mod tests {
             bytes: 200,
             clock: "local clock".into(),
             used: 4_000,
-            late: vec![("late_wake".into(), 3)],
-            guard_ns: 400_000_000,
+            late: vec![("late_wake".into(), 3), ("late_turn".into(), 999_999), ("late_application".into(), 999_999)],
             violated: vec![("e_turn".into(), 2)],
         }
     }
@@ -351,6 +374,10 @@ pub mod tests {
         assert_eq!(judged([1e-4, 1e-4, 1e-4], [0, 0, 1]), Judgement::Shown);
         assert_eq!(judged([1e-4, 1e-4, 9e-4], [0, 1, 1]), Judgement::NotShown);
         assert_eq!(judged([1e-4, 1e-4, 9e-4], [1, 0, 1]), Judgement::NotShown);
+        let mut stale = compared([1e-4, 1e-4, 9e-4], [0, 0, 1]);
+        stale.runs[0].picture.device.as_mut().unwrap().misses = 41;
+        let (judgement, line) = stale.judge();
+        assert!(judgement == Judgement::NotShown && line.contains("1.02 % of cycles stale"), "{line}");
     }
 
     #[test]
@@ -376,7 +403,8 @@ pub mod tests {
         for part in [
             "1.05",
             "DOWN after 2.00 s",
-            "10.0 %",
+            "4.3 %",
+            "94.1 %",
             "class statistical",
             "longest, 120.0 us (as configured)",
             "late_wake 3",

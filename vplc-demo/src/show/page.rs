@@ -36,8 +36,8 @@ pub fn render(comparison: &Comparison, form: &str, summary: &str) -> String {
          <h1>One plant, three runs</h1>\n<p class=\"verdict\">{}</p>\n\
          <p>A carriage hovers under a magnet; a controller on another host closes the loop every millisecond, over \
          {}. Plant, tasks and pushes are the same in all runs; only load and quality of service differ. \
-         Drawn is the gap below the magnet (blue) and where it should be (dashed), every 5 ms; red: the carriage is \
-         down.</p>\n",
+         Drawn is the gap below the magnet (blue) and where it should be (dashed), every 5 ms, \
+         from the instant at which best effort begins; red: the carriage is down.</p>\n",
         escaped(summary),
         escaped(form)
     );

@@ -82,7 +82,8 @@ pub fn judge(picture: &Picture, demand: Demand) -> (Judgement, String) {
     (judgement, format!("{word}: {facts}"))
 }
 
-fn held(device: &DeviceReport) -> bool {
+/// Whether a loop held: see the module.
+pub fn held(device: &DeviceReport) -> bool {
     device.falls == 0 && device.cycles > 0 && device.misses * 100 <= device.cycles * MISSES_MAX_PERCENT
 }
 

@@ -12,7 +12,7 @@
 //! from each socket.
 
 use super::StageError;
-use crate::course::{PORT_BYTES, PORT_MBPS};
+use crate::course::{AROUND_BYTES, PORT_BYTES, PORT_MBPS};
 use crate::roles::Stop;
 use insane_core::{MonoTime, Nanos};
 use insane_sys::clock::mono_now;
@@ -22,8 +22,6 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread::JoinHandle;
 
-/// Bytes of IPv4, UDP and Ethernet around a datagram, with preamble and gap.
-const AROUND_BYTES: usize = 20 + 8 + 14 + 4 + 8 + 12;
 /// Datagrams taken from a socket at a time.
 const BURST: usize = 32;
 /// Largest datagram.

@@ -41,8 +41,6 @@ pub struct Slots {
     pub used: u64,
     /// Slots or messages that were late, by cause as the runtime counts them, since its start.
     pub late: Vec<(String, u64)>,
-    /// How long best effort waited for the guard before a slot, nanoseconds.
-    pub guard_ns: u64,
     /// Assumptions of the certificate that did not hold, and how often.
     pub violated: Vec<(String, u64)>,
 }
@@ -83,7 +81,6 @@ pub fn slots_of(side: Side, report: &StatusReport) -> Option<Slots> {
         clock: datapath.slot_clock.clone().unwrap_or_default(),
         used: count("slots_sent"),
         late: late.map(|(name, count)| (name.clone(), *count)).collect(),
-        guard_ns: count("guard_ns"),
         violated: violated.map(|monitor| (monitor.assumption.clone(), monitor.violations)).collect(),
     })
 }

@@ -122,6 +122,9 @@ impl Show<'_> {
         }
         let outcome = Compared { form, seconds: self.options.seconds, judgement, summary: &summary, runs: &comparison };
         exit = exit.max(self.write_json(&outcome));
+        if judgement == Judgement::NotShown && insane_sys::privileges::can_use_fifo().is_err() {
+            say("without real-time priority (root, or ulimit -r) this needs more than two idle cores\n");
+        }
         say(&format!("{summary}\n"));
         ExitCode::from(exit)
     }

@@ -1,10 +1,11 @@
-//! The three runs side by side, in the form that needs no rights.
+//! The three runs side by side, in the form that needs no rights, with those there are.
 //!
 //! What is judged are counts, and ratios of control errors of one plant in one program.
 //! A machine that is busy elsewhere may leave a thread without a processor for longer
 //! than the plant bears, in any of the runs. So the method is: at most [`ATTEMPTS`]
 //! attempts, and one that shows it is enough; every attempt must fail under best effort.
-//! A fault in slots, guards or pacing shows in all attempts.
+//! A fault in slots, guards or pacing shows in all attempts. Without real-time priority
+//! only the load, the slots and the failure of best effort are judged.
 
 use serde_json::Value;
 use std::process::Command;
@@ -73,6 +74,10 @@ fn in_slots_the_plant_does_not_notice_the_load_and_as_best_effort_it_fails() {
         let hovered = [alone, slots].iter().all(|run| count(&run["device"]["falls"]) == 0);
         // At most 1 % of cycles stale, or there is nothing to compare with.
         let held = count(&alone["device"]["misses"]) * 100 <= count(&alone["device"]["cycles"]);
+        if insane_sys::privileges::can_use_fifo().is_err() {
+            eprintln!("passes over the bound with slots: no real-time priority, and threads share the cores");
+            return;
+        }
         if held && hovered && rms(slots) <= WITHIN * rms(alone) {
             assert_eq!((status, result["judgement"].as_str()), (Some(0), Some("shown")), "{text}");
             assert!(text.lines().last().is_some_and(|line| line.starts_with("shown: ")), "{text}");

@@ -30,18 +30,22 @@ pub enum Cause {
     PeerLate,
     /// A sequence number is missing, of samples or of commands.
     MessageLost,
+    /// The answer to a sample came too late to be fresh, and none of the above held it up:
+    /// sample or command was under way for too long.
+    MessageLate,
     /// Nothing measured explains it.
     Unexplained,
 }
 
 impl Cause {
     /// All, in the order of the rule.
-    pub const ALL: [Cause; 6] = [
+    pub const ALL: [Cause; 7] = [
         Cause::WakeLate,
         Cause::ApplicationOverrun,
         Cause::Preempted,
         Cause::PeerLate,
         Cause::MessageLost,
+        Cause::MessageLate,
         Cause::Unexplained,
     ];
 
@@ -54,6 +58,7 @@ impl Cause {
             Cause::Preempted => "preempted",
             Cause::PeerLate => "peer late",
             Cause::MessageLost => "message lost",
+            Cause::MessageLate => "message late",
             Cause::Unexplained => "unexplained",
         }
     }
@@ -86,6 +91,8 @@ pub struct Evidence {
     pub peer_skipped: u64,
     /// Samples and commands that never came.
     pub lost: u64,
+    /// An answer came later than a fresh one can.
+    pub slow: bool,
 }
 
 impl Evidence {
@@ -99,6 +106,7 @@ impl Evidence {
             peer_late: self.peer_late.max(other.peer_late),
             peer_skipped: self.peer_skipped + other.peer_skipped,
             lost: self.lost + other.lost,
+            slow: self.slow || other.slow,
         }
     }
 
@@ -115,6 +123,8 @@ impl Evidence {
             Cause::PeerLate
         } else if self.lost > 0 {
             Cause::MessageLost
+        } else if self.slow {
+            Cause::MessageLate
         } else {
             Cause::Unexplained
         }
@@ -227,8 +237,15 @@ mod tests {
 
     #[test]
     fn the_order_of_the_rule() {
-        let mut all =
-            Evidence { late: LATE, overrun: true, preempted: true, peer_late: LATE, peer_skipped: 0, lost: 1 };
+        let mut all = Evidence {
+            late: LATE,
+            overrun: true,
+            preempted: true,
+            peer_late: LATE,
+            peer_skipped: 0,
+            lost: 1,
+            slow: true,
+        };
         assert_eq!(all.cause(LATE), Cause::WakeLate);
         all.late = Nanos(LATE.0 - 1);
         assert_eq!(all.cause(LATE), Cause::ApplicationOverrun);
@@ -242,6 +259,8 @@ mod tests {
         assert_eq!(all.cause(LATE), Cause::PeerLate);
         all.peer_skipped = 0;
         all.lost = 0;
+        assert_eq!(all.cause(LATE), Cause::MessageLate);
+        all.slow = false;
         assert_eq!(all.cause(LATE), Cause::Unexplained);
         assert!(Cause::ALL.is_sorted(), "causes are counted by their place");
     }

@@ -25,6 +25,8 @@ pub enum Phase {
     /// The clamp holds until the loop is fresh; nothing counts yet.
     #[default]
     Settling,
+    /// The loop is on its own; best effort has not begun, and nothing counts yet.
+    Leading,
     /// The loop is on its own, and counted.
     Running,
 }
@@ -75,6 +77,8 @@ pub struct Device {
     /// Fresh cycles in a row that open the clamp, and so far.
     settle: u32,
     fresh: u32,
+    release_from: MonoTime,
+    count_from: MonoTime,
     newest: Option<Command>,
     down_since: Option<MonoTime>,
     falls: u32,
@@ -82,14 +86,17 @@ pub struct Device {
 }
 
 impl Device {
-    /// A device whose clamp opens after `settle` fresh cycles in a row.
+    /// A device whose clamp opens after `settle` fresh cycles in a row, not before
+    /// `release_from`, and whose cycles count from `count_from` on.
     #[must_use]
-    pub fn new(settle: u32) -> Self {
+    pub fn new(settle: u32, release_from: MonoTime, count_from: MonoTime) -> Self {
         Device {
             plant: Plant::new(SEED),
             phase: Phase::Settling,
             settle,
             fresh: 0,
+            release_from,
+            count_from,
             newest: None,
             down_since: None,
             falls: 0,
@@ -148,14 +155,25 @@ impl Device {
     /// Opens the clamp, however fresh the loop is.
     pub fn release(&mut self, now: MonoTime) {
         self.plant.release(now);
-        self.phase = Phase::Running;
+        self.phase = Phase::Leading;
+        self.count(now);
+    }
+
+    /// From here on cycles count, and so does the control error.
+    fn count(&mut self, now: MonoTime) {
+        if self.phase == Phase::Leading && now >= self.count_from {
+            self.plant.forget_errors();
+            self.falls = u32::from(self.plant.down());
+            self.phase = Phase::Running;
+        }
     }
 
     fn mind_the_clamp(&mut self, now: MonoTime) {
         let settled = self.fresh >= self.settle;
-        if self.phase == Phase::Settling && settled {
+        if self.phase == Phase::Settling && settled && now >= self.release_from {
             self.release(now);
         }
+        self.count(now);
         if !self.plant.down() {
             return;
         }
@@ -207,7 +225,7 @@ mod tests {
     impl Loop {
         fn new(delay_us: u64, hold_back: usize) -> Self {
             Loop {
-                device: Device::new(50),
+                device: Device::new(50, MonoTime(0), MonoTime(0)),
                 controller: Controller::new(hold_back, PERIOD),
                 delay_us,
                 lost: 0..0,
@@ -268,6 +286,19 @@ mod tests {
     }
 
     #[test]
+    fn the_clamp_waits_for_its_instant_and_cycles_count_from_theirs() {
+        let mut plant = Loop::new(60, 0);
+        let at = |cycle: u64| MonoTime(cycle * PERIOD.0);
+        plant.device = Device::new(50, at(300), at(800));
+        plant.run(0..1_000);
+        let first = |phase| plant.records.iter().position(|record| record.phase == phase);
+        // A record says in which phase its cycle began.
+        assert_eq!((first(Phase::Leading), first(Phase::Running)), (Some(300), Some(800)));
+        assert!(plant.records[790].errors.rms().is_some(), "it hovered before");
+        assert!(plant.records[801].errors.count() <= 20, "and that was forgotten");
+    }
+
+    #[test]
     fn a_loop_20_ms_late_brings_it_down_again_and_again() {
         let mut plant = Loop::new(60, 20);
         plant.device.release(MonoTime(0));
@@ -306,7 +337,7 @@ mod tests {
 
     #[test]
     fn without_a_controller_the_clamp_stays_shut() {
-        let mut device = Device::new(50);
+        let mut device = Device::new(50, MonoTime(0), MonoTime(0));
         for cycle in 0..1_000 {
             let due = MonoTime(cycle * PERIOD.0);
             let (_, record) =
@@ -327,7 +358,7 @@ mod tests {
             skipped: 0,
             samples_lost: 0,
         };
-        let mut device = Device::new(1);
+        let mut device = Device::new(1, MonoTime(0), MonoTime(0));
         assert!(device.command(MonoTime(9), &command(3, 3).encode(), 0).unwrap().round_trip.is_some());
         assert!(device.command(MonoTime(9), &command(2, 2).encode(), 0).unwrap().round_trip.is_none());
         assert!(device.command(MonoTime(9), &command(4, 3).encode(), 0).unwrap().round_trip.is_none());

@@ -11,6 +11,9 @@ use insane_core::{MonoTime, Nanos};
 /// The control error's largest value is kept for stretches of this length.
 const TRACE: Nanos = Nanos::from_millis(50);
 
+/// Every so many cycles the carriage's place is kept.
+const PATH_CYCLES: u64 = 5;
+
 /// What the cyclic thread writes down.
 #[derive(Clone, Copy, Debug)]
 pub enum Record {
@@ -25,6 +28,7 @@ pub enum Record {
 pub struct Ledger {
     report: DeviceReport,
     misses: Misses,
+    fresh: Nanos,
     round_trip: Times,
     wake: Times,
     errors: ErrorMetrics,
@@ -33,12 +37,14 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Nothing counted; lateness explains a miss from `threshold` on.
+    /// Nothing counted; lateness explains a miss from `threshold` on, and an answer from
+    /// `fresh` on.
     #[must_use]
-    pub fn new(threshold: Nanos) -> Self {
+    pub fn new(threshold: Nanos, fresh: Nanos) -> Self {
         Ledger {
             report: DeviceReport::default(),
             misses: Misses::new(threshold),
+            fresh,
             round_trip: Times::new(),
             wake: Times::new(),
             errors: ErrorMetrics::default(),
@@ -79,6 +85,9 @@ impl Ledger {
                 self.wake.add(late);
             }
             self.trace(cycle);
+            if cycle.start.cycle.is_multiple_of(PATH_CYCLES) {
+                self.report.path.push(((!cycle.down).then_some(cycle.gap), cycle.set_point));
+            }
         }
     }
 
@@ -105,12 +114,13 @@ impl Ledger {
             peer_late: command.peer_late,
             peer_skipped: command.peer_skipped,
             lost: command.lost,
+            slow: command.round_trip.is_some_and(|time| time > self.fresh),
             ..Evidence::default()
         };
         self.misses.command(command.echo_cycle, peer);
     }
 
-    /// The count so far. What it holds of the error's trace is then forgotten here.
+    /// The count so far. What it holds of the error's trace and the path is then forgotten.
     pub fn report(&mut self) -> DeviceReport {
         let causes = self.misses.causes();
         let report = DeviceReport {
@@ -123,6 +133,7 @@ impl Ledger {
             ..self.report.clone()
         };
         self.report.error_trace.clear();
+        self.report.path.clear();
         report
     }
 }
@@ -150,7 +161,7 @@ mod tests {
 
     #[test]
     fn only_the_running_phase_counts() {
-        let mut ledger = Ledger::new(Nanos::from_micros(200));
+        let mut ledger = Ledger::new(Nanos::from_micros(200), Nanos::from_millis(2));
         for number in 0..10 {
             ledger.add(Record::Cycle(cycle(number, Phase::Settling, true)));
         }
@@ -162,12 +173,14 @@ mod tests {
         assert_eq!(report.wake.count, 100);
         assert_eq!(report.error_trace.len(), 1);
         assert!((report.error_trace[0] - 1e-4).abs() < 1e-9);
-        assert!(ledger.report().error_trace.is_empty());
+        assert_eq!(report.path.len(), 20);
+        let next = ledger.report();
+        assert!(next.error_trace.is_empty() && next.path.is_empty());
     }
 
     #[test]
     fn cycles_passed_over_are_cycles_and_misses() {
-        let mut ledger = Ledger::new(Nanos::from_micros(200));
+        let mut ledger = Ledger::new(Nanos::from_micros(200), Nanos::from_millis(2));
         ledger.add(Record::Cycle(cycle(0, Phase::Running, false)));
         let mut late = cycle(5, Phase::Running, false);
         late.start.skipped = 4;
@@ -182,7 +195,7 @@ mod tests {
 
     #[test]
     fn round_trips_and_losses_are_counted_while_running() {
-        let mut ledger = Ledger::new(Nanos::from_micros(200));
+        let mut ledger = Ledger::new(Nanos::from_micros(200), Nanos::from_millis(2));
         let command = CommandRecord {
             echo_cycle: 1,
             round_trip: Some(Nanos(700)),
@@ -196,5 +209,24 @@ mod tests {
         ledger.add(Record::Command(CommandRecord { round_trip: None, ..command }));
         let report = ledger.report();
         assert_eq!((report.commands, report.lost, report.round_trip.count), (3, 4, 1));
+    }
+
+    #[test]
+    fn an_answer_that_came_late_with_nobody_late_was_late_on_its_way() {
+        let mut ledger = Ledger::new(Nanos::from_micros(200), Nanos::from_millis(2));
+        ledger.add(Record::Cycle(cycle(9, Phase::Running, false)));
+        ledger.add(Record::Cycle(cycle(10, Phase::Running, true)));
+        ledger.add(Record::Cycle(cycle(11, Phase::Running, true)));
+        assert_eq!(ledger.report().causes.of(Cause::Unexplained), 2);
+        let answer = |echo_cycle, millis| CommandRecord {
+            echo_cycle,
+            round_trip: Some(Nanos::from_millis(millis)),
+            peer_late: Nanos::ZERO,
+            peer_skipped: 0,
+            lost: 0,
+        };
+        ledger.add(Record::Command(answer(10, 3)));
+        ledger.add(Record::Command(answer(11, 1)));
+        assert_eq!(ledger.report().causes.of(Cause::MessageLate), 2);
     }
 }

@@ -4,31 +4,41 @@ use clap::Parser;
 use std::path::PathBuf;
 
 /// A controller and a remote I/O device, on two hosts in one machine, keep a carriage
-/// hovering under a magnet: process data every millisecond through insane-rt, beside
-/// a video stream and telemetry.
+/// hovering under a magnet: process data every millisecond through insane-rt.
 ///
-/// With root: two network namespaces, two insaned, a process for every part.
-/// Without: two runtimes embedded in this process, over loopback. The last line says
-/// whether the loop held; the exit status is 0 if it did, 1 if it did not, 2 if the
-/// demonstration could not run, 130 if it was interrupted.
+/// Three runs side by side, over a switch port of 100 Mbit/s: alone; beside a backup
+/// and telemetry, process data in slots; the same with everything best effort. With
+/// --single one run, on a link without such a port, beside video and telemetry.
+///
+/// With root: network namespaces, two insaned, a process for every part. Without: two
+/// runtimes embedded in this process, over loopback. The last line says what came of
+/// it; the exit status is 0 if the slots showed what they should (--single: if the
+/// loop held), 1 if not, 2 if the demonstration could not run, 130 if it was
+/// interrupted.
 #[derive(Parser, Clone, Debug)]
 #[command(version, about, long_about = None)]
 pub struct Options {
-    /// How long the loop is counted.
-    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    /// How long the loop is counted, in each run.
+    #[arg(long, default_value_t = COMPARED_SECONDS, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400), long_help = "How long the loop is counted, in each run [default: 4; 10 with --single; 2 with --smoke]", hide_default_value = true)]
     pub seconds: u32,
-    /// Video frames of 6.22 MB a second; 0: as many as go through.
-    #[arg(long, default_value_t = 10.0, value_name = "F", value_parser = rate)]
-    pub video_fps: f64,
-    /// No video and no telemetry beside the loop.
+    /// Three runs: also write what they were, with the carriage's path, as a page.
+    #[arg(long, value_name = "FILE", conflicts_with = "single")]
+    pub report: Option<PathBuf>,
+    /// One run, beside video, on a link that is as fast as the machine.
     #[arg(long)]
+    pub single: bool,
+    /// Single: video frames of 6.22 MB a second; 0: as many as go through.
+    #[arg(long, default_value_t = 10.0, value_name = "F", value_parser = rate, requires = "single")]
+    pub video_fps: f64,
+    /// Single: no video and no telemetry beside the loop.
+    #[arg(long, requires = "single")]
     pub no_best_effort: bool,
     /// Two runtimes in this process even where there are the rights for namespaces.
     #[arg(long)]
     pub embedded: bool,
     /// The controller in a container without rights (runc or crun; root): the daemon gives its
     /// thread the priority. Who cannot have that is told so.
-    #[arg(long, conflicts_with = "embedded")]
+    #[arg(long, conflicts_with = "embedded", requires = "single")]
     pub containers: bool,
     /// Lines instead of the live view.
     #[arg(long)]
@@ -44,25 +54,29 @@ pub struct Options {
     /// punctuality for processor time.
     #[arg(long, default_value_t = 0, value_name = "US", value_parser = clap::value_parser!(u64).range(0..=300))]
     pub margin_us: u64,
-    /// When the controller's cycle starts, microseconds after the device's.
-    #[arg(long, default_value_t = 500, value_name = "US", value_parser = clap::value_parser!(u64).range(0..=900))]
+    /// Single: when the controller's cycle starts, microseconds after the device's.
+    #[arg(long, default_value_t = OFFSET_US, value_name = "US", value_parser = clap::value_parser!(u64).range(0..=900), requires = "single")]
     pub offset_us: u64,
     /// A wake-up later than this explains a miss, microseconds.
     #[arg(long, default_value_t = 200, value_name = "US")]
     pub late_us: u64,
-    /// See it fall: the controller uses samples that are N ms old.
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=1_000))]
+    /// Single, see it fall: the controller uses samples that are N ms old.
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=1_000), requires = "single")]
     pub hold_back_ms: u64,
-    /// See it fall: the controller stands still for N ms in the middle of the run.
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    /// Single, see it fall: the controller stands still for N ms in the middle.
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=60_000), requires = "single")]
     pub pause_ms: u64,
 }
 
-/// A smoke run's seconds.
+/// Seconds of each of three runs, of a single one, and of a smoke run.
+const COMPARED_SECONDS: u32 = 4;
+const SINGLE_SECONDS: u32 = 10;
 const SMOKE_SECONDS: u32 = 2;
+/// From the device's cycle to the controller's.
+const OFFSET_US: u64 = 500;
 
 impl Options {
-    /// The command line, with `--smoke` applied where `--seconds` is not given.
+    /// The command line, with the seconds of its kind of run where `--seconds` is not given.
     #[must_use]
     pub fn from_command_line() -> Self {
         Self::settled(std::env::args_os())
@@ -72,8 +86,12 @@ impl Options {
         use clap::{CommandFactory, FromArgMatches, parser::ValueSource};
         let matches = Options::command().get_matches_from(arguments);
         let mut options = Options::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        if options.smoke && matches.value_source("seconds") == Some(ValueSource::DefaultValue) {
-            options.seconds = SMOKE_SECONDS;
+        if matches.value_source("seconds") == Some(ValueSource::DefaultValue) {
+            options.seconds = match (options.smoke, options.single) {
+                (true, _) => SMOKE_SECONDS,
+                (false, true) => SINGLE_SECONDS,
+                (false, false) => COMPARED_SECONDS,
+            };
         }
         options
     }
@@ -99,7 +117,8 @@ mod tests {
         use clap::CommandFactory;
         Options::command().debug_assert();
         let options = parsed(&[]);
-        assert_eq!((options.seconds, options.video_fps, options.smoke), (10, 10.0, false));
+        assert_eq!((options.seconds, options.video_fps, options.smoke, options.single), (4, 10.0, false, false));
+        assert_eq!(parsed(&["--single"]).seconds, 10);
     }
 
     #[test]

@@ -64,6 +64,9 @@ pub struct DeviceReport {
     pub error_max: f64,
     /// Largest control error of each 50 ms since the last report, metres.
     pub error_trace: Vec<f64>,
+    /// Gap and set point of every fifth cycle since the last report, metres; a carriage
+    /// that is down has none.
+    pub path: Vec<(Option<f64>, f64)>,
     /// Commands received, over the whole run.
     pub commands: u64,
     /// Commands and samples whose sequence numbers never came.
@@ -103,6 +106,8 @@ pub enum Flow {
     Video,
     /// Messages of 200 B.
     Telemetry,
+    /// Blocks of 64 KiB, as many as go through; none may be lost.
+    Backup,
 }
 
 impl Flow {
@@ -112,6 +117,7 @@ impl Flow {
         match self {
             Flow::Video => "video",
             Flow::Telemetry => "telemetry",
+            Flow::Backup => "backup",
         }
     }
 }

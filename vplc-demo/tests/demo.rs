@@ -16,7 +16,7 @@ fn last_line(output: &Output) -> String {
 #[test]
 fn a_smoke_run_works_and_writes_its_result() {
     let file = std::env::temp_dir().join(format!("vplc-demo-{}.json", std::process::id()));
-    let output = demo(&["--smoke", "--video-fps", "2", "--json", file.to_str().expect("a plain path")]);
+    let output = demo(&["--single", "--smoke", "--video-fps", "2", "--json", file.to_str().expect("a plain path")]);
     let text = std::fs::read_to_string(&file).unwrap_or_default();
     let _ = std::fs::remove_file(&file);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -33,7 +33,7 @@ fn a_smoke_run_works_and_writes_its_result() {
 
 #[test]
 fn a_controller_that_stops_for_long_does_not_hold() {
-    let output = demo(&["--seconds", "2", "--no-best-effort", "--pause-ms", "600"]);
+    let output = demo(&["--single", "--seconds", "2", "--no-best-effort", "--pause-ms", "600"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let line = last_line(&output);
     assert!(line.starts_with("did not hold: ") && line.contains("came down"), "{output:?}");
@@ -43,7 +43,13 @@ fn a_controller_that_stops_for_long_does_not_hold() {
 
 #[test]
 fn wrong_arguments_are_refused_with_what_is_accepted() {
-    for arguments in [&["--seconds", "0"][..], &["--video-fps", "fast"], &["--unknown"], &["--margin-us", "301"]] {
+    for arguments in [
+        &["--seconds", "0"][..],
+        &["--single", "--video-fps", "fast"],
+        &["--unknown"],
+        &["--margin-us", "301"],
+        &["--video-fps", "2"],
+    ] {
         let output = demo(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(!output.stderr.is_empty());

@@ -362,7 +362,7 @@ pub fn contain(root: &Path) -> ExitCode {
 
 /// The demo with its controller in a container.
 pub fn demo_in_containers(root: &Path, options: &[&str]) -> ExitCode {
-    let demo = ["run", "--release", "--locked", "-p", "vplc-demo", "--", "--containers"];
+    let demo = ["run", "--release", "--locked", "-p", "vplc-demo", "--", "--single", "--containers"];
     match cargo(root).args(demo).args(options).status() {
         Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
         Err(error) => {

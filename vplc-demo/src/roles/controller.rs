@@ -1,6 +1,6 @@
 //! The controller's threads: a cyclic one, and one that counts and reports.
 
-use super::{ACTUATOR, Context, PERIOD, PLANT, REPORT_EVERY, RoleError, SENSORS, process_qos};
+use super::{Context, PERIOD, PROCESS, REPORT_EVERY, RoleError, Way, process_qos};
 use crate::controller::Controller;
 use crate::percentiles::Times;
 use crate::report::{ControllerReport, Report};
@@ -28,9 +28,9 @@ struct Shared {
 /// # Errors
 /// See [`RoleError`].
 pub fn run(session: &Session, context: &Context) -> Result<(), RoleError> {
-    let stream = session.stream(PLANT, process_qos())?;
-    let source = stream.source(ACTUATOR, SourceOptions::small())?;
-    let sink = stream.sink(SENSORS, SinkOptions::default().depth(DEPTH))?;
+    let stream = |way: Way| session.stream(way.stream(), process_qos(&context.setup, way));
+    let source = stream(Way::Commands)?.source(PROCESS, SourceOptions::small())?;
+    let sink = stream(Way::Samples)?.sink(PROCESS, SinkOptions::default().depth(DEPTH))?;
     let shared = Shared {
         starts: ArrayQueue::new(STARTS),
         samples: AtomicU64::new(0),

@@ -1,7 +1,7 @@
 //! The device's threads: a cyclic one, and one that counts and reports.
 
-use super::{ACTUATOR, Context, PERIOD, PLANT, REPORT_EVERY, RoleError, SENSORS, now, process_qos};
-use crate::cause::Stall;
+use super::{Context, PERIOD, PROCESS, REPORT_EVERY, RoleError, Way, now, process_qos};
+use crate::cause::{FRESH_CYCLES, Stall};
 use crate::device::{Device, Phase};
 use crate::ledger::{Ledger, Record};
 use crate::report::{DeviceReport, Report};
@@ -19,6 +19,8 @@ const DEPTH: u32 = 64;
 /// Before the next deadline the device stops listening, so that a late wake-up from
 /// listening does not become a late cycle.
 const LISTEN_GUARD: Nanos = Nanos::from_micros(150);
+/// Between two looks whether it is to end, when all cycles have run.
+const END_LOOK: Duration = Duration::from_millis(5);
 /// How long the clamp waits for a fresh loop.
 const SETTLE_MAX: Nanos = Nanos::from_secs(10);
 
@@ -30,14 +32,14 @@ struct Shared {
     damaged: AtomicU64,
 }
 
-/// Runs the device until all cycles have run or it is asked to stop.
+/// Runs the device until it is asked to stop; says when all cycles have run.
 ///
 /// # Errors
 /// See [`RoleError`].
 pub fn run(session: &Session, context: &Context) -> Result<(), RoleError> {
-    let stream = session.stream(PLANT, process_qos())?;
-    let source = stream.source(SENSORS, SourceOptions::small())?;
-    let sink = stream.sink(ACTUATOR, SinkOptions::default().depth(DEPTH))?;
+    let stream = |way: Way| session.stream(way.stream(), process_qos(&context.setup, way));
+    let source = stream(Way::Samples)?.source(PROCESS, SourceOptions::small())?;
+    let sink = stream(Way::Commands)?.sink(PROCESS, SinkOptions::default().depth(DEPTH))?;
     let shared = Shared {
         records: ArrayQueue::new(RECORDS),
         records_lost: AtomicU64::new(0),
@@ -46,19 +48,26 @@ pub fn run(session: &Session, context: &Context) -> Result<(), RoleError> {
     };
     std::thread::scope(|scope| {
         let of_thread = &shared;
-        let cyclic = std::thread::Builder::new()
-            .name("device".into())
-            .spawn_scoped(scope, move || Cyclic::new(context, of_thread, source, sink).run(session))?;
-        let mut ledger = Ledger::new(context.setup.late);
+        let cyclic = std::thread::Builder::new().name("device".into()).spawn_scoped(scope, move || {
+            let mut cyclic = Cyclic::new(context, of_thread, source, sink);
+            let ended = cyclic.run(session);
+            (ended, cyclic.source)
+        })?;
+        let mut ledger = Ledger::new(context.setup.late, Nanos(FRESH_CYCLES * PERIOD.0));
         while !cyclic.is_finished() {
             std::thread::sleep(REPORT_EVERY);
             context.report(count(&shared, &mut ledger));
         }
-        let ended = cyclic.join().map_err(|_| RoleError::Panicked)?;
+        let (ended, source) = cyclic.join().map_err(|_| RoleError::Panicked)?;
         context.report(count(&shared, &mut ledger));
         if ended? {
             context.report(Report::Finished);
+            // Until then its slots can be asked about.
+            while !context.stop.asked() {
+                std::thread::sleep(END_LOOK);
+            }
         }
+        drop(source);
         Ok(())
     })
 }
@@ -88,11 +97,13 @@ struct Cyclic<'a> {
 
 impl<'a> Cyclic<'a> {
     fn new(context: &'a Context, shared: &'a Shared, source: Source, sink: Sink) -> Self {
-        Cyclic { context, shared, source, sink, device: Device::new(context.setup.settle), heard: false }
+        let setup = &context.setup;
+        let device = Device::new(setup.settle, setup.release_from, setup.load_from);
+        Cyclic { context, shared, source, sink, device, heard: false }
     }
 
     /// Says whether all cycles have run.
-    fn run(mut self, session: &Session) -> Result<bool, RoleError> {
+    fn run(&mut self, session: &Session) -> Result<bool, RoleError> {
         let setup = &self.context.setup;
         let mut task = self.context.cyclic(session, Nanos::ZERO)?;
         let began = now();
@@ -163,7 +174,7 @@ impl<'a> Cyclic<'a> {
     /// A loop that does not become fresh is released all the same: the plant shows
     /// what that means.
     fn settle_at_last(&mut self, start: &Activation, began: MonoTime) -> Result<(), RoleError> {
-        if self.device.phase() == Phase::Running || start.woke.since(began) < SETTLE_MAX {
+        if self.device.phase() != Phase::Settling || start.woke.since(began) < SETTLE_MAX {
             return Ok(());
         }
         if !self.heard {

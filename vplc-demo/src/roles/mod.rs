@@ -8,9 +8,10 @@ pub mod process;
 pub mod recorder;
 pub mod sender;
 
+use crate::course::Contract;
 use crate::report::{Flow, Report};
-use insane_core::{ChannelId, MonoTime, Nanos, Priority, Qos};
-use insane_rt::{Base, CyclicTask, Determinism, Overrun, Session, Spin};
+use insane_core::{ChannelId, MonoTime, Nanos, Priority, Qos, TaiTime};
+use insane_rt::{Base, CyclicTask, Determinism, LatePolicy, Overrun, Reliability, Session, Spin};
 use insane_sys::thread::{SchedPolicy, pin_current, set_name, set_policy_current};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -20,18 +21,21 @@ use std::time::Duration;
 
 /// Length of a cycle of device and controller.
 pub const PERIOD: Nanos = Nanos::from_millis(1);
-/// Name of the stream that carries process data.
-const PLANT: &str = "plant";
-/// Channel from the device's sensors.
-const SENSORS: ChannelId = ChannelId(1);
-/// Channel to the device's actuator.
-const ACTUATOR: ChannelId = ChannelId(2);
+/// When the device's cycles start, after each whole period of the clock: away from the
+/// kernel's tick, which comes at whole milliseconds.
+const PHASE: Nanos = Nanos::from_micros(375);
+/// From the start of a cycle to the slot of its message: waking late and computing.
+const READY: Nanos = Nanos::from_micros(175);
+/// Channel of process data.
+const PROCESS: ChannelId = ChannelId(1);
 /// The only channel of a best-effort stream.
 const FLOW: ChannelId = ChannelId(1);
 /// Bytes of a video frame: 1,920 x 1,080 pixels of three bytes.
 pub const FRAME_BYTES: usize = 1_920 * 1_080 * 3;
 /// Bytes of a telemetry message.
 pub const TELEMETRY_BYTES: usize = 200;
+/// Bytes of a block of a backup.
+pub const BLOCK_BYTES: usize = 65_536;
 /// Between two reports.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
@@ -60,6 +64,8 @@ impl Role {
             Role::Recorder(Flow::Video) => "recorder",
             Role::Sender(Flow::Telemetry) => "meter",
             Role::Recorder(Flow::Telemetry) => "historian",
+            Role::Sender(Flow::Backup) => "disk",
+            Role::Recorder(Flow::Backup) => "archive",
         }
     }
 }
@@ -73,6 +79,48 @@ pub struct Place {
     pub fifo: Option<u8>,
 }
 
+/// The instants from which device and controller count their cycles; they are on one
+/// clock here, as two hosts with PTP are. It is the clock that slots run by.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Grid {
+    /// The monotonic clock.
+    Mono(MonoTime),
+    /// TAI, where it is disciplined.
+    Tai(TaiTime),
+}
+
+impl Grid {
+    /// A grid from now on, at the phase of the device's cycles.
+    #[must_use]
+    pub fn from_now() -> Self {
+        let align = |now: u64| now - now % PERIOD.0 + PHASE.0;
+        let pair = insane_core::time::Clock::pair(&insane_sys::clock::MonotonicClock);
+        match pair {
+            Some(pair) if pair.has_offset && pair.is_synchronised => Grid::Tai(TaiTime(align(pair.tai.0))),
+            _ => Grid::Mono(MonoTime(align(now().0))),
+        }
+    }
+}
+
+/// One way of process data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// From the device's sensors to the controller.
+    Samples,
+    /// From the controller to the device's actuator.
+    Commands,
+}
+
+impl Way {
+    /// Name of its stream.
+    const fn stream(self) -> &'static str {
+        match self {
+            Way::Samples => crate::course::SAMPLES,
+            Way::Commands => crate::course::COMMANDS,
+        }
+    }
+}
+
 /// What a part needs to know.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Setup {
@@ -84,9 +132,14 @@ pub struct Setup {
     pub seconds: u32,
     /// Fresh cycles in a row before the release.
     pub settle: u32,
-    /// The instant from which device and controller count their cycles; they are on
-    /// one clock here, as two hosts with PTP are.
-    pub epoch: MonoTime,
+    /// Of which quality process data is.
+    pub contract: Contract,
+    /// When device and controller start their cycles.
+    pub grid: Grid,
+    /// The clamp does not open before.
+    pub release_from: MonoTime,
+    /// Best effort does not begin, and cycles do not count, before.
+    pub load_from: MonoTime,
     /// How long a cyclic task looks at the clock before its deadline.
     pub margin: Nanos,
     /// From the start of the device's cycle to that of the controller's.
@@ -174,10 +227,13 @@ impl Context {
     /// Makes the current thread a cyclic task, counted from the epoch; what is refused is
     /// told and not fatal.
     fn cyclic(&self, session: &Session, offset: Nanos) -> Result<CyclicTask, RoleError> {
-        let Setup { place, epoch, margin, .. } = self.setup;
+        let Setup { place, grid, margin, .. } = self.setup;
+        let base = match grid {
+            Grid::Mono(epoch) => Base::Mono(epoch),
+            Grid::Tai(epoch) => Base::Tai(epoch),
+        };
         set_name(self.setup.role.name());
-        let mut task =
-            session.cyclic(PERIOD, offset).base(Base::Mono(epoch)).overrun(Overrun::RunLate).spin(Spin::Fixed(margin));
+        let mut task = session.cyclic(PERIOD, offset).base(base).overrun(Overrun::RunLate).spin(Spin::Fixed(margin));
         if let Some(core) = place.core {
             task = task.core(core);
         }
@@ -219,19 +275,33 @@ pub fn run(session: &Session, context: &Context) -> Result<(), RoleError> {
     }
 }
 
-/// Process data: one message a cycle in the real-time lanes.
-fn process_qos() -> Qos {
+/// Process data: one message a cycle. Its contract is all that differs between runs.
+fn process_qos(setup: &Setup, way: Way) -> Qos {
     let size = crate::process_data::BYTES as u32;
-    Qos { determinism: Determinism::periodic(PERIOD, size), priority: Priority::MAX, ..Qos::default() }
+    let determinism = match setup.contract {
+        Contract::Lane => Determinism::periodic(PERIOD, size),
+        Contract::Slots => {
+            let start = match way {
+                Way::Samples => PHASE,
+                Way::Commands => Nanos(PHASE.0 + setup.offset.0),
+            };
+            let offset = Nanos((start.0 + READY.0) % PERIOD.0);
+            // Of two that wait, only the newest is of use: a queue would make all that follow old.
+            Determinism::TimeSensitive { period: PERIOD, offset, deadline: PERIOD, size, late: LatePolicy::NewestWins }
+        }
+        Contract::BestEffort => Determinism::BestEffort,
+    };
+    Qos { determinism, priority: Priority::MAX, ..Qos::default() }
 }
 
-/// Best effort; telemetry before video.
+/// Best effort; telemetry before video and backup, which loses nothing.
 fn flow_qos(flow: Flow) -> Qos {
-    let level = match flow {
-        Flow::Video => 1,
-        Flow::Telemetry => 3,
+    let (level, reliability) = match flow {
+        Flow::Video => (1, Reliability::Unreliable),
+        Flow::Backup => (1, Reliability::Reliable),
+        Flow::Telemetry => (3, Reliability::Unreliable),
     };
-    Qos { priority: Priority::new(level).unwrap_or_default(), ..Qos::default() }
+    Qos { priority: Priority::new(level).unwrap_or_default(), reliability, ..Qos::default() }
 }
 
 fn now() -> MonoTime {

@@ -6,11 +6,12 @@ use crate::report::{Flow, FlowReport, Report};
 use insane_rt::{Message, Session, SinkOptions};
 
 /// Every how many words of a message one is looked at: all of telemetry; of a video
-/// frame some 1,500, others each time.
+/// frame some 1,500, of a block some 480, others each time.
 const fn stride(flow: Flow) -> usize {
     match flow {
         Flow::Video => 509,
         Flow::Telemetry => 1,
+        Flow::Backup => 17,
     }
 }
 
@@ -18,6 +19,7 @@ const fn stride(flow: Flow) -> usize {
 const fn depth(flow: Flow) -> u32 {
     match flow {
         Flow::Video => 4,
+        Flow::Backup => 16,
         Flow::Telemetry => 256,
     }
 }

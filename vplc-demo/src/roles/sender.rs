@@ -1,7 +1,7 @@
 //! The sending end of a best-effort flow: video frames or telemetry, numbered and
 //! filled with a pattern that the other end can check.
 
-use super::{Context, FLOW, FRAME_BYTES, REPORT_EVERY, RoleError, TELEMETRY_BYTES, flow_qos, now};
+use super::{BLOCK_BYTES, Context, FLOW, FRAME_BYTES, REPORT_EVERY, RoleError, TELEMETRY_BYTES, flow_qos, now};
 use crate::pattern;
 use crate::report::{Flow, FlowReport, Report};
 use insane_core::{MonoTime, Nanos};
@@ -15,6 +15,8 @@ const FRAMES: u32 = 3;
 const TELEMETRY_HZ: f64 = 1_000.0;
 /// Telemetry buffers: a quarter of a second.
 const TELEMETRY_BUFFERS: u32 = 256;
+/// Blocks of a backup: more than are under way to a peer at a time.
+const BLOCKS: u32 = 8;
 /// How long a sender waits for a buffer before it looks whether it is to stop.
 const WAIT: Duration = Duration::from_millis(100);
 
@@ -27,18 +29,19 @@ pub fn run(session: &Session, context: &Context, flow: Flow) -> Result<(), RoleE
     let (bytes, buffers, rate) = match flow {
         Flow::Video => (FRAME_BYTES, FRAMES, context.setup.video_fps),
         Flow::Telemetry => (TELEMETRY_BYTES, TELEMETRY_BUFFERS, TELEMETRY_HZ),
+        Flow::Backup => (BLOCK_BYTES, BLOCKS, 0.0),
     };
     let source = stream.source(FLOW, SourceOptions::default().buffers(bytes as u32, buffers))?;
     context.take_place();
     let pace = Pace::new(rate);
     let mut sender = Sending { source, bytes, report: FlowReport::new(flow, false), began: now(), told: now() };
     while !context.stop.asked() {
-        if sender.source.has_receivers() {
+        if sender.source.has_receivers() && now() >= context.setup.load_from {
             if pace.is_due(sender.began, sender.report.messages) {
                 sender.send()?;
             }
         } else {
-            // Nobody to send to yet: the pace begins with the first receiver.
+            // Nobody to send to, or too early: the pace begins with the first message.
             std::thread::sleep(Duration::from_millis(5));
             sender.began = now();
         }

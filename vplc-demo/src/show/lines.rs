@@ -11,6 +11,9 @@ pub fn progress(picture: &Picture) -> String {
     if device.phase == Phase::Settling {
         return format!("settling: {} commands so far", device.commands);
     }
+    if device.phase == Phase::Leading {
+        return "hovering: best effort begins in a moment".into();
+    }
     let mut line = format!(
         "{:5.1} s  {} misses  round trip p50 {}  control error {} RMS",
         device.cycles as f64 / 1e3,

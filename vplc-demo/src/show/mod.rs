@@ -1,8 +1,10 @@
-//! What a person sees: the live view or lines while it runs, a table and a verdict at
-//! the end.
+//! What a person sees: the live view or lines while it runs; a table and a verdict, or
+//! several runs side by side, at the end.
 
 pub mod canvas;
+pub mod compare;
 pub mod lines;
+pub mod page;
 pub mod picture;
 pub mod table;
 pub mod terminal;

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// How many stretches of the control error are kept: ten seconds.
 const TRACE: usize = 200;
+/// How much of the carriage's path is kept: a minute.
+const PATH: usize = 12_000;
 
 /// All that is known at present.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -25,6 +27,10 @@ pub struct Picture {
     /// Largest control error of each 50 ms, metres; the newest last.
     #[serde(skip)]
     pub trace: VecDeque<f64>,
+    /// Gap, none while the carriage is down, and set point of every fifth cycle, metres;
+    /// the first [`PATH`].
+    #[serde(skip)]
+    pub path: Vec<(Option<f64>, f64)>,
 }
 
 impl Picture {
@@ -34,6 +40,8 @@ impl Picture {
             Report::Device(mut device) => {
                 self.trace.extend(device.error_trace.drain(..));
                 self.trace.drain(..self.trace.len().saturating_sub(TRACE));
+                device.path.truncate(PATH - self.path.len());
+                self.path.append(&mut device.path);
                 self.device = Some(*device);
             }
             Report::Controller(controller) => self.controller = Some(controller),

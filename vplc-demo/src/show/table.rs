@@ -102,6 +102,7 @@ fn describe(flow: Flow, sent: Option<&FlowReport>, received: Option<&FlowReport>
     let what = match flow {
         Flow::Video => "frames",
         Flow::Telemetry => "messages",
+        Flow::Backup => "blocks",
     };
     let rates = received
         .rates()

@@ -23,6 +23,10 @@ pub enum Judgement {
     Held,
     /// It did not.
     DidNotHold,
+    /// With slots the plant does not notice the load, without it visibly does.
+    Shown,
+    /// One of the two was not to be seen.
+    NotShown,
     /// A smoke run in which everything works.
     Works,
     /// A person or a supervisor ended it.
@@ -36,8 +40,8 @@ impl Judgement {
     #[must_use]
     pub const fn exit(self) -> u8 {
         match self {
-            Judgement::Held | Judgement::Works => 0,
-            Judgement::DidNotHold => 1,
+            Judgement::Held | Judgement::Shown | Judgement::Works => 0,
+            Judgement::DidNotHold | Judgement::NotShown => 1,
             Judgement::Broken => 2,
             Judgement::Interrupted => 130,
         }
@@ -50,7 +54,7 @@ pub struct Demand {
     /// Only whether it works.
     pub smoke: bool,
     /// The flows that were to run.
-    pub best_effort: bool,
+    pub flows: &'static [Flow],
     /// It was ended before its time.
     pub interrupted: bool,
 }
@@ -68,6 +72,8 @@ pub fn judge(picture: &Picture, demand: Demand) -> (Judgement, String) {
     let word = match judgement {
         Judgement::Held => "held",
         Judgement::DidNotHold => "did not hold",
+        Judgement::Shown => "shown",
+        Judgement::NotShown => "not shown",
         Judgement::Works => "works",
         Judgement::Interrupted => "interrupted",
         Judgement::Broken => "broken",
@@ -76,11 +82,13 @@ pub fn judge(picture: &Picture, demand: Demand) -> (Judgement, String) {
     (judgement, format!("{word}: {facts}"))
 }
 
-fn held(device: &DeviceReport) -> bool {
+/// Whether a loop held: see the module.
+pub fn held(device: &DeviceReport) -> bool {
     device.falls == 0 && device.cycles > 0 && device.misses * 100 <= device.cycles * MISSES_MAX_PERCENT
 }
 
-fn broken(picture: &Picture, demand: Demand) -> Option<String> {
+/// Why a run is broken; `None`: it is not.
+pub fn broken(picture: &Picture, demand: Demand) -> Option<String> {
     if let Some(failure) = &picture.failure {
         // The rest of it, a log's last lines, stands in the table.
         return Some(failure.lines().next().unwrap_or_default().into());
@@ -97,9 +105,9 @@ fn broken(picture: &Picture, demand: Demand) -> Option<String> {
     if !picture.finished {
         return Some("the device did not run all its cycles".into());
     }
-    for flow in [Flow::Video, Flow::Telemetry] {
-        let received = picture.flows.get(&flow).and_then(|(_, received)| received.as_ref());
-        if demand.best_effort && received.is_none_or(|flow| flow.messages == 0) {
+    for flow in demand.flows {
+        let received = picture.flows.get(flow).and_then(|(_, received)| received.as_ref());
+        if received.is_none_or(|flow| flow.messages == 0) {
             return Some(format!("no {} arrived", flow.name()));
         }
     }
@@ -151,7 +159,7 @@ mod tests {
         picture
     }
 
-    const FULL: Demand = Demand { smoke: false, best_effort: true, interrupted: false };
+    const FULL: Demand = Demand { smoke: false, flows: &[Flow::Video, Flow::Telemetry], interrupted: false };
 
     #[test]
     fn the_rule() {
@@ -179,7 +187,7 @@ mod tests {
             assert_eq!(judgement, Judgement::Broken, "{picture:?}");
             assert!(line.starts_with("broken: ") && !line.contains('\n'), "{line}");
         }
-        let without = Demand { best_effort: false, ..FULL };
+        let without = Demand { flows: &[], ..FULL };
         assert_eq!(judge(&Picture { flows: Default::default(), ..run(|_| {}) }, without).0, Judgement::Held);
     }
 

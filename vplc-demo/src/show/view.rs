@@ -23,6 +23,8 @@ const SMALLEST: (usize, usize) = (60, 22);
 /// What stands above the picture.
 #[derive(Clone, Debug)]
 pub struct Title {
+    /// What is shown.
+    pub headline: String,
     /// Which form it is.
     pub form: String,
     /// Seconds to run.
@@ -51,7 +53,7 @@ fn summary(device: &DeviceReport) -> String {
 }
 
 fn head(canvas: &mut Canvas, device: &DeviceReport, title: &Title) {
-    canvas.text(0, 0, "insane-rt: a control loop of 1 ms between two hosts", Colour::Bold);
+    canvas.text(0, 0, &title.headline, Colour::Bold);
     let right = format!("{:.1} of {} s   q: stop", device.cycles as f64 / 1e3, title.seconds);
     canvas.text(canvas.width().saturating_sub(right.len()), 0, &right, Colour::Plain);
     canvas.text(0, 1, &title.form, Colour::Dim);
@@ -71,8 +73,8 @@ fn carriage(canvas: &mut Canvas, device: &DeviceReport, below: usize) {
     }
     let colour = match device.phase {
         Phase::Settling => Colour::Yellow,
-        Phase::Running if device.down => Colour::Red,
-        Phase::Running => Colour::Green,
+        _ if device.down => Colour::Red,
+        Phase::Leading | Phase::Running => Colour::Green,
     };
     let gap = if device.down { fallen_to(device.gap) } else { device.gap };
     for x in LEFT / 2..LEFT * 3 / 2 {
@@ -82,8 +84,8 @@ fn carriage(canvas: &mut Canvas, device: &DeviceReport, below: usize) {
     }
     let word = match device.phase {
         Phase::Settling => "held by its clamp",
-        Phase::Running if device.down => "DOWN",
-        Phase::Running => "hovering",
+        _ if device.down => "DOWN",
+        Phase::Leading | Phase::Running => "hovering",
     };
     canvas.text(0, below, &format!("{word:^LEFT$}"), colour);
 }
@@ -190,7 +192,7 @@ mod tests {
         change(&mut device);
         let mut picture = Picture::default();
         picture.take(Report::Device(Box::new(device)));
-        draw(&picture, &Title { form: "a form".into(), seconds: 10 }, size).plain()
+        draw(&picture, &Title { headline: "x".into(), form: "a form".into(), seconds: 10 }, size).plain()
     }
 
     #[test]
@@ -233,7 +235,8 @@ mod tests {
         picture.take(Report::Device(Box::new(device)));
         let flow = FlowReport { messages: 9_999_999, lost: 1_000, ..FlowReport::new(Flow::Telemetry, true) };
         picture.take(Report::Flow(flow));
-        let text = draw(&picture, &Title { form: "a form".into(), seconds: 10 }, (80, 24)).plain();
+        let text =
+            draw(&picture, &Title { headline: "x".into(), form: "a form".into(), seconds: 10 }, (80, 24)).plain();
         let row = text.lines().find(|line| line.contains("round trip")).unwrap();
         let max: f64 = row.split_whitespace().last().unwrap().parse().unwrap();
         assert!((max / 1_234_000.0 - 1.0).abs() < 1e-3, "{row}");

@@ -63,8 +63,13 @@ impl Host {
 
     /// Runs `ip` with these arguments inside the namespace.
     pub fn ip(&self, arguments: &[&str]) -> Result<(), StageError> {
-        let what = format!("ip {}", arguments.join(" "));
-        let mut command = Command::new("ip");
+        self.run("ip", arguments)
+    }
+
+    /// Runs a program with these arguments inside the namespace.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<(), StageError> {
+        let what = format!("{program} {}", arguments.join(" "));
+        let mut command = Command::new(program);
         command.args(arguments);
         let output = self.call(move || command.output())?.map_err(StageError::system(&what))?;
         if output.status.success() {

@@ -5,20 +5,36 @@ mod daemon;
 mod embedded;
 mod host;
 mod namespaces;
+mod port;
+pub mod slots;
 
+use crate::course::{Cable, Course};
 use crate::options::Options;
-use crate::report::{Flow, Report};
-use crate::roles::{PERIOD, Place, Role, Setup};
-use insane_core::Nanos;
+use crate::report::Report;
+use crate::roles::{Grid, PERIOD, Place, Role, Setup};
+use insane_core::{MonoTime, Nanos};
+use slots::Slots;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use vplc_containers::engine::Engine;
 
-/// Fresh cycles in a row before the clamp opens: half a second; a tenth in a smoke run.
+/// Fresh cycles in a row before the clamp opens: half a second; a tenth in a smoke run and
+/// where runs are compared.
 const SETTLE: u32 = 500;
-const SETTLE_SMOKE: u32 = 100;
+const SETTLE_SHORT: u32 = 100;
+/// Where runs are compared: from the start until the clamp opens, and from there until best
+/// effort begins and cycles count. The pushes then meet every run in the same cycles.
+const UNTIL_RELEASE: Nanos = Nanos::from_millis(700);
+const UNTIL_LOAD: Nanos = Nanos::from_millis(300);
 /// Priority of device and controller; below that of the datapaths they wait for.
 const FIFO: u8 = 50;
+/// Priority of the datapaths of process data.
+const FIFO_DATAPATH: u8 = 70;
+/// Priority of device and controller where one datapath carries best effort, too: it looks
+/// at the clock between two frames, and a task must not wait for that.
+const FIFO_BESIDE: u8 = 75;
+/// Priority of the switch.
+const FIFO_SWITCH: u8 = 90;
 
 /// Why the demonstration cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -91,8 +107,8 @@ impl Form {
         if insane_sys::thread::cores().len() < 2 {
             return embedded("two hosts need two cores");
         }
-        if !is_program("ip") {
-            return embedded("the command ip (iproute2) is missing");
+        if !is_program("ip") || !is_program("tc") {
+            return embedded("the commands ip and tc (iproute2) are missing");
         }
         match daemon::find_or_build() {
             Ok(insaned) => {
@@ -105,17 +121,23 @@ impl Form {
 
     /// In one line.
     #[must_use]
-    pub fn describe(&self) -> String {
-        match self {
-            Form::Namespaces { engine: Some(engine), .. } => format!(
+    pub fn describe(&self, options: &Options) -> String {
+        match (self, options.single) {
+            (Form::Namespaces { engine: Some(engine), .. }, _) => format!(
                 "two network namespaces joined by veth, two insaned, the controller in a container ({}), every other part a process",
                 engine.name()
             ),
-            Form::Namespaces { engine: None, .. } => {
+            (Form::Namespaces { .. }, true) => {
                 "two network namespaces joined by veth, two insaned, every part a process".into()
             }
-            Form::Embedded { reason } => {
+            (Form::Namespaces { .. }, false) => {
+                "two network namespaces at a switch of 100 Mbit/s, two insaned, processes".into()
+            }
+            (Form::Embedded { reason }, true) => {
                 format!("two runtimes embedded in one process, over loopback ({reason})")
+            }
+            (Form::Embedded { reason }, false) => {
+                format!("two runtimes in one process, a port of 100 Mbit/s between ({reason})")
             }
         }
     }
@@ -139,17 +161,28 @@ impl Stage {
     ///
     /// # Errors
     /// See [`StageError`].
-    pub fn start(form: &Form, options: &Options) -> Result<Stage, StageError> {
+    pub fn start(form: &Form, options: &Options, course: &Course) -> Result<Stage, StageError> {
         match form {
             Form::Namespaces { engine: None, .. } if options.containers => Err(StageError::NoEngine),
             Form::Embedded { reason } if options.containers => {
                 Err(StageError::Program { what: "containers".into(), said: reason.clone() })
             }
             Form::Namespaces { insaned, engine } => {
-                namespaces::Namespaces::start(insaned, *engine, options).map(Stage::Namespaces)
+                namespaces::Namespaces::start(insaned, *engine, options, course).map(Stage::Namespaces)
             }
-            Form::Embedded { .. } => embedded::Embedded::start(options).map(Stage::Embedded),
+            Form::Embedded { .. } => embedded::Embedded::start(options, course).map(Stage::Embedded),
         }
+    }
+
+    /// What the runtimes say of the slots of process data; those that have none are left out.
+    #[must_use]
+    pub fn slots(&self) -> Vec<Slots> {
+        let reports = match self {
+            Stage::Namespaces(stage) => stage.status(),
+            Stage::Embedded(stage) => stage.status(),
+        };
+        let sides = [Side::A, Side::B].into_iter().zip(reports);
+        sides.filter_map(|(side, report)| slots::slots_of(side, &report?)).collect()
     }
 
     /// What the parts report.
@@ -180,20 +213,20 @@ impl Stage {
 
 /// Host a is the controller's, host b the device's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Side {
+pub enum Side {
+    /// The controller's.
     A,
+    /// The device's.
     B,
 }
 
-/// The parts and their hosts, receivers first. Video and telemetry go the way of the
-/// samples, from the machine to the controller's host.
-fn cast(options: &Options) -> Vec<(Side, Role)> {
+/// The parts and their hosts, receivers first. Best effort goes the way of the samples,
+/// from the machine to the controller's host.
+fn cast(course: &Course) -> Vec<(Side, Role)> {
     let mut parts = vec![(Side::A, Role::Controller), (Side::B, Role::Device)];
-    if !options.no_best_effort {
-        for flow in [Flow::Video, Flow::Telemetry] {
-            parts.push((Side::A, Role::Recorder(flow)));
-            parts.push((Side::B, Role::Sender(flow)));
-        }
+    for flow in course.flows {
+        parts.push((Side::A, Role::Recorder(*flow)));
+        parts.push((Side::B, Role::Sender(*flow)));
     }
     parts
 }
@@ -204,20 +237,50 @@ fn core(side: Side) -> Option<usize> {
 }
 
 /// A part's place: device and controller on their host's core, at FIFO.
-fn place(side: Side, role: Role) -> Place {
+fn place(side: Side, role: Role, cable: Cable) -> Place {
+    let fifo = match cable {
+        Cable::Own => FIFO,
+        Cable::Switched => FIFO_BESIDE,
+    };
     match role {
-        Role::Device | Role::Controller => Place { core: core(side), fifo: Some(FIFO) },
+        Role::Device | Role::Controller => Place { core: core(side), fifo: Some(fifo) },
         _ => Place::default(),
     }
 }
 
-fn setup(options: &Options, role: Role, place: Place, epoch: insane_core::MonoTime) -> Setup {
+/// The instants that all parts of a run share.
+#[derive(Clone, Copy, Debug)]
+struct Instants {
+    grid: Grid,
+    release_from: MonoTime,
+    load_from: MonoTime,
+}
+
+impl Instants {
+    /// Of a run that starts now.
+    fn from_now(cable: Cable) -> Self {
+        let (release_from, load_from) = match cable {
+            Cable::Own => (MonoTime(0), MonoTime(0)),
+            Cable::Switched => {
+                let release = insane_sys::clock::mono_now() + UNTIL_RELEASE;
+                (release, release + UNTIL_LOAD)
+            }
+        };
+        Instants { grid: Grid::from_now(), release_from, load_from }
+    }
+}
+
+fn setup(options: &Options, course: &Course, role: Role, place: Place, instants: Instants) -> Setup {
+    let is_short = options.smoke || course.cable == Cable::Switched;
     Setup {
         role,
         place,
         seconds: options.seconds,
-        settle: if options.smoke { SETTLE_SMOKE } else { SETTLE },
-        epoch,
+        settle: if is_short { SETTLE_SHORT } else { SETTLE },
+        contract: course.contract,
+        grid: instants.grid,
+        release_from: instants.release_from,
+        load_from: instants.load_from,
         margin: Nanos::from_micros(options.margin_us),
         offset: Nanos::from_micros(options.offset_us),
         late: Nanos::from_micros(options.late_us),

@@ -1,5 +1,5 @@
-//! The form with rights: two network namespaces joined by veth, a daemon in each, and
-//! a process for every part.
+//! The form with rights: two network namespaces joined by veth, or by a switch in a third,
+//! a daemon in each, and a process for every part.
 //!
 //! Two cores serve two hosts: a's daemon and controller share one core, b's daemon
 //! and device the other, all `SCHED_FIFO`, the daemons' process-data datapaths first;
@@ -7,11 +7,13 @@
 //! datapaths that carry for them, run wherever the ordinary scheduler puts them.
 
 use super::host::Host;
-use super::{Side, StageError, cast, place, setup, tail};
+use super::{Instants, Side, StageError, cast, place, setup, tail};
+use crate::course::{Cable, Course, PORT_BYTES, PORT_MBPS};
 use crate::options::Options;
 use crate::report::Report;
 use crate::roles::process::Order;
 use crate::roles::{Role, Setup};
+use insane_wire::status::StatusReport;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -25,7 +27,9 @@ use vplc_containers::engine::{Container, Engine};
 
 const TEMPLATE_A: &str = include_str!("../../hosts/a.ron");
 const TEMPLATE_B: &str = include_str!("../../hosts/b.ron");
-/// Of the configurations' network, bytes.
+const SWITCHED_A: &str = include_str!("../../hosts/port-a.ron");
+const SWITCHED_B: &str = include_str!("../../hosts/port-b.ron");
+/// Of the network without a switch, bytes.
 const MTU: &str = "9000";
 /// How long a process may take to start, or to end by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,22 +44,34 @@ pub struct Namespaces {
     parts: Vec<Process>,
     daemons: Vec<Process>,
     hosts: [Host; 2],
+    _switch: Option<Host>,
     folder: Folder,
 }
 
 impl Namespaces {
-    pub(super) fn start(insaned: &Path, engine: Option<Engine>, options: &Options) -> Result<Self, StageError> {
+    pub(super) fn start(
+        insaned: &Path,
+        engine: Option<Engine>,
+        options: &Options,
+        course: &Course,
+    ) -> Result<Self, StageError> {
         let hosts = [Host::new("a")?, Host::new("b")?];
-        join(&hosts)?;
+        let switch = match course.cable {
+            Cable::Own => {
+                join(&hosts)?;
+                None
+            }
+            Cable::Switched => Some(join_at_switch(&hosts)?),
+        };
         let (tell, reports) = channel();
         let folder = Folder::new()?;
-        let mut stage = Namespaces { reports, parts: Vec::new(), daemons: Vec::new(), hosts, folder };
+        let mut stage = Namespaces { reports, parts: Vec::new(), daemons: Vec::new(), hosts, _switch: switch, folder };
         for side in [Side::A, Side::B] {
-            stage.start_daemon(side, insaned, &tell)?;
+            stage.start_daemon(side, insaned, course.cable, &tell)?;
         }
-        let epoch = insane_sys::clock::mono_now();
-        for (side, role) in cast(options) {
-            let setup = setup(options, role, place(side, role), epoch);
+        let instants = Instants::from_now(course.cable);
+        for (side, role) in cast(course) {
+            let setup = setup(options, course, role, place(side, role, course.cable), instants);
             let process = match engine.filter(|_| role == Role::Controller) {
                 Some(engine) => stage.start_container(engine, side, setup, &tell)?,
                 None => {
@@ -68,10 +84,23 @@ impl Namespaces {
         Ok(stage)
     }
 
-    fn start_daemon(&mut self, side: Side, insaned: &Path, tell: &Sender<Report>) -> Result<(), StageError> {
-        let (name, template) = match side {
-            Side::A => ("insaned-a", TEMPLATE_A),
-            Side::B => ("insaned-b", TEMPLATE_B),
+    /// The state of host a's daemon and of host b's.
+    pub(super) fn status(&self) -> [Option<StatusReport>; 2] {
+        [Side::A, Side::B].map(|side| super::slots::ask(&self.folder.socket(side)))
+    }
+
+    fn start_daemon(
+        &mut self,
+        side: Side,
+        insaned: &Path,
+        cable: Cable,
+        tell: &Sender<Report>,
+    ) -> Result<(), StageError> {
+        let (name, template) = match (side, cable) {
+            (Side::A, Cable::Own) => ("insaned-a", TEMPLATE_A),
+            (Side::B, Cable::Own) => ("insaned-b", TEMPLATE_B),
+            (Side::A, Cable::Switched) => ("insaned-a", SWITCHED_A),
+            (Side::B, Cable::Switched) => ("insaned-b", SWITCHED_B),
         };
         let socket = self.folder.socket(side);
         let config = self.folder.0.join(format!("{name}.ron"));
@@ -197,6 +226,27 @@ fn join(hosts: &[Host; 2]) -> Result<(), StageError> {
         host.ip(&["link", "set", device, "mtu", MTU, "up"])?;
     }
     Ok(())
+}
+
+/// Two hosts at a switch in a third namespace. Each of its ports sends at the rate of the
+/// configurations, preamble, check sum and gap of each frame counted, and holds as much as
+/// such a switch does. A burst is one frame, so that two never pass together.
+fn join_at_switch(hosts: &[Host; 2]) -> Result<Host, StageError> {
+    let switch = Host::new("s")?;
+    switch.ip(&["link", "add", "bridge", "type", "bridge"])?;
+    let ends = [("veth-a", "port-a", "10.77.0.1/24"), ("veth-b", "port-b", "10.77.0.2/24")];
+    let (rate, room) = (format!("{PORT_MBPS}mbit"), PORT_BYTES.to_string());
+    for (host, (device, port, address)) in hosts.iter().zip(ends) {
+        host.ip(&["link", "add", device, "type", "veth", "peer", "name", port])?;
+        host.ip(&["link", "set", port, "netns", &switch.namespace()])?;
+        switch.ip(&["link", "set", port, "master", "bridge", "up"])?;
+        let shaper = ["root", "tbf", "rate", &rate, "burst", "1600", "limit", &room, "overhead", "24"];
+        switch.run("tc", &[&["qdisc", "add", "dev", port], &shaper[..]].concat())?;
+        host.ip(&["address", "add", address, "dev", device])?;
+        host.ip(&["link", "set", device, "up"])?;
+    }
+    switch.ip(&["link", "set", "bridge", "up"])?;
+    Ok(switch)
 }
 
 /// A daemon's configuration: the template with this run's socket, and the cores that
@@ -336,7 +386,7 @@ mod tests {
     #[test]
     fn the_templates_take_socket_and_cores_and_are_configurations() {
         let machine = insane_config::Machine { cores: Some(vec![2, 5]), ..insane_config::Machine::detect() };
-        for template in [TEMPLATE_A, TEMPLATE_B] {
+        for template in [TEMPLATE_A, TEMPLATE_B, SWITCHED_A, SWITCHED_B] {
             let text = configuration(template, Path::new("/tmp/x/a.sock"), &[2, 5]);
             assert_eq!(text.matches("socket: \"/tmp/x/a.sock\"").count(), 1, "{text}");
             assert!(text.contains("core: 2,") != text.contains("core: 5,"), "{text}");

@@ -211,7 +211,7 @@ cat /tmp/jitter | head -40
 
 /// Two namespaces, two daemons, processes with SCHED_FIFO; judged by function.
 const DEMO: &str = "
-DEMO --seconds 5 --no-tui --smoke --no-best-effort >/tmp/demo 2>&1; status=$?
+DEMO --single --seconds 5 --no-tui --smoke --no-best-effort >/tmp/demo 2>&1; status=$?
 tail -30 /tmp/demo
 exit $status
 ";

@@ -222,7 +222,7 @@ fn trace(root: &Path) -> (Verdict, TestCount) {
     if lints.0 != Verdict::Passed {
         return lints;
     }
-    counted(cargo(root).arg("test").args(feature).args(["--bin", "insane", "trace"]), 10)
+    counted(cargo(root).arg("test").args(feature).args(["--bin", "insane", "--test", "trace"]), 10)
 }
 
 /// In a target folder of its own: the flag would rebuild everything in the other.

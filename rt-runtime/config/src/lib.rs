@@ -22,11 +22,12 @@ mod validate;
 pub use diagnostic::{Diagnostic, Findings, Severity};
 pub use machine::Machine;
 pub use plan::{
-    ControlPlan, DatapathPlan, DomainPlan, GossipPlan, HostPlan, HugePages, Idle, Isolation, LinkPlan, LogFormat,
-    LogLevel, LogPlan, Member, MemoryPlan, MulticastPlan, PeerPlan, Plan, Policy, Quota, RatePlan, Serves, StreamPlan,
-    TcpPlan, Technology, UdpPlan,
+    BudgetPlan, ClockPlan, ControlPlan, DatapathPlan, DomainPlan, GossipPlan, HostPlan, HugePages, Idle, Isolation,
+    LinkPlan, LogFormat, LogLevel, LogPlan, Member, MemoryPlan, MulticastPlan, PeerPlan, Plan, Policy, Quota, RatePlan,
+    Serves, StreamPlan, TcpPlan, Technology, UdpPlan,
 };
 pub use planner::{Budget, LayoutSizes};
+pub use raw::AfterHoldover;
 pub use validate::DOMAINS_MAX;
 
 use report::Report;

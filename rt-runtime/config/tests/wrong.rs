@@ -680,6 +680,13 @@ fn domains() {
         "0 is too small",
         "1 to 10_000_000 a second",
     );
+    let clock = |field: &str| format!("(clock: ({field}))");
+    expect(&clock("holdover_s: 86_401"), "1:22", "clock.holdover_s", "86_401 is too large", "0 to 86_400 seconds");
+    let phase = "clock.holdover_phase_us";
+    expect(&clock("holdover_phase_us: Some(0)"), "1:29", phase, "0 is too small", "1 to 1_000_000 microseconds");
+    let rate = "domains[0].quota.bytes_per_second";
+    expect(&quota("bytes_per_second: 999"), "1:69", rate, "999 is too small", "1000 to 100_000_000_000 a second");
+    expect(&quota("burst_bytes: 0"), "1:64", "domains[0].quota.burst_bytes", "0 is too small", "1 to");
     let rate = "domains[0].quota.control_messages_per_second";
     expect(&quota("control_messages_per_second: 0"), "1:80", rate, "0 is too small", "1 to 1_000_000 a second");
     let many: Vec<String> = (0..65).map(|at| format!("(name: \"d{at}\", members: [uid(1)])")).collect();

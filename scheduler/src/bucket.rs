@@ -23,6 +23,10 @@ impl Bucket {
         Bucket { policing, tokens: depth(policing), at: now }
     }
 
+    pub(crate) fn policing(&self) -> Policing {
+        self.policing
+    }
+
     pub(crate) fn refill(&mut self, now: MonoTime) {
         let gained = self.policing.rate_bytes_per_s.get().saturating_mul(now.since(self.at).0);
         let gained = i64::try_from(gained).unwrap_or(i64::MAX);

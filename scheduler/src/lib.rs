@@ -29,10 +29,15 @@
 //! - **Within a lane: deficit round robin** in the surplus form. At the head of its
 //!   lane a flow gets its quantum on top of what it owes, sends until that is used
 //!   up, and goes to the tail. The last frame may run over; the flow then owes it.
+//! - **Clients share as one.** Flows of one client ([`Scheduler::assign`]) have one place in
+//!   each lane and one quantum of it, that of the flow whose turn it is; inside it they take
+//!   turns by their own quanta. Who opens more flows gets no more of a lane.
 //! - **A grant is at most one chunk** ([`Limits::chunk_bytes`]) in every lane, so
 //!   that more important traffic is looked at again after each.
 //! - **A token bucket** ([`Scheduler::police`]) holds a flow back until it can pay
 //!   for a whole frame. A flow that is held back does not hold back its lane.
+//! - **A client's budget** ([`Scheduler::budget`]) is a token bucket beside those of its flows,
+//!   which all of them pay from, in every lane.
 //!
 //! # Contract of the caller
 //! After `Send { flow, budget_bytes }` the caller sends whole frames *while fewer
@@ -44,16 +49,19 @@
 //!
 //! # Invariants
 //! - A flow is in exactly one state: absent, idle, active (in the ring of its
-//!   lane), or held (in the heap of its lane, waiting for tokens).
-//! - Every active flow can pay for at least one frame; no grant is empty.
+//!   lane), held (in the heap of its lane, waiting for tokens), or behind (another flow of
+//!   its client stands in the ring or the heap for it).
+//! - Every active flow, and its client, can pay for at least one frame; no grant is empty.
 //! - A flow owes at most `frame_bytes_max - 1` and has at most its quantum.
-//! - In every interval of length t, a policed flow sends at most `burst + rate * t`.
+//! - In every interval of length t, a policed flow, and all flows of a client with a budget
+//!   together, send at most `burst + rate * t`.
 //!
 //! # Bounds
 //! | call | cost |
 //! |---|---|
-//! | `poll` | one look at each of the [`LANES`] lanes, and at most one release of a held flow: O(lanes + log FLOWS) |
+//! | `poll` | one look at each of the [`LANES`] lanes, at most eight releases of held flows in each: O(lanes log FLOWS) |
 //! | `sent`, `ready`, `idle`, `remove` | O(1) for a flow without a bucket, else O(log FLOWS) |
+//! | `sent`, when the client's budget is used up | one move in each lane: O(lanes log FLOWS) |
 //! | memory | fixed at construction; nothing is allocated |
 //!
 //! - While a lane-0 flow is ready, at most one chunk and one frame of any other
@@ -63,6 +71,8 @@
 //! - Over any interval in which two flows i and j of one lane always have a backlog
 //!   and tokens, and both keep going when granted:
 //!   `|bytes_i / quantum_i - bytes_j / quantum_j| <= 1 + frame_bytes_max / quantum_i + frame_bytes_max / quantum_j`.
+//!   The same holds of clients whose flows have one quantum, and of a client and a flow that
+//!   has none.
 //! - Of several flows of a lane that can pay again at one instant, one enters the
 //!   ring with each poll that reaches the lane, the longest due first.
 //!
@@ -79,6 +89,7 @@
 #![forbid(unsafe_code)]
 
 mod bucket;
+mod clients;
 mod gates;
 mod held;
 #[cfg(feature = "mutants")]
@@ -89,6 +100,7 @@ mod rings;
 mod timed;
 mod words;
 
+pub use clients::{CLIENTS_MAX, ClientIndex};
 pub use gates::{GATE_ENTRIES_MAX, GateEntry, GateError, GateState, Gates};
 pub use insane_core::limits::LANES;
 #[cfg(feature = "mutants")]
@@ -98,12 +110,16 @@ pub use recurrence::{PERIOD_NS_MAX, Recurrence, RecurrenceError, WHOLE_SHARE, gc
 pub use timed::{
     Action, FilledTable, LatePolicy, LinkTiming, MissCause, Now, TableError, TimedScheduler, TimedStream, Window,
 };
-pub use words::{AddError, Decision, FlowIndex, Limits, PoliceError, Policing};
+pub use words::{AddError, AssignError, Decision, FlowIndex, Limits, PoliceError, Policing};
 
 use bucket::Bucket;
+use clients::Client;
 use held::Held;
-use insane_core::{Lane, MonoTime};
-use rings::Rings;
+use insane_core::{Lane, MonoTime, Nanos};
+use rings::{NIL, Rings};
+
+/// Held flows that one poll releases in a lane, at most.
+const RELEASES_MAX: usize = 8;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -111,12 +127,17 @@ enum State {
     Idle,
     Active,
     Held,
+    Behind,
 }
 
 #[derive(Clone, Copy)]
 struct Flow {
     state: State,
     lane: u8,
+    /// Among the clients; `NIL`: it stands for itself.
+    client: u16,
+    /// Of a client's flow: it has had the quantum of its turn.
+    has_quantum: bool,
     quantum_bytes: u32,
     /// What is left of the quantum; negative: what the flow owes.
     deficit_bytes: i64,
@@ -124,7 +145,15 @@ struct Flow {
 }
 
 impl Flow {
-    const ABSENT: Flow = Flow { state: State::Absent, lane: 0, quantum_bytes: 0, deficit_bytes: 0, bucket: None };
+    const ABSENT: Flow = Flow {
+        state: State::Absent,
+        lane: 0,
+        client: NIL,
+        has_quantum: false,
+        quantum_bytes: 0,
+        deficit_bytes: 0,
+        bucket: None,
+    };
 }
 
 /// The packet scheduler of one datapath. See the crate's documentation.
@@ -133,17 +162,19 @@ pub struct Scheduler<const FLOWS: usize> {
     /// The latest instant that `poll` was told.
     now: MonoTime,
     flows: [Flow; FLOWS],
+    clients: [Client; CLIENTS_MAX],
     rings: Rings<FLOWS>,
     held: Held<FLOWS>,
     /// Bit i: the head of lane i has had its quantum of this round.
     granted: u8,
     misuses: u64,
+    used_up: u64,
 }
 
 impl<const FLOWS: usize> Scheduler<FLOWS> {
     const FITS: () = assert!(FLOWS >= 1 && FLOWS < rings::NIL as usize, "FLOWS is 1 to 65534");
 
-    /// A scheduler without flows. The value is large (about 80 bytes a flow): make it
+    /// A scheduler without flows. The value is large (about 90 bytes a flow): make it
     /// where it will stay.
     #[must_use]
     pub const fn new(limits: Limits) -> Self {
@@ -152,10 +183,12 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
             limits,
             now: MonoTime(0),
             flows: [Flow::ABSENT; FLOWS],
+            clients: [Client::NEW; CLIENTS_MAX],
             rings: Rings::new(),
             held: Held::new(),
             granted: 0,
             misuses: 0,
+            used_up: 0,
         }
     }
 
@@ -192,6 +225,7 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
     /// misuse, unless the index was given out again.
     pub fn remove(&mut self, flow: FlowIndex) {
         self.idle(flow);
+        self.leave_client(flow.0);
         if let Some(entry) = self.flows.get_mut(flow.0 as usize) {
             *entry = Flow::ABSENT;
         }
@@ -226,7 +260,7 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
         match self.state(flow) {
             State::Absent => self.misuses += 1,
             State::Idle => self.enter(flow.0),
-            State::Active | State::Held => {}
+            State::Active | State::Held | State::Behind => {}
         }
     }
 
@@ -237,18 +271,14 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
         match self.state(flow) {
             State::Absent => self.misuses += 1,
             State::Idle => {}
-            State::Active => self.leave(flow.0),
-            State::Held => {
-                self.held.remove(self.flows[flow.0 as usize].lane, flow.0);
-                self.flows[flow.0 as usize].state = State::Idle;
-            }
+            State::Active | State::Held | State::Behind => self.leave(flow.0),
         }
     }
 
     /// Whether the flow is known to have something to send.
     #[must_use]
     pub fn is_ready(&self, flow: FlowIndex) -> bool {
-        matches!(self.state(flow), State::Active | State::Held)
+        matches!(self.state(flow), State::Active | State::Held | State::Behind)
     }
 
     /// What to do at `now`. An instant before that of an earlier poll counts as that one.
@@ -317,21 +347,31 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
     /// without a grant while it was ready is charged all the same.
     #[inline]
     pub fn sent(&mut self, flow: FlowIndex, bytes: u32, more: bool) {
-        if self.state(flow) != State::Active {
+        if !matches!(self.state(flow), State::Active | State::Behind) {
             self.misuses += 1;
             return;
         }
         let able = self.charge(flow.0, bytes);
         let entry = &mut self.flows[flow.0 as usize];
+        let (client, lane) = (entry.client, entry.lane);
         if !more {
             self.leave(flow.0);
         } else if !able {
             self.leave(flow.0);
             self.enter(flow.0);
-        } else if (entry.deficit_bytes <= 0 || bytes == 0) && self.rings.head(entry.lane) == Some(flow.0) {
+        } else if entry.deficit_bytes <= 0 || bytes == 0 {
             entry.deficit_bytes = entry.deficit_bytes.min(0);
-            self.granted &= !(1 << entry.lane);
-            self.rings.rotate(entry.lane);
+            entry.has_quantum = false;
+            if client != NIL {
+                self.let_next_of_client(flow.0);
+            } else if self.rings.head(lane) == Some(flow.0) {
+                self.granted &= !(1 << lane);
+                self.rings.rotate(lane);
+            }
+        }
+        if client != NIL {
+            self.end_turn_of_client(client, lane, more && bytes == 0);
+            self.hold_client(client);
         }
     }
 
@@ -355,6 +395,9 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
             }
             None => true,
         };
+        if let Some(client) = self.clients.get_mut(entry.client as usize) {
+            overrun |= client.charge(entry.lane, bytes, floor, self.now);
+        }
         self.misuses += u64::from(overrun);
         able
     }
@@ -364,46 +407,72 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
         let entry = &mut self.flows[flow as usize];
         let able_at = entry.bucket.as_ref().map_or(MonoTime(0), |bucket| bucket.able_at(self.limits.frame_bytes_max));
         if able_at <= self.now {
-            entry.state = State::Active;
-            self.rings.push_tail(entry.lane, flow);
+            self.join(flow);
         } else {
             entry.state = State::Held;
             self.held.push(entry.lane, flow, able_at);
         }
     }
 
-    /// From active to idle.
+    /// From active, held or behind to idle.
     fn leave(&mut self, flow: u16) {
         let entry = &mut self.flows[flow as usize];
+        let (state, lane, client) = (entry.state, entry.lane, entry.client);
         entry.state = State::Idle;
         entry.deficit_bytes = entry.deficit_bytes.min(0);
-        if self.rings.head(entry.lane) == Some(flow) {
-            self.granted &= !(1 << entry.lane);
+        entry.has_quantum = false;
+        if client != NIL {
+            self.leave_place_of_client(flow, state);
+        } else if state == State::Held {
+            self.held.remove(lane, flow);
+        } else {
+            if self.rings.head(lane) == Some(flow) {
+                self.granted &= !(1 << lane);
+            }
+            self.rings.remove(lane, flow);
         }
-        self.rings.remove(entry.lane, flow);
     }
 
     /// Lets the held flow of the lane that is due longest into the ring, if one is due;
     /// otherwise says when the first will be.
     fn release_one(&mut self, lane: u8) -> Option<MonoTime> {
-        let (due, flow) = self.held.first(lane)?;
-        if due > self.now {
-            return Some(due);
+        // One whose client cannot pay makes room for the next, a few times.
+        for _ in 0..RELEASES_MAX {
+            let (due, flow) = self.held.first(lane)?;
+            if due > self.now {
+                return Some(due);
+            }
+            self.held.remove(lane, flow);
+            if self.is_front(flow) {
+                self.place_front(flow);
+            } else {
+                self.join(flow);
+            }
+            if self.rings.head(lane).is_some() {
+                return None;
+            }
         }
-        self.held.remove(lane, flow);
-        self.flows[flow as usize].state = State::Active;
-        self.rings.push_tail(lane, flow);
-        None
+        Some(self.now + Nanos(1))
     }
 
     fn grant(&mut self, lane: u8, flow: u16) -> Decision {
         let frame_bytes_max = self.limits.frame_bytes_max;
         let entry = &mut self.flows[flow as usize];
-        if self.granted & (1 << lane) == 0 {
-            self.granted |= 1 << lane;
-            entry.deficit_bytes += i64::from(entry.quantum_bytes);
+        let is_new = self.granted & (1 << lane) == 0;
+        self.granted |= 1 << lane;
+        let quantum = i64::from(entry.quantum_bytes);
+        let mut budget = i64::from(self.limits.chunk_bytes.get());
+        let has_turn = match self.clients.get_mut(entry.client as usize) {
+            None => is_new,
+            Some(client) => {
+                budget = budget.min(client.grant(lane, is_new, quantum, self.now, frame_bytes_max));
+                !core::mem::replace(&mut entry.has_quantum, true)
+            }
+        };
+        if has_turn {
+            entry.deficit_bytes += quantum;
         }
-        let mut budget = entry.deficit_bytes.min(i64::from(self.limits.chunk_bytes.get()));
+        budget = budget.min(entry.deficit_bytes);
         if let Some(bucket) = &mut entry.bucket {
             bucket.refill(self.now);
             budget = budget.min(bucket.budget_bytes(frame_bytes_max));

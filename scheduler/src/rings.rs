@@ -64,6 +64,46 @@ impl<const FLOWS: usize> Rings<FLOWS> {
         }
     }
 
+    /// `new` takes the place of `old`.
+    pub(crate) fn replace(&mut self, lane: u8, old: u16, new: u16) {
+        let (before, after) = (self.previous[old as usize], self.next[old as usize]);
+        if after == old {
+            self.link(new, new);
+        } else {
+            self.link(before, new);
+            self.link(new, after);
+        }
+        if self.heads[lane as usize] == old {
+            self.heads[lane as usize] = new;
+        }
+    }
+
+    /// A chain apart from the lanes, of flows that are in none of them: `first` becomes its
+    /// first if it had none, else `flow` its last.
+    pub(crate) fn chain(&mut self, first: &mut u16, flow: u16) {
+        if *first == NIL {
+            *first = flow;
+            self.link(flow, flow);
+            return;
+        }
+        let last = self.previous[*first as usize];
+        self.link(last, flow);
+        self.link(flow, *first);
+    }
+
+    /// Takes a flow out of its chain.
+    pub(crate) fn unchain(&mut self, first: &mut u16, flow: u16) {
+        let next = self.next[flow as usize];
+        if next == flow {
+            *first = NIL;
+            return;
+        }
+        self.link(self.previous[flow as usize], next);
+        if *first == flow {
+            *first = next;
+        }
+    }
+
     fn link(&mut self, before: u16, after: u16) {
         self.next[before as usize] = after;
         self.previous[after as usize] = before;

@@ -99,7 +99,7 @@ impl core::error::Error for AddError {}
 /// Why a flow is not policed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PoliceError {
-    /// There is no flow of this index.
+    /// There is no flow, or client, of this index.
     NoSuchFlow,
     /// The bucket is smaller than one frame, so the flow could never send.
     BurstTooSmall,
@@ -108,10 +108,30 @@ pub enum PoliceError {
 impl fmt::Display for PoliceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            PoliceError::NoSuchFlow => "there is no flow of this index",
+            PoliceError::NoSuchFlow => "there is no flow or client of this index",
             PoliceError::BurstTooSmall => "the burst is smaller than the largest frame",
         })
     }
 }
 
 impl core::error::Error for PoliceError {}
+
+/// Why a flow does not belong to a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AssignError {
+    /// There is no flow of this index.
+    NoSuchFlow,
+    /// The client's index is not below [`CLIENTS_MAX`](crate::CLIENTS_MAX).
+    NoSuchClient,
+}
+
+impl fmt::Display for AssignError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AssignError::NoSuchFlow => "there is no flow of this index",
+            AssignError::NoSuchClient => "the client's index is beyond the scheduler's table",
+        })
+    }
+}
+
+impl core::error::Error for AssignError {}

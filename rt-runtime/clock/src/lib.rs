@@ -12,8 +12,12 @@
 //! - **Any other step is a re-lock**: believed after [`CONFIRMATIONS`] reads that agree, made
 //!   at the next boundary of the cycle, and told.
 //! - **Without discipline the slots run by the local clock**, and the state says so and why.
-//!   Who was locked and loses it is in *holdover*: the offset stands still for the budget;
-//!   what comes then is configured.
+//!   Who was locked and loses it is in *holdover*: the offset goes on at the rate that it had
+//!   while locked, until the budget, in time or in how far the phase may be off by then, is
+//!   used up; what comes then is configured.
+//! - **The rate is measured while locked**, over stretches of [`RATE_STRETCH`], and with it how
+//!   much it varies between them: that, and the width of a read, is what the phase may be off
+//!   for each second of holdover. Until two stretches have passed, [`SLEW_PPM`] is.
 //!
 //! # Bounds
 //! Every call is O(1). While locked, with reads every `t` and a clock that drifts by `d`, the
@@ -30,12 +34,19 @@ pub const SLEW_PPM: u64 = 500;
 /// Reads in a row that must agree on a step.
 pub const CONFIRMATIONS: u32 = 3;
 
+/// How long a stretch is over which the rate is measured.
+pub const RATE_STRETCH: Nanos = Nanos::from_secs(4);
+/// Parts in a thousand million in one in a million.
+const PPB: i64 = 1_000;
+
 /// What happens when holdover has used up its budget.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum AfterHoldover {
     /// The slots go on by the local clock, out of spec.
     #[default]
     FreeRun,
+    /// The slots go on as in holdover, out of spec.
+    Keep,
     /// Nothing is sent in slots until the clock is locked again.
     Halt,
 }
@@ -51,6 +62,8 @@ pub struct ServoConfig {
     pub read_max: Nanos,
     /// How long holdover lasts.
     pub holdover: Nanos,
+    /// How far the phase may be off by then, as far as is known; `None`: that ends no holdover.
+    pub phase_error: Option<Nanos>,
     /// What comes then.
     pub after: AfterHoldover,
 }
@@ -63,6 +76,7 @@ impl Default for ServoConfig {
             step: Nanos::from_micros(20),
             read_max: Nanos::from_micros(10),
             holdover: Nanos::from_secs(60),
+            phase_error: None,
             after: AfterHoldover::FreeRun,
         }
     }
@@ -97,6 +111,8 @@ pub enum ClockState {
     FreeRun(Why),
     /// Holdover is over: no slots.
     Halted(Why),
+    /// Holdover is over, and the slots go on by what it assumed, out of spec.
+    Kept(Why),
 }
 
 impl ClockState {
@@ -111,6 +127,7 @@ impl ClockState {
             ClockState::Holdover { .. } => 4,
             ClockState::FreeRun(_) => 5,
             ClockState::Halted(_) => 6,
+            ClockState::Kept(_) => 7,
         }
     }
 
@@ -125,6 +142,7 @@ impl ClockState {
             4 => "holdover: TAI was lost",
             5 => "free run after holdover: out of spec",
             6 => "halted after holdover: no slots",
+            7 => "kept after holdover: out of spec",
             _ => "unknown",
         }
     }
@@ -156,6 +174,14 @@ struct Relock {
     at: TaiTime,
 }
 
+/// How fast the offset changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Rate {
+    ppb: i64,
+    /// How much it differed lately from one stretch to the next; `None`: there was one only.
+    spread_ppb: Option<u64>,
+}
+
 /// The mapping. See the crate's documentation.
 #[derive(Clone, Debug)]
 pub struct Servo {
@@ -174,6 +200,11 @@ pub struct Servo {
     suspect: Option<(i64, u32)>,
     relock: Option<Relock>,
     relocks: u64,
+    rate: Option<Rate>,
+    /// Where the stretch began, and the offset that was read then.
+    stretch: Option<(MonoTime, i64)>,
+    /// The offset goes on at this rate; `None`: it follows what is read.
+    coasting_ppb: Option<i64>,
 }
 
 impl Servo {
@@ -191,6 +222,9 @@ impl Servo {
             suspect: None,
             relock: None,
             relocks: 0,
+            rate: None,
+            stretch: None,
+            coasting_ppb: None,
         }
     }
 
@@ -227,6 +261,11 @@ impl Servo {
 
     #[inline]
     fn offset_at(&self, mono: MonoTime) -> i64 {
+        if let Some(ppb) = self.coasting_ppb {
+            let passed = i128::from(mono.since(self.from).0);
+            // A length of time in nanoseconds, times less than a thousandth, fits again.
+            return self.offset.wrapping_add((passed * i128::from(ppb) / 1_000_000_000) as i64);
+        }
         let left = self.target.wrapping_sub(self.offset);
         if left == 0 {
             return self.offset;
@@ -264,18 +303,26 @@ impl Servo {
     fn lose(&mut self, now: MonoTime, why: Why) -> Followed {
         self.suspect = None;
         self.relock = None;
+        self.stretch = None;
         match self.state {
             ClockState::Locked => {
                 self.settle(now);
                 self.target = self.offset;
+                self.coasting_ppb = Some(self.rate.map_or(0, |rate| rate.ppb));
                 self.state = ClockState::Holdover { since: now, why };
                 Followed::Lost(why)
             }
-            ClockState::Holdover { since, why } if now.since(since) >= self.config.holdover => {
+            ClockState::Holdover { since, why } if self.is_used_up(now.since(since)) => {
                 self.state = match self.config.after {
                     AfterHoldover::FreeRun => ClockState::FreeRun(why),
+                    AfterHoldover::Keep => ClockState::Kept(why),
                     AfterHoldover::Halt => ClockState::Halted(why),
                 };
+                if self.config.after == AfterHoldover::FreeRun {
+                    self.settle(now);
+                    self.target = self.offset;
+                    self.coasting_ppb = None;
+                }
                 Followed::HoldoverOver(self.config.after)
             }
             ClockState::Local(before) if before != why => {
@@ -284,6 +331,53 @@ impl Servo {
             }
             _ => Followed::Plainly,
         }
+    }
+
+    /// Whether holdover of this length has used up its budget.
+    fn is_used_up(&self, passed: Nanos) -> bool {
+        let is_off = self.config.phase_error.is_some_and(|most| self.drift(passed) > most);
+        passed >= self.config.holdover || is_off
+    }
+
+    /// How far the phase may be off after so much time without a clock.
+    #[must_use]
+    pub fn drift(&self, passed: Nanos) -> Nanos {
+        let read = self.config.read_max.0 * 1_000_000_000 / RATE_STRETCH.0;
+        let ppb = match self.rate.and_then(|rate| rate.spread_ppb) {
+            Some(spread) => spread + read,
+            None => SLEW_PPM * PPB as u64,
+        };
+        let ns = u128::from(passed.0) * u128::from(ppb) / 1_000_000_000;
+        Nanos(u64::try_from(ns).unwrap_or(u64::MAX))
+    }
+
+    /// By how much the local clock differs from TAI in rate, parts in a thousand million;
+    /// `None`: it was not locked for long enough.
+    #[must_use]
+    pub fn rate_ppb(&self) -> Option<i64> {
+        self.rate.map(|rate| rate.ppb)
+    }
+
+    /// Measures the rate, of reads that are near to what was expected.
+    fn measure_rate(&mut self, at: MonoTime, measured: i64) {
+        let (from, before) = *self.stretch.get_or_insert((at, measured));
+        let passed = at.since(from).0;
+        if passed < RATE_STRETCH.0 {
+            return;
+        }
+        self.stretch = Some((at, measured));
+        let most = SLEW_PPM as i64 * PPB;
+        let ppb = i128::from(measured.wrapping_sub(before)) * 1_000_000_000 / i128::from(passed);
+        let ppb = ppb.clamp(-i128::from(most), i128::from(most)) as i64;
+        self.rate = Some(match self.rate {
+            None => Rate { ppb, spread_ppb: None },
+            Some(rate) => {
+                let off = ppb - rate.ppb;
+                // A large change is believed at once, and forgotten slowly.
+                let spread = rate.spread_ppb.map_or(0, |spread| spread - spread / 8);
+                Rate { ppb: rate.ppb + off / 2, spread_ppb: Some(spread.max(off.unsigned_abs())) }
+            }
+        });
     }
 
     fn follow(&mut self, read: PairedRead) -> Followed {
@@ -297,6 +391,7 @@ impl Servo {
             self.suspect = None;
             self.relock = None;
             self.target = self.offset.wrapping_add(error);
+            self.measure_rate(middle, measured);
             return Followed::Plainly;
         }
         let agrees = |before: i64| measured.wrapping_sub(before).unsigned_abs() <= self.config.step.0;
@@ -314,6 +409,7 @@ impl Servo {
             self.apart = self.apart.wrapping_add(whole);
             self.target = self.offset.wrapping_add(phase);
             self.suspect = None;
+            self.stretch = None;
             return Followed::WholeCycles(whole);
         }
         let was_pending = self.relock.is_some();
@@ -351,6 +447,7 @@ impl Servo {
         let moved = relock.offset.wrapping_sub(self.offset);
         (self.offset, self.target, self.from) = (relock.offset, relock.offset, now);
         (self.apart, self.suspect, self.relock) = (0, None, None);
+        (self.stretch, self.coasting_ppb) = (None, None);
         self.state = ClockState::Locked;
         self.relocks += 1;
         Some(moved)

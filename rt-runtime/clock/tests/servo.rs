@@ -195,6 +195,7 @@ fn without_discipline_the_slots_run_by_the_local_clock_and_say_why() {
 fn holdover_has_a_budget_and_an_action() {
     for (after, state) in [
         (AfterHoldover::FreeRun, ClockState::FreeRun(Why::Unsynchronised)),
+        (AfterHoldover::Keep, ClockState::Kept(Why::Unsynchronised)),
         (AfterHoldover::Halt, ClockState::Halted(Why::Unsynchronised)),
     ] {
         let config = ServoConfig { holdover: Nanos::from_secs(1), after, ..ServoConfig::default() };
@@ -211,6 +212,74 @@ fn holdover_has_a_budget_and_an_action() {
         world.is_synchronised = true;
         world.run(2);
         assert_eq!(world.servo.state(), ClockState::Locked);
+    }
+}
+
+/// Half an hour of holdover: with the rate that was measured the phase stays; without it, it
+/// would go by a tenth of a second.
+#[test]
+fn in_holdover_the_offset_goes_on_at_the_rate_that_it_had() {
+    for drift_ppb in [-60_000, 0, 50_000] {
+        let config = ServoConfig { holdover: Nanos::from_secs(3_600), ..ServoConfig::default() };
+        let mut world = World::new(config, MS);
+        world.drift_ppb = drift_ppb;
+        world.run(200);
+        let rate = world.servo.rate_ppb().expect("locked for long enough");
+        assert!(rate.abs_diff(drift_ppb) <= 100, "{rate} of {drift_ppb}");
+        world.has_offset = false;
+        world.run(600);
+        assert!(matches!(world.servo.state(), ClockState::Holdover { why: Why::NoOffset, .. }));
+        // What is left of the estimate, over a minute.
+        assert!(world.off_ns(MS) <= 8_000, "{} ns at {drift_ppb} ppb", world.off_ns(MS));
+        assert!(world.off_ns(MS) <= world.servo.drift(Nanos::from_secs(60)).0 + 1_000);
+        world.has_offset = true;
+        world.run(2);
+        assert_eq!(world.servo.state(), ClockState::Locked);
+    }
+}
+
+#[test]
+fn who_lost_the_clock_before_its_rate_was_known_ends_holdover_by_the_phase() {
+    let most = Nanos::from_micros(100);
+    let config = ServoConfig { phase_error: Some(most), after: AfterHoldover::Keep, ..ServoConfig::default() };
+    let mut world = World::new(config, MS);
+    world.run(2);
+    assert_eq!(world.servo.rate_ppb(), None);
+    world.is_synchronised = false;
+    // 500 ppm of 200 ms are 100 us.
+    world.run(2);
+    assert!(matches!(world.servo.state(), ClockState::Holdover { .. }));
+    world.run(1);
+    assert_eq!(world.servo.state(), ClockState::Kept(Why::Unsynchronised));
+
+    // With a steady rate the same budget lasts for ten seconds at least; a clock whose rate
+    // varies uses it up sooner.
+    let mut steady = World::new(config, MS);
+    steady.drift_ppb = 40_000;
+    steady.run(200);
+    steady.is_synchronised = false;
+    steady.run(100);
+    assert!(matches!(steady.servo.state(), ClockState::Holdover { .. }), "{:?}", steady.servo.state());
+    let mut restless = World::new(config, MS);
+    for round in 0..10 {
+        restless.drift_ppb = if round % 2 == 0 { 80_000 } else { -80_000 };
+        restless.run(41);
+    }
+    restless.is_synchronised = false;
+    restless.run(100);
+    assert_eq!(restless.servo.state(), ClockState::Kept(Why::Unsynchronised));
+}
+
+#[test]
+fn kept_slots_go_on_at_the_rate_and_free_running_ones_by_the_local_clock() {
+    for (after, least, most) in [(AfterHoldover::Keep, 0, 8_000), (AfterHoldover::FreeRun, 300_000, 500_000)] {
+        let config = ServoConfig { holdover: Nanos::from_secs(1), after, ..ServoConfig::default() };
+        let mut world = World::new(config, MS);
+        world.drift_ppb = 40_000;
+        world.run(200);
+        world.is_synchronised = false;
+        world.run(110);
+        assert!((least..most).contains(&world.off_ns(MS)), "{after:?}: {} ns", world.off_ns(MS));
     }
 }
 

@@ -6,10 +6,11 @@
 //! as a field of its own.
 
 use crate::plan::{
-    DatapathPlan, DomainPlan, GossipPlan, HugePages, Idle, Isolation, LinkPlan, LogFormat, Member, Plan, Policy,
-    Serves, StreamPlan, Technology,
+    ClockPlan, DatapathPlan, DomainPlan, GossipPlan, HugePages, Idle, Isolation, LinkPlan, LogFormat, Member, Plan,
+    Policy, Quota, Serves, StreamPlan, Technology,
 };
 use crate::planner::exact;
+use crate::raw::AfterHoldover;
 use insane_core::heap::ClassSpec;
 use insane_core::{Consumption, Datapath, Determinism, LatePolicy, Reliability};
 use std::collections::BTreeMap;
@@ -151,13 +152,27 @@ fn fields(changes: &mut Vec<Change>, section: &'static str, item: &Option<String
 }
 
 /// The sections that are one thing each.
-fn compare(changes: &mut Vec<Change>, old: &[(&'static str, Fields); 6], new: &[(&'static str, Fields); 6]) {
+fn compare(changes: &mut Vec<Change>, old: &[(&'static str, Fields); 7], new: &[(&'static str, Fields); 7]) {
     for ((section, old), (_, new)) in old.iter().zip(new) {
         fields(changes, section, &None, old, new);
     }
 }
 
-fn single(plan: &Plan) -> [(&'static str, Fields); 6] {
+fn clock(clock: &ClockPlan) -> [(&'static str, String); 3] {
+    let after = match clock.after_holdover {
+        AfterHoldover::Keep => "keep",
+        AfterHoldover::FreeRun => "free_run",
+        AfterHoldover::StopSlots => "stop_slots",
+    };
+    let phase = clock.holdover_phase.map_or("None".to_owned(), |phase| phase.to_string());
+    [
+        ("holdover_s", format!("{} s", clock.holdover.0 / 1_000_000_000)),
+        ("holdover_phase_us", phase),
+        ("after_holdover", after.to_owned()),
+    ]
+}
+
+fn single(plan: &Plan) -> [(&'static str, Fields); 7] {
     let restart = |fields: &[(&str, String)]| -> Fields {
         fields.iter().map(|(name, value)| ((*name).to_owned(), (value.clone(), Takes::Restart))).collect()
     };
@@ -174,6 +189,7 @@ fn single(plan: &Plan) -> [(&'static str, Fields); 6] {
         ("host", restart(&[("name", format!("{:?}", plan.host.name)), ("id", plan.host.id.0.to_string())])),
         ("control", restart(&[("socket", socket), ("mode", format!("0o{:o}", plan.control.mode))])),
         ("memory", memory),
+        ("clock", restart(&clock(&plan.clock))),
         ("log", restart(&[("level", plan.log.level.name().to_owned()), ("format", format.to_owned())])),
         ("discovery", plan.discovery.as_ref().map(gossip).unwrap_or_default()),
         ("order", restart(&[("domains", listed(plan.domains.iter().map(|domain| &domain.name)))])),
@@ -311,6 +327,16 @@ fn peers(plan: &Plan) -> Things {
 /// For whom a change holds that is agreed upon when a stream is opened.
 const OPENED: &str = "for streams that are opened from now on; an open one keeps what it has";
 
+const BUDGETED: &str = "for sources that are opened from now on";
+
+/// Rate and burst of a budget, in words.
+fn budget(quota: &Quota) -> (String, String) {
+    let none = || "None".to_owned();
+    quota.budget.map_or((none(), none()), |budget| {
+        (format!("{} a second", exact(budget.bytes_per_second)), exact(budget.burst_bytes.into()))
+    })
+}
+
 fn domains(plan: &Plan) -> Things {
     let fields = |domain: &DomainPlan| {
         let quota = &domain.quota;
@@ -346,6 +372,8 @@ fn domains(plan: &Plan) -> Things {
                 rate(quota.wakes_per_second),
                 Takes::Later("for sessions that have no sink at the datapath yet"),
             ),
+            ("quota.bytes_per_second", budget(quota).0, Takes::Later(BUDGETED)),
+            ("quota.burst_bytes", budget(quota).1, Takes::Later(BUDGETED)),
         ];
         let all = all.into_iter().map(|(name, value, takes)| (name.to_owned(), (value, takes)));
         let streams = domain.streams.iter().flat_map(|stream| {
@@ -569,6 +597,9 @@ mod tests {
             ("host:", "memory: (huge_pages: try), host:", "memory.huge_pages"),
             ("host:", "memory: (prefault: false), host:", "memory.prefault"),
             ("host:", "log: (level: debug), host:", "log.level"),
+            ("host:", "clock: (holdover_s: 9), host:", "clock.holdover_s"),
+            ("host:", "clock: (holdover_phase_us: 9), host:", "clock.holdover_phase_us"),
+            ("host:", "clock: (after_holdover: keep), host:", "clock.after_holdover"),
             ("host:", "log: (format: json), host:", "log.format"),
             ("name: \"main\"", "name: \"main\", core: Some(1)", "datapaths[\"main\"].core"),
             ("name: \"main\"", "name: \"main\", policy: fifo(9)", "datapaths[\"main\"].policy"),

@@ -22,11 +22,12 @@ mod validate;
 pub use diagnostic::{Diagnostic, Findings, Severity};
 pub use machine::Machine;
 pub use plan::{
-    ControlPlan, DatapathPlan, DomainPlan, GossipPlan, HostPlan, HugePages, Idle, InterfaceName, Isolation, LinkPlan,
-    LogFormat, LogLevel, LogPlan, Member, MemoryPlan, MulticastPlan, PeerPlan, Plan, Policy, Quota, RatePlan,
-    RealtimePlan, Serves, StreamPlan, TcpPlan, Technology, UdpPlan, XdpPlan,
+    BudgetPlan, ClockPlan, ControlPlan, DatapathPlan, DomainPlan, GossipPlan, HostPlan, HugePages, Idle, InterfaceName,
+    Isolation, LinkPlan, LogFormat, LogLevel, LogPlan, Member, MemoryPlan, MulticastPlan, PeerPlan, Plan, Policy,
+    Quota, RatePlan, RealtimePlan, Serves, StreamPlan, TcpPlan, Technology, UdpPlan, XdpPlan,
 };
 pub use planner::{Budget, LayoutSizes};
+pub use raw::AfterHoldover;
 pub use validate::DOMAINS_MAX;
 
 use report::Report;

@@ -14,6 +14,8 @@ pub struct Machine {
     pub uid: u32,
     /// Cores that are on line; `None`: unknown, or the file is for another machine.
     pub cores: Option<Vec<u16>>,
+    /// Cores that the kernel keeps free of other threads (`isolcpus`); `None`: unknown.
+    pub isolated: Option<Vec<u16>>,
     /// `MemAvailable`, bytes.
     pub available_bytes: Option<u64>,
     /// What this process may lock, bytes; `None`: without limit, or unknown.
@@ -30,6 +32,7 @@ impl Machine {
             hostname: hostname(),
             uid: nth_word(&status, "Uid:", 1).and_then(|word| word.parse().ok()).unwrap_or(0),
             cores: fs::read_to_string("/sys/devices/system/cpu/online").ok().and_then(|list| core_list(&list)),
+            isolated: fs::read_to_string("/sys/devices/system/cpu/isolated").ok().and_then(|list| isolated(&list)),
             available_bytes: fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text)),
             lockable_bytes: if may_lock(&status) { None } else { lockable(&limits) },
         }
@@ -38,7 +41,14 @@ impl Machine {
     /// A machine of which nothing is known but its name: for files of other hosts.
     #[must_use]
     pub fn unknown() -> Machine {
-        Machine { hostname: "localhost".into(), uid: 0, cores: None, available_bytes: None, lockable_bytes: None }
+        Machine {
+            hostname: "localhost".into(),
+            uid: 0,
+            cores: None,
+            isolated: None,
+            available_bytes: None,
+            lockable_bytes: None,
+        }
     }
 }
 
@@ -79,6 +89,11 @@ fn core_list(text: &str) -> Option<Vec<u16>> {
     (!cores.is_empty()).then_some(cores)
 }
 
+/// The same of a set that may be empty.
+fn isolated(text: &str) -> Option<Vec<u16>> {
+    if text.trim().is_empty() { Some(Vec::new()) } else { core_list(text) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +104,7 @@ mod tests {
         assert_eq!(core_list("0,2-4,9"), Some(vec![0, 2, 3, 4, 9]));
         assert_eq!(core_list(""), None);
         assert_eq!(core_list("a-b"), None);
+        assert_eq!((isolated("\n"), isolated("2-3")), (Some(vec![]), Some(vec![2, 3])));
     }
 
     #[test]

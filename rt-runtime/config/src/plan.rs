@@ -5,6 +5,7 @@
 //! `domains[i]` is `DomainIndex(i)`, `datapath.links[i]` is `LinkIndex(i)`, and
 //! `link.peers[i]` is the address of `PeerIndex(i)`.
 
+use crate::raw::AfterHoldover;
 use insane_core::heap::ClassSpec;
 use insane_core::{
     Consumption, Datapath, DatapathIndex, Determinism, DomainIndex, HostId, Lane, Nanos, Network, PeerIndex, Priority,
@@ -34,8 +35,27 @@ pub struct Plan {
     pub domains: Vec<DomainPlan>,
     /// Bounds and properties of memory.
     pub memory: MemoryPlan,
+    /// What the slots do when the clock that they followed is lost.
+    pub clock: ClockPlan,
     /// What is logged, and how.
     pub log: LogPlan,
+}
+
+/// What the slots do when the clock that they followed is lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct ClockPlan {
+    /// How long holdover lasts.
+    pub holdover: Nanos,
+    /// It ends sooner where the phase may be off by more; `None`: by time alone.
+    pub holdover_phase: Option<Nanos>,
+    /// What comes then.
+    pub after_holdover: AfterHoldover,
+}
+
+impl Default for ClockPlan {
+    fn default() -> Self {
+        ClockPlan { holdover: Nanos::from_secs(60), holdover_phase: None, after_holdover: AfterHoldover::FreeRun }
+    }
 }
 
 /// Which runtime it is.
@@ -565,6 +585,18 @@ pub struct Quota {
     /// Wake-ups that a datapath makes for a session's sinks, of each session and datapath; a
     /// sink beyond that sleeps until its timeout, or until its session may have one again.
     pub wakes_per_second: u32,
+    /// What all sources of a session together may send by a datapath; `None`: no bound.
+    pub budget: Option<BudgetPlan>,
+}
+
+/// What the sources of each session may send by each datapath: bytes of frames, with the
+/// headers of this runtime, for each peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct BudgetPlan {
+    /// On average.
+    pub bytes_per_second: u64,
+    /// At once after a rest; one frame at least, whatever it says.
+    pub burst_bytes: u32,
 }
 
 impl Default for Quota {
@@ -579,6 +611,7 @@ impl Default for Quota {
             buffers: 16_384,
             control_messages_per_second: 10_000,
             wakes_per_second: 100_000,
+            budget: None,
         }
     }
 }
@@ -700,6 +733,7 @@ impl Plan {
                 streams: Vec::new(),
             }],
             memory: MemoryPlan { limit_bytes: 1 << 30, lock: false, huge_pages: HugePages::Never, prefault: false },
+            clock: ClockPlan::default(),
             log: LogPlan::default(),
         }
     }

@@ -62,8 +62,42 @@ pub struct Config {
     pub domains: Vec<Domain>,
     /// Bounds and properties of memory.
     pub memory: Memory,
+    /// What the slots do without a disciplined clock.
+    pub clock: Clock,
     /// What is logged, and how.
     pub log: Log,
+}
+
+/// What the slots do when the clock that they followed is lost.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Clock {
+    /// How long holdover lasts, seconds, 0 to 86,400. Default: 60.
+    pub holdover_s: i64,
+    /// It ends sooner where the phase may be off by more, microseconds, 1 to 1,000,000.
+    /// Default: `None`, by time alone.
+    pub holdover_phase_us: Option<i64>,
+    /// What comes then. Default: `free_run`.
+    pub after_holdover: AfterHoldover,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Clock { holdover_s: 60, holdover_phase_us: None, after_holdover: AfterHoldover::FreeRun }
+    }
+}
+
+/// What comes after holdover; alarmed in any case.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AfterHoldover {
+    /// Slots go on at the rate that was measured.
+    Keep,
+    /// Slots go on by the local clock.
+    #[default]
+    FreeRun,
+    /// No slots until the clock is back.
+    StopSlots,
 }
 
 /// Which runtime it is.
@@ -589,6 +623,11 @@ pub struct Quota {
     pub control_messages_per_second: i64,
     /// Wake-ups caused by each session. Default: 100,000.
     pub wakes_per_second: i64,
+    /// Bytes that the sources of each session may send by each datapath. Default: `None`, no
+    /// bound.
+    pub bytes_per_second: Option<i64>,
+    /// Of those, at once after a rest. Default: 262,144.
+    pub burst_bytes: i64,
 }
 
 impl Default for Quota {
@@ -604,6 +643,8 @@ impl Default for Quota {
             buffers: quota.buffers.into(),
             control_messages_per_second: quota.control_messages_per_second.into(),
             wakes_per_second: quota.wakes_per_second.into(),
+            bytes_per_second: None,
+            burst_bytes: 256 << 10,
         }
     }
 }

@@ -747,6 +747,13 @@ fn domains() {
         "0 is too small",
         "1 to 10_000_000 a second",
     );
+    let clock = |field: &str| format!("(clock: ({field}))");
+    expect(&clock("holdover_s: 86_401"), "1:22", "clock.holdover_s", "86_401 is too large", "0 to 86_400 seconds");
+    let phase = "clock.holdover_phase_us";
+    expect(&clock("holdover_phase_us: Some(0)"), "1:29", phase, "0 is too small", "1 to 1_000_000 microseconds");
+    let rate = "domains[0].quota.bytes_per_second";
+    expect(&quota("bytes_per_second: 999"), "1:69", rate, "999 is too small", "1000 to 100_000_000_000 a second");
+    expect(&quota("burst_bytes: 0"), "1:64", "domains[0].quota.burst_bytes", "0 is too small", "1 to");
     let rate = "domains[0].quota.control_messages_per_second";
     expect(&quota("control_messages_per_second: 0"), "1:80", rate, "0 is too small", "1 to 1_000_000 a second");
     let many: Vec<String> = (0..65).map(|at| format!("(name: \"d{at}\", members: [uid(1)])")).collect();
@@ -1064,4 +1071,39 @@ fn declarations_that_do_not_go_together() {
     let repaired = only(&with_link(&format!("{periodic}, reliability: reliable"), "rate_mbps: 1000,"));
     assert_eq!((repaired.severity, repaired.path.as_str()), (Severity::Error, path("reliability").as_str()));
     assert!(repaired.message.contains("repairs have no slots"));
+}
+
+/// The rules for cores that datapaths share, each with what helps.
+#[test]
+fn who_spins_has_a_core_of_its_own() {
+    let two = |first: &str, second: &str| {
+        format!(
+            "(datapaths: [\n(name: \"a\", core: 1, {first}, serves: real_time),\n\
+             (name: \"b\", core: 1, {second}, serves: best_effort)])"
+        )
+    };
+    let quiet = Machine { isolated: Some(vec![1]), ..machine() };
+    let told = |text: &str, machine: &Machine| match insane_config::parse("x.ron", text, machine) {
+        Ok(loaded) => (false, loaded.warnings.to_string()),
+        Err(findings) => (true, findings.to_string()),
+    };
+    let (refused, text) = told(&two("policy: fifo(9), idle: spin", "policy: fifo(9), idle: block"), &quiet);
+    assert!(refused && text.contains("datapaths[1], which would never run"), "{text}");
+    assert!(text.contains("a core of its own, or `idle: block`"), "{text}");
+    let (refused, text) = told(&two("policy: other, idle: spin", "policy: fifo(9), idle: block"), &quiet);
+    assert!(!refused && text.contains("each delays the other"), "{text}");
+    let (refused, text) = told(&two("policy: fifo(5), idle: block", "policy: fifo(5), idle: block"), &quiet);
+    assert!(!refused && text.contains("\"a\" with the real-time lanes does not go first"), "{text}");
+    let (refused, text) = told(&two("policy: fifo(6), idle: block", "policy: fifo(5), idle: block"), &quiet);
+    assert!(!refused && text.is_empty(), "{text}");
+    // On a core that others use: told, with what helps; nothing where that is not known.
+    let one = |policy: &str| format!("(datapaths: [(name: \"a\", core: 1, policy: {policy}, idle: spin)])");
+    let shared = Machine { isolated: Some(vec![]), ..machine() };
+    let (refused, text) = told(&one("fifo(9)"), &shared);
+    assert!(!refused && text.contains("starves all else there") && text.contains("isolcpus"), "{text}");
+    let (refused, text) = told(&one("other"), &shared);
+    assert!(!refused && text.contains("other threads take turns"), "{text}");
+    for machine in [quiet, machine()] {
+        assert_eq!(told(&one("other"), &machine), (false, String::new()));
+    }
 }

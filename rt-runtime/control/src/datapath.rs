@@ -23,7 +23,7 @@ use insane_engine::{
     SlotConfig, SlotLog, SlotTable, StageSlots,
 };
 use insane_link::{Link, SwapRefused};
-use insane_scheduler::{TimedStream, lcm};
+use insane_scheduler::{Policing, TimedStream, lcm};
 use insane_shm::conn::{RxConn, TxConn};
 use insane_shm::counters::CounterBlock;
 use insane_shm::heap::ForeignHeap;
@@ -255,8 +255,13 @@ impl Datapath {
         self.port.overlay_frame().map(|frame| Answer::Overlay(Box::new(frame)))
     }
 
-    /// Prepares a source's connection.
-    pub(crate) fn prepare_tx(&self, add: &AddTx, objects: &mut Objects) -> io::Result<Handover> {
+    /// Prepares a source's connection. `budget` is what its session may send.
+    pub(crate) fn prepare_tx(
+        &self,
+        add: &AddTx,
+        budget: Option<Policing>,
+        objects: &mut Objects,
+    ) -> io::Result<Handover> {
         let Rings { cells, returns, depth, .. } = add.rings;
         let (cells, returns) = (objects.read(cells)?, objects.written(returns)?);
         let mut regions = vec![Arc::clone(&cells), Arc::clone(&returns)];
@@ -275,6 +280,8 @@ impl Datapath {
             source: add.source,
             topic: add.topic,
             domain: add.domain,
+            session: add.session,
+            budget,
             lane: add.lane,
             reliable: add.qos.reliability == insane_core::Reliability::Reliable,
             slots: add.slots,

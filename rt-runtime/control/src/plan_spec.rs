@@ -8,8 +8,8 @@ use crate::quota::{Amounts, Quota};
 use crate::runtime::Hosting;
 use crate::spec::{AccessRule, DatapathSpec, DomainSpec, HubSpec, RealtimeRule, SlotSpec};
 use crate::start::StartError;
-use insane_clock::ServoConfig;
-use insane_config::{DatapathPlan, DomainPlan, Idle, Isolation, LayoutSizes, LinkPlan, Member, Plan};
+use insane_clock::{AfterHoldover, ServoConfig};
+use insane_config::{ClockPlan, DatapathPlan, DomainPlan, Idle, Isolation, LayoutSizes, LinkPlan, Member, Plan};
 use insane_core::limits::{DATAPATHS_MAX, LINKS_MAX, PEERS_MAX};
 use insane_core::{Lane, Nanos};
 use insane_engine::SlotConfig;
@@ -69,9 +69,19 @@ pub(crate) fn slot_spec(plan: &Plan, datapath: &DatapathPlan) -> Option<SlotSpec
     Some(SlotSpec {
         host: plan.host.name.clone(),
         link: slowest.name.clone(),
-        config: SlotConfig { timing, overhead_bytes, servo: ServoConfig::default() },
+        config: SlotConfig { timing, overhead_bytes, servo: servo(&plan.clock) },
         payload_bytes_max: least.saturating_sub(HEADER_BYTES as u32),
     })
+}
+
+/// How the slots follow the clock, and what they do without it.
+fn servo(clock: &ClockPlan) -> ServoConfig {
+    let after = match clock.after_holdover {
+        insane_config::AfterHoldover::Keep => AfterHoldover::Keep,
+        insane_config::AfterHoldover::FreeRun => AfterHoldover::FreeRun,
+        insane_config::AfterHoldover::StopSlots => AfterHoldover::Halt,
+    };
+    ServoConfig { holdover: clock.holdover, phase_error: clock.holdover_phase, after, ..ServoConfig::default() }
 }
 
 fn check(plan: &Plan, hosting: Hosting) -> Result<(), StartError> {

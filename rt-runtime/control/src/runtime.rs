@@ -110,6 +110,7 @@ impl Runtime {
         let written = plan.clone();
         let mut degraded = launch::settle(&mut plan);
         let spec = hub_spec(&plan, hosting, machine.uid)?;
+        degraded.extend(of_time_namespace(insane_sys::clock::mono_lead_ns()));
         check_build(&plan)?;
         let planned_bytes = check_memory(&plan, &machine)?;
         // Before any thread is pinned: a pinned one sees only its own core.
@@ -376,6 +377,22 @@ fn check_memory(plan: &Plan, machine: &Machine) -> Result<u64, StartError> {
     }
 }
 
+/// What a time namespace means: its monotonic clock is not that of the host's other processes.
+fn of_time_namespace(lead_ns: Option<i64>) -> Option<String> {
+    match lead_ns {
+        Some(0) => None,
+        Some(lead) => Some(format!(
+            "this runtime is in a time namespace, whose monotonic clock leads that of the host by {lead} ns: \
+             instants of applications in another one are of another clock. Start it outside, or all in the same"
+        )),
+        None => Some(
+            "whether this runtime is in a time namespace is not known: instants of applications may be of another \
+             clock"
+                .to_owned(),
+        ),
+    }
+}
+
 fn lock_memory(plan: &Plan, degraded: &mut Vec<String>) -> bool {
     if !plan.memory.lock {
         return false;
@@ -414,6 +431,13 @@ fn next_incarnation() -> Incarnation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_namespace_is_told() {
+        assert_eq!(of_time_namespace(Some(0)), None);
+        assert!(of_time_namespace(Some(-7)).is_some_and(|text| text.contains("-7 ns")));
+        assert!(of_time_namespace(None).is_some());
+    }
 
     #[test]
     fn incarnations_only_grow() {

@@ -27,6 +27,7 @@ use crate::spec::Origin;
 use insane_core::{ConnId, MonoTime, Nanos, SessionId};
 use insane_engine::Command;
 use insane_engine::waker::WakerThread;
+use insane_scheduler::Policing;
 use insane_sys::clock::mono_now;
 use insane_sys::event::{Epoll, Event, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome};
@@ -36,7 +37,7 @@ use insane_wire::reload::ReloadReport;
 use insane_wire::status::StatusReport;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -471,7 +472,11 @@ impl Server {
         let Parts { hub, objects, datapaths, facts, .. } = &mut self.parts;
         match action {
             Action::AddTx(add) => {
-                let prepared = datapaths[add.datapath.index()].prepare_tx(&add, objects);
+                let budget = facts.plan.domains[add.domain.index()].quota.budget.and_then(|budget| {
+                    let rate_bytes_per_s = NonZeroU64::new(budget.bytes_per_second)?;
+                    Some(Policing { rate_bytes_per_s, burst_bytes: budget.burst_bytes })
+                });
+                let prepared = datapaths[add.datapath.index()].prepare_tx(&add, budget, objects);
                 self.start_handover(add.conn, prepared);
             }
             Action::AddRx(add) => {

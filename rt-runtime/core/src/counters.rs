@@ -78,6 +78,9 @@ counters!(
         DroppedPeerRemoved = "dropped_peer_removed",
         /// Frames, of those handed to links, that went to a group: once for several peers.
         GroupFrames = "group_frames",
+        /// Times that a session with something to send had used up its budget
+        /// (`bytes_per_second`): its sources waited.
+        BudgetUsedUp = "budget_used_up",
     }
 );
 

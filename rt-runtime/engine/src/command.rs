@@ -17,6 +17,7 @@ use insane_core::{
     ChannelId, ConnId, DomainIndex, HostId, Incarnation, Lane, PeerIndex, SessionId, SourceId, StreamKey,
 };
 use insane_link::SwapRefused;
+use insane_scheduler::Policing;
 use insane_shm::Violation;
 use insane_shm::conn::{RxConn, TxConn};
 use insane_shm::misses::{MissLog, MissReader};
@@ -61,6 +62,11 @@ pub struct NewSource {
     pub topic: Topic,
     /// Its tenant.
     pub domain: DomainIndex,
+    /// Whose it is: sources of a session share a lane as one, and a budget.
+    pub session: SessionId,
+    /// What the session's sources may send by this datapath; a bucket that is smaller than a
+    /// frame counts as one frame.
+    pub budget: Option<Policing>,
     /// Its lane.
     pub lane: Lane,
     /// Its messages are acknowledged by the peers and repaired.

@@ -450,8 +450,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
         self.transmitter.note_wake(now);
     }
 
-    /// The next instant at which a turn has something to do about slots, so that sleep must
-    /// end before it. `None`: there are no slots.
+    /// The next instant at which a turn has something to do about slots, or about a budget that
+    /// all sources wait for, so that sleep must end before it. `None`: there is none.
     #[inline]
     #[must_use]
     pub fn slot_due(&self) -> Option<MonoTime> {

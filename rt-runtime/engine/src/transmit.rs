@@ -1,5 +1,6 @@
 //! From the sources' rings through the lanes to the links.
 
+mod clients;
 mod evidence;
 mod source;
 mod timed;
@@ -13,6 +14,7 @@ use crate::routes::RouteIndex;
 use crate::turn::Turn;
 use crate::watch::WatchList;
 use crate::{GRANTS_PER_TURN, RELIABLE_PER_TURN, SOURCES_MAX};
+use clients::Clients;
 use insane_core::counters::DatapathCounter;
 use insane_core::time::Clock;
 use insane_core::{ConnId, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId};
@@ -55,6 +57,12 @@ pub(crate) struct Transmitter {
     keepers: Vec<u16>,
     /// How long an unreliable one may take.
     close_after: Nanos,
+    /// Sessions as clients of the scheduler.
+    clients: Clients,
+    /// How often their budgets were used up, at the last look.
+    used_up: u64,
+    /// All that is ready waits for its budget until then.
+    held_until: Option<MonoTime>,
     /// Where the rate of the links is known: slots may be had.
     slots: Option<Box<Slots>>,
 }
@@ -84,6 +92,9 @@ impl Transmitter {
             leaving: Vec::with_capacity(SOURCES_MAX),
             keepers: Vec::with_capacity(SOURCES_MAX),
             close_after: reliable.evict_after,
+            clients: Clients::new(),
+            used_up: 0,
+            held_until: None,
             slots,
         }
     }
@@ -115,7 +126,12 @@ impl Transmitter {
             self.free_place(place);
             return Err(source);
         }
-        let NewSource { mut conn, source, topic, domain, lane, reliable, slots, keeps } = source;
+        if !self.assign(FlowIndex(place), source.session, source.budget) {
+            self.lanes().remove(FlowIndex(place));
+            self.free_place(place);
+            return Err(source);
+        }
+        let NewSource { mut conn, source, topic, domain, lane, reliable, slots, keeps, budget, .. } = source;
         let has_slots = slots.is_some();
         let head = FlowHead::new(&DataHeader {
             kind: Kind::Data,
@@ -161,6 +177,7 @@ impl Transmitter {
             reliable,
             leaving: None,
             ready: false,
+            has_budget: budget.is_some(),
             idle_looks: 0,
             dead: false,
         });
@@ -310,7 +327,7 @@ impl Transmitter {
 
     /// Whether any source has something, for a datapath about to sleep.
     pub fn has_work(&mut self, payload_max: u32) -> bool {
-        let is_due = self.slots.as_ref().is_none_or(|slots| slots.is_due());
+        let is_due = self.slots.as_ref().is_none_or(|slots| slots.is_due()) && self.held_until.is_none();
         let sources = &mut self.sources;
         self.ready > 0 && is_due
             || self.watch.all().iter().any(|place| {
@@ -387,6 +404,7 @@ impl Transmitter {
         if !self.reliable.is_empty() {
             self.serve_reliable(turn.now(), links, outlets, port);
         }
+        self.held_until = None;
         if self.slots.as_ref().is_some_and(|slots| slots.is_active()) {
             return self.run_timed(turn, links, outlets, port);
         }
@@ -410,7 +428,14 @@ impl Transmitter {
         let about_now = turn.about_now();
         let mut moved = 0;
         for _ in 0..GRANTS_PER_TURN {
-            let Decision::Send { flow, budget_bytes } = self.scheduler.poll(about_now) else { break };
+            let (flow, budget_bytes) = match self.scheduler.poll(about_now) {
+                Decision::Send { flow, budget_bytes } => (flow, budget_bytes),
+                Decision::Wait(until) => {
+                    self.held_until = Some(until);
+                    break;
+                }
+                Decision::Idle => break,
+            };
             moved += 1;
             let Some(lane) = self.sources[flow.0 as usize].as_ref().map(|entry| entry.lane) else {
                 self.scheduler.remove(flow);
@@ -423,6 +448,7 @@ impl Transmitter {
             let more = progress.goes_on();
             self.watch.moved(progress.bytes);
             self.scheduler.sent(flow, progress.bytes, more);
+            self.count_budget(flow, outlets);
             if !more && let Some(entry) = &mut self.sources[flow.0 as usize] {
                 entry.ready = false;
                 self.ready -= 1;
@@ -490,6 +516,10 @@ impl Transmitter {
     /// scheduler.
     #[inline]
     fn found(&mut self, place: u16, lone: &mut Option<FlowIndex>) {
+        if self.sources[place as usize].as_ref().is_some_and(|source| source.has_budget) {
+            // Even alone it goes only as far as its session's budget does.
+            return self.enlist(FlowIndex(place));
+        }
         if let Some(other) = lone.replace(FlowIndex(place)) {
             self.enlist(other);
         }

@@ -1,11 +1,12 @@
 //! Deliberate faults in the scheduler: each must be noticed, by the simulation or by one
 //! of the few direct tests below.
 
-use insane_core::{MonoTime, TaiTime};
+use insane_core::{Lane, MonoTime, TaiTime};
 use insane_scheduler::{
-    Action, FlowIndex, GateEntry, Gates, LatePolicy, Limits, LinkRate, LinkTiming, Mutation, Now, Recurrence,
-    Scheduler, TimedScheduler, TimedStream, turn_on,
+    Action, ClientIndex, Decision, FlowIndex, GateEntry, Gates, LatePolicy, Limits, LinkRate, LinkTiming, Mutation,
+    Now, Policing, Recurrence, Scheduler, TimedScheduler, TimedStream, turn_on,
 };
+use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Enough worlds for every fault to show; a right scheduler goes through all of them.
@@ -58,14 +59,52 @@ fn busy() -> bool {
     staged && took && waits && goes
 }
 
+/// A client that has spent its budget waits in the first lane and in the last; and two of them
+/// share a lane though one has two flows.
+fn clients() -> bool {
+    let Some(limits) = Limits::new(4_000, 1_000) else { return false };
+    let (Some(first), budget) = (Lane::new(0), Policing { rate_bytes_per_s: NonZeroU64::MIN, burst_bytes: 2_000 })
+    else {
+        return false;
+    };
+    let mut scheduler = Box::new(Scheduler::<4>::new(limits));
+    let mut add = |flow, lane, client| {
+        let is_added = scheduler.add(FlowIndex(flow), lane, 4_000).is_ok();
+        let is_assigned = scheduler.assign(FlowIndex(flow), Some(ClientIndex(client))).is_ok();
+        scheduler.ready(FlowIndex(flow));
+        is_added && is_assigned
+    };
+    let all = [add(0, first, 0), add(1, Lane::LAST, 0)];
+    let mut is_right = all == [true; 2] && scheduler.budget(ClientIndex(0), Some(budget)).is_ok();
+    is_right &= scheduler.poll(MonoTime(0)) == Decision::Send { flow: FlowIndex(0), budget_bytes: 1_001 };
+    scheduler.sent(FlowIndex(0), 2_000, true);
+    is_right &= matches!(scheduler.poll(MonoTime(0)), Decision::Wait(_));
+    is_right &= scheduler.budget(ClientIndex(0), None).is_ok();
+    scheduler.set_lane(FlowIndex(0), Lane::LAST);
+    is_right &= scheduler.add(FlowIndex(2), Lane::LAST, 4_000).is_ok();
+    scheduler.ready(FlowIndex(2));
+    let mut sent = [0_u32; 3];
+    for _ in 0..100 {
+        let Decision::Send { flow, budget_bytes } = scheduler.poll(MonoTime(0)) else { return false };
+        sent[usize::from(flow.0)] += budget_bytes;
+        scheduler.sent(flow, budget_bytes, true);
+    }
+    is_right && (sent[0] + sent[1]).abs_diff(sent[2]) <= 6_000
+}
+
 /// A test that holds as long as nothing is wrong.
 type Named = (&'static str, fn() -> bool);
 
 #[test]
 fn every_fault_is_noticed() {
     let fails = |test: fn() -> bool| !catch_unwind(AssertUnwindSafe(test)).unwrap_or(false);
-    let tests: [Named; 4] =
-        [("recurrences", recurrences), ("gates", gates), ("busy", busy), ("simulation", simulation)];
+    let tests: [Named; 5] = [
+        ("recurrences", recurrences),
+        ("gates", gates),
+        ("busy", busy),
+        ("clients", clients),
+        ("simulation", simulation),
+    ];
     turn_on(None);
     for (name, test) in tests {
         assert!(!fails(test), "{name} fails though no fault is turned on");

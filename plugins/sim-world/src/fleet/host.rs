@@ -152,6 +152,8 @@ impl Host {
             source: id,
             topic,
             domain: DomainIndex(domain as u16),
+            session: SessionId(0),
+            budget: None,
             lane,
             reliable,
             slots: None,

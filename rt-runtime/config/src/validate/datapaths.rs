@@ -40,6 +40,7 @@ pub(super) fn datapaths(
     }
     check_lanes(&plans, report);
     check_spinning(&plans, machine, report);
+    check_core_sharing(&plans, machine, report);
     plans
 }
 
@@ -218,5 +219,54 @@ fn check_spinning(plans: &[DatapathPlan], machine: &Machine, report: &mut Report
             message,
             "`spin_then_block(us: ...)`, `block`, or `policy: other`",
         );
+    }
+}
+
+/// What helps where a spinning datapath shares its core.
+const ALONE: &str = "a core of its own, or `idle: block` with the highest `fifo` priority of the core";
+
+/// Who spins needs a core of its own; on a shared one a datapath sleeps between slots, with
+/// the highest priority. Interrupts of cards are what `insane doctor` looks at.
+fn check_core_sharing(plans: &[DatapathPlan], machine: &Machine, report: &mut Report<'_>) {
+    let priority = |plan: &DatapathPlan| match plan.policy {
+        Policy::Other => 0,
+        Policy::Fifo(priority) => priority,
+    };
+    for (at, plan) in plans.iter().enumerate() {
+        let Some(core) = plan.core else { continue };
+        let path = format!("datapaths[{at}].idle");
+        let spins = plan.idle == Idle::Spin;
+        let others = plans.iter().enumerate().filter(|(other, plan)| *other != at && plan.core == Some(core));
+        for (other, sleeper) in others.filter(|(_, other)| other.idle != Idle::Spin) {
+            if spins && priority(plan) > 0 && priority(plan) >= priority(sleeper) {
+                let message = format!("it spins on core {core} before datapaths[{other}], which would never run");
+                report.error_accepting(&path, message, ALONE);
+            } else if spins {
+                let message = format!("it spins on core {core}, which datapaths[{other}] uses: each delays the other");
+                report.warning(&path, message, ALONE);
+            } else if at < other && plan.serves != sleeper.serves {
+                let (real_time, best_effort) =
+                    if plan.serves == Serves::RealTime { (plan, sleeper) } else { (sleeper, plan) };
+                if priority(best_effort) >= priority(real_time) {
+                    let message = format!(
+                        "datapaths[{other}] is on core {core}, too, and \"{}\" with the real-time lanes does not go first",
+                        real_time.name
+                    );
+                    report.warning(&path, message, "a higher `fifo` priority for the real-time lanes, or another core");
+                }
+            }
+        }
+        let is_quiet = machine.isolated.as_ref().is_none_or(|isolated| isolated.contains(&core));
+        if spins && !is_quiet {
+            let message = match priority(plan) {
+                0 => format!("core {core} is not isolated: other threads take turns with what spins there"),
+                _ => format!(
+                    "core {core} is not isolated, and SCHED_FIFO that spins starves all else there, also what \
+                     handles its own packets"
+                ),
+            };
+            let accepted = "an isolated core (isolcpus) under `policy: other`, or `spin_then_block(us: ...)`";
+            report.warning(&path, message, accepted);
+        }
     }
 }

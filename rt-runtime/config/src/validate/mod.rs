@@ -16,7 +16,7 @@ use crate::machine::Machine;
 use crate::plan::{self, Plan};
 use crate::raw;
 use crate::report::Report;
-use insane_core::HostId;
+use insane_core::{HostId, Nanos};
 use insane_wire::control::name_fits;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,8 @@ pub(crate) fn validate(config: &raw::Config, machine: &Machine, report: &mut Rep
     let domains = tenants::domains(&config.domains, machine, &datapaths, report);
     streams::check_slots(&domains, &datapaths, report);
     let memory = memory(&config.memory, report);
-    Plan { host, control, datapaths, peers, discovery, domains, memory, log: log(&config.log) }
+    let clock = clock(&config.clock, report);
+    Plan { host, control, datapaths, peers, discovery, domains, memory, clock, log: log(&config.log) }
 }
 
 fn host(raw: &raw::Host, machine: &Machine, report: &mut Report<'_>) -> plan::HostPlan {
@@ -73,6 +74,15 @@ fn memory(raw: &raw::Memory, report: &mut Report<'_>) -> plan::MemoryPlan {
             raw::HugePages::Require => plan::HugePages::Require,
         },
         prefault: raw.prefault,
+    }
+}
+
+fn clock(raw: &raw::Clock, report: &mut Report<'_>) -> plan::ClockPlan {
+    let phase = raw.holdover_phase_us.map(|us| number(report, "clock.holdover_phase_us", us));
+    plan::ClockPlan {
+        holdover: Nanos::from_secs(number(report, "clock.holdover_s", raw.holdover_s)),
+        holdover_phase: phase.map(Nanos::from_micros),
+        after_holdover: raw.after_holdover,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::datapaths::core_ranges;
 use super::{check_names, number, streams};
 use crate::machine::Machine;
-use crate::plan::{self, DatapathPlan, DomainPlan, Isolation, Member, Policy, Quota, RealtimePlan};
+use crate::plan::{self, BudgetPlan, DatapathPlan, DomainPlan, Isolation, Member, Policy, Quota, RealtimePlan};
 use crate::raw;
 use crate::report::Report;
 use insane_core::heap::ClassSpec;
@@ -155,6 +155,9 @@ fn warn_of_datapaths(priority: u8, cores: &[u16], path: &str, datapaths: &[Datap
 
 fn quota(raw: &raw::Quota, at: usize, report: &mut Report<'_>) -> Quota {
     let path = |field: &str| format!("domains[{at}].quota.{field}");
+    let burst_bytes = number(report, &path("burst_bytes"), raw.burst_bytes);
+    let rate = raw.bytes_per_second.map(|rate| number(report, &path("bytes_per_second"), rate));
+    let budget = rate.map(|bytes_per_second| BudgetPlan { bytes_per_second, burst_bytes });
     Quota {
         sessions: number(report, &path("sessions"), raw.sessions),
         streams: number(report, &path("streams"), raw.streams),
@@ -169,6 +172,7 @@ fn quota(raw: &raw::Quota, at: usize, report: &mut Report<'_>) -> Quota {
             raw.control_messages_per_second,
         ),
         wakes_per_second: number(report, &path("wakes_per_second"), raw.wakes_per_second),
+        budget,
     }
 }
 

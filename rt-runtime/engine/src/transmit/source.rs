@@ -65,6 +65,8 @@ pub(super) struct SourceEntry {
     pub leaving: Option<(Box<Command>, MonoTime)>,
     /// The scheduler knows that it has something.
     pub ready: bool,
+    /// Its session has a budget.
+    pub has_budget: bool,
     /// Looks since it had something, while it is not quiet.
     pub idle_looks: u32,
     /// Its client lied; it is silent until the control plane removes it.

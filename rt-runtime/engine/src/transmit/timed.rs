@@ -468,10 +468,13 @@ impl Transmitter {
         slots.active = !slots.active;
     }
 
-    /// The next instant of the slots.
+    /// The next instant of the slots or, where there are none, of a budget that all waits for.
     #[inline]
     pub fn slot_due(&self) -> Option<MonoTime> {
-        self.slots.as_ref().filter(|slots| slots.active).and_then(|slots| slots.due)
+        match self.slots.as_ref().filter(|slots| slots.active) {
+            Some(slots) => slots.due,
+            None => self.held_until,
+        }
     }
 
     pub fn slot_clock(&self) -> Option<ClockState> {
@@ -569,6 +572,7 @@ impl Transmitter {
                     is_flushed = false;
                     self.watch.moved(progress.bytes);
                     self.reported(mono, flow, progress.bytes, progress.goes_on());
+                    self.count_budget(flow, outlets);
                     (moved, grants) = (moved + 1, grants + 1);
                     if !lane_is_real_time {
                         break;

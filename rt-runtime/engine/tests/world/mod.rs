@@ -10,6 +10,7 @@ use insane_core::{
 use insane_engine::waker::WakeQueue;
 use insane_engine::{Command, DomainParts, Engine, EngineConfig, EngineParts, NewSink, NewSource, Port, Topic};
 use insane_link::{Link, LinkSetup};
+use insane_scheduler::Policing;
 use insane_shm::cell::{cells_bytes, returns_bytes};
 use insane_shm::conn::{RxConn, TxConn};
 use insane_shm::counters::CounterBlock;
@@ -54,6 +55,9 @@ pub struct Host<L: Link = SimLink, C: Clock = SimClock> {
     pub slots: Option<u16>,
     /// Sources to come keep their last values.
     pub keeps: bool,
+    /// Of the sources to come.
+    pub session: SessionId,
+    pub budget: Option<Policing>,
 }
 
 impl Host {
@@ -109,7 +113,19 @@ impl<L: Link, C: Clock> Host<L, C> {
             waker,
         };
         let engine = Engine::new(config, parts, clock);
-        Host { engine, port, counters, turn_counters, heap, geometry, next: 0, slots: None, keeps: false }
+        Host {
+            engine,
+            port,
+            counters,
+            turn_counters,
+            heap,
+            geometry,
+            next: 0,
+            slots: None,
+            keeps: false,
+            session: SessionId(0),
+            budget: None,
+        }
     }
 
     pub fn command(&mut self, command: Command) -> Command {
@@ -156,6 +172,8 @@ impl<L: Link, C: Clock> Host<L, C> {
             source: SourceId(self.next),
             topic,
             domain: DOMAIN,
+            session: self.session,
+            budget: self.budget,
             lane,
             reliable,
             slots: self.slots,

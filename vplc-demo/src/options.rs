@@ -84,7 +84,9 @@ impl Options {
 
     fn settled(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Self {
         use clap::{CommandFactory, FromArgMatches, parser::ValueSource};
-        let matches = Options::command().get_matches_from(arguments);
+        // `cargo demo` ends in `--` itself; whoever writes one more means no positional argument.
+        let arguments = arguments.into_iter().enumerate().filter(|(at, text)| *at != 1 || text != "--");
+        let matches = Options::command().get_matches_from(arguments.map(|(_, text)| text));
         let mut options = Options::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         if matches.value_source("seconds") == Some(ValueSource::DefaultValue) {
             options.seconds = match (options.smoke, options.single) {
@@ -125,6 +127,11 @@ mod tests {
     fn smoke_is_short_unless_told_otherwise() {
         assert_eq!(parsed(&["--smoke"]).seconds, SMOKE_SECONDS);
         assert_eq!(parsed(&["--smoke", "--seconds", "10"]).seconds, 10);
+    }
+
+    #[test]
+    fn the_dashes_of_cargo_may_come_twice() {
+        assert_eq!(parsed(&["--", "--seconds", "3"]).seconds, parsed(&["--seconds", "3"]).seconds);
     }
 
     #[test]

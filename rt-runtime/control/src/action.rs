@@ -450,6 +450,16 @@ pub enum Note {
         /// The schema of the peer's sources.
         theirs: Schema,
     },
+    /// The peers of a datapath are others, and its slots stay as they were: messages for more
+    /// peers than that are too large for them.
+    SlotsNotWidened {
+        /// Which.
+        datapath: DatapathIndex,
+        /// How many peers it has.
+        peers: u32,
+        /// Why.
+        reason: String,
+    },
     /// Two ends could not be joined for want of a resource; tried again later.
     Unjoined {
         /// Which connection failed.

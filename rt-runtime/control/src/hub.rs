@@ -256,6 +256,9 @@ impl Hub {
                 datapath.peers.remove(&peer);
             }
         }
+        for at in 0..self.spec.datapaths.len() {
+            self.readmit(DatapathIndex(at as u8));
+        }
     }
 
     /// A peer is gone, and all its interest with it.

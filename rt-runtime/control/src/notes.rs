@@ -43,6 +43,9 @@ impl Notes {
                 let Topic { key, channel } = topic;
                 warn!(%peer, %key, %channel, %ours, %theirs, "a peer's sources are of another schema; sinks here get nothing of them");
             }
+            Note::SlotsNotWidened { datapath, peers, reason } => {
+                warn!(%datapath, peers, reason, "slots have no room for a message to each peer; larger ones are dropped");
+            }
             Note::Unjoined { conn, reason } => {
                 warn!(%conn, reason, "two ends could not be joined; tried again in a second");
             }

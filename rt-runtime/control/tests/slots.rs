@@ -328,3 +328,38 @@ fn a_schedule_that_this_host_is_not_made_for_is_refused_by_name() {
     refused(&world, &|_| {}, "would lose its slots");
     end(world);
 }
+
+/// Peers that come and go while slots are in force.
+#[test]
+fn when_peers_come_and_go_slots_have_room_for_a_message_to_each_or_all_stay_as_they_were() {
+    let here = insane_core::DatapathIndex(0);
+    let mut world = World::new(timed(&[0]));
+    let a = world.attach(1);
+    open(&mut world, a, "axis", of(every(2, 64)), 11).unwrap();
+    open(&mut world, a, "large", of(every(2, 3_000)), 12).unwrap();
+    let before = table(&world);
+    let flows = |streams: &[TimedStream]| streams.iter().map(|stream| stream.flow).collect::<Vec<_>>();
+    world.hub.set_reach(insane_core::PeerIndex(1), &[here]);
+    world.pump();
+    let [axis, large] = table(&world)[..] else { panic!("{:?}", table(&world)) };
+    assert_eq!((axis.bytes, large.bytes), (2 * before[0].bytes, 2 * before[1].bytes));
+    assert_eq!(flows(&table(&world)), flows(&before));
+    assert!(!axis.slots.overlaps(large.slots));
+    let text = world.hub.certificate(here).expect("there are slots");
+    let certificate = insane_certificate::text::read(&text).unwrap();
+    assert_eq!(insane_checker::check(&certificate.plant, &certificate), Ok(()));
+    // With ten peers there is no room: all stay as they were.
+    for peer in 2..10 {
+        world.hub.set_reach(insane_core::PeerIndex(peer), &[here]);
+        world.pump();
+    }
+    let most = table(&world);
+    assert!(most[1].bytes > before[1].bytes && most[1].bytes < 10 * before[1].bytes, "{most:?}");
+    assert_eq!(most[0].bytes / before[0].bytes, most[1].bytes / before[1].bytes, "both, or none");
+    for peer in 1..10 {
+        world.hub.set_reach(insane_core::PeerIndex(peer), &[]);
+        world.pump();
+    }
+    assert_eq!(table(&world).iter().map(|stream| stream.bytes).collect::<Vec<_>>(), [before[0].bytes, before[1].bytes]);
+    end(world);
+}

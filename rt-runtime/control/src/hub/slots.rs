@@ -10,6 +10,11 @@
 //! takes the slots that it reserves, or is refused: never others. Who is not named is admitted
 //! beside, as without one.
 //!
+//! When peers come or go, all who were admitted here are admitted anew, with a message's bytes
+//! for each peer, as a whole: all get their new slots by one table, or all keep the old ones and
+//! it is noted; then messages for more peers are too large, and counted. What a schedule reserves
+//! stays as it is.
+//!
 //! Where the rate is not known there are no slots: a source that could reach a peer is refused,
 //! unless the configuration says that it may go in its real-time lane, without a bound; then
 //! reports say so.
@@ -17,7 +22,7 @@
 use super::port::Place;
 use super::schedule::{Named, Reserved};
 use super::{Hub, Refusal};
-use crate::action::Action;
+use crate::action::{Action, Note};
 use crate::spec::SlotSpec;
 use insane_admission::{Budget, Plan, synthesise};
 use insane_certificate::{Boundary, Class, Epsilon, Hop, Host, Link, Plant, Stream};
@@ -37,6 +42,8 @@ pub(super) struct Asked {
     /// In the words of a plan: its period, bytes of the link, release and deadline.
     pub(super) stream: Stream,
     pub(super) late: insane_core::LatePolicy,
+    /// Bytes of the link for one peer.
+    pub(super) bytes_each: u32,
 }
 
 /// A stream that is admitted.
@@ -194,6 +201,21 @@ impl SlotBook {
         }
     }
 
+    /// All who were admitted here, admitted anew for so many peers.
+    fn for_peers(&self, peers: u32) -> Result<SlotBook, Refusal> {
+        let mut book = self.clone();
+        self.entries.iter().for_each(|entry| book.dismiss(entry.number));
+        for entry in &self.entries {
+            let mut asked = entry.asked.clone();
+            asked.stream.bytes = asked.bytes_each.saturating_mul(peers);
+            book.admit(asked, entry.number)?;
+            if let Some(last) = book.entries.last_mut() {
+                last.source = entry.source;
+            }
+        }
+        Ok(book)
+    }
+
     fn sit(&mut self, number: u16, source: SourceId) {
         let seated = self.seated.iter_mut().map(|(_, entry)| entry);
         if let Some(entry) = self.entries.iter_mut().chain(seated).find(|entry| entry.number == number) {
@@ -268,16 +290,17 @@ impl Hub {
             return Err(Refusal::new(Code::NotAdmitted, reason));
         }
         let Some(book) = self.slots[datapath.index()].as_mut() else { return Ok(None) };
+        let bytes_each = book.spec.config.message_bytes(size, book.spec.payload_bytes_max, 1);
         let stream = Stream {
             name: format!("{name}/{} of session {session}, source {uid:016x}", place.topic.channel.0),
             class: Class::Statistical,
             period_ns: period.0,
-            bytes: book.spec.config.message_bytes(size, book.spec.payload_bytes_max, peers),
+            bytes: bytes_each.saturating_mul(peers),
             release_ns: offset.0,
             deadline_ns: deadline.0,
             path: vec![Hop { link: 0, delay_ns: 0 }],
         };
-        let number = book.give(Asked { named, stream, late })?;
+        let number = book.give(Asked { named, stream, late, bytes_each })?;
         Ok(Some(Seat { datapath, number }))
     }
 
@@ -288,6 +311,28 @@ impl Hub {
         book.sit(number, source);
         let streams = book.streams();
         self.actions.push_back(Action::StageSlots { datapath, streams, at: None });
+    }
+
+    /// The peers of a datapath are others: slots have room for a message to each of them.
+    pub(super) fn readmit(&mut self, datapath: DatapathIndex) {
+        let peers = self.spec.datapath(datapath).peers.len().max(1) as u32;
+        let Some(book) = self.slots.get(datapath.index()).and_then(Option::as_ref) else { return };
+        let is_right = |entry: &Entry| entry.asked.stream.bytes == entry.asked.bytes_each.saturating_mul(peers);
+        if book.entries.iter().all(is_right) {
+            return;
+        }
+        let readmitted = match &self.armed {
+            Some(_) => Err("another schedule is about to take over".to_owned()),
+            None => book.for_peers(peers).map_err(|refusal| refusal.to_string()),
+        };
+        match readmitted {
+            Ok(book) => {
+                let streams = book.streams();
+                self.slots[datapath.index()] = Some(book);
+                self.actions.push_back(Action::StageSlots { datapath, streams, at: None });
+            }
+            Err(reason) => self.actions.push_back(Action::Note(Note::SlotsNotWidened { datapath, peers, reason })),
+        }
     }
 
     /// The admitted source does not come to be.

@@ -115,14 +115,16 @@ impl Show<'_> {
         let (judgement, summary) = comparison.judge();
         let form = self.form.describe(self.options);
         say(&format!("\n{}\n", show::compare::render(&comparison)));
-        let mut exit = judgement.exit();
+        // Who lacks the right has seen what the machine can do, and is told; nothing is broken.
+        let lacks_right = judgement == Judgement::NotShown && insane_sys::privileges::can_use_fifo().is_err();
+        let mut exit = if lacks_right { 0 } else { judgement.exit() };
         if let Some(file) = &self.options.report {
             let page = show::page::render(&comparison, &form, &summary);
             exit = exit.max(write("report", file, Ok(page)));
         }
         let outcome = Compared { form, seconds: self.options.seconds, judgement, summary: &summary, runs: &comparison };
         exit = exit.max(self.write_json(&outcome));
-        if judgement == Judgement::NotShown && insane_sys::privileges::can_use_fifo().is_err() {
+        if lacks_right {
             say("without real-time priority (root, or ulimit -r) this needs more than two idle cores\n");
         }
         say(&format!("{summary}\n"));

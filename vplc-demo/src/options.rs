@@ -13,8 +13,8 @@ use std::path::PathBuf;
 /// With root: network namespaces, two insaned, a process for every part. Without: two
 /// runtimes embedded in this process, over loopback. The last line says what came of
 /// it; the exit status is 0 if the slots showed what they should (--single: if the
-/// loop held), 1 if not, 2 if the demonstration could not run, 130 if it was
-/// interrupted.
+/// loop held) or the right to real-time priority is all that was missing, 1 if not, 2 if
+/// the demonstration could not run, 130 if it was interrupted.
 #[derive(Parser, Clone, Debug)]
 #[command(version, about, long_about = None)]
 pub struct Options {

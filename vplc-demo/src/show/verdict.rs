@@ -83,7 +83,7 @@ pub fn judge(picture: &Picture, demand: Demand) -> (Judgement, String) {
 }
 
 /// Whether a loop held: see the module.
-pub fn held(device: &DeviceReport) -> bool {
+fn held(device: &DeviceReport) -> bool {
     device.falls == 0 && device.cycles > 0 && device.misses * 100 <= device.cycles * MISSES_MAX_PERCENT
 }
 

@@ -363,3 +363,27 @@ fn when_peers_come_and_go_slots_have_room_for_a_message_to_each_or_all_stay_as_t
     assert_eq!(table(&world).iter().map(|stream| stream.bytes).collect::<Vec<_>>(), [before[0].bytes, before[1].bytes]);
     end(world);
 }
+
+/// While a schedule waits, slots stay; what peers need is made up for afterwards.
+#[test]
+fn peers_that_come_while_a_schedule_waits_have_room_when_it_took_over_or_was_taken_back() {
+    let here = insane_core::DatapathIndex(0);
+    for takes_over in [true, false] {
+        let mut world = World::new(timed(&[0]));
+        let a = world.attach(1);
+        open(&mut world, a, "valve", of(every(10, 64)), 11).unwrap();
+        let one = table(&world)[0].bytes;
+        world.hub.arm_schedule(1, schedule(4, 194), MonoTime(0)).unwrap();
+        world.hub.set_reach(insane_core::PeerIndex(1), &[here]);
+        world.pump();
+        assert_eq!(table(&world)[0].bytes, one, "the table that waits stays");
+        if takes_over {
+            world.hub.settle_schedule();
+        } else {
+            world.hub.disarm_schedule();
+        }
+        world.pump();
+        assert_eq!(table(&world)[0].bytes, 2 * one, "takes over: {takes_over}");
+        end(world);
+    }
+}

@@ -198,6 +198,7 @@ impl Hub {
         for at in 0..self.slots.len() {
             self.send_table(DatapathIndex(at as u8));
         }
+        self.readmit_all();
     }
 
     /// The schedule has taken over.
@@ -207,12 +208,20 @@ impl Hub {
         for datapath in std::mem::take(&mut self.deferred) {
             self.send_table(datapath);
         }
+        self.readmit_all();
     }
 
     /// The schedule of several hosts that the slots rest on.
     #[must_use]
     pub const fn schedule(&self) -> Option<&Installed> {
         self.schedule.as_ref()
+    }
+
+    /// Peers that came or went while a schedule waited changed no slots then.
+    fn readmit_all(&mut self) {
+        for at in 0..self.slots.len() {
+            self.readmit(DatapathIndex(at as u8));
+        }
     }
 
     fn send_table(&mut self, datapath: DatapathIndex) {

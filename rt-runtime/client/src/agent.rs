@@ -16,7 +16,7 @@ use insane_sys::thread::{SchedPolicy, current_tid};
 use insane_wire::control::{self, Code, Event, Hello, PACKET_BYTES_MAX, Receiver, Request, Role, SinkWake};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -96,10 +96,13 @@ impl PlacedThread {
         Request::PlaceThread { req, tid: tid.unsigned_abs(), priority, core }
     }
 
-    /// Whether the number is still that thread's: it has the priority that it was given.
+    /// Whether the number is still that thread's: it has the priority that it was given. One
+    /// that was given none counts as long as this process has a thread of that number.
     fn is_there(&self) -> bool {
-        let policy = insane_sys::thread::policy(self.tid).ok().flatten();
-        self.priority.is_none_or(|priority| policy == Some(SchedPolicy::Fifo(priority)))
+        match self.priority {
+            Some(priority) => insane_sys::thread::policy(self.tid) == Ok(Some(SchedPolicy::Fifo(priority))),
+            None => Path::new("/proc/self/task").join(self.tid.to_string()).exists(),
+        }
     }
 }
 
@@ -886,5 +889,25 @@ fn receive_one(socket: &OwnedFd, timeout: Duration) -> Result<Option<(Event, Vec
         }
         let mut ready = [Ready::NONE; 1];
         epoll.wait(&mut ready, Some(left.into()))?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_has_ended_is_there_no_more_also_without_a_priority() {
+        let place = |tid| PlacedThread { tid, priority: None, core: Some(0) };
+        assert!(place(current_tid()).is_there());
+        let ended = std::thread::spawn(current_tid).join().unwrap();
+        // The kernel forgets it a moment after its end can be seen.
+        let give_up = Instant::now() + Duration::from_secs(5);
+        while place(ended).is_there() {
+            assert!(Instant::now() < give_up, "it is forgotten");
+            std::thread::yield_now();
+        }
+        let others = i32::try_from(std::os::unix::process::parent_id()).unwrap();
+        assert!(!place(others).is_there(), "of another process");
     }
 }

@@ -1,7 +1,10 @@
 //! Cyclic tasks on the kernel's clocks. No test says how late a wake-up may be.
 
+use insane_config::RealtimePlan;
+use insane_control::{Hosting, Runtime};
 use insane_rt::{
-    Base, CyclicError, DeadlineMiss, Determinism, Doing, Ended, Misplaced, MonoTime, Nanos, Overrun, Qos, Session, Spin,
+    Base, CyclicError, DeadlineMiss, Determinism, Doing, Ended, Misplaced, MonoTime, Nanos, Overrun, Plan, Qos,
+    Session, Spin,
 };
 use insane_sys::clock::mono_now;
 use insane_sys::guard::{self, GuardAllocator};
@@ -119,6 +122,27 @@ fn a_place_that_is_refused_is_told_or_fails_as_asked() {
     assert!(matches!(nowhere().required().start(), Err(CyclicError::Misplaced(Misplaced::Core(_)))));
     let odd = session.cyclic(PERIOD, Nanos::ZERO).fifo(100).required().start().unwrap_err();
     assert!(odd.to_string().contains("SCHED_FIFO priority 100"), "{odd}");
+}
+
+/// The daemon gives what its rule allows: no other core than the one that was asked for.
+#[test]
+fn a_core_that_cannot_be_is_refused_by_a_daemon_too() {
+    let socket = std::env::temp_dir().join(format!("insane-cyclic-{}.sock", std::process::id()));
+    let mut plan = Plan::embedded_default();
+    plan.control.socket = Some(socket.clone());
+    plan.domains[0].realtime = RealtimePlan { cores: vec![0], threads_max: 2, ..RealtimePlan::default() };
+    let daemon = Runtime::start(plan, Hosting::Thread).unwrap();
+    std::thread::spawn(move || {
+        let session = Session::attach(&socket, "cyclic").unwrap();
+        for core in [99, 99_999] {
+            let task = session.cyclic(PERIOD, Nanos::ZERO).core(core).start().unwrap();
+            assert!(matches!(task.misplaced(), [Misplaced::Core(_)]), "{core}: {:?}", task.misplaced());
+            assert!(!task.is_placed_by_runtime());
+        }
+    })
+    .join()
+    .unwrap();
+    drop(daemon);
 }
 
 #[test]

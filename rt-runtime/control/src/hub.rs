@@ -28,7 +28,7 @@ mod tables;
 pub mod view;
 
 use crate::action::{Action, Beside, Note, ObjectId, ObjectKind, Topic, Writer};
-use crate::quota::{Account, Amounts};
+use crate::quota::{Account, Amounts, Bucket};
 use crate::spec::{DomainSpec, HubSpec};
 use insane_core::{
     ConnId, DatapathIndex, DomainIndex, MonoTime, Nanos, PeerIndex, Schema, SessionId, SinkId, SourceId, StreamId,
@@ -113,6 +113,10 @@ pub struct Hub {
     actions: VecDeque<Action>,
     /// Memory of an earlier life of the runtime came beside the request under way.
     adopts: bool,
+    /// When the request under way came.
+    asked_at: MonoTime,
+    /// How often each domain may ask for slots.
+    admissions: Vec<Bucket>,
     /// Who has slots at each datapath.
     slots: Vec<Option<slots::SlotBook>>,
     /// What `slots` was, while a schedule waits for its instant.
@@ -132,6 +136,8 @@ impl Hub {
         Hub {
             accounts: spec.domains.iter().map(|domain| Account::new(domain.quota)).collect(),
             adopts: false,
+            admissions: spec.domains.iter().map(|_| Bucket::new(slots::ADMISSIONS_PER_SECOND, MonoTime(0))).collect(),
+            asked_at: MonoTime(0),
             armed: None,
             deferred: BTreeSet::new(),
             schedule: None,

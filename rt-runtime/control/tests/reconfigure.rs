@@ -6,12 +6,12 @@ mod world;
 use insane_config::StreamPlan;
 use insane_control::action::Topic;
 use insane_control::quota::Amounts;
-use insane_control::spec::DomainSpec;
+use insane_control::spec::{Credentials, DomainSpec, Origin};
 use insane_core::{
-    ChannelId, DatapathIndex, Determinism, Nanos, PeerIndex, Priority, Qos, Reliability, SessionId, StreamId,
+    ChannelId, DatapathIndex, Determinism, Nanos, PeerIndex, Priority, Qos, Reliability, SessionId, StreamId, TaiTime,
     stream_key,
 };
-use insane_wire::control::{ClassSpec, Code, Event, Request, Role, SinkWake};
+use insane_wire::control::{ClassSpec, Code, Event, Request, Role, ScheduleOrder, SinkWake};
 use std::collections::{BTreeMap, BTreeSet};
 use world::{World, datapath, spec};
 
@@ -240,6 +240,68 @@ fn only_who_runs_the_runtime_may_reload() {
     }
     world.settle();
     assert_eq!(world.reloads, [(operator, 4); 9], "a quota that leaves no request can be widened");
+    end(world);
+}
+
+#[test]
+fn only_who_runs_the_runtime_may_change_the_schedule() {
+    let mut world = World::new(spec(vec![]));
+    let orders = [
+        ScheduleOrder::Stage { local_clock: true, last: true, piece: Vec::new() },
+        ScheduleOrder::Commit { schedule: 1, at: TaiTime(0) },
+        ScheduleOrder::Abort { schedule: 1 },
+        ScheduleOrder::Ask { schedule: 1 },
+    ];
+    let user = world.attach(1);
+    let tool = world.connect(3).unwrap();
+    world.greet(tool, 3, Role::Observer, None);
+    let operator = world.connect(0).unwrap();
+    world.greet(operator, 0, Role::Observer, None);
+    for order in orders {
+        for session in [user, tool, operator] {
+            world.request(session, &Request::Schedule { req: 4, order: order.clone() });
+            world.settle();
+        }
+        for session in [user, tool] {
+            let (_, code, reason) = world.clients[&session].failures.last().unwrap();
+            assert!(*code == Code::Access && reason.contains("may not change the schedule"), "{reason}");
+        }
+        assert_eq!(std::mem::take(&mut world.favours), [(operator, 4)]);
+    }
+    end(world);
+}
+
+/// Who gets no thread placed and no memory locked, whatever the domain's rule gives.
+#[test]
+fn threads_and_memory_are_for_applications_of_other_processes_that_may_attach() {
+    let mut world = World::new(spec(vec![]));
+    let favours =
+        [Request::PlaceThread { req: 4, tid: 1, priority: None, core: None }, Request::LockMemory { req: 4, bytes: 1 }];
+    let user = world.attach(1);
+    let tool = world.connect(1).unwrap();
+    world.greet(tool, 1, Role::Observer, None);
+    let who = Credentials { pid: 1, uid: 1, gid: 1, groups: Vec::new() };
+    let host = world.hub.accept(Origin::InProcess(who), world.now).unwrap();
+    world.greet(host, 1, Role::Application, None);
+    for favour in &favours {
+        for session in [user, tool, host] {
+            world.request(session, favour);
+            world.settle();
+        }
+        for (session, words) in [(tool, "the status only"), (host, "this very process")] {
+            let (_, code, reason) = world.clients[&session].failures.last().unwrap();
+            assert!(*code == Code::Access && reason.contains(words), "{reason}");
+        }
+        assert_eq!(std::mem::take(&mut world.favours), [(user, 4)]);
+    }
+    change(&mut world, |domains| domains[0].access[0].uids = BTreeSet::from([2]));
+    for favour in &favours {
+        world.request(user, favour);
+        world.settle();
+        let (_, code, reason) = world.clients[&user].failures.last().unwrap();
+        assert!(*code == Code::Access && reason.contains("rules have changed"), "{reason}");
+    }
+    assert_eq!(world.favours, []);
     end(world);
 }
 

@@ -178,6 +178,7 @@ fn sources_come_and_go_and_the_table_is_always_theirs() {
     for uid in 0..200 {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let period = [2, 4, 5, 8, 20][(seed >> 33) as usize % 5];
+        world.wait(Nanos(100 * MS));
         sources.extend(open(&mut world, a, &format!("s{uid}"), of(every(period, 64)), 1_000 + uid));
         if seed >> 40 & 1 == 0 && !sources.is_empty() {
             let source = sources.swap_remove((seed >> 45) as usize % sources.len());
@@ -361,5 +362,53 @@ fn when_peers_come_and_go_slots_have_room_for_a_message_to_each_or_all_stay_as_t
         world.pump();
     }
     assert_eq!(table(&world).iter().map(|stream| stream.bytes).collect::<Vec<_>>(), [before[0].bytes, before[1].bytes]);
+    end(world);
+}
+
+/// While a schedule waits, slots stay; what peers need is made up for afterwards.
+#[test]
+fn peers_that_come_while_a_schedule_waits_have_room_when_it_took_over_or_was_taken_back() {
+    let here = insane_core::DatapathIndex(0);
+    for takes_over in [true, false] {
+        let mut world = World::new(timed(&[0]));
+        let a = world.attach(1);
+        open(&mut world, a, "valve", of(every(10, 64)), 11).unwrap();
+        let one = table(&world)[0].bytes;
+        world.hub.arm_schedule(1, schedule(4, 194), MonoTime(0)).unwrap();
+        world.hub.set_reach(insane_core::PeerIndex(1), &[here]);
+        world.pump();
+        assert_eq!(table(&world)[0].bytes, one, "the table that waits stays");
+        if takes_over {
+            world.hub.settle_schedule();
+        } else {
+            world.hub.disarm_schedule();
+        }
+        world.pump();
+        assert_eq!(table(&world)[0].bytes, 2 * one, "takes over: {takes_over}");
+        end(world);
+    }
+}
+
+/// A search costs the control plane time that others need.
+#[test]
+fn who_asks_for_slots_in_vain_again_and_again_is_held_up_and_nobody_else_is() {
+    let mut path = datapath(&[0], true);
+    path.slots = Some(slots());
+    let mut spec = spec(vec![path]);
+    let other = insane_control::spec::DomainSpec { name: "other".into(), ..spec.domains[0].clone() };
+    spec.domains.push(other);
+    let mut world = World::new(spec);
+    let a = world.attach(1);
+    let b = world.connect(1).unwrap();
+    world.greet(b, 1, insane_wire::control::Role::Application, Some("other"));
+    let huge = of(every(1, 100_000));
+    let codes: Vec<Code> = (0..200).map(|uid| open(&mut world, a, "huge", huge, 1_000 + uid).unwrap_err().0).collect();
+    let searched = codes.iter().filter(|code| **code == Code::NotAdmitted).count();
+    assert_eq!(searched, 32, "of 200");
+    assert!(codes[searched..].iter().all(|code| *code == Code::Quota));
+    open(&mut world, a, "bulk", Qos::default(), 2_000).unwrap();
+    open(&mut world, b, "axis", of(every(10, 64)), 2_001).unwrap();
+    world.wait(Nanos(100 * MS));
+    open(&mut world, a, "axis", of(every(10, 64)), 2_002).unwrap();
     end(world);
 }

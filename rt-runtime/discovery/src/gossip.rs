@@ -274,11 +274,12 @@ async fn watch(library: &ChitchatHandle, seeds: &mut Seeds, outlet: &Outlet) -> 
             let mut changing = outlet.shared.changing();
             changing.report.hosts = heartbeats.len() as u64;
             changing.report.seeds = seeds.states().collect();
-            (changing.edition != edition).then(|| changing.rules.seeds.clone())
+            // Together: rules that change after this look are seen by the next.
+            (changing.edition != edition).then(|| (changing.edition, changing.rules.seeds.clone()))
         };
-        if let Some(changed) = changed {
-            edition = outlet.shared.changing().edition;
-            seeds.set(&changed);
+        if let Some((changed, rules)) = changed {
+            edition = changed;
+            seeds.set(&rules);
         }
         let due = seeds.poll(now, |seed| heard.contains_key(&seed));
         for seed in due.tell_silent {

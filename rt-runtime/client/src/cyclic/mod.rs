@@ -237,7 +237,9 @@ impl Cyclic {
         });
         let refused = pinned.is_err() || policy.is_err();
         if refused && self.core.shared.has_daemon() {
-            match self.core.shared.place_current(self.fifo, self.pin.and_then(|core| u16::try_from(core).ok())) {
+            // A number that no core has is refused as such; without one it would get any core.
+            let core = self.pin.map(|core| u16::try_from(core).unwrap_or(u16::MAX));
+            match self.core.shared.place_current(self.fifo, core) {
                 Ok(()) => return (Vec::new(), true),
                 Err(error) => {
                     let policy = policy.map_err(|misplaced| misplaced.also(error));

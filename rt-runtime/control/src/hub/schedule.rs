@@ -14,7 +14,8 @@ use insane_certificate::{Certificate, Class, Host, Link, Placed, Stream};
 use insane_core::{DatapathIndex, MonoTime, Nanos};
 use std::sync::Arc;
 
-/// Who a stream is: of a plan, `[domain:]stream[/channel]`.
+/// Who a stream is: of a plan, `[domain:]stream[/channel]`; with the domain where the stream's
+/// own name has a colon.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Named {
     pub(super) domain: String,
@@ -33,7 +34,12 @@ impl Reserved {
     pub(super) fn is_for(&self, named: &Named) -> bool {
         let Named { domain, stream, channel } = named;
         let name = &self.stream.name;
-        let name = name.strip_prefix(domain).and_then(|rest| rest.strip_prefix(':')).unwrap_or(name);
+        let name = match name.strip_prefix(domain).and_then(|rest| rest.strip_prefix(':')) {
+            Some(name) => name,
+            // A tenant may call its stream `other:stream`, and has no claim to what is another's.
+            None if stream.contains(':') => return false,
+            None => name,
+        };
         name == stream || name.strip_prefix(stream.as_str()).is_some_and(|rest| rest == format!("/{channel}"))
     }
 
@@ -192,6 +198,7 @@ impl Hub {
         for at in 0..self.slots.len() {
             self.send_table(DatapathIndex(at as u8));
         }
+        self.readmit_all();
     }
 
     /// The schedule has taken over.
@@ -201,12 +208,20 @@ impl Hub {
         for datapath in std::mem::take(&mut self.deferred) {
             self.send_table(datapath);
         }
+        self.readmit_all();
     }
 
     /// The schedule of several hosts that the slots rest on.
     #[must_use]
     pub const fn schedule(&self) -> Option<&Installed> {
         self.schedule.as_ref()
+    }
+
+    /// Peers that came or went while a schedule waited changed no slots then.
+    fn readmit_all(&mut self) {
+        for at in 0..self.slots.len() {
+            self.readmit(DatapathIndex(at as u8));
+        }
     }
 
     fn send_table(&mut self, datapath: DatapathIndex) {
@@ -232,5 +247,34 @@ impl Hub {
         let under =
             |book: &Option<SlotBook>| book.as_ref().map(|book| SlotBook::under(certificate, host, book)).transpose();
         self.slots.iter().map(under).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_for(planned: &str, domain: &str, stream: &str, channel: u32) -> bool {
+        let stream_planned = Stream {
+            name: planned.into(),
+            class: Class::Statistical,
+            period_ns: 1,
+            bytes: 1,
+            release_ns: 0,
+            deadline_ns: 1,
+            path: vec![],
+        };
+        let reserved = Reserved { stream: stream_planned, placed: Placed { start_ns: 0, windows: vec![] } };
+        reserved.is_for(&Named { domain: domain.into(), stream: stream.into(), channel })
+    }
+
+    #[test]
+    fn a_reservation_is_for_who_is_named_and_no_tenant_takes_anothers_by_a_name() {
+        assert!(is_for("axis", "press", "axis", 5) && is_for("axis/5", "press", "axis", 5));
+        assert!(is_for("press:axis", "press", "axis", 5) && is_for("press:axis/5", "press", "axis", 5));
+        assert!(!is_for("axis/5", "press", "axis", 6) && !is_for("press:axis", "other", "axis", 5));
+        assert!(!is_for("press:axis", "other", "press:axis", 5), "a stream of that name, of another tenant");
+        assert!(!is_for("press:axis/5", "other", "press:axis", 5));
+        assert!(is_for("other:press:axis", "other", "press:axis", 5), "named with its domain it has its own");
     }
 }

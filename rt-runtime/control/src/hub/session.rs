@@ -40,6 +40,7 @@ impl Hub {
         if !known {
             return;
         }
+        self.asked_at = now;
         let result = check_packet(packet).and_then(|()| match self.greeting.remove(&session) {
             Some(greeting) => check_descriptors(packet.fds, 1).and_then(|()| {
                 self.adopts = packet.fds > 0;

@@ -23,17 +23,25 @@ use super::port::Place;
 use super::schedule::{Named, Reserved};
 use super::{Hub, Refusal};
 use crate::action::{Action, Note};
+use crate::quota::Pace;
 use crate::spec::SlotSpec;
 use insane_admission::{Budget, Plan, synthesise};
 use insane_certificate::{Boundary, Class, Epsilon, Hop, Host, Link, Plant, Stream};
 use insane_certificate::{Placed, Window};
-use insane_core::{DatapathIndex, Determinism, Reliability, SessionId, SourceId};
+use insane_core::{DatapathIndex, Determinism, DomainIndex, Reliability, SessionId, SourceId};
 use insane_engine::{SlotConfig, TIMED_MAX, timed_flow};
 use insane_scheduler::{Recurrence, TimedStream};
 use insane_wire::control::Code;
 
 /// Search of one admission: a session waits for it.
 const BUDGET: Budget = Budget { jumps: 20_000, rounds: 1 };
+
+/// Requests for slots of one domain, so that its searches leave the control plane time for
+/// others: all that a datapath has slots for may come at once, as after a restart.
+pub const ADMISSIONS_PER_SECOND: u32 = TIMED_MAX as u32;
+/// What a request costs that finds no place: it was searched for to the end, and then offers
+/// and a proof.
+const REFUSAL_COST: u32 = 8;
 
 /// What a source wants slots for.
 #[derive(Clone, Debug)]
@@ -281,6 +289,7 @@ impl Hub {
             let reason = "another schedule is about to take over: slots are given again in a moment";
             return Err(Refusal::new(Code::NotAdmitted, reason));
         }
+        self.pace_admission(place.domain)?;
         let name = &self.contracts[&place.topic.key].name;
         let domain = self.spec.domain(place.domain).name.clone();
         let named = Named { domain, stream: name.clone(), channel: place.topic.channel.0 };
@@ -300,8 +309,28 @@ impl Hub {
             deadline_ns: deadline.0,
             path: vec![Hop { link: 0, delay_ns: 0 }],
         };
-        let number = book.give(Asked { named, stream, late, bytes_each })?;
-        Ok(Some(Seat { datapath, number }))
+        match book.give(Asked { named, stream, late, bytes_each }) {
+            Ok(number) => Ok(Some(Seat { datapath, number })),
+            Err(refusal) => {
+                let _ = self.admissions[place.domain.index()].take(REFUSAL_COST - 1, self.asked_at);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Whether a domain may ask for slots now.
+    fn pace_admission(&mut self, domain: DomainIndex) -> Result<(), Refusal> {
+        let bucket = &mut self.admissions[domain.index()];
+        if bucket.take(1, self.asked_at) == Pace::Fine {
+            return Ok(());
+        }
+        // Who asks too fast gets no debt by it: the next moment serves it again.
+        bucket.set_rate(ADMISSIONS_PER_SECOND, self.asked_at);
+        let reason = format!(
+            "the domain may ask for slots {ADMISSIONS_PER_SECOND} times a second, or {} times in vain; try again",
+            ADMISSIONS_PER_SECOND / REFUSAL_COST
+        );
+        Err(Refusal::new(Code::Quota, reason))
     }
 
     /// The admitted source has its number: its slots are put in force.

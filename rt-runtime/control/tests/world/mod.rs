@@ -108,6 +108,8 @@ pub struct World {
     pub closed: BTreeMap<SessionId, (Code, String)>,
     pub statuses: Vec<(SessionId, u32)>,
     pub reloads: Vec<(SessionId, u32)>,
+    /// Schedules, threads and memory that the server was asked for.
+    pub favours: Vec<(SessionId, u32)>,
     /// Of the next objects, which cannot be made.
     pub fail_objects: Box<dyn FnMut(&ObjectKind) -> bool + Send>,
     pub creates: u64,
@@ -131,6 +133,7 @@ impl World {
             closed: BTreeMap::new(),
             statuses: Vec::new(),
             reloads: Vec::new(),
+            favours: Vec::new(),
             fail_objects: Box::new(|_| false),
             creates: 0,
         }
@@ -297,6 +300,9 @@ impl World {
             }
             Action::Status { session, req } => self.statuses.push((session, req)),
             Action::Reload { session, req, .. } => self.reloads.push((session, req)),
+            Action::Schedule { session, req, .. }
+            | Action::PlaceThread { session, req, .. }
+            | Action::LockMemory { session, req, .. } => self.favours.push((session, req)),
             Action::Note(note) => self.notes.push(note),
             other => self.command(other),
         }

@@ -365,6 +365,46 @@ fn a_shut_gate_keeps_a_message_from_its_slot_and_is_the_cause() {
 }
 
 #[test]
+fn a_late_message_goes_when_what_holds_it_back_is_over() {
+    // Nothing else is to be sent that would have the scheduler look again.
+    let late = Action::Late { flow: FlowIndex(0), bytes_max: 250 };
+    let mut timed = with(&[stream(0, 10_000_000, 10_000, LatePolicy::SendNow)]);
+    timed.ready(FlowIndex(0));
+    assert!(matches!(timed.poll(now(12_000), 0), Action::Missed { .. }));
+    assert_eq!(timed.poll(now(12_000), 100_000), wait(14_000), "until there is room below");
+    assert_eq!(timed.poll(now(14_000), 99_750), late);
+
+    // Lane 0 is open for the second half of each 10 us.
+    let entries =
+        [GateEntry { open_lanes: 0xfe, interval_ns: 5_000 }, GateEntry { open_lanes: 0xff, interval_ns: 5_000 }];
+    let gates = Gates::new(TaiTime(APART), Some(10_000), 0, &entries).unwrap();
+    let mut timed = self::timed(timing());
+    timed.lanes().add(FlowIndex(0), Lane::new(0).unwrap(), 1_000).unwrap();
+    let streams = [stream(0, 100_000, 1_000, LatePolicy::SendNow)];
+    timed.stage(TaiTime(APART), &streams, Some(&gates), TaiTime(0)).unwrap();
+    assert_eq!(timed.poll(now(0), 0), Action::TookOver);
+    timed.ready(FlowIndex(0));
+    assert!(matches!(timed.poll(now(2_000), 0), Action::Missed { .. }));
+    assert_eq!(timed.poll(now(2_000), 0), wait(5_000), "until the gate opens");
+    assert_eq!(timed.poll(now(7_001), 0), wait(10_000), "it would shut before the end of the message");
+    assert_eq!(timed.poll(now(10_000), 0), wait(15_000));
+    assert_eq!(timed.poll(now(15_000), 0), late);
+}
+
+#[test]
+fn who_is_not_late_any_more_holds_nobody_back() {
+    let streams = [0, 1].map(|flow| stream(flow, 100_000, 10_000 * (1 + u64::from(flow)), LatePolicy::SendNow));
+    let mut timed = with(&streams);
+    [FlowIndex(0), FlowIndex(1)].into_iter().for_each(|flow| timed.ready(flow));
+    for at in [12_000, 22_000] {
+        // Not a byte of room, so that nothing goes yet.
+        assert!(matches!(timed.poll(now(at), 100_000), Action::Missed { .. }));
+    }
+    timed.idle(FlowIndex(0));
+    assert_eq!(timed.poll(now(22_000), 0), Action::Late { flow: FlowIndex(1), bytes_max: 250 });
+}
+
+#[test]
 fn what_is_known_of_a_flow_is_told() {
     let timed = with(&[stream(0, 10_000, 1_000, LatePolicy::Drop)]);
     // 3 us less 2 us for the message and 1 us e_turn.

@@ -14,7 +14,7 @@ use insane_sys::OsError;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// An entry of a ring: numbers only, so that any bytes are one.
 ///
@@ -140,6 +140,10 @@ impl<E: Entry> Ring<E> {
     pub(crate) fn publish_put(&mut self) {
         // Pairs with the kernel's acquire: the entries are written.
         self.word(self.map.offsets.producer).store(self.mine, Ordering::Release);
+        // The kernel says that it wants a call, then looks at the counter once more; whoever
+        // published looks at that word afterwards. Without the fence the look may come before
+        // the store is seen: then each side relies on the other, and the entries lie there.
+        fence(Ordering::SeqCst);
     }
 
     /// How many entries of a ring that the process fills the kernel has not taken.

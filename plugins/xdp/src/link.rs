@@ -216,13 +216,16 @@ impl XdpLink {
 
     /// Puts the first `len` bytes of `answer` into the best-effort queue.
     fn send_plain(&mut self, len: usize) -> bool {
-        let side = Class::BestEffort as usize;
-        let chunk = self.xsk.reserve(side);
-        let Some(chunk) = chunk.filter(|chunk| len <= chunk.len()) else {
+        let Some(chunk) = self.xsk.reserve(Class::BestEffort as usize) else {
             self.counts.answers_lost += 1;
             return false;
         };
-        self.xsk.bytes(&chunk)[..len].copy_from_slice(&self.answer[..len]);
+        let Some(frame) = self.xsk.bytes(&chunk).get_mut(..len) else {
+            self.counts.answers_lost += 1;
+            self.xsk.give_back(chunk);
+            return false;
+        };
+        frame.copy_from_slice(&self.answer[..len]);
         self.xsk.submit(chunk, len);
         true
     }

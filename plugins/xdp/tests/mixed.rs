@@ -7,8 +7,9 @@ use insane_core::{Lane, PeerIndex};
 use insane_link::{FrameSink, Link, LinkSetup, SendOutcome};
 use insane_sys::clock::mono_now;
 use insane_udp::{UdpConfig, UdpLink, UdpSetup};
-use insane_xdp::{Mode, XdpConfig, XdpLink, XdpSetup};
+use insane_xdp::{Mode, XdpConfig, XdpLink, XdpSetup, memory_bytes};
 use insane_xdp_sys::interface;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -233,6 +234,67 @@ fn an_interface_that_is_down_fails_frames_and_works_when_it_is_up() {
             kernel.receive(64, true, &mut kept);
         }
         assert!(kept.0.iter().any(|(_, frame)| frame == b"again"), "frames pass again");
+    }
+}
+
+#[test]
+fn an_interface_that_is_deleted_fails_frames_and_wakes_nobody() {
+    for mode in MODES {
+        let Some(hosts) = Hosts::make() else { return };
+        let mut ours = hosts.xdp(mode, XDP, &[Some(UDP.parse().unwrap())]);
+        hosts.ours.ip("link delete x0\n");
+        let mut outcomes = Vec::new();
+        for _ in 0..3_000 {
+            outcomes.push(ours.send(PeerIndex(0), Lane::CONTROL, b"lost", (&[][..]).into()));
+            ours.flush();
+            ours.receive(64, true, &mut Keep::default());
+            ours.tend(mono_now());
+        }
+        assert!(outcomes.ends_with(&[SendOutcome::Failed]), "nobody waits for an interface that is gone");
+        assert!(!ours.holds_frames(), "nor spins for it");
+        let mut fds: Vec<_> = ours.readable_fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        assert_eq!(poll(&mut fds, PollTimeout::ZERO).unwrap(), 0, "nor is woken by it: {fds:?}");
+    }
+}
+
+#[test]
+fn buffers_come_back_whatever_was_in_them() {
+    const BURST: usize = 64;
+    // More of each kind than the link has buffers: none is smaller than 2 KiB.
+    let bursts = memory_bytes(600, true) as usize / 2048 / BURST + 1;
+    let bundle = b"Bnd\x01\x10\0\x02\0\x02\0ab\x02\0cd";
+    let odd = b"Bnd\x01\x11\0\x02\0\x02\0ab\x02\0cd";
+    for mode in MODES {
+        let Some(hosts) = Hosts::make() else { return };
+        let config = XdpConfig { mode, frame_bytes_max: Some(600), ..XdpConfig::new("x0", XDP.parse().unwrap()) };
+        let open = || XdpSetup::bind(config).unwrap().open(&[Some(UDP.parse().unwrap())]).unwrap();
+        let mut ours = hosts.ours.inside(open);
+        let socket = |at: &str| hosts.kernel.inside(|| UdpSocket::bind(at)).unwrap();
+        let (peer, stranger) = (socket(UDP), socket("10.9.0.1:0"));
+        let mut burst = |from: &UdpSocket, to: &str, bytes: &[u8], count: usize, expected: (usize, usize)| {
+            (0..count).for_each(|_| assert_eq!(from.send_to(bytes, to).unwrap(), bytes.len()));
+            let lost = |link: &XdpLink| {
+                let counts = link.counts();
+                (counts.dropped + counts.truncated + counts.bundles_malformed) as usize
+            };
+            let (before, end) = (lost(&ours), Instant::now() + PATIENCE);
+            let mut kept = Keep::default();
+            while (kept.0.len(), lost(&ours) - before) != expected && Instant::now() < end {
+                ours.receive(10, true, &mut kept);
+                ours.tend(mono_now());
+            }
+            assert_eq!((kept.0.len(), lost(&ours) - before), expected, "{mode:?}, to {to}: {}", bytes.escape_ascii());
+        };
+        // So that the kernel knows where the link is: only few datagrams wait for that.
+        burst(&peer, XDP, b"first", 1, (1, 0));
+        for _ in 0..bursts {
+            burst(&peer, XDP, b"frame", BURST, (BURST, 0));
+            burst(&peer, XDP, bundle, BURST, (2 * BURST, 0));
+            burst(&stranger, XDP, bundle, BURST, (BURST, 0));
+            burst(&peer, XDP, odd, BURST, (0, BURST));
+            burst(&peer, XDP, &[0; 601], BURST, (0, BURST));
+            burst(&peer, "10.9.0.2:9", b"nobody's", BURST, (0, BURST));
+        }
     }
 }
 

@@ -4,7 +4,8 @@ mod common;
 
 use common::Namespace;
 use insane_core::PeerIndex;
-use insane_link::{LinkSetup, PeerSetup};
+use insane_core::limits::PEERS_MAX;
+use insane_link::{Link, LinkSetup, PeerSetup};
 use insane_xdp::{Mode, XdpConfig, XdpError, XdpSetup};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -93,6 +94,23 @@ fn peers_that_cannot_be_are_refused() {
     let with_gateway = XdpConfig { gateway: Some("10.9.0.1".parse().unwrap()), ..config(Mode::Skb) };
     let setup = namespace.inside(|| XdpSetup::bind(with_gateway).unwrap());
     assert!(setup.peers().prepare(PeerIndex(0), address("10.8.0.1:7")).is_ok(), "a gateway leads there");
+}
+
+#[test]
+fn peers_may_come_and_go_without_end() {
+    let Some(namespace) = namespace() else { return };
+    let config = XdpConfig { prefix_bits: 16, ..config(Mode::Skb) };
+    let (peers, mut link) = namespace.inside(|| {
+        let setup = XdpSetup::bind(config).unwrap();
+        (setup.peers(), setup.open(&[]).unwrap())
+    });
+    let peer = PeerIndex(0);
+    // More than there are places for.
+    for number in 0..3 * PEERS_MAX {
+        let address = SocketAddr::from(([10, 9, 1 + (number / 200) as u8, (1 + number % 200) as u8], 7400));
+        assert_eq!(link.swap_peer(peer, &mut Some(peers.prepare(peer, address).unwrap())), Ok(()), "{address}");
+    }
+    assert_eq!(link.swap_peer(peer, &mut None), Ok(()));
 }
 
 #[test]

@@ -15,6 +15,8 @@
 //!   Who was locked and loses it is in *holdover*: the offset goes on at the rate that it had
 //!   while locked, until the budget, in time or in how far the phase may be off by then, is
 //!   used up; what comes then is configured.
+//! - **A clock that cannot be read is lost as well**: so is one of which [`UNUSABLE_READS`]
+//!   reads in a row took too long or contradict each other, and they use up holdover.
 //! - **The rate is measured while locked**, over stretches of [`RATE_STRETCH`], and with it how
 //!   much it varies between them: that, and the width of a read, is what the phase may be off
 //!   for each second of holdover. Until two stretches have passed, [`SLEW_PPM`] is.
@@ -33,6 +35,9 @@ use insane_core::{MonoTime, Nanos, TaiTime};
 pub const SLEW_PPM: u64 = 500;
 /// Reads in a row that must agree on a step.
 pub const CONFIRMATIONS: u32 = 3;
+/// So many reads in a row of which none is of use count as one that says that TAI is lost: a
+/// second of them, and more than any preemption spoils.
+pub const UNUSABLE_READS: u32 = 100;
 
 /// How long a stretch is over which the rate is measured.
 pub const RATE_STRETCH: Nanos = Nanos::from_secs(4);
@@ -91,6 +96,8 @@ pub enum Why {
     NoOffset,
     /// Nobody disciplines the clock.
     Unsynchronised,
+    /// Its reads take too long, or contradict each other.
+    Unreadable,
 }
 
 /// By what the slots run.
@@ -128,6 +135,7 @@ impl ClockState {
             ClockState::FreeRun(_) => 5,
             ClockState::Halted(_) => 6,
             ClockState::Kept(_) => 7,
+            ClockState::Local(Why::Unreadable) => 8,
         }
     }
 
@@ -143,6 +151,7 @@ impl ClockState {
             5 => "free run after holdover: out of spec",
             6 => "halted after holdover: no slots",
             7 => "kept after holdover: out of spec",
+            8 => "local clock: reads of TAI take too long, or contradict each other",
             _ => "unknown",
         }
     }
@@ -200,6 +209,8 @@ pub struct Servo {
     suspect: Option<(i64, u32)>,
     relock: Option<Relock>,
     relocks: u64,
+    /// Reads since the last that was of use.
+    unusable: u32,
     rate: Option<Rate>,
     /// Where the stretch began, and the offset that was read then.
     stretch: Option<(MonoTime, i64)>,
@@ -222,6 +233,7 @@ impl Servo {
             suspect: None,
             relock: None,
             relocks: 0,
+            unusable: 0,
             rate: None,
             stretch: None,
             coasting_ppb: None,
@@ -294,7 +306,16 @@ impl Servo {
         };
         match (lost, read) {
             (Some(why), _) => self.lose(now, why),
-            (None, Some(read)) => self.follow(read),
+            (None, Some(read)) => {
+                self.unusable = self.unusable.saturating_add(1);
+                let followed = self.follow(read);
+                if self.unusable < UNUSABLE_READS {
+                    return followed;
+                }
+                // From one of these to the next a step has time to be confirmed.
+                self.unusable = 0;
+                self.lose(now, Why::Unreadable)
+            }
             (None, None) => Followed::Plainly,
         }
     }
@@ -390,6 +411,7 @@ impl Servo {
         if self.state == ClockState::Locked && error.unsigned_abs() <= self.config.step.0 {
             self.suspect = None;
             self.relock = None;
+            self.unusable = 0;
             self.target = self.offset.wrapping_add(error);
             self.measure_rate(middle, measured);
             return Followed::Plainly;
@@ -403,6 +425,7 @@ impl Servo {
         if seen < CONFIRMATIONS {
             return Followed::Plainly;
         }
+        self.unusable = 0;
         let phase = self.phase_of(error);
         if self.state == ClockState::Locked && phase.unsigned_abs() <= self.config.step.0 {
             let whole = error.wrapping_sub(phase);

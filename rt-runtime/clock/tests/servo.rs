@@ -1,6 +1,6 @@
 //! The servo against simulated clocks: drift, steps, loss of discipline, odd reads.
 
-use insane_clock::{AfterHoldover, ClockState, Followed, Servo, ServoConfig, Why};
+use insane_clock::{AfterHoldover, ClockState, Followed, Servo, ServoConfig, UNUSABLE_READS, Why};
 use insane_core::time::PairedRead;
 use insane_core::{MonoTime, Nanos, TaiTime};
 
@@ -18,6 +18,8 @@ struct World {
     drift_ppb: i64,
     has_offset: bool,
     is_synchronised: bool,
+    /// Half of what a read takes.
+    read_ns: u64,
     last: TaiTime,
     told: Vec<Followed>,
     moved: Vec<(TaiTime, i64)>,
@@ -34,6 +36,7 @@ impl World {
             drift_ppb: 0,
             has_offset: true,
             is_synchronised: true,
+            read_ns: 100,
             last: TaiTime(0),
             told: Vec::new(),
             moved: Vec::new(),
@@ -58,9 +61,9 @@ impl World {
             self.last = self.servo.tai(MonoTime(self.mono));
         }
         let read = PairedRead {
-            before: MonoTime(self.mono - 100),
+            before: MonoTime(self.mono - self.read_ns),
             tai: TaiTime(self.tai()),
-            after: MonoTime(self.mono + 100),
+            after: MonoTime(self.mono + self.read_ns),
             has_offset: self.has_offset,
             is_synchronised: self.is_synchronised,
         };
@@ -166,6 +169,54 @@ fn a_read_during_which_the_thread_rested_is_not_used() {
     assert_eq!(servo.read(MonoTime(2 * MS), Some(read(MS, 2 * MS))), Followed::Unused);
     assert_eq!(servo.read(MonoTime(2 * MS), Some(read(2 * MS, MS))), Followed::Unused, "time that goes back");
     assert_eq!(servo.state(), ClockState::Local(Why::NotAsked));
+}
+
+#[test]
+fn a_clock_that_cannot_be_read_any_more_is_lost() {
+    // Either every read takes too long, or each says something else.
+    for (read_ns, odd_ns) in [(6_000, 0), (100, 70_000)] {
+        let config = ServoConfig { holdover: Nanos::from_secs(3), ..ServoConfig::default() };
+        let mut world = World::new(config, MS);
+        world.run(5);
+        assert_eq!(world.servo.state(), ClockState::Locked);
+        let spoil = |world: &mut World, reads: u32| {
+            world.read_ns = read_ns;
+            for number in 1..=i64::from(reads) {
+                world.apart += number * odd_ns;
+                world.step();
+                world.apart -= number * odd_ns;
+            }
+            world.read_ns = 100;
+        };
+        spoil(&mut world, UNUSABLE_READS - 1);
+        world.step();
+        assert_eq!(world.servo.state(), ClockState::Locked, "a read that is of use came in time");
+        spoil(&mut world, UNUSABLE_READS);
+        assert!(matches!(world.servo.state(), ClockState::Holdover { why: Why::Unreadable, .. }));
+        world.run(1);
+        assert_eq!((world.servo.state(), world.servo.relocks()), (ClockState::Locked, 2), "it can be read again");
+        spoil(&mut world, 5 * UNUSABLE_READS);
+        assert_eq!(world.servo.state(), ClockState::FreeRun(Why::Unreadable), "holdover has its budget");
+        world.run(1);
+        assert_eq!(world.servo.state(), ClockState::Locked);
+    }
+    // One that never could be read says so, and is followed when it can.
+    let mut world = World::new(ServoConfig::default(), MS);
+    world.read_ns = 6_000;
+    world.run(15);
+    assert_eq!(world.servo.state(), ClockState::Local(Why::Unreadable));
+    world.read_ns = 100;
+    world.run(1);
+    assert_eq!(world.servo.state(), ClockState::Locked);
+}
+
+#[test]
+fn a_step_that_waits_long_for_its_boundary_is_no_unreadable_clock() {
+    let mut world = World::new(ServoConfig::default(), 10 * SECOND);
+    world.run(99);
+    assert_eq!(world.told, [Followed::Pending], "not lost meanwhile");
+    world.run(10);
+    assert_eq!(world.servo.state(), ClockState::Locked);
 }
 
 #[test]

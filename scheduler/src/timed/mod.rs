@@ -506,16 +506,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
 
     /// What to do about the flow that has been late longest.
     fn late_message(&mut self, end: u64, below: u64) -> Option<Action> {
-        if self.late_count == 0 {
-            return None;
-        }
-        let flow = FlowIndex(self.late[self.late_head]);
-        let since = self.late_since(flow);
-        let (Some(stream), Some(missed)) = (self.tables[self.active].stream_of(flow), since) else {
-            self.forget_late(flow);
-            return None;
-        };
-        let timed = *self.tables[self.active].stream(stream);
+        let (flow, timed, missed) = self.first_late()?;
         if !self.is_of_use(&timed, missed) {
             self.granted = Granted::Late(flow);
             return Some(Action::Drop { flow });
@@ -530,6 +521,20 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         }
         self.granted = Granted::Late(flow);
         Some(Action::Late { flow, bytes_max: timed.bytes })
+    }
+
+    /// The flow that has been late longest, and the slot that it missed. Those that are not late
+    /// any more are forgotten on the way, each once.
+    fn first_late(&mut self) -> Option<(FlowIndex, TimedStream, u64)> {
+        while self.late_count > 0 {
+            let flow = FlowIndex(self.late[self.late_head]);
+            let table = &self.tables[self.active];
+            if let (Some(stream), Some(missed)) = (table.stream_of(flow), self.late_since(flow)) {
+                return Some((flow, *table.stream(stream), missed));
+            }
+            self.forget_late(flow);
+        }
+        None
     }
 
     /// The start of the slot that the flow's message came too late for.
@@ -604,14 +609,18 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             wait = wait.min(at.0);
         }
         wait = mutate!(WaitPastSlot, wait, wait.saturating_add(1));
-        let least = below.saturating_add(overrun + 1);
-        let surplus =
-            least.saturating_sub(u64::from(self.timing.in_flight_bytes) + u64::from(self.timing.foreign_bytes));
-        if ready != 0 && surplus > 0 {
-            // Enough has left by then.
-            wait = wait.min(self.now.tai.0.saturating_add(self.timing.rate.duration_ns(surplus).max(1)));
+        // The least that would go: of the lanes, and of a late message.
+        let late = self.first_late().map(|(_, timed, _)| u64::from(timed.bytes));
+        for least in [(ready != 0).then_some(overrun + 1), late].into_iter().flatten() {
+            let in_flight = u64::from(self.timing.in_flight_bytes) + u64::from(self.timing.foreign_bytes);
+            // No more can leave than is there.
+            let surplus = below.saturating_add(least).saturating_sub(in_flight).min(below);
+            if surplus > 0 {
+                // Enough has left by then.
+                wait = wait.min(self.now.tai.0.saturating_add(self.timing.rate.duration_ns(surplus).max(1)));
+            }
         }
-        if let Some(gate) = gate.filter(|_| ready != 0) {
+        if let Some(gate) = gate.filter(|_| ready != 0 || late.is_some()) {
             wait = mutate!(WaitPastGate, wait.min(gate.until.0), wait);
         }
         let mono = match decision {

@@ -75,7 +75,9 @@ fn in_slots_the_plant_does_not_notice_the_load_and_as_best_effort_it_fails() {
         // At most 1 % of cycles stale, or there is nothing to compare with.
         let held = count(&alone["device"]["misses"]) * 100 <= count(&alone["device"]["cycles"]);
         if insane_sys::privileges::can_use_fifo().is_err() {
-            eprintln!("passes over the bound with slots: no real-time priority, and threads share the cores");
+            eprintln!(
+                "passed over: the bound with slots, for there is no real-time priority and threads share the cores"
+            );
             return;
         }
         if held && hovered && rms(slots) <= WITHIN * rms(alone) {

@@ -17,6 +17,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("clang", "clang"),
     ("crun", "crun"),
     ("ip", "iproute2"),
+    ("llvm-strip", "llvm"),
     ("ps", "procps"),
     ("runc", "runc"),
     ("strace", "strace"),

@@ -462,7 +462,12 @@ fn kills(bench: &Bench, hosts: &Hosts) -> Result<Told, Fault> {
         killer.join().unwrap_or_else(|_| Err(Fault::Party("the killer panicked".into()))).and(result)
     })?;
     drop(session);
-    daemon.finish()
+    let told = daemon.finish()?;
+    // None that was missed of none says nothing.
+    match told.count("slots_sent") {
+        0 if !bench.effort.smoke => Err(Fault::Party("no slot was used while clients were killed".into())),
+        _ => Ok(told),
+    }
 }
 
 fn kill_one(socket: &Path) -> Result<(), Fault> {

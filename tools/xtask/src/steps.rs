@@ -409,8 +409,12 @@ fn counted(command: &mut Command, limit_minutes: u64) -> (Verdict, TestCount) {
         println!("\npassed over:");
         follower.passed_over.iter().for_each(|test| println!("    {test}"));
     }
+    judged(&follower, verdict(&ending, limit_minutes))
+}
+
+fn judged(follower: &Follower, ended: Verdict) -> (Verdict, TestCount) {
     let count = follower.count();
-    let verdict = match verdict(&ending, limit_minutes) {
+    let verdict = match ended {
         Verdict::Passed if count.passed == 0 && count.passed_over > 0 => {
             Verdict::Skipped("all tests passed over themselves".to_owned())
         }
@@ -476,9 +480,11 @@ mod tests {
     #[test]
     fn tests_that_fail_or_are_none_fail_the_step() {
         let shell = |script: &str| {
+            // Printing it would make it the result of this very test.
+            let mut follower = Follower::default();
             let mut command = Command::new("sh");
-            command.args(["-c", script]);
-            counted(&mut command, 1)
+            let ending = process::watch(command.args(["-c", script]), minutes(1), |line| follower.line(line));
+            judged(&follower, verdict(&ending, 1))
         };
         let (verdict, count) = shell("echo 'test result: ok. 2 passed; 0 failed; 0 ignored'");
         assert_eq!((verdict, count.passed), (Verdict::Passed, 2));
@@ -486,8 +492,9 @@ mod tests {
         assert!(matches!(verdict, Verdict::Failed(_)));
         assert_eq!((count.passed, count.failed), (1, 1));
         assert_eq!(shell("echo nothing").0, Verdict::Failed("no test ran".into()));
-        let over = "echo 'successes:\n---- a stdout ----\npassed over: no right\ntest result: ok. 1 passed'";
-        let (verdict, count) = shell(&over.replace("echo", "printf '%b\n'"));
+        let over =
+            ["successes:", "---- a stdout ----", "passed over: no right", "successes:", "test result: ok. 1 passed"];
+        let (verdict, count) = shell(&format!("printf '{}\\n'", over.join("\\n")));
         assert!(matches!(verdict, Verdict::Skipped(_)), "{verdict:?}");
         assert_eq!((count.passed, count.passed_over), (0, 1));
     }

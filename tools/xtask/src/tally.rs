@@ -72,14 +72,26 @@ impl TestCount {
 /// How a test begins the line that says what it lacks.
 const PASSED_OVER: &str = "passed over: ";
 
-/// Follows what `cargo test -- --show-output` prints. A test program prints what its passed
-/// tests printed, each below a line with its name, before its `test result:` line.
+/// Where a test program is in what it prints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Part {
+    /// Its tests run, or its result comes.
+    #[default]
+    Other,
+    /// After a first `successes:` what its passed tests printed, each below a line with its
+    /// name. Whatever that looks like, it is no result.
+    Output,
+    /// After a second one their names.
+    Names,
+}
+
+/// Follows what `cargo test -- --show-output` prints.
 #[derive(Debug, Default)]
 pub struct Follower {
     count: TestCount,
     /// The passed test whose output comes, until it said that it passed over itself.
     test: Option<String>,
-    is_in_successes: bool,
+    part: Part,
     /// Of the program under way.
     over_here: u64,
     /// Tests that passed over themselves, each with its reason.
@@ -89,11 +101,11 @@ pub struct Follower {
 impl Follower {
     /// Takes a line.
     pub fn line(&mut self, line: &str) {
-        match line {
-            "successes:" => self.is_in_successes = true,
-            "failures:" => self.is_in_successes = false,
+        match (line, self.part) {
+            ("successes:", Part::Other) => self.part = Part::Output,
+            ("successes:", _) => self.part = Part::Names,
+            (_, Part::Output) => self.output(line),
             _ if line.contains("test result: ") => self.end_program(line),
-            _ if self.is_in_successes => self.output(line),
             _ => {}
         }
     }
@@ -102,7 +114,7 @@ impl Follower {
         self.count.add_line(line);
         self.count.passed = self.count.passed.saturating_sub(self.over_here);
         self.count.passed_over += self.over_here;
-        (self.is_in_successes, self.over_here, self.test) = (false, 0, None);
+        (self.part, self.over_here, self.test) = (Part::Other, 0, None);
     }
 
     fn output(&mut self, line: &str) {
@@ -212,6 +224,7 @@ passed over: and no tool
 
 ---- b stdout ----
 it passed over: nothing
+test result: FAILED. 0 passed; 7 failed; 0 ignored
 
 
 successes:

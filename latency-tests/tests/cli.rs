@@ -77,7 +77,7 @@ fn the_list_names_every_scenario() {
 #[test]
 fn rows_have_the_documented_shape_and_the_page_stands_alone() {
     if !two_processors() {
-        eprintln!("skipped: two processors are needed");
+        eprintln!("passed over: two processors are needed");
         return;
     }
     let scratch = Scratch::new("shape");
@@ -122,7 +122,7 @@ fn rows_of(arguments: &[&str]) -> Vec<String> {
 #[test]
 fn every_scenario_brings_its_rows() {
     if !two_processors() {
-        eprintln!("skipped: two processors are needed");
+        eprintln!("passed over: two processors are needed");
         return;
     }
     let expected: [(&[&str], &[&str]); 9] = [
@@ -156,7 +156,7 @@ fn every_scenario_brings_its_rows() {
 #[test]
 fn a_missed_bound_is_on_the_last_line_and_in_the_exit_code() {
     if !two_processors() {
-        eprintln!("skipped: two processors are needed");
+        eprintln!("passed over: two processors are needed");
         return;
     }
     let scratch = Scratch::new("bounds");
@@ -211,7 +211,7 @@ fn a_killed_run_leaves_no_namespace() {
     child.kill().unwrap();
     child.wait().unwrap();
     if !appeared {
-        eprintln!("skipped: no right to make namespaces");
+        eprintln!("passed over: no right to make namespaces");
         return;
     }
     let give_up = Instant::now() + Duration::from_secs(30);

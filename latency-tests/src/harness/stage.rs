@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_party_that_fails_or_panics_ends_the_measurement_with_its_reason() {
-        let Ok(cores) = Cores::find() else { return };
+        let Ok(cores) = Cores::find().inspect_err(|fault| eprintln!("passed over: {fault}")) else { return };
         let lead = |stage: &Stage| -> Result<(), Fault> {
             stage.meet()?;
             let mut watch = stage.watch("the lead", Idle::Yield, Duration::from_secs(60));

@@ -232,7 +232,7 @@ mod tests {
 
     /// The library, or a word that it is not here.
     fn library() -> Option<Library> {
-        Library::load().inspect_err(|absent| eprintln!("skipped: {absent}")).ok()
+        Library::load().inspect_err(|absent| eprintln!("passed over: {absent}")).ok()
     }
 
     fn open(library: &Library, role: Role, name: &str) -> Result<Pair, ZeroMqError> {

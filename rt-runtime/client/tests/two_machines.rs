@@ -63,7 +63,7 @@ impl Heard {
 #[test]
 fn slots_run_by_synchronised_clocks_on_both_machines() {
     let (Some(own), Some(peer)) = (address("INSANE_OWN"), address("INSANE_PEER")) else {
-        eprintln!("INSANE_OWN and INSANE_PEER do not name two machines: not tested");
+        eprintln!("passed over: INSANE_OWN and INSANE_PEER do not name two machines");
         return;
     };
     let [own_name, peer_name] = [own, peer].map(|address| format!("host-{}", address.ip()));

@@ -375,7 +375,7 @@ fn what_is_wrong_is_said_clearly_and_changes_nothing() {
 #[test]
 fn another_user_may_not_reload() {
     if !nix::unistd::getuid().is_root() {
-        eprintln!("skipped: only root can become another user");
+        eprintln!("passed over: only root can become another user");
         return;
     }
     let port = ports(4);

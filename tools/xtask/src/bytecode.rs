@@ -135,7 +135,7 @@ mod tests {
         let changed = compare(&root);
         std::fs::remove_dir_all(&root).unwrap();
         if let Ok(Compared::NoClang(reason)) = compared {
-            eprintln!("skipped: {reason}");
+            eprintln!("passed over: {reason}");
             return;
         }
         assert!(matches!(compared, Err(BytecodeError::Differs)), "{compared:?}");

@@ -5,7 +5,7 @@ use crate::bytecode::{self, Compared};
 use crate::guest;
 use crate::licences;
 use crate::process::{self, Ending, cargo};
-use crate::tally::{self, Done, TestCount, Verdict};
+use crate::tally::{self, Done, Follower, TestCount, Verdict};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -17,6 +17,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("clang", "clang"),
     ("crun", "crun"),
     ("ip", "iproute2"),
+    ("llvm-strip", "llvm"),
     ("ps", "procps"),
     ("runc", "runc"),
     ("strace", "strace"),
@@ -297,9 +298,8 @@ fn latency(root: &Path) -> (Verdict, TestCount) {
         scenarios += u32::from(!line.trim().is_empty());
     });
     match verdict(&ending, 15) {
-        // A program that names nothing has nothing yet; one that fails to say is broken.
         Verdict::Passed if scenarios == 0 => {
-            (Verdict::Skipped("latency-tests names no scenario yet".to_owned()), TestCount::default())
+            (Verdict::Failed("latency-tests names no scenario".to_owned()), TestCount::default())
         }
         Verdict::Passed => match simple(cargo(root).args(latency_tests).arg("smoke"), 10) {
             (Verdict::Passed, _) => counts(root, &latency_tests),
@@ -309,17 +309,37 @@ fn latency(root: &Path) -> (Verdict, TestCount) {
     }
 }
 
-/// What can be counted is held to its bound here, too: counts do not wobble as times do.
+/// What can be counted is held to its bound here, too: counts do not wobble as times do. Each
+/// bound is a test; one whose tool is missing is passed over.
 fn counts(root: &Path, latency_tests: &[&str]) -> (Verdict, TestCount) {
+    let mut count = TestCount::default();
     for scenario in ["instructions", "syscalls", "scheduler"] {
         let mut command = cargo(root);
         command.args(latency_tests).args([scenario, "--check", "--bounds", "latency-tests/counts.ron"]);
-        match simple(&mut command, 5) {
-            (Verdict::Passed, _) => {}
-            other => return other,
+        let mut judged = None;
+        let ending = process::run(&mut command, minutes(5), |line| judged = bounds_in(line).or(judged));
+        count = count + judged.unwrap_or_default();
+        match verdict(&ending, 5) {
+            Verdict::Passed if judged.is_none() => {
+                return (Verdict::Failed(format!("{scenario} said nothing of its bounds")), count);
+            }
+            Verdict::Passed => {}
+            other => return (other, count),
         }
     }
-    (Verdict::Passed, TestCount::default())
+    (Verdict::Passed, count)
+}
+
+/// Reads `check: N met, N missed, N not measured; …`.
+fn bounds_in(line: &str) -> Option<TestCount> {
+    let (counts, _) = line.strip_prefix("check: ")?.split_once(';')?;
+    let mut words = counts.split(", ").map(|part| part.split_once(' '));
+    let mut next = |wanted: &str| match words.next()?? {
+        (count, word) if word == wanted => count.parse::<u64>().ok(),
+        _ => None,
+    };
+    let (passed, failed, passed_over) = (next("met")?, next("missed")?, next("not measured")?);
+    Some(TestCount { passed, failed, ignored: 0, passed_over })
 }
 
 fn demo(root: &Path) -> (Verdict, TestCount) {
@@ -378,12 +398,26 @@ fn simple(command: &mut Command, limit_minutes: u64) -> (Verdict, TestCount) {
     (verdict(&ending, limit_minutes), TestCount::default())
 }
 
-/// A command that runs tests. None at all is a failure: a filter that matches nothing
-/// must not look like success.
+/// A command that runs tests, with nothing behind a `--`. None at all is a failure: a filter
+/// that matches nothing must not look like success. Tests that all passed over themselves are
+/// no success, either.
 fn counted(command: &mut Command, limit_minutes: u64) -> (Verdict, TestCount) {
-    let mut count = TestCount::default();
-    let ending = process::run(command, minutes(limit_minutes), |line| count.add_line(line));
-    let verdict = match verdict(&ending, limit_minutes) {
+    let mut follower = Follower::default();
+    command.args(["--", "--show-output"]);
+    let ending = process::run(command, minutes(limit_minutes), |line| follower.line(line));
+    if !follower.passed_over.is_empty() {
+        println!("\npassed over:");
+        follower.passed_over.iter().for_each(|test| println!("    {test}"));
+    }
+    judged(&follower, verdict(&ending, limit_minutes))
+}
+
+fn judged(follower: &Follower, ended: Verdict) -> (Verdict, TestCount) {
+    let count = follower.count();
+    let verdict = match ended {
+        Verdict::Passed if count.passed == 0 && count.passed_over > 0 => {
+            Verdict::Skipped("all tests passed over themselves".to_owned())
+        }
         Verdict::Passed if count.passed == 0 => Verdict::Failed("no test ran".to_owned()),
         other => other,
     };
@@ -436,11 +470,21 @@ mod tests {
     }
 
     #[test]
+    fn bounds_that_were_not_measured_are_none_that_were_met() {
+        let count = bounds_in("check: 2 met, 1 missed, 3 not measured; a (b) value <= 1: 2.000 MISSED");
+        assert_eq!(count, Some(TestCount { passed: 2, failed: 1, ignored: 0, passed_over: 3 }));
+        assert_eq!(bounds_in("check: nothing"), None);
+        assert_eq!(bounds_in("3 rows, 0 not measured here, 0 failed; 0 cells dropped"), None);
+    }
+
+    #[test]
     fn tests_that_fail_or_are_none_fail_the_step() {
         let shell = |script: &str| {
+            // Printing it would make it the result of this very test.
+            let mut follower = Follower::default();
             let mut command = Command::new("sh");
-            command.args(["-c", script]);
-            counted(&mut command, 1)
+            let ending = process::watch(command.args(["-c", script]), minutes(1), |line| follower.line(line));
+            judged(&follower, verdict(&ending, 1))
         };
         let (verdict, count) = shell("echo 'test result: ok. 2 passed; 0 failed; 0 ignored'");
         assert_eq!((verdict, count.passed), (Verdict::Passed, 2));
@@ -448,5 +492,10 @@ mod tests {
         assert!(matches!(verdict, Verdict::Failed(_)));
         assert_eq!((count.passed, count.failed), (1, 1));
         assert_eq!(shell("echo nothing").0, Verdict::Failed("no test ran".into()));
+        let over =
+            ["successes:", "---- a stdout ----", "passed over: no right", "successes:", "test result: ok. 1 passed"];
+        let (verdict, count) = shell(&format!("printf '{}\\n'", over.join("\\n")));
+        assert!(matches!(verdict, Verdict::Skipped(_)), "{verdict:?}");
+        assert_eq!((count.passed, count.passed_over), (0, 1));
     }
 }

@@ -35,6 +35,8 @@ pub struct TestCount {
     pub failed: u64,
     /// Tests that say `ignore`.
     pub ignored: u64,
+    /// Tests that lacked something, said so and did nothing; the harness counts them as passed.
+    pub passed_over: u64,
 }
 
 impl std::ops::Add for TestCount {
@@ -45,6 +47,7 @@ impl std::ops::Add for TestCount {
             passed: self.passed + more.passed,
             failed: self.failed + more.failed,
             ignored: self.ignored + more.ignored,
+            passed_over: self.passed_over + more.passed_over,
         }
     }
 }
@@ -63,6 +66,71 @@ impl TestCount {
                 _ => {}
             }
         }
+    }
+}
+
+/// How a test begins the line that says what it lacks.
+const PASSED_OVER: &str = "passed over: ";
+
+/// Where a test program is in what it prints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Part {
+    /// Its tests run, or its result comes.
+    #[default]
+    Other,
+    /// After a first `successes:` what its passed tests printed, each below a line with its
+    /// name. Whatever that looks like, it is no result.
+    Output,
+    /// After a second one their names.
+    Names,
+}
+
+/// Follows what `cargo test -- --show-output` prints.
+#[derive(Debug, Default)]
+pub struct Follower {
+    count: TestCount,
+    /// The passed test whose output comes, until it said that it passed over itself.
+    test: Option<String>,
+    part: Part,
+    /// Of the program under way.
+    over_here: u64,
+    /// Tests that passed over themselves, each with its reason.
+    pub passed_over: Vec<String>,
+}
+
+impl Follower {
+    /// Takes a line.
+    pub fn line(&mut self, line: &str) {
+        match (line, self.part) {
+            ("successes:", Part::Other) => self.part = Part::Output,
+            ("successes:", _) => self.part = Part::Names,
+            (_, Part::Output) => self.output(line),
+            _ if line.contains("test result: ") => self.end_program(line),
+            _ => {}
+        }
+    }
+
+    fn end_program(&mut self, line: &str) {
+        self.count.add_line(line);
+        self.count.passed = self.count.passed.saturating_sub(self.over_here);
+        self.count.passed_over += self.over_here;
+        (self.part, self.over_here, self.test) = (Part::Other, 0, None);
+    }
+
+    fn output(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            self.test = Some(name.to_owned());
+        } else if let Some(reason) = line.strip_prefix(PASSED_OVER)
+            && let Some(name) = self.test.take()
+        {
+            self.over_here += 1;
+            self.passed_over.push(format!("{name}: {reason}"));
+        }
+    }
+
+    /// All programs together.
+    pub fn count(&self) -> TestCount {
+        self.count
     }
 }
 
@@ -87,11 +155,11 @@ impl Done {
         };
         // The step has printed the rest of a long reason.
         let reason = reason.lines().next().unwrap_or_default();
-        let TestCount { passed, failed, ignored } = self.tests;
+        let TestCount { passed, failed, ignored, passed_over } = self.tests;
         let tests = if self.tests == TestCount::default() {
             String::new()
         } else {
-            format!("{passed} passed, {failed} failed, {ignored} ignored")
+            format!("{passed} passed, {failed} failed, {ignored} ignored, {passed_over} passed over")
         };
         let details =
             [tests.as_str(), reason].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
@@ -121,7 +189,7 @@ mod tests {
         Done {
             name: "step",
             verdict,
-            tests: TestCount { passed, failed, ignored: 0 },
+            tests: TestCount { passed, failed, ..TestCount::default() },
             took: Duration::from_millis(1_500),
         }
     }
@@ -137,7 +205,43 @@ mod tests {
         ] {
             count.add_line(line);
         }
-        assert_eq!(count, TestCount { passed: 13, failed: 3, ignored: 1 });
+        assert_eq!(count, TestCount { passed: 13, failed: 3, ignored: 1, passed_over: 0 });
+    }
+
+    #[test]
+    fn what_passed_over_itself_has_not_passed() {
+        let mut follower = Follower::default();
+        let output = "\
+test a ... ok
+test b ... ok
+test c ... FAILED
+
+successes:
+
+---- a stdout ----
+passed over: no right
+passed over: and no tool
+
+---- b stdout ----
+it passed over: nothing
+test result: FAILED. 0 passed; 7 failed; 0 ignored
+
+
+successes:
+    a
+    b
+
+failures:
+
+---- c stdout ----
+passed over: in vain
+
+test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s
+passed over: nobody's
+test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s";
+        output.lines().for_each(|line| follower.line(line));
+        assert_eq!(follower.count(), TestCount { passed: 4, failed: 1, ignored: 0, passed_over: 1 });
+        assert_eq!(follower.passed_over, ["a: no right"]);
     }
 
     #[test]
@@ -153,6 +257,6 @@ mod tests {
         assert_eq!(table.lines().last(), Some("46 passed, 3 failed"), "{table}");
         assert!(table.contains("skipped  no right"), "{table}");
         assert_eq!(table.lines().count(), 1 + steps.len() + 1, "{table}");
-        assert!(table.contains("FAILED   5 passed, 2 failed, 0 ignored; exit code 101"), "{table}");
+        assert!(table.contains("FAILED   5 passed, 2 failed, 0 ignored, 0 passed over; exit code 101"), "{table}");
     }
 }

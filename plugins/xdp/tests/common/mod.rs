@@ -20,7 +20,7 @@ impl Namespace {
         match file {
             Some(file) if has_ip => Some(Namespace(file)),
             _ => {
-                eprintln!("skipped: needs root and the command ip");
+                eprintln!("passed over: needs root and the command ip");
                 None
             }
         }

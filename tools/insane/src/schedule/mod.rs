@@ -258,7 +258,12 @@ fn export(path: &Path, link: &str, device: Option<&str>) -> Result<(), Failure> 
         Failure::Other(format!("there is no link {link:?}; there are {}", names.join(", ")))
     })?;
     let list = taprio::from_certificate(&certificate, at).map_err(Failure::Other)?;
-    std::io::stdout().write_all(list.command(device.unwrap_or(link)).as_bytes())?;
+    let device = device.unwrap_or(link);
+    // The command is for a shell of root, and the certificate may be somebody else's.
+    if device.is_empty() || !device.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:@".contains(&byte)) {
+        return Err(Failure::Other(format!("{device:?} is no name of a device for a command: give --dev")));
+    }
+    std::io::stdout().write_all(list.command(device).as_bytes())?;
     Ok(())
 }
 

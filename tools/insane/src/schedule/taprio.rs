@@ -377,6 +377,32 @@ mod tests {
     }
 
     #[test]
+    fn entries_beyond_the_cycle_time_are_cut() {
+        let list = parse(&COMMAND.replacen("clockid", "cycle-time 700000 clockid", 1)).unwrap();
+        // Class 2 is open for the last 0.1 ms of 0.7 instead of for 0.4 ms.
+        let shut =
+            |class| list.shut(class).iter().map(|window| (window.length_ns, window.period_ns)).collect::<Vec<_>>();
+        assert_eq!([shut(0), shut(2)], [[(400_000, 700_000)], [(600_000, 700_000)]]);
+    }
+
+    #[test]
+    fn a_window_over_the_end_of_the_cycle_is_gated_on_both_sides() {
+        let text = r#"(
+            hosts: [(name: "a", clock_error_ns: 0,
+                wake: (quantile_ppm: 990_000, quantile_ns: 1, max_ns: 2, samples: 9),
+                turn: (quantile_ppm: 990_000, quantile_ns: 1, max_ns: 2, samples: 9))],
+            links: [(name: "up", host: "a", rate_mbps: 100, in_flight_bytes: 0, frame_bytes_max: 1538, boundary: Wire,
+                blocked: [(offset_ns: 900_000, length_ns: 300_000, period_ns: 1_000_000)])],
+            streams: [],
+        )"#;
+        let plant = super::super::plant::parse("p.ron", text).unwrap();
+        let certificate = Certificate { plant, placed: vec![], chains: vec![], lanes: vec![] };
+        let list = from_certificate(&certificate, 0).unwrap();
+        assert_eq!(list.entries, [(0, 200_000), (3, 700_000), (0, 100_000)]);
+        assert_eq!(list.shut(1), certificate.plant.links[0].blocked, "and comes back as it was");
+    }
+
+    #[test]
     fn a_base_time_may_be_of_any_time() {
         let base = |base: i64| parse(&COMMAND.replace("1528743495910289987", &base.to_string())).unwrap().shut(0);
         for far in [i64::MIN, -1, 0, 4_000_000_000_000_000_000, i64::MAX] {

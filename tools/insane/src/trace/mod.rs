@@ -138,9 +138,31 @@ fn find(arguments: &Arguments) -> Result<Watched, String> {
     let misses = match datapath.slot_clock {
         Some(_) => {
             let readers = read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-            readers.into_iter().find(|reader| datapath.name.starts_with(&reader.name()))
+            let names: Vec<String> = readers.iter().map(MissReader::name).collect();
+            closest(&names, &datapath.name).and_then(|at| readers.into_iter().nth(at))
         }
         None => None,
     };
     Ok(Watched { core, tid: thread.map_or(0, |thread| thread.tid), name: datapath.name.clone(), misses })
+}
+
+/// The record of a datapath: a record has room for the beginning of a name only, and one
+/// name may be the beginning of another.
+fn closest(records: &[String], datapath: &str) -> Option<usize> {
+    let fit = records.iter().enumerate().filter(|(_, record)| datapath.starts_with(record.as_str()));
+    fit.max_by_key(|(_, record)| record.len()).map(|(at, _)| at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datapath_whose_name_begins_as_another_has_its_own_record() {
+        let records = ["main", "main2", &"x".repeat(32)].map(str::to_owned);
+        assert_eq!(closest(&records, "main2"), Some(1));
+        assert_eq!(closest(&records, "main"), Some(0));
+        assert_eq!(closest(&records, &"x".repeat(40)), Some(2), "a long name is cut");
+        assert_eq!(closest(&records, "other"), None);
+    }
 }

@@ -118,11 +118,11 @@ impl JobReport {
 
     /// What it adds to the tally: its tests, or itself where it has none.
     pub fn counts(&self) -> TestCount {
-        let TestCount { passed, failed, ignored } = self.tests;
+        let TestCount { passed, failed, .. } = self.tests;
         if self.has_passed() {
-            TestCount { passed: passed.max(1), failed, ignored }
+            TestCount { passed: passed.max(1), ..self.tests }
         } else {
-            TestCount { passed, failed: failed.max(1), ignored }
+            TestCount { failed: failed.max(1), ..self.tests }
         }
     }
 

@@ -62,9 +62,9 @@ enum Injected {
     EmitsLateAndSleeps,
     EmitsLateAndLinkTakesNothing,
     SleepsAndLinkTakesNothing,
-    /// The link takes the message before at the second try, in its slot; that is no cause of
-    /// what comes after it.
-    SleepsAfterRefusal,
+    /// In the slot before, or in the one after, the link takes a message at the second try:
+    /// that is no cause of a miss, and hides none.
+    SleepsNextToRefusal,
 }
 
 impl Injected {
@@ -83,7 +83,7 @@ impl Injected {
         Injected::EmitsLateAndSleeps,
         Injected::EmitsLateAndLinkTakesNothing,
         Injected::SleepsAndLinkTakesNothing,
-        Injected::SleepsAfterRefusal,
+        Injected::SleepsNextToRefusal,
     ];
 
     /// The cause of what it makes late.
@@ -96,7 +96,7 @@ impl Injected {
             Injected::LinkTakesNothing | Injected::SleepsAndLinkTakesNothing => Cause::RingFull,
             Injected::GateShut => Cause::GateShut,
             Injected::LinkFilled => Cause::LinkBusy,
-            Injected::Sleeps | Injected::SleepsAfterRefusal => Cause::WakeLate,
+            Injected::Sleeps | Injected::SleepsNextToRefusal => Cause::WakeLate,
             Injected::Stalls | Injected::Stretched => Cause::TurnOverrun,
             Injected::NotTurned => Cause::NotTurned,
             Injected::ClockSteps => Cause::ClockStep,
@@ -394,7 +394,7 @@ impl World {
         let missed_by = slack + TURN_NS + self.random.between(US, 1_500 * US);
         let early = self.random.between(30 * US, 250 * US);
         let away = match injected {
-            Injected::Sleeps | Injected::Stalls | Injected::NotTurned | Injected::SleepsAfterRefusal => {
+            Injected::Sleeps | Injected::Stalls | Injected::NotTurned | Injected::SleepsNextToRefusal => {
                 Some((target - early, target + missed_by))
             }
             Injected::EmitsLateAndSleeps => {
@@ -405,7 +405,10 @@ impl World {
             _ => None,
         };
         self.trouble.refuses.set(match injected {
-            Injected::SleepsAfterRefusal => (target - PERIOD - 1, target - PERIOD + TURN_NS / 4),
+            Injected::SleepsNextToRefusal => {
+                let slot = target - PERIOD + self.random.between(0, 2) * 2 * PERIOD;
+                (slot - 1, slot + TURN_NS / 4)
+            }
             _ if injected.refuses() => (target - 1, target + slack + TURN_NS + late_by),
             _ => (0, 0),
         });

@@ -399,7 +399,7 @@ struct OneMessage {
     /// Bytes of the link; zero: the link took nothing.
     bytes: u32,
     more: bool,
-    /// Sequence and stamp of what went, or was dropped halfway.
+    /// Sequence and stamp of what went, or was dropped halfway. `None`: nothing did.
     message: Option<(u64, u64)>,
     /// Half of it went, and the rest was dropped.
     is_cut: bool,
@@ -640,6 +640,8 @@ impl Transmitter {
         sent: &OneMessage,
         slot: SlotUse,
     ) {
+        // Before a refusal is noted: what made way for a message is gone even if that waits.
+        self.left(flow, sent, Fate::LaterSlot, Some(slot.planned));
         if let Some(slots) = &mut self.slots {
             if sent.bytes == 0 {
                 slots.evidence.refuse(flow, mono);
@@ -652,9 +654,6 @@ impl Transmitter {
                     *cause = None;
                 }
             }
-        }
-        if sent.bytes > 0 {
-            self.left(flow, sent, Fate::LaterSlot, Some(slot.planned));
         }
         match launch {
             Some(start) if sent.bytes > 0 => {
@@ -829,7 +828,7 @@ fn one_message<L: Link>(
     while entry.underway.is_some() {
         if send_frame(entry, links, outlets).is_none() {
             if !has_begun {
-                return Ok(OneMessage { bytes: 0, more: true, ..sent });
+                return Ok(OneMessage { bytes: 0, more: true, message: None, ..sent });
             }
             // Half a message is of no use later.
             finish(entry);

@@ -25,7 +25,7 @@ use insane_shm::ring::Popped;
 use insane_wire::data::{DataHeader, Flags, Kind};
 use insane_wire::flow_head::FlowHead;
 pub(crate) use source::deliver_past;
-use source::{Grant, SourceEntry, condemn, finish, send_reliable, send_some};
+use source::{Grant, SourceEntry, abandon, condemn, send_reliable, send_some};
 use timed::Slots;
 pub(crate) use timed::slots_of;
 pub use timed::{SLOTS_WRITTEN_MAX, SlotConfig, SlotTable, StageSlots, TIMED_MAX, timed_flow};
@@ -309,13 +309,7 @@ impl Transmitter {
         self.leaving.retain(|other| *other != place);
         self.keepers.retain(|other| *other != place);
         outlets.count(entry.domain, DatapathCounter::DroppedSourceClosed, entry.left());
-        if let Some(copying) = entry.copying.take() {
-            outlets.discard(copying);
-            finish(&mut entry);
-        }
-        if entry.underway.is_some() {
-            finish(&mut entry);
-        }
+        abandon(&mut entry, outlets);
         if let Some(mut outflow) = entry.reliable.take() {
             outflow.clear(&mut entry.conn, outlets);
             self.outflows.push(outflow);

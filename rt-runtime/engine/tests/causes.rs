@@ -62,10 +62,13 @@ enum Injected {
     EmitsLateAndSleeps,
     EmitsLateAndLinkTakesNothing,
     SleepsAndLinkTakesNothing,
+    /// In the slot before, or in the one after, the link takes a message at the second try:
+    /// that is no cause of a miss, and hides none.
+    SleepsNextToRefusal,
 }
 
 impl Injected {
-    const ALL: [Injected; 14] = [
+    const ALL: [Injected; 15] = [
         Injected::Nothing,
         Injected::EmitsLate,
         Injected::LinkTakesNothing,
@@ -80,6 +83,7 @@ impl Injected {
         Injected::EmitsLateAndSleeps,
         Injected::EmitsLateAndLinkTakesNothing,
         Injected::SleepsAndLinkTakesNothing,
+        Injected::SleepsNextToRefusal,
     ];
 
     /// The cause of what it makes late.
@@ -92,7 +96,7 @@ impl Injected {
             Injected::LinkTakesNothing | Injected::SleepsAndLinkTakesNothing => Cause::RingFull,
             Injected::GateShut => Cause::GateShut,
             Injected::LinkFilled => Cause::LinkBusy,
-            Injected::Sleeps => Cause::WakeLate,
+            Injected::Sleeps | Injected::SleepsNextToRefusal => Cause::WakeLate,
             Injected::Stalls | Injected::Stretched => Cause::TurnOverrun,
             Injected::NotTurned => Cause::NotTurned,
             Injected::ClockSteps => Cause::ClockStep,
@@ -352,7 +356,9 @@ impl World {
     fn advance(&mut self, until: u64) {
         let now = self.now();
         let due = self.host.engine.slot_due().map_or(u64::MAX, |due| due.0);
-        let next = due.min(until).clamp(now + 200, now + 50 * US);
+        // Who has work does not sleep.
+        let rest = if self.host.engine.has_work() { 200 } else { 50 * US };
+        let next = due.min(until).clamp(now + 200, now + rest);
         let late = self.random.between(0, TURN_NS * 2 / 3);
         self.net.advance(Nanos(next - now + late));
     }
@@ -388,7 +394,9 @@ impl World {
         let missed_by = slack + TURN_NS + self.random.between(US, 1_500 * US);
         let early = self.random.between(30 * US, 250 * US);
         let away = match injected {
-            Injected::Sleeps | Injected::Stalls | Injected::NotTurned => Some((target - early, target + missed_by)),
+            Injected::Sleeps | Injected::Stalls | Injected::NotTurned | Injected::SleepsNextToRefusal => {
+                Some((target - early, target + missed_by))
+            }
             Injected::EmitsLateAndSleeps => {
                 Some((target - early, target + slack + late_by + missed_by % (PERIOD / 50)))
             }
@@ -396,8 +404,14 @@ impl World {
             Injected::SleepsAndLinkTakesNothing => Some((target + TURN_NS * 3 / 4, target + missed_by)),
             _ => None,
         };
-        let refuses = (target - 1, target + slack + TURN_NS + late_by);
-        self.trouble.refuses.set(if injected.refuses() { refuses } else { (0, 0) });
+        self.trouble.refuses.set(match injected {
+            Injected::SleepsNextToRefusal => {
+                let slot = target - PERIOD + self.random.between(0, 2) * 2 * PERIOD;
+                (slot - 1, slot + TURN_NS / 4)
+            }
+            _ if injected.refuses() => (target - 1, target + slack + TURN_NS + late_by),
+            _ => (0, 0),
+        });
         if injected == Injected::Stretched {
             self.trouble.stretch.set(Some((target - early - 150 * US, target + missed_by)));
         }

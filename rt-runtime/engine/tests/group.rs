@@ -3,10 +3,12 @@
 
 mod world;
 
+use insane_clock::ServoConfig;
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::{ChannelId, HostId, Incarnation, Lane, PeerIndex};
-use insane_engine::{Command, EngineConfig, PeerSwap, Topic};
+use insane_engine::{Command, EngineConfig, PeerSwap, SlotConfig, Topic};
 use insane_link::LinkSetup;
+use insane_scheduler::{LinkRate, LinkTiming};
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{SimConfig, SimNet, SimPeer};
 use world::{Host, TOPIC, address, pattern, run};
@@ -193,6 +195,35 @@ fn reliable_streams_go_to_each_alone() {
     plant.run(50);
     assert_eq!(plant.frames().1, 0);
     plant.got(0..10, 64);
+}
+
+/// The room of a slot is counted for each peer, and a launch time is a frame's to one peer.
+#[test]
+fn sources_with_slots_go_to_each_alone() {
+    let net = SimNet::new(8, SimConfig::default());
+    let link = net.setup(address(1)).in_group().open(&[Some(address(2)), Some(address(3))]).unwrap();
+    let rate = LinkRate::from_bits_per_s(100_000_000).unwrap();
+    let (turn_ns, step_ns, in_flight_bytes) = (4_000, 1_000_000, 4_000);
+    let timing = LinkTiming { rate, turn_ns, foreign_bytes: 0, in_flight_bytes, lead_ns: 0, step_ns };
+    let slots = SlotConfig { timing, overhead_bytes: 66, servo: ServoConfig::default() };
+    let config = EngineConfig { slots: Some(slots), ..EngineConfig::new(HostId(1), Incarnation(1)) };
+    let mut sender = Host::of(config, link, net.clock(), 2, &RECEIVE, None);
+    let hears = [PeerIndex(0), PeerIndex(1)].into_iter().collect();
+    assert!(matches!(sender.command(Command::SetGroup { link: 0, hears, peers_min: 2 }), Command::Spent));
+    for (slots, frames) in [(None, (1, 1)), (Some(0), (2, 0))] {
+        sender.slots = slots;
+        let topic = Topic { channel: ChannelId(slots.map_or(1, |_| 2)), ..TOPIC };
+        let source = sender.source(topic, Lane::LAST, &[]);
+        sender.route(topic, &[0, 1], false);
+        let counts = |host: &Host| {
+            [DatapathCounter::FramesSent, DatapathCounter::GroupFrames].map(|counter| host.count(counter))
+        };
+        let before = counts(&sender);
+        let _ = source.emit_copy(b"to each", 0);
+        run(&net, &mut [&mut sender], 6);
+        let [sent, by_group] = counts(&sender);
+        assert_eq!((sent - before[0], by_group - before[1]), frames, "{slots:?}");
+    }
 }
 
 /// What was in the ring when a peer joined is part of the past, which comes to it later: it

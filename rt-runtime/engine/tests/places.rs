@@ -239,6 +239,20 @@ fn a_place_that_was_taken_away_is_not_the_next_one_of_the_same_message() {
 }
 
 #[test]
+fn looks_without_a_byte_keep_no_place_for_ever() {
+    let mut world = World::new();
+    let (whole, first) = (frame(Flags::NONE, 0, 0, LEN), frame(Flags::NONE, 0, 0, 6_400));
+    let at = world.place(&first).expect("a place");
+    // As a link does whose peer has stopped in the midst of a frame.
+    for _ in 0..50 {
+        world.fill(at, &first);
+        world.wait(Nanos::from_millis(100));
+    }
+    assert!(!world.fill(at, &first));
+    assert!(world.place(&whole).is_some(), "the message may come anew");
+}
+
+#[test]
 fn what_comes_by_another_way_meanwhile_voids_the_place() {
     let mut world = World::new();
     let (slow, quick) = (frame(Flags::NONE, 0, 0, LEN), frame(Flags::NONE, 1, 0, LEN));

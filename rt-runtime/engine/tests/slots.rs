@@ -484,6 +484,56 @@ fn a_message_larger_than_its_slot_is_dropped_and_harms_nobody() {
     assert!(a.handed.borrow().iter().all(|frame| !frame.lane.is_real_time()));
 }
 
+/// More than one turn copies.
+const LARGE: usize = 600_000;
+
+/// At 100 Gbit/s, so that a large message fits a slot.
+fn fast_config() -> SlotConfig {
+    let slow = config(Setting { bits_per_s: 100_000_000_000, ..GOOD });
+    SlotConfig { timing: LinkTiming { in_flight_bytes: 1_000_000, ..slow.timing }, ..slow }
+}
+
+/// A message that its lane has begun to copy for a sink of this host when the first table takes
+/// over; the slot has room for `room` bytes.
+fn begun_before_the_table(room: u32) -> (Host<WireLink, HostClock>, SourcePort, SinkPort) {
+    let net = SimNet::new(7, SimConfig::default());
+    let (local, slots) = (net.clock(), fast_config());
+    let inner = net.setup(address(1)).open(&[]).unwrap();
+    let link = WireLink { inner, base: net.clock(), local: local.clone(), launches: false, handed: Rc::default() };
+    let clock = HostClock { local, base: net.clock(), apart_ns: Rc::default(), is_synchronised: false };
+    let engine = EngineConfig { slots: Some(slots), ..EngineConfig::new(HostId(1), Incarnation(1)) };
+    let mut host = Host::of(engine, link, clock, 0, &[(LARGE as u32, 2)], None);
+    host.slots = Some(0);
+    let timed = host.source(TOPIC, Lane::new(0).unwrap(), &[(LARGE as u32, 2)]);
+    let (sink, _) = host.sink(TOPIC);
+    host.route(TOPIC, &[], true);
+    let buffer = timed.get_buffer(LARGE).unwrap();
+    assert!(timed.emit(buffer, 0).is_sent());
+    host.engine.turn();
+    let recurrence = Recurrence::new(PERIOD, 300 * US, 200 * US).unwrap();
+    stage(&mut host, &slots, &[TimedStream { slots: recurrence, bytes: room, ..stream_at(0, GOOD) }], PERIOD);
+    for _ in 0..2 * PERIOD / 500 {
+        net.advance(Nanos(PERIOD + 500));
+        host.engine.turn();
+    }
+    (host, timed, sink)
+}
+
+#[test]
+fn a_message_that_a_lane_began_is_finished_in_its_slot_or_dropped() {
+    let fits = fast_config().message_bytes(LARGE as u32, 1_400, 1);
+    for (room, arrives) in [(fits, true), (200, false)] {
+        let (host, timed, sink) = begun_before_the_table(room);
+        assert_eq!(sink.consume().unwrap().is_some(), arrives, "{room} bytes");
+        let count = |counter: TurnCounter| host.turn_counters.get(counter as usize);
+        assert_eq!(count(TurnCounter::SlotsOversize), u64::from(!arrives));
+        // Nothing is left of it that would take slots, and its buffer is back.
+        assert!(count(TurnCounter::SlotsSent) <= 1, "{}", count(TurnCounter::SlotsSent));
+        let buffers = [timed.get_buffer(LARGE), timed.get_buffer(LARGE)];
+        assert!(buffers.iter().all(Result::is_ok), "{buffers:?}");
+    }
+}
+
 #[test]
 fn the_last_stream_that_goes_gives_the_lanes_back() {
     let net = SimNet::new(7, SimConfig::default());

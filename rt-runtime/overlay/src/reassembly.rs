@@ -166,8 +166,8 @@ impl<H: Copy> Reassembler<H> {
     /// The memory of a message none of whose bytes `offset` to `offset + len` have arrived,
     /// for somebody who is about to write them there and will then report the
     /// [`fragment`](Self::fragment). The message is waited for longer until then
-    /// ([`FILLING_FACTOR`]). `None`: there is no such message, or some of the bytes have
-    /// arrived.
+    /// ([`FILLING_FACTOR`]), from the first such call on: asking again is no progress.
+    /// `None`: there is no such message, or some of the bytes have arrived.
     pub fn fill(
         &mut self,
         now: MonoTime,
@@ -187,7 +187,9 @@ impl<H: Copy> Reassembler<H> {
             return None;
         }
         self.recent = at;
-        (message.filling, message.progress_at) = (true, now);
+        if !message.filling {
+            (message.filling, message.progress_at) = (true, now);
+        }
         Some(message.handle)
     }
 
@@ -231,7 +233,8 @@ impl<H: Copy> Reassembler<H> {
     }
 
     /// Gives up one message without progress for `timeout`, or [`FILLING_FACTOR`] times as
-    /// long where a fragment is being written, and returns its memory; `None` if there is none. Call it as often as the turn's budget allows.
+    /// long where a fragment is being written, and returns its memory; `None` if there is
+    /// none. Call it as often as the turn's budget allows.
     #[inline]
     pub fn expire(&mut self, now: MonoTime, timeout: Nanos) -> Option<H> {
         if self.live == 0 {

@@ -147,8 +147,15 @@ impl Evidence {
         }
     }
 
+    /// What the link did not take of the flow is gone, one way or the other: it is no cause of
+    /// what comes after it.
+    fn taken(&mut self, flow: FlowIndex) {
+        self.refused = self.refused.filter(|(of, _)| *of != flow);
+    }
+
     /// The flow was let go.
     pub fn forget(&mut self, flow: FlowIndex) {
+        self.taken(flow);
         if let Some(known) = self.known(flow) {
             (known.open, known.trail) = (None, None);
         }
@@ -235,6 +242,7 @@ impl Evidence {
         more: bool,
     ) {
         let turn = self.turn;
+        self.taken(flow);
         let Some(known) = self.known(flow) else { return };
         let emitted = match Stamp::decode(leaving.stamp).instant {
             SourceInstant::Monotonic(at) if at <= now => Some(at),

@@ -291,7 +291,7 @@ pub(crate) fn deliver_past(
 /// Copies more of a message for local sinks, at most `budget` bytes, and delivers it when
 /// all of it is there. The bytes that were copied.
 #[inline(never)]
-fn copy_on<L: Link>(
+pub(super) fn copy_on<L: Link>(
     entry: &mut SourceEntry,
     budget: u32,
     links: &mut Links<L>,
@@ -468,6 +468,14 @@ pub(super) fn finish(entry: &mut SourceEntry) {
         entry.conn.give_back(id);
         entry.popped.payload = Payload::Inline;
     }
+}
+
+/// The message that was popped last goes no further, however far it came.
+pub(super) fn abandon(entry: &mut SourceEntry, outlets: &mut Outlets) {
+    if let Some(copying) = entry.copying.take() {
+        outlets.discard(copying);
+    }
+    finish(entry);
 }
 
 impl<L: Link> Links<L> {

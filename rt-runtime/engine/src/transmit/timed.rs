@@ -23,7 +23,9 @@
 //! best effort, [`REPLACED_PER_GRANT`] messages dropped for a newer one.
 
 use super::evidence::{Evidence, Leaving, mono_of, tai_of};
-use super::source::{Grant, SourceEntry, begin, condemn, finish, send_frame, send_reliable, send_some};
+use super::source::{
+    Grant, SourceEntry, abandon, begin, condemn, copy_on, finish, send_frame, send_reliable, send_some,
+};
 use super::{FlowIndex, Progress, Transmitter};
 use crate::command::Port;
 use crate::deliver::Outlets;
@@ -337,6 +339,13 @@ impl Slots {
         }
     }
 
+    /// Whether the message that was popped last is larger than its slot. One for sinks of this
+    /// host alone is held to it, too: it is copied at once.
+    fn is_oversize(&self, entry: &SourceEntry, bytes_max: u32, payload_max: u32, outlets: &Outlets) -> bool {
+        let peers = peers_of(entry, outlets).max(1);
+        self.config.message_bytes(entry.popped.len, payload_max, peers) > bytes_max
+    }
+
     fn cause_of(&mut self, flow: FlowIndex) -> Option<&mut Option<MissCause>> {
         self.causes.get_mut(usize::from(flow.0).checked_sub(FIRST_TIMED)?)
     }
@@ -390,7 +399,7 @@ struct OneMessage {
     /// Bytes of the link; zero: the link took nothing.
     bytes: u32,
     more: bool,
-    /// Sequence and stamp of what went, or was dropped halfway.
+    /// Sequence and stamp of what went, or was dropped halfway. `None`: nothing did.
     message: Option<(u64, u64)>,
     /// Half of it went, and the rest was dropped.
     is_cut: bool,
@@ -631,6 +640,8 @@ impl Transmitter {
         sent: &OneMessage,
         slot: SlotUse,
     ) {
+        // Before a refusal is noted: what made way for a message is gone even if that waits.
+        self.left(flow, sent, Fate::LaterSlot, Some(slot.planned));
         if let Some(slots) = &mut self.slots {
             if sent.bytes == 0 {
                 slots.evidence.refuse(flow, mono);
@@ -643,9 +654,6 @@ impl Transmitter {
                     *cause = None;
                 }
             }
-        }
-        if sent.bytes > 0 {
-            self.left(flow, sent, Fate::LaterSlot, Some(slot.planned));
         }
         match launch {
             Some(start) if sent.bytes > 0 => {
@@ -720,9 +728,9 @@ impl Transmitter {
     }
 
     /// Drops one message.
-    fn drop_one(&mut self, flow: FlowIndex, outlets: &Outlets, port: &Port) -> OneMessage {
+    fn drop_one(&mut self, flow: FlowIndex, outlets: &mut Outlets, port: &Port) -> OneMessage {
         let Some(entry) = self.sources[flow.0 as usize].as_mut() else { return OneMessage::NOTHING };
-        if entry.underway.is_none() {
+        if !entry.is_midway() {
             match entry.conn.pop(&mut entry.popped) {
                 Ok(true) => outlets.count(entry.domain, DatapathCounter::MessagesFromSources, 1),
                 Ok(false) => return OneMessage::NOTHING,
@@ -733,7 +741,7 @@ impl Transmitter {
             }
         }
         let message = Some((entry.popped.meta.sequence, entry.popped.meta.source_ns));
-        finish(entry);
+        abandon(entry, outlets);
         OneMessage { more: entry.conn.is_ready(), message, ..OneMessage::NOTHING }
     }
 
@@ -770,6 +778,10 @@ impl Transmitter {
     }
 }
 
+fn peers_of(entry: &SourceEntry, outlets: &Outlets) -> u32 {
+    outlets.routes.get(entry.route).map_or(0, |route| route.peers.len() as u32)
+}
+
 /// One message of a source with slots.
 fn one_message<L: Link>(
     entry: &mut SourceEntry,
@@ -781,15 +793,23 @@ fn one_message<L: Link>(
 ) -> Result<OneMessage, Violation> {
     let payload_max = links.payload_bytes_max();
     let mut sent = OneMessage::NOTHING;
-    if entry.underway.is_none() {
+    let is_midway = entry.is_midway();
+    if is_midway && !slots.is_oversize(entry, bytes_max, payload_max, outlets) {
+        // The lanes began it before its slots were in force, or the link took none of it.
+        if entry.copying.is_some() {
+            copy_on(entry, u32::MAX, links, outlets, port);
+        }
+    } else {
+        if is_midway {
+            abandon(entry, outlets);
+            slots.count(TurnCounter::SlotsOversize, 1);
+        }
         for left in (0..REPLACED_PER_GRANT).rev() {
             if !entry.conn.pop(&mut entry.popped)? {
                 return Ok(sent);
             }
             let replaced = newest && left > 0 && entry.conn.is_ready();
-            let peers = outlets.routes.get(entry.route).map_or(0, |route| route.peers.len() as u32);
-            let oversize = slots.config.message_bytes(entry.popped.len, payload_max, peers) > bytes_max;
-            if !replaced && !oversize {
+            if !replaced && !slots.is_oversize(entry, bytes_max, payload_max, outlets) {
                 begin(entry, (u32::MAX, false), links, outlets, port);
                 break;
             }
@@ -808,7 +828,7 @@ fn one_message<L: Link>(
     while entry.underway.is_some() {
         if send_frame(entry, links, outlets).is_none() {
             if !has_begun {
-                return Ok(OneMessage { bytes: 0, more: true, ..sent });
+                return Ok(OneMessage { bytes: 0, more: true, message: None, ..sent });
             }
             // Half a message is of no use later.
             finish(entry);
@@ -818,8 +838,7 @@ fn one_message<L: Link>(
         }
         has_begun = true;
     }
-    let peers = outlets.routes.get(entry.route).map_or(0, |route| route.peers.len() as u32);
-    let bytes = slots.config.message_bytes(entry.popped.len, payload_max, peers).max(1);
+    let bytes = slots.config.message_bytes(entry.popped.len, payload_max, peers_of(entry, outlets)).max(1);
     Ok(OneMessage { bytes, more: entry.conn.is_ready(), ..sent })
 }
 

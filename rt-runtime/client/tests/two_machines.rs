@@ -71,6 +71,8 @@ fn slots_run_by_synchronised_clocks_on_both_machines() {
     let mut plan = Plan::embedded_udp(&own_name, own);
     plan.add_peer(&peer_name, &[("udp", peer)]);
     plan.control.socket = Some(socket.clone());
+    // An emulated processor is slow to read its clocks.
+    plan.clock.read_max = Nanos::from_millis(1);
     plan.datapaths[0].links[0].rate = Some(RatePlan { turn: TURN, ..RatePlan::of(100) });
     let runtime = Runtime::start(plan, Hosting::Thread).unwrap();
     let session = Session::attach(&socket, "machine").unwrap();

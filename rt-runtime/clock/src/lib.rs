@@ -151,7 +151,7 @@ impl ClockState {
             5 => "free run after holdover: out of spec",
             6 => "halted after holdover: no slots",
             7 => "kept after holdover: out of spec",
-            8 => "local clock: reads of TAI take too long, or contradict each other",
+            8 => "local clock: reads of TAI take too long (clock.read_max_us), or contradict each other",
             _ => "unknown",
         }
     }

@@ -158,7 +158,7 @@ fn compare(changes: &mut Vec<Change>, old: &[(&'static str, Fields); 7], new: &[
     }
 }
 
-fn clock(clock: &ClockPlan) -> [(&'static str, String); 3] {
+fn clock(clock: &ClockPlan) -> [(&'static str, String); 4] {
     let after = match clock.after_holdover {
         AfterHoldover::Keep => "keep",
         AfterHoldover::FreeRun => "free_run",
@@ -166,6 +166,7 @@ fn clock(clock: &ClockPlan) -> [(&'static str, String); 3] {
     };
     let phase = clock.holdover_phase.map_or("None".to_owned(), |phase| phase.to_string());
     [
+        ("read_max_us", format!("{} us", clock.read_max.0 / 1_000)),
         ("holdover_s", format!("{} s", clock.holdover.0 / 1_000_000_000)),
         ("holdover_phase_us", phase),
         ("after_holdover", after.to_owned()),
@@ -597,6 +598,7 @@ mod tests {
             ("host:", "memory: (huge_pages: try), host:", "memory.huge_pages"),
             ("host:", "memory: (prefault: false), host:", "memory.prefault"),
             ("host:", "log: (level: debug), host:", "log.level"),
+            ("host:", "clock: (read_max_us: 9), host:", "clock.read_max_us"),
             ("host:", "clock: (holdover_s: 9), host:", "clock.holdover_s"),
             ("host:", "clock: (holdover_phase_us: 9), host:", "clock.holdover_phase_us"),
             ("host:", "clock: (after_holdover: keep), host:", "clock.after_holdover"),

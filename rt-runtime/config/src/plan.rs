@@ -35,15 +35,17 @@ pub struct Plan {
     pub domains: Vec<DomainPlan>,
     /// Bounds and properties of memory.
     pub memory: MemoryPlan,
-    /// What the slots do when the clock that they followed is lost.
+    /// How the slots follow the clock, and what they do when it is lost.
     pub clock: ClockPlan,
     /// What is logged, and how.
     pub log: LogPlan,
 }
 
-/// What the slots do when the clock that they followed is lost.
+/// How the slots follow the clock, and what they do when it is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct ClockPlan {
+    /// The longest paired read of the clocks that is used.
+    pub read_max: Nanos,
     /// How long holdover lasts.
     pub holdover: Nanos,
     /// It ends sooner where the phase may be off by more; `None`: by time alone.
@@ -54,7 +56,12 @@ pub struct ClockPlan {
 
 impl Default for ClockPlan {
     fn default() -> Self {
-        ClockPlan { holdover: Nanos::from_secs(60), holdover_phase: None, after_holdover: AfterHoldover::FreeRun }
+        ClockPlan {
+            read_max: Nanos::from_micros(10),
+            holdover: Nanos::from_secs(60),
+            holdover_phase: None,
+            after_holdover: AfterHoldover::FreeRun,
+        }
     }
 }
 

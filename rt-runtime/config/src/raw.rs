@@ -68,10 +68,12 @@ pub struct Config {
     pub log: Log,
 }
 
-/// What the slots do when the clock that they followed is lost.
+/// How the slots follow the clock, and what they do when it is lost.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Clock {
+    /// The longest paired read of the clocks that is used, microseconds, 1 to 10,000. Default: 10.
+    pub read_max_us: i64,
     /// How long holdover lasts, seconds, 0 to 86,400. Default: 60.
     pub holdover_s: i64,
     /// It ends sooner where the phase may be off by more, microseconds, 1 to 1,000,000.
@@ -83,7 +85,7 @@ pub struct Clock {
 
 impl Default for Clock {
     fn default() -> Self {
-        Clock { holdover_s: 60, holdover_phase_us: None, after_holdover: AfterHoldover::FreeRun }
+        Clock { read_max_us: 10, holdover_s: 60, holdover_phase_us: None, after_holdover: AfterHoldover::FreeRun }
     }
 }
 

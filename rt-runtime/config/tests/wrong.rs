@@ -749,6 +749,8 @@ fn domains() {
     );
     let clock = |field: &str| format!("(clock: ({field}))");
     expect(&clock("holdover_s: 86_401"), "1:22", "clock.holdover_s", "86_401 is too large", "0 to 86_400 seconds");
+    let read = "clock.read_max_us";
+    expect(&clock("read_max_us: 0"), "1:23", read, "0 is too small", "1 to 10_000 microseconds");
     let phase = "clock.holdover_phase_us";
     expect(&clock("holdover_phase_us: Some(0)"), "1:29", phase, "0 is too small", "1 to 1_000_000 microseconds");
     let rate = "domains[0].quota.bytes_per_second";

@@ -81,7 +81,13 @@ fn servo(clock: &ClockPlan) -> ServoConfig {
         insane_config::AfterHoldover::FreeRun => AfterHoldover::FreeRun,
         insane_config::AfterHoldover::StopSlots => AfterHoldover::Halt,
     };
-    ServoConfig { holdover: clock.holdover, phase_error: clock.holdover_phase, after, ..ServoConfig::default() }
+    ServoConfig {
+        read_max: clock.read_max,
+        holdover: clock.holdover,
+        phase_error: clock.holdover_phase,
+        after,
+        ..ServoConfig::default()
+    }
 }
 
 fn check(plan: &Plan, hosting: Hosting) -> Result<(), StartError> {

@@ -603,27 +603,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
                 open |= 1 << lane;
             }
         }
-        let decision = self.below.poll_lanes(self.now.mono, open);
-        let mut wait = slot_wait.unwrap_or(u64::MAX);
-        if let Some(at) = self.staged.filter(|at| *at > self.now.tai) {
-            wait = wait.min(at.0);
-        }
-        wait = mutate!(WaitPastSlot, wait, wait.saturating_add(1));
-        // The least that would go: of the lanes, and of a late message.
-        let late = self.first_late().map(|(_, timed, _)| u64::from(timed.bytes));
-        for least in [(ready != 0).then_some(overrun + 1), late].into_iter().flatten() {
-            let in_flight = u64::from(self.timing.in_flight_bytes) + u64::from(self.timing.foreign_bytes);
-            // No more can leave than is there.
-            let surplus = below.saturating_add(least).saturating_sub(in_flight).min(below);
-            if surplus > 0 {
-                // Enough has left by then.
-                wait = wait.min(self.now.tai.0.saturating_add(self.timing.rate.duration_ns(surplus).max(1)));
-            }
-        }
-        if let Some(gate) = gate.filter(|_| ready != 0 || late.is_some()) {
-            wait = mutate!(WaitPastGate, wait.min(gate.until.0), wait);
-        }
-        let mono = match decision {
+        let mono = match self.below.poll_lanes(self.now.mono, open) {
             Decision::Send { flow, budget_bytes } => {
                 let room = self.below.lane_of(flow).map_or(0, |lane| rooms[lane as usize]);
                 return Action::Chunk { flow, budget_bytes: u64::from(budget_bytes).min(room) as u32 };
@@ -631,6 +611,21 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             Decision::Wait(until) => until,
             Decision::Idle => MonoTime(u64::MAX),
         };
+        let mut wait = slot_wait.unwrap_or(u64::MAX);
+        if let Some(at) = self.staged.filter(|at| *at > self.now.tai) {
+            wait = wait.min(at.0);
+        }
+        wait = mutate!(WaitPastSlot, wait, wait.saturating_add(1));
+        // The least that would go: of the lanes, and of a late message.
+        if ready != 0 {
+            wait = wait.min(self.when_room(below, overrun + 1));
+        }
+        if self.late_count > 0 {
+            wait = wait.min(self.when_room_for_late(below));
+        }
+        if let Some(gate) = gate.filter(|_| ready != 0 || self.late_count > 0) {
+            wait = mutate!(WaitPastGate, wait.min(gate.until.0), wait);
+        }
         let slot = match wait {
             u64::MAX => MonoTime(u64::MAX),
             wait => self.now.mono + Nanos(wait.saturating_sub(self.now.tai.0)),
@@ -639,6 +634,22 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             MonoTime(u64::MAX) if ready == 0 => Action::Idle,
             until => Action::Wait(until.max(self.now.mono + Nanos(1))),
         }
+    }
+
+    /// When enough has left of what is below us that so many bytes may follow; never, if that is
+    /// not what they wait for.
+    fn when_room(&self, below: u64, bytes: u64) -> u64 {
+        let in_flight = u64::from(self.timing.in_flight_bytes) + u64::from(self.timing.foreign_bytes);
+        // No more can leave than is there.
+        match below.saturating_add(bytes).saturating_sub(in_flight).min(below) {
+            0 => u64::MAX,
+            surplus => self.now.tai.0.saturating_add(self.timing.rate.duration_ns(surplus).max(1)),
+        }
+    }
+
+    #[cold]
+    fn when_room_for_late(&mut self, below: u64) -> u64 {
+        self.first_late().map_or(u64::MAX, |(_, timed, _)| self.when_room(below, u64::from(timed.bytes)))
     }
 
     /// What the gates say now; looked up anew when that may have changed.

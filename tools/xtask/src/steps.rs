@@ -131,7 +131,7 @@ pub fn run(root: &Path, selection: &Selection) -> ExitCode {
         }
         done.push(Done { name: step.name, verdict, tests, took: start.elapsed() });
     }
-    println!("\n{}", tally::table(&done));
+    println!("\n{}{}", tally::failures(&done), tally::table(&done));
     let failed = done.iter().any(|step| matches!(step.verdict, Verdict::Failed(_)));
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -316,15 +316,21 @@ fn counts(root: &Path, latency_tests: &[&str]) -> (Verdict, TestCount) {
     for scenario in ["instructions", "syscalls", "scheduler"] {
         let mut command = cargo(root);
         command.args(latency_tests).args([scenario, "--check", "--bounds", "latency-tests/counts.ron"]);
-        let mut judged = None;
-        let ending = process::run(&mut command, minutes(5), |line| judged = bounds_in(line).or(judged));
+        let (mut judged, mut missed) = (None, String::new());
+        let ending = process::run(&mut command, minutes(5), |line| {
+            judged = bounds_in(line).or(judged);
+            if line.ends_with("MISSED") {
+                missed += &format!("\n{line}");
+            }
+        });
         count = count + judged.unwrap_or_default();
         match verdict(&ending, 5) {
             Verdict::Passed if judged.is_none() => {
                 return (Verdict::Failed(format!("{scenario} said nothing of its bounds")), count);
             }
             Verdict::Passed => {}
-            other => return (other, count),
+            Verdict::Failed(reason) => return (Verdict::Failed(reason + &missed), count),
+            other @ Verdict::Skipped(_) => return (other, count),
         }
     }
     (Verdict::Passed, count)
@@ -419,6 +425,7 @@ fn judged(follower: &Follower, ended: Verdict) -> (Verdict, TestCount) {
             Verdict::Skipped("all tests passed over themselves".to_owned())
         }
         Verdict::Passed if count.passed == 0 => Verdict::Failed("no test ran".to_owned()),
+        Verdict::Failed(reason) => Verdict::Failed([&[reason], &follower.failures[..]].concat().join("\n")),
         other => other,
     };
     (verdict, count)
@@ -491,6 +498,9 @@ mod tests {
         let (verdict, count) = shell("echo 'test result: FAILED. 1 passed; 1 failed; 0 ignored'; exit 101");
         assert!(matches!(verdict, Verdict::Failed(_)));
         assert_eq!((count.passed, count.failed), (1, 1));
+        let (verdict, _) = shell("printf 'failures:\\n---- a stdout ----\\nit broke\\n'; exit 1");
+        let Verdict::Failed(reason) = verdict else { panic!("{verdict:?}") };
+        assert!(reason.ends_with("\n---- a stdout ----\nit broke"), "{reason}");
         assert_eq!(shell("echo nothing").0, Verdict::Failed("no test ran".into()));
         let over =
             ["successes:", "---- a stdout ----", "passed over: no right", "successes:", "test result: ok. 1 passed"];

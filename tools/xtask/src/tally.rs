@@ -83,7 +83,13 @@ enum Part {
     Output,
     /// After a second one their names.
     Names,
+    /// After `failures:` what its failed tests printed, and their names.
+    Failures,
 }
+
+/// So many lines of one failed test are repeated at the end, and so many of all.
+const FAILURE_LINES_MAX: usize = 25;
+const FAILURES_LINES_MAX: usize = 200;
 
 /// Follows what `cargo test -- --show-output` prints.
 #[derive(Debug, Default)]
@@ -96,6 +102,10 @@ pub struct Follower {
     over_here: u64,
     /// Tests that passed over themselves, each with its reason.
     pub passed_over: Vec<String>,
+    /// What failed tests printed, the first lines of each.
+    pub failures: Vec<String>,
+    /// Lines so far of the failed test under way.
+    failure_lines: usize,
 }
 
 impl Follower {
@@ -103,7 +113,9 @@ impl Follower {
     pub fn line(&mut self, line: &str) {
         match (line, self.part) {
             ("successes:", Part::Other) => self.part = Part::Output,
-            ("successes:", _) => self.part = Part::Names,
+            ("successes:", Part::Output) => self.part = Part::Names,
+            ("failures:", Part::Other | Part::Names) => self.part = Part::Failures,
+            (_, Part::Failures) if !line.contains("test result: ") => self.failure(line),
             (_, Part::Output) => self.output(line),
             _ if line.contains("test result: ") => self.end_program(line),
             _ => {}
@@ -115,6 +127,17 @@ impl Follower {
         self.count.passed = self.count.passed.saturating_sub(self.over_here);
         self.count.passed_over += self.over_here;
         (self.part, self.over_here, self.test) = (Part::Other, 0, None);
+    }
+
+    fn failure(&mut self, line: &str) {
+        if line.starts_with("---- ") {
+            self.failure_lines = 0;
+        }
+        self.failure_lines += 1;
+        let is_kept = self.failure_lines <= FAILURE_LINES_MAX && self.failures.len() < FAILURES_LINES_MAX;
+        if is_kept && !line.is_empty() {
+            self.failures.push(line.to_owned());
+        }
     }
 
     fn output(&mut self, line: &str) {
@@ -165,6 +188,16 @@ impl Done {
             [tests.as_str(), reason].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
         format!("{:<10} {:>8.1} s  {result:<8} {details}", self.name, self.took.as_secs_f64()).trim_end().to_owned()
     }
+}
+
+/// Everything that is known of the steps that failed: where only the end of a long output is
+/// kept, this is in it.
+pub fn failures(steps: &[Done]) -> String {
+    let failed = steps.iter().filter_map(|step| match &step.verdict {
+        Verdict::Failed(reason) => Some(format!("==> failed: {}: {reason}\n", step.name)),
+        Verdict::Passed | Verdict::Skipped(_) => None,
+    });
+    failed.collect()
 }
 
 /// The table of all steps; its last line is `N passed, N failed`.
@@ -242,6 +275,7 @@ test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         output.lines().for_each(|line| follower.line(line));
         assert_eq!(follower.count(), TestCount { passed: 4, failed: 1, ignored: 0, passed_over: 1 });
         assert_eq!(follower.passed_over, ["a: no right"]);
+        assert_eq!(follower.failures, ["---- c stdout ----", "passed over: in vain"]);
     }
 
     #[test]
@@ -255,6 +289,10 @@ test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         ];
         let table = table(&steps);
         assert_eq!(table.lines().last(), Some("46 passed, 3 failed"), "{table}");
+        assert_eq!(
+            failures(&steps),
+            "==> failed: step: does not build\nfor this reason\n==> failed: step: exit code 101\n"
+        );
         assert!(table.contains("skipped  no right"), "{table}");
         assert_eq!(table.lines().count(), 1 + steps.len() + 1, "{table}");
         assert!(table.contains("FAILED   5 passed, 2 failed, 0 ignored, 0 passed over; exit code 101"), "{table}");

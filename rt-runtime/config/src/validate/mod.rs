@@ -81,6 +81,7 @@ fn clock(raw: &raw::Clock, report: &mut Report<'_>) -> plan::ClockPlan {
     let phase = raw.holdover_phase_us.map(|us| number(report, "clock.holdover_phase_us", us));
     plan::ClockPlan {
         holdover: Nanos::from_secs(number(report, "clock.holdover_s", raw.holdover_s)),
+        read_max: Nanos::from_micros(number(report, "clock.read_max_us", raw.read_max_us)),
         holdover_phase: phase.map(Nanos::from_micros),
         after_holdover: raw.after_holdover,
     }

@@ -12,9 +12,13 @@
 
 use crate::process::Ending;
 use crate::tally::{TestCount, Verdict};
+use std::collections::VecDeque;
 
 /// What a guest writes to its exit port when all jobs have ended.
 pub const CODE_DONE: u8 = 0x10;
+
+/// So many of the last lines of a job that failed are repeated at the end.
+const TAIL_LINES: usize = 40;
 
 /// What became of a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +42,8 @@ pub struct JobReport {
     pub tests: TestCount,
     /// What it says of itself in one line: the last that begins with `rt-guest: `.
     pub note: String,
+    /// The last lines that it printed.
+    tail: VecDeque<String>,
 }
 
 /// Follows what a guest prints.
@@ -58,6 +64,7 @@ impl Judge {
             end: JobEnd::Missing,
             tests: TestCount::default(),
             note: String::new(),
+            tail: VecDeque::new(),
         };
         Judge { mark: format!("@@{word} "), jobs: names.into_iter().map(job).collect(), current: None, is_done: false }
     }
@@ -68,6 +75,10 @@ impl Judge {
             self.marked(mark);
         } else if let Some(job) = self.current.and_then(|job| self.jobs.get_mut(job)) {
             job.tests.add_line(line);
+            if job.tail.len() == TAIL_LINES {
+                job.tail.pop_front();
+            }
+            job.tail.push_back(line.to_owned());
             if let Some(note) = line.strip_prefix("rt-guest: ") {
                 note.clone_into(&mut job.note);
             }
@@ -147,10 +158,14 @@ impl JobReport {
 /// The verdict over all guests, and what they add to the tally.
 pub fn sum_up(guests: &[(Vec<JobReport>, Result<(), String>)]) -> (Verdict, TestCount) {
     let mut count = TestCount::default();
-    let mut reasons = Vec::new();
+    let (mut reasons, mut tails) = (Vec::new(), String::new());
     for (jobs, whole) in guests {
         let failed: Vec<&str> = jobs.iter().filter(|job| !job.has_passed()).map(|job| job.name.as_str()).collect();
         count = jobs.iter().fold(count, |count, job| count + job.counts());
+        for job in jobs.iter().filter(|job| !job.has_passed()) {
+            tails += &format!("\n---- {} ----", job.name);
+            job.tail.iter().for_each(|line| tails += &format!("\n{line}"));
+        }
         if !failed.is_empty() {
             reasons.push(format!("in the guest: {}", failed.join(", ")));
         }
@@ -161,7 +176,7 @@ pub fn sum_up(guests: &[(Vec<JobReport>, Result<(), String>)]) -> (Verdict, Test
     match reasons.is_empty() {
         true if count.passed > 0 => (Verdict::Passed, count),
         true => (Verdict::Failed("no job ran".to_owned()), count),
-        false => (Verdict::Failed(reasons.join("; ")), count),
+        false => (Verdict::Failed(reasons.join("; ") + &tails), count),
     }
 }
 
@@ -219,7 +234,9 @@ mod tests {
             let lines: Vec<&str> =
                 lines.into_iter().filter(|line| *to != "begin another" || !line.contains("end udp")).collect();
             let (verdict, count) = sum_up(&[judged(&lines, GOOD)]);
-            assert_eq!(verdict, Verdict::Failed("in the guest: udp".into()), "{lines:?}");
+            let Verdict::Failed(reason) = verdict else { panic!("{lines:?}") };
+            let said = reason.strip_prefix("in the guest: udp\n---- udp ----").expect("what failed comes first");
+            assert_eq!(said.contains("test result: ok. 12 passed"), *to != "begin another", "{said}");
             assert_eq!(count.failed, 1);
         }
     }

@@ -131,7 +131,7 @@ pub fn joined(programs: &Programs, role: Role) -> Result<(String, Vec<Job>), NoP
     let script = format!("{addresses}{}", programs.test("insane-rt/two_machines")?);
     Ok((
         setup,
-        vec![Job { name, limit_seconds: 120, script: ptp.to_owned() }, Job { name: test, limit_seconds: 150, script }],
+        vec![Job { name, limit_seconds: 120, script: ptp.to_owned() }, Job { name: test, limit_seconds: 240, script }],
     ))
 }
 

@@ -27,6 +27,10 @@ pub struct Options {
     /// One run, beside video, on a link that is as fast as the machine.
     #[arg(long)]
     pub single: bool,
+    /// Three runs: what carries the link between the hosts. xdp goes past the kernel and needs
+    /// root; the switch and everything else are the same.
+    #[arg(long, value_enum, default_value_t = Carrier::Udp, conflicts_with_all = ["single", "embedded"])]
+    pub technology: Carrier,
     /// Single: video frames of 6.22 MB a second; 0: as many as go through.
     #[arg(long, default_value_t = 10.0, value_name = "F", value_parser = rate, requires = "single")]
     pub video_fps: f64,
@@ -66,6 +70,26 @@ pub struct Options {
     /// Single, see it fall: the controller stands still for N ms in the middle.
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=60_000), requires = "single")]
     pub pause_ms: u64,
+}
+
+/// What carries the link between the hosts.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Carrier {
+    /// The kernel's sockets.
+    Udp,
+    /// AF_XDP.
+    Xdp,
+}
+
+impl Carrier {
+    /// As in a configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Carrier::Udp => "udp",
+            Carrier::Xdp => "xdp",
+        }
+    }
 }
 
 /// Seconds of each of three runs, of a single one, and of a smoke run.

@@ -9,7 +9,7 @@ mod port;
 pub mod slots;
 
 use crate::course::{Cable, Course};
-use crate::options::Options;
+use crate::options::{Carrier, Options};
 use crate::report::Report;
 use crate::roles::{Grid, PERIOD, Place, Role, Setup};
 use insane_core::{MonoTime, Nanos};
@@ -130,9 +130,10 @@ impl Form {
             (Form::Namespaces { .. }, true) => {
                 "two network namespaces joined by veth, two insaned, every part a process".into()
             }
-            (Form::Namespaces { .. }, false) => {
-                "two network namespaces at a switch of 100 Mbit/s, two insaned, processes".into()
-            }
+            (Form::Namespaces { .. }, false) => format!(
+                "two network namespaces at a switch of 100 Mbit/s, two insaned over {}, processes",
+                options.technology.name()
+            ),
             (Form::Embedded { reason }, true) => {
                 format!("two runtimes embedded in one process, over loopback ({reason})")
             }
@@ -164,6 +165,9 @@ impl Stage {
     pub fn start(form: &Form, options: &Options, course: &Course) -> Result<Stage, StageError> {
         match form {
             Form::Namespaces { engine: None, .. } if options.containers => Err(StageError::NoEngine),
+            Form::Embedded { reason } if options.technology != Carrier::Udp => {
+                Err(StageError::Program { what: options.technology.name().into(), said: reason.clone() })
+            }
             Form::Embedded { reason } if options.containers => {
                 Err(StageError::Program { what: "containers".into(), said: reason.clone() })
             }

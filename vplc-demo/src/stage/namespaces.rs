@@ -9,7 +9,7 @@
 use super::host::Host;
 use super::{Instants, Side, StageError, cast, place, setup, tail};
 use crate::course::{Cable, Course, PORT_BYTES, PORT_MBPS};
-use crate::options::Options;
+use crate::options::{Carrier, Options};
 use crate::report::Report;
 use crate::roles::process::Order;
 use crate::roles::{Role, Setup};
@@ -67,7 +67,7 @@ impl Namespaces {
         let folder = Folder::new()?;
         let mut stage = Namespaces { reports, parts: Vec::new(), daemons: Vec::new(), hosts, _switch: switch, folder };
         for side in [Side::A, Side::B] {
-            stage.start_daemon(side, insaned, course.cable, &tell)?;
+            stage.start_daemon(side, insaned, (course.cable, options.technology), &tell)?;
         }
         let instants = Instants::from_now(course.cable);
         for (side, role) in cast(course) {
@@ -93,7 +93,7 @@ impl Namespaces {
         &mut self,
         side: Side,
         insaned: &Path,
-        cable: Cable,
+        (cable, carrier): (Cable, Carrier),
         tell: &Sender<Report>,
     ) -> Result<(), StageError> {
         let (name, template) = match (side, cable) {
@@ -104,7 +104,7 @@ impl Namespaces {
         };
         let socket = self.folder.socket(side);
         let config = self.folder.0.join(format!("{name}.ron"));
-        let text = configuration(template, &socket, insane_sys::thread::cores());
+        let text = carried(configuration(template, &socket, insane_sys::thread::cores()), carrier);
         std::fs::write(&config, text).map_err(StageError::system(format!("writing {}", config.display())))?;
         let arguments = vec!["--config".into(), config.display().to_string()];
         let order = Order::Become { program: insaned.into(), arguments };
@@ -271,6 +271,19 @@ fn configuration(template: &str, socket: &Path, cores: &[usize]) -> String {
     template.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// The same configuration over another technology. An xdp link has an address of its own
+/// beside the kernel's.
+fn carried(text: String, carrier: Carrier) -> String {
+    match carrier {
+        Carrier::Udp => text,
+        Carrier::Xdp => [('1', 'a'), ('2', 'b')].into_iter().fold(text, |text, (host, side)| {
+            let (of_kernel, own) = (format!("\"10.77.0.{host}:7400\""), format!("\"10.77.0.1{host}:7400\""));
+            let link = format!("xdp(interface: \"veth-{side}\", bind: {of_kernel})");
+            text.replace(&format!("udp(bind: {of_kernel})"), &link).replace(&of_kernel, &own)
+        }),
+    }
+}
+
 /// A process that dies with this value.
 struct Process {
     name: String,
@@ -392,6 +405,25 @@ mod tests {
             assert!(text.contains("core: 2,") != text.contains("core: 5,"), "{text}");
             let loaded = insane_config::parse("demo", &text, &machine).expect("the template is valid");
             assert_eq!(loaded.plan.control.socket, Some("/tmp/x/a.sock".into()));
+        }
+    }
+
+    #[test]
+    fn another_technology_changes_the_link_and_nothing_else() {
+        let machine = insane_config::Machine { cores: Some(vec![0, 1]), ..insane_config::Machine::detect() };
+        for (template, interface, own, peer) in
+            [(SWITCHED_A, "veth-a", "10.77.0.11", "10.77.0.12"), (SWITCHED_B, "veth-b", "10.77.0.12", "10.77.0.11")]
+        {
+            let plan = |carrier| {
+                let text = carried(configuration(template, Path::new("/tmp/s"), &[0, 1]), carrier);
+                insane_config::parse("demo", &text, &machine).expect("it is valid").plan
+            };
+            let (udp, xdp) = (plan(Carrier::Udp), plan(Carrier::Xdp));
+            let (before, link) = (&udp.datapaths[0].links[0], &xdp.datapaths[0].links[0]);
+            let insane_config::Technology::Xdp(way) = &link.technology else { panic!("{xdp:?}") };
+            assert_eq!((way.interface.as_str(), way.bind), (interface, format!("{own}:7400").parse().unwrap()));
+            assert_eq!(link.peers, [Some(format!("{peer}:7400").parse().unwrap())]);
+            assert_eq!((before.rate, &udp.peers, &udp.domains), (link.rate, &xdp.peers, &xdp.domains));
         }
     }
 

@@ -7,6 +7,7 @@ use insane_core::{
 pub use insane_engine::Topic;
 use insane_scheduler::TimedStream;
 use insane_wire::control::{ClassSpec, Code, Event, ScheduleOrder, SinkWake};
+use std::collections::BTreeMap;
 
 /// A kernel object that the runtime makes for a session and passes as a descriptor.
 /// Never reused within one life of the runtime.
@@ -176,6 +177,9 @@ pub struct AddRx {
 pub struct Route {
     /// The peers that have a sink and are reached by this datapath, in rising order.
     pub peers: Vec<PeerIndex>,
+    /// Those of them that are not reached as whatever else goes to them, and by which link of
+    /// the datapath instead.
+    pub links: BTreeMap<PeerIndex, u8>,
     /// Whether the sinks of this host get it from here, too: an isolated stream.
     pub local: bool,
 }

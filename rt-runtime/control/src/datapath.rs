@@ -19,7 +19,7 @@ use insane_engine::inline::InlineEngine;
 use insane_engine::thread::{self, DatapathThread, RunConfig};
 use insane_engine::waker::WakeQueue;
 use insane_engine::{
-    Command, DomainParts, EngineConfig, EngineParts, NewSink, NewSource, Notice, OverlayFrame, PeerSwap, Port,
+    Command, DomainParts, EngineConfig, EngineParts, Hop, NewSink, NewSource, Notice, OverlayFrame, PeerSwap, Port,
     SlotConfig, SlotLog, SlotTable, StageSlots,
 };
 use insane_link::{Link, SwapRefused};
@@ -342,7 +342,8 @@ impl Datapath {
 
     pub(crate) fn set_route(&mut self, topic: Topic, domain: DomainIndex, route: &Route) {
         // At most PEERS_MAX peers exist, so none is cut off.
-        let peers = route.peers.iter().copied().collect();
+        let hop = |peer: &PeerIndex| Hop { peer: *peer, link: route.links.get(peer).copied() };
+        let peers = route.peers.iter().map(hop).collect();
         self.send(Command::SetRoute { topic, domain, peers, local: route.local });
     }
 

@@ -22,6 +22,7 @@ pub mod monitors;
 mod notes;
 mod objects;
 mod overlay;
+mod path;
 mod places;
 mod plan_spec;
 mod preparer;

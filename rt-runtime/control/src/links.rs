@@ -5,6 +5,7 @@
 //! the configuration mixes technologies in one datapath, its links are [`PluginLink`]s,
 //! which match in each call; see ADR 0008.
 
+use crate::path::{self, LinkState};
 use crate::start::{LinkError, StartError};
 use insane_config::raw::XdpMode;
 use insane_config::{DatapathPlan, LinkPlan, TcpPlan, Technology, UdpPlan, XdpPlan};
@@ -247,10 +248,9 @@ pub(crate) fn peers_of(datapath: &DatapathPlan) -> BTreeSet<PeerIndex> {
 /// Opens all links of a datapath.
 pub(crate) fn open(datapath: &DatapathPlan, peers: usize) -> Result<OpenLinks, StartError> {
     let mut links = Vec::new();
-    let mut of_peer = vec![None; peers];
     let mut status = Vec::new();
     let mut setups = Vec::new();
-    for (at, plan) in datapath.links.iter().enumerate() {
+    for plan in &datapath.links {
         let (link, address, setup) = open_link(plan).map_err(|source| StartError::Link {
             datapath: datapath.name.clone(),
             link: plan.name.clone(),
@@ -259,12 +259,13 @@ pub(crate) fn open(datapath: &DatapathPlan, peers: usize) -> Result<OpenLinks, S
         status.push(link_status(plan, &link, address));
         links.push(link);
         setups.push(setup);
-        for (peer, link) in of_peer.iter_mut().enumerate() {
-            if link.is_none() && plan.peers.get(peer).copied().flatten().is_some() {
-                *link = Some(at);
-            }
-        }
     }
+    let state = |link: &LinkPlan, peer| LinkState {
+        has_address: link.peers.get(peer).copied().flatten().is_some(),
+        has_failed: false,
+    };
+    let links_of = |peer| path::choose(0..datapath.links.len(), |at| state(&datapath.links[at], peer));
+    let of_peer = (0..peers).map(links_of).collect();
     let links = LinkSet::new(links);
     let is_mixed = matches!(links, LinkSet::Mixed(_));
     let makers = setups.into_iter().map(|setup| PeerMaker { setup, is_mixed }).collect();

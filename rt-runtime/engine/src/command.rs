@@ -105,6 +105,23 @@ impl NewSink {
     }
 }
 
+/// A peer of a route, and how messages go there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hop {
+    /// Its number.
+    pub peer: PeerIndex,
+    /// Place of the link among those of the datapath. `None`: the one by which the peer is
+    /// reached, whichever that is.
+    pub link: Option<u8>,
+}
+
+impl From<PeerIndex> for Hop {
+    /// By the link by which the peer is reached.
+    fn from(peer: PeerIndex) -> Self {
+        Hop { peer, link: None }
+    }
+}
+
 /// A change of one peer at one link.
 pub struct PeerSwap {
     /// Its number.
@@ -167,8 +184,8 @@ pub enum Command {
         topic: Topic,
         /// Its tenant.
         domain: DomainIndex,
-        /// The peers with a sink, in the order of their numbers.
-        peers: heapless::Vec<PeerIndex, PEERS_MAX>,
+        /// The peers with a sink, in the order of their numbers, and the way to each.
+        peers: heapless::Vec<Hop, PEERS_MAX>,
         /// Whether the sinks of this host get them from here, too.
         local: bool,
     },
@@ -183,6 +200,14 @@ pub enum Command {
     },
     /// They go nowhere.
     RemoveRoute(Topic),
+    /// By which link a peer is reached from now on: whatever goes to it, but for messages of
+    /// routes that name another link. Comes back `Spent`.
+    SetReach {
+        /// Which peer.
+        peer: PeerIndex,
+        /// Place of the link among those of the datapath; `None`: by none.
+        link: Option<u8>,
+    },
     /// Which runtime, in which life, a peer is: frames of any other are dropped, flows
     /// of its earlier lives forgotten.
     SetPeerLife {

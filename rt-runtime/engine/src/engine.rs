@@ -5,6 +5,7 @@ use crate::deliver::{DomainParts, Outlets};
 use crate::inflow::Inflows;
 use crate::newcomers::PeerSet;
 use crate::receive::{Intake, Receiver};
+use crate::routes::Way;
 use crate::transmit::{SlotConfig, Transmitter, slots_of};
 use crate::turn::Turn;
 use crate::waker::WakeQueue;
@@ -160,8 +161,27 @@ impl<L: Link> Links<L> {
     /// The link by which a peer is reached.
     #[inline]
     pub fn of_peer(&mut self, peer: PeerIndex) -> Option<&mut L> {
-        let link = (*self.of_peer.get(peer.index())?)?;
+        self.by(peer, Way::REACH)
+    }
+
+    /// The link by which something goes to a peer.
+    #[inline]
+    pub fn by(&mut self, peer: PeerIndex, way: Way) -> Option<&mut L> {
+        let link = match way.link() {
+            Some(link) => link,
+            None => (*self.of_peer.get(peer.index())?)?,
+        };
         self.links.get_mut(link as usize)
+    }
+
+    /// From now on a peer is reached by another link, or by none.
+    fn set_reach(&mut self, peer: PeerIndex, link: Option<u8>) {
+        let Some(of_peer) = self.of_peer.get_mut(peer.index()) else { return };
+        let link = link.filter(|link| usize::from(*link) < self.links.len());
+        if let Some(old) = std::mem::replace(of_peer, link).filter(|old| Some(*old) != link) {
+            // The group of a link serves those that are reached by it.
+            self.groups[usize::from(old)].hears.remove(peer);
+        }
     }
 
     /// Changes one peer at one link.
@@ -591,7 +611,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
                     Some(route) => {
                         let is_new_here = local && !route.local;
                         (route.has_rule, route.local) = (true, local);
-                        route.set_peers(peers);
+                        route.set_peers(&peers);
                         route.version = route.version.wrapping_add(1);
                         if is_new_here {
                             self.welcome_here(topic);
@@ -616,7 +636,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 {
                     route.has_rule = false;
                     route.local = false;
-                    route.set_peers(heapless::Vec::new());
+                    route.set_peers(&[]);
                     route.version = route.version.wrapping_add(1);
                     self.outlets.routes.release(index);
                 }
@@ -656,6 +676,10 @@ impl<L: Link, C: Clock> Engine<L, C> {
                     self.links.unsent = true;
                     self.transmitter.note_frame(self.clock.now(), HEADER_BYTES + body.len());
                 }
+                Command::Spent
+            }
+            Command::SetReach { peer, link } => {
+                self.links.set_reach(peer, link);
                 Command::Spent
             }
             Command::SwapPeer(mut swap) => {

@@ -6,7 +6,7 @@ use crate::deliver::{Content, Demand, Outlets};
 use crate::engine::Links;
 use crate::outflow::stall_max;
 use crate::receive::{Assembling, Payload};
-use crate::routes::RouteIndex;
+use crate::routes::{RouteIndex, Way};
 use insane_core::counters::DatapathCounter;
 use insane_core::limits::INLINE_BYTES_MAX;
 use insane_core::{DomainIndex, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex};
@@ -283,7 +283,7 @@ impl Inflows {
             let ack = Ack { gone: flow.gone, ..flow.machine.ack(flow.key.incarnation) };
             let body = Body::Ack(ack).encode();
             // One that finds no room is asked for by the next heartbeat.
-            let outcome = links.send(flow.peer, Lane::CONTROL, &head, SharedBytes::from(&body[..]));
+            let outcome = links.send((flow.peer, Way::REACH), Lane::CONTROL, &head, SharedBytes::from(&body[..]));
             if ack.nak
                 && outcome == SendOutcome::Sent
                 && let Some((_, domain, _)) = outlets.listeners(flow.topic)

@@ -39,7 +39,9 @@ pub mod waker;
 mod wakes;
 mod watch;
 
-pub use command::{Command, Dead, NewSink, NewSource, Notice, OVERLAY_BODY_MAX, OverlayFrame, PeerSwap, Port, Topic};
+pub use command::{
+    Command, Dead, Hop, NewSink, NewSource, Notice, OVERLAY_BODY_MAX, OverlayFrame, PeerSwap, Port, Topic,
+};
 pub use deliver::DomainParts;
 pub use engine::{Engine, EngineConfig, EngineParts};
 pub use slot_log::{SlotLog, SlotUse};

@@ -42,13 +42,6 @@ impl PeerSet {
         self.0 &= !bit(peer);
     }
 
-    /// Those of these peers.
-    pub fn of(peers: &[PeerIndex]) -> Self {
-        let mut set = Self::NONE;
-        peers.iter().for_each(|peer| set.add(*peer));
-        set
-    }
-
     /// Those that are in either.
     pub const fn or(self, other: Self) -> Self {
         PeerSet(self.0 | other.0)

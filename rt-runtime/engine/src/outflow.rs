@@ -224,7 +224,7 @@ impl Outflow {
         while let Some((peer, sync)) = self.sender.next_sync(now) {
             // A heartbeat that finds no room is repeated.
             let body = Body::Sync(sync).encode();
-            let _ = links.send(peer, Lane::CONTROL, &head.encode(), SharedBytes::from(&body[..]));
+            let _ = links.send((peer, route.way(peer)), Lane::CONTROL, &head.encode(), SharedBytes::from(&body[..]));
             sent = true;
         }
         if sent {
@@ -327,7 +327,7 @@ impl Outflow {
             Payload::Heap(buffer) => conn.view(buffer, popped.len),
         };
         let payload = payload.part(data.from.offset as usize, data.len as usize);
-        match links.send(data.peer, id.lane, &head.encode(), payload) {
+        match links.send((data.peer, route.way(data.peer)), id.lane, &head.encode(), payload) {
             SendOutcome::Sent => {
                 outlets.count(id.domain, DatapathCounter::FramesSent, 1);
                 let bytes = u64::from(data.len) + HEADER_BYTES as u64;

@@ -5,7 +5,7 @@
 //! clients that were let in and from peers that were configured, and a chain is never
 //! longer than the table, whose size is bounded.
 
-use crate::command::Topic;
+use crate::command::{Hop, Topic};
 use crate::newcomers::PeerSet;
 use insane_core::limits::{FANOUT_MAX, PEERS_MAX};
 use insane_core::{DomainIndex, PeerIndex};
@@ -13,6 +13,21 @@ use insane_core::{DomainIndex, PeerIndex};
 /// A place in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RouteIndex(u32);
+
+/// How a message goes to a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Way(u8);
+
+impl Way {
+    /// By the link by which the peer is reached, whichever that is.
+    pub const REACH: Way = Way(u8::MAX);
+
+    /// Place of the link that it names, if it names one.
+    #[inline]
+    pub const fn link(self) -> Option<u8> {
+        if self.0 == Self::REACH.0 { None } else { Some(self.0) }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Route {
@@ -25,8 +40,10 @@ pub(crate) struct Route {
     pub version: u32,
     /// Peers that have a sink.
     pub peers: heapless::Vec<PeerIndex, PEERS_MAX>,
-    /// The same peers.
-    pub peer_set: PeerSet,
+    /// The way to each peer, by its number; without meaning for all others.
+    ways: [Way; PEERS_MAX],
+    /// The peers that are reached as whatever else goes to them: a group may serve these.
+    pub usual: PeerSet,
     /// Whether local sinks get local messages from here.
     pub local: bool,
     /// Places of the sinks of this host.
@@ -35,9 +52,24 @@ pub(crate) struct Route {
 
 impl Route {
     /// From now on these peers have a sink.
-    pub fn set_peers(&mut self, peers: heapless::Vec<PeerIndex, PEERS_MAX>) {
-        self.peer_set = PeerSet::of(&peers);
-        self.peers = peers;
+    pub fn set_peers(&mut self, hops: &[Hop]) {
+        self.peers.clear();
+        self.usual = PeerSet::NONE;
+        for Hop { peer, link } in hops {
+            let Some(way) = self.ways.get_mut(peer.index()) else { continue };
+            *way = link.map_or(Way::REACH, Way);
+            if link.is_none() {
+                self.usual.add(*peer);
+            }
+            // As many places as peers have numbers.
+            let _ = self.peers.push(*peer);
+        }
+    }
+
+    /// The way to one of its peers.
+    #[inline]
+    pub fn way(&self, peer: PeerIndex) -> Way {
+        self.ways.get(peer.index()).copied().unwrap_or(Way::REACH)
     }
 }
 
@@ -64,7 +96,8 @@ impl Routes {
                 has_rule: false,
                 version: 0,
                 peers: heapless::Vec::new(),
-                peer_set: PeerSet::NONE,
+                ways: [Way::REACH; PEERS_MAX],
+                usual: PeerSet::NONE,
                 local: false,
                 sinks: heapless::Vec::new(),
             })
@@ -123,7 +156,7 @@ impl Routes {
         route.holders = 1;
         route.has_rule = false;
         route.local = false;
-        route.set_peers(heapless::Vec::new());
+        route.set_peers(&[]);
         route.sinks.clear();
         self.routes[place as usize] = Some(route);
         let mut at = self.home(topic);

@@ -160,7 +160,7 @@ fn what_was_in_the_ring_before_is_no_hindrance() {
     // its application turns. The past follows, and the next value.
     let welcome = Command::Welcome { topic: TOPIC, peer: PeerIndex(1) };
     a.port.send(welcome).unwrap();
-    let peers = [0, 1].map(PeerIndex).into_iter().collect();
+    let peers = [0, 1].map(|peer| PeerIndex(peer).into()).into_iter().collect();
     a.port.send(Command::SetRoute { topic: TOPIC, domain: world::DOMAIN, peers, local: false }).unwrap();
     run(&net, &mut [&mut a, &mut b, &mut c], 20);
     assert_eq!(got(&late, 16), []);

@@ -237,7 +237,7 @@ impl Host {
         } else {
             peers.remove(&peer)
         };
-        let peers = peers.iter().copied().collect();
+        let peers = peers.iter().map(|peer| (*peer).into()).collect();
         let domain = DomainIndex(domain_of[&topic] as u16);
         assert!(matches!(self.command(Command::SetRoute { topic, domain, peers, local: false }), Command::Spent));
     }

@@ -5,7 +5,7 @@ use crate::deliver::{Content, Copying, Outlets, is_piecemeal};
 use crate::engine::{ByGroup, Links};
 use crate::newcomers::{Kept, Newcomers, PeerSet};
 use crate::outflow::{Identity, Outflow, Progress};
-use crate::routes::RouteIndex;
+use crate::routes::{RouteIndex, Way};
 use crate::watch::QUIET_AFTER;
 use insane_core::counters::DatapathCounter;
 use insane_core::{DomainIndex, HostId, Incarnation, Lane, MonoTime, PeerIndex, SourceId};
@@ -338,7 +338,7 @@ fn send_or_fragment<L: Link>(entry: &mut SourceEntry, alone: bool, links: &mut L
     let by_group = if entry.each_alone || !entry.skip.is_empty() {
         None
     } else {
-        outlets.routes.get(entry.route).and_then(|route| links.group_for(route.peer_set))
+        outlets.routes.get(entry.route).and_then(|route| links.group_for(route.usual))
     };
     let group_lacks_it = by_group.is_some();
     entry.underway =
@@ -365,9 +365,9 @@ fn send_whole<L: Link>(entry: &SourceEntry, alone: bool, links: &mut Links<L>, o
     let payload = payload_of(&entry.popped, &entry.conn);
     let sent = entry.popped.len + HEADER_BYTES as u32;
     let outcome = if alone {
-        links.send_alone(peer, entry.lane, &head, payload)
+        links.send_alone((peer, route.way(peer)), entry.lane, &head, payload)
     } else {
-        links.send(peer, entry.lane, &head, payload)
+        links.send((peer, route.way(peer)), entry.lane, &head, payload)
     };
     count_frame(outcome, entry.domain, sent, outlets)
 }
@@ -398,7 +398,8 @@ fn payload_of<'e>(popped: &'e Popped, conn: &'e RxConn) -> SharedBytes<'e> {
 /// link is busy. The bytes that went.
 pub(super) fn send_frame<L: Link>(entry: &mut SourceEntry, links: &mut Links<L>, outlets: &mut Outlets) -> Option<u32> {
     let underway = entry.underway.as_mut()?;
-    let peers = outlets.routes.get(entry.route).map_or(&[][..], |route| &route.peers);
+    let route = outlets.routes.get(entry.route);
+    let peers = route.map_or(&[][..], |route| &route.peers);
     let Fragment { offset, len } = underway.fragment;
     let mut sent = 0;
     let skip = underway.by_group.map_or(entry.skip, |by| by.serves.or(entry.skip));
@@ -418,7 +419,8 @@ pub(super) fn send_frame<L: Link>(entry: &mut SourceEntry, links: &mut Links<L>,
         }
     } else if let Some(peer) = left.next() {
         let payload = payload_of(&entry.popped, &entry.conn).part(offset as usize, len as usize);
-        let outcome = links.send(*peer, entry.lane, &underway.head, payload);
+        let way = route.map_or(Way::REACH, |route| route.way(*peer));
+        let outcome = links.send((*peer, way), entry.lane, &underway.head, payload);
         sent = count_frame(outcome, entry.domain, len + HEADER_BYTES as u32, outlets)?;
         underway.reached = Some(*peer);
     }
@@ -479,13 +481,19 @@ pub(super) fn abandon(entry: &mut SourceEntry, outlets: &mut Outlets) {
 }
 
 impl<L: Link> Links<L> {
-    /// Hands a frame to the link that reaches the peer.
+    /// Hands a frame to the link by which it goes to the peer.
     #[inline]
-    pub fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+    pub fn send(
+        &mut self,
+        (peer, way): (PeerIndex, Way),
+        lane: Lane,
+        head: &[u8],
+        payload: SharedBytes<'_>,
+    ) -> SendOutcome {
         if let Some(launch) = self.launch {
-            return self.send_at(peer, lane, head, payload, launch);
+            return self.send_at((peer, way), lane, head, payload, launch);
         }
-        match self.of_peer(peer) {
+        match self.by(peer, way) {
             Some(link) => link.send(peer, lane, head, payload),
             None => SendOutcome::Failed,
         }
@@ -494,13 +502,13 @@ impl<L: Link> Links<L> {
     #[cold]
     fn send_at(
         &mut self,
-        peer: PeerIndex,
+        (peer, way): (PeerIndex, Way),
         lane: Lane,
         head: &[u8],
         payload: SharedBytes<'_>,
         launch: MonoTime,
     ) -> SendOutcome {
-        match self.of_peer(peer) {
+        match self.by(peer, way) {
             Some(link) => link.send_at(peer, lane, head, payload, launch),
             None => SendOutcome::Failed,
         }
@@ -508,8 +516,14 @@ impl<L: Link> Links<L> {
 
     /// As [`send`](Self::send); no other frame follows before the flush.
     #[inline]
-    fn send_alone(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
-        match self.of_peer(peer) {
+    fn send_alone(
+        &mut self,
+        (peer, way): (PeerIndex, Way),
+        lane: Lane,
+        head: &[u8],
+        payload: SharedBytes<'_>,
+    ) -> SendOutcome {
+        match self.by(peer, way) {
             Some(link) => link.send_alone(peer, lane, head, payload),
             None => SendOutcome::Failed,
         }

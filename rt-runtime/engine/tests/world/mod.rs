@@ -96,13 +96,25 @@ impl<L: Link, C: Clock> Host<L, C> {
         receive: &[(u32, u32)],
         waker: Option<Arc<WakeQueue>>,
     ) -> Host<L, C> {
+        Host::with_links(config, vec![link], clock, peers, receive, waker)
+    }
+
+    /// With several links; all peers are reached by the first of them.
+    pub fn with_links(
+        config: EngineConfig,
+        links: Vec<L>,
+        clock: C,
+        peers: usize,
+        receive: &[(u32, u32)],
+        waker: Option<Arc<WakeQueue>>,
+    ) -> Host<L, C> {
         let geometry = geometry(receive);
         let heap = region(geometry.bytes());
         let counters = CounterBlock::private();
         let turn_counters = CounterBlock::private();
         let port = Port::new(Arc::new(Event::new().unwrap())).unwrap();
         let parts = EngineParts {
-            links: vec![link],
+            links,
             link_of_peer: vec![Some(0); peers],
             domains: vec![DomainParts {
                 heap: SenderHeap::new(Arc::clone(&heap), geometry.clone()),
@@ -223,7 +235,7 @@ impl<L: Link, C: Clock> Host<L, C> {
     }
 
     pub fn route(&mut self, topic: Topic, peers: &[u16], local: bool) {
-        let peers = peers.iter().map(|peer| PeerIndex(*peer)).collect();
+        let peers = peers.iter().map(|peer| PeerIndex(*peer).into()).collect();
         let command = Command::SetRoute { topic, domain: DOMAIN, peers, local };
         assert!(matches!(self.command(command), Command::Spent));
     }

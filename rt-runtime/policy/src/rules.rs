@@ -158,28 +158,23 @@ impl Rules {
     /// Checks a table.
     ///
     /// # Errors
-    /// It is not total, or part of it means nothing.
-    pub fn new(rules: Vec<Rule>) -> Result<Self, RulesError> {
+    /// It is not total, or part of it means nothing: all that is wrong.
+    pub fn new(rules: Vec<Rule>) -> Result<Self, Vec<RulesError>> {
         if rules.is_empty() || rules.len() > RULES_MAX {
-            return Err(RulesError::Count);
+            return Err(Vec::from([RulesError::Count]));
         }
+        let mut errors = Vec::new();
         for (at, rule) in rules.iter().enumerate() {
-            if let Some(first) = rules[..at].iter().position(|first| first.when.covers(&rule.when)) {
-                return Err(RulesError::Unreachable(at, first));
-            }
-            if rule.order.is_empty() {
-                return Err(RulesError::NoOrder(at));
-            }
-            for (place, technology) in rule.order.iter().enumerate() {
-                if rule.order[..place].contains(technology) {
-                    return Err(RulesError::Twice(at, *technology));
-                }
-            }
+            let covers = rules[..at].iter().position(|first| first.when.covers(&rule.when));
+            errors.extend(covers.map(|first| RulesError::Unreachable(at, first)));
+            errors.extend(rule.order.is_empty().then_some(RulesError::NoOrder(at)));
+            let repeated = rule.order.iter().enumerate().filter(|(place, one)| rule.order[..*place].contains(one));
+            errors.extend(repeated.map(|(_, technology)| RulesError::Twice(at, *technology)));
         }
-        match rules.last() {
-            Some(last) if last.when == When::ALWAYS => Ok(Rules(rules)),
-            _ => Err(RulesError::NotTotal),
+        if rules.last().is_some_and(|last| last.when != When::ALWAYS) {
+            errors.push(RulesError::NotTotal);
         }
+        if errors.is_empty() { Ok(Rules(rules)) } else { Err(errors) }
     }
 
     /// The rule for a request, and its number from 0.
@@ -234,16 +229,17 @@ mod tests {
             when: When { datapath: Some(Datapath::Fast), bytes_min, ..When::ALWAYS },
             ..always.clone()
         };
-        let new = |rules: &[Rule]| Rules::new(rules.to_vec()).map(|_| ());
-        assert_eq!(new(&[]), Err(RulesError::Count));
-        assert_eq!(new(&vec![always.clone(); RULES_MAX + 1]), Err(RulesError::Count));
-        assert_eq!(new(&[fast(None)]), Err(RulesError::NotTotal));
-        assert_eq!(new(&[always.clone(), fast(None)]), Err(RulesError::Unreachable(1, 0)));
-        assert_eq!(new(&[fast(Some(9)), fast(Some(10)), always.clone()]), Err(RulesError::Unreachable(1, 0)));
-        assert_eq!(new(&[fast(Some(10)), fast(Some(9)), fast(None), always.clone()]), Ok(()));
+        let new = |rules: &[Rule]| Rules::new(rules.to_vec()).err().unwrap_or_default();
+        assert_eq!(new(&[]), [RulesError::Count]);
+        assert_eq!(new(&vec![always.clone(); RULES_MAX + 1]), [RulesError::Count]);
+        assert_eq!(new(&[fast(None)]), [RulesError::NotTotal]);
+        // Both: what is behind the last rule that means something is the last one.
+        assert_eq!(new(&[always.clone(), fast(None)]), [RulesError::Unreachable(1, 0), RulesError::NotTotal]);
+        assert_eq!(new(&[fast(Some(9)), fast(Some(10)), always.clone()]), [RulesError::Unreachable(1, 0)]);
+        assert_eq!(new(&[fast(Some(10)), fast(Some(9)), fast(None), always.clone()]), []);
         let twice = Rule { order: vec![Technology::Udp, Technology::Udp], ..always.clone() };
-        assert_eq!(new(&[twice]), Err(RulesError::Twice(0, Technology::Udp)));
-        assert_eq!(new(&[Rule { order: Vec::new(), ..always }]), Err(RulesError::NoOrder(0)));
+        assert_eq!(new(&[twice]), [RulesError::Twice(0, Technology::Udp)]);
+        assert_eq!(new(&[Rule { order: Vec::new(), ..always }]), [RulesError::NoOrder(0)]);
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod objects;
 mod overlay;
 mod places;
 mod plan_spec;
+mod policy;
 mod preparer;
 pub mod quota;
 mod report;

@@ -22,6 +22,7 @@ pub mod health;
 pub mod offer;
 pub mod rank;
 pub mod reason;
+pub mod report;
 pub mod request;
 pub mod rules;
 pub mod technology;

@@ -121,9 +121,9 @@ impl fmt::Display for Bits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             u64::MAX => f.write_str("no bound"),
-            bits if bits < 1_000_000 => write!(f, "{} kbit/s", bits.div_ceil(1_000)),
-            bits if bits % 1_000_000 == 0 => write!(f, "{} Mbit/s", bits / 1_000_000),
-            bits => write!(f, "{}.{} Mbit/s", bits / 1_000_000, bits % 1_000_000 / 100_000),
+            bits if bits.is_multiple_of(1_000_000) && bits > 0 => write!(f, "{} Mbit/s", bits / 1_000_000),
+            // Rounded up: what does not fit is not to look as if it did.
+            bits => write!(f, "{} kbit/s", bits.div_ceil(1_000)),
         }
     }
 }

@@ -6,13 +6,14 @@
 //! as a field of its own.
 
 use crate::plan::{
-    ClockPlan, DatapathPlan, DomainPlan, GossipPlan, HugePages, Idle, Isolation, LinkPlan, LogFormat, Member, Plan,
-    Policy, Quota, Serves, StreamPlan, Technology,
+    ClockPlan, DatapathPlan, DomainPlan, GossipPlan, HugePages, Idle, Isolation, LinkBudget, LinkPlan, LogFormat,
+    Member, Plan, Policy, PolicyPlan, Quota, Serves, StreamPlan, Technology,
 };
 use crate::planner::exact;
 use crate::raw::AfterHoldover;
 use insane_core::heap::ClassSpec;
 use insane_core::{Consumption, Datapath, Determinism, LatePolicy, Reliability};
+use insane_policy::Rule;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -152,7 +153,7 @@ fn fields(changes: &mut Vec<Change>, section: &'static str, item: &Option<String
 }
 
 /// The sections that are one thing each.
-fn compare(changes: &mut Vec<Change>, old: &[(&'static str, Fields); 7], new: &[(&'static str, Fields); 7]) {
+fn compare(changes: &mut Vec<Change>, old: &[(&'static str, Fields); 8], new: &[(&'static str, Fields); 8]) {
     for ((section, old), (_, new)) in old.iter().zip(new) {
         fields(changes, section, &None, old, new);
     }
@@ -173,7 +174,7 @@ fn clock(clock: &ClockPlan) -> [(&'static str, String); 4] {
     ]
 }
 
-fn single(plan: &Plan) -> [(&'static str, Fields); 7] {
+fn single(plan: &Plan) -> [(&'static str, Fields); 8] {
     let restart = |fields: &[(&str, String)]| -> Fields {
         fields.iter().map(|(name, value)| ((*name).to_owned(), (value.clone(), Takes::Restart))).collect()
     };
@@ -190,11 +191,36 @@ fn single(plan: &Plan) -> [(&'static str, Fields); 7] {
         ("host", restart(&[("name", format!("{:?}", plan.host.name)), ("id", plan.host.id.0.to_string())])),
         ("control", restart(&[("socket", socket), ("mode", format!("0o{:o}", plan.control.mode))])),
         ("memory", memory),
+        ("policy", policy(&plan.policy)),
         ("clock", restart(&clock(&plan.clock))),
         ("log", restart(&[("level", plan.log.level.name().to_owned()), ("format", format.to_owned())])),
         ("discovery", plan.discovery.as_ref().map(gossip).unwrap_or_default()),
         ("order", restart(&[("domains", listed(plan.domains.iter().map(|domain| &domain.name)))])),
     ]
+}
+
+/// All of it holds from the reload on: what changes is who is to use which link.
+fn policy(policy: &PolicyPlan) -> Fields {
+    let rule = |(at, rule): (usize, &Rule)| {
+        let order: Vec<&str> = rule.order.iter().map(|technology| technology.name()).collect();
+        let spares = if rule.spares_others { ", sparing others" } else { "" };
+        (format!("rules[{at}]"), format!("{}: {}{spares}", rule.when, order.join(", ")))
+    };
+    let budget = |budget: &LinkBudget| {
+        let bound =
+            |value: Option<u32>, unit: &str| value.map_or(format!("any{unit}"), |value| format!("{value}{unit}"));
+        let value = format!("{}, {}", bound(budget.streams, " streams"), bound(budget.mbps, " Mbit/s"));
+        (format!("budgets[{:?}]", budget.link), value)
+    };
+    let single = [
+        ("best_effort_kbps".to_owned(), format!("{} kbit/s", policy.best_effort_kbps)),
+        ("silent_ms".to_owned(), policy.silent_after.to_string()),
+        ("return_after_ms".to_owned(), policy.return_after.to_string()),
+        ("hold_down_max_ms".to_owned(), policy.hold_down_max.to_string()),
+    ];
+    let rules = policy.rules.all().iter().enumerate().map(rule);
+    let all = rules.chain(policy.budgets.iter().map(budget)).chain(single);
+    all.map(|(name, value)| (name, (value, Takes::Reload))).collect()
 }
 
 fn gossip(gossip: &GossipPlan) -> Fields {
@@ -584,6 +610,22 @@ mod tests {
         assert_eq!(changes[0].1, Takes::Reload);
         assert!(matches!(changes[1].1, Takes::Later(text) if text.contains("keeps what it has")));
         assert!(matches!(changes[2].1, Takes::Later(_)));
+    }
+
+    #[test]
+    fn the_policy_changes_by_rule_and_budget_and_takes_no_restart() {
+        let policy = "policy: (rules: [(when: (datapath: Some(fast)), order: [xdp, udp], spare_others: true), \
+                      (order: [udp])], budgets: {\"spare\": (streams: Some(2))}, silent_ms: 700), host:";
+        let changes = changed(&[("host:", policy)]);
+        let texts: Vec<_> = changes.iter().map(|(text, _)| text.as_str()).collect();
+        assert!(texts[0].ends_with("-> fast: xdp, udp, sparing others"), "{}", texts[0]);
+        assert!(texts[1].ends_with("-> all others: udp"), "{}", texts[1]);
+        assert!(texts[2].starts_with("policy.rules[2]: removed, was fast, consumption poll: "), "{}", texts[2]);
+        assert_eq!(
+            texts[6..],
+            ["policy.silent_ms: 500.00 ms -> 700.00 ms", "policy.budgets[\"spare\"]: added, 2 streams, any Mbit/s"]
+        );
+        assert!(changes.iter().all(|(_, takes)| *takes == Takes::Reload));
     }
 
     /// Every field that memory, threads or sockets are made of.

@@ -23,8 +23,8 @@ pub use diagnostic::{Diagnostic, Findings, Severity};
 pub use machine::Machine;
 pub use plan::{
     BudgetPlan, ClockPlan, ControlPlan, DatapathPlan, DomainPlan, GossipPlan, HostPlan, HugePages, Idle, InterfaceName,
-    Isolation, LinkPlan, LogFormat, LogLevel, LogPlan, Member, MemoryPlan, MulticastPlan, PeerPlan, Plan, Policy,
-    Quota, RatePlan, RealtimePlan, Serves, StreamPlan, TcpPlan, Technology, UdpPlan, XdpPlan,
+    Isolation, LinkBudget, LinkPlan, LogFormat, LogLevel, LogPlan, Member, MemoryPlan, MulticastPlan, PeerPlan, Plan,
+    Policy, PolicyPlan, Quota, RatePlan, RealtimePlan, Serves, StreamPlan, TcpPlan, Technology, UdpPlan, XdpPlan,
 };
 pub use planner::{Budget, LayoutSizes};
 pub use raw::AfterHoldover;

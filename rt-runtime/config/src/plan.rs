@@ -11,6 +11,7 @@ use insane_core::{
     Consumption, Datapath, DatapathIndex, Determinism, DomainIndex, HostId, Lane, Nanos, Network, PeerIndex, Priority,
     Reliability,
 };
+use insane_policy::{Amount, Rules, health};
 use serde::Serialize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -35,10 +36,81 @@ pub struct Plan {
     pub domains: Vec<DomainPlan>,
     /// Bounds and properties of memory.
     pub memory: MemoryPlan,
+    /// Which technology a stream gets.
+    pub policy: PolicyPlan,
     /// How the slots follow the clock, and what they do when it is lost.
     pub clock: ClockPlan,
     /// What is logged, and how.
     pub log: LogPlan,
+}
+
+/// Which technology a stream gets.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PolicyPlan {
+    /// Which technologies are preferred for which streams.
+    pub rules: Rules,
+    /// What streams may use of links; a link that is not there is not bounded.
+    pub budgets: Vec<LinkBudget>,
+    /// What a best-effort stream counts as, kbit/s.
+    pub best_effort_kbps: u32,
+    /// How long a new link may be silent while another hears the peer.
+    pub silent_after: Nanos,
+    /// How long a link that failed once has to be good again.
+    pub return_after: Nanos,
+    /// How long at most, however often it failed.
+    pub hold_down_max: Nanos,
+}
+
+/// What streams may use of a link.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct LinkBudget {
+    /// Its name.
+    pub link: String,
+    /// Streams, each counted for every peer; `None`: no bound.
+    pub streams: Option<u32>,
+    /// Bandwidth of all, Mbit/s; `None`: no bound.
+    pub mbps: Option<u32>,
+}
+
+impl LinkBudget {
+    /// As accounts have it.
+    #[must_use]
+    pub fn amount(&self) -> Amount {
+        let bits = |mbps: u32| u64::from(mbps) * 1_000_000;
+        Amount {
+            streams: self.streams.unwrap_or(Amount::UNBOUNDED.streams),
+            bits_per_s: self.mbps.map_or(Amount::UNBOUNDED.bits_per_s, bits),
+        }
+    }
+}
+
+impl PolicyPlan {
+    /// The times of hysteresis.
+    #[must_use]
+    pub const fn limits(&self) -> health::Limits {
+        let PolicyPlan { silent_after, return_after, hold_down_max, .. } = *self;
+        health::Limits { silent_after, return_after, hold_down_max }
+    }
+
+    /// What a best-effort stream counts as, bits a second.
+    #[must_use]
+    pub const fn best_effort_bits_per_s(&self) -> u64 {
+        self.best_effort_kbps as u64 * 1_000
+    }
+}
+
+impl Default for PolicyPlan {
+    fn default() -> Self {
+        let health::Limits { silent_after, return_after, hold_down_max } = health::Limits::default();
+        PolicyPlan {
+            rules: Rules::default(),
+            budgets: Vec::new(),
+            best_effort_kbps: 0,
+            silent_after,
+            return_after,
+            hold_down_max,
+        }
+    }
 }
 
 /// How the slots follow the clock, and what they do when it is lost.
@@ -740,6 +812,7 @@ impl Plan {
                 streams: Vec::new(),
             }],
             memory: MemoryPlan { limit_bytes: 1 << 30, lock: false, huge_pages: HugePages::Never, prefault: false },
+            policy: PolicyPlan::default(),
             clock: ClockPlan::default(),
             log: LogPlan::default(),
         }

@@ -62,10 +62,87 @@ pub struct Config {
     pub domains: Vec<Domain>,
     /// Bounds and properties of memory.
     pub memory: Memory,
+    /// Which technology a stream gets.
+    pub policy: TechnologyPolicy,
     /// What the slots do without a disciplined clock.
     pub clock: Clock,
     /// What is logged, and how.
     pub log: Log,
+}
+
+/// Which technology a stream gets; see docs/POLICY.md.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TechnologyPolicy {
+    /// The first rule whose conditions hold gives the order, 1 to 32. Default: those of
+    /// docs/POLICY.md.
+    pub rules: Option<Vec<PolicyRule>>,
+    /// What streams may use of links, by name. Default: no link is bounded.
+    pub budgets: BTreeMap<String, PolicyBudget>,
+    /// What a best-effort stream counts as, kbit/s, 0 to 400,000,000. Default: 0.
+    pub best_effort_kbps: i64,
+    /// How long a new link may be silent while another hears the peer, milliseconds, 50 to
+    /// 600,000. Default: 500.
+    pub silent_ms: i64,
+    /// How long a link that failed once has to be good again, milliseconds, 0 to 3,600,000.
+    /// Default: 2,000.
+    pub return_after_ms: i64,
+    /// How long at most, however often it failed, milliseconds, 1 to 3,600,000. Default:
+    /// 60,000.
+    pub hold_down_max_ms: i64,
+}
+
+impl Default for TechnologyPolicy {
+    fn default() -> Self {
+        TechnologyPolicy {
+            rules: None,
+            budgets: BTreeMap::new(),
+            best_effort_kbps: 0,
+            silent_ms: 500,
+            return_after_ms: 2_000,
+            hold_down_max_ms: 60_000,
+        }
+    }
+}
+
+/// An order of technologies, and for which streams.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyRule {
+    /// For which. Default: for all.
+    #[serde(default)]
+    pub when: PolicyWhen,
+    /// The best first; what is not named is not used.
+    pub order: Vec<insane_policy::Technology>,
+    /// Links that cost other traffic go last. Default: false.
+    #[serde(default)]
+    pub spare_others: bool,
+}
+
+/// Conditions, all of which have to hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyWhen {
+    /// Default: any.
+    pub reliability: Option<Reliability>,
+    /// Default: any.
+    pub datapath: Option<insane_core::Datapath>,
+    /// Default: any.
+    pub consumption: Option<Consumption>,
+    /// Default: any.
+    pub determinism: Option<insane_policy::Kind>,
+    /// Messages are known to be of this size at least, bytes, 1 to 100,000,000. Default: any.
+    pub bytes_min: Option<i64>,
+}
+
+/// What streams may use of a link; one of both at least.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyBudget {
+    /// Streams, each counted for every peer, 0 to 65,536. Default: no bound.
+    pub streams: Option<i64>,
+    /// Bandwidth of all, Mbit/s, 0 to 400,000. Default: no bound.
+    pub mbps: Option<i64>,
 }
 
 /// How the slots follow the clock, and what they do when it is lost.

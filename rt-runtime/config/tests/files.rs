@@ -75,7 +75,12 @@ fn fields_of(value: &serde_json::Value, path: &str, found: &mut BTreeSet<String>
             for (key, inner) in map {
                 // Names of links and of enum variants are no fields.
                 let inner_path = match key.as_str() {
-                    _ if path.ends_with("peers[].links") || path.ends_with(".advertise") => format!("{path}[]"),
+                    _ if path.ends_with("peers[].links")
+                        || path.ends_with(".advertise")
+                        || path == "policy.budgets" =>
+                    {
+                        format!("{path}[]")
+                    }
                     "uid" | "gid" => continue,
                     // As in the table of fields.
                     "tcp" | "xdp" => {

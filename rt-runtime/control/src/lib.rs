@@ -25,6 +25,7 @@ mod overlay;
 mod path;
 mod places;
 mod plan_spec;
+mod policy;
 mod preparer;
 pub mod quota;
 mod report;

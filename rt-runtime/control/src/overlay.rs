@@ -12,6 +12,7 @@ use insane_engine::{Command, OverlayFrame};
 use insane_overlay::group::{self, Prober, Responder};
 use insane_overlay::links::{self, Monitor};
 use insane_overlay::membership::{Event, Limits, Membership};
+use insane_policy::health::Signal;
 use insane_wire::group::{GROUP_BYTES, GroupBody, is_group};
 use insane_wire::link::{LINK_BYTES, is_link_beat};
 use insane_wire::overlay::{BODY_BYTES_MAX, Interest};
@@ -211,6 +212,20 @@ impl Overlay {
     /// Whether a peer answers.
     pub(crate) fn is_up(&self, peer: PeerIndex) -> bool {
         self.membership.peer(peer).is_some_and(|status| status.up)
+    }
+
+    /// What heartbeats say of a link of a datapath to a peer. They pass by one link of each
+    /// datapath; of the others they say nothing.
+    pub(crate) fn signal(&self, peer: PeerIndex, entry: &Entry, datapath: usize, link: usize) -> Signal {
+        let Some(ways) = self.ways.get(peer.index()) else { return Signal::Unknown };
+        let is_up = |way: usize| self.monitor.way(peer, way).is_some_and(|status| status.up_since.is_some());
+        let way = ways.iter().position(|at| *at == datapath).filter(|_| entry.reach(datapath) == Some(link));
+        match way {
+            None => Signal::Unknown,
+            Some(way) if is_up(way) => Signal::Heard,
+            Some(_) if (0..ways.len()).any(is_up) => Signal::Silent,
+            Some(_) => Signal::Unknown,
+        }
     }
 
     /// Tells a peer whose life is known that its sinks get nothing. Lost, it is said again.

@@ -13,7 +13,7 @@ use insane_config::{HugePages, Idle, Isolation, Plan, Serves};
 use insane_core::counters::{DatapathCounter, PortCounter, TurnCounter};
 use insane_core::{
     Consumption, DatapathIndex, Determinism, DomainIndex, HostId, Incarnation, LatePolicy, MonoTime, PeerIndex, Qos,
-    Reliability, Schema,
+    Reliability, Schema, StreamKey,
 };
 use insane_shm::counters::CounterBlock;
 use insane_sys::clock::mono_now;
@@ -51,7 +51,7 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
-    fn shows(self, domain: DomainIndex) -> bool {
+    pub(crate) fn shows(self, domain: DomainIndex) -> bool {
         self == Scope::All || self == Scope::Domain(domain)
     }
 }
@@ -280,6 +280,11 @@ impl Facts {
 /// An identifier as reports write it.
 pub(crate) fn hex_of(host: HostId) -> String {
     hex(host.0)
+}
+
+/// The wire name of a stream, likewise.
+pub(crate) fn hex_of_key(key: StreamKey) -> String {
+    hex(key.0)
 }
 
 fn peer_names(peers: &BTreeSet<PeerIndex>, roster: &Roster) -> Vec<String> {

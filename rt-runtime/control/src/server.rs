@@ -18,6 +18,7 @@ use crate::notes::Notes;
 use crate::objects::Objects;
 use crate::overlay::Overlay;
 use crate::places::Places;
+use crate::policy::Policy;
 use crate::preparer::{Handover, Preparer};
 use crate::report::{Facts, Scope, Tables};
 use crate::roster::Roster;
@@ -44,10 +45,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use tracing::{error, warn};
 
+mod choices;
 mod realtime;
 mod reload;
 mod schedule;
 
+use choices::Answered;
 use reload::{Asker, Checked, Reloads};
 use schedule::{JudgedSchedule, Schedules};
 
@@ -136,6 +139,7 @@ pub(crate) struct Server {
     reloads: Reloads,
     schedules: Schedules,
     places: Places,
+    policy: Policy,
     /// Of each datapath.
     monitors: Vec<Monitors>,
 }
@@ -156,6 +160,7 @@ impl Server {
             reloads: Reloads::default(),
             schedules: Schedules::default(),
             places: Places::default(),
+            policy: Policy::new(),
             monitors: Vec::new(),
             notes: Notes::default(),
             now: mono_now(),
@@ -214,6 +219,7 @@ impl Server {
         self.watch_assumptions();
         self.watch_places();
         self.tell_who_answers();
+        self.choose_links();
         if let Some(listener) = self.parts.listener.as_mut().filter(|listener| listener.rests) {
             let token = Token::Listener.encode();
             listener.rests = self.epoll.add(&listener.socket, token, Interest::Read, Trigger::Level).is_err();
@@ -581,10 +587,13 @@ impl Server {
     }
 
     fn answer_status(&mut self, session: SessionId, req: u32) {
+        // As of now: a stream may have been opened since the last look.
+        self.choose_links();
         let hub = &self.parts.hub;
         let Some(domain) = hub.domain_of(session) else { return };
         let scope = if hub.is_operator(session) { Scope::All } else { Scope::Domain(domain) };
-        let json = match serde_json::to_vec(&self.report(scope)).map_err(io::Error::from) {
+        let report = Answered { status: self.report(scope), policy: self.report_choices(scope) };
+        let json = match serde_json::to_vec(&report).map_err(io::Error::from) {
             Ok(json) => json,
             Err(error) => {
                 let (code, reason) = (Code::Resources, error.to_string());

@@ -86,6 +86,11 @@ impl Observer {
 
     /// Asks for the state of the runtime.
     pub fn status(&mut self) -> Result<StatusReport, StatusError> {
+        self.status_as()
+    }
+
+    /// As [`status`](Self::status), with what else the answer holds.
+    pub fn status_as<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, StatusError> {
         self.requests = self.requests.wrapping_add(1);
         self.send(&control::encode(&Request::Status { req: self.requests }))?;
         let deadline = mono_now() + self.timeout;

@@ -143,6 +143,64 @@ fn two_hosts_links_peers_and_interest() {
     drop(sink);
 }
 
+/// Two links to one peer: what the policy says of them, and which is really used.
+#[test]
+fn the_table_of_the_policy_is_shown_beside_what_is_used() {
+    let base = 30_000 + (std::process::id() % 10_000) as u16;
+    let free = |port: u16| [port, port + 1].iter().all(|port| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok());
+    let ports: Vec<u16> = (base..60_000).step_by(2).filter(|port| free(*port)).take(4).collect();
+    let config = |own: [u16; 2], peer: [u16; 2], name: &str| {
+        format!(
+            r#"datapaths: [(name: "main", idle: block, serves: all, links: ["slow", "quick"])],
+            links: [(name: "slow", technology: tcp(bind: "127.0.0.1:{}")),
+                (name: "quick", technology: udp(bind: "127.0.0.1:{}"))],
+            peers: [(name: "{name}", links: {{"slow": "127.0.0.1:{}", "quick": "127.0.0.1:{}"}})],
+            policy: (budgets: {{"quick": (streams: 1)}}), {DOMAINS}"#,
+            own[0], own[1], peer[0], peer[1]
+        )
+    };
+    let (one, two) = ([ports[0], ports[1]], [ports[2], ports[3]]);
+    let here = Daemon::start("policy-here", &config(one, two, "there"));
+    let there = Daemon::start("policy-there", &config(two, one, "here"));
+    let (a, b) = (Session::attach(here.socket(), "a").unwrap(), Session::attach(there.socket(), "b").unwrap());
+    let open = |name: &str, priority: Priority| {
+        let qos = Qos { priority, ..Qos::default() };
+        let source = a.stream(name, qos).unwrap().source(ChannelId(1), SourceOptions::default()).unwrap();
+        let sink = b.stream(name, qos).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
+        source.wait_for_receivers(common::PATIENCE).unwrap();
+        (source, sink)
+    };
+    let flow = |stream: &str| {
+        let (shown, json) = explain(&here, &[stream]);
+        let flow = json["choices"]["flows"][0].clone();
+        assert_eq!((flow["stream"].as_str(), flow["peer"].as_str()), (Some(stream), Some("there")), "{json:#}");
+        (shown, flow)
+    };
+    let _logs = open("logs", Priority::MIN);
+    assert_eq!(flow("logs").1["takes"], "quick");
+    let _premium = open("premium", Priority::MAX);
+    let (shown, premium) = flow("premium");
+    assert_eq!(premium["takes"], "quick");
+    assert_eq!(premium["used"], "slow", "the first of the configuration that reaches it");
+    let used_because = premium["used_because"].as_str().unwrap();
+    assert!(used_because.contains("not in force yet"), "{used_because}");
+    assert_has(
+        &shown,
+        &[
+            "links to peer there by rule 6, for all others",
+            "chosen   quick, for",
+            "used     slow",
+            "if the chosen one failed",
+            "budget of link quick: 1 of 1 streams",
+        ],
+    );
+    let (shown, logs) = flow("logs");
+    assert_eq!(logs["takes"], "slow");
+    assert_has(logs["because"].as_str().unwrap(), &["it gave way to stream \"premium\" to peer there"]);
+    assert_has(&shown, &["its budget of streams is used up"]);
+    assert_eq!(logs["links"].as_array().unwrap().len(), 2);
+}
+
 /// Three hosts on the loopback interface, of which two are in one group.
 #[test]
 fn a_group_is_told_with_whom_it_serves() {

@@ -6,6 +6,7 @@
 mod datapaths;
 mod discovery;
 mod network;
+mod policy;
 mod streams;
 mod tenants;
 
@@ -34,9 +35,10 @@ pub(crate) fn validate(config: &raw::Config, machine: &Machine, report: &mut Rep
     network::warn_of_unreached_peers(&peers, &datapaths, report);
     let domains = tenants::domains(&config.domains, machine, &datapaths, report);
     streams::check_slots(&domains, &datapaths, report);
+    let policy = policy::policy(&config.policy, &datapaths, report);
     let memory = memory(&config.memory, report);
     let clock = clock(&config.clock, report);
-    Plan { host, control, datapaths, peers, discovery, domains, memory, clock, log: log(&config.log) }
+    Plan { host, control, datapaths, peers, discovery, domains, memory, policy, clock, log: log(&config.log) }
 }
 
 fn host(raw: &raw::Host, machine: &Machine, report: &mut Report<'_>) -> plan::HostPlan {

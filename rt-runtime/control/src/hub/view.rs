@@ -1,7 +1,7 @@
 //! What reports may know of the hub's tables.
 
 use super::Hub;
-use super::tables::{Channel, Session, Stage};
+use super::tables::{Channel, Contract, Session, Stage};
 use crate::action::{ObjectId, Topic};
 use crate::quota::Account;
 use crate::spec::Credentials;
@@ -90,6 +90,23 @@ pub struct StreamView<'a> {
     pub peers: BTreeSet<PeerIndex>,
     /// Its channels that have a source or a sink here.
     pub channels: Vec<ChannelView>,
+}
+
+/// A stream that has a source here, as far as the policy looks at it.
+#[derive(Clone, Debug)]
+pub struct FlowView<'a> {
+    /// Its wire name.
+    pub key: StreamKey,
+    /// Its domain.
+    pub domain: DomainIndex,
+    /// Its name.
+    pub name: &'a str,
+    /// Its quality of service.
+    pub qos: Qos,
+    /// The datapath that serves its lane.
+    pub datapath: Option<DatapathIndex>,
+    /// Peers that have a sink of a channel which has a source here.
+    pub peers: BTreeSet<PeerIndex>,
 }
 
 /// A channel of a stream.
@@ -252,6 +269,25 @@ impl Hub {
                     })
                     .collect(),
             }
+        })
+    }
+
+    /// All streams whose messages go to other hosts.
+    pub fn flows(&self) -> impl Iterator<Item = FlowView<'_>> {
+        let flow = |(key, row): (&StreamKey, &'_ Contract)| {
+            let first = Topic { key: *key, channel: ChannelId(0) };
+            let last = Topic { key: *key, channel: ChannelId(u32::MAX) };
+            let sending = self.channels.range(first..=last).filter(|(_, channel)| !channel.sources.is_empty());
+            let meant = sending.flat_map(|(_, channel)| channel.peers.iter().filter(|sinks| sinks.check == row.check));
+            meant.map(|sinks| sinks.peer).collect::<BTreeSet<PeerIndex>>()
+        };
+        self.contracts.iter().map(move |(key, row)| FlowView {
+            key: *key,
+            domain: row.domain,
+            name: &row.name,
+            qos: row.qos,
+            datapath: self.spec.datapath_of(row.qos.lane()),
+            peers: flow((key, row)),
         })
     }
 

@@ -531,6 +531,7 @@ fn merged(running: &Plan, new: Plan) -> Plan {
     plan.discovery = new.discovery;
     plan.domains = new.domains;
     plan.memory = new.memory;
+    plan.policy = new.policy;
     plan
 }
 

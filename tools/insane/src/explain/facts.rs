@@ -3,6 +3,7 @@
 //! The reasons are the rules of the control plane (`insane_control::spec`, `hub::route`) and
 //! of the quality of service (`insane_core::qos`), said in words.
 
+use super::choices::{self, Choices};
 use crate::told::qos_of;
 use insane_config::planner::human;
 use insane_core::{Nanos, Qos};
@@ -14,7 +15,7 @@ use serde::Serialize;
 use std::fmt::Write;
 
 /// Everything about one stream.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Explanation {
     /// Its name.
     pub stream: String,
@@ -24,6 +25,8 @@ pub struct Explanation {
     pub key: String,
     /// What it was given.
     pub facts: Vec<Fact>,
+    /// Which link it takes to each peer.
+    pub choices: Choices,
     /// Each of its channels on this host.
     pub channels: Vec<Channel>,
     /// Rights and resources that the runtime lacks, as far as they concern the stream.
@@ -95,6 +98,7 @@ pub fn explain(report: &StatusReport, stream: &StreamStatus) -> Explanation {
         domain: stream.domain.clone(),
         key: stream.key.clone(),
         facts,
+        choices: Choices::default(),
         channels: stream.channels.iter().map(|channel| view.channel(channel)).collect(),
         degraded: view.degraded(),
     }
@@ -556,6 +560,7 @@ pub fn render(explanation: &Explanation) -> String {
     let all = explanation.channels.iter().flat_map(|channel| &channel.facts).chain(&explanation.facts);
     let width = all.map(|fact| fact.about.chars().count()).max().unwrap_or(0);
     put(&mut text, &explanation.facts, width);
+    choices::put(&mut text, &explanation.choices);
     for channel in &explanation.channels {
         let _ = writeln!(text, "channel {}", channel.channel);
         put(&mut text, &channel.facts, width);
@@ -580,7 +585,7 @@ fn put(text: &mut String, facts: &[Fact], width: usize) {
 }
 
 /// A line behind `head`, and its rest below, as far to the right.
-fn wrap(text: &mut String, head: &str, line: &str) {
+pub(super) fn wrap(text: &mut String, head: &str, line: &str) {
     let indent = head.chars().count();
     text.push_str(head);
     let mut at = indent;

@@ -1,11 +1,14 @@
 //! `insane explain`: what a stream was given, and why.
 
+mod choices;
 mod facts;
 
 use crate::observer::{Observer, StatusError};
 use facts::Explanation;
 use insane_core::Nanos;
+use insane_policy::report::PolicyReport;
 use insane_wire::status::{StatusReport, StreamStatus};
+use serde::Deserialize;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,9 +48,11 @@ enum ExplainError {
 
 /// Explains one stream.
 pub fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
-    let text = ask(arguments).and_then(|report| {
-        let stream = choose(&report, &arguments.stream, arguments.domain.as_deref())?;
-        Ok(show(&facts::explain(&report, stream), arguments.json))
+    let text = ask(arguments).and_then(|Answer { status, policy }| {
+        let stream = choose(&status, &arguments.stream, arguments.domain.as_deref())?;
+        let mut explanation = facts::explain(&status, stream);
+        explanation.choices = choices::of_stream(&policy, stream);
+        Ok(show(&explanation, arguments.json))
     });
     match text {
         Ok(text) => {
@@ -61,10 +66,20 @@ pub fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
     }
 }
 
-fn ask(arguments: &Arguments) -> Result<StatusReport, ExplainError> {
+/// What a runtime answers, as far as it is asked here.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(flatten)]
+    status: StatusReport,
+    /// Empty: the runtime is older than its policy.
+    #[serde(default)]
+    policy: PolicyReport,
+}
+
+fn ask(arguments: &Arguments) -> Result<Answer, ExplainError> {
     let timeout = Nanos::from_millis(arguments.timeout);
     let mut observer = Observer::attach(&arguments.socket, timeout, "insane explain", arguments.domain.as_deref())?;
-    Ok(observer.status()?)
+    Ok(observer.status_as()?)
 }
 
 fn choose<'r>(report: &'r StatusReport, name: &str, domain: Option<&str>) -> Result<&'r StreamStatus, ExplainError> {

@@ -1,0 +1,480 @@
+//! The policy of this runtime: which link each stream is to take to each peer.
+//!
+//! [`insane_policy`] decides; here its arguments are gathered from the plan, the roster and
+//! what the overlay hears, and its answers are kept. A *flow* is a stream that has a source
+//! here, and a peer that has a sink of it.
+//!
+//! The datapaths do not ask yet: messages go by the first link that has an address for the
+//! peer ([`used`]). Reports show both, and say which is which.
+//!
+//! Bounds: [`FLOWS_MAX`] flows; a tracker for each peer and link of a datapath.
+
+use crate::hub::view::FlowView;
+use crate::report::{Scope, hex_of_key};
+use crate::roster::{Entry, Roster};
+use insane_config::{DatapathPlan, Plan};
+use insane_core::limits::{LINKS_MAX, MESSAGE_BYTES_MAX};
+use insane_core::{DatapathIndex, DomainIndex, LinkIndex, MonoTime, PeerIndex, StreamKey};
+use insane_policy::budget::{Account, Cause, Claimed, LinkKey, Wishes};
+use insane_policy::health::{Health, Signal, Tracker};
+use insane_policy::reason::Bits;
+use insane_policy::report::{BudgetReport, FlowReport, PolicyReport, RankedReport};
+use insane_policy::{Amount, Offer, Ranking, Request, Technology, rank};
+use std::collections::BTreeMap;
+use tracing::debug;
+
+/// Flows whose use of budgets is counted. Others use links that are not bounded.
+const FLOWS_MAX: usize = 4096;
+
+/// A stream and a peer.
+type Flow = (StreamKey, PeerIndex);
+
+/// What the policy looks at.
+pub(crate) struct World<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) roster: &'a Roster,
+    pub(crate) flows: &'a [FlowView<'a>],
+    /// What is seen of a link to a peer.
+    pub(crate) signal: &'a dyn Fn(PeerIndex, &Entry, LinkKey) -> Signal,
+}
+
+/// What was last decided of a flow.
+#[derive(Clone, Copy, Debug)]
+struct Decision {
+    link: Option<LinkKey>,
+    since: MonoTime,
+    cause: Option<Cause<Flow>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    trackers: BTreeMap<(PeerIndex, LinkKey), Tracker>,
+    account: Account<Flow>,
+    decisions: BTreeMap<Flow, Decision>,
+    bounded: Vec<LinkKey>,
+}
+
+impl Policy {
+    pub(crate) fn new() -> Self {
+        Policy {
+            trackers: BTreeMap::new(),
+            account: Account::new(FLOWS_MAX),
+            decisions: BTreeMap::new(),
+            bounded: Vec::new(),
+        }
+    }
+
+    /// Looks at everything anew, and decides.
+    pub(crate) fn tend(&mut self, now: MonoTime, world: &World<'_>) {
+        self.watch(now, world);
+        self.set_budgets(world.plan);
+        let flows = || world.flows.iter().flat_map(|flow| flow.peers.iter().map(move |peer| (flow, *peer)));
+        let there: std::collections::BTreeSet<Flow> = flows().map(|(flow, peer)| (flow.key, peer)).collect();
+        self.account.retain(|flow| there.contains(flow));
+        self.decisions.retain(|flow, _| there.contains(flow));
+        for (flow, peer) in flows() {
+            self.claim(now, world, flow, peer);
+        }
+        self.account.settle();
+        while let Some(step) = self.account.next_move() {
+            debug!(stream = %step.claim.0, peer = %step.claim.1, ?step.from, ?step.to, ?step.cause, "the policy's choice");
+            self.decisions.insert(step.claim, Decision { link: step.to, since: now, cause: Some(step.cause) });
+        }
+    }
+
+    /// The health of every link to every peer.
+    fn watch(&mut self, now: MonoTime, world: &World<'_>) {
+        let limits = world.plan.policy.limits();
+        self.trackers
+            .retain(|(peer, link), _| world.roster.get(*peer).is_some_and(|entry| address(entry, *link).is_some()));
+        for (peer, entry) in world.roster.iter() {
+            for (datapath, link, _) in entry.each() {
+                let link = (DatapathIndex(datapath as u8), LinkIndex(link as u8));
+                let tracker = self.trackers.entry((peer, link)).or_insert(Tracker::new(now));
+                let _ = tracker.observe(now, (world.signal)(peer, entry, link), &limits);
+            }
+        }
+    }
+
+    fn set_budgets(&mut self, plan: &Plan) {
+        let limit = |name: &str| plan.policy.budgets.iter().find(|budget| budget.link == name).map(|of| of.amount());
+        self.bounded.clear();
+        for (key, link) in links(plan) {
+            let limit = limit(&link.name);
+            self.account.set_limit(key, limit);
+            self.bounded.extend(limit.map(|_| key));
+        }
+    }
+
+    fn claim(&mut self, now: MonoTime, world: &World<'_>, flow: &FlowView<'_>, peer: PeerIndex) {
+        let key = (flow.key, peer);
+        let request = Request::new(flow.qos);
+        let Some(datapath) = flow.datapath else { return };
+        // What of a budget is free, the account decides.
+        let mut offers = self.offers(world, flow, peer);
+        offers.iter_mut().for_each(|offer| offer.room = None);
+        let ranking = ranked(world.plan, &request, &offers);
+        let wishes: Wishes = ranking.usable().map(|at| (datapath, LinkIndex(at as u8))).collect();
+        let need = request.need(world.plan.policy.best_effort_bits_per_s());
+        if self.account.claim(key, request.importance(), need, &wishes) == Claimed::Full {
+            let link = wishes.iter().find(|link| !self.bounded.contains(link)).copied();
+            let fresh = Decision { link, since: now, cause: None };
+            let known = self.decisions.entry(key).or_insert(fresh);
+            if known.link != link {
+                *known = fresh;
+            }
+        }
+    }
+
+    /// What every link of a flow's datapath offers to it, in the order of the configuration.
+    fn offers(&self, world: &World<'_>, flow: &FlowView<'_>, peer: PeerIndex) -> Vec<Offer> {
+        let Some(datapath) = flow.datapath else { return Vec::new() };
+        let Some(plan) = world.plan.datapaths.get(datapath.index()) else { return Vec::new() };
+        let entry = world.roster.get(peer);
+        let importance = Request::new(flow.qos).importance();
+        let offer = |(at, link): (usize, &insane_config::LinkPlan)| {
+            let key = (datapath, LinkIndex(at as u8));
+            let technology = Technology::from_name(link.technology.name()).unwrap_or(Technology::Sim);
+            Offer {
+                technology,
+                reaches: entry.is_some_and(|entry| address(entry, key).is_some()),
+                health: self.trackers.get(&(peer, key)).map_or(Health::Unproven, Tracker::health),
+                takes_time_sensitive: takes_time_sensitive(plan),
+                // The overlay puts pieces together, whatever the frames of the link hold.
+                message_bytes_max: MESSAGE_BYTES_MAX,
+                costs_kernel_traffic: technology == Technology::Xdp,
+                room: self.account.room(key, (flow.key, peer), importance),
+            }
+        };
+        plan.links.iter().take(LINKS_MAX).enumerate().map(offer).collect()
+    }
+
+    /// The link that a stream is to take to a peer; `None`: none can carry it, or nothing was
+    /// decided yet. What picks the link of a route asks here.
+    pub(crate) fn link_for(&self, stream: StreamKey, peer: PeerIndex) -> Option<LinkKey> {
+        self.decisions.get(&(stream, peer))?.link
+    }
+
+    /// Everything, for who may see it.
+    pub(crate) fn report(&self, now: MonoTime, scope: Scope, world: &World<'_>) -> PolicyReport {
+        let sees_all = (0..world.plan.domains.len()).all(|at| scope.shows(DomainIndex(at as u16)));
+        let shown = world.flows.iter().filter(|flow| scope.shows(flow.domain));
+        let flows = shown.flat_map(|flow| flow.peers.iter().map(move |peer| (flow, *peer)));
+        PolicyReport {
+            flows: flows.map(|(flow, peer)| self.report_flow(now, sees_all, world, flow, peer)).collect(),
+            budgets: self.bounded.iter().filter_map(|key| self.report_budget(*key, sees_all, world.plan)).collect(),
+        }
+    }
+
+    fn report_budget(&self, key: LinkKey, sees_all: bool, plan: &Plan) -> Option<BudgetReport> {
+        let (used, limit) = self.account.usage(key)?;
+        Some(BudgetReport {
+            link: link_name(plan, key)?,
+            streams_used: sees_all.then_some(used.streams),
+            streams_max: (limit.streams != Amount::UNBOUNDED.streams).then_some(limit.streams),
+            bits_per_s_used: sees_all.then_some(used.bits_per_s),
+            bits_per_s_max: (limit.bits_per_s != Amount::UNBOUNDED.bits_per_s).then_some(limit.bits_per_s),
+        })
+    }
+
+    fn report_flow(
+        &self,
+        now: MonoTime,
+        sees_all: bool,
+        world: &World<'_>,
+        flow: &FlowView<'_>,
+        peer: PeerIndex,
+    ) -> FlowReport {
+        let request = Request::new(flow.qos);
+        let offers = self.offers(world, flow, peer);
+        let ranking = ranked(world.plan, &request, &offers);
+        let datapath = flow.datapath.unwrap_or_default();
+        let name = |at: usize| link_name(world.plan, (datapath, LinkIndex(at as u8)));
+        let decision = self.decisions.get(&(flow.key, peer));
+        let takes = self.link_for(flow.key, peer);
+        let mut without = offers.clone();
+        if let Some(offer) = takes.and_then(|(_, link)| without.get_mut(link.index())) {
+            offer.health = Health::Failed;
+        }
+        let need = request.need(world.plan.policy.best_effort_bits_per_s());
+        let reach = world.roster.get(peer).and_then(|entry| used(entry, datapath));
+        let rule = &world.plan.policy.rules.all()[ranking.rule];
+        FlowReport {
+            domain: world.plan.domains[flow.domain.index()].name.clone(),
+            stream: flow.name.to_owned(),
+            peer: world.roster.get(peer).map_or_else(String::new, |entry| entry.name.clone()),
+            rule: format!("rule {}, for {}", ranking.rule + 1, rule.when),
+            links: report_links(&ranking, &offers, &name),
+            takes: takes.and_then(|key| link_name(world.plan, key)),
+            takes_s: decision.map_or(0.0, |decision| now.since(decision.since).0 as f64 / 1e9),
+            because: self.because(decision, sees_all, world),
+            fallback: ranked(world.plan, &request, &without).first().and_then(name),
+            need: format!("1 stream, {}", Bits(need.bits_per_s)),
+            used: reach.and_then(name),
+            used_because: "datapaths use the first link of the configuration that has an address for the peer; \
+                           the policy's choice is not in force yet"
+                .to_owned(),
+        }
+    }
+
+    /// Why a flow has the link it has.
+    fn because(&self, decision: Option<&Decision>, sees_all: bool, world: &World<'_>) -> String {
+        let Some(decision) = decision else { return "nothing was decided yet".to_owned() };
+        match decision.cause {
+            None => format!("more than {FLOWS_MAX} flows are counted: it has no part in budgets"),
+            Some(Cause::New) => "it is the first of its wishes that had room when it came".to_owned(),
+            Some(Cause::Wishes) => {
+                "its order of the links changed: by its quality of service, an address, or the health of a link"
+                    .to_owned()
+            }
+            Some(Cause::NoRoom) => "the budget of the link it had does not hold it any more".to_owned(),
+            Some(Cause::Room) => "room became free".to_owned(),
+            Some(Cause::Displaced((key, peer))) if sees_all => {
+                let stream = world.flows.iter().find(|flow| flow.key == key);
+                let stream = stream.map_or_else(|| hex_of_key(key), |flow| format!("\"{}\"", flow.name));
+                let peer = world.roster.get(peer).map_or("?", |entry| entry.name.as_str());
+                format!("it gave way to stream {stream} to peer {peer}, which goes first")
+            }
+            Some(Cause::Displaced(_)) => "it gave way to a stream that goes first".to_owned(),
+        }
+    }
+}
+
+/// The link by which a datapath really sends to a peer.
+fn used(entry: &Entry, datapath: DatapathIndex) -> Option<usize> {
+    entry.reach(datapath.index())
+}
+
+fn ranked(plan: &Plan, request: &Request, offers: &[Offer]) -> Ranking {
+    rank(request, offers, &plan.policy.rules, plan.policy.best_effort_bits_per_s())
+}
+
+fn report_links(ranking: &Ranking, offers: &[Offer], name: &dyn Fn(usize) -> Option<String>) -> Vec<RankedReport> {
+    let row = |verdict: &insane_policy::Verdict| RankedReport {
+        link: name(verdict.offer).unwrap_or_default(),
+        technology: offers[verdict.offer].technology.name().to_owned(),
+        place: verdict.place.map(|place| place + 1),
+        health: offers[verdict.offer].health.name().to_owned(),
+        reasons: verdict.reasons.iter().map(ToString::to_string).collect(),
+    };
+    ranking.verdicts.iter().map(row).collect()
+}
+
+/// Slots, or the configuration does without: the rule of admission (`plan_spec`, `hub::slots`).
+fn takes_time_sensitive(datapath: &DatapathPlan) -> bool {
+    datapath.allows_unscheduled || datapath.links.iter().all(|link| link.rate.is_some())
+}
+
+fn address(entry: &Entry, (datapath, link): LinkKey) -> Option<std::net::SocketAddr> {
+    *entry.addresses.get(datapath.index())?.get(link.index())?
+}
+
+fn links(plan: &Plan) -> impl Iterator<Item = (LinkKey, &insane_config::LinkPlan)> {
+    plan.datapaths.iter().enumerate().flat_map(|(at, datapath)| {
+        let key = move |link: usize| (DatapathIndex(at as u8), LinkIndex(link as u8));
+        datapath.links.iter().enumerate().map(move |(link, plan)| (key(link), plan))
+    })
+}
+
+fn link_name(plan: &Plan, (datapath, link): LinkKey) -> Option<String> {
+    Some(plan.datapaths.get(datapath.index())?.links.get(link.index())?.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use insane_config::{Machine, parse};
+    use insane_core::{Datapath, Determinism, Nanos, Priority, Qos};
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    const CONFIG: &str = r#"(
+        links: [
+            (name: "office", technology: tcp(bind: "192.0.2.1:7500")),
+            (name: "plant", technology: udp(bind: "192.0.2.1:7400")),
+            (name: "fast", technology: xdp(interface: "eth0", bind: "192.0.2.9:7400")),
+        ],
+        datapaths: [(name: "main", links: ["office", "plant", "fast"], unscheduled: allow)],
+        peers: [
+            (name: "b", links: {"office": "192.0.2.2:7500", "plant": "192.0.2.2:7400", "fast": "192.0.2.8:7400"}),
+            (name: "c", links: {"plant": "192.0.2.3:7400"}),
+        ],
+        policy: (budgets: {"fast": (streams: 1, mbps: 10)}, best_effort_kbps: 1000),
+        domains: [(name: "line", members: [any]), (name: "other", members: [any])],
+    )"#;
+
+    /// A host whose heartbeats are whatever a test says.
+    struct Host {
+        plan: Plan,
+        roster: Roster,
+        policy: Policy,
+        flows: Vec<(u64, &'static str, Qos, BTreeSet<PeerIndex>)>,
+        signals: RefCell<BTreeMap<(PeerIndex, LinkKey), Signal>>,
+        now: MonoTime,
+    }
+
+    impl Host {
+        fn new() -> Self {
+            let plan = parse("host.ron", CONFIG, &Machine::unknown()).unwrap_or_else(|why| panic!("{why}")).plan;
+            let roster = Roster::new(&plan);
+            let (flows, signals) = (Vec::new(), RefCell::default());
+            let mut host = Host { plan, roster, policy: Policy::new(), flows, signals, now: MonoTime(0) };
+            for link in 0..3 {
+                host.hear(0, link, Signal::Heard);
+            }
+            host.hear(1, 1, Signal::Heard);
+            host
+        }
+
+        fn hear(&mut self, peer: u16, link: u8, signal: Signal) {
+            self.signals.borrow_mut().insert((PeerIndex(peer), (DatapathIndex(0), LinkIndex(link))), signal);
+        }
+
+        fn open(&mut self, key: u64, name: &'static str, qos: Qos, peers: &[u16]) {
+            self.flows.push((key, name, qos, peers.iter().copied().map(PeerIndex).collect()));
+        }
+
+        fn with<R>(&mut self, with: impl FnOnce(&mut Policy, MonoTime, &World<'_>) -> R) -> R {
+            let view = |(key, name, qos, peers): &(u64, &'static str, Qos, BTreeSet<PeerIndex>)| FlowView {
+                key: StreamKey(*key),
+                domain: DomainIndex((*key % 2) as u16),
+                name,
+                qos: *qos,
+                datapath: Some(DatapathIndex(0)),
+                peers: peers.clone(),
+            };
+            let flows: Vec<FlowView<'_>> = self.flows.iter().map(view).collect();
+            let signal = |peer: PeerIndex, _: &Entry, link: LinkKey| {
+                self.signals.borrow().get(&(peer, link)).copied().unwrap_or(Signal::Unknown)
+            };
+            let world = World { plan: &self.plan, roster: &self.roster, flows: &flows, signal: &signal };
+            with(&mut self.policy, self.now, &world)
+        }
+
+        /// The link of each flow after so much time, in which one looks every 100 ms.
+        fn after(&mut self, millis: u64) -> Vec<Option<u8>> {
+            for _ in 0..millis / 100 {
+                self.now += Nanos::from_millis(100);
+                self.with(|policy, now, world| policy.tend(now, world));
+            }
+            let flows = self.flows.iter().flat_map(|(key, _, _, peers)| peers.iter().map(move |peer| (*key, *peer)));
+            flows.map(|(key, peer)| self.policy.link_for(StreamKey(key), peer).map(|(_, link)| link.0)).collect()
+        }
+
+        fn report(&mut self, scope: Scope) -> PolicyReport {
+            self.with(|policy, now, world| policy.report(now, scope, world))
+        }
+    }
+
+    fn fast(priority: u8) -> Qos {
+        Qos { datapath: Datapath::Fast, priority: Priority::new(priority).unwrap(), ..Qos::default() }
+    }
+
+    #[test]
+    fn each_flow_has_the_best_link_for_what_it_asks_and_nobody_gets_what_its_peer_lacks() {
+        let mut host = Host::new();
+        host.open(2, "logs", Qos::default(), &[0, 1]);
+        host.open(4, "axis", fast(5), &[0, 1]);
+        assert_eq!(host.after(100), [Some(1), Some(1), Some(2), Some(1)]);
+        let report = host.report(Scope::All);
+        let axis = report.flows.iter().find(|flow| flow.stream == "axis" && flow.peer == "b").unwrap();
+        assert_eq!(axis.takes.as_deref(), Some("fast"));
+        assert_eq!(axis.fallback.as_deref(), Some("plant"));
+        // The first of the configuration: what datapaths do as long as nobody tells them.
+        assert_eq!(axis.used.as_deref(), Some("office"));
+        assert!(axis.used_because.contains("not in force yet"));
+        let names: Vec<_> = axis.links.iter().map(|row| (row.place, row.link.as_str())).collect();
+        assert_eq!(names, [(Some(1), "fast"), (Some(2), "plant"), (Some(3), "office")]);
+        let to_c = report.flows.iter().find(|flow| flow.stream == "axis" && flow.peer == "c").unwrap();
+        let office = to_c.links.iter().find(|row| row.link == "office").unwrap();
+        assert_eq!((office.place, &office.reasons[0][..]), (None, "the peer has no address on it"));
+        assert_eq!((to_c.takes.as_deref(), to_c.fallback.as_deref()), (Some("plant"), None));
+    }
+
+    #[test]
+    fn who_comes_with_more_importance_displaces_and_the_displaced_say_so() {
+        let mut host = Host::new();
+        host.open(2, "video", fast(2), &[0]);
+        assert_eq!(host.after(100), [Some(2)]);
+        let timed = Qos { determinism: Determinism::periodic(Nanos::from_millis(1), 100), ..fast(0) };
+        host.open(3, "axis", timed, &[0]);
+        assert_eq!(host.after(100), [Some(1), Some(2)]);
+        host.after(1_900);
+        let report = host.report(Scope::All);
+        assert_eq!(report.flows[0].because, "it gave way to stream \"axis\" to peer b, which goes first");
+        assert!((report.flows[0].takes_s - 1.9).abs() < 0.01, "{}", report.flows[0].takes_s);
+        let fast_row = report.flows[0].links.iter().find(|row| row.link == "fast").unwrap();
+        assert_eq!(fast_row.place, None);
+        assert!(fast_row.reasons[0].contains("budget of streams is used up"), "{fast_row:?}");
+        let budget = BudgetReport {
+            link: "fast".into(),
+            streams_used: Some(1),
+            streams_max: Some(1),
+            bits_per_s_used: Some(800_000),
+            bits_per_s_max: Some(10_000_000),
+        };
+        assert_eq!(report.budgets, [budget]);
+        // Who sees one tenant only learns nothing of the other's streams.
+        let report = host.report(Scope::Domain(DomainIndex(0)));
+        assert_eq!(report.flows.len(), 1);
+        assert_eq!(report.flows[0].because, "it gave way to a stream that goes first");
+        assert_eq!((report.budgets[0].streams_used, report.budgets[0].streams_max), (None, Some(1)));
+        // More bandwidth than the budget has.
+        host.flows[1].2.determinism = Determinism::periodic(Nanos::from_millis(1), 1_251);
+        assert_eq!(host.after(100), [Some(2), Some(1)]);
+        assert_eq!(host.report(Scope::All).flows[0].because, "room became free");
+        let axis = &host.report(Scope::All).flows[1];
+        let fast_row = axis.links.iter().find(|row| row.link == "fast").unwrap();
+        assert_eq!(fast_row.reasons[0], "its budget leaves 10 Mbit/s, and 10008 kbit/s are needed");
+        // Another file says otherwise.
+        host.plan.policy.budgets.clear();
+        assert_eq!(host.after(100), [Some(2), Some(2)]);
+    }
+
+    #[test]
+    fn a_link_that_fails_is_left_at_once_and_returned_to_with_hysteresis() {
+        let mut host = Host::new();
+        host.open(2, "axis", fast(5), &[0]);
+        assert_eq!(host.after(100), [Some(2)]);
+        host.hear(0, 2, Signal::Silent);
+        assert_eq!(host.after(100), [Some(1)]);
+        host.hear(0, 2, Signal::Heard);
+        assert_eq!(host.after(2_000), [Some(1)]);
+        let row = host.report(Scope::All).flows[0].links.iter().find(|row| row.link == "fast").cloned().unwrap();
+        assert_eq!((row.place, row.health.as_str()), (Some(3), "held down"));
+        assert_eq!(host.after(100), [Some(2)]);
+        // Flapping: it takes ever longer to return, so the changes are few.
+        let mut changes = 0;
+        for _ in 0..100 {
+            host.hear(0, 2, Signal::Gone);
+            let before = host.after(100);
+            host.hear(0, 2, Signal::Heard);
+            changes += u32::from(host.after(5_000) != before);
+        }
+        assert!((1..=3).contains(&changes), "{changes}");
+        // It is gone, and so is every other: the flow has none.
+        for link in 0..3 {
+            host.hear(0, link, Signal::Gone);
+        }
+        assert_eq!(host.after(100), [None]);
+        assert_eq!(host.report(Scope::All).flows[0].fallback, None);
+    }
+
+    #[test]
+    fn what_is_closed_leaves_nothing_behind() {
+        let mut host = Host::new();
+        for key in 0..50 {
+            host.open(2, "s", fast(5), &[0]);
+            assert_eq!(host.after(100), [Some(2)], "{key}");
+            host.flows.clear();
+            assert_eq!(host.after(100), []);
+        }
+        assert_eq!(host.policy.decisions.len(), 0);
+        assert_eq!(host.policy.account.usage((DatapathIndex(0), LinkIndex(2))).unwrap().0.streams, 0);
+        assert_eq!(host.policy.trackers.len(), 4);
+        host.roster.remove(PeerIndex(0), 1);
+        host.after(100);
+        assert_eq!(host.policy.trackers.len(), 1);
+    }
+}

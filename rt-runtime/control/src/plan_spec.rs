@@ -71,6 +71,7 @@ pub(crate) fn slot_spec(plan: &Plan, datapath: &DatapathPlan) -> Option<SlotSpec
         link: slowest.name.clone(),
         config: SlotConfig { timing, overhead_bytes, servo: servo(&plan.clock) },
         payload_bytes_max: least.saturating_sub(HEADER_BYTES as u32),
+        quantile_ppm: datapath.epsilon_quantile_ppm,
     })
 }
 

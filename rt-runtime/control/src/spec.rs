@@ -185,6 +185,9 @@ pub struct SlotSpec {
     pub config: SlotConfig,
     /// Largest payload of a frame, bytes.
     pub payload_bytes_max: u32,
+    /// Which quantile of e_turn and e_wake streams of class `statistical` rest on, parts in a
+    /// million.
+    pub quantile_ppm: u32,
 }
 
 impl DatapathSpec {

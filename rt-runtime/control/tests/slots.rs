@@ -20,7 +20,13 @@ fn slots() -> SlotSpec {
     let timing =
         LinkTiming { rate, turn_ns: 50_000, foreign_bytes: 1_538, in_flight_bytes: 6_250, lead_ns: 0, step_ns: MS };
     let config = SlotConfig { timing, overhead_bytes: 66, servo: ServoConfig::default() };
-    SlotSpec { host: "here".into(), link: "control-net".into(), config, payload_bytes_max: 1_408 }
+    SlotSpec {
+        host: "here".into(),
+        link: "control-net".into(),
+        config,
+        payload_bytes_max: 1_408,
+        quantile_ppm: 999_000,
+    }
 }
 
 fn timed(peers: &[u16]) -> HubSpec {

@@ -23,12 +23,13 @@ use super::port::Place;
 use super::schedule::{Named, Reserved};
 use super::{Hub, Refusal};
 use crate::action::{Action, Note};
+use crate::epsilons::Basis;
 use crate::quota::Pace;
 use crate::spec::SlotSpec;
 use insane_admission::{Budget, Plan, synthesise};
 use insane_certificate::{Boundary, Class, Epsilon, Hop, Host, Link, Plant, Stream};
 use insane_certificate::{Placed, Window};
-use insane_core::{DatapathIndex, Determinism, DomainIndex, Reliability, SessionId, SourceId};
+use insane_core::{DatapathIndex, Determinism, DomainIndex, Nanos, Reliability, SessionId, SourceId};
 use insane_engine::{SlotConfig, TIMED_MAX, timed_flow};
 use insane_scheduler::{Recurrence, TimedStream};
 use insane_wire::control::Code;
@@ -96,7 +97,8 @@ impl SlotBook {
     pub(super) fn beside(spec: SlotSpec, reserved: Vec<Reserved>, blocked: Vec<Window>) -> Option<Self> {
         let timing = spec.config.timing;
         // Configured, not measured: no sample stands behind them.
-        let epsilon = |ns| Epsilon { quantile_ppm: 1_000_000, quantile_ns: ns, max_ns: ns, samples: 0 };
+        let quantile_ppm = spec.quantile_ppm;
+        let epsilon = |ns| Epsilon { quantile_ppm, quantile_ns: ns, max_ns: ns, samples: 0 };
         let host = Host {
             name: spec.host.clone(),
             clock_error_ns: 0,
@@ -412,6 +414,35 @@ impl Hub {
     #[must_use]
     pub fn has_slots(&self, datapath: DatapathIndex) -> bool {
         self.slots.get(datapath.index()).and_then(Option::as_ref).is_some_and(|book| book.all().next().is_some())
+    }
+
+    /// What the certificates on which slots of a datapath rest assume of e_turn and e_wake, in
+    /// this order; `None`: nobody has slots there.
+    #[must_use]
+    pub(crate) fn assumed(&self, datapath: DatapathIndex) -> Option<[Basis; 2]> {
+        let book = self.slots.get(datapath.index())?.as_ref()?;
+        // The certificate counts a turn twice.
+        let basis = |host: &Host, is_assured, is_statistical| {
+            [(&host.turn, 2), (&host.wake, 1)].map(|(epsilon, times)| Basis {
+                is_assured,
+                is_statistical,
+                quantile: Nanos(epsilon.quantile_ns / times),
+                quantile_ppm: epsilon.quantile_ppm,
+                max: Nanos(epsilon.max_ns / times),
+            })
+        };
+        let own = book.plan.plant().hosts.first().filter(|_| !book.entries.is_empty());
+        let own = own.map(|host| basis(host, false, true));
+        let plant = self.schedule.as_ref().map(|schedule| &schedule.certificate.plant);
+        let named = plant.and_then(|plant| plant.hosts.iter().find(|host| host.name == book.spec.host));
+        let named = named.filter(|_| !book.seated.is_empty()).map(|host| {
+            let is = |class: Class| book.seated.iter().any(|(at, _)| book.reserved[*at].stream.class == class);
+            basis(host, is(Class::Assured), is(Class::Statistical))
+        });
+        match (own, named) {
+            (Some(own), Some(named)) => Some([own[0].and(named[0]), own[1].and(named[1])]),
+            (own, named) => own.or(named),
+        }
     }
 
     /// The certificate of a datapath, in its text form: of the schedule of several hosts where

@@ -179,8 +179,10 @@ pub struct DatapathSpec {
 pub struct SlotSpec {
     /// Of which host, for certificates.
     pub host: String,
-    /// Of which link, for certificates.
+    /// Of which link, for certificates: of several the slowest.
     pub link: String,
+    /// All links of the datapath: it sends by one at a time, whichever that is.
+    pub links: Vec<String>,
     /// What the engine is told.
     pub config: SlotConfig,
     /// Largest payload of a frame, bytes.

@@ -280,6 +280,7 @@ fn datapaths(plan: &Plan) -> Things {
             ("serves", serves),
             ("links", links),
             ("unscheduled", unscheduled),
+            ("epsilon_quantile_ppm", datapath.epsilon_quantile_ppm.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), (value, Takes::Restart)))
         .into()

@@ -121,6 +121,7 @@ pub const FIELDS: &[Field] = &[
     text("datapaths[].serves", "real_time, best_effort or all", "all"),
     text("datapaths[].links", "a list of at most 4 names of links", "[]"),
     text("datapaths[].unscheduled", "refuse or allow", "refuse"),
+    number("datapaths[].epsilon_quantile_ppm", 500_000, 999_999, "parts in a million", "999_000"),
     text("links", "a list of links: [(name: ..., technology: ...), ...]", "[]"),
     required("links[].name", NAME),
     required("links[].technology", "udp(bind: ..., ...), tcp(bind: ..., ...) or xdp(interface: ..., bind: ..., ...)"),

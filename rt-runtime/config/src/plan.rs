@@ -155,6 +155,9 @@ pub struct ControlPlan {
     pub mode: u32,
 }
 
+/// Which quantile of e_turn and e_wake is told, if nothing is configured, parts in a million.
+pub const EPSILON_QUANTILE_PPM: u32 = 999_000;
+
 /// One thread that moves messages.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct DatapathPlan {
@@ -173,6 +176,9 @@ pub struct DatapathPlan {
     /// Sources of time-sensitive streams go in their lane, without a bound in time, where a
     /// link has no rate; otherwise they are refused.
     pub allows_unscheduled: bool,
+    /// Which quantile of e_turn and e_wake is told, and assumed for streams of class
+    /// `statistical`, parts in a million.
+    pub epsilon_quantile_ppm: u32,
 }
 
 /// How the kernel schedules a datapath.
@@ -799,6 +805,7 @@ impl Plan {
                 serves: Serves::All,
                 links: Vec::new(),
                 allows_unscheduled: false,
+                epsilon_quantile_ppm: EPSILON_QUANTILE_PPM,
             }],
             peers: Vec::new(),
             discovery: None,

@@ -229,6 +229,14 @@ pub struct Datapath {
     /// What becomes of time-sensitive streams where a link has no `rate_mbps`. Default: `refuse`.
     #[serde(default)]
     pub unscheduled: Unscheduled,
+    /// Which quantile of e_turn and e_wake is told, and assumed for streams of class
+    /// `statistical`, parts in a million, 500,000 to 999,999. Default: 999,000.
+    #[serde(default = "epsilon_quantile_ppm")]
+    pub epsilon_quantile_ppm: i64,
+}
+
+fn epsilon_quantile_ppm() -> i64 {
+    crate::plan::EPSILON_QUANTILE_PPM.into()
 }
 
 /// What becomes of time-sensitive streams where there are no slots.

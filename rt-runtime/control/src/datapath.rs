@@ -370,12 +370,17 @@ impl Datapath {
         self.port.slot_table() == self.tables
     }
 
-    /// What became of the last slots; `None`: there are none.
     /// The misses so far; `None`: it has no slots.
     pub(crate) fn misses(&self) -> Option<MissReader> {
         self.port.misses()
     }
 
+    /// What it measures of e_turn and e_wake.
+    pub(crate) fn epsilons(&self) -> &insane_engine::Epsilons {
+        self.port.epsilons()
+    }
+
+    /// What became of the last slots; `None`: there are none.
     pub(crate) fn slot_log(&self) -> Option<Arc<SlotLog>> {
         self.port.slot_log()
     }

@@ -119,6 +119,8 @@ pub struct Hub {
     admissions: Vec<Bucket>,
     /// Who has slots at each datapath.
     slots: Vec<Option<slots::SlotBook>>,
+    /// Those that are being admitted anew, for other peers.
+    widenings: BTreeMap<DatapathIndex, slots::Widening>,
     /// What `slots` was, while a schedule waits for its instant.
     armed: Option<Vec<Option<slots::SlotBook>>>,
     /// Datapaths whose tables are to be sent again after that.
@@ -139,6 +141,7 @@ impl Hub {
             admissions: spec.domains.iter().map(|_| Bucket::new(slots::ADMISSIONS_PER_SECOND, MonoTime(0))).collect(),
             asked_at: MonoTime(0),
             armed: None,
+            widenings: BTreeMap::new(),
             deferred: BTreeSet::new(),
             schedule: None,
             schedule_before: None,

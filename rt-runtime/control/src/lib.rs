@@ -11,6 +11,7 @@ pub mod action;
 mod datapath;
 pub mod declaration;
 mod discovery;
+mod epsilons;
 pub mod hub;
 mod identity;
 mod inline;

@@ -5,11 +5,16 @@
 //! not kept, whatever holds now. Alarms are for the log, of each assumption one in
 //! [`ALARM_PERIOD`] at most, with how often it happened.
 //!
+//! e_turn and e_wake are measured: what counts against them depends on the class of the
+//! streams that have slots (module `epsilons`).
+//!
 //! Pure: the time is an argument, counts are given. Nothing is watched while no stream has
 //! slots: nobody was promised anything.
 
+use crate::epsilons::{Basis, Estimate};
 use insane_core::counters::TurnCounter;
 use insane_core::{MonoTime, Nanos};
+use insane_engine::Counted;
 use insane_wire::status::MonitorStatus;
 
 /// Between two alarms about one assumption of one datapath.
@@ -63,8 +68,8 @@ impl Assumption {
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
-            Assumption::Turn => "a turn took longer than turn_us, or the thread was not run",
-            Assumption::Wake => "the thread slept beyond a slot",
+            Assumption::Turn => "turns took longer than is assumed (turn_us), or the thread was not run",
+            Assumption::Wake => "the thread woke later than is assumed, or slept beyond slots",
             Assumption::Clock => "the clock of the slots stepped, or is not that of the plant",
             Assumption::Link => {
                 "what was below had not left: the link is slower than rate_mbps, or others put more on it than foreign_bytes"
@@ -74,10 +79,10 @@ impl Assumption {
         }
     }
 
-    /// The counters that tell of it.
+    /// The counters that tell of it; of what is measured, those of slots that were missed for it.
     const fn counters(self) -> &'static [TurnCounter] {
         match self {
-            Assumption::Turn => &[TurnCounter::TurnOverruns, TurnCounter::LateTurn, TurnCounter::LateUnturned],
+            Assumption::Turn => &[TurnCounter::LateTurn, TurnCounter::LateUnturned],
             Assumption::Wake => &[TurnCounter::LateWake],
             Assumption::Clock => &[TurnCounter::ClockStep],
             Assumption::Link => &[TurnCounter::LateLinkBusy, TurnCounter::LateRingFull],
@@ -107,22 +112,42 @@ struct Watched {
     untold: u64,
 }
 
+/// What a datapath measured of e_turn and e_wake, and what is assumed of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Measured {
+    /// e_turn.
+    pub turn: (Counted, Option<Basis>),
+    /// e_wake.
+    pub wake: (Counted, Option<Basis>),
+}
+
 /// The monitors of one datapath.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Monitors {
+    turn: Estimate,
+    wake: Estimate,
     watched: [Watched; Assumption::ALL.len()],
     /// Since when streams have had slots.
     bound: Option<MonoTime>,
 }
 
 impl Monitors {
+    /// Monitors that tell this quantile of what is measured.
+    #[must_use]
+    pub fn new(quantile_ppm: u32) -> Self {
+        let estimate = Estimate::new(quantile_ppm);
+        Monitors { turn: estimate.clone(), wake: estimate, watched: Default::default(), bound: None }
+    }
+
     /// A look. `is_bound`: streams have slots here; `count`: the counters of the datapath;
-    /// `has_phase`: the clock is the plant's, where that is assumed.
+    /// `measured`: what it measured; `has_phase`: the clock is the plant's, where that is
+    /// assumed.
     pub fn look(
         &mut self,
         now: MonoTime,
         is_bound: bool,
         count: impl Fn(TurnCounter) -> u64,
+        measured: &Measured,
         has_phase: bool,
     ) -> Vec<Alarm> {
         self.bound = if is_bound { self.bound.or(Some(now)) } else { None };
@@ -131,7 +156,13 @@ impl Monitors {
         for (assumption, watched) in Assumption::ALL.into_iter().zip(&mut self.watched) {
             let counters = assumption.counters().iter();
             let seen = counters.fold(0_u64, |sum, counter| sum.wrapping_add(count(*counter)));
-            let mut new = seen.wrapping_sub(std::mem::replace(&mut watched.seen, seen));
+            let counted = seen.wrapping_sub(std::mem::replace(&mut watched.seen, seen));
+            let mut new = match assumption {
+                // Until it is settled nothing is assumed of anybody.
+                Assumption::Turn => self.turn.look(measured.turn.0, seen, measured.turn.1.filter(|_| is_settled)),
+                Assumption::Wake => self.wake.look(measured.wake.0, seen, measured.wake.1.filter(|_| is_settled)),
+                _ => counted,
+            };
             if !is_settled {
                 // What was counted before anybody had slots is nobody's.
                 continue;
@@ -169,6 +200,11 @@ impl Monitors {
             out_of_spec_s: seconds(watched.first),
             last_s: seconds(watched.last),
             why: watched.first.map(|_| assumption.words().to_owned()),
+            measured: match assumption {
+                Assumption::Turn => Some(self.turn.report()),
+                Assumption::Wake => Some(self.wake.report()),
+                _ => None,
+            },
         };
         Assumption::ALL.into_iter().zip(&self.watched).map(row).collect()
     }
@@ -181,6 +217,21 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
+    /// Nothing was measured, and a stream of class `assured` rests on both.
+    fn assured() -> Measured {
+        let (quantile, max) = (Nanos(1_000), Nanos(1_000));
+        let basis = Basis { is_assured: true, is_statistical: false, quantile, quantile_ppm: 999_000, max };
+        Measured { turn: (Counted::default(), Some(basis)), wake: (Counted::default(), Some(basis)) }
+    }
+
+    fn monitors() -> Monitors {
+        let mut monitors = Monitors::new(999_000);
+        // The first stream has slots, and a second goes by.
+        let look = |monitors: &mut Monitors, at| monitors.look(MonoTime(at), true, |_| 0, &assured(), true);
+        assert_eq!((look(&mut monitors, 0), look(&mut monitors, SECOND)), (vec![], vec![]));
+        monitors
+    }
+
     #[derive(Default)]
     struct Counts(BTreeMap<usize, u64>);
 
@@ -191,7 +242,7 @@ mod tests {
 
         fn look(&self, monitors: &mut Monitors, second: u64) -> Vec<Alarm> {
             let count = |counter| self.0.get(&(counter as usize)).copied().unwrap_or(0);
-            monitors.look(MonoTime(second * SECOND), true, count, true)
+            monitors.look(MonoTime(second * SECOND), true, count, &assured(), true)
         }
     }
 
@@ -199,8 +250,7 @@ mod tests {
     fn every_assumption_has_counters_of_its_own_and_each_is_told() {
         for (at, assumption) in Assumption::ALL.into_iter().enumerate() {
             for counter in assumption.counters() {
-                let (mut monitors, mut counts) = (Monitors::default(), Counts::default());
-                assert_eq!(counts.look(&mut monitors, 0), []);
+                let (mut monitors, mut counts) = (monitors(), Counts::default());
                 counts.add(*counter, 3);
                 assert_eq!(counts.look(&mut monitors, 1), [Alarm { assumption, violations: 3 }]);
                 let report = monitors.report(MonoTime(5 * SECOND));
@@ -213,33 +263,48 @@ mod tests {
 
     #[test]
     fn alarms_are_few_and_lose_no_count_and_the_mark_stays() {
-        let (mut monitors, mut counts) = (Monitors::default(), Counts::default());
-        let _ = counts.look(&mut monitors, 0);
+        let (mut monitors, mut counts) = (monitors(), Counts::default());
         let mut told = 0;
         for second in 1..=30 {
-            counts.add(TurnCounter::TurnOverruns, 2);
+            counts.add(TurnCounter::SlotsOversize, 2);
             told += counts.look(&mut monitors, second).iter().map(|alarm| alarm.violations).sum::<u64>();
         }
         // At 1, 11 and 21: the first alone, then ten seconds' worth.
         assert_eq!(told, 2 + 20 + 20);
         assert_eq!(counts.look(&mut monitors, 100), [], "nothing new");
         let report = monitors.report(MonoTime(100 * SECOND));
-        assert_eq!((report[0].violations, report[0].out_of_spec_s, report[0].last_s), (60, Some(99.0), Some(70.0)));
+        assert_eq!((report[5].violations, report[5].out_of_spec_s, report[5].last_s), (60, Some(99.0), Some(70.0)));
         monitors.begin_anew();
-        assert_eq!(monitors.report(MonoTime(100 * SECOND))[0].out_of_spec_s, None);
+        assert_eq!(monitors.report(MonoTime(100 * SECOND))[5].out_of_spec_s, None);
         assert_eq!(counts.look(&mut monitors, 101), []);
     }
 
     #[test]
     fn nobody_is_blamed_for_what_was_before_the_first_slot_or_without_the_plants_clock() {
-        let mut monitors = Monitors::default();
-        let look = |monitors: &mut Monitors, second: u64, bound, overruns: u64, has_phase| {
-            let count = |counter| if counter == TurnCounter::TurnOverruns { overruns } else { 0 };
-            monitors.look(MonoTime(second * SECOND), bound, count, has_phase).len()
+        let mut monitors = Monitors::new(999_000);
+        let look = |monitors: &mut Monitors, second: u64, bound, missed: u64, has_phase| {
+            let count = |counter| if counter == TurnCounter::LateTurn { missed } else { 0 };
+            monitors.look(MonoTime(second * SECOND), bound, count, &assured(), has_phase).len()
         };
         assert_eq!(look(&mut monitors, 0, false, 5, false), 0);
         assert_eq!(look(&mut monitors, 1, true, 9, true), 0);
         assert_eq!(look(&mut monitors, 2, true, 9, false), 1, "the clock is not the plant's");
         assert_eq!(look(&mut monitors, 3, true, 10, true), 1);
+    }
+
+    #[test]
+    fn what_is_measured_counts_by_class_and_is_told() {
+        let sketch = insane_engine::Sketch::default();
+        sketch.set_bounds(Nanos(1_000), Nanos(1_000));
+        let mut monitors = monitors();
+        (0..20).for_each(|_| sketch.note(Nanos(1_001)));
+        let measured = Measured { turn: (sketch.counted(), assured().turn.1), ..assured() };
+        let alarms = monitors.look(MonoTime(2 * SECOND), true, |_| 0, &measured, true);
+        assert_eq!(alarms, [Alarm { assumption: Assumption::Turn, violations: 20 }]);
+        let report = monitors.report(MonoTime(3 * SECOND));
+        let told = report[0].measured.as_ref().expect("e_turn is measured");
+        assert_eq!((told.samples, told.max_ns, told.assumed_max_ns), (20, 1_001, Some(1_000)));
+        assert_eq!((told.quantile_ns, told.assumed_quantile_ns), (None, None), "20 samples carry no quantile");
+        assert!(report[1].measured.is_some() && report[2..].iter().all(|row| row.measured.is_none()));
     }
 }

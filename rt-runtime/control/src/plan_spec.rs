@@ -69,8 +69,10 @@ pub(crate) fn slot_spec(plan: &Plan, datapath: &DatapathPlan) -> Option<SlotSpec
     Some(SlotSpec {
         host: plan.host.name.clone(),
         link: slowest.name.clone(),
+        links: datapath.links.iter().map(|link| link.name.clone()).collect(),
         config: SlotConfig { timing, overhead_bytes, servo: servo(&plan.clock) },
         payload_bytes_max: least.saturating_sub(HEADER_BYTES as u32),
+        quantile_ppm: datapath.epsilon_quantile_ppm,
     })
 }
 

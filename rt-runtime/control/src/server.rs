@@ -201,12 +201,16 @@ impl Server {
         }
         let Parts { hub, datapaths, overlay, .. } = &mut self.parts;
         overlay.poll(self.now, hub, datapaths);
+        hub.go_on();
         self.pump();
         self.discover();
         self.parts.shared.beat(self.now);
     }
 
     fn timeout(&self) -> Nanos {
+        if self.parts.hub.is_readmitting() {
+            return Nanos::ZERO;
+        }
         let now = mono_now();
         let next = self.parts.overlay.next_deadline().map_or(self.tick_at, |at| at.min(self.tick_at));
         next.since(now)

@@ -179,12 +179,17 @@ pub struct DatapathSpec {
 pub struct SlotSpec {
     /// Of which host, for certificates.
     pub host: String,
-    /// Of which link, for certificates.
+    /// Of which link, for certificates: of several the slowest.
     pub link: String,
+    /// All links of the datapath: it sends by one at a time, whichever that is.
+    pub links: Vec<String>,
     /// What the engine is told.
     pub config: SlotConfig,
     /// Largest payload of a frame, bytes.
     pub payload_bytes_max: u32,
+    /// Which quantile of e_turn and e_wake streams of class `statistical` rest on, parts in a
+    /// million.
+    pub quantile_ppm: u32,
 }
 
 impl DatapathSpec {

@@ -4,11 +4,13 @@ mod world;
 
 use insane_certificate::{Boundary, Certificate, Class, Epsilon, Hop, Host, Link, Plant, Stream};
 use insane_clock::ServoConfig;
+use insane_control::hub::Packet;
+use insane_control::hub::slots::READMISSIONS_PER_EVENT;
 use insane_control::spec::{HubSpec, SlotSpec};
 use insane_core::{ChannelId, Determinism, LatePolicy, MonoTime, Nanos, Qos, Reliability, SessionId, SourceId};
 use insane_engine::{SlotConfig, timed_flow};
 use insane_scheduler::{LinkRate, LinkTiming, TimedStream};
-use insane_wire::control::{Code, Event, Request};
+use insane_wire::control::{Code, Event, Request, encode};
 use std::sync::Arc;
 use world::{World, datapath, spec};
 
@@ -20,7 +22,14 @@ fn slots() -> SlotSpec {
     let timing =
         LinkTiming { rate, turn_ns: 50_000, foreign_bytes: 1_538, in_flight_bytes: 6_250, lead_ns: 0, step_ns: MS };
     let config = SlotConfig { timing, overhead_bytes: 66, servo: ServoConfig::default() };
-    SlotSpec { host: "here".into(), link: "control-net".into(), config, payload_bytes_max: 1_408 }
+    SlotSpec {
+        host: "here".into(),
+        link: "control-net".into(),
+        links: vec!["control-net".into()],
+        config,
+        payload_bytes_max: 1_408,
+        quantile_ppm: 999_000,
+    }
 }
 
 fn timed(peers: &[u16]) -> HubSpec {
@@ -330,6 +339,41 @@ fn a_schedule_that_this_host_is_not_made_for_is_refused_by_name() {
     end(world);
 }
 
+/// A datapath of two links sends by one at a time: what a schedule has on either is kept, and
+/// what it has on both at once is refused.
+#[test]
+fn a_schedule_over_two_links_of_a_datapath_is_kept_on_both_or_refused_where_they_meet() {
+    let mut path = datapath(&[0], true);
+    path.slots = Some(SlotSpec { links: vec!["control-net".into(), "other-net".into()], ..slots() });
+    let mut world = World::new(spec(vec![path]));
+    let a = world.attach(1);
+    let both = |offset: u64| {
+        let mut plant = schedule(4, 194).plant.clone();
+        plant.links.push(Link { name: "other-net".into(), ..plant.links[0].clone() });
+        let path = vec![Hop { link: 1, delay_ns: 0 }];
+        let valve = Stream { name: "valve/5".into(), release_ns: offset, path, ..plant.streams[0].clone() };
+        plant.streams.push(valve);
+        Arc::new(insane_admission::synthesise(&plant, insane_admission::Budget::default()).unwrap().certificate())
+    };
+    let reason = world.hub.judge_schedule(&both(4 * MS)).unwrap_err();
+    for part in ["\"control-net\" and \"other-net\"", "one datapath", "\"axis/5\" and \"valve/5\" at once"] {
+        assert!(reason.contains(part), "{part:?} is missing in {reason}");
+    }
+    world.hub.arm_schedule(1, both(6 * MS), MonoTime(0)).unwrap();
+    world.hub.settle_schedule();
+    world.pump();
+    open(&mut world, a, "valve", of(every(10, 64)), 11).unwrap();
+    assert_eq!(table(&world)[0].slots.offset_ns(), 6 * MS, "what the schedule has on the second link");
+    // Who is not named goes beside both.
+    for uid in 0..20 {
+        world.wait(Nanos(100 * MS));
+        open(&mut world, a, &format!("s{uid}"), of(every(10, 64)), 100 + uid).unwrap();
+    }
+    let axis = insane_scheduler::Recurrence::new(10 * MS, 4 * MS, MS / 10).unwrap();
+    assert!(table(&world).iter().all(|one| !one.slots.overlaps(axis)), "{:?}", table(&world));
+    end(world);
+}
+
 /// Peers that come and go while slots are in force.
 #[test]
 fn when_peers_come_and_go_slots_have_room_for_a_message_to_each_or_all_stay_as_they_were() {
@@ -362,6 +406,65 @@ fn when_peers_come_and_go_slots_have_room_for_a_message_to_each_or_all_stay_as_t
         world.pump();
     }
     assert_eq!(table(&world).iter().map(|stream| stream.bytes).collect::<Vec<_>>(), [before[0].bytes, before[1].bytes]);
+    end(world);
+}
+
+/// However many have slots, an event of the control plane admits a few of them anew, and what
+/// holds meanwhile is what held before; who comes and goes meanwhile is part of it.
+#[test]
+fn sources_are_admitted_anew_a_few_at_an_event_while_others_come_and_go() {
+    let here = insane_core::DatapathIndex(0);
+    let mut world = World::new(timed(&[0]));
+    let a = world.attach(1);
+    let count = 5 * READMISSIONS_PER_EVENT;
+    for uid in 0..count {
+        world.wait(Nanos(100 * MS));
+        open(&mut world, a, &format!("s{uid}"), of(every(50, 64)), 1_000 + uid as u64).unwrap();
+    }
+    let before = table(&world);
+    let sources: Vec<SourceId> = world.clients[&a].sources.keys().copied().collect();
+    world.hub.set_reach(insane_core::PeerIndex(1), &[here]);
+    let mut events = 0;
+    while world.hub.is_readmitting() {
+        world.pump_once();
+        assert_eq!(table(&world), before, "after {events} events");
+        world.hub.go_on();
+        events += 1;
+        assert!(events <= count, "it ends");
+    }
+    world.pump();
+    assert_eq!(events, count / READMISSIONS_PER_EVENT);
+    assert!(table(&world).iter().zip(&before).all(|(now, before)| now.bytes == 2 * before.bytes));
+
+    // The same with a third peer, while one goes that has its new slots, one that has not, and
+    // one comes.
+    world.wait(Nanos(100 * MS));
+    world.request(a, &Request::OpenStream { req: 7, name: "late".into(), qos: of(every(50, 64)), isolated: false });
+    world.settle();
+    let Some(Event::StreamOpened { stream, .. }) = world.clients[&a].events.last() else { panic!("not opened") };
+    let (stream, channel, uid) = (*stream, ChannelId(5), 9_000);
+    world.clients.get_mut(&a).unwrap().asked.insert(2, uid);
+    world.hub.set_reach(insane_core::PeerIndex(2), &[here]);
+    world.hub.go_on();
+    world.hub.go_on();
+    let close = [sources[0], sources[count - 1]].map(|source| Request::CloseSource { req: 4, source });
+    let create =
+        Request::CreateSource { req: 2, stream, channel, uid, classes: Vec::new(), schema: None, keeps: false };
+    for request in close.into_iter().chain([create]) {
+        world.hub.packet(a, Packet::plain(&encode(&request)), world.now);
+        world.pump_once();
+    }
+    assert!(world.hub.is_readmitting());
+    let old = table(&world).iter().filter(|stream| stream.bytes == 2 * before[0].bytes).count();
+    assert_eq!(old, count - 2, "those who stay have what they had");
+    world.settle();
+    world.pump();
+    let table = table(&world);
+    assert_eq!(table.len(), count - 1);
+    for (at, one) in table.iter().enumerate() {
+        assert_eq!(one.bytes, 3 * before[0].bytes);
+        assert!(table[..at].iter().all(|other| other.flow != one.flow && !other.slots.overlaps(one.slots)));
+    }
     end(world);
 }
 

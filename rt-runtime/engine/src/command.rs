@@ -9,6 +9,7 @@
 //! As many commands may be on the way as the spent queue has places, so the engine
 //! always finds room to give one back.
 
+use crate::epsilons::Epsilons;
 use crate::slot_log::SlotLog;
 use crate::transmit::StageSlots;
 use crossbeam_queue::ArrayQueue;
@@ -313,6 +314,8 @@ pub struct Port {
     slot_table: AtomicU32,
     /// Where the datapath notes its slots, if it has any.
     slot_log: OnceLock<Arc<SlotLog>>,
+    /// What the datapath measures of e_turn and e_wake.
+    epsilons: Arc<Epsilons>,
     /// Where it is to note misses, until it takes it.
     misses: Mutex<Option<MissLog>>,
     miss_reader: OnceLock<MissReader>,
@@ -338,6 +341,7 @@ impl Port {
             slot_clock: AtomicU8::new(0),
             slot_table: AtomicU32::new(0),
             slot_log: OnceLock::new(),
+            epsilons: Arc::default(),
             misses: Mutex::new(None),
             miss_reader: OnceLock::new(),
         };
@@ -440,6 +444,12 @@ impl Port {
     /// The log, made at the first call: set-up only.
     pub(crate) fn open_slot_log(&self) -> Arc<SlotLog> {
         Arc::clone(self.slot_log.get_or_init(Arc::default))
+    }
+
+    /// What the datapath measures of e_turn and e_wake; nothing where no link has a rate.
+    #[must_use]
+    pub const fn epsilons(&self) -> &Arc<Epsilons> {
+        &self.epsilons
     }
 
     /// Where misses are to be noted: before the engine is made, else it has memory of its own.

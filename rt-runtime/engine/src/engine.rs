@@ -318,8 +318,9 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 config.reliable,
                 config.reliable_sources,
                 config.slots.map(|slots| {
-                    let (log, misses) = (parts.port.open_slot_log(), parts.port.take_misses());
-                    slots_of(slots, limits, &parts.counters, log, misses)
+                    let logs =
+                        (parts.port.open_slot_log(), Arc::clone(parts.port.epsilons()), parts.port.take_misses());
+                    slots_of(slots, limits, &parts.counters, logs)
                 }),
             ),
             receiver: Receiver::new(config.flows, seed, config.reassemblies, config.message_bytes_max, inflows),
@@ -468,6 +469,11 @@ impl<L: Link, C: Clock> Engine<L, C> {
     pub fn note_wake(&mut self, now: MonoTime) {
         self.note_time(now);
         self.transmitter.note_wake(now);
+    }
+
+    /// A sleep that a slot ended did so that late.
+    pub fn note_late_wake(&mut self, late: Nanos) {
+        self.transmitter.note_late_wake(late);
     }
 
     /// The next instant at which a turn has something to do about slots, or about a budget that

@@ -24,6 +24,7 @@
 mod command;
 mod deliver;
 mod engine;
+mod epsilons;
 mod inflow;
 pub mod inline;
 pub mod margin;
@@ -44,6 +45,7 @@ pub use command::{
 };
 pub use deliver::DomainParts;
 pub use engine::{Engine, EngineConfig, EngineParts};
+pub use epsilons::{Counted, Epsilons, Sketch};
 pub use slot_log::{SlotLog, SlotUse};
 pub use transmit::{SLOTS_WRITTEN_MAX, SlotConfig, SlotTable, StageSlots, TIMED_MAX, timed_flow};
 pub use turn::Turn;

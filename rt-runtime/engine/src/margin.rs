@@ -23,7 +23,7 @@ pub const MIN: Nanos = Nanos::from_micros(5);
 pub const MAX: Nanos = Nanos::from_micros(500);
 
 /// Classes: four to each power of two, up to 2^24 ns.
-const CLASSES: usize = 100;
+pub(crate) const CLASSES: usize = 100;
 
 /// The margin of one thread.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ impl Default for Margin {
 }
 
 /// The class of a lateness: its power of two and the two bits below the first.
-const fn class_of(ns: u64) -> usize {
+pub(crate) const fn class_of(ns: u64) -> usize {
     if ns < 8 {
         return 0;
     }
@@ -50,7 +50,7 @@ const fn class_of(ns: u64) -> usize {
 }
 
 /// The least lateness that is above a class, nanoseconds.
-const fn above(class: usize) -> u64 {
+pub(crate) const fn above(class: usize) -> u64 {
     let (power, quarter) = (class / 4 + 3, class % 4);
     (4 + quarter as u64) << (power - 2)
 }

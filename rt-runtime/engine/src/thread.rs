@@ -217,7 +217,9 @@ fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper, ma
         if let Some((until, _)) = asked
             && count == 0
         {
-            margin.learn(now.since(until));
+            let late = now.since(until);
+            margin.learn(late);
+            engine.note_late_wake(late);
         }
     }
     sleeper.disarm();

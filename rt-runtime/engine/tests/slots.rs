@@ -388,6 +388,10 @@ fn every_message_leaves_in_its_window_while_best_effort_fills_the_rest() {
         assert!(talker.count(TurnCounter::SlotsSent) + 5 >= talker.emitted);
         assert!(talker.count(TurnCounter::GuardNs) > 0);
         assert_eq!(talker.count(TurnCounter::ClockStep), 1, "the clock was locked once");
+        // Each of them was measured, and a host looks as late as it may and no later.
+        let turn = talker.host.port.epsilons().turn.counted();
+        assert_eq!(turn.samples(), talker.count(TurnCounter::SlotsSent));
+        assert!((GOOD.sleeps_ns / 2..=TURN_NS).contains(&turn.max.0), "{}", turn.max);
         // It moved the slots to where bulk was on its way already.
         assert!(talker.count(TurnCounter::LateLinkBusy) <= 1);
         for counter in [TurnCounter::LateTurn, TurnCounter::LateUnexplained, TurnCounter::TurnOverruns] {

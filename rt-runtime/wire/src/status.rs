@@ -163,6 +163,28 @@ pub struct MonitorStatus {
     pub last_s: Option<f64>,
     /// What it was, in words.
     pub why: Option<String>,
+    /// What was measured of it; `None`: it is no time that is measured.
+    pub measured: Option<MeasuredStatus>,
+}
+
+/// What a datapath measured of a time that certificates assume.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MeasuredStatus {
+    /// Which quantile is told, parts in a million.
+    pub quantile_ppm: u32,
+    /// That quantile of the last samples, nanoseconds; `None`: they are too few for it, or so
+    /// many slots were missed for it that nobody knows.
+    pub quantile_ns: Option<u64>,
+    /// How many those are, with the slots that were missed.
+    pub samples: u64,
+    /// The longest since the runtime started, nanoseconds.
+    pub max_ns: u64,
+    /// What is assumed of the quantile, nanoseconds; `None`: no stream rests on it.
+    pub assumed_quantile_ns: Option<u64>,
+    /// What is assumed of the longest (class `assured`), nanoseconds; `None`: no stream rests
+    /// on it.
+    pub assumed_max_ns: Option<u64>,
 }
 
 /// The schedule of several hosts at this one.

@@ -1,7 +1,7 @@
 //! What a status report says in words, as the types that it means.
 
 use insane_core::{Consumption, Datapath, Determinism, LatePolicy, Nanos, Priority, Qos, Reliability};
-use insane_wire::status::QosStatus;
+use insane_wire::status::{MeasuredStatus, QosStatus};
 
 /// The quality of service that a report tells; `None` if it says what this version does not
 /// know.
@@ -41,4 +41,40 @@ pub fn qos_of(told: &QosStatus) -> Option<Qos> {
         determinism,
         priority: Priority::new(told.priority)?,
     })
+}
+
+/// What was measured of e_turn or e_wake: `12.3 us in 99.9 % of 12345, 40.0 us at most`.
+pub fn measured(told: &MeasuredStatus) -> String {
+    let percent = f64::from(told.quantile_ppm) / 10_000.0;
+    let (samples, max) = (told.samples, Nanos(told.max_ns));
+    match told.quantile_ns {
+        Some(quantile) => format!("{} in {percent} % of {samples}, {max} at most", Nanos(quantile)),
+        None => format!("{samples} samples carry no {percent} %, {max} at most"),
+    }
+}
+
+/// What of it the slots rest on; `None`: on nothing.
+pub fn rests_on(told: &MeasuredStatus) -> Option<String> {
+    let quantile = told.assumed_quantile_ns.map(|ns| format!("statistical: the quantile is at most {}", Nanos(ns)));
+    let max = told.assumed_max_ns.map(|ns| format!("assured: the longest is at most {}", Nanos(ns)));
+    let both: Vec<String> = quantile.into_iter().chain(max).collect();
+    (!both.is_empty()).then(|| both.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_measured_is_told_with_its_samples_and_what_rests_on_it() {
+        let few = MeasuredStatus { quantile_ppm: 999_000, samples: 12, max_ns: 40_000, ..MeasuredStatus::default() };
+        assert_eq!(measured(&few), "12 samples carry no 99.9 %, 40.0 us at most");
+        assert_eq!(rests_on(&few), None);
+        let assumed_quantile_ns = Some(200_000);
+        let more = MeasuredStatus { quantile_ns: Some(12_300), samples: 12_345, assumed_quantile_ns, ..few };
+        assert_eq!(measured(&more), "12.3 us in 99.9 % of 12345, 40.0 us at most");
+        assert_eq!(rests_on(&more).unwrap(), "statistical: the quantile is at most 200.0 us");
+        let both = MeasuredStatus { assumed_max_ns: Some(300_000), ..more };
+        assert!(rests_on(&both).unwrap().ends_with("; assured: the longest is at most 300.0 us"));
+    }
 }

@@ -22,7 +22,7 @@ fn pair(test: u16) -> [Daemon; 2] {
     let ports: Vec<u16> = (base..40_000).step_by(2).filter(|port| free(*port)).take(2).collect();
     let start = |name: &str, own: u16, peer: u16, other: &str| {
         let config = format!(
-            r#"datapaths: [(name: "main", idle: spin_then_block(us: 20), links: ["l0"])],
+            r#"datapaths: [(name: "main", idle: spin_then_block(us: 20), links: ["l0"], epsilon_quantile_ppm: 990_000)],
             links: [(name: "l0", technology: udp(bind: "127.0.0.1:{own}"), rate_mbps: 100, turn_us: 200)],
             peers: [(name: "{other}", links: {{"l0": "127.0.0.1:{peer}"}})],
             domains: [(name: "line", members: [any], receive: [(size: 2048, count: 256)])]"#
@@ -105,6 +105,19 @@ fn messages_go_in_their_slots_beside_best_effort_in_order_and_none_is_lost() {
     let certificate = insane_certificate::text::read(certificate).unwrap();
     assert_eq!(insane_checker::check(&certificate.plant, &certificate), Ok(()));
     assert_eq!(certificate.plant.links[0].ps_per_byte, 80_000);
+    assert_eq!(certificate.plant.hosts[0].turn.quantile_ppm, 990_000, "as configured");
+
+    // What a turn took in truth was measured for each slot, and what rests on it is told.
+    wait_for("a status has all samples", || {
+        let measured = here.status().datapaths.remove(0).monitors[0].measured.clone().expect("e_turn is measured");
+        measured.samples >= MESSAGES && measured.assumed_quantile_ns == Some(200_000)
+    });
+    let explained = json(&here, "explain", &["axis"]);
+    let turn = explained["facts"].as_array().unwrap().iter().find(|fact| fact["about"] == "e_turn").unwrap();
+    assert!(turn["what"].as_str().unwrap().contains("carry no 99 %"), "too few for it: {turn}");
+    assert!(turn["why"].as_str().unwrap().starts_with("statistical:"), "{turn}");
+    let measured = common::insane().args(["schedule", "measured", "--socket"]).arg(here.socket()).output().unwrap();
+    assert!(text(&measured.stdout).contains("// turn: "), "{}", text(&measured.stdout));
     let shown = here.command("status", &["--once"]).output().unwrap();
     assert!(text(&shown.stdout).contains("slots run by"), "{}", text(&shown.stdout));
     // The receiver has no source, and no slots.

@@ -12,6 +12,7 @@ use crate::course::{Cable, Course, PORT_MBPS};
 use crate::options::Options;
 use crate::report::Report;
 use crate::roles::{self, Context, Place, Stop};
+use insane_config::plan::EPSILON_QUANTILE_PPM;
 use insane_config::{
     DatapathPlan, HostPlan, Idle, LinkPlan, Policy, RatePlan, Serves, Technology, UdpPlan, plan::host_id,
 };
@@ -128,6 +129,7 @@ fn plan(side: Side, first_port: u16, fifo: bool) -> Plan {
         }],
         // Loopback has no rate: a lane, and no slots.
         allows_unscheduled: true,
+        epsilon_quantile_ppm: EPSILON_QUANTILE_PPM,
     };
     let mut process = datapath(PROCESS, own.1, Serves::RealTime);
     process.idle = Idle::SpinThenBlock { spin: Nanos::from_micros(20) };
@@ -169,6 +171,7 @@ fn switched(side: Side, ends: Ends, fifo: bool) -> Plan {
         serves: Serves::All,
         links: vec![link],
         allows_unscheduled: false,
+        epsilon_quantile_ppm: EPSILON_QUANTILE_PPM,
     };
     if fifo {
         datapath.policy = Policy::Fifo(FIFO_DATAPATH);

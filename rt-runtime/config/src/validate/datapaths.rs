@@ -3,7 +3,7 @@
 use super::{check_name, check_names, number, quoted};
 use crate::diagnostic::nearest;
 use crate::machine::Machine;
-use crate::plan::{DatapathPlan, Idle, LinkPlan, Policy, Serves};
+use crate::plan::{DatapathPlan, EPSILON_QUANTILE_PPM, Idle, LinkPlan, Policy, Serves};
 use crate::raw;
 use crate::report::Report;
 use insane_core::Nanos;
@@ -36,6 +36,11 @@ pub(super) fn datapaths(
             serves: serves(raw.serves),
             links,
             allows_unscheduled: raw.unscheduled == raw::Unscheduled::Allow,
+            epsilon_quantile_ppm: number(
+                report,
+                &format!("datapaths[{at}].epsilon_quantile_ppm"),
+                raw.epsilon_quantile_ppm,
+            ),
         });
     }
     check_lanes(&plans, report);
@@ -58,6 +63,7 @@ fn main(links: Vec<LinkPlan>, report: &mut Report<'_>) -> DatapathPlan {
         serves: Serves::All,
         links,
         allows_unscheduled: false,
+        epsilon_quantile_ppm: EPSILON_QUANTILE_PPM,
     }
 }
 

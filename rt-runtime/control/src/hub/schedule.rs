@@ -10,8 +10,9 @@ use super::Hub;
 use super::slots::SlotBook;
 use crate::action::Action;
 use crate::spec::SlotSpec;
-use insane_certificate::{Certificate, Class, Host, Link, Placed, Stream};
+use insane_certificate::{Certificate, Class, Host, Link, Placed, Stream, Window};
 use insane_core::{DatapathIndex, MonoTime, Nanos};
+use insane_scheduler::Recurrence;
 use std::sync::Arc;
 
 /// Who a stream is: of a plan, `[domain:]stream[/channel]`; with the domain where the stream's
@@ -94,18 +95,29 @@ impl SlotBook {
     fn under(certificate: &Certificate, host: usize, old: &SlotBook) -> Result<SlotBook, String> {
         let plant = &certificate.plant;
         let spec = old.spec.clone();
-        let at = plant.links.iter().position(|link| link.host == Some(host) && link.name == spec.link);
-        let (mut reserved, mut blocked) = (Vec::new(), Vec::new());
-        if let Some(at) = at {
+        // Whichever link a window is on: the datapath is one thread, and sends by one at a time.
+        let is_ours = |link: &Link| link.host == Some(host) && spec.links.contains(&link.name);
+        let (mut reserved, mut blocked, mut taken) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, link) in plant.links.iter().enumerate().filter(|(_, link)| is_ours(link)) {
+            let from = reserved.len();
             for (stream, placed) in plant.streams.iter().zip(&certificate.placed) {
                 let windows = stream.path.iter().zip(&placed.windows).filter(|(hop, _)| hop.link == at);
-                blocked.extend(windows.map(|(_, window)| window.clone()));
+                for (_, window) in windows {
+                    excludes_others(&taken, link, stream, window)?;
+                    taken.push((link, stream, window));
+                    blocked.push(window.clone());
+                }
                 if stream.path.first().is_some_and(|hop| hop.link == at) {
                     reserved.push(Reserved { stream: stream.clone(), placed: placed.clone() });
                 }
             }
-            blocked.extend(plant.links[at].blocked.iter().cloned());
-            is_met(&spec, &plant.hosts[host], &plant.links[at], &reserved)?;
+            // What two links block may overlap, and counts once.
+            for window in &link.blocked {
+                if !blocked.contains(window) {
+                    blocked.push(window.clone());
+                }
+            }
+            is_met(&spec, &plant.hosts[host], link, &reserved[from..])?;
         }
         let link = spec.link.clone();
         let none = || format!("the windows on link {link:?} cannot be kept beside others");
@@ -115,13 +127,35 @@ impl SlotBook {
     }
 }
 
+/// Whether a window is apart from those of other links of the same datapath.
+fn excludes_others(
+    taken: &[(&Link, &Stream, &Window)],
+    link: &Link,
+    stream: &Stream,
+    window: &Window,
+) -> Result<(), String> {
+    let slots = |window: &Window| Recurrence::new(window.period_ns, window.offset_ns, window.length_ns).ok();
+    let other = taken.iter().filter(|(other, ..)| other.name != link.name).find(|(.., other)| {
+        let pair = slots(other).zip(slots(window));
+        pair.is_some_and(|(one, other)| one.overlaps(other))
+    });
+    match other {
+        Some((other, rival, _)) => Err(format!(
+            "links {:?} and {:?} are of one datapath, which sends by one at a time, and the schedule plans {:?} and \
+             {:?} at once there",
+            other.name, link.name, rival.name, stream.name
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Whether the link is what the schedule assumes of it.
 fn is_met(spec: &SlotSpec, host: &Host, link: &Link, reserved: &[Reserved]) -> Result<(), String> {
     let timing = spec.config.timing;
     let name = &link.name;
     if link.ps_per_byte != timing.rate.ps_per_byte() {
         return Err(format!(
-            "link {name:?} takes {} ps a byte here (rate_mbps), and the schedule assumes {}",
+            "link {name:?} takes {} ps a byte here (rate_mbps of the datapath's slowest), and the schedule assumes {}",
             timing.rate.ps_per_byte(),
             link.ps_per_byte
         ));
@@ -175,6 +209,8 @@ impl Hub {
             return Err("another schedule is about to take over".into());
         }
         let books = self.books_under(&certificate)?;
+        // It is begun anew when the schedule has taken over, or not.
+        self.widenings.clear();
         let before = std::mem::replace(&mut self.slots, books);
         for (number, (old, new)) in before.iter().zip(&self.slots).enumerate() {
             let streams = new.as_ref().map(SlotBook::streams).unwrap_or_default();
@@ -237,7 +273,7 @@ impl Hub {
         let name = name.ok_or("no link here has a rate (rate_mbps), so there are no slots")?;
         let host = plant.hosts.iter().position(|host| host.name == *name);
         let host = host.ok_or_else(|| format!("the schedule is not about host {name:?}"))?;
-        let has = |link: &&Link| self.slots.iter().flatten().any(|book| book.spec.link == link.name);
+        let has = |link: &&Link| self.slots.iter().flatten().any(|book| book.spec.links.contains(&link.name));
         if let Some(link) = plant.links.iter().filter(|link| link.host == Some(host)).find(|link| !has(link)) {
             return Err(format!(
                 "the schedule has a link {:?} of host {name:?}, which is not here, or has no rate",

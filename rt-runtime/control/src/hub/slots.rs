@@ -13,7 +13,9 @@
 //! When peers come or go, all who were admitted here are admitted anew, with a message's bytes
 //! for each peer, as a whole: all get their new slots by one table, or all keep the old ones and
 //! it is noted; then messages for more peers are too large, and counted. What a schedule reserves
-//! stays as it is.
+//! stays as it is. That is done a few at a time ([`READMISSIONS_PER_EVENT`]), between other
+//! events; who comes or goes meanwhile is part of it, and what holds until it is done is what
+//! held before.
 //!
 //! Where the rate is not known there are no slots: a source that could reach a peer is refused,
 //! unless the configuration says that it may go in its real-time lane, without a bound; then
@@ -23,15 +25,17 @@ use super::port::Place;
 use super::schedule::{Named, Reserved};
 use super::{Hub, Refusal};
 use crate::action::{Action, Note};
+use crate::epsilons::Basis;
 use crate::quota::Pace;
 use crate::spec::SlotSpec;
 use insane_admission::{Budget, Plan, synthesise};
 use insane_certificate::{Boundary, Class, Epsilon, Hop, Host, Link, Plant, Stream};
 use insane_certificate::{Placed, Window};
-use insane_core::{DatapathIndex, Determinism, DomainIndex, Reliability, SessionId, SourceId};
+use insane_core::{DatapathIndex, Determinism, DomainIndex, Nanos, Reliability, SessionId, SourceId};
 use insane_engine::{SlotConfig, TIMED_MAX, timed_flow};
 use insane_scheduler::{Recurrence, TimedStream};
 use insane_wire::control::Code;
+use std::collections::VecDeque;
 
 /// Search of one admission: a session waits for it.
 const BUDGET: Budget = Budget { jumps: 20_000, rounds: 1 };
@@ -42,6 +46,10 @@ pub const ADMISSIONS_PER_SECOND: u32 = TIMED_MAX as u32;
 /// What a request costs that finds no place: it was searched for to the end, and then offers
 /// and a proof.
 const REFUSAL_COST: u32 = 8;
+
+/// Sources that are admitted anew at one event of the control plane, when peers came or went:
+/// as much searching as so many requests for slots, which a session may send at once.
+pub const READMISSIONS_PER_EVENT: usize = 8;
 
 /// What a source wants slots for.
 #[derive(Clone, Debug)]
@@ -77,6 +85,16 @@ pub struct SlotBook {
     seated: Vec<(usize, Entry)>,
 }
 
+/// All who were admitted at a datapath, on their way to being admitted for other peers.
+#[derive(Clone, Debug)]
+pub(super) struct Widening {
+    peers: u32,
+    /// Those that have their new slots.
+    book: SlotBook,
+    /// The numbers of the others.
+    todo: VecDeque<u16>,
+}
+
 /// A place that was admitted and waits for its source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Seat {
@@ -96,7 +114,8 @@ impl SlotBook {
     pub(super) fn beside(spec: SlotSpec, reserved: Vec<Reserved>, blocked: Vec<Window>) -> Option<Self> {
         let timing = spec.config.timing;
         // Configured, not measured: no sample stands behind them.
-        let epsilon = |ns| Epsilon { quantile_ppm: 1_000_000, quantile_ns: ns, max_ns: ns, samples: 0 };
+        let quantile_ppm = spec.quantile_ppm;
+        let epsilon = |ns| Epsilon { quantile_ppm, quantile_ns: ns, max_ns: ns, samples: 0 };
         let host = Host {
             name: spec.host.clone(),
             clock_error_ns: 0,
@@ -160,12 +179,15 @@ impl SlotBook {
 
     /// Takes over who has slots in another book of this datapath, under the same numbers. What
     /// finds no place is told.
+    ///
+    /// Bounded by the sources of a datapath ([`TIMED_MAX`]) and the search for each; the checker
+    /// looks once, at all of them.
     pub(super) fn take_over(&mut self, old: &SlotBook) -> Result<(), String> {
         for entry in old.all() {
             let reserved = self.reserved.iter().position(|reserved| reserved.is_for(&entry.asked.named));
             let placed = match reserved {
                 Some(at) => self.take_reserved(at, entry.asked.clone(), entry.number),
-                None => self.admit(entry.asked.clone(), entry.number),
+                None => self.place(entry.asked.clone(), entry.number),
             };
             placed.map_err(|refusal| {
                 format!("{} is open and would lose its slots: {refusal}", entry.asked.stream.name)
@@ -176,28 +198,37 @@ impl SlotBook {
                 last.source = entry.source;
             }
         }
-        Ok(())
+        self.verify().map_err(|refusal| refusal.to_string())
     }
 
     /// Admits a stream.
     fn admit(&mut self, asked: Asked, number: u16) -> Result<(), Refusal> {
-        let stream = asked.stream.clone();
-        let mut plan = self.plan.clone();
-        let at = plan.admit(stream, BUDGET).map_err(|refusal| {
+        self.place(asked, number)?;
+        self.verify().inspect_err(|_| self.dismiss(number))
+    }
+
+    /// Finds a place for a stream beside the others, which nobody has checked yet.
+    fn place(&mut self, asked: Asked, number: u16) -> Result<(), Refusal> {
+        let at = self.plan.admit(asked.stream.clone(), BUDGET).map_err(|refusal| {
             let link = &self.spec.link;
             Refusal::new(Code::NotAdmitted, format!("no slots on link {link:?}: {refusal}"))
         })?;
-        let certificate = plan.certificate();
-        insane_checker::check(plan.plant(), &certificate).map_err(|flaw| {
-            let reason = format!("the schedule that was found does not hold ({flaw:?}); this is a bug");
-            Refusal::new(Code::NotAdmitted, reason)
-        })?;
-        let Some(timed) = timed_stream(&asked.stream, &certificate.placed[at], number, asked.late) else {
+        let placed = self.plan.certificate().placed;
+        let timed = placed.get(at).and_then(|placed| timed_stream(&asked.stream, placed, number, asked.late));
+        let Some(timed) = timed else {
+            self.plan.dismiss(at);
             return Err(Refusal::new(Code::NotAdmitted, "a schedule without windows; this is a bug"));
         };
-        self.plan = plan;
         self.entries.push(Entry { source: None, timed, number, asked });
         Ok(())
+    }
+
+    /// Whether the checker, too, finds that all places hold.
+    fn verify(&self) -> Result<(), Refusal> {
+        insane_checker::check(self.plan.plant(), &self.plan.certificate()).map_err(|flaw| {
+            let reason = format!("the schedule that was found does not hold ({flaw:?}); this is a bug");
+            Refusal::new(Code::NotAdmitted, reason)
+        })
     }
 
     fn dismiss(&mut self, number: u16) {
@@ -209,19 +240,10 @@ impl SlotBook {
         }
     }
 
-    /// All who were admitted here, admitted anew for so many peers.
-    fn for_peers(&self, peers: u32) -> Result<SlotBook, Refusal> {
-        let mut book = self.clone();
-        self.entries.iter().for_each(|entry| book.dismiss(entry.number));
-        for entry in &self.entries {
-            let mut asked = entry.asked.clone();
-            asked.stream.bytes = asked.bytes_each.saturating_mul(peers);
-            book.admit(asked, entry.number)?;
-            if let Some(last) = book.entries.last_mut() {
-                last.source = entry.source;
-            }
-        }
-        Ok(book)
+    /// The book without anybody who was admitted here.
+    fn emptied(&self) -> Option<SlotBook> {
+        let blocked = self.plan.plant().links.first().map(|link| link.blocked.clone());
+        SlotBook::beside(self.spec.clone(), self.reserved.clone(), blocked.unwrap_or_default())
     }
 
     fn sit(&mut self, number: u16, source: SourceId) {
@@ -310,7 +332,12 @@ impl Hub {
             path: vec![Hop { link: 0, delay_ns: 0 }],
         };
         match book.give(Asked { named, stream, late, bytes_each }) {
-            Ok(number) => Ok(Some(Seat { datapath, number })),
+            Ok(number) => {
+                if let Some(widening) = self.widenings.get_mut(&datapath) {
+                    widening.todo.push_back(number);
+                }
+                Ok(Some(Seat { datapath, number }))
+            }
             Err(refusal) => {
                 let _ = self.admissions[place.domain.index()].take(REFUSAL_COST - 1, self.asked_at);
                 Err(refusal)
@@ -342,25 +369,78 @@ impl Hub {
         self.actions.push_back(Action::StageSlots { datapath, streams, at: None });
     }
 
-    /// The peers of a datapath are others: slots have room for a message to each of them.
+    /// The peers of a datapath are others: slots are to have room for a message to each of them.
     pub(super) fn readmit(&mut self, datapath: DatapathIndex) {
+        // What was under way was for other peers.
+        self.widenings.remove(&datapath);
         let peers = self.spec.datapath(datapath).peers.len().max(1) as u32;
         let Some(book) = self.slots.get(datapath.index()).and_then(Option::as_ref) else { return };
         let is_right = |entry: &Entry| entry.asked.stream.bytes == entry.asked.bytes_each.saturating_mul(peers);
         if book.entries.iter().all(is_right) {
             return;
         }
-        let readmitted = match &self.armed {
-            Some(_) => Err("another schedule is about to take over".to_owned()),
-            None => book.for_peers(peers).map_err(|refusal| refusal.to_string()),
-        };
-        match readmitted {
-            Ok(book) => {
-                let streams = book.streams();
-                self.slots[datapath.index()] = Some(book);
-                self.actions.push_back(Action::StageSlots { datapath, streams, at: None });
+        if self.armed.is_some() {
+            let reason = "another schedule is about to take over".to_owned();
+            return self.note(Note::SlotsNotWidened { datapath, peers, reason });
+        }
+        let todo = book.entries.iter().map(|entry| entry.number).collect();
+        if let Some(book) = book.emptied() {
+            self.widenings.insert(datapath, Widening { peers, book, todo });
+        }
+    }
+
+    /// Whether sources are still to be admitted anew: then [`go_on`](Self::go_on) is to be
+    /// called soon.
+    #[must_use]
+    pub fn is_readmitting(&self) -> bool {
+        !self.widenings.is_empty()
+    }
+
+    /// Admits some of them, at most [`READMISSIONS_PER_EVENT`].
+    pub fn go_on(&mut self) {
+        let Some((datapath, widening)) = self.widenings.pop_first() else { return };
+        let peers = widening.peers;
+        match self.widen(datapath, widening) {
+            Ok(Some(unfinished)) => drop(self.widenings.insert(datapath, unfinished)),
+            Ok(None) => {}
+            Err(refusal) => {
+                self.note(Note::SlotsNotWidened { datapath, peers, reason: refusal.to_string() });
             }
-            Err(reason) => self.actions.push_back(Action::Note(Note::SlotsNotWidened { datapath, peers, reason })),
+        }
+    }
+
+    /// A step of it: `None` when all have their new slots, and those are on their way.
+    fn widen(&mut self, datapath: DatapathIndex, mut widening: Widening) -> Result<Option<Widening>, Refusal> {
+        let Some(now) = self.slots.get_mut(datapath.index()).and_then(Option::as_mut) else { return Ok(None) };
+        for _ in 0..READMISSIONS_PER_EVENT {
+            let Some(number) = widening.todo.pop_front() else { break };
+            let Some(entry) = now.entries.iter().find(|entry| entry.number == number) else { continue };
+            let mut asked = entry.asked.clone();
+            asked.stream.bytes = asked.bytes_each.saturating_mul(widening.peers);
+            widening.book.place(asked, number)?;
+        }
+        if !widening.todo.is_empty() {
+            return Ok(Some(widening));
+        }
+        widening.book.verify()?;
+        // Who sits where is as it is now.
+        let mut book = widening.book;
+        for entry in &mut book.entries {
+            let before = now.entries.iter().find(|before| before.number == entry.number);
+            entry.source = before.and_then(|before| before.source);
+        }
+        book.seated = std::mem::take(&mut now.seated);
+        let streams = book.streams();
+        *now = book;
+        self.actions.push_back(Action::StageSlots { datapath, streams, at: None });
+        Ok(None)
+    }
+
+    /// Somebody has slots no more: nor among those that are admitted anew.
+    fn forget_widened(&mut self, datapath: DatapathIndex, number: u16) {
+        if let Some(widening) = self.widenings.get_mut(&datapath) {
+            widening.todo.retain(|waiting| *waiting != number);
+            widening.book.dismiss(number);
         }
     }
 
@@ -370,6 +450,7 @@ impl Hub {
             && let Some(book) = self.slots[datapath.index()].as_mut()
         {
             book.dismiss(number);
+            self.forget_widened(datapath, number);
         }
     }
 
@@ -382,8 +463,9 @@ impl Hub {
                 self.deferred.insert(DatapathIndex(at as u8));
             }
         }
-        for (at, book) in self.slots.iter_mut().enumerate() {
+        for at in 0..self.slots.len() {
             let datapath = DatapathIndex(at as u8);
+            let book = &mut self.slots[at];
             let Some((book, number)) = book.as_mut().and_then(|book| book.number_of(source).map(|n| (book, n))) else {
                 continue;
             };
@@ -394,6 +476,7 @@ impl Hub {
                 let streams = book.streams();
                 self.actions.push_back(Action::StageSlots { datapath, streams, at: None });
             }
+            self.forget_widened(datapath, number);
         }
     }
 
@@ -412,6 +495,35 @@ impl Hub {
     #[must_use]
     pub fn has_slots(&self, datapath: DatapathIndex) -> bool {
         self.slots.get(datapath.index()).and_then(Option::as_ref).is_some_and(|book| book.all().next().is_some())
+    }
+
+    /// What the certificates on which slots of a datapath rest assume of e_turn and e_wake, in
+    /// this order; `None`: nobody has slots there.
+    #[must_use]
+    pub(crate) fn assumed(&self, datapath: DatapathIndex) -> Option<[Basis; 2]> {
+        let book = self.slots.get(datapath.index())?.as_ref()?;
+        // The certificate counts a turn twice.
+        let basis = |host: &Host, is_assured, is_statistical| {
+            [(&host.turn, 2), (&host.wake, 1)].map(|(epsilon, times)| Basis {
+                is_assured,
+                is_statistical,
+                quantile: Nanos(epsilon.quantile_ns / times),
+                quantile_ppm: epsilon.quantile_ppm,
+                max: Nanos(epsilon.max_ns / times),
+            })
+        };
+        let own = book.plan.plant().hosts.first().filter(|_| !book.entries.is_empty());
+        let own = own.map(|host| basis(host, false, true));
+        let plant = self.schedule.as_ref().map(|schedule| &schedule.certificate.plant);
+        let named = plant.and_then(|plant| plant.hosts.iter().find(|host| host.name == book.spec.host));
+        let named = named.filter(|_| !book.seated.is_empty()).map(|host| {
+            let is = |class: Class| book.seated.iter().any(|(at, _)| book.reserved[*at].stream.class == class);
+            basis(host, is(Class::Assured), is(Class::Statistical))
+        });
+        match (own, named) {
+            (Some(own), Some(named)) => Some([own[0].and(named[0]), own[1].and(named[1])]),
+            (own, named) => own.or(named),
+        }
     }
 
     /// The certificate of a datapath, in its text form: of the schedule of several hosts where

@@ -5,12 +5,12 @@
 //! one kernel: slots of different phase would be worse than none.
 
 use super::{Letter, Server};
-use crate::monitors::{Alarm, Monitors};
+use crate::monitors::{Alarm, Measured, Monitors};
 use crate::report::Scope;
 use insane_certificate::{Certificate, text};
 use insane_config::FILE_BYTES_MAX;
 use insane_core::time::{Clock, PairedRead};
-use insane_core::{DatapathIndex, SessionId, TaiTime};
+use insane_core::{DatapathIndex, Nanos, SessionId, TaiTime};
 use insane_overlay::activation::{Deed, Member, MemberCounts, MemberLimits, ScheduleId, Word};
 use insane_sys::clock::MonotonicClock;
 use insane_wire::control::{Event, ScheduleOrder, ScheduleWord};
@@ -212,12 +212,22 @@ impl Server {
     /// Whether what the certificates assume still holds.
     pub(super) fn watch_assumptions(&mut self) {
         let Server { parts, monitors, schedules, now, .. } = self;
-        monitors.resize_with(parts.datapaths.len(), Monitors::default);
+        for datapath in parts.datapaths.iter().skip(monitors.len()) {
+            monitors.push(Monitors::new(datapath.plan.epsilon_quantile_ppm));
+        }
         for (at, (datapath, monitors)) in parts.datapaths.iter().zip(monitors).enumerate() {
             let is_bound = parts.hub.has_slots(DatapathIndex(at as u8));
             let has_phase = !schedules.needs_phase || datapath.is_locked();
             let count = |counter| datapath.turn_counters.get(counter as usize);
-            for Alarm { assumption, violations } in monitors.look(*now, is_bound, count, has_phase) {
+            let [turn, wake] = parts.hub.assumed(DatapathIndex(at as u8)).map_or([None; 2], |both| both.map(Some));
+            let epsilons = datapath.epsilons();
+            let measured = Measured { turn: (epsilons.turn.counted(), turn), wake: (epsilons.wake.counted(), wake) };
+            // From now on: what was counted until now was held against what was assumed then.
+            for (sketch, basis) in [(&epsilons.turn, turn), (&epsilons.wake, wake)] {
+                let bounds = basis.map_or((Nanos(u64::MAX), Nanos(u64::MAX)), |basis| (basis.quantile, basis.max));
+                sketch.set_bounds(bounds.0, bounds.1);
+            }
+            for Alarm { assumption, violations } in monitors.look(*now, is_bound, count, &measured, has_phase) {
                 let (datapath, assumption, what) = (&datapath.plan.name, assumption.name(), assumption.words());
                 warn!(datapath, assumption, violations, "out of spec: {what}");
             }

@@ -257,6 +257,15 @@ impl World {
 
     /// Carries out what the hub wants.
     pub fn pump(&mut self) {
+        self.pump_once();
+        while self.hub.is_readmitting() {
+            self.hub.go_on();
+            self.pump_once();
+        }
+    }
+
+    /// The same, without what the hub goes on with between events.
+    pub fn pump_once(&mut self) {
         while let Some(action) = self.hub.next_action() {
             self.carry_out(action);
         }

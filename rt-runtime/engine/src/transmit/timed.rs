@@ -30,6 +30,7 @@ use super::{FlowIndex, Progress, Transmitter};
 use crate::command::Port;
 use crate::deliver::Outlets;
 use crate::engine::Links;
+use crate::epsilons::Epsilons;
 use crate::slot_log::{SlotLog, SlotUse};
 use crate::turn::Turn;
 use crate::{GRANTS_PER_TURN, SOURCES_MAX};
@@ -123,6 +124,7 @@ pub(crate) struct Slots {
     config: SlotConfig,
     counters: CounterBlock,
     log: Arc<SlotLog>,
+    epsilons: Arc<Epsilons>,
     /// The lanes are here.
     active: bool,
     /// Streams of the table in force, and of the one that is staged.
@@ -160,8 +162,7 @@ pub(crate) fn slots_of(
     config: SlotConfig,
     limits: Limits,
     counters: &CounterBlock,
-    log: Arc<SlotLog>,
-    misses: MissLog,
+    (log, epsilons, misses): (Arc<SlotLog>, Arc<Epsilons>, MissLog),
 ) -> Box<Slots> {
     const STACK_BYTES: usize = 16 << 20;
     let build = move || Box::new(SlotScheduler::new(config.timing, Scheduler::new(limits)));
@@ -173,6 +174,7 @@ pub(crate) fn slots_of(
         config,
         counters: counters.clone(),
         log,
+        epsilons,
         active: false,
         streams: (0, None),
         number: 0,
@@ -385,9 +387,10 @@ impl Slots {
         }
     }
 
-    /// A frame was on its way `after` a decision.
-    fn took(&mut self, after: Nanos) {
+    /// A frame was on its way `after` a decision, which came `looked` after its slot began.
+    fn took(&mut self, looked: Nanos, after: Nanos) {
         self.counters.raise(TurnCounter::SlotTurnNsMax as usize, after.0);
+        self.epsilons.turn.note(looked.max(after));
         if after.0 > self.config.timing.turn_ns {
             self.count(TurnCounter::TurnOverruns, 1);
         }
@@ -494,6 +497,13 @@ impl Transmitter {
     pub fn note_wake(&mut self, now: MonoTime) {
         if let Some(slots) = &mut self.slots {
             slots.evidence.woke(now);
+        }
+    }
+
+    /// A sleep that a slot ended did so that late.
+    pub fn note_late_wake(&mut self, late: Nanos) {
+        if let Some(slots) = &mut self.slots {
+            slots.epsilons.wake.note(late);
         }
     }
 
@@ -640,6 +650,7 @@ impl Transmitter {
         sent: &OneMessage,
         slot: SlotUse,
     ) {
+        let seen = self.slots.as_ref().map_or(mono, |slots| slots.evidence.seen(flow));
         // Before a refusal is noted: what made way for a message is gone even if that waits.
         self.left(flow, sent, Fate::LaterSlot, Some(slot.planned));
         if let Some(slots) = &mut self.slots {
@@ -648,7 +659,9 @@ impl Transmitter {
             } else {
                 slots.count(TurnCounter::SlotsSent, 1);
                 slots.count(TurnCounter::SlotsLaunched, u64::from(launch.is_some()));
-                slots.took(slot.sent.since(mono));
+                // A message that came in its slot was not waited for.
+                let looked = if seen <= slot.planned { mono.since(slot.planned) } else { Nanos::ZERO };
+                slots.took(looked, slot.sent.since(mono));
                 slots.log.note(slot);
                 if let Some(cause) = slots.cause_of(flow) {
                     *cause = None;

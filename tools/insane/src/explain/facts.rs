@@ -4,7 +4,7 @@
 //! of the quality of service (`insane_core::qos`), said in words.
 
 use super::choices::{self, Choices};
-use crate::told::qos_of;
+use crate::told::{self, qos_of};
 use insane_config::planner::human;
 use insane_core::{Nanos, Qos};
 use insane_wire::status::{
@@ -67,6 +67,11 @@ fn assumptions(monitors: &[insane_wire::status::MonitorStatus]) -> Vec<Fact> {
         let names: Vec<&str> = monitors.iter().map(|monitor| monitor.assumption.as_str()).collect();
         facts.push(fact("assumptions", "in spec", format!("no violation was counted of {}", names.join(", "))));
     }
+    let measured = monitors.iter().filter_map(|monitor| Some((monitor, monitor.measured.as_ref()?)));
+    facts.extend(measured.map(|(monitor, told)| {
+        let why = told::rests_on(told).unwrap_or_else(|| "no stream rests on it yet".to_owned());
+        fact(&monitor.assumption, told::measured(told), why)
+    }));
     facts
 }
 

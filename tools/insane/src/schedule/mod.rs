@@ -5,6 +5,7 @@
 
 mod activate;
 mod draw;
+mod measured;
 mod plant;
 mod taprio;
 mod words;
@@ -74,6 +75,8 @@ enum Command {
     },
     /// Let a schedule take over on all its hosts at one instant, or on none.
     Activate(activate::Arguments),
+    /// Print what a running host measured of e_turn and e_wake, for `hosts` of a plant.
+    Measured(measured::Arguments),
     /// Gate lists of tc taprio.
     #[command(subcommand)]
     Taprio(Taprio),
@@ -127,6 +130,7 @@ pub fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
         Command::Explain { file } => explain(file),
         Command::Draw { certificate, output, from_us, for_us } => draw(certificate, output, *from_us, *for_us),
         Command::Activate(arguments) => activate::run(arguments),
+        Command::Measured(arguments) => measured::run(arguments),
         Command::Taprio(Taprio::Export { certificate, link, dev }) => export(certificate, link, dev.as_deref()),
         Command::Taprio(Taprio::Import { file, class }) => import(file, *class),
     };

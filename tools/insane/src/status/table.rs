@@ -97,6 +97,12 @@ fn slots(report: &StatusReport) -> String {
         let now = &datapath.counters;
         let Some(clock) = &datapath.slot_clock else { continue };
         shown += &format!("\nslots of {}\n  slots run by {clock}\n  {}\n", datapath.name, slot_counts(now));
+        for (monitor, told) in
+            datapath.monitors.iter().filter_map(|monitor| Some((monitor, monitor.measured.as_ref()?)))
+        {
+            let rests = crate::told::rests_on(told).map_or(String::new(), |what| format!(" ({what})"));
+            shown += &format!("  {}: {}{rests}\n", monitor.assumption, crate::told::measured(told));
+        }
         for monitor in &datapath.monitors {
             let Some(since) = monitor.out_of_spec_s else { continue };
             let why = monitor.why.as_deref().unwrap_or("");

@@ -1,0 +1,96 @@
+//! `insane schedule measured`: e_turn and e_wake of a running host, in the words of a plant
+//! file.
+//!
+//! A plant's turn counts twice: until a slot is looked at, and until its frame is on its way. Of
+//! several datapaths each has its own lines: a plant takes those of the one that its links are of.
+
+use super::Failure;
+use crate::observer::Observer;
+use crate::told;
+use insane_core::Nanos;
+use insane_wire::status::{MeasuredStatus, StatusReport};
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Options of the command.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The runtime's control socket.
+    #[arg(long, default_value = insane_config::raw::SOCKET)]
+    socket: PathBuf,
+    /// Milliseconds to wait for an answer.
+    #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    timeout: u64,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let timeout = Nanos::from_millis(arguments.timeout);
+    let report = Observer::attach(&arguments.socket, timeout, "insane schedule", None)
+        .and_then(|mut observer| observer.status())
+        .map_err(|error| Failure::Other(error.to_string()))?;
+    let text = lines(&report).map_err(Failure::Other)?;
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// The lines of all datapaths with slots.
+fn lines(report: &StatusReport) -> Result<String, String> {
+    let mut text = String::new();
+    for datapath in report.datapaths.iter().filter(|datapath| datapath.slot_clock.is_some()) {
+        let _ = writeln!(text, "// datapath {:?}", datapath.name);
+        for (assumption, field, times) in [("e_wake", "wake", 1), ("e_turn", "turn", 2)] {
+            let monitor = datapath.monitors.iter().find(|monitor| monitor.assumption == assumption);
+            match monitor.and_then(|monitor| monitor.measured.as_ref()) {
+                Some(MeasuredStatus { quantile_ppm, quantile_ns: Some(quantile_ns), samples, max_ns, .. }) => {
+                    let (quantile_ns, max_ns) = (quantile_ns.saturating_mul(times), max_ns.saturating_mul(times));
+                    let _ = writeln!(
+                        text,
+                        "{field}: (quantile_ppm: {quantile_ppm}, quantile_ns: {quantile_ns}, max_ns: {max_ns}, \
+                         samples: {samples}),"
+                    );
+                }
+                Some(few) => {
+                    let _ = writeln!(text, "// {field}: {}", told::measured(few));
+                }
+                None => {
+                    let _ = writeln!(text, "// {field}: the runtime does not say");
+                }
+            }
+        }
+    }
+    if text.is_empty() { Err("no datapath there has slots: no link has a rate (rate_mbps)".into()) } else { Ok(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use insane_wire::status::{DatapathStatus, MonitorStatus};
+
+    #[test]
+    fn what_is_carried_by_its_samples_is_printed_for_a_plant_and_the_rest_is_a_comment() {
+        let monitor = |assumption: &str, quantile_ns| MonitorStatus {
+            assumption: assumption.into(),
+            measured: Some(MeasuredStatus {
+                quantile_ppm: 999_000,
+                quantile_ns,
+                samples: 20_000,
+                max_ns: 9_000,
+                ..MeasuredStatus::default()
+            }),
+            ..MonitorStatus::default()
+        };
+        let datapath = DatapathStatus {
+            name: "main".into(),
+            slot_clock: Some("tai".into()),
+            monitors: vec![monitor("e_turn", Some(4_000)), monitor("e_wake", None)],
+            ..DatapathStatus::default()
+        };
+        let report = StatusReport { datapaths: vec![datapath], ..StatusReport::default() };
+        let text = lines(&report).unwrap();
+        let turn = "turn: (quantile_ppm: 999000, quantile_ns: 8000, max_ns: 18000, samples: 20000),\n";
+        assert!(text.contains(turn), "{text}");
+        assert!(text.contains("// wake: 20000 samples carry no 99.9 %"), "{text}");
+        assert!(lines(&StatusReport::default()).is_err());
+    }
+}

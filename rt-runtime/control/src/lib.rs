@@ -14,6 +14,7 @@ mod discovery;
 pub mod hub;
 mod identity;
 mod inline;
+mod keepers;
 mod launch;
 mod links;
 mod memory;

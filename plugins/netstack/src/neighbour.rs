@@ -114,6 +114,13 @@ impl<const PLACES: usize> Neighbours<PLACES> {
         }
     }
 
+    /// What is known counts no more: everybody is asked from `now` on.
+    pub fn ask_all(&mut self, now: MonoTime) {
+        for place in self.places.iter_mut().flatten() {
+            place.state = State::Asking { asked: 0, next: now };
+        }
+    }
+
     /// The hardware address to send to, if one is known.
     #[must_use]
     #[inline]
@@ -273,6 +280,16 @@ mod tests {
         let questions = (0..10_000).filter(|millis| table.poll(at(*millis)).is_some()).count();
         assert_eq!(questions, 15, "at 0, 50, 100, 150, 200, 250 ms, and then each second");
         assert!(table.is_asking());
+    }
+
+    #[test]
+    fn what_was_known_of_another_network_counts_no_more() {
+        let (mut table, id) = known();
+        table.ask_all(at(10));
+        assert_eq!((table.mac(id), table.is_asking()), (None, true));
+        assert_eq!(table.poll(at(10)), Some(Question { address: A, to: None }), "everybody is asked, at once");
+        table.hear(A, THIEF, Word::Answer, at(11));
+        assert_eq!(table.mac(id), Some(THIEF), "whoever has the address now");
     }
 
     #[test]

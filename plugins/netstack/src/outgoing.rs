@@ -62,6 +62,11 @@ impl Template {
         Some(Template { head, len: at_udp + UDP_BYTES, at_ip, at_udp, is_v4, ip: ip_sum, udp })
     }
 
+    /// Frames come from this hardware address from now on: no sum counts it.
+    pub fn set_source(&mut self, mac: Mac) {
+        self.head[6..12].copy_from_slice(&mac.0);
+    }
+
     /// Bytes in front of the payload.
     #[must_use]
     #[inline]

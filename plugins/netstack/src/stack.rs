@@ -139,6 +139,14 @@ impl<const PLACES: usize> Stack<PLACES> {
         &self.host
     }
 
+    /// The device is another, or was away: it has this hardware address, and whoever was known
+    /// is asked again before frames go there. Ways and their users stay.
+    pub fn restart(&mut self, mac: Mac, checksums: Checksums, now: MonoTime) {
+        self.host.mac = mac;
+        self.host.checksums = checksums;
+        self.neighbours.ask_all(now);
+    }
+
     /// One user more of the way to `destination`: the neighbour that frames for it go to,
     /// asked for from now on. `None`: there is no way there, or no place for it.
     pub fn acquire(&mut self, destination: IpAddr, now: MonoTime) -> Option<NeighbourId> {

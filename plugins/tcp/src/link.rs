@@ -6,7 +6,7 @@ use crate::output::Offer;
 use crate::side::{Side, TcpCounts};
 use insane_core::limits::PEERS_MAX;
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
-use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome, SwapRefused};
+use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused};
 use insane_sys::SharedBytes;
 use insane_sys::event::{Epoll, Ready};
 use std::net::SocketAddr;
@@ -252,6 +252,10 @@ impl Link for TcpLink {
     }
 
     /// One: all connections are behind it. Neither listeners nor unknown callers are.
+    fn link_counts(&self) -> LinkCounts {
+        self.counts().named()
+    }
+
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         std::iter::once(self.epoll.as_fd())
     }

@@ -7,6 +7,7 @@ use crate::hello::{HELLO_BYTES, Hello};
 use crate::output::Push;
 use insane_core::MonoTime;
 use insane_core::limits::PEERS_MAX;
+use insane_link::LinkCounts;
 use insane_sys::event::{Epoll, Interest, Trigger};
 use insane_sys::tcp::{self, StreamOptions, Written};
 use std::net::{SocketAddr, TcpStream};
@@ -41,6 +42,39 @@ pub struct TcpCounts {
     pub crowded_out: u64,
     /// Connections that could not be accepted: no descriptor or memory was left.
     pub accept_errors: u64,
+}
+
+impl TcpCounts {
+    /// With the names that they have in reports.
+    pub(crate) fn named(&self) -> LinkCounts {
+        let names = &[
+            "connections_made",
+            "connections_lost",
+            "connections_ended_by_garbage",
+            "connections_replaced",
+            "attempts_failed",
+            "strangers_closed",
+            "hellos_refused",
+            "callers_silent",
+            "callers_crowded_out",
+            "accepts_failed",
+        ];
+        LinkCounts::new(
+            names,
+            [
+                self.connected,
+                self.lost,
+                self.garbage,
+                self.replaced,
+                self.attempts_failed,
+                self.strangers,
+                self.hellos_refused,
+                self.silent,
+                self.crowded_out,
+                self.accept_errors,
+            ],
+        )
+    }
 }
 
 /// See the module.

@@ -7,7 +7,7 @@ use crate::peers::{PeerTable, Refused};
 use crate::setup::connect_to_lone_peer;
 use crate::train::{Pushed, TRAIN_FRAME_BYTES_MAX, Train};
 use insane_core::{Lane, MonoTime, PeerIndex};
-use insane_link::{FrameSink, LaunchDrops, Link, LinkCapabilities, SendOutcome, SwapRefused};
+use insane_link::{FrameSink, LaunchDrops, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused};
 use insane_sys::udp::{self, Address};
 use insane_sys::{Errno, SharedBytes};
 use insane_wire::bundle::{MARK, is_bundle};
@@ -65,6 +65,35 @@ pub struct UdpCounts {
     pub disconnects_failed: u64,
     /// Sockets for which the kernel does not join what comes (0 to 2).
     pub joining_refused: u64,
+}
+
+impl UdpCounts {
+    /// With the names that they have in reports.
+    fn named(&self) -> LinkCounts {
+        let names = &[
+            "datagrams_truncated",
+            "sends_repeated",
+            "frames_lost",
+            "bundles_malformed",
+            "trains_sent",
+            "sockets_cutting_refused",
+            "disconnects_failed",
+            "sockets_joining_refused",
+        ];
+        LinkCounts::new(
+            names,
+            [
+                self.truncated,
+                self.repeated,
+                self.frames_lost,
+                self.bundles_malformed,
+                self.trains,
+                self.cutting_refused,
+                self.disconnects_failed,
+                self.joining_refused,
+            ],
+        )
+    }
 }
 
 /// Sockets, peers and the memory that frames are received into.
@@ -714,6 +743,10 @@ impl Link for UdpLink {
         }
         self.connect_anew(peer);
         Ok(())
+    }
+
+    fn link_counts(&self) -> LinkCounts {
+        self.counts().named()
     }
 
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {

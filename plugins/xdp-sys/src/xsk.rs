@@ -62,6 +62,17 @@ pub struct XskCounts {
     pub kicks_failed: u64,
 }
 
+impl XskCounts {
+    /// With what was counted before by sockets that are closed.
+    #[must_use]
+    pub const fn and(self, before: XskCounts) -> Self {
+        XskCounts {
+            claims_refused: self.claims_refused + before.claims_refused,
+            kicks_failed: self.kicks_failed + before.kicks_failed,
+        }
+    }
+}
+
 /// Whether the kernel has taken what was to be sent.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -403,6 +414,27 @@ impl Xsk {
     #[inline]
     pub fn has_unsent(&self, side: usize) -> bool {
         self.sides.get(side).is_some_and(|side| side.has_unsent)
+    }
+
+    /// Frames that were submitted and not taken by the kernel.
+    #[must_use]
+    pub fn left(&self) -> u32 {
+        self.sides.iter().map(|side| side.tx.left()).sum()
+    }
+
+    /// Whether the interface is gone: the sockets are good for nothing any more. Asks the
+    /// kernel, which says it once.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let mut error: libc::c_int = 0;
+        let mut len = size_of_val(&error) as libc::socklen_t;
+        let socket = self.sides[0].socket.as_raw_fd();
+        // SAFETY: the kernel writes `len` bytes at most into a value that lives during the call.
+        let asked = unsafe {
+            let into = (&raw mut error).cast();
+            libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_ERROR, into, &raw mut len)
+        };
+        asked == 0 && error != 0
     }
 
     /// As [`kick`](Self::kick), also for what the kernel refused before: for a side whose chunks

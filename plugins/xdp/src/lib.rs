@@ -19,6 +19,12 @@
 //! Each class has a socket, with rings of its own: a best-effort flood fills only its own.
 //! Nothing is allocated after [`LinkSetup::open`].
 //!
+//! # An interface that is not there
+//! [`XdpSetup::bind_or_wait`] opens a link whose interface is not to be had yet. An [`XdpKeeper`]
+//! opens it when it is, and takes it back when it goes, away from the datapath. The link refuses
+//! frames meanwhile, keeps its peers, and asks for them anew afterwards: the interface that
+//! returns may have another hardware address, and so may they.
+//!
 //! # What the interface has to be
 //! Frames for the address must come by the queue that is configured (the only one, or by a rule
 //! of the NIC). The other end of a veth pair must finish its frames itself (`ethtool -K IF tx
@@ -27,12 +33,15 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod device;
 mod inbox;
+mod keeper;
 mod link;
 mod program;
 mod setup;
 
 pub use config::{FRAME_BYTES_LOW, Mode, XdpConfig};
+pub use keeper::XdpKeeper;
 pub use link::{XdpCounts, XdpLink, XdpPeer};
 pub use setup::{FRAME_BYTES_LIMIT, XdpError, XdpPeers, XdpSetup, memory_bytes};
 

@@ -1,18 +1,19 @@
 //! The half that moves frames.
 
 use crate::config::Mode;
+use crate::device::{Device, Exchange};
 use crate::inbox::{Open, Tally};
-use crate::program::Program;
 use crate::setup::NEIGHBOURS;
 use insane_core::limits::PEERS_MAX;
 use insane_core::{Lane, MonoTime, PeerIndex};
-use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome, SwapRefused};
+use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused};
 use insane_netstack::{NeighbourId, Received, Stack, Template};
 use insane_sys::SharedBytes;
 use insane_wire::bundle::{Opener, is_bundle};
 use insane_xdp_sys::{Chunk, Kick, SIDES, Xsk, XskCounts};
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 /// Room for an answer: an echo of the largest packet that fits a chunk.
 const ANSWER_BYTES: usize = 4096;
@@ -64,23 +65,64 @@ pub struct XdpCounts {
     pub answered: u64,
     /// Answers and questions that found no room.
     pub answers_lost: u64,
+    /// Frames that were refused because the interface is missing.
+    pub absent: u64,
+    /// How often the interface went away.
+    pub interface_lost: u64,
+    /// Frames that the link had taken and the interface had not when it went away.
+    pub unsent_lost: u64,
     /// What the sockets count.
     pub sockets: XskCounts,
+}
+
+impl XdpCounts {
+    /// With the names that they have in reports.
+    fn named(&self) -> LinkCounts {
+        let names = &[
+            "frames_unresolved",
+            "frames_dropped",
+            "datagrams_truncated",
+            "bundles_malformed",
+            "answers_sent",
+            "answers_lost",
+            "frames_interface_missing",
+            "interfaces_lost",
+            "frames_unsent_lost",
+            "ring_claims_refused",
+            "send_calls_refused",
+        ];
+        LinkCounts::new(
+            names,
+            [
+                self.unresolved,
+                self.dropped,
+                self.truncated,
+                self.bundles_malformed,
+                self.answered,
+                self.answers_lost,
+                self.absent,
+                self.interface_lost,
+                self.unsent_lost,
+                self.sockets.claims_refused,
+                self.sockets.kicks_failed,
+            ],
+        )
+    }
 }
 
 /// Sockets, peers, and the stack between them.
 #[derive(Debug)]
 pub struct XdpLink {
-    /// Detached when it is dropped, and so before the sockets.
-    _program: Program,
-    xsk: Xsk,
+    /// `None`: the interface is missing.
+    device: Option<Box<Device>>,
+    /// By which it comes and goes.
+    exchange: Arc<Exchange>,
     stack: Stack<NEIGHBOURS>,
     peers: Box<[Option<XdpPeer>; PEERS_MAX]>,
     /// Who sent the last frame: most come from the peer of the frame before.
     last: PeerIndex,
     local: SocketAddr,
     frame_bytes_max: usize,
-    mode: Mode,
     /// When the link was tended last.
     now: MonoTime,
     open: [Option<Open>; SIDES],
@@ -90,23 +132,21 @@ pub struct XdpLink {
 
 impl XdpLink {
     pub(crate) fn new(
-        program: Program,
-        xsk: Xsk,
+        exchange: Arc<Exchange>,
         stack: Stack<NEIGHBOURS>,
         local: SocketAddr,
         frame_bytes_max: u32,
-        mode: Mode,
         now: MonoTime,
     ) -> Self {
+        let device = exchange.take();
         XdpLink {
-            _program: program,
-            xsk,
+            device,
+            exchange,
             stack,
             peers: Box::new([const { None }; PEERS_MAX]),
             last: PeerIndex(0),
             local,
             frame_bytes_max: frame_bytes_max as usize,
-            mode,
             now,
             open: [None, None],
             answer: Box::new([0; ANSWER_BYTES]),
@@ -120,10 +160,10 @@ impl XdpLink {
         self.local
     }
 
-    /// The mode that was had.
+    /// The mode that was had; `None`: the interface is missing.
     #[must_use]
-    pub fn mode(&self) -> Mode {
-        self.mode
+    pub fn mode(&self) -> Option<Mode> {
+        self.device.as_ref().map(|device| device.mode)
     }
 
     /// Whether every peer's way is known: before, frames for it are refused.
@@ -135,7 +175,8 @@ impl XdpLink {
     /// What the link counted so far.
     #[must_use]
     pub fn counts(&self) -> XdpCounts {
-        XdpCounts { sockets: self.xsk.counts(), ..self.counts }
+        let open = self.device.as_ref().map(|device| device.xsk.counts()).unwrap_or_default();
+        XdpCounts { sockets: open.and(self.counts.sockets), ..self.counts }
     }
 
     /// Which peer sends from this address to this class. At most [`PEERS_MAX`] looks.
@@ -154,13 +195,13 @@ impl XdpLink {
 
     /// Hands out of one class as much as the budget allows.
     #[inline]
-    fn take<S: FrameSink>(&mut self, class: Class, tally: &mut Tally, sink: &mut S) {
+    fn take<S: FrameSink>(&mut self, class: Class, xsk: &mut Xsk, tally: &mut Tally, sink: &mut S) {
         let side = class as usize;
         while !tally.is_spent() {
             if let Some(open) = self.open[side].take() {
-                self.open[side] = open.hand_out(&mut self.xsk, tally, sink);
-            } else if let Some(chunk) = self.xsk.receive(side) {
-                self.take_frame(class, chunk, tally, sink);
+                self.open[side] = open.hand_out(xsk, tally, sink);
+            } else if let Some(chunk) = xsk.receive(side) {
+                self.take_frame(class, xsk, chunk, tally, sink);
             } else {
                 break;
             }
@@ -168,14 +209,14 @@ impl XdpLink {
     }
 
     #[inline]
-    fn take_frame<S: FrameSink>(&mut self, class: Class, chunk: Chunk, tally: &mut Tally, sink: &mut S) {
-        let frame = self.xsk.bytes(&chunk);
+    fn take_frame<S: FrameSink>(&mut self, class: Class, xsk: &mut Xsk, chunk: Chunk, tally: &mut Tally, sink: &mut S) {
+        let frame = xsk.bytes(&chunk);
         match self.stack.receive(self.now, frame, &mut self.answer[..]) {
             Received::Datagram { from, port, payload } if port == self.local.port() + class as u16 => {
-                return self.take_datagram(class, chunk, (from, payload), tally, sink);
+                return self.take_datagram(class, xsk, chunk, (from, payload), tally, sink);
             }
             Received::Answer(len) => {
-                let is_sent = self.send_plain(len);
+                let is_sent = send_plain(xsk, &self.answer[..len], &mut self.counts);
                 self.counts.answered += u64::from(is_sent);
             }
             Received::Heard => {}
@@ -183,20 +224,21 @@ impl XdpLink {
             Received::Datagram { .. } | Received::Dropped(_) => self.counts.dropped += 1,
         }
         tally.use_one();
-        self.xsk.give_back(chunk);
+        xsk.give_back(chunk);
     }
 
     #[inline]
     fn take_datagram<S: FrameSink>(
         &mut self,
         class: Class,
+        xsk: &mut Xsk,
         chunk: Chunk,
         (from, at): (SocketAddr, std::ops::Range<usize>),
         tally: &mut Tally,
         sink: &mut S,
     ) {
         let from = self.find(from, class);
-        let payload = self.xsk.bytes(&chunk).get(at.clone()).unwrap_or_default();
+        let payload = xsk.bytes(&chunk).get(at.clone()).unwrap_or_default();
         if payload.len() > self.frame_bytes_max {
             self.counts.truncated += 1;
             tally.use_one();
@@ -211,23 +253,30 @@ impl XdpLink {
             // Also a stranger's bundle: not opened, so that it costs what a frame does.
             tally.hand(sink, from, payload);
         }
-        self.xsk.give_back(chunk);
+        xsk.give_back(chunk);
     }
 
-    /// Puts the first `len` bytes of `answer` into the best-effort queue.
-    fn send_plain(&mut self, len: usize) -> bool {
-        let Some(chunk) = self.xsk.reserve(Class::BestEffort as usize) else {
-            self.counts.answers_lost += 1;
-            return false;
-        };
-        let Some(frame) = self.xsk.bytes(&chunk).get_mut(..len) else {
-            self.counts.answers_lost += 1;
-            self.xsk.give_back(chunk);
-            return false;
-        };
-        frame.copy_from_slice(&self.answer[..len]);
-        self.xsk.submit(chunk, len);
-        true
+    /// A device was opened: frames come from its hardware address, and peers are asked for anew.
+    #[cold]
+    fn install(&mut self, device: Box<Device>) {
+        self.stack.restart(device.mac, device.checksums, self.now);
+        for template in self.peers.iter_mut().flatten().flat_map(|peer| &mut peer.templates) {
+            template.set_source(device.mac);
+        }
+        self.device = Some(device);
+    }
+
+    /// The interface is gone, down, or wanted back: what it was opened with is closed elsewhere.
+    #[cold]
+    fn lose(&mut self) {
+        // Frames of its memory.
+        self.open = [None, None];
+        if let Some(device) = self.device.take() {
+            self.counts.interface_lost += 1;
+            self.counts.sockets = device.xsk.counts().and(self.counts.sockets);
+            self.counts.unsent_lost += u64::from(device.xsk.left());
+            self.exchange.give_back(device);
+        }
     }
 
     /// Whether a peer's address is another's.
@@ -236,6 +285,22 @@ impl XdpLink {
         let has = |peer: &Option<XdpPeer>| peer.as_ref().is_some_and(|peer| peer.address == address);
         others.filter(|(_, peer)| has(peer)).map(|(at, _)| PeerIndex(at as u16)).next()
     }
+}
+
+/// Puts a frame of the stack's own into the best-effort queue.
+fn send_plain(xsk: &mut Xsk, bytes: &[u8], counts: &mut XdpCounts) -> bool {
+    let Some(chunk) = xsk.reserve(Class::BestEffort as usize) else {
+        counts.answers_lost += 1;
+        return false;
+    };
+    let Some(frame) = xsk.bytes(&chunk).get_mut(..bytes.len()) else {
+        counts.answers_lost += 1;
+        xsk.give_back(chunk);
+        return false;
+    };
+    frame.copy_from_slice(bytes);
+    xsk.submit(chunk, bytes.len());
+    true
 }
 
 impl Link for XdpLink {
@@ -259,59 +324,80 @@ impl Link for XdpLink {
         if len > self.frame_bytes_max {
             return SendOutcome::Failed;
         }
+        let Some(device) = &mut self.device else {
+            self.counts.absent += 1;
+            return SendOutcome::Failed;
+        };
         let Some(mac) = to.way.and_then(|way| self.stack.mac(way)) else {
             self.counts.unresolved += 1;
             return SendOutcome::Failed;
         };
         let side = Class::of(lane) as usize;
-        let Some(chunk) = self.xsk.reserve(side) else {
+        let Some(chunk) = device.xsk.reserve(side) else {
             // What waits for the flush may be all there is.
-            return match self.xsk.kick_again(side) {
+            return match device.xsk.kick_again(side) {
                 Kick::Done | Kick::More => SendOutcome::Busy,
-                Kick::Refused => SendOutcome::Failed,
+                Kick::Refused => {
+                    self.lose();
+                    self.counts.absent += 1;
+                    SendOutcome::Failed
+                }
             };
         };
         let template = &to.templates[side];
         let front = template.head_bytes();
         let total = front + len;
         // It fits: chunks are chosen for the largest frame.
-        let frame = &mut self.xsk.bytes(&chunk)[..total];
+        let frame = &mut device.xsk.bytes(&chunk)[..total];
         frame[front..front + head.len()].copy_from_slice(head);
         payload.copy_to(&mut frame[front + head.len()..]);
         // A frame that begins like a bundle would be taken for one.
         if is_bundle(&frame[front..]) || !template.write(mac, false, frame) {
-            self.xsk.give_back(chunk);
+            device.xsk.give_back(chunk);
             return SendOutcome::Failed;
         }
-        self.xsk.submit(chunk, total);
+        device.xsk.submit(chunk, total);
         SendOutcome::Sent
     }
 
     #[inline]
     fn flush(&mut self) {
+        let Some(device) = &mut self.device else { return };
+        let mut is_refused = false;
         for class in Class::ALL {
-            let _: Kick = self.xsk.kick(class as usize);
+            is_refused |= device.xsk.kick(class as usize) == Kick::Refused;
+        }
+        if is_refused {
+            self.lose();
         }
     }
 
     fn holds_frames(&self) -> bool {
-        self.open.iter().any(Option::is_some) || Class::ALL.iter().any(|class| self.xsk.has_unsent(*class as usize))
+        let Some(device) = &self.device else { return false };
+        self.open.iter().any(Option::is_some) || Class::ALL.iter().any(|class| device.xsk.has_unsent(*class as usize))
     }
 
     fn receive<S: FrameSink>(&mut self, budget: u32, _thorough: bool, sink: &mut S) -> u32 {
+        let Some(mut device) = self.device.take() else { return 0 };
         let mut tally = Tally::new(budget);
         // A look at a ring costs no system call, so every call is thorough.
         for class in Class::ALL {
-            self.take(class, &mut tally, sink);
+            self.take(class, &mut device.xsk, &mut tally, sink);
         }
-        self.xsk.refill();
+        device.xsk.refill();
+        self.device = Some(device);
         // What found no room before, and answers to what came.
         self.flush();
         tally.handed
     }
 
+    fn link_counts(&self) -> LinkCounts {
+        self.counts().named()
+    }
+
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.xsk.sockets().into_iter()
+        // One that stays, whichever device there is.
+        std::iter::once(self.exchange.epoll())
     }
 
     fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<XdpPeer>) -> Result<(), SwapRefused> {
@@ -321,6 +407,10 @@ impl Link for XdpLink {
         if let Some(new) = with {
             if let Some(by) = self.who_has(new.address, peer) {
                 return Err(SwapRefused::AddressTaken(by));
+            }
+            for template in &mut new.templates {
+                // Prepared when the interface may have been another.
+                template.set_source(self.stack.host().mac);
             }
             // The way before the other's is let go: the same neighbour keeps its place.
             new.way = self.stack.acquire(new.address.ip(), self.now);
@@ -344,10 +434,20 @@ impl Link for XdpLink {
 
     fn tend(&mut self, now: MonoTime) -> bool {
         self.now = now;
+        if self.device.is_none()
+            && let Some(device) = self.exchange.take()
+        {
+            self.install(device);
+        }
+        let is_over = |device: &Device| self.exchange.is_recalled() || device.xsk.is_gone();
+        if self.device.as_deref().is_some_and(is_over) {
+            self.lose();
+        }
+        let Some(device) = &mut self.device else { return false };
         // At most one question for each place.
         for _ in 0..NEIGHBOURS {
             let Some(len) = self.stack.poll(now, &mut self.answer[..]) else { break };
-            let _ = self.send_plain(len);
+            let _ = send_plain(&mut device.xsk, &self.answer[..len], &mut self.counts);
         }
         self.flush();
         self.stack.is_asking()

@@ -1,6 +1,8 @@
 //! The half that opens the interface and checks what it is given.
 
 use crate::config::{FRAME_BYTES_LOW, Mode, XdpConfig};
+use crate::device::{Device, Exchange};
+use crate::keeper::XdpKeeper;
 use crate::link::{XdpLink, XdpPeer};
 use crate::program::{NoProgram, Program};
 use insane_core::PeerIndex;
@@ -15,6 +17,7 @@ use insane_sys::{Errno, OsError};
 use insane_xdp_sys::interface::Interface;
 use insane_xdp_sys::{Binding, Xsk, XskOptions};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Frames that each class's rings hold: over 10 ms of an interface that brings 100,000 a
@@ -51,6 +54,13 @@ pub enum XdpError {
     /// The interface is down.
     #[error("interface {interface} is down (ip link set {interface} up)")]
     Down {
+        /// Its name.
+        interface: String,
+    },
+    /// It is not the interface that was opened: it was made again, or has another hardware
+    /// address.
+    #[error("interface {interface} is another one now, or has another hardware address; it is opened anew")]
+    Changed {
         /// Its name.
         interface: String,
     },
@@ -160,21 +170,19 @@ pub enum XdpError {
     },
 }
 
-/// An open interface that does not know its peers yet.
+/// What a link has for a hardware address while its interface is missing: nothing is sent
+/// from there.
+const NO_MAC: Mac = Mac([2, 0, 0, 0, 0, 0]);
+
+/// A link that does not know its peers yet.
 #[derive(Debug)]
 pub struct XdpSetup {
     config: XdpConfig,
     host: Host,
-    opened: Opened,
     frame_bytes_max: u32,
-}
-
-/// What the kernel gave. The program first: it is detached before its sockets are closed.
-#[derive(Debug)]
-struct Opened {
-    program: Program,
-    xsk: Xsk,
-    mode: Mode,
+    exchange: Arc<Exchange>,
+    /// The interface as it was opened, or why it was not.
+    opened: Result<(Interface, Mode), XdpError>,
 }
 
 impl XdpSetup {
@@ -184,27 +192,56 @@ impl XdpSetup {
     /// # Errors
     /// A value is out of range, or the interface is not to be had, with the reason.
     pub fn bind(config: XdpConfig) -> Result<Self, XdpError> {
-        if config.real_time_dscp > 63 {
-            return Err(XdpError::Dscp { given: config.real_time_dscp });
+        check(&config)?;
+        let interface = find(&config)?;
+        check_host(&config, &interface)?;
+        let frame_bytes_max = match config.frame_bytes_max {
+            Some(given) => given,
+            None => most(&config, interface.mtu_bytes),
+        };
+        let (device, interface) = open_device(&config, frame_bytes_max)?;
+        Self::new(config, frame_bytes_max, Ok((device, interface)))
+    }
+
+    /// As [`bind`](Self::bind), but an interface that is not to be had is no error: the link
+    /// opens without it ([`missing`](Self::missing) says why), and its [`keeper`](Self::keeper)
+    /// tries again.
+    ///
+    /// # Errors
+    /// A value is out of range; or the interface is not to be had and `frame_bytes_max` is not
+    /// given, so that what the link can do is not known.
+    pub fn bind_or_wait(config: XdpConfig) -> Result<Self, XdpError> {
+        let Some(frame_bytes_max) = config.frame_bytes_max else { return Self::bind(config) };
+        check(&config)?;
+        let most = most(&config, u32::MAX);
+        if !(FRAME_BYTES_LOW..=most).contains(&frame_bytes_max) {
+            let interface = config.interface.clone();
+            return Err(XdpError::FrameBytes { given: frame_bytes_max, interface, most });
         }
-        if config.bind.port() == 0 || config.bind.port() == u16::MAX {
-            return Err(XdpError::Port { bind: config.bind });
-        }
+        let placeholder = Host { mac: NO_MAC, ..host(&config, None) };
+        let _checked =
+            Stack::<1>::new(placeholder).map_err(|source| XdpError::Address { bind: config.bind, source })?;
+        let opened = open_device(&config, frame_bytes_max);
+        Self::new(config, frame_bytes_max, opened)
+    }
+
+    fn new(
+        config: XdpConfig,
+        frame_bytes_max: u32,
+        opened: Result<(Box<Device>, Interface), XdpError>,
+    ) -> Result<Self, XdpError> {
         let of_interface = |source| XdpError::Interface { interface: config.interface.clone(), source };
-        let interface = Interface::find(&config.interface).map_err(of_interface)?;
-        if !interface.is_up {
-            return Err(XdpError::Down { interface: config.interface });
-        }
-        for (right, what) in RIGHTS {
-            if !has_capability(right) {
-                return Err(XdpError::NoRight { interface: config.interface, what });
+        let exchange = Arc::new(Exchange::new().map_err(of_interface)?);
+        let opened = match opened {
+            Ok((device, interface)) => {
+                let mode = device.mode;
+                exchange.give(device).map_err(of_interface)?;
+                Ok((interface, mode))
             }
-        }
-        let host = host(&config, &interface);
-        let _checked = Stack::<1>::new(host).map_err(|source| XdpError::Address { bind: config.bind, source })?;
-        let (frame_bytes_max, chunk_bytes) = sizes(&config, &interface)?;
-        let opened = open_interface(&config, &interface, chunk_bytes)?;
-        Ok(XdpSetup { config, host, opened, frame_bytes_max })
+            Err(why) => Err(why),
+        };
+        let host = host(&config, opened.as_ref().ok().map(|(interface, _)| interface));
+        Ok(XdpSetup { config, host, frame_bytes_max, exchange, opened })
     }
 
     /// The address with port P: what peers are told.
@@ -213,10 +250,23 @@ impl XdpSetup {
         self.config.bind
     }
 
-    /// The mode that was had.
+    /// The mode that was had; `None`: the interface is missing.
     #[must_use]
-    pub fn mode(&self) -> Mode {
-        self.opened.mode
+    pub fn mode(&self) -> Option<Mode> {
+        self.opened.as_ref().ok().map(|(_, mode)| *mode)
+    }
+
+    /// Why the interface could not be opened, if so.
+    #[must_use]
+    pub fn missing(&self) -> Option<&XdpError> {
+        self.opened.as_ref().err()
+    }
+
+    /// What looks after the interface from now on: one for each link.
+    #[must_use]
+    pub fn keeper(&self) -> XdpKeeper {
+        let opened = self.opened.as_ref().ok().map(|(interface, _)| interface.clone());
+        XdpKeeper::new(self.config.clone(), self.frame_bytes_max, Arc::clone(&self.exchange), opened)
     }
 }
 
@@ -236,8 +286,7 @@ impl LinkSetup for XdpSetup {
         let setup = self.peers();
         let bind = self.config.bind;
         let stack = Stack::new(self.host).map_err(|source| XdpError::Address { bind, source })?;
-        let Opened { program, xsk, mode } = self.opened;
-        let mut link = XdpLink::new(program, xsk, stack, bind, self.frame_bytes_max, mode, mono_now());
+        let mut link = XdpLink::new(self.exchange, stack, bind, self.frame_bytes_max, mono_now());
         for (index, address) in peers.iter().enumerate() {
             let Some(address) = *address else { continue };
             let peer = PeerIndex(index as u16);
@@ -281,16 +330,61 @@ impl PeerSetup for XdpPeers {
     }
 }
 
-fn host(config: &XdpConfig, interface: &Interface) -> Host {
+fn host(config: &XdpConfig, interface: Option<&Interface>) -> Host {
     Host {
-        mac: Mac(interface.mac),
+        mac: interface.map_or(NO_MAC, |interface| Mac(interface.mac)),
         address: config.bind.ip(),
         prefix_bits: config.prefix_bits,
         gateway: config.gateway,
         vlan: None,
-        // What the other end of a veth pair leaves unfinished never saw a wire.
-        checksums: if interface.driver == "veth" { Checksums::VerifyOrUnfinished } else { Checksums::Verify },
+        checksums: interface.map_or(Checksums::Verify, checksums),
     }
+}
+
+fn checksums(interface: &Interface) -> Checksums {
+    // What the other end of a veth pair leaves unfinished never saw a wire.
+    if interface.driver == "veth" { Checksums::VerifyOrUnfinished } else { Checksums::Verify }
+}
+
+/// What is wrong whatever the interface is.
+fn check(config: &XdpConfig) -> Result<(), XdpError> {
+    if config.real_time_dscp > 63 {
+        return Err(XdpError::Dscp { given: config.real_time_dscp });
+    }
+    if config.bind.port() == 0 || config.bind.port() == u16::MAX {
+        return Err(XdpError::Port { bind: config.bind });
+    }
+    Ok(())
+}
+
+fn check_host(config: &XdpConfig, interface: &Interface) -> Result<(), XdpError> {
+    let of_address = |source| XdpError::Address { bind: config.bind, source };
+    Stack::<1>::new(host(config, Some(interface))).map(|_| ()).map_err(of_address)
+}
+
+/// The interface, if it is up and may be used.
+fn find(config: &XdpConfig) -> Result<Interface, XdpError> {
+    let of_interface = |source| XdpError::Interface { interface: config.interface.clone(), source };
+    let interface = Interface::find(&config.interface).map_err(of_interface)?;
+    if !interface.is_up {
+        return Err(XdpError::Down { interface: config.interface.clone() });
+    }
+    for (right, what) in RIGHTS {
+        if !has_capability(right) {
+            return Err(XdpError::NoRight { interface: config.interface.clone(), what });
+        }
+    }
+    Ok(interface)
+}
+
+/// Opens the interface for frames of this size.
+pub(crate) fn open_device(config: &XdpConfig, frame_bytes_max: u32) -> Result<(Box<Device>, Interface), XdpError> {
+    let interface = find(config)?;
+    check_host(config, &interface)?;
+    fits(config, &interface, frame_bytes_max)?;
+    let chunk_bytes = chunk_bytes(frame_bytes_max, config.bind.is_ipv4());
+    let (program, xsk, mode) = open_interface(config, &interface, chunk_bytes)?;
+    Ok((Device::new(program, xsk, mode, Mac(interface.mac), checksums(&interface)), interface))
 }
 
 /// Headers of IP and UDP.
@@ -316,15 +410,19 @@ pub const fn memory_bytes(frame_bytes_max: u32, is_ipv4: bool) -> u64 {
 /// Largest frame that a chunk holds over IPv4, bytes.
 pub const FRAME_BYTES_LIMIT: u32 = room(4096) - headers_bytes(true);
 
-/// The largest frame, and the chunks for it.
-fn sizes(config: &XdpConfig, interface: &Interface) -> Result<(u32, u32), XdpError> {
-    let is_ipv4 = config.bind.is_ipv4();
-    let most = interface.mtu_bytes.min(room(4096)).saturating_sub(headers_bytes(is_ipv4));
-    let given = config.frame_bytes_max.unwrap_or(most);
-    if !(FRAME_BYTES_LOW..=most).contains(&given) {
-        return Err(XdpError::FrameBytes { given, interface: config.interface.clone(), most });
+/// The largest frame that packets of an MTU and a chunk hold, bytes.
+fn most(config: &XdpConfig, mtu_bytes: u32) -> u32 {
+    mtu_bytes.min(room(4096)).saturating_sub(headers_bytes(config.bind.is_ipv4()))
+}
+
+/// Whether frames of this size pass the interface.
+pub(crate) fn fits(config: &XdpConfig, interface: &Interface, frame_bytes_max: u32) -> Result<(), XdpError> {
+    let most = most(config, interface.mtu_bytes);
+    if (FRAME_BYTES_LOW..=most).contains(&frame_bytes_max) {
+        Ok(())
+    } else {
+        Err(XdpError::FrameBytes { given: frame_bytes_max, interface: config.interface.clone(), most })
     }
-    Ok((given, chunk_bytes(given, is_ipv4)))
 }
 
 /// One way to open an interface.
@@ -340,7 +438,11 @@ const ATTEMPTS: [Attempt; 3] = [
     Attempt { mode: Mode::Skb, in_driver: false, binding: Binding::Copy },
 ];
 
-fn open_interface(config: &XdpConfig, interface: &Interface, chunk_bytes: u32) -> Result<Opened, XdpError> {
+fn open_interface(
+    config: &XdpConfig,
+    interface: &Interface,
+    chunk_bytes: u32,
+) -> Result<(Program, Xsk, Mode), XdpError> {
     let mut last = None;
     for attempt in ATTEMPTS.iter().filter(|attempt| config.mode == Mode::Auto || config.mode == attempt.mode) {
         match open_as(config, interface, chunk_bytes, attempt) {
@@ -355,7 +457,12 @@ fn open_interface(config: &XdpConfig, interface: &Interface, chunk_bytes: u32) -
     Err(last.unwrap_or(none))
 }
 
-fn open_as(config: &XdpConfig, interface: &Interface, chunk_bytes: u32, attempt: &Attempt) -> Result<Opened, XdpError> {
+fn open_as(
+    config: &XdpConfig,
+    interface: &Interface,
+    chunk_bytes: u32,
+    attempt: &Attempt,
+) -> Result<(Program, Xsk, Mode), XdpError> {
     let options = XskOptions {
         interface: interface.index,
         queue: config.queue,
@@ -378,7 +485,7 @@ fn open_as(config: &XdpConfig, interface: &Interface, chunk_bytes: u32, attempt:
     let attach = || program.attach(interface.index, attempt.in_driver);
     patiently(attach, |refused| refused.errno.unwrap_or(Errno::UnknownErrno))
         .map_err(|refused| told(config, attempt, "the XDP hook", refused))?;
-    Ok(Opened { program, xsk, mode: attempt.mode })
+    Ok((program, xsk, attempt.mode))
 }
 
 /// Tries again while it is taken.

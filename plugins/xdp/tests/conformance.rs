@@ -89,7 +89,7 @@ impl Fixture for Xdp {
         let bind = || configs.into_iter().map(|config| XdpSetup::bind(config).unwrap()).collect::<Vec<_>>();
         let setups = self.namespace.inside(bind);
         self.setups = setups.iter().map(LinkSetup::peers).collect();
-        assert!(setups.iter().all(|setup| setup.mode() == self.mode));
+        assert!(setups.iter().all(|setup| setup.mode() == Some(self.mode)));
         let peers = |own| (0..count).map(|peer| (peer != own).then(|| self.address(peer))).collect::<Vec<_>>();
         let opened = setups.into_iter().enumerate().map(|(own, setup)| setup.open(&peers(own)).unwrap());
         let mut links: Vec<_> = opened.collect();

@@ -122,7 +122,7 @@ fn modes_are_tried_in_order_and_refused_by_name() {
     assert_eq!(mode, "zero_copy");
     assert!(reason.contains("binding"), "{reason}");
     let had = namespace.inside(|| XdpSetup::bind(config(Mode::Auto)).unwrap().mode());
-    assert_eq!(had, Mode::Native, "the best that a veth pair does");
+    assert_eq!(had, Some(Mode::Native), "the best that a veth pair does");
 }
 
 #[test]

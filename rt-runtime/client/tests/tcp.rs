@@ -240,3 +240,21 @@ fn a_datapath_may_mix_technologies() {
         }
     }
 }
+
+#[test]
+fn links_tell_what_they_count() {
+    let [a, b] = pair(V4);
+    let (a, b) = (start(a, Hosting::Thread), start(b, Hosting::Thread));
+    let _joined = conversation(&a, &b, Reliability::Unreliable);
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let counters = a.runtime().unwrap().status().unwrap().datapaths[0].links[0].counters.clone();
+        // Both classes; which end of a pair connects does not matter.
+        if counters["connections_made"] >= 2 {
+            assert_eq!(counters["connections_lost"], 0, "{counters:?}");
+            break;
+        }
+        assert!(Instant::now() < end, "{counters:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

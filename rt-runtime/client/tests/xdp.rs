@@ -5,10 +5,11 @@ mod common;
 
 use common::Namespace;
 use insane_config::raw::XdpMode;
-use insane_config::{InterfaceName, Technology, UdpPlan, XdpPlan};
+use insane_config::{InterfaceName, LinkPlan, Technology, UdpPlan, XdpPlan};
 use insane_rt::{
     ChannelId, ClassSpec, Emit, Hosting, Plan, Qos, Reliability, Session, Sink, SinkOptions, Source, SourceOptions,
 };
+use insane_wire::status::LinkStatus;
 use insane_xdp_sys::interface;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -86,6 +87,84 @@ fn every_size_crosses_between_xdp_and_udp_reliable_and_not() {
             exchange(conversation(&b, &a, reliability), reliability);
         }
     }
+}
+
+/// Emits again and again until a message comes.
+fn reaches((source, sink): &(Source, Sink), what: &str) {
+    let end = Instant::now() + PATIENCE;
+    while sink.consume_timeout(Duration::from_millis(20)).unwrap().is_none() {
+        assert!(Instant::now() < end, "{what}: nothing comes");
+        if let Ok(mut buffer) = source.get_buffer(8) {
+            buffer.copy_from_slice(b"12345678");
+            let _ = source.emit(buffer);
+        }
+    }
+}
+
+/// What the status says of the xdp link, once it says so.
+fn wait_for_status(of: &Session, is_up: bool) -> LinkStatus {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let report = of.runtime().unwrap().status().unwrap();
+        let link = report.datapaths[0].links.iter().find(|link| link.technology == "xdp").unwrap().clone();
+        if link.up == is_up {
+            let is_told = report.degraded.iter().any(|line| line.contains("link \"xdp\" of datapath"));
+            assert_eq!(is_told, !is_up, "{:?}", report.degraded);
+            assert_eq!(link.missing.is_some(), !is_up);
+            return link;
+        }
+        assert!(Instant::now() < end, "{link:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Three runtimes: ours has an xdp link to a host that is not there yet, and a udp link to
+/// another runtime in the same namespace.
+#[test]
+fn a_link_that_is_missing_stops_nothing_and_comes_back() {
+    let (Some(namespace), Some(kernel)) = (Namespace::make(), Namespace::make()) else { return };
+    let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let join = || {
+        namespace.ip(&format!("link add x0 type veth peer name p0 netns {}\nlink set x0 up\n", kernel.path()));
+        kernel.ip("address add 10.9.0.1/24 dev p0\nlink set p0 up\n");
+        kernel.inside(|| interface::finish_frames("p0")).unwrap();
+    };
+    namespace.ip("link set lo up\n");
+    let (near, far) = (address("127.0.0.1:7500"), address("10.9.0.1:7400"));
+    let (at_udp, at_xdp) = (address("127.0.0.1:7400"), address("10.9.0.2:7400"));
+    let mut ours = plan("ours", Technology::Udp(UdpPlan::at(at_udp)), ("near", near));
+    let technology = Technology::Xdp(XdpPlan::at(InterfaceName::new("x0").unwrap(), at_xdp));
+    let xdp = LinkPlan { name: "xdp".into(), technology, rate: None, peers: vec![None] };
+    ours.datapaths[0].links.push(xdp);
+    ours.add_peer("far", &[("xdp", far)]);
+    let start = |plan| Session::embedded_with(plan, Hosting::Thread, "xdp").unwrap();
+    let ours = namespace.inside(|| start(ours));
+    let near = namespace.inside(|| start(plan("near", Technology::Udp(UdpPlan::at(near)), ("ours", at_udp))));
+
+    let link = wait_for_status(&ours, false);
+    assert!(link.missing.unwrap().contains("interface x0: finding the interface"));
+    let to_near = conversation(&ours, &near, Reliability::Unreliable);
+    reaches(&to_near, "over udp, while xdp is missing");
+
+    let report = near.runtime().unwrap().status().unwrap();
+    assert!(report.datapaths[0].links[0].counters.contains_key("frames_lost"), "udp tells what it counts, too");
+
+    join();
+    wait_for_status(&ours, true);
+    let far = kernel.inside(|| start(plan("far", Technology::Udp(UdpPlan::at(far)), ("ours", at_xdp))));
+    let to_far = conversation(&ours, &far, Reliability::Unreliable);
+    reaches(&to_far, "over xdp, once it is there");
+    let link = wait_for_status(&ours, true);
+    assert!(link.counters["answers_sent"] > 0, "the far host asked where we are: {:?}", link.counters);
+    assert!(link.counters["frames_interface_missing"] > 0, "heartbeats, before: {:?}", link.counters);
+
+    namespace.ip("link delete x0\n");
+    wait_for_status(&ours, false);
+    reaches(&to_near, "over udp, while xdp is away");
+    join();
+    wait_for_status(&ours, true);
+    reaches(&to_far, "over xdp, once it is back");
+    assert_eq!(wait_for_status(&ours, true).counters["interfaces_lost"], 1);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use crate::action::{AddRx, AddTx, Rings, Route, Topic};
 use crate::inline::InlineHost;
+use crate::keepers::{self, Health};
 use crate::links::{LinkSet, OpenLinks, PeerMaker};
 use crate::memory::{DatapathMemory, OwnRegion};
 use crate::objects::Objects;
@@ -22,7 +23,7 @@ use insane_engine::{
     Command, DomainParts, EngineConfig, EngineParts, Hop, NewSink, NewSource, Notice, OverlayFrame, PeerSwap, Port,
     SlotConfig, SlotLog, SlotTable, StageSlots,
 };
-use insane_link::{Link, SwapRefused};
+use insane_link::{Link, LinkHealth, SwapRefused};
 use insane_scheduler::{Policing, TimedStream, lcm};
 use insane_shm::conn::{RxConn, TxConn};
 use insane_shm::counters::CounterBlock;
@@ -94,7 +95,9 @@ pub(crate) struct SharedParts {
 #[derive(Debug)]
 pub(crate) struct Datapath {
     pub(crate) plan: DatapathPlan,
-    pub(crate) links: Vec<LinkStatus>,
+    links: Vec<LinkStatus>,
+    /// How each link is, if it may go and come.
+    health: Vec<Option<Health>>,
     pub(crate) turn_counters: CounterBlock,
     /// What was asked for and not had, and what follows.
     pub(crate) degraded: Vec<String>,
@@ -155,6 +158,7 @@ impl Datapath {
         Ok(Datapath {
             plan: own.clone(),
             links: links.status,
+            health: links.health,
             turn_counters,
             degraded,
             tid,
@@ -170,6 +174,25 @@ impl Datapath {
             doorbells: BTreeMap::new(),
             expected: BTreeMap::new(),
         })
+    }
+
+    /// Name and address of each link.
+    pub(crate) fn links(&self) -> &[LinkStatus] {
+        &self.links
+    }
+
+    /// Each link, as it is now and with what it has counted.
+    pub(crate) fn link_rows(&self) -> Vec<LinkStatus> {
+        let rows = self.links.iter().zip(&self.health).enumerate();
+        rows.map(|(at, (link, health))| {
+            let missing = health.as_ref().and_then(|health| match keepers::now(health) {
+                LinkHealth::Up => None,
+                LinkHealth::Missing(why) => Some(why),
+            });
+            let counters = self.port.link_counts(at).map(|(name, value)| (name.to_owned(), value)).collect();
+            LinkStatus { up: missing.is_none(), missing, counters, ..link.clone() }
+        })
+        .collect()
     }
 
     /// The engine that applications turn, if it is hosted inline.

@@ -15,6 +15,7 @@ mod epsilons;
 pub mod hub;
 mod identity;
 mod inline;
+mod keepers;
 mod launch;
 mod links;
 mod memory;

@@ -5,16 +5,20 @@
 //! the configuration mixes technologies in one datapath, its links are [`PluginLink`]s,
 //! which match in each call; see ADR 0008.
 
+use crate::keepers::{Health, Kept};
 use crate::path::{self, LinkState};
 use crate::start::{LinkError, StartError};
 use insane_config::raw::XdpMode;
 use insane_config::{DatapathPlan, LinkPlan, TcpPlan, Technology, UdpPlan, XdpPlan};
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
-use insane_link::{FrameSink, LaunchDrops, Link, LinkCapabilities, LinkSetup, PeerSetup, SendOutcome, SwapRefused};
+use insane_link::{
+    FrameSink, LaunchDrops, Link, LinkCapabilities, LinkCounts, LinkHealth, LinkKeeper, LinkSetup, PeerSetup,
+    SendOutcome, SwapRefused,
+};
 use insane_sys::SharedBytes;
 use insane_tcp::{TcpConfig, TcpLink, TcpPeer, TcpPeers, TcpSetup};
 use insane_udp::{UdpConfig, UdpGroup, UdpLink, UdpPeer, UdpPeers, UdpSetup};
-use insane_wire::status::LinkStatus;
+use insane_wire::status::{Counters, LinkStatus};
 use insane_xdp::{Mode, XdpConfig, XdpLink, XdpPeer, XdpPeers, XdpSetup};
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -145,6 +149,10 @@ impl Link for PluginLink {
         of_any!(self, link => link.holds_frames())
     }
 
+    fn link_counts(&self) -> LinkCounts {
+        of_any!(self, link => link.link_counts())
+    }
+
     fn tend(&mut self, now: MonoTime) -> bool {
         of_any!(self, link => link.tend(now))
     }
@@ -237,6 +245,22 @@ pub(crate) struct OpenLinks {
     pub(crate) status: Vec<LinkStatus>,
     /// What prepares peers that come later, for each link.
     pub(crate) makers: Vec<PeerMaker>,
+    /// How each link is, if it may go and come.
+    pub(crate) health: Vec<Option<Health>>,
+    /// What looks after those.
+    pub(crate) kept: Vec<Kept>,
+    /// The first that is missing, and why.
+    pub(crate) missing: Option<(String, LinkError)>,
+}
+
+impl OpenLinks {
+    /// Whether a link is open that frames can go by.
+    pub(crate) fn has_any_open(&self) -> bool {
+        let is_up = |health: &Option<Health>| {
+            health.as_ref().is_none_or(|health| crate::keepers::now(health) == LinkHealth::Up)
+        };
+        self.health.iter().any(is_up)
+    }
 }
 
 /// The peers that the links of a datapath reach.
@@ -245,13 +269,15 @@ pub(crate) fn peers_of(datapath: &DatapathPlan) -> BTreeSet<PeerIndex> {
     addresses.filter(|(_, address)| address.is_some()).map(|(at, _)| PeerIndex(at as u16)).collect()
 }
 
-/// Opens all links of a datapath.
+/// Opens all links of a datapath. One whose interface is not to be had opens without it, and is
+/// looked after.
 pub(crate) fn open(datapath: &DatapathPlan, peers: usize) -> Result<OpenLinks, StartError> {
     let mut links = Vec::new();
     let mut status = Vec::new();
     let mut setups = Vec::new();
-    for plan in &datapath.links {
-        let (link, address, setup) = open_link(plan).map_err(|source| StartError::Link {
+    let (mut health, mut kept, mut missing) = (Vec::new(), Vec::new(), None);
+    for (at, plan) in datapath.links.iter().enumerate() {
+        let Opened { link, address, peers: setup, keeper } = open_link(plan).map_err(|source| StartError::Link {
             datapath: datapath.name.clone(),
             link: plan.name.clone(),
             source: Box::new(source),
@@ -259,6 +285,18 @@ pub(crate) fn open(datapath: &DatapathPlan, peers: usize) -> Result<OpenLinks, S
         status.push(link_status(plan, &link, address));
         links.push(link);
         setups.push(setup);
+        health.push(keeper.map(|(keeper, why)| {
+            let found = why.as_ref().map_or(LinkHealth::Up, |why| LinkHealth::Missing(why.to_string()));
+            if let Some(why) = why {
+                let (datapath, link) = (&datapath.name, &plan.name);
+                tracing::warn!(datapath, link, %why, "a link is missing; it is tried again");
+                missing.get_or_insert((plan.name.clone(), why));
+            }
+            let health = Health::new(found.into());
+            let (datapath, link) = (datapath.name.clone(), plan.name.clone());
+            kept.push(Kept { datapath, link, keeper, health: Health::clone(&health) });
+            health
+        }));
     }
     let state = |link: &LinkPlan, peer| LinkState {
         has_address: link.peers.get(peer).copied().flatten().is_some(),
@@ -269,28 +307,39 @@ pub(crate) fn open(datapath: &DatapathPlan, peers: usize) -> Result<OpenLinks, S
     let links = LinkSet::new(links);
     let is_mixed = matches!(links, LinkSet::Mixed(_));
     let makers = setups.into_iter().map(|setup| PeerMaker { setup, is_mixed }).collect();
-    Ok(OpenLinks { links, of_peer, status, makers })
+    Ok(OpenLinks { links, of_peer, status, makers, health, kept, missing })
 }
 
-fn open_link(plan: &LinkPlan) -> Result<(PluginLink, SocketAddr, PeerMakerOf), LinkError> {
+/// What comes of opening one link.
+struct Opened {
+    link: PluginLink,
+    address: SocketAddr,
+    peers: PeerMakerOf,
+    /// Who looks after it, if it may go and come; and why it is missing, if it is.
+    keeper: Option<(Box<dyn LinkKeeper>, Option<LinkError>)>,
+}
+
+fn open_link(plan: &LinkPlan) -> Result<Opened, LinkError> {
     Ok(match &plan.technology {
         Technology::Udp(udp) => {
             let setup = UdpSetup::bind(udp_config(udp))?;
             let address = setup.local_addr();
             let peers = PeerMakerOf::Udp(setup.peers());
-            (PluginLink::Udp(setup.open(&plan.peers)?), address, peers)
+            Opened { link: PluginLink::Udp(setup.open(&plan.peers)?), address, peers, keeper: None }
         }
         Technology::Tcp(tcp) => {
             let setup = TcpSetup::bind(tcp_config(tcp))?;
             let address = setup.local_addr();
             let peers = PeerMakerOf::Tcp(setup.peers());
-            (PluginLink::Tcp(setup.open(&plan.peers)?), address, peers)
+            Opened { link: PluginLink::Tcp(setup.open(&plan.peers)?), address, peers, keeper: None }
         }
         Technology::Xdp(xdp) => {
-            let setup = XdpSetup::bind(xdp_config(xdp))?;
+            let setup = XdpSetup::bind_or_wait(xdp_config(xdp))?;
             let address = setup.local_addr();
             let peers = PeerMakerOf::Xdp(setup.peers());
-            (PluginLink::Xdp(setup.open(&plan.peers)?), address, peers)
+            let missing = setup.missing().cloned().map(LinkError::from);
+            let keeper: Option<(Box<dyn LinkKeeper>, _)> = Some((Box::new(setup.keeper()), missing));
+            Opened { link: PluginLink::Xdp(setup.open(&plan.peers)?), address, peers, keeper }
         }
     })
 }
@@ -301,7 +350,10 @@ fn link_status(plan: &LinkPlan, link: &PluginLink, address: SocketAddr) -> LinkS
         name: plan.name.clone(),
         technology: capabilities.technology.to_owned(),
         address: address.to_string(),
+        // What changes is added when it is asked for.
         up: true,
+        missing: None,
+        counters: Counters::new(),
         frame_bytes_max: capabilities.frame_bytes_max,
         // The overlay knows who hears it.
         group: None,

@@ -113,7 +113,15 @@ impl Facts {
     pub(crate) fn degraded_rows(&self, datapaths: &[Datapath]) -> Vec<String> {
         let ended = datapaths.iter().filter(|datapath| !datapath.is_alive());
         let ended = ended.map(|datapath| format!("datapath {} has ended; restart the runtime", datapath.plan.name));
-        self.degraded.iter().cloned().chain(ended).collect()
+        let missing = datapaths.iter().flat_map(|datapath| {
+            let rows = datapath.link_rows().into_iter();
+            rows.filter_map(|link| {
+                let why = link.missing?;
+                let of = &datapath.plan.name;
+                Some(format!("link \"{}\" of datapath {of} is missing: {why}; it is tried again", link.name))
+            })
+        });
+        self.degraded.iter().cloned().chain(ended).chain(missing).collect()
     }
 
     fn memory(&self, objects: &Objects, datapaths: &[Datapath]) -> MemoryStatus {
@@ -400,7 +408,7 @@ fn datapath_row(datapath: &Datapath, certificate: Option<String>, sees_all: bool
             Serves::All => "all",
         }
         .to_owned(),
-        links: datapath.links.clone(),
+        links: datapath.link_rows(),
         counters: counters.map(|c| (c.name().to_owned(), datapath.turn_counters.get(*c as usize))).collect(),
         slot_clock: datapath.slot_clock().map(str::to_owned),
         certificate,

@@ -17,8 +17,9 @@ use crate::datapath::{Datapath, SharedParts};
 use crate::discovery::Discovering;
 use crate::hub::Hub;
 use crate::inline::InlineHost;
+use crate::keepers::Keepers;
 use crate::launch;
-use crate::links;
+use crate::links::{self, OpenLinks};
 use crate::memory::{CounterPages, DatapathMemory, HugeReport};
 use crate::misses::MissFile;
 use crate::objects::Objects;
@@ -124,7 +125,11 @@ impl Runtime {
         let shared_parts = SharedParts { answer: Arc::clone(&answer), waker: waker.as_ref().map(WakerThread::queue) };
         let mut misses = MissFile::new(&plan, incarnation, &mut degraded);
         let memory = (&pages, &misses);
-        let datapaths = start_datapaths(&plan, (host, incarnation), hosting, memory, &mut huge, &shared_parts)?;
+        let mut open = open_links(&plan)?;
+        let kept = open.iter_mut().flat_map(|links| std::mem::take(&mut links.kept)).collect();
+        let datapaths = start_datapaths(&plan, (host, incarnation), hosting, (memory, open), &mut huge, &shared_parts)?;
+        let keepers_failed = |source| StartError::Thread { what: "the keepers of links".into(), source };
+        let keepers = Keepers::start(kept).map_err(keepers_failed)?;
         if huge.got < huge.wanted {
             degraded.push(format!("{} of {} heaps are of huge pages; the others cost more", huge.got, huge.wanted));
         }
@@ -135,6 +140,7 @@ impl Runtime {
             .filter_map(|datapath| Some((format!("datapath {}", datapath.plan.name), datapath.tid?)))
             .collect();
         threads.extend(preparer.as_ref().map(|preparer| ("preparer".to_owned(), preparer.tid)));
+        threads.extend(keepers.as_ref().map(|keepers| ("link keeper".to_owned(), keepers.tid)));
         threads.extend(waker.as_ref().map(|waker| ("waker".to_owned(), waker.tid())));
         let bell = Arc::new(Event::new()?);
         let roster = Roster::new(&plan);
@@ -147,7 +153,7 @@ impl Runtime {
         let shared = Arc::new(Shared::default());
         shared.beat(mono_now());
         let inline = datapaths.first().and_then(Datapath::inline);
-        let links = datapaths.iter().flat_map(|d| &d.links).map(|l| (l.name.clone(), l.address.clone())).collect();
+        let links = datapaths.iter().flat_map(Datapath::links).map(|l| (l.name.clone(), l.address.clone())).collect();
         let slot_logs = datapaths.iter().map(Datapath::slot_log).collect();
         let overlay = Overlay::new(&plan, &roster, host, incarnation);
         let objects = Objects::new();
@@ -166,6 +172,7 @@ impl Runtime {
         let parts = Parts {
             hub: Hub::new(spec),
             objects,
+            keepers,
             datapaths,
             preparer,
             waker,
@@ -337,17 +344,29 @@ fn start_control(mut parts: Parts) -> Result<(JoinHandle<()>, i32), StartError> 
     }
 }
 
+/// Opens the links of all datapaths. Some may be missing, but not all that there are.
+fn open_links(plan: &Plan) -> Result<Vec<OpenLinks>, StartError> {
+    let open = plan.datapaths.iter().map(|datapath| links::open(datapath, plan.peers.len()));
+    let mut open: Vec<OpenLinks> = open.collect::<Result<_, _>>()?;
+    if !open.iter().any(OpenLinks::has_any_open) {
+        let missing = open.iter_mut().zip(&plan.datapaths).find_map(|(links, of)| Some((links.missing.take()?, of)));
+        if let Some(((link, source), of)) = missing {
+            return Err(StartError::Link { datapath: of.name.clone(), link, source: Box::new(source) });
+        }
+    }
+    Ok(open)
+}
+
 fn start_datapaths(
     plan: &Plan,
     life: (HostId, Incarnation),
     hosting: Hosting,
-    (pages, misses): (&CounterPages, &MissFile),
+    ((pages, misses), open): ((&CounterPages, &MissFile), Vec<OpenLinks>),
     huge: &mut HugeReport,
     shared: &SharedParts,
 ) -> Result<Vec<Datapath>, StartError> {
     let mut datapaths = Vec::new();
-    for (at, datapath) in plan.datapaths.iter().enumerate() {
-        let open = links::open(datapath, plan.peers.len())?;
+    for ((at, datapath), open) in plan.datapaths.iter().enumerate().zip(open) {
         let misses = misses.log(at, &datapath.name);
         let memory = DatapathMemory::new(plan, at, (pages, misses), huge)?;
         let index = DatapathIndex(at as u8);

@@ -13,6 +13,7 @@ use crate::datapath::{Answer, Datapath, Fate};
 use crate::discovery::Discovering;
 use crate::hub::{Hub, Packet, Refusal};
 use crate::identity;
+use crate::keepers::Keepers;
 use crate::monitors::Monitors;
 use crate::notes::Notes;
 use crate::objects::Objects;
@@ -105,6 +106,8 @@ impl Listener {
 pub(crate) struct Parts {
     pub(crate) hub: Hub,
     pub(crate) objects: Objects,
+    /// Looks after links that may go and come; ends before those do.
+    pub(crate) keepers: Option<Keepers>,
     pub(crate) datapaths: Vec<Datapath>,
     /// Touches memory, where the plan wants that.
     pub(crate) preparer: Option<Preparer>,
@@ -232,6 +235,9 @@ impl Server {
         waiting.into_iter().for_each(|session| self.flush(session));
         if let Some(ended) = self.parts.datapaths.iter().find(|datapath| !datapath.is_alive()) {
             self.parts.shared.fail(&format!("datapath {} has ended", ended.plan.name));
+        }
+        if self.parts.keepers.as_ref().is_some_and(|keepers| !keepers.is_alive()) {
+            self.parts.shared.fail("the keeper of links has ended");
         }
         if self.parts.waker.as_ref().is_some_and(|waker| !waker.is_alive()) {
             self.parts.shared.fail("the waker has ended");

@@ -13,11 +13,11 @@ use crate::epsilons::Epsilons;
 use crate::slot_log::SlotLog;
 use crate::transmit::StageSlots;
 use crossbeam_queue::ArrayQueue;
-use insane_core::limits::PEERS_MAX;
+use insane_core::limits::{LINKS_MAX, PEERS_MAX};
 use insane_core::{
     ChannelId, ConnId, DomainIndex, HostId, Incarnation, Lane, PeerIndex, SessionId, SourceId, StreamKey,
 };
-use insane_link::SwapRefused;
+use insane_link::{LINK_COUNTERS_MAX, LinkCounts, SwapRefused};
 use insane_scheduler::Policing;
 use insane_shm::Violation;
 use insane_shm::conn::{RxConn, TxConn};
@@ -27,7 +27,7 @@ use insane_sys::event::{Epoll, Event, Interest, Trigger};
 use std::any::Any;
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Commands on the way, at most.
@@ -295,6 +295,20 @@ pub struct OverlayFrame {
     pub body: heapless::Vec<u8, OVERLAY_BODY_MAX>,
 }
 
+/// Where a datapath leaves what one of its links counts.
+#[derive(Debug)]
+struct LinkCells {
+    /// Set once, when the engine is made.
+    names: OnceLock<&'static [&'static str]>,
+    values: [AtomicU64; LINK_COUNTERS_MAX],
+}
+
+impl LinkCells {
+    const fn new() -> Self {
+        LinkCells { names: OnceLock::new(), values: [const { AtomicU64::new(0) }; LINK_COUNTERS_MAX] }
+    }
+}
+
 /// The one way between the control plane and an engine; shared by both.
 #[derive(Debug)]
 pub struct Port {
@@ -316,6 +330,7 @@ pub struct Port {
     slot_log: OnceLock<Arc<SlotLog>>,
     /// What the datapath measures of e_turn and e_wake.
     epsilons: Arc<Epsilons>,
+    link_counts: [LinkCells; LINKS_MAX],
     /// Where it is to note misses, until it takes it.
     misses: Mutex<Option<MissLog>>,
     miss_reader: OnceLock<MissReader>,
@@ -342,6 +357,7 @@ impl Port {
             slot_table: AtomicU32::new(0),
             slot_log: OnceLock::new(),
             epsilons: Arc::default(),
+            link_counts: [const { LinkCells::new() }; LINKS_MAX],
             misses: Mutex::new(None),
             miss_reader: OnceLock::new(),
         };
@@ -469,6 +485,30 @@ impl Port {
         let log = set.unwrap_or_else(|| MissLog::private(0, ""));
         let _ = self.miss_reader.set(log.reader());
         log
+    }
+
+    /// What a link has counted, by name, some 10 ms ago (100 while the datapath sleeps).
+    pub fn link_counts(&self, link: usize) -> impl Iterator<Item = (&'static str, u64)> {
+        let cells = self.link_counts.get(link);
+        let names = cells.and_then(|cells| cells.names.get().copied()).unwrap_or_default();
+        // Relaxed: numbers for reports, nothing hangs on them.
+        let values = cells.into_iter().flat_map(|cells| &cells.values).map(|value| value.load(Ordering::Relaxed));
+        names.iter().copied().zip(values)
+    }
+
+    /// Of the engine: what its links count is called so.
+    pub(crate) fn name_link_counts(&self, link: usize, names: &'static [&'static str]) {
+        if let Some(cells) = self.link_counts.get(link) {
+            let _ = cells.names.set(names);
+        }
+    }
+
+    /// Of the engine: what a link has counted so far.
+    pub(crate) fn tell_link_counts(&self, link: usize, counts: &LinkCounts) {
+        let Some(cells) = self.link_counts.get(link) else { return };
+        for (cell, value) in cells.values.iter().zip(counts.values()) {
+            cell.store(*value, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn set_slot_clock(&self, number: u8) {

@@ -256,6 +256,13 @@ impl<L: Link> Links<L> {
         under_way
     }
 
+    /// Leaves what each link has counted where reports find it.
+    fn tell_counts(&self, port: &Port) {
+        for (at, link) in self.links.iter().enumerate() {
+            port.tell_link_counts(at, &link.link_counts());
+        }
+    }
+
     /// What launch queues dropped since the last call.
     fn launch_drops(&mut self) -> u64 {
         let drops = self.links.iter_mut().map(Link::take_launch_drops);
@@ -299,6 +306,9 @@ impl<L: Link, C: Clock> Engine<L, C> {
     #[must_use]
     pub fn new(config: EngineConfig, parts: EngineParts<L>, clock: C) -> Self {
         let links = Links::new(parts.links, &parts.link_of_peer);
+        for (at, link) in links.links.iter().enumerate() {
+            parts.port.name_link_counts(at, link.link_counts().names());
+        }
         let hands_ahead = config.slots.is_some_and(|slots| slots.timing.lead_ns > 0);
         let launches = |link: &L| link.capabilities().launch_time;
         assert!(!hands_ahead || links.links.iter().all(launches), "frames go ahead only where they are held back");
@@ -416,6 +426,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             self.housekept_at = now;
             self.receiver.housekeeping(now, &mut self.outlets);
             self.is_tending = self.links.tend(now);
+            self.links.tell_counts(&self.port);
             let drops = self.links.launch_drops();
             if drops > 0 {
                 self.counters.add(TurnCounter::LateLaunch as usize, drops);

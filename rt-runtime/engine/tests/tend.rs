@@ -3,7 +3,7 @@
 use insane_core::time::Clock;
 use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex};
 use insane_engine::{Engine, EngineConfig, EngineParts, Port};
-use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome, SwapRefused};
+use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused};
 use insane_shm::counters::CounterBlock;
 use insane_sys::SharedBytes;
 use insane_sys::event::Event;
@@ -63,6 +63,10 @@ impl Link for Fake {
 
     fn holds_frames(&self) -> bool {
         self.0.holds.get()
+    }
+
+    fn link_counts(&self) -> LinkCounts {
+        LinkCounts::new(&["frames_odd", "frames_tended"], [7, self.0.tended.get().into()])
     }
 
     fn tend(&mut self, now: MonoTime) -> bool {
@@ -139,4 +143,20 @@ fn a_datapath_does_not_sleep_while_a_link_holds_frames() {
     assert!(!engine.has_work());
     state.holds.set(true);
     assert!(engine.has_work());
+}
+
+#[test]
+fn what_links_count_is_left_for_reports() {
+    let (mut engine, state) = engine();
+    let told = |engine: &Engine<Fake, Fake>, link| engine.port().link_counts(link).collect::<Vec<_>>();
+    assert_eq!(told(&engine, 0), [("frames_odd", 0), ("frames_tended", 0)], "the names are there at once");
+    for round in 1..=3 {
+        state.now.set(state.now.get() + Nanos::from_millis(10).0);
+        engine.housekeeping();
+        for link in 0..2 {
+            assert_eq!(told(&engine, link), [("frames_odd", 7), ("frames_tended", 2 * round)]);
+        }
+    }
+    assert_eq!(told(&engine, 2), [], "there is no such link");
+    assert_eq!(told(&engine, usize::MAX), []);
 }

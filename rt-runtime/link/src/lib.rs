@@ -55,6 +55,43 @@ pub struct LaunchDrops {
     pub refused: u64,
 }
 
+/// Most counters that a link tells of.
+pub const LINK_COUNTERS_MAX: usize = 16;
+
+/// What a link has counted, by name. Each only grows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinkCounts {
+    names: &'static [&'static str],
+    values: [u64; LINK_COUNTERS_MAX],
+}
+
+impl LinkCounts {
+    /// It counts nothing.
+    pub const NONE: LinkCounts = LinkCounts { names: &[], values: [0; LINK_COUNTERS_MAX] };
+
+    /// Names that say what is counted (`frames_lost`, `connections_made`), and so many values;
+    /// at most [`LINK_COUNTERS_MAX`].
+    #[must_use]
+    pub fn new<const N: usize>(names: &'static [&'static str; N], given: [u64; N]) -> Self {
+        const { assert!(N <= LINK_COUNTERS_MAX) };
+        let mut values = [0; LINK_COUNTERS_MAX];
+        values[..N].copy_from_slice(&given);
+        LinkCounts { names, values }
+    }
+
+    /// The names, in the order of the values.
+    #[must_use]
+    pub const fn names(&self) -> &'static [&'static str] {
+        self.names
+    }
+
+    /// As many values as names.
+    #[must_use]
+    pub fn values(&self) -> &[u64] {
+        &self.values[..self.names.len().min(LINK_COUNTERS_MAX)]
+    }
+}
+
 /// What became of one frame.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -203,6 +240,12 @@ pub trait Link {
     /// datapath that sleeps. At most four.
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>>;
 
+    /// What it counts that no outcome tells, for reports. Asked now and then by the datapath
+    /// that owns it: a copy of numbers, without a call of the system. The names stay the same.
+    fn link_counts(&self) -> LinkCounts {
+        LinkCounts::NONE
+    }
+
     /// Puts the peer that `with` holds, or none, in the place of this number, and leaves in
     /// `with` what was there: the same call again undoes it. Frames held back for the peer
     /// that leaves are pushed out as far as there is room, and are lost otherwise.
@@ -240,6 +283,26 @@ pub trait LinkSetup {
     /// # Errors
     /// The technology is unavailable, with the reason.
     fn open(self, peers: &[Option<SocketAddr>]) -> Result<Self::Link, Self::Error>;
+}
+
+/// How a link is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LinkHealth {
+    /// It has what it runs on.
+    Up,
+    /// It has not, for this reason, in words for an operator: frames are refused until it has.
+    Missing(String),
+}
+
+/// The half of a plugin that gives a link what it runs on, and takes it back: where that may be
+/// missing at the start, or go away and return. It stays on the control plane, on a thread
+/// that may block; the link itself lives on, with its peers, and refuses frames meanwhile.
+///
+/// What is taken back is freed here and never on the datapath.
+pub trait LinkKeeper: Send {
+    /// Looks after the link once: tries to have what it lacks, or whether it still has it.
+    /// Called again and again, by one thread; may block for a second or so.
+    fn look(&mut self) -> LinkHealth;
 }
 
 /// The set-up half for peers that come while the link is in use: control plane only.

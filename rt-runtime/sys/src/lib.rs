@@ -12,6 +12,7 @@ pub mod foreign_thread;
 pub mod futex;
 pub mod guard;
 pub mod host;
+pub mod interfaces;
 pub mod launch;
 pub mod map;
 pub mod memfd;

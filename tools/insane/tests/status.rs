@@ -4,8 +4,8 @@
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
 use insane_wire::control::{self, Code, Event, Hello, PACKET_BYTES_MAX, Request, Role};
 use insane_wire::status::{
-    DiscoveryStatus, DomainStatus, HostStatus, PeerStatus, RefusedStatus, SeedStatus, SessionStatus, StatusReport,
-    StreamStatus, Usage, WayStatus,
+    DatapathStatus, DiscoveryStatus, DomainStatus, HostStatus, LinkStatus, PeerStatus, RefusedStatus, SeedStatus,
+    SessionStatus, StatusReport, StreamStatus, Usage, WayStatus,
 };
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -95,6 +95,16 @@ fn report() -> StatusReport {
         host: HostStatus { name: "zelle-ä".into(), id: insane_wire::status::hex(0xab), incarnation: 3 },
         uptime_s: 62.0,
         pid: 77,
+        datapaths: vec![DatapathStatus {
+            name: "fast".into(),
+            links: vec![LinkStatus {
+                name: "bypass".into(),
+                missing: Some("interface x0 is down".into()),
+                counters: [("frames_interface_missing".to_owned(), 12), ("answers_lost".to_owned(), 0)].into(),
+                ..LinkStatus::default()
+            }],
+            ..DatapathStatus::default()
+        }],
         domains: vec![DomainStatus {
             name: "line-1".into(),
             counters: [("messages_from_sources".to_owned(), 1_000), ("dropped_ring_full".to_owned(), 12)].into(),
@@ -188,6 +198,7 @@ fn one_report_as_a_table() {
         "insaned 0.1.0 on \"zelle-ä\" (id 00000000000000ab, life 3), process 77, up 1 min 2 s",
         "  ! no right to lock memory",
         "line-1 dropped: ring full 12",
+        "bypass counted: frames interface missing 12\n",
         "line-1 uses: bytes 1 MiB of 256 MiB (2 refused)",
         "fibre (down), radio (up 85.0 us, overlay)",
         "4711",

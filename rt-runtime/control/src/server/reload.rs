@@ -577,7 +577,7 @@ fn swaps(
     for (peer, entry) in coming {
         for (at, link, address) in entry.each() {
             let place = datapaths[at].makers[link].prepare(*peer, address).map_err(|why| {
-                let link = &datapaths[at].links[link].name;
+                let link = &datapaths[at].links()[link].name;
                 format!("error: peers[{:?}].links[{link:?}]: {why}", entry.name)
             })?;
             swaps.push((at, PeerSwap { peer: *peer, link, place, reach: entry.reach(at) }));

@@ -4,7 +4,7 @@
 
 use insane_config::planner::human;
 use insane_wire::status::{
-    Counters, DatapathStatus, DiscoveryStatus, DomainStatus, PeerStatus, StatusReport, ThreadStatus, Usage,
+    Counters, DatapathStatus, DiscoveryStatus, DomainStatus, LinkStatus, PeerStatus, StatusReport, ThreadStatus, Usage,
 };
 use std::fmt::Write;
 
@@ -69,6 +69,7 @@ fn datapaths(report: &StatusReport, before: Before<'_>) -> String {
         "datapaths",
         &["core", "idle", "serves", unit, "idle %", sleeps, "malformed", "unknown peer", "turn max"],
     );
+    let mut counts = String::new();
     let mut links = Table::new("links", &["datapath", "technology", "address", "frame bytes", "group", "state"]);
     for datapath in &report.datapaths {
         let earlier = before.and_then(|(report, seconds)| {
@@ -77,17 +78,36 @@ fn datapaths(report: &StatusReport, before: Before<'_>) -> String {
         });
         table.row(&datapath.name, datapath_cells(datapath, earlier));
         for link in &datapath.links {
-            let state = if link.up { "up" } else { "down" };
             let group = link.group.as_ref().map_or("-".to_owned(), |group| {
                 let heard = if group.hears.is_empty() { "nobody".to_owned() } else { group.hears.join(", ") };
                 format!("{}, heard by {heard}", group.address)
             });
             let bytes = link.frame_bytes_max.to_string();
-            let cells = [&datapath.name, &link.technology, &link.address, &bytes, &group, state];
+            let cells = [&datapath.name, &link.technology, &link.address, &bytes, &group, state(link)];
             links.row(&link.name, cells.map(str::to_owned).to_vec());
+            if link.counters.values().any(|count| *count > 0) {
+                let _ = writeln!(counts, "  {} counted: {}", printable(&link.name), counted(link));
+            }
         }
     }
-    table.finish() + &links.finish() + &slots(report)
+    table.finish() + &links.finish() + &counts + &slots(report)
+}
+
+/// How a link is, in a word; why it is missing stands among what is degraded.
+pub fn state(link: &LinkStatus) -> &'static str {
+    match (link.up, &link.missing) {
+        (true, _) => "up",
+        (false, Some(_)) => "missing",
+        (false, None) => "down",
+    }
+}
+
+/// What a link counted that is not zero.
+pub fn counted(link: &LinkStatus) -> String {
+    let counted = link.counters.iter().filter(|(_, number)| **number > 0);
+    let parts: Vec<String> =
+        counted.map(|(name, number)| format!("{} {}", name.replace('_', " "), count(*number))).collect();
+    if parts.is_empty() { "-".to_owned() } else { printable(&parts.join(", ")) }
 }
 
 /// What became of slots: one block for each datapath that has any, causes only where they are.

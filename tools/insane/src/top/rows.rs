@@ -2,7 +2,7 @@
 //!
 //! Names come from applications: what could steer a terminal is replaced.
 
-use crate::status::table::{Before, count, drops, of, printable};
+use crate::status::table::{Before, count, counted, drops, of, printable, state};
 use insane_config::planner::human;
 use insane_core::Nanos;
 use insane_wire::status::{
@@ -250,7 +250,8 @@ fn lanes(report: &StatusReport) -> Rows {
 }
 
 fn links(report: &StatusReport) -> Rows {
-    let columns = ["link", "datapath", "technology", "address", "frame bytes", "state", "peers up", "round trip"];
+    let columns =
+        ["link", "datapath", "technology", "address", "frame bytes", "state", "peers up", "round trip", "counted"];
     let mut table = Rows::new(&columns, "link");
     for datapath in &report.datapaths {
         for link in &datapath.links {
@@ -265,7 +266,7 @@ fn links(report: &StatusReport) -> Rows {
                 text(&link.technology),
                 text(&link.address),
                 plain(link.frame_bytes_max.into()),
-                Cell { alarm: !link.up, ..text(if link.up { "up" } else { "down" }) },
+                Cell { alarm: !link.up, ..text(state(link)) },
                 Cell {
                     text: format!("{up} of {}", peers().count()),
                     key: Key::Number(up as f64),
@@ -276,6 +277,7 @@ fn links(report: &StatusReport) -> Rows {
                     key: Key::Number(rtt.unwrap_or(0) as f64),
                     alarm: false,
                 },
+                text(counted(link)),
             ]);
         }
     }
@@ -510,6 +512,8 @@ mod tests {
         now.streams = vec![stream(6, &["x"]), stream(0, &[]), stream(6, &["x", "y"])];
         let link = |name: &str, up| LinkStatus { name: name.into(), up, ..LinkStatus::default() };
         now.datapaths[0].links = vec![link("l0", true), link("l1", false)];
+        let counts = [("frames_lost", 3), ("sends_repeated", 0), ("trains_sent", 7)];
+        now.datapaths[0].links[0].counters = counts.map(|(name, count)| (name.to_owned(), count)).into();
         let peer = |name: &str, up, rtt_ns| PeerStatus {
             name: name.into(),
             up,
@@ -527,6 +531,7 @@ mod tests {
         let links = Table::Links.rows(&now, None);
         assert_eq!(column(&links, "peers up"), ["1 of 2", "0 of 0"]);
         assert_eq!(column(&links, "state"), ["up", "down"]);
+        assert_eq!(column(&links, "counted"), ["frames lost 3, trains sent 7", "-"], "what is not zero");
         // Where the report knows each link by itself, each counts by itself.
         let way = |link: &str, up, rtt_ns| WayStatus { link: link.into(), up, rtt_ns, ..WayStatus::default() };
         let mut by_way = now.clone();

@@ -40,6 +40,8 @@ fn report(messages: u64, sessions: u32) -> StatusReport {
                 technology: "udp".into(),
                 address: "[2001:db8::1]:7400".into(),
                 up: true,
+                missing: None,
+                counters: [("frames_lost".to_owned(), 3)].into(),
                 frame_bytes_max: 1472,
                 group: None,
             }],

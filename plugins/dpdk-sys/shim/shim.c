@@ -32,6 +32,7 @@ struct insane_dpdk_port {
 	uint64_t number;
 	uint64_t chained;
 	uint16_t id;
+	uint16_t is_started;
 };
 
 /* ---- what is said ------------------------------------------------------------------- */
@@ -209,6 +210,7 @@ static int set_up(struct insane_dpdk_port *port, const struct insane_dpdk_option
 	failed = rte_eth_dev_start(port->id);
 	if (failed)
 		return failed;
+	port->is_started = 1;
 	/* Devices that cannot hear everything, or only that, are left as they are. */
 	if (options->promiscuous)
 		(void)rte_eth_promiscuous_enable(port->id);
@@ -256,15 +258,40 @@ EXPORT int insane_dpdk_open(const struct insane_dpdk_options *options, struct in
 	return 0;
 }
 
+/* Frees a pool when all of its mbufs are back: those that a port sent by a ring may be with
+ * another port yet. Such pools are looked at again whenever a port is closed. */
+static void free_pool(struct rte_mempool *pool)
+{
+	static struct rte_mempool *waiting[64];
+
+	for (size_t at = 0; at < sizeof(waiting) / sizeof(waiting[0]); at++) {
+		if (waiting[at] == NULL) {
+			waiting[at] = pool;
+			pool = NULL;
+		}
+		if (waiting[at] != NULL && rte_mempool_full(waiting[at])) {
+			rte_mempool_free(waiting[at]);
+			waiting[at] = NULL;
+		}
+	}
+	/* Without a place in the list, it stays for ever. */
+}
+
 EXPORT void insane_dpdk_close(struct insane_dpdk_port *port)
 {
+	struct rte_mbuf *mbufs[INSANE_DPDK_BURST];
+	uint16_t came = 1;
+
+	/* What came, and may be another port's. As much as a ring holds, and not for ever. */
+	for (int bursts = 0; port->is_started && came > 0 && bursts < UINT16_MAX / INSANE_DPDK_BURST; bursts++) {
+		came = rte_eth_rx_burst(port->id, 0, mbufs, INSANE_DPDK_BURST);
+		rte_pktmbuf_free_bulk(mbufs, came);
+	}
 	(void)rte_eth_dev_stop(port->id);
 	(void)rte_eth_dev_close(port->id);
 	if (port->device != NULL)
 		(void)rte_dev_remove(port->device);
-	/* A ring may hold frames of the port that another port will take: then they stay. */
-	if (port->pool != NULL && rte_mempool_full(port->pool))
-		rte_mempool_free(port->pool);
+	free_pool(port->pool);
 	free(port);
 }
 

@@ -83,7 +83,8 @@ uint32_t insane_dpdk_reason(char *text, uint32_t room);
 /* Returns 0 or a negative errno; *stage names what failed. */
 int insane_dpdk_open(const struct insane_dpdk_options *options, struct insane_dpdk_port **port,
 		     struct insane_dpdk_info *info, const char **stage);
-/* The device is removed from this process. Its mbufs are freed if all of them are back. */
+/* The device is removed from this process. Its mbufs are freed when all of them are
+ * back. */
 void insane_dpdk_close(struct insane_dpdk_port *port);
 /* Two ports of these names, which begin with net_ring_, joined by two rings. */
 int insane_dpdk_ring_pair(const char *first, const char *second, uint32_t frames);

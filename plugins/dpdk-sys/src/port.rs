@@ -71,6 +71,8 @@ pub struct PortError {
     pub errno: Errno,
     /// What DPDK had to say.
     pub said: String,
+    /// Where packets of the size asked for are too large for the device: the largest, bytes.
+    pub packet_bytes_max: Option<u32>,
 }
 
 /// One frame of a port. Whoever has it owns it; one that is dropped, and neither sent nor
@@ -154,8 +156,12 @@ impl Port {
     /// # Errors
     /// The device is not to be had, or not like that.
     pub fn open(eal: Eal, options: &PortOptions) -> Result<(Port, PortInfo), PortError> {
-        let wrong = |stage: &str| PortError { stage: stage.to_owned(), errno: Errno::EINVAL, said: String::new() };
-        let device = CString::new(options.device.as_str()).map_err(|_| wrong("reading the device's name"))?;
+        let device = CString::new(options.device.as_str()).map_err(|_| PortError {
+            stage: "reading the device's name".to_owned(),
+            errno: Errno::EINVAL,
+            said: String::new(),
+            packet_bytes_max: None,
+        })?;
         let raw = RawOptions {
             device: device.as_ptr(),
             packet_bytes: options.packet_bytes,
@@ -172,7 +178,10 @@ impl Port {
         if result != 0 || port.is_null() {
             // SAFETY: it names what failed, by a text that lives as long as the library.
             let stage = if stage.is_null() { "opening" } else { &unsafe { CStr::from_ptr(stage) }.to_string_lossy() };
-            return Err(PortError { stage: stage.to_owned(), errno: Errno::from_raw(-result), said: eal.reason() });
+            let errno = Errno::from_raw(-result);
+            let packet_bytes_max = (errno == Errno::EMSGSIZE && info.packet_bytes_max < options.packet_bytes)
+                .then_some(info.packet_bytes_max);
+            return Err(PortError { stage: stage.to_owned(), errno, said: eal.reason(), packet_bytes_max });
         }
         let port = Port {
             eal,

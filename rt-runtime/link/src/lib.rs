@@ -22,7 +22,7 @@
 //!   neither lost nor reordered.
 #![forbid(unsafe_code)]
 
-use insane_core::{Lane, MonoTime, PeerIndex};
+use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
 use insane_sys::SharedBytes;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -202,6 +202,12 @@ pub trait Link {
     /// Descriptors that become readable when `receive` has something, for a
     /// datapath that sleeps. At most four.
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>>;
+
+    /// How long a datapath may sleep at most, where no descriptor tells that `receive` has
+    /// something. `None`: descriptors tell.
+    fn sleep_max(&self) -> Option<Nanos> {
+        None
+    }
 
     /// Puts the peer that `with` holds, or none, in the place of this number, and leaves in
     /// `with` what was there: the same call again undoes it. Frames held back for the peer

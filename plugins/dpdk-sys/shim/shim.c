@@ -17,6 +17,7 @@
 #include <rte_ethdev.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
+#include <rte_mbuf_pool_ops.h>
 #include <rte_version.h>
 
 #define EXPORT __attribute__((visibility("default")))
@@ -32,7 +33,9 @@ struct insane_dpdk_port {
 	uint64_t number;
 	uint64_t chained;
 	uint16_t id;
-	uint16_t is_started;
+	uint8_t is_started;
+	uint8_t is_af_xdp;
+	uint8_t is_memif;
 };
 
 /* ---- what is said ------------------------------------------------------------------- */
@@ -138,6 +141,28 @@ static int find_port(const char *device, uint16_t *id)
 	return rte_eth_dev_get_port_by_name(name, id);
 }
 
+/* Without caches: they belong to threads that DPDK knows, and ours it does not. Frames are taken
+ * and given back many at a time. Devices without a bus need no frame to stay inside a page: so
+ * the frames lie close, which af_xdp relies on without saying so. */
+static int make_pool(struct insane_dpdk_port *port, const char *name, uint32_t frames, uint16_t room, int is_vdev)
+{
+	struct rte_pktmbuf_pool_private private = { .mbuf_data_room_size = room };
+
+	port->pool = rte_mempool_create_empty(name, frames, sizeof(struct rte_mbuf) + room, 0, sizeof(private),
+					      SOCKET_ID_ANY, is_vdev ? RTE_MEMPOOL_F_NO_IOVA_CONTIG : 0);
+	if (port->pool == NULL)
+		return rte_errno > 0 ? -rte_errno : -ENOMEM;
+	int failed = rte_mempool_set_ops_byname(port->pool, rte_mbuf_best_mempool_ops(), NULL);
+	if (failed)
+		return failed;
+	rte_pktmbuf_pool_init(port->pool, &private);
+	int made = rte_mempool_populate_default(port->pool);
+	if (made < 0)
+		return made;
+	rte_mempool_obj_iter(port->pool, rte_pktmbuf_init, NULL);
+	return 0;
+}
+
 static int set_up(struct insane_dpdk_port *port, const struct insane_dpdk_options *options,
 		  struct insane_dpdk_info *info, const char **stage)
 {
@@ -156,6 +181,8 @@ static int set_up(struct insane_dpdk_port *port, const struct insane_dpdk_option
 	port->device = about.device;
 	info->is_vdev = strcmp(rte_bus_name(rte_dev_bus(about.device)), "vdev") == 0;
 	snprintf(info->driver, sizeof(info->driver), "%s", about.driver_name);
+	port->is_af_xdp = strcmp(about.driver_name, "net_af_xdp") == 0;
+	port->is_memif = strcmp(about.driver_name, "net_memif") == 0;
 	/* Largest frame of the device, less Ethernet's header, and less what its MTU may be. */
 	info->packet_bytes_max = UINT16_MAX;
 	if (about.max_rx_pktlen > RTE_ETHER_HDR_LEN && about.max_rx_pktlen - RTE_ETHER_HDR_LEN < UINT16_MAX)
@@ -187,12 +214,12 @@ static int set_up(struct insane_dpdk_port *port, const struct insane_dpdk_option
 	if (room < RTE_MBUF_DEFAULT_DATAROOM)
 		room = RTE_MBUF_DEFAULT_DATAROOM;
 	snprintf(name, sizeof(name), "insane_%u_%u", port->id, pools++);
-	/* Without caches: they belong to threads that DPDK knows, and ours it does not. Frames
-	 * are taken and given back many at a time. */
-	port->pool = rte_pktmbuf_pool_create(name, options->pool_frames, 0, 0, (uint16_t)(room + RTE_PKTMBUF_HEADROOM),
-					     SOCKET_ID_ANY);
-	if (port->pool == NULL)
-		return rte_errno > 0 ? -rte_errno : -ENOMEM;
+	failed = make_pool(port, name, options->pool_frames, (uint16_t)(room + RTE_PKTMBUF_HEADROOM), info->is_vdev);
+	if (failed)
+		return failed;
+	*stage = "taking memory in one piece";
+	if (port->is_af_xdp && port->pool->nb_mem_chunks != 1)
+		return -ENOMEM;
 	info->pool_bytes = 0;
 	for (struct rte_mempool_memhdr *part = STAILQ_FIRST(&port->pool->mem_list); part != NULL;
 	     part = STAILQ_NEXT(part, next))
@@ -260,9 +287,14 @@ EXPORT int insane_dpdk_open(const struct insane_dpdk_options *options, struct in
 
 /* Frees a pool when all of its mbufs are back: those that a port sent by a ring may be with
  * another port yet. Such pools are looked at again whenever a port is closed. */
-static void free_pool(struct rte_mempool *pool)
+static void free_pool(struct rte_mempool *pool, int at_once)
 {
 	static struct rte_mempool *waiting[64];
+
+	if (at_once) {
+		rte_mempool_free(pool);
+		pool = NULL;
+	}
 
 	for (size_t at = 0; at < sizeof(waiting) / sizeof(waiting[0]); at++) {
 		if (waiting[at] == NULL) {
@@ -287,11 +319,18 @@ EXPORT void insane_dpdk_close(struct insane_dpdk_port *port)
 		came = rte_eth_rx_burst(port->id, 0, mbufs, INSANE_DPDK_BURST);
 		rte_pktmbuf_free_bulk(mbufs, came);
 	}
+	/* That driver closes descriptors which DPDK's thread for interrupts still waits for, and
+	 * that thread then ends the process. So the device stays until the process ends anyway. */
+	if (port->is_memif) {
+		free(port);
+		return;
+	}
 	(void)rte_eth_dev_stop(port->id);
 	(void)rte_eth_dev_close(port->id);
 	if (port->device != NULL)
 		(void)rte_dev_remove(port->device);
-	free_pool(port->pool);
+	/* That driver does not return what the kernel had, and neither has it any more. */
+	free_pool(port->pool, port->is_af_xdp);
 	free(port);
 }
 

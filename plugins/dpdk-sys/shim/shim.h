@@ -83,7 +83,7 @@ uint32_t insane_dpdk_reason(char *text, uint32_t room);
 /* Returns 0 or a negative errno; *stage names what failed. */
 int insane_dpdk_open(const struct insane_dpdk_options *options, struct insane_dpdk_port **port,
 		     struct insane_dpdk_info *info, const char **stage);
-/* The device is removed from this process. Its mbufs are freed when all of them are
+/* The device is removed from this process, except a memif, which stays as it is. Its mbufs are freed when all of them are
  * back. */
 void insane_dpdk_close(struct insane_dpdk_port *port);
 /* Two ports of these names, which begin with net_ring_, joined by two rings. */

@@ -22,7 +22,7 @@
 //!   neither lost nor reordered.
 #![forbid(unsafe_code)]
 
-use insane_core::{Lane, MonoTime, PeerIndex};
+use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
 use insane_sys::SharedBytes;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -244,6 +244,12 @@ pub trait Link {
     /// that owns it: a copy of numbers, without a call of the system. The names stay the same.
     fn link_counts(&self) -> LinkCounts {
         LinkCounts::NONE
+    }
+
+    /// How long a datapath may sleep at most, where no descriptor tells that `receive` has
+    /// something. `None`: descriptors tell.
+    fn sleep_max(&self) -> Option<Nanos> {
+        None
     }
 
     /// Puts the peer that `with` holds, or none, in the place of this number, and leaves in

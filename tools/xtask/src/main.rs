@@ -1,9 +1,11 @@
 //! Tasks of the project: `cargo xtask test` is the whole check, `cargo xtask licences`
 //! the check of the dependencies alone, `cargo xtask sim` runs simulated worlds, `cargo xtask
-//! bytecode` makes what is checked in of the XDP program.
+//! bytecode` makes what is checked in of the XDP program, `cargo xtask dpdk-shim` the library
+//! that links DPDK.
 #![forbid(unsafe_code)]
 
 mod bytecode;
+mod dpdk;
 mod duplicates;
 mod guest;
 mod licences;
@@ -27,6 +29,7 @@ usage: cargo xtask COMMAND
   containers --demo [OPTION]…            the demo, its controller in a container (root)
   licences                               check licences and duplicates of all dependencies (offline)
   bytecode                               make the bytecode of the XDP program anew (clang 14)
+  dpdk-shim                              make the library that links DPDK (libdpdk-dev 22.11)
 ";
 
 fn main() -> ExitCode {
@@ -53,6 +56,16 @@ fn main() -> ExitCode {
         },
         ["bytecode"] => match bytecode::make(&workspace_root()) {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        ["dpdk-shim"] => match dpdk::make(&workspace_root()) {
+            Ok(paths) => {
+                paths.iter().for_each(|path| println!("{}", path.display()));
+                ExitCode::SUCCESS
+            }
             Err(error) => {
                 eprintln!("error: {error}");
                 ExitCode::FAILURE

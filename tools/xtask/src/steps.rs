@@ -2,6 +2,7 @@
 //! keep the next from running.
 
 use crate::bytecode::{self, Compared};
+use crate::dpdk;
 use crate::guest;
 use crate::licences;
 use crate::process::{self, Ending, cargo};
@@ -26,6 +27,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("z3", "z3"),
     (TRACE_HEADERS[0], "libelf-dev"),
     (TRACE_HEADERS[1], "zlib1g-dev"),
+    ("pkg-config", "pkg-config"),
+    (dpdk::HEADERS, dpdk::PACKAGE),
 ];
 
 /// What `insane trace` is built with.
@@ -183,6 +186,12 @@ fn clippy(root: &Path) -> (Verdict, TestCount) {
 }
 
 fn tests(root: &Path) -> (Verdict, TestCount) {
+    // Without it, tests of dpdk links pass over themselves; one that does not compile is an error.
+    match dpdk::make(root) {
+        Ok(_) => {}
+        Err(dpdk::ShimError::NoDpdk(reason)) => println!("{}", dpdk::ShimError::NoDpdk(reason)),
+        Err(error) => return (Verdict::Failed(error.to_string()), TestCount::default()),
+    }
     counted(cargo(root).args(["test", "--workspace", "--locked", "--no-fail-fast"]), 30)
 }
 

@@ -1,0 +1,461 @@
+//! The half that moves frames.
+
+use crate::health::{Health, Look};
+use crate::inbox::{Datagram, Inbox, Tally};
+use crate::setup::NEIGHBOURS;
+use dpdk_sys::{BURST, Counts, Frame, Port};
+use insane_core::limits::PEERS_MAX;
+use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
+use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome, SwapRefused};
+use insane_netstack::{NeighbourId, Received, Stack, Template};
+use insane_sys::SharedBytes;
+use insane_wire::bundle::{Opener, is_bundle};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+/// Real-time lanes, and all others.
+pub(crate) const SIDES: usize = 2;
+/// Room for an answer: an echo of the largest packet.
+const ANSWER_BYTES: usize = 9216;
+/// Datagrams that wait to be handed out. More best-effort ones are dropped; of real-time ones
+/// more stay with the device.
+pub(crate) const REAL_TIME_WAITING: usize = 512;
+pub(crate) const BEST_EFFORT_WAITING: usize = 1024;
+/// Frames of each class that wait to be sent: one call of the driver.
+pub(crate) const OUTBOX: usize = BURST;
+/// Frames that one call takes from the device.
+const PULLED_MAX: usize = 256;
+/// How often a NIC on a bus is asked how it is: its registers are slow.
+const NIC_ASKED_EACH: Nanos = Nanos::from_millis(100);
+
+/// Which of the two; the number is its place in arrays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Class {
+    RealTime = 0,
+    BestEffort = 1,
+}
+
+impl Class {
+    const ALL: [Class; SIDES] = [Class::RealTime, Class::BestEffort];
+
+    #[inline]
+    fn of(lane: Lane) -> Self {
+        if lane.is_real_time() { Class::RealTime } else { Class::BestEffort }
+    }
+}
+
+/// A peer as the link keeps it.
+#[derive(Clone, Debug)]
+pub struct DpdkPeer {
+    /// With port P.
+    address: SocketAddr,
+    /// For both classes.
+    templates: [Template; SIDES],
+    /// Its way, while it is in a link.
+    way: Option<NeighbourId>,
+}
+
+impl DpdkPeer {
+    pub(crate) fn new(address: SocketAddr, templates: [Template; SIDES]) -> Self {
+        DpdkPeer { address, templates, way: None }
+    }
+}
+
+/// What the link counts that no outcome tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DpdkCounts {
+    /// Frames that were refused because nobody has answered yet where their peer is.
+    pub unresolved: u64,
+    /// Frames that came and were none for the link: another's, damaged, a piece, spoofed.
+    pub dropped: u64,
+    /// Datagrams dropped: longer than `frame_bytes_max`.
+    pub truncated: u64,
+    /// Best-effort datagrams dropped: more came than were taken.
+    pub flooded: u64,
+    /// Bundles of a peer dropped: a length in them did not add up.
+    pub bundles_malformed: u64,
+    /// Questions of neighbours and echoes that were answered.
+    pub answered: u64,
+    /// Answers and questions that found no room.
+    pub answers_lost: u64,
+    /// Frames that were refused because the device fails, and those that waited for it then.
+    pub device_failed: u64,
+    /// What the device counts.
+    pub device: Counts,
+}
+
+/// What a link is made of.
+pub(crate) struct Parts {
+    pub(crate) port: Port,
+    pub(crate) stack: Stack<NEIGHBOURS>,
+    pub(crate) local: SocketAddr,
+    pub(crate) frame_bytes_max: u32,
+    pub(crate) poll_each: Nanos,
+    pub(crate) is_vdev: bool,
+    pub(crate) now: MonoTime,
+}
+
+/// Port, peers, and the stack between them.
+#[derive(Debug)]
+pub struct DpdkLink {
+    port: Port,
+    stack: Stack<NEIGHBOURS>,
+    peers: Box<[Option<DpdkPeer>; PEERS_MAX]>,
+    /// Who sent the last frame: most come from the peer of the frame before.
+    last: PeerIndex,
+    local: SocketAddr,
+    frame_bytes_max: usize,
+    poll_each: Nanos,
+    is_vdev: bool,
+    /// When the link was tended last, and when its device was looked at.
+    now: MonoTime,
+    looked: MonoTime,
+    inboxes: [Inbox; SIDES],
+    outboxes: [Vec<Frame>; SIDES],
+    health: Health,
+    /// Frames that the driver took.
+    taken: u64,
+    answer: Box<[u8; ANSWER_BYTES]>,
+    counts: DpdkCounts,
+}
+
+impl DpdkLink {
+    pub(crate) fn new(parts: Parts) -> Self {
+        DpdkLink {
+            port: parts.port,
+            stack: parts.stack,
+            peers: Box::new([const { None }; PEERS_MAX]),
+            last: PeerIndex(0),
+            local: parts.local,
+            frame_bytes_max: parts.frame_bytes_max as usize,
+            poll_each: parts.poll_each,
+            is_vdev: parts.is_vdev,
+            now: parts.now,
+            looked: parts.now,
+            inboxes: [Inbox::new(REAL_TIME_WAITING), Inbox::new(BEST_EFFORT_WAITING)],
+            outboxes: [Vec::with_capacity(OUTBOX), Vec::with_capacity(OUTBOX)],
+            health: Health::new(),
+            taken: 0,
+            answer: Box::new([0; ANSWER_BYTES]),
+            counts: DpdkCounts::default(),
+        }
+    }
+
+    /// The address with port P: what peers are told.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Whether every peer's way is known: before, frames for it are refused.
+    #[must_use]
+    pub fn knows_all_ways(&self) -> bool {
+        !self.stack.is_asking()
+    }
+
+    /// Whether the device has stopped to take frames.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.health.is_failing()
+    }
+
+    /// What the link counted so far, and its device. Not for a datapath: some devices are slow
+    /// to tell.
+    pub fn counts(&mut self) -> DpdkCounts {
+        DpdkCounts { device: self.port.counts(), ..self.counts }
+    }
+
+    /// Which peer sends from this address to this class. At most [`PEERS_MAX`] looks.
+    #[inline]
+    fn find(&mut self, from: SocketAddr, class: Class) -> Option<PeerIndex> {
+        // Both of its ports follow from the first.
+        let first = SocketAddr::new(from.ip(), from.port().checked_sub(class as u16)?);
+        let is_it = |peer: &Option<DpdkPeer>| peer.as_ref().is_some_and(|peer| peer.address == first);
+        if self.peers.get(self.last.index()).is_some_and(is_it) {
+            return Some(self.last);
+        }
+        let at = self.peers.iter().position(is_it)?;
+        self.last = PeerIndex(at as u16);
+        Some(self.last)
+    }
+
+    /// Takes frames from the device and sorts them, so that real-time ones are found behind
+    /// all others.
+    #[inline]
+    fn pull(&mut self) {
+        for _ in 0..PULLED_MAX {
+            if self.inboxes[Class::RealTime as usize].is_full() {
+                break;
+            }
+            let Some(frame) = self.port.receive() else { break };
+            self.take_frame(frame);
+        }
+    }
+
+    #[inline]
+    fn take_frame(&mut self, frame: Frame) {
+        let bytes = self.port.bytes(&frame);
+        match self.stack.receive(self.now, bytes, &mut self.answer[..]) {
+            Received::Datagram { from, port, payload } => {
+                let classes = Class::ALL.into_iter();
+                if let Some(class) = classes.into_iter().find(|class| port == self.local.port() + *class as u16) {
+                    return self.take_datagram(class, frame, (from, payload));
+                }
+                // To a port that nobody has.
+                self.counts.dropped += 1;
+            }
+            Received::Answer(len) => {
+                let is_sent = self.send_plain(len);
+                self.counts.answered += u64::from(is_sent);
+            }
+            Received::Heard => {}
+            Received::Dropped(_) => self.counts.dropped += 1,
+        }
+        self.port.release(frame);
+    }
+
+    #[inline]
+    fn take_datagram(&mut self, class: Class, frame: Frame, (from, at): (SocketAddr, Range<usize>)) {
+        let from = self.find(from, class);
+        let payload = self.port.bytes(&frame).get(at.clone()).unwrap_or_default();
+        let mut opener = None;
+        if payload.len() > self.frame_bytes_max {
+            self.counts.truncated += 1;
+            return self.port.release(frame);
+        }
+        // A stranger's is not opened, so that it costs what a frame does.
+        if is_bundle(payload) && from.is_some() {
+            opener = Opener::new(payload);
+            if opener.is_none() {
+                self.counts.bundles_malformed += 1;
+                return self.port.release(frame);
+            }
+        }
+        if let Err(refused) = self.inboxes[class as usize].put(Datagram { frame, at, from, opener }) {
+            self.counts.flooded += 1;
+            self.port.release(refused.frame);
+        }
+    }
+
+    /// Puts the first `len` bytes of `answer` among the best-effort frames.
+    fn send_plain(&mut self, len: usize) -> bool {
+        let side = Class::BestEffort as usize;
+        let frame = if self.make_room(side) { self.port.reserve() } else { None };
+        let Some(mut frame) = frame else {
+            self.counts.answers_lost += 1;
+            return false;
+        };
+        let Some(room) = self.port.room(&frame).get_mut(..len) else {
+            self.counts.answers_lost += 1;
+            self.port.release(frame);
+            return false;
+        };
+        room.copy_from_slice(&self.answer[..len]);
+        frame.set_len(len);
+        self.outboxes[side].push(frame);
+        true
+    }
+
+    /// Whether a frame of this class may be added to those that wait.
+    #[inline]
+    fn make_room(&mut self, side: usize) -> bool {
+        if self.outboxes[side].len() == OUTBOX {
+            self.push_out();
+        }
+        self.outboxes[side].len() < OUTBOX
+    }
+
+    /// Two calls of the driver at most: best-effort frames go when no real-time frame waits.
+    #[inline]
+    fn push_out(&mut self) {
+        for outbox in &mut self.outboxes {
+            if outbox.is_empty() {
+                continue;
+            }
+            self.taken += self.port.send(outbox) as u64;
+            if !outbox.is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn are_unsent(&self) -> bool {
+        self.outboxes.iter().any(|outbox| !outbox.is_empty())
+    }
+
+    /// Looks whether the device still does, and drops what waits if it does not.
+    fn look_after(&mut self, now: MonoTime) {
+        if !self.is_vdev && now.since(self.looked) < NIC_ASKED_EACH {
+            return;
+        }
+        self.looked = now;
+        // One that cannot say has a carrier.
+        let is_up = self.port.is_up().unwrap_or(true);
+        // A NIC says it by its carrier, and is slow to count.
+        let counts = if self.is_vdev { self.port.counts() } else { Counts::default() };
+        let look = Look {
+            is_up,
+            sent: counts.sent,
+            errors: counts.send_errors,
+            taken: self.taken,
+            are_waiting: self.are_unsent(),
+        };
+        self.health.look(look, now);
+        if !self.health.is_failing() {
+            return;
+        }
+        for outbox in &mut self.outboxes {
+            while let Some(frame) = outbox.pop() {
+                self.counts.device_failed += 1;
+                self.port.release(frame);
+            }
+        }
+    }
+
+    /// Whether a peer's address is another's.
+    fn who_has(&self, address: SocketAddr, but: PeerIndex) -> Option<PeerIndex> {
+        let others = self.peers.iter().enumerate().filter(|(at, _)| *at != but.index());
+        let has = |peer: &Option<DpdkPeer>| peer.as_ref().is_some_and(|peer| peer.address == address);
+        others.filter(|(_, peer)| has(peer)).map(|(at, _)| PeerIndex(at as u16)).next()
+    }
+}
+
+impl Drop for DpdkLink {
+    /// Its port gets all frames back.
+    fn drop(&mut self) {
+        for inbox in &mut self.inboxes {
+            inbox.clear(&mut self.port);
+        }
+        for frame in self.outboxes.iter_mut().flat_map(|outbox| outbox.drain(..)) {
+            self.port.release(frame);
+        }
+    }
+}
+
+impl Link for DpdkLink {
+    type Peer = DpdkPeer;
+
+    fn capabilities(&self) -> LinkCapabilities {
+        LinkCapabilities {
+            technology: "dpdk",
+            frame_bytes_max: self.frame_bytes_max as u32,
+            ordered: false,
+            lossless: false,
+            launch_time: false,
+            multicast: false,
+        }
+    }
+
+    #[inline]
+    fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        let len = head.len() + payload.len();
+        let Some(Some(to)) = self.peers.get(peer.index()) else { return SendOutcome::Failed };
+        if len > self.frame_bytes_max {
+            return SendOutcome::Failed;
+        }
+        let Some(mac) = to.way.and_then(|way| self.stack.mac(way)) else {
+            self.counts.unresolved += 1;
+            return SendOutcome::Failed;
+        };
+        if !self.health.allows() {
+            self.counts.device_failed += 1;
+            return SendOutcome::Failed;
+        }
+        let side = Class::of(lane) as usize;
+        if !self.make_room(side) {
+            return SendOutcome::Busy;
+        }
+        let Some(mut frame) = self.port.reserve() else {
+            // What the device holds may be all there is.
+            self.push_out();
+            return SendOutcome::Busy;
+        };
+        let Some(Some(to)) = self.peers.get(peer.index()) else { return SendOutcome::Failed };
+        let template = &to.templates[side];
+        let front = template.head_bytes();
+        let total = front + len;
+        // It fits: the port's frames are made for the largest.
+        let room = &mut self.port.room(&frame)[..total];
+        room[front..front + head.len()].copy_from_slice(head);
+        payload.copy_to(&mut room[front + head.len()..]);
+        // A frame that begins like a bundle would be taken for one.
+        if is_bundle(&room[front..]) || !template.write(mac, false, room) {
+            self.port.release(frame);
+            return SendOutcome::Failed;
+        }
+        frame.set_len(total);
+        self.outboxes[side].push(frame);
+        SendOutcome::Sent
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        self.push_out();
+    }
+
+    fn holds_frames(&self) -> bool {
+        self.inboxes.iter().any(|inbox| !inbox.is_empty()) || self.are_unsent()
+    }
+
+    #[inline]
+    fn receive<S: FrameSink>(&mut self, budget: u32, _thorough: bool, sink: &mut S) -> u32 {
+        let mut tally = Tally::new(budget);
+        // A look at the device's ring costs no system call, so every call is thorough.
+        if budget > 0 {
+            self.pull();
+        }
+        for inbox in &mut self.inboxes {
+            inbox.hand_out(&mut self.port, &mut tally, sink);
+        }
+        // What found no room before, and answers to what came.
+        self.push_out();
+        tally.handed
+    }
+
+    fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::empty()
+    }
+
+    fn sleep_max(&self) -> Option<Nanos> {
+        Some(self.poll_each)
+    }
+
+    fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<DpdkPeer>) -> Result<(), SwapRefused> {
+        if peer.index() >= self.peers.len() {
+            return Err(SwapRefused::NoPlace);
+        }
+        if let Some(new) = with {
+            if let Some(by) = self.who_has(new.address, peer) {
+                return Err(SwapRefused::AddressTaken(by));
+            }
+            // The way before the other's is let go: the same neighbour keeps its place.
+            new.way = self.stack.acquire(new.address.ip(), self.now);
+            if new.way.is_none() {
+                return Err(SwapRefused::NoPlace);
+            }
+        }
+        std::mem::swap(&mut self.peers[peer.index()], with);
+        if let Some(old) = with
+            && let Some(way) = old.way.take()
+        {
+            self.stack.release(way);
+        }
+        for inbox in &mut self.inboxes {
+            inbox.forget(peer);
+        }
+        Ok(())
+    }
+
+    fn tend(&mut self, now: MonoTime) -> bool {
+        self.now = now;
+        self.look_after(now);
+        // At most one question for each place.
+        for _ in 0..NEIGHBOURS {
+            let Some(len) = self.stack.poll(now, &mut self.answer[..]) else { break };
+            let _ = self.send_plain(len);
+        }
+        self.push_out();
+        self.stack.is_asking() || self.health.is_failing()
+    }
+}

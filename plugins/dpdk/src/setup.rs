@@ -1,0 +1,354 @@
+//! The half that opens the device and checks what it is given.
+
+use crate::config::{DpdkConfig, FRAME_BYTES_LIMIT, FRAME_BYTES_LOW};
+use crate::link::{BEST_EFFORT_WAITING, DpdkLink, DpdkPeer, OUTBOX, Parts, REAL_TIME_WAITING, SIDES};
+use dpdk_sys::{BURST, Eal, EalError, Port, PortError, PortInfo, PortOptions};
+use insane_core::PeerIndex;
+use insane_core::limits::PEERS_MAX;
+use insane_link::{Link, LinkSetup, PeerSetup, SwapRefused};
+use insane_netstack::{Checksums, Host, HostError, IPV4_BYTES, IPV6_BYTES, Mac, Marks, Stack, Template, UDP_BYTES};
+use insane_sys::OsError;
+use insane_sys::clock::mono_now;
+use insane_xdp_sys::interface::Interface;
+use std::net::SocketAddr;
+
+/// Wanted length of the device's rings, frames: over 10 ms of an interface that brings 100,000
+/// a second.
+const RING_FRAMES: u32 = 1024;
+/// Both of the device's rings full, all that waits here in both directions, and what the port
+/// has between its calls.
+const POOL_FRAMES: u32 =
+    (2 * RING_FRAMES as usize + REAL_TIME_WAITING + BEST_EFFORT_WAITING + SIDES * OUTBOX + 3 * BURST) as u32;
+/// Packet that every device carries, bytes.
+const PACKET_BYTES: u32 = 1500;
+/// Around the data of a frame: DPDK's own head, the mbuf, the head of the pool, and lines that
+/// are left free so that frames do not share a channel of memory. At most.
+const MBUF_BYTES: u64 = 128 + 128 + 64 + 128;
+/// Least data of a frame, bytes.
+const MBUF_DATA_BYTES: u64 = 2048;
+
+/// Places of the stack: one for each peer, and one for a peer that comes before another goes.
+pub(crate) const NEIGHBOURS: usize = PEERS_MAX + 1;
+
+/// Why the link does not open.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DpdkError {
+    /// DPDK is not to be had.
+    #[error(transparent)]
+    Eal(#[from] EalError),
+    /// The interface that the device is to use is missing, or not Ethernet.
+    #[error("device {device}: interface {interface}: {source}")]
+    Interface {
+        /// The device.
+        device: String,
+        /// The interface's name.
+        interface: String,
+        /// What failed.
+        source: OsError,
+    },
+    /// The interface is down.
+    #[error("device {device}: interface {interface} is down (ip link set {interface} up)")]
+    Down {
+        /// The device.
+        device: String,
+        /// The interface's name.
+        interface: String,
+    },
+    /// DPDK does not open the device.
+    #[error("device {device}: {source}")]
+    Device {
+        /// The device.
+        device: String,
+        /// What failed.
+        source: PortError,
+    },
+    /// NICs are kept from DPDK.
+    #[error("device {device} is a NIC, and DPDK is started with --no-pci")]
+    NoPci {
+        /// The device.
+        device: String,
+    },
+    /// The address, prefix or gateway cannot be.
+    #[error("device {device}, {bind}: {source}{}", hint(source))]
+    Address {
+        /// The device.
+        device: String,
+        /// The address given.
+        bind: SocketAddr,
+        /// What is wrong.
+        source: HostError,
+    },
+    /// Neither port can be chosen: no kernel knows of them.
+    #[error("{bind}: the link needs a port from 1 to 65534, and the one after it")]
+    Port {
+        /// The address given.
+        bind: SocketAddr,
+    },
+    /// `frame_bytes_max` is out of range.
+    #[error("frame_bytes_max is {given}; on device {device} it must be from {FRAME_BYTES_LOW} to {most}")]
+    FrameBytes {
+        /// The value given.
+        given: u32,
+        /// The device.
+        device: String,
+        /// What it allows.
+        most: u32,
+    },
+    /// The code point is out of range.
+    #[error("real_time_dscp is {given}; it must be from 0 to 63")]
+    Dscp {
+        /// The value given.
+        given: u8,
+    },
+    /// More peers than a runtime has.
+    #[error("{given} peers; at most {PEERS_MAX} are possible")]
+    TooManyPeers {
+        /// How many were given.
+        given: usize,
+    },
+    /// A peer that cannot be reached from the link's address.
+    #[error(
+        "peer {peer}: {address} cannot be reached from {bind}: another family, no port pair, no host, or no gateway"
+    )]
+    PeerUnusable {
+        /// The peer.
+        peer: PeerIndex,
+        /// Its address.
+        address: SocketAddr,
+        /// The address of this host.
+        bind: SocketAddr,
+    },
+    /// Two peers have one address: frames could not be told apart.
+    #[error("peers {first} and {second} share the address {address}")]
+    PeerDuplicate {
+        /// The one.
+        first: PeerIndex,
+        /// The other.
+        second: PeerIndex,
+        /// What they share.
+        address: SocketAddr,
+    },
+}
+
+/// What to do about it.
+fn hint(source: &HostError) -> &'static str {
+    if *source == HostError::Mac { "; `mac` gives the link one" } else { "" }
+}
+
+/// An open device that does not know its peers yet.
+#[derive(Debug)]
+pub struct DpdkSetup {
+    config: DpdkConfig,
+    host: Host,
+    port: Port,
+    info: PortInfo,
+    frame_bytes_max: u32,
+}
+
+impl DpdkSetup {
+    /// Checks the configuration, starts DPDK if it does not run, and opens the device, in the
+    /// network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// A value is out of range, or DPDK or the device are not to be had, with the reason.
+    pub fn bind(config: DpdkConfig) -> Result<Self, DpdkError> {
+        if config.real_time_dscp > 63 {
+            return Err(DpdkError::Dscp { given: config.real_time_dscp });
+        }
+        if config.bind.port() == 0 || config.bind.port() == u16::MAX {
+            return Err(DpdkError::Port { bind: config.bind });
+        }
+        let device = || config.device.clone();
+        let of_address = |source| DpdkError::Address { device: device(), bind: config.bind, source };
+        // With an address that is surely one, the rest is checked before anything is opened.
+        let draft = Mac(config.mac.unwrap_or([2, 0, 0, 0, 0, 1]));
+        let _checked = Stack::<1>::new(host(&config, draft, false)).map_err(of_address)?;
+        if is_pci(&config.device) && config.eal.arguments.iter().any(|argument| argument == "--no-pci") {
+            return Err(DpdkError::NoPci { device: config.device });
+        }
+        let interface = interface(&config)?;
+        let packet_bytes_max = interface.as_ref().map_or(u32::from(u16::MAX), |interface| interface.mtu_bytes);
+        let frame_bytes_max = frame_bytes(&config, packet_bytes_max)?;
+        let eal = Eal::start(&config.eal)?;
+        let options = PortOptions {
+            device: config.device.clone(),
+            packet_bytes: frame_bytes_max + headers_bytes(config.bind.is_ipv4()),
+            ring_frames: RING_FRAMES,
+            pool_frames: POOL_FRAMES,
+            is_promiscuous: config.mac.is_some(),
+        };
+        let (port, info) = Port::open(eal, &options).map_err(|source| refused(&config, frame_bytes_max, source))?;
+        let is_veth = interface.is_some_and(|interface| interface.driver == "veth");
+        let host = host(&config, Mac(config.mac.unwrap_or(info.mac)), is_veth);
+        let _checked = Stack::<1>::new(host).map_err(of_address)?;
+        Ok(DpdkSetup { config, host, port, info, frame_bytes_max })
+    }
+
+    /// The address with port P: what peers are told.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.config.bind
+    }
+
+    /// What the device is.
+    #[must_use]
+    pub fn device(&self) -> &PortInfo {
+        &self.info
+    }
+}
+
+impl LinkSetup for DpdkSetup {
+    type Link = DpdkLink;
+    type Error = DpdkError;
+    type Peers = DpdkPeers;
+
+    fn peers(&self) -> DpdkPeers {
+        DpdkPeers { host: self.host, local: self.config.bind, real_time_dscp: self.config.real_time_dscp }
+    }
+
+    fn open(self, peers: &[Option<SocketAddr>]) -> Result<DpdkLink, DpdkError> {
+        if peers.len() > PEERS_MAX {
+            return Err(DpdkError::TooManyPeers { given: peers.len() });
+        }
+        let setup = self.peers();
+        let (bind, device) = (self.config.bind, self.config.device);
+        let stack = Stack::new(self.host).map_err(|source| DpdkError::Address { device, bind, source })?;
+        let mut link = DpdkLink::new(Parts {
+            port: self.port,
+            stack,
+            local: bind,
+            frame_bytes_max: self.frame_bytes_max,
+            poll_each: self.config.poll_each,
+            is_vdev: self.info.is_vdev,
+            now: mono_now(),
+        });
+        for (index, address) in peers.iter().enumerate() {
+            let Some(address) = *address else { continue };
+            let peer = PeerIndex(index as u16);
+            let mut with = Some(setup.prepare(peer, address)?);
+            link.swap_peer(peer, &mut with).map_err(|refused| match refused {
+                SwapRefused::AddressTaken(first) => DpdkError::PeerDuplicate { first, second: peer, address },
+                _ => DpdkError::PeerUnusable { peer, address, bind },
+            })?;
+        }
+        Ok(link)
+    }
+}
+
+/// Checks peers that come later.
+#[derive(Clone, Copy, Debug)]
+pub struct DpdkPeers {
+    host: Host,
+    local: SocketAddr,
+    real_time_dscp: u8,
+}
+
+impl PeerSetup for DpdkPeers {
+    type Peer = DpdkPeer;
+    type Error = DpdkError;
+
+    fn prepare(&self, peer: PeerIndex, address: SocketAddr) -> Result<DpdkPeer, DpdkError> {
+        let unusable = DpdkError::PeerUnusable { peer, address, bind: self.local };
+        let best_effort = match address.port() {
+            0 => None,
+            port => port.checked_add(1),
+        };
+        let (Some(_next), Some(port)) = (self.host.next_hop(address.ip()), best_effort) else { return Err(unusable) };
+        let to = [address, SocketAddr::new(address.ip(), port)];
+        let from = [self.local.port(), self.local.port() + 1];
+        let dscp = [self.real_time_dscp, 0];
+        // Without a tag nobody sees the priority.
+        let template =
+            |class: usize| Template::new(&self.host, from[class], to[class], Marks { priority: 0, dscp: dscp[class] });
+        let (Some(real_time), Some(best_effort)) = (template(0), template(1)) else { return Err(unusable) };
+        Ok(DpdkPeer::new(address, [real_time, best_effort]))
+    }
+}
+
+fn host(config: &DpdkConfig, mac: Mac, is_veth: bool) -> Host {
+    Host {
+        mac,
+        address: config.bind.ip(),
+        prefix_bits: config.prefix_bits,
+        gateway: config.gateway,
+        vlan: None,
+        // What the other end of a veth pair leaves unfinished never saw a wire.
+        checksums: if is_veth { Checksums::VerifyOrUnfinished } else { Checksums::Verify },
+    }
+}
+
+/// The interface of the kernel's that the device uses, if it does. DPDK's drivers take one that
+/// is down, and say little of one that is not there.
+fn interface(config: &DpdkConfig) -> Result<Option<Interface>, DpdkError> {
+    let Some(name) = config.interface() else { return Ok(None) };
+    let (device, interface) = (|| config.device.clone(), || name.to_owned());
+    let found = Interface::find(name).map_err(|source| DpdkError::Interface {
+        device: device(),
+        interface: interface(),
+        source,
+    })?;
+    if found.is_up { Ok(Some(found)) } else { Err(DpdkError::Down { device: device(), interface: interface() }) }
+}
+
+/// `0000:03:00.0` or `03:00.0`, perhaps with arguments.
+fn is_pci(device: &str) -> bool {
+    let name = device.split(',').next().unwrap_or_default();
+    let mut parts = name.rsplitn(3, ':');
+    let is_hex = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_hexdigit());
+    let slot = parts.next().and_then(|slot| slot.split_once('.'));
+    slot.is_some_and(|(device, function)| is_hex(device) && is_hex(function))
+        && parts.next().is_some_and(is_hex)
+        && parts.next().is_none_or(is_hex)
+}
+
+/// Headers of IP and UDP.
+const fn headers_bytes(is_ipv4: bool) -> u32 {
+    (UDP_BYTES + if is_ipv4 { IPV4_BYTES } else { IPV6_BYTES }) as u32
+}
+
+/// The largest frame, on a device that carries such packets.
+fn frame_bytes(config: &DpdkConfig, packet_bytes_max: u32) -> Result<u32, DpdkError> {
+    let headers = headers_bytes(config.bind.is_ipv4());
+    let most = packet_bytes_max.saturating_sub(headers).min(FRAME_BYTES_LIMIT);
+    let given = config.frame_bytes_max.unwrap_or((PACKET_BYTES - headers).min(most));
+    if (FRAME_BYTES_LOW..=most).contains(&given) {
+        Ok(given)
+    } else {
+        Err(DpdkError::FrameBytes { given, device: config.device.clone(), most })
+    }
+}
+
+/// What a refusal means to an operator.
+fn refused(config: &DpdkConfig, given: u32, source: PortError) -> DpdkError {
+    let device = config.device.clone();
+    match source.packet_bytes_max {
+        Some(most) => {
+            DpdkError::FrameBytes { given, device, most: most.saturating_sub(headers_bytes(config.bind.is_ipv4())) }
+        }
+        None => DpdkError::Device { device, source },
+    }
+}
+
+/// Memory for the frames of a link, bytes, at most.
+#[must_use]
+pub const fn memory_bytes(frame_bytes_max: u32, is_ipv4: bool) -> u64 {
+    // Ethernet's header and two tags; DPDK counts in lines of 64 bytes.
+    let data = (frame_bytes_max as u64 + headers_bytes(is_ipv4) as u64 + 14 + 8).next_multiple_of(64);
+    let data = if data > MBUF_DATA_BYTES { data } else { MBUF_DATA_BYTES };
+    POOL_FRAMES as u64 * (data + MBUF_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pci_address_is_known_by_its_form() {
+        for device in ["0000:03:00.0", "03:00.1", "0000:03:00.0,arg=1", "0000:af:1f.7"] {
+            assert!(is_pci(device), "{device}");
+        }
+        for device in ["net_af_packet0,iface=a:b.c", "net_ring0", "", "::.", "eth0:1.2.3"] {
+            assert!(!is_pci(device), "{device}");
+        }
+    }
+}

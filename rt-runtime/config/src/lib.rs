@@ -24,7 +24,7 @@ pub use machine::Machine;
 pub use plan::{
     BudgetPlan, ClockPlan, ControlPlan, DatapathPlan, DomainPlan, GossipPlan, HostPlan, HugePages, Idle, InterfaceName,
     Isolation, LinkPlan, LogFormat, LogLevel, LogPlan, Member, MemoryPlan, MulticastPlan, PeerPlan, Plan, Policy,
-    Quota, RatePlan, RealtimePlan, Serves, StreamPlan, TcpPlan, Technology, UdpPlan, XdpPlan,
+    Quota, RatePlan, RdmaPlan, RealtimePlan, Serves, StreamPlan, TcpPlan, Technology, UdpPlan, XdpPlan,
 };
 pub use planner::{Budget, LayoutSizes};
 pub use raw::AfterHoldover;

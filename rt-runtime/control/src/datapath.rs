@@ -148,6 +148,7 @@ impl Datapath {
             LinkSet::Udp(links) => starter.start(links, InlineHost::Udp),
             LinkSet::Tcp(links) => starter.start(links, InlineHost::Tcp),
             LinkSet::Xdp(links) => starter.start(links, InlineHost::Xdp),
+            LinkSet::Rdma(links) => starter.start(links, InlineHost::Rdma),
             LinkSet::Mixed(links) => starter.start(links, InlineHost::Mixed),
         };
         let failed = |source| StartError::Thread { what: format!("datapath \"{}\"", own.name), source };

@@ -50,6 +50,8 @@ pub(crate) struct Live {
     pub(crate) credit: Credit,
     /// It may be sent by.
     pub(crate) is_open: bool,
+    /// It is over; what came by it is still handed out.
+    pub(crate) has_ended: bool,
     /// Messages with frames that went, and those that the device is done with; both wrap.
     posted: u32,
     done: u32,
@@ -103,7 +105,7 @@ impl Connection {
     pub(crate) fn go_live(&mut self, fresh: Fresh) {
         let Fresh { qp, window, is_open } = fresh;
         let credit = Credit::new(window);
-        self.live = Some(Live { qp, credit, is_open, posted: 0, done: 0, grants: 0, grant_at: 0 });
+        self.live = Some(Live { qp, credit, is_open, has_ended: false, posted: 0, done: 0, grants: 0, grant_at: 0 });
         self.fill = 0;
         self.stall = Stall::default();
         if is_open {
@@ -117,6 +119,14 @@ impl Connection {
         self.live = None;
         self.fill = 0;
         self.line.let_go();
+    }
+
+    /// The connection is over, and what came by it is to be handed out before it is lost.
+    /// Returns whether that is news.
+    pub(crate) fn end(&mut self) -> bool {
+        let Some(live) = &mut self.live else { return false };
+        live.is_open = false;
+        !std::mem::replace(&mut live.has_ended, true)
     }
 
     /// The number of the connection.
@@ -181,7 +191,7 @@ impl Connection {
         if self.fill == 0 {
             return Push::Done;
         }
-        let Some(live) = &mut self.live else { return Push::Broken };
+        let Some(live) = self.live.as_mut().filter(|live| !live.has_ended) else { return Push::Broken };
         if !live.credit.may_send() {
             return Push::NoGrant;
         }
@@ -200,7 +210,7 @@ impl Connection {
     /// Tells the other side what it may send, with a message of its own; later, if too many
     /// of these are under way.
     pub(crate) fn grant(&mut self) -> Push {
-        let Some(live) = &mut self.live else { return Push::Broken };
+        let Some(live) = self.live.as_mut().filter(|live| !live.has_ended) else { return Push::Broken };
         if live.grants == GRANTS {
             return Push::NoGrant;
         }

@@ -91,6 +91,8 @@ pub(crate) struct Side {
     unsent: u64,
     /// Peers that are to be told what they may send.
     due: u64,
+    /// Peers whose connection is over, and may have left something to be handed out.
+    ended: u64,
     is_armed: bool,
     suspicions: u8,
 }
@@ -99,12 +101,13 @@ impl Side {
     pub(crate) fn new(cq: Arc<Cq>, buffers_max: usize) -> Self {
         let connections = (0..PEERS_MAX).map(|_| None).collect();
         let waiting = VecDeque::with_capacity(buffers_max);
-        Side { cq, connections, waiting, unsent: 0, due: 0, is_armed: false, suspicions: 0 }
+        Side { cq, connections, waiting, unsent: 0, due: 0, ended: 0, is_armed: false, suspicions: 0 }
     }
 
     fn forget(&mut self, peer: usize) {
         self.unsent &= !(1 << peer);
         self.due &= !(1 << peer);
+        self.ended &= !(1 << peer);
     }
 }
 
@@ -183,6 +186,33 @@ impl RdmaLink {
         self.numbers.set(Class::BOTH.into_iter().flat_map(of_class));
     }
 
+    /// A connection is over. It is lost when what came by it was handed out.
+    #[cold]
+    fn end(&mut self, (class, peer): Whose) {
+        let side = &mut self.parts.sides[class as usize];
+        if let Some(Some(connection)) = side.connections.get_mut(peer)
+            && connection.end()
+        {
+            side.ended |= 1 << peer;
+        }
+    }
+
+    /// Loses the connections that are over and have left nothing.
+    #[cold]
+    fn lose_ended(&mut self, class: Class) {
+        let side = &self.parts.sides[class as usize];
+        let mut ended = side.ended;
+        while ended != 0 {
+            let peer = ended.trailing_zeros() as usize;
+            ended &= ended - 1;
+            let side = &self.parts.sides[class as usize];
+            let number = side.connections[peer].as_ref().and_then(Connection::number);
+            if !side.waiting.iter().any(|waiting| Some(waiting.qp) == number) {
+                self.lose((class, peer), false);
+            }
+        }
+    }
+
     #[cold]
     fn lose(&mut self, whose: Whose, is_garbage: bool) {
         let Some(connection) = self.connection(whose) else { return };
@@ -211,16 +241,14 @@ impl RdmaLink {
                     self.counts.connected += 1;
                     side.unsent &= !(1 << peer);
                     side.due &= !(1 << peer);
+                    side.ended &= !(1 << peer);
                     changed = true;
                 }
                 if let Some(number) = connection.number()
                     && connection.line.has_ended(number)
+                    && connection.end()
                 {
-                    connection.lose();
-                    self.counts.lost += 1;
-                    side.unsent &= !(1 << peer);
-                    side.due &= !(1 << peer);
-                    changed = true;
+                    side.ended |= 1 << peer;
                 }
             }
         }
@@ -229,14 +257,14 @@ impl RdmaLink {
         }
     }
 
-    /// Takes what came by one class from the device.
-    fn pump(&mut self, class: Class) {
+    /// Takes what came by one class from the device. Returns whether that was all.
+    fn pump(&mut self, class: Class) -> bool {
         for _ in 0..LOOKS_MAX {
             let side = &mut self.parts.sides[class as usize];
             // A broken queue is a device that is gone: its connections end, too.
-            let Ok(batch) = side.cq.poll() else { return };
+            let Ok(batch) = side.cq.poll() else { return true };
             if batch.is_empty() {
-                return;
+                return true;
             }
             if side.is_armed {
                 side.suspicions = SUSPICIONS;
@@ -246,9 +274,10 @@ impl RdmaLink {
                 self.came(class, completion);
             }
             if !is_full {
-                return;
+                return true;
             }
         }
+        false
     }
 
     fn came(&mut self, class: Class, completion: Completion) {
@@ -264,7 +293,7 @@ impl RdmaLink {
         let Some(whose) = whose.filter(|_| is_good) else {
             self.give_back(buffer);
             match whose {
-                Some(whose) => self.lose(whose, false),
+                Some(whose) => self.end(whose),
                 None => self.counts.orphans += u64::from(is_good),
             }
             return;
@@ -274,7 +303,7 @@ impl RdmaLink {
         let side = &mut self.parts.sides[class as usize];
         let live = side.connections.get_mut(whose.1).and_then(Option::as_mut).and_then(|there| there.live.as_mut());
         let is_sound = live.zip(grant).is_some_and(|(live, grant)| {
-            live.is_open = true;
+            live.is_open |= !live.has_ended;
             (!has_frames || live.credit.arrive()) && live.credit.hear(grant)
         });
         if is_sound && has_frames {
@@ -306,7 +335,7 @@ impl RdmaLink {
                             connection.sent(mark);
                         }
                     }
-                    _ => self.lose(whose, false),
+                    _ => self.end(whose),
                 }
             }
             if !is_full {
@@ -323,7 +352,7 @@ impl RdmaLink {
         let side = &mut self.parts.sides[whose.0 as usize];
         side.unsent = side.unsent & !(1 << whose.1) | u64::from(is_left) << whose.1;
         if push == Push::Broken {
-            self.lose(whose, false);
+            self.end(whose);
         }
         !is_left
     }
@@ -350,7 +379,10 @@ impl RdmaLink {
             match if is_due { connection.grant() } else { Push::Done } {
                 Push::Done => self.parts.sides[class as usize].due &= !(1 << peer),
                 Push::NoGrant => {}
-                Push::Broken => self.lose((class, peer), false),
+                Push::Broken => {
+                    self.parts.sides[class as usize].due &= !(1 << peer);
+                    self.end((class, peer));
+                }
             }
         }
     }
@@ -511,13 +543,14 @@ impl Link for RdmaLink {
         }
         self.reap();
         let mut handed = 0;
-        for class in Class::BOTH {
-            self.pump(class);
-        }
+        let had_all = Class::BOTH.map(|class| self.pump(class));
         for class in Class::BOTH {
             handed += self.hand_out(class, budget - handed, sink);
             self.push_all(class);
             self.grant_all(class);
+            if self.parts.sides[class as usize].ended != 0 && had_all[class as usize] {
+                self.lose_ended(class);
+            }
         }
         if self.is_quiet() {
             self.settle();
@@ -560,6 +593,7 @@ impl Link for RdmaLink {
             if let Some(come) = &side.connections[at] {
                 come.line.set_use(Use::Serves);
                 side.unsent |= u64::from(come.has_unsent()) << at;
+                side.ended |= u64::from(come.live.as_ref().is_some_and(|live| live.has_ended)) << at;
             }
         }
         self.number_anew();
@@ -593,6 +627,10 @@ impl Link for RdmaLink {
         self.parts.desk.signals.is_told();
         self.absorb();
         self.reap();
+        for class in Class::BOTH {
+            // A side that answered may send once it heard from the other.
+            self.pump(class);
+        }
         for side in &mut self.parts.sides {
             for connection in side.connections.iter_mut().flatten() {
                 connection.watch(now);

@@ -320,6 +320,10 @@ fn links(plan: &Plan) -> Things {
                 all.push(("real_time_dscp", xdp.real_time_dscp.to_string()));
                 None
             }
+            Technology::Rdma(rdma) => {
+                all.push(("real_time_dscp", rdma.real_time_dscp.to_string()));
+                None
+            }
         };
         if let Some((send, receive, poll)) = buffers {
             all.push(("send_buffer_bytes", exact(send.into())));

@@ -124,7 +124,10 @@ pub const FIELDS: &[Field] = &[
     number("datapaths[].epsilon_quantile_ppm", 500_000, 999_999, "parts in a million", "999_000"),
     text("links", "a list of links: [(name: ..., technology: ...), ...]", "[]"),
     required("links[].name", NAME),
-    required("links[].technology", "udp(bind: ..., ...), tcp(bind: ..., ...) or xdp(interface: ..., bind: ..., ...)"),
+    required(
+        "links[].technology",
+        "udp(bind: ..., ...), tcp(bind: ..., ...), xdp(interface: ..., bind: ..., ...) or rdma(bind: ..., ...)",
+    ),
     number("links[].rate_mbps", 1, 400_000, "Mbit/s", "None: no slots"),
     number("links[].turn_us", 1, 10_000, "microseconds", "100"),
     number("links[].foreign_bytes", 0, 1 << 20, "bytes", "1_538"),
@@ -167,6 +170,12 @@ pub const FIELDS: &[Field] = &[
     text("links[].technology.xdp.gateway", "the IP address of a neighbour: \"192.0.2.254\"", "None"),
     number("links[].technology.xdp.frame_bytes_max", 508, 3798, "bytes", "None: 1472 over IPv4, 1452 over IPv6"),
     number("links[].technology.xdp.real_time_dscp", 0, 63, "", "46: expedited"),
+    required(
+        "links[].technology.rdma.bind",
+        "an IP address that an RDMA device of this machine has and a port from 1 to 65534: \"192.0.2.1:7600\", \"[2001:db8::1]:7600\"",
+    ),
+    number("links[].technology.rdma.frame_bytes_max", 508, 1 << 16, "bytes", "16_384"),
+    number("links[].technology.rdma.real_time_dscp", 0, 63, "", "46: expedited"),
     text("peers", "a list of at most 64 peers: [(name: ..., links: {...}), ...]", "[]"),
     required("peers[].name", NAME),
     required(

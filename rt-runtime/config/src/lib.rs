@@ -24,7 +24,8 @@ pub use machine::Machine;
 pub use plan::{
     BudgetPlan, ClockPlan, ControlPlan, DatapathPlan, DomainPlan, GossipPlan, HostPlan, HugePages, Idle, InterfaceName,
     Isolation, LinkBudget, LinkPlan, LogFormat, LogLevel, LogPlan, Member, MemoryPlan, MulticastPlan, PeerPlan, Plan,
-    Policy, PolicyPlan, Quota, RatePlan, RealtimePlan, Serves, StreamPlan, TcpPlan, Technology, UdpPlan, XdpPlan,
+    Policy, PolicyPlan, Quota, RatePlan, RdmaPlan, RealtimePlan, Serves, StreamPlan, TcpPlan, Technology, UdpPlan,
+    XdpPlan,
 };
 pub use planner::{Budget, LayoutSizes};
 pub use raw::AfterHoldover;

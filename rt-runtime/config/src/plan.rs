@@ -278,6 +278,8 @@ pub enum Technology {
     Tcp(TcpPlan),
     /// AF_XDP sockets.
     Xdp(XdpPlan),
+    /// RDMA connections.
+    Rdma(RdmaPlan),
 }
 
 impl Technology {
@@ -288,6 +290,7 @@ impl Technology {
             Technology::Udp(_) => "udp",
             Technology::Tcp(_) => "tcp",
             Technology::Xdp(_) => "xdp",
+            Technology::Rdma(_) => "rdma",
         }
     }
 
@@ -298,18 +301,21 @@ impl Technology {
             Technology::Udp(udp) => udp.frame_bytes_max,
             Technology::Tcp(tcp) => tcp.frame_bytes_max,
             Technology::Xdp(xdp) => xdp.frame_bytes_max,
+            Technology::Rdma(rdma) => rdma.frame_bytes_max,
         }
     }
 
     /// What a frame is longer on Ethernet than header and payload, bytes: headers of UDP or
     /// TCP (with time stamps) and IP, Ethernet's own, preamble, check and gap. For TCP an
-    /// estimate: segments do not follow frames.
+    /// estimate: segments do not follow frames. For RDMA, too: over RoCE a message has
+    /// UDP, base header and check (8 + 12 + 4) for each 1,024 to 4,096 bytes.
     #[must_use]
     pub const fn overhead_bytes(&self) -> u32 {
         let ip = if self.bind().is_ipv4() { 20 } else { 40 };
         let transport = match self {
             Technology::Udp(_) | Technology::Xdp(_) => 8,
             Technology::Tcp(_) => 32,
+            Technology::Rdma(_) => 24,
         };
         ip + transport + 14 + 4 + 8 + 12
     }
@@ -319,7 +325,7 @@ impl Technology {
     pub const fn multicast(&self) -> Option<MulticastPlan> {
         match self {
             Technology::Udp(udp) => udp.multicast,
-            Technology::Tcp(_) | Technology::Xdp(_) => None,
+            Technology::Tcp(_) | Technology::Xdp(_) | Technology::Rdma(_) => None,
         }
     }
 
@@ -330,6 +336,7 @@ impl Technology {
             Technology::Udp(udp) => udp.bind,
             Technology::Tcp(tcp) => tcp.bind,
             Technology::Xdp(xdp) => xdp.bind,
+            Technology::Rdma(rdma) => rdma.bind,
         }
     }
 }
@@ -453,6 +460,29 @@ impl XdpPlan {
             prefix_bits: if bind.is_ipv4() { 24 } else { 64 },
             gateway: None,
             frame_bytes_max: crate::raw::frame_bytes_default(bind),
+            real_time_dscp: crate::raw::REAL_TIME_DSCP as u8,
+        }
+    }
+}
+
+/// RDMA connections, two to a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct RdmaPlan {
+    /// Local address, one that a verbs device has, and port, 1 to 65,534.
+    pub bind: SocketAddr,
+    /// Largest frame, bytes; the same at all peers.
+    pub frame_bytes_max: u32,
+    /// Differentiated services code point of real-time connections, 0 to 63.
+    pub real_time_dscp: u8,
+}
+
+impl RdmaPlan {
+    /// Defaults at this address.
+    #[must_use]
+    pub fn at(bind: SocketAddr) -> Self {
+        RdmaPlan {
+            bind,
+            frame_bytes_max: crate::raw::RDMA_FRAME_BYTES as u32,
             real_time_dscp: crate::raw::REAL_TIME_DSCP as u8,
         }
     }

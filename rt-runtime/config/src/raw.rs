@@ -21,6 +21,8 @@ pub const REAL_TIME_DSCP: i64 = 46;
 /// Default of `frame_bytes_max` of a `tcp` link: with the default chunk of best effort,
 /// larger frames would make real time wait longer.
 pub const TCP_FRAME_BYTES: i64 = 16_384;
+/// Default of `frame_bytes_max` of an rdma link.
+pub const RDMA_FRAME_BYTES: i64 = 16_384;
 /// Default of `send_buffer_bytes` and `receive_buffer_bytes` of a `tcp` link.
 pub const TCP_BUFFER_BYTES: i64 = 1 << 20;
 /// Default of `user_timeout_ms` of a `tcp` link.
@@ -414,6 +416,17 @@ pub enum Technology {
         #[serde(default = "real_time_dscp")]
         real_time_dscp: i64,
     },
+    /// RDMA connections, two to a peer.
+    Rdma {
+        /// Local address, one that a verbs device has, and port.
+        bind: String,
+        /// Largest frame, bytes, 508 to 65,536; the same at all peers. Default: 16,384.
+        #[serde(default = "rdma_frame_bytes")]
+        frame_bytes_max: i64,
+        /// Differentiated services code point of real-time connections, 0 to 63. Default: 46.
+        #[serde(default = "real_time_dscp")]
+        real_time_dscp: i64,
+    },
 }
 
 /// How frames of an xdp link leave the kernel.
@@ -474,6 +487,7 @@ impl Technology {
             Technology::Udp { .. } => "udp",
             Technology::Tcp { .. } => "tcp",
             Technology::Xdp { .. } => "xdp",
+            Technology::Rdma { .. } => "rdma",
         }
     }
 
@@ -481,7 +495,10 @@ impl Technology {
     #[must_use]
     pub fn bind(&self) -> &str {
         match self {
-            Technology::Udp { bind, .. } | Technology::Tcp { bind, .. } | Technology::Xdp { bind, .. } => bind,
+            Technology::Udp { bind, .. }
+            | Technology::Tcp { bind, .. }
+            | Technology::Xdp { bind, .. }
+            | Technology::Rdma { bind, .. } => bind,
         }
     }
 }
@@ -500,6 +517,10 @@ fn real_time_dscp() -> i64 {
 
 fn tcp_frame_bytes() -> i64 {
     TCP_FRAME_BYTES
+}
+
+fn rdma_frame_bytes() -> i64 {
+    RDMA_FRAME_BYTES
 }
 
 fn tcp_buffer_bytes() -> i64 {

@@ -83,7 +83,7 @@ fn fields_of(value: &serde_json::Value, path: &str, found: &mut BTreeSet<String>
                     }
                     "uid" | "gid" => continue,
                     // As in the table of fields.
-                    "tcp" | "xdp" => {
+                    "tcp" | "xdp" | "rdma" => {
                         fields_of(inner, &format!("{path}.{key}"), found);
                         continue;
                     }
@@ -189,7 +189,7 @@ fn what_the_reference_calls_default_is_the_default() {
     assert_eq!(udp(&reference, 1), udp(&short, 0));
     let group = |config: &raw::Config| match &config.links[0].technology {
         raw::Technology::Udp { multicast, .. } => multicast.clone(),
-        raw::Technology::Tcp { .. } | raw::Technology::Xdp { .. } => None,
+        raw::Technology::Tcp { .. } | raw::Technology::Xdp { .. } | raw::Technology::Rdma { .. } => None,
     };
     let short = r#"(links: [(name: "x", technology: udp(bind: "", multicast: (group: "239.192.0.1:7400")))])"#;
     let short: raw::Config = options.from_str(short).unwrap();
@@ -198,6 +198,9 @@ fn what_the_reference_calls_default_is_the_default() {
         options.from_str(r#"(links: [(name: "x", technology: tcp(bind: "192.0.2.1:7500"))])"#).unwrap();
     assert_eq!(reference.links[2].technology, short.links[0].technology);
     assert!(matches!(short.links[0].technology, raw::Technology::Tcp { frame_bytes_max: 16_384, .. }));
+    let short: raw::Config =
+        options.from_str(r#"(links: [(name: "x", technology: rdma(bind: "192.0.2.1:7600"))])"#).unwrap();
+    assert_eq!(reference.links[4].technology, short.links[0].technology);
 }
 
 #[test]

@@ -151,6 +151,7 @@ impl Datapath {
             LinkSet::Udp(links) => starter.start(links, InlineHost::Udp),
             LinkSet::Tcp(links) => starter.start(links, InlineHost::Tcp),
             LinkSet::Xdp(links) => starter.start(links, InlineHost::Xdp),
+            LinkSet::Rdma(links) => starter.start(links, InlineHost::Rdma),
             LinkSet::Mixed(links) => starter.start(links, InlineHost::Mixed),
         };
         let failed = |source| StartError::Thread { what: format!("datapath \"{}\"", own.name), source };
@@ -179,6 +180,12 @@ impl Datapath {
     /// Name and address of each link.
     pub(crate) fn links(&self) -> &[LinkStatus] {
         &self.links
+    }
+
+    /// Whether a link is there and has what it runs on.
+    pub(crate) fn is_link_up(&self, link: usize) -> bool {
+        let is_missing = |health: &Health| keepers::now(health) != LinkHealth::Up;
+        self.health.get(link).is_some_and(|health| !health.as_ref().is_some_and(is_missing))
     }
 
     /// Each link, as it is now and with what it has counted.

@@ -2,6 +2,7 @@
 
 use crate::links::PluginLink;
 use insane_engine::inline::InlineEngine;
+use insane_rdma::RdmaLink;
 use insane_tcp::TcpLink;
 use insane_udp::UdpLink;
 use insane_xdp::XdpLink;
@@ -15,6 +16,8 @@ pub enum InlineHost {
     Tcp(InlineEngine<TcpLink>),
     /// All links are xdp.
     Xdp(InlineEngine<XdpLink>),
+    /// All links are rdma.
+    Rdma(InlineEngine<RdmaLink>),
     /// Several technologies.
     Mixed(InlineEngine<PluginLink>),
 }
@@ -28,6 +31,7 @@ impl InlineHost {
             InlineHost::Udp(engine) => engine.try_turn(),
             InlineHost::Tcp(engine) => engine.try_turn(),
             InlineHost::Xdp(engine) => engine.try_turn(),
+            InlineHost::Rdma(engine) => engine.try_turn(),
             InlineHost::Mixed(engine) => engine.try_turn(),
         }
     }

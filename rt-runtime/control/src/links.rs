@@ -9,12 +9,13 @@ use crate::keepers::{Health, Kept};
 use crate::path::{self, LinkState};
 use crate::start::{LinkError, StartError};
 use insane_config::raw::XdpMode;
-use insane_config::{DatapathPlan, LinkPlan, TcpPlan, Technology, UdpPlan, XdpPlan};
+use insane_config::{DatapathPlan, Idle, LinkPlan, RdmaPlan, TcpPlan, Technology, UdpPlan, XdpPlan};
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
 use insane_link::{
     FrameSink, LaunchDrops, Link, LinkCapabilities, LinkCounts, LinkHealth, LinkKeeper, LinkSetup, PeerSetup,
     SendOutcome, SwapRefused,
 };
+use insane_rdma::{RdmaConfig, RdmaLink, RdmaPeer, RdmaPeers, RdmaSetup};
 use insane_sys::SharedBytes;
 use insane_tcp::{TcpConfig, TcpLink, TcpPeer, TcpPeers, TcpSetup};
 use insane_udp::{UdpConfig, UdpGroup, UdpLink, UdpPeer, UdpPeers, UdpSetup};
@@ -38,6 +39,8 @@ pub enum PluginLink {
     Tcp(TcpLink),
     /// AF_XDP sockets.
     Xdp(XdpLink),
+    /// RDMA connections.
+    Rdma(RdmaLink),
 }
 
 /// A peer of such a link.
@@ -49,6 +52,8 @@ pub enum PluginPeer {
     Tcp(TcpPeer),
     /// By AF_XDP sockets.
     Xdp(XdpPeer),
+    /// By RDMA connections.
+    Rdma(RdmaPeer),
 }
 
 /// `$call` on the link, whichever it is.
@@ -58,6 +63,7 @@ macro_rules! of_any {
             PluginLink::Udp($link) => $call,
             PluginLink::Tcp($link) => $call,
             PluginLink::Xdp($link) => $call,
+            PluginLink::Rdma($link) => $call,
         }
     };
 }
@@ -88,6 +94,7 @@ impl Link for PluginLink {
             PluginLink::Udp(link) => swap_as!(Udp, link, peer, with),
             PluginLink::Tcp(link) => swap_as!(Tcp, link, peer, with),
             PluginLink::Xdp(link) => swap_as!(Xdp, link, peer, with),
+            PluginLink::Rdma(link) => swap_as!(Rdma, link, peer, with),
         }
     }
 
@@ -136,13 +143,15 @@ impl Link for PluginLink {
     }
 
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let (udp, tcp, xdp) = match self {
-            PluginLink::Udp(udp) => (Some(udp), None, None),
-            PluginLink::Tcp(tcp) => (None, Some(tcp), None),
-            PluginLink::Xdp(xdp) => (None, None, Some(xdp)),
+        let (udp, tcp, xdp, rdma) = match self {
+            PluginLink::Udp(udp) => (Some(udp), None, None, None),
+            PluginLink::Tcp(tcp) => (None, Some(tcp), None, None),
+            PluginLink::Xdp(xdp) => (None, None, Some(xdp), None),
+            PluginLink::Rdma(rdma) => (None, None, None, Some(rdma)),
         };
         let kernel = udp.into_iter().flat_map(Link::readable_fds).chain(tcp.into_iter().flat_map(Link::readable_fds));
-        kernel.chain(xdp.into_iter().flat_map(Link::readable_fds))
+        let kernel = kernel.chain(xdp.into_iter().flat_map(Link::readable_fds));
+        kernel.chain(rdma.into_iter().flat_map(Link::readable_fds))
     }
 
     fn holds_frames(&self) -> bool {
@@ -167,6 +176,8 @@ pub(crate) enum LinkSet {
     Tcp(Vec<TcpLink>),
     /// All xdp.
     Xdp(Vec<XdpLink>),
+    /// All rdma.
+    Rdma(Vec<RdmaLink>),
     /// Several technologies.
     Mixed(Vec<PluginLink>),
 }
@@ -176,15 +187,19 @@ impl LinkSet {
         let is_udp = |link: &PluginLink| matches!(link, PluginLink::Udp(_));
         let is_tcp = |link: &PluginLink| matches!(link, PluginLink::Tcp(_));
         let is_xdp = |link: &PluginLink| matches!(link, PluginLink::Xdp(_));
+        let is_rdma = |link: &PluginLink| matches!(link, PluginLink::Rdma(_));
         let as_udp = |link| if let PluginLink::Udp(udp) = link { Some(udp) } else { None };
         let as_tcp = |link| if let PluginLink::Tcp(tcp) = link { Some(tcp) } else { None };
         let as_xdp = |link| if let PluginLink::Xdp(xdp) = link { Some(xdp) } else { None };
+        let as_rdma = |link| if let PluginLink::Rdma(rdma) = link { Some(rdma) } else { None };
         if links.iter().all(is_udp) {
             LinkSet::Udp(links.into_iter().filter_map(as_udp).collect())
         } else if links.iter().all(is_tcp) {
             LinkSet::Tcp(links.into_iter().filter_map(as_tcp).collect())
         } else if links.iter().all(is_xdp) {
             LinkSet::Xdp(links.into_iter().filter_map(as_xdp).collect())
+        } else if links.iter().all(is_rdma) {
+            LinkSet::Rdma(links.into_iter().filter_map(as_rdma).collect())
         } else {
             LinkSet::Mixed(links)
         }
@@ -204,6 +219,7 @@ enum PeerMakerOf {
     Udp(UdpPeers),
     Tcp(TcpPeers),
     Xdp(XdpPeers),
+    Rdma(RdmaPeers),
 }
 
 impl PeerMaker {
@@ -222,6 +238,10 @@ impl PeerMaker {
                 let peer = setup.prepare(peer, address)?;
                 if self.is_mixed { Box::new(Some(PluginPeer::Xdp(peer))) } else { Box::new(Some(peer)) }
             }
+            PeerMakerOf::Rdma(setup) => {
+                let peer = setup.prepare(peer, address)?;
+                if self.is_mixed { Box::new(Some(PluginPeer::Rdma(peer))) } else { Box::new(Some(peer)) }
+            }
         })
     }
 
@@ -232,6 +252,7 @@ impl PeerMaker {
             PeerMakerOf::Udp(_) => Box::new(None::<UdpPeer>),
             PeerMakerOf::Tcp(_) => Box::new(None::<TcpPeer>),
             PeerMakerOf::Xdp(_) => Box::new(None::<XdpPeer>),
+            PeerMakerOf::Rdma(_) => Box::new(None::<RdmaPeer>),
         }
     }
 }
@@ -276,11 +297,9 @@ pub(crate) fn open(datapath: &DatapathPlan, peers: usize) -> Result<OpenLinks, S
     let mut status = Vec::new();
     let mut setups = Vec::new();
     let (mut health, mut kept, mut missing) = (Vec::new(), Vec::new(), None);
-    for (at, plan) in datapath.links.iter().enumerate() {
-        let Opened { link, address, peers: setup, keeper } = open_link(plan).map_err(|source| StartError::Link {
-            datapath: datapath.name.clone(),
-            link: plan.name.clone(),
-            source: Box::new(source),
+    for plan in &datapath.links {
+        let Opened { link, address, peers: setup, keeper } = open_link(plan, datapath.idle).map_err(|source| {
+            StartError::Link { datapath: datapath.name.clone(), link: plan.name.clone(), source: Box::new(source) }
         })?;
         status.push(link_status(plan, &link, address));
         links.push(link);
@@ -319,7 +338,7 @@ struct Opened {
     keeper: Option<(Box<dyn LinkKeeper>, Option<LinkError>)>,
 }
 
-fn open_link(plan: &LinkPlan) -> Result<Opened, LinkError> {
+fn open_link(plan: &LinkPlan, idle: Idle) -> Result<Opened, LinkError> {
     Ok(match &plan.technology {
         Technology::Udp(udp) => {
             let setup = UdpSetup::bind(udp_config(udp))?;
@@ -340,6 +359,12 @@ fn open_link(plan: &LinkPlan) -> Result<Opened, LinkError> {
             let missing = setup.missing().cloned().map(LinkError::from);
             let keeper: Option<(Box<dyn LinkKeeper>, _)> = Some((Box::new(setup.keeper()), missing));
             Opened { link: PluginLink::Xdp(setup.open(&plan.peers)?), address, peers, keeper }
+        }
+        Technology::Rdma(rdma) => {
+            let setup = RdmaSetup::bind(rdma_config(rdma, idle))?;
+            let address = setup.local_addr();
+            let peers = PeerMakerOf::Rdma(setup.peers());
+            Opened { link: PluginLink::Rdma(setup.open(&plan.peers)?), address, peers, keeper: None }
         }
     })
 }
@@ -403,6 +428,15 @@ fn xdp_config(plan: &XdpPlan) -> XdpConfig {
     }
 }
 
+fn rdma_config(plan: &RdmaPlan, idle: Idle) -> RdmaConfig {
+    RdmaConfig {
+        bind: plan.bind,
+        frame_bytes_max: plan.frame_bytes_max,
+        real_time_dscp: plan.real_time_dscp,
+        wakes: idle != Idle::Spin,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -452,6 +486,12 @@ mod tests {
             let sizes = LayoutSizes::default();
             let planned = sizes.xdp_chunks * sizes.xdp_chunk_bytes(frame_bytes_max, is_ipv4);
             assert_eq!(planned, insane_xdp::memory_bytes(frame_bytes_max, is_ipv4), "{frame_bytes_max}");
+        }
+        assert_eq!(rdma_config(&RdmaPlan::at(here()), Idle::Block), RdmaConfig::new(here()));
+        assert!(!rdma_config(&RdmaPlan::at(here()), Idle::Spin).wakes);
+        for frame_bytes_max in [insane_rdma::FRAME_BYTES_LOW, 5_000, 16_384, insane_rdma::FRAME_BYTES_LIMIT] {
+            let planned = LayoutSizes::default().rdma_peer_bytes(frame_bytes_max);
+            assert_eq!(planned, insane_rdma::peer_bytes(frame_bytes_max) as u64, "{frame_bytes_max}");
         }
         for frame_bytes_max in [insane_tcp::FRAME_BYTES_LOW, 16_384, 40_000, insane_tcp::FRAME_BYTES_LIMIT] {
             let planned = LayoutSizes::default().tcp_connection_bytes(frame_bytes_max);

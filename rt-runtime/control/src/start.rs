@@ -17,6 +17,9 @@ pub enum LinkError {
     /// An xdp link.
     #[error(transparent)]
     Xdp(#[from] insane_xdp::XdpError),
+    /// An rdma link.
+    #[error(transparent)]
+    Rdma(#[from] insane_rdma::RdmaError),
 }
 
 /// Why the runtime does not start.

@@ -13,7 +13,7 @@ pub use table::{human, render};
 use crate::diagnostic::Severity;
 use crate::fields::grouped;
 use crate::machine::Machine;
-use crate::plan::{DomainPlan, LinkPlan, Plan, TcpPlan, Technology, UdpPlan, XdpPlan};
+use crate::plan::{DomainPlan, LinkPlan, Plan, RdmaPlan, TcpPlan, Technology, UdpPlan, XdpPlan};
 use insane_core::Nanos;
 use insane_core::heap::Geometry;
 use serde::Serialize;
@@ -72,6 +72,15 @@ pub struct LayoutSizes {
     /// What such a piece holds besides header and payload of a frame over IPv4: what the kernel
     /// keeps free, and headers. Over IPv6 20 bytes more.
     pub xdp_front_bytes: u64,
+    /// Buffers of an `rdma` link for one peer: those of two connections that receive, and those
+    /// that they send from.
+    pub rdma_buffers: u64,
+    /// What such a buffer holds besides a frame, and the least that it holds, bytes.
+    pub rdma_front_bytes: u64,
+    /// See above.
+    pub rdma_buffer_bytes_min: u64,
+    /// What a peer of such a link takes besides, bytes.
+    pub rdma_grant_bytes: u64,
     /// Stack of one thread.
     pub stack_bytes: u64,
     /// Threads beside the datapaths: control, waker.
@@ -109,6 +118,11 @@ impl Default for LayoutSizes {
             // Rings of 1,024 frames: both receive rings and two more, both transmit rings.
             xdp_chunks: 6 * 1024,
             xdp_front_bytes: 256 + 14 + 20 + 8,
+            // Of each connection a window of 16 and two; as many on either side.
+            rdma_buffers: 2 * 2 * (16 + 2),
+            rdma_front_bytes: 4 + 4,
+            rdma_buffer_bytes_min: 4096,
+            rdma_grant_bytes: 2 * 4 * 64,
             stack_bytes: 2 << 20,
             threads: 2,
             process_bytes: 16 << 20,
@@ -139,6 +153,14 @@ impl LayoutSizes {
     pub const fn xdp_chunk_bytes(&self, frame_bytes_max: u32, is_ipv4: bool) -> u64 {
         let front = self.xdp_front_bytes + if is_ipv4 { 0 } else { 20 };
         if front + frame_bytes_max as u64 <= 2048 { 2048 } else { 4096 }
+    }
+
+    /// What one peer of an `rdma` link takes, all of it locked.
+    #[must_use]
+    pub const fn rdma_peer_bytes(&self, frame_bytes_max: u32) -> u64 {
+        let frame = self.rdma_front_bytes + frame_bytes_max as u64;
+        let buffer = if frame < self.rdma_buffer_bytes_min { self.rdma_buffer_bytes_min } else { frame };
+        self.rdma_buffers * buffer.next_multiple_of(64) + self.rdma_grant_bytes
     }
 
     /// The counters page of one session.
@@ -352,6 +374,7 @@ fn datapath(plan: &Plan, at: usize, sizes: &LayoutSizes) -> Group {
             Technology::Udp(udp) => udp_link(link, udp, sizes),
             Technology::Tcp(tcp) => tcp_link(link, peers_by(plan, link), tcp, sizes).into(),
             Technology::Xdp(xdp) => vec![xdp_link(link, xdp, sizes)],
+            Technology::Rdma(rdma) => vec![rdma_link(link, peers_by(plan, link), rdma, sizes)],
         });
     }
     group(format!("datapath \"{}\"", datapath.name), false, items)
@@ -413,6 +436,13 @@ fn xdp_link(link: &LinkPlan, xdp: &XdpPlan, sizes: &LayoutSizes) -> Item {
     let name = format!("link \"{}\": frames that come and go", link.name);
     let bytes = sizes.xdp_chunk_bytes(xdp.frame_bytes_max, xdp.bind.is_ipv4());
     Item::new(name, Kind::Private, sizes.xdp_chunks, bytes)
+        .lowered_by(format!("the frame_bytes_max of link \"{}\"", link.name))
+}
+
+/// Registered memory of each peer. Queues of the device, a few hundred KiB, are not counted.
+fn rdma_link(link: &LinkPlan, peers: u64, rdma: &RdmaPlan, sizes: &LayoutSizes) -> Item {
+    let name = format!("link \"{}\": registered buffers", link.name);
+    Item::new(name, Kind::Private, peers, sizes.rdma_peer_bytes(rdma.frame_bytes_max))
         .lowered_by(format!("the frame_bytes_max of link \"{}\"", link.name))
 }
 

@@ -3,7 +3,8 @@
 use super::{check_names, number, quoted};
 use crate::diagnostic::nearest;
 use crate::plan::{
-    DatapathPlan, InterfaceName, LinkPlan, MulticastPlan, PeerPlan, RatePlan, TcpPlan, Technology, UdpPlan, XdpPlan,
+    DatapathPlan, InterfaceName, LinkPlan, MulticastPlan, PeerPlan, RatePlan, RdmaPlan, TcpPlan, Technology, UdpPlan,
+    XdpPlan,
 };
 use crate::raw;
 use crate::report::Report;
@@ -140,6 +141,17 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
                 frame_bytes_max: frame_bytes_max.unwrap_or(defaults.frame_bytes_max),
                 real_time_dscp: number(report, &path("real_time_dscp"), real_time_dscp),
                 ..defaults
+            })
+        }
+        raw::Technology::Rdma { bind: _, frame_bytes_max, real_time_dscp } => {
+            if bind != NOWHERE && (bind.ip().is_unspecified() || bind.ip().is_loopback()) {
+                let message = format!("{} is no address that an RDMA device can have", bind.ip());
+                report.error(&path("bind"), message);
+            }
+            Technology::Rdma(RdmaPlan {
+                bind,
+                frame_bytes_max: number(report, &path("frame_bytes_max"), frame_bytes_max),
+                real_time_dscp: number(report, &path("real_time_dscp"), real_time_dscp),
             })
         }
     }

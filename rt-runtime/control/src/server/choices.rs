@@ -23,8 +23,8 @@ pub(super) struct Answered {
 impl Parts {
     /// What is seen of a link to a peer.
     fn signal(&self, peer: PeerIndex, entry: &Entry, (datapath, link): LinkKey) -> Signal {
-        let status = self.datapaths.get(datapath.index()).and_then(|datapath| datapath.links.get(link.index()));
-        if status.is_some_and(|status| status.up) {
+        let is_up = self.datapaths.get(datapath.index()).is_some_and(|datapath| datapath.is_link_up(link.index()));
+        if is_up {
             self.overlay.signal(peer, entry, datapath.index(), link.index())
         } else {
             Signal::Gone

@@ -141,12 +141,12 @@ fn datapath(plan: &insane_config::DatapathPlan) -> Datapath {
     let polls = |technology: &Technology| match technology {
         Technology::Udp(udp) => udp.busy_poll_us > 0,
         Technology::Tcp(tcp) => tcp.busy_poll_us > 0,
-        Technology::Xdp(_) => false,
+        Technology::Xdp(_) | Technology::Rdma(_) => false,
     };
     // The address of an xdp link is its own; its interface is known by name.
     let interface = |link: &&LinkPlan| match &link.technology {
         Technology::Xdp(xdp) => Some(xdp.interface),
-        Technology::Udp(_) | Technology::Tcp(_) => None,
+        Technology::Udp(_) | Technology::Tcp(_) | Technology::Rdma(_) => None,
     };
     let address = |link: &LinkPlan| link.technology.bind().ip();
     Datapath {

@@ -112,8 +112,7 @@ impl Policy {
         let request = Request::new(flow.qos);
         let Some(datapath) = flow.datapath else { return };
         // What of a budget is free, the account decides.
-        let mut offers = self.offers(world, flow, peer);
-        offers.iter_mut().for_each(|offer| offer.room = None);
+        let offers = self.offers(world, flow, peer, false);
         let ranking = ranked(world.plan, &request, &offers);
         let wishes: Wishes = ranking.usable().map(|at| (datapath, LinkIndex(at as u8))).collect();
         let need = request.need(world.plan.policy.best_effort_bits_per_s());
@@ -128,7 +127,7 @@ impl Policy {
     }
 
     /// What every link of a flow's datapath offers to it, in the order of the configuration.
-    fn offers(&self, world: &World<'_>, flow: &FlowView<'_>, peer: PeerIndex) -> Vec<Offer> {
+    fn offers(&self, world: &World<'_>, flow: &FlowView<'_>, peer: PeerIndex, with_room: bool) -> Vec<Offer> {
         let Some(datapath) = flow.datapath else { return Vec::new() };
         let Some(plan) = world.plan.datapaths.get(datapath.index()) else { return Vec::new() };
         let entry = world.roster.get(peer);
@@ -144,14 +143,15 @@ impl Policy {
                 // The overlay puts pieces together, whatever the frames of the link hold.
                 message_bytes_max: MESSAGE_BYTES_MAX,
                 costs_kernel_traffic: technology == Technology::Xdp,
-                room: self.account.room(key, (flow.key, peer), importance),
+                room: if with_room { self.account.room(key, (flow.key, peer), importance) } else { None },
             }
         };
         plan.links.iter().take(LINKS_MAX).enumerate().map(offer).collect()
     }
 
     /// The link that a stream is to take to a peer; `None`: none can carry it, or nothing was
-    /// decided yet. What picks the link of a route asks here.
+    /// decided yet, and it is best to stay where one is. What picks the link of a route is to
+    /// ask here.
     pub(crate) fn link_for(&self, stream: StreamKey, peer: PeerIndex) -> Option<LinkKey> {
         self.decisions.get(&(stream, peer))?.link
     }
@@ -187,7 +187,7 @@ impl Policy {
         peer: PeerIndex,
     ) -> FlowReport {
         let request = Request::new(flow.qos);
-        let offers = self.offers(world, flow, peer);
+        let offers = self.offers(world, flow, peer, true);
         let ranking = ranked(world.plan, &request, &offers);
         let datapath = flow.datapath.unwrap_or_default();
         let name = |at: usize| link_name(world.plan, (datapath, LinkIndex(at as u8)));

@@ -200,6 +200,15 @@ fn the_table_of_the_policy_is_shown_beside_what_is_used() {
     assert_has(logs["because"].as_str().unwrap(), &["it gave way to stream \"premium\" to peer there"]);
     assert_has(&shown, &["its budget of streams is used up"]);
     assert_eq!(logs["links"].as_array().unwrap().len(), 2);
+    // Another budget, without a restart.
+    let file = here.folder.join("insaned.ron");
+    let config = std::fs::read_to_string(&file).unwrap().replace("streams: 1)", "streams: 2)");
+    std::fs::write(&file, config).unwrap();
+    let output = here.command("reload", &[]).arg(&file).output().unwrap();
+    let shown = text(&output.stdout);
+    assert!(output.status.success() && shown.contains("policy.budgets[\"quick\"]: 1 streams, any Mbit/s"), "{shown}");
+    let (shown, logs) = flow("logs");
+    assert_eq!((&logs["takes"], &logs["because"]), (&"quick".into(), &"room became free".into()), "{shown}");
 }
 
 /// Three hosts on the loopback interface, of which two are in one group.

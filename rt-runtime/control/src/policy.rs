@@ -19,7 +19,7 @@ use insane_policy::budget::{Account, Cause, Claimed, LinkKey, Wishes};
 use insane_policy::health::{Health, Signal, Tracker};
 use insane_policy::reason::Bits;
 use insane_policy::report::{BudgetReport, FlowReport, PolicyReport, RankedReport};
-use insane_policy::{Amount, Offer, Ranking, Request, Technology, rank};
+use insane_policy::{Amount, Offer, Ranking, Reason, Request, Technology, rank};
 use std::collections::BTreeMap;
 use tracing::debug;
 
@@ -205,7 +205,7 @@ impl Policy {
             stream: flow.name.to_owned(),
             peer: world.roster.get(peer).map_or_else(String::new, |entry| entry.name.clone()),
             rule: format!("rule {}, for {}", ranking.rule + 1, rule.when),
-            links: report_links(&ranking, &offers, &name),
+            links: report_links(&ranking, &offers, &name, sees_all),
             takes: takes.and_then(|key| link_name(world.plan, key)),
             takes_s: decision.map_or(0.0, |decision| now.since(decision.since).0 as f64 / 1e9),
             because: self.because(decision, sees_all, world),
@@ -250,13 +250,23 @@ fn ranked(plan: &Plan, request: &Request, offers: &[Offer]) -> Ranking {
     rank(request, offers, &plan.policy.rules, plan.policy.best_effort_bits_per_s())
 }
 
-fn report_links(ranking: &Ranking, offers: &[Offer], name: &dyn Fn(usize) -> Option<String>) -> Vec<RankedReport> {
+fn report_links(
+    ranking: &Ranking,
+    offers: &[Offer],
+    name: &dyn Fn(usize) -> Option<String>,
+    sees_all: bool,
+) -> Vec<RankedReport> {
+    let words = |reason: &Reason| match reason {
+        // How much others take is not for who may not see them.
+        Reason::NoBandwidthFree { .. } if !sees_all => "its budget of bandwidth has no room for it".to_owned(),
+        reason => reason.to_string(),
+    };
     let row = |verdict: &insane_policy::Verdict| RankedReport {
         link: name(verdict.offer).unwrap_or_default(),
         technology: offers[verdict.offer].technology.name().to_owned(),
         place: verdict.place.map(|place| place + 1),
         health: offers[verdict.offer].health.name().to_owned(),
-        reasons: verdict.reasons.iter().map(ToString::to_string).collect(),
+        reasons: verdict.reasons.iter().map(words).collect(),
     };
     ranking.verdicts.iter().map(row).collect()
 }
@@ -427,6 +437,11 @@ mod tests {
         let axis = &host.report(Scope::All).flows[1];
         let fast_row = axis.links.iter().find(|row| row.link == "fast").unwrap();
         assert_eq!(fast_row.reasons[0], "its budget leaves 10 Mbit/s, and 10008 kbit/s are needed");
+        host.flows[1].0 = 4;
+        host.after(100);
+        let axis = host.report(Scope::Domain(DomainIndex(0))).flows.remove(1);
+        let fast_row = axis.links.iter().find(|row| row.link == "fast").unwrap();
+        assert_eq!(fast_row.reasons[0], "its budget of bandwidth has no room for it");
         // Another file says otherwise.
         host.plan.policy.budgets.clear();
         assert_eq!(host.after(100), [Some(2), Some(2)]);

@@ -19,7 +19,7 @@ use insane_policy::budget::{Account, Cause, Claimed, LinkKey, Wishes};
 use insane_policy::health::{Health, Signal, Tracker};
 use insane_policy::reason::Bits;
 use insane_policy::report::{BudgetReport, FlowReport, PolicyReport, RankedReport};
-use insane_policy::{Amount, Offer, Ranking, Request, Technology, rank};
+use insane_policy::{Amount, Offer, Ranking, Reason, Request, Technology, rank};
 use std::collections::BTreeMap;
 use tracing::debug;
 
@@ -112,8 +112,7 @@ impl Policy {
         let request = Request::new(flow.qos);
         let Some(datapath) = flow.datapath else { return };
         // What of a budget is free, the account decides.
-        let mut offers = self.offers(world, flow, peer);
-        offers.iter_mut().for_each(|offer| offer.room = None);
+        let offers = self.offers(world, flow, peer, false);
         let ranking = ranked(world.plan, &request, &offers);
         let wishes: Wishes = ranking.usable().map(|at| (datapath, LinkIndex(at as u8))).collect();
         let need = request.need(world.plan.policy.best_effort_bits_per_s());
@@ -128,7 +127,7 @@ impl Policy {
     }
 
     /// What every link of a flow's datapath offers to it, in the order of the configuration.
-    fn offers(&self, world: &World<'_>, flow: &FlowView<'_>, peer: PeerIndex) -> Vec<Offer> {
+    fn offers(&self, world: &World<'_>, flow: &FlowView<'_>, peer: PeerIndex, with_room: bool) -> Vec<Offer> {
         let Some(datapath) = flow.datapath else { return Vec::new() };
         let Some(plan) = world.plan.datapaths.get(datapath.index()) else { return Vec::new() };
         let entry = world.roster.get(peer);
@@ -144,14 +143,15 @@ impl Policy {
                 // The overlay puts pieces together, whatever the frames of the link hold.
                 message_bytes_max: MESSAGE_BYTES_MAX,
                 costs_kernel_traffic: technology == Technology::Xdp,
-                room: self.account.room(key, (flow.key, peer), importance),
+                room: if with_room { self.account.room(key, (flow.key, peer), importance) } else { None },
             }
         };
         plan.links.iter().take(LINKS_MAX).enumerate().map(offer).collect()
     }
 
     /// The link that a stream is to take to a peer; `None`: none can carry it, or nothing was
-    /// decided yet. What picks the link of a route asks here.
+    /// decided yet, and it is best to stay where one is. What picks the link of a route is to
+    /// ask here.
     pub(crate) fn link_for(&self, stream: StreamKey, peer: PeerIndex) -> Option<LinkKey> {
         self.decisions.get(&(stream, peer))?.link
     }
@@ -187,7 +187,7 @@ impl Policy {
         peer: PeerIndex,
     ) -> FlowReport {
         let request = Request::new(flow.qos);
-        let offers = self.offers(world, flow, peer);
+        let offers = self.offers(world, flow, peer, true);
         let ranking = ranked(world.plan, &request, &offers);
         let datapath = flow.datapath.unwrap_or_default();
         let name = |at: usize| link_name(world.plan, (datapath, LinkIndex(at as u8)));
@@ -205,7 +205,7 @@ impl Policy {
             stream: flow.name.to_owned(),
             peer: world.roster.get(peer).map_or_else(String::new, |entry| entry.name.clone()),
             rule: format!("rule {}, for {}", ranking.rule + 1, rule.when),
-            links: report_links(&ranking, &offers, &name),
+            links: report_links(&ranking, &offers, &name, sees_all),
             takes: takes.and_then(|key| link_name(world.plan, key)),
             takes_s: decision.map_or(0.0, |decision| now.since(decision.since).0 as f64 / 1e9),
             because: self.because(decision, sees_all, world),
@@ -250,13 +250,23 @@ fn ranked(plan: &Plan, request: &Request, offers: &[Offer]) -> Ranking {
     rank(request, offers, &plan.policy.rules, plan.policy.best_effort_bits_per_s())
 }
 
-fn report_links(ranking: &Ranking, offers: &[Offer], name: &dyn Fn(usize) -> Option<String>) -> Vec<RankedReport> {
+fn report_links(
+    ranking: &Ranking,
+    offers: &[Offer],
+    name: &dyn Fn(usize) -> Option<String>,
+    sees_all: bool,
+) -> Vec<RankedReport> {
+    let words = |reason: &Reason| match reason {
+        // How much others take is not for who may not see them.
+        Reason::NoBandwidthFree { .. } if !sees_all => "its budget of bandwidth has no room for it".to_owned(),
+        reason => reason.to_string(),
+    };
     let row = |verdict: &insane_policy::Verdict| RankedReport {
         link: name(verdict.offer).unwrap_or_default(),
         technology: offers[verdict.offer].technology.name().to_owned(),
         place: verdict.place.map(|place| place + 1),
         health: offers[verdict.offer].health.name().to_owned(),
-        reasons: verdict.reasons.iter().map(ToString::to_string).collect(),
+        reasons: verdict.reasons.iter().map(words).collect(),
     };
     ranking.verdicts.iter().map(row).collect()
 }
@@ -427,6 +437,11 @@ mod tests {
         let axis = &host.report(Scope::All).flows[1];
         let fast_row = axis.links.iter().find(|row| row.link == "fast").unwrap();
         assert_eq!(fast_row.reasons[0], "its budget leaves 10 Mbit/s, and 10008 kbit/s are needed");
+        host.flows[1].0 = 4;
+        host.after(100);
+        let axis = host.report(Scope::Domain(DomainIndex(0))).flows.remove(1);
+        let fast_row = axis.links.iter().find(|row| row.link == "fast").unwrap();
+        assert_eq!(fast_row.reasons[0], "its budget of bandwidth has no room for it");
         // Another file says otherwise.
         host.plan.policy.budgets.clear();
         assert_eq!(host.after(100), [Some(2), Some(2)]);

@@ -80,6 +80,8 @@ struct Claim {
 pub struct Account<K> {
     limits: BTreeMap<LinkKey, Amount>,
     claims: BTreeMap<K, Claim>,
+    /// Who has each bounded link, as it was settled last.
+    holders: BTreeMap<LinkKey, Vec<K>>,
     claims_max: usize,
     next_age: u64,
     is_settled: bool,
@@ -93,6 +95,7 @@ impl<K: Copy + Ord> Account<K> {
         Account {
             limits: BTreeMap::new(),
             claims: BTreeMap::new(),
+            holders: BTreeMap::new(),
             claims_max,
             next_age: 0,
             is_settled: true,
@@ -156,7 +159,11 @@ impl<K: Copy + Ord> Account<K> {
         let mut left = self.limits.clone();
         let held: Vec<(K, Option<LinkKey>)> = order.iter().map(|key| (*key, self.give(*key, &mut left))).collect();
         let before: BTreeMap<K, Option<LinkKey>> = self.claims.iter().map(|(key, claim)| (*key, claim.held)).collect();
+        self.holders = self.limits.keys().map(|link| (*link, Vec::new())).collect();
         for (key, now) in &held {
+            if let Some(holders) = now.and_then(|link| self.holders.get_mut(&link)) {
+                holders.push(*key);
+            }
             let Some(claim) = self.claims.get_mut(key) else { continue };
             let from = core::mem::replace(&mut claim.held, *now);
             let (is_new, has_changed) = (claim.is_new, claim.has_changed);
@@ -212,16 +219,20 @@ impl<K: Copy + Ord> Account<K> {
         self.claims.get(&key)?.held
     }
 
+    fn holders(&self, link: LinkKey) -> impl Iterator<Item = (K, &Claim)> {
+        let holders = self.holders.get(&link).into_iter().flatten();
+        holders.filter_map(|key| Some((*key, self.claims.get(key)?)))
+    }
+
     /// What a claim could have of a link: what others leave free, and what those that go after
-    /// it use. A claim that is not there would go after all that are as important. `None`: it
+    /// it use, as it was settled last. A claim that is not there would go after all that are as important. `None`: it
     /// is not bounded.
     #[must_use]
     pub fn room(&self, link: LinkKey, key: K, importance: Importance) -> Option<Room> {
         let limit = *self.limits.get(&link)?;
         let age = self.claims.get(&key).map_or(u64::MAX, |claim| claim.age);
         let (mut used, mut lower) = (Amount::default(), Amount::default());
-        let others = self.claims.iter().filter(|(other, claim)| **other != key && claim.held == Some(link));
-        for (_, claim) in others {
+        for (_, claim) in self.holders(link).filter(|(other, _)| *other != key) {
             used = used.plus(claim.need);
             if (claim.importance, core::cmp::Reverse(claim.age)) < (importance, core::cmp::Reverse(age)) {
                 lower = lower.plus(claim.need);
@@ -234,8 +245,8 @@ impl<K: Copy + Ord> Account<K> {
     #[must_use]
     pub fn usage(&self, link: LinkKey) -> Option<(Amount, Amount)> {
         let limit = *self.limits.get(&link)?;
-        let holders = self.claims.values().filter(|claim| claim.held == Some(link));
-        Some((holders.fold(Amount::default(), |sum, claim| sum.plus(claim.need)), limit))
+        let used = self.holders(link).fold(Amount::default(), |sum, (_, claim)| sum.plus(claim.need));
+        Some((used, limit))
     }
 }
 

@@ -66,7 +66,7 @@ pub struct Offer {
     /// Largest message that it carries, pieces put together, bytes.
     pub message_bytes_max: u32,
     /// Traffic of the kernel by the same interface pays for it: with a program of XDP attached,
-    /// large sends are cut up by the processor (no GSO), and large frames (MTU) do not pass.
+    /// large sends are cut up by the processor (no GSO), and the MTU is bounded.
     pub costs_kernel_traffic: bool,
     /// What the stream can get of it; `None`: its capacity is not bounded.
     pub room: Option<Room>,

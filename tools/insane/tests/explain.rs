@@ -151,10 +151,10 @@ fn the_table_of_the_policy_is_shown_beside_what_is_used() {
     let ports: Vec<u16> = (base..60_000).step_by(2).filter(|port| free(*port)).take(4).collect();
     let config = |own: [u16; 2], peer: [u16; 2], name: &str| {
         format!(
-            r#"datapaths: [(name: "main", idle: block, serves: all, links: ["slow", "quick"])],
-            links: [(name: "slow", technology: tcp(bind: "127.0.0.1:{}")),
-                (name: "quick", technology: udp(bind: "127.0.0.1:{}"))],
-            peers: [(name: "{name}", links: {{"slow": "127.0.0.1:{}", "quick": "127.0.0.1:{}"}})],
+            r#"datapaths: [(name: "main", idle: block, serves: all, links: ["quick", "slow"])],
+            links: [(name: "quick", technology: udp(bind: "127.0.0.1:{}")),
+                (name: "slow", technology: tcp(bind: "127.0.0.1:{}"))],
+            peers: [(name: "{name}", links: {{"quick": "127.0.0.1:{}", "slow": "127.0.0.1:{}"}})],
             policy: (budgets: {{"quick": (streams: 1)}}), {DOMAINS}"#,
             own[0], own[1], peer[0], peer[1]
         )
@@ -181,24 +181,34 @@ fn the_table_of_the_policy_is_shown_beside_what_is_used() {
     let _premium = open("premium", Priority::MAX);
     let (shown, premium) = flow("premium");
     assert_eq!(premium["takes"], "quick");
-    assert_eq!(premium["used"], "slow", "the first of the configuration that reaches it");
-    let used_because = premium["used_because"].as_str().unwrap();
-    assert!(used_because.contains("not in force yet"), "{used_because}");
+    assert_eq!((&premium["used"], &premium["fallback"]), (&"quick".into(), &"slow".into()));
     assert_has(
         &shown,
         &[
             "links to peer there by rule 6, for all others",
             "chosen   quick, for",
-            "used     slow",
-            "if the chosen one failed",
+            "used     quick",
+            "if the chosen one failed  slow",
             "budget of link quick: 1 of 1 streams",
         ],
     );
     let (shown, logs) = flow("logs");
     assert_eq!(logs["takes"], "slow");
+    // The first of the configuration that reaches the peer: nobody is told otherwise yet.
+    assert_eq!(logs["used"], "quick");
+    assert_has(logs["used_because"].as_str().unwrap(), &["not in force yet"]);
     assert_has(logs["because"].as_str().unwrap(), &["it gave way to stream \"premium\" to peer there"]);
     assert_has(&shown, &["its budget of streams is used up"]);
     assert_eq!(logs["links"].as_array().unwrap().len(), 2);
+    // Another budget, without a restart.
+    let file = here.folder.join("insaned.ron");
+    let config = std::fs::read_to_string(&file).unwrap().replace("streams: 1)", "streams: 2)");
+    std::fs::write(&file, config).unwrap();
+    let output = here.command("reload", &[]).arg(&file).output().unwrap();
+    let shown = text(&output.stdout);
+    assert!(output.status.success() && shown.contains("policy.budgets[\"quick\"]: 1 streams, any Mbit/s"), "{shown}");
+    let (shown, logs) = flow("logs");
+    assert_eq!((&logs["takes"], &logs["because"]), (&"quick".into(), &"room became free".into()), "{shown}");
 }
 
 /// Three hosts on the loopback interface, of which two are in one group.

@@ -15,7 +15,7 @@
 local HEADER = 64
 local VERSION = 1
 
-local kinds = { [1] = "data", [2] = "overlay", [3] = "reliable" }
+local kinds = { [1] = "data", [2] = "overlay", [3] = "reliable", [4] = "fence" }
 local overlay_kinds = { [1] = "heartbeat", [2] = "digest", [5] = "link", [6] = "delta", [7] = "refusal", [8] = "group" }
 local group_kinds = { [1] = "probe", [2] = "answer" }
 local clocks = { [0] = "none or unnamed", [1] = "monotonic of the source's host", [2] = "TAI", [3] = "unnamed" }
@@ -28,6 +28,7 @@ local f = {
     kind = ProtoField.uint8("insane.kind", "Kind", base.DEC, kinds),
     lane = ProtoField.uint8("insane.lane", "Lane", base.DEC, nil, 0x07),
     reliable = ProtoField.bool("insane.flags.reliable", "Reliable", 8, nil, 0x10),
+    leg = ProtoField.uint8("insane.leg", "Leg, modulo 8", base.DEC, nil, 0xe0),
     check = ProtoField.uint32("insane.check", "Check", base.HEX),
     check_good = ProtoField.bool("insane.check.good", "Check is right"),
     stream = ProtoField.uint64("insane.stream", "Stream key", base.HEX),
@@ -253,7 +254,7 @@ function insane.dissector(tvb, pinfo, root)
     pinfo.cols.protocol = "INSANE"
     local tree = root:add(insane, tvb(0, HEADER), "INSANE " .. kinds[kind])
     add_all(tree, tvb, {
-        { f.version, 1, 1 }, { f.kind, 2, 1 }, { f.lane, 3, 1 }, { f.reliable, 3, 1 },
+        { f.version, 1, 1 }, { f.kind, 2, 1 }, { f.lane, 3, 1 }, { f.reliable, 3, 1 }, { f.leg, 3, 1 },
     })
     local check = tree:add_le(f.check, tvb(4, 4))
     local good = check_of(tvb) == tvb(4, 4):le_uint()
@@ -278,6 +279,9 @@ function insane.dissector(tvb, pinfo, root)
         if rest > 0 then
             tree:add(f.payload, tvb(HEADER, rest))
         end
+    elseif kind == 4 then
+        about = string.format("%s stream %s channel %d: leg %d ended with #%s", about, tvb(8, 8):le_uint64():tohex(),
+            tvb(48, 4):le_uint(), math.floor(tvb(3, 1):uint() / 32), tvb(32, 8):le_uint64())
     elseif rest > 0 then
         local body = kind == 2 and overlay_body or reliable_body
         about = about .. " " .. body(tvb(HEADER, rest):tvb(), tree)

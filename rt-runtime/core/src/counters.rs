@@ -81,6 +81,12 @@ counters!(
         /// Times that a session with something to send had used up its budget
         /// (`bytes_per_second`): its sources waited.
         BudgetUsedUp = "budget_used_up",
+        /// Messages that came by one link of a moving stream before those that another still
+        /// had, and were kept until then.
+        HeldBack = "held_back",
+        /// Times that such messages were released although some before them had not come: the
+        /// time for those was up, or there was no more room.
+        HoldsEnded = "holds_ended",
     }
 );
 

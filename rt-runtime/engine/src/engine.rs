@@ -5,7 +5,7 @@ use crate::deliver::{DomainParts, Outlets};
 use crate::inflow::Inflows;
 use crate::newcomers::PeerSet;
 use crate::receive::{Intake, Receiver};
-use crate::routes::Way;
+use crate::routes::{Hops, RouteIndex, Way};
 use crate::transmit::{SlotConfig, Transmitter, slots_of};
 use crate::turn::Turn;
 use crate::waker::WakeQueue;
@@ -128,6 +128,8 @@ pub(crate) struct Links<L> {
     has_groups: bool,
     /// A link may hold what found no room at the last flush.
     unsent: bool,
+    /// Which of them hand frames out in the order in which they were sent.
+    ordered: [bool; LINKS_MAX],
     /// Frames that are handed over now leave at this instant.
     pub launch: Option<MonoTime>,
 }
@@ -147,6 +149,8 @@ impl<L: Link> Links<L> {
             .map(|link: &L| link.capabilities().frame_bytes_max.saturating_sub(HEADER_BYTES as u32))
             .min()
             .unwrap_or(0);
+        let mut ordered = [false; LINKS_MAX];
+        ordered.iter_mut().zip(&links).for_each(|(ordered, link)| *ordered = link.capabilities().ordered);
         Links {
             links,
             of_peer,
@@ -154,6 +158,7 @@ impl<L: Link> Links<L> {
             groups: [Group::default(); LINKS_MAX],
             has_groups: false,
             unsent: false,
+            ordered,
             launch: None,
         }
     }
@@ -172,6 +177,26 @@ impl<L: Link> Links<L> {
             None => (*self.of_peer.get(peer.index())?)?,
         };
         self.links.get_mut(link as usize)
+    }
+
+    /// Place of the link by which something goes to a peer.
+    pub fn place_of(&self, peer: PeerIndex, way: Way) -> Option<u8> {
+        way.link().or_else(|| self.of_peer.get(peer.index()).copied().flatten())
+    }
+
+    /// Hands a frame to this link.
+    pub fn send_by(
+        &mut self,
+        link: u8,
+        peer: PeerIndex,
+        lane: Lane,
+        head: &[u8],
+        payload: SharedBytes<'_>,
+    ) -> SendOutcome {
+        match self.links.get_mut(usize::from(link)) {
+            Some(link) => link.send(peer, lane, head, payload),
+            None => SendOutcome::Failed,
+        }
     }
 
     /// From now on a peer is reached by another link, or by none.
@@ -371,8 +396,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
             self.receives = self.receives.wrapping_add(1);
             let thorough = self.receives.is_multiple_of(THOROUGH_STRIDE);
             let mut frames = 0;
-            for link in &mut links.links {
-                let mut intake = Intake { turn: &turn, receiver, transmitter, outlets, port, counters };
+            for (link, is_ordered) in links.links.iter_mut().zip(links.ordered) {
+                let mut intake = Intake { turn: &turn, receiver, transmitter, outlets, port, counters, is_ordered };
                 frames += link.receive(FRAMES_PER_TURN, thorough, &mut intake);
             }
             if frames > 0 {
@@ -382,6 +407,9 @@ impl<L: Link, C: Clock> Engine<L, C> {
         }
         if receiver.inflows.is_waiting() {
             receiver.inflows.serve(|| turn.now(), links, outlets, port);
+        }
+        if receiver.is_holding() {
+            receiver.end_holds(turn.now(), outlets, port);
         }
         self.looked_at = turn.about_now();
         worked |= outlets.wake(self.looked_at);
@@ -450,11 +478,11 @@ impl<L: Link, C: Clock> Engine<L, C> {
         self.is_tending
     }
 
-    /// Whether a reliable flow waits for a peer or a sink, so that sleep must be short:
-    /// the next heartbeat, the next look for room.
+    /// Whether a reliable flow waits for a peer or a sink, or a stream is moving from one link
+    /// to another, so that sleep must be short: the next heartbeat, the next look for room.
     #[must_use]
     pub fn is_repairing(&self) -> bool {
-        self.receiver.inflows.is_waiting() || self.transmitter.is_waiting()
+        self.receiver.inflows.is_waiting() || self.receiver.is_holding() || self.transmitter.is_waiting()
     }
 
     /// Whether a message is still arriving, or a sink waits to be woken until its session
@@ -568,6 +596,45 @@ impl<L: Link, C: Clock> Engine<L, C> {
         }
     }
 
+    /// The peers of a route, each with the place of its link.
+    #[cold]
+    fn hops_of(&self, index: RouteIndex) -> Option<Hops> {
+        let route = self.outlets.routes.get(index)?;
+        Some(route.peers.iter().map(|peer| (*peer, self.links.place_of(*peer, route.way(*peer)))).collect())
+    }
+
+    /// The sources of a route, whose peers and links were these, go on by its present ones.
+    #[cold]
+    fn move_sources(&mut self, index: RouteIndex, before: &Hops) {
+        if let Some(after) = self.hops_of(index) {
+            self.transmitter.move_sources(self.clock.now(), index, before, &after);
+        }
+    }
+
+    #[cold]
+    fn set_reach(&mut self, peer: PeerIndex, link: Option<u8>) {
+        let old = self.links.place_of(peer, Way::REACH);
+        self.links.set_reach(peer, link);
+        self.follow_reach(peer, old);
+    }
+
+    /// A peer is reached by another link than before: whatever names none has moved there.
+    #[cold]
+    fn follow_reach(&mut self, peer: PeerIndex, old: Option<u8>) {
+        if old == self.links.place_of(peer, Way::REACH) {
+            return;
+        }
+        let now = self.clock.now();
+        for place in 0..self.transmitter.sources() {
+            let Some(index) = self.transmitter.route_of(place) else { continue };
+            let Some(after) = self.hops_of(index) else { continue };
+            let is_usual = self.outlets.routes.get(index).is_some_and(|route| route.usual.contains(peer));
+            let mut before = after.clone();
+            before.iter_mut().filter(|(other, _)| is_usual && *other == peer).for_each(|(_, link)| *link = old);
+            self.transmitter.move_source(now, place, &before, &after);
+        }
+    }
+
     fn execute(&mut self, command: Command) -> Command {
         self.receiver.forget_recent();
         match command {
@@ -624,12 +691,16 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 let known = self.outlets.routes.find(topic);
                 let ruled = known.and_then(|index| self.outlets.routes.get(index)).is_some_and(|route| route.has_rule);
                 let index = if ruled { known } else { self.outlets.routes.hold(topic, domain) };
+                let before = index.and_then(|index| self.hops_of(index));
                 match index.and_then(|index| self.outlets.routes.get_mut(index)) {
                     Some(route) => {
                         let is_new_here = local && !route.local;
                         (route.has_rule, route.local) = (true, local);
                         route.set_peers(&peers);
                         route.version = route.version.wrapping_add(1);
+                        if let (Some(index), Some(before)) = (index, before) {
+                            self.move_sources(index, &before);
+                        }
                         if is_new_here {
                             self.welcome_here(topic);
                         }
@@ -696,11 +767,13 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 Command::Spent
             }
             Command::SetReach { peer, link } => {
-                self.links.set_reach(peer, link);
+                self.set_reach(peer, link);
                 Command::Spent
             }
             Command::SwapPeer(mut swap) => {
+                let old = self.links.place_of(swap.peer, Way::REACH);
                 let swapped = self.links.swap_peer(&mut swap);
+                self.follow_reach(swap.peer, old);
                 Command::PeerSwapped(swap, swapped)
             }
             Command::StageSlots(mut stage) => {

@@ -25,6 +25,7 @@ mod command;
 mod deliver;
 mod engine;
 mod epsilons;
+mod hold;
 mod inflow;
 pub mod inline;
 pub mod margin;
@@ -46,6 +47,7 @@ pub use command::{
 pub use deliver::DomainParts;
 pub use engine::{Engine, EngineConfig, EngineParts};
 pub use epsilons::{Counted, Epsilons, Sketch};
+pub use hold::{HELD_BYTES, HELD_MAX, HELD_OF_HOST_MAX, HOLD_MAX};
 pub use slot_log::{SlotLog, SlotUse};
 pub use transmit::{SLOTS_WRITTEN_MAX, SlotConfig, SlotTable, StageSlots, TIMED_MAX, timed_flow};
 pub use turn::Turn;

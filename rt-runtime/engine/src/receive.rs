@@ -2,13 +2,14 @@
 
 use crate::command::{OverlayFrame, Port, Topic};
 use crate::deliver::{Content, Outlets};
+use crate::hold::{HOLD_MAX, Held, Holds, Kept, NotHeld};
 use crate::inflow::{Arrived, Inflows};
 use crate::routes::RouteIndex;
 use crate::transmit::Transmitter;
 use crate::turn::Turn;
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::heap::BufferId;
-use insane_core::limits::PEERS_MAX;
+use insane_core::limits::{INLINE_BYTES_MAX, PEERS_MAX};
 use insane_core::time::Clock;
 use insane_core::{DomainIndex, HostId, Incarnation, MonoTime, Nanos, PeerIndex, Stamp};
 use insane_link::{FrameSink, PLACE_HEAD_BYTES_MAX, Ticket};
@@ -43,6 +44,8 @@ pub(crate) struct Receiver {
     flows: FlowTable,
     reassembler: Reassembler<Assembling>,
     pub inflows: Inflows,
+    /// What overtook others while its stream moved.
+    holds: Holds,
     /// Which runtime, in which life, each peer is.
     lives: [Option<(HostId, Incarnation)>; PEERS_MAX],
     /// The message that last found no memory, so that it is counted once.
@@ -86,6 +89,8 @@ pub(crate) struct Intake<'e, 't, C: Clock> {
     pub outlets: &'e mut Outlets,
     pub port: &'e Port,
     pub counters: &'e CounterBlock,
+    /// What comes in comes in the order in which it was sent.
+    pub is_ordered: bool,
 }
 
 impl<C: Clock> FrameSink for Intake<'_, '_, C> {
@@ -129,6 +134,7 @@ impl<C: Clock> FrameSink for Intake<'_, '_, C> {
                 self.receiver.data(self.turn, peer, &header, payload, self.outlets, self.port, self.counters);
             }
             Ok((header, body)) if header.kind == Kind::Overlay => self.overlay(peer, &header, body),
+            Ok((header, _)) if header.kind == Kind::Fence => self.fence(peer, &header),
             Ok((header, body)) => self.report(peer, &header, body),
             Err(_) => self.counters.add(TurnCounter::FramesMalformed as usize, 1),
         }
@@ -167,6 +173,16 @@ impl<C: Clock> Intake<'_, '_, C> {
         }
     }
 
+    /// The end of a leg of a flow.
+    #[cold]
+    fn fence(&mut self, peer: PeerIndex, header: &DataHeader) {
+        if !self.receiver.is_of_this_life(peer, header) {
+            self.counters.add(TurnCounter::FramesOtherLife as usize, 1);
+            return;
+        }
+        self.receiver.fence(self.turn.now(), header, self.is_ordered, self.outlets, self.port);
+    }
+
     fn overlay(&mut self, peer: PeerIndex, header: &DataHeader, body: &[u8]) {
         let Ok(body) = heapless::Vec::from_slice(body) else {
             self.counters.add(TurnCounter::FramesMalformed as usize, 1);
@@ -185,6 +201,7 @@ impl Receiver {
             flows: FlowTable::new(flows, seed),
             reassembler: Reassembler::new(places, message_bytes_max),
             inflows,
+            holds: Holds::new(),
             lives: [None; PEERS_MAX],
             refused: None,
             recent: None,
@@ -216,6 +233,9 @@ impl Receiver {
         outlets.count_received(target.domain, frame.len());
         let meta = Meta { sequence, source_ns, lost: 0 };
         self.conclude(verdict, &target, meta, Content::Private(payload), outlets, port);
+        if self.is_holding() {
+            self.release_held(turn.about_now(), &target.key, outlets, port);
+        }
         true
     }
 
@@ -224,7 +244,9 @@ impl Receiver {
     #[inline]
     fn remember(&mut self, peer: PeerIndex, header: &DataHeader, target: Target) {
         self.others = self.others.saturating_add(1);
-        if self.recent.is_some() && self.others < OTHERS_MAX {
+        // One of the same flow is of a later leg, or the first of its life at this peer.
+        let is_other = |recent: &Recent| recent.target.key != target.key;
+        if self.recent.as_ref().is_some_and(is_other) && self.others < OTHERS_MAX {
             return;
         }
         self.others = 0;
@@ -286,22 +308,23 @@ impl Receiver {
             && header.is_whole(payload.len())
         {
             // Flows know time to a tenth of a second.
-            self.release(turn.about_now(), &target, header, Content::Private(payload), outlets, port);
-            self.remember(peer, header, target);
+            let verdict = self.release(turn.about_now(), &target, header, Content::Private(payload), outlets, port);
+            if verdict != Released::Kept {
+                self.remember(peer, header, target);
+            }
             return;
         }
         let now = turn.now();
         let arrived = Fragmented { now, target, header, payload };
         if let Some(buffer) = self.collect(&arrived, outlets) {
             let content = Content::Received(buffer, header.message_len);
-            let released = self.release(now, &target, header, content, outlets, port);
-            if !released {
+            if self.release(now, &target, header, content, outlets, port) == Released::No {
                 outlets.domains[domain.index()].heap.release(buffer);
             }
         }
     }
 
-    /// Delivers a whole message if it is new; says whether it was.
+    /// Delivers a whole message if it is new, or keeps it if it overtook others.
     #[inline]
     fn release(
         &mut self,
@@ -311,11 +334,141 @@ impl Receiver {
         content: Content<'_>,
         outlets: &mut Outlets,
         port: &Port,
-    ) -> bool {
+    ) -> Released {
         let meta = Meta { sequence: header.sequence, source_ns: header.source_instant, lost: 0 };
         let is_past = || Stamp::is_of_history(header.source_instant);
-        let verdict = self.flows.classify(now, &target.key, header.sequence, is_past);
-        self.conclude(verdict, target, meta, content, outlets, port)
+        let at = (header.sequence, header.flags.leg());
+        let verdict = self.flows.classify_on(now, &target.key, at, is_past);
+        if verdict == Verdict::Ahead {
+            return self.keep(now, target, header, content, outlets, port);
+        }
+        let released = self.conclude(verdict, target, meta, content, outlets, port);
+        if self.is_holding() {
+            self.release_held(now, &target.key, outlets, port);
+        }
+        if released { Released::Yes } else { Released::No }
+    }
+
+    /// Keeps a message that overtook others. Where that cannot be, nobody waits for those any
+    /// longer.
+    #[cold]
+    fn keep(
+        &mut self,
+        now: MonoTime,
+        target: &Target,
+        header: &DataHeader,
+        content: Content<'_>,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) -> Released {
+        let Target { key, route, domain } = *target;
+        let (kept, is_ours) = match content {
+            Content::Private(bytes) if bytes.len() <= INLINE_BYTES_MAX => {
+                let mut inline = [0; INLINE_BYTES_MAX];
+                inline[..bytes.len()].copy_from_slice(bytes);
+                (Some(Kept::Inline(bytes.len() as u8, inline)), false)
+            }
+            Content::Private(bytes) => {
+                let buffer = outlets.loan(route, bytes.len() as u32);
+                if let Some(buffer) = buffer {
+                    outlets.domains[domain.index()].heap.bytes_mut(buffer)[..bytes.len()].copy_from_slice(bytes);
+                }
+                (buffer.map(|buffer| Kept::Buffer(buffer, bytes.len() as u32)), true)
+            }
+            Content::Received(buffer, len) => (Some(Kept::Buffer(buffer, len)), false),
+            Content::Foreign(_) => (None, false),
+        };
+        let (sequence, leg) = (header.sequence, header.flags.leg());
+        let topic = Topic { key: header.stream, channel: header.channel };
+        let (source_ns, until) = (header.source_instant, now + HOLD_MAX);
+        let held = kept.map(|content| Held { key, sequence, leg, source_ns, topic, domain, until, content });
+        let result = held.map_or(Err(NotHeld::NoPlace), |held| self.holds.put(held));
+        if result.is_ok() {
+            outlets.count(domain, DatapathCounter::HeldBack, 1);
+            return Released::Kept;
+        }
+        if let (true, Some(Kept::Buffer(buffer, _))) = (is_ours, kept) {
+            outlets.domains[domain.index()].heap.release(buffer);
+        }
+        if result == Err(NotHeld::Duplicate) {
+            outlets.count(domain, DatapathCounter::DroppedDuplicate, 1);
+            return Released::No;
+        }
+        outlets.count(domain, DatapathCounter::HoldsEnded, 1);
+        self.flows.go_on_to(&key, leg);
+        while self.holds.first_of(&key).is_some_and(|held| held.sequence < sequence) {
+            self.release_first(now, &key, outlets, port);
+        }
+        self.release(now, target, header, content, outlets, port)
+    }
+
+    /// Delivers the first message of a flow that is kept, if nothing is missing before it any
+    /// more; says whether it was one.
+    fn release_first(&mut self, now: MonoTime, key: &FlowKey, outlets: &mut Outlets, port: &Port) -> bool {
+        let Some(&Held { sequence, leg, source_ns, .. }) = self.holds.first_of(key) else { return false };
+        let verdict = self.flows.classify_on(now, key, (sequence, leg), || Stamp::is_of_history(source_ns));
+        if verdict == Verdict::Ahead {
+            return false;
+        }
+        let Some(held) = self.holds.take_first_of(key) else { return false };
+        // Its sinks, and even its route, may have gone meanwhile.
+        let target = outlets.listeners(held.topic).filter(|(_, domain, heard)| *heard && *domain == held.domain);
+        if target.is_none() {
+            outlets.count(held.domain, DatapathCounter::DroppedNoSink, 1);
+        }
+        let meta = Meta { sequence, source_ns, lost: 0 };
+        let content = match &held.content {
+            Kept::Inline(len, bytes) => Content::Private(&bytes[..usize::from(*len)]),
+            Kept::Buffer(buffer, len) => Content::Received(*buffer, *len),
+        };
+        let released = target.is_some_and(|(route, domain, _)| {
+            let target = Target { key: *key, route, domain };
+            self.conclude(verdict, &target, meta, content, outlets, port)
+        });
+        if !released {
+            free_held(&held, outlets);
+        }
+        true
+    }
+
+    /// Delivers what is kept of a flow as far as nothing is missing before it any more.
+    #[cold]
+    fn release_held(&mut self, now: MonoTime, key: &FlowKey, outlets: &mut Outlets, port: &Port) {
+        while self.release_first(now, key, outlets, port) {}
+    }
+
+    /// Whether messages are kept that overtook others.
+    #[inline]
+    pub const fn is_holding(&self) -> bool {
+        !self.holds.is_empty()
+    }
+
+    /// Releases what was kept for long enough.
+    #[cold]
+    pub fn end_holds(&mut self, now: MonoTime, outlets: &mut Outlets, port: &Port) {
+        while let Some(key) = self.holds.overdue(now) {
+            let Some(&Held { leg, domain, .. }) = self.holds.first_of(&key) else { break };
+            outlets.count(domain, DatapathCounter::HoldsEnded, 1);
+            self.flows.go_on_to(&key, leg);
+            self.release_held(now, &key, outlets, port);
+        }
+    }
+
+    /// A leg of a flow has ended.
+    #[cold]
+    fn fence(&mut self, now: MonoTime, header: &DataHeader, is_ordered: bool, outlets: &mut Outlets, port: &Port) {
+        let key = flow_key(header);
+        if self.flows.end_leg(&key, header.flags.leg(), header.sequence, is_ordered) && self.is_holding() {
+            self.release_held(now, &key, outlets, port);
+        }
+    }
+
+    /// Forgets what is kept of flows of a runtime that `keep` does not want.
+    fn forget_held(&mut self, host: HostId, keep: impl Fn(&FlowKey) -> bool, outlets: &mut Outlets) {
+        while let Some(held) = self.holds.take_of_host(host, &keep) {
+            outlets.count(held.domain, DatapathCounter::DroppedIncomplete, 1);
+            free_held(&held, outlets);
+        }
     }
 
     /// Delivers a whole message if the verdict is that it is new; says whether it was.
@@ -351,6 +504,8 @@ impl Receiver {
             Verdict::Duplicate => DatapathCounter::DroppedDuplicate,
             Verdict::Late | Verdict::Suspect => DatapathCounter::DroppedLate,
             Verdict::NoRoom => DatapathCounter::DroppedNoFlow,
+            // Kept before it comes here.
+            Verdict::Ahead => return false,
         };
         outlets.count(domain, dropped, 1);
         false
@@ -538,6 +693,7 @@ impl Receiver {
         while let Some(old) = self.reassembler.give_up(is_old) {
             give_up(old, outlets);
         }
+        self.forget_held(host, |key| Some(key.incarnation) == keep, outlets);
         is_another
     }
 
@@ -550,6 +706,7 @@ impl Receiver {
             while let Some(old) = self.reassembler.give_up(|key: &FlowKey, _, _| key.host == host) {
                 give_up(old, outlets);
             }
+            self.forget_held(host, |_| false, outlets);
         }
     }
 
@@ -557,6 +714,15 @@ impl Receiver {
     pub fn is_collecting(&self) -> bool {
         !self.reassembler.is_empty()
     }
+}
+
+/// What became of a whole message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Released {
+    Yes,
+    No,
+    /// It overtook others, and its memory is in use.
+    Kept,
 }
 
 struct Fragmented<'a> {
@@ -596,4 +762,10 @@ const fn flow_key(header: &DataHeader) -> FlowKey {
 fn give_up(handle: Assembling, outlets: &mut Outlets) {
     outlets.count(handle.domain, DatapathCounter::DroppedIncomplete, 1);
     outlets.domains[handle.domain.index()].heap.release(handle.buffer);
+}
+
+fn free_held(held: &Held, outlets: &mut Outlets) {
+    if let Kept::Buffer(buffer, _) = held.content {
+        outlets.domains[held.domain.index()].heap.release(buffer);
+    }
 }

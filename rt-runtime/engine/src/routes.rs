@@ -29,6 +29,9 @@ impl Way {
     }
 }
 
+/// Peers, each with the place of the link by which it is reached, if by any.
+pub(crate) type Hops = heapless::Vec<(PeerIndex, Option<u8>), PEERS_MAX>;
+
 #[derive(Debug)]
 pub(crate) struct Route {
     pub topic: Topic,

@@ -2,6 +2,7 @@
 
 mod clients;
 mod evidence;
+mod fences;
 mod source;
 mod timed;
 
@@ -10,11 +11,12 @@ use crate::deliver::Outlets;
 use crate::engine::Links;
 use crate::newcomers::{Newcomers, PeerSet};
 use crate::outflow::{Outflow, Progress};
-use crate::routes::RouteIndex;
+use crate::routes::{Hops, RouteIndex};
 use crate::turn::Turn;
 use crate::watch::WatchList;
 use crate::{GRANTS_PER_TURN, RELIABLE_PER_TURN, SOURCES_MAX};
 use clients::Clients;
+use fences::Fences;
 use insane_core::counters::DatapathCounter;
 use insane_core::time::Clock;
 use insane_core::{ConnId, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId};
@@ -22,7 +24,7 @@ use insane_link::Link;
 use insane_overlay::reliable::{self, Ack};
 use insane_scheduler::{Decision, FlowIndex, Limits, Scheduler};
 use insane_shm::ring::Popped;
-use insane_wire::data::{DataHeader, Flags, Kind};
+use insane_wire::data::{DataHeader, Flags, HEADER_BYTES, Kind, Leg};
 use insane_wire::flow_head::FlowHead;
 pub(crate) use source::deliver_past;
 use source::{Grant, SourceEntry, abandon, condemn, send_reliable, send_some};
@@ -63,6 +65,8 @@ pub(crate) struct Transmitter {
     used_up: u64,
     /// All that is ready waits for its budget until then.
     held_until: Option<MonoTime>,
+    /// Of streams that move from one link to another.
+    fences: Fences,
     /// Where the rate of the links is known: slots may be had.
     slots: Option<Box<Slots>>,
 }
@@ -95,6 +99,7 @@ impl Transmitter {
             clients: Clients::new(),
             used_up: 0,
             held_until: None,
+            fences: Fences::new(),
             slots,
         }
     }
@@ -171,6 +176,7 @@ impl Transmitter {
             popped: Popped::EMPTY,
             copying: None,
             underway: None,
+            newest: 0,
             newcomers,
             skip: PeerSet::NONE,
             each_alone: has_slots,
@@ -331,14 +337,63 @@ impl Transmitter {
             })
     }
 
-    /// Whether a reliable source waits for peers or sinks.
+    /// Sources that it watches.
+    pub fn sources(&self) -> usize {
+        self.watch.all().len()
+    }
+
+    /// The route of the source at this place among those.
+    pub fn route_of(&self, at: usize) -> Option<RouteIndex> {
+        self.sources[usize::from(*self.watch.all().get(at)?)].as_ref().map(|entry| entry.route)
+    }
+
+    /// The sources of a route go on by other links: those of reliable streams just so, since
+    /// they repair what is overtaken, all others on another leg.
+    #[cold]
+    pub fn move_sources(&mut self, now: MonoTime, route: RouteIndex, before: &Hops, after: &Hops) {
+        for at in 0..self.sources() {
+            if self.route_of(at) == Some(route) {
+                self.move_source(now, at, before, after);
+            }
+        }
+    }
+
+    /// As [`move_sources`](Self::move_sources), the one at this place among those that it
+    /// watches. Peers behind a fence are told; one that is new has nothing to wait for.
+    #[cold]
+    pub fn move_source(&mut self, now: MonoTime, at: usize, before: &Hops, after: &Hops) {
+        let Some(place) = self.watch.all().get(at) else { return };
+        let Some(entry) = &mut self.sources[usize::from(*place)] else { return };
+        if entry.reliable.is_some() {
+            return;
+        }
+        let old = |peer: PeerIndex| before.iter().find(|(other, _)| *other == peer).map(|(_, link)| *link);
+        let moves = after.iter().any(|(peer, link)| old(*peer).is_some_and(|old| old != *link));
+        if moves {
+            entry.go_on(entry.head.leg().next());
+        }
+        let leg = entry.head.leg();
+        for (peer, link) in after {
+            let (link, last) = match old(*peer) {
+                Some(old) if moves => (old, entry.last_whole()),
+                None if leg != Leg::FIRST => (*link, 0),
+                _ => continue,
+            };
+            if let Some(link) = link {
+                self.fences.push(now, (*peer, link), entry.lane, entry.fence(leg.before(), last));
+            }
+        }
+    }
+
+    /// Whether a reliable source waits for peers or sinks, or a fence is to be sent.
     pub fn is_waiting(&self) -> bool {
-        self.reliable.iter().any(|place| {
-            self.sources[*place as usize]
-                .as_ref()
-                .and_then(|source| source.reliable.as_ref())
-                .is_some_and(|outflow| outflow.is_waiting())
-        })
+        !self.fences.is_empty()
+            || self.reliable.iter().any(|place| {
+                self.sources[*place as usize]
+                    .as_ref()
+                    .and_then(|source| source.reliable.as_ref())
+                    .is_some_and(|outflow| outflow.is_waiting())
+            })
     }
 
     /// An acknowledgement came in; false if it cannot be one.
@@ -397,6 +452,11 @@ impl Transmitter {
     ) -> u32 {
         if !self.reliable.is_empty() {
             self.serve_reliable(turn.now(), links, outlets, port);
+        }
+        if !self.fences.is_empty() {
+            let now = turn.now();
+            let sent = self.fences.send(now, links);
+            self.note_frame(now, sent as usize * HEADER_BYTES);
         }
         self.held_until = None;
         if self.slots.as_ref().is_some_and(|slots| slots.is_active()) {

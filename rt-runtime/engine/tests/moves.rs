@@ -3,14 +3,20 @@
 
 mod world;
 
-use insane_core::{HostId, Incarnation, Lane, PeerIndex};
-use insane_engine::{Command, EngineConfig, Hop};
+use insane_core::counters::DatapathCounter;
+use insane_core::{HostId, Incarnation, Lane, Nanos, PeerIndex};
+use insane_engine::{Command, EngineConfig, HOLD_MAX, Hop};
 use insane_link::LinkSetup;
-use insane_sim::{SimConfig, SimNet};
+use insane_shm::port::{SinkPort, SourcePort};
+use insane_sim::{Chance, Faults, SimConfig, SimNet};
 use std::net::SocketAddr;
-use world::{DOMAIN, Host, TOPIC, run};
+use world::{DOMAIN, Host, TOPIC, pattern, run};
 
-const RECEIVE: [(u32, u32); 2] = [(2048, 256), (65_536, 16)];
+const RECEIVE: [(u32, u32); 2] = [(2048, 256), (65_536, 64)];
+/// Between two looks of an engine.
+const STEP: Nanos = Nanos::from_micros(50);
+/// Steps from one message to the next: 10,000 messages a second.
+const STEPS_A_MESSAGE: u64 = 2;
 
 /// Where a host is at one of its links.
 fn at(host: u8, link: u8) -> SocketAddr {
@@ -84,10 +90,334 @@ fn a_link_that_is_not_there_loses_messages_and_nothing_else() {
     let _ = source.emit_copy(b"nowhere", 0);
     run(&net, &mut [&mut a, &mut b], 20);
     assert!(sink.consume().unwrap().is_none());
-    assert_eq!(a.count(insane_core::counters::DatapathCounter::FramesFailed), 1);
+    assert_eq!(a.count(DatapathCounter::FramesFailed), 1);
     send_by(&mut a, Some(1));
     run(&net, &mut [&mut a, &mut b], 20);
     let _ = source.emit_copy(b"there", 0);
     run(&net, &mut [&mut a, &mut b], 20);
     assert_eq!(sink.consume().unwrap().unwrap().bytes(), Some(&b"there"[..]));
+}
+
+/// Numbers, the same for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// One direction of a conversation: what was emitted, and what of it came.
+struct Talk {
+    source: SourcePort,
+    sink: SinkPort,
+    emitted: u64,
+    /// The next message that may come.
+    next: u64,
+    received: u64,
+    /// As the sink was told.
+    lost: u64,
+    /// Messages that the source had no room for.
+    refused: u64,
+}
+
+impl Talk {
+    fn new(from: &mut Host, to: &mut Host, reliable: bool) -> Talk {
+        let source =
+            if reliable { from.reliable_source(TOPIC, &RECEIVE) } else { from.source(TOPIC, Lane::LAST, &RECEIVE) };
+        Talk { source, sink: to.sink(TOPIC).0, emitted: 0, next: 0, received: 0, lost: 0, refused: 0 }
+    }
+
+    fn emit(&mut self, random: &mut Random) {
+        let len = if random.below(10) == 0 { 1 + random.below(9_000) } else { random.below(200) } as usize;
+        let Ok(mut buffer) = self.source.get_buffer(len) else {
+            self.refused += 1;
+            return;
+        };
+        buffer.copy_from_slice(&pattern(self.emitted, len));
+        if self.source.emit(buffer, 0).is_sent() { self.emitted += 1 } else { self.refused += 1 }
+    }
+
+    /// Takes what came: in order, once, as it was sent.
+    fn take(&mut self) {
+        while let Some(message) = self.sink.consume().unwrap() {
+            let sequence = message.sequence();
+            assert!(sequence >= self.next, "{sequence} came twice or late, {} was next", self.next);
+            assert_eq!(u64::from(message.lost()), sequence - self.next, "a gap that is not told");
+            assert_eq!(message.bytes(), Some(&pattern(sequence, message.len())[..]), "message {sequence}");
+            (self.lost, self.received) = (self.lost + sequence - self.next, self.received + 1);
+            self.next = sequence + 1;
+        }
+    }
+}
+
+/// Two hosts that talk to each other by two links.
+struct Pair {
+    net: SimNet,
+    a: Host,
+    b: Host,
+    /// From `a`, and from `b`.
+    talks: [Talk; 2],
+    random: Random,
+    steps: u64,
+    /// Of each engine in a step. One that sends much and hears nothing looks at its links in
+    /// every 256th only.
+    turns: u32,
+}
+
+impl Pair {
+    fn new(seed: u64, faults: [Faults; 2], reliable: bool) -> Pair {
+        let net = SimNet::new(seed, SimConfig { frames_max: 8192, ..SimConfig::default() });
+        let (mut a, mut b) = (host(&net, 1, &[2]), host(&net, 2, &[1]));
+        let talks = [Talk::new(&mut a, &mut b, reliable), Talk::new(&mut b, &mut a, reliable)];
+        let mut pair = Pair { net, a, b, talks, random: Random(seed), steps: 0, turns: 1 };
+        for link in 0..2 {
+            pair.set_faults(link, faults[usize::from(link)]);
+        }
+        [0, 1].into_iter().for_each(|way| pair.send_by(way, Some(0)));
+        pair.talk(200);
+        pair
+    }
+
+    fn set_faults(&self, link: u8, faults: Faults) {
+        self.net.set_faults(at(1, link), at(2, link), faults);
+        self.net.set_faults(at(2, link), at(1, link), faults);
+    }
+
+    fn host(&mut self, way: usize) -> &mut Host {
+        [&mut self.a, &mut self.b][way]
+    }
+
+    /// The stream of one direction goes by this link from now on.
+    fn send_by(&mut self, way: usize, link: Option<u8>) {
+        send_by(self.host(way), link);
+    }
+
+    fn step(&mut self) {
+        for _ in 0..self.turns {
+            self.a.engine.turn();
+            self.b.engine.turn();
+        }
+        self.net.advance(STEP);
+        self.talks.iter_mut().for_each(Talk::take);
+        self.steps += 1;
+    }
+
+    /// Both speak for so many steps.
+    fn talk(&mut self, steps: u64) {
+        for _ in 0..steps {
+            if self.steps.is_multiple_of(STEPS_A_MESSAGE) {
+                self.talks.iter_mut().for_each(|talk| talk.emit(&mut self.random));
+            }
+            self.step();
+        }
+    }
+
+    /// Nobody speaks until everything is there.
+    fn come_to_rest(&mut self) {
+        for _ in 0..1_000 {
+            self.step();
+        }
+    }
+
+    fn count(&self, counter: DatapathCounter) -> u64 {
+        self.a.count(counter) + self.b.count(counter)
+    }
+
+    /// Moves both directions so often, at instants that have nothing to do with each other.
+    fn move_often(&mut self, moves: u32) {
+        let mut links = [0_u8; 2];
+        for number in 0..moves {
+            let way = self.random.below(2) as usize;
+            // From either end at once, every now and then.
+            let ways = if number.is_multiple_of(3) { 0..2 } else { way..way + 1 };
+            for way in ways {
+                links[way] ^= 1;
+                self.send_by(way, Some(links[way]));
+            }
+            let steps = 100 + self.random.below(400);
+            self.talk(steps);
+        }
+        self.come_to_rest();
+    }
+}
+
+fn micros(delay: u64, jitter: u64) -> Faults {
+    Faults { delay: Nanos::from_micros(delay), jitter: Nanos::from_micros(jitter), ..Faults::NONE }
+}
+
+#[test]
+fn a_thousand_planned_moves_lose_repeat_and_reorder_nothing() {
+    let mut pair = Pair::new(3, [micros(20, 30), micros(900, 2_000)], false);
+    pair.move_often(1_000);
+    for talk in &pair.talks {
+        assert!(talk.emitted > 50_000, "{}", talk.emitted);
+        assert_eq!((talk.received, talk.lost, talk.refused), (talk.emitted, 0, 0));
+    }
+    assert!(pair.count(DatapathCounter::HeldBack) > 1_000, "the quick link overtook the slow one");
+    assert_eq!(pair.count(DatapathCounter::HoldsEnded), 0, "none was given up");
+    assert_eq!(pair.talks[0].source.buffers_in_use() + pair.talks[1].source.buffers_in_use(), 0);
+}
+
+#[test]
+fn moves_over_lossy_links_repeat_and_reorder_nothing_and_tell_each_loss() {
+    let bad = |delay, jitter| Faults {
+        loss: Chance::percent(1),
+        duplication: Chance::percent(1),
+        reordering: Chance::percent(2),
+        reorder_by: Nanos::from_micros(700),
+        ..micros(delay, jitter)
+    };
+    let mut pair = Pair::new(4, [bad(20, 30), bad(900, 2_000)], false);
+    pair.move_often(1_000);
+    // All that is in order again ends with a message that says what was lost before it.
+    [0, 1].into_iter().for_each(|link| pair.set_faults(link, Faults::NONE));
+    pair.talk(20);
+    pair.come_to_rest();
+    for talk in &pair.talks {
+        assert_eq!(talk.received + talk.lost, talk.emitted);
+        assert!(talk.lost > 0 && talk.lost < talk.emitted / 10, "{} of {}", talk.lost, talk.emitted);
+    }
+    let count = |counter| pair.count(counter);
+    assert!(count(DatapathCounter::HeldBack) > 0 && count(DatapathCounter::HoldsEnded) > 0);
+}
+
+#[test]
+fn a_reliable_stream_moves_and_nothing_is_lost() {
+    let bad = |delay| Faults { loss: Chance::percent(1), reordering: Chance::percent(2), ..micros(delay, 100) };
+    let mut pair = Pair::new(5, [bad(20), bad(600)], true);
+    pair.move_often(200);
+    for _ in 0..10 {
+        pair.come_to_rest();
+    }
+    for talk in &pair.talks {
+        assert_eq!((talk.received, talk.lost), (talk.emitted, 0));
+        assert!(talk.emitted > 1_000);
+    }
+    assert_eq!(pair.count(DatapathCounter::HeldBack), 0, "it repairs what is overtaken");
+}
+
+/// The link in use dies, which is noticed only after a while.
+#[test]
+fn a_hundred_links_that_die_cost_what_they_held_and_nothing_else() {
+    let quick = micros(20, 30);
+    let mut pair = Pair::new(6, [quick, micros(300, 100)], false);
+    pair.turns = 16;
+    let mut link = 0_u8;
+    for _ in 0..100 {
+        pair.come_to_rest();
+        let before = pair.talks.each_ref().map(|talk| (talk.emitted, talk.lost));
+        // Midway in a message, or not.
+        let mut emits = pair.random.below(4);
+        while emits > 0 {
+            pair.talks.iter_mut().for_each(|talk| talk.emit(&mut pair.random));
+            emits -= 1;
+        }
+        pair.set_faults(link, Faults { partitioned: true, ..Faults::NONE });
+        let noticed = 20 + pair.random.below(400);
+        pair.talk(noticed);
+        let dead = pair.talks.each_ref().map(|talk| talk.emitted);
+        link ^= 1;
+        // What names no link goes by the one that reaches the peer.
+        for way in 0..2 {
+            let peer = PeerIndex(0);
+            pair.send_by(way, None);
+            assert!(matches!(pair.host(way).command(Command::SetReach { peer, link: Some(link) }), Command::Spent));
+        }
+        let went_on = 800 + pair.random.below(200);
+        pair.talk(went_on);
+        pair.set_faults(link ^ 1, if link == 1 { quick } else { micros(300, 100) });
+        pair.come_to_rest();
+        for (talk, ((emitted, lost), dead)) in pair.talks.iter().zip(before.into_iter().zip(dead)) {
+            assert!(talk.lost - lost <= dead - emitted, "lost {}, held {}", talk.lost - lost, dead - emitted);
+            assert_eq!(talk.received + talk.lost, talk.emitted);
+        }
+    }
+    assert!(pair.talks.iter().all(|talk| talk.lost > 0 && talk.refused == 0));
+    assert!(HOLD_MAX < Nanos::from_millis(200), "a link is noticed to be dead later than that");
+}
+
+/// Two peers, of which one is away while the stream moves.
+#[test]
+fn a_peer_that_joins_after_a_move_waits_for_nothing() {
+    let net = SimNet::new(7, SimConfig::default());
+    let mut a = host(&net, 1, &[2, 3]);
+    let (mut b, mut c) = (host(&net, 2, &[1]), host(&net, 3, &[1]));
+    let source = a.source(TOPIC, Lane::LAST, &[]);
+    let sinks = [b.sink(TOPIC).0, c.sink(TOPIC).0];
+    let to = |a: &mut Host, peers: &[(u16, u8)]| {
+        let peers = peers.iter().map(|(peer, link)| Hop { peer: PeerIndex(*peer), link: Some(*link) }).collect();
+        assert!(matches!(
+            a.command(Command::SetRoute { topic: TOPIC, domain: DOMAIN, peers, local: false }),
+            Command::Spent
+        ));
+    };
+    let passes = |a: &mut Host, b: &mut Host, c: &mut Host, expected: [Option<u64>; 2]| {
+        let _ = source.emit_copy(b"x", 0);
+        run(&net, &mut [a, b, c], 5);
+        let got = sinks.each_ref().map(|sink| sink.consume().unwrap().map(|message| message.sequence()));
+        assert_eq!(got, expected);
+    };
+    to(&mut a, &[(0, 0), (1, 0)]);
+    passes(&mut a, &mut b, &mut c, [Some(0), Some(0)]);
+    to(&mut a, &[(0, 0)]);
+    passes(&mut a, &mut b, &mut c, [Some(1), None]);
+    for (moves, link) in [1, 0, 1].into_iter().enumerate() {
+        to(&mut a, &[(0, link)]);
+        run(&net, &mut [&mut a, &mut b, &mut c], 3_000);
+        passes(&mut a, &mut b, &mut c, [Some(2 + moves as u64), None]);
+    }
+    to(&mut a, &[(0, 1), (1, 0)]);
+    run(&net, &mut [&mut a, &mut b, &mut c], 5);
+    passes(&mut a, &mut b, &mut c, [Some(5), Some(5)]);
+    assert_eq!(b.count(DatapathCounter::HeldBack) + c.count(DatapathCounter::HeldBack), 0);
+}
+
+/// What waits for messages of a peer that is removed goes with it, memory and all.
+#[test]
+fn what_is_kept_of_a_peer_that_leaves_is_forgotten() {
+    let mut pair = Pair::new(8, [Faults::NONE, Faults::NONE], false);
+    let life = Command::SetPeerLife { peer: PeerIndex(0), host: HostId(1), incarnation: Some(Incarnation(1)) };
+    assert!(matches!(pair.b.command(life), Command::Spent));
+    let emit = |pair: &mut Pair, len: usize| {
+        let mut buffer = pair.talks[0].source.get_buffer(len).unwrap();
+        buffer.copy_from_slice(&pattern(pair.talks[0].emitted, len));
+        assert!(pair.talks[0].source.emit(buffer, 0).is_sent());
+        pair.talks[0].emitted += 1;
+    };
+    pair.come_to_rest();
+    for _ in 0..20 {
+        let counts = [DatapathCounter::HeldBack, DatapathCounter::DroppedIncomplete];
+        let before = counts.map(|counter| pair.b.count(counter));
+        // The slow link still has one message when the others are there.
+        pair.set_faults(0, micros(15_000, 0));
+        emit(&mut pair, 10);
+        pair.step();
+        pair.send_by(0, Some(1));
+        for len in [20, 500, 5_000, 30, 9_000] {
+            emit(&mut pair, len);
+        }
+        (0..100).for_each(|_| pair.step());
+        assert!(matches!(pair.b.command(Command::RemovePeer(PeerIndex(0))), Command::RemovePeer(_)));
+        assert_eq!(counts.map(|counter| pair.b.count(counter)), before.map(|count| count + 5));
+        pair.set_faults(0, Faults::NONE);
+        pair.send_by(0, Some(0));
+        pair.come_to_rest();
+        // All buffers are there again: so many at once need almost every one.
+        for _ in 0..60 {
+            emit(&mut pair, 9_000);
+        }
+        (0..1_000).for_each(|_| pair.net.advance(Nanos::from_micros(1)));
+        pair.come_to_rest();
+        assert_eq!(pair.talks[0].next, pair.talks[0].emitted);
+        assert!(matches!(
+            pair.b.command(Command::SetPeerLife {
+                peer: PeerIndex(0),
+                host: HostId(1),
+                incarnation: Some(Incarnation(1))
+            }),
+            Command::Spent
+        ));
+    }
 }

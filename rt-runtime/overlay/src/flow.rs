@@ -21,6 +21,12 @@
 //!   those up to another count the newest one of the past. So no sink gets a message twice
 //!   or behind a newer one, as long as the flow is remembered.
 //!
+//! - A flow moves from one link to another in *legs* ([`Leg`]). A message of a leg ahead of
+//!   the flow's is released if it is the next one: then whatever came before it is here.
+//!   Else it is [`Verdict::Ahead`]: it may have overtaken messages of the leg before, and
+//!   whoever asks keeps it until those are here, a fence says that no more will come
+//!   ([`FlowTable::end_leg`]), or the time for that is up ([`FlowTable::go_on_to`]).
+//!
 //! Bounds: all memory is taken in [`FlowTable::new`]: `capacity` flows of 128 bytes and
 //! an index of at least twice as many places of 8 bytes. A look-up looks at no more than
 //! [`PROBES_MAX`] places. When the table is full the flow that was idle longest makes
@@ -30,6 +36,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 use insane_core::{HostId, Incarnation, MonoTime, Nanos, SourceId, StreamKey};
+use insane_wire::data::Leg;
 
 /// Messages behind the newest released one of which it is known whether they were seen.
 pub const WINDOW: u64 = 128;
@@ -86,6 +93,8 @@ pub enum Verdict {
         /// As [`FlowTable::sink_joined`] counted them.
         after: u64,
     },
+    /// Keep it: it goes on a later leg than the flow, and others are missing before it.
+    Ahead,
     /// Drop it: seen before.
     Duplicate,
     /// Drop it: older than what was released.
@@ -143,6 +152,8 @@ struct Flow {
     /// The newest of the unlikely sequences that agree, and how many there are.
     unlikely: u64,
     unlikely_count: u8,
+    /// On which leg its messages come.
+    leg: Leg,
     newer: u32,
     older: u32,
 }
@@ -195,6 +206,7 @@ impl FlowTable {
             past_heard_by: 0,
             unlikely: 0,
             unlikely_count: 0,
+            leg: Leg::FIRST,
             newer: NONE,
             older: NONE,
         };
@@ -232,6 +244,51 @@ impl FlowTable {
         match self.find(hash, key) {
             Some(at) => self.classify_flow(now, at, sequence, is_past),
             None => self.admit(now, hash, key, sequence),
+        }
+    }
+
+    /// As [`classify`](Self::classify), of a message that goes on this leg.
+    #[inline]
+    pub fn classify_on(
+        &mut self,
+        now: MonoTime,
+        key: &FlowKey,
+        (sequence, leg): (u64, Leg),
+        is_past: impl FnOnce() -> bool,
+    ) -> Verdict {
+        let hash = self.hash(key);
+        let Some(at) = self.find(hash, key) else {
+            let verdict = self.admit(now, hash, key, sequence);
+            if let Some(at) = self.find(hash, key) {
+                self.flows[at as usize].leg = leg;
+            }
+            return verdict;
+        };
+        let flow = &mut self.flows[at as usize];
+        if leg != flow.leg && flow.waits(sequence, leg) {
+            return Verdict::Ahead;
+        }
+        self.classify_flow(now, at, sequence, is_past)
+    }
+
+    /// A fence came: `last` was the last message of a leg. `is_certain`: whatever of the leg
+    /// comes at all came before the fence. Whether the flow is on a later leg now, so that
+    /// what was kept may be asked for again.
+    pub fn end_leg(&mut self, key: &FlowKey, leg: Leg, last: u64, is_certain: bool) -> bool {
+        let Some(at) = self.find(self.hash(key), key) else { return false };
+        let flow = &mut self.flows[at as usize];
+        let is_over = is_certain && leg == flow.leg || flow.newest >= last;
+        if !is_over || !leg.next().is_ahead_of(flow.leg) {
+            return false;
+        }
+        flow.leg = leg.next();
+        true
+    }
+
+    /// Nobody waits any longer for what is missing before this leg.
+    pub fn go_on_to(&mut self, key: &FlowKey, leg: Leg) {
+        if let Some(at) = self.find(self.hash(key), key) {
+            self.flows[at as usize].leg = leg;
         }
     }
 
@@ -457,6 +514,20 @@ impl FlowTable {
 }
 
 impl Flow {
+    /// Whether a message of another leg than the flow's is to be kept. The next one of a
+    /// later leg takes the flow there.
+    #[cold]
+    fn waits(&mut self, sequence: u64, leg: Leg) -> bool {
+        let step = sequence.wrapping_sub(self.newest);
+        if !leg.is_ahead_of(self.leg) || step == 0 || step > JUMP_MAX {
+            return false;
+        }
+        if step == 1 {
+            self.leg = leg;
+        }
+        step > 1
+    }
+
     fn start(&mut self, now: MonoTime, key: &FlowKey, sequence: u64, sinks: u64) {
         self.key = *key;
         self.lost = 0;

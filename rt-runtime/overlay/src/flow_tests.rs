@@ -2,6 +2,7 @@
 
 use crate::flow::*;
 use insane_core::{HostId, Incarnation, MonoTime, Nanos, SourceId, StreamKey};
+use insane_wire::data::Leg;
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::vec::Vec;
@@ -356,4 +357,96 @@ fn a_new_life_is_another_flow_and_the_old_one_can_be_retired() {
     assert_eq!(table.iter().map(|flow| flow.key).collect::<Vec<_>>(), [young]);
     table.retire_host(old.host, None);
     assert!(table.is_empty());
+}
+
+fn legs() -> [Leg; 8] {
+    std::array::from_fn(|number| (0..number).fold(Leg::FIRST, |leg, _| leg.next()))
+}
+
+#[test]
+fn what_overtook_others_on_a_later_leg_waits_until_nothing_is_missing_before_it() {
+    let [first, second, third, ..] = legs();
+    let mut table = FlowTable::new(1, 0);
+    let mut on = |sequence, leg| table.classify_on(at_ms(0), &key(0), (sequence, leg), || false);
+    assert_eq!(on(10, first), new(0));
+    assert_eq!(on(13, second), Verdict::Ahead);
+    assert_eq!(on(15, third), Verdict::Ahead, "two moves soon after each other");
+    assert_eq!(on(11, first), new(0));
+    assert_eq!(on(13, second), Verdict::Ahead);
+    assert_eq!(on(12, first), new(0));
+    assert_eq!(on(13, second), new(0));
+    assert_eq!(on(15, third), Verdict::Ahead);
+    assert_eq!(on(13, first), Verdict::Duplicate, "by the other link");
+    assert_eq!(on(14, second), new(0));
+    assert_eq!(on(15, third), new(0));
+    assert_eq!(on(17, third), new(1), "on its own leg a gap is a loss at once");
+    assert_eq!(on(16, second), Verdict::Late);
+}
+
+#[test]
+fn a_fence_ends_a_leg_that_is_in_order_or_complete() {
+    let [first, second, third, ..] = legs();
+    let mut table = FlowTable::new(1, 0);
+    assert!(!table.end_leg(&key(0), first, 10, true), "nobody knows the flow");
+    assert_eq!(table.classify_on(at_ms(0), &key(0), (10, first), || false), new(0));
+    assert_eq!(table.classify_on(at_ms(0), &key(0), (13, second), || false), Verdict::Ahead);
+    assert!(!table.end_leg(&key(0), first, 12, false), "messages of the leg may still come");
+    assert!(!table.end_leg(&key(0), second, 14, true), "another leg is before it");
+    assert_eq!(table.classify_on(at_ms(0), &key(0), (13, second), || false), Verdict::Ahead);
+    assert!(table.end_leg(&key(0), first, 12, true));
+    assert!(!table.end_leg(&key(0), first, 12, true), "it was ended before");
+    assert_eq!(table.classify_on(at_ms(0), &key(0), (13, second), || false), new(2));
+    // All of the leg is here: no order is needed.
+    assert!(table.end_leg(&key(0), second, 13, false));
+    assert_eq!(table.classify_on(at_ms(0), &key(0), (15, third), || false), new(1));
+    // Nothing to wait for, after moves that nobody told.
+    assert!(table.end_leg(&key(0), legs()[5], 0, false));
+    assert_eq!(table.classify_on(at_ms(0), &key(0), (20, legs()[6]), || false), new(4));
+}
+
+#[test]
+fn when_time_is_up_a_flow_goes_on_and_what_is_missing_is_lost() {
+    let [first, second, ..] = legs();
+    let mut table = FlowTable::new(1, 0);
+    assert_eq!(table.classify_on(at_ms(0), &key(0), (10, first), || false), new(0));
+    assert_eq!(table.classify_on(at_ms(0), &key(0), (13, second), || false), Verdict::Ahead);
+    table.go_on_to(&key(0), second);
+    assert_eq!(table.classify_on(at_ms(0), &key(0), (13, second), || false), new(2));
+    assert_eq!(table.classify_on(at_ms(0), &key(0), (12, first), || false), Verdict::Late);
+    assert_eq!(table.classify_on(at_ms(0), &key(0), (14, first), || false), new(0), "one of before that is still new");
+}
+
+proptest! {
+    /// By whatever two links the messages of two legs come, in order on each: kept as they
+    /// are asked to be, all are released, once and in order.
+    #[test]
+    fn two_legs_in_any_order_are_released_as_one(split in 1..40_u64, rest in 1..40_u64, picks: Vec<bool>) {
+        let [first, second, ..] = legs();
+        let mut table = FlowTable::new(1, 0);
+        let (mut old, mut moved) = ((1..split).peekable(), (split..split + rest).peekable());
+        let (mut kept, mut released) = (std::collections::VecDeque::new(), Vec::from([0]));
+        prop_assert_eq!(table.classify_on(at_ms(0), &key(0), (0, first), || false), new(0));
+        let mut picks = picks.into_iter();
+        while old.peek().is_some() || moved.peek().is_some() {
+            let by_new = picks.next().unwrap_or(true);
+            let (sequence, leg) = match (if by_new { moved.next() } else { None }, old.peek()) {
+                (Some(sequence), _) => (sequence, second),
+                (None, Some(_)) => (old.next().unwrap(), first),
+                (None, None) => (moved.next().unwrap(), second),
+            };
+            match table.classify_on(at_ms(0), &key(0), (sequence, leg), || false) {
+                Verdict::Ahead => kept.push_back(sequence),
+                verdict => {
+                    prop_assert_eq!(verdict, new(0));
+                    released.push(sequence);
+                }
+            }
+            while let Some(next) = kept.front()
+                && table.classify_on(at_ms(0), &key(0), (*next, second), || false) == new(0)
+            {
+                released.extend(kept.pop_front());
+            }
+        }
+        prop_assert_eq!(released, (0..split + rest).collect::<Vec<_>>());
+    }
 }

@@ -24,7 +24,8 @@
 //! 64 |  payload: bytes [fragment offset, fragment offset + rest of frame) of the message
 //! ```
 //!
-//! Byte 3 holds the lane in bits 0 to 2 and the [`Flags`] in bits 3 to 7. The source instant
+//! Byte 3 holds the lane in bits 0 to 2 and the [`Flags`] in bits 3 to 7, of which the upper
+//! three are the [`Leg`]. The source instant
 //! is the word of [`insane_core::instant`], as the source gave it: it names its own clock,
 //! so that receivers know whether they can compute an age from it.
 //!
@@ -79,6 +80,9 @@ pub enum Kind {
     Overlay = 2,
     /// A report on a reliable flow: the payload is a body of [`crate::reliable`].
     Reliable = 3,
+    /// The end of a leg of an unreliable flow, sent by the link that its messages leave: the
+    /// flags name the leg, `sequence` the last message of it. No payload.
+    Fence = 4,
 }
 
 /// Yes-or-no facts about a message. Bits that version 1 does not know are refused.
@@ -90,8 +94,23 @@ impl Flags {
     pub const NONE: Flags = Flags(0);
     /// The message belongs to a reliable stream: it is acknowledged and repaired.
     pub const RELIABLE: Flags = Flags(2);
-    const KNOWN: u8 = 2;
+    const KNOWN: u8 = 2 | Leg::MASK << Self::LEG_SHIFT;
     const BITS: u32 = 5;
+    /// Where the leg begins.
+    const LEG_SHIFT: u32 = 2;
+
+    /// On which leg of its flow the message goes.
+    #[must_use]
+    #[inline]
+    pub const fn leg(self) -> Leg {
+        Leg(self.0 >> Self::LEG_SHIFT & Leg::MASK)
+    }
+
+    /// The same, on another leg.
+    #[must_use]
+    pub const fn with_leg(self, leg: Leg) -> Flags {
+        Flags(self.0 & !(Leg::MASK << Self::LEG_SHIFT) | leg.0 << Self::LEG_SHIFT)
+    }
 
     /// Whether all of `other`'s flags are set.
     #[must_use]
@@ -107,6 +126,49 @@ impl Flags {
 }
 
 const _: () = assert!(Flags::KNOWN < 1 << Flags::BITS && Flags::BITS + 3 == u8::BITS);
+
+/// A stretch of a flow between two moves from link to link: its number, modulo 8. A message
+/// says on which it goes, so that a receiver knows, whatever else was lost, that what comes by
+/// one link may have overtaken what is still to come by another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Leg(u8);
+
+impl Leg {
+    /// That on which every flow begins.
+    pub const FIRST: Leg = Leg(0);
+    pub(crate) const MASK: u8 = 7;
+    /// Legs that a receiver can tell to lie ahead; all others lie behind.
+    const AHEAD_MAX: u8 = 4;
+
+    /// The one behind the next move.
+    #[must_use]
+    pub const fn next(self) -> Leg {
+        Leg((self.0 + 1) & Self::MASK)
+    }
+
+    /// The one before the last move.
+    #[must_use]
+    pub const fn before(self) -> Leg {
+        Leg(self.0.wrapping_sub(1) & Self::MASK)
+    }
+
+    /// Whether it begins behind `other`: by up to four moves.
+    #[must_use]
+    #[inline]
+    pub const fn is_ahead_of(self, other: Leg) -> bool {
+        let ahead = self.0.wrapping_sub(other.0) & Self::MASK;
+        ahead != 0 && ahead <= Self::AHEAD_MAX
+    }
+
+    pub(crate) const fn get(self) -> u8 {
+        self.0
+    }
+
+    /// That of the lowest bits.
+    pub(crate) const fn of(bits: u8) -> Leg {
+        Leg(bits & Self::MASK)
+    }
+}
 
 /// The header of one frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -239,6 +301,7 @@ impl DataHeader {
             1 => Kind::Data,
             2 => Kind::Overlay,
             3 => Kind::Reliable,
+            4 => Kind::Fence,
             _ => return Err(HeaderError::Unknown),
         };
         let flags = Flags(bytes[3] >> 3);
@@ -440,14 +503,14 @@ pub(crate) mod tests {
 
     prop_compose! {
         pub(crate) fn any_header()(
-            kind in 0..3_usize, lane in 0..8_u8, flags in prop::sample::select(vec![0, Flags::KNOWN]), stream: u64, host: u64, incarnation: u64, sequence: u64,
+            kind in 0..4_usize, lane in 0..8_u8, reliable: bool, leg in 0..8_u8, stream: u64, host: u64, incarnation: u64, sequence: u64,
             source_instant: u64, channel: u32, source: u32, message_len in 0..=MESSAGE_BYTES_MAX, at: u32,
         ) -> DataHeader {
             let units = message_len.div_ceil(FRAGMENT_UNIT);
             DataHeader {
-                kind: [Kind::Data, Kind::Overlay, Kind::Reliable][kind],
+                kind: [Kind::Data, Kind::Overlay, Kind::Reliable, Kind::Fence][kind],
                 lane: Lane::new(lane).unwrap(),
-                flags: Flags(flags),
+                flags: if reliable { Flags::RELIABLE } else { Flags::NONE }.with_leg(Leg(leg)),
                 stream: StreamKey(stream),
                 host: HostId(host),
                 incarnation: Incarnation(incarnation),
@@ -458,6 +521,21 @@ pub(crate) mod tests {
                 message_len,
                 fragment_offset: if units == 0 { 0 } else { at % units * FRAGMENT_UNIT },
             }
+        }
+    }
+
+    #[test]
+    fn a_leg_lies_ahead_of_the_four_before_it() {
+        let mut leg = Leg::FIRST;
+        for _ in 0..20 {
+            let mut other = leg;
+            for ahead in 1..=8 {
+                other = other.next();
+                assert_eq!(other.is_ahead_of(leg), ahead <= 4, "{ahead}");
+                assert_eq!(other.before().next(), other);
+            }
+            assert_eq!(other, leg);
+            leg = leg.next();
         }
     }
 

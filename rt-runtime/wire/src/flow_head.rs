@@ -6,7 +6,7 @@
 //! last. Both only save work: every header is written, and is accepted, exactly as by
 //! [`DataHeader::encode`] and [`DataHeader::decode_frame`].
 
-use crate::data::{AT_CHECK, DataHeader, HEADER_BYTES, check_of_word, get_u64};
+use crate::data::{AT_CHECK, DataHeader, HEADER_BYTES, Kind, Leg, check_of_word, get_u64};
 use insane_core::Lane;
 
 /// Words of a header that differ from one frame of a flow to the next.
@@ -18,6 +18,10 @@ const ALIKE: [usize; 4] = [1, 2, 3, 6];
 
 /// The lane, in word 0: byte 3, below the flags.
 const LANE: u64 = 7 << 24;
+/// Where the kind begins in word 0: byte 2.
+const KIND_AT: u32 = 16;
+/// Where the leg begins in word 0: the last bits of byte 3.
+const LEG_AT: u32 = 29;
 
 const _: () = assert!(AT_CHECK == 4, "the check is the upper half of word 0");
 
@@ -45,6 +49,28 @@ impl FlowHead {
     pub fn set_lane(&mut self, lane: Lane) {
         self.words[0] = self.words[0] & !LANE | u64::from(lane.get()) << LANE.trailing_zeros();
         self.sum = sum_of(&self.words);
+    }
+
+    /// On which leg its frames go.
+    #[must_use]
+    pub const fn leg(&self) -> Leg {
+        Leg::of((self.words[0] >> LEG_AT) as u8)
+    }
+
+    /// Its frames go on another leg from now on.
+    pub fn set_leg(&mut self, leg: Leg) {
+        let mask = (Leg::MASK as u64) << LEG_AT;
+        self.words[0] = self.words[0] & !mask | u64::from(leg.get()) << LEG_AT;
+        self.sum = sum_of(&self.words);
+    }
+
+    /// The fence that says that a leg of the flow ended with the message `last`.
+    #[must_use]
+    pub fn fence(&self, leg: Leg, last: u64) -> [u8; HEADER_BYTES] {
+        let mut fence = self.clone();
+        fence.words[0] = fence.words[0] & !(0xff << KIND_AT) | (Kind::Fence as u64) << KIND_AT;
+        fence.set_leg(leg);
+        fence.encode(last, 0, 0, 0)
     }
 
     /// The header of one frame of the flow.
@@ -117,6 +143,20 @@ mod tests {
             head.set_lane(lane);
             let header = DataHeader { lane, sequence: 5, source_instant: 7, message_len: 9, fragment_offset: 0, ..flow };
             prop_assert_eq!(head.encode(5, 7, 9, 0), header.encode());
+        }
+
+        #[test]
+        fn a_flow_on_another_leg_is_written_like_any_other(flow in any_header(), leg in 0..8_u8) {
+            let leg = Leg::of(leg);
+            let mut head = FlowHead::new(&flow);
+            head.set_leg(leg);
+            prop_assert_eq!(head.leg(), leg);
+            let flags = flow.flags.with_leg(leg);
+            let header = DataHeader { flags, sequence: 5, source_instant: 7, message_len: 9, fragment_offset: 0, ..flow };
+            prop_assert_eq!(header.flags.leg(), leg);
+            prop_assert_eq!(head.encode(5, 7, 9, 0), header.encode());
+            let fence = DataHeader { kind: Kind::Fence, source_instant: 0, message_len: 0, ..header };
+            prop_assert_eq!(FlowHead::new(&flow).fence(leg, 5), fence.encode());
         }
 
         #[test]

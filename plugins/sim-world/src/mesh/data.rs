@@ -182,7 +182,7 @@ impl Data {
                 self.counts.duplicate += 1;
                 self.defect == Some(Defect::Twice)
             }
-            Verdict::Late | Verdict::Past { .. } | Verdict::Suspect | Verdict::NoRoom => {
+            Verdict::Ahead | Verdict::Late | Verdict::Past { .. } | Verdict::Suspect | Verdict::NoRoom => {
                 self.counts.late += 1;
                 self.defect == Some(Defect::Late)
             }

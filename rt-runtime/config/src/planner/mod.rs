@@ -49,6 +49,10 @@ pub struct LayoutSizes {
     pub reassemblies: u64,
     /// Bytes of payload for which one bit says whether they have arrived.
     pub fragment_unit_bytes: u64,
+    /// Messages that one datapath keeps while their streams move from link to link.
+    pub held: u64,
+    /// One of them.
+    pub held_bytes: u64,
     /// Commands that wait for one datapath, and their answers.
     pub commands: u64,
     /// One command.
@@ -105,6 +109,8 @@ impl Default for LayoutSizes {
             flow_bytes: 144,
             reassemblies: 64,
             fragment_unit_bytes: 64,
+            held: 1024,
+            held_bytes: 192,
             commands: 1024,
             command_bytes: 64,
             link_batch: 64,
@@ -366,6 +372,7 @@ fn datapath(plan: &Plan, at: usize, sizes: &LayoutSizes) -> Group {
     let mut items = vec![
         Item::new("flow table", Kind::Private, sizes.flows, sizes.flow_bytes),
         Item::new("reassembly bitmaps", Kind::Private, sizes.reassemblies, bitmap),
+        Item::new("messages kept while streams move", Kind::Private, sizes.held, sizes.held_bytes),
         Item::new("command queues, there and back", Kind::Private, 2 * sizes.commands, sizes.command_bytes),
         Item::new("counters page", Kind::Shared, 1, counters.next_multiple_of(sizes.page_bytes)),
     ];

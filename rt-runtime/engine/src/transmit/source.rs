@@ -14,7 +14,7 @@ use insane_shm::Violation;
 use insane_shm::conn::RxConn;
 use insane_shm::ring::{Payload, Popped};
 use insane_sys::SharedBytes;
-use insane_wire::data::{Fragment, FragmentPlan, HEADER_BYTES};
+use insane_wire::data::{Fragment, FragmentPlan, HEADER_BYTES, Leg};
 use insane_wire::flow_head::FlowHead;
 
 /// Largest message of the past that sinks of this host get, bytes: it is copied at once, and no
@@ -51,6 +51,8 @@ pub(super) struct SourceEntry {
     /// A large message on its way to local sinks; its fragments follow when it is there.
     pub copying: Option<Copying>,
     pub underway: Option<Underway>,
+    /// Of one that keeps its values: the message of now that was popped last.
+    pub newest: u64,
     /// Peers that are to get what the source keeps of the past, if it keeps any.
     pub newcomers: Option<Newcomers>,
     /// Peers that do not get the message that was popped last.
@@ -104,6 +106,26 @@ impl SourceEntry {
     /// Whether a message was taken from the ring and is not done with.
     pub const fn is_midway(&self) -> bool {
         self.copying.is_some() || self.underway.is_some()
+    }
+
+    /// Its messages go on another leg from now on: so does what is left of one that is under
+    /// way, whose fragments find their places by whatever link they come.
+    #[cold]
+    pub fn go_on(&mut self, leg: Leg) {
+        self.head.set_leg(leg);
+        set_head(self);
+    }
+
+    /// The last message that has gone to the last fragment.
+    pub fn last_whole(&self) -> u64 {
+        let popped = self.popped.meta.sequence;
+        let newest = if self.newcomers.is_some() { self.newest } else { popped };
+        if self.is_midway() && popped == newest { newest.saturating_sub(1) } else { newest }
+    }
+
+    /// The frame that says that a leg ended with message `last`.
+    pub fn fence(&self, leg: Leg, last: u64) -> [u8; HEADER_BYTES] {
+        self.head.fence(leg, last)
     }
 
     /// Messages that are lost if it is let go now. A liar's are not worth counting.
@@ -203,6 +225,7 @@ pub(super) fn begin<L: Link>(
         match newcomers.sort(&entry.popped.meta) {
             Kept::Now(but) => {
                 entry.skip = but;
+                entry.newest = entry.popped.meta.sequence;
                 newcomers.heard_by(outlets.joined());
             }
             Kept::Past(but) => return begin_past(entry, but, links, outlets, port),

@@ -23,7 +23,7 @@ use insane_engine::{
     SlotConfig, SlotLog, SlotTable, StageSlots,
 };
 use insane_link::{Link, SwapRefused};
-use insane_scheduler::{Policing, TimedStream, lcm};
+use insane_scheduler::{Gates, Policing, TimedStream, lcm};
 use insane_shm::conn::{RxConn, TxConn};
 use insane_shm::counters::CounterBlock;
 use insane_shm::heap::ForeignHeap;
@@ -103,6 +103,7 @@ pub(crate) struct Datapath {
     /// What prepares peers that come later, for each link.
     pub(crate) makers: Vec<PeerMaker>,
     slots: Option<SlotConfig>,
+    gates: Option<Box<Gates>>,
     /// Tables of slots that were sent so far.
     tables: u32,
     host: Host,
@@ -128,7 +129,7 @@ impl Datapath {
         shared: &SharedParts,
     ) -> Result<Self, StartError> {
         let own = &plan.datapaths[at.index()];
-        let slots = slot_spec(plan, own).map(|slots| slots.config);
+        let (slots, gates) = slot_spec(plan, own).map_or((None, None), |slots| (Some(slots.config), slots.gates));
         let port = Port::new(Arc::clone(&shared.answer))?;
         let totals = memory.totals();
         let DatapathMemory { wake_page, heaps, parts, turn_counters, misses } = memory;
@@ -161,6 +162,7 @@ impl Datapath {
             totals,
             makers: links.makers,
             slots,
+            gates,
             tables: 0,
             host,
             port,
@@ -356,11 +358,15 @@ impl Datapath {
         let mut table = Box::new(SlotTable::new(config.timing));
         // Slots count from TAI zero, so hosts agree without a word.
         table.fill(TaiTime(0), streams)?;
-        let cycle_ns = streams.iter().try_fold(1, |cycle, stream| lcm(cycle, stream.slots.period_ns()));
-        let cycle_ns = if streams.is_empty() { 0 } else { cycle_ns.unwrap_or(0) };
+        let gates = self.gates.clone();
+        let gate_cycle = gates.as_deref().map(Gates::cycle_ns);
+        let mut periods = streams.iter().map(|stream| stream.slots.period_ns()).chain(gate_cycle).peekable();
+        let has_none = periods.peek().is_none();
+        let cycle_ns = periods.try_fold(1, lcm);
+        let cycle_ns = if has_none { 0 } else { cycle_ns.unwrap_or(0) };
         self.tables = self.tables.wrapping_add(1);
         let number = self.tables;
-        self.send(Command::StageSlots(StageSlots { table, streams: streams.len(), cycle_ns, at, gates: None, number }));
+        self.send(Command::StageSlots(StageSlots { table, streams: streams.len(), cycle_ns, at, gates, number }));
         Ok(())
     }
 

@@ -119,6 +119,8 @@ pub struct DatapathStatus {
     /// The certificate of all streams that have slots there, in its text form; `None`: there
     /// is none, or who asks may not see all tenants.
     pub certificate: Option<String>,
+    /// When its lanes may send, in words; `None`: always.
+    pub gates: Option<String>,
     /// What its certificates assume, and how that holds; empty: it has no slots.
     pub monitors: Vec<MonitorStatus>,
     /// How many messages missed their slots, by cause (`insane_core::Cause`).

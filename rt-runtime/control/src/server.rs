@@ -136,6 +136,8 @@ pub(crate) struct Server {
     reloads: Reloads,
     schedules: Schedules,
     places: Places,
+    /// The last look at queues that hold frames back.
+    queues_at: MonoTime,
     /// Of each datapath.
     monitors: Vec<Monitors>,
 }
@@ -156,6 +158,7 @@ impl Server {
             reloads: Reloads::default(),
             schedules: Schedules::default(),
             places: Places::default(),
+            queues_at: MonoTime(0),
             monitors: Vec::new(),
             notes: Notes::default(),
             now: mono_now(),

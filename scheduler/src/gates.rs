@@ -214,9 +214,18 @@ impl Gates {
         self.windows(lane, false)
     }
 
+    /// The windows in which one of these lanes, at least, may not send; bit i: lane i.
+    pub fn not_all_open(&self, lanes: u8) -> impl Iterator<Item = Recurrence> + '_ {
+        self.windows_where(move |open| open & lanes != lanes)
+    }
+
     fn windows(&self, lane: u8, open: bool) -> impl Iterator<Item = Recurrence> + '_ {
-        let is = move |at: usize| (self.open[at] >> lane & 1 == 1) == open;
-        let all = (0..self.length).all(is);
+        self.windows_where(move |lanes| (lanes >> lane & 1 == 1) == open)
+    }
+
+    fn windows_where<'a>(&'a self, holds: impl Fn(u8) -> bool + 'a) -> impl Iterator<Item = Recurrence> + 'a {
+        let is = move |at: usize| holds(self.open[at]);
+        let all = (0..self.length).all(&is);
         (0..self.length).filter_map(move |first| {
             let before = if first == 0 { self.length - 1 } else { first - 1 };
             let begins = if all { first == 0 } else { is(first) && !is(before) };

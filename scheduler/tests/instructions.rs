@@ -57,6 +57,7 @@ fn counted_slots<const SLOTS: usize>(timed: &mut TimedScheduler<FLOWS, FLOWS, SL
 }
 
 #[test]
+#[ignore = "a part of a_slot_costs_hardly_more_with_many_streams_than_with_four"]
 fn counted() {
     let Ok(case) = std::env::var(CASE) else { return };
     let (table, streams) = case.split_once('-').unwrap();
@@ -75,7 +76,7 @@ fn count(case: &str) -> Option<u64> {
     valgrind.args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*counted_slots*"]);
     valgrind.arg(format!("--callgrind-out-file={}", out.display())).arg(std::env::current_exe().unwrap());
     let ran = valgrind
-        .args(["--exact", "counted", "--test-threads=1"])
+        .args(["--exact", "counted", "--ignored", "--test-threads=1"])
         .env(CASE, case)
         .env("RUST_MIN_STACK", "67108864")
         .output()

@@ -365,6 +365,37 @@ fn a_shut_gate_keeps_a_message_from_its_slot_and_is_the_cause() {
 }
 
 #[test]
+fn a_late_message_with_a_shut_gate_does_not_hold_up_those_of_other_lanes() {
+    // Lane 0 is shut for the first 90 us of each 100 us; all have their slots in the rest.
+    let entries =
+        [GateEntry { open_lanes: 0xfe, interval_ns: 90_000 }, GateEntry { open_lanes: 0xff, interval_ns: 10_000 }];
+    let gates = Gates::new(TaiTime(APART), None, 0, &entries).unwrap();
+    let mut timed = timed(timing());
+    for (flow, lane) in [(0, 0), (1, 0), (2, 1)] {
+        timed.lanes().add(FlowIndex(flow), Lane::new(lane).unwrap(), 1_000).unwrap();
+    }
+    let late = |flow: u16| TimedStream {
+        deadline_ns: 1_000_000,
+        ..stream(flow, 1_000_000, 90_000 + 3_000 * u64::from(flow), LatePolicy::SendNow)
+    };
+    timed.stage(TaiTime(APART), &[late(0), late(1), late(2)], Some(&gates), TaiTime(0)).unwrap();
+    assert_eq!(timed.poll(now(0), 0), Action::TookOver);
+    (0..3).for_each(|flow| timed.ready(FlowIndex(flow)));
+    // In their order they become late while the host sleeps.
+    for _ in 0..3 {
+        assert!(matches!(timed.poll(now(102_000), 0), Action::Missed { .. }));
+    }
+    assert_eq!(timed.poll(now(102_000), 0), Action::Late { flow: FlowIndex(2), bytes_max: 250 });
+    timed.sent(FlowIndex(2), 250, false);
+    assert_eq!(timed.poll(now(102_000), 0), wait(190_000), "the others wait for their gate");
+    for flow in [0, 1] {
+        assert_eq!(timed.poll(now(190_000), 0), Action::Late { flow: FlowIndex(flow), bytes_max: 250 });
+        timed.sent(FlowIndex(flow), 250, false);
+    }
+    assert_eq!(timed.misuses(), 0);
+}
+
+#[test]
 fn a_late_message_goes_when_what_holds_it_back_is_over() {
     // Nothing else is to be sent that would have the scheduler look again.
     let late = Action::Late { flow: FlowIndex(0), bytes_max: 250 };

@@ -280,6 +280,7 @@ fn datapaths(plan: &Plan) -> Things {
             ("serves", serves),
             ("links", links),
             ("unscheduled", unscheduled),
+            ("gates", datapath.gates.as_ref().map_or_else(|| "None".to_owned(), ToString::to_string)),
             ("epsilon_quantile_ppm", datapath.epsilon_quantile_ppm.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), (value, Takes::Restart)))

@@ -122,6 +122,23 @@ pub const FIELDS: &[Field] = &[
     text("datapaths[].links", "a list of at most 4 names of links", "[]"),
     text("datapaths[].unscheduled", "refuse or allow", "refuse"),
     number("datapaths[].epsilon_quantile_ppm", 500_000, 999_999, "parts in a million", "999_000"),
+    text("datapaths[].gates", "(cycle_us: ..., windows: [...]), or None", "None: every lane may always send"),
+    Field {
+        path: "datapaths[].gates.cycle_us",
+        accepts: Accepts::Number(10, 10_000_000, "microseconds"),
+        default: None,
+    },
+    number("datapaths[].gates.base_time_ns", 0, i64::MAX, "nanoseconds", "0"),
+    required(
+        "datapaths[].gates.windows",
+        "a list of 1 to 128 windows that fill the cycle: [(lanes: [...], us: ...), ...]",
+    ),
+    required("datapaths[].gates.windows[].lanes", "a list of lanes, 0 to 7, each once: [0, 1, 2]"),
+    Field {
+        path: "datapaths[].gates.windows[].us",
+        accepts: Accepts::Number(1, 10_000_000, "microseconds"),
+        default: None,
+    },
     text("links", "a list of links: [(name: ..., technology: ...), ...]", "[]"),
     required("links[].name", NAME),
     required(

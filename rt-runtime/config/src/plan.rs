@@ -13,6 +13,7 @@ use insane_core::{
 };
 use insane_policy::{Amount, Rules, health};
 use serde::Serialize;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -179,6 +180,72 @@ pub struct DatapathPlan {
     /// Which quantile of e_turn and e_wake is told, and assumed for streams of class
     /// `statistical`, parts in a million.
     pub epsilon_quantile_ppm: u32,
+    /// When its lanes may send; `None`: always.
+    pub gates: Option<GatesPlan>,
+}
+
+/// Windows of a gate list at most.
+pub const GATE_WINDOWS_MAX: usize = 128;
+
+/// When lanes may send: windows that fill a cycle.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct GatesPlan {
+    /// An instant of TAI at which a cycle begins, nanoseconds.
+    pub base_ns: u64,
+    /// One after the other, 1 to [`GATE_WINDOWS_MAX`]; together the cycle.
+    pub windows: Vec<GateWindow>,
+}
+
+/// A part of the cycle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct GateWindow {
+    /// Bit i: lane i may send.
+    pub open_lanes: u8,
+    /// How long.
+    pub length: Nanos,
+}
+
+impl fmt::Display for GatesPlan {
+    /// `lanes 0 1 2 for 400.0 us, none for 600.0 us, from TAI 0 ns`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for window in &self.windows {
+            match window.open_lanes {
+                0 => f.write_str("none")?,
+                0xff => f.write_str("all lanes")?,
+                lanes => {
+                    f.write_str("lanes")?;
+                    (0..8).filter(|lane| lanes >> lane & 1 == 1).try_for_each(|lane| write!(f, " {lane}"))?;
+                }
+            }
+            write!(f, " for {}, ", window.length)?;
+        }
+        write!(f, "from TAI {} ns", self.base_ns)
+    }
+}
+
+impl GatesPlan {
+    /// The cycle.
+    #[must_use]
+    pub fn cycle(&self) -> Nanos {
+        Nanos(self.windows.iter().fold(0, |sum: u64, window| sum.saturating_add(window.length.0)))
+    }
+
+    /// How long a lane may send at a time, at most; windows that follow each other count as
+    /// one. `Nanos(u64::MAX)`: without end.
+    #[must_use]
+    pub fn longest(&self, lane: Lane) -> Nanos {
+        let is_open = |window: &GateWindow| window.open_lanes >> lane.get() & 1 == 1;
+        if self.windows.iter().all(is_open) {
+            return Nanos(u64::MAX);
+        }
+        let (mut longest, mut length) = (Nanos::ZERO, Nanos::ZERO);
+        // Twice round, for what goes over the end of the cycle.
+        for window in self.windows.iter().chain(&self.windows) {
+            length = if is_open(window) { Nanos(length.0.saturating_add(window.length.0)) } else { Nanos::ZERO };
+            longest = longest.max(length);
+        }
+        longest
+    }
 }
 
 /// How the kernel schedules a datapath.
@@ -836,6 +903,7 @@ impl Plan {
                 links: Vec::new(),
                 allows_unscheduled: false,
                 epsilon_quantile_ppm: EPSILON_QUANTILE_PPM,
+                gates: None,
             }],
             peers: Vec::new(),
             discovery: None,

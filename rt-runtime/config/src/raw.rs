@@ -235,6 +235,34 @@ pub struct Datapath {
     /// `statistical`, parts in a million, 500,000 to 999,999. Default: 999,000.
     #[serde(default = "epsilon_quantile_ppm")]
     pub epsilon_quantile_ppm: i64,
+    /// When its lanes may send (IEEE 802.1Qbv); needs `rate_mbps` of each of its links.
+    /// Default: `None`, always.
+    #[serde(default)]
+    pub gates: Option<Gates>,
+}
+
+/// When lanes may send: windows that fill a cycle, again and again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gates {
+    /// The cycle, microseconds, 10 to 10,000,000.
+    pub cycle_us: i64,
+    /// An instant of TAI at which a cycle begins, nanoseconds; it counts modulo the cycle.
+    /// Default: 0.
+    #[serde(default)]
+    pub base_time_ns: i64,
+    /// One after the other from the start of the cycle, 1 to 128.
+    pub windows: Vec<GateWindow>,
+}
+
+/// A part of the cycle.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateWindow {
+    /// The lanes that may send, 0 to 7.
+    pub lanes: Vec<i64>,
+    /// How long, microseconds.
+    pub us: i64,
 }
 
 fn epsilon_quantile_ppm() -> i64 {

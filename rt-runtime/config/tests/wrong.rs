@@ -1223,3 +1223,45 @@ fn budgets_and_times_of_the_policy() {
     assert_eq!(found.message, "no rule names udp: link \"net\" is never used");
     assert!(findings(&with("budgets: {\"net\": (streams: 0, mbps: 5)}")).0.is_empty());
 }
+
+#[test]
+fn gates_fill_their_cycle_and_let_every_lane_send_a_frame() {
+    let with = |rate: &str, gates: &str| {
+        format!(
+            "(datapaths: [(name: \"a\", links: [\"l\"], gates: {gates})],\n\
+             links: [(name: \"l\", technology: udp(bind: \"192.0.2.1:7400\"){rate})])"
+        )
+    };
+    let rate = ", rate_mbps: 100, turn_us: 50";
+    let wrong = |rate: &str, gates: &str, path: &str, message: &str| {
+        let found = only(&with(rate, gates));
+        assert_eq!((found.severity, found.path.as_str()), (Severity::Error, path), "{found}");
+        assert!(found.message.contains(message), "{found}");
+    };
+    let all = "[0, 1, 2, 3, 4, 5, 6, 7]";
+    let good = format!("(cycle_us: 1000, windows: [(lanes: [0, 1, 2], us: 400), (lanes: {all}, us: 600)])");
+    assert!(findings(&with(rate, &good)).0.is_empty());
+    wrong("", &good, "datapaths[0].gates", "only where the rate of each link is known");
+    let gates = format!("(cycle_us: 1000, windows: [(lanes: {all}, us: 999)])");
+    wrong(rate, &gates, "datapaths[0].gates.windows", "last 999.0 us together, and the cycle 1.00 ms");
+    let gates = "(cycle_us: 1000, windows: [(lanes: [0, 1, 2], us: 1000)])";
+    wrong(rate, gates, "datapaths[0].gates.windows", "lane 4 may send for 0 ns at a time");
+    // 1,538 bytes, as many of others, and e_turn: 296 us. What follows over the end counts as one.
+    let ends = |us: u32| {
+        let rest = 1_000 - 2 * us;
+        format!(
+            "(cycle_us: 1000, windows: [(lanes: {all}, us: {us}), (lanes: [0, 1, 2], us: {rest}), (lanes: {all}, us: {us})])"
+        )
+    };
+    assert!(findings(&with(rate, &ends(149))).0.is_empty());
+    wrong(rate, &ends(147), "datapaths[0].gates.windows", "lane 4 may send for 294.0 us at a time");
+    for (lanes, message) in
+        [("[0, 8]", "there is no lane 8"), ("[-1]", "there is no lane -1"), ("[1, 1]", "stands twice")]
+    {
+        let gates = format!("(cycle_us: 2000, windows: [(lanes: {lanes}, us: 1000), (lanes: {all}, us: 1000)])");
+        wrong(rate, &gates, "datapaths[0].gates.windows[0].lanes", message);
+    }
+    let found =
+        only(&with(rate, &format!("(cycle_us: 1000, windows: [(lanes: {all}, us: 1000)], cycle_extension: 1)")));
+    assert!(found.message.contains("there is no field `cycle_extension`"), "{found}");
+}

@@ -24,7 +24,7 @@ use insane_engine::{
     SlotConfig, SlotLog, SlotTable, StageSlots,
 };
 use insane_link::{Link, LinkHealth, SwapRefused};
-use insane_scheduler::{Policing, TimedStream, lcm};
+use insane_scheduler::{Gates, Policing, TableError, TimedStream, lcm};
 use insane_shm::conn::{RxConn, TxConn};
 use insane_shm::counters::CounterBlock;
 use insane_shm::heap::ForeignHeap;
@@ -77,7 +77,7 @@ pub(crate) enum Answer {
     /// A peer that left is forgotten.
     PeerForgotten(PeerIndex),
     /// A table of slots was not taken.
-    NoSlots(insane_scheduler::TableError),
+    NoSlots(TableError),
     /// An overlay frame came in.
     Overlay(Box<OverlayFrame>),
 }
@@ -106,8 +106,9 @@ pub(crate) struct Datapath {
     /// What prepares peers that come later, for each link.
     pub(crate) makers: Vec<PeerMaker>,
     slots: Option<SlotConfig>,
+    gates: Option<Box<Gates>>,
     /// Tables of slots that were sent so far.
-    tables: u32,
+    tables: Tables,
     host: Host,
     port: Arc<Port>,
     /// Commands for which the port had no room yet, in order.
@@ -131,7 +132,7 @@ impl Datapath {
         shared: &SharedParts,
     ) -> Result<Self, StartError> {
         let own = &plan.datapaths[at.index()];
-        let slots = slot_spec(plan, own).map(|slots| slots.config);
+        let (slots, gates) = slot_spec(plan, own).map_or((None, None), |slots| (Some(slots.config), slots.gates));
         let port = Port::new(Arc::clone(&shared.answer))?;
         let totals = memory.totals();
         let DatapathMemory { wake_page, heaps, parts, turn_counters, misses } = memory;
@@ -166,7 +167,8 @@ impl Datapath {
             totals,
             makers: links.makers,
             slots,
-            tables: 0,
+            gates,
+            tables: Tables::default(),
             host,
             port,
             outbox: VecDeque::new(),
@@ -378,26 +380,22 @@ impl Datapath {
     }
 
     /// Puts another table of slots in place of the one in force: as soon as may be, or at `at`.
-    pub(crate) fn stage_slots(
-        &mut self,
-        streams: &[TimedStream],
-        at: Option<MonoTime>,
-    ) -> Result<(), insane_scheduler::TableError> {
-        let Some(config) = self.slots else { return Err(insane_scheduler::TableError::OtherTiming) };
-        let mut table = Box::new(SlotTable::new(config.timing));
-        // Slots count from TAI zero, so hosts agree without a word.
-        table.fill(TaiTime(0), streams)?;
-        let cycle_ns = streams.iter().try_fold(1, |cycle, stream| lcm(cycle, stream.slots.period_ns()));
-        let cycle_ns = if streams.is_empty() { 0 } else { cycle_ns.unwrap_or(0) };
-        self.tables = self.tables.wrapping_add(1);
-        let number = self.tables;
-        self.send(Command::StageSlots(StageSlots { table, streams: streams.len(), cycle_ns, at, gates: None, number }));
+    pub(crate) fn stage_slots(&mut self, streams: &[TimedStream], at: Option<MonoTime>) -> Result<(), TableError> {
+        let Some(config) = self.slots else { return Err(TableError::OtherTiming) };
+        let (table, number) = self.tables.fill(config, streams)?;
+        let gates = self.gates.clone();
+        let gate_cycle = gates.as_deref().map(Gates::cycle_ns);
+        let mut periods = streams.iter().map(|stream| stream.slots.period_ns()).chain(gate_cycle).peekable();
+        let has_none = periods.peek().is_none();
+        let cycle_ns = periods.try_fold(1, lcm);
+        let cycle_ns = if has_none { 0 } else { cycle_ns.unwrap_or(0) };
+        self.send(Command::StageSlots(StageSlots { table, streams: streams.len(), cycle_ns, at, gates, number }));
         Ok(())
     }
 
     /// Whether the last table that was sent is in force.
     pub(crate) fn has_taken_over(&self) -> bool {
-        self.port.slot_table() == self.tables
+        self.tables.is_last(self.port.slot_table())
     }
 
     /// The misses so far; `None`: it has no slots.
@@ -440,6 +438,29 @@ impl Datapath {
         if let Some(doorbell) = self.doorbells.remove(&session) {
             let _ = self.port.remove_doorbell(&doorbell);
         }
+    }
+}
+
+/// The tables of slots that a datapath was to be given, by number.
+#[derive(Debug, Default)]
+struct Tables {
+    last: u32,
+}
+
+impl Tables {
+    /// One more, and its number. One that cannot be filled has a number, too: whoever waits for
+    /// the last one to be in force must not take the one before for it.
+    fn fill(&mut self, config: SlotConfig, streams: &[TimedStream]) -> Result<(Box<SlotTable>, u32), TableError> {
+        self.last = self.last.wrapping_add(1);
+        let mut table = Box::new(SlotTable::new(config.timing));
+        // Slots count from TAI zero, so hosts agree without a word.
+        table.fill(TaiTime(0), streams)?;
+        Ok((table, self.last))
+    }
+
+    /// Whether the one in force is the last one.
+    const fn is_last(&self, in_force: u32) -> bool {
+        self.last == in_force
     }
 }
 
@@ -515,5 +536,35 @@ fn run_config(plan: &DatapathPlan) -> RunConfig {
             Idle::SpinThenBlock { spin } => thread::Idle::SpinThenBlock(spin),
             Idle::Block => thread::Idle::Block,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use insane_scheduler::{LatePolicy, LinkRate, LinkTiming, Recurrence};
+
+    #[test]
+    fn a_table_that_cannot_be_filled_is_not_taken_for_one_that_took_over() {
+        let rate = LinkRate::from_bits_per_s(1_000_000_000).unwrap();
+        let timing =
+            LinkTiming { rate, turn_ns: 1_000, foreign_bytes: 0, in_flight_bytes: 9_000, lead_ns: 0, step_ns: 500 };
+        let config = SlotConfig { timing, overhead_bytes: 0, servo: insane_clock::ServoConfig::default() };
+        let stream = |number: u16, offset: u64| TimedStream {
+            flow: insane_engine::timed_flow(number),
+            slots: Recurrence::new(100_000, offset, 10_000).unwrap(),
+            bytes: 100,
+            early_ns: 0,
+            deadline_ns: 0,
+            late: LatePolicy::Drop,
+        };
+        let mut tables = Tables::default();
+        assert!(tables.is_last(0), "none was asked for");
+        let (_, first) = tables.fill(config, &[stream(0, 0), stream(1, 50_000)]).unwrap();
+        assert!(!tables.is_last(0) && tables.is_last(first));
+        assert!(tables.fill(config, &[stream(0, 0), stream(1, 5_000)]).is_err(), "they overlap");
+        assert!(!tables.is_last(first), "the old one is in force, and not what was asked for");
+        let (_, third) = tables.fill(config, &[]).unwrap();
+        assert!(tables.is_last(third) && !tables.is_last(first));
     }
 }

@@ -4,7 +4,7 @@
 //! | declared | what a stream is given | refused |
 //! |---|---|---|
 //! | `reliability` | that | `unreliable`, where reliable was asked for |
-//! | `determinism` | that | `best_effort`, where a time was asked for; another period, a smaller size, a later deadline than asked for |
+//! | `determinism` | that | `best_effort`, where a time was asked for; another period, a smaller size, a later deadline, an earlier offset than asked for |
 //! | `isolated` | that | `false`, where isolation was asked for |
 //! | `datapath`, `consumption`, `priority` | that | never: they are hints |
 //! | `priority_max`, `history_max` | that, where more was asked for | never |
@@ -60,7 +60,7 @@ pub fn give(declared: Option<&StreamPlan>, asked: &Qos, isolated: bool) -> Resul
 
 /// In what a declared time is less than the one that was asked for.
 fn lesser_time(declared: &Determinism, asked: &Determinism) -> Option<String> {
-    let Determinism::TimeSensitive { period, deadline, size, .. } = *asked else { return None };
+    let Determinism::TimeSensitive { period, offset, deadline, size, .. } = *asked else { return None };
     match *declared {
         Determinism::BestEffort => Some("best effort, and a time was asked for".to_owned()),
         Determinism::TimeSensitive { period: other, .. } if other != period => {
@@ -71,6 +71,10 @@ fn lesser_time(declared: &Determinism, asked: &Determinism) -> Option<String> {
         }
         Determinism::TimeSensitive { deadline: later, .. } if later > deadline => {
             Some(format!("with a deadline at {later}, and {deadline} was asked for"))
+        }
+        // Its message may not be there yet.
+        Determinism::TimeSensitive { offset: earlier, .. } if earlier < offset => {
+            Some(format!("with an offset of {earlier}, and {offset} was asked for"))
         }
         Determinism::TimeSensitive { .. } => None,
     }
@@ -137,6 +141,13 @@ mod tests {
             size,
             late: LatePolicy::Drop,
         };
+        let at = |offset| Determinism::TimeSensitive {
+            period: ms(4),
+            offset: ms(offset),
+            deadline: ms(4),
+            size: 64,
+            late: LatePolicy::Drop,
+        };
         let declared = |determinism| StreamPlan { determinism: Some(determinism), ..StreamPlan::default() };
         let asked = |determinism| Qos { determinism, ..Qos::default() };
         for (plan, wanted, why) in [
@@ -144,10 +155,12 @@ mod tests {
             (declared(time(5, 4, 64)), time(4, 4, 64), "with a period of"),
             (declared(time(4, 4, 63)), time(4, 4, 64), "at most 63 bytes, and 64"),
             (declared(time(4, 4, 64)), time(4, 3, 64), "with a deadline at"),
+            (declared(at(1)), at(2), "with an offset of 1.00 ms, and 2.00 ms was asked for"),
         ] {
             let refused = give(Some(&plan), &asked(wanted), false).unwrap_err();
             assert!(refused.contains(why), "{refused}");
         }
+        assert!(give(Some(&declared(at(2))), &asked(at(1)), false).is_ok(), "later in the period is in time");
         let more = declared(time(4, 2, 100));
         assert!(give(Some(&more), &asked(time(4, 3, 64)), false).is_ok(), "sooner and larger is no less");
         assert!(give(Some(&more), &Qos::default(), false).is_ok(), "who asks for no time may be given one");

@@ -135,7 +135,19 @@ impl Hub {
     /// An empty hub.
     #[must_use]
     pub fn new(spec: HubSpec) -> Self {
+        // Gates hold from the start, also where nobody has slots.
+        let gated = spec
+            .datapaths
+            .iter()
+            .enumerate()
+            .filter(|(_, path)| path.slots.as_ref().is_some_and(|slots| slots.gates.is_some()));
+        let gated = gated.map(|(at, _)| Action::StageSlots {
+            datapath: DatapathIndex(at as u8),
+            streams: Vec::new(),
+            at: None,
+        });
         Hub {
+            actions: gated.collect(),
             accounts: spec.domains.iter().map(|domain| Account::new(domain.quota)).collect(),
             adopts: false,
             admissions: spec.domains.iter().map(|_| Bucket::new(slots::ADMISSIONS_PER_SECOND, MonoTime(0))).collect(),
@@ -165,7 +177,6 @@ impl Hub {
             refused: BTreeSet::new(),
             unjoined: BTreeSet::new(),
             retry_at: MonoTime(0),
-            actions: VecDeque::new(),
         }
     }
 

@@ -36,6 +36,12 @@ pub(crate) fn settle(plan: &mut Plan) -> Vec<String> {
     reasons
 }
 
+/// Why frames that are handed over ahead are not held back any more; `None`: they are, or none
+/// are handed over ahead. It asks the kernel for all queues: not for a hot path.
+pub(crate) fn gone(datapath: &DatapathPlan) -> Option<String> {
+    if lead(datapath) == Nanos::ZERO { None } else { datapath.links.iter().find_map(objection) }
+}
+
 /// Why a link has no launch times.
 fn objection(link: &LinkPlan) -> Option<String> {
     let told = |why: &str| Some(format!("launch times of link \"{}\" are not honoured: {why}", link.name));
@@ -78,6 +84,16 @@ mod tests {
         assert!(told.len() == 1 && told[0].starts_with(&start), "{told:?}");
         assert_eq!(lead(&plan.datapaths[0]), Nanos::ZERO);
         assert_eq!(settle(&mut plan), [""; 0], "there is nothing more to tell");
+    }
+
+    #[test]
+    fn a_queue_that_is_gone_is_noticed_where_frames_are_handed_over_ahead() {
+        let mut plan = plan(Nanos::from_millis(1), Some(RatePlan::of(1_000)));
+        // As if it had been there at the start.
+        let why = gone(&plan.datapaths[0]).expect("lo has no such queue");
+        assert!(why.contains("lo has no etf queue"), "{why}");
+        settle(&mut plan);
+        assert_eq!(gone(&plan.datapaths[0]), None, "nothing is handed over ahead");
     }
 
     #[test]

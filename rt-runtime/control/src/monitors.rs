@@ -38,17 +38,20 @@ pub enum Assumption {
     Release,
     /// No message is larger than planned.
     Size,
+    /// What is handed over ahead is held back until its slot.
+    Launch,
 }
 
 impl Assumption {
     /// All, in the order of reports.
-    pub const ALL: [Assumption; 6] = [
+    pub const ALL: [Assumption; 7] = [
         Assumption::Turn,
         Assumption::Wake,
         Assumption::Clock,
         Assumption::Link,
         Assumption::Release,
         Assumption::Size,
+        Assumption::Launch,
     ];
 
     /// Its name in reports.
@@ -61,6 +64,7 @@ impl Assumption {
             Assumption::Link => "link",
             Assumption::Release => "release",
             Assumption::Size => "size",
+            Assumption::Launch => "launch",
         }
     }
 
@@ -76,6 +80,9 @@ impl Assumption {
             }
             Assumption::Release => "a message came after its slot",
             Assumption::Size => "a message was larger than its slot, and was dropped",
+            Assumption::Launch => {
+                "the queue that held frames back until their slots is gone or another: they leave ahead, or not at all"
+            }
         }
     }
 
@@ -88,6 +95,7 @@ impl Assumption {
             Assumption::Link => &[TurnCounter::LateLinkBusy, TurnCounter::LateRingFull],
             Assumption::Release => &[TurnCounter::LateApplication],
             Assumption::Size => &[TurnCounter::SlotsOversize],
+            Assumption::Launch => &[],
         }
     }
 }
@@ -121,6 +129,20 @@ pub struct Measured {
     pub wake: (Counted, Option<Basis>),
 }
 
+/// What is looked at, and not counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Holds {
+    /// The clock is the plant's, where that is assumed.
+    pub phase: bool,
+    /// The queue that holds frames back is as it was found, where frames are handed over ahead.
+    pub queue: bool,
+}
+
+impl Holds {
+    /// Everything.
+    pub const ALL: Holds = Holds { phase: true, queue: true };
+}
+
 /// The monitors of one datapath.
 #[derive(Clone, Debug)]
 pub struct Monitors {
@@ -140,15 +162,14 @@ impl Monitors {
     }
 
     /// A look. `is_bound`: streams have slots here; `count`: the counters of the datapath;
-    /// `measured`: what it measured; `has_phase`: the clock is the plant's, where that is
-    /// assumed.
+    /// `measured`: what it measured; `holds`: what is looked at and not counted.
     pub fn look(
         &mut self,
         now: MonoTime,
         is_bound: bool,
         count: impl Fn(TurnCounter) -> u64,
         measured: &Measured,
-        has_phase: bool,
+        holds: Holds,
     ) -> Vec<Alarm> {
         self.bound = if is_bound { self.bound.or(Some(now)) } else { None };
         let is_settled = self.bound.is_some_and(|since| now.since(since) >= SETTLE);
@@ -167,7 +188,8 @@ impl Monitors {
                 // What was counted before anybody had slots is nobody's.
                 continue;
             }
-            new += u64::from(assumption == Assumption::Clock && !has_phase);
+            new += u64::from(assumption == Assumption::Clock && !holds.phase);
+            new += u64::from(assumption == Assumption::Launch && !holds.queue);
             if new == 0 {
                 continue;
             }
@@ -227,7 +249,7 @@ mod tests {
     fn monitors() -> Monitors {
         let mut monitors = Monitors::new(999_000);
         // The first stream has slots, and a second goes by.
-        let look = |monitors: &mut Monitors, at| monitors.look(MonoTime(at), true, |_| 0, &assured(), true);
+        let look = |monitors: &mut Monitors, at| monitors.look(MonoTime(at), true, |_| 0, &assured(), Holds::ALL);
         assert_eq!((look(&mut monitors, 0), look(&mut monitors, SECOND)), (vec![], vec![]));
         monitors
     }
@@ -242,7 +264,7 @@ mod tests {
 
         fn look(&self, monitors: &mut Monitors, second: u64) -> Vec<Alarm> {
             let count = |counter| self.0.get(&(counter as usize)).copied().unwrap_or(0);
-            monitors.look(MonoTime(second * SECOND), true, count, &assured(), true)
+            monitors.look(MonoTime(second * SECOND), true, count, &assured(), Holds::ALL)
         }
     }
 
@@ -284,12 +306,29 @@ mod tests {
         let mut monitors = Monitors::new(999_000);
         let look = |monitors: &mut Monitors, second: u64, bound, missed: u64, has_phase| {
             let count = |counter| if counter == TurnCounter::LateTurn { missed } else { 0 };
-            monitors.look(MonoTime(second * SECOND), bound, count, &assured(), has_phase).len()
+            monitors
+                .look(MonoTime(second * SECOND), bound, count, &assured(), Holds { phase: has_phase, queue: true })
+                .len()
         };
         assert_eq!(look(&mut monitors, 0, false, 5, false), 0);
         assert_eq!(look(&mut monitors, 1, true, 9, true), 0);
         assert_eq!(look(&mut monitors, 2, true, 9, false), 1, "the clock is not the plant's");
         assert_eq!(look(&mut monitors, 3, true, 10, true), 1);
+    }
+
+    #[test]
+    fn a_queue_that_is_gone_is_told_as_long_as_it_is() {
+        let mut monitors = monitors();
+        let mut look = |second: u64, queue| {
+            let holds = Holds { queue, ..Holds::ALL };
+            monitors.look(MonoTime(second * SECOND), true, |_| 0, &assured(), holds)
+        };
+        assert_eq!(look(2, true), []);
+        assert_eq!(look(3, false), [Alarm { assumption: Assumption::Launch, violations: 1 }]);
+        (4..14).for_each(|second| drop(look(second, false)));
+        let report = monitors.report(MonoTime(14 * SECOND));
+        assert_eq!((report[6].assumption.as_str(), report[6].violations), ("launch", 11));
+        assert!(report[..6].iter().all(|row| row.violations == 0));
     }
 
     #[test]
@@ -299,7 +338,7 @@ mod tests {
         let mut monitors = monitors();
         (0..20).for_each(|_| sketch.note(Nanos(1_001)));
         let measured = Measured { turn: (sketch.counted(), assured().turn.1), ..assured() };
-        let alarms = monitors.look(MonoTime(2 * SECOND), true, |_| 0, &measured, true);
+        let alarms = monitors.look(MonoTime(2 * SECOND), true, |_| 0, &measured, Holds::ALL);
         assert_eq!(alarms, [Alarm { assumption: Assumption::Turn, violations: 20 }]);
         let report = monitors.report(MonoTime(3 * SECOND));
         let told = report[0].measured.as_ref().expect("e_turn is measured");

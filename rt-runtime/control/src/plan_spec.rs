@@ -9,11 +9,12 @@ use crate::runtime::Hosting;
 use crate::spec::{AccessRule, DatapathSpec, DomainSpec, HubSpec, RealtimeRule, SlotSpec};
 use crate::start::StartError;
 use insane_clock::{AfterHoldover, ServoConfig};
+use insane_config::plan::{GateWindow, GatesPlan};
 use insane_config::{ClockPlan, DatapathPlan, DomainPlan, Idle, Isolation, LayoutSizes, LinkPlan, Member, Plan};
 use insane_core::limits::{DATAPATHS_MAX, LINKS_MAX, PEERS_MAX};
-use insane_core::{Lane, Nanos};
+use insane_core::{Lane, Nanos, TaiTime};
 use insane_engine::SlotConfig;
-use insane_scheduler::{LinkRate, LinkTiming};
+use insane_scheduler::{GATE_ENTRIES_MAX, GateEntry, Gates, LinkRate, LinkTiming};
 use insane_wire::data::HEADER_BYTES;
 use std::collections::BTreeSet;
 
@@ -73,7 +74,29 @@ pub(crate) fn slot_spec(plan: &Plan, datapath: &DatapathPlan) -> Option<SlotSpec
         config: SlotConfig { timing, overhead_bytes, servo: servo(&plan.clock) },
         payload_bytes_max: least.saturating_sub(HEADER_BYTES as u32),
         quantile_ppm: datapath.epsilon_quantile_ppm,
+        gates: datapath.gates.as_ref().and_then(gates).map(Box::new),
     })
+}
+
+const _: () = assert!(insane_config::plan::GATE_WINDOWS_MAX == GATE_ENTRIES_MAX);
+
+/// The gate list of a plan. `None`: it is none, which is a bug of the configuration's validation.
+fn gates(plan: &GatesPlan) -> Option<Gates> {
+    let entry = |window: &GateWindow| GateEntry { open_lanes: window.open_lanes, interval_ns: window.length.0 };
+    let entries: Vec<GateEntry> = plan.windows.iter().map(entry).collect();
+    Gates::new(TaiTime(plan.base_ns), None, 0, &entries).ok()
+}
+
+/// When the real-time lanes may not all send: slots are given in none of these windows.
+pub(crate) fn shut_for_slots(gates: &Gates) -> Vec<insane_certificate::Window> {
+    let windows = gates.not_all_open((1 << (Lane::LAST_REAL_TIME.get() + 1)) - 1);
+    let base = gates.base().0 % gates.cycle_ns();
+    let window = |shut: insane_scheduler::Recurrence| insane_certificate::Window {
+        offset_ns: (base + shut.offset_ns()) % gates.cycle_ns(),
+        length_ns: shut.length_ns(),
+        period_ns: shut.period_ns(),
+    };
+    windows.map(window).collect()
 }
 
 /// How the slots follow the clock, and what they do without it.

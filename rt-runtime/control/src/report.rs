@@ -411,6 +411,7 @@ fn datapath_row(datapath: &Datapath, certificate: Option<String>, sees_all: bool
         links: datapath.link_rows(),
         counters: counters.map(|c| (c.name().to_owned(), datapath.turn_counters.get(*c as usize))).collect(),
         slot_clock: datapath.slot_clock().map(str::to_owned),
+        gates: datapath.plan.gates.as_ref().map(ToString::to_string),
         certificate,
         monitors: Vec::new(),
         misses: misses.as_ref().map(crate::misses::counts).unwrap_or_default(),

@@ -143,6 +143,8 @@ pub(crate) struct Server {
     schedules: Schedules,
     places: Places,
     policy: Policy,
+    /// The last look at queues that hold frames back.
+    queues_at: MonoTime,
     /// Of each datapath.
     monitors: Vec<Monitors>,
 }
@@ -164,6 +166,7 @@ impl Server {
             schedules: Schedules::default(),
             places: Places::default(),
             policy: Policy::new(),
+            queues_at: MonoTime(0),
             monitors: Vec::new(),
             notes: Notes::default(),
             now: mono_now(),

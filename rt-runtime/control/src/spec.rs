@@ -7,6 +7,7 @@ use insane_core::heap::Geometry;
 use insane_core::limits::LANES;
 use insane_core::{DatapathIndex, DomainIndex, Lane, PeerIndex};
 use insane_engine::SlotConfig;
+use insane_scheduler::Gates;
 use insane_wire::control::ClassSpec;
 use std::collections::BTreeSet;
 
@@ -187,6 +188,8 @@ pub struct SlotSpec {
     pub config: SlotConfig,
     /// Largest payload of a frame, bytes.
     pub payload_bytes_max: u32,
+    /// When lanes may send; `None`: always.
+    pub gates: Option<Box<Gates>>,
     /// Which quantile of e_turn and e_wake streams of class `statistical` rest on, parts in a
     /// million.
     pub quantile_ppm: u32,

@@ -7,9 +7,11 @@ use insane_clock::ServoConfig;
 use insane_control::hub::Packet;
 use insane_control::hub::slots::READMISSIONS_PER_EVENT;
 use insane_control::spec::{HubSpec, SlotSpec};
-use insane_core::{ChannelId, Determinism, LatePolicy, MonoTime, Nanos, Qos, Reliability, SessionId, SourceId};
+use insane_core::{
+    ChannelId, Determinism, LatePolicy, MonoTime, Nanos, Qos, Reliability, SessionId, SourceId, TaiTime,
+};
 use insane_engine::{SlotConfig, timed_flow};
-use insane_scheduler::{LinkRate, LinkTiming, TimedStream};
+use insane_scheduler::{GateEntry, Gates, LinkRate, LinkTiming, TimedStream};
 use insane_wire::control::{Code, Event, Request, encode};
 use std::sync::Arc;
 use world::{World, datapath, spec};
@@ -29,6 +31,7 @@ fn slots() -> SlotSpec {
         config,
         payload_bytes_max: 1_408,
         quantile_ppm: 999_000,
+        gates: None,
     }
 }
 
@@ -371,6 +374,39 @@ fn a_schedule_over_two_links_of_a_datapath_is_kept_on_both_or_refused_where_they
     }
     let axis = insane_scheduler::Recurrence::new(10 * MS, 4 * MS, MS / 10).unwrap();
     assert!(table(&world).iter().all(|one| !one.slots.overlaps(axis)), "{:?}", table(&world));
+    end(world);
+}
+
+/// Gates from the configuration: they hold from the start, slots are given where the real-time
+/// lanes may send, and a schedule that has others is refused.
+#[test]
+fn gates_hold_from_the_start_and_slots_are_where_they_are_open() {
+    // Every 10 ms, from 1 ms after a boundary: lane 2 has no right in the first 6 ms.
+    let entry = |open_lanes, ms: u64| GateEntry { open_lanes, interval_ns: ms * MS };
+    let gates = Gates::new(TaiTime(MS), None, 0, &[entry(0b1111_1011, 6), entry(0xff, 4)]).unwrap();
+    let mut path = datapath(&[0], true);
+    path.slots = Some(SlotSpec { gates: Some(Box::new(gates)), ..slots() });
+    let mut world = World::new(spec(vec![path]));
+    world.pump();
+    assert_eq!(world.datapaths[0].tables, 1, "the gates are staged though nobody has slots");
+    let a = world.attach(1);
+    for uid in 0..8 {
+        world.wait(Nanos(100 * MS));
+        open(&mut world, a, &format!("s{uid}"), of(every(20, 500)), 100 + uid).unwrap();
+    }
+    let shut = insane_scheduler::Recurrence::new(10 * MS, MS, 6 * MS).unwrap();
+    assert!(table(&world).iter().all(|one| !one.slots.overlaps(shut)), "{:?}", table(&world));
+    let (code, reason) = open(&mut world, a, "often", of(every(5, 64)), 300).unwrap_err();
+    assert!(code == Code::NotAdmitted && reason.contains("Blocked"), "{reason}");
+    let reason = world.hub.judge_schedule(&schedule(4, 194)).unwrap_err();
+    assert!(reason.contains("the gates of link \"control-net\"") && reason.contains("\"axis/5\""), "{reason}");
+    world.hub.judge_schedule(&schedule(8, 194)).unwrap();
+    // They stay when peers come, and are what is blocked, once.
+    world.hub.set_reach(insane_core::PeerIndex(1), &[insane_core::DatapathIndex(0)]);
+    world.pump();
+    assert!(table(&world).iter().all(|one| !one.slots.overlaps(shut)));
+    let text = world.hub.certificate(insane_core::DatapathIndex(0)).unwrap();
+    assert_eq!(insane_certificate::text::read(&text).unwrap().plant.links[0].blocked.len(), 1);
     end(world);
 }
 

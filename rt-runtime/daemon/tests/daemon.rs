@@ -325,6 +325,7 @@ fn descriptors_that_run_out_are_a_refusal_and_come_back() {
 /// What the killed ones do: everything, as fast as they can, until they are killed.
 /// Runs only as the child of the next test.
 #[test]
+#[ignore = "a part of clients_killed_two_hundred_times_cost_nobody_a_message_and_leak_nothing"]
 fn victim() {
     let Ok(socket) = std::env::var("INSANED_VICTIM") else { return };
     let mut peer = attach(Path::new(&socket));
@@ -413,7 +414,7 @@ fn are_at_work(now: &StatusReport, before: &StatusReport) -> bool {
 
 fn spawn_victim(socket: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "victim", "--nocapture"])
+        .args(["--exact", "victim", "--ignored", "--nocapture"])
         .env("INSANED_VICTIM", socket)
         .stdout(Stdio::null())
         .stderr(Stdio::null())

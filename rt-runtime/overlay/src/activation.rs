@@ -386,7 +386,6 @@ enum MemberState {
     Idle,
     Staged { id: ScheduleId, until: MonoTime },
     Armed { id: ScheduleId, at: TaiTime, mono: MonoTime },
-    InForce { id: ScheduleId },
     Failed { id: ScheduleId, why: String },
 }
 
@@ -423,6 +422,8 @@ impl Default for MemberLimits {
 pub struct Member {
     limits: MemberLimits,
     state: MemberState,
+    /// What took over last: it holds whatever becomes of another.
+    in_force: Option<ScheduleId>,
     /// TAI less monotonic time when it was armed.
     offset: i64,
     counts: MemberCounts,
@@ -433,7 +434,7 @@ impl Member {
     #[must_use]
     pub const fn new(limits: MemberLimits) -> Self {
         let counts = MemberCounts { staged: 0, refused: 0, activated: 0, aborted: 0, expired: 0, failed: 0 };
-        Member { limits, state: MemberState::Idle, offset: 0, counts }
+        Member { limits, state: MemberState::Idle, in_force: None, offset: 0, counts }
     }
 
     /// What happened so far.
@@ -485,8 +486,8 @@ impl Member {
             MemberState::Armed { id: armed, at: agreed, .. } if armed == id && agreed == at => {
                 return (Word::Committed, None);
             }
-            MemberState::InForce { id: holds } if holds == id => return (Word::Committed, None),
             MemberState::Staged { id: staged, .. } if staged == id => {}
+            _ if self.in_force == Some(id) => return (Word::Committed, None),
             _ => return (Word::Cannot("it is not staged here".into()), None),
         }
         let ahead = at.since(tai);
@@ -518,9 +519,9 @@ impl Member {
     /// It is taken back. What has taken over stays.
     pub fn abort(&mut self, id: ScheduleId) -> (Word, Option<Deed>) {
         let deed = match self.state {
-            MemberState::InForce { id: holds } if holds == id => return (Word::InForce, None),
             MemberState::Staged { id: staged, .. } if staged == id => Deed::Forget,
             MemberState::Armed { id: armed, .. } if armed == id => Deed::Disarm,
+            _ if self.in_force == Some(id) => return (Word::InForce, None),
             _ => return (Word::Aborted, None),
         };
         self.counts.aborted += 1;
@@ -532,9 +533,9 @@ impl Member {
     #[must_use]
     pub fn ask(&self, id: ScheduleId) -> Word {
         match &self.state {
-            MemberState::InForce { id: holds } if *holds == id => Word::InForce,
             MemberState::Armed { id: armed, .. } if *armed == id => Word::Committed,
             MemberState::Failed { id: failed, why } if *failed == id => Word::Cannot(why.clone()),
+            _ if self.in_force == Some(id) => Word::InForce,
             _ => Word::Cannot("it is not known here: the host was restarted, or it was taken back".into()),
         }
     }
@@ -551,7 +552,7 @@ impl Member {
                 let moved = (tai.0.wrapping_sub(now.0) as i64).wrapping_sub(self.offset);
                 if now >= mono && taken {
                     self.counts.activated += 1;
-                    self.state = MemberState::InForce { id };
+                    (self.state, self.in_force) = (MemberState::Idle, Some(id));
                     None
                 } else if now < mono && moved.unsigned_abs() > self.limits.step.0 {
                     let why = alloc::format!("the clock stepped by {moved} ns before its instant");

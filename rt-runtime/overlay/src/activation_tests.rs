@@ -273,6 +273,48 @@ fn while_one_schedule_is_armed_no_other_is_staged() {
 
 /// Slots of both schedules written down around the boundary.
 #[test]
+fn what_is_in_force_is_known_whatever_becomes_of_the_next_one() {
+    let (now, tai) = (MonoTime(0), TaiTime(TAI));
+    let next = ScheduleId(8);
+    let in_force = || {
+        let mut member = Member::new(MemberLimits::default());
+        let at = TaiTime(TAI + 100 * MS);
+        assert_eq!(member.stage(ID, Ok(()), now), Word::Staged);
+        assert_eq!(member.commit(ID, at, now, tai).0, Word::Committed);
+        assert_eq!(member.poll(MonoTime(100 * MS), at, true), None);
+        assert_eq!(member.ask(ID), Word::InForce);
+        member
+    };
+    let (later, tai) = (MonoTime(200 * MS), TaiTime(TAI + 200 * MS));
+    let staged = || {
+        let mut member = in_force();
+        assert_eq!(member.stage(next, Ok(()), later), Word::Staged);
+        member
+    };
+    let armed = || {
+        let mut member = staged();
+        assert!(matches!(member.commit(next, TaiTime(tai.0 + 100 * MS), later, tai).1, Some(Deed::Arm(_))));
+        member
+    };
+    let mut taken_back = [staged(), armed(), staged(), armed(), armed()];
+    assert_eq!(taken_back[0].abort(next), (Word::Aborted, Some(Deed::Forget)));
+    assert_eq!(taken_back[1].abort(next), (Word::Aborted, Some(Deed::Disarm)));
+    let keeps = MonoTime(later.0 + MemberLimits::default().keeps.0);
+    assert_eq!(taken_back[2].poll(keeps, tai, true), Some(Deed::Forget), "nobody committed it");
+    assert!(taken_back[3].failed("no table").is_some());
+    assert_eq!(taken_back[4].poll(later, TaiTime(tai.0 + 37_000 * MS), false), Some(Deed::Disarm), "a step");
+    for (at, member) in taken_back.iter_mut().enumerate() {
+        assert_eq!(member.ask(ID), Word::InForce, "{at}");
+        assert_eq!(member.abort(ID), (Word::InForce, None), "{at}: it stays");
+        assert!(matches!(member.ask(next), Word::Cannot(_)), "{at}");
+    }
+    // The next one takes its place.
+    let mut member = armed();
+    let _ = member.poll(MonoTime(300 * MS), TaiTime(TAI + 300 * MS), true);
+    assert_eq!((member.ask(next), matches!(member.ask(ID), Word::Cannot(_))), (Word::InForce, true));
+}
+
+#[test]
 fn the_gap_is_what_the_slots_leave() {
     for (old, new) in [((0, 4), (0, 4)), ((3, 4), (1, 8)), ((0, 4), (3, 4)), ((1, 2), (7, 8)), ((9, 4), (0, 2))] {
         let boundary = 800_i64;

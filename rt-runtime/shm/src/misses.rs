@@ -25,6 +25,7 @@ use insane_core::{Cause, Fate, MonoTime};
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -304,7 +305,8 @@ fn with_suffix(socket: &Path, suffix: &str) -> PathBuf {
 /// # Errors
 /// It cannot be opened or mapped, or is no such file.
 pub fn read(path: &Path) -> io::Result<Vec<MissReader>> {
-    let file = fs::File::open(path)?;
+    // Without waiting: what stands there may be a pipe, and opening one waits for a writer.
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
     let nothing = || io::Error::new(io::ErrorKind::InvalidData, "it is no record of missed slots of this version");
@@ -332,6 +334,19 @@ mod tests {
             from: MonoTime(1),
             to: MonoTime(2),
         }
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_without_waiting_for_it() {
+        let pipe = std::env::temp_dir().join(format!("insane-misses-pipe-{}", std::process::id()));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (told, tells) = std::sync::mpsc::channel();
+        let path = pipe.clone();
+        std::thread::spawn(move || told.send(read(&path).map(drop).map_err(|error| error.kind())));
+        let kind = tells.recv_timeout(std::time::Duration::from_secs(20));
+        fs::remove_file(&pipe).unwrap();
+        assert_eq!(kind, Ok(Err(io::ErrorKind::InvalidData)));
+        assert_eq!(read(Path::new("/dev/zero")).map(drop).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

@@ -119,6 +119,8 @@ pub struct DatapathStatus {
     /// The certificate of all streams that have slots there, in its text form; `None`: there
     /// is none, or who asks may not see all tenants.
     pub certificate: Option<String>,
+    /// When its lanes may send, in words; `None`: always.
+    pub gates: Option<String>,
     /// What its certificates assume, and how that holds; empty: it has no slots.
     pub monitors: Vec<MonitorStatus>,
     /// How many messages missed their slots, by cause (`insane_core::Cause`).
@@ -153,7 +155,7 @@ pub struct MissStatus {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MonitorStatus {
-    /// Which: `e_turn`, `e_wake`, `clock`, `link`, `release`, `size`.
+    /// Which: `e_turn`, `e_wake`, `clock`, `link`, `release`, `size`, `launch`.
     pub assumption: String,
     /// How often it did not, under the schedule in force.
     pub violations: u64,

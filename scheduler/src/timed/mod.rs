@@ -65,6 +65,17 @@ enum Granted {
     Late(FlowIndex),
 }
 
+/// Late flows that are looked at behind one whose gate is shut.
+const LATE_LOOKS: usize = 16;
+
+/// What is to be done about a late flow.
+enum Late {
+    Acts(Action),
+    /// There is no room yet.
+    Waits,
+    IsShut,
+}
+
 /// What is known of a flow that has slots.
 #[derive(Clone, Copy)]
 struct Timed {
@@ -504,35 +515,65 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         }
     }
 
-    /// What to do about the flow that has been late longest.
+    /// What to do about the flow that has been late longest; where its gate is shut, about one
+    /// behind it.
     fn late_message(&mut self, end: u64, below: u64) -> Option<Action> {
-        let (flow, timed, missed) = self.first_late()?;
+        let late = self.first_late()?;
+        match self.judge_late(late, end, below) {
+            Late::Acts(action) => Some(action),
+            Late::Waits => None,
+            Late::IsShut => self.late_behind(end, below),
+        }
+    }
+
+    /// The first of the next [`LATE_LOOKS`] whose gate is not shut. Those that are not late any
+    /// more are passed over, and forgotten when they are first.
+    #[cold]
+    fn late_behind(&mut self, end: u64, below: u64) -> Option<Action> {
+        for at in 1..self.late_count.min(LATE_LOOKS + 1) {
+            match self.late_at(at).map(|late| self.judge_late(late, end, below)) {
+                Some(Late::Acts(action)) => return Some(action),
+                Some(Late::Waits) => return None,
+                Some(Late::IsShut) | None => {}
+            }
+        }
+        None
+    }
+
+    fn judge_late(&mut self, (flow, timed, missed): (FlowIndex, TimedStream, u64), end: u64, below: u64) -> Late {
         if !self.is_of_use(&timed, missed) {
             self.granted = Granted::Late(flow);
-            return Some(Action::Drop { flow });
+            return Late::Acts(Action::Drop { flow });
         }
         if u64::from(timed.bytes) > self.room(end, below) {
-            return None;
+            return Late::Waits;
         }
         let taken = self.timing.rate.duration_ns(below.saturating_add(u64::from(timed.bytes)));
         let ends = self.now.tai.0.saturating_add(self.timing.turn_ns).saturating_add(taken);
         if self.shut_until(flow, ends).is_some() {
-            return None;
+            return Late::IsShut;
         }
         self.granted = Granted::Late(flow);
-        Some(Action::Late { flow, bytes_max: timed.bytes })
+        Late::Acts(Action::Late { flow, bytes_max: timed.bytes })
+    }
+
+    /// The flow at a place of the queue of late ones, if it still is late, and the slot that it
+    /// missed.
+    fn late_at(&self, at: usize) -> Option<(FlowIndex, TimedStream, u64)> {
+        let flow = FlowIndex(self.late[(self.late_head + at) % FLOWS]);
+        let table = &self.tables[self.active];
+        Some((flow, *table.stream(table.stream_of(flow)?), self.late_since(flow)?))
     }
 
     /// The flow that has been late longest, and the slot that it missed. Those that are not late
     /// any more are forgotten on the way, each once.
     fn first_late(&mut self) -> Option<(FlowIndex, TimedStream, u64)> {
         while self.late_count > 0 {
-            let flow = FlowIndex(self.late[self.late_head]);
-            let table = &self.tables[self.active];
-            if let (Some(stream), Some(missed)) = (table.stream_of(flow), self.late_since(flow)) {
-                return Some((flow, *table.stream(stream), missed));
+            let first = self.late_at(0);
+            if first.is_some() {
+                return first;
             }
-            self.forget_late(flow);
+            self.forget_late(FlowIndex(self.late[self.late_head]));
         }
         None
     }

@@ -262,6 +262,60 @@ fn a_datapath_that_was_stopped_has_missed_slots_told_live_and_after_its_death() 
     assert!(none.contains("records misses where"), "{none}");
 }
 
+/// What a reload changes beside them, and a peer that comes by it, leaves slots in force: a
+/// message to each peer has room, and those that go meanwhile arrive.
+#[test]
+fn slots_survive_a_reload_and_have_room_for_a_peer_that_comes_by_it() {
+    let [here, there] = pair(4);
+    let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
+    let axis = a.stream("axis", every(PERIOD, 64)).unwrap();
+    let source = axis.source(ChannelId(1), SourceOptions::default()).unwrap();
+    let sink = b.stream("axis", every(PERIOD, 64)).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
+    wait_for("they are joined", || source.receivers() == 1);
+    wait_for("the slots are in force", || here.status().datapaths[0].counters["slots_unused"] > 0);
+    let slot = || {
+        let report = here.status();
+        let stream = report.streams.iter().find(|stream| stream.name == "axis").expect("it is open");
+        stream.channels[0].sources[0].slot.clone().expect("it has slots")
+    };
+    let before = slot();
+    let file = here.folder.join("insaned.ron");
+    let config = std::fs::read_to_string(&file).unwrap();
+    // Another quota, and a peer that is not there yet.
+    let changed = config
+        .replace("receive: [(size: 2048, count: 256)]", "receive: [(size: 2048, count: 256)], quota: (streams: 99)")
+        .replace("peers: [", r#"peers: [(name: "third", links: {"l0": "127.0.0.1:9"}), "#);
+    assert_ne!(changed, config);
+    let reload = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let output = here.command("reload", &[]).output().unwrap();
+        assert!(output.status.success(), "{}{}", text_of(&output.stdout), text_of(&output.stderr));
+    };
+    let mut taken = 0;
+    let mut go_on = |until: &dyn Fn() -> bool| {
+        wait_for("it holds, and messages go", || {
+            let mut buffer = source.get_buffer(8).unwrap();
+            buffer.copy_from_slice(&[7; 8]);
+            assert!(source.emit(buffer).is_sent());
+            wait_for("it arrives", || sink.consume().unwrap().is_some_and(|message| message.lost() == 0));
+            taken += 1;
+            taken % 20 == 0 && until()
+        });
+    };
+    go_on(&|| true);
+    reload(&changed);
+    go_on(&|| slot().bytes == 2 * before.bytes);
+    assert_eq!(slot().period_ns, before.period_ns);
+    reload(&config);
+    go_on(&|| slot().bytes == before.bytes);
+    let counters = here.status().datapaths.remove(0).counters;
+    assert_eq!(counters["slots_oversize"] + counters["late_dropped"], 0, "{counters:?}");
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    text(bytes).to_owned()
+}
+
 fn insane_command_on_nothing(daemon: &Daemon) -> String {
     let output = daemon.command("misses", &["--last"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));

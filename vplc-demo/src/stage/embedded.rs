@@ -130,6 +130,7 @@ fn plan(side: Side, first_port: u16, fifo: bool) -> Plan {
         // Loopback has no rate: a lane, and no slots.
         allows_unscheduled: true,
         epsilon_quantile_ppm: EPSILON_QUANTILE_PPM,
+        gates: None,
     };
     let mut process = datapath(PROCESS, own.1, Serves::RealTime);
     process.idle = Idle::SpinThenBlock { spin: Nanos::from_micros(20) };
@@ -172,6 +173,7 @@ fn switched(side: Side, ends: Ends, fifo: bool) -> Plan {
         links: vec![link],
         allows_unscheduled: false,
         epsilon_quantile_ppm: EPSILON_QUANTILE_PPM,
+        gates: None,
     };
     if fifo {
         datapath.policy = Policy::Fifo(FIFO_DATAPATH);

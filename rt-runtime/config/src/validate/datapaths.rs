@@ -3,7 +3,9 @@
 use super::{check_name, check_names, number, quoted};
 use crate::diagnostic::nearest;
 use crate::machine::Machine;
-use crate::plan::{DatapathPlan, EPSILON_QUANTILE_PPM, Idle, LinkPlan, Policy, Serves};
+use crate::plan::{
+    DatapathPlan, EPSILON_QUANTILE_PPM, GATE_WINDOWS_MAX, GateWindow, GatesPlan, Idle, LinkPlan, Policy, Serves,
+};
 use crate::raw;
 use crate::report::Report;
 use insane_core::Nanos;
@@ -41,9 +43,11 @@ pub(super) fn datapaths(
                 &format!("datapaths[{at}].epsilon_quantile_ppm"),
                 raw.epsilon_quantile_ppm,
             ),
+            gates: raw.gates.as_ref().map(|raw| gates(raw, at, report)),
         });
     }
     check_lanes(&plans, report);
+    check_gates(&plans, report);
     check_spinning(&plans, machine, report);
     check_core_sharing(&plans, machine, report);
     plans
@@ -64,6 +68,7 @@ fn main(links: Vec<LinkPlan>, report: &mut Report<'_>) -> DatapathPlan {
         links,
         allows_unscheduled: false,
         epsilon_quantile_ppm: EPSILON_QUANTILE_PPM,
+        gates: None,
     }
 }
 
@@ -169,6 +174,73 @@ fn serves(raw: raw::Serves) -> Serves {
         raw::Serves::RealTime => Serves::RealTime,
         raw::Serves::BestEffort => Serves::BestEffort,
         raw::Serves::All => Serves::All,
+    }
+}
+
+fn gates(raw: &raw::Gates, at: usize, report: &mut Report<'_>) -> GatesPlan {
+    let path = |rest: &str| format!("datapaths[{at}].gates.{rest}");
+    let cycle_us: u64 = number(report, &path("cycle_us"), raw.cycle_us);
+    let base_ns = number(report, &path("base_time_ns"), raw.base_time_ns);
+    if !(1..=GATE_WINDOWS_MAX).contains(&raw.windows.len()) {
+        report.error(&path("windows"), format!("there are {} windows", raw.windows.len()));
+    }
+    let mut windows = Vec::new();
+    for (place, window) in raw.windows.iter().enumerate() {
+        let us: u64 = number(report, &path(&format!("windows[{place}].us")), window.us);
+        let mut open_lanes = 0_u8;
+        for lane in &window.lanes {
+            match u8::try_from(*lane).ok().and_then(insane_core::Lane::new).map(|lane| 1_u8 << lane.get()) {
+                Some(bit) if open_lanes & bit == 0 => open_lanes |= bit,
+                Some(_) => report.error(&path(&format!("windows[{place}].lanes")), format!("lane {lane} stands twice")),
+                None => report.error(&path(&format!("windows[{place}].lanes")), format!("there is no lane {lane}")),
+            }
+        }
+        windows.push(GateWindow { open_lanes, length: Nanos::from_micros(us) });
+    }
+    let plan = GatesPlan { base_ns, windows };
+    let sum = plan.cycle();
+    if sum != Nanos::from_micros(cycle_us) && !plan.windows.is_empty() {
+        let message = format!("the windows last {sum} together, and the cycle {}", Nanos::from_micros(cycle_us));
+        report.error_accepting(
+            &path("windows"),
+            message,
+            "windows that fill the cycle, also those in which no lane sends",
+        );
+    }
+    plan
+}
+
+/// A gate is kept by what knows how long a frame takes, and a frame must fit its window.
+fn check_gates(plans: &[DatapathPlan], report: &mut Report<'_>) {
+    for (at, plan) in plans.iter().enumerate() {
+        let Some(gates) = &plan.gates else { continue };
+        let rates: Vec<_> = plan.links.iter().filter_map(|link| link.rate.map(|rate| (link, rate))).collect();
+        if rates.len() < plan.links.len() || rates.is_empty() {
+            let message = "gates are kept only where the rate of each link is known";
+            report.error_accepting(
+                &format!("datapaths[{at}].gates"),
+                message,
+                "`rate_mbps` of each link of the datapath",
+            );
+            continue;
+        }
+        let frame_ns = |(link, rate): &(&LinkPlan, crate::plan::RatePlan)| {
+            let bytes = u64::from(link.technology.frame_bytes_max() + link.technology.overhead_bytes());
+            Nanos((bytes + u64::from(rate.foreign_bytes)) * 8_000 / u64::from(rate.mbps.max(1)) + rate.turn.0)
+        };
+        let needed = rates.iter().map(frame_ns).max().unwrap_or(Nanos::ZERO);
+        // Nothing is scheduled in the lane of the overlay's own frames.
+        let lanes = (0..8).filter_map(insane_core::Lane::new).filter(|lane| *lane != insane_core::Lane::CONTROL);
+        for lane in lanes.filter(|lane| plan.serves.lane(*lane) && gates.longest(*lane) < needed) {
+            let message = format!(
+                "lane {} may send for {} at a time, and the largest frame with turn_us and foreign_bytes takes {needed}",
+                lane.get(),
+                gates.longest(lane)
+            );
+            let accepted = "a longer window for each lane that the datapath serves, or smaller frames";
+            report.error_accepting(&format!("datapaths[{at}].gates.windows"), message, accepted);
+            break;
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 use super::Hub;
 use super::slots::SlotBook;
 use crate::action::Action;
+use crate::plan_spec::shut_for_slots;
 use crate::spec::SlotSpec;
 use insane_certificate::{Certificate, Class, Host, Link, Placed, Stream, Window};
 use insane_core::{DatapathIndex, MonoTime, Nanos};
@@ -104,6 +105,7 @@ impl SlotBook {
                 let windows = stream.path.iter().zip(&placed.windows).filter(|(hop, _)| hop.link == at);
                 for (_, window) in windows {
                     excludes_others(&taken, link, stream, window)?;
+                    is_open(&spec, stream, window)?;
                     taken.push((link, stream, window));
                     blocked.push(window.clone());
                 }
@@ -111,12 +113,7 @@ impl SlotBook {
                     reserved.push(Reserved { stream: stream.clone(), placed: placed.clone() });
                 }
             }
-            // What two links block may overlap, and counts once.
-            for window in &link.blocked {
-                if !blocked.contains(window) {
-                    blocked.push(window.clone());
-                }
-            }
+            blocked.extend(link.blocked.iter().cloned());
             is_met(&spec, &plant.hosts[host], link, &reserved[from..])?;
         }
         let link = spec.link.clone();
@@ -147,6 +144,20 @@ fn excludes_others(
         )),
         None => Ok(()),
     }
+}
+
+/// Whether the gates of the datapath let a slot through.
+fn is_open(spec: &SlotSpec, stream: &Stream, window: &Window) -> Result<(), String> {
+    let shut = spec.gates.as_deref().map(shut_for_slots).unwrap_or_default();
+    let slots = |window: &Window| Recurrence::new(window.period_ns, window.offset_ns, window.length_ns).ok();
+    let meets = |shut: &Window| slots(shut).zip(slots(window)).is_some_and(|(shut, slot)| shut.overlaps(slot));
+    if shut.iter().any(meets) {
+        return Err(format!(
+            "the gates of link {:?} (`gates` of its datapath) are shut in slots that the schedule plans for {:?}",
+            spec.link, stream.name
+        ));
+    }
+    Ok(())
 }
 
 /// Whether the link is what the schedule assumes of it.
@@ -214,7 +225,7 @@ impl Hub {
         let before = std::mem::replace(&mut self.slots, books);
         for (number, (old, new)) in before.iter().zip(&self.slots).enumerate() {
             let streams = new.as_ref().map(SlotBook::streams).unwrap_or_default();
-            // A datapath without slots before and after has nothing to take over.
+            // A datapath without slots before and after has nothing to take over; its gates stay.
             if !streams.is_empty() || old.as_ref().is_some_and(|book| !book.streams().is_empty()) {
                 let datapath = DatapathIndex(number as u8);
                 self.actions.push_back(Action::StageSlots { datapath, streams, at: Some(at) });

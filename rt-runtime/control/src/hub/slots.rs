@@ -26,6 +26,7 @@ use super::schedule::{Named, Reserved};
 use super::{Hub, Refusal};
 use crate::action::{Action, Note};
 use crate::epsilons::Basis;
+use crate::plan_spec::shut_for_slots;
 use crate::quota::Pace;
 use crate::spec::SlotSpec;
 use insane_admission::{Budget, Plan, synthesise};
@@ -35,7 +36,7 @@ use insane_core::{DatapathIndex, Determinism, DomainIndex, Nanos, Reliability, S
 use insane_engine::{SlotConfig, TIMED_MAX, timed_flow};
 use insane_scheduler::{Recurrence, TimedStream};
 use insane_wire::control::Code;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Search of one admission: a session waits for it.
 const BUDGET: Budget = Budget { jumps: 20_000, rounds: 1 };
@@ -113,6 +114,8 @@ impl SlotBook {
     /// With what a schedule reserves, and the windows that are its own.
     pub(super) fn beside(spec: SlotSpec, reserved: Vec<Reserved>, blocked: Vec<Window>) -> Option<Self> {
         let timing = spec.config.timing;
+        let shut = spec.gates.as_deref().map(shut_for_slots).unwrap_or_default();
+        let blocked = disjoint(blocked.into_iter().chain(shut));
         // Configured, not measured: no sample stands behind them.
         let quantile_ppm = spec.quantile_ppm;
         let epsilon = |ns| Epsilon { quantile_ppm, quantile_ns: ns, max_ns: ns, samples: 0 };
@@ -265,6 +268,32 @@ impl SlotBook {
     pub(super) fn streams(&self) -> Vec<TimedStream> {
         self.all().map(|entry| entry.timed).collect()
     }
+}
+
+/// The same windows, of which those of one period do not overlap: a proof adds them up.
+fn disjoint(windows: impl Iterator<Item = Window>) -> Vec<Window> {
+    let mut by_period: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+    for Window { offset_ns, length_ns, period_ns } in windows {
+        let pieces = by_period.entry(period_ns).or_default();
+        let end = offset_ns.saturating_add(length_ns);
+        pieces.push((offset_ns, end.min(period_ns)));
+        if end > period_ns {
+            pieces.push((0, end - period_ns));
+        }
+    }
+    let mut all = Vec::new();
+    for (period_ns, mut pieces) in by_period {
+        pieces.sort_unstable();
+        let mut joined: Vec<(u64, u64)> = Vec::new();
+        for (from, to) in pieces {
+            match joined.last_mut().filter(|last| from <= last.1) {
+                Some(last) => last.1 = last.1.max(to),
+                None => joined.push((from, to)),
+            }
+        }
+        all.extend(joined.iter().map(|(from, to)| Window { offset_ns: *from, length_ns: to - from, period_ns }));
+    }
+    all
 }
 
 /// What the datapath is told of a stream that has its place.

@@ -5,7 +5,8 @@
 //! one kernel: slots of different phase would be worse than none.
 
 use super::{Letter, Server};
-use crate::monitors::{Alarm, Measured, Monitors};
+use crate::launch;
+use crate::monitors::{Alarm, Holds, Measured, Monitors};
 use crate::report::Scope;
 use insane_certificate::{Certificate, text};
 use insane_config::FILE_BYTES_MAX;
@@ -17,7 +18,10 @@ use insane_wire::control::{Event, ScheduleOrder, ScheduleWord};
 use insane_wire::status::{ScheduleStatus, StatusReport};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
+
+/// Between two looks at the queues of interfaces that hold frames back.
+const QUEUES_PERIOD: Nanos = Nanos::from_secs(1);
 
 /// A certificate that was read, on its way back to the control thread.
 #[derive(Debug)]
@@ -211,13 +215,22 @@ impl Server {
 impl Server {
     /// Whether what the certificates assume still holds.
     pub(super) fn watch_assumptions(&mut self) {
+        let looks_at_queues = self.now.since(self.queues_at) >= QUEUES_PERIOD;
+        if looks_at_queues {
+            self.queues_at = self.now;
+        }
         let Server { parts, monitors, schedules, now, .. } = self;
         for datapath in parts.datapaths.iter().skip(monitors.len()) {
             monitors.push(Monitors::new(datapath.plan.epsilon_quantile_ppm));
         }
         for (at, (datapath, monitors)) in parts.datapaths.iter().zip(monitors).enumerate() {
             let is_bound = parts.hub.has_slots(DatapathIndex(at as u8));
-            let has_phase = !schedules.needs_phase || datapath.is_locked();
+            // Between two looks nothing is said of a queue.
+            let gone = if looks_at_queues && is_bound { launch::gone(&datapath.plan) } else { None };
+            if let Some(why) = &gone {
+                debug!(datapath = datapath.plan.name, why, "frames are handed over ahead to no such queue");
+            }
+            let holds = Holds { phase: !schedules.needs_phase || datapath.is_locked(), queue: gone.is_none() };
             let count = |counter| datapath.turn_counters.get(counter as usize);
             let [turn, wake] = parts.hub.assumed(DatapathIndex(at as u8)).map_or([None; 2], |both| both.map(Some));
             let epsilons = datapath.epsilons();
@@ -227,7 +240,7 @@ impl Server {
                 let bounds = basis.map_or((Nanos(u64::MAX), Nanos(u64::MAX)), |basis| (basis.quantile, basis.max));
                 sketch.set_bounds(bounds.0, bounds.1);
             }
-            for Alarm { assumption, violations } in monitors.look(*now, is_bound, count, &measured, has_phase) {
+            for Alarm { assumption, violations } in monitors.look(*now, is_bound, count, &measured, holds) {
                 let (datapath, assumption, what) = (&datapath.plan.name, assumption.name(), assumption.words());
                 warn!(datapath, assumption, violations, "out of spec: {what}");
             }

@@ -84,6 +84,8 @@ pub struct DatapathModel {
     pub coming: BTreeSet<ConnId>,
     /// The last table of slots.
     pub slots: Vec<insane_scheduler::TimedStream>,
+    /// How many tables it was told.
+    pub tables: u32,
     /// When it was to take over, if that was said.
     pub slots_at: Option<insane_core::MonoTime>,
     /// Told to remove; not confirmed yet.
@@ -433,6 +435,7 @@ impl World {
             Action::StageSlots { datapath, streams, at } => {
                 let datapath = &mut self.datapaths[datapath.index()];
                 (datapath.slots, datapath.slots_at) = (streams, at);
+                datapath.tables += 1;
             }
             Action::RemoveRoute { datapath, topic } => {
                 let datapath = self.datapath(datapath);

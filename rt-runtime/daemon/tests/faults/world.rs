@@ -291,7 +291,7 @@ impl Helper {
     /// Starts this command, which runs a copy of this program.
     pub fn spawn(role: &str, socket: &Path, variables: &[(&str, &str)], command: &mut Command) -> Self {
         command
-            .args(["--exact", "roles::role", "--nocapture"])
+            .args(["--exact", "roles::role", "--ignored", "--nocapture"])
             .env("INSANED_ROLE", role)
             .env("INSANED_SOCKET", socket)
             .envs(variables.iter().copied())

@@ -5,8 +5,8 @@
 //! name sources before the datapath has them.
 //!
 //! # Rules
-//! - Without a table that has streams, nothing of this runs: the lanes decide alone. The
-//!   first table takes the lanes over, the first without streams gives them back.
+//! - Without a table that has streams or gates, nothing of this runs: the lanes decide alone. The
+//!   first table takes the lanes over, the first without both gives them back.
 //! - The clock is read before each decision, not once a turn: a decision that rests on an old
 //!   look would be wrong by what was sent since.
 //! - What is below us is counted: each frame that was handed to a link occupies it for its
@@ -127,7 +127,7 @@ pub(crate) struct Slots {
     epsilons: Arc<Epsilons>,
     /// The lanes are here.
     active: bool,
-    /// Streams of the table in force, and of the one that is staged.
+    /// Streams of the table in force, and of the one that is staged; gates count as one.
     streams: (usize, Option<usize>),
     /// Number of the table that was staged last.
     number: u32,
@@ -463,7 +463,8 @@ impl Transmitter {
             }
         };
         slots.timed.stage_filled(&mut stage.table, stage.gates.as_deref(), TaiTime(at))?;
-        slots.streams.1 = Some(stage.streams);
+        // Gates without streams are kept as well.
+        slots.streams.1 = Some(stage.streams + usize::from(stage.gates.is_some()));
         slots.number = stage.number;
         slots.due = None;
         if !slots.active {

@@ -90,6 +90,7 @@ pub fn explain(report: &StatusReport, stream: &StreamStatus) -> Explanation {
     let mut facts = vec![view.asked()];
     facts.extend(view.declared());
     facts.extend([view.lane(), view.datapath()]);
+    facts.extend(view.gates());
     facts.extend(view.slots());
     facts.extend(view.links());
     facts.extend(view.technology());
@@ -178,6 +179,13 @@ impl View<'_> {
                 format!("no datapath of the configuration serves lane {lane}"),
             ),
         }
+    }
+
+    /// When its lane may send.
+    fn gates(&self) -> Option<Fact> {
+        let gates = self.datapath?.gates.as_ref()?;
+        let why = format!("the configuration says so: `gates` of {}", self.stream.datapath.as_deref().unwrap_or(""));
+        Some(fact("gates", gates.clone(), why))
     }
 
     /// Whether a stream with a period has slots, by which clock, and on what that rests.

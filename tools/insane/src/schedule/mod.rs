@@ -14,7 +14,7 @@ use crate::output::print_findings;
 use clap::Subcommand;
 use insane_admission::{Budget, Reason, Refusal, synthesise_beside};
 use insane_certificate::{Certificate, Plant, text};
-use insane_config::{Findings, LoadError};
+use insane_config::{Findings, LoadError, Machine};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -95,6 +95,17 @@ enum Taprio {
         #[arg(long)]
         dev: Option<String>,
     },
+    /// Print the tc command for the `gates` of a datapath of a host's configuration.
+    Gates {
+        /// The configuration.
+        #[arg(value_name = "CONFIG.ron")]
+        config: PathBuf,
+        /// The datapath.
+        datapath: String,
+        /// The device.
+        #[arg(long)]
+        dev: String,
+    },
     /// Print the windows in which a class may not send, for `blocked` of a plant's link.
     Import {
         /// A tc command, or what `tc qdisc show` or `tc -j qdisc show` prints.
@@ -132,6 +143,7 @@ pub fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
         Command::Activate(arguments) => activate::run(arguments),
         Command::Measured(arguments) => measured::run(arguments),
         Command::Taprio(Taprio::Export { certificate, link, dev }) => export(certificate, link, dev.as_deref()),
+        Command::Taprio(Taprio::Gates { config, datapath, dev }) => export_gates(config, datapath, dev),
         Command::Taprio(Taprio::Import { file, class }) => import(file, *class),
     };
     match done {
@@ -262,7 +274,25 @@ fn export(path: &Path, link: &str, device: Option<&str>) -> Result<(), Failure> 
         Failure::Other(format!("there is no link {link:?}; there are {}", names.join(", ")))
     })?;
     let list = taprio::from_certificate(&certificate, at).map_err(Failure::Other)?;
-    let device = device.unwrap_or(link);
+    write_command(&list, device.unwrap_or(link))
+}
+
+fn export_gates(config: &Path, name: &str, device: &str) -> Result<(), Failure> {
+    let plan = match insane_config::load(config, &Machine::unknown()) {
+        Ok(loaded) => loaded.plan,
+        Err(LoadError::Invalid(findings)) => return Err(Failure::Findings(findings)),
+        Err(error) => return Err(Failure::Read(error)),
+    };
+    let datapath = plan.datapaths.iter().find(|datapath| datapath.name == name).ok_or_else(|| {
+        let names: Vec<&str> = plan.datapaths.iter().map(|datapath| datapath.name.as_str()).collect();
+        Failure::Other(format!("error: there is no datapath {name:?}; there are {}", names.join(", ")))
+    })?;
+    let none = || Failure::Other(format!("error: datapath {name:?} has no gates: its lanes may always send"));
+    let list = taprio::from_gates(datapath.gates.as_ref().ok_or_else(none)?).map_err(Failure::Other)?;
+    write_command(&list, device)
+}
+
+fn write_command(list: &taprio::Taprio, device: &str) -> Result<(), Failure> {
     // The command is for a shell of root, and the certificate may be somebody else's.
     if device.is_empty() || !device.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:@".contains(&byte)) {
         return Err(Failure::Other(format!("{device:?} is no name of a device for a command: give --dev")));

@@ -6,6 +6,7 @@
 
 use super::words::cycle_ns;
 use insane_certificate::{Certificate, Window};
+use insane_config::plan::{GateWindow, GatesPlan};
 use std::fmt::Write as _;
 
 /// Entries of a list at most; what a kernel or a card takes is less.
@@ -290,6 +291,21 @@ impl Taprio {
     }
 }
 
+/// The gates of a datapath: a class is open where one of its lanes is. Lanes 0 to 2 share the
+/// real-time sockets, and all others the other ones, so a card does not tell more of them apart.
+pub fn from_gates(gates: &GatesPlan) -> Result<Taprio, String> {
+    let base_ns = i64::try_from(gates.base_ns).map_err(|_| "the base time is beyond what tc takes")?;
+    let mut entries: Vec<(u32, u64)> = Vec::new();
+    for GateWindow { open_lanes, length } in &gates.windows {
+        let open = u32::from(open_lanes & 0b111 != 0) | u32::from(open_lanes & !0b111 != 0) << 1;
+        match entries.last_mut().filter(|last| last.0 == open) {
+            Some(last) => last.1 += length.0,
+            None => entries.push((open, length.0)),
+        }
+    }
+    Ok(Taprio { classes: 2, base_ns, cycle_ns: Some(gates.cycle().0), entries })
+}
+
 /// The gates of a link: in slots only class 0 is open, in blocked windows none, else all;
 /// but on a switch's port, where class 0 has nothing outside its slots, there only class 1.
 pub fn from_certificate(certificate: &Certificate, link: usize) -> Result<Taprio, String> {
@@ -374,6 +390,17 @@ mod tests {
         // Class 1 is shut at the end of a cycle and at the start of the next: one window.
         let shut = Window { offset_ns: 889_987, length_ns: 700_000, period_ns: 1_000_000 };
         assert_eq!(lists[0].shut(1), [shut]);
+    }
+
+    #[test]
+    fn gates_of_a_configuration_are_a_list_of_two_classes() {
+        let window = |open_lanes, us| GateWindow { open_lanes, length: insane_core::Nanos::from_micros(us) };
+        // Real time alone, with another lane of it, nobody, best effort, all.
+        let windows = vec![window(1, 100), window(6, 50), window(0, 25), window(0x80, 25), window(0xff, 300)];
+        let list = from_gates(&GatesPlan { base_ns: 7, windows }).unwrap();
+        let entries = vec![(1, 150_000), (0, 25_000), (2, 25_000), (3, 300_000)];
+        assert_eq!(list, Taprio { classes: 2, base_ns: 7, cycle_ns: Some(500_000), entries });
+        assert_eq!(parse(&list.command("eth0")), Ok(list));
     }
 
     #[test]

@@ -184,6 +184,10 @@ pub enum Plugin {
     Udp,
     /// Kernel TCP connections (hosting inline only).
     Tcp,
+    /// AF_XDP in the driver (hosting inline only).
+    XdpNative,
+    /// AF_XDP behind the driver (hosting inline only).
+    XdpSkb,
 }
 
 /// Who turns the datapath.

@@ -12,8 +12,10 @@ mod memory;
 mod ring;
 mod ticks;
 mod touch;
+mod xdp;
 
 pub use handshake::{accept_ring, offer_ring};
 pub use ring::{BytesConsumer, BytesProducer, Consumer, Producer, bytes_ring, ring};
 pub use ticks::ticks;
 pub use touch::{count_up, sum, wide};
+pub use xdp::{XdpSocket, mac_of};

@@ -6,3 +6,4 @@ pub mod tcp;
 pub mod tcp_flow;
 pub mod udp;
 pub mod udp_flow;
+pub mod xdp;

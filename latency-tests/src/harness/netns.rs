@@ -26,6 +26,13 @@ impl Hosts {
     pub const ADDRESSES: [IpAddr; 2] =
         [IpAddr::V4(Ipv4Addr::new(10, 231, 7, 1)), IpAddr::V4(Ipv4Addr::new(10, 231, 7, 2))];
 
+    /// Addresses that no kernel has, for links that bypass it.
+    pub const BYPASS_ADDRESSES: [IpAddr; 2] =
+        [IpAddr::V4(Ipv4Addr::new(10, 231, 7, 11)), IpAddr::V4(Ipv4Addr::new(10, 231, 7, 12))];
+
+    /// The interface that each host has.
+    pub const INTERFACE: &str = "eth0";
+
     /// Makes the namespaces, joins them and brings everything up.
     ///
     /// # Errors

@@ -3,7 +3,11 @@
 use super::fault;
 use crate::cli::Plugin;
 use crate::harness::fault::Fault;
-use insane_config::{Idle, Machine, Plan, Policy, RatePlan, TcpPlan, Technology, UdpPlan, parse};
+use crate::harness::netns::Hosts;
+use insane_config::raw::XdpMode;
+use insane_config::{
+    Idle, InterfaceName, Machine, Plan, Policy, RatePlan, TcpPlan, Technology, UdpPlan, XdpPlan, parse,
+};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
@@ -64,6 +68,12 @@ pub fn roomy(seat: Seat) -> Plan {
     plan
 }
 
+/// Over an xdp link in one mode, and no other.
+fn xdp(mode: XdpMode, bind: SocketAddr) -> Technology {
+    let interface = InterfaceName::new(Hosts::INTERFACE).expect("a name that is short enough");
+    Technology::Xdp(XdpPlan { mode, ..XdpPlan::at(interface, bind) })
+}
+
 /// A runtime that reaches one peer over a plugin: `own` and `peer` are names and
 /// addresses.
 #[must_use]
@@ -71,6 +81,8 @@ pub fn peer(own: (&str, SocketAddr), peer: (&str, SocketAddr), seat: Seat, plugi
     let technology = match plugin {
         Plugin::Udp => Technology::Udp(UdpPlan::at(own.1)),
         Plugin::Tcp => Technology::Tcp(TcpPlan::at(own.1)),
+        Plugin::XdpNative => xdp(XdpMode::Native, own.1),
+        Plugin::XdpSkb => xdp(XdpMode::Skb, own.1),
     };
     let mut plan = Plan::embedded_over(own.0, technology);
     plan.add_peer(peer.0, &[(technology.name(), peer.1)]);

@@ -6,6 +6,7 @@ use crate::baseline::tcp::TcpEnd;
 use crate::baseline::tcp_flow::{TcpPut, TcpTake};
 use crate::baseline::udp::UdpEnd;
 use crate::baseline::udp_flow::{UdpPut, UdpTake};
+use crate::baseline::xdp::{Route, XdpEnd};
 use crate::harness::Bench;
 use crate::harness::birth::{Birth, births};
 use crate::harness::converse::BothEnds;
@@ -15,6 +16,7 @@ use crate::harness::paced::paced;
 use crate::harness::sample::Sample;
 use crate::harness::topology::{flow, relay_party, t1, t2, t3};
 use crate::harness::watch::Idle;
+use insane_raw_baselines::mac_of;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -74,6 +76,30 @@ pub fn tcp_veth(bench: &Bench, hosts: &Hosts) -> Result<Sample, Fault> {
     let connect = move || hosts.enter(0).and_then(|()| TcpEnd::connect(at));
     let accept = move || hosts.enter(1).and_then(|()| TcpEnd::accept(at));
     t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), connect, accept)
+}
+
+/// A route from each of two hosts to the other.
+fn xdp_routes(hosts: &Hosts, in_driver: bool, size: usize, is_flow: bool) -> Result<[Route; 2], Fault> {
+    let mac = |host| hosts.on(host, || mac_of(Hosts::INTERFACE).map_err(Fault::os("ask for a hardware address")));
+    let (first, second) = (mac(0)?, mac(1)?);
+    Ok([(first, second), (second, first)].map(|(from, to)| Route { from, to, in_driver, size, is_flow }))
+}
+
+/// T1: raw AF_XDP sockets on two hosts joined by veth.
+pub fn xdp_veth(bench: &Bench, hosts: &Hosts, in_driver: bool) -> Result<Sample, Fault> {
+    let [asks, answers] = xdp_routes(hosts, in_driver, MESSAGE_BYTES, false)?;
+    // Both before the first frame: a program that is attached resets its queue.
+    let open = |host, route| hosts.on(host, move || XdpEnd::open(Hosts::INTERFACE, route));
+    let (asking, answering) = (open(0, asks)?, open(1, answers)?);
+    t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(asking), move || Ok(answering))
+}
+
+/// T1, one way: raw AF_XDP sockets on two hosts joined by veth, as fast as it goes.
+pub fn xdp_flow(bench: &Bench, hosts: &Hosts, in_driver: bool, size: usize) -> Result<Sample, Fault> {
+    let [puts, takes] = xdp_routes(hosts, in_driver, size, true)?;
+    let open = |host, route| hosts.on(host, move || XdpEnd::open(Hosts::INTERFACE, route));
+    let (put, take) = (open(0, puts)?, open(1, takes)?);
+    flow(bench, &network_flow_pace(bench, size), move || Ok(put), move || Ok(take))
 }
 
 /// One raw socket that talks to itself: one thread, no partner.

@@ -107,22 +107,64 @@ pub fn hop(bench: &Bench, cli: &Cli, findings: &mut Findings) {
 
 /// Scenario `network`.
 pub fn network(bench: &Bench, cli: &Cli, findings: &mut Findings) {
-    let plugins = [Plugin::Udp, Plugin::Tcp].into_iter().filter(|plugin| cli.plugin.is_none_or(|only| only == *plugin));
+    let all = [Plugin::Udp, Plugin::Tcp, Plugin::XdpNative, Plugin::XdpSkb];
+    let plugins = all.into_iter().filter(|plugin| cli.plugin.is_none_or(|only| only == *plugin));
     let plugins: Vec<Plugin> = plugins.collect();
     for plugin in &plugins {
         match plugin {
             Plugin::Udp => udp_on_one_host(bench, cli, findings),
             Plugin::Tcp => tcp(bench, cli, findings, Place::Loopback),
+            // A loopback interface is no Ethernet.
+            Plugin::XdpNative | Plugin::XdpSkb => {}
         }
     }
     match Hosts::make() {
         Ok(hosts) => plugins.iter().for_each(|plugin| match plugin {
             Plugin::Udp => two_hosts(bench, cli, findings, &hosts),
             Plugin::Tcp => tcp(bench, cli, findings, Place::Veth(&hosts)),
+            xdp @ (Plugin::XdpNative | Plugin::XdpSkb) => over_xdp(bench, cli, findings, &hosts, *xdp),
         }),
         Err(fault) => findings.note("network/veth/64B", &fault),
     }
 }
+
+/// How XDP is attached for the rows of a plugin, at both ends and for the raw loop, too.
+fn attached(plugin: Plugin) -> (&'static str, bool) {
+    if plugin == Plugin::XdpSkb { ("skb", false) } else { ("native", true) }
+}
+
+/// AF_XDP: the raw loop in the same mode, and the udp plugin without XDP on the path.
+fn over_xdp(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts, plugin: Plugin) {
+    if !wants(cli, Hosting::Inline) {
+        return;
+    }
+    let (mode, in_driver) = attached(plugin);
+    let place = Place::Veth(hosts);
+    let sides = vec![
+        Side::new(OURS, move || ours::network_inline(bench, place, plugin)),
+        Side::new("raw AF_XDP", move || baselines::xdp_veth(bench, hosts, in_driver)),
+        Side::new("udp-plugin", move || ours::network_inline(bench, place, Plugin::Udp)),
+    ];
+    let topology = format!("T1 two hosts, XDP {mode}");
+    rows(bench, findings, &format!("network/xdp-{mode}-veth/64B/inline"), "us", &topology, sides);
+}
+
+/// AF_XDP one way, in both modes.
+fn flows_over_xdp(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts, plugin: Plugin) {
+    let (mode, in_driver) = attached(plugin);
+    for size in network_sizes(cli).into_iter().filter(|size| *size <= XDP_FLOW_BYTES_MAX) {
+        let sides = vec![
+            Side::new(OURS, move || ours::network_flow(bench, hosts, plugin, size)),
+            Side::new("raw AF_XDP", move || baselines::xdp_flow(bench, hosts, in_driver, size)),
+        ];
+        let (name, topology) =
+            (format!("throughput/xdp-{mode}-veth/{size}B"), format!("T3 and T1 two hosts, XDP {mode}"));
+        rows(bench, findings, &name, "messages/s", &topology, sides);
+    }
+}
+
+/// A message of one frame: the raw loop has no others.
+const XDP_FLOW_BYTES_MAX: usize = 1_400;
 
 fn wants(cli: &Cli, hosting: Hosting) -> bool {
     cli.hosting.is_none_or(|only| only == hosting)
@@ -203,8 +245,11 @@ pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings) {
                 if wants(Plugin::Tcp) {
                     over_tcp(bench, cli, findings, &hosts);
                 }
+                for plugin in [Plugin::XdpNative, Plugin::XdpSkb].into_iter().filter(|plugin| wants(*plugin)) {
+                    flows_over_xdp(bench, cli, findings, &hosts, plugin);
+                }
             }
-            Err(fault) => findings.note("throughput over udp and tcp", &fault),
+            Err(fault) => findings.note("throughput over a network", &fault),
         }
     }
     if cli.plugin.is_some() {

@@ -207,6 +207,16 @@ impl Place<'_> {
         }
     }
 
+    /// As [`addresses`](Self::addresses), those that a plugin can have.
+    fn addresses_for(self, plugin: Plugin) -> Result<[SocketAddr; 2], Fault> {
+        match plugin {
+            Plugin::Udp | Plugin::Tcp => self.addresses(),
+            Plugin::XdpNative | Plugin::XdpSkb => {
+                Ok(Hosts::BYPASS_ADDRESSES.map(|address| SocketAddr::new(address, PORT)))
+            }
+        }
+    }
+
     /// Runs `make` where host `host` is; threads that it starts stay there.
     pub fn on<T: Send>(self, host: usize, make: impl FnOnce() -> Result<T, Fault> + Send) -> Result<T, Fault> {
         match self {
@@ -303,7 +313,7 @@ fn embedded_pair_for(
     plugin: Plugin,
     frame_bytes: u32,
 ) -> Result<(Session, Session), Fault> {
-    let addresses = place.addresses()?;
+    let addresses = place.addresses_for(plugin)?;
     let names = ["a", "b"];
     let start = |host: usize| {
         let (own, peer) = ((names[host], addresses[host]), (names[1 - host], addresses[1 - host]));

@@ -13,10 +13,7 @@ use crate::config::Mode;
 use crate::program::Program;
 use crossbeam_queue::ArrayQueue;
 use insane_netstack::{Checksums, Mac};
-use insane_sys::OsError;
-use insane_sys::event::{Epoll, Interest, Trigger};
 use insane_xdp_sys::Xsk;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Sockets and program of an interface, as it was when they were opened.
@@ -42,31 +39,19 @@ pub(crate) struct Exchange {
     given: ArrayQueue<Box<Device>>,
     returned: ArrayQueue<Box<Device>>,
     is_recalled: AtomicBool,
-    /// Readable when a socket of the device is: one descriptor, whichever device it is.
-    epoll: Epoll,
 }
 
 impl Exchange {
-    pub(crate) fn new() -> Result<Self, OsError> {
-        let (given, returned) = (ArrayQueue::new(1), ArrayQueue::new(1));
-        Ok(Exchange { given, returned, is_recalled: AtomicBool::new(false), epoll: Epoll::new()? })
-    }
-
-    pub(crate) fn epoll(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
+    pub(crate) fn new() -> Self {
+        Exchange { given: ArrayQueue::new(1), returned: ArrayQueue::new(1), is_recalled: AtomicBool::new(false) }
     }
 
     /// Of the keeper: the device is the link's from now on.
-    pub(crate) fn give(&self, device: Box<Device>) -> Result<(), OsError> {
-        for socket in device.xsk.sockets() {
-            // They leave the set when they are closed.
-            self.epoll.add(socket, 0, Interest::Read, Trigger::Level)?;
-        }
+    pub(crate) fn give(&self, device: Box<Device>) {
         // Of a device that came back since.
         self.is_recalled.store(false, Ordering::Relaxed);
         let refused = self.given.push(device);
         debug_assert!(refused.is_ok(), "one device at most");
-        Ok(())
     }
 
     /// Of the keeper: it wants the device back.

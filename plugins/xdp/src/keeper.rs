@@ -30,8 +30,7 @@ impl XdpKeeper {
 
     fn open(&mut self) -> Result<(), XdpError> {
         let (device, interface) = open_device(&self.config, self.frame_bytes_max)?;
-        let given = self.exchange.give(device);
-        given.map_err(|source| XdpError::Interface { interface: self.config.interface.clone(), source })?;
+        self.exchange.give(device);
         self.opened = Some(interface);
         Ok(())
     }

@@ -117,6 +117,8 @@ pub struct XdpLink {
     device: Option<Box<Device>>,
     /// By which it comes and goes.
     exchange: Arc<Exchange>,
+    /// It has come since its sockets were asked for.
+    has_new_fds: bool,
     stack: Stack<NEIGHBOURS>,
     peers: Box<[Option<XdpPeer>; PEERS_MAX]>,
     /// Who sent the last frame: most come from the peer of the frame before.
@@ -142,6 +144,7 @@ impl XdpLink {
         XdpLink {
             device,
             exchange,
+            has_new_fds: false,
             stack,
             peers: Box::new([const { None }; PEERS_MAX]),
             last: PeerIndex(0),
@@ -264,6 +267,7 @@ impl XdpLink {
             template.set_source(device.mac);
         }
         self.device = Some(device);
+        self.has_new_fds = true;
     }
 
     /// The interface is gone, down, or wanted back: what it was opened with is closed elsewhere.
@@ -396,8 +400,11 @@ impl Link for XdpLink {
     }
 
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        // One that stays, whichever device there is.
-        std::iter::once(self.exchange.epoll())
+        self.device.iter().flat_map(|device| device.xsk.sockets())
+    }
+
+    fn take_new_fds(&mut self) -> bool {
+        std::mem::take(&mut self.has_new_fds)
     }
 
     fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<XdpPeer>) -> Result<(), SwapRefused> {

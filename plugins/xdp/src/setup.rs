@@ -200,7 +200,7 @@ impl XdpSetup {
             None => most(&config, interface.mtu_bytes),
         };
         let (device, interface) = open_device(&config, frame_bytes_max)?;
-        Self::new(config, frame_bytes_max, Ok((device, interface)))
+        Ok(Self::new(config, frame_bytes_max, Ok((device, interface))))
     }
 
     /// As [`bind`](Self::bind), but an interface that is not to be had is no error: the link
@@ -222,26 +222,18 @@ impl XdpSetup {
         let _checked =
             Stack::<1>::new(placeholder).map_err(|source| XdpError::Address { bind: config.bind, source })?;
         let opened = open_device(&config, frame_bytes_max);
-        Self::new(config, frame_bytes_max, opened)
+        Ok(Self::new(config, frame_bytes_max, opened))
     }
 
-    fn new(
-        config: XdpConfig,
-        frame_bytes_max: u32,
-        opened: Result<(Box<Device>, Interface), XdpError>,
-    ) -> Result<Self, XdpError> {
-        let of_interface = |source| XdpError::Interface { interface: config.interface.clone(), source };
-        let exchange = Arc::new(Exchange::new().map_err(of_interface)?);
-        let opened = match opened {
-            Ok((device, interface)) => {
-                let mode = device.mode;
-                exchange.give(device).map_err(of_interface)?;
-                Ok((interface, mode))
-            }
-            Err(why) => Err(why),
-        };
+    fn new(config: XdpConfig, frame_bytes_max: u32, opened: Result<(Box<Device>, Interface), XdpError>) -> Self {
+        let exchange = Arc::new(Exchange::new());
+        let opened = opened.map(|(device, interface)| {
+            let mode = device.mode;
+            exchange.give(device);
+            (interface, mode)
+        });
         let host = host(&config, opened.as_ref().ok().map(|(interface, _)| interface));
-        Ok(XdpSetup { config, host, frame_bytes_max, exchange, opened })
+        XdpSetup { config, host, frame_bytes_max, exchange, opened }
     }
 
     /// The address with port P: what peers are told.

@@ -154,6 +154,10 @@ impl Link for PluginLink {
         kernel.chain(rdma.into_iter().flat_map(Link::readable_fds))
     }
 
+    fn take_new_fds(&mut self) -> bool {
+        of_any!(self, link => link.take_new_fds())
+    }
+
     fn holds_frames(&self) -> bool {
         of_any!(self, link => link.holds_frames())
     }

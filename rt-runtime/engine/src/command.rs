@@ -42,6 +42,8 @@ const OVERLAY_FRAMES_OF_PEER_MAX: u32 = 16;
 pub const OVERLAY_BODY_MAX: usize = 1400;
 /// Token of the bell in the datapath's epoll set.
 pub(crate) const BELL_TOKEN: u64 = u64::MAX;
+/// Token of the links' descriptors there.
+pub(crate) const LINK_TOKEN: u64 = u64::MAX - 1;
 
 /// A conversation: a channel of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

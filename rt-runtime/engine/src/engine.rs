@@ -1,6 +1,6 @@
 //! The engine itself: its parts, and the turn.
 
-use crate::command::{Command, Dead, PeerSwap, Port, Topic};
+use crate::command::{Command, Dead, LINK_TOKEN, PeerSwap, Port, Topic};
 use crate::deliver::{DomainParts, Outlets};
 use crate::inflow::Inflows;
 use crate::newcomers::PeerSet;
@@ -19,9 +19,9 @@ use insane_overlay::reliable;
 use insane_scheduler::Limits;
 use insane_shm::counters::CounterBlock;
 use insane_sys::SharedBytes;
+use insane_sys::event::{Interest, Trigger};
 use insane_wire::data::{DataHeader, HEADER_BYTES};
 use std::num::NonZeroU32;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// Messages moved by rings since the last frame came in, above which kernel sockets
@@ -281,6 +281,22 @@ impl<L: Link> Links<L> {
         under_way
     }
 
+    /// Waits for the descriptors of links in the datapath's set; those that are there stay.
+    fn watch(&self, port: &Port) {
+        for fd in self.links.iter().flat_map(Link::readable_fds) {
+            let _ = port.epoll().add(fd, LINK_TOKEN, Interest::Read, Trigger::Level);
+        }
+    }
+
+    /// Whether any link has other descriptors than before.
+    fn take_new_fds(&mut self) -> bool {
+        let mut any = false;
+        for link in &mut self.links {
+            any |= link.take_new_fds();
+        }
+        any
+    }
+
     /// Leaves what each link has counted where reports find it.
     fn tell_counts(&self, port: &Port) {
         for (at, link) in self.links.iter().enumerate() {
@@ -320,6 +336,8 @@ pub struct Engine<L: Link, C: Clock> {
     looked_at: MonoTime,
     /// A link has something under way, and wants to be tended soon.
     is_tending: bool,
+    /// The host sleeps until a descriptor is readable.
+    is_watching: bool,
 }
 
 impl<L: Link, C: Clock> Engine<L, C> {
@@ -369,6 +387,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             housekept_at: clock.now(),
             looked_at: clock.now(),
             is_tending: false,
+            is_watching: false,
             clock,
             config,
         }
@@ -454,6 +473,9 @@ impl<L: Link, C: Clock> Engine<L, C> {
             self.housekept_at = now;
             self.receiver.housekeeping(now, &mut self.outlets);
             self.is_tending = self.links.tend(now);
+            if self.is_watching && self.links.take_new_fds() {
+                self.links.watch(&self.port);
+            }
             self.links.tell_counts(&self.port);
             let drops = self.links.launch_drops();
             if drops > 0 {
@@ -548,9 +570,12 @@ impl<L: Link, C: Clock> Engine<L, C> {
         self.looked_at = self.looked_at.max(passed);
     }
 
-    /// Descriptors that become readable when a link has something.
-    pub fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.links.links.iter().flat_map(Link::readable_fds)
+    /// The host sleeps by the port's set of descriptors: those of the links are in it from now
+    /// on, also where a link gets others.
+    pub fn watch_links(&mut self) {
+        self.is_watching = true;
+        let _ = self.links.take_new_fds();
+        self.links.watch(&self.port);
     }
 
     #[cold]

@@ -12,7 +12,7 @@ use insane_link::Link;
 use insane_shm::region::Region;
 use insane_shm::wake::Sleeper;
 use insane_sys::clock::MonotonicClock;
-use insane_sys::event::{Interest, Ready, Trigger};
+use insane_sys::event::Ready;
 use insane_sys::thread::SchedPolicy;
 use insane_sys::{guard, thread};
 use std::io;
@@ -69,8 +69,6 @@ const SLEEP_MAX: Nanos = Nanos::from_millis(100);
 const SLEEP_COLLECTING: Nanos = Nanos::from_millis(10);
 /// Longest sleep while a reliable flow waits for a peer or a sink.
 const SLEEP_REPAIRING: Nanos = Nanos::from_millis(1);
-/// Token of the links' descriptors.
-const LINK_TOKEN: u64 = u64::MAX - 1;
 /// Turns without work between two looks at the clock while spinning before a sleep.
 const SPIN_STRIDE: u32 = 16;
 
@@ -90,9 +88,7 @@ impl DatapathThread {
         let handle = std::thread::Builder::new().name(run.name.clone()).spawn(move || {
             let degraded = take_place(&run);
             let mut engine = Engine::new(config, parts, MonotonicClock);
-            for fd in engine.readable_fds() {
-                let _ = engine.port().epoll().add(fd, LINK_TOKEN, Interest::Read, Trigger::Level);
-            }
+            engine.watch_links();
             let sleeper = Sleeper::new(wake_page);
             // The receiver may be gone if the starter was; the thread then ends by its port.
             let _ = report.send(Started { tid: thread::current_tid(), degraded });

@@ -19,6 +19,9 @@ struct State {
     tended: Cell<u32>,
     is_busy: Cell<bool>,
     holds: Cell<bool>,
+    /// How often a link was asked for its descriptors, and whether they are new.
+    asked: Cell<u32>,
+    is_new: Cell<bool>,
 }
 
 struct Fake(Rc<State>);
@@ -58,7 +61,12 @@ impl Link for Fake {
     }
 
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.0.asked.set(self.0.asked.get() + 1);
         std::iter::empty()
+    }
+
+    fn take_new_fds(&mut self) -> bool {
+        self.0.is_new.take()
     }
 
     fn holds_frames(&self) -> bool {
@@ -159,4 +167,23 @@ fn what_links_count_is_left_for_reports() {
     }
     assert_eq!(told(&engine, 2), [], "there is no such link");
     assert_eq!(told(&engine, usize::MAX), []);
+}
+
+#[test]
+fn new_descriptors_are_waited_for() {
+    let (mut engine, state) = engine();
+    let mut asked_after = |is_new: bool, watches: bool| {
+        state.is_new.set(is_new);
+        if watches {
+            engine.watch_links();
+        }
+        state.now.set(state.now.get() + Nanos::from_millis(10).0);
+        engine.housekeeping();
+        state.asked.take()
+    };
+    assert_eq!(asked_after(true, false), 0, "an application that turns the engine does not sleep by them");
+    assert_eq!(asked_after(true, true), 2, "once each: what is new was just asked for");
+    assert_eq!(asked_after(false, false), 0);
+    assert_eq!(asked_after(true, false), 2);
+    assert_eq!(asked_after(false, false), 0);
 }

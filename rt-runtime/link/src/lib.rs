@@ -240,6 +240,13 @@ pub trait Link {
     /// datapath that sleeps. At most four.
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>>;
 
+    /// Whether the descriptors are others since the last call. Asked after each
+    /// [`tend`](Self::tend) by a datapath that sleeps, which then asks for them again; those
+    /// that were given before must be closed soon.
+    fn take_new_fds(&mut self) -> bool {
+        false
+    }
+
     /// What it counts that no outcome tells, for reports. Asked now and then by the datapath
     /// that owns it: a copy of numbers, without a call of the system. The names stay the same.
     fn link_counts(&self) -> LinkCounts {

@@ -22,9 +22,10 @@ mod validate;
 pub use diagnostic::{Diagnostic, Findings, Severity};
 pub use machine::Machine;
 pub use plan::{
-    BudgetPlan, ClockPlan, ControlPlan, DatapathPlan, DomainPlan, GossipPlan, HostPlan, HugePages, Idle, InterfaceName,
-    Isolation, LinkPlan, LogFormat, LogLevel, LogPlan, Member, MemoryPlan, MulticastPlan, PeerPlan, Plan, Policy,
-    Quota, RatePlan, RealtimePlan, Serves, StreamPlan, TcpPlan, Technology, UdpPlan, XdpPlan,
+    BudgetPlan, ClockPlan, ControlPlan, DatapathPlan, DeviceName, DomainPlan, DpdkPlan, EalPlan, GossipPlan, HostPlan,
+    HugePages, Idle, InterfaceName, Isolation, LinkPlan, LogFormat, LogLevel, LogPlan, Member, MemoryPlan,
+    MulticastPlan, PeerPlan, Plan, Policy, Quota, RatePlan, RealtimePlan, Serves, StreamPlan, TcpPlan, Technology,
+    UdpPlan, XdpPlan,
 };
 pub use planner::{Budget, LayoutSizes};
 pub use raw::AfterHoldover;

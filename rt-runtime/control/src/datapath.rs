@@ -148,6 +148,7 @@ impl Datapath {
             LinkSet::Udp(links) => starter.start(links, InlineHost::Udp),
             LinkSet::Tcp(links) => starter.start(links, InlineHost::Tcp),
             LinkSet::Xdp(links) => starter.start(links, InlineHost::Xdp),
+            LinkSet::Dpdk(links) => starter.start(links, InlineHost::Dpdk),
             LinkSet::Mixed(links) => starter.start(links, InlineHost::Mixed),
         };
         let failed = |source| StartError::Thread { what: format!("datapath \"{}\"", own.name), source };

@@ -1,6 +1,7 @@
 //! The engine that applications turn, whatever its links are.
 
 use crate::links::PluginLink;
+use insane_dpdk::DpdkLink;
 use insane_engine::inline::InlineEngine;
 use insane_tcp::TcpLink;
 use insane_udp::UdpLink;
@@ -15,6 +16,8 @@ pub enum InlineHost {
     Tcp(InlineEngine<TcpLink>),
     /// All links are xdp.
     Xdp(InlineEngine<XdpLink>),
+    /// All links are dpdk.
+    Dpdk(InlineEngine<DpdkLink>),
     /// Several technologies.
     Mixed(InlineEngine<PluginLink>),
 }
@@ -28,6 +31,7 @@ impl InlineHost {
             InlineHost::Udp(engine) => engine.try_turn(),
             InlineHost::Tcp(engine) => engine.try_turn(),
             InlineHost::Xdp(engine) => engine.try_turn(),
+            InlineHost::Dpdk(engine) => engine.try_turn(),
             InlineHost::Mixed(engine) => engine.try_turn(),
         }
     }

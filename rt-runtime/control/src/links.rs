@@ -7,8 +7,9 @@
 
 use crate::start::{LinkError, StartError};
 use insane_config::raw::XdpMode;
-use insane_config::{DatapathPlan, LinkPlan, TcpPlan, Technology, UdpPlan, XdpPlan};
+use insane_config::{DatapathPlan, DpdkPlan, LinkPlan, Plan, TcpPlan, Technology, UdpPlan, XdpPlan};
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
+use insane_dpdk::{DpdkConfig, DpdkLink, DpdkPeer, DpdkPeers, DpdkSetup, EalOptions};
 use insane_link::{FrameSink, LaunchDrops, Link, LinkCapabilities, LinkSetup, PeerSetup, SendOutcome, SwapRefused};
 use insane_sys::SharedBytes;
 use insane_tcp::{TcpConfig, TcpLink, TcpPeer, TcpPeers, TcpSetup};
@@ -33,6 +34,8 @@ pub enum PluginLink {
     Tcp(TcpLink),
     /// AF_XDP sockets.
     Xdp(XdpLink),
+    /// A port of DPDK.
+    Dpdk(DpdkLink),
 }
 
 /// A peer of such a link.
@@ -44,6 +47,8 @@ pub enum PluginPeer {
     Tcp(TcpPeer),
     /// By AF_XDP sockets.
     Xdp(XdpPeer),
+    /// By a port of DPDK.
+    Dpdk(DpdkPeer),
 }
 
 /// `$call` on the link, whichever it is.
@@ -53,6 +58,7 @@ macro_rules! of_any {
             PluginLink::Udp($link) => $call,
             PluginLink::Tcp($link) => $call,
             PluginLink::Xdp($link) => $call,
+            PluginLink::Dpdk($link) => $call,
         }
     };
 }
@@ -83,6 +89,7 @@ impl Link for PluginLink {
             PluginLink::Udp(link) => swap_as!(Udp, link, peer, with),
             PluginLink::Tcp(link) => swap_as!(Tcp, link, peer, with),
             PluginLink::Xdp(link) => swap_as!(Xdp, link, peer, with),
+            PluginLink::Dpdk(link) => swap_as!(Dpdk, link, peer, with),
         }
     }
 
@@ -135,9 +142,15 @@ impl Link for PluginLink {
             PluginLink::Udp(udp) => (Some(udp), None, None),
             PluginLink::Tcp(tcp) => (None, Some(tcp), None),
             PluginLink::Xdp(xdp) => (None, None, Some(xdp)),
+            // No descriptor tells of its frames.
+            PluginLink::Dpdk(_) => (None, None, None),
         };
         let kernel = udp.into_iter().flat_map(Link::readable_fds).chain(tcp.into_iter().flat_map(Link::readable_fds));
         kernel.chain(xdp.into_iter().flat_map(Link::readable_fds))
+    }
+
+    fn sleep_max(&self) -> Option<Nanos> {
+        of_any!(self, link => link.sleep_max())
     }
 
     fn holds_frames(&self) -> bool {
@@ -158,6 +171,8 @@ pub(crate) enum LinkSet {
     Tcp(Vec<TcpLink>),
     /// All xdp.
     Xdp(Vec<XdpLink>),
+    /// All dpdk.
+    Dpdk(Vec<DpdkLink>),
     /// Several technologies.
     Mixed(Vec<PluginLink>),
 }
@@ -167,15 +182,19 @@ impl LinkSet {
         let is_udp = |link: &PluginLink| matches!(link, PluginLink::Udp(_));
         let is_tcp = |link: &PluginLink| matches!(link, PluginLink::Tcp(_));
         let is_xdp = |link: &PluginLink| matches!(link, PluginLink::Xdp(_));
+        let is_dpdk = |link: &PluginLink| matches!(link, PluginLink::Dpdk(_));
         let as_udp = |link| if let PluginLink::Udp(udp) = link { Some(udp) } else { None };
         let as_tcp = |link| if let PluginLink::Tcp(tcp) = link { Some(tcp) } else { None };
         let as_xdp = |link| if let PluginLink::Xdp(xdp) = link { Some(xdp) } else { None };
+        let as_dpdk = |link| if let PluginLink::Dpdk(dpdk) = link { Some(dpdk) } else { None };
         if links.iter().all(is_udp) {
             LinkSet::Udp(links.into_iter().filter_map(as_udp).collect())
         } else if links.iter().all(is_tcp) {
             LinkSet::Tcp(links.into_iter().filter_map(as_tcp).collect())
         } else if links.iter().all(is_xdp) {
             LinkSet::Xdp(links.into_iter().filter_map(as_xdp).collect())
+        } else if links.iter().all(is_dpdk) {
+            LinkSet::Dpdk(links.into_iter().filter_map(as_dpdk).collect())
         } else {
             LinkSet::Mixed(links)
         }
@@ -195,6 +214,7 @@ enum PeerMakerOf {
     Udp(UdpPeers),
     Tcp(TcpPeers),
     Xdp(XdpPeers),
+    Dpdk(DpdkPeers),
 }
 
 impl PeerMaker {
@@ -213,6 +233,10 @@ impl PeerMaker {
                 let peer = setup.prepare(peer, address)?;
                 if self.is_mixed { Box::new(Some(PluginPeer::Xdp(peer))) } else { Box::new(Some(peer)) }
             }
+            PeerMakerOf::Dpdk(setup) => {
+                let peer = setup.prepare(peer, address)?;
+                if self.is_mixed { Box::new(Some(PluginPeer::Dpdk(peer))) } else { Box::new(Some(peer)) }
+            }
         })
     }
 
@@ -223,6 +247,7 @@ impl PeerMaker {
             PeerMakerOf::Udp(_) => Box::new(None::<UdpPeer>),
             PeerMakerOf::Tcp(_) => Box::new(None::<TcpPeer>),
             PeerMakerOf::Xdp(_) => Box::new(None::<XdpPeer>),
+            PeerMakerOf::Dpdk(_) => Box::new(None::<DpdkPeer>),
         }
     }
 }
@@ -245,13 +270,13 @@ pub(crate) fn peers_of(datapath: &DatapathPlan) -> BTreeSet<PeerIndex> {
 }
 
 /// Opens all links of a datapath.
-pub(crate) fn open(datapath: &DatapathPlan, peers: usize) -> Result<OpenLinks, StartError> {
+pub(crate) fn open(datapath: &DatapathPlan, peers: usize, eal: &EalOptions) -> Result<OpenLinks, StartError> {
     let mut links = Vec::new();
     let mut of_peer = vec![None; peers];
     let mut status = Vec::new();
     let mut setups = Vec::new();
     for (at, plan) in datapath.links.iter().enumerate() {
-        let (link, address, setup) = open_link(plan).map_err(|source| StartError::Link {
+        let (link, address, setup) = open_link(plan, eal).map_err(|source| StartError::Link {
             datapath: datapath.name.clone(),
             link: plan.name.clone(),
             source: Box::new(source),
@@ -271,7 +296,7 @@ pub(crate) fn open(datapath: &DatapathPlan, peers: usize) -> Result<OpenLinks, S
     Ok(OpenLinks { links, of_peer, status, makers })
 }
 
-fn open_link(plan: &LinkPlan) -> Result<(PluginLink, SocketAddr, PeerMakerOf), LinkError> {
+fn open_link(plan: &LinkPlan, eal: &EalOptions) -> Result<(PluginLink, SocketAddr, PeerMakerOf), LinkError> {
     Ok(match &plan.technology {
         Technology::Udp(udp) => {
             let setup = UdpSetup::bind(udp_config(udp))?;
@@ -291,6 +316,15 @@ fn open_link(plan: &LinkPlan) -> Result<(PluginLink, SocketAddr, PeerMakerOf), L
             let peers = PeerMakerOf::Xdp(setup.peers());
             (PluginLink::Xdp(setup.open(&plan.peers)?), address, peers)
         }
+        Technology::Dpdk(dpdk) => {
+            let setup = DpdkSetup::bind_or_miss(dpdk_config(dpdk, eal))?;
+            if let Some(why) = setup.missing() {
+                tracing::warn!(link = plan.name, %why, "a link is missing until the runtime is started anew");
+            }
+            let address = setup.local_addr();
+            let peers = PeerMakerOf::Dpdk(setup.peers());
+            (PluginLink::Dpdk(setup.open(&plan.peers)?), address, peers)
+        }
     })
 }
 
@@ -300,7 +334,7 @@ fn link_status(plan: &LinkPlan, link: &PluginLink, address: SocketAddr) -> LinkS
         name: plan.name.clone(),
         technology: capabilities.technology.to_owned(),
         address: address.to_string(),
-        up: true,
+        up: !matches!(link, PluginLink::Dpdk(dpdk) if dpdk.is_failing()),
         frame_bytes_max: capabilities.frame_bytes_max,
         // The overlay knows who hears it.
         group: None,
@@ -350,10 +384,45 @@ fn xdp_config(plan: &XdpPlan) -> XdpConfig {
     }
 }
 
+/// What DPDK takes for itself and its devices beside their frames, bytes: of its memory, not of
+/// the process's.
+const EAL_BYTES: u64 = 32 << 20;
+const EAL_LINK_BYTES: u64 = 4 << 20;
+
+/// How DPDK is started: its threads keep off the datapaths' cores.
+pub(crate) fn eal_options(plan: &Plan) -> EalOptions {
+    let links = plan.datapaths.iter().flat_map(|datapath| &datapath.links);
+    let bytes = links.filter_map(|link| match &link.technology {
+        Technology::Dpdk(dpdk) => Some(insane_dpdk::memory_bytes(dpdk.frame_bytes_max, dpdk.bind.is_ipv4())),
+        _ => None,
+    });
+    let bytes = EAL_BYTES + bytes.map(|frames| frames + EAL_LINK_BYTES).sum::<u64>();
+    EalOptions {
+        shim: plan.eal.shim.clone(),
+        arguments: plan.eal.arguments.clone(),
+        memory_mib: u32::try_from(bytes >> 20).unwrap_or(u32::MAX),
+        keep_off: plan.datapaths.iter().filter_map(|datapath| datapath.core).map(usize::from).collect(),
+    }
+}
+
+fn dpdk_config(plan: &DpdkPlan, eal: &EalOptions) -> DpdkConfig {
+    DpdkConfig {
+        eal: eal.clone(),
+        device: plan.device.as_str().to_owned(),
+        bind: plan.bind,
+        mac: plan.mac,
+        prefix_bits: plan.prefix_bits,
+        gateway: plan.gateway,
+        frame_bytes_max: Some(plan.frame_bytes_max),
+        real_time_dscp: plan.real_time_dscp,
+        poll_each: plan.poll_each,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use insane_config::{InterfaceName, LayoutSizes, Plan};
+    use insane_config::{DeviceName, InterfaceName, LayoutSizes, Plan};
 
     fn here() -> SocketAddr {
         ([127, 0, 0, 1], 0).into()
@@ -365,7 +434,7 @@ mod tests {
             let link = LinkPlan { name: at.to_string(), technology: *technology, rate: None, peers: Vec::new() };
             plan.datapaths[0].links.push(link);
         }
-        open(&plan.datapaths[0], 0).unwrap().links
+        open(&plan.datapaths[0], 0, &eal_options(&plan)).unwrap().links
     }
 
     #[test]
@@ -388,6 +457,18 @@ mod tests {
         let xdp = XdpPlan::at(InterfaceName::new("eth0").unwrap(), here());
         let frame_bytes_max = Some(xdp.frame_bytes_max);
         assert_eq!(xdp_config(&xdp), XdpConfig { frame_bytes_max, ..XdpConfig::new("eth0", here()) });
+        let plan = Plan::embedded_default();
+        let dpdk = DpdkPlan::at(DeviceName::new("net_null0").unwrap(), here());
+        let eal = eal_options(&plan);
+        let frame_bytes_max = Some(dpdk.frame_bytes_max);
+        let defaults = DpdkConfig::new("net_null0", here());
+        assert_eq!(eal.arguments, defaults.eal.arguments);
+        assert_eq!(dpdk_config(&dpdk, &eal), DpdkConfig { eal: eal.clone(), frame_bytes_max, ..defaults });
+        for (frame_bytes_max, is_ipv4) in [(508, true), (2000, true), (8972, true), (8952, false)] {
+            let sizes = LayoutSizes::default();
+            let planned = sizes.dpdk_frames * sizes.dpdk_frame_bytes(frame_bytes_max, is_ipv4);
+            assert_eq!(planned, insane_dpdk::memory_bytes(frame_bytes_max, is_ipv4), "{frame_bytes_max}");
+        }
         for (frame_bytes_max, is_ipv4) in [
             (508, true),
             (1750, true),

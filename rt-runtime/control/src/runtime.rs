@@ -345,9 +345,10 @@ fn start_datapaths(
     huge: &mut HugeReport,
     shared: &SharedParts,
 ) -> Result<Vec<Datapath>, StartError> {
+    let eal = links::eal_options(plan);
     let mut datapaths = Vec::new();
     for (at, datapath) in plan.datapaths.iter().enumerate() {
-        let open = links::open(datapath, plan.peers.len())?;
+        let open = links::open(datapath, plan.peers.len(), &eal)?;
         let misses = misses.log(at, &datapath.name);
         let memory = DatapathMemory::new(plan, at, (pages, misses), huge)?;
         let index = DatapathIndex(at as u8);

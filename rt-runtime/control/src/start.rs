@@ -17,6 +17,9 @@ pub enum LinkError {
     /// An xdp link.
     #[error(transparent)]
     Xdp(#[from] insane_xdp::XdpError),
+    /// A dpdk link.
+    #[error(transparent)]
+    Dpdk(#[from] insane_dpdk::DpdkError),
 }
 
 /// Why the runtime does not start.

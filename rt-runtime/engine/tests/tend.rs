@@ -19,6 +19,7 @@ struct State {
     tended: Cell<u32>,
     is_busy: Cell<bool>,
     holds: Cell<bool>,
+    sleep_max: Cell<Option<Nanos>>,
 }
 
 struct Fake(Rc<State>);
@@ -63,6 +64,10 @@ impl Link for Fake {
 
     fn holds_frames(&self) -> bool {
         self.0.holds.get()
+    }
+
+    fn sleep_max(&self) -> Option<Nanos> {
+        self.0.sleep_max.get()
     }
 
     fn tend(&mut self, now: MonoTime) -> bool {
@@ -139,4 +144,12 @@ fn a_datapath_does_not_sleep_while_a_link_holds_frames() {
     assert!(!engine.has_work());
     state.holds.set(true);
     assert!(engine.has_work());
+}
+
+#[test]
+fn a_datapath_looks_often_enough_at_a_link_that_tells_of_nothing() {
+    let (engine, state) = engine();
+    assert_eq!(engine.sleep_max(), None);
+    state.sleep_max.set(Some(Nanos::from_micros(70)));
+    assert_eq!(engine.sleep_max(), Some(Nanos::from_micros(70)));
 }

@@ -14,6 +14,12 @@ pub(crate) fn allowed() -> Vec<usize> {
     (0..libc::CPU_SETSIZE as usize).filter(|core| unsafe { libc::CPU_ISSET(*core, &set) }).collect()
 }
 
+/// Those of `all` that are not in `taken`; all of them if nothing would be left.
+pub(crate) fn without(all: &[usize], taken: &[usize]) -> Vec<usize> {
+    let left: Vec<usize> = all.iter().copied().filter(|core| !taken.contains(core)).collect();
+    if left.is_empty() { all.to_vec() } else { left }
+}
+
 /// Lets the calling thread, and those that it starts, run on these only.
 pub(crate) fn keep_to(cores: &[usize]) -> Result<(), OsError> {
     // SAFETY: as above.
@@ -51,6 +57,7 @@ mod tests {
         assert_eq!(kept.join().unwrap(), [last], "and so do those that it starts");
         assert_eq!(allowed(), all);
         assert!(keep_to(&[]).is_err());
+        assert_eq!((without(&[0, 1, 2], &[1, 5]), without(&[0, 1], &[1, 0])), (vec![0, 2], vec![0, 1]));
         assert_eq!(as_argument(&[0, 3]), "--lcores=0@(0,3)");
     }
 }

@@ -18,9 +18,9 @@ pub struct EalOptions {
     /// Memory for all ports, MiB, if the arguments do not say (`-m`) and there are no huge
     /// pages, which would be taken as needed.
     pub memory_mib: u32,
-    /// Cores for DPDK's own threads, if the arguments do not say; none: those of the calling
-    /// thread.
-    pub cores: Vec<usize>,
+    /// Cores that DPDK's own threads keep off, if the arguments do not say where they run and
+    /// others are left to the calling thread.
+    pub keep_off: Vec<usize>,
 }
 
 /// Why DPDK does not start.
@@ -160,7 +160,7 @@ impl Eal {
         all.extend(options.arguments.iter().cloned());
         let has =
             |names: &[&str]| options.arguments.iter().any(|given| names.iter().any(|name| given.starts_with(name)));
-        let cores = if options.cores.is_empty() { cores::allowed() } else { options.cores.clone() };
+        let cores = cores::without(&cores::allowed(), &options.keep_off);
         if !has(&["-l", "-c", "--lcores"]) && !cores.is_empty() {
             all.push(cores::as_argument(&cores));
         }

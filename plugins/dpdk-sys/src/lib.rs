@@ -30,5 +30,5 @@ mod library;
 mod port;
 
 pub use eal::{Eal, EalError, EalOptions};
-pub use library::{SHIM_NAME, SHIM_VARIABLE, ShimError};
+pub use library::{SHIM_NAME, SHIM_VARIABLE, ShimError, check_shim};
 pub use port::{BURST, Counts, Frame, Port, PortError, PortInfo, PortOptions};

@@ -57,6 +57,15 @@ fn find(configured: Option<&Path>) -> Option<PathBuf> {
     [Some(folder), above].into_iter().flatten().map(|folder| folder.join(SHIM_NAME)).find(|path| path.is_file())
 }
 
+/// Whether there is a shim of this version, with all that it needs: it is loaded, and DPDK is not
+/// started.
+///
+/// # Errors
+/// [`ShimError`].
+pub fn check_shim(configured: Option<&Path>) -> Result<(), ShimError> {
+    load(configured).map(|_| ())
+}
+
 /// Loads the shim, for ever.
 pub(crate) fn load(configured: Option<&Path>) -> Result<Functions, ShimError> {
     let path = find(configured).unwrap_or_else(|| SHIM_NAME.into());

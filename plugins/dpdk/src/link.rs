@@ -87,7 +87,8 @@ pub struct DpdkCounts {
 
 /// What a link is made of.
 pub(crate) struct Parts {
-    pub(crate) port: Port,
+    /// `None`: the device is missing.
+    pub(crate) port: Option<Port>,
     pub(crate) stack: Stack<NEIGHBOURS>,
     pub(crate) local: SocketAddr,
     pub(crate) frame_bytes_max: u32,
@@ -99,7 +100,8 @@ pub(crate) struct Parts {
 /// Port, peers, and the stack between them.
 #[derive(Debug)]
 pub struct DpdkLink {
-    port: Port,
+    /// `None`: the device is missing, and every frame is refused.
+    port: Option<Port>,
     stack: Stack<NEIGHBOURS>,
     peers: Box<[Option<DpdkPeer>; PEERS_MAX]>,
     /// Who sent the last frame: most come from the peer of the frame before.
@@ -154,16 +156,16 @@ impl DpdkLink {
         !self.stack.is_asking()
     }
 
-    /// Whether the device has stopped to take frames.
+    /// Whether the device is missing, or has stopped to take frames.
     #[must_use]
     pub fn is_failing(&self) -> bool {
-        self.health.is_failing()
+        self.port.is_none() || self.health.is_failing()
     }
 
     /// What the link counted so far, and its device. Not for a datapath: some devices are slow
     /// to tell.
     pub fn counts(&mut self) -> DpdkCounts {
-        DpdkCounts { device: self.port.counts(), ..self.counts }
+        DpdkCounts { device: self.port.as_mut().map(Port::counts).unwrap_or_default(), ..self.counts }
     }
 
     /// Which peer sends from this address to this class. At most [`PEERS_MAX`] looks.
@@ -188,14 +190,15 @@ impl DpdkLink {
             if self.inboxes[Class::RealTime as usize].is_full() {
                 break;
             }
-            let Some(frame) = self.port.receive() else { break };
+            let Some(frame) = self.port.as_mut().and_then(Port::receive) else { break };
             self.take_frame(frame);
         }
     }
 
     #[inline]
     fn take_frame(&mut self, frame: Frame) {
-        let bytes = self.port.bytes(&frame);
+        let Some(port) = &mut self.port else { return };
+        let bytes = port.bytes(&frame);
         match self.stack.receive(self.now, bytes, &mut self.answer[..]) {
             Received::Datagram { from, port, payload } => {
                 let classes = Class::ALL.into_iter();
@@ -212,43 +215,51 @@ impl DpdkLink {
             Received::Heard => {}
             Received::Dropped(_) => self.counts.dropped += 1,
         }
-        self.port.release(frame);
+        self.release(frame);
+    }
+
+    #[inline]
+    fn release(&mut self, frame: Frame) {
+        if let Some(port) = &mut self.port {
+            port.release(frame);
+        }
     }
 
     #[inline]
     fn take_datagram(&mut self, class: Class, frame: Frame, (from, at): (SocketAddr, Range<usize>)) {
         let from = self.find(from, class);
-        let payload = self.port.bytes(&frame).get(at.clone()).unwrap_or_default();
+        let Some(port) = &mut self.port else { return };
+        let payload = port.bytes(&frame).get(at.clone()).unwrap_or_default();
         let mut opener = None;
         if payload.len() > self.frame_bytes_max {
             self.counts.truncated += 1;
-            return self.port.release(frame);
+            return port.release(frame);
         }
         // A stranger's is not opened, so that it costs what a frame does.
         if is_bundle(payload) && from.is_some() {
             opener = Opener::new(payload);
             if opener.is_none() {
                 self.counts.bundles_malformed += 1;
-                return self.port.release(frame);
+                return port.release(frame);
             }
         }
         if let Err(refused) = self.inboxes[class as usize].put(Datagram { frame, at, from, opener }) {
             self.counts.flooded += 1;
-            self.port.release(refused.frame);
+            port.release(refused.frame);
         }
     }
 
     /// Puts the first `len` bytes of `answer` among the best-effort frames.
     fn send_plain(&mut self, len: usize) -> bool {
         let side = Class::BestEffort as usize;
-        let frame = if self.make_room(side) { self.port.reserve() } else { None };
-        let Some(mut frame) = frame else {
+        let port = if self.make_room(side) { self.port.as_mut() } else { None };
+        let Some((port, mut frame)) = port.and_then(|port| port.reserve().map(|frame| (port, frame))) else {
             self.counts.answers_lost += 1;
             return false;
         };
-        let Some(room) = self.port.room(&frame).get_mut(..len) else {
+        let Some(room) = port.room(&frame).get_mut(..len) else {
             self.counts.answers_lost += 1;
-            self.port.release(frame);
+            port.release(frame);
             return false;
         };
         room.copy_from_slice(&self.answer[..len]);
@@ -269,11 +280,12 @@ impl DpdkLink {
     /// Two calls of the driver at most: best-effort frames go when no real-time frame waits.
     #[inline]
     fn push_out(&mut self) {
+        let Some(port) = &mut self.port else { return };
         for outbox in &mut self.outboxes {
             if outbox.is_empty() {
                 continue;
             }
-            self.taken += self.port.send(outbox) as u64;
+            self.taken += port.send(outbox) as u64;
             if !outbox.is_empty() {
                 break;
             }
@@ -290,17 +302,13 @@ impl DpdkLink {
             return;
         }
         self.looked = now;
+        let are_waiting = self.are_unsent();
+        let Some(port) = &mut self.port else { return };
         // One that cannot say has a carrier.
-        let is_up = self.port.is_up().unwrap_or(true);
+        let is_up = port.is_up().unwrap_or(true);
         // A NIC says it by its carrier, and is slow to count.
-        let counts = if self.is_vdev { self.port.counts() } else { Counts::default() };
-        let look = Look {
-            is_up,
-            sent: counts.sent,
-            errors: counts.send_errors,
-            taken: self.taken,
-            are_waiting: self.are_unsent(),
-        };
+        let counts = if self.is_vdev { port.counts() } else { Counts::default() };
+        let look = Look { is_up, sent: counts.sent, errors: counts.send_errors, taken: self.taken, are_waiting };
         self.health.look(look, now);
         if !self.health.is_failing() {
             return;
@@ -308,7 +316,7 @@ impl DpdkLink {
         for outbox in &mut self.outboxes {
             while let Some(frame) = outbox.pop() {
                 self.counts.device_failed += 1;
-                self.port.release(frame);
+                port.release(frame);
             }
         }
     }
@@ -324,11 +332,12 @@ impl DpdkLink {
 impl Drop for DpdkLink {
     /// Its port gets all frames back.
     fn drop(&mut self) {
+        let Some(port) = &mut self.port else { return };
         for inbox in &mut self.inboxes {
-            inbox.clear(&mut self.port);
+            inbox.clear(port);
         }
         for frame in self.outboxes.iter_mut().flat_map(|outbox| outbox.drain(..)) {
-            self.port.release(frame);
+            port.release(frame);
         }
     }
 }
@@ -354,6 +363,10 @@ impl Link for DpdkLink {
         if len > self.frame_bytes_max {
             return SendOutcome::Failed;
         }
+        if self.port.is_none() {
+            self.counts.device_failed += 1;
+            return SendOutcome::Failed;
+        }
         let Some(mac) = to.way.and_then(|way| self.stack.mac(way)) else {
             self.counts.unresolved += 1;
             return SendOutcome::Failed;
@@ -366,22 +379,24 @@ impl Link for DpdkLink {
         if !self.make_room(side) {
             return SendOutcome::Busy;
         }
-        let Some(mut frame) = self.port.reserve() else {
+        let (Some(port), Some(Some(to))) = (&mut self.port, self.peers.get(peer.index())) else {
+            return SendOutcome::Failed;
+        };
+        let Some(mut frame) = port.reserve() else {
             // What the device holds may be all there is.
             self.push_out();
             return SendOutcome::Busy;
         };
-        let Some(Some(to)) = self.peers.get(peer.index()) else { return SendOutcome::Failed };
         let template = &to.templates[side];
         let front = template.head_bytes();
         let total = front + len;
         // It fits: the port's frames are made for the largest.
-        let room = &mut self.port.room(&frame)[..total];
+        let room = &mut port.room(&frame)[..total];
         room[front..front + head.len()].copy_from_slice(head);
         payload.copy_to(&mut room[front + head.len()..]);
         // A frame that begins like a bundle would be taken for one.
         if is_bundle(&room[front..]) || !template.write(mac, false, room) {
-            self.port.release(frame);
+            port.release(frame);
             return SendOutcome::Failed;
         }
         frame.set_len(total);
@@ -405,8 +420,9 @@ impl Link for DpdkLink {
         if budget > 0 {
             self.pull();
         }
+        let Some(port) = &mut self.port else { return 0 };
         for inbox in &mut self.inboxes {
-            inbox.hand_out(&mut self.port, &mut tally, sink);
+            inbox.hand_out(port, &mut tally, sink);
         }
         // What found no room before, and answers to what came.
         self.push_out();
@@ -418,7 +434,7 @@ impl Link for DpdkLink {
     }
 
     fn sleep_max(&self) -> Option<Nanos> {
-        Some(self.poll_each)
+        self.port.is_some().then_some(self.poll_each)
     }
 
     fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<DpdkPeer>) -> Result<(), SwapRefused> {
@@ -449,6 +465,9 @@ impl Link for DpdkLink {
 
     fn tend(&mut self, now: MonoTime) -> bool {
         self.now = now;
+        if self.port.is_none() {
+            return false;
+        }
         self.look_after(now);
         // At most one question for each place.
         for _ in 0..NEIGHBOURS {

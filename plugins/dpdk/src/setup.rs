@@ -135,13 +135,17 @@ fn hint(source: &HostError) -> &'static str {
     if *source == HostError::Mac { "; `mac` gives the link one" } else { "" }
 }
 
-/// An open device that does not know its peers yet.
+/// What a link has for a hardware address while its device is missing: nothing is sent from
+/// there.
+const NO_MAC: Mac = Mac([2, 0, 0, 0, 0, 0]);
+
+/// A link that does not know its peers yet.
 #[derive(Debug)]
 pub struct DpdkSetup {
     config: DpdkConfig,
     host: Host,
-    port: Port,
-    info: PortInfo,
+    /// The device, or why it is missing.
+    opened: Result<(Port, PortInfo), DpdkError>,
     frame_bytes_max: u32,
 }
 
@@ -152,36 +156,28 @@ impl DpdkSetup {
     /// # Errors
     /// A value is out of range, or DPDK or the device are not to be had, with the reason.
     pub fn bind(config: DpdkConfig) -> Result<Self, DpdkError> {
-        if config.real_time_dscp > 63 {
-            return Err(DpdkError::Dscp { given: config.real_time_dscp });
+        check(&config)?;
+        let (port, info, host, frame_bytes_max) = open_device(&config)?;
+        Ok(DpdkSetup { config, host, opened: Ok((port, info)), frame_bytes_max })
+    }
+
+    /// As [`bind`](Self::bind), but DPDK or a device that are not to be had are no error: the
+    /// link opens without and refuses every frame ([`missing`](Self::missing) says why).
+    ///
+    /// # Errors
+    /// A value is out of range.
+    pub fn bind_or_miss(config: DpdkConfig) -> Result<Self, DpdkError> {
+        check(&config)?;
+        match open_device(&config) {
+            Ok((port, info, host, frame_bytes_max)) => {
+                Ok(DpdkSetup { config, host, opened: Ok((port, info)), frame_bytes_max })
+            }
+            Err(why) => {
+                let frame_bytes_max = frame_bytes(&config, u32::from(u16::MAX))?;
+                let host = host(&config, config.mac.map_or(NO_MAC, Mac), false);
+                Ok(DpdkSetup { config, host, opened: Err(why), frame_bytes_max })
+            }
         }
-        if config.bind.port() == 0 || config.bind.port() == u16::MAX {
-            return Err(DpdkError::Port { bind: config.bind });
-        }
-        let device = || config.device.clone();
-        let of_address = |source| DpdkError::Address { device: device(), bind: config.bind, source };
-        // With an address that is surely one, the rest is checked before anything is opened.
-        let draft = Mac(config.mac.unwrap_or([2, 0, 0, 0, 0, 1]));
-        let _checked = Stack::<1>::new(host(&config, draft, false)).map_err(of_address)?;
-        if is_pci(&config.device) && config.eal.arguments.iter().any(|argument| argument == "--no-pci") {
-            return Err(DpdkError::NoPci { device: config.device });
-        }
-        let interface = interface(&config)?;
-        let packet_bytes_max = interface.as_ref().map_or(u32::from(u16::MAX), |interface| interface.mtu_bytes);
-        let frame_bytes_max = frame_bytes(&config, packet_bytes_max)?;
-        let eal = Eal::start(&config.eal)?;
-        let options = PortOptions {
-            device: config.device.clone(),
-            packet_bytes: frame_bytes_max + headers_bytes(config.bind.is_ipv4()),
-            ring_frames: RING_FRAMES,
-            pool_frames: POOL_FRAMES,
-            is_promiscuous: config.mac.is_some(),
-        };
-        let (port, info) = Port::open(eal, &options).map_err(|source| refused(&config, frame_bytes_max, source))?;
-        let is_veth = interface.is_some_and(|interface| interface.driver == "veth");
-        let host = host(&config, Mac(config.mac.unwrap_or(info.mac)), is_veth);
-        let _checked = Stack::<1>::new(host).map_err(of_address)?;
-        Ok(DpdkSetup { config, host, port, info, frame_bytes_max })
     }
 
     /// The address with port P: what peers are told.
@@ -190,10 +186,16 @@ impl DpdkSetup {
         self.config.bind
     }
 
-    /// What the device is.
+    /// What the device is; `None`: it is missing.
     #[must_use]
-    pub fn device(&self) -> &PortInfo {
-        &self.info
+    pub fn device(&self) -> Option<&PortInfo> {
+        self.opened.as_ref().ok().map(|(_, info)| info)
+    }
+
+    /// Why the device is missing, if it is.
+    #[must_use]
+    pub fn missing(&self) -> Option<&DpdkError> {
+        self.opened.as_ref().err()
     }
 }
 
@@ -213,13 +215,14 @@ impl LinkSetup for DpdkSetup {
         let setup = self.peers();
         let (bind, device) = (self.config.bind, self.config.device);
         let stack = Stack::new(self.host).map_err(|source| DpdkError::Address { device, bind, source })?;
+        let is_vdev = self.opened.as_ref().is_ok_and(|(_, info)| info.is_vdev);
         let mut link = DpdkLink::new(Parts {
-            port: self.port,
+            port: self.opened.ok().map(|(port, _)| port),
             stack,
             local: bind,
             frame_bytes_max: self.frame_bytes_max,
             poll_each: self.config.poll_each,
-            is_vdev: self.info.is_vdev,
+            is_vdev,
             now: mono_now(),
         });
         for (index, address) in peers.iter().enumerate() {
@@ -263,6 +266,45 @@ impl PeerSetup for DpdkPeers {
         let (Some(real_time), Some(best_effort)) = (template(0), template(1)) else { return Err(unusable) };
         Ok(DpdkPeer::new(address, [real_time, best_effort]))
     }
+}
+
+/// What is wrong whatever the device is.
+fn check(config: &DpdkConfig) -> Result<(), DpdkError> {
+    if config.real_time_dscp > 63 {
+        return Err(DpdkError::Dscp { given: config.real_time_dscp });
+    }
+    if config.bind.port() == 0 || config.bind.port() == u16::MAX {
+        return Err(DpdkError::Port { bind: config.bind });
+    }
+    check_host(config, host(config, config.mac.map_or(NO_MAC, Mac), false))
+}
+
+fn check_host(config: &DpdkConfig, host: Host) -> Result<(), DpdkError> {
+    let of_address = |source| DpdkError::Address { device: config.device.clone(), bind: config.bind, source };
+    Stack::<1>::new(host).map(|_| ()).map_err(of_address)
+}
+
+/// Opens the device, for a link that is then this host and has frames of this size.
+fn open_device(config: &DpdkConfig) -> Result<(Port, PortInfo, Host, u32), DpdkError> {
+    if is_pci(&config.device) && config.eal.arguments.iter().any(|argument| argument == "--no-pci") {
+        return Err(DpdkError::NoPci { device: config.device.clone() });
+    }
+    let interface = interface(config)?;
+    let packet_bytes_max = interface.as_ref().map_or(u32::from(u16::MAX), |interface| interface.mtu_bytes);
+    let frame_bytes_max = frame_bytes(config, packet_bytes_max)?;
+    let eal = Eal::start(&config.eal)?;
+    let options = PortOptions {
+        device: config.device.clone(),
+        packet_bytes: frame_bytes_max + headers_bytes(config.bind.is_ipv4()),
+        ring_frames: RING_FRAMES,
+        pool_frames: POOL_FRAMES,
+        is_promiscuous: config.mac.is_some(),
+    };
+    let (port, info) = Port::open(eal, &options).map_err(|source| refused(config, frame_bytes_max, source))?;
+    let is_veth = interface.is_some_and(|interface| interface.driver == "veth");
+    let host = host(config, Mac(config.mac.unwrap_or(info.mac)), is_veth);
+    check_host(config, host)?;
+    Ok((port, info, host, frame_bytes_max))
 }
 
 fn host(config: &DpdkConfig, mac: Mac, is_veth: bool) -> Host {

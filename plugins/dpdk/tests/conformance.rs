@@ -129,7 +129,7 @@ impl Fixture for Interfaces {
         let bind = || configs.into_iter().map(|config| DpdkSetup::bind(config).unwrap()).collect::<Vec<_>>();
         let setups = self.namespace.inside(bind);
         self.setups = setups.iter().map(LinkSetup::peers).collect();
-        assert!(setups.iter().all(|setup| setup.device().driver == self.driver));
+        assert!(setups.iter().all(|setup| setup.device().unwrap().driver == self.driver));
         open(setups, self.v6, || std::thread::sleep(Duration::from_micros(200)))
     }
 

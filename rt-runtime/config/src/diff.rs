@@ -153,7 +153,7 @@ fn fields(changes: &mut Vec<Change>, section: &'static str, item: &Option<String
 }
 
 /// The sections that are one thing each.
-fn compare(changes: &mut Vec<Change>, old: &[(&'static str, Fields); 8], new: &[(&'static str, Fields); 8]) {
+fn compare(changes: &mut Vec<Change>, old: &[(&'static str, Fields); 9], new: &[(&'static str, Fields); 9]) {
     for ((section, old), (_, new)) in old.iter().zip(new) {
         fields(changes, section, &None, old, new);
     }
@@ -174,7 +174,7 @@ fn clock(clock: &ClockPlan) -> [(&'static str, String); 4] {
     ]
 }
 
-fn single(plan: &Plan) -> [(&'static str, Fields); 8] {
+fn single(plan: &Plan) -> [(&'static str, Fields); 9] {
     let restart = |fields: &[(&str, String)]| -> Fields {
         fields.iter().map(|(name, value)| ((*name).to_owned(), (value.clone(), Takes::Restart))).collect()
     };
@@ -194,6 +194,7 @@ fn single(plan: &Plan) -> [(&'static str, Fields); 8] {
         ("policy", policy(&plan.policy)),
         ("clock", restart(&clock(&plan.clock))),
         ("log", restart(&[("level", plan.log.level.name().to_owned()), ("format", format.to_owned())])),
+        ("eal", restart(&[("shim", format!("{:?}", plan.eal.shim)), ("arguments", plan.eal.arguments.join(" "))])),
         ("discovery", plan.discovery.as_ref().map(gossip).unwrap_or_default()),
         ("order", restart(&[("domains", listed(plan.domains.iter().map(|domain| &domain.name)))])),
     ]
@@ -323,6 +324,15 @@ fn links(plan: &Plan) -> Things {
             }
             Technology::Rdma(rdma) => {
                 all.push(("real_time_dscp", rdma.real_time_dscp.to_string()));
+                None
+            }
+            Technology::Dpdk(dpdk) => {
+                all.push(("device", dpdk.device.as_str().to_owned()));
+                all.push(("mac", format!("{:x?}", dpdk.mac)));
+                all.push(("prefix_bits", dpdk.prefix_bits.to_string()));
+                all.push(("gateway", dpdk.gateway.map_or_else(|| "None".to_owned(), |gateway| gateway.to_string())));
+                all.push(("real_time_dscp", dpdk.real_time_dscp.to_string()));
+                all.push(("poll_us", dpdk.poll_each.to_string()));
                 None
             }
         };

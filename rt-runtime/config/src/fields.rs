@@ -143,7 +143,7 @@ pub const FIELDS: &[Field] = &[
     required("links[].name", NAME),
     required(
         "links[].technology",
-        "udp(bind: ..., ...), tcp(bind: ..., ...), xdp(interface: ..., bind: ..., ...) or rdma(bind: ..., ...)",
+        "udp(bind: ..., ...), tcp(bind: ..., ...), xdp(interface: ..., bind: ..., ...), dpdk(device: ..., bind: ..., ...) or rdma(bind: ..., ...)",
     ),
     number("links[].rate_mbps", 1, 400_000, "Mbit/s", "None: no slots"),
     number("links[].turn_us", 1, 10_000, "microseconds", "100"),
@@ -193,6 +193,24 @@ pub const FIELDS: &[Field] = &[
     ),
     number("links[].technology.rdma.frame_bytes_max", 508, 1 << 16, "bytes", "16_384"),
     number("links[].technology.rdma.real_time_dscp", 0, 63, "", "46: expedited"),
+    required(
+        "links[].technology.dpdk.device",
+        "a device of DPDK with its arguments, 1 to 159 bytes: \"net_af_packet0,iface=eth0\", \"0000:03:00.0\"",
+    ),
+    required(
+        "links[].technology.dpdk.bind",
+        "an IP address that no machine has yet and a port from 1 to 65534: \"192.0.2.9:7400\", \"[2001:db8::9]:7400\"",
+    ),
+    text(
+        "links[].technology.dpdk.mac",
+        "the hardware address of one station: \"02:00:00:00:00:01\"",
+        "None: the device's",
+    ),
+    number("links[].technology.dpdk.prefix_bits", 0, 128, "bits", "None: 24 for IPv4, 64 for IPv6"),
+    text("links[].technology.dpdk.gateway", "the IP address of a neighbour: \"192.0.2.254\"", "None"),
+    number("links[].technology.dpdk.frame_bytes_max", 508, 8972, "bytes", "None: 1472 over IPv4, 1452 over IPv6"),
+    number("links[].technology.dpdk.real_time_dscp", 0, 63, "", "46: expedited"),
+    number("links[].technology.dpdk.poll_us", 1, 10_000, "microseconds", "100"),
     text("peers", "a list of at most 64 peers: [(name: ..., links: {...}), ...]", "[]"),
     required("peers[].name", NAME),
     required(
@@ -202,6 +220,13 @@ pub const FIELDS: &[Field] = &[
     required(
         "peers[].links[]",
         "an IP address of the peer and a port from 1 to 65534: \"192.0.2.2:7400\", \"[2001:db8::2]:7400\"",
+    ),
+    text("eal", "(shim: ..., arguments: [...]), or ()", "(): as below"),
+    text("eal.shim", "the absolute path of a library, or None", "None: beside the executable"),
+    text(
+        "eal.arguments",
+        "a list of arguments of DPDK: [\"--no-huge\", ...]",
+        "[\"--no-huge\", \"--no-pci\", \"--no-telemetry\", \"--no-shconf\"]",
     ),
     text("discovery", "(gossip: (...)), or ()", "(): peers are those of `peers`"),
     text("discovery.gossip", "(bind: ..., cluster: ..., allow: [...], ...), or None", "None"),

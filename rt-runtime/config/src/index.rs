@@ -85,7 +85,7 @@ impl Index {
         let is_it = |name: &&&str| {
             value.and_then(|value| value.strip_prefix(**name)).is_some_and(|rest| rest.trim_start().starts_with('('))
         };
-        match ["tcp", "xdp", "rdma"].iter().find(is_it) {
+        match ["tcp", "xdp", "rdma", "dpdk"].iter().find(is_it) {
             Some(other) => format!("{technology}.{other}.{name}"),
             None => path.to_owned(),
         }

@@ -33,6 +33,8 @@ pub struct Plan {
     pub peers: Vec<PeerPlan>,
     /// How others are found; `None`: not at all.
     pub discovery: Option<GossipPlan>,
+    /// How DPDK is started.
+    pub eal: EalPlan,
     /// Tenants; at least one.
     pub domains: Vec<DomainPlan>,
     /// Bounds and properties of memory.
@@ -347,6 +349,8 @@ pub enum Technology {
     Xdp(XdpPlan),
     /// RDMA connections.
     Rdma(RdmaPlan),
+    /// A port of DPDK.
+    Dpdk(DpdkPlan),
 }
 
 impl Technology {
@@ -358,6 +362,7 @@ impl Technology {
             Technology::Tcp(_) => "tcp",
             Technology::Xdp(_) => "xdp",
             Technology::Rdma(_) => "rdma",
+            Technology::Dpdk(_) => "dpdk",
         }
     }
 
@@ -369,6 +374,7 @@ impl Technology {
             Technology::Tcp(tcp) => tcp.frame_bytes_max,
             Technology::Xdp(xdp) => xdp.frame_bytes_max,
             Technology::Rdma(rdma) => rdma.frame_bytes_max,
+            Technology::Dpdk(dpdk) => dpdk.frame_bytes_max,
         }
     }
 
@@ -380,7 +386,7 @@ impl Technology {
     pub const fn overhead_bytes(&self) -> u32 {
         let ip = if self.bind().is_ipv4() { 20 } else { 40 };
         let transport = match self {
-            Technology::Udp(_) | Technology::Xdp(_) => 8,
+            Technology::Udp(_) | Technology::Xdp(_) | Technology::Dpdk(_) => 8,
             Technology::Tcp(_) => 32,
             Technology::Rdma(_) => 24,
         };
@@ -392,7 +398,7 @@ impl Technology {
     pub const fn multicast(&self) -> Option<MulticastPlan> {
         match self {
             Technology::Udp(udp) => udp.multicast,
-            Technology::Tcp(_) | Technology::Xdp(_) | Technology::Rdma(_) => None,
+            Technology::Tcp(_) | Technology::Xdp(_) | Technology::Dpdk(_) | Technology::Rdma(_) => None,
         }
     }
 
@@ -404,6 +410,7 @@ impl Technology {
             Technology::Tcp(tcp) => tcp.bind,
             Technology::Xdp(xdp) => xdp.bind,
             Technology::Rdma(rdma) => rdma.bind,
+            Technology::Dpdk(dpdk) => dpdk.bind,
         }
     }
 }
@@ -552,6 +559,112 @@ impl RdmaPlan {
             frame_bytes_max: crate::raw::RDMA_FRAME_BYTES as u32,
             real_time_dscp: crate::raw::REAL_TIME_DSCP as u8,
         }
+    }
+}
+
+/// How DPDK is started.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct EalPlan {
+    /// The library that links it; `None`: beside the executable, or where the system finds it.
+    pub shim: Option<PathBuf>,
+    /// Arguments of its environment abstraction layer.
+    pub arguments: Vec<String>,
+}
+
+impl Default for EalPlan {
+    fn default() -> Self {
+        EalPlan { shim: None, arguments: crate::raw::Eal::default().arguments }
+    }
+}
+
+/// A port of DPDK: the real-time lanes use `bind`'s port, the others the next one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct DpdkPlan {
+    /// The device with its arguments.
+    pub device: DeviceName,
+    /// The link's own address, which no interface has, and first port, 1 to 65,534.
+    pub bind: SocketAddr,
+    /// Hardware address; `None`: the device's.
+    pub mac: Option<[u8; 6]>,
+    /// How many leading bits neighbours share with `bind`: 0 to 32, or 128.
+    pub prefix_bits: u8,
+    /// Who takes frames for hosts that are no neighbours.
+    pub gateway: Option<IpAddr>,
+    /// Largest frame, bytes.
+    pub frame_bytes_max: u32,
+    /// Differentiated services code point of real-time frames, 0 to 63.
+    pub real_time_dscp: u8,
+    /// How long a datapath that sleeps may not look for frames.
+    pub poll_each: Nanos,
+}
+
+impl DpdkPlan {
+    /// Defaults on this device, at this address.
+    #[must_use]
+    pub fn at(device: DeviceName, bind: SocketAddr) -> Self {
+        DpdkPlan {
+            device,
+            bind,
+            mac: None,
+            prefix_bits: if bind.is_ipv4() { 24 } else { 64 },
+            gateway: None,
+            frame_bytes_max: crate::raw::frame_bytes_default(bind),
+            real_time_dscp: crate::raw::REAL_TIME_DSCP as u8,
+            poll_each: Nanos::from_micros(crate::raw::POLL_US as u64),
+        }
+    }
+}
+
+/// Bytes of the longest name of a device with its arguments: a path of a socket has 107.
+const DEVICE_NAME_BYTES: usize = 159;
+
+/// A device of DPDK with its arguments: 1 to 159 bytes without white space and control characters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct DeviceName {
+    /// Behind the name, zeros.
+    bytes: [u8; DEVICE_NAME_BYTES],
+}
+
+impl DeviceName {
+    /// Placeholder of a name that is wrong: no device has it.
+    pub(crate) const NONE: DeviceName = DeviceName { bytes: [0; DEVICE_NAME_BYTES] };
+
+    /// `None`: it can be no device's.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        let is_allowed = |c: char| !(c.is_whitespace() || c.is_control());
+        let has_name = !name.is_empty() && !name.starts_with([',', '-']);
+        let mut bytes = [0; DEVICE_NAME_BYTES];
+        (has_name && name.len() <= DEVICE_NAME_BYTES && name.chars().all(is_allowed)).then(|| {
+            bytes[..name.len()].copy_from_slice(name.as_bytes());
+            DeviceName { bytes }
+        })
+    }
+
+    /// The name, with the arguments.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let end = self.bytes.iter().position(|byte| *byte == 0).unwrap_or(DEVICE_NAME_BYTES);
+        // It was made of a text, whole.
+        str::from_utf8(&self.bytes[..end]).unwrap_or_default()
+    }
+
+    /// The interface of the kernel's that it names, if it does.
+    #[must_use]
+    pub fn interface(&self) -> Option<&str> {
+        self.as_str().split(',').skip(1).find_map(|argument| argument.strip_prefix("iface="))
+    }
+}
+
+impl std::fmt::Debug for DeviceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl Serialize for DeviceName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -907,6 +1020,7 @@ impl Plan {
             }],
             peers: Vec::new(),
             discovery: None,
+            eal: EalPlan::default(),
             domains: vec![DomainPlan {
                 name: "default".into(),
                 members: vec![Member::Uid(Machine::detect().uid)],

@@ -31,6 +31,10 @@ pub const USER_TIMEOUT_MS: i64 = 2_000;
 pub const GOSSIP_PEERS_MAX: i64 = 32;
 /// Default of `discovery.gossip.forget_after_s`.
 pub const FORGET_AFTER_S: i64 = 30;
+/// Default of `eal.arguments`.
+pub const EAL_ARGUMENTS: [&str; 4] = ["--no-huge", "--no-pci", "--no-telemetry", "--no-shconf"];
+/// Default of `poll_us` of a `dpdk` link.
+pub const POLL_US: i64 = 100;
 /// Default of `turn_us` of a link.
 pub const TURN_US: i64 = 100;
 /// Default of `foreign_bytes` of a link: the largest frame of Ethernet, with all around it.
@@ -60,6 +64,8 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// How others are found. Default: not at all.
     pub discovery: Discovery,
+    /// How DPDK is started, if a link needs it.
+    pub eal: Eal,
     /// Tenants. Default: one, `default`, for the daemon's own user.
     pub domains: Vec<Domain>,
     /// Bounds and properties of memory.
@@ -455,6 +461,34 @@ pub enum Technology {
         #[serde(default = "real_time_dscp")]
         real_time_dscp: i64,
     },
+    /// A port of DPDK.
+    Dpdk {
+        /// The device with its arguments, 1 to 159 bytes.
+        device: String,
+        /// The link's own address, which no interface of this machine has, and port P; the
+        /// real-time lanes use P, the others P + 1.
+        bind: String,
+        /// Hardware address. Default: the device's.
+        #[serde(default)]
+        mac: Option<String>,
+        /// How many leading bits neighbours share with `bind`, 0 to 128. Default: 24 (IPv4), 64
+        /// (IPv6).
+        #[serde(default)]
+        prefix_bits: Option<i64>,
+        /// Address of who takes frames for hosts that are no neighbours. Default: nobody.
+        #[serde(default)]
+        gateway: Option<String>,
+        /// Largest frame, bytes, 508 to 8,972. Default: 1,472 (IPv4), 1,452 (IPv6).
+        #[serde(default)]
+        frame_bytes_max: Option<i64>,
+        /// Differentiated services code point of real-time frames, 0 to 63. Default: 46.
+        #[serde(default = "real_time_dscp")]
+        real_time_dscp: i64,
+        /// How long a datapath that sleeps may not look for frames, microseconds, 1 to 10,000.
+        /// Default: 100.
+        #[serde(default = "poll_us")]
+        poll_us: i64,
+    },
 }
 
 /// How frames of an xdp link leave the kernel.
@@ -516,6 +550,7 @@ impl Technology {
             Technology::Tcp { .. } => "tcp",
             Technology::Xdp { .. } => "xdp",
             Technology::Rdma { .. } => "rdma",
+            Technology::Dpdk { .. } => "dpdk",
         }
     }
 
@@ -527,6 +562,7 @@ impl Technology {
             | Technology::Tcp { bind, .. }
             | Technology::Xdp { bind, .. }
             | Technology::Rdma { bind, .. } => bind,
+            Technology::Dpdk { bind, .. } => bind,
         }
     }
 }
@@ -537,6 +573,10 @@ fn send_buffer_bytes() -> i64 {
 
 fn receive_buffer_bytes() -> i64 {
     RECEIVE_BUFFER_BYTES
+}
+
+fn poll_us() -> i64 {
+    POLL_US
 }
 
 fn real_time_dscp() -> i64 {
@@ -567,6 +607,24 @@ pub struct Peer {
     pub name: String,
     /// Its address on each of this host's links, by the link's name here.
     pub links: BTreeMap<String, String>,
+}
+
+/// How DPDK is started: once, when the first `dpdk` link opens.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Eal {
+    /// Absolute path of the library that links DPDK. Default: beside the executable, or where
+    /// the system finds it.
+    pub shim: Option<String>,
+    /// Arguments of DPDK's environment abstraction layer. Default: ordinary pages, no NICs, no
+    /// telemetry, no files.
+    pub arguments: Vec<String>,
+}
+
+impl Default for Eal {
+    fn default() -> Self {
+        Eal { shim: None, arguments: EAL_ARGUMENTS.map(str::to_owned).to_vec() }
+    }
 }
 
 /// How other runtimes are found.

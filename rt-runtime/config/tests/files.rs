@@ -83,7 +83,7 @@ fn fields_of(value: &serde_json::Value, path: &str, found: &mut BTreeSet<String>
                     }
                     "uid" | "gid" => continue,
                     // As in the table of fields.
-                    "tcp" | "xdp" | "rdma" => {
+                    "tcp" | "xdp" | "rdma" | "dpdk" => {
                         fields_of(inner, &format!("{path}.{key}"), found);
                         continue;
                     }
@@ -158,6 +158,7 @@ fn what_the_reference_calls_default_is_the_default() {
     assert_eq!((short.peers_max, short.forget_after_s), (full.peers_max, full.forget_after_s));
     assert_eq!((short.seeds.len(), short.advertise.len()), (0, 0));
     assert_eq!(reference.log, default.log);
+    assert_eq!(reference.eal, default.eal);
     assert_eq!(reference.domains[0].quota, raw::Quota::default());
     assert_eq!(reference.datapaths[0].idle, raw::Idle::default());
     let receive = plan("reference.ron").domains[0].receive.clone();
@@ -189,7 +190,10 @@ fn what_the_reference_calls_default_is_the_default() {
     assert_eq!(udp(&reference, 1), udp(&short, 0));
     let group = |config: &raw::Config| match &config.links[0].technology {
         raw::Technology::Udp { multicast, .. } => multicast.clone(),
-        raw::Technology::Tcp { .. } | raw::Technology::Xdp { .. } | raw::Technology::Rdma { .. } => None,
+        raw::Technology::Tcp { .. }
+        | raw::Technology::Xdp { .. }
+        | raw::Technology::Dpdk { .. }
+        | raw::Technology::Rdma { .. } => None,
     };
     let short = r#"(links: [(name: "x", technology: udp(bind: "", multicast: (group: "239.192.0.1:7400")))])"#;
     let short: raw::Config = options.from_str(short).unwrap();

@@ -538,6 +538,46 @@ fn rdma_links() {
 }
 
 #[test]
+fn dpdk_links_and_how_dpdk_is_started() {
+    let dpdk = |field: &str| {
+        format!("(links: [(name: \"a\", technology: dpdk(device: \"d\", bind: \"10.0.0.1:1\", {field}))])")
+    };
+    let path = |field: &str| format!("links[0].technology.{field}");
+    for (field, value, message, accepted) in [
+        ("prefix_bits", "33", "33 bits are more than an IPv4 address has", "0 to 32 bits"),
+        ("frame_bytes_max", "507", "507 is too small", "508 to 8972 bytes"),
+        ("frame_bytes_max", "8973", "8973 is too large", "508 to 8972 bytes"),
+        ("real_time_dscp", "64", "64 is too large", "0 to 63"),
+        ("poll_us", "0", "0 is too small", "1 to 10_000 microseconds"),
+        ("gateway", "\"router\"", "\"router\" is not an IP address", "the IP address of a neighbour"),
+    ] {
+        let column = 74 + field.len();
+        expect(&dpdk(&format!("{field}: {value}")), &format!("1:{column}"), &path(field), message, accepted);
+    }
+    for mac in
+        ["", "2:0:0:0:0:1", "03:00:00:00:00:01", "00:00:00:00:00:00", "02:00:00:00:00:01:02", "0x:00:00:00:00:01"]
+    {
+        let message = format!("\"{mac}\" is not the hardware address of one station");
+        expect(&dpdk(&format!("mac: \"{mac}\"")), "1:77", &path("mac"), &message, "02:00:00:00:00:01");
+    }
+    let on = |device: &str, bind: &str| {
+        format!("(links: [(name: \"a\", technology: dpdk(device: \"{device}\", bind: \"{bind}\"))])")
+    };
+    for device in ["", "-d", ",iface=eth0", "net_null0 -d", &"n".repeat(160)] {
+        let message = format!("\"{device}\" can be no device");
+        expect(&on(device, "10.0.0.1:1"), "1:47", &path("device"), &message, "a device of DPDK with its arguments");
+    }
+    let message = "0.0.0.0 is no address that frames on an interface can have";
+    expect(&on("eth0", "0.0.0.0:1"), "1:61", &path("bind"), message, "an IP address that no machine has");
+    assert!(findings(&on(&"n".repeat(159), "[fd00::1]:65534")).is_empty());
+    let unknown = only(&dpdk("polls_us: 1")).to_string();
+    assert!(unknown.contains("did you mean `poll_us`?"), "{unknown}");
+    expect("(eal: (shim: \"a.so\"))", "1:14", "eal.shim", "the path is not absolute", "the absolute path of a library");
+    let message = "an argument is not empty";
+    expect("(eal: (arguments: [\"-n\", \"\"]))", "1:26", "eal.arguments[1]", message, "");
+}
+
+#[test]
 fn ports_of_tcp_and_of_udp_do_not_collide() {
     let both = two_links("10.0.0.1:7400", "10.0.0.1:7401");
     assert!(findings(&both.replacen("udp", "tcp", 1)).is_empty());

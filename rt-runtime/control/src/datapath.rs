@@ -153,6 +153,7 @@ impl Datapath {
             LinkSet::Tcp(links) => starter.start(links, InlineHost::Tcp),
             LinkSet::Xdp(links) => starter.start(links, InlineHost::Xdp),
             LinkSet::Rdma(links) => starter.start(links, InlineHost::Rdma),
+            LinkSet::Dpdk(links) => starter.start(links, InlineHost::Dpdk),
             LinkSet::Mixed(links) => starter.start(links, InlineHost::Mixed),
         };
         let failed = |source| StartError::Thread { what: format!("datapath \"{}\"", own.name), source };
@@ -187,7 +188,8 @@ impl Datapath {
     /// Whether a link is there and has what it runs on.
     pub(crate) fn is_link_up(&self, link: usize) -> bool {
         let is_missing = |health: &Health| keepers::now(health) != LinkHealth::Up;
-        self.health.get(link).is_some_and(|health| !health.as_ref().is_some_and(is_missing))
+        let is_there = self.links.get(link).is_some_and(|link| link.up);
+        is_there && !self.health.get(link).is_some_and(|health| health.as_ref().is_some_and(is_missing))
     }
 
     /// Each link, as it is now and with what it has counted.
@@ -199,7 +201,7 @@ impl Datapath {
                 LinkHealth::Missing(why) => Some(why),
             });
             let counters = self.port.link_counts(at).map(|(name, value)| (name.to_owned(), value)).collect();
-            LinkStatus { up: missing.is_none(), missing, counters, ..link.clone() }
+            LinkStatus { up: link.up && missing.is_none(), missing, counters, ..link.clone() }
         })
         .collect()
     }

@@ -1,6 +1,7 @@
 //! The engine that applications turn, whatever its links are.
 
 use crate::links::PluginLink;
+use insane_dpdk::DpdkLink;
 use insane_engine::inline::InlineEngine;
 use insane_rdma::RdmaLink;
 use insane_tcp::TcpLink;
@@ -18,6 +19,8 @@ pub enum InlineHost {
     Xdp(InlineEngine<XdpLink>),
     /// All links are rdma.
     Rdma(InlineEngine<RdmaLink>),
+    /// All links are dpdk.
+    Dpdk(InlineEngine<DpdkLink>),
     /// Several technologies.
     Mixed(InlineEngine<PluginLink>),
 }
@@ -32,6 +35,7 @@ impl InlineHost {
             InlineHost::Tcp(engine) => engine.try_turn(),
             InlineHost::Xdp(engine) => engine.try_turn(),
             InlineHost::Rdma(engine) => engine.try_turn(),
+            InlineHost::Dpdk(engine) => engine.try_turn(),
             InlineHost::Mixed(engine) => engine.try_turn(),
         }
     }

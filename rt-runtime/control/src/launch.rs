@@ -14,7 +14,7 @@ pub(crate) fn lead(datapath: &DatapathPlan) -> Nanos {
 const fn lead_of(link: &LinkPlan) -> Nanos {
     match &link.technology {
         Technology::Udp(udp) => udp.launch_lead,
-        Technology::Tcp(_) | Technology::Xdp(_) | Technology::Rdma(_) => Nanos::ZERO,
+        Technology::Tcp(_) | Technology::Xdp(_) | Technology::Dpdk(_) | Technology::Rdma(_) => Nanos::ZERO,
     }
 }
 

@@ -9,8 +9,9 @@ use crate::keepers::{Health, Kept};
 use crate::path::{self, LinkState};
 use crate::start::{LinkError, StartError};
 use insane_config::raw::XdpMode;
-use insane_config::{DatapathPlan, Idle, LinkPlan, RdmaPlan, TcpPlan, Technology, UdpPlan, XdpPlan};
+use insane_config::{DatapathPlan, DpdkPlan, Idle, LinkPlan, Plan, RdmaPlan, TcpPlan, Technology, UdpPlan, XdpPlan};
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
+use insane_dpdk::{DpdkConfig, DpdkLink, DpdkPeer, DpdkPeers, DpdkSetup, EalOptions};
 use insane_link::{
     FrameSink, LaunchDrops, Link, LinkCapabilities, LinkCounts, LinkHealth, LinkKeeper, LinkSetup, PeerSetup,
     SendOutcome, SwapRefused,
@@ -41,6 +42,8 @@ pub enum PluginLink {
     Xdp(XdpLink),
     /// RDMA connections.
     Rdma(RdmaLink),
+    /// A port of DPDK.
+    Dpdk(DpdkLink),
 }
 
 /// A peer of such a link.
@@ -54,6 +57,8 @@ pub enum PluginPeer {
     Xdp(XdpPeer),
     /// By RDMA connections.
     Rdma(RdmaPeer),
+    /// By a port of DPDK.
+    Dpdk(DpdkPeer),
 }
 
 /// `$call` on the link, whichever it is.
@@ -64,6 +69,7 @@ macro_rules! of_any {
             PluginLink::Tcp($link) => $call,
             PluginLink::Xdp($link) => $call,
             PluginLink::Rdma($link) => $call,
+            PluginLink::Dpdk($link) => $call,
         }
     };
 }
@@ -95,6 +101,7 @@ impl Link for PluginLink {
             PluginLink::Tcp(link) => swap_as!(Tcp, link, peer, with),
             PluginLink::Xdp(link) => swap_as!(Xdp, link, peer, with),
             PluginLink::Rdma(link) => swap_as!(Rdma, link, peer, with),
+            PluginLink::Dpdk(link) => swap_as!(Dpdk, link, peer, with),
         }
     }
 
@@ -148,6 +155,8 @@ impl Link for PluginLink {
             PluginLink::Tcp(tcp) => (None, Some(tcp), None, None),
             PluginLink::Xdp(xdp) => (None, None, Some(xdp), None),
             PluginLink::Rdma(rdma) => (None, None, None, Some(rdma)),
+            // No descriptor tells of its frames.
+            PluginLink::Dpdk(_) => (None, None, None, None),
         };
         let kernel = udp.into_iter().flat_map(Link::readable_fds).chain(tcp.into_iter().flat_map(Link::readable_fds));
         let kernel = kernel.chain(xdp.into_iter().flat_map(Link::readable_fds));
@@ -156,6 +165,10 @@ impl Link for PluginLink {
 
     fn take_new_fds(&mut self) -> bool {
         of_any!(self, link => link.take_new_fds())
+    }
+
+    fn sleep_max(&self) -> Option<Nanos> {
+        of_any!(self, link => link.sleep_max())
     }
 
     fn holds_frames(&self) -> bool {
@@ -182,6 +195,8 @@ pub(crate) enum LinkSet {
     Xdp(Vec<XdpLink>),
     /// All rdma.
     Rdma(Vec<RdmaLink>),
+    /// All dpdk.
+    Dpdk(Vec<DpdkLink>),
     /// Several technologies.
     Mixed(Vec<PluginLink>),
 }
@@ -196,6 +211,8 @@ impl LinkSet {
         let as_tcp = |link| if let PluginLink::Tcp(tcp) = link { Some(tcp) } else { None };
         let as_xdp = |link| if let PluginLink::Xdp(xdp) = link { Some(xdp) } else { None };
         let as_rdma = |link| if let PluginLink::Rdma(rdma) = link { Some(rdma) } else { None };
+        let is_dpdk = |link: &PluginLink| matches!(link, PluginLink::Dpdk(_));
+        let as_dpdk = |link| if let PluginLink::Dpdk(dpdk) = link { Some(dpdk) } else { None };
         if links.iter().all(is_udp) {
             LinkSet::Udp(links.into_iter().filter_map(as_udp).collect())
         } else if links.iter().all(is_tcp) {
@@ -204,6 +221,8 @@ impl LinkSet {
             LinkSet::Xdp(links.into_iter().filter_map(as_xdp).collect())
         } else if links.iter().all(is_rdma) {
             LinkSet::Rdma(links.into_iter().filter_map(as_rdma).collect())
+        } else if links.iter().all(is_dpdk) {
+            LinkSet::Dpdk(links.into_iter().filter_map(as_dpdk).collect())
         } else {
             LinkSet::Mixed(links)
         }
@@ -224,6 +243,7 @@ enum PeerMakerOf {
     Tcp(TcpPeers),
     Xdp(XdpPeers),
     Rdma(RdmaPeers),
+    Dpdk(DpdkPeers),
 }
 
 impl PeerMaker {
@@ -246,6 +266,10 @@ impl PeerMaker {
                 let peer = setup.prepare(peer, address)?;
                 if self.is_mixed { Box::new(Some(PluginPeer::Rdma(peer))) } else { Box::new(Some(peer)) }
             }
+            PeerMakerOf::Dpdk(setup) => {
+                let peer = setup.prepare(peer, address)?;
+                if self.is_mixed { Box::new(Some(PluginPeer::Dpdk(peer))) } else { Box::new(Some(peer)) }
+            }
         })
     }
 
@@ -257,6 +281,7 @@ impl PeerMaker {
             PeerMakerOf::Tcp(_) => Box::new(None::<TcpPeer>),
             PeerMakerOf::Xdp(_) => Box::new(None::<XdpPeer>),
             PeerMakerOf::Rdma(_) => Box::new(None::<RdmaPeer>),
+            PeerMakerOf::Dpdk(_) => Box::new(None::<DpdkPeer>),
         }
     }
 }
@@ -296,13 +321,13 @@ pub(crate) fn peers_of(datapath: &DatapathPlan) -> BTreeSet<PeerIndex> {
 
 /// Opens all links of a datapath. One whose interface is not to be had opens without it, and is
 /// looked after.
-pub(crate) fn open(datapath: &DatapathPlan, peers: usize) -> Result<OpenLinks, StartError> {
+pub(crate) fn open(datapath: &DatapathPlan, peers: usize, eal: &EalOptions) -> Result<OpenLinks, StartError> {
     let mut links = Vec::new();
     let mut status = Vec::new();
     let mut setups = Vec::new();
     let (mut health, mut kept, mut missing) = (Vec::new(), Vec::new(), None);
     for plan in &datapath.links {
-        let Opened { link, address, peers: setup, keeper } = open_link(plan, datapath.idle).map_err(|source| {
+        let Opened { link, address, peers: setup, keeper } = open_link(plan, datapath.idle, eal).map_err(|source| {
             StartError::Link { datapath: datapath.name.clone(), link: plan.name.clone(), source: Box::new(source) }
         })?;
         status.push(link_status(plan, &link, address));
@@ -342,7 +367,7 @@ struct Opened {
     keeper: Option<(Box<dyn LinkKeeper>, Option<LinkError>)>,
 }
 
-fn open_link(plan: &LinkPlan, idle: Idle) -> Result<Opened, LinkError> {
+fn open_link(plan: &LinkPlan, idle: Idle, eal: &EalOptions) -> Result<Opened, LinkError> {
     Ok(match &plan.technology {
         Technology::Udp(udp) => {
             let setup = UdpSetup::bind(udp_config(udp))?;
@@ -370,6 +395,15 @@ fn open_link(plan: &LinkPlan, idle: Idle) -> Result<Opened, LinkError> {
             let peers = PeerMakerOf::Rdma(setup.peers());
             Opened { link: PluginLink::Rdma(setup.open(&plan.peers)?), address, peers, keeper: None }
         }
+        Technology::Dpdk(dpdk) => {
+            let setup = DpdkSetup::bind_or_miss(dpdk_config(dpdk, eal))?;
+            if let Some(why) = setup.missing() {
+                tracing::warn!(link = plan.name, %why, "a link is missing until the runtime is started anew");
+            }
+            let address = setup.local_addr();
+            let peers = PeerMakerOf::Dpdk(setup.peers());
+            Opened { link: PluginLink::Dpdk(setup.open(&plan.peers)?), address, peers, keeper: None }
+        }
     })
 }
 
@@ -380,7 +414,7 @@ fn link_status(plan: &LinkPlan, link: &PluginLink, address: SocketAddr) -> LinkS
         technology: capabilities.technology.to_owned(),
         address: address.to_string(),
         // What changes is added when it is asked for.
-        up: true,
+        up: !matches!(link, PluginLink::Dpdk(dpdk) if dpdk.is_failing()),
         missing: None,
         counters: Counters::new(),
         frame_bytes_max: capabilities.frame_bytes_max,
@@ -441,10 +475,45 @@ fn rdma_config(plan: &RdmaPlan, idle: Idle) -> RdmaConfig {
     }
 }
 
+/// What DPDK takes for itself and its devices beside their frames, bytes: of its memory, not of
+/// the process's.
+const EAL_BYTES: u64 = 32 << 20;
+const EAL_LINK_BYTES: u64 = 4 << 20;
+
+/// How DPDK is started: its threads keep off the datapaths' cores.
+pub(crate) fn eal_options(plan: &Plan) -> EalOptions {
+    let links = plan.datapaths.iter().flat_map(|datapath| &datapath.links);
+    let bytes = links.filter_map(|link| match &link.technology {
+        Technology::Dpdk(dpdk) => Some(insane_dpdk::memory_bytes(dpdk.frame_bytes_max, dpdk.bind.is_ipv4())),
+        _ => None,
+    });
+    let bytes = EAL_BYTES + bytes.map(|frames| frames + EAL_LINK_BYTES).sum::<u64>();
+    EalOptions {
+        shim: plan.eal.shim.clone(),
+        arguments: plan.eal.arguments.clone(),
+        memory_mib: u32::try_from(bytes >> 20).unwrap_or(u32::MAX),
+        keep_off: plan.datapaths.iter().filter_map(|datapath| datapath.core).map(usize::from).collect(),
+    }
+}
+
+fn dpdk_config(plan: &DpdkPlan, eal: &EalOptions) -> DpdkConfig {
+    DpdkConfig {
+        eal: eal.clone(),
+        device: plan.device.as_str().to_owned(),
+        bind: plan.bind,
+        mac: plan.mac,
+        prefix_bits: plan.prefix_bits,
+        gateway: plan.gateway,
+        frame_bytes_max: Some(plan.frame_bytes_max),
+        real_time_dscp: plan.real_time_dscp,
+        poll_each: plan.poll_each,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use insane_config::{InterfaceName, LayoutSizes, Plan};
+    use insane_config::{DeviceName, InterfaceName, LayoutSizes, Plan};
 
     fn here() -> SocketAddr {
         ([127, 0, 0, 1], 0).into()
@@ -456,7 +525,7 @@ mod tests {
             let link = LinkPlan { name: at.to_string(), technology: *technology, rate: None, peers: Vec::new() };
             plan.datapaths[0].links.push(link);
         }
-        open(&plan.datapaths[0], 0).unwrap().links
+        open(&plan.datapaths[0], 0, &eal_options(&plan)).unwrap().links
     }
 
     #[test]
@@ -479,6 +548,18 @@ mod tests {
         let xdp = XdpPlan::at(InterfaceName::new("eth0").unwrap(), here());
         let frame_bytes_max = Some(xdp.frame_bytes_max);
         assert_eq!(xdp_config(&xdp), XdpConfig { frame_bytes_max, ..XdpConfig::new("eth0", here()) });
+        let plan = Plan::embedded_default();
+        let dpdk = DpdkPlan::at(DeviceName::new("net_null0").unwrap(), here());
+        let eal = eal_options(&plan);
+        let frame_bytes_max = Some(dpdk.frame_bytes_max);
+        let defaults = DpdkConfig::new("net_null0", here());
+        assert_eq!(eal.arguments, defaults.eal.arguments);
+        assert_eq!(dpdk_config(&dpdk, &eal), DpdkConfig { eal: eal.clone(), frame_bytes_max, ..defaults });
+        for (frame_bytes_max, is_ipv4) in [(508, true), (2000, true), (8972, true), (8952, false)] {
+            let sizes = LayoutSizes::default();
+            let planned = sizes.dpdk_frames * sizes.dpdk_frame_bytes(frame_bytes_max, is_ipv4);
+            assert_eq!(planned, insane_dpdk::memory_bytes(frame_bytes_max, is_ipv4), "{frame_bytes_max}");
+        }
         for (frame_bytes_max, is_ipv4) in [
             (508, true),
             (1750, true),

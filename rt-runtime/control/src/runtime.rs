@@ -346,7 +346,8 @@ fn start_control(mut parts: Parts) -> Result<(JoinHandle<()>, i32), StartError> 
 
 /// Opens the links of all datapaths. Some may be missing, but not all that there are.
 fn open_links(plan: &Plan) -> Result<Vec<OpenLinks>, StartError> {
-    let open = plan.datapaths.iter().map(|datapath| links::open(datapath, plan.peers.len()));
+    let eal = links::eal_options(plan);
+    let open = plan.datapaths.iter().map(|datapath| links::open(datapath, plan.peers.len(), &eal));
     let mut open: Vec<OpenLinks> = open.collect::<Result<_, _>>()?;
     if !open.iter().any(OpenLinks::has_any_open) {
         let missing = open.iter_mut().zip(&plan.datapaths).find_map(|(links, of)| Some((links.missing.take()?, of)));

@@ -20,6 +20,9 @@ pub enum LinkError {
     /// An rdma link.
     #[error(transparent)]
     Rdma(#[from] insane_rdma::RdmaError),
+    /// A dpdk link.
+    #[error(transparent)]
+    Dpdk(#[from] insane_dpdk::DpdkError),
 }
 
 /// Why the runtime does not start.

@@ -310,6 +310,11 @@ impl<L: Link> Links<L> {
         drops.map(|drops| drops.missed + drops.refused).sum()
     }
 
+    /// How long a sleep may be at most where no descriptor tells of some link's frames.
+    fn sleep_max(&self) -> Option<Nanos> {
+        self.links.iter().filter_map(Link::sleep_max).min()
+    }
+
     /// Whether a link has something to do of which no descriptor tells.
     #[inline]
     pub fn are_holding(&self) -> bool {
@@ -512,6 +517,13 @@ impl<L: Link, C: Clock> Engine<L, C> {
     #[must_use]
     pub fn is_collecting(&self) -> bool {
         self.receiver.is_collecting() || self.outlets.wakes.has_put_off()
+    }
+
+    /// How long a sleep may be at most: frames of some link come without a word. `None`: all
+    /// tell.
+    #[must_use]
+    pub fn sleep_max(&self) -> Option<Nanos> {
+        self.links.sleep_max()
     }
 
     /// The way to and from the control plane.

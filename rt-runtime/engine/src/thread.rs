@@ -194,6 +194,9 @@ fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper, ma
         (false, true) => SLEEP_COLLECTING,
         (false, false) => SLEEP_MAX,
     };
+    if let Some(most) = engine.sleep_max() {
+        timeout = timeout.min(most);
+    }
     let asked = wake_at.map(|until: MonoTime| (until, until.since(MonotonicClock.now())));
     // Only a sleep that the slot ends teaches how late one wakes.
     let asked = asked.filter(|(_, rest)| *rest < timeout);

@@ -22,6 +22,7 @@ struct State {
     /// How often a link was asked for its descriptors, and whether they are new.
     asked: Cell<u32>,
     is_new: Cell<bool>,
+    sleep_max: Cell<Option<Nanos>>,
 }
 
 struct Fake(Rc<State>);
@@ -75,6 +76,10 @@ impl Link for Fake {
 
     fn link_counts(&self) -> LinkCounts {
         LinkCounts::new(&["frames_odd", "frames_tended"], [7, self.0.tended.get().into()])
+    }
+
+    fn sleep_max(&self) -> Option<Nanos> {
+        self.0.sleep_max.get()
     }
 
     fn tend(&mut self, now: MonoTime) -> bool {
@@ -186,4 +191,12 @@ fn new_descriptors_are_waited_for() {
     assert_eq!(asked_after(false, false), 0);
     assert_eq!(asked_after(true, false), 2);
     assert_eq!(asked_after(false, false), 0);
+}
+
+#[test]
+fn a_datapath_looks_often_enough_at_a_link_that_tells_of_nothing() {
+    let (engine, state) = engine();
+    assert_eq!(engine.sleep_max(), None);
+    state.sleep_max.set(Some(Nanos::from_micros(70)));
+    assert_eq!(engine.sleep_max(), Some(Nanos::from_micros(70)));
 }

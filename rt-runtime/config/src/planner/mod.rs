@@ -13,7 +13,7 @@ pub use table::{human, render};
 use crate::diagnostic::Severity;
 use crate::fields::grouped;
 use crate::machine::Machine;
-use crate::plan::{DomainPlan, LinkPlan, Plan, RdmaPlan, TcpPlan, Technology, UdpPlan, XdpPlan};
+use crate::plan::{DomainPlan, DpdkPlan, LinkPlan, Plan, RdmaPlan, TcpPlan, Technology, UdpPlan, XdpPlan};
 use insane_core::Nanos;
 use insane_core::heap::Geometry;
 use serde::Serialize;
@@ -71,6 +71,10 @@ pub struct LayoutSizes {
     pub tcp_gather_bytes: u64,
     /// What each of them holds besides single frames, bytes.
     pub udp_train_bytes: u64,
+    /// Frames that a `dpdk` link has memory for.
+    pub dpdk_frames: u64,
+    /// What stands around the data of each: DPDK's own structures and room.
+    pub dpdk_frame_extra_bytes: u64,
     /// Pieces of memory that an `xdp` link shares with the kernel.
     pub xdp_chunks: u64,
     /// What such a piece holds besides header and payload of a frame over IPv4: what the kernel
@@ -122,6 +126,10 @@ impl Default for LayoutSizes {
             // One that waits for the flush (a chunk), one that the kernel joined.
             udp_train_bytes: (16 << 10) + (64 << 10),
             // Rings of 1,024 frames: both receive rings and two more, both transmit rings.
+            // Both rings of the device; what waits of both classes, in and out; what the port
+            // has at hand.
+            dpdk_frames: 2 * 1024 + 512 + 1024 + 2 * 64 + 3 * 64,
+            dpdk_frame_extra_bytes: 128 + 128 + 64 + 128,
             xdp_chunks: 6 * 1024,
             xdp_front_bytes: 256 + 14 + 20 + 8,
             // Of each connection a window of 16 and two; as many on either side.
@@ -152,6 +160,15 @@ impl LayoutSizes {
         let frame = self.tcp_prefix_bytes + frame_bytes_max as u64;
         let input = if 2 * frame > self.tcp_input_bytes { 2 * frame } else { self.tcp_input_bytes };
         input + self.tcp_gather_bytes + frame
+    }
+
+    /// One frame of the memory of a `dpdk` link.
+    #[must_use]
+    pub const fn dpdk_frame_bytes(&self, frame_bytes_max: u32, is_ipv4: bool) -> u64 {
+        // Ethernet's header with two tags, IP and UDP; in lines of 64 bytes.
+        let front = 22 + 8 + if is_ipv4 { 20 } else { 40 };
+        let data = (front + frame_bytes_max as u64).next_multiple_of(64);
+        (if data > 2048 { data } else { 2048 }) + self.dpdk_frame_extra_bytes
     }
 
     /// One piece of the memory of an `xdp` link.
@@ -382,6 +399,7 @@ fn datapath(plan: &Plan, at: usize, sizes: &LayoutSizes) -> Group {
             Technology::Tcp(tcp) => tcp_link(link, peers_by(plan, link), tcp, sizes).into(),
             Technology::Xdp(xdp) => vec![xdp_link(link, xdp, sizes)],
             Technology::Rdma(rdma) => vec![rdma_link(link, peers_by(plan, link), rdma, sizes)],
+            Technology::Dpdk(dpdk) => vec![dpdk_link(link, dpdk, sizes)],
         });
     }
     group(format!("datapath \"{}\"", datapath.name), false, items)
@@ -450,6 +468,14 @@ fn xdp_link(link: &LinkPlan, xdp: &XdpPlan, sizes: &LayoutSizes) -> Item {
 fn rdma_link(link: &LinkPlan, peers: u64, rdma: &RdmaPlan, sizes: &LayoutSizes) -> Item {
     let name = format!("link \"{}\": registered buffers", link.name);
     Item::new(name, Kind::Private, peers, sizes.rdma_peer_bytes(rdma.frame_bytes_max))
+}
+
+/// The mbufs of the port. What DPDK has for itself, some 20 MiB, is not counted, nor is what a
+/// device shares with others.
+fn dpdk_link(link: &LinkPlan, dpdk: &DpdkPlan, sizes: &LayoutSizes) -> Item {
+    let name = format!("link \"{}\": frames that come and go", link.name);
+    let bytes = sizes.dpdk_frame_bytes(dpdk.frame_bytes_max, dpdk.bind.is_ipv4());
+    Item::new(name, Kind::Private, sizes.dpdk_frames, bytes)
         .lowered_by(format!("the frame_bytes_max of link \"{}\"", link.name))
 }
 

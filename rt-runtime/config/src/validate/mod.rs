@@ -30,6 +30,7 @@ pub(crate) fn validate(config: &raw::Config, machine: &Machine, report: &mut Rep
     let control = control(&config.control, report);
     let mut links = network::links(&config.links, report);
     let peers = network::peers(config, &host.name, &mut links, report);
+    let eal = eal(&config.eal, report);
     let discovery = discovery::discovery(&config.discovery, &links, report);
     let datapaths = datapaths::datapaths(config, links, machine, report);
     network::warn_of_unreached_peers(&peers, &datapaths, report);
@@ -38,7 +39,7 @@ pub(crate) fn validate(config: &raw::Config, machine: &Machine, report: &mut Rep
     let policy = policy::policy(&config.policy, &datapaths, report);
     let memory = memory(&config.memory, report);
     let clock = clock(&config.clock, report);
-    Plan { host, control, datapaths, peers, discovery, domains, memory, policy, clock, log: log(&config.log) }
+    Plan { host, control, datapaths, peers, discovery, eal, domains, memory, policy, clock, log: log(&config.log) }
 }
 
 fn host(raw: &raw::Host, machine: &Machine, report: &mut Report<'_>) -> plan::HostPlan {
@@ -64,6 +65,18 @@ fn control(raw: &raw::Control, report: &mut Report<'_>) -> plan::ControlPlan {
         report.error("control.mode", format!("0o{:o} is not a mode of a socket that its owner can use", raw.mode));
     }
     plan::ControlPlan { socket: Some(PathBuf::from(&raw.socket)), mode: (raw.mode & 0o777) as u32 }
+}
+
+fn eal(raw: &raw::Eal, report: &mut Report<'_>) -> plan::EalPlan {
+    if raw.shim.as_ref().is_some_and(|path| !Path::new(path).is_absolute() || path.contains('\0')) {
+        report.error("eal.shim", "the path is not absolute");
+    }
+    for (at, argument) in raw.arguments.iter().enumerate() {
+        if argument.is_empty() || argument.contains('\0') {
+            report.error(&format!("eal.arguments[{at}]"), "an argument is not empty, and has no zero in it");
+        }
+    }
+    plan::EalPlan { shim: raw.shim.as_ref().map(PathBuf::from), arguments: raw.arguments.clone() }
 }
 
 fn memory(raw: &raw::Memory, report: &mut Report<'_>) -> plan::MemoryPlan {

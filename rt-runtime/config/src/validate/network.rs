@@ -3,8 +3,8 @@
 use super::{check_names, number, quoted};
 use crate::diagnostic::nearest;
 use crate::plan::{
-    DatapathPlan, InterfaceName, LinkPlan, MulticastPlan, PeerPlan, RatePlan, RdmaPlan, TcpPlan, Technology, UdpPlan,
-    XdpPlan,
+    DatapathPlan, DeviceName, DpdkPlan, InterfaceName, LinkPlan, MulticastPlan, PeerPlan, RatePlan, RdmaPlan, TcpPlan,
+    Technology, UdpPlan, XdpPlan,
 };
 use crate::raw;
 use crate::report::Report;
@@ -115,23 +115,14 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
             frame_bytes_max,
             real_time_dscp,
         } => {
-            if bind != NOWHERE && (bind.ip().is_unspecified() || bind.ip().is_loopback()) {
-                let message = format!("{} is no address that frames on an interface can have", bind.ip());
-                report.error(&path("bind"), message);
-            }
+            check_own_address(bind, at, report);
             let name = InterfaceName::new(interface).unwrap_or_else(|| {
                 report.error(&path("interface"), format!("\"{interface}\" can be no interface's name"));
                 InterfaceName::NONE
             });
             let defaults = XdpPlan::at(name, bind);
             let frame_bytes_max = frame_bytes_max.map(|value| number(report, &path("frame_bytes_max"), value));
-            let prefix_bits = prefix_bits.map(|value| number(report, &path("prefix_bits"), value));
-            if let Some(bits) =
-                prefix_bits.filter(|bits: &u8| (33..=128).contains(bits) && bind.is_ipv4() && bind != NOWHERE)
-            {
-                let message = format!("{bits} bits are more than an IPv4 address has");
-                report.error_accepting(&path("prefix_bits"), message, "0 to 32 bits");
-            }
+            let prefix_bits = prefix_bits.map(|value| self::prefix_bits(value, at, bind, report));
             let gateway = gateway.as_deref().and_then(|text| gateway_address(report, &path("gateway"), text, bind));
             Technology::Xdp(XdpPlan {
                 queue: number(report, &path("queue"), queue),
@@ -154,7 +145,74 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
                 real_time_dscp: number(report, &path("real_time_dscp"), real_time_dscp),
             })
         }
+        raw::Technology::Dpdk {
+            ref device,
+            bind: _,
+            ref mac,
+            prefix_bits,
+            ref gateway,
+            frame_bytes_max,
+            real_time_dscp,
+            poll_us,
+        } => {
+            check_own_address(bind, at, report);
+            let name = DeviceName::new(device).unwrap_or_else(|| {
+                report.error(&path("device"), format!("\"{device}\" can be no device"));
+                DeviceName::NONE
+            });
+            let defaults = DpdkPlan::at(name, bind);
+            let mac = mac.as_deref().and_then(|text| {
+                let mac = station(text);
+                if mac.is_none() {
+                    report.error(&path("mac"), format!("\"{text}\" is not the hardware address of one station"));
+                }
+                mac
+            });
+            let frame_bytes_max = frame_bytes_max.map(|value| number(report, &path("frame_bytes_max"), value));
+            let prefix_bits = prefix_bits.map(|value| self::prefix_bits(value, at, bind, report));
+            let gateway = gateway.as_deref().and_then(|text| gateway_address(report, &path("gateway"), text, bind));
+            Technology::Dpdk(DpdkPlan {
+                mac,
+                prefix_bits: prefix_bits.unwrap_or(defaults.prefix_bits),
+                gateway,
+                frame_bytes_max: frame_bytes_max.unwrap_or(defaults.frame_bytes_max),
+                real_time_dscp: number(report, &path("real_time_dscp"), real_time_dscp),
+                poll_each: Nanos::from_micros(number(report, &path("poll_us"), poll_us)),
+                ..defaults
+            })
+        }
     }
+}
+
+/// Whether a link past the kernel can have this address for its own.
+fn check_own_address(bind: SocketAddr, at: usize, report: &mut Report<'_>) {
+    if bind != NOWHERE && (bind.ip().is_unspecified() || bind.ip().is_loopback()) {
+        let message = format!("{} is no address that frames on an interface can have", bind.ip());
+        report.error(&format!("links[{at}].technology.bind"), message);
+    }
+}
+
+fn prefix_bits(value: i64, at: usize, bind: SocketAddr, report: &mut Report<'_>) -> u8 {
+    let path = format!("links[{at}].technology.prefix_bits");
+    let bits: u8 = number(report, &path, value);
+    if (33..=128).contains(&bits) && bind.is_ipv4() && bind != NOWHERE {
+        let message = format!("{bits} bits are more than an IPv4 address has");
+        report.error_accepting(&path, message, "0 to 32 bits");
+    }
+    bits
+}
+
+/// The hardware address of one station, as `02:00:00:00:00:01`.
+fn station(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut bytes = text.split(':');
+    for byte in &mut mac {
+        let digits =
+            bytes.next().filter(|digits| digits.len() == 2 && digits.chars().all(|c| c.is_ascii_hexdigit()))?;
+        *byte = u8::from_str_radix(digits, 16).ok()?;
+    }
+    let is_one = mac[0] & 1 == 0 && mac != [0; 6];
+    (is_one && bytes.next().is_none()).then_some(mac)
 }
 
 /// The group of a link that is bound to `bind`.

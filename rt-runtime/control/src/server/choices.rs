@@ -24,11 +24,7 @@ impl Parts {
     /// What is seen of a link to a peer.
     fn signal(&self, peer: PeerIndex, entry: &Entry, (datapath, link): LinkKey) -> Signal {
         let is_up = self.datapaths.get(datapath.index()).is_some_and(|datapath| datapath.is_link_up(link.index()));
-        if is_up {
-            self.overlay.signal(peer, entry, datapath.index(), link.index())
-        } else {
-            Signal::Gone
-        }
+        if is_up { self.overlay.signal(peer, entry, datapath.index(), link.index()) } else { Signal::Gone }
     }
 
     /// Calls `with` with all that the policy looks at.

@@ -142,10 +142,14 @@ fn datapath(plan: &insane_config::DatapathPlan) -> Datapath {
         Technology::Udp(udp) => udp.busy_poll_us > 0,
         Technology::Tcp(tcp) => tcp.busy_poll_us > 0,
         Technology::Xdp(_) | Technology::Rdma(_) => false,
+        // Of those that the kernel does not drive; the others' cards are the kernel's to poll.
+        Technology::Dpdk(dpdk) => dpdk.device.interface().is_none(),
     };
-    // The address of an xdp link is its own; its interface is known by name.
-    let interface = |link: &&LinkPlan| match &link.technology {
-        Technology::Xdp(xdp) => Some(xdp.interface),
+    // The address of an xdp or dpdk link is its own; its interface, if any, is known by name.
+    let has_own_address = |link: &&LinkPlan| matches!(link.technology, Technology::Xdp(_) | Technology::Dpdk(_));
+    let interface = |link: &LinkPlan| match &link.technology {
+        Technology::Xdp(xdp) => Some(xdp.interface.as_str().to_owned()),
+        Technology::Dpdk(dpdk) => dpdk.device.interface().map(str::to_owned),
         Technology::Udp(_) | Technology::Tcp(_) | Technology::Rdma(_) => None,
     };
     let address = |link: &LinkPlan| link.technology.bind().ip();
@@ -159,13 +163,8 @@ fn datapath(plan: &insane_config::DatapathPlan) -> Datapath {
         spins: plan.idle == Idle::Spin,
         is_real_time: plan.serves != insane_config::Serves::BestEffort,
         polls_its_cards: !plan.links.is_empty() && plan.links.iter().all(|link| polls(&link.technology)),
-        addresses: plan.links.iter().filter(|link| interface(link).is_none()).map(address).collect(),
-        interfaces: plan
-            .links
-            .iter()
-            .filter_map(|link| interface(&link))
-            .map(|name| name.as_str().to_owned())
-            .collect(),
+        addresses: plan.links.iter().filter(|link| !has_own_address(link)).map(address).collect(),
+        interfaces: plan.links.iter().filter_map(interface).collect(),
     }
 }
 

@@ -521,7 +521,7 @@ fn rdma_links() {
     let path = |field: &str| format!("links[0].technology.{field}");
     for (field, value, message, accepted) in [
         ("frame_bytes_max", "507", "507 is too small", "508 to 65_536 bytes"),
-        ("frame_bytes_max", "65537", "65537 is too large", "508 to 65_536 bytes"),
+        ("frame_bytes_max", "65537", "65_537 is too large", "508 to 65_536 bytes"),
         ("real_time_dscp", "64", "64 is too large", "0 to 63"),
     ] {
         let column = 61 + field.len();

@@ -26,6 +26,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("z3", "z3"),
     (TRACE_HEADERS[0], "libelf-dev"),
     (TRACE_HEADERS[1], "zlib1g-dev"),
+    // What the structures of RDMA are compared with.
+    ("/usr/include/infiniband/verbs.h", "libibverbs-dev"),
+    ("/usr/include/rdma/rdma_cma.h", "librdmacm-dev"),
 ];
 
 /// What `insane trace` is built with.

@@ -132,8 +132,8 @@ pub fn joined(programs: &Programs, role: Role) -> Result<(String, Vec<Job>), NoP
         Role::Slave => (Role::Slave.host(), Role::Master.host()),
     };
     let (options, ptp, test, rdma) = match role {
-        Role::Master => ("", PTP_MASTER, "two-machines-1", "two-machines-rdma-1"),
-        Role::Slave => ("-s", PTP_SLAVE, "two-machines-2", "two-machines-rdma-2"),
+        Role::Master => ("", PTP_MASTER, "two-machines-1", "rdma-machines-1"),
+        Role::Slave => ("-s", PTP_SLAVE, "two-machines-2", "rdma-machines-2"),
     };
     let setup = JOINED.replace("HOST", &own.to_string()).replace("OPTIONS", options);
     let setup = if role == Role::Master { format!("{setup}{DECLARED}") } else { setup };

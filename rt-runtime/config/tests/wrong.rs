@@ -533,7 +533,7 @@ fn rdma_links() {
         expect(&rdma(&format!("{ip}:1"), ""), "1:45", &path("bind"), &message, "an IP address that an RDMA device");
     }
     assert!(findings(&rdma("[fd00::1]:65534", "frame_bytes_max: 65_536")).is_empty());
-    let unknown = only(&rdma("10.0.0.1:1", "frame_bytes: 1")).to_string();
+    let unknown = only(&rdma("10.0.0.1:1", "frame_byte_max: 1")).to_string();
     assert!(unknown.contains("did you mean `frame_bytes_max`?"), "{unknown}");
 }
 

@@ -202,12 +202,6 @@ impl Cq {
         channel: Option<&Arc<Channel>>,
         number: usize,
     ) -> Result<Arc<Self>, VerbsError> {
-        let of_channel = channel.map_or(null_mut(), |channel| channel.channel.as_ptr());
-        let entries = c_int::try_from(entries).unwrap_or(c_int::MAX);
-        let number = std::ptr::without_provenance_mut(number);
-        // SAFETY: context and channel live; the number comes back as it is.
-        let cq = unsafe { (device.api().ibv_create_cq)(device.context().as_ptr(), entries, number, of_channel, 0) };
-        let cq = NonNull::new(cq).ok_or_else(|| OsError::last("creating a completion queue"))?;
         // SAFETY: the driver has filled in its functions before the context was handed out.
         let (poll, notify) = unsafe {
             let ops = &raw const (*device.context().as_ptr()).ops;
@@ -215,6 +209,12 @@ impl Cq {
         };
         let missing = || OsError::new("looking for the driver's functions", Errno::ENOSYS);
         let (poll, notify) = (poll.ok_or_else(missing)?, notify.ok_or_else(missing)?);
+        let of_channel = channel.map_or(null_mut(), |channel| channel.channel.as_ptr());
+        let entries = c_int::try_from(entries).unwrap_or(c_int::MAX);
+        let number = std::ptr::without_provenance_mut(number);
+        // SAFETY: context and channel live; the number comes back as it is.
+        let cq = unsafe { (device.api().ibv_create_cq)(device.context().as_ptr(), entries, number, of_channel, 0) };
+        let cq = NonNull::new(cq).ok_or_else(|| OsError::last("creating a completion queue"))?;
         Ok(Arc::new(Cq { cq, poll, notify, channel: channel.cloned(), device: device.clone() }))
     }
 

@@ -252,7 +252,9 @@ impl Porter {
             }
             _ => None,
         });
+        // Whoever still holds one rings when he lets go.
         let frees = self.closing.iter().map(|closing| (closing.since + DRAIN).since(now));
+        let frees = frees.filter(|rest| *rest > Nanos::ZERO);
         let next = retries.chain(frees).min().unwrap_or(SLEEP_MAX);
         next.clamp(SLEEP_MIN, SLEEP_MAX)
     }

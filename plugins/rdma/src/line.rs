@@ -129,6 +129,9 @@ impl Line {
 
     /// The door hands a connection over. What nobody took is let go.
     pub(crate) fn hand_over(&self, fresh: Fresh) {
+        // Numbers come again: an old one ended, not this.
+        let number = fresh.qp.number();
+        let _ = self.ended.compare_exchange(number, 0, Ordering::AcqRel, Ordering::Relaxed);
         drop(self.fresh.force_push(fresh));
         self.signals.tell_link();
     }

@@ -131,7 +131,6 @@ pub struct RdmaLink {
     /// A frame found no buffer that the device was done with.
     starved: bool,
     glance: u8,
-    /// Where flushes begin: the peers take turns.
     counts: RdmaCounts,
 }
 
@@ -220,6 +219,8 @@ impl RdmaLink {
             return;
         }
         connection.lose();
+        // The device may never tell what it was waited for.
+        self.starved = false;
         self.parts.sides[whose.0 as usize].forget(whose.1);
         self.counts.lost += 1;
         self.counts.garbage += u64::from(is_garbage);
@@ -253,6 +254,7 @@ impl RdmaLink {
             }
         }
         if changed {
+            self.starved = false;
             self.number_anew();
         }
     }

@@ -98,6 +98,52 @@ fn a_receiver_that_does_not_look_is_never_sent_more_than_it_has_room_for() {
     assert_eq!((a.counts().lost, b.counts().lost), (0, 0));
 }
 
+/// Both sides send all they can, in both classes, in frames of changing size, and take what
+/// comes in portions.
+#[test]
+fn floods_in_both_directions_lose_nothing_and_find_buffers() {
+    const FRAMES: u32 = 3_000;
+    let Some(ip) = v4() else { return };
+    let before = receiver_not_ready();
+    let (a, b) = pair(ip);
+    let mut ends = [(a, [0; 2], [0; 2]), (b, [0; 2], [0; 2])];
+    let frame = |number: u32| -> Vec<u8> {
+        let most = if number.is_multiple_of(16) { 16_000 } else { 300 };
+        let len = 4 + (number as usize * 37) % most;
+        number.to_le_bytes().into_iter().cycle().take(len).collect()
+    };
+    let mut round = 0_u32;
+    until("all frames came", || {
+        for _ in 0..50 {
+            round += 1;
+            for (link, sent, came) in &mut ends {
+                for (lane, sent) in [REAL_TIME, BEST_EFFORT].into_iter().zip(sent.iter_mut()) {
+                    while *sent < FRAMES && offer(link, lane, &prefixed(lane, &frame(*sent))) == SendOutcome::Sent {
+                        *sent += 1;
+                    }
+                }
+                link.flush();
+                let mut kept = Keep::default();
+                link.tend(mono_now());
+                link.receive(1 + round % 90, true, &mut kept);
+                for came_frame in kept.0 {
+                    let number = &mut came[usize::from(came_frame[0] != REAL_TIME)];
+                    assert!(came_frame[1..] == frame(*number), "frame {number}");
+                    *number += 1;
+                }
+            }
+        }
+        ends.iter().all(|(_, sent, came)| *sent == [FRAMES; 2] && *came == [FRAMES; 2])
+    });
+    assert_eq!(receiver_not_ready(), before, "a message found no buffer");
+    assert!(ends.iter().all(|(link, ..)| link.counts().lost == 0));
+}
+
+/// A frame that says its lane.
+fn prefixed(lane: u8, frame: &[u8]) -> Vec<u8> {
+    [&[lane][..], frame].concat()
+}
+
 #[test]
 fn a_best_effort_connection_that_is_full_does_not_touch_real_time() {
     let Some(ip) = v4() else { return };

@@ -521,19 +521,19 @@ fn rdma_links() {
     let path = |field: &str| format!("links[0].technology.{field}");
     for (field, value, message, accepted) in [
         ("frame_bytes_max", "507", "507 is too small", "508 to 65_536 bytes"),
-        ("frame_bytes_max", "65537", "65537 is too large", "508 to 65_536 bytes"),
+        ("frame_bytes_max", "65537", "65_537 is too large", "508 to 65_536 bytes"),
         ("real_time_dscp", "64", "64 is too large", "0 to 63"),
     ] {
-        let column = 62 + field.len();
+        let column = 61 + field.len();
         let text = rdma("10.0.0.1:1", &format!("{field}: {value}"));
         expect(&text, &format!("1:{column}"), &path(field), message, accepted);
     }
     for ip in ["0.0.0.0", "127.0.0.1"] {
         let message = format!("{ip} is no address that an RDMA device can have");
-        expect(&rdma(&format!("{ip}:1"), ""), "1:46", &path("bind"), &message, "an IP address that an RDMA device");
+        expect(&rdma(&format!("{ip}:1"), ""), "1:45", &path("bind"), &message, "an IP address that an RDMA device");
     }
     assert!(findings(&rdma("[fd00::1]:65534", "frame_bytes_max: 65_536")).is_empty());
-    let unknown = only(&rdma("10.0.0.1:1", "frame_bytes: 1")).to_string();
+    let unknown = only(&rdma("10.0.0.1:1", "frame_byte_max: 1")).to_string();
     assert!(unknown.contains("did you mean `frame_bytes_max`?"), "{unknown}");
 }
 

@@ -29,6 +29,9 @@ const TOOLS: &[(&str, &str)] = &[
     (TRACE_HEADERS[1], "zlib1g-dev"),
     ("pkg-config", "pkg-config"),
     (dpdk::HEADERS, dpdk::PACKAGE),
+    // What the structures of RDMA are compared with.
+    ("/usr/include/infiniband/verbs.h", "libibverbs-dev"),
+    ("/usr/include/rdma/rdma_cma.h", "librdmacm-dev"),
 ];
 
 /// What `insane trace` is built with.
@@ -430,7 +433,10 @@ fn counted(command: &mut Command, limit_minutes: u64) -> (Verdict, TestCount) {
     let ending = process::run(command, minutes(limit_minutes), |line| follower.line(line));
     if !follower.passed_over.is_empty() {
         println!("\npassed over:");
-        follower.passed_over.iter().for_each(|test| println!("    {test}"));
+        follower
+            .passed_over_by_reason()
+            .iter()
+            .for_each(|(reason, tests)| println!("    {reason}: {}", tests.join(", ")));
     }
     judged(&follower, verdict(&ending, limit_minutes))
 }

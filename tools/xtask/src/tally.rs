@@ -1,5 +1,6 @@
 //! What a step did, and the summary of all.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How a step ended.
@@ -151,6 +152,15 @@ impl Follower {
         }
     }
 
+    /// What tests lacked that passed over themselves, and which these are.
+    pub fn passed_over_by_reason(&self) -> BTreeMap<&str, Vec<&str>> {
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (name, reason) in self.passed_over.iter().filter_map(|test| test.split_once(": ")) {
+            by_reason.entry(reason).or_default().push(name);
+        }
+        by_reason
+    }
+
     /// All programs together.
     pub fn count(&self) -> TestCount {
         self.count
@@ -276,6 +286,9 @@ test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         assert_eq!(follower.count(), TestCount { passed: 4, failed: 1, ignored: 0, passed_over: 1 });
         assert_eq!(follower.passed_over, ["a: no right"]);
         assert_eq!(follower.failures, ["---- c stdout ----", "passed over: in vain"]);
+        follower.passed_over.extend(["v4::b: no device: none".to_owned(), "c: no right".to_owned()]);
+        let expected = [("no device: none", vec!["v4::b"]), ("no right", vec!["a", "c"])];
+        assert_eq!(follower.passed_over_by_reason().into_iter().collect::<Vec<_>>(), expected);
     }
 
     #[test]

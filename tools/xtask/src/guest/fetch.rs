@@ -11,8 +11,21 @@ use std::time::Duration;
 /// The package that always depends on the newest one.
 const NEWEST: &str = "linux-image-rt-amd64";
 /// What the guest loads; what these need is found in the modules themselves.
-const WANTED: &[&str] =
-    &["virtio_pci", "9pnet_virtio", "9p", "virtio_net", "veth", "sch_mqprio", "sch_etf", "sch_taprio"];
+const WANTED: &[&str] = &[
+    "virtio_pci",
+    "9pnet_virtio",
+    "9p",
+    "virtio_net",
+    "veth",
+    "sch_mqprio",
+    "sch_etf",
+    "sch_taprio",
+    // rdma_rxe asks the kernel's ciphers for a check sum of this name.
+    "crc32_generic",
+    "rdma_rxe",
+    "ib_uverbs",
+    "rdma_ucm",
+];
 const FETCH_LIMIT: Duration = Duration::from_secs(300);
 const QUERY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -72,6 +85,11 @@ pub fn kernel(cache: &Path) -> Result<Kernel, FetchError> {
 fn fetched(cache: &Path) -> Result<Kernel, FetchError> {
     let package = newest_package()?;
     let home = cache.join(&package);
+    // One with other modules is of an older state of this list.
+    let list = home.join("wanted");
+    if std::fs::read_to_string(&list).is_ok_and(|wanted| wanted != WANTED.join("\n")) || !list.is_file() {
+        let _ = std::fs::remove_dir_all(&home);
+    }
     if !home.is_dir() {
         println!("fetching {package}");
         let fresh = cache.join("unpacking");
@@ -125,6 +143,8 @@ fn unpack(package: &str, home: &Path) -> Result<(), FetchError> {
     }
     let list = home.join("modules");
     std::fs::write(&list, names.join("\n")).map_err(file_error(&list))?;
+    let list = home.join("wanted");
+    std::fs::write(&list, WANTED.join("\n")).map_err(file_error(&list))?;
     std::fs::remove_dir_all(&all).map_err(file_error(&all))?;
     std::fs::remove_file(&archive).map_err(file_error(&archive))
 }

@@ -87,9 +87,14 @@ impl Archive {
     }
 }
 
-/// What every guest has: the kernel's modules, `busybox`, `tools` under `/usr/sbin`, and the
-/// libraries of these and of `programs`.
-pub fn base(kernel: &Kernel, tools: &[PathBuf], programs: &[PathBuf]) -> Result<Archive, FetchError> {
+/// What every guest has: the kernel's modules, `busybox`, `tools` under `/usr/sbin`, the
+/// libraries of these and of `programs`, and those that are `loaded` by name at run time.
+pub fn base(
+    kernel: &Kernel,
+    tools: &[PathBuf],
+    programs: &[PathBuf],
+    loaded: &[PathBuf],
+) -> Result<Archive, FetchError> {
     let mut archive = Archive::default();
     for folder in ["proc", "sys", "dev", "tmp", "run", "root", "mnt", "var/run", "sbin", "usr/bin"] {
         archive.folder(folder);
@@ -99,14 +104,19 @@ pub fn base(kernel: &Kernel, tools: &[PathBuf], programs: &[PathBuf]) -> Result<
     archive.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
     archive.text("etc/group", "root:x:0:\nnogroup:x:65534:\n");
     archive.text("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n");
+    // libibverbs asks here which drivers it has.
+    archive.text("etc/libibverbs.d/rxe.driver", "driver rxe\n");
     for (number, module) in kernel.modules.iter().enumerate() {
         archive.file(&format!("modules/{number:03}.ko"), module)?;
     }
     for tool in tools {
         archive.file(&format!("usr/sbin/{}", tool.file_name().unwrap_or_default().to_string_lossy()), tool)?;
     }
-    for library in libraries(tools.iter().chain(programs))? {
+    for library in libraries(tools.iter().chain(programs).chain(loaded))? {
         archive.file(&library, Path::new(&library))?;
+    }
+    for library in loaded {
+        archive.file(&library.display().to_string(), library)?;
     }
     Ok(archive)
 }

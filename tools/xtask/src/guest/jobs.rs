@@ -38,6 +38,14 @@ const TESTS: &[(&str, &str, u64)] = &[
     ("daemon-slots", "insane-cli/slots", 120),
 ];
 
+/// Test programs that need a verbs device, and how long they may take, seconds.
+const RDMA_TESTS: &[(&str, &str, u64)] = &[
+    ("rdma-conformance", "insane-rdma/conformance", 180),
+    ("rdma-link", "insane-rdma/link", 90),
+    ("rdma-guard", "insane-rdma/guard", 60),
+    ("rdma-runtimes", "insane-rt/rdma", 180),
+];
+
 impl Programs {
     /// Takes one line of what `cargo test --no-run --message-format=json` prints.
     pub fn add_line(&mut self, line: &str) {
@@ -89,6 +97,9 @@ pub fn alone(programs: &Programs) -> Result<Vec<Job>, NoProgram> {
     for &(name, test, limit_seconds) in TESTS {
         jobs.push(Job { name, limit_seconds, script: programs.test(test)? });
     }
+    for &(name, test, limit_seconds) in RDMA_TESTS {
+        jobs.push(Job { name, limit_seconds, script: format!("{RDMA_ALONE}{}", programs.test(test)?) });
+    }
     jobs.push(Job { name: "jitter", limit_seconds: 60, script: JITTER.replace("INSANE", &insane) });
     let demo = programs.binary("vplc-demo")?;
     jobs.push(Job { name: "demo", limit_seconds: 90, script: DEMO.replace("DEMO", &demo) });
@@ -120,19 +131,23 @@ pub fn joined(programs: &Programs, role: Role) -> Result<(String, Vec<Job>), NoP
         Role::Master => (Role::Master.host(), Role::Slave.host()),
         Role::Slave => (Role::Slave.host(), Role::Master.host()),
     };
-    let (options, ptp, test) = match role {
-        Role::Master => ("", PTP_MASTER, "two-machines-1"),
-        Role::Slave => ("-s", PTP_SLAVE, "two-machines-2"),
+    let (options, ptp, test, rdma) = match role {
+        Role::Master => ("", PTP_MASTER, "two-machines-1", "rdma-machines-1"),
+        Role::Slave => ("-s", PTP_SLAVE, "two-machines-2", "rdma-machines-2"),
     };
     let setup = JOINED.replace("HOST", &own.to_string()).replace("OPTIONS", options);
     let setup = if role == Role::Master { format!("{setup}{DECLARED}") } else { setup };
     let name = if role == Role::Master { "ptp-master" } else { "ptp-slave" };
     let addresses = format!("export INSANE_OWN=10.79.0.{own}:7400 INSANE_PEER=10.79.0.{peer}:7400\n");
     let script = format!("{addresses}{}", programs.test("insane-rt/two_machines")?);
-    Ok((
-        setup,
-        vec![Job { name, limit_seconds: 120, script: ptp.to_owned() }, Job { name: test, limit_seconds: 240, script }],
-    ))
+    let addresses = format!("export INSANE_RDMA_OWN=10.79.0.{own}:7600 INSANE_RDMA_PEER=10.79.0.{peer}:7600\n");
+    let over_rdma = format!("{RDMA_JOINED}{addresses}{}", programs.test("insane-rt/two_machines_rdma")?);
+    let jobs = vec![
+        Job { name, limit_seconds: 120, script: ptp.to_owned() },
+        Job { name: test, limit_seconds: 240, script },
+        Job { name: rdma, limit_seconds: 120, script: over_rdma },
+    ];
+    Ok((setup, jobs))
 }
 
 /// The interface between the guests, the offset of TAI, and `ptp4l`, which keeps the kernel's
@@ -178,6 +193,26 @@ tail -5 /tmp/ptp.log
 [ \"$(grep -c ' s2 ' /tmp/ptp.log)\" -ge 10 ] || exit 1
 grep -q ' s1 ' /tmp/ptp.log || exit 2
 echo \"rt-guest: $(grep ' s2 ' /tmp/ptp.log | tail -1 | sed 's/^[^:]*: //')\"
+";
+
+/// A device in software (RoCE) on one end of a pair, made by the first job that needs it: it
+/// speaks with itself. (`ip` alone would be busybox's.)
+const RDMA_ALONE: &str = "
+[ -e /sys/class/infiniband/rxe0 ] || {
+    /usr/sbin/ip link add rdma0 type veth peer name rdma1 || exit 1
+    /usr/sbin/ip link set rdma0 up
+    /usr/sbin/ip link set rdma1 up
+    /usr/sbin/ip address add 10.80.0.1/24 dev rdma0
+    /usr/sbin/ip address add fd80::1/64 dev rdma0 nodad
+    /usr/sbin/rdma link add rxe0 type rxe netdev rdma0 || exit 1
+    sleep 1
+}
+export INSANE_RDMA=10.80.0.1 INSANE_RDMA_V6=fd80::1
+";
+
+/// The same on the interface between the guests.
+const RDMA_JOINED: &str = "
+/usr/sbin/rdma link add rxe0 type rxe netdev eth0 || exit 1
 ";
 
 /// A test that lacks something says so and passes; here nothing may be lacking.

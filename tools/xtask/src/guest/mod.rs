@@ -32,9 +32,19 @@ const TOOLS: &[(&str, &str)] = &[
     ("/bin/busybox", "busybox-static"),
     ("ip", "iproute2"),
     ("tc", "iproute2"),
+    ("rdma", "iproute2"),
     ("ptp4l", "linuxptp"),
     ("perl", "perl-base"),
 ];
+/// Libraries that programs load at run time, as their files' names begin, with the Debian
+/// package that brings them. The last is the driver of the software device in the guest.
+const LOADED: &[(&str, &str)] = &[
+    ("libibverbs.so.1", "libibverbs1"),
+    ("librdmacm.so.1", "librdmacm1"),
+    ("libibverbs/librxe-rdmav", "ibverbs-providers"),
+];
+/// Where Debian keeps them.
+const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
 const INSTALL_LIMIT: Duration = Duration::from_secs(300);
 const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
 
@@ -88,7 +98,8 @@ fn run(root: &Path) -> Result<Vec<Report>, GuestError> {
     let kernel = fetch::kernel(&cache)?;
     let programs = build(root)?;
     let tools: Vec<PathBuf> = TOOLS.iter().filter_map(|tool| find(tool.0)).filter(|path| is_for_guest(path)).collect();
-    let mut base = image::base(&kernel, &tools, &programs.all())?;
+    let loaded: Vec<PathBuf> = LOADED.iter().filter_map(|library| find_library(library.0)).collect();
+    let mut base = image::base(&kernel, &tools, &programs.all(), &loaded)?;
     // Some tests have cargo build the daemon; here it is built, and there is no cargo.
     base.script(&cargo(root).get_program().to_string_lossy(), "#!/bin/sh\n");
     // Tests write below the target folder, where cargo tells them to; the share is not theirs.
@@ -140,7 +151,11 @@ fn is_for_guest(tool: &Path) -> bool {
 
 /// Installs what is missing, where that may be done.
 fn install() -> Result<(), GuestError> {
-    let missing = || -> Vec<&str> { TOOLS.iter().filter(|tool| find(tool.0).is_none()).map(|tool| tool.1).collect() };
+    let missing = || -> Vec<&str> {
+        let tools = TOOLS.iter().filter(|tool| find(tool.0).is_none()).map(|tool| tool.1);
+        let loaded = LOADED.iter().filter(|library| find_library(library.0).is_none()).map(|library| library.1);
+        tools.chain(loaded).collect()
+    };
     let packages = missing();
     if packages.is_empty() {
         return Ok(());
@@ -169,6 +184,15 @@ fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
     folders.map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// The library whose file's name begins like that, the shortest if there are several.
+fn find_library(begins: &str) -> Option<PathBuf> {
+    let path = Path::new(LIBRARIES).join(begins);
+    let (folder, name) = (path.parent()?, path.file_name()?.to_str()?);
+    let entries = std::fs::read_dir(folder).ok()?.flatten();
+    let found = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(name));
+    found.map(|entry| entry.path()).min_by_key(|path| path.as_os_str().len())
 }
 
 /// Builds the tests. Of the whole workspace, as the check's step `tests` does: packages

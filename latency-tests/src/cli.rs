@@ -184,6 +184,8 @@ pub enum Plugin {
     Udp,
     /// Kernel TCP connections (hosting inline only).
     Tcp,
+    /// DPDK over packet sockets (hosting inline only).
+    Dpdk,
 }
 
 /// Who turns the datapath.

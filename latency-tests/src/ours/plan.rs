@@ -71,10 +71,12 @@ pub fn peer(own: (&str, SocketAddr), peer: (&str, SocketAddr), seat: Seat, plugi
     let technology = match plugin {
         Plugin::Udp => Technology::Udp(UdpPlan::at(own.1)),
         Plugin::Tcp => Technology::Tcp(TcpPlan::at(own.1)),
+        Plugin::Dpdk => super::dpdk::technology(own.1),
     };
     let mut plan = Plan::embedded_over(own.0, technology);
     plan.add_peer(peer.0, &[(technology.name(), peer.1)]);
     sit(&mut plan, seat);
+    plan.eal.arguments = super::dpdk::arguments();
     plan
 }
 

@@ -8,14 +8,14 @@ use crate::harness::netns::Hosts;
 use crate::harness::rounds::{Heading, Side, interleave};
 use crate::ours::end::{Contract, Handling};
 
-const OURS: &str = "insane-rt";
+pub(super) const OURS: &str = "insane-rt";
 /// One FullHD frame of 24-bit colour: "6 MB".
 const FRAME_BYTES: usize = 6_220_800;
 
 /// Measures the sides in one set of rounds; the first is ours. Every other side gives
 /// a row: the second is the baseline, whose row bears the plain name, and each further
 /// one is a rival, whose name ends its row's.
-fn rows(
+pub(super) fn rows(
     bench: &Bench,
     findings: &mut Findings,
     name: &str,
@@ -107,18 +107,23 @@ pub fn hop(bench: &Bench, cli: &Cli, findings: &mut Findings) {
 
 /// Scenario `network`.
 pub fn network(bench: &Bench, cli: &Cli, findings: &mut Findings) {
-    let plugins = [Plugin::Udp, Plugin::Tcp].into_iter().filter(|plugin| cli.plugin.is_none_or(|only| only == *plugin));
+    let plugins = [Plugin::Udp, Plugin::Tcp, Plugin::Dpdk]
+        .into_iter()
+        .filter(|plugin| cli.plugin.is_none_or(|only| only == *plugin));
     let plugins: Vec<Plugin> = plugins.collect();
     for plugin in &plugins {
         match plugin {
             Plugin::Udp => udp_on_one_host(bench, cli, findings),
             Plugin::Tcp => tcp(bench, cli, findings, Place::Loopback),
+            // A loopback interface is no Ethernet.
+            Plugin::Dpdk => {}
         }
     }
     match Hosts::make() {
         Ok(hosts) => plugins.iter().for_each(|plugin| match plugin {
             Plugin::Udp => two_hosts(bench, cli, findings, &hosts),
             Plugin::Tcp => tcp(bench, cli, findings, Place::Veth(&hosts)),
+            Plugin::Dpdk => super::over_dpdk::network(bench, cli, findings, &hosts),
         }),
         Err(fault) => findings.note("network/veth/64B", &fault),
     }
@@ -202,6 +207,9 @@ pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings) {
                 }
                 if wants(Plugin::Tcp) {
                     over_tcp(bench, cli, findings, &hosts);
+                }
+                if wants(Plugin::Dpdk) {
+                    super::over_dpdk::throughput(bench, cli, findings, &hosts);
                 }
             }
             Err(fault) => findings.note("throughput over udp and tcp", &fault),

@@ -188,6 +188,8 @@ pub enum Plugin {
     XdpNative,
     /// AF_XDP behind the driver (hosting inline only).
     XdpSkb,
+    /// DPDK over packet sockets (hosting inline only).
+    Dpdk,
 }
 
 /// Who turns the datapath.

@@ -1,5 +1,6 @@
 //! Baselines: what a competent engineer would write by hand for the same job.
 
+pub mod dpdk;
 pub mod futex;
 pub mod ring;
 pub mod tcp;

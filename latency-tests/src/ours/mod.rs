@@ -1,6 +1,7 @@
 //! The runtime as the measured side: plans, the daemon's process, ends.
 
 pub mod daemon;
+pub mod dpdk;
 pub mod end;
 pub mod plan;
 

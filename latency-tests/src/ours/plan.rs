@@ -83,10 +83,12 @@ pub fn peer(own: (&str, SocketAddr), peer: (&str, SocketAddr), seat: Seat, plugi
         Plugin::Tcp => Technology::Tcp(TcpPlan::at(own.1)),
         Plugin::XdpNative => xdp(XdpMode::Native, own.1),
         Plugin::XdpSkb => xdp(XdpMode::Skb, own.1),
+        Plugin::Dpdk => super::dpdk::technology(own.1),
     };
     let mut plan = Plan::embedded_over(own.0, technology);
     plan.add_peer(peer.0, &[(technology.name(), peer.1)]);
     sit(&mut plan, seat);
+    plan.eal.arguments = super::dpdk::arguments();
     plan
 }
 

@@ -8,14 +8,14 @@ use crate::harness::netns::Hosts;
 use crate::harness::rounds::{Heading, Side, interleave};
 use crate::ours::end::{Contract, Handling};
 
-const OURS: &str = "insane-rt";
+pub(super) const OURS: &str = "insane-rt";
 /// One FullHD frame of 24-bit colour: "6 MB".
 const FRAME_BYTES: usize = 6_220_800;
 
 /// Measures the sides in one set of rounds; the first is ours. Every other side gives
 /// a row: the second is the baseline, whose row bears the plain name, and each further
 /// one is a rival, whose name ends its row's.
-fn rows(
+pub(super) fn rows(
     bench: &Bench,
     findings: &mut Findings,
     name: &str,
@@ -107,7 +107,7 @@ pub fn hop(bench: &Bench, cli: &Cli, findings: &mut Findings) {
 
 /// Scenario `network`.
 pub fn network(bench: &Bench, cli: &Cli, findings: &mut Findings) {
-    let all = [Plugin::Udp, Plugin::Tcp, Plugin::XdpNative, Plugin::XdpSkb];
+    let all = [Plugin::Udp, Plugin::Tcp, Plugin::XdpNative, Plugin::XdpSkb, Plugin::Dpdk];
     let plugins = all.into_iter().filter(|plugin| cli.plugin.is_none_or(|only| only == *plugin));
     let plugins: Vec<Plugin> = plugins.collect();
     for plugin in &plugins {
@@ -115,7 +115,7 @@ pub fn network(bench: &Bench, cli: &Cli, findings: &mut Findings) {
             Plugin::Udp => udp_on_one_host(bench, cli, findings),
             Plugin::Tcp => tcp(bench, cli, findings, Place::Loopback),
             // A loopback interface is no Ethernet.
-            Plugin::XdpNative | Plugin::XdpSkb => {}
+            Plugin::XdpNative | Plugin::XdpSkb | Plugin::Dpdk => {}
         }
     }
     match Hosts::make() {
@@ -123,6 +123,7 @@ pub fn network(bench: &Bench, cli: &Cli, findings: &mut Findings) {
             Plugin::Udp => two_hosts(bench, cli, findings, &hosts),
             Plugin::Tcp => tcp(bench, cli, findings, Place::Veth(&hosts)),
             xdp @ (Plugin::XdpNative | Plugin::XdpSkb) => over_xdp(bench, cli, findings, &hosts, *xdp),
+            Plugin::Dpdk => super::over_dpdk::network(bench, cli, findings, &hosts),
         }),
         Err(fault) => findings.note("network/veth/64B", &fault),
     }
@@ -247,6 +248,9 @@ pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings) {
                 }
                 for plugin in [Plugin::XdpNative, Plugin::XdpSkb].into_iter().filter(|plugin| wants(*plugin)) {
                     flows_over_xdp(bench, cli, findings, &hosts, plugin);
+                }
+                if wants(Plugin::Dpdk) {
+                    super::over_dpdk::throughput(bench, cli, findings, &hosts);
                 }
             }
             Err(fault) => findings.note("throughput over a network", &fault),

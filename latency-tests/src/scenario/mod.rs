@@ -9,6 +9,7 @@ pub mod idle;
 pub mod isolation;
 pub mod jitter;
 pub mod ours;
+pub mod over_dpdk;
 #[cfg(any(feature = "aeron", feature = "iceoryx2", feature = "zeromq"))]
 pub mod rivals;
 pub mod scale;

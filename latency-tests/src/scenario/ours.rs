@@ -214,6 +214,7 @@ impl Place<'_> {
             Plugin::XdpNative | Plugin::XdpSkb => {
                 Ok(Hosts::BYPASS_ADDRESSES.map(|address| SocketAddr::new(address, PORT)))
             }
+            Plugin::Dpdk => Ok(crate::ours::dpdk::ADDRESSES),
         }
     }
 

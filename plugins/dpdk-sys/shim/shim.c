@@ -129,6 +129,9 @@ EXPORT int insane_dpdk_init(int count, char **arguments)
 
 /* ---- ports -------------------------------------------------------------------------- */
 
+/* Ports that were opened here and not closed. */
+static uint8_t is_open[RTE_MAX_ETHPORTS];
+
 /* The name of a device is what stands before its arguments. */
 static int find_port(const char *device, uint16_t *id)
 {
@@ -272,10 +275,15 @@ EXPORT int insane_dpdk_open(const struct insane_dpdk_options *options, struct in
 		if (failed == 0)
 			failed = find_port(options->device, &port->id);
 	}
+	if (failed == 0 && is_open[port->id]) {
+		*stage = "taking the device, which is another link's";
+		failed = -EBUSY;
+	}
 	if (failed) {
 		free(port);
 		return failed;
 	}
+	is_open[port->id] = 1;
 	failed = set_up(port, options, info, stage);
 	if (failed) {
 		insane_dpdk_close(port);
@@ -325,6 +333,7 @@ EXPORT void insane_dpdk_close(struct insane_dpdk_port *port)
 		free(port);
 		return;
 	}
+	is_open[port->id] = 0;
 	(void)rte_eth_dev_stop(port->id);
 	(void)rte_eth_dev_close(port->id);
 	if (port->device != NULL)

@@ -84,12 +84,7 @@ impl Interfaces {
     }
 
     fn config(&self, number: usize) -> DpdkConfig {
-        let device = format!(
-            "{}{},iface=x{number}{}",
-            self.driver,
-            DEVICES.fetch_add(1, Ordering::Relaxed),
-            if self.driver.ends_with("xdp") { ",busy_budget=0" } else { "" }
-        );
+        let device = format!("{}{},iface=x{number}", self.driver, DEVICES.fetch_add(1, Ordering::Relaxed));
         config(&device, address(number, self.v6))
     }
 

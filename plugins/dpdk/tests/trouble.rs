@@ -146,6 +146,28 @@ fn what_is_no_device_is_told() {
 }
 
 #[test]
+fn a_device_that_is_another_links_is_told_and_left_to_it() {
+    let Some(_alone) = dpdk() else { return };
+    let eal = dpdk_sys::Eal::start(&common::eal()).unwrap();
+    eal.ring_pair("net_ring_one", "net_ring_other", 64).unwrap();
+    let ends = ["net_ring_one", "net_ring_other"].map(|device| DpdkConfig { device: device.to_owned(), ..good() });
+    let [first, second] = ends.map(|config| DpdkConfig { bind: here(), ..config });
+    let second = DpdkConfig { bind: "10.9.0.1:7400".parse().unwrap(), mac: Some([2, 0, 0, 0, 0, 1]), ..second };
+    let (at, other) = (here(), second.bind);
+    let mut link = DpdkSetup::bind(first.clone()).unwrap().open(&[Some(other)]).unwrap();
+    let text = refused(first).to_string();
+    assert!(text.contains("device net_ring_one: taking the device, which is another link's"), "{text}");
+    let mut peer = DpdkSetup::bind(second).unwrap().open(&[Some(at)]).unwrap();
+    let end = Instant::now() + Duration::from_secs(5);
+    while !link.knows_all_ways() && Instant::now() < end {
+        link.tend(mono_now());
+        peer.receive(64, true, &mut Nothing);
+        link.receive(64, true, &mut Nothing);
+    }
+    assert!(link.knows_all_ways(), "the first link goes on");
+}
+
+#[test]
 fn a_device_without_a_hardware_address_needs_one() {
     let Some(_alone) = dpdk() else { return };
     let eal = dpdk_sys::Eal::start(&common::eal()).unwrap();

@@ -1,4 +1,4 @@
-//! Streams that move between a udp and a tcp link while 10,000 messages a second go by them:
+//! Streams that move between a udp link and one of tcp or xdp while 10,000 messages a second go by them:
 //! real daemons, each in a network namespace of its own.
 //!
 //! They need root and `ip`; without, they say so and pass over themselves.
@@ -18,20 +18,37 @@ const PERIOD: Duration = Duration::from_micros(100);
 /// From one move to the next.
 const REST: Duration = Duration::from_millis(60);
 
-/// Two hosts, joined by a udp link, which is preferred, and a tcp link, each at an address of
+/// The technology of the other link, at this host.
+fn tcp(own: u32) -> String {
+    format!("tcp(bind: \"{}\")", other(own))
+}
+
+fn xdp(own: u32) -> String {
+    format!("xdp(interface: \"eth0\", bind: \"{}\", prefix_bits: Some(16))", other(own))
+}
+
+/// Where the other link of a host is.
+fn other(own: u32) -> String {
+    format!("10.78.0.{own}:7500")
+}
+
+/// Two hosts, joined by a udp link, which is preferred, and another one, each at an address of
 /// its own.
-fn start() -> Option<(Plant, Vec<Daemon>)> {
+fn start(technology: fn(u32) -> String) -> Option<(Plant, Vec<Daemon>)> {
     let mut plant = Plant::new()?;
     let mut daemons = Vec::new();
     for own in 1..=2 {
         let at = plant.add(&format!("10.77.0.{own}"));
-        assert!(plant.hosts[at].ip(&format!("addr add 10.78.0.{own}/16 dev eth0")));
+        // An xdp link has its address for itself.
+        assert!(technology(own) == xdp(own) || plant.hosts[at].ip(&format!("addr add 10.78.0.{own}/16 dev eth0")));
         let peer = 3 - own;
         let rest = format!(
             "datapaths: [(name: \"main\", links: [\"quick\", \"safe\"])],
              links: [(name: \"quick\", technology: udp(bind: \"10.77.0.{own}:7400\")),
-                     (name: \"safe\", technology: tcp(bind: \"10.78.0.{own}:7500\"))],
-             peers: [(name: \"h{peer}\", links: {{\"quick\": \"10.77.0.{peer}:7400\", \"safe\": \"10.78.0.{peer}:7500\"}})]"
+                     (name: \"safe\", technology: {})],
+             peers: [(name: \"h{peer}\", links: {{\"quick\": \"10.77.0.{peer}:7400\", \"safe\": \"{}\"}})]",
+            technology(own),
+            other(peer)
         );
         daemons.push(Daemon::start(&plant.hosts[at], &format!("m{own}"), &rest));
     }
@@ -131,7 +148,16 @@ fn link_of(daemon: &Daemon, name: &str) -> Option<String> {
 
 #[test]
 fn a_stream_moves_between_udp_and_tcp_and_nothing_is_lost_repeated_or_reordered() {
-    let Some((_plant, daemons)) = start() else { return };
+    moves(tcp);
+}
+
+#[test]
+fn a_stream_moves_between_udp_and_xdp_and_nothing_is_lost_repeated_or_reordered() {
+    moves(xdp);
+}
+
+fn moves(technology: fn(u32) -> String) {
+    let Some((_plant, daemons)) = start(technology) else { return };
     // Both directions move, at instants of their own.
     let mut there = Flow::new(&daemons[0], &daemons[1], "there");
     let mut back = Flow::new(&daemons[1], &daemons[0], "back");
@@ -180,7 +206,7 @@ fn a_stream_moves_between_udp_and_tcp_and_nothing_is_lost_repeated_or_reordered(
 
 #[test]
 fn a_link_that_fails_is_left_and_returned_to() {
-    let Some((plant, daemons)) = start() else { return };
+    let Some((plant, daemons)) = start(tcp) else { return };
     let mut flow = Flow::new(&daemons[0], &daemons[1], "there");
     flow.run(Duration::from_millis(200));
     let lost = flow.lost;

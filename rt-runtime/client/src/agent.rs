@@ -279,6 +279,12 @@ impl Shared {
         self.request(What::Favour, |req| Request::LockMemory { req, bytes }).map(drop)
     }
 
+    /// Lets a stream go by another link.
+    pub fn move_stream(&self, stream: &str, link: Option<&str>, peer: Option<&str>) -> Result<(), RequestError> {
+        let (stream, link, peer) = (stream.to_owned(), link.map(str::to_owned), peer.map(str::to_owned));
+        self.request(What::Favour, |req| Request::MoveStream { req, stream, link, peer }).map(drop)
+    }
+
     /// Sends a request whose answer nobody waits for.
     pub fn tell(&self, request: impl FnOnce(u32) -> Request) {
         let req = self.req_next.fetch_add(1, Ordering::Relaxed);

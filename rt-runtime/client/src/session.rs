@@ -217,6 +217,21 @@ impl Session {
         }
     }
 
+    /// Lets the messages that an open stream of this host sends to one peer, or to all, go by
+    /// another link of its datapath, from the next one on. Planned like that nothing is lost,
+    /// repeated or reordered over links that lose nothing. `link`: its name; `None`: as whatever
+    /// else goes to the peers. Only for who runs the runtime.
+    ///
+    /// # Errors
+    /// There is no such stream, link or peer, the link has no address of the peer, the stream has
+    /// slots, or it was moved less than 50 ms ago: [`RequestError::Refused`], with the reason.
+    pub fn move_stream(&self, stream: &str, link: Option<&str>, peer: Option<&str>) -> Result<(), RequestError> {
+        if self.core.shared.is_forked() {
+            return Err(RequestError::Forked);
+        }
+        self.core.shared.move_stream(stream, link, peer)
+    }
+
     /// Whether the runtime is there.
     #[must_use]
     pub fn attachment(&self) -> Attachment {

@@ -292,6 +292,15 @@ pub enum Action {
         /// Where the sink is.
         peer: PeerIndex,
     },
+    /// A peer is reached by another link: whatever names none goes there.
+    SetReach {
+        /// Which datapath.
+        datapath: DatapathIndex,
+        /// Which peer.
+        peer: PeerIndex,
+        /// Place of the link among those of the datapath.
+        link: u8,
+    },
     /// They go nowhere.
     RemoveRoute {
         /// On which datapath.
@@ -374,6 +383,20 @@ pub enum Action {
         core: Option<u16>,
     },
     /// Lets a process lock memory, and answers
+    /// [`Request::MoveStream`](insane_wire::control::Request::MoveStream); the host names links
+    /// and peers, asks [`Hub::move_stream`](crate::hub::Hub::move_stream), and answers.
+    MoveStream {
+        /// Who asks.
+        session: SessionId,
+        /// Number of the request.
+        req: u32,
+        /// Name of the stream in the session's domain.
+        stream: String,
+        /// Name of the link; `None`: as whatever else goes to the peers.
+        link: Option<String>,
+        /// Name of the peer; `None`: all that the link reaches.
+        peer: Option<String>,
+    },
     /// [`Request::LockMemory`](insane_wire::control::Request::LockMemory).
     LockMemory {
         /// Whose process.

@@ -17,6 +17,7 @@
 
 mod conn;
 mod declared;
+mod links;
 mod port;
 mod refusal;
 mod route;
@@ -35,6 +36,7 @@ use insane_core::{
     StreamKey,
 };
 use insane_wire::control::{Code, Event, Role};
+pub use links::{MOVE_PERIOD, Reach};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tables::{Channel, Conn, Contract, Ends, Greeting, Ids, Owner, Port, RemoteSinks, Session, Sink, Source, Stream};
 
@@ -129,6 +131,12 @@ pub struct Hub {
     schedule: Option<schedule::Installed>,
     /// The one before, while a schedule waits for its instant.
     schedule_before: Option<schedule::Installed>,
+    /// What is known of the links to peers that are reached by several of one datapath.
+    links: BTreeMap<(PeerIndex, DatapathIndex), Reach>,
+    /// By which link streams go to peers because somebody wants it.
+    placed: BTreeMap<(StreamKey, PeerIndex), usize>,
+    /// When streams were last moved.
+    moved_at: BTreeMap<StreamKey, MonoTime>,
 }
 
 impl Hub {
@@ -157,6 +165,9 @@ impl Hub {
             deferred: BTreeSet::new(),
             schedule: None,
             schedule_before: None,
+            links: BTreeMap::new(),
+            placed: BTreeMap::new(),
+            moved_at: BTreeMap::new(),
             slots: spec.datapaths.iter().map(|path| path.slots.clone().and_then(slots::SlotBook::new)).collect(),
             spec,
             ids: Ids::default(),
@@ -276,6 +287,9 @@ impl Hub {
                 datapath.peers.remove(&peer);
             }
         }
+        // Its links are others, or it is: nothing is known of them.
+        self.links.retain(|(other, _), _| *other != peer);
+        self.placed.retain(|(_, other), _| *other != peer);
         for at in 0..self.spec.datapaths.len() {
             self.readmit(DatapathIndex(at as u8));
         }

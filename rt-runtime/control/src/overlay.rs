@@ -3,11 +3,12 @@
 
 use crate::action::Topic;
 use crate::datapath::Datapath;
-use crate::hub::Hub;
+use crate::hub::{Hub, Reach};
+use crate::path::{self, LinkState};
 use crate::roster::{Entry, Roster};
 use insane_config::{MulticastPlan, Plan};
 use insane_core::limits::PEERS_MAX;
-use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, Schema, StreamKey};
+use insane_core::{DatapathIndex, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, Schema, StreamKey};
 use insane_engine::{Command, OverlayFrame};
 use insane_overlay::group::{self, Prober, Responder};
 use insane_overlay::links::{self, Monitor};
@@ -18,7 +19,7 @@ use insane_wire::link::{LINK_BYTES, is_link_beat};
 use insane_wire::overlay::{BODY_BYTES_MAX, Interest};
 use insane_wire::refusal::{Refusal, is_refusal};
 use insane_wire::status::{GroupStatus, PeerStatus, WayStatus};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tracing::{info, warn};
 
 /// Frames sent in one go, at most; the rest goes with the next.
@@ -32,13 +33,20 @@ pub(crate) struct Overlay {
     monitor: Monitor,
     /// By number; empty where there is no peer.
     names: Vec<String>,
-    /// The datapaths that reach each peer; the one that is preferred first.
-    ways: Vec<Vec<usize>>,
+    /// The links that reach each peer, each with its datapath; the one that is preferred first.
+    ways: Vec<Vec<(usize, usize)>>,
+    /// For each peer and datapath that reaches it: what is known of its links there.
+    reaches: BTreeMap<(PeerIndex, usize), Reach>,
     /// Links that have a group.
     groups: Vec<GroupOf>,
     /// Answers the probes of others.
     responder: Responder,
 }
+
+/// A link that was left is returned to when it has been up for so long.
+const RETURN_AFTER: Nanos = Nanos::from_secs(2);
+/// A link that never answered has failed when another link of its datapath answers for so long.
+const SILENT_AFTER: Nanos = Nanos::from_secs(1);
 
 /// The group of one link.
 struct GroupOf {
@@ -58,6 +66,7 @@ impl Overlay {
             monitor: Monitor::new(host, incarnation, [], links::Limits::default()),
             names: vec![String::new(); PEERS_MAX],
             ways: vec![Vec::new(); PEERS_MAX],
+            reaches: BTreeMap::new(),
             groups: groups(plan, (host, incarnation)),
             responder: Responder::new((host, incarnation)),
         };
@@ -71,6 +80,12 @@ impl Overlay {
     pub(crate) fn add_peer(&mut self, peer: PeerIndex, entry: &Entry, plan: &Plan) {
         self.names[peer.index()].clone_from(&entry.name);
         self.ways[peer.index()] = ways(plan, entry);
+        self.reaches.retain(|(other, _), _| *other != peer);
+        for datapath in 0..plan.datapaths.len() {
+            if let Some(home) = entry.reach(datapath) {
+                self.reaches.insert((peer, datapath), Reach { home, link: home, failed: BTreeSet::new() });
+            }
+        }
         self.monitor.set_ways(peer, self.ways[peer.index()].len());
         self.membership.add_peer(peer);
         for group in self.groups.iter_mut().filter(|group| entry.reach(group.datapath) == Some(group.link)) {
@@ -82,6 +97,7 @@ impl Overlay {
     pub(crate) fn remove_peer(&mut self, peer: PeerIndex) {
         self.names[peer.index()].clear();
         self.ways[peer.index()].clear();
+        self.reaches.retain(|(other, _), _| *other != peer);
         self.monitor.set_ways(peer, 0);
         self.membership.remove_peer(peer);
         self.groups.iter_mut().for_each(|group| group.prober.remove(peer));
@@ -110,7 +126,8 @@ impl Overlay {
                 hub.remote_refusal(frame.peer, topic, refusal.check, refusal.schema, now);
             }
         } else if is_link_beat(&frame.body) {
-            let way = self.ways.get(frame.peer.index()).and_then(|ways| ways.iter().position(|way| *way == by));
+            let way =
+                self.ways.get(frame.peer.index()).and_then(|ways| ways.iter().position(|way| *way == (by, frame.link)));
             let life = self.membership.peer(frame.peer).and_then(|status| status.life);
             // No way: it is counted there.
             self.monitor.on_frame(now, frame.peer, way.unwrap_or(usize::MAX), life, &frame.body);
@@ -131,7 +148,7 @@ impl Overlay {
         if body.to.is_none() {
             if let Some(answer) = self.responder.on_probe(now, frame.peer, life, &body) {
                 // By the datapath of the group, so that the prober knows which one it was.
-                datapaths[by].send_overlay(frame.peer, &answer);
+                datapaths[by].send_overlay(frame.peer, frame.link, &answer);
             }
             return;
         }
@@ -187,9 +204,11 @@ impl Overlay {
         let mut beat = [0; LINK_BYTES];
         for _ in 0..FRAMES_MAX {
             let Some((peer, way)) = self.monitor.poll(now, &mut beat) else { break };
-            datapaths[self.ways[peer.index()][way]].send_overlay(peer, &beat);
+            let (datapath, link) = self.ways[peer.index()][way];
+            datapaths[datapath].send_overlay(peer, link, &beat);
         }
         self.tell_links();
+        self.choose_links(now, hub);
         let mut probe = [0; GROUP_BYTES];
         for group in &mut self.groups {
             if group.prober.poll(now, &mut probe) {
@@ -202,8 +221,8 @@ impl Overlay {
         let mut body = [0; BODY_BYTES_MAX];
         for _ in 0..FRAMES_MAX {
             let Some((peer, len)) = self.membership.poll(now, &mut body) else { break };
-            if let Some(at) = self.speaker(peer) {
-                datapaths[at].send_overlay(peer, &body[..len]);
+            if let Some((datapath, link)) = self.speaker(peer) {
+                datapaths[datapath].send_overlay(peer, link, &body[..len]);
             }
         }
         self.pass_events(hub, datapaths);
@@ -214,12 +233,11 @@ impl Overlay {
         self.membership.peer(peer).is_some_and(|status| status.up)
     }
 
-    /// What heartbeats say of a link of a datapath to a peer. They pass by one link of each
-    /// datapath; of the others they say nothing.
-    pub(crate) fn signal(&self, peer: PeerIndex, entry: &Entry, datapath: usize, link: usize) -> Signal {
+    /// What heartbeats say of a link of a datapath to a peer.
+    pub(crate) fn signal(&self, peer: PeerIndex, datapath: usize, link: usize) -> Signal {
         let Some(ways) = self.ways.get(peer.index()) else { return Signal::Unknown };
         let is_up = |way: usize| self.monitor.way(peer, way).is_some_and(|status| status.up_since.is_some());
-        let way = ways.iter().position(|at| *at == datapath).filter(|_| entry.reach(datapath) == Some(link));
+        let way = ways.iter().position(|way| *way == (datapath, link));
         match way {
             None => Signal::Unknown,
             Some(way) if is_up(way) => Signal::Heard,
@@ -233,13 +251,69 @@ impl Overlay {
         let Some((_, to)) = self.membership.peer(peer).and_then(|status| status.life) else { return };
         let (host, incarnation) = self.own;
         let refusal = Refusal { host, incarnation, to, stream: topic.key, check, channel: topic.channel, schema };
-        if let Some(at) = self.speaker(peer) {
-            datapaths[at].send_overlay(peer, &refusal.encode());
+        if let Some((datapath, link)) = self.speaker(peer) {
+            datapaths[datapath].send_overlay(peer, link, &refusal.encode());
         }
     }
 
-    /// The datapath that speaks to a peer: one that is up, or else the one that is preferred.
-    fn speaker(&self, peer: PeerIndex) -> Option<usize> {
+    /// Leaves links that have failed for others of their datapath, and returns to those that
+    /// are preferred when they have been up for a while.
+    fn choose_links(&mut self, now: MonoTime, hub: &mut Hub) {
+        for ((peer, datapath), reach) in &mut self.reaches {
+            let ways = &self.ways[peer.index()];
+            let links =
+                || ways.iter().enumerate().filter(|(_, (at, _))| at == datapath).map(|(way, (_, link))| (way, *link));
+            if links().nth(1).is_none() {
+                continue;
+            }
+            let states: Vec<_> =
+                links().filter_map(|(way, link)| Some((link, self.monitor.way(*peer, way)?))).collect();
+            let others = |link: usize| states.iter().filter(move |(other, _)| *other != link);
+            let has_failed = |link: usize, status: &links::WayStatus| {
+                status.up_since.is_none()
+                    && (status.downs > 0
+                        || others(link).filter_map(|(_, other)| other.up_since).any(|up| now.since(up) >= SILENT_AFTER))
+            };
+            let down: BTreeSet<usize> =
+                states.iter().filter(|(link, status)| has_failed(*link, status)).map(|(link, _)| *link).collect();
+            let is_fresh = |link: usize| {
+                let status = states.iter().find(|(other, _)| *other == link);
+                status.and_then(|(_, status)| status.up_since).is_none_or(|up| now.since(up) < RETURN_AFTER)
+            };
+            let failed: BTreeSet<usize> =
+                down.iter().copied().chain(reach.failed.iter().copied().filter(|link| is_fresh(*link))).collect();
+            // What works is left for a better one only when that has proved itself.
+            let stays = !down.contains(&reach.link);
+            let state = |link: usize| LinkState {
+                has_address: true,
+                has_failed: if stays { link != reach.link && is_fresh(link) } else { down.contains(&link) },
+            };
+            let mut ranked: Vec<usize> = states.iter().map(|(link, _)| *link).collect();
+            ranked.sort_unstable();
+            let link = path::choose(ranked, state).unwrap_or(reach.link);
+            if (link, &failed) == (reach.link, &reach.failed) {
+                continue;
+            }
+            if link != reach.link {
+                let name = &self.names[peer.index()];
+                info!(peer = name, datapath, from = reach.link, to = link, "messages go by another link");
+                for group in self.groups.iter_mut().filter(|group| group.datapath == *datapath) {
+                    // Who is not reached by a link is not served by its group.
+                    if group.link == link {
+                        group.prober.add(*peer);
+                    } else if group.link == reach.link {
+                        group.prober.remove(*peer);
+                    }
+                }
+            }
+            *reach = Reach { link, failed, ..*reach };
+            hub.set_links(*peer, DatapathIndex(*datapath as u8), reach.clone());
+        }
+    }
+
+    /// The link that speaks to a peer, and its datapath: one that is up, or else the one that
+    /// is preferred.
+    fn speaker(&self, peer: PeerIndex) -> Option<(usize, usize)> {
         self.ways.get(peer.index())?.get(self.monitor.speaks_by(peer).unwrap_or(0)).copied()
     }
 
@@ -333,23 +407,14 @@ impl Overlay {
             heard_ms_ago: heard.map(|Nanos(ns)| ns / 1_000_000),
             links: reaching.collect(),
             source: entry.source.name().to_owned(),
-            ways: (0..self.ways[peer.index()].len())
-                .filter_map(|way| self.report_way(now, plan, (peer, entry), way))
-                .collect(),
+            ways: (0..self.ways[peer.index()].len()).filter_map(|way| self.report_way(now, plan, peer, way)).collect(),
         }
     }
 
-    fn report_way(
-        &self,
-        now: MonoTime,
-        plan: &Plan,
-        (peer, entry): (PeerIndex, &Entry),
-        way: usize,
-    ) -> Option<WayStatus> {
+    fn report_way(&self, now: MonoTime, plan: &Plan, peer: PeerIndex, way: usize) -> Option<WayStatus> {
         let status = self.monitor.way(peer, way)?;
-        let at = self.ways[peer.index()][way];
-        let datapath = &plan.datapaths[at];
-        let (_, link, _) = entry.each().find(|(datapath, _, _)| *datapath == at)?;
+        let (datapath, link) = self.ways[peer.index()][way];
+        let datapath = &plan.datapaths[datapath];
         let link = &datapath.links[link];
         let ms = |since: MonoTime| now.since(since).0 / 1_000_000;
         Some(WayStatus {
@@ -378,10 +443,11 @@ fn groups(plan: &Plan, own: (HostId, Incarnation)) -> Vec<GroupOf> {
     links.filter_map(group).collect()
 }
 
-/// The datapaths that reach a peer: the one that carries the overlay's lane first.
-fn ways(plan: &Plan, entry: &Entry) -> Vec<usize> {
-    let reaches = |at: &usize| entry.reach(*at).is_some();
+/// The links that reach a peer, each with its datapath: those of the datapath that carries the
+/// overlay's lane first.
+fn ways(plan: &Plan, entry: &Entry) -> Vec<(usize, usize)> {
     let first = plan.datapath_of(Lane::CONTROL).index();
-    let others = (0..plan.datapaths.len()).filter(|at| *at != first);
-    std::iter::once(first).chain(others).filter(reaches).collect()
+    let mut ways: Vec<_> = entry.each().map(|(datapath, link, _)| (datapath, link)).collect();
+    ways.sort_unstable_by_key(|(datapath, link)| (*datapath != first, *datapath, *link));
+    ways
 }

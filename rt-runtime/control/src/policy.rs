@@ -35,7 +35,7 @@ pub(crate) struct World<'a> {
     pub(crate) roster: &'a Roster,
     pub(crate) flows: &'a [FlowView<'a>],
     /// What is seen of a link to a peer.
-    pub(crate) signal: &'a dyn Fn(PeerIndex, &Entry, LinkKey) -> Signal,
+    pub(crate) signal: &'a dyn Fn(PeerIndex, LinkKey) -> Signal,
 }
 
 /// What was last decided of a flow.
@@ -92,7 +92,7 @@ impl Policy {
             for (datapath, link, _) in entry.each() {
                 let link = (DatapathIndex(datapath as u8), LinkIndex(link as u8));
                 let tracker = self.trackers.entry((peer, link)).or_insert(Tracker::new(now));
-                let _ = tracker.observe(now, (world.signal)(peer, entry, link), &limits);
+                let _ = tracker.observe(now, (world.signal)(peer, link), &limits);
             }
         }
     }
@@ -355,7 +355,7 @@ mod tests {
                 peers: peers.clone(),
             };
             let flows: Vec<FlowView<'_>> = self.flows.iter().map(view).collect();
-            let signal = |peer: PeerIndex, _: &Entry, link: LinkKey| {
+            let signal = |peer: PeerIndex, link: LinkKey| {
                 self.signals.borrow().get(&(peer, link)).copied().unwrap_or(Signal::Unknown)
             };
             let world = World { plan: &self.plan, roster: &self.roster, flows: &flows, signal: &signal };

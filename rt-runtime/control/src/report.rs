@@ -189,6 +189,7 @@ impl Facts {
                     sinks: sinks().filter(|sink| !sink.observes).count() as u32,
                     taps: sinks().filter(|sink| sink.observes).count() as u32,
                     peers: peer_names(&stream.peers, roster),
+                    links: self.links_of(hub, &stream, roster),
                     qos: Some(qos_row(&stream.qos)),
                     asked: Some(qos_row(&stream.asked)),
                     declared: stream.declared.map(|plan| DeclaredStatus {
@@ -230,6 +231,18 @@ impl Facts {
             link: self.plan.datapaths[datapath].links[link].name.clone(),
             peers: peer_names(&serves.into_iter().collect(), roster),
         })
+    }
+
+    /// By which link a stream goes to each of its peers.
+    fn links_of(&self, hub: &Hub, stream: &StreamView<'_>, roster: &Roster) -> BTreeMap<String, String> {
+        let Some(datapath) = stream.datapath else { return BTreeMap::new() };
+        let link = |peer: &PeerIndex| {
+            let entry = roster.get(*peer)?;
+            let usual = || entry.reach(datapath.index());
+            let at = hub.link_of(stream.key, *peer, datapath).or_else(usual)?;
+            Some((entry.name.clone(), self.plan.datapaths[datapath.index()].links.get(at)?.name.clone()))
+        };
+        stream.peers.iter().filter_map(link).collect()
     }
 
     fn channel_row(&self, channel: &ChannelView, group: Option<ChannelGroupStatus>, roster: &Roster) -> ChannelStatus {

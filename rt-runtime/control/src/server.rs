@@ -47,6 +47,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use tracing::{error, warn};
 
 mod choices;
+mod links;
 mod realtime;
 mod reload;
 mod schedule;
@@ -481,6 +482,10 @@ impl Server {
                 let done = self.lock_memory(session, bytes);
                 self.answer_done(session, req, done);
             }
+            Action::MoveStream { session, req, stream, link, peer } => {
+                let done = self.move_stream(session, &stream, link.as_deref(), peer.as_deref());
+                self.answer_done(session, req, done);
+            }
             Action::Note(note) => self.notes.write(&note, self.now),
             command => self.command(command),
         }
@@ -528,6 +533,9 @@ impl Server {
                 if let Err(error) = datapaths[datapath.index()].stage_slots(&streams, at) {
                     error!(%error, "a table of slots that was admitted and checked is no table");
                 }
+            }
+            Action::SetReach { datapath, peer, link } => {
+                datapaths[datapath.index()].send(Command::SetReach { peer, link: Some(link) });
             }
             Action::Welcome { datapath, topic, peer } => datapaths[datapath.index()].welcome(topic, peer),
             Action::RemoveRoute { datapath, topic } => {
@@ -595,6 +603,7 @@ impl Server {
             report.discovery = discovery.report(self.now, &facts.plan);
             report.degraded.extend(discovery.degraded());
         }
+        report.degraded.extend(self.stranded());
         self.report_schedule(&mut report, scope);
         report
     }

@@ -233,6 +233,8 @@ pub enum Command {
     SendOverlay {
         /// To whom.
         peer: PeerIndex,
+        /// Place of the link among those of the datapath.
+        link: usize,
         /// Its body.
         body: heapless::Vec<u8, OVERLAY_BODY_MAX>,
     },
@@ -289,6 +291,8 @@ pub enum Notice {
 pub struct OverlayFrame {
     /// From whom.
     pub peer: PeerIndex,
+    /// By which link of the datapath.
+    pub link: usize,
     /// The runtime it says it is.
     pub host: HostId,
     /// The life of it.

@@ -163,12 +163,6 @@ impl<L: Link> Links<L> {
         }
     }
 
-    /// The link by which a peer is reached.
-    #[inline]
-    pub fn of_peer(&mut self, peer: PeerIndex) -> Option<&mut L> {
-        self.by(peer, Way::REACH)
-    }
-
     /// The link by which something goes to a peer.
     #[inline]
     pub fn by(&mut self, peer: PeerIndex, way: Way) -> Option<&mut L> {
@@ -420,8 +414,9 @@ impl<L: Link, C: Clock> Engine<L, C> {
             self.receives = self.receives.wrapping_add(1);
             let thorough = self.receives.is_multiple_of(THOROUGH_STRIDE);
             let mut frames = 0;
-            for (link, is_ordered) in links.links.iter_mut().zip(links.ordered) {
-                let mut intake = Intake { turn: &turn, receiver, transmitter, outlets, port, counters, is_ordered };
+            for (by, (link, is_ordered)) in links.links.iter_mut().zip(links.ordered).enumerate() {
+                let by = (by, is_ordered);
+                let mut intake = Intake { turn: &turn, receiver, transmitter, outlets, port, counters, by };
                 frames += link.receive(FRAMES_PER_TURN, thorough, &mut intake);
             }
             if frames > 0 {
@@ -773,9 +768,9 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 }
                 Command::Spent
             }
-            Command::SendOverlay { peer, body } => {
+            Command::SendOverlay { peer, link, body } => {
                 let head = DataHeader::overlay(self.config.host, self.config.incarnation, body.len() as u32).encode();
-                if let Some(link) = self.links.of_peer(peer) {
+                if let Some(link) = self.links.links.get_mut(link) {
                     // Lost overlay frames are repeated by the overlay itself.
                     match link.send(peer, Lane::CONTROL, &head, SharedBytes::from(body.as_slice())) {
                         SendOutcome::Sent | SendOutcome::Busy | SendOutcome::Failed => {}

@@ -89,8 +89,9 @@ pub(crate) struct Intake<'e, 't, C: Clock> {
     pub outlets: &'e mut Outlets,
     pub port: &'e Port,
     pub counters: &'e CounterBlock,
-    /// What comes in comes in the order in which it was sent.
-    pub is_ordered: bool,
+    /// Place of the link that it comes by, and whether what comes there comes in the order in
+    /// which it was sent.
+    pub by: (usize, bool),
 }
 
 impl<C: Clock> FrameSink for Intake<'_, '_, C> {
@@ -180,7 +181,7 @@ impl<C: Clock> Intake<'_, '_, C> {
             self.counters.add(TurnCounter::FramesOtherLife as usize, 1);
             return;
         }
-        self.receiver.fence(self.turn.now(), header, self.is_ordered, self.outlets, self.port);
+        self.receiver.fence(self.turn.now(), header, self.by.1, self.outlets, self.port);
     }
 
     fn overlay(&mut self, peer: PeerIndex, header: &DataHeader, body: &[u8]) {
@@ -188,7 +189,7 @@ impl<C: Clock> Intake<'_, '_, C> {
             self.counters.add(TurnCounter::FramesMalformed as usize, 1);
             return;
         };
-        let frame = OverlayFrame { peer, host: header.host, incarnation: header.incarnation, body };
+        let frame = OverlayFrame { peer, link: self.by.0, host: header.host, incarnation: header.incarnation, body };
         let counter =
             if self.port.pass_overlay(frame) { TurnCounter::OverlayFrames } else { TurnCounter::OverlayFramesDropped };
         self.counters.add(counter as usize, 1);

@@ -450,7 +450,7 @@ impl World {
                 has_flooded = true;
                 for _ in 0..4 {
                     let body = heapless::Vec::from_slice(&[0; 1_200]).unwrap();
-                    let spent = self.host.command(Command::SendOverlay { peer: PeerIndex(0), body });
+                    let spent = self.host.command(Command::SendOverlay { peer: PeerIndex(0), link: 0, body });
                     assert!(matches!(spent, Command::Spent));
                 }
             }

@@ -79,7 +79,7 @@ pub enum Role {
     /// An application with streams.
     Application,
     /// A tool: may ask for [`Request::Status`], and, if its user runs the runtime, for
-    /// [`Request::Reload`] and [`Request::Schedule`].
+    /// [`Request::Reload`], [`Request::Schedule`] and [`Request::MoveStream`].
     Observer,
 }
 
@@ -254,6 +254,18 @@ pub enum Request {
         req: u32,
         /// In all.
         bytes: u64,
+    },
+    /// Moves a stream of the session's domain to another link, for its messages to one peer or
+    /// to all; only for who runs the runtime. Answered by [`Event::Done`].
+    MoveStream {
+        /// Request number.
+        req: u32,
+        /// Name of the stream.
+        stream: String,
+        /// Name of the link; `None`: the one by which whatever else goes to the peers.
+        link: Option<String>,
+        /// Name of the peer; `None`: all that the link reaches.
+        peer: Option<String>,
     },
 }
 

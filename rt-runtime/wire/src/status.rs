@@ -315,6 +315,8 @@ pub struct StreamStatus {
     pub taps: u32,
     /// Names of the peers that have a sink of it.
     pub peers: Vec<String>,
+    /// By which link its messages go to each of them, by names.
+    pub links: BTreeMap<String, String>,
     /// What it was given; `None`: an older runtime does not say.
     pub qos: Option<QosStatus>,
     /// What its first opener asked for; `None`: an older runtime does not say.

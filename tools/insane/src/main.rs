@@ -11,6 +11,7 @@ mod doctor;
 mod explain;
 mod jitter;
 mod misses;
+mod moves;
 mod observer;
 mod output;
 mod plan;
@@ -63,6 +64,8 @@ enum Command {
     Jitter(jitter::Arguments),
     /// Show which messages missed their slots, and why: of a running or a dead runtime.
     Misses(misses::Arguments),
+    /// Let a stream go by another link while it is used.
+    Move(moves::Arguments),
     /// Make another configuration hold in a running runtime: all of it, or nothing.
     Reload(reload::Arguments),
     /// Schedules of a plant of several hosts: find, check, explain, draw, import and export.
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Jitter(arguments) => jitter::run(&arguments),
         Command::Misses(arguments) => misses::run(&arguments),
+        Command::Move(arguments) => moves::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Schedule(arguments) => schedule::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),

@@ -146,6 +146,21 @@ impl Observer {
         }
     }
 
+    /// Lets a stream go by another link.
+    pub fn move_stream(&mut self, stream: &str, link: Option<&str>, peer: Option<&str>) -> Result<(), StatusError> {
+        self.requests = self.requests.wrapping_add(1);
+        let (req, deadline) = (self.requests, mono_now() + self.timeout);
+        let (stream, link, peer) = (stream.to_owned(), link.map(str::to_owned), peer.map(str::to_owned));
+        self.send_patiently(&control::encode(&Request::MoveStream { req, stream, link, peer }), deadline)?;
+        loop {
+            match self.event(deadline)? {
+                Event::Done { req: answered } if answered == req => return Ok(()),
+                Event::Failed { reason, .. } => return Err(StatusError::Refused { reason }),
+                _ => {}
+            }
+        }
+    }
+
     /// Gives a runtime a certificate to keep aside.
     pub fn stage(&mut self, text: &[u8], local_clock: bool) -> Result<ScheduleWord, StatusError> {
         self.requests = self.requests.wrapping_add(1);

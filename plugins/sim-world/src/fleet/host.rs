@@ -198,7 +198,7 @@ impl Host {
             let mut body = [0; BODY_BYTES_MAX];
             while let Some((peer, len)) = self.membership.poll(now, &mut body) {
                 let Ok(body) = heapless::Vec::from_slice(&body[..len]) else { unreachable!("a body fits a frame") };
-                self.command(Command::SendOverlay { peer, body });
+                self.command(Command::SendOverlay { peer, link: 0, body });
                 self.overlay_sent += 1;
             }
             self.pass_events(domain_of);

@@ -151,7 +151,11 @@ impl Hub {
         let peers: BTreeSet<PeerIndex> = meant().map(|sinks| sinks.peer).collect();
         for peer in peers.difference(&refused) {
             if let Some(datapath) = self.spec.datapath_to(contract.qos.lane(), *peer) {
-                wanted.entry(datapath).or_default().peers.push(*peer);
+                let route = wanted.entry(datapath).or_default();
+                route.peers.push(*peer);
+                if let Some(link) = self.own_link(topic.key, *peer, datapath) {
+                    route.links.insert(*peer, link as u8);
+                }
             }
         }
         if contract.isolated

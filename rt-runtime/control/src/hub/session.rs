@@ -196,7 +196,11 @@ impl Hub {
 
     fn carry_out(&mut self, session: SessionId, request: Request) -> Result<(), Refusal> {
         let observes = self.sessions[&session].role == Role::Observer;
-        if observes && !matches!(request, Request::Status { .. } | Request::Reload { .. } | Request::Schedule { .. }) {
+        let is_for_observers = matches!(
+            request,
+            Request::Status { .. } | Request::Reload { .. } | Request::Schedule { .. } | Request::MoveStream { .. }
+        );
+        if observes && !is_for_observers {
             return Err(Refusal::new(Code::Access, "an observer may ask for the status only"));
         }
         self.check_rules(session, &request)?;
@@ -236,6 +240,11 @@ impl Hub {
             Request::LockMemory { req, bytes } => {
                 self.check_other_process(session)?;
                 self.actions.push_back(Action::LockMemory { session, req, bytes });
+                Ok(())
+            }
+            Request::MoveStream { req, stream, link, peer } => {
+                self.check_operator(session, "the links of streams")?;
+                self.actions.push_back(Action::MoveStream { session, req, stream, link, peer });
                 Ok(())
             }
             // Those without a number are answers; `request` has taken them out.
@@ -422,6 +431,7 @@ const fn number(request: &Request) -> Option<u32> {
         | Request::Schedule { req, .. }
         | Request::PlaceThread { req, .. }
         | Request::LockMemory { req, .. }
+        | Request::MoveStream { req, .. }
         | Request::Status { req } => Some(*req),
         Request::Mapped { .. }
         | Request::Kept { .. }

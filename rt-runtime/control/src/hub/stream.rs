@@ -129,6 +129,7 @@ impl Hub {
         let check = contract.check;
         if contract.opened == 0 {
             self.contracts.remove(&row.key);
+            self.placed.retain(|(key, _), _| *key != row.key);
             self.actions.push_back(Action::Offer { key: row.key, check, on: false });
         }
         self.account(domain).release(&ONE_STREAM);

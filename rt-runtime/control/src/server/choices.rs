@@ -4,7 +4,6 @@ use super::{Parts, Server};
 use crate::hub::view::FlowView;
 use crate::policy::World;
 use crate::report::Scope;
-use crate::roster::Entry;
 use insane_core::PeerIndex;
 use insane_policy::budget::LinkKey;
 use insane_policy::health::Signal;
@@ -22,15 +21,15 @@ pub(super) struct Answered {
 
 impl Parts {
     /// What is seen of a link to a peer.
-    fn signal(&self, peer: PeerIndex, entry: &Entry, (datapath, link): LinkKey) -> Signal {
+    fn signal(&self, peer: PeerIndex, (datapath, link): LinkKey) -> Signal {
         let is_up = self.datapaths.get(datapath.index()).is_some_and(|datapath| datapath.is_link_up(link.index()));
-        if is_up { self.overlay.signal(peer, entry, datapath.index(), link.index()) } else { Signal::Gone }
+        if is_up { self.overlay.signal(peer, datapath.index(), link.index()) } else { Signal::Gone }
     }
 
     /// Calls `with` with all that the policy looks at.
     fn with_world<R>(&self, with: impl FnOnce(&World<'_>) -> R) -> R {
         let flows: Vec<FlowView<'_>> = self.hub.flows().filter(|flow| !flow.peers.is_empty()).collect();
-        let signal = |peer: PeerIndex, entry: &Entry, link: LinkKey| self.signal(peer, entry, link);
+        let signal = |peer: PeerIndex, link: LinkKey| self.signal(peer, link);
         with(&World { plan: &self.facts.plan, roster: &self.roster, flows: &flows, signal: &signal })
     }
 }

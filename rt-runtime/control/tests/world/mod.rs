@@ -90,6 +90,17 @@ pub struct DatapathModel {
     pub slots_at: Option<insane_core::MonoTime>,
     /// Told to remove; not confirmed yet.
     pub leaving: BTreeSet<ConnId>,
+    /// By which links it was told to go, in order.
+    pub ways: Vec<WayTold>,
+}
+
+/// What a datapath is told of the link to a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WayTold {
+    /// For messages of one route.
+    Route(PeerIndex, Option<u8>),
+    /// For all others.
+    Reach(PeerIndex, u8),
 }
 
 pub struct World {
@@ -313,7 +324,8 @@ impl World {
             Action::Reload { session, req, .. } => self.reloads.push((session, req)),
             Action::Schedule { session, req, .. }
             | Action::PlaceThread { session, req, .. }
-            | Action::LockMemory { session, req, .. } => self.favours.push((session, req)),
+            | Action::LockMemory { session, req, .. }
+            | Action::MoveStream { session, req, .. } => self.favours.push((session, req)),
             Action::Note(note) => self.notes.push(note),
             other => self.command(other),
         }
@@ -430,12 +442,17 @@ impl World {
                 assert!(is_whole, "a route to sinks that no message finds yet");
                 let reached = &self.hub.spec().datapaths[datapath.index()].peers;
                 assert!(route.peers.iter().all(|peer| reached.contains(peer)));
+                let way = |peer: &PeerIndex| WayTold::Route(*peer, route.links.get(peer).copied());
+                self.datapath(datapath).ways.extend(route.peers.iter().map(way));
                 self.datapath(datapath).routes.insert(topic, route);
             }
             Action::StageSlots { datapath, streams, at } => {
                 let datapath = &mut self.datapaths[datapath.index()];
                 (datapath.slots, datapath.slots_at) = (streams, at);
                 datapath.tables += 1;
+            }
+            Action::SetReach { datapath, peer, link } => {
+                self.datapath(datapath).ways.push(WayTold::Reach(peer, link));
             }
             Action::RemoveRoute { datapath, topic } => {
                 let datapath = self.datapath(datapath);

@@ -262,7 +262,7 @@ impl View<'_> {
         let why = if links.iter().all(|link| link.technology == first.technology) {
             format!("`{wish}` {origin}, and the datapath has links of this one technology only")
         } else {
-            format!("`{wish}` {origin}; each peer is reached by the first link that has its address")
+            format!("`{wish}` {origin}; each peer is reached by the first link that has its address and has not failed")
         };
         let mut names: Vec<&str> = links.iter().map(|link| link.technology.as_str()).collect();
         names.dedup();
@@ -339,14 +339,28 @@ impl View<'_> {
         let source = if peer.source == "discovery" { " (found by discovery)" } else { "" };
         let about = format!("peer {}{source}", peer.name);
         let interested = self.stream.peers.contains(&peer.name);
-        let reached = self.datapath.and_then(|datapath| {
+        let usual = self.datapath.and_then(|datapath| {
             datapath.links.iter().find(|link| peer.links.contains(&link.name)).map(|link| link.name.clone())
         });
+        // An older runtime does not say: it uses no other.
+        let reached = self.stream.links.get(&peer.name).or(usual.as_ref()).cloned();
         let rtt = peer.rtt_ns.map_or(String::new(), |ns| format!(", round trip {}", Nanos(ns)));
         match (interested, reached) {
             (true, Some(link)) => {
                 let state = if peer.up { "up" } else { "down" };
-                fact(&about, format!("gets messages by link {link}, {state}{rtt}"), "it has a sink of the stream")
+                let has_failed = |name: &String| peer.ways.iter().any(|way| way.link == *name && !way.up);
+                let why = match usual.filter(|usual| *usual != link) {
+                    None => "it has a sink of the stream".to_owned(),
+                    Some(usual) if has_failed(&usual) => {
+                        format!("it has a sink of the stream, and link {usual} has failed")
+                    }
+                    Some(usual) => {
+                        format!(
+                            "it has a sink of the stream, which left link {usual}: somebody moved it, or that had failed"
+                        )
+                    }
+                };
+                fact(&about, format!("gets messages by link {link}, {state}{rtt}"), why)
             }
             (true, None) => {
                 fact(&about, "gets nothing", "it has a sink of the stream, but the stream's datapath has no link to it")
@@ -620,7 +634,7 @@ pub(super) fn wrap(text: &mut String, head: &str, line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use insane_wire::status::{DomainStatus, SessionStatus, ThreadStatus};
+    use insane_wire::status::{DatapathStatus, DomainStatus, LinkStatus, SessionStatus, ThreadStatus, WayStatus};
 
     #[test]
     fn threads_of_the_sessions_that_use_the_stream_are_told_and_no_others() {
@@ -649,5 +663,39 @@ mod tests {
         assert_eq!(thread.what, "fifo 50 on core 1");
         assert!(thread.why.as_ref().unwrap().contains("\"plc-2\""), "{thread:?}");
         assert!(thread.why.as_ref().unwrap().contains("thread 72"), "{thread:?}");
+    }
+
+    #[test]
+    fn the_link_that_a_peer_gets_a_stream_by_is_told_with_why_it_is_not_the_usual_one() {
+        let told = |link: &str, quick_is_up: bool| {
+            let link_of = |name: &str| LinkStatus { name: name.into(), ..LinkStatus::default() };
+            let links = ["quick", "safe"];
+            let datapath =
+                DatapathStatus { name: "main".into(), links: links.map(link_of).into(), ..DatapathStatus::default() };
+            let way = WayStatus { link: "quick".into(), up: quick_is_up, ..WayStatus::default() };
+            let peer = PeerStatus {
+                name: "b".into(),
+                up: true,
+                links: links.map(String::from).into(),
+                ways: vec![way],
+                ..PeerStatus::default()
+            };
+            let stream = StreamStatus {
+                datapath: Some("main".into()),
+                peers: vec!["b".into()],
+                links: [("b".to_owned(), link.to_owned())].into(),
+                ..StreamStatus::default()
+            };
+            let report = StatusReport { datapaths: vec![datapath], peers: vec![peer], ..StatusReport::default() };
+            let facts = explain(&report, &stream).facts;
+            let fact = facts.into_iter().find(|fact| fact.about == "peer b").unwrap();
+            (fact.what, fact.why.unwrap())
+        };
+        let (what, why) = told("quick", true);
+        assert_eq!((what.as_str(), why.as_str()), ("gets messages by link quick, up", "it has a sink of the stream"));
+        let (what, why) = told("safe", false);
+        assert!(what.contains("by link safe") && why.ends_with("link quick has failed"), "{what}: {why}");
+        let (_, why) = told("safe", true);
+        assert!(why.contains("somebody moved it"), "{why}");
     }
 }

@@ -1,0 +1,135 @@
+//! By which link of its datapath a stream goes to each peer, and moves from one to another.
+//!
+//! A stream goes as whatever else goes to the peer, unless somebody has placed it; a link that
+//! failed is left by both. A stream with slots is the exception: its room was counted on one
+//! link, so it stays there, whatever becomes of that, and the status says so.
+
+use super::{Hub, Refusal};
+use crate::action::{Action, Topic};
+use insane_core::{DatapathIndex, Determinism, DomainIndex, MonoTime, Nanos, PeerIndex, StreamKey};
+use insane_wire::control::Code;
+use std::collections::BTreeSet;
+
+/// A stream is not moved again before so long: receivers tell four moves apart
+/// (`insane_wire::data::Leg`), and keep what overtook for 20 ms.
+pub const MOVE_PERIOD: Nanos = Nanos::from_millis(50);
+
+/// What is known of the links of one datapath to a peer, by their places there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reach {
+    /// The preferred one.
+    pub home: usize,
+    /// The one by which the peer is reached now.
+    pub link: usize,
+    /// Those that have failed.
+    pub failed: BTreeSet<usize>,
+}
+
+impl Hub {
+    /// Links to a peer failed, or came back.
+    pub fn set_links(&mut self, peer: PeerIndex, datapath: DatapathIndex, reach: Reach) {
+        let (home, link) = (reach.home, reach.link);
+        let before = self.links.insert((peer, datapath), reach).map_or(home, |before| before.link);
+        let topics: Vec<Topic> = self
+            .channels
+            .iter()
+            .filter(|(_, c)| c.peers.iter().any(|sinks| sinks.peer == peer))
+            .map(|(topic, _)| *topic)
+            .collect();
+        let reached = (before != link).then_some(Action::SetReach { datapath, peer, link: link as u8 });
+        // What stays is to be told so before all the rest moves, and may follow it home.
+        let (first, last) = if link == home { (reached, None) } else { (None, reached) };
+        self.actions.extend(first);
+        topics.into_iter().for_each(|topic| self.update_routes(topic));
+        self.actions.extend(last);
+    }
+
+    /// The link by which messages of a stream go to a peer, if it is another than that of
+    /// whatever else goes there.
+    pub(super) fn own_link(&self, key: StreamKey, peer: PeerIndex, datapath: DatapathIndex) -> Option<usize> {
+        let reach = self.links.get(&(peer, datapath));
+        if self.is_tied(key, datapath) {
+            return reach.filter(|reach| reach.link != reach.home).map(|reach| reach.home);
+        }
+        let placed = *self.placed.get(&(key, peer))?;
+        reach.is_none_or(|reach| !reach.failed.contains(&placed)).then_some(placed)
+    }
+
+    /// Whether a stream has slots at a datapath, and so cannot move.
+    fn is_tied(&self, key: StreamKey, datapath: DatapathIndex) -> bool {
+        let has_cycle = |qos: &insane_core::Qos| matches!(qos.determinism, Determinism::TimeSensitive { .. });
+        self.has_slots(datapath) && self.contracts.get(&key).is_some_and(|contract| has_cycle(&contract.qos))
+    }
+
+    /// The link by which messages of a stream go to a peer; `None`: by that by which everything
+    /// goes as long as nothing failed.
+    #[must_use]
+    pub fn link_of(&self, key: StreamKey, peer: PeerIndex, datapath: DatapathIndex) -> Option<usize> {
+        let reach = || self.links.get(&(peer, datapath)).map(|reach| reach.link);
+        self.own_link(key, peer, datapath).or_else(reach)
+    }
+
+    /// Streams with slots that stay with a link that has failed: stream, peer, datapath, link.
+    #[must_use]
+    pub fn stranded(&self) -> Vec<(&str, PeerIndex, DatapathIndex, usize)> {
+        let mut stranded = Vec::new();
+        for ((peer, datapath), reach) in self.links.iter().filter(|(_, reach)| reach.failed.contains(&reach.home)) {
+            let hears = |channel: &super::Channel| channel.peers.iter().any(|sinks| sinks.peer == *peer);
+            let heard: BTreeSet<StreamKey> =
+                self.channels.iter().filter(|(_, channel)| hears(channel)).map(|(topic, _)| topic.key).collect();
+            let tied = heard.into_iter().filter(|key| self.is_tied(*key, *datapath));
+            let names = tied.filter_map(|key| self.contracts.get(&key)).map(|contract| contract.name.as_str());
+            stranded.extend(names.map(|name| (name, *peer, *datapath, reach.home)));
+        }
+        stranded
+    }
+
+    /// The datapath by which a stream of a domain goes out.
+    ///
+    /// # Errors
+    /// There is no such stream, or it has slots.
+    pub fn movable(&self, domain: DomainIndex, name: &str) -> Result<(StreamKey, DatapathIndex), Refusal> {
+        let is_it = |contract: &&super::Contract| contract.domain == domain && contract.name == name;
+        let found = self.contracts.iter().find(|(_, contract)| is_it(contract));
+        let Some((key, contract)) = found else {
+            return Err(Refusal::new(Code::Unknown, format!("no stream {name:?} is open in the domain")));
+        };
+        let Some(datapath) = self.spec.datapath_of(contract.qos.lane()) else {
+            return Err(Refusal::new(Code::Unknown, format!("no datapath serves the lane of stream {name:?}")));
+        };
+        if self.is_tied(*key, datapath) {
+            let reason = format!("stream {name:?} has slots, which were counted on its link: it stays there");
+            return Err(Refusal::new(Code::NotAdmitted, reason));
+        }
+        Ok((*key, datapath))
+    }
+
+    /// From now on messages of a stream go to these peers by this link; `None`: as whatever
+    /// else goes there.
+    ///
+    /// # Errors
+    /// It was moved a moment ago.
+    pub fn move_stream(
+        &mut self,
+        key: StreamKey,
+        peers: &[PeerIndex],
+        link: Option<usize>,
+        now: MonoTime,
+    ) -> Result<(), Refusal> {
+        self.moved_at.retain(|_, at| now.since(*at) < MOVE_PERIOD);
+        if self.moved_at.contains_key(&key) {
+            let reason = format!("the stream was moved less than {MOVE_PERIOD} ago; try again");
+            return Err(Refusal::new(Code::Quota, reason));
+        }
+        self.moved_at.insert(key, now);
+        for peer in peers {
+            match link {
+                Some(link) => self.placed.insert((key, *peer), link),
+                None => self.placed.remove(&(key, *peer)),
+            };
+        }
+        let topics: Vec<Topic> = self.channels.keys().filter(|topic| topic.key == key).copied().collect();
+        topics.into_iter().for_each(|topic| self.update_routes(topic));
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! Moves of streams that somebody asks for: links and peers by their names.
+
+use super::Server;
+use crate::hub::Refusal;
+use insane_core::{PeerIndex, SessionId};
+use insane_wire::control::Code;
+use tracing::info;
+
+impl Server {
+    /// Lets messages of a stream go by another link, to one peer or to all that it reaches.
+    pub(super) fn move_stream(
+        &mut self,
+        session: SessionId,
+        stream: &str,
+        link: Option<&str>,
+        peer: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let Some(domain) = self.parts.hub.domain_of(session) else { return Ok(()) };
+        let (key, datapath) = self.parts.hub.movable(domain, stream)?;
+        let unknown = |what: String| Refusal::new(Code::Unknown, what);
+        let links = &self.parts.facts.plan.datapaths[datapath.index()].links;
+        let at = match link {
+            None => None,
+            Some(name) => Some(links.iter().position(|link| link.name == name).ok_or_else(|| {
+                let names: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
+                unknown(format!("the datapath of stream {stream:?} has no link {name:?}; it has {}", names.join(", ")))
+            })?),
+        };
+        let is_meant = |name: &str| peer.is_none_or(|wanted| wanted == name);
+        let has_address = |addresses: &[Vec<Option<std::net::SocketAddr>>]| {
+            at.is_none_or(|at| addresses[datapath.index()].get(at).is_some_and(Option::is_some))
+        };
+        let meant: Vec<_> = self.parts.roster.iter().filter(|(_, entry)| is_meant(&entry.name)).collect();
+        if let (true, Some(name)) = (meant.is_empty(), peer) {
+            return Err(unknown(format!("there is no peer {name:?}")));
+        }
+        let peers: Vec<PeerIndex> =
+            meant.iter().filter(|(_, entry)| has_address(&entry.addresses)).map(|(peer, _)| *peer).collect();
+        if peers.is_empty() {
+            let whom = peer.map_or_else(|| "any peer".to_owned(), |name| format!("peer {name:?}"));
+            return Err(unknown(format!("link {:?} has no address of {whom}", link.unwrap_or_default())));
+        }
+        self.parts.hub.move_stream(key, &peers, at, self.now)?;
+        info!(%session, stream, link, peer, "stream moved");
+        Ok(())
+    }
+
+    /// Streams that stay with a link that has failed, in words.
+    pub(super) fn stranded(&self) -> Vec<String> {
+        let words = |(stream, peer, datapath, link): (&str, PeerIndex, insane_core::DatapathIndex, usize)| {
+            let datapath = &self.parts.facts.plan.datapaths[datapath.index()];
+            let link = datapath.links.get(link).map_or("?", |link| &link.name);
+            let peer = self.parts.roster.get(peer).map_or("?", |entry| &entry.name);
+            format!("stream {stream:?} has slots and stays with link {link:?} to peer {peer:?}, which has failed")
+        };
+        self.parts.hub.stranded().into_iter().map(words).collect()
+    }
+}

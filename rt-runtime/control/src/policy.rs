@@ -19,7 +19,7 @@ use insane_policy::budget::{Account, Cause, Claimed, LinkKey, Wishes};
 use insane_policy::health::{Health, Signal, Tracker};
 use insane_policy::reason::Bits;
 use insane_policy::report::{BudgetReport, FlowReport, PolicyReport, RankedReport};
-use insane_policy::{Amount, Offer, Ranking, Reason, Request, Technology, rank};
+use insane_policy::{Amount, Offer, Ranking, Reason, Request, Technology, Verdict, rank};
 use std::collections::BTreeMap;
 use tracing::debug;
 
@@ -191,6 +191,8 @@ impl Policy {
         let ranking = ranked(world.plan, &request, &offers);
         let datapath = flow.datapath.unwrap_or_default();
         let name = |at: usize| link_name(world.plan, (datapath, LinkIndex(at as u8)));
+        let limits = world.plan.policy.limits();
+        let held = |at: usize| self.trackers.get(&(peer, (datapath, LinkIndex(at as u8))))?.held_for(now, &limits);
         let decision = self.decisions.get(&(flow.key, peer));
         let takes = self.link_for(flow.key, peer);
         let mut without = offers.clone();
@@ -205,7 +207,15 @@ impl Policy {
             stream: flow.name.to_owned(),
             peer: world.roster.get(peer).map_or_else(String::new, |entry| entry.name.clone()),
             rule: format!("rule {}, for {}", ranking.rule + 1, rule.when),
-            links: report_links(&ranking, &offers, &name, sees_all),
+            links: ranking
+                .verdicts
+                .iter()
+                .map(|verdict| RankedReport {
+                    link: name(verdict.offer).unwrap_or_default(),
+                    held_ms: held(verdict.offer).map(|held| held.0.div_ceil(1_000_000)),
+                    ..report_link(verdict, &offers[verdict.offer], sees_all)
+                })
+                .collect(),
             takes: takes.and_then(|key| link_name(world.plan, key)),
             takes_s: decision.map_or(0.0, |decision| now.since(decision.since).0 as f64 / 1e9),
             because: self.because(decision, sees_all, world),
@@ -250,25 +260,20 @@ fn ranked(plan: &Plan, request: &Request, offers: &[Offer]) -> Ranking {
     rank(request, offers, &plan.policy.rules, plan.policy.best_effort_bits_per_s())
 }
 
-fn report_links(
-    ranking: &Ranking,
-    offers: &[Offer],
-    name: &dyn Fn(usize) -> Option<String>,
-    sees_all: bool,
-) -> Vec<RankedReport> {
+/// A link in the order of a flow; its name and what time does to it are the caller's.
+fn report_link(verdict: &Verdict, offer: &Offer, sees_all: bool) -> RankedReport {
     let words = |reason: &Reason| match reason {
         // How much others take is not for who may not see them.
         Reason::NoBandwidthFree { .. } if !sees_all => "its budget of bandwidth has no room for it".to_owned(),
         reason => reason.to_string(),
     };
-    let row = |verdict: &insane_policy::Verdict| RankedReport {
-        link: name(verdict.offer).unwrap_or_default(),
-        technology: offers[verdict.offer].technology.name().to_owned(),
+    RankedReport {
+        technology: offer.technology.name().to_owned(),
         place: verdict.place.map(|place| place + 1),
-        health: offers[verdict.offer].health.name().to_owned(),
+        health: offer.health.name().to_owned(),
         reasons: verdict.reasons.iter().map(words).collect(),
-    };
-    ranking.verdicts.iter().map(row).collect()
+        ..RankedReport::default()
+    }
 }
 
 /// Slots, or the configuration does without: the rule of admission (`plan_spec`, `hub::slots`).
@@ -457,7 +462,7 @@ mod tests {
         host.hear(0, 2, Signal::Heard);
         assert_eq!(host.after(2_000), [Some(1)]);
         let row = host.report(Scope::All).flows[0].links.iter().find(|row| row.link == "fast").cloned().unwrap();
-        assert_eq!((row.place, row.health.as_str()), (Some(3), "held down"));
+        assert_eq!((row.place, row.health.as_str(), row.held_ms), (Some(3), "held down", Some(100)));
         assert_eq!(host.after(100), [Some(2)]);
         // Flapping: it takes ever longer to return, so the changes are few.
         let mut changes = 0;

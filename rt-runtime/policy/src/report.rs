@@ -59,6 +59,9 @@ pub struct RankedReport {
     pub place: Option<u8>,
     /// How it is: `good`, `held down`, `unproven`, `failed`.
     pub health: String,
+    /// For how long it has to be good before it is trusted again, milliseconds; `None`: it is
+    /// not held down.
+    pub held_ms: Option<u64>,
     /// Why it has its place, or none.
     pub reasons: Vec<String>,
 }

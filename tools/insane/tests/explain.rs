@@ -200,6 +200,14 @@ fn the_table_of_the_policy_is_shown_beside_what_is_used() {
     assert_has(logs["because"].as_str().unwrap(), &["it gave way to stream \"premium\" to peer there"]);
     assert_has(&shown, &["its budget of streams is used up"]);
     assert_eq!(logs["links"].as_array().unwrap().len(), 2);
+    // Heartbeats go by one link of a datapath; of the other nothing is known.
+    let health = |link: &str| {
+        let (_, flow) = flow("logs");
+        let row = flow["links"].as_array().unwrap().iter().find(|row| row["link"] == link).cloned().unwrap();
+        row["health"].as_str().unwrap().to_owned()
+    };
+    wait_for("heartbeats pass", || health("quick") == "good");
+    assert_eq!(health("slow"), "unproven");
     // Another budget, without a restart.
     let file = here.folder.join("insaned.ron");
     let config = std::fs::read_to_string(&file).unwrap().replace("streams: 1)", "streams: 2)");

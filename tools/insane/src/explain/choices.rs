@@ -43,7 +43,8 @@ fn put_flow(text: &mut String, flow: &FlowReport) {
     for row in &flow.links {
         let place = row.place.map_or("-".to_owned(), |place| place.to_string());
         let head = format!("  {place}  {:name$}  {:technology$}  {:health$}  ", row.link, row.technology, row.health);
-        wrap(text, &head, &row.reasons.join("; "));
+        let held = row.held_ms.map(|ms| format!("; trusted again after {} more", Nanos::from_millis(ms)));
+        wrap(text, &head, &(row.reasons.join("; ") + &held.unwrap_or_default()));
     }
     let or_none = |link: &Option<String>| link.clone().unwrap_or_else(|| "none".to_owned());
     let since = Nanos::from_millis((flow.takes_s * 1e3) as u64);
@@ -80,6 +81,7 @@ mod tests {
             technology: technology.into(),
             place,
             health: health.into(),
+            held_ms: (health == "held down").then_some(1_900),
             reasons: reasons.iter().map(|reason| (*reason).to_owned()).collect(),
         }
     }
@@ -92,7 +94,7 @@ mod tests {
             rule: "rule 4, for fast".into(),
             links: vec![
                 row("plant", "udp", Some(1), "good", &["nothing is before it", "udp is number 4 of the rule"]),
-                row("office", "tcp", Some(2), "unproven", &["the one before is in better health"]),
+                row("office", "tcp", Some(2), "held down", &["the one before is in better health"]),
                 row(
                     "fast",
                     "xdp",
@@ -128,10 +130,10 @@ mod tests {
         assert_eq!(
             text,
             "links to peer cell-b by rule 4, for fast\n\
-             \x20 1  plant   udp  good      nothing is before it; udp is number 4 of the rule\n\
-             \x20 2  office  tcp  unproven  the one before is in better health\n\
-             \x20 -  fast    xdp  failed    it failed: it is gone, or silent while another link hears the peer; its\n\
-             \x20                           budget of streams is used up by streams that are as important, or more\n\
+             \x20 1  plant   udp  good       nothing is before it; udp is number 4 of the rule\n\
+             \x20 2  office  tcp  held down  the one before is in better health; trusted again after 1.90 s more\n\
+             \x20 -  fast    xdp  failed     it failed: it is gone, or silent while another link hears the peer; its\n\
+             \x20                            budget of streams is used up by streams that are as important, or more\n\
              \x20 chosen   plant, for 12.50 s\n\
              \x20            because: it gave way to stream \"robot\" to peer cell-b, which goes first\n\
              \x20 used     office\n\

@@ -33,6 +33,9 @@ const ACK_TIMEOUT: u8 = 15;
 /// Longest and shortest sleep.
 const SLEEP_MAX: Nanos = Nanos::from_millis(500);
 const SLEEP_MIN: Nanos = Nanos::from_millis(5);
+/// How long a door that closes waits for the other sides to confirm the end: a goodbye that is
+/// lost is repeated only as long as there is somebody to do it.
+const GOODBYE_MAX: Nanos = Nanos::from_millis(200);
 
 /// What the control plane, the link and the door share.
 #[derive(Debug)]
@@ -164,6 +167,8 @@ struct Closing {
     qp: Arc<Qp>,
     line: Arc<Line>,
     since: MonoTime,
+    /// The other side knows.
+    is_confirmed: bool,
 }
 
 /// The thread, as the link holds it.
@@ -227,10 +232,29 @@ impl Porter {
             self.free(now);
             let _ = epoll.wait(&mut [Ready::NONE; 2], Some(self.rest(now)));
         }
-        for Known { phase, .. } in &self.known {
-            if let Phase::Calling { qp, .. } | Phase::Answering { qp, .. } | Phase::Stands { qp, .. } = phase {
-                qp.disconnect();
+        self.say_goodbye(epoll);
+    }
+
+    /// Ends all that stands, and waits a little for the other sides to know.
+    fn say_goodbye(&mut self, epoll: &Epoll) {
+        let began = mono_now();
+        for at in 0..self.known.len() {
+            self.end(at, began);
+        }
+        let _ = self.desk.signals.bell.clear();
+        loop {
+            while let Some(event) = self.maker.events.take() {
+                // Nobody new is let in.
+                match event {
+                    CmEvent::Call(arrived) => arrived.reject(),
+                    event => self.event(event, began),
+                }
             }
+            let waited = mono_now().since(began);
+            if waited >= GOODBYE_MAX || self.closing.iter().all(|closing| closing.is_confirmed) {
+                return;
+            }
+            let _ = epoll.wait(&mut [Ready::NONE; 2], Some(SLEEP_MIN));
         }
     }
 
@@ -335,7 +359,7 @@ impl Porter {
         qp.disconnect();
         known.line.set_ended(qp.number());
         // The link may not have taken it yet.
-        self.closing.push(Closing { qp, line: Arc::clone(&known.line), since: now });
+        self.closing.push(Closing { qp, line: Arc::clone(&known.line), since: now, is_confirmed: false });
     }
 
     /// Frees connections that nobody has any more, and forgets lines that are done with.
@@ -385,6 +409,10 @@ impl Porter {
             CmEvent::Ended { tag } => {
                 if let Some(at) = self.of_tag(tag) {
                     self.end(at, now);
+                }
+                let confirmed = self.closing.iter_mut().find(|closing| closing.qp.tag() == tag);
+                if let Some(closing) = confirmed {
+                    closing.is_confirmed = true;
                 }
             }
             CmEvent::Other => {}

@@ -269,8 +269,9 @@ impl PeerSetup for RdmaPeers {
         let region = Inbox::region(&self.device, buffer_bytes(self.frame_bytes_max), PER_REGION)?;
         let connect = |class| {
             let line = Line::new(class, address, role, Arc::clone(&self.desk.signals));
-            self.desk.introduce(Arc::clone(&line));
-            Connection::new(line, &self.device, self.frame_bytes_max)
+            let connection = Connection::new(Arc::clone(&line), &self.device, self.frame_bytes_max)?;
+            self.desk.introduce(line);
+            Ok::<_, RdmaError>(connection)
         };
         let connections = [connect(Class::RealTime)?, connect(Class::BestEffort)?];
         Ok(RdmaPeer { connections, extra: Extra { region: Some(region), ..Extra::default() } })

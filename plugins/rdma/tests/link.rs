@@ -205,10 +205,7 @@ fn what_was_sent_and_not_flushed_goes_out_when_the_link_closes_and_the_port_is_f
     assert_eq!(offer(&mut a, REAL_TIME, b"last words"), SendOutcome::Sent);
     drop(a);
     assert_eq!(wait_for(&mut b, 1), [b"last words"]);
-    until("the end is noticed", || {
-        turn(&mut b, &mut Keep::default());
-        b.counts().lost == 2
-    });
+    until_lost(&mut b);
     assert!(!b.is_connected(PEER));
     assert_eq!(offer(&mut b, REAL_TIME, b"anybody?"), SendOutcome::Failed);
     // Whoever called calls again, and whoever answered answers.

@@ -83,6 +83,17 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until all that was connected is lost. (An attempt that had to be repeated counts twice.)
+#[track_caller]
+pub fn until_lost(link: &mut RdmaLink) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while link.counts().lost != link.counts().connected {
+        assert!(Instant::now() < end, "the end is never noticed: {link:?}");
+        turn(link, &mut Keep::default());
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
 #[derive(Default)]
 pub struct Keep(pub Vec<Vec<u8>>);
 

@@ -6,7 +6,7 @@ mod world;
 use insane_clock::ServoConfig;
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::{ChannelId, HostId, Incarnation, Lane, PeerIndex};
-use insane_engine::{Command, EngineConfig, PeerSwap, SlotConfig, Topic};
+use insane_engine::{Command, EngineConfig, Hop, PeerSwap, SlotConfig, Topic};
 use insane_link::LinkSetup;
 use insane_scheduler::{LinkRate, LinkTiming};
 use insane_shm::port::{SinkPort, SourcePort};
@@ -264,6 +264,24 @@ fn a_peer_that_left_hears_no_more() {
     plant.group(&[0, 40], 2);
     plant.send(&source, 2, 64);
     assert_eq!(plant.frames(), (5, 1));
+}
+
+/// It goes to that peer alone, though its link be that of the group.
+#[test]
+fn a_peer_for_which_a_stream_names_a_link_is_not_served_by_a_group() {
+    let mut plant = Plant::new(8);
+    let source = plant.sender.source(TOPIC, Lane::LAST, &RECEIVE);
+    plant.group(&[0, 1, 2], 2);
+    for (sequence, named, frames) in [(0, None, (1, 1)), (1, Some(2), (3, 2)), (2, None, (4, 3))] {
+        let hop = |peer| Hop { peer: PeerIndex(peer), link: (named == Some(peer)).then_some(0) };
+        let (peers, domain) = ([0, 1, 2].map(hop).into_iter().collect(), world::DOMAIN);
+        let command = Command::SetRoute { topic: TOPIC, domain, peers, local: false };
+        assert!(matches!(plant.sender.command(command), Command::Spent));
+        plant.run(10);
+        plant.send(&source, sequence, 64);
+        assert_eq!(plant.frames(), frames);
+        plant.got(sequence..sequence + 1, 64);
+    }
 }
 
 /// A link without a group is never asked to send to one.

@@ -36,7 +36,7 @@ use insane_core::{
     StreamKey,
 };
 use insane_wire::control::{Code, Event, Role};
-pub use links::{MOVE_PERIOD, Reach};
+pub use links::{MOVE_PERIOD, Reach, Way};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tables::{Channel, Conn, Contract, Ends, Greeting, Ids, Owner, Port, RemoteSinks, Session, Sink, Source, Stream};
 
@@ -135,6 +135,9 @@ pub struct Hub {
     links: BTreeMap<(PeerIndex, DatapathIndex), Reach>,
     /// By which link streams go to peers because somebody wants it.
     placed: BTreeMap<(StreamKey, PeerIndex), usize>,
+    /// By which link streams go to peers because the policy chose it, where it is another than
+    /// that of whatever else goes there.
+    chosen: BTreeMap<(StreamKey, PeerIndex), usize>,
     /// When streams were last moved.
     moved_at: BTreeMap<StreamKey, MonoTime>,
 }
@@ -167,6 +170,7 @@ impl Hub {
             schedule_before: None,
             links: BTreeMap::new(),
             placed: BTreeMap::new(),
+            chosen: BTreeMap::new(),
             moved_at: BTreeMap::new(),
             slots: spec.datapaths.iter().map(|path| path.slots.clone().and_then(slots::SlotBook::new)).collect(),
             spec,
@@ -290,6 +294,7 @@ impl Hub {
         // Its links are others, or it is: nothing is known of them.
         self.links.retain(|(other, _), _| *other != peer);
         self.placed.retain(|(_, other), _| *other != peer);
+        self.chosen.retain(|(_, other), _| *other != peer);
         for at in 0..self.spec.datapaths.len() {
             self.readmit(DatapathIndex(at as u8));
         }

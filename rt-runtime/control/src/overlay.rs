@@ -233,6 +233,11 @@ impl Overlay {
         self.membership.peer(peer).is_some_and(|status| status.up)
     }
 
+    /// The link of a datapath by which whatever goes to a peer goes.
+    pub(crate) fn reached_by(&self, peer: PeerIndex, datapath: usize) -> Option<usize> {
+        self.reaches.get(&(peer, datapath)).map(|reach| reach.link)
+    }
+
     /// What heartbeats say of a link of a datapath to a peer.
     pub(crate) fn signal(&self, peer: PeerIndex, datapath: usize, link: usize) -> Signal {
         let Some(ways) = self.ways.get(peer.index()) else { return Signal::Unknown };

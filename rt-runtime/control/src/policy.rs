@@ -4,11 +4,13 @@
 //! what the overlay hears, and its answers are kept. A *flow* is a stream that has a source
 //! here, and a peer that has a sink of it.
 //!
-//! The datapaths do not ask yet: messages go by the first link that has an address for the
-//! peer ([`used`]). Reports show both, and say which is which.
+//! What is decided is carried out by the hub ([`Hub::choose`](crate::hub::Hub::choose)), which
+//! moves the streams. What goes before it (slots, moves by hand) and what is still under way
+//! stands in reports beside it.
 //!
 //! Bounds: [`FLOWS_MAX`] flows; a tracker for each peer and link of a datapath.
 
+use crate::hub::Way;
 use crate::hub::view::FlowView;
 use crate::report::{Scope, hex_of_key};
 use crate::roster::{Entry, Roster};
@@ -36,6 +38,8 @@ pub(crate) struct World<'a> {
     pub(crate) flows: &'a [FlowView<'a>],
     /// What is seen of a link to a peer.
     pub(crate) signal: &'a dyn Fn(PeerIndex, LinkKey) -> Signal,
+    /// By which link of a datapath a stream goes to a peer, and why.
+    pub(crate) used: &'a dyn Fn(StreamKey, PeerIndex, DatapathIndex) -> Option<(usize, Way)>,
 }
 
 /// What was last decided of a flow.
@@ -150,8 +154,7 @@ impl Policy {
     }
 
     /// The link that a stream is to take to a peer; `None`: none can carry it, or nothing was
-    /// decided yet, and it is best to stay where one is. What picks the link of a route is to
-    /// ask here.
+    /// decided yet, and it is best to stay where one is.
     pub(crate) fn link_for(&self, stream: StreamKey, peer: PeerIndex) -> Option<LinkKey> {
         self.decisions.get(&(stream, peer))?.link
     }
@@ -200,7 +203,7 @@ impl Policy {
             offer.health = Health::Failed;
         }
         let need = request.need(world.plan.policy.best_effort_bits_per_s());
-        let reach = world.roster.get(peer).and_then(|entry| used(entry, datapath));
+        let used = (world.used)(flow.key, peer, datapath);
         let rule = &world.plan.policy.rules.all()[ranking.rule];
         FlowReport {
             domain: world.plan.domains[flow.domain.index()].name.clone(),
@@ -221,9 +224,8 @@ impl Policy {
             because: self.because(decision, sees_all, world),
             fallback: ranked(world.plan, &request, &without).first().and_then(name),
             need: format!("1 stream, {}", Bits(need.bits_per_s)),
-            used: reach.and_then(name),
-            used_because: "datapaths use the first link of the configuration that has an address for the peer; \
-                           the policy's choice is not in force yet"
+            used: used.and_then(|(link, _)| name(link)),
+            used_because: used_because(used, takes.filter(|(at, _)| *at == datapath).map(|(_, link)| link.index()))
                 .to_owned(),
         }
     }
@@ -251,9 +253,16 @@ impl Policy {
     }
 }
 
-/// The link by which a datapath really sends to a peer.
-fn used(entry: &Entry, datapath: DatapathIndex) -> Option<usize> {
-    entry.reach(datapath.index())
+/// Why a flow goes by the link that it really goes by.
+fn used_because(used: Option<(usize, Way)>, chosen: Option<usize>) -> &'static str {
+    match used {
+        None => "no link of its datapath has an address of the peer",
+        Some((_, Way::Tied)) => "it has slots, which were counted on that link: it stays there",
+        Some((_, Way::Placed)) => "it was moved there by hand",
+        Some((link, _)) if Some(link) == chosen => "it is the policy's choice",
+        Some(_) if chosen.is_none() => "it stays where it was: the policy has nothing better for it",
+        Some(_) => "its move to the policy's choice is under way, or that link has just failed",
+    }
 }
 
 fn ranked(plan: &Plan, request: &Request, offers: &[Offer]) -> Ranking {
@@ -363,7 +372,8 @@ mod tests {
             let signal = |peer: PeerIndex, link: LinkKey| {
                 self.signals.borrow().get(&(peer, link)).copied().unwrap_or(Signal::Unknown)
             };
-            let world = World { plan: &self.plan, roster: &self.roster, flows: &flows, signal: &signal };
+            let used = |_, _, _| Some((0, Way::Usual));
+            let world = World { plan: &self.plan, roster: &self.roster, flows: &flows, signal: &signal, used: &used };
             with(&mut self.policy, self.now, &world)
         }
 
@@ -396,15 +406,26 @@ mod tests {
         let axis = report.flows.iter().find(|flow| flow.stream == "axis" && flow.peer == "b").unwrap();
         assert_eq!(axis.takes.as_deref(), Some("fast"));
         assert_eq!(axis.fallback.as_deref(), Some("plant"));
-        // The first of the configuration: what datapaths do as long as nobody tells them.
         assert_eq!(axis.used.as_deref(), Some("office"));
-        assert!(axis.used_because.contains("not in force yet"));
+        assert!(axis.used_because.contains("under way"), "{}", axis.used_because);
         let names: Vec<_> = axis.links.iter().map(|row| (row.place, row.link.as_str())).collect();
         assert_eq!(names, [(Some(1), "fast"), (Some(2), "plant"), (Some(3), "office")]);
         let to_c = report.flows.iter().find(|flow| flow.stream == "axis" && flow.peer == "c").unwrap();
         let office = to_c.links.iter().find(|row| row.link == "office").unwrap();
         assert_eq!((office.place, &office.reasons[0][..]), (None, "the peer has no address on it"));
         assert_eq!((to_c.takes.as_deref(), to_c.fallback.as_deref()), (Some("plant"), None));
+    }
+
+    #[test]
+    fn what_is_used_has_its_reason() {
+        let because = |used, chosen| used_because(used, chosen);
+        assert!(because(Some((1, Way::Tied)), Some(0)).contains("slots"));
+        assert!(because(Some((1, Way::Placed)), Some(1)).contains("by hand"));
+        assert_eq!(because(Some((1, Way::Chosen)), Some(1)), "it is the policy's choice");
+        assert_eq!(because(Some((0, Way::Usual)), Some(0)), "it is the policy's choice");
+        assert!(because(Some((0, Way::Usual)), Some(1)).contains("under way"));
+        assert!(because(Some((0, Way::Usual)), None).contains("nothing better"));
+        assert!(because(None, None).contains("no link"));
     }
 
     #[test]

@@ -610,7 +610,7 @@ impl Server {
 
     fn answer_status(&mut self, session: SessionId, req: u32) {
         // As of now: a stream may have been opened since the last look.
-        self.choose_links();
+        self.decide_links();
         let hub = &self.parts.hub;
         let Some(domain) = hub.domain_of(session) else { return };
         let scope = if hub.is_operator(session) { Scope::All } else { Scope::Domain(domain) };

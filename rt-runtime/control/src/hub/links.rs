@@ -1,14 +1,15 @@
 //! By which link of its datapath a stream goes to each peer, and moves from one to another.
 //!
-//! A stream goes as whatever else goes to the peer, unless somebody has placed it; a link that
-//! failed is left by both. A stream with slots is the exception: its room was counted on one
+//! A stream goes as whatever else goes to the peer, unless the policy has chosen another link
+//! for it, or somebody has placed it by hand, which goes first; a link that failed is left by
+//! all. A stream with slots is the exception: its room was counted on one
 //! link, so it stays there, whatever becomes of that, and the status says so.
 
 use super::{Hub, Refusal};
 use crate::action::{Action, Topic};
 use insane_core::{DatapathIndex, Determinism, DomainIndex, MonoTime, Nanos, PeerIndex, StreamKey};
 use insane_wire::control::Code;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A stream is not moved again before so long: receivers tell four moves apart
 /// (`insane_wire::data::Leg`), and keep what overtook for 20 ms.
@@ -23,6 +24,19 @@ pub struct Reach {
     pub link: usize,
     /// Those that have failed.
     pub failed: BTreeSet<usize>,
+}
+
+/// Why a stream goes by the link it goes by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// It has slots, which were counted on that link.
+    Tied,
+    /// Somebody has placed it there.
+    Placed,
+    /// The policy chose it, and it is another than that of whatever else goes to the peer.
+    Chosen,
+    /// As whatever else goes to the peer.
+    Usual,
 }
 
 impl Hub {
@@ -51,8 +65,53 @@ impl Hub {
         if self.is_tied(key, datapath) {
             return reach.filter(|reach| reach.link != reach.home).map(|reach| reach.home);
         }
-        let placed = *self.placed.get(&(key, peer))?;
-        reach.is_none_or(|reach| !reach.failed.contains(&placed)).then_some(placed)
+        let stands = |link: &&usize| reach.is_none_or(|reach| !reach.failed.contains(link));
+        let placed = self.placed.get(&(key, peer)).filter(stands);
+        placed.or_else(|| self.chosen.get(&(key, peer)).filter(stands)).copied()
+    }
+
+    /// Why a stream goes to a peer as it does.
+    #[must_use]
+    pub fn way_of(&self, key: StreamKey, peer: PeerIndex, datapath: DatapathIndex) -> Way {
+        let own = self.own_link(key, peer, datapath);
+        if self.is_tied(key, datapath) {
+            Way::Tied
+        } else if own.is_none() {
+            Way::Usual
+        } else if own == self.placed.get(&(key, peer)).copied() {
+            Way::Placed
+        } else {
+            Way::Chosen
+        }
+    }
+
+    /// What the policy chose for a stream and a peer last, if that is another link than that of
+    /// whatever else goes there.
+    #[must_use]
+    pub fn chosen(&self, key: StreamKey, peer: PeerIndex) -> Option<usize> {
+        self.chosen.get(&(key, peer)).copied()
+    }
+
+    /// The policy has chosen: from now on streams go to peers by these links, and all others as
+    /// whatever else goes there. A stream that was moved a moment ago stays until it is chosen
+    /// for once more.
+    pub fn choose(&mut self, wanted: &BTreeMap<(StreamKey, PeerIndex), usize>, now: MonoTime) {
+        self.moved_at.retain(|_, at| now.since(*at) < MOVE_PERIOD);
+        let known = wanted.keys().chain(self.chosen.keys());
+        let others: BTreeSet<StreamKey> =
+            known.filter(|flow| wanted.get(flow) != self.chosen.get(flow)).map(|(key, _)| *key).collect();
+        for key in others.into_iter().filter(|key| !self.moved_at.contains_key(key)).collect::<Vec<_>>() {
+            self.moved_at.insert(key, now);
+            self.chosen.retain(|(of, _), _| *of != key);
+            let flows = (key, PeerIndex(0))..=(key, PeerIndex(u16::MAX));
+            self.chosen.extend(wanted.range(flows).map(|(flow, link)| (*flow, *link)));
+            self.update_routes_of(key);
+        }
+    }
+
+    fn update_routes_of(&mut self, key: StreamKey) {
+        let topics: Vec<Topic> = self.channels.keys().filter(|topic| topic.key == key).copied().collect();
+        topics.into_iter().for_each(|topic| self.update_routes(topic));
     }
 
     /// Whether a stream has slots at a datapath, and so cannot move.
@@ -128,8 +187,7 @@ impl Hub {
                 None => self.placed.remove(&(key, *peer)),
             };
         }
-        let topics: Vec<Topic> = self.channels.keys().filter(|topic| topic.key == key).copied().collect();
-        topics.into_iter().for_each(|topic| self.update_routes(topic));
+        self.update_routes_of(key);
         Ok(())
     }
 }

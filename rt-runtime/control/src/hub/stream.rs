@@ -130,6 +130,7 @@ impl Hub {
         if contract.opened == 0 {
             self.contracts.remove(&row.key);
             self.placed.retain(|(key, _), _| *key != row.key);
+            self.chosen.retain(|(key, _), _| *key != row.key);
             self.actions.push_back(Action::Offer { key: row.key, check, on: false });
         }
         self.account(domain).release(&ONE_STREAM);

@@ -4,12 +4,13 @@ use super::{Parts, Server};
 use crate::hub::view::FlowView;
 use crate::policy::World;
 use crate::report::Scope;
-use insane_core::PeerIndex;
+use insane_core::{DatapathIndex, PeerIndex, StreamKey};
 use insane_policy::budget::LinkKey;
 use insane_policy::health::Signal;
 use insane_policy::report::PolicyReport;
 use insane_wire::status::StatusReport;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// A status report, with what the policy says beside it.
 #[derive(Serialize)]
@@ -30,15 +31,51 @@ impl Parts {
     fn with_world<R>(&self, with: impl FnOnce(&World<'_>) -> R) -> R {
         let flows: Vec<FlowView<'_>> = self.hub.flows().filter(|flow| !flow.peers.is_empty()).collect();
         let signal = |peer: PeerIndex, link: LinkKey| self.signal(peer, link);
-        with(&World { plan: &self.facts.plan, roster: &self.roster, flows: &flows, signal: &signal })
+        let used = |stream: StreamKey, peer: PeerIndex, datapath: DatapathIndex| {
+            let usual = || self.overlay.reached_by(peer, datapath.index());
+            let link = self.hub.link_of(stream, peer, datapath).or_else(usual)?;
+            Some((link, self.hub.way_of(stream, peer, datapath)))
+        };
+        let (plan, roster) = (&self.facts.plan, &self.roster);
+        with(&World { plan, roster, flows: &flows, signal: &signal, used: &used })
     }
 }
 
 impl Server {
-    /// Decides anew which link each stream is to take.
+    /// Decides anew which link each stream is to take, if there is a choice, and moves those
+    /// that are to take another than they do.
     pub(super) fn choose_links(&mut self) {
+        if self.parts.facts.plan.datapaths.iter().any(|datapath| datapath.links.len() > 1) {
+            self.decide_links();
+            let wanted = self.wanted_links();
+            self.parts.hub.choose(&wanted, self.now);
+        }
+    }
+
+    /// Decides, as of now.
+    pub(super) fn decide_links(&mut self) {
         let (policy, now) = (&mut self.policy, self.now);
         self.parts.with_world(|world| policy.tend(now, world));
+    }
+
+    /// The links that streams are to take where they are others than those of whatever else
+    /// goes there. For whom nothing is decided, or nothing can be, stays.
+    fn wanted_links(&self) -> BTreeMap<(StreamKey, PeerIndex), usize> {
+        let Parts { hub, overlay, .. } = &self.parts;
+        let flows = hub.flows().flat_map(|flow| {
+            let FlowView { key, datapath, peers, .. } = flow;
+            peers.into_iter().filter_map(move |peer| Some((key, peer, datapath?)))
+        });
+        let wanted = flows.filter_map(|(key, peer, datapath)| {
+            let link = match self.policy.link_for(key, peer) {
+                Some((of, link)) if of == datapath => {
+                    Some(link.index()).filter(|link| overlay.reached_by(peer, datapath.index()) != Some(*link))
+                }
+                _ => hub.chosen(key, peer),
+            };
+            Some(((key, peer), link?))
+        });
+        wanted.collect()
     }
 
     /// What was decided, and why.

@@ -181,7 +181,8 @@ fn moves(technology: fn(u32) -> String) {
         flow.settle();
         println!("{} messages, {} lost, longest gap {:?}", flow.emitted, flow.lost, flow.gap);
         assert!(flow.emitted > 10_000, "{}", flow.emitted);
-        assert_eq!(flow.lost, 0);
+        let counters = daemons.iter().map(|daemon| daemon.status().domains[0].counters.clone()).collect::<Vec<_>>();
+        assert_eq!(flow.lost, 0, "{counters:?}");
     }
     assert!(frames(&daemons[0]) > before);
     let counters = &daemons[1].status().domains[0].counters;

@@ -410,14 +410,21 @@ impl<L: Link, C: Clock> Engine<L, C> {
         let moved = transmitter.run(&turn, links, outlets, port);
         self.ring_run = self.ring_run.saturating_add(moved);
         worked |= moved > 0;
-        if !links.links.is_empty() && (self.ring_run < RING_RUN || self.turns.is_multiple_of(SOCKET_STRIDE)) {
+        let mut has_drained = false;
+        let is_holding = receiver.is_holding();
+        let is_due = self.ring_run < RING_RUN || is_holding || self.turns.is_multiple_of(SOCKET_STRIDE);
+        if !links.links.is_empty() && is_due {
             self.receives = self.receives.wrapping_add(1);
-            let thorough = self.receives.is_multiple_of(THOROUGH_STRIDE);
+            // What is missing may be there already, at whatever socket.
+            let thorough = is_holding || self.receives.is_multiple_of(THOROUGH_STRIDE);
             let mut frames = 0;
+            has_drained = thorough;
             for (by, (link, is_ordered)) in links.links.iter_mut().zip(links.ordered).enumerate() {
                 let by = (by, is_ordered);
                 let mut intake = Intake { turn: &turn, receiver, transmitter, outlets, port, counters, by };
-                frames += link.receive(FRAMES_PER_TURN, thorough, &mut intake);
+                let received = link.receive(FRAMES_PER_TURN, thorough, &mut intake);
+                has_drained &= received < FRAMES_PER_TURN;
+                frames += received;
             }
             if frames > 0 {
                 self.ring_run = 0;
@@ -428,7 +435,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             receiver.inflows.serve(|| turn.now(), links, outlets, port);
         }
         if receiver.is_holding() {
-            receiver.end_holds(turn.now(), outlets, port);
+            receiver.end_holds(turn.now(), has_drained, outlets, port);
         }
         self.looked_at = turn.about_now();
         worked |= outlets.wake(self.looked_at);

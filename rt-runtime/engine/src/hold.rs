@@ -2,7 +2,7 @@
 //!
 //! What is kept is whole and belongs to an unreliable flow. It is released in the order of the
 //! flow's numbers: when all before it has come, when a fence says that no more will, or when
-//! it was kept for [`HOLD_MAX`].
+//! it was kept for [`HOLD_MAX`] (and the links have nothing more, or [`HOLD_BUSY_MAX`] have passed).
 //!
 //! Bounds: [`HELD_MAX`] messages, of one runtime [`HELD_OF_HOST_MAX`], so that one that claims
 //! to move leaves places to others. Small ones are kept here, larger ones in a buffer of their
@@ -18,6 +18,8 @@ use insane_wire::data::Leg;
 /// A message is kept so long at most. Longer than links of one site differ in delay, much
 /// shorter than it takes to notice that a link is dead.
 pub const HOLD_MAX: Nanos = Nanos::from_millis(20);
+/// The same, while links have more frames for the datapath than it takes in a turn.
+pub const HOLD_BUSY_MAX: Nanos = Nanos::from_millis(100);
 /// Messages that are kept at once.
 pub const HELD_MAX: usize = 1024;
 /// Of those, messages of one runtime.

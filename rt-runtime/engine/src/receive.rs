@@ -2,7 +2,7 @@
 
 use crate::command::{OverlayFrame, Port, Topic};
 use crate::deliver::{Content, Outlets};
-use crate::hold::{HOLD_MAX, Held, Holds, Kept, NotHeld};
+use crate::hold::{HOLD_BUSY_MAX, HOLD_MAX, Held, Holds, Kept, NotHeld};
 use crate::inflow::{Arrived, Inflows};
 use crate::routes::RouteIndex;
 use crate::transmit::Transmitter;
@@ -309,7 +309,14 @@ impl Receiver {
             && header.is_whole(payload.len())
         {
             // Flows know time to a tenth of a second.
-            let verdict = self.release(turn.about_now(), &target, header, Content::Private(payload), outlets, port);
+            let verdict = self.release(
+                (turn.about_now(), || turn.now()),
+                &target,
+                header,
+                Content::Private(payload),
+                outlets,
+                port,
+            );
             if verdict != Released::Kept {
                 self.remember(peer, header, target);
             }
@@ -319,17 +326,18 @@ impl Receiver {
         let arrived = Fragmented { now, target, header, payload };
         if let Some(buffer) = self.collect(&arrived, outlets) {
             let content = Content::Received(buffer, header.message_len);
-            if self.release(now, &target, header, content, outlets, port) == Released::No {
+            if self.release((now, || now), &target, header, content, outlets, port) == Released::No {
                 outlets.domains[domain.index()].heap.release(buffer);
             }
         }
     }
 
-    /// Delivers a whole message if it is new, or keeps it if it overtook others.
+    /// Delivers a whole message if it is new, or keeps it if it overtook others: until when, is
+    /// counted from `now`, which is asked only then.
     #[inline]
     fn release(
         &mut self,
-        now: MonoTime,
+        (about_now, now): (MonoTime, impl FnOnce() -> MonoTime),
         target: &Target,
         header: &DataHeader,
         content: Content<'_>,
@@ -339,13 +347,13 @@ impl Receiver {
         let meta = Meta { sequence: header.sequence, source_ns: header.source_instant, lost: 0 };
         let is_past = || Stamp::is_of_history(header.source_instant);
         let at = (header.sequence, header.flags.leg());
-        let verdict = self.flows.classify_on(now, &target.key, at, is_past);
+        let verdict = self.flows.classify_on(about_now, &target.key, at, is_past);
         if verdict == Verdict::Ahead {
-            return self.keep(now, target, header, content, outlets, port);
+            return self.keep(now(), target, header, content, outlets, port);
         }
         let released = self.conclude(verdict, target, meta, content, outlets, port);
         if self.is_holding() {
-            self.release_held(now, &target.key, outlets, port);
+            self.release_held(about_now, &target.key, outlets, port);
         }
         if released { Released::Yes } else { Released::No }
     }
@@ -400,7 +408,7 @@ impl Receiver {
         while self.holds.first_of(&key).is_some_and(|held| held.sequence < sequence) {
             self.release_first(now, &key, outlets, port);
         }
-        self.release(now, target, header, content, outlets, port)
+        self.release((now, || now), target, header, content, outlets, port)
     }
 
     /// Delivers the first message of a flow that is kept, if nothing is missing before it any
@@ -444,10 +452,13 @@ impl Receiver {
         !self.holds.is_empty()
     }
 
-    /// Releases what was kept for long enough.
+    /// Releases what was kept for long enough. While links still have frames for this
+    /// datapath, as when its thread had to wait for its core, what is missing may be among
+    /// those: then it is kept for longer.
     #[cold]
-    pub fn end_holds(&mut self, now: MonoTime, outlets: &mut Outlets, port: &Port) {
-        while let Some(key) = self.holds.overdue(now) {
+    pub fn end_holds(&mut self, now: MonoTime, has_drained: bool, outlets: &mut Outlets, port: &Port) {
+        let until = if has_drained { now } else { MonoTime(now.0.saturating_sub(HOLD_BUSY_MAX.0 - HOLD_MAX.0)) };
+        while let Some(key) = self.holds.overdue(until) {
             let Some(&Held { leg, domain, .. }) = self.holds.first_of(&key) else { break };
             outlets.count(domain, DatapathCounter::HoldsEnded, 1);
             self.flows.go_on_to(&key, leg);

@@ -140,10 +140,20 @@ impl<E: Entry> Ring<E> {
     pub(crate) fn publish_put(&mut self) {
         // Pairs with the kernel's acquire: the entries are written.
         self.word(self.map.offsets.producer).store(self.mine, Ordering::Release);
-        // The kernel says that it wants a call, then looks at the counter once more; whoever
-        // published looks at that word afterwards. Without the fence the look may come before
-        // the store is seen: then each side relies on the other, and the entries lie there.
-        fence(Ordering::SeqCst);
+    }
+
+    /// Whether the kernel wants a call for what was just published.
+    ///
+    /// It says that it wants one, then looks at the counter once more; whoever published looks
+    /// at that word afterwards. Without the fence the look may come before the store is seen:
+    /// then each side relies on the other, and the entries lie there. A word that says yes needs
+    /// none: the call is made.
+    #[inline]
+    pub(crate) fn wants_call(&self) -> bool {
+        self.needs_wakeup() || {
+            fence(Ordering::SeqCst);
+            self.needs_wakeup()
+        }
     }
 
     /// How many entries of a ring that the process fills the kernel has not taken.

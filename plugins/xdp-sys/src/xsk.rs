@@ -29,6 +29,9 @@ pub const SIDES: usize = 2;
 /// 32 by default): a full ring needs so many calls.
 const SENT_A_CALL: u32 = 32;
 
+/// So many chunks of a side are on their way, or sent and not taken back, before they are.
+const REAPED_AT: u32 = 64;
+
 /// How a socket is tied to its queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Binding {
@@ -53,13 +56,15 @@ pub struct XskOptions {
     pub ring_frames: u32,
 }
 
-/// What went wrong and is no outcome of a call.
+/// What no outcome of a call tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct XskCounts {
     /// Entries of the kernel that named a chunk which it did not have, or bytes outside it.
     pub claims_refused: u64,
     /// Calls that the kernel refused for another reason than being busy (device gone or down).
     pub kicks_failed: u64,
+    /// Calls of the kernel to send what was submitted.
+    pub calls: u64,
 }
 
 impl XskCounts {
@@ -69,6 +74,7 @@ impl XskCounts {
         XskCounts {
             claims_refused: self.claims_refused + before.claims_refused,
             kicks_failed: self.kicks_failed + before.kicks_failed,
+            calls: self.calls + before.calls,
         }
     }
 }
@@ -120,6 +126,8 @@ struct Side {
     /// Chunks for sending that nobody uses.
     spare: Vec<u32>,
     has_unsent: bool,
+    /// Entries were taken from `rx`, and the kernel was not told.
+    has_taken: bool,
     /// Last, so that the rings are unmapped before it is closed.
     socket: OwnedFd,
 }
@@ -227,7 +235,14 @@ impl Xsk {
             let rx = Ring::map(socket.as_fd(), libc::XDP_PGOFF_RX_RING, offsets.rx, ring)?;
             let tx = Ring::map(socket.as_fd(), libc::XDP_PGOFF_TX_RING, offsets.tx, ring)?;
             let begin = receiving + number as u32 * ring;
-            sides.push(Side { rx, tx, spare: (begin..begin + ring).collect(), has_unsent: false, socket });
+            sides.push(Side {
+                rx,
+                tx,
+                spare: (begin..begin + ring).collect(),
+                has_unsent: false,
+                has_taken: false,
+                socket,
+            });
         }
         let Ok(sides) = sides.try_into() else { unreachable!("one for each socket") };
         let owners = vec![Owner::Spare; chunks as usize].into_boxed_slice();
@@ -275,7 +290,9 @@ impl Xsk {
     pub fn receive(&mut self, side: usize) -> Option<Chunk> {
         // A claim that is refused costs its place only; there are no more of them than frames.
         for _ in 0..self.ring_frames {
-            let entry = self.sides.get_mut(side)?.rx.take()?;
+            let from = self.sides.get_mut(side)?;
+            let entry = from.rx.take()?;
+            from.has_taken = true;
             if let Some(chunk) = self.claim(entry) {
                 return Some(chunk);
             }
@@ -338,14 +355,17 @@ impl Xsk {
     /// Hands what was given back to the kernel, and lets others' frames come: once a burst.
     #[inline]
     pub fn refill(&mut self) {
+        // A call that found nothing writes nothing: most do.
         for side in &mut self.sides {
-            side.rx.publish_taken();
+            if std::mem::take(&mut side.has_taken) {
+                side.rx.publish_taken();
+            }
         }
         if std::mem::take(&mut self.filled) {
             self.fill.publish_put();
         }
         // Only devices that write the chunks themselves ask for it.
-        if self.is_zero_copy && self.fill.needs_wakeup() {
+        if self.is_zero_copy && self.fill.wants_call() {
             let socket = self.sides[0].socket.as_raw_fd();
             // SAFETY: no memory is handed over.
             unsafe {
@@ -364,7 +384,10 @@ impl Xsk {
     /// A chunk for a frame to be sent by this side. `None`: all are on their way.
     #[inline]
     pub fn reserve(&mut self, side: usize) -> Option<Chunk> {
-        if self.sides.get(side)?.spare.is_empty() {
+        // Some at a time: the kernel's counter is cold, too. And early: a few chunks that are used
+        // again and again stay in the cache.
+        let free = self.sides.get(side)?.spare.len() as u32;
+        if free == 0 || free + REAPED_AT <= self.ring_frames {
             self.reap();
         }
         let number = self.sides.get_mut(side)?.spare.pop()?;
@@ -375,9 +398,11 @@ impl Xsk {
     /// Takes back what the kernel has sent.
     #[inline(never)]
     fn reap(&mut self) {
+        let mut has_taken = false;
         // No more than the ring holds: one for each chunk for sending.
         for _ in 0..SIDES as u32 * self.ring_frames {
             let Some(address) = self.completion.take() else { break };
+            has_taken = true;
             let number = address / u64::from(self.chunk_bytes);
             let owner = usize::try_from(number).ok().and_then(|number| self.owners.get_mut(number));
             match owner {
@@ -389,7 +414,9 @@ impl Xsk {
                 _ => self.counts.claims_refused += 1,
             }
         }
-        self.completion.publish_taken();
+        if has_taken {
+            self.completion.publish_taken();
+        }
     }
 
     /// Puts the first `len` bytes of a reserved chunk into the queue of its side; they go
@@ -456,11 +483,12 @@ impl Xsk {
         }
         side.tx.publish_put();
         for _ in 0..calls {
-            if !side.tx.needs_wakeup() || side.tx.left() == 0 {
+            if !side.tx.wants_call() || side.tx.left() == 0 {
                 side.has_unsent = false;
                 return Kick::Done;
             }
             let socket = side.socket.as_raw_fd();
+            self.counts.calls += 1;
             // SAFETY: no memory is handed over.
             let sent = unsafe { libc::sendto(socket, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
             if sent >= 0 {

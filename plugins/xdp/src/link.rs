@@ -90,6 +90,7 @@ impl XdpCounts {
             "frames_unsent_lost",
             "ring_claims_refused",
             "send_calls_refused",
+            "send_calls",
         ];
         LinkCounts::new(
             names,
@@ -105,6 +106,7 @@ impl XdpCounts {
                 self.unsent_lost,
                 self.sockets.claims_refused,
                 self.sockets.kicks_failed,
+                self.sockets.calls,
             ],
         )
     }

@@ -107,7 +107,9 @@ fn a_udp_link_is_a_peer_of_an_xdp_link() {
                 kernel.flush();
                 assert_eq!(wait_for(&mut ours, &mut kernel, 1), [frame.as_slice()], "from the kernel, lane {lane}");
             }
-            assert_eq!((ours.counts().dropped, ours.counts().sockets), Default::default());
+            let counts = ours.counts();
+            let wrong = (counts.dropped, counts.sockets.claims_refused, counts.sockets.kicks_failed);
+            assert_eq!(wrong, (0, 0, 0));
         }
     }
 }
@@ -231,6 +233,45 @@ fn an_interface_that_is_deleted_fails_frames_and_wakes_nobody() {
         assert!(!ours.holds_frames(), "nor spins for it");
         let mut fds: Vec<_> = ours.readable_fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         assert_eq!(poll(&mut fds, PollTimeout::ZERO).unwrap(), 0, "nor is woken by it: {fds:?}");
+    }
+}
+
+/// As the bare loop: a call for each frame that is sent alone, one for a burst of what the kernel
+/// takes in one, and none to receive or to look.
+#[test]
+fn a_frame_costs_one_call_and_receiving_none() {
+    for mode in MODES {
+        let Some(hosts) = Hosts::make() else { return };
+        hosts.kernel.inside(|| interface::finish_frames("p0")).unwrap();
+        let mut ours = hosts.xdp(mode, XDP, &[Some(UDP.parse().unwrap())]);
+        let mut kernel = hosts.udp(UDP, XDP);
+        send(&mut kernel, 0, b"first");
+        kernel.flush();
+        wait_for(&mut ours, &mut kernel, 1);
+        let before = ours.counts().sockets.calls;
+        for number in 0..100 {
+            send(&mut ours, 0, &frame(number, 64));
+            ours.flush();
+        }
+        assert_eq!(ours.counts().sockets.calls - before, 100, "{mode:?}: one each");
+        for number in 0..32 {
+            send(&mut ours, 0, &frame(number, 64));
+        }
+        ours.flush();
+        let calls = ours.counts().sockets.calls - before - 100;
+        assert!((1..=2).contains(&calls), "{mode:?}: {calls} calls for a burst");
+        let before = ours.counts().sockets.calls;
+        for number in 0..50 {
+            send(&mut kernel, 7, &frame(number, 64));
+            kernel.flush();
+        }
+        let mut kept = Keep::default();
+        let end = Instant::now() + PATIENCE;
+        while kept.0.len() < 50 {
+            assert!(Instant::now() < end, "{} of 50 frames came", kept.0.len());
+            ours.receive(8, true, &mut kept);
+        }
+        assert_eq!(ours.counts().sockets.calls, before, "{mode:?}: none to receive");
     }
 }
 

@@ -251,7 +251,8 @@ fn worst(series: &Series, paint: &dyn Fn(&str, &str) -> String) -> String {
     for worst in &series.worst {
         let Cause { cause, detail } = &worst.cause;
         let tone = if *cause == "unexplained" { "33" } else { "0" };
-        let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+        let detail =
+            if detail.is_empty() { String::new() } else { format!(": {}", detail.replace("; ", ";\n             ")) };
         let at = MonoTime(worst.planned_ns);
         let seconds = format!("{}.{:06} s", at.0 / 1_000_000_000, at.0 % 1_000_000_000 / 1_000);
         let late = Nanos(worst.late_ns).to_string();

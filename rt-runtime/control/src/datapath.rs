@@ -420,6 +420,11 @@ impl Datapath {
         self.slots.map(|_| self.port.slot_clock())
     }
 
+    /// The slots' time less the monotonic clock; `None`: there are none.
+    pub(crate) fn slot_offset(&self) -> Option<u64> {
+        self.slots.map(|_| self.port.slot_offset())
+    }
+
     /// Whether its slots run by TAI.
     pub(crate) fn is_locked(&self) -> bool {
         self.port.is_slot_clock_locked()

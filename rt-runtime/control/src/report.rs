@@ -424,6 +424,7 @@ fn datapath_row(datapath: &Datapath, certificate: Option<String>, sees_all: bool
         links: datapath.link_rows(),
         counters: counters.map(|c| (c.name().to_owned(), datapath.turn_counters.get(*c as usize))).collect(),
         slot_clock: datapath.slot_clock().map(str::to_owned),
+        slot_offset_ns: datapath.slot_offset(),
         gates: datapath.plan.gates.as_ref().map(ToString::to_string),
         certificate,
         monitors: Vec::new(),

@@ -331,6 +331,8 @@ pub struct Port {
     stop: AtomicBool,
     /// By what the slots run, as `ClockState::number` has it.
     slot_clock: AtomicU8,
+    /// The slots' time less the monotonic clock, nanoseconds, modulo 2^64; see `slot_offset`.
+    slot_offset: AtomicU64,
     slot_table: AtomicU32,
     /// Where the datapath notes its slots, if it has any.
     slot_log: OnceLock<Arc<SlotLog>>,
@@ -360,6 +362,7 @@ impl Port {
             epoll: Epoll::new()?,
             stop: AtomicBool::new(false),
             slot_clock: AtomicU8::new(0),
+            slot_offset: AtomicU64::new(0),
             slot_table: AtomicU32::new(0),
             slot_log: OnceLock::new(),
             epsilons: Arc::default(),
@@ -438,6 +441,17 @@ impl Port {
     pub fn slot_clock(&self) -> &'static str {
         // Relaxed: a number for reports, nothing hangs on it.
         insane_clock::ClockState::words(self.slot_clock.load(Ordering::Relaxed))
+    }
+
+    /// The slots' time less the monotonic clock, nanoseconds, modulo 2^64, as of 10 ms or so ago;
+    /// 0 until the first stream with slots, and where they run by the local clock from the start.
+    #[must_use]
+    pub fn slot_offset(&self) -> u64 {
+        self.slot_offset.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_slot_offset(&self, offset_ns: u64) {
+        self.slot_offset.store(offset_ns, Ordering::Relaxed);
     }
 
     /// Whether the slots run by TAI.

@@ -119,6 +119,9 @@ pub struct DatapathStatus {
     /// The certificate of all streams that have slots there, in its text form; `None`: there
     /// is none, or who asks may not see all tenants.
     pub certificate: Option<String>,
+    /// The slots' time less the monotonic clock of the host, nanoseconds, modulo 2^64; `None`:
+    /// there are no slots.
+    pub slot_offset_ns: Option<u64>,
     /// When its lanes may send, in words; `None`: always.
     pub gates: Option<String>,
     /// What its certificates assume, and how that holds; empty: it has no slots.

@@ -49,8 +49,16 @@ pub fn measured(told: &MeasuredStatus) -> String {
     let (samples, max) = (told.samples, Nanos(told.max_ns));
     match told.quantile_ns {
         Some(quantile) => format!("{} in {percent} % of {samples}, {max} at most", Nanos(quantile)),
+        None if is_carried(told) => {
+            format!("beyond measure in {percent} % of {samples} (slots missed for it), else {max} at most")
+        }
         None => format!("{samples} samples carry no {percent} %, {max} at most"),
     }
+}
+
+/// Whether ten samples may lie beyond the quantile.
+fn is_carried(told: &MeasuredStatus) -> bool {
+    told.samples.saturating_mul(u64::from(1_000_000_u32.saturating_sub(told.quantile_ppm))) >= 10_000_000
 }
 
 /// What of it the slots rest on; `None`: on nothing.
@@ -70,6 +78,8 @@ mod tests {
         let few = MeasuredStatus { quantile_ppm: 999_000, samples: 12, max_ns: 40_000, ..MeasuredStatus::default() };
         assert_eq!(measured(&few), "12 samples carry no 99.9 %, 40.0 us at most");
         assert_eq!(rests_on(&few), None);
+        let missed = MeasuredStatus { samples: 20_000, ..few.clone() };
+        assert_eq!(measured(&missed), "beyond measure in 99.9 % of 20000 (slots missed for it), else 40.0 us at most");
         let assumed_quantile_ns = Some(200_000);
         let more = MeasuredStatus { quantile_ns: Some(12_300), samples: 12_345, assumed_quantile_ns, ..few };
         assert_eq!(measured(&more), "12.3 us in 99.9 % of 12345, 40.0 us at most");

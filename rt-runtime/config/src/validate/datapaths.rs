@@ -230,9 +230,9 @@ fn check_gates(plans: &[DatapathPlan], report: &mut Report<'_>) {
         };
         let needed = rates.iter().map(frame_ns).max().unwrap_or(Nanos::ZERO);
         // Nothing is scheduled in the lane of the overlay's own frames.
-        let lanes = (0..8).filter_map(insane_core::Lane::new).filter(|lane| *lane != insane_core::Lane::CONTROL);
-        let mut lanes = lanes.filter(|lane| plan.serves.lane(*lane) && gates.longest(*lane) < needed);
-        if let Some(lane) = lanes.next() {
+        let mut lanes = (0..8).filter_map(insane_core::Lane::new).filter(|lane| *lane != insane_core::Lane::CONTROL);
+        // The first one is told.
+        if let Some(lane) = lanes.find(|lane| plan.serves.lane(*lane) && gates.longest(*lane) < needed) {
             let message = format!(
                 "lane {} may send for {} at a time, and the largest frame with turn_us and foreign_bytes takes {needed}",
                 lane.get(),

@@ -536,6 +536,8 @@ impl Transmitter {
         let Some(slots) = self.slots.as_mut() else { return 0 };
         if slots.begin(turn.now(), || turn.pair()) {
             port.set_slot_clock(slots.servo.state().number());
+            let now = turn.now();
+            port.set_slot_offset(slots.servo.tai(now).0.wrapping_sub(now.0));
         }
         let (mut moved, mut grants, mut is_flushed) = (0, 0, true);
         for _ in 0..TELLS_PER_TURN {

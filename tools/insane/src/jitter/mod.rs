@@ -4,6 +4,9 @@
 //! - *timer*: `clock_nanosleep` to an absolute instant, and a look at the clock;
 //! - *task*: a cyclic task of this runtime, which sleeps and then looks at the clock.
 //!
+//! With `--slots` a third one, after them: *slots*, messages of a stream with slots between two
+//! runtimes, from the start of the slot, as the sender's runtime tells it, to the arrival.
+//!
 //! # Names
 //! `wakeup_latency` is isochron's (NXP): the wake-up less the planned instant, with its
 //! `min`, `max`, `mean` and `stddev`. `outliers`, as in the TSN/RTC testbench (Linutronix),
@@ -11,26 +14,30 @@
 //! beyond it.
 //!
 //! # Bounds
-//! The measurement ends after `--seconds`. The thread takes one core, `SCHED_FIFO` where it
+//! The measurement ends after `--seconds`, and with `--slots` after as many more. The thread takes one core, `SCHED_FIFO` where it
 //! may, and only where the process has a second core for everything else. It looks at the
 //! clock for at most half of each period.
 //!
 //! # Causes
-//! See [`cause`]: what counters can tell without tracing, likely and not proven.
+//! See [`cause`]: what counters can tell without tracing, likely and not proven. A message that
+//! missed its slot has the cause that the sender's runtime noted; one that did not was late
+//! behind it, on the way or in waking this thread.
 
 mod cause;
 mod evidence;
 mod measure;
 mod metric;
 mod report;
+mod slots;
 
 use insane_core::Nanos;
 use insane_rt::Session;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What is measured.
-#[derive(clap::Args, Clone, Copy, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Arguments {
     /// How long to measure, both series together.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -51,6 +58,11 @@ pub struct Arguments {
     /// Wake-ups later than this are outliers, microseconds.
     #[arg(long, default_value_t = 100, value_name = "US")]
     pub outlier_us: u64,
+    /// Measure messages in slots, too, between two runtimes that are peers, both of this machine
+    /// (in namespaces, say): their control sockets, the sender's first. That takes `--seconds`
+    /// once more.
+    #[arg(long, num_args = 2, value_names = ["SENDER", "RECEIVER"])]
+    pub slots: Option<Vec<PathBuf>>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -70,15 +82,19 @@ impl Arguments {
 pub fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
     let measured = Session::embedded("jitter")
         .map_err(|error| error.to_string())
-        .and_then(|session| measure::measure(&session, arguments));
-    let measured = match measured {
-        Ok(measured) => measured,
+        .and_then(|session| measure::measure(&session, arguments))
+        .and_then(|measured| {
+            let slots = arguments.slots.as_deref().map(|sockets| slots::measure(arguments, measured.core, sockets));
+            Ok((measured, slots.transpose()?))
+        });
+    let (measured, slots) = match measured {
+        Ok(both) => both,
         Err(why) => {
             writeln!(std::io::stderr(), "error: {why}")?;
             return Ok(ExitCode::FAILURE);
         }
     };
-    let report = report::Report::of(arguments, &measured);
+    let report = report::Report::of(arguments, &measured, slots.as_ref());
     let mut output = std::io::stdout().lock();
     if arguments.json {
         let text = serde_json::to_string_pretty(&report).map_err(std::io::Error::other)?;

@@ -5,6 +5,7 @@ use super::cause::{Cause, Late};
 use super::evidence::Record;
 use super::measure::Measured;
 use super::metric::{EDGES, Metric};
+use super::slots::Slots;
 use insane_core::{MonoTime, Nanos};
 use serde::Serialize;
 use std::fmt::Write;
@@ -26,6 +27,15 @@ pub struct Report {
     margin_ns_learnt: u64,
     notices: Vec<String>,
     series: Vec<Series>,
+    /// What the sender's runtime measured of e_turn and e_wake, and what rests on it.
+    sender: Vec<Measurement>,
+}
+
+#[derive(Debug, Serialize)]
+struct Measurement {
+    name: String,
+    measured: String,
+    rests_on: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -67,7 +77,15 @@ struct Worst {
 
 impl Report {
     /// Of what was measured.
-    pub fn of(arguments: &Arguments, measured: &Measured) -> Report {
+    pub fn of(arguments: &Arguments, measured: &Measured, slots: Option<&Slots>) -> Report {
+        let of_slots = slots.map(|slots| {
+            let what = "messages in slots: from the start of the slot to the arrival";
+            let mut series = Series::of("slots", what, &slots.metric, arguments.outlier(), &slots.record);
+            for worst in &mut series.worst {
+                worst.cause = slots.cause(worst.cycle, worst.cause.clone());
+            }
+            series
+        });
         let series = |name, what, metric| Series::of(name, what, metric, arguments.outlier(), &measured.record);
         Report {
             core: measured.core,
@@ -76,11 +94,22 @@ impl Report {
             period_ns: arguments.period().0,
             seconds: arguments.seconds,
             margin_ns_learnt: measured.margin.0,
-            notices: measured.notices.clone(),
+            notices: measured.notices.iter().chain(slots.iter().flat_map(|slots| &slots.notices)).cloned().collect(),
             series: vec![
                 series("timer", "clock_nanosleep to an absolute instant", &measured.timer),
                 series("task", "cyclic task: sleeps, then looks at the clock", &measured.task),
-            ],
+            ]
+            .into_iter()
+            .chain(of_slots)
+            .collect(),
+            sender: slots.map_or_else(Vec::new, |slots| {
+                let row = |(name, told): &(String, insane_wire::status::MeasuredStatus)| Measurement {
+                    name: name.clone(),
+                    measured: crate::told::measured(told),
+                    rests_on: crate::told::rests_on(told),
+                };
+                slots.measured.iter().map(row).collect()
+            }),
         }
     }
 }
@@ -153,6 +182,12 @@ pub fn text(report: &Report, colour: bool) -> String {
         text += &bars(series, &paint);
         text += &worst(series, &paint);
     }
+    for Measurement { name, measured, rests_on } in &report.sender {
+        let _ = writeln!(text, "\n{name} of the sender's runtime\n  {measured}");
+        if let Some(what) = rests_on {
+            let _ = writeln!(text, "  {what}");
+        }
+    }
     let _ = writeln!(text, "\nA cell without a number: fewer than ten wake-ups lie beyond. Causes are likely ones,");
     let _ =
         writeln!(text, "from counters; the task looks at the clock for the last {}.", Nanos(report.margin_ns_learnt));
@@ -216,7 +251,8 @@ fn worst(series: &Series, paint: &dyn Fn(&str, &str) -> String) -> String {
     for worst in &series.worst {
         let Cause { cause, detail } = &worst.cause;
         let tone = if *cause == "unexplained" { "33" } else { "0" };
-        let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+        let detail =
+            if detail.is_empty() { String::new() } else { format!(": {}", detail.replace("; ", ";\n             ")) };
         let at = MonoTime(worst.planned_ns);
         let seconds = format!("{}.{:06} s", at.0 / 1_000_000_000, at.0 % 1_000_000_000 / 1_000);
         let late = Nanos(worst.late_ns).to_string();
@@ -244,6 +280,7 @@ mod tests {
             priority: 80,
             margin_us: 200,
             outlier_us: 100,
+            slots: None,
             json: false,
         };
         let series = |scale: u64| {
@@ -263,7 +300,7 @@ mod tests {
             margin: Nanos(50_000),
             record: Record::default(),
         };
-        Report::of(&arguments, &measured)
+        Report::of(&arguments, &measured, None)
     }
 
     #[test]

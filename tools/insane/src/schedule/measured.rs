@@ -90,7 +90,7 @@ mod tests {
         let text = lines(&report).unwrap();
         let turn = "turn: (quantile_ppm: 999000, quantile_ns: 8000, max_ns: 18000, samples: 20000),\n";
         assert!(text.contains(turn), "{text}");
-        assert!(text.contains("// wake: 20000 samples carry no 99.9 %"), "{text}");
+        assert!(text.contains("// wake: beyond measure in 99.9 % of 20000"), "{text}");
         assert!(lines(&StatusReport::default()).is_err());
     }
 }

@@ -14,7 +14,7 @@ const NAME: &str = "insane move";
 pub struct Arguments {
     /// The stream, which is open on this host.
     stream: String,
-    /// The link, one of the stream's datapath; without it the stream goes as everything else.
+    /// The link, one of the stream's datapath; without it the stream goes as the policy says.
     #[arg(long, value_name = "NAME")]
     link: Option<String>,
     /// Only what goes to this peer; without it to all that the link reaches.

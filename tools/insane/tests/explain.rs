@@ -143,9 +143,9 @@ fn two_hosts_links_peers_and_interest() {
     drop(sink);
 }
 
-/// Two links to one peer: what the policy says of them, and which is really used.
+/// Two links to one peer: what the policy says of them, and that streams follow it.
 #[test]
-fn the_table_of_the_policy_is_shown_beside_what_is_used() {
+fn the_table_of_the_policy_is_shown_and_carried_out() {
     let base = 30_000 + (std::process::id() % 10_000) as u16;
     let free = |port: u16| [port, port + 1].iter().all(|port| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok());
     let ports: Vec<u16> = (base..60_000).step_by(2).filter(|port| free(*port)).take(4).collect();
@@ -194,20 +194,18 @@ fn the_table_of_the_policy_is_shown_beside_what_is_used() {
     );
     let (shown, logs) = flow("logs");
     assert_eq!(logs["takes"], "slow");
-    // The first of the configuration that reaches the peer: nobody is told otherwise yet.
-    assert_eq!(logs["used"], "quick");
-    assert_has(logs["used_because"].as_str().unwrap(), &["not in force yet"]);
+    wait_for("it has moved", || flow("logs").1["used"] == "slow");
+    assert_eq!(flow("logs").1["used_because"], "it is the policy's choice");
+    assert_eq!(flow("premium").1["used"], "quick");
     assert_has(logs["because"].as_str().unwrap(), &["it gave way to stream \"premium\" to peer there"]);
     assert_has(&shown, &["its budget of streams is used up"]);
     assert_eq!(logs["links"].as_array().unwrap().len(), 2);
-    // Heartbeats go by one link of a datapath; of the other nothing is known.
     let health = |link: &str| {
         let (_, flow) = flow("logs");
         let row = flow["links"].as_array().unwrap().iter().find(|row| row["link"] == link).cloned().unwrap();
         row["health"].as_str().unwrap().to_owned()
     };
-    wait_for("heartbeats pass", || health("quick") == "good");
-    assert_eq!(health("slow"), "unproven");
+    wait_for("heartbeats pass by both", || health("quick") == "good" && health("slow") == "good");
     // Another budget, without a restart.
     let file = here.folder.join("insaned.ron");
     let config = std::fs::read_to_string(&file).unwrap().replace("streams: 1)", "streams: 2)");
@@ -217,6 +215,17 @@ fn the_table_of_the_policy_is_shown_beside_what_is_used() {
     assert!(output.status.success() && shown.contains("policy.budgets[\"quick\"]: 1 streams, any Mbit/s"), "{shown}");
     let (shown, logs) = flow("logs");
     assert_eq!((&logs["takes"], &logs["because"]), (&"quick".into(), &"room became free".into()), "{shown}");
+    wait_for("it has moved back", || flow("logs").1["used"] == "quick");
+    // By hand goes before the policy, and no longer than that is wanted.
+    let moves = |options: &[&str]| {
+        let moved = || here.command("move", &["logs"]).args(options).output().unwrap().status.success();
+        wait_for("it may be moved", moved);
+    };
+    moves(&["--link", "slow"]);
+    assert_eq!((&flow("logs").1["used"], &flow("logs").1["takes"]), (&"slow".into(), &"quick".into()));
+    assert_eq!(flow("logs").1["used_because"], "it was moved there by hand");
+    moves(&[]);
+    wait_for("the policy is followed again", || flow("logs").1["used"] == "quick");
 }
 
 /// Three hosts on the loopback interface, of which two are in one group.

@@ -262,7 +262,7 @@ impl View<'_> {
         let why = if links.iter().all(|link| link.technology == first.technology) {
             format!("`{wish}` {origin}, and the datapath has links of this one technology only")
         } else {
-            format!("`{wish}` {origin}; each peer is reached by the first link that has its address and has not failed")
+            format!("`{wish}` {origin}; by which link each peer is reached, the policy says")
         };
         let mut names: Vec<&str> = links.iter().map(|link| link.technology.as_str()).collect();
         names.dedup();

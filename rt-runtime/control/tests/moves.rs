@@ -4,9 +4,10 @@
 mod world;
 
 use insane_control::action::Topic;
-use insane_control::hub::{MOVE_PERIOD, Reach};
+use insane_control::hub::{MOVE_PERIOD, Reach, Way};
 use insane_core::{ChannelId, DatapathIndex, DomainIndex, Nanos, PeerIndex, Qos, SessionId, stream_key};
 use insane_wire::control::{Code, Event, Request, Role};
+use std::collections::BTreeMap;
 use world::{WayTold, World, datapath, spec};
 
 const HERE: DatapathIndex = DatapathIndex(0);
@@ -109,4 +110,47 @@ fn only_who_runs_the_runtime_moves_streams() {
         assert!(*code == Code::Access && reason.contains("may not change the links"), "{reason}");
     }
     assert_eq!(world.favours, [(operator, 7)]);
+}
+
+#[test]
+fn what_the_policy_chose_is_carried_out_behind_hands_and_failures() {
+    let mut world = World::new(spec(vec![datapath(&[0, 1], true)]));
+    let a = world.attach(1);
+    open(&mut world, a, "io", 11);
+    open(&mut world, a, "video", 12);
+    let (io, video, other) = (topic("io").key, topic("video").key, PeerIndex(1));
+    let chosen = BTreeMap::from([((io, PEER), 1)]);
+    let choose = |world: &mut World, wanted: &BTreeMap<_, _>| {
+        let wanted = wanted.clone();
+        told(world, |world| world.hub.choose(&wanted, world.now))
+    };
+    assert_eq!(choose(&mut world, &chosen), [WayTold::Route(PEER, Some(1)), WayTold::Route(other, None)]);
+    assert_eq!((world.hub.link_of(io, PEER, HERE), world.hub.way_of(io, PEER, HERE)), (Some(1), Way::Chosen));
+    assert_eq!(world.hub.way_of(video, PEER, HERE), Way::Usual);
+    world.wait(MOVE_PERIOD);
+    assert_eq!(choose(&mut world, &chosen), [], "it is so already");
+    // By hand goes first; a link that failed is taken by neither.
+    world.hub.move_stream(io, &[PEER], Some(0), world.now).unwrap();
+    world.pump();
+    assert_eq!((world.hub.link_of(io, PEER, HERE), world.hub.way_of(io, PEER, HERE)), (Some(0), Way::Placed));
+    world.wait(MOVE_PERIOD);
+    world.hub.move_stream(io, &[PEER], None, world.now).unwrap();
+    world.pump();
+    assert_eq!(world.hub.way_of(io, PEER, HERE), Way::Chosen);
+    let failed = told(&mut world, |world| world.hub.set_links(PEER, HERE, reach(0, &[1])));
+    assert_eq!(failed, [WayTold::Route(PEER, None), WayTold::Route(other, None)]);
+    assert_eq!(world.hub.way_of(io, PEER, HERE), Way::Usual);
+    world.hub.set_links(PEER, HERE, reach(0, &[]));
+    world.pump();
+    // Not at once after the last move, and then when it is asked for once more.
+    let back = BTreeMap::new();
+    assert_eq!(choose(&mut world, &back), []);
+    assert_eq!(world.hub.way_of(io, PEER, HERE), Way::Chosen);
+    world.wait(MOVE_PERIOD);
+    assert_eq!(choose(&mut world, &back), [WayTold::Route(PEER, None), WayTold::Route(other, None)]);
+    // Who closes a stream leaves no choice behind.
+    world.wait(MOVE_PERIOD);
+    choose(&mut world, &chosen);
+    world.kill(a);
+    assert_eq!(world.hub.chosen(io, PEER), None);
 }

@@ -17,6 +17,12 @@
 //! | `net_memif0,…` | memory shared with another process of this host | alone |
 //! | `net_virtio_user0,…` | a virtual machine's or container's switch | alone |
 //!
+//! # A device that is missing
+//! A link may open without DPDK or its device, and lose and regain it: a [`DpdkKeeper`] looks
+//! after it. A library that is not installed yet and an interface of the kernel's that comes,
+//! goes or returns are tried again. DPDK itself starts once a process, and what it refused then
+//! needs another.
+//!
 //! Nothing is allocated by this code after [`LinkSetup::open`]; what a driver does is its own.
 //! A port has one queue each way. Frames that came are sorted by class at once: real-time
 //! frames behind a best-effort flood are found, and of the flood what has no room is dropped.
@@ -33,13 +39,16 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod device;
 mod health;
 mod inbox;
+mod keeper;
 mod link;
 mod setup;
 
 pub use config::{DpdkConfig, FRAME_BYTES_LIMIT, FRAME_BYTES_LOW};
 pub use dpdk_sys::{EalError, EalOptions, PortError, ShimError};
+pub use keeper::DpdkKeeper;
 pub use link::{DpdkCounts, DpdkLink, DpdkPeer};
 pub use setup::{DpdkError, DpdkPeers, DpdkSetup, memory_bytes};
 

@@ -1,18 +1,20 @@
 //! The half that moves frames.
 
+use crate::device::{Device, Exchange};
 use crate::health::{Health, Look};
 use crate::inbox::{Datagram, Inbox, Tally};
 use crate::setup::NEIGHBOURS;
-use dpdk_sys::{BURST, Counts, Frame, Port};
+use dpdk_sys::{BURST, Counts, Frame};
 use insane_core::limits::PEERS_MAX;
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
-use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome, SwapRefused};
+use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused};
 use insane_netstack::{NeighbourId, Received, Stack, Template};
 use insane_sys::SharedBytes;
 use insane_wire::bundle::{Opener, is_bundle};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 /// Real-time lanes, and all others.
 pub(crate) const SIDES: usize = 2;
@@ -81,27 +83,60 @@ pub struct DpdkCounts {
     pub answers_lost: u64,
     /// Frames that were refused because the device fails, and those that waited for it then.
     pub device_failed: u64,
-    /// What the device counts.
+    /// Devices that were lost while the link was in use.
+    pub devices_lost: u64,
+    /// What the present device counts.
     pub device: Counts,
+}
+
+impl DpdkCounts {
+    /// With the names that they have in reports. Without what the device counts: asking it may
+    /// be slow.
+    fn named(&self) -> LinkCounts {
+        let names = &[
+            "frames_unresolved",
+            "frames_dropped",
+            "datagrams_truncated",
+            "datagrams_flooded",
+            "bundles_malformed",
+            "answers_sent",
+            "answers_lost",
+            "frames_device_missing",
+            "devices_lost",
+        ];
+        LinkCounts::new(
+            names,
+            [
+                self.unresolved,
+                self.dropped,
+                self.truncated,
+                self.flooded,
+                self.bundles_malformed,
+                self.answered,
+                self.answers_lost,
+                self.device_failed,
+                self.devices_lost,
+            ],
+        )
+    }
 }
 
 /// What a link is made of.
 pub(crate) struct Parts {
-    /// `None`: the device is missing.
-    pub(crate) port: Option<Port>,
+    pub(crate) exchange: Arc<Exchange>,
     pub(crate) stack: Stack<NEIGHBOURS>,
     pub(crate) local: SocketAddr,
     pub(crate) frame_bytes_max: u32,
     pub(crate) poll_each: Nanos,
-    pub(crate) is_vdev: bool,
     pub(crate) now: MonoTime,
 }
 
 /// Port, peers, and the stack between them.
 #[derive(Debug)]
 pub struct DpdkLink {
-    /// `None`: the device is missing, and every frame is refused.
-    port: Option<Port>,
+    /// `None`: it is missing, and every frame is refused.
+    device: Option<Box<Device>>,
+    exchange: Arc<Exchange>,
     stack: Stack<NEIGHBOURS>,
     peers: Box<[Option<DpdkPeer>; PEERS_MAX]>,
     /// Who sent the last frame: most come from the peer of the frame before.
@@ -109,7 +144,6 @@ pub struct DpdkLink {
     local: SocketAddr,
     frame_bytes_max: usize,
     poll_each: Nanos,
-    is_vdev: bool,
     /// When the link was tended last, and when its device was looked at.
     now: MonoTime,
     looked: MonoTime,
@@ -125,14 +159,14 @@ pub struct DpdkLink {
 impl DpdkLink {
     pub(crate) fn new(parts: Parts) -> Self {
         DpdkLink {
-            port: parts.port,
+            device: parts.exchange.take(),
+            exchange: parts.exchange,
             stack: parts.stack,
             peers: Box::new([const { None }; PEERS_MAX]),
             last: PeerIndex(0),
             local: parts.local,
             frame_bytes_max: parts.frame_bytes_max as usize,
             poll_each: parts.poll_each,
-            is_vdev: parts.is_vdev,
             now: parts.now,
             looked: parts.now,
             inboxes: [Inbox::new(REAL_TIME_WAITING), Inbox::new(BEST_EFFORT_WAITING)],
@@ -159,13 +193,16 @@ impl DpdkLink {
     /// Whether the device is missing, or has stopped to take frames.
     #[must_use]
     pub fn is_failing(&self) -> bool {
-        self.port.is_none() || self.health.is_failing()
+        self.device.is_none() || self.health.is_failing()
     }
 
     /// What the link counted so far, and its device. Not for a datapath: some devices are slow
     /// to tell.
     pub fn counts(&mut self) -> DpdkCounts {
-        DpdkCounts { device: self.port.as_mut().map(Port::counts).unwrap_or_default(), ..self.counts }
+        DpdkCounts {
+            device: self.device.as_mut().map(|device| device.port.counts()).unwrap_or_default(),
+            ..self.counts
+        }
     }
 
     /// Which peer sends from this address to this class. At most [`PEERS_MAX`] looks.
@@ -190,15 +227,15 @@ impl DpdkLink {
             if self.inboxes[Class::RealTime as usize].is_full() {
                 break;
             }
-            let Some(frame) = self.port.as_mut().and_then(Port::receive) else { break };
+            let Some(frame) = self.device.as_mut().and_then(|device| device.port.receive()) else { break };
             self.take_frame(frame);
         }
     }
 
     #[inline]
     fn take_frame(&mut self, frame: Frame) {
-        let Some(port) = &mut self.port else { return };
-        let bytes = port.bytes(&frame);
+        let Some(device) = &mut self.device else { return };
+        let bytes = device.port.bytes(&frame);
         match self.stack.receive(self.now, bytes, &mut self.answer[..]) {
             Received::Datagram { from, port, payload } => {
                 let classes = Class::ALL.into_iter();
@@ -220,15 +257,15 @@ impl DpdkLink {
 
     #[inline]
     fn release(&mut self, frame: Frame) {
-        if let Some(port) = &mut self.port {
-            port.release(frame);
+        if let Some(device) = &mut self.device {
+            device.port.release(frame);
         }
     }
 
     #[inline]
     fn take_datagram(&mut self, class: Class, frame: Frame, (from, at): (SocketAddr, Range<usize>)) {
         let from = self.find(from, class);
-        let Some(port) = &mut self.port else { return };
+        let Some(Device { port, .. }) = self.device.as_deref_mut() else { return };
         let payload = port.bytes(&frame).get(at.clone()).unwrap_or_default();
         let mut opener = None;
         if payload.len() > self.frame_bytes_max {
@@ -252,8 +289,9 @@ impl DpdkLink {
     /// Puts the first `len` bytes of `answer` among the best-effort frames.
     fn send_plain(&mut self, len: usize) -> bool {
         let side = Class::BestEffort as usize;
-        let port = if self.make_room(side) { self.port.as_mut() } else { None };
-        let Some((port, mut frame)) = port.and_then(|port| port.reserve().map(|frame| (port, frame))) else {
+        let device = if self.make_room(side) { self.device.as_deref_mut() } else { None };
+        let reserved = device.and_then(|device| device.port.reserve().map(|frame| (&mut device.port, frame)));
+        let Some((port, mut frame)) = reserved else {
             self.counts.answers_lost += 1;
             return false;
         };
@@ -280,7 +318,7 @@ impl DpdkLink {
     /// Two calls of the driver at most: best-effort frames go when no real-time frame waits.
     #[inline]
     fn push_out(&mut self) {
-        let Some(port) = &mut self.port else { return };
+        let Some(Device { port, .. }) = self.device.as_deref_mut() else { return };
         for outbox in &mut self.outboxes {
             if outbox.is_empty() {
                 continue;
@@ -298,18 +336,19 @@ impl DpdkLink {
 
     /// Looks whether the device still does, and drops what waits if it does not.
     fn look_after(&mut self, now: MonoTime) {
-        if !self.is_vdev && now.since(self.looked) < NIC_ASKED_EACH {
+        let are_waiting = self.are_unsent();
+        let Some(Device { port, is_vdev, .. }) = self.device.as_deref_mut() else { return };
+        if !*is_vdev && now.since(self.looked) < NIC_ASKED_EACH {
             return;
         }
         self.looked = now;
-        let are_waiting = self.are_unsent();
-        let Some(port) = &mut self.port else { return };
         // One that cannot say has a carrier.
         let is_up = port.is_up().unwrap_or(true);
         // A NIC says it by its carrier, and is slow to count.
-        let counts = if self.is_vdev { port.counts() } else { Counts::default() };
+        let counts = if *is_vdev { port.counts() } else { Counts::default() };
         let look = Look { is_up, sent: counts.sent, errors: counts.send_errors, taken: self.taken, are_waiting };
         self.health.look(look, now);
+        self.exchange.set_failing(self.health.is_failing());
         if !self.health.is_failing() {
             return;
         }
@@ -318,6 +357,40 @@ impl DpdkLink {
                 self.counts.device_failed += 1;
                 port.release(frame);
             }
+        }
+    }
+
+    /// A device was opened: frames come from its hardware address, and peers are asked for anew.
+    #[cold]
+    fn install(&mut self, device: Box<Device>) {
+        self.stack.restart(device.mac, device.checksums, self.now);
+        for template in self.peers.iter_mut().flatten().flat_map(|peer| &mut peer.templates) {
+            template.set_source(device.mac);
+        }
+        self.health = Health::new();
+        self.taken = 0;
+        self.looked = self.now;
+        self.device = Some(device);
+    }
+
+    /// The device is wanted back: its port gets all frames back, and is closed elsewhere.
+    #[cold]
+    fn lose(&mut self) {
+        let Some(mut device) = self.device.take() else { return };
+        self.counts.devices_lost += 1;
+        let unsent: usize = self.outboxes.iter().map(Vec::len).sum();
+        self.counts.device_failed += unsent as u64;
+        self.return_frames(&mut device);
+        self.exchange.give_back(device);
+    }
+
+    /// What came, and what was to be sent. At most as many as there is room for.
+    fn return_frames(&mut self, device: &mut Device) {
+        for inbox in &mut self.inboxes {
+            inbox.clear(&mut device.port);
+        }
+        for frame in self.outboxes.iter_mut().flat_map(|outbox| outbox.drain(..)) {
+            device.port.release(frame);
         }
     }
 
@@ -332,12 +405,8 @@ impl DpdkLink {
 impl Drop for DpdkLink {
     /// Its port gets all frames back.
     fn drop(&mut self) {
-        let Some(port) = &mut self.port else { return };
-        for inbox in &mut self.inboxes {
-            inbox.clear(port);
-        }
-        for frame in self.outboxes.iter_mut().flat_map(|outbox| outbox.drain(..)) {
-            port.release(frame);
+        if let Some(mut device) = self.device.take() {
+            self.return_frames(&mut device);
         }
     }
 }
@@ -363,7 +432,7 @@ impl Link for DpdkLink {
         if len > self.frame_bytes_max {
             return SendOutcome::Failed;
         }
-        if self.port.is_none() {
+        if self.device.is_none() {
             self.counts.device_failed += 1;
             return SendOutcome::Failed;
         }
@@ -379,9 +448,10 @@ impl Link for DpdkLink {
         if !self.make_room(side) {
             return SendOutcome::Busy;
         }
-        let (Some(port), Some(Some(to))) = (&mut self.port, self.peers.get(peer.index())) else {
+        let (Some(device), Some(Some(to))) = (self.device.as_deref_mut(), self.peers.get(peer.index())) else {
             return SendOutcome::Failed;
         };
+        let port = &mut device.port;
         let Some(mut frame) = port.reserve() else {
             // What the device holds may be all there is.
             self.push_out();
@@ -420,7 +490,7 @@ impl Link for DpdkLink {
         if budget > 0 {
             self.pull();
         }
-        let Some(port) = &mut self.port else { return 0 };
+        let Some(Device { port, .. }) = self.device.as_deref_mut() else { return 0 };
         for inbox in &mut self.inboxes {
             inbox.hand_out(port, &mut tally, sink);
         }
@@ -433,8 +503,12 @@ impl Link for DpdkLink {
         std::iter::empty()
     }
 
+    fn link_counts(&self) -> LinkCounts {
+        self.counts.named()
+    }
+
     fn sleep_max(&self) -> Option<Nanos> {
-        self.port.is_some().then_some(self.poll_each)
+        self.device.is_some().then_some(self.poll_each)
     }
 
     fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<DpdkPeer>) -> Result<(), SwapRefused> {
@@ -447,6 +521,10 @@ impl Link for DpdkLink {
             }
             // The way before the other's is let go: the same neighbour keeps its place.
             new.way = self.stack.acquire(new.address.ip(), self.now);
+            // It may have been prepared when the device was missing, or another.
+            for template in &mut new.templates {
+                template.set_source(self.stack.host().mac);
+            }
             if new.way.is_none() {
                 return Err(SwapRefused::NoPlace);
             }
@@ -465,7 +543,15 @@ impl Link for DpdkLink {
 
     fn tend(&mut self, now: MonoTime) -> bool {
         self.now = now;
-        if self.port.is_none() {
+        if self.device.is_none()
+            && let Some(device) = self.exchange.take()
+        {
+            self.install(device);
+        }
+        if self.exchange.is_recalled() {
+            self.lose();
+        }
+        if self.device.is_none() {
             return false;
         }
         self.look_after(now);

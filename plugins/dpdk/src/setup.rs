@@ -1,6 +1,8 @@
 //! The half that opens the device and checks what it is given.
 
 use crate::config::{DpdkConfig, FRAME_BYTES_LIMIT, FRAME_BYTES_LOW};
+use crate::device::{Device, Exchange};
+use crate::keeper::DpdkKeeper;
 use crate::link::{BEST_EFFORT_WAITING, DpdkLink, DpdkPeer, OUTBOX, Parts, REAL_TIME_WAITING, SIDES};
 use dpdk_sys::{BURST, Eal, EalError, Port, PortError, PortInfo, PortOptions};
 use insane_core::PeerIndex;
@@ -11,6 +13,7 @@ use insane_sys::OsError;
 use insane_sys::clock::mono_now;
 use insane_xdp_sys::interface::Interface;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Wanted length of the device's rings, frames: over 10 ms of an interface that brings 100,000
 /// a second.
@@ -53,6 +56,23 @@ pub enum DpdkError {
         device: String,
         /// The interface's name.
         interface: String,
+    },
+    /// It is not the interface that was opened: it was made again, or has another hardware
+    /// address.
+    #[error(
+        "device {device}: interface {interface} is another one now, or has another hardware address; it is opened anew"
+    )]
+    Changed {
+        /// The device.
+        device: String,
+        /// The interface's name.
+        interface: String,
+    },
+    /// The device is open, and does nothing.
+    #[error("device {device} takes no frames: it has no carrier, or throws them away")]
+    Failing {
+        /// The device.
+        device: String,
     },
     /// DPDK does not open the device.
     #[error("device {device}: {source}")]
@@ -130,6 +150,24 @@ pub enum DpdkError {
     },
 }
 
+impl DpdkError {
+    /// Nothing but another process can change it: DPDK starts once, with its arguments, and
+    /// keeps what it has of a memif.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            DpdkError::Eal(why) => !matches!(why, EalError::Shim(_)),
+            DpdkError::NoPci { .. } => true,
+            DpdkError::Device { device, .. } => device.starts_with("net_memif"),
+            _ => false,
+        }
+    }
+
+    /// What is open is not what there is now, so that it must be closed.
+    pub(crate) fn is_of_another(&self) -> bool {
+        !matches!(self, DpdkError::Down { .. } | DpdkError::Failing { .. })
+    }
+}
+
 /// What to do about it.
 fn hint(source: &HostError) -> &'static str {
     if *source == HostError::Mac { "; `mac` gives the link one" } else { "" }
@@ -144,9 +182,10 @@ const NO_MAC: Mac = Mac([2, 0, 0, 0, 0, 0]);
 pub struct DpdkSetup {
     config: DpdkConfig,
     host: Host,
-    /// The device, or why it is missing.
-    opened: Result<(Port, PortInfo), DpdkError>,
     frame_bytes_max: u32,
+    exchange: Arc<Exchange>,
+    /// The device as it was opened, and the interface below it; or why it is missing.
+    opened: Result<(PortInfo, Option<Interface>), DpdkError>,
 }
 
 impl DpdkSetup {
@@ -157,27 +196,35 @@ impl DpdkSetup {
     /// A value is out of range, or DPDK or the device are not to be had, with the reason.
     pub fn bind(config: DpdkConfig) -> Result<Self, DpdkError> {
         check(&config)?;
-        let (port, info, host, frame_bytes_max) = open_device(&config)?;
-        Ok(DpdkSetup { config, host, opened: Ok((port, info)), frame_bytes_max })
+        let opened = open_device(&config)?;
+        Ok(Self::with(config, opened))
     }
 
     /// As [`bind`](Self::bind), but DPDK or a device that are not to be had are no error: the
-    /// link opens without and refuses every frame ([`missing`](Self::missing) says why).
+    /// link opens without and refuses every frame ([`missing`](Self::missing) says why), and
+    /// its [`keeper`](Self::keeper) tries again.
     ///
     /// # Errors
     /// A value is out of range.
     pub fn bind_or_miss(config: DpdkConfig) -> Result<Self, DpdkError> {
         check(&config)?;
         match open_device(&config) {
-            Ok((port, info, host, frame_bytes_max)) => {
-                Ok(DpdkSetup { config, host, opened: Ok((port, info)), frame_bytes_max })
-            }
+            Ok(opened) => Ok(Self::with(config, opened)),
             Err(why) => {
                 let frame_bytes_max = frame_bytes(&config, u32::from(u16::MAX))?;
-                let host = host(&config, config.mac.map_or(NO_MAC, Mac), false);
-                Ok(DpdkSetup { config, host, opened: Err(why), frame_bytes_max })
+                let host = host(&config, config.mac.map_or(NO_MAC, Mac), Checksums::Verify);
+                let exchange = Arc::new(Exchange::new());
+                Ok(DpdkSetup { config, host, frame_bytes_max, exchange, opened: Err(why) })
             }
         }
+    }
+
+    fn with(config: DpdkConfig, opened: Opened) -> Self {
+        let Opened { device, info, interface, frame_bytes_max } = opened;
+        let host = host(&config, device.mac, device.checksums);
+        let exchange = Arc::new(Exchange::new());
+        exchange.give(device);
+        DpdkSetup { config, host, frame_bytes_max, exchange, opened: Ok((info, interface)) }
     }
 
     /// The address with port P: what peers are told.
@@ -189,13 +236,21 @@ impl DpdkSetup {
     /// What the device is; `None`: it is missing.
     #[must_use]
     pub fn device(&self) -> Option<&PortInfo> {
-        self.opened.as_ref().ok().map(|(_, info)| info)
+        self.opened.as_ref().ok().map(|(info, _)| info)
     }
 
     /// Why the device is missing, if it is.
     #[must_use]
     pub fn missing(&self) -> Option<&DpdkError> {
         self.opened.as_ref().err()
+    }
+
+    /// What looks after the device from now on: one for each link.
+    #[must_use]
+    pub fn keeper(&self) -> DpdkKeeper {
+        let config = DpdkConfig { frame_bytes_max: Some(self.frame_bytes_max), ..self.config.clone() };
+        let opened = self.opened.as_ref().map(|(_, interface)| interface.clone());
+        DpdkKeeper::new(config, Arc::clone(&self.exchange), opened)
     }
 }
 
@@ -215,14 +270,12 @@ impl LinkSetup for DpdkSetup {
         let setup = self.peers();
         let (bind, device) = (self.config.bind, self.config.device);
         let stack = Stack::new(self.host).map_err(|source| DpdkError::Address { device, bind, source })?;
-        let is_vdev = self.opened.as_ref().is_ok_and(|(_, info)| info.is_vdev);
         let mut link = DpdkLink::new(Parts {
-            port: self.opened.ok().map(|(port, _)| port),
+            exchange: self.exchange,
             stack,
             local: bind,
             frame_bytes_max: self.frame_bytes_max,
             poll_each: self.config.poll_each,
-            is_vdev,
             now: mono_now(),
         });
         for (index, address) in peers.iter().enumerate() {
@@ -276,7 +329,7 @@ fn check(config: &DpdkConfig) -> Result<(), DpdkError> {
     if config.bind.port() == 0 || config.bind.port() == u16::MAX {
         return Err(DpdkError::Port { bind: config.bind });
     }
-    check_host(config, host(config, config.mac.map_or(NO_MAC, Mac), false))
+    check_host(config, host(config, config.mac.map_or(NO_MAC, Mac), Checksums::Verify))
 }
 
 fn check_host(config: &DpdkConfig, host: Host) -> Result<(), DpdkError> {
@@ -284,8 +337,17 @@ fn check_host(config: &DpdkConfig, host: Host) -> Result<(), DpdkError> {
     Stack::<1>::new(host).map(|_| ()).map_err(of_address)
 }
 
-/// Opens the device, for a link that is then this host and has frames of this size.
-fn open_device(config: &DpdkConfig) -> Result<(Port, PortInfo, Host, u32), DpdkError> {
+/// A device that was opened, for frames of this size.
+pub(crate) struct Opened {
+    pub(crate) device: Box<Device>,
+    info: PortInfo,
+    /// The interface of the kernel's that it uses, if it does.
+    pub(crate) interface: Option<Interface>,
+    frame_bytes_max: u32,
+}
+
+/// Starts DPDK if it does not run, and opens the device.
+pub(crate) fn open_device(config: &DpdkConfig) -> Result<Opened, DpdkError> {
     if is_pci(&config.device) && config.eal.arguments.iter().any(|argument| argument == "--no-pci") {
         return Err(DpdkError::NoPci { device: config.device.clone() });
     }
@@ -301,27 +363,34 @@ fn open_device(config: &DpdkConfig) -> Result<(Port, PortInfo, Host, u32), DpdkE
         is_promiscuous: config.mac.is_some(),
     };
     let (port, info) = Port::open(eal, &options).map_err(|source| refused(config, frame_bytes_max, source))?;
-    let is_veth = interface.is_some_and(|interface| interface.driver == "veth");
-    let host = host(config, Mac(config.mac.unwrap_or(info.mac)), is_veth);
-    check_host(config, host)?;
-    Ok((port, info, host, frame_bytes_max))
+    let is_veth = interface.as_ref().is_some_and(|interface| interface.driver == "veth");
+    // What the other end of a veth pair leaves unfinished never saw a wire.
+    let checksums = if is_veth { Checksums::VerifyOrUnfinished } else { Checksums::Verify };
+    let mac = Mac(config.mac.unwrap_or(info.mac));
+    check_host(config, host(config, mac, checksums))?;
+    let device = Box::new(Device { port, mac, checksums, is_vdev: info.is_vdev });
+    Ok(Opened { device, info, interface, frame_bytes_max })
 }
 
-fn host(config: &DpdkConfig, mac: Mac, is_veth: bool) -> Host {
+/// Whether the link's frames pass the interface.
+pub(crate) fn fits(config: &DpdkConfig, interface: &Interface) -> Result<(), DpdkError> {
+    frame_bytes(config, interface.mtu_bytes).map(|_| ())
+}
+
+fn host(config: &DpdkConfig, mac: Mac, checksums: Checksums) -> Host {
     Host {
         mac,
         address: config.bind.ip(),
         prefix_bits: config.prefix_bits,
         gateway: config.gateway,
         vlan: None,
-        // What the other end of a veth pair leaves unfinished never saw a wire.
-        checksums: if is_veth { Checksums::VerifyOrUnfinished } else { Checksums::Verify },
+        checksums,
     }
 }
 
 /// The interface of the kernel's that the device uses, if it does. DPDK's drivers take one that
 /// is down, and say little of one that is not there.
-fn interface(config: &DpdkConfig) -> Result<Option<Interface>, DpdkError> {
+pub(crate) fn interface(config: &DpdkConfig) -> Result<Option<Interface>, DpdkError> {
     let Some(name) = config.interface() else { return Ok(None) };
     let (device, interface) = (|| config.device.clone(), || name.to_owned());
     let found = Interface::find(name).map_err(|source| DpdkError::Interface {

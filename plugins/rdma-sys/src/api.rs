@@ -89,8 +89,12 @@ fn absent((library, package): (&'static str, &'static str), error: &libloading::
     VerbsError::Absent { library, package, reason: error.to_string() }
 }
 
-/// Both libraries, loaded once.
+/// Both libraries, loaded once; looked for again if they were missing.
 pub(crate) fn load() -> Result<&'static Api, VerbsError> {
-    static API: OnceLock<Result<Api, VerbsError>> = OnceLock::new();
-    API.get_or_init(open).as_ref().map_err(Clone::clone)
+    static API: OnceLock<Api> = OnceLock::new();
+    match API.get() {
+        Some(api) => Ok(api),
+        // Two threads may load them at once: the loader counts, and one of both is kept.
+        None => open().map(|api| API.get_or_init(|| api)),
+    }
 }

@@ -3,7 +3,7 @@
 use crate::VerbsError;
 use crate::abi::{CompChannel, Context, CqHead, DeviceAttr, Pd, WorkDone};
 use crate::api::{self, Api};
-use crate::cm::{CmEvents, CmId};
+use crate::cm::{CmEvent, CmEvents, CmId};
 use crate::queue::Batch;
 use insane_sys::{Errno, OsError};
 use libc::c_int;
@@ -34,8 +34,9 @@ struct Opened {
     context: NonNull<Context>,
     pd: NonNull<Pd>,
     limits: Limits,
-    /// What is bound to the address keeps the context open.
+    /// What is bound to the address keeps the context open, and hears when the device goes.
     _anchor: CmId,
+    events: CmEvents,
 }
 
 // SAFETY: verbs may be called from any thread, and lock what threads share.
@@ -83,7 +84,27 @@ impl Device {
         // SAFETY: as above.
         let pd = unsafe { (api.ibv_alloc_pd)(context.as_ptr()) };
         let pd = NonNull::new(pd).ok_or_else(|| OsError::last("allocating a protection domain"))?;
-        Ok(Device(Arc::new(Opened { api, context, pd, limits, _anchor: anchor })))
+        Ok(Device(Arc::new(Opened { api, context, pd, limits, _anchor: anchor, events })))
+    }
+
+    /// Whether it is still there, and has the address. Takes system calls.
+    ///
+    /// # Errors
+    /// It was removed, or has the address no more: all that was made of it should be let go, for
+    /// the kernel may wait for that.
+    pub fn check(&self, address: SocketAddr) -> Result<(), VerbsError> {
+        let no_device = |source| VerbsError::NoDevice { address: address.ip(), source };
+        let gone = |attempted| no_device(OsError::new(attempted, Errno::ENODEV));
+        // The only end of a connection there calls nobody.
+        if matches!(self.0.events.take(), Some(CmEvent::Ended { .. })) {
+            return Err(gone("the device was removed"));
+        }
+        let events = CmEvents::new()?;
+        let probe = CmId::new(&events, 0)?;
+        let mut any_port = address;
+        any_port.set_port(0);
+        probe.bind(any_port).map_err(no_device)?;
+        if probe.context() == Some(self.0.context) { Ok(()) } else { Err(gone("another device has it now")) }
     }
 
     /// What it can hold.

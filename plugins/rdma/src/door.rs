@@ -7,9 +7,9 @@
 
 use crate::backoff::{self, Backoff};
 use crate::class::Class;
+use crate::counts::RdmaCounts;
 use crate::hello::Hello;
 use crate::line::{Fresh, Line, Role, Signals, Use};
-use crate::link::RdmaCounts;
 use insane_core::{MonoTime, Nanos};
 use insane_rdma_sys::{Arrived, CmEvent, CmEvents, CmId, Connecting, Cq, Device, Qp};
 use insane_sys::OsError;

@@ -30,6 +30,11 @@
 //! anew after 50 ms at first, then after twice as long each time, up to two seconds, give or
 //! take a quarter.
 //!
+//! # A device that is missing
+//! A link may open without the libraries, the device or its address, and lose and regain them: a
+//! [`RdmaKeeper`] looks after it. Queues, connections and registered memory are of one device,
+//! so the next brings new ones for all peers; the link and its peers stay.
+//!
 //! All memory of a peer is taken when it is prepared; see [`peer_bytes`]. It is locked: a
 //! process without CAP_IPC_LOCK needs as much of `ulimit -l`.
 #![forbid(unsafe_code)]
@@ -39,14 +44,20 @@ mod bundle;
 mod class;
 mod config;
 mod connection;
+mod core;
+mod counts;
 mod credit;
+mod device;
 mod door;
 mod hello;
+mod keeper;
 mod line;
 mod link;
 mod numbers;
 mod setup;
 
 pub use config::{FRAME_BYTES_DEFAULT, FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, RdmaConfig};
-pub use link::{RdmaCounts, RdmaLink, RdmaPeer};
+pub use counts::RdmaCounts;
+pub use keeper::RdmaKeeper;
+pub use link::{RdmaLink, RdmaPeer};
 pub use setup::{RdmaError, RdmaPeers, RdmaSetup, peer_bytes};

@@ -570,6 +570,19 @@ fn dpdk_links_and_how_dpdk_is_started() {
     let message = "0.0.0.0 is no address that frames on an interface can have";
     expect(&on("eth0", "0.0.0.0:1"), "1:61", &path("bind"), message, "an IP address that no machine has");
     assert!(findings(&on(&"n".repeat(159), "[fd00::1]:65534")).is_empty());
+    let two = |first: &str, second: &str| {
+        let link = |name: &str, device: &str, bind: &str| {
+            format!("(name: \"{name}\", technology: dpdk(device: \"{device}\", bind: \"{bind}\"))")
+        };
+        format!("(links: [{},\n{}])", link("a", first, "10.0.0.1:1"), link("b", second, "10.0.0.2:1"))
+    };
+    for (first, second) in [("net_null0", "net_null0,size=64"), ("0000:03:00.0", "03:00.0")] {
+        let name = second.split(',').next().unwrap();
+        let message = format!("device \"{name}\" is taken: links[0] uses it");
+        let path = "links[1].technology.device";
+        expect(&two(first, second), "2:37", path, &message, "a device that no other link has");
+    }
+    assert!(findings(&two("net_af_packet0,iface=eth0", "net_af_packet1,iface=eth0")).is_empty());
     let unknown = only(&dpdk("polls_us: 1")).to_string();
     assert!(unknown.contains("did you mean `poll_us`?"), "{unknown}");
     expect("(eal: (shim: \"a.so\"))", "1:14", "eal.shim", "the path is not absolute", "the absolute path of a library");

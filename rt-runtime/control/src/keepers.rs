@@ -80,7 +80,7 @@ impl Kept {
             let (datapath, link) = (&self.datapath, &self.link);
             match &found {
                 LinkHealth::Up => tracing::info!(datapath, link, "a link that was missing works"),
-                LinkHealth::Missing(why) => tracing::warn!(datapath, link, why, "a link is missing; it is tried again"),
+                LinkHealth::Missing(why) => tracing::warn!(datapath, link, why, "a link is missing"),
             }
             *health = found;
         }

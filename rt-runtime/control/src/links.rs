@@ -29,10 +29,6 @@ use std::os::fd::BorrowedFd;
 
 /// A link of a datapath that mixes technologies.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a handful a datapath, moved once, and a box would be one more step each call"
-)]
 pub enum PluginLink {
     /// Kernel UDP sockets.
     Udp(UdpLink),
@@ -337,7 +333,7 @@ pub(crate) fn open(datapath: &DatapathPlan, peers: usize, eal: &EalOptions) -> R
             let found = why.as_ref().map_or(LinkHealth::Up, |why| LinkHealth::Missing(why.to_string()));
             if let Some(why) = why {
                 let (datapath, link) = (&datapath.name, &plan.name);
-                tracing::warn!(datapath, link, %why, "a link is missing; it is tried again");
+                tracing::warn!(datapath, link, %why, "a link is missing");
                 missing.get_or_insert((plan.name.clone(), why));
             }
             let health = Health::new(found.into());
@@ -390,19 +386,20 @@ fn open_link(plan: &LinkPlan, idle: Idle, eal: &EalOptions) -> Result<Opened, Li
             Opened { link: PluginLink::Xdp(setup.open(&plan.peers)?), address, peers, keeper }
         }
         Technology::Rdma(rdma) => {
-            let setup = RdmaSetup::bind(rdma_config(rdma, idle))?;
+            let setup = RdmaSetup::bind_or_wait(rdma_config(rdma, idle))?;
             let address = setup.local_addr();
             let peers = PeerMakerOf::Rdma(setup.peers());
-            Opened { link: PluginLink::Rdma(setup.open(&plan.peers)?), address, peers, keeper: None }
+            let missing = setup.missing().cloned().map(LinkError::from);
+            let keeper: Option<(Box<dyn LinkKeeper>, _)> = Some((Box::new(setup.keeper()), missing));
+            Opened { link: PluginLink::Rdma(setup.open(&plan.peers)?), address, peers, keeper }
         }
         Technology::Dpdk(dpdk) => {
             let setup = DpdkSetup::bind_or_miss(dpdk_config(dpdk, eal))?;
-            if let Some(why) = setup.missing() {
-                tracing::warn!(link = plan.name, %why, "a link is missing until the runtime is started anew");
-            }
             let address = setup.local_addr();
             let peers = PeerMakerOf::Dpdk(setup.peers());
-            Opened { link: PluginLink::Dpdk(setup.open(&plan.peers)?), address, peers, keeper: None }
+            let missing = setup.missing().cloned().map(LinkError::from);
+            let keeper: Option<(Box<dyn LinkKeeper>, _)> = Some((Box::new(setup.keeper()), missing));
+            Opened { link: PluginLink::Dpdk(setup.open(&plan.peers)?), address, peers, keeper }
         }
     })
 }
@@ -414,7 +411,7 @@ fn link_status(plan: &LinkPlan, link: &PluginLink, address: SocketAddr) -> LinkS
         technology: capabilities.technology.to_owned(),
         address: address.to_string(),
         // What changes is added when it is asked for.
-        up: !matches!(link, PluginLink::Dpdk(dpdk) if dpdk.is_failing()),
+        up: true,
         missing: None,
         counters: Counters::new(),
         frame_bytes_max: capabilities.frame_bytes_max,

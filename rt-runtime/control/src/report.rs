@@ -118,7 +118,7 @@ impl Facts {
             rows.filter_map(|link| {
                 let why = link.missing?;
                 let of = &datapath.plan.name;
-                Some(format!("link \"{}\" of datapath {of} is missing: {why}; it is tried again", link.name))
+                Some(format!("link \"{}\" of datapath {of} is missing: {why}", link.name))
             })
         });
         self.degraded.iter().cloned().chain(ended).chain(missing).collect()

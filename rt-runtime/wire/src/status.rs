@@ -220,7 +220,7 @@ pub struct LinkStatus {
     pub address: String,
     /// Whether it is open.
     pub up: bool,
-    /// Why it is not, in words; it is tried again. `None`: it is.
+    /// Why it is not, in words; it is tried again unless they say otherwise. `None`: it is.
     pub missing: Option<String>,
     /// What it counts on the wire, by name: of what the name begins with, so many. Frames that
     /// the technology carried as they were are counted by datapath and domain, not here.

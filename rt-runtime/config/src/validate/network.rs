@@ -38,11 +38,32 @@ pub(super) fn links(raw: &[raw::Link], report: &mut Report<'_>) -> Vec<LinkPlan>
             }
             bound.push((at, bind));
         }
+        check_device_is_its_own(raw, at, report);
         let technology = technology(&link.technology, at, bind.unwrap_or(NOWHERE), report);
         let rate = rate(link, at, report);
         links.push(LinkPlan { name: link.name.clone(), technology, rate, peers: Vec::new() });
     }
     links
+}
+
+/// DPDK gives a device to one link.
+fn check_device_is_its_own(raw: &[raw::Link], at: usize, report: &mut Report<'_>) {
+    let device = |link: &raw::Link| match &link.technology {
+        raw::Technology::Dpdk { device, .. } => Some(device_name(device).to_owned()),
+        _ => None,
+    };
+    let Some(own) = device(&raw[at]) else { return };
+    if let Some(first) = raw[..at].iter().position(|link| device(link).as_deref() == Some(&own)) {
+        let message = format!("device \"{own}\" is taken: links[{first}] uses it");
+        report.error_accepting(&format!("links[{at}].technology.device"), message, "a device that no other link has");
+    }
+}
+
+/// What DPDK knows a device by: what stands before its arguments, and of a PCI address what stands
+/// behind domain zero.
+fn device_name(device: &str) -> &str {
+    let name = device.split(',').next().unwrap_or_default();
+    name.strip_prefix("0000:").unwrap_or(name)
 }
 
 fn rate(raw: &raw::Link, at: usize, report: &mut Report<'_>) -> Option<RatePlan> {

@@ -43,6 +43,7 @@ const RDMA_TESTS: &[(&str, &str, u64)] = &[
     ("rdma-conformance", "insane-rdma/conformance", 180),
     ("rdma-link", "insane-rdma/link", 90),
     ("rdma-guard", "insane-rdma/guard", 60),
+    ("rdma-missing", "insane-rdma/missing", 120),
     ("rdma-runtimes", "insane-rt/rdma", 180),
 ];
 

@@ -119,7 +119,7 @@ pub const FIELDS: &[Field] = &[
     ),
     number("datapaths[].idle.us", 1, 1_000_000, "microseconds", "50"),
     text("datapaths[].serves", "real_time, best_effort or all", "all"),
-    text("datapaths[].links", "a list of at most 4 names of links", "[]"),
+    text("datapaths[].links", "a list of at most 8 names of links", "[]"),
     text("datapaths[].unscheduled", "refuse or allow", "refuse"),
     number("datapaths[].epsilon_quantile_ppm", 500_000, 999_999, "parts in a million", "999_000"),
     text("datapaths[].gates", "(cycle_us: ..., windows: [...]), or None", "None: every lane may always send"),

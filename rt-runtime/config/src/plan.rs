@@ -174,7 +174,7 @@ pub struct DatapathPlan {
     pub idle: Idle,
     /// Which lanes it carries.
     pub serves: Serves,
-    /// Its links; at most four.
+    /// Its links; at most eight.
     pub links: Vec<LinkPlan>,
     /// Sources of time-sensitive streams go in their lane, without a bound in time, where a
     /// link has no rate; otherwise they are refused.

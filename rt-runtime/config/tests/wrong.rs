@@ -558,7 +558,13 @@ fn dpdk_links_and_how_dpdk_is_started() {
         ["", "2:0:0:0:0:1", "03:00:00:00:00:01", "00:00:00:00:00:00", "02:00:00:00:00:01:02", "0x:00:00:00:00:01"]
     {
         let message = format!("\"{mac}\" is not the hardware address of one station");
-        expect(&dpdk(&format!("mac: \"{mac}\"")), "1:77", &path("mac"), &message, "02:00:00:00:00:01");
+        expect(
+            &dpdk(&format!("mac: \"{mac}\"")),
+            "1:77",
+            &path("mac"),
+            &message,
+            "the hardware address of one station",
+        );
     }
     let on = |device: &str, bind: &str| {
         format!("(links: [(name: \"a\", technology: dpdk(device: \"{device}\", bind: \"{bind}\"))])")
@@ -580,7 +586,7 @@ fn dpdk_links_and_how_dpdk_is_started() {
         let name = second.split(',').next().unwrap();
         let message = format!("device \"{name}\" is taken: links[0] uses it");
         let path = "links[1].technology.device";
-        expect(&two(first, second), "2:37", path, &message, "a device that no other link has");
+        expect(&two(first, second), "2:38", path, &message, "a device that no other link has");
     }
     assert!(findings(&two("net_af_packet0,iface=eth0", "net_af_packet1,iface=eth0")).is_empty());
     let unknown = only(&dpdk("polls_us: 1")).to_string();
@@ -641,14 +647,12 @@ fn each_link_belongs_to_exactly_one_datapath() {
         "each link in one",
     );
     let links: Vec<String> =
-        (0..5).map(|at| format!("(name: \"l{at}\", technology: udp(bind: \"10.0.0.{at}:7400\"))")).collect();
-    let five = format!("(links: [{}])", links.join(", "));
-    expect(&five, "1:9", "links", "the only datapath would have 5 links, and one has at most 4", "fewer links");
-    let named = format!(
-        "(datapaths: [(name: \"d\", links: [\"l0\", \"l1\", \"l2\", \"l3\", \"l4\"])], links: [{}])",
-        links.join(", ")
-    );
-    expect(&named, "1:33", "datapaths[0].links", "there are 5 links", "a list of at most 4");
+        (0..9).map(|at| format!("(name: \"l{at}\", technology: udp(bind: \"10.0.0.{at}:7400\"))")).collect();
+    let nine = format!("(links: [{}])", links.join(", "));
+    expect(&nine, "1:9", "links", "the only datapath would have 9 links, and one has at most 8", "fewer links");
+    let names: Vec<String> = (0..9).map(|at| format!("\"l{at}\"")).collect();
+    let named = format!("(datapaths: [(name: \"d\", links: [{}])], links: [{}])", names.join(", "), links.join(", "));
+    expect(&named, "1:33", "datapaths[0].links", "there are 9 links", "a list of at most 8");
 }
 
 /// One link, and these peers.

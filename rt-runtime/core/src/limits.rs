@@ -13,8 +13,8 @@ pub const FANOUT_MAX: usize = 64;
 pub const FANIN_MAX: usize = 64;
 /// Peers of one runtime.
 pub const PEERS_MAX: usize = 64;
-/// Links of one datapath.
-pub const LINKS_MAX: usize = 4;
+/// Links of one datapath: one of each technology, and some to spare.
+pub const LINKS_MAX: usize = 8;
 /// Datapath threads of one runtime.
 pub const DATAPATHS_MAX: usize = 4;
 /// Lanes of the packet scheduler.

@@ -558,7 +558,13 @@ fn dpdk_links_and_how_dpdk_is_started() {
         ["", "2:0:0:0:0:1", "03:00:00:00:00:01", "00:00:00:00:00:00", "02:00:00:00:00:01:02", "0x:00:00:00:00:01"]
     {
         let message = format!("\"{mac}\" is not the hardware address of one station");
-        expect(&dpdk(&format!("mac: \"{mac}\"")), "1:77", &path("mac"), &message, "02:00:00:00:00:01");
+        expect(
+            &dpdk(&format!("mac: \"{mac}\"")),
+            "1:77",
+            &path("mac"),
+            &message,
+            "the hardware address of one station",
+        );
     }
     let on = |device: &str, bind: &str| {
         format!("(links: [(name: \"a\", technology: dpdk(device: \"{device}\", bind: \"{bind}\"))])")

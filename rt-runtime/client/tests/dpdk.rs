@@ -4,10 +4,11 @@
 mod common;
 
 use common::Namespace;
-use insane_config::{DeviceName, DpdkPlan, Technology, UdpPlan};
+use insane_config::{DeviceName, DpdkPlan, LinkPlan, Technology, UdpPlan};
 use insane_rt::{
     ChannelId, ClassSpec, Emit, Hosting, Plan, Qos, Reliability, Session, Sink, SinkOptions, Source, SourceOptions,
 };
+use insane_wire::status::LinkStatus;
 use insane_xdp_sys::interface;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -94,12 +95,75 @@ fn every_size_crosses_between_dpdk_and_udp_reliable_and_not() {
     }
 }
 
+fn dpdk_at(device: &str) -> Technology {
+    Technology::Dpdk(DpdkPlan::at(DeviceName::new(device).unwrap(), "10.9.0.2:7400".parse().unwrap()))
+}
+
 #[test]
-fn a_runtime_starts_without_its_device_and_serves_its_own_host() {
+fn a_link_that_is_the_only_one_and_does_not_open_is_told_with_its_reason() {
     let Some((namespace, _kernel)) = hosts() else { return };
-    let device = DeviceName::new("net_af_packet7,iface=x7").unwrap();
-    let dpdk = Technology::Dpdk(DpdkPlan::at(device, "10.9.0.2:7400".parse().unwrap()));
-    let plan = plan("a", dpdk, ("b", "10.9.0.1:7400".parse().unwrap()));
-    let session = namespace.inside(|| Session::embedded_with(plan, Hosting::Thread, "dpdk").unwrap());
-    exchange(conversation(&session, &session, Reliability::Reliable), Reliability::Reliable, 60_000);
+    let plan = plan("a", dpdk_at("net_af_packet7,iface=x7"), ("b", "10.9.0.1:7400".parse().unwrap()));
+    let error = namespace.inside(|| Session::embedded_with(plan, Hosting::Thread, "dpdk").map(|_| ()).unwrap_err());
+    let text = error.to_string();
+    assert!(text.contains("link \"dpdk\"") && text.contains("interface x7: finding the interface"), "{text}");
+}
+
+/// Waits until the status says so of the dpdk link, the second of its datapath.
+fn wait_for_link(session: &Session, what: &str, is_it: impl Fn(&LinkStatus) -> bool) -> LinkStatus {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let link = session.runtime().unwrap().status().unwrap().datapaths[0].links[1].clone();
+        if is_it(&link) {
+            return link;
+        }
+        assert!(Instant::now() < end, "never {what}: {link:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_link_that_is_missing_stops_nothing_and_comes_back() {
+    let (Some(namespace), Some(kernel)) = (Namespace::make(), Namespace::make()) else { return };
+    let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let join = || {
+        namespace.ip(&format!("link add x0 type veth peer name p0 netns {}\nlink set x0 up\n", kernel.path()));
+        kernel.ip("address add 10.9.0.1/24 dev p0\nlink set p0 up\n");
+        kernel.inside(|| interface::finish_frames("p0")).unwrap();
+    };
+    namespace.ip("link set lo up\n");
+    let (near, far, at_udp) = (address("127.0.0.1:7500"), address("10.9.0.1:7400"), address("127.0.0.1:7400"));
+    let mut ours = plan("ours", Technology::Udp(UdpPlan::at(at_udp)), ("near", near));
+    let technology = dpdk_at("net_af_packet8,iface=x0");
+    ours.datapaths[0].links.push(LinkPlan { name: "dpdk".into(), technology, rate: None, peers: vec![None] });
+    ours.add_peer("far", &[("dpdk", far)]);
+    let start = |plan| Session::embedded_with(plan, Hosting::Thread, "dpdk").unwrap();
+    let ours = namespace.inside(|| start(ours));
+    let near = namespace.inside(|| start(plan("near", Technology::Udp(UdpPlan::at(near)), ("ours", at_udp))));
+    let link = wait_for_link(&ours, "missing", |link| !link.up);
+    assert!(link.missing.unwrap().contains("interface x0: finding the interface"));
+    let exchange_near = || {
+        exchange(conversation(&ours, &near, Reliability::Reliable), Reliability::Reliable, 60_000);
+    };
+    exchange_near();
+    join();
+    let link = wait_for_link(&ours, "up, or without DPDK", |link| {
+        link.up || link.missing.as_ref().is_some_and(|why| why.contains("library for DPDK"))
+    });
+    if !link.up {
+        return eprintln!("passed over: {}", link.missing.unwrap());
+    }
+    let at_dpdk = address("10.9.0.2:7400");
+    let far = kernel.inside(|| start(plan("far", Technology::Udp(UdpPlan::at(far)), ("ours", at_dpdk))));
+    let exchange_far = || {
+        exchange(conversation(&ours, &far, Reliability::Reliable), Reliability::Reliable, 60_000);
+    };
+    exchange_far();
+    wait_for_link(&ours, "counting", |link| link.counters.get("answers_sent").is_some_and(|count| *count > 0));
+    namespace.ip("link delete x0\n");
+    wait_for_link(&ours, "missing again", |link| !link.up);
+    exchange_near();
+    join();
+    wait_for_link(&ours, "up again", |link| link.up);
+    exchange_far();
+    wait_for_link(&ours, "counting", |link| link.counters.get("devices_lost") == Some(&1));
 }

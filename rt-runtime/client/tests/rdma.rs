@@ -158,3 +158,30 @@ fn a_datapath_may_mix_rdma_and_udp() {
     exchange(&[&hub, &by_udp], &conversation(&by_udp, &hub, Reliability::Reliable));
     exchange(&[&hub, &by_rdma], &conversation(&by_rdma, &hub, Reliability::Unreliable));
 }
+
+/// Nowhere is a device with this address; this needs no guest.
+#[test]
+fn a_link_without_a_device_stops_nothing_and_its_reason_is_told() {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let (at_a, at_b) = (ports(loopback), ports(loopback));
+    let mut a = plan("a", Technology::Udp(UdpPlan::at(at_a)), ("b", at_b), Idle::Block);
+    let technology = rdma("192.0.2.1:7600".parse().unwrap());
+    a.datapaths[0].links.push(LinkPlan { name: "rdma".into(), technology, rate: None, peers: vec![None] });
+    a.add_peer("c", &[("rdma", "192.0.2.2:7600".parse().unwrap())]);
+    let a = start(a, Hosting::Thread);
+    let b = start(plan("b", Technology::Udp(UdpPlan::at(at_b)), ("a", at_a), Idle::Block), Hosting::Thread);
+    let report = a.runtime().unwrap().status().unwrap();
+    let links = &report.datapaths[0].links;
+    let why = links[1].missing.clone().expect("no host has this address");
+    assert!(links[0].up && links[0].missing.is_none() && !links[1].up);
+    assert!(report.degraded.iter().any(|line| line.contains("link \"rdma\"") && line.contains(&why)));
+    exchange(&[&a, &b], &conversation(&a, &b, Reliability::Reliable));
+    // Heartbeats are refused, and counted.
+    let refused = || a.runtime().unwrap().status().unwrap().datapaths[0].links[1].counters["frames_device_missing"];
+    wait_for(&[&a, &b], "frames for the peer there are counted", || refused() > 0);
+    // Alone it is a reason not to start.
+    let alone =
+        plan("d", rdma("192.0.2.1:7600".parse().unwrap()), ("c", "192.0.2.2:7600".parse().unwrap()), Idle::Block);
+    let text = Session::embedded_with(alone, Hosting::Thread, "rdma").map(|_| ()).unwrap_err().to_string();
+    assert!(text.contains("link \"rdma\"") && text.contains(&why), "{text}");
+}

@@ -392,6 +392,9 @@ fn every_message_leaves_in_its_window_while_best_effort_fills_the_rest() {
         let turn = talker.host.port.epsilons().turn.counted();
         assert_eq!(turn.samples(), talker.count(TurnCounter::SlotsSent));
         assert!((GOOD.sleeps_ns / 2..=TURN_NS).contains(&turn.max.0), "{}", turn.max);
+        // So was what went between them, which keeps to e_turn as well.
+        let chunk = talker.host.port.epsilons().chunk.counted();
+        assert!(chunk.samples() > 0 && chunk.max.0 <= TURN_NS, "{}, {}", chunk.samples(), chunk.max);
         // It moved the slots to where bulk was on its way already.
         assert!(talker.count(TurnCounter::LateLinkBusy) <= 1);
         for counter in [TurnCounter::LateTurn, TurnCounter::LateUnexplained, TurnCounter::TurnOverruns] {

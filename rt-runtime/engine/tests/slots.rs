@@ -477,6 +477,42 @@ fn late_messages_follow_their_policy_and_have_a_cause() {
 }
 
 #[test]
+fn a_message_that_is_early_when_the_host_wakes_waits_for_its_slot() {
+    for late in [LatePolicy::Drop, LatePolicy::SendNow] {
+        let setting = Setting { late, ..GOOD };
+        let net = SimNet::new(7, SimConfig { frames_max: 8_192, ..SimConfig::default() });
+        let mut a = talker(&net, 1, 2, 0, 300 * US, setting);
+        // The clock is locked, and what was emitted meanwhile has gone.
+        let start = net.clock().now().0;
+        a.emit_at = start;
+        let turns_until = |a: &mut Talker, until: u64| {
+            while net.clock().now().0 < until {
+                while a.host.engine.turn() {}
+                net.advance(Nanos(10 * US));
+            }
+        };
+        while net.clock().now().0 < start + 250 * MS {
+            a.act(net.clock().now().0, setting);
+            net.advance(Nanos(10 * US));
+        }
+        turns_until(&mut a, start + 260 * MS);
+        a.remember();
+        for round in 0..20 {
+            // A slot goes by without a message; then the host sleeps, and wakes for one.
+            let slot = (net.clock().now().0 / PERIOD + 2) * PERIOD + a.offset_ns;
+            turns_until(&mut a, slot + slot_ns(&config(setting)) + 10 * US);
+            net.advance(Nanos(slot + PERIOD / 2 - net.clock().now().0));
+            assert!(a.timed.emit_copy(&[0; SIZE], 0).is_some_and(|emit| emit.is_sent()));
+            turns_until(&mut a, slot + PERIOD - 20 * US);
+            assert_eq!(a.since(TurnCounter::SlotsSent), round, "{late:?}: its slot has not begun");
+            turns_until(&mut a, slot + PERIOD + slot_ns(&config(setting)) + 10 * US);
+            assert_eq!(a.since(TurnCounter::SlotsSent), round + 1, "{late:?}: it goes in its slot");
+            assert_eq!((a.since(TurnCounter::LateSent), a.since(TurnCounter::LateDropped)), (0, 0), "{late:?}");
+        }
+    }
+}
+
+#[test]
 fn a_message_larger_than_its_slot_is_dropped_and_harms_nobody() {
     let net = SimNet::new(7, SimConfig::default());
     let mut a = talker(&net, 1, 2, 0, 300 * US, GOOD);

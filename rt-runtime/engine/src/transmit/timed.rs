@@ -37,7 +37,7 @@ use crate::{GRANTS_PER_TURN, SOURCES_MAX};
 use insane_clock::{ClockState, Followed, Servo, ServoConfig};
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::time::{Clock, PairedRead};
-use insane_core::{Cause, Fate, MonoTime, Nanos, TaiTime};
+use insane_core::{Cause, Fate, MonoTime, Nanos, Stamp, TaiTime};
 use insane_link::Link;
 use insane_scheduler::{
     Action, FilledTable, Gates, LatePolicy, Limits, LinkTiming, MissCause, Now, Scheduler, TableError, TimedScheduler,
@@ -788,7 +788,8 @@ impl Transmitter {
     /// Drops one message.
     fn drop_one(&mut self, flow: FlowIndex, outlets: &mut Outlets, port: &Port) -> OneMessage {
         let Some(entry) = self.sources[flow.0 as usize].as_mut() else { return OneMessage::NOTHING };
-        if !entry.is_midway() {
+        let was_begun = entry.is_midway();
+        if !was_begun {
             match entry.conn.pop(&mut entry.popped) {
                 Ok(true) => outlets.count(entry.domain, DatapathCounter::MessagesFromSources, 1),
                 Ok(false) => return OneMessage::NOTHING,
@@ -798,7 +799,11 @@ impl Transmitter {
                 }
             }
         }
-        let message = Some((entry.popped.meta.sequence, entry.popped.meta.source_ns));
+        let meta = entry.popped.meta;
+        let message = (!is_of_past(entry, meta.source_ns)).then_some((meta.sequence, meta.source_ns));
+        if let (Some(newcomers), false) = (&mut entry.newcomers, was_begun) {
+            let _whom = newcomers.sort(&meta);
+        }
         abandon(entry, outlets);
         OneMessage { more: entry.conn.is_ready(), message, ..OneMessage::NOTHING }
     }
@@ -840,6 +845,19 @@ fn peers_of(entry: &SourceEntry, outlets: &Outlets) -> u32 {
     outlets.routes.get(entry.route).map_or(0, |route| route.peers.len() as u32)
 }
 
+/// Whether a message is one of those that a source keeps for newcomers, or ends them.
+fn is_of_past(entry: &SourceEntry, stamp: u64) -> bool {
+    entry.newcomers.is_some() && Stamp::is_of_history(stamp)
+}
+
+/// The message that was just taken goes to nobody; what it says of the past counts all the same.
+fn pass_over(entry: &mut SourceEntry) {
+    if let Some(newcomers) = &mut entry.newcomers {
+        let _whom = newcomers.sort(&entry.popped.meta);
+    }
+    finish(entry);
+}
+
 /// One message of a source with slots.
 fn one_message<L: Link>(
     entry: &mut SourceEntry,
@@ -866,21 +884,31 @@ fn one_message<L: Link>(
             if !entry.conn.pop(&mut entry.popped)? {
                 return Ok(sent);
             }
-            let replaced = newest && left > 0 && entry.conn.is_ready();
+            let meta = entry.popped.meta;
+            let is_past = is_of_past(entry, meta.source_ns);
+            // What is kept of the past goes to newcomers alone: it replaces nothing that all get,
+            // and nothing replaces it.
+            let has_newer = || entry.conn.next_source_ns().is_some_and(|next| !is_of_past(entry, next));
+            let replaced = newest && left > 0 && !is_past && has_newer();
             if !replaced && !slots.is_oversize(entry, bytes_max, payload_max, outlets) {
                 begin(entry, (u32::MAX, false), links, outlets, port);
+                if is_past && meta.sequence == u64::MAX {
+                    // It only ends the past: what follows may have the slot.
+                    continue;
+                }
                 break;
             }
-            let meta = entry.popped.meta;
             if replaced {
                 let (first, stamp, count) = sent.replaced.unwrap_or((meta.sequence, meta.source_ns, 0));
                 sent.replaced = Some((first, stamp, count + 1));
             }
             slots.count(if replaced { TurnCounter::LateReplaced } else { TurnCounter::SlotsOversize }, 1);
-            finish(entry);
+            pass_over(entry);
         }
     }
-    sent.message = Some((entry.popped.meta.sequence, entry.popped.meta.source_ns));
+    let meta = entry.popped.meta;
+    // The past missed no slot: nothing is noted of it.
+    sent.message = (!is_of_past(entry, meta.source_ns)).then_some((meta.sequence, meta.source_ns));
     let mut has_begun = entry.underway.is_none();
     // As many frames as the message has for all its peers, which the size of the slot bounds.
     while entry.underway.is_some() {

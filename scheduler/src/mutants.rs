@@ -28,6 +28,8 @@ insane_mutation::mutations! {
     LateDropIsSent: "a late message that is to be dropped waits for the next slot",
     NewestIsOldest: "newest wins sends the oldest",
     EarlyIsLate: "a message that is early for the next slot counts as late",
+    ReadyAtLastPoll: "a message that comes while nobody polls counts as come at the last poll",
+    MissTakesAll: "a message that came after a missed slot counts as late for it however early it is",
     GateBaseOffByOne: "gates: the base time is off by one",
     GateCloseIgnored: "gates: a frame may end after its gate shuts",
     GateMaskShifted: "gates: the lanes of the entry before",

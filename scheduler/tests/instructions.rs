@@ -39,7 +39,7 @@ fn staged<const SLOTS: usize>(streams: u16) -> Box<TimedScheduler<FLOWS, FLOWS, 
     let streams: Vec<_> = (0..streams).map(stream).collect();
     timed.stage(TaiTime(0), &streams, None, TaiTime(0)).unwrap();
     assert_eq!(timed.poll(now(0), 0), Action::TookOver);
-    streams.iter().for_each(|stream| timed.ready(stream.flow));
+    streams.iter().for_each(|stream| timed.ready(stream.flow, TaiTime(0)));
     timed
 }
 

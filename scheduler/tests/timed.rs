@@ -62,7 +62,7 @@ fn slot(flow: u16, start: u64) -> Action {
 #[test]
 fn a_slot_is_granted_from_its_start_until_the_message_no_longer_fits() {
     let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::NextSlot)]);
-    timed.ready(FlowIndex(0));
+    timed.ready(FlowIndex(0), now(0).tai);
     assert_eq!(timed.poll(now(49_999), 0), wait(50_000));
     assert_eq!(timed.poll(now(50_000), 0), slot(0, 50_000));
     // 250 bytes and e_turn take all of the window: a nanosecond later is too late.
@@ -78,7 +78,7 @@ fn a_slot_is_granted_from_its_start_until_the_message_no_longer_fits() {
 #[test]
 fn best_effort_fills_what_the_guard_leaves_to_the_byte() {
     let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::Drop)]);
-    timed.ready(LAST);
+    timed.ready(LAST, now(0).tai);
     let chunk = |budget_bytes| Action::Chunk { flow: LAST, budget_bytes };
     assert_eq!(timed.poll(now(0), 0), chunk(1_000));
     // At 48,192: 1,000 of e_turn and 808 for 101 bytes, of which the last frame may run over by 99.
@@ -96,7 +96,7 @@ fn a_slot_that_has_its_message_is_known_by_its_start() {
     let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::NextSlot)]);
     assert_eq!(timed.poll(now(10_000), 0), wait(50_000));
     assert!(!timed.has_message_at(MonoTime(50_000)), "nobody waits for it");
-    timed.ready(FlowIndex(0));
+    timed.ready(FlowIndex(0), now(0).tai);
     assert_eq!(timed.poll(now(10_000), 0), wait(50_000));
     assert!(timed.has_message_at(MonoTime(50_000)));
     assert!(!timed.has_message_at(MonoTime(49_999)), "that is no slot");
@@ -107,7 +107,7 @@ fn late_messages_follow_their_policy() {
     let after_a_miss = |late| {
         let mut timed = with(&[stream(0, 100_000, 10_000, late)]);
         assert!(matches!(timed.poll(now(12_000), 0), Action::Missed { cause: MissCause::NoMessage, .. }));
-        timed.ready(FlowIndex(0));
+        timed.ready(FlowIndex(0), now(12_000).tai);
         timed
     };
     let mut drop = after_a_miss(LatePolicy::Drop);
@@ -131,9 +131,78 @@ fn late_messages_follow_their_policy() {
 fn a_message_belongs_to_the_next_slot_when_it_is_early_enough_for_it() {
     let mut timed = with(&[stream(0, 100_000, 10_000, LatePolicy::Drop)]);
     assert!(matches!(timed.poll(now(60_000), 0), Action::Missed { .. }));
-    timed.ready(FlowIndex(0));
+    timed.ready(FlowIndex(0), now(60_000).tai);
     assert_eq!(timed.poll(now(60_000), 0), wait(110_000));
     assert_eq!(timed.poll(now(110_000), 0), slot(0, 110_000));
+}
+
+/// After a slot that went by without a message the host sleeps. Half a period is early.
+fn asleep_after_a_miss(late: LatePolicy) -> Box<Timed> {
+    let mut timed = with(&[stream(0, 100_000, 10_000, late)]);
+    assert!(matches!(timed.poll(now(12_000), 0), Action::Missed { cause: MissCause::NoMessage, .. }));
+    assert_eq!(timed.poll(now(12_000), 0), wait(110_000));
+    timed
+}
+
+#[test]
+fn what_comes_while_nobody_polls_is_judged_by_when_it_came() {
+    for late in [LatePolicy::Drop, LatePolicy::SendNow] {
+        let mut early = asleep_after_a_miss(late);
+        early.ready(FlowIndex(0), now(60_000).tai);
+        assert_eq!(early.poll(now(60_000), 0), wait(110_000), "{late:?}: it is early for the next slot");
+        assert_eq!(early.poll(now(110_000), 0), slot(0, 110_000));
+
+        let mut tardy = asleep_after_a_miss(late);
+        tardy.ready(FlowIndex(0), now(59_999).tai);
+        assert!(!matches!(tardy.poll(now(59_999), 0), Action::Wait(_)), "{late:?}: a nanosecond too early");
+    }
+}
+
+#[test]
+fn a_slot_that_went_by_while_nobody_polled_makes_late_only_what_was_there() {
+    let after = |came: u64, looked: u64| {
+        let mut timed = asleep_after_a_miss(LatePolicy::Drop);
+        timed.ready(FlowIndex(0), now(came).tai);
+        let missed = timed.poll(now(looked), 0);
+        assert!(matches!(missed, Action::Missed { cause: MissCause::PolledLate, count: 1, .. }), "{missed:?}");
+        (timed.poll(now(looked), 0), timed)
+    };
+    let dropped = Action::Drop { flow: FlowIndex(0) };
+    assert_eq!(after(110_000, 170_000).0, dropped, "it was there at the only instant at which it could begin");
+    assert_eq!(after(159_999, 170_000).0, dropped, "too early for the next slot");
+    let (waits, mut timed) = after(160_000, 170_000);
+    assert_eq!(waits, wait(210_000), "it came while the host slept, and is early");
+    assert_eq!(timed.poll(now(210_000), 0), slot(0, 210_000));
+}
+
+#[test]
+fn what_waits_behind_a_late_message_is_not_late_for_a_slot_that_went_by_before() {
+    let mut timed = asleep_after_a_miss(LatePolicy::Drop);
+    timed.ready(FlowIndex(0), now(20_000).tai);
+    // The first is late for the slot at 10,000; meanwhile another went by. The one behind it
+    // came at 160,000, and is early for the slot at 210,000.
+    assert_eq!(timed.poll(now(170_000), 0), Action::Drop { flow: FlowIndex(0) });
+    timed.sent(FlowIndex(0), 0, true);
+    timed.came(FlowIndex(0), now(160_000).tai);
+    assert!(matches!(timed.poll(now(170_000), 0), Action::Missed { .. }));
+    assert_eq!(timed.poll(now(170_000), 0), wait(210_000));
+    assert_eq!(timed.poll(now(210_000), 0), slot(0, 210_000));
+}
+
+#[test]
+fn a_message_that_waits_while_the_clock_steps_keeps_being_there() {
+    for step in [37_000_000_i64, -900_000] {
+        let mut timed = with(&[stream(0, 100_000, 10_000, LatePolicy::Drop)]);
+        timed.realign(now(900_000));
+        assert!(matches!(timed.poll(now(912_000), 0), Action::Missed { cause: MissCause::NoMessage, .. }));
+        timed.ready(FlowIndex(0), now(960_000).tai);
+        let stepped = |ns: u64| Now { mono: MonoTime(ns), tai: TaiTime(((ns + APART) as i64 + step) as u64) };
+        timed.realign(stepped(961_000));
+        // The host sleeps beyond the next slot, until messages are early for the one after it.
+        let missed = timed.poll(stepped(1_065_000), 0);
+        assert!(matches!(missed, Action::Missed { cause: MissCause::PolledLate, .. }), "{missed:?}");
+        assert_eq!(timed.poll(stepped(1_065_000), 0), Action::Drop { flow: FlowIndex(0) }, "by {step} ns");
+    }
 }
 
 #[test]
@@ -142,7 +211,7 @@ fn a_launch_queue_gets_its_frames_ahead_and_in_order() {
     let streams = [stream(0, 100_000, 50_000, LatePolicy::Drop), stream(1, 100_000, 55_000, LatePolicy::Drop)];
     timed.stage(TaiTime(APART), &streams, None, TaiTime(0)).unwrap();
     assert_eq!(timed.poll(now(0), 0), Action::TookOver);
-    [FlowIndex(0), FlowIndex(1), LAST].into_iter().for_each(|flow| timed.ready(flow));
+    [FlowIndex(0), FlowIndex(1), LAST].into_iter().for_each(|flow| timed.ready(flow, now(0).tai));
     assert_eq!(timed.poll(now(20_000), 0), slot(0, 50_000));
     timed.sent(FlowIndex(0), 250, false);
     // Best effort still ends before the frame that waits for its launch; the next slot waits for it.
@@ -154,7 +223,7 @@ fn a_launch_queue_gets_its_frames_ahead_and_in_order() {
 #[test]
 fn a_staged_table_takes_over_at_its_instant_and_lets_an_old_slot_end() {
     let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::NextSlot)]);
-    timed.ready(FlowIndex(0));
+    timed.ready(FlowIndex(0), now(0).tai);
     // It takes over in the middle of a slot; its own first slot would begin before that ends.
     let next = [stream(1, 100_000, 52_000, LatePolicy::NextSlot)];
     timed.stage(TaiTime(APART), &next, None, TaiTime(51_000 + APART)).unwrap();
@@ -162,7 +231,7 @@ fn a_staged_table_takes_over_at_its_instant_and_lets_an_old_slot_end() {
     timed.sent(FlowIndex(0), 250, false);
     assert_eq!(timed.poll(now(50_999), 0), wait(51_000));
     assert_eq!(timed.poll(now(51_000), 0), Action::TookOver);
-    timed.ready(FlowIndex(1));
+    timed.ready(FlowIndex(1), now(51_000).tai);
     assert_eq!(timed.poll(now(52_000), 0), wait(152_000));
     assert_eq!(timed.poll(now(152_000), 0), slot(1, 152_000));
 }
@@ -180,19 +249,19 @@ fn a_table_that_was_filled_elsewhere_is_staged_as_one_that_was_filled_here() {
     assert!(!timed.is_staged());
     timed.stage_filled(&mut filled, None, TaiTime(51_000 + APART)).unwrap();
     assert!(timed.is_staged() && timed.has_slots(FlowIndex(0)));
-    timed.ready(FlowIndex(0));
+    timed.ready(FlowIndex(0), now(0).tai);
     assert_eq!(timed.poll(now(50_000), 0), slot(0, 50_000));
     timed.sent(FlowIndex(0), 250, false);
     assert_eq!(timed.poll(now(51_000), 0), Action::TookOver);
     assert!(!timed.has_slots(FlowIndex(0)) && timed.has_slots(FlowIndex(1)));
-    timed.ready(FlowIndex(1));
+    timed.ready(FlowIndex(1), now(51_000).tai);
     assert_eq!(timed.poll(now(152_000), 0), slot(1, 152_000));
 }
 
 #[test]
 fn a_step_of_the_clock_is_told_until_it_is_answered() {
     let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::Drop)]);
-    timed.ready(LAST);
+    timed.ready(LAST, now(0).tai);
     for step in [37_000_000_000_i64, 3_600_000_000_000, -700] {
         let stepped = Now { mono: MonoTime(1_000), tai: TaiTime((1_000 + APART as i64 + step) as u64) };
         assert_eq!(timed.poll(stepped, 0), Action::Stepped(step));
@@ -212,7 +281,7 @@ fn gates_shut_lanes_and_leave_slots_alone() {
     let mut timed = timed(timing());
     timed.stage(TaiTime(APART), &[stream(0, 100_000, 10_000, LatePolicy::Drop)], Some(&gates), TaiTime(0)).unwrap();
     assert_eq!(timed.poll(now(0), 0), Action::TookOver);
-    [FlowIndex(0), LAST].into_iter().for_each(|flow| timed.ready(flow));
+    [FlowIndex(0), LAST].into_iter().for_each(|flow| timed.ready(flow, now(0).tai));
     assert_eq!(timed.poll(now(0), 0), wait(10_000));
     assert_eq!(timed.poll(now(10_000), 0), slot(0, 10_000));
     timed.sent(FlowIndex(0), 250, false);
@@ -237,7 +306,7 @@ fn far_apart_and_near_coprime_periods_are_not_written_down_and_come_in_order() {
         assert!(!timed.is_expanded());
         let (mut at, mut starts) = (0, vec![]);
         while starts.len() < 20_000 {
-            streams.iter().for_each(|stream| timed.ready(stream.flow));
+            streams.iter().for_each(|stream| timed.ready(stream.flow, now(0).tai));
             match timed.poll(now(at), 0) {
                 Action::Slot { flow, launch, .. } => {
                     starts.push((launch.0 - APART, flow.0));
@@ -281,7 +350,7 @@ fn bad_tables_are_refused_by_name_and_change_nothing() {
         assert!(!error.to_string().is_empty());
     }
     assert_eq!(timed.stage(TaiTime(u64::MAX - 10), &[good], None, TaiTime(0)), Err(TableError::BeyondTime(0)));
-    timed.ready(FlowIndex(0));
+    timed.ready(FlowIndex(0), now(0).tai);
     assert_eq!(timed.poll(now(50_000), 0), slot(0, 50_000));
 }
 
@@ -312,7 +381,7 @@ proptest! {
         for (mono, tai, below, call) in calls {
             let at = Now { mono: MonoTime(mono), tai: TaiTime(tai) };
             match call {
-                0 => timed.ready(FlowIndex(0)),
+                0 => timed.ready(FlowIndex(0), at.tai),
                 1 => timed.idle(FlowIndex(0)),
                 2 => timed.realign(at),
                 3 => timed.sent(FlowIndex(0), below as u32, true),
@@ -341,7 +410,7 @@ fn a_shut_gate_keeps_a_message_from_its_slot_and_is_the_cause() {
         }];
         timed.stage(TaiTime(APART), &streams, Some(&gates), TaiTime(0)).unwrap();
         assert_eq!(timed.poll(now(0), 0), Action::TookOver);
-        timed.ready(FlowIndex(0));
+        timed.ready(FlowIndex(0), now(0).tai);
         // 250 bytes take 2 us: with e_turn the last instant is 1.5 us after the start.
         let mut seen = Vec::new();
         for at in (0..10_000).step_by(100) {
@@ -380,7 +449,7 @@ fn a_late_message_with_a_shut_gate_does_not_hold_up_those_of_other_lanes() {
     };
     timed.stage(TaiTime(APART), &[late(0), late(1), late(2)], Some(&gates), TaiTime(0)).unwrap();
     assert_eq!(timed.poll(now(0), 0), Action::TookOver);
-    (0..3).for_each(|flow| timed.ready(FlowIndex(flow)));
+    (0..3).for_each(|flow| timed.ready(FlowIndex(flow), now(0).tai));
     // In their order they become late while the host sleeps.
     for _ in 0..3 {
         assert!(matches!(timed.poll(now(102_000), 0), Action::Missed { .. }));
@@ -400,7 +469,7 @@ fn a_late_message_goes_when_what_holds_it_back_is_over() {
     // Nothing else is to be sent that would have the scheduler look again.
     let late = Action::Late { flow: FlowIndex(0), bytes_max: 250 };
     let mut timed = with(&[stream(0, 10_000_000, 10_000, LatePolicy::SendNow)]);
-    timed.ready(FlowIndex(0));
+    timed.ready(FlowIndex(0), now(0).tai);
     assert!(matches!(timed.poll(now(12_000), 0), Action::Missed { .. }));
     assert_eq!(timed.poll(now(12_000), 100_000), wait(14_000), "until there is room below");
     assert_eq!(timed.poll(now(14_000), 99_750), late);
@@ -414,7 +483,7 @@ fn a_late_message_goes_when_what_holds_it_back_is_over() {
     let streams = [stream(0, 100_000, 1_000, LatePolicy::SendNow)];
     timed.stage(TaiTime(APART), &streams, Some(&gates), TaiTime(0)).unwrap();
     assert_eq!(timed.poll(now(0), 0), Action::TookOver);
-    timed.ready(FlowIndex(0));
+    timed.ready(FlowIndex(0), now(0).tai);
     assert!(matches!(timed.poll(now(2_000), 0), Action::Missed { .. }));
     assert_eq!(timed.poll(now(2_000), 0), wait(5_000), "until the gate opens");
     assert_eq!(timed.poll(now(7_001), 0), wait(10_000), "it would shut before the end of the message");
@@ -426,7 +495,7 @@ fn a_late_message_goes_when_what_holds_it_back_is_over() {
 fn who_is_not_late_any_more_holds_nobody_back() {
     let streams = [0, 1].map(|flow| stream(flow, 100_000, 10_000 * (1 + u64::from(flow)), LatePolicy::SendNow));
     let mut timed = with(&streams);
-    [FlowIndex(0), FlowIndex(1)].into_iter().for_each(|flow| timed.ready(flow));
+    [FlowIndex(0), FlowIndex(1)].into_iter().for_each(|flow| timed.ready(flow, now(0).tai));
     for at in [12_000, 22_000] {
         // Not a byte of room, so that nothing goes yet.
         assert!(matches!(timed.poll(now(at), 100_000), Action::Missed { .. }));

@@ -61,7 +61,7 @@ fn staged<const SLOTS: usize>(streams: u16) -> Result<Box<Timed<SLOTS>>, Fault> 
     if timed.poll(now(0), 0) != Action::TookOver {
         return Err(wrong("it did not take over"));
     }
-    streams.iter().for_each(|stream| timed.ready(stream.flow));
+    streams.iter().for_each(|stream| timed.ready(stream.flow, TaiTime(0)));
     Ok(timed)
 }
 

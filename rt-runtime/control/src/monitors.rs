@@ -5,7 +5,7 @@
 //! not kept, whatever holds now. Alarms are for the log, of each assumption one in
 //! [`ALARM_PERIOD`] at most, with how often it happened.
 //!
-//! e_turn and e_wake are measured: what counts against them depends on the class of the
+//! e_turn (of slots, and as `e_chunk` of what goes besides) and e_wake are measured: what counts against them depends on the class of the
 //! streams that have slots (module `epsilons`).
 //!
 //! Pure: the time is an argument, counts are given. Nothing is watched while no stream has
@@ -40,11 +40,13 @@ pub enum Assumption {
     Size,
     /// What is handed over ahead is held back until its slot.
     Launch,
+    /// Chunks of best effort are on their way within e_turn, too.
+    Chunk,
 }
 
 impl Assumption {
     /// All, in the order of reports.
-    pub const ALL: [Assumption; 7] = [
+    pub const ALL: [Assumption; 8] = [
         Assumption::Turn,
         Assumption::Wake,
         Assumption::Clock,
@@ -52,6 +54,7 @@ impl Assumption {
         Assumption::Release,
         Assumption::Size,
         Assumption::Launch,
+        Assumption::Chunk,
     ];
 
     /// Its name in reports.
@@ -65,6 +68,7 @@ impl Assumption {
             Assumption::Release => "release",
             Assumption::Size => "size",
             Assumption::Launch => "launch",
+            Assumption::Chunk => "e_chunk",
         }
     }
 
@@ -83,6 +87,9 @@ impl Assumption {
             Assumption::Launch => {
                 "the queue that held frames back until their slots is gone or another: they leave ahead, or not at all"
             }
+            Assumption::Chunk => {
+                "chunks between slots took longer than is assumed to be on their way (turn_us): they may reach into slots"
+            }
         }
     }
 
@@ -95,7 +102,7 @@ impl Assumption {
             Assumption::Link => &[TurnCounter::LateLinkBusy, TurnCounter::LateRingFull],
             Assumption::Release => &[TurnCounter::LateApplication],
             Assumption::Size => &[TurnCounter::SlotsOversize],
-            Assumption::Launch => &[],
+            Assumption::Launch | Assumption::Chunk => &[],
         }
     }
 }
@@ -125,6 +132,8 @@ struct Watched {
 pub struct Measured {
     /// e_turn.
     pub turn: (Counted, Option<Basis>),
+    /// e_turn of chunks.
+    pub chunk: (Counted, Option<Basis>),
     /// e_wake.
     pub wake: (Counted, Option<Basis>),
 }
@@ -147,6 +156,7 @@ impl Holds {
 #[derive(Clone, Debug)]
 pub struct Monitors {
     turn: Estimate,
+    chunk: Estimate,
     wake: Estimate,
     watched: [Watched; Assumption::ALL.len()],
     /// Since when streams have had slots.
@@ -158,7 +168,13 @@ impl Monitors {
     #[must_use]
     pub fn new(quantile_ppm: u32) -> Self {
         let estimate = Estimate::new(quantile_ppm);
-        Monitors { turn: estimate.clone(), wake: estimate, watched: Default::default(), bound: None }
+        Monitors {
+            turn: estimate.clone(),
+            chunk: estimate.clone(),
+            wake: estimate,
+            watched: Default::default(),
+            bound: None,
+        }
     }
 
     /// A look. `is_bound`: streams have slots here; `count`: the counters of the datapath;
@@ -181,6 +197,7 @@ impl Monitors {
             let mut new = match assumption {
                 // Until it is settled nothing is assumed of anybody.
                 Assumption::Turn => self.turn.look(measured.turn.0, seen, measured.turn.1.filter(|_| is_settled)),
+                Assumption::Chunk => self.chunk.look(measured.chunk.0, 0, measured.chunk.1.filter(|_| is_settled)),
                 Assumption::Wake => self.wake.look(measured.wake.0, seen, measured.wake.1.filter(|_| is_settled)),
                 _ => counted,
             };
@@ -225,6 +242,7 @@ impl Monitors {
             measured: match assumption {
                 Assumption::Turn => Some(self.turn.report()),
                 Assumption::Wake => Some(self.wake.report()),
+                Assumption::Chunk => Some(self.chunk.report()),
                 _ => None,
             },
         };
@@ -243,7 +261,8 @@ mod tests {
     fn assured() -> Measured {
         let (quantile, max) = (Nanos(1_000), Nanos(1_000));
         let basis = Basis { is_assured: true, is_statistical: false, quantile, quantile_ppm: 999_000, max };
-        Measured { turn: (Counted::default(), Some(basis)), wake: (Counted::default(), Some(basis)) }
+        let nothing = (Counted::default(), Some(basis));
+        Measured { turn: nothing, chunk: nothing, wake: nothing }
     }
 
     fn monitors() -> Monitors {
@@ -328,7 +347,7 @@ mod tests {
         (4..14).for_each(|second| drop(look(second, false)));
         let report = monitors.report(MonoTime(14 * SECOND));
         assert_eq!((report[6].assumption.as_str(), report[6].violations), ("launch", 11));
-        assert!(report[..6].iter().all(|row| row.violations == 0));
+        assert!(report.iter().enumerate().all(|(at, row)| at == 6 || row.violations == 0));
     }
 
     #[test]
@@ -344,6 +363,22 @@ mod tests {
         let told = report[0].measured.as_ref().expect("e_turn is measured");
         assert_eq!((told.samples, told.max_ns, told.assumed_max_ns), (20, 1_001, Some(1_000)));
         assert_eq!((told.quantile_ns, told.assumed_quantile_ns), (None, None), "20 samples carry no quantile");
-        assert!(report[1].measured.is_some() && report[2..].iter().all(|row| row.measured.is_none()));
+        assert!(report[1].measured.is_some() && report[2..7].iter().all(|row| row.measured.is_none()));
+    }
+
+    #[test]
+    fn chunks_are_held_to_e_turn_and_told_apart_from_slots() {
+        let sketch = insane_engine::Sketch::default();
+        sketch.set_bounds(Nanos(1_000), Nanos(1_000));
+        let mut monitors = monitors();
+        (0..3).for_each(|_| sketch.note(Nanos(1_001)));
+        sketch.note(Nanos(1_000));
+        let measured = Measured { chunk: (sketch.counted(), assured().turn.1), ..assured() };
+        let alarms = monitors.look(MonoTime(2 * SECOND), true, |_| 0, &measured, Holds::ALL);
+        assert_eq!(alarms, [Alarm { assumption: Assumption::Chunk, violations: 3 }]);
+        let report = monitors.report(MonoTime(2 * SECOND));
+        let told = report[7].measured.as_ref().expect("e_chunk is measured");
+        assert_eq!((report[7].assumption.as_str(), told.samples, told.max_ns), ("e_chunk", 4, 1_001));
+        assert_eq!(report[0].violations, 0, "no slot took longer");
     }
 }

@@ -1,4 +1,5 @@
-//! How long what a certificate assumes takes in truth: e_turn and e_wake, measured.
+//! How long what a certificate assumes takes in truth: e_turn and e_wake, measured; e_turn of
+//! slots and of what goes besides apart, since that is much more.
 //!
 //! The datapath counts each measured time in classes (four to each power of two, as
 //! [`margin`](crate::margin) does), keeps the longest, and counts what is beyond two bounds that
@@ -9,10 +10,13 @@
 //! - *e_turn*: one for each slot that is used. The longer one of two: from the slot's start
 //!   until it was looked at (where its message was there before), and from that look until its
 //!   frame was on its way.
+//! - *e_chunk*: one for each flush of chunks and late messages: from the look that decided upon
+//!   the first of them until all were on their way. The guard assumes e_turn of it.
 //! - *e_wake*: one for each sleep that a slot ended: how late.
 //!
 //! # Bounds
-//! Fixed memory, one writer, a few stores a sample and none without slots. Counters never go
+//! Fixed memory, one writer, a few stores a sample and none without slots; one more look at the
+//! clock for each flush of chunks. Counters never go
 //! back.
 
 use crate::margin::{CLASSES, above, class_of};
@@ -29,11 +33,13 @@ pub struct Sketch {
     beyond: [AtomicU64; 2],
 }
 
-/// Both times of one datapath.
+/// The times of one datapath.
 #[derive(Debug, Default)]
 pub struct Epsilons {
-    /// e_turn.
+    /// e_turn of slots.
     pub turn: Sketch,
+    /// e_turn of chunks.
+    pub chunk: Sketch,
     /// e_wake.
     pub wake: Sketch,
 }

@@ -463,13 +463,13 @@ impl Transmitter {
             return self.run_timed(turn, links, outlets, port);
         }
         let mut best_effort = self.scheduler.limits().chunk_bytes.get();
-        if let Some(lone) = self.look(links.payload_bytes_max()) {
+        if let Some(lone) = self.look(turn, links.payload_bytes_max()) {
             // Nobody else waits, so there is nothing to decide: the one that has something
             // goes, for one chunk. What is left takes its turn with the others.
             if let Some(progress) = self.send_from(turn, lone.0, (best_effort, true), links, outlets, port) {
                 self.watch.moved(progress.bytes);
                 if progress.goes_on() {
-                    self.enlist(lone);
+                    self.enlist(turn, lone);
                 }
             }
             links.flush();
@@ -523,7 +523,7 @@ impl Transmitter {
     /// Asks sources whether they have something, and tells the scheduler; unless it is one
     /// alone, which is returned instead.
     #[inline]
-    fn look(&mut self, payload_max: u32) -> Option<FlowIndex> {
+    fn look<C: Clock>(&mut self, turn: &Turn<'_, C>, payload_max: u32) -> Option<FlowIndex> {
         let mut lone = None;
         let mut at = 0;
         while let Some(place) = self.watch.watched(at) {
@@ -534,7 +534,7 @@ impl Transmitter {
             }
             if source.has_something(payload_max) {
                 source.idle_looks = 0;
-                self.found(place, &mut lone);
+                self.found(turn, place, &mut lone);
             } else if self.watch.may_rest() && source.is_idle_again() {
                 // The last of the watched comes here, and is looked at next.
                 at -= 1;
@@ -543,25 +543,31 @@ impl Transmitter {
         }
         let looks = self.watch.quiet_looks(self.ready > 0 || lone.is_some());
         if looks > 0 {
-            self.look_at_quiet(looks, payload_max, &mut lone);
+            self.look_at_quiet(turn, looks, payload_max, &mut lone);
         }
         if self.ready > 0
             && let Some(last) = lone.take()
         {
-            self.enlist(last);
+            self.enlist(turn, last);
         }
         lone
     }
 
     #[inline(never)]
-    fn look_at_quiet(&mut self, looks: u32, payload_max: u32, lone: &mut Option<FlowIndex>) {
+    fn look_at_quiet<C: Clock>(
+        &mut self,
+        turn: &Turn<'_, C>,
+        looks: u32,
+        payload_max: u32,
+        lone: &mut Option<FlowIndex>,
+    ) {
         for _ in 0..looks {
             let Some((at, place)) = self.watch.next_quiet() else { return };
             let Some(source) = &mut self.sources[place as usize] else { continue };
             if !source.dead && source.has_something(payload_max) {
                 source.idle_looks = 0;
                 self.watch.watch(at);
-                self.found(place, lone);
+                self.found(turn, place, lone);
             }
         }
     }
@@ -569,23 +575,26 @@ impl Transmitter {
     /// A source has something: the first one is put by, any other makes both known to the
     /// scheduler.
     #[inline]
-    fn found(&mut self, place: u16, lone: &mut Option<FlowIndex>) {
+    fn found<C: Clock>(&mut self, turn: &Turn<'_, C>, place: u16, lone: &mut Option<FlowIndex>) {
         if self.sources[place as usize].as_ref().is_some_and(|source| source.has_budget) {
             // Even alone it goes only as far as its session's budget does.
-            return self.enlist(FlowIndex(place));
+            return self.enlist(turn, FlowIndex(place));
         }
         if let Some(other) = lone.replace(FlowIndex(place)) {
-            self.enlist(other);
+            self.enlist(turn, other);
         }
     }
 
-    /// From now on the scheduler knows that the source has something.
-    fn enlist(&mut self, flow: FlowIndex) {
+    /// From now on the scheduler knows that the source has something. Slots ask when it came.
+    fn enlist<C: Clock>(&mut self, turn: &Turn<'_, C>, flow: FlowIndex) {
         if let Some(source) = &mut self.sources[flow.0 as usize] {
             source.ready = true;
             self.ready += 1;
             match &mut self.slots {
-                Some(slots) if slots.is_active() => slots.ready(flow),
+                Some(slots) if slots.is_active() => {
+                    let stamp = if source.each_alone { source.next_stamp() } else { None };
+                    slots.ready(flow, turn.now(), stamp);
+                }
                 _ => self.scheduler.ready(flow),
             }
         }

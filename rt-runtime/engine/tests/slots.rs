@@ -392,6 +392,9 @@ fn every_message_leaves_in_its_window_while_best_effort_fills_the_rest() {
         let turn = talker.host.port.epsilons().turn.counted();
         assert_eq!(turn.samples(), talker.count(TurnCounter::SlotsSent));
         assert!((GOOD.sleeps_ns / 2..=TURN_NS).contains(&turn.max.0), "{}", turn.max);
+        // So was what went between them, which keeps to e_turn as well.
+        let chunk = talker.host.port.epsilons().chunk.counted();
+        assert!(chunk.samples() > 0 && chunk.max.0 <= TURN_NS, "{}, {}", chunk.samples(), chunk.max);
         // It moved the slots to where bulk was on its way already.
         assert!(talker.count(TurnCounter::LateLinkBusy) <= 1);
         for counter in [TurnCounter::LateTurn, TurnCounter::LateUnexplained, TurnCounter::TurnOverruns] {
@@ -470,6 +473,42 @@ fn late_messages_follow_their_policy_and_have_a_cause() {
         assert!(emitted > 400 && sent.abs_diff(emitted / 10) <= 1, "{sent} of {emitted}");
         assert_eq!(sent, talker.since(TurnCounter::LateApplication));
         assert_eq!(talker.since(TurnCounter::LateDropped), 0);
+    }
+}
+
+#[test]
+fn a_message_that_is_early_when_the_host_wakes_waits_for_its_slot() {
+    for late in [LatePolicy::Drop, LatePolicy::SendNow] {
+        let setting = Setting { late, ..GOOD };
+        let net = SimNet::new(7, SimConfig { frames_max: 8_192, ..SimConfig::default() });
+        let mut a = talker(&net, 1, 2, 0, 300 * US, setting);
+        // The clock is locked, and what was emitted meanwhile has gone.
+        let start = net.clock().now().0;
+        a.emit_at = start;
+        let turns_until = |a: &mut Talker, until: u64| {
+            while net.clock().now().0 < until {
+                while a.host.engine.turn() {}
+                net.advance(Nanos(10 * US));
+            }
+        };
+        while net.clock().now().0 < start + 250 * MS {
+            a.act(net.clock().now().0, setting);
+            net.advance(Nanos(10 * US));
+        }
+        turns_until(&mut a, start + 260 * MS);
+        a.remember();
+        for round in 0..20 {
+            // A slot goes by without a message; then the host sleeps, and wakes for one.
+            let slot = (net.clock().now().0 / PERIOD + 2) * PERIOD + a.offset_ns;
+            turns_until(&mut a, slot + slot_ns(&config(setting)) + 10 * US);
+            net.advance(Nanos(slot + PERIOD / 2 - net.clock().now().0));
+            assert!(a.timed.emit_copy(&[0; SIZE], 0).is_some_and(|emit| emit.is_sent()));
+            turns_until(&mut a, slot + PERIOD - 20 * US);
+            assert_eq!(a.since(TurnCounter::SlotsSent), round, "{late:?}: its slot has not begun");
+            turns_until(&mut a, slot + PERIOD + slot_ns(&config(setting)) + 10 * US);
+            assert_eq!(a.since(TurnCounter::SlotsSent), round + 1, "{late:?}: it goes in its slot");
+            assert_eq!((a.since(TurnCounter::LateSent), a.since(TurnCounter::LateDropped)), (0, 0), "{late:?}");
+        }
     }
 }
 

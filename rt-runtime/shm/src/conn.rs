@@ -396,6 +396,14 @@ impl RxConn {
         self.held
     }
 
+    /// The word in which the message that waits bears its source instant: a claim of its
+    /// sender, and the one that is taken may bear another. `None`: no message waits.
+    #[inline]
+    #[must_use]
+    pub fn next_source_ns(&self) -> Option<u64> {
+        self.ring.next_source_ns()
+    }
+
     /// Whether a message waits.
     #[inline]
     #[must_use]

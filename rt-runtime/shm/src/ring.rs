@@ -318,6 +318,16 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         cell[STAMP].load(Ordering::Acquire) == self.position + 1
     }
 
+    /// The word in which the next message bears its source instant, as its sender claims.
+    /// `None`: no message waits.
+    #[inline]
+    pub fn next_source_ns(&self) -> Option<u64> {
+        let cell = self.next_cell();
+        // Acquire pairs with the producer's Release in `write`: the cell is complete.
+        let is_ready = cell[STAMP].load(Ordering::Acquire) == self.position + 1;
+        is_ready.then(|| cell[SOURCE_TIME].load(Ordering::Relaxed))
+    }
+
     /// Messages the ring holds at most.
     pub fn depth(&self) -> u64 {
         self.depth

@@ -158,7 +158,7 @@ pub struct MissStatus {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MonitorStatus {
-    /// Which: `e_turn`, `e_wake`, `clock`, `link`, `release`, `size`, `launch`.
+    /// Which: `e_turn`, `e_wake`, `clock`, `link`, `release`, `size`, `launch`, `e_chunk`.
     pub assumption: String,
     /// How often it did not, under the schedule in force.
     pub violations: u64,

@@ -9,7 +9,8 @@
 //! its stream; every other frame ends before the next slot that has not been settled, and
 //! within its gate; slots are granted or told as missed in order and without a gap; a
 //! message that waits when its slot is polled in time goes in it; late messages follow
-//! their policy; waits end before the next event; a staged table takes over at its instant.
+//! their policy, and late is what came too late by the clock of the world, not by that of
+//! the last poll; waits end before the next event; a staged table takes over at its instant.
 //!
 //! A seed says everything: the same seed is the same run.
 

@@ -87,11 +87,13 @@ struct Expected {
     start: u64,
     /// A message waits.
     waiting: bool,
-    /// The time of the last poll when the waiting message was told.
+    /// When the waiting message came: after the last poll, and not after the next.
     told: u64,
+    /// The time of the last poll when it was told.
+    found: u64,
     /// The last slot, if it was missed.
     missed: Option<u64>,
-    /// The waiting message was there when its slot was missed.
+    /// The waiting message was there while it could still begin in the slot that was missed.
     was_there: bool,
 }
 
@@ -225,6 +227,7 @@ impl World {
             start: first_start(stream, next.base, first),
             waiting: false,
             told: 0,
+            found: 0,
             missed: None,
             was_there: false,
         };
@@ -259,15 +262,17 @@ impl World {
 
     /// Applications emit, early, in time, late or not at all.
     fn applications(&mut self) {
-        let told = self.told_now;
         for one in 0..self.expected.len() {
             if !self.expected[one].waiting && self.random.chance(30) {
-                self.tell(one, told);
+                // While the host slept, or just now.
+                let since = self.told_now.clamp(1, self.tai);
+                let came = if self.random.chance(50) { self.tai } else { self.random.between(since, self.tai) };
+                self.tell(one, came);
             }
         }
         for flow in STREAMS_MAX as u16..FLOWS as u16 {
             if self.random.chance(self.load_percent) {
-                self.timed.ready(FlowIndex(flow));
+                self.timed.ready(FlowIndex(flow), TaiTime(self.tai));
             }
         }
     }
@@ -275,7 +280,8 @@ impl World {
     fn tell(&mut self, one: usize, told: u64) {
         let expected = &mut self.expected[one];
         (expected.waiting, expected.told, expected.was_there) = (true, told, false);
-        self.timed.ready(expected.stream.flow);
+        expected.found = self.told_now;
+        self.timed.ready(expected.stream.flow, TaiTime(told));
     }
 
     fn judge_take_over(&mut self, action: Action) -> Result<(), String> {
@@ -405,7 +411,7 @@ impl World {
             MissCause::LinkBusy if !self.refused && timing.lead_ns == 0 => "the link was busy at a slot",
             MissCause::PolledLate if self.tai <= latest => "polled in time, and called late",
             MissCause::PolledLate
-                if was_polled && !self.refused && one.told < self.last_poll.unwrap_or(0) && !one.was_there =>
+                if was_polled && !self.refused && one.found < self.last_poll.unwrap_or(0) && !one.was_there =>
             {
                 "a message was ready when its slot was polled in time, and did not go"
             }
@@ -416,7 +422,7 @@ impl World {
         }
         one.start = start + period;
         one.missed = Some(start);
-        one.was_there |= one.waiting;
+        one.was_there |= one.waiting && one.told <= latest + (count - 1) * period;
         self.refused = false;
         tally.slots += 1;
         tally.empty += u64::from(cause == MissCause::NoMessage);
@@ -450,8 +456,7 @@ impl World {
         let at_ps = self.turn_ps();
         let gone = self.wire.hand_over(Sender::Late, u64::from(bytes_max), at_ps);
         gone.iter().try_for_each(|frame| self.judge_frame(frame))?;
-        self.timed.sent(flow, bytes_max, false);
-        self.expected[number].waiting = false;
+        self.done_late(number, bytes_max);
         tally.sent_late += 1;
         Ok(Pass::Little)
     }
@@ -468,10 +473,24 @@ impl World {
         if !one.is_late() || !may {
             return Err(format!("a message was dropped against its policy: {one:?}"));
         }
-        self.timed.sent(flow, 0, false);
-        self.expected[number].waiting = false;
+        self.done_late(number, 0);
         tally.dropped += 1;
         Ok(Pass::Nothing)
+    }
+
+    /// What waits behind a late message is not late for the same slot; when it came may be known.
+    fn done_late(&mut self, number: usize, bytes: u32) {
+        let more = self.random.chance(20);
+        let expected = &mut self.expected[number];
+        self.timed.sent(expected.stream.flow, bytes, more);
+        expected.waiting = more;
+        if more {
+            if self.random.chance(50) {
+                expected.told = self.random.between(expected.told.min(self.tai), self.tai);
+                self.timed.came(expected.stream.flow, TaiTime(expected.told));
+            }
+            (expected.missed, expected.was_there) = (None, false);
+        }
     }
 
     fn chunk(&mut self, flow: FlowIndex, budget: u32, tally: &mut Tally) -> Result<Pass, String> {
@@ -621,7 +640,7 @@ impl World {
         let tai = self.tai;
         for one in &mut self.expected {
             one.start = first_start(&one.stream, one.base, tai);
-            (one.missed, one.was_there) = (None, false);
+            (one.missed, one.was_there, one.told) = (None, false, tai);
         }
         let at = self.staged.as_ref().map_or(0, |staged| staged.0.max(tai));
         let from = self.old_window_at(at).unwrap_or(at);

@@ -52,7 +52,7 @@ fn busy() -> bool {
     let staged = timed.stage(TaiTime(0), &[stream], None, TaiTime(0)).is_ok();
     let now = |ns| Now { mono: MonoTime(ns), tai: TaiTime(ns) };
     let took = timed.poll(now(1), 0) == Action::TookOver;
-    timed.ready(flow);
+    timed.ready(flow, TaiTime(1));
     // 26 bytes and 100 are 1,008 ns: eight too many. Drained by one byte, they fit.
     let waits = timed.poll(now(50_000), 26) == Action::Wait(MonoTime(50_201));
     let goes = matches!(timed.poll(now(50_000), 25), Action::Slot { launch: TaiTime(50_000), .. });

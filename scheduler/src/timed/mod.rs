@@ -85,6 +85,9 @@ struct Timed {
     queued: bool,
     /// Its message is late.
     late: bool,
+    /// When the message came, at the latest; of one that waited behind another in the ring,
+    /// an instant before that.
+    came: u64,
     /// The start of the last slot that was missed, unless one was used since, and the
     /// epoch of its table.
     missed: Option<(u64, u64)>,
@@ -138,7 +141,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             now: Now { mono: MonoTime(0), tai: TaiTime(0) },
             is_aligned: false,
             gate: None,
-            flows: [Timed { waiting: false, queued: false, late: false, missed: None }; FLOWS],
+            flows: [Timed { waiting: false, queued: false, late: false, came: 0, missed: None }; FLOWS],
             late: [0; FLOWS],
             late_head: 0,
             late_count: 0,
@@ -296,7 +299,8 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         self.granted = Granted::Nothing;
         self.was_busy = false;
         self.was_shut = false;
-        self.flows.iter_mut().for_each(|flow| flow.missed = None);
+        // What waits was there before, by whatever clock.
+        self.flows.iter_mut().for_each(|flow| (flow.missed, flow.came) = (None, now.tai.0));
         self.tables[self.active].position(now.tai);
         if let Some(at) = self.staged {
             let first = self.tables[self.active].last_end_before(at.max(now.tai));
@@ -304,24 +308,53 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         }
     }
 
-    /// The flow has a message. Its time is that of the last poll.
-    pub fn ready(&mut self, flow: FlowIndex) {
+    /// The flow has a message, which came at `at`, as far as is known: when it was found, or
+    /// before. Not the time of the last poll: the caller may have slept since, and a message
+    /// that is early for its slot would count as late for the one before.
+    pub fn ready(&mut self, flow: FlowIndex, at: TaiTime) {
         let Some(stream) = self.tables[self.active].stream_of(flow) else {
             return self.below.ready(flow);
         };
-        let stream = *self.tables[self.active].stream(stream);
+        let at = mutate!(ReadyAtLastPoll, at, self.now.tai);
         let state = &mut self.flows[flow.0 as usize];
         if state.waiting {
             return;
         }
-        state.waiting = true;
-        if let Some((missed, _)) = state.missed.filter(|missed| missed.1 == self.epoch) {
-            let next = missed.saturating_add(stream.slots.period_ns());
-            let early = mutate!(EarlyIsLate, stream.early_ns, 0);
-            if self.now.tai.0.saturating_add(early) < next {
-                self.is_late(flow, stream.late);
-            }
+        (state.waiting, state.came) = (true, at.0);
+        if let Some((missed, _)) = state.missed.filter(|missed| missed.1 == self.epoch)
+            && self.came_too_late(stream, missed)
+        {
+            let timed = *self.tables[self.active].stream(stream);
+            self.is_late(flow, timed.late);
         }
+    }
+
+    /// What waits behind a message that is done came at `at`, not before that one. Who does not
+    /// say has it count as come with the first: late for each slot that it waits through.
+    pub fn came(&mut self, flow: FlowIndex, at: TaiTime) {
+        if let Some(state) = self.flows.get_mut(flow.0 as usize).filter(|state| state.waiting && !state.late) {
+            state.came = state.came.max(at.0);
+        }
+    }
+
+    /// Whether the message of the stream belongs to the slot that began at `start`, or to one
+    /// before: it was there while it could still begin in it, or is too early for the next.
+    #[cold]
+    fn came_too_late(&self, stream: u16, start: u64) -> bool {
+        let timed = self.tables[self.active].stream(stream);
+        let came = self.flows[timed.flow.0 as usize].came;
+        let next = start.saturating_add(timed.slots.period_ns());
+        let early = mutate!(EarlyIsLate, timed.early_ns, 0);
+        came.saturating_add(early) < next || came <= self.last_begin(stream, start)
+    }
+
+    /// The last instant at which the largest message of the stream can be granted in its slot
+    /// that began at `start`, if nothing of ours is below.
+    fn last_begin(&self, stream: u16, start: u64) -> u64 {
+        let timed = self.tables[self.active].stream(stream);
+        let bytes = u64::from(self.timing.foreign_bytes).saturating_add(u64::from(timed.bytes));
+        let end = start.saturating_add(timed.slots.length_ns());
+        end.saturating_sub(self.timing.rate.duration_ns(bytes)).saturating_sub(self.timing.turn_ns)
     }
 
     /// The flow has no message, or may not send.
@@ -490,7 +523,9 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         self.was_busy = false;
         self.was_shut = false;
         self.flows[stream.flow.0 as usize].missed = Some((start, self.epoch));
-        if self.flows[stream.flow.0 as usize].waiting {
+        // A message that came after the slot, while nobody looked, may be early for the next.
+        let is_waiting = self.flows[stream.flow.0 as usize].waiting;
+        if is_waiting && mutate!(MissTakesAll, self.came_too_late(head.stream, start), true) {
             self.is_late(stream.flow, stream.late);
         }
         Action::Missed { flow: stream.flow, start: TaiTime(start), count, cause }

@@ -126,6 +126,21 @@ impl Evidence {
         self.looked_at = now;
     }
 
+    /// When a message that was found at `now` came, by its stamp: after the last look, and now at
+    /// the latest. What it claims beyond that is not believed, so that it can move nothing but
+    /// how its own message is judged after a time in which nobody looked.
+    pub fn came(&self, stamp: u64, now: MonoTime) -> MonoTime {
+        Self::claimed(stamp, now).map_or(now, |at| at.max(self.looked_at.min(now)))
+    }
+
+    /// The instant that a stamp claims, if it is of the monotonic clock and not in the future.
+    pub fn claimed(stamp: u64, now: MonoTime) -> Option<MonoTime> {
+        match Stamp::decode(stamp).instant {
+            SourceInstant::Monotonic(at) if at <= now => Some(at),
+            _ => None,
+        }
+    }
+
     /// A message of the flow is there.
     pub fn ready(&mut self, flow: FlowIndex) {
         let now = self.looked_at;
@@ -244,10 +259,7 @@ impl Evidence {
         let turn = self.turn;
         self.taken(flow);
         let Some(known) = self.known(flow) else { return };
-        let emitted = match Stamp::decode(leaving.stamp).instant {
-            SourceInstant::Monotonic(at) if at <= now => Some(at),
-            _ => None,
-        };
+        let emitted = Self::claimed(leaving.stamp, now);
         let arrived = emitted.unwrap_or(known.seen);
         let slack = Nanos(window.slack_ns);
         // What did not move it beyond its own slot was no miss.

@@ -81,6 +81,11 @@ impl SourceEntry {
         Identity { host, incarnation, source, lane, domain, route }
     }
 
+    /// The word in which the message that goes next bears its instant: its sender's claim.
+    pub fn next_stamp(&self) -> Option<u64> {
+        if self.is_midway() { Some(self.popped.meta.source_ns) } else { self.conn.next_source_ns() }
+    }
+
     /// Whether it has something for a link or a sink.
     #[inline]
     pub fn has_something(&mut self, payload_max: u32) -> bool {

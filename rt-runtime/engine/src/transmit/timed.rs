@@ -37,7 +37,7 @@ use crate::{GRANTS_PER_TURN, SOURCES_MAX};
 use insane_clock::{ClockState, Followed, Servo, ServoConfig};
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::time::{Clock, PairedRead};
-use insane_core::{Cause, Fate, MonoTime, Nanos, TaiTime};
+use insane_core::{Cause, Fate, MonoTime, Nanos, Stamp, TaiTime};
 use insane_link::Link;
 use insane_scheduler::{
     Action, FilledTable, Gates, LatePolicy, Limits, LinkTiming, MissCause, Now, Scheduler, TableError, TimedScheduler,
@@ -199,9 +199,12 @@ impl Slots {
         self.timed.lanes()
     }
 
-    pub(super) fn ready(&mut self, flow: FlowIndex) {
+    /// A message was found at `now`. The last look may be a sleep ago: when within it the
+    /// message came is what its stamp claims.
+    pub(super) fn ready(&mut self, flow: FlowIndex, now: MonoTime, stamp: Option<u64>) {
         self.due = None;
-        self.timed.ready(flow);
+        let came = stamp.map_or(now, |stamp| self.evidence.came(stamp, now));
+        self.timed.ready(flow, self.servo.tai(came));
         self.evidence.ready(flow);
     }
 
@@ -391,6 +394,18 @@ impl Slots {
     fn took(&mut self, looked: Nanos, after: Nanos) {
         self.counters.raise(TurnCounter::SlotTurnNsMax as usize, after.0);
         self.epsilons.turn.note(looked.max(after));
+        self.count_overrun(after);
+    }
+
+    /// Chunks and late messages were on their way by `now`, the first of which was decided upon
+    /// at `since`.
+    fn took_chunks(&mut self, since: MonoTime, now: MonoTime) {
+        let after = now.since(since);
+        self.epsilons.chunk.note(after);
+        self.count_overrun(after);
+    }
+
+    fn count_overrun(&self, after: Nanos) {
         if after.0 > self.config.timing.turn_ns {
             self.count(TurnCounter::TurnOverruns, 1);
         }
@@ -530,8 +545,8 @@ impl Transmitter {
         outlets: &mut Outlets,
         port: &Port,
     ) -> u32 {
-        if let Some(lone) = self.look(links.payload_bytes_max()) {
-            self.enlist(lone);
+        if let Some(lone) = self.look(turn, links.payload_bytes_max()) {
+            self.enlist(turn, lone);
         }
         let Some(slots) = self.slots.as_mut() else { return 0 };
         if slots.begin(turn.now(), || turn.pair()) {
@@ -540,6 +555,8 @@ impl Transmitter {
             port.set_slot_offset(slots.servo.tai(now).0.wrapping_sub(now.0));
         }
         let (mut moved, mut grants, mut is_flushed) = (0, 0, true);
+        // When the first of what is not flushed was decided upon.
+        let mut since = None;
         for _ in 0..TELLS_PER_TURN {
             let Some(slots) = self.slots.as_mut() else { break };
             let mono = turn.look();
@@ -558,10 +575,14 @@ impl Transmitter {
                     let sent = self.send_one(flow, bytes_max, newest, links, outlets, port);
                     let launched = links.launch.take();
                     links.flush();
+                    let flushed = turn.look();
                     is_flushed = true;
+                    if let (Some(since), Some(slots)) = (since.take(), &mut self.slots) {
+                        slots.took_chunks(since, flushed);
+                    }
                     // Without time for launching, no slot is granted before its start.
                     let planned = launched.unwrap_or(mono - Nanos(now.tai.0.saturating_sub(launch.0)));
-                    self.slot_sent((mono, launched), flow, &sent, SlotUse { planned, sent: turn.look() });
+                    self.slot_sent((mono, launched), flow, &sent, SlotUse { planned, sent: flushed });
                     moved += u32::from(sent.bytes > 0);
                     grants += 1;
                     if sent.bytes == 0 {
@@ -575,8 +596,10 @@ impl Transmitter {
                     let sent = self.send_one(flow, bytes_max, false, links, outlets, port);
                     if sent.bytes > 0 {
                         self.left(flow, &sent, Fate::SentLate, None);
+                        since.get_or_insert(mono);
                     }
                     self.reported(mono, flow, sent.bytes, sent.more);
+                    self.tell_next(flow, mono);
                     is_flushed = false;
                     (moved, grants) = (moved + 1, grants + 1);
                 }
@@ -585,6 +608,7 @@ impl Transmitter {
                     let dropped = self.drop_one(flow, outlets, port);
                     self.left(flow, &dropped, Fate::Dropped, None);
                     self.reported(mono, flow, 0, dropped.more);
+                    self.tell_next(flow, mono);
                     grants += 1;
                 }
                 Action::Chunk { flow, budget_bytes } => {
@@ -592,6 +616,9 @@ impl Transmitter {
                     let lane_is_real_time = slots.lanes().lane_of(flow).is_some_and(|lane| lane < 3);
                     let progress = self.send_chunk(turn, flow, budget_bytes, links, outlets, port);
                     is_flushed = false;
+                    if progress.bytes > 0 {
+                        since.get_or_insert(mono);
+                    }
                     self.watch.moved(progress.bytes);
                     self.reported(mono, flow, progress.bytes, progress.goes_on());
                     self.count_budget(flow, outlets);
@@ -633,6 +660,12 @@ impl Transmitter {
         }
         if !is_flushed {
             links.flush();
+        }
+        if let Some(since) = since {
+            let flushed = turn.look();
+            if let Some(slots) = &mut self.slots {
+                slots.took_chunks(since, flushed);
+            }
         }
         moved
     }
@@ -700,6 +733,15 @@ impl Transmitter {
         }
     }
 
+    /// A late message is done: when the one behind it came is what its stamp claims.
+    fn tell_next(&mut self, flow: FlowIndex, now: MonoTime) {
+        let stamp = self.sources[flow.0 as usize].as_ref().and_then(|entry| entry.conn.next_source_ns());
+        let came = stamp.and_then(|stamp| Evidence::claimed(stamp, now));
+        if let (Some(slots), Some(came)) = (&mut self.slots, came) {
+            slots.timed.came(flow, slots.servo.tai(came));
+        }
+    }
+
     /// A staged table is in force. Whether the lanes decide alone from now on.
     #[cold]
     fn took_over(&mut self) -> bool {
@@ -746,7 +788,8 @@ impl Transmitter {
     /// Drops one message.
     fn drop_one(&mut self, flow: FlowIndex, outlets: &mut Outlets, port: &Port) -> OneMessage {
         let Some(entry) = self.sources[flow.0 as usize].as_mut() else { return OneMessage::NOTHING };
-        if !entry.is_midway() {
+        let was_begun = entry.is_midway();
+        if !was_begun {
             match entry.conn.pop(&mut entry.popped) {
                 Ok(true) => outlets.count(entry.domain, DatapathCounter::MessagesFromSources, 1),
                 Ok(false) => return OneMessage::NOTHING,
@@ -756,7 +799,11 @@ impl Transmitter {
                 }
             }
         }
-        let message = Some((entry.popped.meta.sequence, entry.popped.meta.source_ns));
+        let meta = entry.popped.meta;
+        let message = (!is_of_past(entry, meta.source_ns)).then_some((meta.sequence, meta.source_ns));
+        if let (Some(newcomers), false) = (&mut entry.newcomers, was_begun) {
+            let _whom = newcomers.sort(&meta);
+        }
         abandon(entry, outlets);
         OneMessage { more: entry.conn.is_ready(), message, ..OneMessage::NOTHING }
     }
@@ -798,6 +845,19 @@ fn peers_of(entry: &SourceEntry, outlets: &Outlets) -> u32 {
     outlets.routes.get(entry.route).map_or(0, |route| route.peers.len() as u32)
 }
 
+/// Whether a message is one of those that a source keeps for newcomers, or ends them.
+fn is_of_past(entry: &SourceEntry, stamp: u64) -> bool {
+    entry.newcomers.is_some() && Stamp::is_of_history(stamp)
+}
+
+/// The message that was just taken goes to nobody; what it says of the past counts all the same.
+fn pass_over(entry: &mut SourceEntry) {
+    if let Some(newcomers) = &mut entry.newcomers {
+        let _whom = newcomers.sort(&entry.popped.meta);
+    }
+    finish(entry);
+}
+
 /// One message of a source with slots.
 fn one_message<L: Link>(
     entry: &mut SourceEntry,
@@ -824,21 +884,31 @@ fn one_message<L: Link>(
             if !entry.conn.pop(&mut entry.popped)? {
                 return Ok(sent);
             }
-            let replaced = newest && left > 0 && entry.conn.is_ready();
+            let meta = entry.popped.meta;
+            let is_past = is_of_past(entry, meta.source_ns);
+            // What is kept of the past goes to newcomers alone: it replaces nothing that all get,
+            // and nothing replaces it.
+            let has_newer = || entry.conn.next_source_ns().is_some_and(|next| !is_of_past(entry, next));
+            let replaced = newest && left > 0 && !is_past && has_newer();
             if !replaced && !slots.is_oversize(entry, bytes_max, payload_max, outlets) {
                 begin(entry, (u32::MAX, false), links, outlets, port);
+                if is_past && meta.sequence == u64::MAX {
+                    // It only ends the past: what follows may have the slot.
+                    continue;
+                }
                 break;
             }
-            let meta = entry.popped.meta;
             if replaced {
                 let (first, stamp, count) = sent.replaced.unwrap_or((meta.sequence, meta.source_ns, 0));
                 sent.replaced = Some((first, stamp, count + 1));
             }
             slots.count(if replaced { TurnCounter::LateReplaced } else { TurnCounter::SlotsOversize }, 1);
-            finish(entry);
+            pass_over(entry);
         }
     }
-    sent.message = Some((entry.popped.meta.sequence, entry.popped.meta.source_ns));
+    let meta = entry.popped.meta;
+    // The past missed no slot: nothing is noted of it.
+    sent.message = (!is_of_past(entry, meta.source_ns)).then_some((meta.sequence, meta.source_ns));
     let mut has_begun = entry.underway.is_none();
     // As many frames as the message has for all its peers, which the size of the slot bounds.
     while entry.underway.is_some() {

@@ -39,9 +39,16 @@ fn lines(report: &StatusReport) -> Result<String, String> {
     let mut text = String::new();
     for datapath in report.datapaths.iter().filter(|datapath| datapath.slot_clock.is_some()) {
         let _ = writeln!(text, "// datapath {:?}", datapath.name);
-        for (assumption, field, times) in [("e_wake", "wake", 1), ("e_turn", "turn", 2)] {
+        let measured = |assumption: &str| {
             let monitor = datapath.monitors.iter().find(|monitor| monitor.assumption == assumption);
-            match monitor.and_then(|monitor| monitor.measured.as_ref()) {
+            monitor.and_then(|monitor| monitor.measured.as_ref())
+        };
+        // A plant's turn holds for slots and for the chunks between them: the one that took longer,
+        // or that too few samples carry.
+        let turn = measured("e_turn").into_iter().chain(measured("e_chunk").filter(|chunk| chunk.samples > 0));
+        let turn = turn.max_by_key(|one| one.quantile_ns.unwrap_or(u64::MAX));
+        for (one, field, times) in [(measured("e_wake"), "wake", 1), (turn, "turn", 2)] {
+            match one {
                 Some(MeasuredStatus { quantile_ppm, quantile_ns: Some(quantile_ns), samples, max_ns, .. }) => {
                     let (quantile_ns, max_ns) = (quantile_ns.saturating_mul(times), max_ns.saturating_mul(times));
                     let _ = writeln!(
@@ -88,6 +95,9 @@ mod tests {
         };
         let report = StatusReport { datapaths: vec![datapath], ..StatusReport::default() };
         let text = lines(&report).unwrap();
+        let mut with_chunks = report.clone();
+        with_chunks.datapaths[0].monitors.push(monitor("e_chunk", Some(4_500)));
+        assert!(lines(&with_chunks).unwrap().contains("turn: (quantile_ppm: 999000, quantile_ns: 9000,"));
         let turn = "turn: (quantile_ppm: 999000, quantile_ns: 8000, max_ns: 18000, samples: 20000),\n";
         assert!(text.contains(turn), "{text}");
         assert!(text.contains("// wake: beyond measure in 99.9 % of 20000"), "{text}");

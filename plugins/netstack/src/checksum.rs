@@ -2,6 +2,9 @@
 //! ones' complement.
 
 /// A sum that grows. All pieces but the last have an even number of bytes.
+///
+/// It is kept in the order of bytes that the machine has: swapping the bytes of all words swaps
+/// those of their sum (RFC 1071, section 2), so they are swapped once, at the end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sum(u64);
 
@@ -16,7 +19,14 @@ impl Sum {
     #[must_use]
     #[inline]
     pub const fn word(self, word: u16) -> Self {
-        Sum(self.0 + word as u64)
+        Sum(self.0 + word.to_be() as u64)
+    }
+
+    /// With another sum, of pieces with an even number of bytes.
+    #[must_use]
+    #[inline]
+    pub const fn and(self, other: Sum) -> Self {
+        Sum(self.0 + other.0)
     }
 
     /// With these bytes more; an odd one at the end counts as followed by zero.
@@ -26,14 +36,18 @@ impl Sum {
     #[must_use]
     #[inline]
     pub fn bytes(self, bytes: &[u8]) -> Self {
-        let (words, rest) = bytes.as_chunks::<4>();
-        let mut sum = self.0;
-        for word in words {
-            sum += u64::from(u32::from_be_bytes(*word));
+        let (pairs, rest) = bytes.as_chunks::<8>();
+        let (mut even, mut odd) = (self.0, 0);
+        for pair in pairs {
+            // Two words at a time, in two sums: machines with vectors make long ones of them.
+            let pair = u64::from_ne_bytes(*pair);
+            even += pair & 0xffff_ffff;
+            odd += pair >> 32;
         }
-        let mut last = [0; 4];
+        let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
-        Sum(sum + u64::from(u32::from_be_bytes(last)))
+        let last = u64::from_ne_bytes(last);
+        Sum(even + odd + (last & 0xffff_ffff) + (last >> 32))
     }
 
     /// The sum as 16 bits.
@@ -46,7 +60,7 @@ impl Sum {
         sum = (sum & 0xffff_ffff) + (sum >> 32);
         sum = (sum & 0xffff) + (sum >> 16);
         sum = (sum & 0xffff) + (sum >> 16);
-        sum as u16
+        u16::from_be(sum as u16)
     }
 
     /// What goes into the field of the checksum.

@@ -6,8 +6,8 @@
 use crate::checksum::Sum;
 use crate::ethernet::{self, Mac, TYPE_IPV4, TYPE_IPV6};
 use crate::ip::{
-    self, IPV4_AT_CHECK, IPV4_AT_LENGTH, IPV6_AT_LENGTH, IPV6_BYTES, PROTOCOL_UDP, UDP_AT_CHECK, UDP_AT_LENGTH,
-    UDP_BYTES, V6,
+    self, IPV4_AT_CHECK, IPV4_AT_LENGTH, IPV4_BYTES, IPV6_AT_LENGTH, IPV6_BYTES, PROTOCOL_UDP, UDP_AT_CHECK,
+    UDP_AT_LENGTH, UDP_BYTES, V6,
 };
 use crate::marks::Marks;
 use crate::stack::Host;
@@ -15,6 +15,12 @@ use core::net::{IpAddr, SocketAddr};
 
 /// Most bytes in front of a payload: tagged Ethernet, IPv6, UDP.
 pub const HEAD_BYTES_MAX: usize = ethernet::ETHERNET_BYTES + ethernet::TAG_BYTES + IPV6_BYTES + UDP_BYTES;
+
+/// Bytes in front of a payload over IPv4 without a tag, which most have.
+pub(crate) const PLAIN_BYTES: usize = ethernet::ETHERNET_BYTES + IPV4_BYTES + UDP_BYTES;
+/// Where IP and UDP begin there.
+pub(crate) const PLAIN_AT_IP: usize = ethernet::ETHERNET_BYTES;
+pub(crate) const PLAIN_AT_UDP: usize = PLAIN_AT_IP + IPV4_BYTES;
 
 /// See the module's documentation.
 #[derive(Clone, Copy, Debug)]
@@ -26,9 +32,11 @@ pub struct Template {
     at_ip: usize,
     at_udp: usize,
     is_v4: bool,
-    /// Sums of what does not change: of the IPv4 header, and of what UDP adds up.
+    /// Sums of what does not change: of the IPv4 header, of what UDP puts in front of its own,
+    /// and of its ports.
     ip: Sum,
-    udp: Sum,
+    front: Sum,
+    ports: Sum,
 }
 
 impl Template {
@@ -57,9 +65,10 @@ impl Template {
         head[at_udp..at_udp + 2].copy_from_slice(&port.to_be_bytes());
         head[at_udp + 2..at_udp + 4].copy_from_slice(&to.port().to_be_bytes());
         ethernet::write(&mut head, Mac([0; 6]), host.mac, host.vlan, marks.priority, ether_type);
-        let udp = ip::pseudo(host.address, to.ip(), PROTOCOL_UDP, 0);
+        let front = ip::pseudo(host.address, to.ip(), PROTOCOL_UDP, 0);
+        let ports = Sum::new().word(port).word(to.port());
         let is_v4 = host.address.is_ipv4();
-        Some(Template { head, len: at_udp + UDP_BYTES, at_ip, at_udp, is_v4, ip: ip_sum, udp })
+        Some(Template { head, len: at_udp + UDP_BYTES, at_ip, at_udp, is_v4, ip: ip_sum, front, ports })
     }
 
     /// Frames come from this hardware address from now on: no sum counts it.
@@ -82,30 +91,55 @@ impl Template {
     #[must_use]
     #[inline]
     pub fn write(&self, to: Mac, offloaded: bool, frame: &mut [u8]) -> bool {
-        let Some(payload) = frame.len().checked_sub(self.len) else { return false };
-        let ip_bytes = frame.len() - self.at_ip;
-        let counted = if self.is_v4 { ip_bytes } else { ip_bytes - IPV6_BYTES };
+        let Some((room, payload)) = frame.split_at_mut_checked(self.len) else { return false };
+        let counted = self.len - self.at_ip + payload.len() - if self.is_v4 { 0 } else { IPV6_BYTES };
         let Ok(ip_length) = u16::try_from(counted) else { return false };
         // At most what IP counts.
-        let udp_length = (UDP_BYTES + payload) as u16;
-        frame[..self.len].copy_from_slice(&self.head[..self.len]);
-        frame[..6].copy_from_slice(&to.0);
-        let at = self.at_ip + if self.is_v4 { IPV4_AT_LENGTH } else { IPV6_AT_LENGTH };
-        frame[at..at + 2].copy_from_slice(&ip_length.to_be_bytes());
-        if self.is_v4 {
-            let at = self.at_ip + IPV4_AT_CHECK;
-            frame[at..at + 2].copy_from_slice(&self.ip.word(ip_length).check().to_be_bytes());
-        }
-        let udp = &mut frame[self.at_udp..];
-        udp[UDP_AT_LENGTH..UDP_AT_LENGTH + 2].copy_from_slice(&udp_length.to_be_bytes());
-        let front = self.udp.word(udp_length);
-        let check = match front.bytes(udp).check() {
-            _ if offloaded => front.folded(),
-            // Zero says that there is no checksum; this is the other form of zero.
-            0 => 0xffff,
-            check => check,
+        let udp_length = (UDP_BYTES + payload.len()) as u16;
+        let front = self.front.word(udp_length);
+        let check = if offloaded {
+            front.folded()
+        } else {
+            match front.and(self.ports).word(udp_length).bytes(payload).check() {
+                // Zero says that there is no checksum; this is the other form of zero.
+                0 => 0xffff,
+                check => check,
+            }
         };
-        udp[UDP_AT_CHECK..UDP_AT_CHECK + 2].copy_from_slice(&check.to_be_bytes());
+        // The same twice, once with all places known beforehand.
+        match (<&mut [u8; PLAIN_BYTES]>::try_from(&mut *room), self.head.first_chunk()) {
+            (Ok(room), Some(head)) => {
+                *room = *head;
+                self.fill(room, (PLAIN_AT_IP, PLAIN_AT_UDP, true), to, ip_length, (udp_length, check));
+            }
+            _ => {
+                room.copy_from_slice(&self.head[..self.len]);
+                self.fill(room, (self.at_ip, self.at_udp, self.is_v4), to, ip_length, (udp_length, check));
+            }
+        }
         true
+    }
+
+    /// Writes what changes from datagram to datagram, where the caller says.
+    #[inline(always)]
+    fn fill(
+        &self,
+        room: &mut [u8],
+        (at_ip, at_udp, is_v4): (usize, usize, bool),
+        to: Mac,
+        ip_length: u16,
+        (udp_length, check): (u16, u16),
+    ) {
+        room[..6].copy_from_slice(&to.0);
+        let at = at_ip + if is_v4 { IPV4_AT_LENGTH } else { IPV6_AT_LENGTH };
+        room[at..at + 2].copy_from_slice(&ip_length.to_be_bytes());
+        if is_v4 {
+            let at = at_ip + IPV4_AT_CHECK;
+            room[at..at + 2].copy_from_slice(&self.ip.word(ip_length).check().to_be_bytes());
+        }
+        let at = at_udp + UDP_AT_LENGTH;
+        room[at..at + 2].copy_from_slice(&udp_length.to_be_bytes());
+        let at = at_udp + UDP_AT_CHECK;
+        room[at..at + 2].copy_from_slice(&check.to_be_bytes());
     }
 }

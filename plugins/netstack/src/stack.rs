@@ -5,9 +5,11 @@ use crate::checksum::Sum;
 use crate::ethernet::{self, Ethernet, Mac, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, VlanId};
 use crate::icmp::{self, ECHO_BYTES, NEIGHBOUR_BYTES, NEIGHBOUR_HOPS, Neighbour};
 use crate::ip::{
-    self, IPV6_BYTES, NoPacket, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP, Packet, UDP_AT_CHECK, UDP_BYTES, V6,
+    self, IPV4_BYTES, IPV6_BYTES, NoPacket, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP, Packet, UDP_AT_CHECK,
+    UDP_BYTES, V6,
 };
 use crate::neighbour::{NeighbourId, Neighbours, Question, Word};
+use crate::outgoing::{PLAIN_AT_IP, PLAIN_AT_UDP, PLAIN_BYTES};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ops::Range;
 use insane_core::MonoTime;
@@ -181,10 +183,15 @@ impl<const PLACES: usize> Stack<PLACES> {
 
     /// Takes a frame that came. What it is to be answered with goes into `answer`, which
     /// should have room for the largest frame.
+    #[inline]
     pub fn receive(&mut self, now: MonoTime, frame: &[u8], answer: &mut [u8]) -> Received {
-        self.take(now, frame, answer).unwrap_or_else(Received::Dropped)
+        match self.host.plain_datagram(frame) {
+            Some(datagram) => datagram,
+            None => self.take(now, frame, answer).unwrap_or_else(Received::Dropped),
+        }
     }
 
+    #[inline(never)]
     fn take(&mut self, now: MonoTime, frame: &[u8], answer: &mut [u8]) -> Result<Received, Dropped> {
         let ethernet = Ethernet::parse(frame).ok_or(Dropped::Malformed)?;
         if ethernet.vlan != self.host.vlan.map_or(0, VlanId::get) || !self.host.hears(ethernet.destination) {
@@ -362,6 +369,48 @@ impl Host {
         }
     }
 
+    /// A datagram of IPv4 without tag and options, which nearly all frames are: what
+    /// [`Stack::take`] makes of it, with every place known beforehand. `None`: it is another, or
+    /// something is wrong with it, and the long way says what.
+    #[inline]
+    fn plain_datagram(&self, frame: &[u8]) -> Option<Received> {
+        let (head, behind) = frame.split_first_chunk::<PLAIN_BYTES>()?;
+        let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+        let address = |at: usize| Ipv4Addr::new(head[at], head[at + 1], head[at + 2], head[at + 3]);
+        let mac = |at: usize| Mac([head[at], head[at + 1], head[at + 2], head[at + 3], head[at + 4], head[at + 5]]);
+        let (to, source, mac_from) = (address(PLAIN_AT_IP + 16), address(PLAIN_AT_IP + 12), mac(6));
+        let is_plain = self.vlan.is_none()
+            && mac(0) == self.mac
+            && word(12) == TYPE_IPV4
+            && head[PLAIN_AT_IP] == 4 << 4 | (IPV4_BYTES / 4) as u8
+            && word(PLAIN_AT_IP + 6) & 0x3fff == 0
+            && head[PLAIN_AT_IP + 9] == PROTOCOL_UDP
+            && IpAddr::V4(to) == self.address;
+        let is_spoofed = !mac_from.is_unicast() || mac_from == self.mac || !is_one_host(source.into()) || source == to;
+        let (ip_length, length) = (usize::from(word(PLAIN_AT_IP + 2)), usize::from(word(PLAIN_AT_UDP + 4)));
+        let fits = length >= UDP_BYTES && IPV4_BYTES + length <= ip_length && ip_length <= frame.len() - PLAIN_AT_IP;
+        if !is_plain || is_spoofed || !fits {
+            return None;
+        }
+        let payload = behind.get(..length - UDP_BYTES)?;
+        let is_trusted = self.checksums == Checksums::Trust;
+        if !is_trusted && !Sum::new().bytes(&head[PLAIN_AT_IP..PLAIN_AT_UDP]).is_right() {
+            return None;
+        }
+        let check = word(PLAIN_AT_UDP + UDP_AT_CHECK);
+        if !is_trusted && check != 0 {
+            let front = Sum::new().bytes(&head[PLAIN_AT_IP + 12..PLAIN_AT_UDP]);
+            let front = front.word(u16::from(PROTOCOL_UDP)).word(length as u16);
+            let is_unfinished = self.checksums == Checksums::VerifyOrUnfinished && front.folded() == check;
+            if !is_unfinished && !front.bytes(&head[PLAIN_AT_UDP..]).bytes(payload).is_right() {
+                return None;
+            }
+        }
+        let from = SocketAddr::new(source.into(), word(PLAIN_AT_UDP));
+        let payload = PLAIN_BYTES..PLAIN_BYTES + payload.len();
+        Some(Received::Datagram { from, port: word(PLAIN_AT_UDP + 2), payload })
+    }
+
     #[inline]
     fn datagram(&self, packet: &Packet, bytes: &[u8], at: usize) -> Result<Received, Dropped> {
         let head = bytes.first_chunk::<UDP_BYTES>().ok_or(Dropped::Malformed)?;
@@ -473,5 +522,60 @@ fn is_one_host(address: IpAddr) -> bool {
             !(v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() || v4.is_loopback() || v4.octets()[0] == 0)
         }
         IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast() || v6.is_loopback()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Marks, Template};
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    proptest! {
+        /// What is found out by one look is what the long way finds, whatever was changed in the
+        /// frame; and a frame that nobody changed is found out by one look.
+        #[test]
+        fn one_look_sees_what_the_long_way_sees(
+            payload in proptest::collection::vec(any::<u8>(), 0..200),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+            cut in 0usize..3, is_short: bool,
+            checksums in prop_oneof![
+                Just(Checksums::Verify), Just(Checksums::VerifyOrUnfinished), Just(Checksums::Trust)
+            ],
+            is_offloaded: bool,
+        ) {
+            let host = |last, checksums| Host {
+                mac: Mac([2, 0, 0, 0, 0, last]),
+                address: [10, 0, 0, last].into(),
+                prefix_bits: 24,
+                gateway: None,
+                vlan: None,
+                checksums,
+            };
+            let (from, to) = (host(1, checksums), host(2, checksums));
+            let template = Template::new(&from, 7, SocketAddr::new(to.address, 8), Marks { priority: 0, dscp: 46 });
+            let template = template.unwrap();
+            let mut frame: Vec<u8> = vec![0; template.head_bytes()];
+            frame.extend_from_slice(&payload);
+            prop_assert!(template.write(to.mac, is_offloaded, &mut frame));
+            let is_whole = changes.is_empty() && !(is_short && cut > 0);
+            for (at, byte) in &changes {
+                let at = at.index(frame.len());
+                frame[at] = *byte;
+            }
+            if is_short {
+                frame.truncate(frame.len() - cut);
+            }
+            let mut stack = Stack::<4>::new(to).unwrap();
+            let quick = to.plain_datagram(&frame);
+            let long = stack.take(MonoTime(1), &frame, &mut [0; 512]);
+            if let Some(quick) = quick {
+                prop_assert_eq!(Ok(quick), long);
+            } else if is_whole && (!is_offloaded || checksums != Checksums::Verify) {
+                prop_assert!(false, "not seen by one look: {:?}", long);
+            }
+        }
     }
 }

@@ -19,6 +19,7 @@
 
 use crate::ring::Ring;
 use insane_sys::{Errno, OsError, map};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
@@ -162,6 +163,9 @@ pub struct Xsk {
     receiving: u32,
     chunk_bytes: u32,
     ring_frames: u32,
+    /// By which both are powers of two: a division costs as much as the rest of a frame.
+    chunk_shift: u32,
+    ring_shift: u32,
     is_zero_copy: bool,
     filled: bool,
     counts: XskCounts,
@@ -188,9 +192,13 @@ impl Xsk {
     ///
     /// # Errors
     /// `EBUSY`: another socket has the queue (or had it a moment ago). `EOPNOTSUPP`: the
-    /// driver has no zero copy. `EINVAL`: no such queue. `EPERM`: no right (CAP_NET_RAW).
+    /// driver has no zero copy. `EINVAL`: no such queue, or sizes that are no powers of two.
+    /// `EPERM`: no right (CAP_NET_RAW).
     pub fn open(options: &XskOptions) -> Result<Self, OsError> {
         let ring = options.ring_frames;
+        if !(ring.is_power_of_two() && options.chunk_bytes.is_power_of_two()) {
+            return Err(OsError::new("dividing memory into chunks", Errno::EINVAL));
+        }
         let (receiving, chunks) = (Self::receiving(ring), Self::chunks(ring));
         let len = chunks as usize * options.chunk_bytes as usize;
         let memory = Memory { start: map::map_anonymous(len)?, len };
@@ -255,6 +263,8 @@ impl Xsk {
             receiving,
             chunk_bytes: options.chunk_bytes,
             ring_frames: ring,
+            chunk_shift: options.chunk_bytes.trailing_zeros(),
+            ring_shift: ring.trailing_zeros(),
             is_zero_copy,
             filled: false,
             counts: XskCounts::default(),
@@ -302,9 +312,10 @@ impl Xsk {
     }
 
     /// Turns what the kernel says into a chunk: the only place that does.
+    #[inline]
     fn claim(&mut self, entry: libc::xdp_desc) -> Option<Chunk> {
-        let number = u32::try_from(entry.addr / u64::from(self.chunk_bytes)).ok()?;
-        let start = (entry.addr % u64::from(self.chunk_bytes)) as u32;
+        let number = u32::try_from(entry.addr >> self.chunk_shift).ok()?;
+        let start = entry.addr as u32 & (self.chunk_bytes - 1);
         let owner = self.owners.get_mut(number as usize)?;
         let is_inside = entry.len <= self.chunk_bytes - start;
         if number >= self.receiving || *owner != Owner::Kernel || !is_inside {
@@ -322,7 +333,7 @@ impl Xsk {
         if self.owners.get(chunk.number as usize) != Some(&Owner::Held) || !is_inside {
             return &mut [];
         }
-        let at = chunk.number as usize * self.chunk_bytes as usize + chunk.start as usize;
+        let at = ((chunk.number as usize) << self.chunk_shift) + chunk.start as usize;
         // SAFETY: the chunk lies inside the mapping (there is an owner for each chunk) and the
         // range inside the chunk. It is the process's, so the kernel neither reads nor writes
         // it; nobody else has a reference, since this one borrows `self`.
@@ -339,14 +350,21 @@ impl Xsk {
         if chunk.number < self.receiving {
             self.fill_with(chunk.number);
         } else {
-            let side = ((chunk.number - self.receiving) / self.ring_frames) as usize;
+            let side = self.side_of(chunk.number);
             self.sides[side].spare.push(chunk.number);
         }
     }
 
+    /// To which side a chunk for sending belongs.
+    #[inline]
+    fn side_of(&self, number: u32) -> usize {
+        ((number - self.receiving) >> self.ring_shift) as usize
+    }
+
+    #[inline]
     fn fill_with(&mut self, number: u32) {
         // There is room: the ring holds all chunks for receiving.
-        if self.fill.put(u64::from(number) * u64::from(self.chunk_bytes)) {
+        if self.fill.put(u64::from(number) << self.chunk_shift) {
             self.owners[number as usize] = Owner::Kernel;
             self.filled = true;
         }
@@ -403,12 +421,12 @@ impl Xsk {
         for _ in 0..SIDES as u32 * self.ring_frames {
             let Some(address) = self.completion.take() else { break };
             has_taken = true;
-            let number = address / u64::from(self.chunk_bytes);
+            let number = address >> self.chunk_shift;
             let owner = usize::try_from(number).ok().and_then(|number| self.owners.get_mut(number));
             match owner {
                 Some(owner) if *owner == Owner::Kernel && number >= u64::from(self.receiving) => {
                     *owner = Owner::Spare;
-                    let side = ((number as u32 - self.receiving) / self.ring_frames) as usize;
+                    let side = ((number as u32 - self.receiving) >> self.ring_shift) as usize;
                     self.sides[side].spare.push(number as u32);
                 }
                 _ => self.counts.claims_refused += 1,
@@ -419,18 +437,20 @@ impl Xsk {
         }
     }
 
-    /// Puts the first `len` bytes of a reserved chunk into the queue of its side; they go
-    /// with the next [`kick`](Self::kick).
+    /// Puts this part of a reserved chunk into the queue of its side; it goes with the next
+    /// [`kick`](Self::kick).
     #[inline]
-    pub fn submit(&mut self, chunk: Chunk, len: usize) {
+    pub fn submit(&mut self, chunk: Chunk, frame: Range<usize>) {
         let is_held = self.owners.get(chunk.number as usize) == Some(&Owner::Held);
-        if !is_held || chunk.number < self.receiving || len > self.chunk_bytes as usize {
+        let is_inside = frame.start <= frame.end && frame.end <= self.chunk_bytes as usize;
+        if !is_held || chunk.number < self.receiving || !is_inside {
             return self.give_back(chunk);
         }
-        let side = &mut self.sides[((chunk.number - self.receiving) / self.ring_frames) as usize];
-        let addr = u64::from(chunk.number) * u64::from(self.chunk_bytes);
+        let side = self.side_of(chunk.number);
+        let side = &mut self.sides[side];
+        let addr = (u64::from(chunk.number) << self.chunk_shift) + frame.start as u64;
         // There is room: the ring holds all chunks of its side.
-        if side.tx.put(libc::xdp_desc { addr, len: len as u32, options: 0 }) {
+        if side.tx.put(libc::xdp_desc { addr, len: frame.len() as u32, options: 0 }) {
             self.owners[chunk.number as usize] = Owner::Kernel;
             side.has_unsent = true;
         }
@@ -475,12 +495,15 @@ impl Xsk {
     }
 
     /// Lets the kernel send what waits, in a bounded number of calls.
+    #[inline]
     pub fn kick(&mut self, side: usize) -> Kick {
+        // Asked each turn, and most have nothing.
+        if self.has_unsent(side) { self.push_out(side) } else { Kick::Done }
+    }
+
+    fn push_out(&mut self, side: usize) -> Kick {
         let calls = 2 + self.ring_frames / SENT_A_CALL;
         let Some(side) = self.sides.get_mut(side) else { return Kick::Done };
-        if !side.has_unsent {
-            return Kick::Done;
-        }
         side.tx.publish_put();
         for _ in 0..calls {
             if !side.tx.wants_call() || side.tx.left() == 0 {

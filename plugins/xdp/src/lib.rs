@@ -7,8 +7,9 @@
 //! program is attached by a BPF link: it goes when the process does, however that ends.
 //!
 //! What goes over the wire is what the udp plugin sends: port P carries real-time lanes, port
-//! P+1 all others, and a udp link is a good peer of an xdp link. This link sends each frame as
-//! a datagram of its own, and opens the bundles that a udp link may send.
+//! P+1 all others, and a udp link is a good peer of an xdp link. Small frames of
+//! one peer and class that are sent between two flushes share datagrams, as bundles, from either
+//! link; larger ones are datagrams of their own.
 //!
 //! | mode | the program runs | frames are copied |
 //! |---|---|---|
@@ -37,6 +38,7 @@ mod device;
 mod inbox;
 mod keeper;
 mod link;
+mod outbox;
 mod program;
 mod setup;
 

@@ -3,13 +3,15 @@
 use crate::config::Mode;
 use crate::device::{Device, Exchange};
 use crate::inbox::{Open, Tally};
+use crate::outbox::Growing;
 use crate::setup::NEIGHBOURS;
 use insane_core::limits::PEERS_MAX;
 use insane_core::{Lane, MonoTime, PeerIndex};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused};
-use insane_netstack::{NeighbourId, Received, Stack, Template};
+use insane_netstack::{Mac, NeighbourId, Received, Stack, Template};
 use insane_sys::SharedBytes;
 use insane_wire::bundle::{Opener, is_bundle};
+use insane_wire::data::HEADER_BYTES;
 use insane_xdp_sys::{Chunk, Kick, SIDES, Xsk, XskCounts};
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -69,7 +71,8 @@ pub struct XdpCounts {
     pub absent: u64,
     /// How often the interface went away.
     pub interface_lost: u64,
-    /// Frames that the link had taken and the interface had not when it went away.
+    /// Frames that the link had taken and the interface had not when it went away; those that
+    /// shared a datagram which was ready to go count as one.
     pub unsent_lost: u64,
     /// What the sockets count.
     pub sockets: XskCounts,
@@ -130,6 +133,8 @@ pub struct XdpLink {
     /// When the link was tended last.
     now: MonoTime,
     open: [Option<Open>; SIDES],
+    /// Datagrams that wait for the flush.
+    growing: [Option<Growing>; SIDES],
     answer: Box<[u8; ANSWER_BYTES]>,
     counts: XdpCounts,
 }
@@ -154,6 +159,7 @@ impl XdpLink {
             frame_bytes_max: frame_bytes_max as usize,
             now,
             open: [None, None],
+            growing: [None, None],
             answer: Box::new([0; ANSWER_BYTES]),
             counts: XdpCounts::default(),
         }
@@ -277,6 +283,8 @@ impl XdpLink {
     fn lose(&mut self) {
         // Frames of its memory.
         self.open = [None, None];
+        let growing = self.growing.iter_mut().filter_map(Option::take);
+        self.counts.unsent_lost += growing.map(|growing| u64::from(growing.frames())).sum::<u64>();
         if let Some(device) = self.device.take() {
             self.counts.interface_lost += 1;
             self.counts.sockets = device.xsk.counts().and(self.counts.sockets);
@@ -285,12 +293,86 @@ impl XdpLink {
         }
     }
 
+    /// A place for a frame of this peer, if there is one.
+    #[inline]
+    fn place(&mut self, peer: PeerIndex, side: usize, len: usize) -> Result<(Chunk, Mac), SendOutcome> {
+        let Some(Some(to)) = self.peers.get(peer.index()) else { return Err(SendOutcome::Failed) };
+        if len > self.frame_bytes_max {
+            return Err(SendOutcome::Failed);
+        }
+        let Some(device) = &mut self.device else {
+            self.counts.absent += 1;
+            return Err(SendOutcome::Failed);
+        };
+        let Some(mac) = to.way.and_then(|way| self.stack.mac(way)) else {
+            self.counts.unresolved += 1;
+            return Err(SendOutcome::Failed);
+        };
+        let Some(chunk) = device.xsk.reserve(side) else {
+            // What waits for the flush may be all there is.
+            return Err(match device.xsk.kick_again(side) {
+                Kick::Done | Kick::More => SendOutcome::Busy,
+                Kick::Refused => {
+                    self.lose();
+                    self.counts.absent += 1;
+                    SendOutcome::Failed
+                }
+            });
+        };
+        Ok((chunk, mac))
+    }
+
+    /// The datagram of a side grows no more, and goes with the next call of the kernel.
+    #[inline]
+    fn close(&mut self, side: usize) {
+        let Some(growing) = self.growing[side].take() else { return };
+        let (Some(device), Some(Some(to))) = (&mut self.device, self.peers.get(growing.peer.index())) else { return };
+        let template = &to.templates[side];
+        let bytes = device.xsk.bytes(&growing.chunk);
+        let datagram = growing.finish(bytes, template.head_bytes());
+        if template.write(growing.mac, false, &mut bytes[datagram.clone()]) {
+            device.xsk.submit(growing.chunk, datagram);
+        } else {
+            device.xsk.give_back(growing.chunk);
+        }
+    }
+
+    /// Whether a frame joined those that wait.
+    #[inline]
+    fn join(&mut self, peer: PeerIndex, side: usize, head: &[u8], payload: SharedBytes<'_>) -> bool {
+        let (Some(device), Some(Some(to))) = (&mut self.device, self.peers.get(peer.index())) else { return false };
+        let Some(growing) = self.growing[side].as_mut().filter(|growing| growing.peer == peer) else { return false };
+        let bytes = device.xsk.bytes(&growing.chunk);
+        growing.join(bytes, (to.templates[side].head_bytes(), self.frame_bytes_max), head, payload)
+    }
+
     /// Whether a peer's address is another's.
     fn who_has(&self, address: SocketAddr, but: PeerIndex) -> Option<PeerIndex> {
         let others = self.peers.iter().enumerate().filter(|(at, _)| *at != but.index());
         let has = |peer: &Option<XdpPeer>| peer.as_ref().is_some_and(|peer| peer.address == address);
         others.filter(|(_, peer)| has(peer)).map(|(at, _)| PeerIndex(at as u16)).next()
     }
+}
+
+/// Copies a frame to where it belongs in a chunk: whether it has room there, and does not begin
+/// as a bundle does, for which it would be taken.
+#[inline]
+fn put(bytes: &mut [u8], at: usize, head: &[u8], payload: SharedBytes<'_>) -> bool {
+    let len = head.len() + payload.len();
+    let Some(room) = bytes.get_mut(at..at + len) else { return false };
+    match (room.split_first_chunk_mut(), <&[u8; HEADER_BYTES]>::try_from(head)) {
+        // A copy of constant length.
+        (Some((front, behind)), Ok(head)) => {
+            *front = *head;
+            payload.copy_to(behind);
+        }
+        _ => {
+            let (front, behind) = room.split_at_mut(head.len());
+            front.copy_from_slice(head);
+            payload.copy_to(behind);
+        }
+    }
+    !is_bundle(room)
 }
 
 /// Puts a frame of the stack's own into the best-effort queue.
@@ -305,7 +387,7 @@ fn send_plain(xsk: &mut Xsk, bytes: &[u8], counts: &mut XdpCounts) -> bool {
         return false;
     };
     frame.copy_from_slice(bytes);
-    xsk.submit(chunk, bytes.len());
+    xsk.submit(chunk, 0..bytes.len());
     true
 }
 
@@ -323,51 +405,64 @@ impl Link for XdpLink {
         }
     }
 
+    /// Small frames of one peer and class share datagrams until the flush.
     #[inline]
     fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
-        let len = head.len() + payload.len();
-        let Some(Some(to)) = self.peers.get(peer.index()) else { return SendOutcome::Failed };
-        if len > self.frame_bytes_max {
-            return SendOutcome::Failed;
-        }
-        let Some(device) = &mut self.device else {
-            self.counts.absent += 1;
-            return SendOutcome::Failed;
-        };
-        let Some(mac) = to.way.and_then(|way| self.stack.mac(way)) else {
-            self.counts.unresolved += 1;
-            return SendOutcome::Failed;
-        };
         let side = Class::of(lane) as usize;
-        let Some(chunk) = device.xsk.reserve(side) else {
-            // What waits for the flush may be all there is.
-            return match device.xsk.kick_again(side) {
-                Kick::Done | Kick::More => SendOutcome::Busy,
-                Kick::Refused => {
-                    self.lose();
-                    self.counts.absent += 1;
-                    SendOutcome::Failed
-                }
-            };
+        if self.growing[side].is_some() {
+            if self.join(peer, side, head, payload) {
+                return SendOutcome::Sent;
+            }
+            self.close(side);
+        }
+        let (chunk, mac) = match self.place(peer, side, head.len() + payload.len()) {
+            Ok(place) => place,
+            Err(outcome) => return outcome,
         };
-        let template = &to.templates[side];
-        let front = template.head_bytes();
-        let total = front + len;
-        // It fits: chunks are chosen for the largest frame.
-        let frame = &mut device.xsk.bytes(&chunk)[..total];
-        frame[front..front + head.len()].copy_from_slice(head);
-        payload.copy_to(&mut frame[front + head.len()..]);
+        let (Some(device), Some(Some(to))) = (&mut self.device, self.peers.get(peer.index())) else {
+            return SendOutcome::Failed;
+        };
+        let at = Growing::first_at(to.templates[side].head_bytes());
+        let end = at + head.len() + payload.len();
         // A frame that begins like a bundle would be taken for one.
-        if is_bundle(&frame[front..]) || !template.write(mac, false, frame) {
+        if !put(device.xsk.bytes(&chunk), at, head, payload) {
             device.xsk.give_back(chunk);
             return SendOutcome::Failed;
         }
-        device.xsk.submit(chunk, total);
+        self.growing[side] = Some(Growing::new(chunk, peer, mac, end));
+        SendOutcome::Sent
+    }
+
+    #[inline]
+    fn send_alone(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        let side = Class::of(lane) as usize;
+        if self.growing[side].is_some() {
+            return self.send(peer, lane, head, payload);
+        }
+        let (chunk, mac) = match self.place(peer, side, head.len() + payload.len()) {
+            Ok(place) => place,
+            Err(outcome) => return outcome,
+        };
+        let (Some(device), Some(Some(to))) = (&mut self.device, self.peers.get(peer.index())) else {
+            return SendOutcome::Failed;
+        };
+        let template = &to.templates[side];
+        let at = template.head_bytes();
+        let total = at + head.len() + payload.len();
+        let bytes = device.xsk.bytes(&chunk);
+        if !put(bytes, at, head, payload) || !template.write(mac, false, &mut bytes[..total]) {
+            device.xsk.give_back(chunk);
+            return SendOutcome::Failed;
+        }
+        device.xsk.submit(chunk, 0..total);
         SendOutcome::Sent
     }
 
     #[inline]
     fn flush(&mut self) {
+        for class in Class::ALL {
+            self.close(class as usize);
+        }
         let Some(device) = &mut self.device else { return };
         let mut is_refused = false;
         for class in Class::ALL {
@@ -380,7 +475,10 @@ impl Link for XdpLink {
 
     fn holds_frames(&self) -> bool {
         let Some(device) = &self.device else { return false };
-        self.open.iter().any(Option::is_some) || Class::ALL.iter().any(|class| device.xsk.has_unsent(*class as usize))
+        let is_growing = self.growing.iter().any(Option::is_some);
+        is_growing
+            || self.open.iter().any(Option::is_some)
+            || Class::ALL.iter().any(|class| device.xsk.has_unsent(*class as usize))
     }
 
     fn receive<S: FrameSink>(&mut self, budget: u32, _thorough: bool, sink: &mut S) -> u32 {
@@ -412,6 +510,10 @@ impl Link for XdpLink {
     fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<XdpPeer>) -> Result<(), SwapRefused> {
         if peer.index() >= self.peers.len() {
             return Err(SwapRefused::NoPlace);
+        }
+        // What waits goes to who was there.
+        for class in Class::ALL {
+            self.close(class as usize);
         }
         if let Some(new) = with {
             if let Some(by) = self.who_has(new.address, peer) {

@@ -105,7 +105,7 @@ impl World {
             let _ = self.wire.kick_again(0);
         };
         self.wire.bytes(&chunk)[..frame.len()].copy_from_slice(frame);
-        self.wire.submit(chunk, frame.len());
+        self.wire.submit(chunk, 0..frame.len());
         let _: Kick = self.wire.kick(0);
     }
 

@@ -7,6 +7,7 @@ use insane_core::{Lane, PeerIndex};
 use insane_link::{FrameSink, Link, LinkSetup, SendOutcome};
 use insane_sys::clock::mono_now;
 use insane_udp::{UdpConfig, UdpLink, UdpSetup};
+use insane_wire::bundle::{MARK, Opener};
 use insane_xdp::{Mode, XdpConfig, XdpLink, XdpSetup, memory_bytes};
 use insane_xdp_sys::interface;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -129,7 +130,7 @@ fn what_a_udp_link_sends_at_once_is_taken_apart() {
                 }
                 kernel.flush();
                 assert_eq!(wait_for(&mut ours, &mut kernel, 40), frames, "{len} bytes each, lane {lane}");
-                // And back, where each goes by itself.
+                // And back, small ones in bundles.
                 for frame in &frames {
                     send(&mut ours, lane, frame);
                 }
@@ -255,7 +256,7 @@ fn a_frame_costs_one_call_and_receiving_none() {
         }
         assert_eq!(ours.counts().sockets.calls - before, 100, "{mode:?}: one each");
         for number in 0..32 {
-            send(&mut ours, 0, &frame(number, 64));
+            send(&mut ours, 0, &frame(number, 1400));
         }
         ours.flush();
         let calls = ours.counts().sockets.calls - before - 100;
@@ -340,4 +341,48 @@ fn a_peer_that_is_not_there_is_found_when_it_comes() {
     ours.flush();
     assert_eq!(wait_for(&mut kernel, &mut ours, 1), [b"frame"]);
     assert!(!ours.tend(mono_now()), "nothing is left to ask");
+}
+
+#[test]
+fn small_frames_share_datagrams_until_the_flush() {
+    for mode in MODES {
+        let Some(hosts) = Hosts::make() else { return };
+        let mut ours = hosts.xdp(mode, XDP, &[Some(UDP.parse().unwrap())]);
+        // In the place of a udp link, so that datagrams are seen.
+        let sockets = hosts.kernel.inside(|| ["10.9.0.1:7400", "10.9.0.1:7401"].map(|at| UdpSocket::bind(at).unwrap()));
+        for (side, lane) in [(0, 0), (1, 7)] {
+            let socket = &sockets[side];
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            for (len, count) in [(1, 1), (64, 40), (700, 6), (1400, 3)] {
+                let frames: Vec<_> = (0..count).map(|number| frame(number, len)).collect();
+                let before = ours.counts().sockets.calls;
+                for frame in &frames {
+                    send(&mut ours, lane, frame);
+                }
+                assert_eq!(ours.counts().sockets.calls, before, "nothing goes before the flush");
+                ours.flush();
+                let (mut came, mut datagrams) = (Vec::new(), 0);
+                while came.len() < count {
+                    let mut datagram = [0; 2048];
+                    let bytes = socket.recv(&mut datagram).unwrap();
+                    datagrams += 1;
+                    let datagram = &mut datagram[..bytes];
+                    let Some(mut opener) = Opener::new(datagram) else {
+                        came.push(datagram.to_vec());
+                        continue;
+                    };
+                    while let Some(range) = opener.next(datagram) {
+                        came.push(datagram[range].to_vec());
+                    }
+                }
+                assert_eq!(came, frames, "{mode:?}, lane {lane}, {len} bytes");
+                let in_one = ((1472 - 10 + 2) / (len + 2)).max(1);
+                assert_eq!(datagrams, count.div_ceil(in_one), "{mode:?}, lane {lane}, {len} bytes");
+                assert!(!ours.holds_frames());
+            }
+            // What begins as a bundle does is refused, since it would be taken for one.
+            let refused = ours.send(PeerIndex(0), Lane::new(lane).unwrap(), &MARK, (&[][..]).into());
+            assert_eq!(refused, SendOutcome::Failed);
+        }
+    }
 }

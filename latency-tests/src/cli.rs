@@ -95,6 +95,10 @@ pub enum Scenario {
     Jitter,
     /// What best effort does to a stream with slots behind a switch.
     Isolation,
+    /// Streams that change their link under traffic: what is lost, and the longest gap.
+    Migrate,
+    /// Premium streams that come where ordinary ones have the better link.
+    Displace,
     /// A slot among 4,096: instructions, and time with cold caches.
     Scheduler,
     /// The baselines beside themselves: the noise of the harness.
@@ -123,8 +127,8 @@ impl Scenario {
     #[must_use]
     pub fn parts(self) -> Vec<Scenario> {
         use Scenario::{
-            Admission, All, Hop, Idle, Instructions, Isolation, Jitter, Local, Network, Scale, Scheduler, Selftest,
-            Setup, Smoke, Syscalls, Throughput,
+            Admission, All, Displace, Hop, Idle, Instructions, Isolation, Jitter, Local, Migrate, Network, Scale,
+            Scheduler, Selftest, Setup, Smoke, Syscalls, Throughput,
         };
         let all = [
             Local,
@@ -140,6 +144,8 @@ impl Scenario {
             Scheduler,
             Jitter,
             Isolation,
+            Migrate,
+            Displace,
         ];
         match self {
             All => all.to_vec(),
@@ -165,6 +171,8 @@ impl Scenario {
             Scenario::Scheduler => "scheduler",
             Scenario::Jitter => "jitter",
             Scenario::Isolation => "isolation",
+            Scenario::Migrate => "migrate",
+            Scenario::Displace => "displace",
             Scenario::Flood => "flood",
             Scenario::Selftest => "selftest",
             Scenario::All => "all",

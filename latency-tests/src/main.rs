@@ -144,6 +144,8 @@ fn perform(part: Scenario, bench: &Bench, cli: &Cli, findings: &mut Findings) {
         Scenario::Admission => scenario::admission::run(bench, findings),
         Scenario::Jitter => scenario::jitter::run(bench, cli, findings),
         Scenario::Isolation => scenario::isolation::run(bench, findings),
+        Scenario::Migrate => scenario::migrate::run(bench, findings),
+        Scenario::Displace => scenario::displace::run(bench, findings),
         Scenario::Scheduler => scenario::scheduler::run(bench, findings),
         // These stand for others, or are not measured.
         Scenario::All | Scenario::Smoke | Scenario::Count | Scenario::Serve | Scenario::Flood => {}

@@ -67,6 +67,8 @@ fn the_list_names_every_scenario() {
         "scheduler",
         "jitter",
         "isolation",
+        "migrate",
+        "displace",
         "smoke",
     ] {
         assert!(listed.lines().any(|line| line.starts_with(scenario)), "{scenario} in {listed}");
@@ -150,6 +152,29 @@ fn every_scenario_brings_its_rows() {
         for name in names {
             assert!(rows.iter().any(|row| row == name), "{name} among {rows:?}");
         }
+    }
+}
+
+/// Counts alone are judged: nothing is lost, repeated or reordered, whatever else the machine does.
+#[test]
+fn streams_change_their_link_and_what_that_costs_is_as_promised() {
+    if !two_processors() {
+        eprintln!("passed over: two processors are needed");
+        return;
+    }
+    for (scenario, row) in [("migrate", "migrate/planned/lost"), ("displace", "displace/2/premium")] {
+        let scratch = Scratch::new(scenario);
+        let json = scratch.file("rows.json");
+        let output = run(&[scenario, "--smoke", "--check", "--json", text(&json)]);
+        let words = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words}");
+        let written: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+        if !written["not_measured"].as_array().unwrap().is_empty() {
+            eprintln!("passed over: {words}");
+            continue;
+        }
+        let rows = written["rows"].as_array().unwrap();
+        assert!(rows.iter().any(|found| found["name"] == row), "{row}: {words}");
     }
 }
 

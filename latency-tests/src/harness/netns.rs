@@ -33,6 +33,17 @@ impl Hosts {
     /// The interface that each host has.
     pub const INTERFACE: &str = "eth0";
 
+    /// The interface that each has where they are joined twice.
+    pub const SECOND_INTERFACE: &str = "eth1";
+
+    /// Addresses of the two hosts there.
+    pub const SECOND_ADDRESSES: [IpAddr; 2] =
+        [IpAddr::V4(Ipv4Addr::new(10, 231, 8, 1)), IpAddr::V4(Ipv4Addr::new(10, 231, 8, 2))];
+
+    /// Addresses there that no kernel has.
+    pub const SECOND_BYPASS_ADDRESSES: [IpAddr; 2] =
+        [IpAddr::V4(Ipv4Addr::new(10, 231, 8, 11)), IpAddr::V4(Ipv4Addr::new(10, 231, 8, 12))];
+
     /// Makes the namespaces, joins them and brings everything up.
     ///
     /// # Errors
@@ -97,6 +108,29 @@ impl Hosts {
         let [first, second] = [&self.names[0], &self.names[1]];
         ip(&["-n", first, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", second])?;
         self.give_addresses()
+    }
+
+    /// Joins both hosts by one more veth pair, [`SECOND_INTERFACE`](Self::SECOND_INTERFACE).
+    ///
+    /// # Errors
+    /// As [`make`](Self::make), or the pair is there.
+    pub fn join_again(&self) -> Result<(), Fault> {
+        let [first, second] = [&self.names[0], &self.names[1]];
+        let device = Self::SECOND_INTERFACE;
+        ip(&["-n", first, "link", "add", device, "type", "veth", "peer", "name", device, "netns", second])?;
+        for (name, address) in self.names.iter().zip(Self::SECOND_ADDRESSES) {
+            ip(&["-n", name, "address", "add", &format!("{address}/24"), "dev", device])?;
+            ip(&["-n", name, "link", "set", device, "up"])?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the second pair, at both hosts.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn cut(&self) -> Result<(), Fault> {
+        ip(&["-n", &self.names[0], "link", "delete", Self::SECOND_INTERFACE])
     }
 
     fn give_addresses(&self) -> Result<(), Fault> {

@@ -165,6 +165,26 @@ impl Rounds {
     }
 }
 
+/// Compares times, microseconds, that were not taken in rounds of their own.
+#[must_use]
+pub fn table(name: &str, topology: &str, labels: [&str; 2], sides: [&Histogram<u64>; 2]) -> Table {
+    let [ours, baseline] = sides.map(quantiles);
+    let figures = |of: Quantiles| Figures::Times { p50: of.p50, p99: of.p99, p999: of.p999, max: of.max };
+    let row = Row {
+        name: name.to_owned(),
+        unit: "us".to_owned(),
+        ours: figures(ours),
+        baseline: figures(baseline),
+        ratio: Ratio::Times { p50: share(ours.p50, baseline.p50), p99: share(ours.p99, baseline.p99) },
+        n: sides[0].len(),
+        topology: topology.to_owned(),
+        floor_before_us: None,
+        floor_after_us: None,
+    };
+    let curves = sides.into_iter().map(|side| Curve { histogram: side.clone() }).collect();
+    Table { row, labels: labels.map(str::to_owned), curves }
+}
+
 /// The merged times of some cells; `None` for cells of single values.
 fn curve<'c>(cells: impl Iterator<Item = &'c Cell>) -> Option<Curve> {
     let mut histogram = empty();

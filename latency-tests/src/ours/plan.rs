@@ -6,7 +6,7 @@ use crate::harness::fault::Fault;
 use crate::harness::netns::Hosts;
 use insane_config::raw::XdpMode;
 use insane_config::{
-    Idle, InterfaceName, Machine, Plan, Policy, RatePlan, TcpPlan, Technology, UdpPlan, XdpPlan, parse,
+    Idle, InterfaceName, LinkPlan, Machine, Plan, Policy, RatePlan, TcpPlan, Technology, UdpPlan, XdpPlan, parse,
 };
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
@@ -70,7 +70,13 @@ pub fn roomy(seat: Seat) -> Plan {
 
 /// Over an xdp link in one mode, and no other.
 fn xdp(mode: XdpMode, bind: SocketAddr) -> Technology {
-    let interface = InterfaceName::new(Hosts::INTERFACE).expect("a name that is short enough");
+    xdp_at(Hosts::INTERFACE, mode, bind)
+}
+
+/// As [`xdp`], on an interface of that name.
+#[must_use]
+pub fn xdp_at(interface: &str, mode: XdpMode, bind: SocketAddr) -> Technology {
+    let interface = InterfaceName::new(interface).expect("a name that is short enough");
     Technology::Xdp(XdpPlan { mode, ..XdpPlan::at(interface, bind) })
 }
 
@@ -87,6 +93,28 @@ pub fn peer(own: (&str, SocketAddr), peer: (&str, SocketAddr), seat: Seat, plugi
     };
     let mut plan = Plan::embedded_over(own.0, technology);
     plan.add_peer(peer.0, &[(technology.name(), peer.1)]);
+    sit(&mut plan, seat);
+    plan.eal.arguments = super::dpdk::arguments();
+    plan
+}
+
+/// One link of a plan that has several: its name, its technology here, and where the peer is.
+pub type Link<'a> = (&'a str, Technology, SocketAddr);
+
+/// A runtime that reaches one peer by several links of one datapath, the preferred one first.
+#[must_use]
+pub fn peer_by(own: &str, peer: &str, links: &[Link<'_>], seat: Seat) -> Plan {
+    let mut plan = Plan::embedded_over(own, links[0].1);
+    let ours = &mut plan.datapaths[0].links;
+    ours.clear();
+    ours.extend(links.iter().map(|(name, technology, _)| LinkPlan {
+        name: (*name).into(),
+        technology: *technology,
+        rate: None,
+        peers: Vec::new(),
+    }));
+    let addresses: Vec<_> = links.iter().map(|(name, _, address)| (*name, *address)).collect();
+    plan.add_peer(peer, &addresses);
     sit(&mut plan, seat);
     plan.eal.arguments = super::dpdk::arguments();
     plan

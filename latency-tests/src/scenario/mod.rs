@@ -5,9 +5,12 @@ pub mod baselines;
 pub mod compare;
 pub mod count;
 pub mod counting;
+pub mod displace;
 pub mod idle;
 pub mod isolation;
 pub mod jitter;
+pub mod live;
+pub mod migrate;
 pub mod ours;
 pub mod over_dpdk;
 #[cfg(any(feature = "aeron", feature = "iceoryx2", feature = "zeromq"))]

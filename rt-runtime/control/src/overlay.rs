@@ -207,6 +207,7 @@ impl Overlay {
             let (datapath, link) = self.ways[peer.index()][way];
             datapaths[datapath].send_overlay(peer, link, &beat);
         }
+        self.leave_missing(now, datapaths);
         self.tell_links();
         self.choose_links(now, hub);
         let mut probe = [0; GROUP_BYTES];
@@ -258,6 +259,19 @@ impl Overlay {
         let refusal = Refusal { host, incarnation, to, stream: topic.key, check, channel: topic.channel, schema };
         if let Some((datapath, link)) = self.speaker(peer) {
             datapaths[datapath].send_overlay(peer, link, &refusal.encode());
+        }
+    }
+
+    /// Heartbeats need not be waited for where a link itself says that it is gone.
+    fn leave_missing(&mut self, now: MonoTime, datapaths: &[Datapath]) {
+        for (at, datapath) in datapaths.iter().enumerate() {
+            for link in (0..datapath.links().len()).filter(|link| !datapath.is_link_up(*link)) {
+                for (peer, ways) in self.ways.iter().enumerate().filter(|(_, ways)| ways.len() > 1) {
+                    if let Some(way) = ways.iter().position(|way| *way == (at, link)) {
+                        self.monitor.fail(now, PeerIndex(peer as u16), way);
+                    }
+                }
+            }
         }
     }
 

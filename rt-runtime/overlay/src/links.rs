@@ -121,6 +121,8 @@ struct Way {
     heard: Option<Heard>,
     /// The newest of one's own stamps that came back.
     echoed: Option<MonoTime>,
+    /// Stamps up to here count no more.
+    failed_at: MonoTime,
     rtt: Option<Nanos>,
     up_since: Option<MonoTime>,
     send_at: MonoTime,
@@ -222,6 +224,18 @@ impl Monitor {
         }
         self.judge(now, peer.index(), way);
         self.choose(peer.index());
+    }
+
+    /// A way cannot work: what it runs on is gone. It is down at once, and up again when a
+    /// heartbeat that is sent from now on has come back.
+    pub fn fail(&mut self, now: MonoTime, peer: PeerIndex, way: usize) {
+        let Some(state) = self.peers.get_mut(peer.index()).and_then(|entry| entry.ways.get_mut(way)) else { return };
+        if state.up_since.is_some() {
+            state.echoed = None;
+            state.failed_at = now;
+            self.judge(now, peer.index(), way);
+            self.choose(peer.index());
+        }
     }
 
     /// Writes the next heartbeat that is due into `into`; returns for whom and by which way.
@@ -350,6 +364,7 @@ impl Way {
             life: None,
             heard: None,
             echoed: None,
+            failed_at: MonoTime(0),
             rtt: None,
             up_since: None,
             send_at: MonoTime(0),
@@ -402,7 +417,8 @@ impl Way {
         self.heard = Some(Heard { stamp: beat.stamp, at: now });
         let stamp = MonoTime(beat.echo);
         let is_own = beat.to == own && beat.echo != 0 && stamp <= now;
-        if is_own && self.echoed.is_none_or(|newest| stamp > newest) && beat.held <= now.since(stamp) {
+        let is_newer = stamp > self.failed_at && self.echoed.is_none_or(|newest| stamp > newest);
+        if is_own && is_newer && beat.held <= now.since(stamp) {
             self.echoed = Some(stamp);
             let sample = Nanos(now.since(stamp).0 - beat.held.0);
             // The smoothing of RFC 6298: an eighth of the way to each new sample.

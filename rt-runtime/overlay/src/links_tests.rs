@@ -160,6 +160,31 @@ fn the_overlay_speaks_by_a_way_that_is_up_and_stays_with_it() {
 }
 
 #[test]
+fn a_way_that_is_said_to_be_gone_is_down_at_once_and_up_when_heartbeats_pass_anew() {
+    let mut pair = Pair::new(&[100, 100]);
+    pair.run(Nanos::from_millis(500));
+    assert_eq!((pair.up(0), pair.speaks()), (Vec::from([true, true]), [Some(0), Some(0)]));
+    let _ = pair.events(0);
+    let now = pair.clock(0);
+    pair.ends[0].fail(now, PEER, 0);
+    pair.ends[0].fail(now, PEER, 0);
+    assert_eq!((pair.up(0), pair.speaks()[0]), (Vec::from([false, true]), Some(1)));
+    assert_eq!(pair.events(0), [Event::Down { peer: PEER, way: 0 }, Event::Speaks { peer: PEER, way: 1 }]);
+    assert_eq!(pair.ends[0].way(PEER, 0).unwrap().downs, 1, "said twice, it is one failure");
+    // Nothing is wrong with it: what is sent from now on comes back.
+    pair.run(Nanos::from_millis(200));
+    assert_eq!(pair.up(0), [true, true]);
+    // An old stamp that comes back says nothing.
+    pair.paths[0][0].cut = true;
+    let now = pair.clock(0);
+    pair.ends[0].fail(now, PEER, 0);
+    pair.run(Nanos::from_millis(500));
+    assert_eq!(pair.up(0), [false, true]);
+    pair.ends[0].fail(now, PEER, 9);
+    pair.ends[0].fail(now, PeerIndex(9), 0);
+}
+
+#[test]
 fn a_way_that_passes_in_one_direction_only_is_down_on_both_sides() {
     let mut pair = Pair::new(&[200, 200]);
     pair.run(Nanos::from_millis(300));

@@ -95,19 +95,14 @@ impl Phase {
 struct Trial {
     phases: Vec<Phase>,
     arrivals: Vec<Arrival>,
-    emitted: u64,
+    /// By each stream.
+    emitted: Vec<u64>,
 }
 
 fn trial(bench: &Bench, hosts: &Hosts, budget: usize, ordinary: usize) -> Result<Trial, Fault> {
     let watched = Duration::from_millis(if bench.effort.smoke { 100 } else { 1_000 });
     let direct = |director: &mut Director<'_>| {
-        let count = |is_up: &dyn Fn(&insane_wire::status::WayStatus) -> bool,
-                     status: &insane_wire::status::PeerStatus| {
-            status.ways.iter().filter(|way| is_up(way)).count()
-        };
-        director.wait_for("both links to the peer", |status| {
-            status.peers.first().is_some_and(|peer| count(&|way| way.up, peer) == 2)
-        })?;
+        director.wait_for_links(2)?;
         let mut names = Vec::new();
         for at in 0..ordinary {
             names.push(format!("ordinary-{at}"));
@@ -124,11 +119,37 @@ fn trial(bench: &Bench, hosts: &Hosts, budget: usize, ordinary: usize) -> Result
             phases.push(watch(director, &names, expected, watched)?);
         }
         director.settle();
-        Ok((phases, (0..names.len()).map(|stream| director.emitted(stream)).sum()))
+        let emitted: Vec<u64> = (0..names.len()).map(|stream| director.emitted(stream)).collect();
+        Ok((phases, emitted, director.losses()))
     };
     let load = Load::of(PERIOD, ordinary + budget, (watched + SETTLED) * (budget + 1) as u32);
-    let ((phases, emitted), arrivals) = live(bench, hosts, plans(budget), load, direct)?;
-    Ok(Trial { phases, arrivals, emitted })
+    let ((phases, emitted, losses), arrivals) = live(bench, hosts, plans(budget), load, direct)?;
+    let trial = Trial { phases, arrivals, emitted };
+    if trial.lost() > 0 {
+        println!("displace/{budget}: counted: {losses}");
+        (0..trial.emitted.len()).for_each(|stream| trial.tell_lost(budget, stream));
+    }
+    Ok(trial)
+}
+
+impl Trial {
+    fn lost(&self) -> u64 {
+        self.emitted.iter().sum::<u64>().saturating_sub(self.arrivals.len() as u64)
+    }
+
+    /// When messages of a stream were lost, after the first phase began: between two that came.
+    fn tell_lost(&self, budget: usize, stream: usize) {
+        let start_ns = self.phases.first().map_or(0, |phase| phase.from_ns);
+        let mut before: Option<&Arrival> = None;
+        for arrival in self.arrivals.iter().filter(|arrival| arrival.stream == stream) {
+            let from = before.map_or(0, |before| before.number + 1);
+            if arrival.number > from {
+                let (lost, ms) = (arrival.number - from, arrival.emitted_ns.saturating_sub(start_ns) / 1_000_000);
+                println!("displace/{budget}: stream {stream} lost {lost} before {ms} ms");
+            }
+            before = Some(arrival);
+        }
+    }
 }
 
 /// Waits until so many streams go by xdp, and the latest that came, if it is a premium one, and
@@ -185,8 +206,8 @@ fn rows(bench: &Bench, hosts: &Hosts, budget: usize, findings: &mut Findings) ->
             }
         }
         for trial in [&beside, &alone] {
-            emitted += trial.emitted;
-            lost += trial.emitted - (trial.arrivals.len() as u64).min(trial.emitted);
+            emitted += trial.emitted.iter().sum::<u64>();
+            lost += trial.lost();
         }
     }
     let name = |what: &str| format!("displace/{budget}/{what}");
@@ -205,12 +226,10 @@ fn rows(bench: &Bench, hosts: &Hosts, budget: usize, findings: &mut Findings) ->
 
 /// A line of the table.
 fn tell(budget: usize, premium: usize, phase: &Phase, arrivals: &[Arrival]) {
-    let classes: [(&str, fn(usize) -> bool); 2] =
-        [("ordinary", |stream| stream < ORDINARY), ("premium", |stream| stream >= ORDINARY)];
     let mut line = format!("displace/{budget}: {ORDINARY} ordinary, {premium} premium;");
-    for (class, of_class) in classes {
+    for (class, is_ordinary) in [("ordinary", true), ("premium", false)] {
         for (link, by_xdp) in [("xdp", true), ("udp", false)] {
-            let is_it = |stream: usize| of_class(stream) && phase.by_xdp.get(stream) == Some(&by_xdp);
+            let is_it = |stream: usize| (stream < ORDINARY) == is_ordinary && phase.by_xdp.get(stream) == Some(&by_xdp);
             let count = (0..phase.by_xdp.len()).filter(|stream| is_it(*stream)).count();
             if count > 0 {
                 let of = quantiles(&phase.times(arrivals, is_it));

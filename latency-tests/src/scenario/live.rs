@@ -144,6 +144,25 @@ impl Director<'_> {
         status.ok_or_else(|| Fault::Party("the runtime tells nothing".into()))
     }
 
+    /// What both runtimes count that they lost, kept or dropped, in words.
+    #[must_use]
+    pub fn losses(&self) -> String {
+        let is_told =
+            |name: &str| ["drop", "fail", "lost", "held", "holds", "full"].iter().any(|word| name.contains(word));
+        let mut told = Vec::new();
+        for (host, session) in ["a", "b"].into_iter().zip(&self.sessions) {
+            let Some(status) = session.runtime().and_then(insane_control::Runtime::status) else { continue };
+            let domains = status.domains.iter().map(|domain| (&domain.name, &domain.counters));
+            let links = status.datapaths.iter().flat_map(|datapath| &datapath.links);
+            let all = domains.chain(links.map(|link| (&link.name, &link.counters)));
+            for (of, counters) in all {
+                let some = counters.iter().filter(|(name, count)| **count > 0 && is_told(name));
+                told.extend(some.map(|(name, count)| format!("{host} {of} {name} {count}")));
+            }
+        }
+        told.join(", ")
+    }
+
     /// Waits until the runtime of host a is as wanted.
     ///
     /// # Errors
@@ -157,6 +176,16 @@ impl Director<'_> {
             std::thread::sleep(LOOK_EVERY);
         }
         Ok(())
+    }
+
+    /// Waits until heartbeats pass by so many links to the peer.
+    ///
+    /// # Errors
+    /// They do not in time.
+    pub fn wait_for_links(&self, count: usize) -> Result<(), Fault> {
+        self.wait_for("all links to the peer", |status| {
+            status.peers.first().is_some_and(|peer| peer.ways.iter().filter(|way| way.up).count() == count)
+        })
     }
 
     /// Ends the sources and waits until what is under way has come.

@@ -592,7 +592,7 @@ fn dpdk_links_and_how_dpdk_is_started() {
     let unknown = only(&dpdk("polls_us: 1")).to_string();
     assert!(unknown.contains("did you mean `poll_us`?"), "{unknown}");
     expect("(eal: (shim: \"a.so\"))", "1:14", "eal.shim", "the path is not absolute", "the absolute path of a library");
-    let message = "an argument is not empty";
+    let message = "an argument is not empty, and has no zero in it";
     expect("(eal: (arguments: [\"-n\", \"\"]))", "1:26", "eal.arguments[1]", message, "");
 }
 

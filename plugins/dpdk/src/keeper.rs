@@ -83,7 +83,7 @@ impl DpdkKeeper {
 impl LinkKeeper for DpdkKeeper {
     /// In the network namespace of the calling thread.
     fn look(&mut self) -> LinkHealth {
-        if let Some(device) = self.exchange.take_back() {
+        if let Some(device) = self.exchange.ports.take_back() {
             // Closed here, with its memory.
             drop(device);
             self.state = State::Closed;
@@ -97,7 +97,7 @@ impl LinkKeeper for DpdkKeeper {
             Ok(()) => LinkHealth::Up,
             Err(why) => {
                 if matches!(self.state, State::Opened(_)) && why.is_of_another() {
-                    self.exchange.recall();
+                    self.exchange.ports.recall();
                     self.state = State::Recalled(why.clone());
                 }
                 let last = if matches!(self.state, State::Final(_)) { FINAL } else { "" };

@@ -3,12 +3,10 @@
 use crate::device::{Device, Exchange};
 use crate::health::{Health, Look};
 use crate::inbox::{Datagram, Inbox, Tally};
-use crate::setup::NEIGHBOURS;
 use dpdk_sys::{BURST, Counts, Frame};
-use insane_core::limits::PEERS_MAX;
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused};
-use insane_netstack::{NeighbourId, Received, Stack, Template};
+use insane_netstack::{Class, NEIGHBOURS, NoPlace, Peer, Peers, Received, SIDES, Stack};
 use insane_sys::SharedBytes;
 use insane_wire::bundle::{Opener, is_bundle};
 use std::net::SocketAddr;
@@ -16,8 +14,6 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-/// Real-time lanes, and all others.
-pub(crate) const SIDES: usize = 2;
 /// Room for an answer: an echo of the largest packet.
 const ANSWER_BYTES: usize = 9216;
 /// Datagrams that wait to be handed out. More best-effort ones are dropped; of real-time ones
@@ -31,38 +27,8 @@ const PULLED_MAX: usize = 256;
 /// How often a NIC on a bus is asked how it is: its registers are slow.
 const NIC_ASKED_EACH: Nanos = Nanos::from_millis(100);
 
-/// Which of the two; the number is its place in arrays.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Class {
-    RealTime = 0,
-    BestEffort = 1,
-}
-
-impl Class {
-    const ALL: [Class; SIDES] = [Class::RealTime, Class::BestEffort];
-
-    #[inline]
-    fn of(lane: Lane) -> Self {
-        if lane.is_real_time() { Class::RealTime } else { Class::BestEffort }
-    }
-}
-
 /// A peer as the link keeps it.
-#[derive(Clone, Debug)]
-pub struct DpdkPeer {
-    /// With port P.
-    address: SocketAddr,
-    /// For both classes.
-    templates: [Template; SIDES],
-    /// Its way, while it is in a link.
-    way: Option<NeighbourId>,
-}
-
-impl DpdkPeer {
-    pub(crate) fn new(address: SocketAddr, templates: [Template; SIDES]) -> Self {
-        DpdkPeer { address, templates, way: None }
-    }
-}
+pub type DpdkPeer = Peer;
 
 /// What the link counts that no outcome tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -138,9 +104,7 @@ pub struct DpdkLink {
     device: Option<Box<Device>>,
     exchange: Arc<Exchange>,
     stack: Stack<NEIGHBOURS>,
-    peers: Box<[Option<DpdkPeer>; PEERS_MAX]>,
-    /// Who sent the last frame: most come from the peer of the frame before.
-    last: PeerIndex,
+    peers: Box<Peers>,
     local: SocketAddr,
     frame_bytes_max: usize,
     poll_each: Nanos,
@@ -159,11 +123,10 @@ pub struct DpdkLink {
 impl DpdkLink {
     pub(crate) fn new(parts: Parts) -> Self {
         DpdkLink {
-            device: parts.exchange.take(),
+            device: parts.exchange.ports.take(),
             exchange: parts.exchange,
             stack: parts.stack,
-            peers: Box::new([const { None }; PEERS_MAX]),
-            last: PeerIndex(0),
+            peers: Box::default(),
             local: parts.local,
             frame_bytes_max: parts.frame_bytes_max as usize,
             poll_each: parts.poll_each,
@@ -203,20 +166,6 @@ impl DpdkLink {
             device: self.device.as_mut().map(|device| device.port.counts()).unwrap_or_default(),
             ..self.counts
         }
-    }
-
-    /// Which peer sends from this address to this class. At most [`PEERS_MAX`] looks.
-    #[inline]
-    fn find(&mut self, from: SocketAddr, class: Class) -> Option<PeerIndex> {
-        // Both of its ports follow from the first.
-        let first = SocketAddr::new(from.ip(), from.port().checked_sub(class as u16)?);
-        let is_it = |peer: &Option<DpdkPeer>| peer.as_ref().is_some_and(|peer| peer.address == first);
-        if self.peers.get(self.last.index()).is_some_and(is_it) {
-            return Some(self.last);
-        }
-        let at = self.peers.iter().position(is_it)?;
-        self.last = PeerIndex(at as u16);
-        Some(self.last)
     }
 
     /// Takes frames from the device and sorts them, so that real-time ones are found behind
@@ -264,7 +213,7 @@ impl DpdkLink {
 
     #[inline]
     fn take_datagram(&mut self, class: Class, frame: Frame, (from, at): (SocketAddr, Range<usize>)) {
-        let from = self.find(from, class);
+        let from = self.peers.find(from, class);
         let Some(Device { port, .. }) = self.device.as_deref_mut() else { return };
         let payload = port.bytes(&frame).get(at.clone()).unwrap_or_default();
         let mut opener = None;
@@ -364,9 +313,7 @@ impl DpdkLink {
     #[cold]
     fn install(&mut self, device: Box<Device>) {
         self.stack.restart(device.mac, device.checksums, self.now);
-        for template in self.peers.iter_mut().flatten().flat_map(|peer| &mut peer.templates) {
-            template.set_source(device.mac);
-        }
+        self.peers.set_source(device.mac);
         self.health = Health::new();
         self.taken = 0;
         self.looked = self.now;
@@ -381,7 +328,7 @@ impl DpdkLink {
         let unsent: usize = self.outboxes.iter().map(Vec::len).sum();
         self.counts.device_failed += unsent as u64;
         self.return_frames(&mut device);
-        self.exchange.give_back(device);
+        self.exchange.ports.give_back(device);
     }
 
     /// What came, and what was to be sent. At most as many as there is room for.
@@ -392,13 +339,6 @@ impl DpdkLink {
         for frame in self.outboxes.iter_mut().flat_map(|outbox| outbox.drain(..)) {
             device.port.release(frame);
         }
-    }
-
-    /// Whether a peer's address is another's.
-    fn who_has(&self, address: SocketAddr, but: PeerIndex) -> Option<PeerIndex> {
-        let others = self.peers.iter().enumerate().filter(|(at, _)| *at != but.index());
-        let has = |peer: &Option<DpdkPeer>| peer.as_ref().is_some_and(|peer| peer.address == address);
-        others.filter(|(_, peer)| has(peer)).map(|(at, _)| PeerIndex(at as u16)).next()
     }
 }
 
@@ -428,7 +368,7 @@ impl Link for DpdkLink {
     #[inline]
     fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
         let len = head.len() + payload.len();
-        let Some(Some(to)) = self.peers.get(peer.index()) else { return SendOutcome::Failed };
+        let Some(to) = self.peers.get(peer) else { return SendOutcome::Failed };
         if len > self.frame_bytes_max {
             return SendOutcome::Failed;
         }
@@ -436,7 +376,7 @@ impl Link for DpdkLink {
             self.counts.device_failed += 1;
             return SendOutcome::Failed;
         }
-        let Some(mac) = to.way.and_then(|way| self.stack.mac(way)) else {
+        let Some(mac) = to.mac(&self.stack) else {
             self.counts.unresolved += 1;
             return SendOutcome::Failed;
         };
@@ -444,11 +384,12 @@ impl Link for DpdkLink {
             self.counts.device_failed += 1;
             return SendOutcome::Failed;
         }
-        let side = Class::of(lane) as usize;
+        let class = Class::of(lane);
+        let side = class as usize;
         if !self.make_room(side) {
             return SendOutcome::Busy;
         }
-        let (Some(device), Some(Some(to))) = (self.device.as_deref_mut(), self.peers.get(peer.index())) else {
+        let (Some(device), Some(to)) = (self.device.as_deref_mut(), self.peers.get(peer)) else {
             return SendOutcome::Failed;
         };
         let port = &mut device.port;
@@ -457,7 +398,7 @@ impl Link for DpdkLink {
             self.push_out();
             return SendOutcome::Busy;
         };
-        let template = &to.templates[side];
+        let template = to.template(class);
         let front = template.head_bytes();
         let total = front + len;
         // It fits: the port's frames are made for the largest.
@@ -512,29 +453,10 @@ impl Link for DpdkLink {
     }
 
     fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<DpdkPeer>) -> Result<(), SwapRefused> {
-        if peer.index() >= self.peers.len() {
-            return Err(SwapRefused::NoPlace);
-        }
-        if let Some(new) = with {
-            if let Some(by) = self.who_has(new.address, peer) {
-                return Err(SwapRefused::AddressTaken(by));
-            }
-            // The way before the other's is let go: the same neighbour keeps its place.
-            new.way = self.stack.acquire(new.address.ip(), self.now);
-            // It may have been prepared when the device was missing, or another.
-            for template in &mut new.templates {
-                template.set_source(self.stack.host().mac);
-            }
-            if new.way.is_none() {
-                return Err(SwapRefused::NoPlace);
-            }
-        }
-        std::mem::swap(&mut self.peers[peer.index()], with);
-        if let Some(old) = with
-            && let Some(way) = old.way.take()
-        {
-            self.stack.release(way);
-        }
+        self.peers.swap(&mut self.stack, peer, with, self.now).map_err(|refused| match refused {
+            NoPlace::Taken(by) => SwapRefused::AddressTaken(by),
+            NoPlace::Full => SwapRefused::NoPlace,
+        })?;
         for inbox in &mut self.inboxes {
             inbox.forget(peer);
         }
@@ -544,11 +466,11 @@ impl Link for DpdkLink {
     fn tend(&mut self, now: MonoTime) -> bool {
         self.now = now;
         if self.device.is_none()
-            && let Some(device) = self.exchange.take()
+            && let Some(device) = self.exchange.ports.take()
         {
             self.install(device);
         }
-        if self.exchange.is_recalled() {
+        if self.exchange.ports.is_recalled() {
             self.lose();
         }
         if self.device.is_none() {

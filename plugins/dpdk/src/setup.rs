@@ -3,12 +3,12 @@
 use crate::config::{DpdkConfig, FRAME_BYTES_LIMIT, FRAME_BYTES_LOW};
 use crate::device::{Device, Exchange};
 use crate::keeper::DpdkKeeper;
-use crate::link::{BEST_EFFORT_WAITING, DpdkLink, DpdkPeer, OUTBOX, Parts, REAL_TIME_WAITING, SIDES};
+use crate::link::{BEST_EFFORT_WAITING, DpdkLink, DpdkPeer, OUTBOX, Parts, REAL_TIME_WAITING};
 use dpdk_sys::{BURST, Eal, EalError, Port, PortError, PortInfo, PortOptions};
 use insane_core::PeerIndex;
 use insane_core::limits::PEERS_MAX;
 use insane_link::{Link, LinkSetup, PeerSetup, SwapRefused};
-use insane_netstack::{Checksums, Host, HostError, IPV4_BYTES, IPV6_BYTES, Mac, Marks, Stack, Template, UDP_BYTES};
+use insane_netstack::{Checksums, Host, HostError, IPV4_BYTES, IPV6_BYTES, Mac, SIDES, Stack, UDP_BYTES};
 use insane_sys::OsError;
 use insane_sys::clock::mono_now;
 use insane_xdp_sys::interface::Interface;
@@ -29,9 +29,6 @@ const PACKET_BYTES: u32 = 1500;
 const MBUF_BYTES: u64 = 128 + 128 + 64 + 128;
 /// Least data of a frame, bytes.
 const MBUF_DATA_BYTES: u64 = 2048;
-
-/// Places of the stack: one for each peer, and one for a peer that comes before another goes.
-pub(crate) const NEIGHBOURS: usize = PEERS_MAX + 1;
 
 /// Why the link does not open.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -213,7 +210,7 @@ impl DpdkSetup {
             Err(why) => {
                 let frame_bytes_max = frame_bytes(&config, u32::from(u16::MAX))?;
                 let host = host(&config, config.mac.map_or(NO_MAC, Mac), Checksums::Verify);
-                let exchange = Arc::new(Exchange::new());
+                let exchange = Arc::new(Exchange::default());
                 Ok(DpdkSetup { config, host, frame_bytes_max, exchange, opened: Err(why) })
             }
         }
@@ -222,7 +219,7 @@ impl DpdkSetup {
     fn with(config: DpdkConfig, opened: Opened) -> Self {
         let Opened { device, info, interface, frame_bytes_max } = opened;
         let host = host(&config, device.mac, device.checksums);
-        let exchange = Arc::new(Exchange::new());
+        let exchange = Arc::new(Exchange::default());
         exchange.give(device);
         DpdkSetup { config, host, frame_bytes_max, exchange, opened: Ok((info, interface)) }
     }
@@ -304,20 +301,12 @@ impl PeerSetup for DpdkPeers {
     type Error = DpdkError;
 
     fn prepare(&self, peer: PeerIndex, address: SocketAddr) -> Result<DpdkPeer, DpdkError> {
-        let unusable = DpdkError::PeerUnusable { peer, address, bind: self.local };
-        let best_effort = match address.port() {
-            0 => None,
-            port => port.checked_add(1),
-        };
-        let (Some(_next), Some(port)) = (self.host.next_hop(address.ip()), best_effort) else { return Err(unusable) };
-        let to = [address, SocketAddr::new(address.ip(), port)];
-        let from = [self.local.port(), self.local.port() + 1];
-        let dscp = [self.real_time_dscp, 0];
-        // Without a tag nobody sees the priority.
-        let template =
-            |class: usize| Template::new(&self.host, from[class], to[class], Marks { priority: 0, dscp: dscp[class] });
-        let (Some(real_time), Some(best_effort)) = (template(0), template(1)) else { return Err(unusable) };
-        Ok(DpdkPeer::new(address, [real_time, best_effort]))
+        let bind = self.local;
+        DpdkPeer::new(&self.host, bind.port(), self.real_time_dscp, address).ok_or(DpdkError::PeerUnusable {
+            peer,
+            address,
+            bind,
+        })
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`Stack`] | takes received frames, asks for neighbours and answers them |
 //! | [`Template`] | headers of one flow, made once, written in front of each payload |
 //! | [`Neighbours`] | who has which hardware address: a table of fixed size |
+//! | [`Peers`] | who the peers of one link are, and which of them sent a datagram |
 //! | [`Marks`] | what a lane becomes on the wire: priority and code point |
 //!
 //! # Invariants
@@ -32,6 +33,7 @@ mod ip;
 mod marks;
 mod neighbour;
 mod outgoing;
+mod peers;
 mod spread;
 mod stack;
 
@@ -41,5 +43,6 @@ pub use ip::{IPV4_BYTES, IPV6_BYTES, UDP_BYTES};
 pub use marks::Marks;
 pub use neighbour::{NeighbourId, Neighbours, Question};
 pub use outgoing::{HEAD_BYTES_MAX, Template};
+pub use peers::{Class, NEIGHBOURS, NoPlace, Peer, Peers, SIDES};
 pub use spread::source_port;
 pub use stack::{Checksums, Dropped, Host, HostError, Received, Stack};

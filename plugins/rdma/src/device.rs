@@ -1,22 +1,9 @@
-//! What a link runs on, how it gets there and back while the link is in use, and who has to
-//! have connections on it.
-//!
-//! ```text
-//!   keeper (control plane)                 link (datapath)
-//!        |---------- given ---------------->|   a device that was opened, with the connections of
-//!        |                                  |   all peers that were prepared before
-//!        |<--------- returned --------------|   one that was recalled
-//!        |---------- recall --------------->|   give it back
-//! ```
-//! There is one device at most: the keeper opens the next when the last has come back. So each
-//! way has one place, and finds it free.
+//! What a link runs on, and who has to have connections on it.
 
 use crate::core::{Core, Made};
 use crate::door::Desk;
-use crossbeam_queue::ArrayQueue;
 use insane_rdma_sys::Device;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// A device in use.
@@ -36,56 +23,8 @@ pub(crate) struct Spare {
     pub(crate) made: Option<Made>,
 }
 
-/// See the module's documentation. Shared by keeper and link.
-#[derive(Debug)]
-pub(crate) struct Exchange {
-    given: ArrayQueue<Box<Running>>,
-    returned: ArrayQueue<Box<Running>>,
-    is_recalled: AtomicBool,
-}
-
-// All loads and stores are relaxed: the device itself is handed over by the queues.
-impl Exchange {
-    pub(crate) fn new() -> Self {
-        Exchange { given: ArrayQueue::new(1), returned: ArrayQueue::new(1), is_recalled: AtomicBool::new(false) }
-    }
-
-    /// Of the keeper: the device is the link's from now on.
-    pub(crate) fn give(&self, device: Box<Running>) {
-        // Of a device that came back since.
-        self.is_recalled.store(false, Ordering::Relaxed);
-        let refused = self.given.push(device);
-        debug_assert!(refused.is_ok(), "one device at most");
-    }
-
-    /// Of the keeper: it wants the device back.
-    pub(crate) fn recall(&self) {
-        self.is_recalled.store(true, Ordering::Relaxed);
-    }
-
-    /// Of the keeper: the device that came back.
-    pub(crate) fn take_back(&self) -> Option<Box<Running>> {
-        self.returned.pop()
-    }
-
-    /// Of the link: a device that was opened for it.
-    pub(crate) fn take(&self) -> Option<Box<Running>> {
-        self.given.pop()
-    }
-
-    /// Of the link: whether it is to give its device back.
-    pub(crate) fn is_recalled(&self) -> bool {
-        self.is_recalled.load(Ordering::Relaxed)
-    }
-
-    /// Of the link: the device is to be closed.
-    pub(crate) fn give_back(&self, device: Box<Running>) {
-        if let Err(device) = self.returned.push(device) {
-            // A bug elsewhere must not close it here, on the datapath: leak it instead.
-            Box::leak(device);
-        }
-    }
-}
+/// How a device gets there and back.
+pub(crate) type Exchange = insane_link::Exchange<Running>;
 
 /// Where peers get their connections.
 #[derive(Clone, Debug)]

@@ -4,15 +4,13 @@ use crate::config::Mode;
 use crate::device::{Device, Exchange};
 use crate::inbox::{Open, Tally};
 use crate::outbox::Growing;
-use crate::setup::NEIGHBOURS;
-use insane_core::limits::PEERS_MAX;
 use insane_core::{Lane, MonoTime, PeerIndex};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused};
-use insane_netstack::{Mac, NeighbourId, Received, Stack, Template};
+use insane_netstack::{Class, Mac, NEIGHBOURS, NoPlace, Peer, Peers, Received, SIDES, Stack};
 use insane_sys::SharedBytes;
 use insane_wire::bundle::{Opener, is_bundle};
 use insane_wire::data::HEADER_BYTES;
-use insane_xdp_sys::{Chunk, Kick, SIDES, Xsk, XskCounts};
+use insane_xdp_sys::{Chunk, Kick, Xsk, XskCounts};
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -20,37 +18,11 @@ use std::sync::Arc;
 /// Room for an answer: an echo of the largest packet that fits a chunk.
 const ANSWER_BYTES: usize = 4096;
 
-/// Which of the two sockets; the number is its side, and its place in arrays.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Class {
-    RealTime = 0,
-    BestEffort = 1,
-}
-
-impl Class {
-    const ALL: [Class; SIDES] = [Class::RealTime, Class::BestEffort];
-
-    fn of(lane: Lane) -> Self {
-        if lane.is_real_time() { Class::RealTime } else { Class::BestEffort }
-    }
-}
+/// Each class has a socket.
+const _: () = assert!(SIDES == insane_xdp_sys::SIDES);
 
 /// A peer as the link keeps it.
-#[derive(Clone, Debug)]
-pub struct XdpPeer {
-    /// With port P.
-    address: SocketAddr,
-    /// For both classes.
-    templates: [Template; SIDES],
-    /// Its way, while it is in a link.
-    way: Option<NeighbourId>,
-}
-
-impl XdpPeer {
-    pub(crate) fn new(address: SocketAddr, templates: [Template; SIDES]) -> Self {
-        XdpPeer { address, templates, way: None }
-    }
-}
+pub type XdpPeer = Peer;
 
 /// What the link counts that no outcome tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -125,9 +97,7 @@ pub struct XdpLink {
     /// It has come since its sockets were asked for.
     has_new_fds: bool,
     stack: Stack<NEIGHBOURS>,
-    peers: Box<[Option<XdpPeer>; PEERS_MAX]>,
-    /// Who sent the last frame: most come from the peer of the frame before.
-    last: PeerIndex,
+    peers: Box<Peers>,
     local: SocketAddr,
     frame_bytes_max: usize,
     /// When the link was tended last.
@@ -153,8 +123,7 @@ impl XdpLink {
             exchange,
             has_new_fds: false,
             stack,
-            peers: Box::new([const { None }; PEERS_MAX]),
-            last: PeerIndex(0),
+            peers: Box::default(),
             local,
             frame_bytes_max: frame_bytes_max as usize,
             now,
@@ -188,20 +157,6 @@ impl XdpLink {
     pub fn counts(&self) -> XdpCounts {
         let open = self.device.as_ref().map(|device| device.xsk.counts()).unwrap_or_default();
         XdpCounts { sockets: open.and(self.counts.sockets), ..self.counts }
-    }
-
-    /// Which peer sends from this address to this class. At most [`PEERS_MAX`] looks.
-    #[inline]
-    fn find(&mut self, from: SocketAddr, class: Class) -> Option<PeerIndex> {
-        // Both of its ports follow from the first.
-        let first = SocketAddr::new(from.ip(), from.port().checked_sub(class as u16)?);
-        let is_it = |peer: &Option<XdpPeer>| peer.as_ref().is_some_and(|peer| peer.address == first);
-        if self.peers.get(self.last.index()).is_some_and(is_it) {
-            return Some(self.last);
-        }
-        let at = self.peers.iter().position(is_it)?;
-        self.last = PeerIndex(at as u16);
-        Some(self.last)
     }
 
     /// Hands out of one class as much as the budget allows.
@@ -248,7 +203,7 @@ impl XdpLink {
         tally: &mut Tally,
         sink: &mut S,
     ) {
-        let from = self.find(from, class);
+        let from = self.peers.find(from, class);
         let payload = xsk.bytes(&chunk).get(at.clone()).unwrap_or_default();
         if payload.len() > self.frame_bytes_max {
             self.counts.truncated += 1;
@@ -271,9 +226,7 @@ impl XdpLink {
     #[cold]
     fn install(&mut self, device: Box<Device>) {
         self.stack.restart(device.mac, device.checksums, self.now);
-        for template in self.peers.iter_mut().flatten().flat_map(|peer| &mut peer.templates) {
-            template.set_source(device.mac);
-        }
+        self.peers.set_source(device.mac);
         self.device = Some(device);
         self.has_new_fds = true;
     }
@@ -295,8 +248,8 @@ impl XdpLink {
 
     /// A place for a frame of this peer, if there is one.
     #[inline]
-    fn place(&mut self, peer: PeerIndex, side: usize, len: usize) -> Result<(Chunk, Mac), SendOutcome> {
-        let Some(Some(to)) = self.peers.get(peer.index()) else { return Err(SendOutcome::Failed) };
+    fn place(&mut self, peer: PeerIndex, class: Class, len: usize) -> Result<(Chunk, Mac), SendOutcome> {
+        let Some(to) = self.peers.get(peer) else { return Err(SendOutcome::Failed) };
         if len > self.frame_bytes_max {
             return Err(SendOutcome::Failed);
         }
@@ -304,10 +257,11 @@ impl XdpLink {
             self.counts.absent += 1;
             return Err(SendOutcome::Failed);
         };
-        let Some(mac) = to.way.and_then(|way| self.stack.mac(way)) else {
+        let Some(mac) = to.mac(&self.stack) else {
             self.counts.unresolved += 1;
             return Err(SendOutcome::Failed);
         };
+        let side = class as usize;
         let Some(chunk) = device.xsk.reserve(side) else {
             // What waits for the flush may be all there is.
             return Err(match device.xsk.kick_again(side) {
@@ -324,10 +278,11 @@ impl XdpLink {
 
     /// The datagram of a side grows no more, and goes with the next call of the kernel.
     #[inline]
-    fn close(&mut self, side: usize) {
+    fn close(&mut self, class: Class) {
+        let side = class as usize;
         let Some(growing) = self.growing[side].take() else { return };
-        let (Some(device), Some(Some(to))) = (&mut self.device, self.peers.get(growing.peer.index())) else { return };
-        let template = &to.templates[side];
+        let (Some(device), Some(to)) = (&mut self.device, self.peers.get(growing.peer)) else { return };
+        let template = to.template(class);
         let bytes = device.xsk.bytes(&growing.chunk);
         let datagram = growing.finish(bytes, template.head_bytes());
         if template.write(growing.mac, false, &mut bytes[datagram.clone()]) {
@@ -339,18 +294,13 @@ impl XdpLink {
 
     /// Whether a frame joined those that wait.
     #[inline]
-    fn join(&mut self, peer: PeerIndex, side: usize, head: &[u8], payload: SharedBytes<'_>) -> bool {
-        let (Some(device), Some(Some(to))) = (&mut self.device, self.peers.get(peer.index())) else { return false };
-        let Some(growing) = self.growing[side].as_mut().filter(|growing| growing.peer == peer) else { return false };
+    fn join(&mut self, peer: PeerIndex, class: Class, head: &[u8], payload: SharedBytes<'_>) -> bool {
+        let (Some(device), Some(to)) = (&mut self.device, self.peers.get(peer)) else { return false };
+        let Some(growing) = self.growing[class as usize].as_mut().filter(|growing| growing.peer == peer) else {
+            return false;
+        };
         let bytes = device.xsk.bytes(&growing.chunk);
-        growing.join(bytes, (to.templates[side].head_bytes(), self.frame_bytes_max), head, payload)
-    }
-
-    /// Whether a peer's address is another's.
-    fn who_has(&self, address: SocketAddr, but: PeerIndex) -> Option<PeerIndex> {
-        let others = self.peers.iter().enumerate().filter(|(at, _)| *at != but.index());
-        let has = |peer: &Option<XdpPeer>| peer.as_ref().is_some_and(|peer| peer.address == address);
-        others.filter(|(_, peer)| has(peer)).map(|(at, _)| PeerIndex(at as u16)).next()
+        growing.join(bytes, (to.template(class).head_bytes(), self.frame_bytes_max), head, payload)
     }
 }
 
@@ -408,21 +358,22 @@ impl Link for XdpLink {
     /// Small frames of one peer and class share datagrams until the flush.
     #[inline]
     fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
-        let side = Class::of(lane) as usize;
+        let class = Class::of(lane);
+        let side = class as usize;
         if self.growing[side].is_some() {
-            if self.join(peer, side, head, payload) {
+            if self.join(peer, class, head, payload) {
                 return SendOutcome::Sent;
             }
-            self.close(side);
+            self.close(class);
         }
-        let (chunk, mac) = match self.place(peer, side, head.len() + payload.len()) {
+        let (chunk, mac) = match self.place(peer, class, head.len() + payload.len()) {
             Ok(place) => place,
             Err(outcome) => return outcome,
         };
-        let (Some(device), Some(Some(to))) = (&mut self.device, self.peers.get(peer.index())) else {
+        let (Some(device), Some(to)) = (&mut self.device, self.peers.get(peer)) else {
             return SendOutcome::Failed;
         };
-        let at = Growing::first_at(to.templates[side].head_bytes());
+        let at = Growing::first_at(to.template(class).head_bytes());
         let end = at + head.len() + payload.len();
         // A frame that begins like a bundle would be taken for one.
         if !put(device.xsk.bytes(&chunk), at, head, payload) {
@@ -435,18 +386,19 @@ impl Link for XdpLink {
 
     #[inline]
     fn send_alone(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
-        let side = Class::of(lane) as usize;
+        let class = Class::of(lane);
+        let side = class as usize;
         if self.growing[side].is_some() {
             return self.send(peer, lane, head, payload);
         }
-        let (chunk, mac) = match self.place(peer, side, head.len() + payload.len()) {
+        let (chunk, mac) = match self.place(peer, class, head.len() + payload.len()) {
             Ok(place) => place,
             Err(outcome) => return outcome,
         };
-        let (Some(device), Some(Some(to))) = (&mut self.device, self.peers.get(peer.index())) else {
+        let (Some(device), Some(to)) = (&mut self.device, self.peers.get(peer)) else {
             return SendOutcome::Failed;
         };
-        let template = &to.templates[side];
+        let template = to.template(class);
         let at = template.head_bytes();
         let total = at + head.len() + payload.len();
         let bytes = device.xsk.bytes(&chunk);
@@ -461,7 +413,7 @@ impl Link for XdpLink {
     #[inline]
     fn flush(&mut self) {
         for class in Class::ALL {
-            self.close(class as usize);
+            self.close(class);
         }
         let Some(device) = &mut self.device else { return };
         let mut is_refused = false;
@@ -508,33 +460,14 @@ impl Link for XdpLink {
     }
 
     fn swap_peer(&mut self, peer: PeerIndex, with: &mut Option<XdpPeer>) -> Result<(), SwapRefused> {
-        if peer.index() >= self.peers.len() {
-            return Err(SwapRefused::NoPlace);
-        }
         // What waits goes to who was there.
         for class in Class::ALL {
-            self.close(class as usize);
+            self.close(class);
         }
-        if let Some(new) = with {
-            if let Some(by) = self.who_has(new.address, peer) {
-                return Err(SwapRefused::AddressTaken(by));
-            }
-            for template in &mut new.templates {
-                // Prepared when the interface may have been another.
-                template.set_source(self.stack.host().mac);
-            }
-            // The way before the other's is let go: the same neighbour keeps its place.
-            new.way = self.stack.acquire(new.address.ip(), self.now);
-            if new.way.is_none() {
-                return Err(SwapRefused::NoPlace);
-            }
-        }
-        std::mem::swap(&mut self.peers[peer.index()], with);
-        if let Some(old) = with
-            && let Some(way) = old.way.take()
-        {
-            self.stack.release(way);
-        }
+        self.peers.swap(&mut self.stack, peer, with, self.now).map_err(|refused| match refused {
+            NoPlace::Taken(by) => SwapRefused::AddressTaken(by),
+            NoPlace::Full => SwapRefused::NoPlace,
+        })?;
         for open in self.open.iter_mut().flatten() {
             if open.from == Some(peer) {
                 open.from = None;

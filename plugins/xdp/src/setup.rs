@@ -8,9 +8,7 @@ use crate::program::{NoProgram, Program};
 use insane_core::PeerIndex;
 use insane_core::limits::PEERS_MAX;
 use insane_link::{Link, LinkSetup, PeerSetup, SwapRefused};
-use insane_netstack::{
-    Checksums, ETHERNET_BYTES, Host, HostError, IPV4_BYTES, IPV6_BYTES, Mac, Marks, Stack, Template, UDP_BYTES,
-};
+use insane_netstack::{Checksums, ETHERNET_BYTES, Host, HostError, IPV4_BYTES, IPV6_BYTES, Mac, Stack, UDP_BYTES};
 use insane_sys::clock::mono_now;
 use insane_sys::privileges::{Capability, has_capability};
 use insane_sys::{Errno, OsError};
@@ -29,9 +27,6 @@ const KERNEL_HEADROOM_BYTES: u32 = 256;
 /// another process had is given back a moment after its end.
 const TAKEN_ATTEMPTS: u32 = 40;
 const TAKEN_PAUSE: Duration = Duration::from_millis(5);
-
-/// Places of the stack: one for each peer, and one for a peer that comes before another goes.
-pub(crate) const NEIGHBOURS: usize = PEERS_MAX + 1;
 
 /// What the kernel will ask for, and for what.
 const RIGHTS: [(Capability, &str); 3] = [
@@ -305,20 +300,12 @@ impl PeerSetup for XdpPeers {
     type Error = XdpError;
 
     fn prepare(&self, peer: PeerIndex, address: SocketAddr) -> Result<XdpPeer, XdpError> {
-        let unusable = XdpError::PeerUnusable { peer, address, bind: self.local };
-        let best_effort = match address.port() {
-            0 => None,
-            port => port.checked_add(1),
-        };
-        let (Some(_next), Some(port)) = (self.host.next_hop(address.ip()), best_effort) else { return Err(unusable) };
-        let to = [address, SocketAddr::new(address.ip(), port)];
-        let from = [self.local.port(), self.local.port() + 1];
-        let dscp = [self.real_time_dscp, 0];
-        // Without a tag nobody sees the priority.
-        let template =
-            |class: usize| Template::new(&self.host, from[class], to[class], Marks { priority: 0, dscp: dscp[class] });
-        let (Some(real_time), Some(best_effort)) = (template(0), template(1)) else { return Err(unusable) };
-        Ok(XdpPeer::new(address, [real_time, best_effort]))
+        let bind = self.local;
+        XdpPeer::new(&self.host, bind.port(), self.real_time_dscp, address).ok_or(XdpError::PeerUnusable {
+            peer,
+            address,
+            bind,
+        })
     }
 }
 

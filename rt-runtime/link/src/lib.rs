@@ -22,10 +22,14 @@
 //!   neither lost nor reordered.
 #![forbid(unsafe_code)]
 
+mod exchange;
+
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
 use insane_sys::SharedBytes;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+
+pub use exchange::Exchange;
 
 /// What a link can do. Fixed once the link is open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -73,6 +73,16 @@ impl Facts {
         // A certificate names the streams of all tenants.
         let sees_all = (0..self.plan.domains.len()).all(|at| scope.shows(DomainIndex(at as u16)));
         let certificate = |at: usize| hub.certificate(DatapathIndex(at as u8)).filter(|_| sees_all);
+        let rows: Vec<_> = datapaths
+            .iter()
+            .enumerate()
+            .map(|(at, path)| {
+                let mut row = datapath_row(path, certificate(at), sees_all);
+                let links = row.links.iter_mut().enumerate();
+                links.for_each(|(link, status)| status.group = overlay.group_status(at, link));
+                row
+            })
+            .collect();
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: HostStatus {
@@ -84,23 +94,14 @@ impl Facts {
             pid: std::process::id(),
             memory: self.memory(objects, datapaths),
             threads: self.thread_rows(),
-            datapaths: datapaths
-                .iter()
-                .enumerate()
-                .map(|(at, path)| {
-                    let mut row = datapath_row(path, certificate(at), sees_all);
-                    let links = row.links.iter_mut().enumerate();
-                    links.for_each(|(link, status)| status.group = overlay.group_status(at, link));
-                    row
-                })
-                .collect(),
+            degraded: self.degraded_rows(datapaths, &rows),
+            datapaths: rows,
             domains: self.domains(scope, hub, objects, places),
             streams: self.streams(scope, hub, roster, overlay),
             peers,
             schedule: None,
             discovery: None,
             reliable: reliable_numbers(),
-            degraded: self.degraded_rows(datapaths),
         }
     }
 
@@ -109,15 +110,14 @@ impl Facts {
         self.threads.iter().map(|(name, tid)| thread_row(name, *tid)).collect()
     }
 
-    /// What is missing, and what follows.
-    pub(crate) fn degraded_rows(&self, datapaths: &[Datapath]) -> Vec<String> {
+    /// What is missing, and what follows; of links, what `rows` say of them.
+    fn degraded_rows(&self, datapaths: &[Datapath], rows: &[DatapathStatus]) -> Vec<String> {
         let ended = datapaths.iter().filter(|datapath| !datapath.is_alive());
         let ended = ended.map(|datapath| format!("datapath {} has ended; restart the runtime", datapath.plan.name));
-        let missing = datapaths.iter().flat_map(|datapath| {
-            let rows = datapath.link_rows().into_iter();
-            rows.filter_map(|link| {
-                let why = link.missing?;
-                let of = &datapath.plan.name;
+        let missing = rows.iter().flat_map(|row| {
+            let of = &row.name;
+            row.links.iter().filter_map(move |link| {
+                let why = link.missing.as_ref()?;
                 Some(format!("link \"{}\" of datapath {of} is missing: {why}", link.name))
             })
         });

@@ -40,14 +40,16 @@ pub(crate) fn number_of(frame: &[u8]) -> u32 {
 
 /// A received frame and its sender.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Arrival {
-    pub(crate) from: Option<PeerIndex>,
-    pub(crate) bytes: Vec<u8>,
+pub struct Arrival {
+    /// `None`: a stranger.
+    pub from: Option<PeerIndex>,
+    /// The frame.
+    pub bytes: Vec<u8>,
 }
 
 /// Keeps what comes.
-#[derive(Default)]
-pub(crate) struct Keep(pub(crate) Vec<Arrival>);
+#[derive(Default, Debug)]
+pub struct Keep(pub Vec<Arrival>);
 
 impl FrameSink for Keep {
     fn frame(&mut self, from: Option<PeerIndex>, frame: &[u8]) {

@@ -19,9 +19,10 @@ mod fixture;
 mod frames;
 
 pub mod cases;
+pub mod wire;
 
 pub use fixture::Fixture;
-pub use frames::PATIENCE;
+pub use frames::{Arrival, Keep, PATIENCE};
 
 #[doc(hidden)]
 pub use insane_sys::guard::GuardAllocator;

@@ -2,41 +2,43 @@
 
 mod common;
 
-use common::{Namespace, config, dpdk};
+use common::{config, dpdk};
+use insane_conformance::Keep;
+use insane_conformance::wire::{self, PATIENCE, frame, send, wait_for};
 use insane_core::{Lane, PeerIndex};
 use insane_dpdk::{DpdkLink, DpdkSetup};
-use insane_link::{FrameSink, Link, LinkSetup, SendOutcome};
+use insane_link::{Link, LinkSetup, SendOutcome};
 use insane_sys::clock::mono_now;
 use insane_udp::{UdpConfig, UdpLink, UdpSetup};
 use insane_xdp::{XdpConfig, XdpSetup};
 use insane_xdp_sys::interface;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(5);
 const DPDK: &str = "10.9.0.2:7400";
 const OTHER: &str = "10.9.0.1:7400";
 static DEVICES: AtomicU32 = AtomicU32::new(0);
 
-/// Two hosts, joined by a veth pair: `x0` of the one is the dpdk link's, and the kernel's
-/// 10.9.0.3; `p0` of the other is the kernel's 10.9.0.1.
-struct Hosts {
-    ours: Namespace,
-    kernel: Namespace,
+/// Two hosts that are joined: `x0` of the one is the dpdk link's, and the kernel's 10.9.0.3.
+struct Hosts(wire::Hosts);
+
+impl Deref for Hosts {
+    type Target = wire::Hosts;
+
+    fn deref(&self) -> &wire::Hosts {
+        &self.0
+    }
 }
 
 impl Hosts {
     fn make() -> Option<Self> {
-        let (ours, kernel) = (Namespace::make()?, Namespace::make()?);
-        ours.ip(&format!(
-            "link add x0 type veth peer name p0 netns {}\n\
-             address add 10.9.0.3/24 dev x0\naddress add fd00::3/64 dev x0 nodad\nlink set x0 up\n",
-            kernel.path()
-        ));
-        kernel.ip("address add 10.9.0.1/24 dev p0\naddress add fd00::1/64 dev p0 nodad\nlink set p0 up\n");
-        Some(Hosts { ours, kernel })
+        let hosts = wire::Hosts::make()?;
+        hosts.join();
+        hosts.ours.ip("address add 10.9.0.3/24 dev x0\naddress add fd00::3/64 dev x0 nodad\n");
+        Some(Hosts(hosts))
     }
 
     /// The dpdk link at `bind`, with the peers given; without waiting for their answers.
@@ -61,39 +63,6 @@ impl Hosts {
         let setup = self.kernel.inside(|| UdpSetup::bind(UdpConfig::new(udp.parse().unwrap())).unwrap());
         setup.open(&[Some(peer.parse().unwrap())]).unwrap()
     }
-}
-
-#[derive(Default)]
-struct Keep(Vec<(Option<PeerIndex>, Vec<u8>)>);
-
-impl FrameSink for Keep {
-    fn frame(&mut self, from: Option<PeerIndex>, frame: &[u8]) {
-        self.0.push((from, frame.to_vec()));
-    }
-}
-
-/// Receives at `link`, while `other` answers questions, until `count` frames are there.
-fn wait_for<L: Link, O: Link>(link: &mut L, other: &mut O, count: usize) -> Vec<Vec<u8>> {
-    let mut kept = Keep::default();
-    let end = Instant::now() + PATIENCE;
-    while kept.0.len() < count && Instant::now() < end {
-        link.receive(64, true, &mut kept);
-        other.receive(64, true, &mut Keep::default());
-        link.tend(mono_now());
-        other.tend(mono_now());
-    }
-    assert_eq!(kept.0.len(), count, "frames that came");
-    assert!(kept.0.iter().all(|(from, _)| *from == Some(PeerIndex(0))), "the sender of a frame");
-    kept.0.into_iter().map(|(_, frame)| frame).collect()
-}
-
-fn send<L: Link>(link: &mut L, lane: u8, frame: &[u8]) {
-    let sent = link.send(PeerIndex(0), Lane::new(lane).unwrap(), frame, (&[][..]).into());
-    assert_eq!(sent, SendOutcome::Sent, "lane {lane}, {} bytes", frame.len());
-}
-
-fn frame(number: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|at| (number * 7 + at) as u8).collect()
 }
 
 /// Frames of many sizes and all lanes, each way.
@@ -219,7 +188,7 @@ fn a_best_effort_flood_is_sorted_behind_real_time() {
             // A budget for far less than comes: the flood is not drained by the link.
             let mut kept = Keep::default();
             ours.receive(2, true, &mut kept);
-            real_time.extend(kept.0.iter().filter(|(_, frame)| frame.len() == 1).map(|(_, frame)| frame[0]));
+            real_time.extend(kept.0.iter().filter(|came| came.bytes.len() == 1).map(|came| came.bytes[0]));
         }
     }
     assert_eq!(real_time, (0..20).collect::<Vec<_>>());
@@ -250,7 +219,7 @@ fn an_interface_that_is_down_fails_frames_and_works_when_it_is_up() {
     hosts.ours.ip("link set x0 up\n");
     let mut kept = Keep::default();
     let end = Instant::now() + PATIENCE;
-    let is_there = |kept: &Keep| kept.0.iter().any(|(_, frame)| frame == b"again");
+    let is_there = |kept: &Keep| kept.0.iter().any(|came| came.bytes == b"again");
     while (!is_there(&kept) || ours.is_failing()) && Instant::now() < end {
         let _ = ours.send(PeerIndex(0), Lane::CONTROL, b"again", (&[][..]).into());
         ours.flush();

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Namespace, config, dpdk};
+use common::{config, dpdk};
+use insane_conformance::wire::Namespace;
 use insane_core::limits::PEERS_MAX;
 use insane_core::{Lane, PeerIndex};
 use insane_dpdk::{DpdkConfig, DpdkError, DpdkSetup, EalError, EalOptions, memory_bytes};

@@ -1,9 +1,7 @@
 //! The xdp link passes the suite: over a bridge of veth pairs in a network namespace, in both
 //! modes that these can do, IPv4 and IPv6, with ordinary and with large packets.
 
-mod common;
-
-use common::Namespace;
+use insane_conformance::wire::Namespace;
 use insane_conformance::{Fixture, watch_allocations};
 use insane_core::PeerIndex;
 use insane_link::{FrameSink, Link, LinkSetup, PeerSetup};

@@ -4,9 +4,7 @@
 //!
 //! The frames follow from a seed: a failure comes again.
 
-mod common;
-
-use common::Namespace;
+use insane_conformance::wire::Namespace;
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
 use insane_link::{FrameSink, Link, LinkSetup, SendOutcome};
 use insane_netstack::{Checksums, Host, Mac, Marks, Template};

@@ -1,10 +1,9 @@
 //! An xdp link and the kernel: udp links as its peers, and all else on its interface.
 
-mod common;
-
-use common::Namespace;
+use insane_conformance::Keep;
+use insane_conformance::wire::{self, PATIENCE, frame, send, wait_for};
 use insane_core::{Lane, PeerIndex};
-use insane_link::{FrameSink, Link, LinkSetup, SendOutcome};
+use insane_link::{Link, LinkSetup, SendOutcome};
 use insane_sys::clock::mono_now;
 use insane_udp::{UdpConfig, UdpLink, UdpSetup};
 use insane_wire::bundle::{MARK, Opener};
@@ -13,30 +12,31 @@ use insane_xdp_sys::interface;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::{Duration, Instant};
+use std::ops::Deref;
+use std::os::fd::AsFd;
+use std::time::Instant;
 
-const PATIENCE: Duration = Duration::from_secs(5);
 const MODES: [Mode; 2] = [Mode::Native, Mode::Skb];
 const XDP: &str = "10.9.0.2:7400";
 const UDP: &str = "10.9.0.1:7400";
 
-/// Two hosts, joined by a veth pair: `x0` of the one is the xdp link's, and the kernel's
-/// 10.9.0.3; `p0` of the other is the kernel's 10.9.0.1.
-struct Hosts {
-    ours: Namespace,
-    kernel: Namespace,
+/// Two hosts that are joined: `x0` of the one is the xdp link's, and the kernel's 10.9.0.3.
+struct Hosts(wire::Hosts);
+
+impl Deref for Hosts {
+    type Target = wire::Hosts;
+
+    fn deref(&self) -> &wire::Hosts {
+        &self.0
+    }
 }
 
 impl Hosts {
     fn make() -> Option<Self> {
-        let (ours, kernel) = (Namespace::make()?, Namespace::make()?);
-        ours.ip(&format!(
-            "link add x0 type veth peer name p0 netns {}\n\
-             address add 10.9.0.3/24 dev x0\naddress add fd00::3/64 dev x0 nodad\nlink set x0 up\n",
-            kernel.path()
-        ));
-        kernel.ip("address add 10.9.0.1/24 dev p0\naddress add fd00::1/64 dev p0 nodad\nlink set p0 up\n");
-        Some(Hosts { ours, kernel })
+        let hosts = wire::Hosts::make()?;
+        hosts.join();
+        hosts.ours.ip("address add 10.9.0.3/24 dev x0\naddress add fd00::3/64 dev x0 nodad\n");
+        Some(Hosts(hosts))
     }
 
     /// The xdp link at `xdp`, with the peers given.
@@ -56,39 +56,6 @@ impl Hosts {
         let setup = self.kernel.inside(|| UdpSetup::bind(UdpConfig::new(udp.parse().unwrap())).unwrap());
         setup.open(&[Some(peer.parse().unwrap())]).unwrap()
     }
-}
-
-#[derive(Default)]
-struct Keep(Vec<(Option<PeerIndex>, Vec<u8>)>);
-
-impl FrameSink for Keep {
-    fn frame(&mut self, from: Option<PeerIndex>, frame: &[u8]) {
-        self.0.push((from, frame.to_vec()));
-    }
-}
-
-/// Receives at `link`, while `other` answers questions, until `count` frames are there.
-fn wait_for<L: Link, O: Link>(link: &mut L, other: &mut O, count: usize) -> Vec<Vec<u8>> {
-    let mut kept = Keep::default();
-    let end = Instant::now() + PATIENCE;
-    while kept.0.len() < count && Instant::now() < end {
-        link.receive(64, true, &mut kept);
-        other.receive(64, true, &mut Keep::default());
-        link.tend(mono_now());
-        other.tend(mono_now());
-    }
-    assert_eq!(kept.0.len(), count, "frames that came");
-    assert!(kept.0.iter().all(|(from, _)| *from == Some(PeerIndex(0))), "the sender of a frame");
-    kept.0.into_iter().map(|(_, frame)| frame).collect()
-}
-
-fn send<L: Link>(link: &mut L, lane: u8, frame: &[u8]) {
-    let sent = link.send(PeerIndex(0), Lane::new(lane).unwrap(), frame, (&[][..]).into());
-    assert_eq!(sent, SendOutcome::Sent, "lane {lane}, {} bytes", frame.len());
-}
-
-fn frame(number: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|at| (number * 7 + at) as u8).collect()
 }
 
 #[test]
@@ -202,12 +169,12 @@ fn a_best_effort_flood_costs_no_real_time_frame() {
         while real_time.len() < 100 && Instant::now() < end {
             let mut kept = Keep::default();
             ours.receive(100, true, &mut kept);
-            real_time.extend(kept.0.iter().filter(|(_, frame)| frame.len() == 1).map(|(_, frame)| frame[0]));
+            real_time.extend(kept.0.iter().filter(|came| came.bytes.len() == 1).map(|came| came.bytes[0]));
         }
         assert_eq!(real_time, (0..100).collect::<Vec<_>>());
         let mut rest = Keep::default();
         assert_eq!(ours.receive(1, true, &mut rest), 1);
-        assert_eq!(rest.0[0].1, [7; 1000], "the flood did arrive");
+        assert_eq!(rest.0[0].bytes, [7; 1000], "the flood did arrive");
     }
 }
 
@@ -216,6 +183,9 @@ fn an_interface_that_is_deleted_fails_frames_and_wakes_nobody() {
     for mode in MODES {
         let Some(hosts) = Hosts::make() else { return };
         let mut ours = hosts.xdp(mode, XDP, &[Some(UDP.parse().unwrap())]);
+        // A datapath that sleeps has them in its set until they are closed.
+        let watched: Vec<_> = ours.readable_fds().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
+        assert_eq!(watched.len(), 2);
         hosts.ours.ip("link delete x0\n");
         let mut outcomes = Vec::new();
         for _ in 0..3_000 {
@@ -232,7 +202,8 @@ fn an_interface_that_is_deleted_fails_frames_and_wakes_nobody() {
         assert_eq!(counts.absent, outcomes.len() as u64 - sent as u64);
         assert_eq!(counts.interface_lost, 1);
         assert!(!ours.holds_frames(), "nor spins for it");
-        let mut fds: Vec<_> = ours.readable_fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        assert_eq!(ours.readable_fds().count(), 0);
+        let mut fds: Vec<_> = watched.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
         assert_eq!(poll(&mut fds, PollTimeout::ZERO).unwrap(), 0, "nor is woken by it: {fds:?}");
     }
 }

@@ -1,8 +1,6 @@
 //! What keeps an xdp link from opening is told by name, and what ends it leaves nothing.
 
-mod common;
-
-use common::Namespace;
+use insane_conformance::wire::Namespace;
 use insane_core::PeerIndex;
 use insane_core::limits::PEERS_MAX;
 use insane_link::{Link, LinkSetup, PeerSetup};

@@ -1,12 +1,6 @@
 //! What the tests of dpdk links share.
 
-#[allow(dead_code, reason = "not every test binary has namespaces")]
-#[path = "../../../xdp/tests/common/mod.rs"]
-mod namespaces;
-
-use insane_dpdk::{DpdkConfig, DpdkError, DpdkSetup, EalError, EalOptions, ShimError};
-#[allow(unused_imports, reason = "not every test binary has namespaces")]
-pub use namespaces::Namespace;
+use insane_dpdk::{DpdkConfig, EalError, EalOptions, ShimError};
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -32,18 +26,6 @@ pub fn eal() -> EalOptions {
 }
 
 /// A link on this device, at this address.
-#[allow(dead_code, reason = "not every test binary needs it")]
 pub fn config(device: &str, bind: SocketAddr) -> DpdkConfig {
     DpdkConfig { eal: eal(), ..DpdkConfig::new(device, bind) }
-}
-
-/// Whether this build of DPDK has the driver; otherwise a word on standard error.
-#[allow(dead_code, reason = "not every test binary needs it")]
-pub fn has_driver(opened: &Result<DpdkSetup, DpdkError>) -> bool {
-    let text = opened.as_ref().err().map(ToString::to_string).unwrap_or_default();
-    let is_missing = text.contains("failed to parse device");
-    if is_missing {
-        eprintln!("passed over: {text}");
-    }
-    !is_missing
 }

@@ -138,6 +138,8 @@ pub struct Hub {
     /// By which link streams go to peers because the policy chose it, where it is another than
     /// that of whatever else goes there.
     chosen: BTreeMap<(StreamKey, PeerIndex), usize>,
+    /// Counts what may have changed flows, or the links by which they go.
+    changes: u64,
     /// When streams were last moved.
     moved_at: BTreeMap<StreamKey, MonoTime>,
 }
@@ -171,6 +173,7 @@ impl Hub {
             links: BTreeMap::new(),
             placed: BTreeMap::new(),
             chosen: BTreeMap::new(),
+            changes: 0,
             moved_at: BTreeMap::new(),
             slots: spec.datapaths.iter().map(|path| path.slots.clone().and_then(slots::SlotBook::new)).collect(),
             spec,

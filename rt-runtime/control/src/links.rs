@@ -6,7 +6,6 @@
 //! which match in each call; see ADR 0008.
 
 use crate::keepers::{Health, Kept};
-use crate::path::{self, LinkState};
 use crate::start::{LinkError, StartError};
 use insane_config::raw::XdpMode;
 use insane_config::{DatapathPlan, DpdkPlan, Idle, LinkPlan, Plan, RdmaPlan, TcpPlan, Technology, UdpPlan, XdpPlan};
@@ -342,11 +341,8 @@ pub(crate) fn open(datapath: &DatapathPlan, peers: usize, eal: &EalOptions) -> R
             health
         }));
     }
-    let state = |link: &LinkPlan, peer| LinkState {
-        has_address: link.peers.get(peer).copied().flatten().is_some(),
-        has_failed: false,
-    };
-    let links_of = |peer| path::choose(0..datapath.links.len(), |at| state(&datapath.links[at], peer));
+    let reaches = |link: &LinkPlan, peer: usize| link.peers.get(peer).copied().flatten().is_some();
+    let links_of = |peer| datapath.links.iter().position(|link| reaches(link, peer));
     let of_peer = (0..peers).map(links_of).collect();
     let links = LinkSet::new(links);
     let is_mixed = matches!(links, LinkSet::Mixed(_));

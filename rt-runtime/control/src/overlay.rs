@@ -4,7 +4,7 @@
 use crate::action::Topic;
 use crate::datapath::Datapath;
 use crate::hub::{Hub, Reach};
-use crate::path::{self, LinkState};
+use crate::path;
 use crate::roster::{Entry, Roster};
 use insane_config::{MulticastPlan, Plan};
 use insane_core::limits::PEERS_MAX;
@@ -13,7 +13,8 @@ use insane_engine::{Command, OverlayFrame};
 use insane_overlay::group::{self, Prober, Responder};
 use insane_overlay::links::{self, Monitor};
 use insane_overlay::membership::{Event, Limits, Membership};
-use insane_policy::health::Signal;
+use insane_policy::budget::LinkKey;
+use insane_policy::health::{self, Health, Signal, Tracker};
 use insane_wire::group::{GROUP_BYTES, GroupBody, is_group};
 use insane_wire::link::{LINK_BYTES, is_link_beat};
 use insane_wire::overlay::{BODY_BYTES_MAX, Interest};
@@ -35,6 +36,10 @@ pub(crate) struct Overlay {
     names: Vec<String>,
     /// The links that reach each peer, each with its datapath; the one that is preferred first.
     ways: Vec<Vec<(usize, usize)>>,
+    /// How each of those is: all that chooses links goes by this.
+    trackers: Vec<Vec<Tracker>>,
+    /// Counts the changes of how they are, and of which there are.
+    changes: u64,
     /// For each peer and datapath that reaches it: what is known of its links there.
     reaches: BTreeMap<(PeerIndex, usize), Reach>,
     /// Links that have a group.
@@ -42,11 +47,6 @@ pub(crate) struct Overlay {
     /// Answers the probes of others.
     responder: Responder,
 }
-
-/// A link that was left is returned to when it has been up for so long.
-const RETURN_AFTER: Nanos = Nanos::from_secs(2);
-/// A link that never answered has failed when another link of its datapath answers for so long.
-const SILENT_AFTER: Nanos = Nanos::from_secs(1);
 
 /// The group of one link.
 struct GroupOf {
@@ -66,6 +66,8 @@ impl Overlay {
             monitor: Monitor::new(host, incarnation, [], links::Limits::default()),
             names: vec![String::new(); PEERS_MAX],
             ways: vec![Vec::new(); PEERS_MAX],
+            trackers: vec![Vec::new(); PEERS_MAX],
+            changes: 0,
             reaches: BTreeMap::new(),
             groups: groups(plan, (host, incarnation)),
             responder: Responder::new((host, incarnation)),
@@ -80,6 +82,8 @@ impl Overlay {
     pub(crate) fn add_peer(&mut self, peer: PeerIndex, entry: &Entry, plan: &Plan) {
         self.names[peer.index()].clone_from(&entry.name);
         self.ways[peer.index()] = ways(plan, entry);
+        self.changes += 1;
+        self.trackers[peer.index()] = vec![Tracker::default(); self.ways[peer.index()].len()];
         self.reaches.retain(|(other, _), _| *other != peer);
         for datapath in 0..plan.datapaths.len() {
             if let Some(home) = entry.reach(datapath) {
@@ -97,6 +101,8 @@ impl Overlay {
     pub(crate) fn remove_peer(&mut self, peer: PeerIndex) {
         self.names[peer.index()].clear();
         self.ways[peer.index()].clear();
+        self.trackers[peer.index()].clear();
+        self.changes += 1;
         self.reaches.retain(|(other, _), _| *other != peer);
         self.monitor.set_ways(peer, 0);
         self.membership.remove_peer(peer);
@@ -199,8 +205,8 @@ impl Overlay {
         })
     }
 
-    /// Sends what is due.
-    pub(crate) fn poll(&mut self, now: MonoTime, hub: &mut Hub, datapaths: &mut [Datapath]) {
+    /// Sends what is due. `limits` are the times of the policy.
+    pub(crate) fn poll(&mut self, now: MonoTime, limits: &health::Limits, hub: &mut Hub, datapaths: &mut [Datapath]) {
         let mut beat = [0; LINK_BYTES];
         for _ in 0..FRAMES_MAX {
             let Some((peer, way)) = self.monitor.poll(now, &mut beat) else { break };
@@ -209,7 +215,8 @@ impl Overlay {
         }
         self.leave_missing(now, datapaths);
         self.tell_links();
-        self.choose_links(now, hub);
+        self.watch_links(now, limits, datapaths);
+        self.choose_links(hub);
         let mut probe = [0; GROUP_BYTES];
         for group in &mut self.groups {
             if group.prober.poll(now, &mut probe) {
@@ -239,16 +246,42 @@ impl Overlay {
         self.reaches.get(&(peer, datapath)).map(|reach| reach.link)
     }
 
-    /// What heartbeats say of a link of a datapath to a peer.
-    pub(crate) fn signal(&self, peer: PeerIndex, datapath: usize, link: usize) -> Signal {
-        let Some(ways) = self.ways.get(peer.index()) else { return Signal::Unknown };
-        let is_up = |way: usize| self.monitor.way(peer, way).is_some_and(|status| status.up_since.is_some());
-        let way = ways.iter().position(|way| *way == (datapath, link));
-        match way {
-            None => Signal::Unknown,
-            Some(way) if is_up(way) => Signal::Heard,
-            Some(_) if (0..ways.len()).any(is_up) => Signal::Silent,
-            Some(_) => Signal::Unknown,
+    /// How a link of a datapath to a peer is; `None`: the peer has no address there.
+    pub(crate) fn health(&self, peer: PeerIndex, (datapath, link): LinkKey) -> Option<Tracker> {
+        let way = (datapath.index(), link.index());
+        let at = self.ways.get(peer.index())?.iter().position(|other| *other == way)?;
+        self.trackers[peer.index()].get(at).copied()
+    }
+
+    /// Counts the changes of how links are, and of which there are.
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// What is seen of a way to a peer.
+    fn signal(
+        &self,
+        (now, limits): (MonoTime, &health::Limits),
+        peer: PeerIndex,
+        way: usize,
+        is_there: bool,
+    ) -> Signal {
+        let Some(status) = self.monitor.way(peer, way) else { return Signal::Unknown };
+        let all = (0..self.ways[peer.index()].len()).filter_map(|other| self.monitor.way(peer, other));
+        if is_there { path::signal(now, limits.silent_after, &status, all) } else { Signal::Gone }
+    }
+
+    /// Observes every link to every peer.
+    fn watch_links(&mut self, now: MonoTime, limits: &health::Limits, datapaths: &[Datapath]) {
+        for at in 0..self.ways.len() {
+            for way in 0..self.ways[at].len() {
+                let (datapath, link) = self.ways[at][way];
+                let is_there = datapaths.get(datapath).is_some_and(|datapath| datapath.is_link_up(link));
+                let signal = self.signal((now, limits), PeerIndex(at as u16), way, is_there);
+                let tracker = &mut self.trackers[at][way];
+                let before = tracker.health();
+                self.changes += u64::from(tracker.observe(now, signal, limits) != before);
+            }
         }
     }
 
@@ -276,40 +309,20 @@ impl Overlay {
     }
 
     /// Leaves links that have failed for others of their datapath, and returns to those that
-    /// are preferred when they have been up for a while.
-    fn choose_links(&mut self, now: MonoTime, hub: &mut Hub) {
+    /// are preferred when they are good.
+    fn choose_links(&mut self, hub: &mut Hub) {
         for ((peer, datapath), reach) in &mut self.reaches {
-            let ways = &self.ways[peer.index()];
-            let links =
-                || ways.iter().enumerate().filter(|(_, (at, _))| at == datapath).map(|(way, (_, link))| (way, *link));
-            if links().nth(1).is_none() {
+            let ways = self.ways[peer.index()].iter().zip(&self.trackers[peer.index()]);
+            let of_here = ways.filter(|((at, _), _)| at == datapath);
+            let links: Vec<(usize, Health)> = of_here.map(|((_, link), tracker)| (*link, tracker.health())).collect();
+            if links.len() < 2 {
                 continue;
             }
-            let states: Vec<_> =
-                links().filter_map(|(way, link)| Some((link, self.monitor.way(*peer, way)?))).collect();
-            let others = |link: usize| states.iter().filter(move |(other, _)| *other != link);
-            let has_failed = |link: usize, status: &links::WayStatus| {
-                status.up_since.is_none()
-                    && (status.downs > 0
-                        || others(link).filter_map(|(_, other)| other.up_since).any(|up| now.since(up) >= SILENT_AFTER))
-            };
-            let down: BTreeSet<usize> =
-                states.iter().filter(|(link, status)| has_failed(*link, status)).map(|(link, _)| *link).collect();
-            let is_fresh = |link: usize| {
-                let status = states.iter().find(|(other, _)| *other == link);
-                status.and_then(|(_, status)| status.up_since).is_none_or(|up| now.since(up) < RETURN_AFTER)
-            };
-            let failed: BTreeSet<usize> =
-                down.iter().copied().chain(reach.failed.iter().copied().filter(|link| is_fresh(*link))).collect();
-            // What works is left for a better one only when that has proved itself.
-            let stays = !down.contains(&reach.link);
-            let state = |link: usize| LinkState {
-                has_address: true,
-                has_failed: if stays { link != reach.link && is_fresh(link) } else { down.contains(&link) },
-            };
-            let mut ranked: Vec<usize> = states.iter().map(|(link, _)| *link).collect();
-            ranked.sort_unstable();
-            let link = path::choose(ranked, state).unwrap_or(reach.link);
+            // One that is held down is used for want of a better one, and by nobody else.
+            let is_out = |health: Health| matches!(health, Health::Failed | Health::HeldDown);
+            let out = links.iter().filter(|(_, health)| is_out(*health));
+            let failed: BTreeSet<usize> = out.map(|(link, _)| *link).collect();
+            let link = path::choose(reach.link, &links);
             if (link, &failed) == (reach.link, &reach.failed) {
                 continue;
             }

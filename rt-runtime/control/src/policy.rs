@@ -8,7 +8,7 @@
 //! moves the streams. What goes before it (slots, moves by hand) and what is still under way
 //! stands in reports beside it.
 //!
-//! Bounds: [`FLOWS_MAX`] flows; a tracker for each peer and link of a datapath.
+//! Bounds: [`FLOWS_MAX`] flows.
 
 use crate::hub::Way;
 use crate::hub::view::FlowView;
@@ -18,7 +18,7 @@ use insane_config::{DatapathPlan, Plan};
 use insane_core::limits::{LINKS_MAX, MESSAGE_BYTES_MAX};
 use insane_core::{DatapathIndex, DomainIndex, LinkIndex, MonoTime, PeerIndex, StreamKey};
 use insane_policy::budget::{Account, Cause, Claimed, LinkKey, Wishes};
-use insane_policy::health::{Health, Signal, Tracker};
+use insane_policy::health::{Health, Tracker};
 use insane_policy::reason::Bits;
 use insane_policy::report::{BudgetReport, FlowReport, PolicyReport, RankedReport};
 use insane_policy::{Amount, Offer, Ranking, Reason, Request, Technology, Verdict, rank};
@@ -36,8 +36,8 @@ pub(crate) struct World<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) roster: &'a Roster,
     pub(crate) flows: &'a [FlowView<'a>],
-    /// What is seen of a link to a peer.
-    pub(crate) signal: &'a dyn Fn(PeerIndex, LinkKey) -> Signal,
+    /// How a link to a peer is; `None`: the peer has no address there.
+    pub(crate) health: &'a dyn Fn(PeerIndex, LinkKey) -> Option<Tracker>,
     /// By which link of a datapath a stream goes to a peer, and why.
     pub(crate) used: &'a dyn Fn(StreamKey, PeerIndex, DatapathIndex) -> Option<(usize, Way)>,
 }
@@ -53,7 +53,6 @@ struct Decision {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Policy {
-    trackers: BTreeMap<(PeerIndex, LinkKey), Tracker>,
     account: Account<Flow>,
     decisions: BTreeMap<Flow, Decision>,
     bounded: Vec<LinkKey>,
@@ -61,17 +60,11 @@ pub(crate) struct Policy {
 
 impl Policy {
     pub(crate) fn new() -> Self {
-        Policy {
-            trackers: BTreeMap::new(),
-            account: Account::new(FLOWS_MAX),
-            decisions: BTreeMap::new(),
-            bounded: Vec::new(),
-        }
+        Policy { account: Account::new(FLOWS_MAX), decisions: BTreeMap::new(), bounded: Vec::new() }
     }
 
     /// Looks at everything anew, and decides.
     pub(crate) fn tend(&mut self, now: MonoTime, world: &World<'_>) {
-        self.watch(now, world);
         self.set_budgets(world.plan);
         let flows = || world.flows.iter().flat_map(|flow| flow.peers.iter().map(move |peer| (flow, *peer)));
         let there: std::collections::BTreeSet<Flow> = flows().map(|(flow, peer)| (flow.key, peer)).collect();
@@ -84,20 +77,6 @@ impl Policy {
         while let Some(step) = self.account.next_move() {
             debug!(stream = %step.claim.0, peer = %step.claim.1, ?step.from, ?step.to, ?step.cause, "the policy's choice");
             self.decisions.insert(step.claim, Decision { link: step.to, since: now, cause: Some(step.cause) });
-        }
-    }
-
-    /// The health of every link to every peer.
-    fn watch(&mut self, now: MonoTime, world: &World<'_>) {
-        let limits = world.plan.policy.limits();
-        self.trackers
-            .retain(|(peer, link), _| world.roster.get(*peer).is_some_and(|entry| address(entry, *link).is_some()));
-        for (peer, entry) in world.roster.iter() {
-            for (datapath, link, _) in entry.each() {
-                let link = (DatapathIndex(datapath as u8), LinkIndex(link as u8));
-                let tracker = self.trackers.entry((peer, link)).or_insert(Tracker::new(now));
-                let _ = tracker.observe(now, (world.signal)(peer, link), &limits);
-            }
         }
     }
 
@@ -142,7 +121,7 @@ impl Policy {
             Offer {
                 technology,
                 reaches: entry.is_some_and(|entry| address(entry, key).is_some()),
-                health: self.trackers.get(&(peer, key)).map_or(Health::Unproven, Tracker::health),
+                health: (world.health)(peer, key).map_or(Health::Unproven, |tracker| tracker.health()),
                 takes_time_sensitive: takes_time_sensitive(plan),
                 // The overlay puts pieces together, whatever the frames of the link hold.
                 message_bytes_max: MESSAGE_BYTES_MAX,
@@ -195,7 +174,7 @@ impl Policy {
         let datapath = flow.datapath.unwrap_or_default();
         let name = |at: usize| link_name(world.plan, (datapath, LinkIndex(at as u8)));
         let limits = world.plan.policy.limits();
-        let held = |at: usize| self.trackers.get(&(peer, (datapath, LinkIndex(at as u8))))?.held_for(now, &limits);
+        let held = |at: usize| (world.health)(peer, (datapath, LinkIndex(at as u8)))?.held_for(now, &limits);
         let decision = self.decisions.get(&(flow.key, peer));
         let takes = self.link_for(flow.key, peer);
         let mut without = offers.clone();
@@ -310,7 +289,7 @@ mod tests {
     use super::*;
     use insane_config::{Machine, parse};
     use insane_core::{Datapath, Determinism, Nanos, Priority, Qos};
-    use std::cell::RefCell;
+    use insane_policy::health::Signal;
     use std::collections::BTreeSet;
 
     const CONFIG: &str = r#"(
@@ -334,7 +313,8 @@ mod tests {
         roster: Roster,
         policy: Policy,
         flows: Vec<(u64, &'static str, Qos, BTreeSet<PeerIndex>)>,
-        signals: RefCell<BTreeMap<(PeerIndex, LinkKey), Signal>>,
+        signals: BTreeMap<(PeerIndex, LinkKey), Signal>,
+        trackers: BTreeMap<(PeerIndex, LinkKey), Tracker>,
         now: MonoTime,
     }
 
@@ -342,8 +322,9 @@ mod tests {
         fn new() -> Self {
             let plan = parse("host.ron", CONFIG, &Machine::unknown()).unwrap_or_else(|why| panic!("{why}")).plan;
             let roster = Roster::new(&plan);
-            let (flows, signals) = (Vec::new(), RefCell::default());
-            let mut host = Host { plan, roster, policy: Policy::new(), flows, signals, now: MonoTime(0) };
+            let (policy, now) = (Policy::new(), MonoTime(0));
+            let (flows, signals, trackers) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+            let mut host = Host { plan, roster, policy, flows, signals, trackers, now };
             for link in 0..3 {
                 host.hear(0, link, Signal::Heard);
             }
@@ -352,7 +333,7 @@ mod tests {
         }
 
         fn hear(&mut self, peer: u16, link: u8, signal: Signal) {
-            self.signals.borrow_mut().insert((PeerIndex(peer), (DatapathIndex(0), LinkIndex(link))), signal);
+            self.signals.insert((PeerIndex(peer), (DatapathIndex(0), LinkIndex(link))), signal);
         }
 
         fn open(&mut self, key: u64, name: &'static str, qos: Qos, peers: &[u16]) {
@@ -369,11 +350,9 @@ mod tests {
                 peers: peers.clone(),
             };
             let flows: Vec<FlowView<'_>> = self.flows.iter().map(view).collect();
-            let signal = |peer: PeerIndex, link: LinkKey| {
-                self.signals.borrow().get(&(peer, link)).copied().unwrap_or(Signal::Unknown)
-            };
+            let health = |peer: PeerIndex, link: LinkKey| self.trackers.get(&(peer, link)).copied();
             let used = |_, _, _| Some((0, Way::Usual));
-            let world = World { plan: &self.plan, roster: &self.roster, flows: &flows, signal: &signal, used: &used };
+            let world = World { plan: &self.plan, roster: &self.roster, flows: &flows, health: &health, used: &used };
             with(&mut self.policy, self.now, &world)
         }
 
@@ -381,6 +360,10 @@ mod tests {
         fn after(&mut self, millis: u64) -> Vec<Option<u8>> {
             for _ in 0..millis / 100 {
                 self.now += Nanos::from_millis(100);
+                for (link, signal) in &self.signals {
+                    let tracker = self.trackers.entry(*link).or_insert(Tracker::new(self.now));
+                    let _ = tracker.observe(self.now, *signal, &self.plan.policy.limits());
+                }
                 self.with(|policy, now, world| policy.tend(now, world));
             }
             let flows = self.flows.iter().flat_map(|(key, _, _, peers)| peers.iter().map(move |peer| (*key, *peer)));
@@ -513,9 +496,5 @@ mod tests {
         }
         assert_eq!(host.policy.decisions.len(), 0);
         assert_eq!(host.policy.account.usage((DatapathIndex(0), LinkIndex(2))).unwrap().0.streams, 0);
-        assert_eq!(host.policy.trackers.len(), 4);
-        host.roster.remove(PeerIndex(0), 1);
-        host.after(100);
-        assert_eq!(host.policy.trackers.len(), 1);
     }
 }

@@ -5,7 +5,6 @@
 //! plane has been empty once, so that no frame of the old peer waits in it. Free numbers are
 //! taken in turn, so that the one that became free last is used last.
 
-use crate::path::{self, LinkState};
 use insane_config::Plan;
 use insane_core::limits::PEERS_MAX;
 use insane_core::{HostId, PeerIndex};
@@ -63,9 +62,7 @@ impl Entry {
     /// By which link of a datapath it is reached, as long as nothing is known of them: the
     /// first that has an address for it.
     pub(crate) fn reach(&self, datapath: usize) -> Option<usize> {
-        let links = self.addresses.get(datapath)?;
-        let state = |link: usize| LinkState { has_address: links[link].is_some(), has_failed: false };
-        path::choose(0..links.len(), state)
+        self.addresses.get(datapath)?.iter().position(Option::is_some)
     }
 
     /// Whether both cannot be: they have a name or an address in common.

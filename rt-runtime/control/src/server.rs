@@ -144,6 +144,10 @@ pub(crate) struct Server {
     schedules: Schedules,
     places: Places,
     policy: Policy,
+    /// Of which changes of the hub and of the overlay links were last chosen, if that was
+    /// carried out, and when.
+    choices_of: Option<(u64, u64)>,
+    chose_at: MonoTime,
     /// The last look at queues that hold frames back.
     queues_at: MonoTime,
     /// Of each datapath.
@@ -167,6 +171,8 @@ impl Server {
             schedules: Schedules::default(),
             places: Places::default(),
             policy: Policy::new(),
+            choices_of: None,
+            chose_at: MonoTime(0),
             queues_at: MonoTime(0),
             monitors: Vec::new(),
             notes: Notes::default(),
@@ -206,8 +212,8 @@ impl Server {
         if self.now >= self.tick_at {
             self.tick();
         }
-        let Parts { hub, datapaths, overlay, .. } = &mut self.parts;
-        overlay.poll(self.now, hub, datapaths);
+        let Parts { hub, datapaths, overlay, facts, .. } = &mut self.parts;
+        overlay.poll(self.now, &facts.plan.policy.limits(), hub, datapaths);
         hub.go_on();
         self.pump();
         self.discover();

@@ -122,7 +122,10 @@ fn what_the_policy_chose_is_carried_out_behind_hands_and_failures() {
     let chosen = BTreeMap::from([((io, PEER), 1)]);
     let choose = |world: &mut World, wanted: &BTreeMap<_, _>| {
         let wanted = wanted.clone();
-        told(world, |world| world.hub.choose(&wanted, world.now))
+        told(world, |world| {
+            let waits = !world.hub.choose(&wanted, world.now);
+            assert_eq!(waits, world.hub.chosen(io, PEER) != wanted.get(&(io, PEER)).copied());
+        })
     };
     assert_eq!(choose(&mut world, &chosen), [WayTold::Route(PEER, Some(1)), WayTold::Route(other, None)]);
     assert_eq!((world.hub.link_of(io, PEER, HERE), world.hub.way_of(io, PEER, HERE)), (Some(1), Way::Chosen));

@@ -404,10 +404,13 @@ impl Receiver {
             return Released::No;
         }
         outlets.count(domain, DatapathCounter::HoldsEnded, 1);
-        self.flows.go_on_to(&key, leg);
-        while self.holds.first_of(&key).is_some_and(|held| held.sequence < sequence) {
+        // The flow is on the leg of each in turn, so that none is kept once more: whatever legs
+        // its sender names, this ends.
+        while let Some(held) = self.holds.first_of(&key).filter(|held| held.sequence < sequence) {
+            self.flows.go_on_to(&key, held.leg);
             self.release_first(now, &key, outlets, port);
         }
+        self.flows.go_on_to(&key, leg);
         self.release((now, || now), target, header, content, outlets, port)
     }
 

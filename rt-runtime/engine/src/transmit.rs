@@ -455,8 +455,9 @@ impl Transmitter {
         }
         if !self.fences.is_empty() {
             let now = turn.now();
-            let sent = self.fences.send(now, links);
-            self.note_frame(now, sent as usize * HEADER_BYTES);
+            for _ in 0..self.fences.send(now, links) {
+                self.note_frame(now, HEADER_BYTES);
+            }
         }
         self.held_until = None;
         if self.slots.as_ref().is_some_and(|slots| slots.is_active()) {

@@ -4,11 +4,13 @@
 mod world;
 
 use insane_core::counters::DatapathCounter;
-use insane_core::{HostId, Incarnation, Lane, Nanos, PeerIndex};
-use insane_engine::{Command, EngineConfig, HOLD_MAX, Hop};
-use insane_link::LinkSetup;
+use insane_core::{HostId, Incarnation, Lane, Nanos, PeerIndex, SourceId};
+use insane_engine::{Command, EngineConfig, HELD_OF_HOST_MAX, HOLD_MAX, Hop};
+use insane_link::{Link, LinkSetup, SendOutcome};
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
+use insane_sys::SharedBytes;
+use insane_wire::data::{DataHeader, Flags, Kind, Leg};
 use std::net::SocketAddr;
 use world::{DOMAIN, Host, TOPIC, pattern, run};
 
@@ -420,4 +422,52 @@ fn what_is_kept_of_a_peer_that_leaves_is_forgotten() {
             Command::Spent
         ));
     }
+}
+
+/// A sender that names legs as they cannot be, and more messages than there is room for.
+#[test]
+fn whatever_legs_a_sender_names_no_turn_goes_on_for_ever() {
+    let net = SimNet::new(9, SimConfig { frames_max: 8192, ..SimConfig::default() });
+    let mut b = host(&net, 2, &[1]);
+    let sink = b.sink(TOPIC).0;
+    let mut liar = net.setup(at(1, 0)).open(&[Some(at(2, 0))]).unwrap();
+    let mut send = |b: &mut Host, sequence: u64, moves: u32| {
+        let leg = (0..moves).fold(Leg::FIRST, |leg, _| leg.next());
+        let header = DataHeader {
+            kind: Kind::Data,
+            lane: Lane::LAST,
+            flags: Flags::NONE.with_leg(leg),
+            stream: TOPIC.key,
+            host: HostId(1),
+            incarnation: Incarnation(1),
+            sequence,
+            source_instant: 0,
+            channel: TOPIC.channel,
+            source: SourceId(1),
+            message_len: 0,
+            fragment_offset: 0,
+        };
+        let none = SharedBytes::from(&[][..]);
+        assert_eq!(liar.send(PeerIndex(0), Lane::LAST, &header.encode(), none), SendOutcome::Sent);
+        liar.flush();
+        run(&net, &mut [b], 2);
+    };
+    send(&mut b, 0, 0);
+    let mut expected = vec![0];
+    for held in 0..HELD_OF_HOST_MAX as u64 {
+        let sequence = 5 + 2 * held;
+        // Ahead of the one that follows all of them, and of each other.
+        send(&mut b, sequence, if held % 2 == 0 { 3 } else { 1 });
+        expected.push(sequence);
+    }
+    assert_eq!(b.count(DatapathCounter::HeldBack), HELD_OF_HOST_MAX as u64);
+    send(&mut b, 5_000, 2);
+    expected.push(5_000);
+    let mut came = Vec::new();
+    while let Some(message) = sink.consume().unwrap() {
+        came.push(message.sequence());
+    }
+    // As many as the ring holds; the rest was dropped there.
+    assert!(came.len() >= 64 && expected.starts_with(&came), "{came:?}");
+    assert_eq!(b.count(DatapathCounter::HoldsEnded), 1);
 }

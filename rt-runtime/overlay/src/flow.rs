@@ -515,17 +515,19 @@ impl FlowTable {
 
 impl Flow {
     /// Whether a message of another leg than the flow's is to be kept. The next one of a
-    /// later leg takes the flow there.
+    /// later leg takes the flow there, and so does one beyond the newest of a leg that seems to
+    /// lie behind: its source has moved more often than can be told, or counts its legs anew.
     #[cold]
     fn waits(&mut self, sequence: u64, leg: Leg) -> bool {
         let step = sequence.wrapping_sub(self.newest);
-        if !leg.is_ahead_of(self.leg) || step == 0 || step > JUMP_MAX {
+        if step == 0 || step > JUMP_MAX {
             return false;
         }
-        if step == 1 {
+        let may_have_overtaken = step > 1 && leg.is_ahead_of(self.leg);
+        if !may_have_overtaken {
             self.leg = leg;
         }
-        step > 1
+        may_have_overtaken
     }
 
     fn start(&mut self, now: MonoTime, key: &FlowKey, sequence: u64, sinks: u64) {

@@ -416,6 +416,31 @@ fn when_time_is_up_a_flow_goes_on_and_what_is_missing_is_lost() {
     assert_eq!(table.classify_on(at_ms(0), &key(0), (14, first), || false), new(0), "one of before that is still new");
 }
 
+/// A source whose connection was made anew begins with the first leg, and one that a peer did
+/// not hear for a while may have moved any number of times. The next move is waited for again.
+#[test]
+fn a_flow_goes_on_from_whatever_leg_its_source_is_on() {
+    for known in 0..8 {
+        for now in 0..8 {
+            let mut table = FlowTable::new(1, 0);
+            let mut on =
+                |sequence, leg: usize| table.classify_on(at_ms(0), &key(0), (sequence, legs()[leg % 8]), || false);
+            assert_eq!(on(10, known), new(0));
+            assert_eq!(on(11, now), new(0));
+            assert_eq!(on(13, now + 1), Verdict::Ahead, "{known} {now}");
+            assert_eq!(on(12, now), new(0));
+            assert_eq!(on(13, now + 1), new(0));
+        }
+    }
+    // With a gap before it: what may have overtaken is kept, and nothing else.
+    for behind in 5..8 {
+        let mut table = FlowTable::new(1, 0);
+        assert_eq!(table.classify_on(at_ms(0), &key(0), (10, Leg::FIRST), || false), new(0));
+        assert_eq!(table.classify_on(at_ms(0), &key(0), (20, legs()[behind]), || false), new(9));
+        assert_eq!(table.classify_on(at_ms(0), &key(0), (22, legs()[behind].next()), || false), Verdict::Ahead);
+    }
+}
+
 proptest! {
     /// By whatever two links the messages of two legs come, in order on each: kept as they
     /// are asked to be, all are released, once and in order.

@@ -97,6 +97,8 @@ pub struct Counters {
 pub struct WayStatus {
     /// Since when it is up; `None`: it is not.
     pub up_since: Option<MonoTime>,
+    /// Since when it is down; `None`: it is up, or never was.
+    pub down_since: Option<MonoTime>,
     /// When a heartbeat last came by it.
     pub heard_at: Option<MonoTime>,
     /// Estimate of the round trip, the waking of both control planes included; `None` while
@@ -127,6 +129,8 @@ struct Way {
     up_since: Option<MonoTime>,
     send_at: MonoTime,
     downs: u64,
+    /// When it last went down, if it ever did.
+    down_at: MonoTime,
     /// Frames looked at since then.
     looks: u32,
     looks_since: MonoTime,
@@ -297,9 +301,10 @@ impl Monitor {
     #[must_use]
     pub fn way(&self, peer: PeerIndex, way: usize) -> Option<WayStatus> {
         let entry = self.peers.get(peer.index())?;
-        let Way { up_since, heard, rtt, downs, .. } = *entry.ways.get(way)?;
+        let Way { up_since, heard, rtt, downs, down_at, .. } = *entry.ways.get(way)?;
         Some(WayStatus {
             up_since,
+            down_since: (up_since.is_none() && downs > 0).then_some(down_at),
             heard_at: heard.map(|heard| heard.at),
             rtt: rtt.filter(|_| up_since.is_some()),
             downs,
@@ -328,6 +333,7 @@ impl Monitor {
             (Some(_), false) => {
                 state.up_since = None;
                 state.downs += 1;
+                state.down_at = now;
                 self.events.push_back(Event::Down { peer, way });
             }
             _ => {}
@@ -369,6 +375,7 @@ impl Way {
             up_since: None,
             send_at: MonoTime(0),
             downs: 0,
+            down_at: MonoTime(0),
             looks: 0,
             looks_since: MonoTime(0),
         }

@@ -53,5 +53,10 @@ fn a_stream_is_moved_and_what_cannot_be_moved_is_told() {
     told(&["t", "--link", "l1"], 1, "no stream \"t\" is open");
     told(&["s", "--peer", "there"], 0, "stream \"s\" goes as everything else to peer \"there\"");
     assert_eq!(link().as_deref(), Some("l0"));
-    told(&["s", "--link", "l1"], 1, "try again");
+    // Not again at once; to start the tool may take longer than that.
+    wait_for("a move right behind another one is refused", || {
+        let _ = a.move_stream("s", Some("l1"), None);
+        let (status, _, err) = run(&["s", "--link", "l1"]);
+        status == Some(1) && err.contains("try again")
+    });
 }

@@ -7,7 +7,7 @@
 
 use super::{Hub, Refusal};
 use crate::action::{Action, Topic};
-use insane_core::{DatapathIndex, Determinism, DomainIndex, MonoTime, Nanos, PeerIndex, StreamKey};
+use insane_core::{ChannelId, DatapathIndex, Determinism, DomainIndex, MonoTime, Nanos, PeerIndex, StreamKey};
 use insane_wire::control::Code;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,23 +94,41 @@ impl Hub {
 
     /// The policy has chosen: from now on streams go to peers by these links, and all others as
     /// whatever else goes there. A stream that was moved a moment ago stays until it is chosen
-    /// for once more.
-    pub fn choose(&mut self, wanted: &BTreeMap<(StreamKey, PeerIndex), usize>, now: MonoTime) {
+    /// for once more; says whether there was none.
+    #[must_use]
+    pub fn choose(&mut self, wanted: &BTreeMap<(StreamKey, PeerIndex), usize>, now: MonoTime) -> bool {
         self.moved_at.retain(|_, at| now.since(*at) < MOVE_PERIOD);
         let known = wanted.keys().chain(self.chosen.keys());
         let others: BTreeSet<StreamKey> =
             known.filter(|flow| wanted.get(flow) != self.chosen.get(flow)).map(|(key, _)| *key).collect();
-        for key in others.into_iter().filter(|key| !self.moved_at.contains_key(key)).collect::<Vec<_>>() {
+        let mut is_done = true;
+        for key in others {
+            if self.moved_at.contains_key(&key) {
+                is_done = false;
+                continue;
+            }
             self.moved_at.insert(key, now);
-            self.chosen.retain(|(of, _), _| *of != key);
+            // Many may move at once: of each no more is looked at than is its own.
             let flows = (key, PeerIndex(0))..=(key, PeerIndex(u16::MAX));
+            let gone: Vec<_> = self.chosen.range(flows.clone()).map(|(flow, _)| *flow).collect();
+            for flow in gone {
+                self.chosen.remove(&flow);
+            }
             self.chosen.extend(wanted.range(flows).map(|(flow, link)| (*flow, *link)));
             self.update_routes_of(key);
         }
+        is_done
+    }
+
+    /// Counts what may have changed flows, or the links by which they go.
+    #[must_use]
+    pub const fn changes(&self) -> u64 {
+        self.changes
     }
 
     fn update_routes_of(&mut self, key: StreamKey) {
-        let topics: Vec<Topic> = self.channels.keys().filter(|topic| topic.key == key).copied().collect();
+        let all = Topic { key, channel: ChannelId(0) }..=Topic { key, channel: ChannelId(u32::MAX) };
+        let topics: Vec<Topic> = self.channels.range(all).map(|(topic, _)| *topic).collect();
         topics.into_iter().for_each(|topic| self.update_routes(topic));
     }
 

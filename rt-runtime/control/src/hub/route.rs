@@ -120,6 +120,7 @@ impl Hub {
     /// Brings the routes of a conversation, and its sources' connections to datapaths,
     /// in line with who is interested.
     pub(super) fn update_routes(&mut self, topic: Topic) {
+        self.changes += 1;
         let Some(channel) = self.channels.get(&topic) else { return };
         let sources: Vec<SourceId> = channel.sources.iter().copied().collect();
         self.update_refusals(topic);

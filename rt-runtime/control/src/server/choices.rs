@@ -4,13 +4,15 @@ use super::{Parts, Server};
 use crate::hub::view::FlowView;
 use crate::policy::World;
 use crate::report::Scope;
-use insane_core::{DatapathIndex, PeerIndex, StreamKey};
+use insane_core::{DatapathIndex, Nanos, PeerIndex, StreamKey};
 use insane_policy::budget::LinkKey;
-use insane_policy::health::Signal;
 use insane_policy::report::PolicyReport;
 use insane_wire::status::StatusReport;
 use serde::Serialize;
 use std::collections::BTreeMap;
+
+/// Links are chosen anew after so long even if nothing was seen to change.
+const CHOOSE_ANYWAY: Nanos = Nanos::from_secs(2);
 
 /// A status report, with what the policy says beside it.
 #[derive(Serialize)]
@@ -21,23 +23,17 @@ pub(super) struct Answered {
 }
 
 impl Parts {
-    /// What is seen of a link to a peer.
-    fn signal(&self, peer: PeerIndex, (datapath, link): LinkKey) -> Signal {
-        let is_up = self.datapaths.get(datapath.index()).is_some_and(|datapath| datapath.is_link_up(link.index()));
-        if is_up { self.overlay.signal(peer, datapath.index(), link.index()) } else { Signal::Gone }
-    }
-
     /// Calls `with` with all that the policy looks at.
     fn with_world<R>(&self, with: impl FnOnce(&World<'_>) -> R) -> R {
         let flows: Vec<FlowView<'_>> = self.hub.flows().filter(|flow| !flow.peers.is_empty()).collect();
-        let signal = |peer: PeerIndex, link: LinkKey| self.signal(peer, link);
+        let health = |peer: PeerIndex, link: LinkKey| self.overlay.health(peer, link);
         let used = |stream: StreamKey, peer: PeerIndex, datapath: DatapathIndex| {
             let usual = || self.overlay.reached_by(peer, datapath.index());
             let link = self.hub.link_of(stream, peer, datapath).or_else(usual)?;
             Some((link, self.hub.way_of(stream, peer, datapath)))
         };
         let (plan, roster) = (&self.facts.plan, &self.roster);
-        with(&World { plan, roster, flows: &flows, signal: &signal, used: &used })
+        with(&World { plan, roster, flows: &flows, health: &health, used: &used })
     }
 }
 
@@ -45,11 +41,18 @@ impl Server {
     /// Decides anew which link each stream is to take, if there is a choice, and moves those
     /// that are to take another than they do.
     pub(super) fn choose_links(&mut self) {
-        if self.parts.facts.plan.datapaths.iter().any(|datapath| datapath.links.len() > 1) {
-            self.decide_links();
-            let wanted = self.wanted_links();
-            self.parts.hub.choose(&wanted, self.now);
+        if self.parts.facts.plan.datapaths.iter().all(|datapath| datapath.links.len() < 2) {
+            return;
         }
+        // To look at thousands of streams takes milliseconds: only where the outcome may differ.
+        let seen = (self.parts.hub.changes(), self.parts.overlay.changes());
+        if self.choices_of == Some(seen) && self.now.since(self.chose_at) < CHOOSE_ANYWAY {
+            return;
+        }
+        self.decide_links();
+        let wanted = self.wanted_links();
+        let is_done = self.parts.hub.choose(&wanted, self.now);
+        (self.choices_of, self.chose_at) = (is_done.then_some(seen), self.now);
     }
 
     /// Decides, as of now.

@@ -344,6 +344,8 @@ impl Server {
             let domains: Vec<_> = plan.domains.iter().map(domain_spec).collect();
             self.parts.hub.reconfigure(domains, self.now);
             self.parts.facts.plan = plan;
+            // Its policy, and what it fixes of streams, may be others.
+            self.choices_of = None;
             self.parts.facts.planned_bytes = planned_bytes;
             let Parts { discovery, facts, roster, .. } = &mut self.parts;
             if let Some(discovery) = discovery {

@@ -231,7 +231,7 @@ pub struct Datapath {
     /// Which lanes it carries. Default: `all`.
     #[serde(default)]
     pub serves: Serves,
-    /// Names of its links, at most 4. Default: none.
+    /// Names of its links, at most 8. Default: none.
     #[serde(default)]
     pub links: Vec<String>,
     /// What becomes of time-sensitive streams where a link has no `rate_mbps`. Default: `refuse`.

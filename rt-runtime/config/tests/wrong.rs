@@ -1298,6 +1298,9 @@ fn gates_fill_their_cycle_and_let_every_lane_send_a_frame() {
     let all = "[0, 1, 2, 3, 4, 5, 6, 7]";
     let good = format!("(cycle_us: 1000, windows: [(lanes: [0, 1, 2], us: 400), (lanes: {all}, us: 600)])");
     assert!(findings(&with(rate, &good)).0.is_empty());
+    let later = good.replace("windows", "base_time_ns: 9_000_000_000_000_000_007, windows");
+    let plan = parse("test.ron", &with(rate, &later), &machine()).unwrap().plan;
+    assert_eq!(plan.datapaths[0].gates.as_ref().unwrap().base_ns, 7, "an instant of a cycle, whichever");
     wrong("", &good, "datapaths[0].gates", "only where the rate of each link is known");
     let gates = format!("(cycle_us: 1000, windows: [(lanes: {all}, us: 999)])");
     wrong(rate, &gates, "datapaths[0].gates.windows", "last 999.0 us together, and the cycle 1.00 ms");

@@ -6,10 +6,10 @@ mod world;
 use insane_clock::{ClockState, ServoConfig};
 use insane_core::counters::TurnCounter;
 use insane_core::time::{Clock, PairedRead};
-use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, TaiTime};
+use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceInstant, Stamp, TaiTime};
 use insane_engine::{Command, EngineConfig, SlotConfig, SlotTable, StageSlots, Topic, timed_flow};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, SendOutcome, SwapRefused};
-use insane_scheduler::{LatePolicy, LinkRate, LinkTiming, Recurrence, TimedStream};
+use insane_scheduler::{GateEntry, Gates, LatePolicy, LinkRate, LinkTiming, Recurrence, TimedStream};
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{SimClock, SimConfig, SimLink, SimNet, SimPeer};
 use insane_sys::SharedBytes;
@@ -260,9 +260,20 @@ fn stage_at(
     cycle_ns: u64,
     at: Option<MonoTime>,
 ) {
+    stage_with(host, config, (streams, None), cycle_ns, at);
+}
+
+fn stage_with(
+    host: &mut Host<WireLink, HostClock>,
+    config: &SlotConfig,
+    (streams, gates): (&[TimedStream], Option<Gates>),
+    cycle_ns: u64,
+    at: Option<MonoTime>,
+) {
     let mut table = Box::new(SlotTable::new(config.timing));
     table.fill(TaiTime(0), streams).unwrap();
-    let stage = StageSlots { table, streams: streams.len(), cycle_ns, at, gates: None, number: 1 };
+    let gates = gates.map(Box::new);
+    let stage = StageSlots { table, streams: streams.len(), cycle_ns, at, gates, number: 1 };
     let staged = host.command(Command::StageSlots(stage));
     assert!(matches!(staged, Command::SlotsStaged(_, Ok(()))), "{staged:?}");
 }
@@ -547,6 +558,65 @@ fn a_message_that_is_early_when_the_host_wakes_waits_for_its_slot() {
             assert_eq!(a.since(TurnCounter::SlotsSent), round + 1, "{late:?}: it goes in its slot");
             assert_eq!((a.since(TurnCounter::LateSent), a.since(TurnCounter::LateDropped)), (0, 0), "{late:?}");
         }
+    }
+}
+
+/// Emits what claims to have come so long ago.
+fn emit_late(a: &Talker, ago: u64) {
+    let instant = SourceInstant::Monotonic(MonoTime(a.local.now().0 - ago));
+    let stamp = Stamp { instant, is_history: false }.encode();
+    assert!(a.timed.emit_copy(&[0; SIZE], stamp).is_some_and(|emit| emit.is_sent()));
+}
+
+#[test]
+fn what_came_while_the_host_slept_is_judged_by_its_own_instant() {
+    let setting = Setting { late: LatePolicy::Drop, ..GOOD };
+    let (net, mut a) = locked(setting);
+    let slot = (net.clock().now().0 / PERIOD + 2) * PERIOD + a.offset_ns;
+    turns_until(&mut a, &net, slot + slot_ns(&config(setting)) + 10 * US);
+    // It is found when messages are early for the next slot, and came before.
+    net.advance(Nanos(slot + PERIOD / 2 - net.clock().now().0));
+    emit_late(&a, PERIOD / 2 - 100 * US);
+    turns_until(&mut a, &net, slot + PERIOD + 200 * US);
+    assert_eq!((a.since(TurnCounter::LateDropped), a.since(TurnCounter::SlotsSent)), (1, 0));
+}
+
+#[test]
+fn what_waits_behind_a_late_message_is_judged_by_its_own_instant() {
+    let setting = Setting { late: LatePolicy::Drop, ..GOOD };
+    let (net, mut a) = locked(setting);
+    let slot = (net.clock().now().0 / PERIOD + 2) * PERIOD + a.offset_ns;
+    turns_until(&mut a, &net, slot + slot_ns(&config(setting)) + 10 * US);
+    // The host sleeps beyond the next slot: the first is late, the second early for the one after.
+    net.advance(Nanos(slot + PERIOD + PERIOD / 2 - net.clock().now().0));
+    emit_late(&a, PERIOD + PERIOD / 2 - 100 * US);
+    emit_late(&a, 10 * US);
+    turns_until(&mut a, &net, slot + 2 * PERIOD + 200 * US);
+    assert_eq!((a.since(TurnCounter::LateDropped), a.since(TurnCounter::SlotsSent)), (1, 1));
+}
+
+#[test]
+fn gates_hold_without_streams_that_have_slots() {
+    let (net, mut a) = locked(GOOD);
+    let lanes = |open_lanes, interval_ns| GateEntry { open_lanes, interval_ns };
+    let (shut, open) = (600 * US, 400 * US);
+    let gates = Gates::new(TaiTime(0), None, 0, &[lanes(0b111, shut), lanes(!0b111, open)]).unwrap();
+    stage_with(&mut a.host, &config(GOOD), (&[], Some(gates)), PERIOD, None);
+    turns_until(&mut a, &net, net.clock().now().0 + 5 * MS);
+    a.handed.borrow_mut().clear();
+    let end = net.clock().now().0 + 50 * MS;
+    a.emit_at = u64::MAX;
+    while net.clock().now().0 < end {
+        a.act(net.clock().now().0, GOOD);
+        net.advance(Nanos(10 * US));
+    }
+    let (mut left, handed) = (0, a.handed.borrow());
+    assert!(handed.len() > 100, "best effort has its window: {}", handed.len());
+    for frame in handed.iter() {
+        let begins = frame.at_ns / PERIOD * PERIOD;
+        left = frame.at_ns.max(left) + frame.bytes * WIRE_NS_PER_BYTE;
+        assert!(frame.at_ns - begins + CLOCK_NS >= shut, "while its gate is shut: {frame:?}");
+        assert!(left <= begins + PERIOD + CLOCK_NS, "it has not left when its gate shuts: {frame:?}");
     }
 }
 

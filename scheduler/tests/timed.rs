@@ -128,6 +128,22 @@ fn late_messages_follow_their_policy() {
 }
 
 #[test]
+fn a_late_message_that_the_link_does_not_take_goes_when_it_does() {
+    let mut timed = with(&[stream(0, 100_000, 10_000, LatePolicy::SendNow)]);
+    assert!(matches!(timed.poll(now(12_000), 0), Action::Missed { .. }));
+    timed.ready(FlowIndex(0), now(12_000).tai);
+    let late = Action::Late { flow: FlowIndex(0), bytes_max: 250 };
+    for at in [12_000, 13_000] {
+        assert_eq!(timed.poll(now(at), 0), late);
+        timed.sent(FlowIndex(0), 0, true);
+    }
+    assert_eq!(timed.poll(now(14_000), 0), late);
+    timed.sent(FlowIndex(0), 250, false);
+    assert_eq!(timed.poll(now(14_000), 0), wait(110_000));
+    assert_eq!(timed.misuses(), 0);
+}
+
+#[test]
 fn a_message_belongs_to_the_next_slot_when_it_is_early_enough_for_it() {
     let mut timed = with(&[stream(0, 100_000, 10_000, LatePolicy::Drop)]);
     assert!(matches!(timed.poll(now(60_000), 0), Action::Missed { .. }));

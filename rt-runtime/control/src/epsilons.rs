@@ -102,8 +102,8 @@ impl Estimate {
         let before = std::mem::replace(&mut self.now, Mark { counted, missed });
         if self.basis != basis {
             // What was beyond other bounds says nothing about these.
-            (self.basis, self.is_beyond) = (basis, false);
-            self.assumed = self.now;
+            self.basis = basis;
+            self.begin_anew();
         }
         let carries = samples_for(basis.map_or(self.quantile_ppm, |basis| basis.quantile_ppm.max(self.quantile_ppm)));
         let current = self.now.counted.since(&self.middle.counted).samples();
@@ -129,6 +129,11 @@ impl Estimate {
             (true, false) => in_window,
         };
         of_longest.max(of_quantile)
+    }
+
+    /// What was beyond until now is held against nobody: another schedule is in force.
+    pub fn begin_anew(&mut self) {
+        (self.assumed, self.is_beyond) = (self.now, false);
     }
 
     /// The last samples: those of a window at least, and of two at most.
@@ -241,5 +246,11 @@ mod tests {
         let looser = Basis { quantile: Nanos(10_000), ..basis(false) };
         assert_eq!(looked(&mut estimate, &sketch, &[], looser), 0);
         assert_eq!(looked(&mut estimate, &sketch, &[(50, 10)], looser), 0);
+        // Nor one that assumes the same.
+        let (mut estimate, sketch) = begun(basis(false));
+        assert_eq!(looked(&mut estimate, &sketch, &[(5_000, 10)], basis(false)), 0);
+        estimate.begin_anew();
+        assert_eq!(looked(&mut estimate, &sketch, &[(5_000, 10)], basis(false)), 0);
+        assert_eq!(looked(&mut estimate, &sketch, &[(5_000, 1)], basis(false)), 11);
     }
 }

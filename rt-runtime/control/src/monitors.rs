@@ -5,8 +5,8 @@
 //! not kept, whatever holds now. Alarms are for the log, of each assumption one in
 //! [`ALARM_PERIOD`] at most, with how often it happened.
 //!
-//! e_turn (of slots, and as `e_chunk` of what goes besides) and e_wake are measured: what counts against them depends on the class of the
-//! streams that have slots (module `epsilons`).
+//! e_turn (of slots, and as `e_chunk` of what goes besides) and e_wake are measured: what counts
+//! against them depends on the class of the streams that have slots (module `epsilons`).
 //!
 //! Pure: the time is an argument, counts are given. Nothing is watched while no stream has
 //! slots: nobody was promised anything.
@@ -227,6 +227,7 @@ impl Monitors {
         for watched in &mut self.watched {
             *watched = Watched { seen: watched.seen, ..Watched::default() };
         }
+        [&mut self.turn, &mut self.chunk, &mut self.wake].into_iter().for_each(Estimate::begin_anew);
     }
 
     /// For reports: every assumption, violated or not.

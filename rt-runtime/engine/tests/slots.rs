@@ -6,14 +6,14 @@ mod world;
 use insane_clock::{ClockState, ServoConfig};
 use insane_core::counters::TurnCounter;
 use insane_core::time::{Clock, PairedRead};
-use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, TaiTime};
+use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceInstant, Stamp, TaiTime};
 use insane_engine::{Command, EngineConfig, SlotConfig, SlotTable, StageSlots, Topic, timed_flow};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, SendOutcome, SwapRefused};
-use insane_scheduler::{LatePolicy, LinkRate, LinkTiming, Recurrence, TimedStream};
+use insane_scheduler::{GateEntry, Gates, LatePolicy, LinkRate, LinkTiming, Recurrence, TimedStream};
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{SimClock, SimConfig, SimLink, SimNet, SimPeer};
 use insane_sys::SharedBytes;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use world::{Host, TOPIC, address};
@@ -49,6 +49,8 @@ struct WireLink {
     local: SimClock,
     /// It holds frames back until their launch times.
     launches: bool,
+    /// It takes nothing of real time.
+    is_full: Rc<Cell<bool>>,
     handed: Rc<RefCell<Vec<Handed>>>,
 }
 
@@ -81,6 +83,9 @@ impl Link for WireLink {
     }
 
     fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
+        if self.is_full.get() && lane.is_real_time() {
+            return SendOutcome::Busy;
+        }
         let bytes = (head.len() + payload.len()) as u64 + u64::from(OVERHEAD);
         let outcome = self.inner.send(peer, lane, head, payload);
         if outcome == SendOutcome::Sent {
@@ -132,6 +137,7 @@ impl Clock for HostClock {
 struct Talker {
     host: Host<WireLink, HostClock>,
     local: SimClock,
+    is_full: Rc<Cell<bool>>,
     handed: Rc<RefCell<Vec<Handed>>>,
     timed: SourcePort,
     bulk: SourcePort,
@@ -204,7 +210,15 @@ fn talker(net: &SimNet, own: u8, peer: u8, drift_ppb: i64, offset_ns: u64, setti
     let inner = net.setup(address(own)).open(&[Some(address(peer))]).unwrap();
     let local = net.clock().skewed(Nanos(u64::from(own) * 777_777), drift_ppb);
     let launches = setting.lead_ns > 0;
-    let link = WireLink { inner, base: net.clock(), local: local.clone(), launches, handed: Rc::clone(&handed) };
+    let is_full = Rc::new(Cell::new(false));
+    let link = WireLink {
+        inner,
+        base: net.clock(),
+        local: local.clone(),
+        launches,
+        is_full: Rc::clone(&is_full),
+        handed: Rc::clone(&handed),
+    };
     let apart_ns = Rc::new(RefCell::new(1_790_000_000 * 1_000 * MS));
     let is_synchronised = setting.is_synchronised;
     let clock = HostClock { local: local.clone(), base: net.clock(), apart_ns, is_synchronised };
@@ -222,6 +236,7 @@ fn talker(net: &SimNet, own: u8, peer: u8, drift_ppb: i64, offset_ns: u64, setti
     Talker {
         host,
         local,
+        is_full,
         handed,
         timed,
         bulk,
@@ -245,9 +260,20 @@ fn stage_at(
     cycle_ns: u64,
     at: Option<MonoTime>,
 ) {
+    stage_with(host, config, (streams, None), cycle_ns, at);
+}
+
+fn stage_with(
+    host: &mut Host<WireLink, HostClock>,
+    config: &SlotConfig,
+    (streams, gates): (&[TimedStream], Option<Gates>),
+    cycle_ns: u64,
+    at: Option<MonoTime>,
+) {
     let mut table = Box::new(SlotTable::new(config.timing));
     table.fill(TaiTime(0), streams).unwrap();
-    let stage = StageSlots { table, streams: streams.len(), cycle_ns, at, gates: None, number: 1 };
+    let gates = gates.map(Box::new);
+    let stage = StageSlots { table, streams: streams.len(), cycle_ns, at, gates, number: 1 };
     let staged = host.command(Command::StageSlots(stage));
     assert!(matches!(staged, Command::SlotsStaged(_, Ok(()))), "{staged:?}");
 }
@@ -476,39 +502,121 @@ fn late_messages_follow_their_policy_and_have_a_cause() {
     }
 }
 
+fn turns_until(a: &mut Talker, net: &SimNet, until: u64) {
+    while net.clock().now().0 < until {
+        while a.host.engine.turn() {}
+        net.advance(Nanos(10 * US));
+    }
+}
+
+/// A host whose clock is locked, and whose messages have gone.
+fn locked(setting: Setting) -> (SimNet, Talker) {
+    let net = SimNet::new(7, SimConfig { frames_max: 8_192, ..SimConfig::default() });
+    let mut a = talker(&net, 1, 2, 0, 300 * US, setting);
+    let start = net.clock().now().0;
+    a.emit_at = start;
+    while net.clock().now().0 < start + 250 * MS {
+        a.act(net.clock().now().0, setting);
+        net.advance(Nanos(10 * US));
+    }
+    turns_until(&mut a, &net, start + 260 * MS);
+    a.remember();
+    (net, a)
+}
+
+#[test]
+fn a_late_message_that_the_link_does_not_take_goes_when_it_does_and_not_in_its_next_slot() {
+    let setting = Setting { late: LatePolicy::SendNow, ..GOOD };
+    let (net, mut a) = locked(setting);
+    let slot = (net.clock().now().0 / PERIOD + 2) * PERIOD + a.offset_ns;
+    turns_until(&mut a, &net, slot + slot_ns(&config(setting)) + 10 * US);
+    a.is_full.set(true);
+    assert!(a.timed.emit_copy(&[0; SIZE], 0).is_some_and(|emit| emit.is_sent()));
+    turns_until(&mut a, &net, slot + 150 * US);
+    assert_eq!(a.since(TurnCounter::LateSent), 0, "nothing was sent");
+    a.is_full.set(false);
+    turns_until(&mut a, &net, slot + PERIOD - 50 * US);
+    assert_eq!((a.since(TurnCounter::LateSent), a.since(TurnCounter::SlotsSent)), (1, 0));
+    turns_until(&mut a, &net, slot + 2 * PERIOD);
+    assert_eq!((a.since(TurnCounter::LateSent), a.since(TurnCounter::SlotsSent)), (1, 0), "once");
+}
+
 #[test]
 fn a_message_that_is_early_when_the_host_wakes_waits_for_its_slot() {
     for late in [LatePolicy::Drop, LatePolicy::SendNow] {
         let setting = Setting { late, ..GOOD };
-        let net = SimNet::new(7, SimConfig { frames_max: 8_192, ..SimConfig::default() });
-        let mut a = talker(&net, 1, 2, 0, 300 * US, setting);
-        // The clock is locked, and what was emitted meanwhile has gone.
-        let start = net.clock().now().0;
-        a.emit_at = start;
-        let turns_until = |a: &mut Talker, until: u64| {
-            while net.clock().now().0 < until {
-                while a.host.engine.turn() {}
-                net.advance(Nanos(10 * US));
-            }
-        };
-        while net.clock().now().0 < start + 250 * MS {
-            a.act(net.clock().now().0, setting);
-            net.advance(Nanos(10 * US));
-        }
-        turns_until(&mut a, start + 260 * MS);
-        a.remember();
+        let (net, mut a) = locked(setting);
         for round in 0..20 {
             // A slot goes by without a message; then the host sleeps, and wakes for one.
             let slot = (net.clock().now().0 / PERIOD + 2) * PERIOD + a.offset_ns;
-            turns_until(&mut a, slot + slot_ns(&config(setting)) + 10 * US);
+            turns_until(&mut a, &net, slot + slot_ns(&config(setting)) + 10 * US);
             net.advance(Nanos(slot + PERIOD / 2 - net.clock().now().0));
             assert!(a.timed.emit_copy(&[0; SIZE], 0).is_some_and(|emit| emit.is_sent()));
-            turns_until(&mut a, slot + PERIOD - 20 * US);
+            turns_until(&mut a, &net, slot + PERIOD - 20 * US);
             assert_eq!(a.since(TurnCounter::SlotsSent), round, "{late:?}: its slot has not begun");
-            turns_until(&mut a, slot + PERIOD + slot_ns(&config(setting)) + 10 * US);
+            turns_until(&mut a, &net, slot + PERIOD + slot_ns(&config(setting)) + 10 * US);
             assert_eq!(a.since(TurnCounter::SlotsSent), round + 1, "{late:?}: it goes in its slot");
             assert_eq!((a.since(TurnCounter::LateSent), a.since(TurnCounter::LateDropped)), (0, 0), "{late:?}");
         }
+    }
+}
+
+/// Emits what claims to have come so long ago.
+fn emit_late(a: &Talker, ago: u64) {
+    let instant = SourceInstant::Monotonic(MonoTime(a.local.now().0 - ago));
+    let stamp = Stamp { instant, is_history: false }.encode();
+    assert!(a.timed.emit_copy(&[0; SIZE], stamp).is_some_and(|emit| emit.is_sent()));
+}
+
+#[test]
+fn what_came_while_the_host_slept_is_judged_by_its_own_instant() {
+    let setting = Setting { late: LatePolicy::Drop, ..GOOD };
+    let (net, mut a) = locked(setting);
+    let slot = (net.clock().now().0 / PERIOD + 2) * PERIOD + a.offset_ns;
+    turns_until(&mut a, &net, slot + slot_ns(&config(setting)) + 10 * US);
+    // It is found when messages are early for the next slot, and came before.
+    net.advance(Nanos(slot + PERIOD / 2 - net.clock().now().0));
+    emit_late(&a, PERIOD / 2 - 100 * US);
+    turns_until(&mut a, &net, slot + PERIOD + 200 * US);
+    assert_eq!((a.since(TurnCounter::LateDropped), a.since(TurnCounter::SlotsSent)), (1, 0));
+}
+
+#[test]
+fn what_waits_behind_a_late_message_is_judged_by_its_own_instant() {
+    let setting = Setting { late: LatePolicy::Drop, ..GOOD };
+    let (net, mut a) = locked(setting);
+    let slot = (net.clock().now().0 / PERIOD + 2) * PERIOD + a.offset_ns;
+    turns_until(&mut a, &net, slot + slot_ns(&config(setting)) + 10 * US);
+    // The host sleeps beyond the next slot: the first is late, the second early for the one after.
+    net.advance(Nanos(slot + PERIOD + PERIOD / 2 - net.clock().now().0));
+    emit_late(&a, PERIOD + PERIOD / 2 - 100 * US);
+    emit_late(&a, 10 * US);
+    turns_until(&mut a, &net, slot + 2 * PERIOD + 200 * US);
+    assert_eq!((a.since(TurnCounter::LateDropped), a.since(TurnCounter::SlotsSent)), (1, 1));
+}
+
+#[test]
+fn gates_hold_without_streams_that_have_slots() {
+    let (net, mut a) = locked(GOOD);
+    let lanes = |open_lanes, interval_ns| GateEntry { open_lanes, interval_ns };
+    let (shut, open) = (600 * US, 400 * US);
+    let gates = Gates::new(TaiTime(0), None, 0, &[lanes(0b111, shut), lanes(!0b111, open)]).unwrap();
+    stage_with(&mut a.host, &config(GOOD), (&[], Some(gates)), PERIOD, None);
+    turns_until(&mut a, &net, net.clock().now().0 + 5 * MS);
+    a.handed.borrow_mut().clear();
+    let end = net.clock().now().0 + 50 * MS;
+    a.emit_at = u64::MAX;
+    while net.clock().now().0 < end {
+        a.act(net.clock().now().0, GOOD);
+        net.advance(Nanos(10 * US));
+    }
+    let (mut left, handed) = (0, a.handed.borrow());
+    assert!(handed.len() > 100, "best effort has its window: {}", handed.len());
+    for frame in handed.iter() {
+        let begins = frame.at_ns / PERIOD * PERIOD;
+        left = frame.at_ns.max(left) + frame.bytes * WIRE_NS_PER_BYTE;
+        assert!(frame.at_ns - begins + CLOCK_NS >= shut, "while its gate is shut: {frame:?}");
+        assert!(left <= begins + PERIOD + CLOCK_NS, "it has not left when its gate shuts: {frame:?}");
     }
 }
 
@@ -542,7 +650,8 @@ fn begun_before_the_table(room: u32) -> (Host<WireLink, HostClock>, SourcePort, 
     let net = SimNet::new(7, SimConfig::default());
     let (local, slots) = (net.clock(), fast_config());
     let inner = net.setup(address(1)).open(&[]).unwrap();
-    let link = WireLink { inner, base: net.clock(), local: local.clone(), launches: false, handed: Rc::default() };
+    let (base, is_full, handed) = (net.clock(), Rc::default(), Rc::default());
+    let link = WireLink { inner, base, local: local.clone(), launches: false, is_full, handed };
     let clock = HostClock { local, base: net.clock(), apart_ns: Rc::default(), is_synchronised: false };
     let engine = EngineConfig { slots: Some(slots), ..EngineConfig::new(HostId(1), Incarnation(1)) };
     let mut host = Host::of(engine, link, clock, 0, &[(LARGE as u32, 2)], None);

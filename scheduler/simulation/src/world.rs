@@ -453,6 +453,11 @@ impl World {
         if !one.is_late() || one.stream.late != LatePolicy::SendNow || self.tai > until {
             return Err("a message was sent between slots against its policy".into());
         }
+        if self.random.chance(10) {
+            // The link takes nothing: it stays late.
+            self.timed.sent(flow, 0, true);
+            return Ok(Pass::Some);
+        }
         let at_ps = self.turn_ps();
         let gone = self.wire.hand_over(Sender::Late, u64::from(bytes_max), at_ps);
         gone.iter().try_for_each(|frame| self.judge_frame(frame))?;

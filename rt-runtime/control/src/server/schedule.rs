@@ -234,17 +234,18 @@ impl Server {
             let count = |counter| datapath.turn_counters.get(counter as usize);
             let [turn, wake] = parts.hub.assumed(DatapathIndex(at as u8)).map_or([None; 2], |both| both.map(Some));
             let epsilons = datapath.epsilons();
+            // Before they are counted: what is counted from here on was held against what is
+            // assumed from here on.
+            for (sketch, basis) in [(&epsilons.turn, turn), (&epsilons.chunk, turn), (&epsilons.wake, wake)] {
+                let bounds = basis.map_or((Nanos(u64::MAX), Nanos(u64::MAX)), |basis| (basis.quantile, basis.max));
+                sketch.set_bounds(bounds.0, bounds.1);
+            }
             // A chunk may take as long as a slot's frame may, until it is on its way.
             let measured = Measured {
                 turn: (epsilons.turn.counted(), turn),
                 chunk: (epsilons.chunk.counted(), turn),
                 wake: (epsilons.wake.counted(), wake),
             };
-            // From now on: what was counted until now was held against what was assumed then.
-            for (sketch, basis) in [(&epsilons.turn, turn), (&epsilons.chunk, turn), (&epsilons.wake, wake)] {
-                let bounds = basis.map_or((Nanos(u64::MAX), Nanos(u64::MAX)), |basis| (basis.quantile, basis.max));
-                sketch.set_bounds(bounds.0, bounds.1);
-            }
             for Alarm { assumption, violations } in monitors.look(*now, is_bound, count, &measured, holds) {
                 let (datapath, assumption, what) = (&datapath.plan.name, assumption.name(), assumption.words());
                 warn!(datapath, assumption, violations, "out of spec: {what}");

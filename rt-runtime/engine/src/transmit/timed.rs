@@ -592,12 +592,16 @@ impl Transmitter {
                 }
                 Action::Late { flow, bytes_max } => {
                     slots.goes(mono);
-                    slots.late(flow, TurnCounter::LateSent);
                     let sent = self.send_one(flow, bytes_max, false, links, outlets, port);
-                    if sent.bytes > 0 {
-                        self.left(flow, &sent, Fate::SentLate, None);
-                        since.get_or_insert(mono);
+                    if sent.bytes == 0 {
+                        // The link takes nothing: the next turn tries again.
+                        break;
                     }
+                    if let Some(slots) = &mut self.slots {
+                        slots.late(flow, TurnCounter::LateSent);
+                    }
+                    self.left(flow, &sent, Fate::SentLate, None);
+                    since.get_or_insert(mono);
                     self.reported(mono, flow, sent.bytes, sent.more);
                     self.tell_next(flow, mono);
                     is_flushed = false;

@@ -34,6 +34,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What holds for two alike: the longer of both, quantile and longest each, where both are carried
+/// by their samples; else the one that is not.
+fn both(one: &MeasuredStatus, other: &MeasuredStatus) -> MeasuredStatus {
+    match (one.quantile_ns, other.quantile_ns) {
+        (None, _) => one.clone(),
+        (_, None) => other.clone(),
+        (quantile_of_one, quantile_of_other) => MeasuredStatus {
+            quantile_ns: quantile_of_one.max(quantile_of_other),
+            max_ns: one.max_ns.max(other.max_ns),
+            samples: one.samples.min(other.samples),
+            ..one.clone()
+        },
+    }
+}
+
 /// The lines of all datapaths with slots.
 fn lines(report: &StatusReport) -> Result<String, String> {
     let mut text = String::new();
@@ -43,12 +58,11 @@ fn lines(report: &StatusReport) -> Result<String, String> {
             let monitor = datapath.monitors.iter().find(|monitor| monitor.assumption == assumption);
             monitor.and_then(|monitor| monitor.measured.as_ref())
         };
-        // A plant's turn holds for slots and for the chunks between them: the one that took longer,
-        // or that too few samples carry.
-        let turn = measured("e_turn").into_iter().chain(measured("e_chunk").filter(|chunk| chunk.samples > 0));
-        let turn = turn.max_by_key(|one| one.quantile_ns.unwrap_or(u64::MAX));
-        for (one, field, times) in [(measured("e_wake"), "wake", 1), (turn, "turn", 2)] {
-            match one {
+        // A plant's turn holds for slots and for the chunks between them.
+        let chunk = measured("e_chunk").filter(|chunk| chunk.samples > 0);
+        let turn = measured("e_turn").map(|turn| chunk.map_or(turn.clone(), |chunk| both(turn, chunk)));
+        for (one, field, times) in [(measured("e_wake").cloned(), "wake", 1), (turn, "turn", 2)] {
+            match &one {
                 Some(MeasuredStatus { quantile_ppm, quantile_ns: Some(quantile_ns), samples, max_ns, .. }) => {
                     let (quantile_ns, max_ns) = (quantile_ns.saturating_mul(times), max_ns.saturating_mul(times));
                     let _ = writeln!(
@@ -98,6 +112,13 @@ mod tests {
         let mut with_chunks = report.clone();
         with_chunks.datapaths[0].monitors.push(monitor("e_chunk", Some(4_500)));
         assert!(lines(&with_chunks).unwrap().contains("turn: (quantile_ppm: 999000, quantile_ns: 9000,"));
+        // The one may have the longer quantile, and the other the longest.
+        let chunk = with_chunks.datapaths[0].monitors[2].measured.as_mut().unwrap();
+        (chunk.quantile_ns, chunk.max_ns) = (Some(3_000), 11_000);
+        let longer = "turn: (quantile_ppm: 999000, quantile_ns: 8000, max_ns: 22000, samples: 20000),\n";
+        assert!(lines(&with_chunks).unwrap().contains(longer));
+        with_chunks.datapaths[0].monitors[2].measured.as_mut().unwrap().quantile_ns = None;
+        assert!(lines(&with_chunks).unwrap().contains("// turn: "), "chunks are not carried");
         let turn = "turn: (quantile_ppm: 999000, quantile_ns: 8000, max_ns: 18000, samples: 20000),\n";
         assert!(text.contains(turn), "{text}");
         assert!(text.contains("// wake: beyond measure in 99.9 % of 20000"), "{text}");

@@ -224,6 +224,12 @@ pub enum Counted {
     Network,
     /// The bare socket's.
     Udp,
+    /// The runtime's, over xdp in the driver: two runtimes that this thread turns.
+    Xdp,
+    /// The same, where each knows as many peers as there can be.
+    XdpManyPeers,
+    /// The bare AF_XDP loop's.
+    RawXdp,
     /// The scheduler's slots: a table that is written down, of four streams.
     ExpandedFew,
     /// The same of 4,096.
@@ -244,6 +250,9 @@ impl Counted {
             Counted::Ring => "ring",
             Counted::Network => "network",
             Counted::Udp => "udp",
+            Counted::Xdp => "xdp",
+            Counted::XdpManyPeers => "xdp-many-peers",
+            Counted::RawXdp => "raw-xdp",
             Counted::ExpandedFew => "expanded-few",
             Counted::ExpandedMany => "expanded-many",
             Counted::RecurrencesFew => "recurrences-few",

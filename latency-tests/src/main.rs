@@ -18,12 +18,14 @@ use cli::{Cli, Counted, Scenario};
 use harness::converse::Duplex;
 use harness::fault::Fault;
 use harness::machine::Machine;
+use harness::netns::Hosts;
 use harness::{Bench, Effort};
+use insane_core::limits::PEERS_MAX;
 use ours::end::CopyPut;
 use report::bounds::{Bounds, Check, check};
 use report::page::Page;
 use report::row::Output;
-use scenario::count::Waiting;
+use scenario::count::{OneWay, Waiting};
 use scenario::{Findings, compare};
 use std::process::ExitCode;
 
@@ -83,6 +85,17 @@ fn count(cli: &Cli) -> Result<(), Fault> {
         Counted::Udp => {
             let end = baseline::udp::UdpEnd::to_itself(scenario::ours::LOOPBACK)?;
             scenario::count::run(&mut Waiting(end), cli.messages)
+        }
+        Counted::Xdp | Counted::XdpManyPeers => {
+            let hosts = Hosts::make()?;
+            let others = if cli.side == Counted::Xdp { 0 } else { PEERS_MAX - 1 };
+            let (put, take, _sessions) = scenario::ours::to_a_sibling_over_xdp(&hosts, others)?;
+            scenario::count::run(&mut Waiting(Duplex::new(put, take)), cli.messages)
+        }
+        Counted::RawXdp => {
+            let hosts = Hosts::make()?;
+            let [put, take] = scenario::baselines::xdp_ends(&hosts, true)?;
+            scenario::count::run(&mut Waiting(OneWay { put, take }), cli.messages)
         }
         Counted::ExpandedFew | Counted::ExpandedMany | Counted::RecurrencesFew | Counted::RecurrencesMany => {
             scenario::scheduler::count(cli.side, cli.messages)

@@ -1,5 +1,6 @@
 //! How dpdk links are opened here, ours and the raw loop's: DPDK is started once a process.
 
+use crate::harness::netns::Hosts;
 use insane_config::{DeviceName, DpdkPlan, Technology, raw};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -18,6 +19,12 @@ pub fn device(host: usize) -> String {
     format!("net_af_packet{host},iface=eth0")
 }
 
+/// The same on the second interface.
+#[must_use]
+pub fn second_device(host: usize) -> String {
+    format!("net_af_packet{},iface={}", 2 + host, Hosts::SECOND_INTERFACE)
+}
+
 /// The arguments of DPDK.
 #[must_use]
 pub fn arguments() -> Vec<String> {
@@ -29,7 +36,12 @@ pub fn arguments() -> Vec<String> {
 /// A dpdk link at one of [`ADDRESSES`].
 #[must_use]
 pub fn technology(bind: SocketAddr) -> Technology {
-    let host = usize::from(bind == ADDRESSES[1]);
-    let device = DeviceName::new(&device(host)).expect("a name that is short enough");
+    technology_on(&device(usize::from(bind == ADDRESSES[1])), bind)
+}
+
+/// A dpdk link on a device of that name.
+#[must_use]
+pub fn technology_on(device: &str, bind: SocketAddr) -> Technology {
+    let device = DeviceName::new(device).expect("a name that is short enough");
     Technology::Dpdk(DpdkPlan::at(device, bind))
 }

@@ -85,12 +85,17 @@ fn xdp_routes(hosts: &Hosts, in_driver: bool, size: usize, is_flow: bool) -> Res
     Ok([(first, second), (second, first)].map(|(from, to)| Route { from, to, in_driver, size, is_flow }))
 }
 
-/// T1: raw AF_XDP sockets on two hosts joined by veth.
-pub fn xdp_veth(bench: &Bench, hosts: &Hosts, in_driver: bool) -> Result<Sample, Fault> {
-    let [asks, answers] = xdp_routes(hosts, in_driver, MESSAGE_BYTES, false)?;
+/// Raw AF_XDP sockets on two hosts joined by veth.
+pub fn xdp_ends(hosts: &Hosts, in_driver: bool) -> Result<[XdpEnd; 2], Fault> {
+    let [first, second] = xdp_routes(hosts, in_driver, MESSAGE_BYTES, false)?;
     // Both before the first frame: a program that is attached resets its queue.
     let open = |host, route| hosts.on(host, move || XdpEnd::open(Hosts::INTERFACE, route));
-    let (asking, answering) = (open(0, asks)?, open(1, answers)?);
+    Ok([open(0, first)?, open(1, second)?])
+}
+
+/// T1: raw AF_XDP sockets on two hosts joined by veth.
+pub fn xdp_veth(bench: &Bench, hosts: &Hosts, in_driver: bool) -> Result<Sample, Fault> {
+    let [asking, answering] = xdp_ends(hosts, in_driver)?;
     t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(asking), move || Ok(answering))
 }
 

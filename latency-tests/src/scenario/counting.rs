@@ -13,13 +13,15 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Instructions of one local message, ours and the bare ring's; and of one over udp.
+/// Instructions of one local message, ours and the bare ring's; and of one over udp and xdp.
 pub fn instructions(bench: &Bench, findings: &mut Findings) {
     let messages = if bench.effort.smoke { 1_000 } else { 20_000 };
     let rows = [
         ("instructions/64B", Counted::Ours, Counted::Ring),
         ("instructions/copied-64B", Counted::OursCopied, Counted::Ring),
         ("instructions/udp-64B", Counted::Network, Counted::Udp),
+        ("instructions/xdp-64B", Counted::Xdp, Counted::RawXdp),
+        ("instructions/xdp-64B/many-peers", Counted::XdpManyPeers, Counted::Xdp),
     ];
     for (name, ours, raw) in rows {
         let both = collected(ours, messages).and_then(|ours| Ok((ours, collected(raw, messages)?)));
@@ -64,7 +66,8 @@ fn table(name: &str, raw: Counted, unit: &str, figures: (f64, f64), n: u64) -> T
         floor_before_us: None,
         floor_after_us: None,
     };
-    Table { row, labels: ["insane-rt".to_owned(), format!("bare {}", raw.name())], curves: Vec::new() }
+    let beside = if raw == Counted::Xdp { "insane-rt, one peer".to_owned() } else { format!("bare {}", raw.name()) };
+    Table { row, labels: ["insane-rt".to_owned(), beside], curves: Vec::new() }
 }
 
 /// A file for a tool's output, removed when done.

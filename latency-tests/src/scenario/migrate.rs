@@ -8,8 +8,9 @@
 //! udp for as long, rounds in turns; and so is the longest within 25 ms after a move beside that
 //! in the same stretches of the other run, since the longest of all is mostly the host's.
 //!
-//! *Unplanned*: the link in use has a device to itself, which is deleted. What is lost is set
-//! beside what was emitted from then until the runtime had left the link.
+//! *Unplanned*: the link in use, one of each technology, has a device to itself, which is
+//! deleted: [`CUTS`] times each. What is lost is set beside what was emitted from then until the
+//! runtime had left the link.
 
 use super::live::{Arrival, Director, Load, link_of, live};
 use super::ours::STREAM;
@@ -35,13 +36,13 @@ const PERIOD: Nanos = Nanos::from_micros(100);
 const REST: Duration = Duration::from_millis(60);
 /// How long after a move a gap counts as its: receivers wait for 20 ms at most.
 const AFTER: Nanos = Nanos::from_millis(25);
-/// Rounds at most, and moves of each in the long form: 1,000.
-const ROUNDS_MAX: u32 = 5;
+/// Rounds at most, and moves of each in the long form: 4,000, each way of four 1,000 times.
+const ROUNDS_MAX: u32 = 20;
 const MOVES: u32 = 200;
 const MOVES_SMOKE: u32 = 40;
-/// Devices deleted of each technology.
-const CUTS: u32 = 10;
-const CUTS_SMOKE: u32 = 2;
+/// Devices deleted of each technology; 100 of all.
+const CUTS: u32 = 25;
+const CUTS_SMOKE: u32 = 1;
 /// How long the stream goes on by the link, and by the other one afterwards.
 const SETTLED: Duration = Duration::from_millis(300);
 const TOPOLOGY: &str = "T1 two hosts";
@@ -58,11 +59,15 @@ pub fn run(bench: &Bench, findings: &mut Findings) {
     if let Err(fault) = planned(bench, &hosts, findings) {
         findings.note("migrate/planned", &fault);
     }
-    for victim in [Victim::Udp, Victim::Xdp] {
+    for victim in [Victim::Udp, Victim::Tcp, Victim::Xdp, Victim::Dpdk] {
         if let Err(fault) = unplanned(bench, &hosts, victim, findings) {
             findings.note(&format!("migrate/unplanned-{}", victim.name()), &fault);
         }
     }
+}
+
+fn dpdk_is_there(hosts: &Hosts) -> Result<(), Fault> {
+    hosts.on(0, || DpdkEnd::open(0, 64, false)).map(drop)
 }
 
 fn at(address: IpAddr, port: u16) -> SocketAddr {
@@ -132,7 +137,7 @@ struct Trial {
 }
 
 fn planned(bench: &Bench, hosts: &Hosts, findings: &mut Findings) -> Result<(), Fault> {
-    let with_dpdk = hosts.on(0, || DpdkEnd::open(0, 64, false)).map(drop);
+    let with_dpdk = dpdk_is_there(hosts);
     if let Err(reason) = &with_dpdk {
         println!("migrate: without dpdk: {reason}");
     }
@@ -248,33 +253,42 @@ fn go(director: &Director<'_>, to: &str) -> Result<(), Fault> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Victim {
     Udp,
+    Tcp,
     Xdp,
+    Dpdk,
 }
 
 impl Victim {
     const fn name(self) -> &'static str {
         match self {
             Victim::Udp => "udp",
+            Victim::Tcp => "tcp",
             Victim::Xdp => "xdp",
+            Victim::Dpdk => "dpdk",
         }
     }
 
-    /// The link at an interface of its own, before one of tcp at the other interface.
+    /// The link at an interface of its own, before one of tcp, or for tcp of udp, at the other
+    /// interface.
     fn plans(self) -> [Plan; 2] {
         [0, 1].map(|host| {
             let both = |addresses: [IpAddr; 2], port| [addresses[host], addresses[1 - host]].map(|one| at(one, port));
-            let tcp = both(Hosts::ADDRESSES, OTHER_PORT);
-            let (technology, peer) = match self {
-                Victim::Udp => {
-                    let [own, peer] = both(Hosts::SECOND_ADDRESSES, PORT);
-                    (Technology::Udp(UdpPlan::at(own)), peer)
-                }
-                Victim::Xdp => {
-                    let [own, peer] = both(Hosts::SECOND_BYPASS_ADDRESSES, PORT);
-                    (plan::xdp_at(Hosts::SECOND_INTERFACE, XdpMode::Native, own), peer)
-                }
+            let [own, peer] = match self {
+                Victim::Udp | Victim::Tcp => both(Hosts::SECOND_ADDRESSES, PORT),
+                Victim::Xdp | Victim::Dpdk => both(Hosts::SECOND_BYPASS_ADDRESSES, PORT),
             };
-            let safe = ("safe", Technology::Tcp(TcpPlan::at(tcp[0])), tcp[1]);
+            let technology = match self {
+                Victim::Udp => Technology::Udp(UdpPlan::at(own)),
+                Victim::Tcp => Technology::Tcp(TcpPlan::at(own)),
+                Victim::Xdp => plan::xdp_at(Hosts::SECOND_INTERFACE, XdpMode::Native, own),
+                Victim::Dpdk => dpdk::technology_on(&dpdk::second_device(host), own),
+            };
+            let [here, there] = both(Hosts::ADDRESSES, OTHER_PORT);
+            let safe = match self {
+                Victim::Tcp => Technology::Udp(UdpPlan::at(here)),
+                _ => Technology::Tcp(TcpPlan::at(here)),
+            };
+            let safe = ("safe", safe, there);
             plan(host, &[("victim", technology, peer), safe])
         })
     }
@@ -295,6 +309,9 @@ impl Cut {
 }
 
 fn unplanned(bench: &Bench, hosts: &Hosts, victim: Victim, findings: &mut Findings) -> Result<(), Fault> {
+    if victim == Victim::Dpdk {
+        dpdk_is_there(hosts)?;
+    }
     let count = if bench.effort.smoke { CUTS_SMOKE } else { CUTS };
     let cuts = (0..count).map(|_| cut(bench, hosts, victim)).collect::<Result<Vec<_>, _>>()?;
     let name = |what: &str| format!("migrate/unplanned-{}/{what}", victim.name());

@@ -19,6 +19,7 @@ use crate::ours::daemon::{Daemon, Wanted};
 use crate::ours::end::{Both, ComposePut, Contract, Flood, Handling, Put, Sleepy, Take};
 use crate::ours::fault;
 use crate::ours::plan::{self, Seat};
+use insane_config::raw::XdpMode;
 use insane_rt::{Hosting, Plan, Session};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -376,6 +377,25 @@ pub fn network_paced(bench: &Bench, hosts: &Hosts, size: usize) -> Result<Sample
 /// One channel between two runtimes of this thread, over loopback.
 pub fn to_a_sibling_over_udp() -> Result<(Put, Take, (Session, Session)), Fault> {
     let sessions = embedded_pair(Place::Loopback, [Seat::ASLEEP; 2], [Hosting::Inline; 2], Plugin::Udp)?;
+    let (put, take) = ends(&sessions, Contract::SMALL)?;
+    Ok((put, take, sessions))
+}
+
+/// One channel between two runtimes of this thread, on two hosts joined by veth, by xdp in the
+/// driver. Each knows so many other peers, who never answer.
+pub fn to_a_sibling_over_xdp(hosts: &Hosts, others: usize) -> Result<(Put, Take, (Session, Session)), Fault> {
+    let addresses = Hosts::BYPASS_ADDRESSES.map(|address| SocketAddr::new(address, PORT));
+    let start = |host: usize| {
+        let technology = plan::xdp_at(Hosts::INTERFACE, XdpMode::Native, addresses[host]);
+        let mut plan = Plan::embedded_over(["a", "b"][host], technology);
+        for other in 0..others {
+            let address = Ipv4Addr::new(10, 231, 7, 100 + other as u8).into();
+            plan.add_peer(&format!("silent-{other}"), &[(technology.name(), SocketAddr::new(address, PORT))]);
+        }
+        plan.add_peer(["b", "a"][host], &[(technology.name(), addresses[1 - host])]);
+        Place::Veth(hosts).on(host, move || embed(plan, Hosting::Inline))
+    };
+    let sessions = (start(0)?, start(1)?);
     let (put, take) = ends(&sessions, Contract::SMALL)?;
     Ok((put, take, sessions))
 }

@@ -10,6 +10,7 @@ use crate::outgoing::Template;
 use crate::stack::{Host, Stack};
 use core::net::SocketAddr;
 use insane_core::limits::PEERS_MAX;
+use insane_core::peers::PeerTable;
 use insane_core::{Lane, MonoTime, PeerIndex};
 
 /// How many classes there are.
@@ -96,8 +97,8 @@ pub enum NoPlace {
 #[derive(Clone, Debug)]
 pub struct Peers {
     places: [Option<Peer>; PEERS_MAX],
-    /// Who sent the last frame: most come from the peer of the frame before.
-    last: PeerIndex,
+    /// Who has which address.
+    table: PeerTable,
 }
 
 impl Default for Peers {
@@ -110,7 +111,7 @@ impl Peers {
     /// None yet.
     #[must_use]
     pub const fn new() -> Self {
-        Peers { places: [const { None }; PEERS_MAX], last: PeerIndex(0) }
+        Peers { places: [const { None }; PEERS_MAX], table: PeerTable::new() }
     }
 
     /// The peer at this place.
@@ -120,18 +121,11 @@ impl Peers {
         self.places.get(peer.index())?.as_ref()
     }
 
-    /// Which peer sends from this address to this class. At most [`PEERS_MAX`] looks.
+    /// Which peer sends from this address to this class.
     #[inline]
     pub fn find(&mut self, from: SocketAddr, class: Class) -> Option<PeerIndex> {
         // Both of its ports follow from the first.
-        let first = SocketAddr::new(from.ip(), from.port().checked_sub(class as u16)?);
-        let is_it = |peer: &Option<Peer>| peer.as_ref().is_some_and(|peer| peer.address == first);
-        if self.places.get(self.last.index()).is_some_and(is_it) {
-            return Some(self.last);
-        }
-        let at = self.places.iter().position(is_it)?;
-        self.last = PeerIndex(at as u16);
-        Some(self.last)
+        self.table.find(SocketAddr::new(from.ip(), from.port().checked_sub(class as u16)?))
     }
 
     /// Puts `with` in the place of who is there, who comes back in it. Ways are acquired and
@@ -146,15 +140,10 @@ impl Peers {
         with: &mut Option<Peer>,
         now: MonoTime,
     ) -> Result<(), NoPlace> {
-        let place = peer.index();
-        if place >= self.places.len() {
-            return Err(NoPlace::Full);
-        }
+        let Some(place) = self.places.get_mut(peer.index()) else { return Err(NoPlace::Full) };
         if let Some(new) = with {
-            let has_it = |peer: &Option<Peer>| peer.as_ref().is_some_and(|peer| peer.address == new.address);
-            let taken = self.places.iter().enumerate().find(|(at, peer)| *at != place && has_it(peer));
-            if let Some((by, _)) = taken {
-                return Err(NoPlace::Taken(PeerIndex(by as u16)));
+            if let Some(by) = self.table.find(new.address).filter(|by| *by != peer) {
+                return Err(NoPlace::Taken(by));
             }
             // It may have been prepared when the device was missing, or another.
             new.set_source(stack.host().mac);
@@ -164,9 +153,16 @@ impl Peers {
                 return Err(NoPlace::Full);
             }
         }
-        core::mem::swap(&mut self.places[place], with);
-        if let Some(way) = with.as_mut().and_then(|old| old.way.take()) {
-            stack.release(way);
+        core::mem::swap(place, with);
+        if let Some(old) = with {
+            self.table.remove(old.address);
+            if let Some(way) = old.way.take() {
+                stack.release(way);
+            }
+        }
+        if let Some(new) = place {
+            // There is one place in the table for each here, and nobody else has the address.
+            let _ = self.table.insert(new.address, peer);
         }
         Ok(())
     }

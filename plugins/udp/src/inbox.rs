@@ -5,8 +5,8 @@
 //! in them the last call ended, so nothing is lost and nothing is copied.
 
 use crate::link::UdpCounts;
-use crate::peers::PeerTable;
 use insane_core::PeerIndex;
+use insane_core::peers::PeerTable;
 use insane_link::FrameSink;
 use insane_sys::udp::{self, Batch, DATAGRAM_BYTES_MAX};
 use insane_wire::bundle::{Opener, is_bundle};

@@ -34,7 +34,6 @@ mod group;
 mod inbox;
 mod launch;
 mod link;
-mod peers;
 mod setup;
 mod train;
 

@@ -3,9 +3,9 @@
 use crate::group::Group;
 use crate::inbox::{Inbox, Senders, Tally};
 use crate::launch::Launcher;
-use crate::peers::{PeerTable, Refused};
 use crate::setup::connect_to_lone_peer;
 use crate::train::{Pushed, TRAIN_FRAME_BYTES_MAX, Train};
+use insane_core::peers::{PeerTable, Refused};
 use insane_core::{Lane, MonoTime, PeerIndex};
 use insane_link::{FrameSink, LaunchDrops, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused};
 use insane_sys::udp::{self, Address};
@@ -99,7 +99,7 @@ impl UdpCounts {
 /// Sockets, peers and the memory that frames are received into.
 pub struct UdpLink {
     sockets: [UdpSocket; 2],
-    tables: [PeerTable; 2],
+    tables: Box<[PeerTable; 2]>,
     peers: Box<[Option<PeerAddresses>]>,
     local: SocketAddr,
     frame_bytes_max: usize,
@@ -150,7 +150,7 @@ const QUIET_LOOKS: u32 = 65_536;
 impl UdpLink {
     pub(crate) fn new(
         sockets: [UdpSocket; 2],
-        tables: [PeerTable; 2],
+        tables: Box<[PeerTable; 2]>,
         peers: Box<[Option<PeerAddresses>]>,
         frame_bytes_max: u32,
         local: SocketAddr,

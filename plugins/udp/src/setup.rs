@@ -4,9 +4,9 @@ use crate::config::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig};
 use crate::group::{Group, Members};
 use crate::launch::{Launcher, NotHonoured};
 use crate::link::{PeerAddresses, UdpLink, UdpPeer};
-use crate::peers::{PeerTable, Refused};
 use insane_core::PeerIndex;
 use insane_core::limits::PEERS_MAX;
+use insane_core::peers::{PeerTable, Refused};
 use insane_link::{LinkSetup, PeerSetup};
 use insane_sys::udp::{SocketOptions, bind};
 use insane_sys::{Errno, OsError};
@@ -154,7 +154,7 @@ impl LinkSetup for UdpSetup {
         if peers.len() > PEERS_MAX {
             return Err(UdpError::TooManyPeers { given: peers.len() });
         }
-        let mut tables = [PeerTable::new(), PeerTable::new()];
+        let mut tables = Box::new([PeerTable::new(), PeerTable::new()]);
         let mut addresses = vec![None; PEERS_MAX].into_boxed_slice();
         let setup = self.peers();
         for (index, address) in peers.iter().enumerate() {

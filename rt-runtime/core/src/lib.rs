@@ -14,6 +14,7 @@ pub mod instant;
 pub mod limits;
 pub mod miss;
 pub mod network;
+pub mod peers;
 pub mod qos;
 pub mod schema;
 pub mod time;

@@ -1,8 +1,8 @@
 //! Who sent a frame: from address to peer, in constant time.
 
-use insane_core::PeerIndex;
-use insane_core::limits::PEERS_MAX;
-use std::net::{IpAddr, SocketAddr};
+use crate::PeerIndex;
+use crate::limits::PEERS_MAX;
+use core::net::{IpAddr, SocketAddr};
 
 /// Places of the table: a power of two, and at most half are taken.
 const PLACES: usize = (2 * PEERS_MAX).next_power_of_two();
@@ -12,9 +12,9 @@ const PLACES: usize = (2 * PEERS_MAX).next_power_of_two();
 /// A search ends at the first free place. At most half the places are taken, and
 /// only the configuration puts addresses in, so a stranger cannot make it long: it
 /// is bounded by the longest run the configured addresses form.
-#[derive(Debug)]
-pub(crate) struct PeerTable {
-    places: Box<[Option<(SocketAddr, PeerIndex)>; PLACES]>,
+#[derive(Clone, Debug)]
+pub struct PeerTable {
+    places: [Option<(SocketAddr, PeerIndex)>; PLACES],
     taken: usize,
     /// The place of the last hit: most frames come from the peer of the frame before.
     last: usize,
@@ -22,17 +22,31 @@ pub(crate) struct PeerTable {
 
 /// Why an address does not go in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Refused {
+pub enum Refused {
+    /// There are [`PEERS_MAX`] already.
     Full,
+    /// This peer has it.
     Duplicate(PeerIndex),
 }
 
+impl Default for PeerTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl PeerTable {
-    pub(crate) fn new() -> Self {
-        PeerTable { places: Box::new([None; PLACES]), taken: 0, last: 0 }
+    /// An empty table.
+    #[must_use]
+    pub const fn new() -> Self {
+        PeerTable { places: [None; PLACES], taken: 0, last: 0 }
     }
 
-    pub(crate) fn insert(&mut self, address: SocketAddr, peer: PeerIndex) -> Result<(), Refused> {
+    /// Puts an address in.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    pub fn insert(&mut self, address: SocketAddr, peer: PeerIndex) -> Result<(), Refused> {
         if self.taken == PEERS_MAX {
             return Err(Refused::Full);
         }
@@ -50,7 +64,7 @@ impl PeerTable {
 
     /// Takes an address out, if it is there, and closes the gap: what stands behind it up to
     /// the next free place is put in anew.
-    pub(crate) fn remove(&mut self, address: SocketAddr) {
+    pub fn remove(&mut self, address: SocketAddr) {
         let mut place = first_place(address);
         loop {
             match self.places[place] {
@@ -71,8 +85,9 @@ impl PeerTable {
         }
     }
 
+    /// Whose address it is.
     #[inline]
-    pub(crate) fn find(&mut self, address: SocketAddr) -> Option<PeerIndex> {
+    pub fn find(&mut self, address: SocketAddr) -> Option<PeerIndex> {
         match self.places[self.last] {
             Some((known, peer)) if known == address => Some(peer),
             _ => self.search(address),

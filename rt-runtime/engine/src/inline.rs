@@ -77,7 +77,7 @@ impl<L: Link + Send + 'static> InlineEngine<L> {
 
     /// One turn, unless somebody else is at it, or this is a forked child. Says whether it
     /// moved anything.
-    #[inline]
+    #[inline(never)]
     pub fn try_turn(&self) -> bool {
         let shared = &*self.shared;
         if shared.guard.word().load(Ordering::Relaxed) == 0 {

@@ -220,8 +220,11 @@ impl Xsk {
             tx_metadata_len: 0,
         };
         set(first, libc::XDP_UMEM_REG, &umem, "giving memory to the socket")?;
-        // Both rings hold all chunks that may ever be in them.
-        let (fill_size, completion_size) = (receiving.next_power_of_two(), (SIDES as u32 * ring).next_power_of_two());
+        // Both rings hold all chunks that may ever be in them. The fill ring is always nearly
+        // full: with twice the places it is known to have room, without a look at the kernel's
+        // counter for each frame, which the core that sends has just written.
+        let (fill_size, completion_size) =
+            (2 * receiving.next_power_of_two(), (SIDES as u32 * ring).next_power_of_two());
         set(first, libc::XDP_UMEM_FILL_RING, &fill_size, "making the fill ring")?;
         set(first, libc::XDP_UMEM_COMPLETION_RING, &completion_size, "making the completion ring")?;
         for socket in &sockets {
@@ -530,8 +533,12 @@ impl Xsk {
             }
             let socket = side.socket.as_raw_fd();
             self.counts.calls += 1;
+            // Not the C library's function, which is a place where a thread may be cancelled, and
+            // pays for that at every call.
+            let nothing = std::ptr::null::<libc::c_void>();
             // SAFETY: no memory is handed over.
-            let sent = unsafe { libc::sendto(socket, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
+            let sent =
+                unsafe { libc::syscall(libc::SYS_sendto, socket, nothing, 0_usize, libc::MSG_DONTWAIT, nothing, 0) };
             if sent >= 0 {
                 continue;
             }

@@ -58,28 +58,33 @@ impl Sink {
     /// unreadable and senders are asked to make it readable again.
     #[inline(never)]
     fn consume_turning(&self) -> Result<Option<Message<'_>>, ConsumeError> {
-        let mut taken = self.take()?;
-        if taken.is_none()
-            && let Some(inline) = &self.stream.core.inline
-        {
+        if let Some(message) = self.take() {
+            return Ok(Some(message));
+        }
+        self.port.why_none()?;
+        if let Some(inline) = &self.stream.core.inline {
             inline.try_turn();
-            taken = self.take()?;
-        }
-        if taken.is_none()
-            && let Some(reader) = &self.reader
-        {
-            seqpacket::wake_clear(reader);
-            if self.port.arm()? {
-                taken = self.take()?;
+            if let Some(message) = self.take() {
+                return Ok(Some(message));
             }
+            self.port.why_none()?;
         }
-        Ok(taken)
+        match &self.reader {
+            Some(reader) => self.consume_armed(reader),
+            None => Ok(None),
+        }
+    }
+
+    #[inline(never)]
+    fn consume_armed(&self, reader: &OwnedFd) -> Result<Option<Message<'_>>, ConsumeError> {
+        seqpacket::wake_clear(reader);
+        if self.port.arm()? { Ok(self.port.consume()?.map(Message)) } else { Ok(None) }
     }
 
     /// One piece of code for all looks: those in vain keep it in the cache.
     #[inline(never)]
-    fn take(&self) -> Result<Option<Message<'_>>, ConsumeError> {
-        Ok(self.port.consume()?.map(Message))
+    fn take(&self) -> Option<Message<'_>> {
+        self.port.take().map(Message)
     }
 
     /// The next message; waits for one at most `timeout`. A sink that may sleep looks for

@@ -161,7 +161,7 @@ impl Inbox {
 
     /// Takes one datagram with one call, and hands out what is in it; false if there is
     /// none. The inbox is empty before.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_one<S: FrameSink>(
         &mut self,
         socket: &UdpSocket,

@@ -438,7 +438,7 @@ impl UdpLink {
     }
 
     /// What is left of earlier calls, else one datagram.
-    #[inline]
+    #[inline(always)]
     fn take_one<const GROUP: bool, S: FrameSink>(&mut self, class: Class, tally: &mut Tally, sink: &mut S) {
         if self.has_rest::<GROUP>(class) {
             self.take_rest::<GROUP, S>(class, tally, sink);
@@ -690,6 +690,10 @@ impl Link for UdpLink {
 
     #[inline]
     fn flush(&mut self) {
+        if self.group.is_none() && self.trains.iter().all(Train::is_empty) {
+            // What went alone left nothing behind.
+            return;
+        }
         for class in [Class::RealTime, Class::BestEffort] {
             self.send_train::<false>(class);
             if self.group.is_some() {

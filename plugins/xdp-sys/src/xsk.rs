@@ -17,7 +17,7 @@
 //! first, and only a [`Chunk`] of the process's reads or writes memory. So no memory is
 //! referred to while the kernel may write it, whatever a ring says.
 
-use crate::ring::Ring;
+use crate::ring::{LINE_BYTES, Ring, prefetch};
 use insane_sys::{Errno, OsError, map};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -32,6 +32,10 @@ const SENT_A_CALL: u32 = 32;
 
 /// So many chunks of a side are on their way, or sent and not taken back, before they are.
 const REAPED_AT: u32 = 64;
+
+/// Cache lines of a frame that are asked for as soon as it is known: what is looked at before the
+/// payload is, and a small payload.
+const LINES_AHEAD: usize = 4;
 
 /// How a socket is tied to its queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -216,8 +220,11 @@ impl Xsk {
             tx_metadata_len: 0,
         };
         set(first, libc::XDP_UMEM_REG, &umem, "giving memory to the socket")?;
-        // Both rings hold all chunks that may ever be in them.
-        let (fill_size, completion_size) = (receiving.next_power_of_two(), (SIDES as u32 * ring).next_power_of_two());
+        // Both rings hold all chunks that may ever be in them. The fill ring is always nearly
+        // full: with twice the places it is known to have room, without a look at the kernel's
+        // counter for each frame, which the core that sends has just written.
+        let (fill_size, completion_size) =
+            (2 * receiving.next_power_of_two(), (SIDES as u32 * ring).next_power_of_two());
         set(first, libc::XDP_UMEM_FILL_RING, &fill_size, "making the fill ring")?;
         set(first, libc::XDP_UMEM_COMPLETION_RING, &completion_size, "making the completion ring")?;
         for socket in &sockets {
@@ -322,7 +329,21 @@ impl Xsk {
             return None;
         }
         *owner = Owner::Held;
-        Some(Chunk { number, start, len: entry.len })
+        let chunk = Chunk { number, start, len: entry.len };
+        self.fetch_ahead(&chunk);
+        Some(chunk)
+    }
+
+    /// The frame was written by another core: its lines come all at once, and not each when the
+    /// one before was understood.
+    #[inline]
+    fn fetch_ahead(&self, chunk: &Chunk) {
+        let at = ((chunk.number as usize) << self.chunk_shift) + chunk.start as usize;
+        let start = self.memory.start.as_ptr().wrapping_add(at).cast_const();
+        let lines = (chunk.len as usize).div_ceil(LINE_BYTES).min(LINES_AHEAD);
+        for line in 0..lines {
+            prefetch(start.wrapping_add(line * LINE_BYTES));
+        }
     }
 
     /// The bytes of a chunk. Empty for one of another socket, unless that has the same one in
@@ -512,8 +533,12 @@ impl Xsk {
             }
             let socket = side.socket.as_raw_fd();
             self.counts.calls += 1;
+            // Not the C library's function, which is a place where a thread may be cancelled, and
+            // pays for that at every call.
+            let nothing = std::ptr::null::<libc::c_void>();
             // SAFETY: no memory is handed over.
-            let sent = unsafe { libc::sendto(socket, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
+            let sent =
+                unsafe { libc::syscall(libc::SYS_sendto, socket, nothing, 0_usize, libc::MSG_DONTWAIT, nothing, 0) };
             if sent >= 0 {
                 continue;
             }

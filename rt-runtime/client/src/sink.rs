@@ -25,6 +25,8 @@ pub struct Sink {
     stream: Arc<StreamCore>,
     uid: u64,
     wake: SinkWake,
+    /// Nobody turns an engine here, and no descriptor tells of messages.
+    is_plain: bool,
 }
 
 impl Sink {
@@ -35,7 +37,8 @@ impl Sink {
         uid: u64,
         wake: SinkWake,
     ) -> Self {
-        Sink { port, reader, stream, uid, wake }
+        let is_plain = reader.is_none() && stream.core.inline.is_none();
+        Sink { port, reader, stream, uid, wake, is_plain }
     }
 
     /// The next message, if one waits. Never blocks. Messages of one source come in its
@@ -45,28 +48,43 @@ impl Sink {
     /// The runtime is gone and no local source is left, or this is a forked child.
     #[inline(always)]
     pub fn consume(&self) -> Result<Option<Message<'_>>, ConsumeError> {
-        if let Some(received) = self.port.consume()? {
-            return Ok(Some(Message(received)));
+        if !self.is_plain {
+            return self.consume_turning();
         }
-        if self.reader.is_some() || self.stream.core.inline.is_some() { self.consume_again() } else { Ok(None) }
+        Ok(self.port.consume()?.map(Message))
     }
 
     /// With inline hosting the engine turns once; with a descriptor, it is made
     /// unreadable and senders are asked to make it readable again.
-    fn consume_again(&self) -> Result<Option<Message<'_>>, ConsumeError> {
+    #[inline(never)]
+    fn consume_turning(&self) -> Result<Option<Message<'_>>, ConsumeError> {
+        if let Some(message) = self.take() {
+            return Ok(Some(message));
+        }
+        self.port.why_none()?;
         if let Some(inline) = &self.stream.core.inline {
             inline.try_turn();
-            if let Some(received) = self.port.consume()? {
-                return Ok(Some(Message(received)));
+            if let Some(message) = self.take() {
+                return Ok(Some(message));
             }
+            self.port.why_none()?;
         }
-        if let Some(reader) = &self.reader {
-            seqpacket::wake_clear(reader);
-            if self.port.arm()? {
-                return Ok(self.port.consume()?.map(Message));
-            }
+        match &self.reader {
+            Some(reader) => self.consume_armed(reader),
+            None => Ok(None),
         }
-        Ok(None)
+    }
+
+    #[inline(never)]
+    fn consume_armed(&self, reader: &OwnedFd) -> Result<Option<Message<'_>>, ConsumeError> {
+        seqpacket::wake_clear(reader);
+        if self.port.arm()? { Ok(self.port.consume()?.map(Message)) } else { Ok(None) }
+    }
+
+    /// One piece of code for all looks: those in vain keep it in the cache.
+    #[inline(never)]
+    fn take(&self) -> Option<Message<'_>> {
+        self.port.take().map(Message)
     }
 
     /// The next message; waits for one at most `timeout`. A sink that may sleep looks for

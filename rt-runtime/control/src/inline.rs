@@ -28,7 +28,10 @@ pub enum InlineHost {
 impl InlineHost {
     /// One turn, unless somebody else is at it. Says whether it moved anything. The
     /// technology is matched here, once a turn.
-    #[inline]
+    ///
+    /// One piece of code for all callers: what turns in vain keeps it in the cache for the turn
+    /// that follows an emit.
+    #[inline(never)]
     pub fn try_turn(&self) -> bool {
         match self {
             InlineHost::Udp(engine) => engine.try_turn(),

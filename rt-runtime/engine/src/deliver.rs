@@ -175,6 +175,15 @@ impl Outlets {
         }
     }
 
+    /// Counts a frame of so many bytes that went for a domain.
+    #[inline]
+    pub fn count_sent(&self, domain: DomainIndex, bytes: u32) {
+        if let Some(parts) = self.domains.get(domain.index()) {
+            parts.counters.add(DatapathCounter::FramesSent as usize, 1);
+            parts.counters.add(DatapathCounter::BytesSent as usize, u64::from(bytes));
+        }
+    }
+
     /// The route and whether anybody here listens.
     pub fn listeners(&self, topic: Topic) -> Option<(RouteIndex, DomainIndex, bool)> {
         let index = self.routes.find(topic)?;
@@ -184,8 +193,14 @@ impl Outlets {
 
     /// Puts one message into the ring of every sink of a route. What a full ring or a
     /// lack of memory keeps from one sink is counted, and costs the others nothing.
-    #[inline]
+    #[inline(never)]
     pub fn deliver(&mut self, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
+        self.deliver_here(port, route, meta, content);
+    }
+
+    /// As [`deliver`](Self::deliver): its plain case in line, for what links bring.
+    #[inline(always)]
+    pub fn deliver_here(&mut self, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
         if !self.deliver_plain(route, meta, &content) {
             self.deliver_to(None, port, route, meta, content);
         }
@@ -212,7 +227,7 @@ impl Outlets {
 
     /// The plain case, straight through: private bytes that fit a cell, for one sink with
     /// room. Else it does nothing.
-    #[inline]
+    #[inline(always)]
     fn deliver_plain(&mut self, route: RouteIndex, meta: Meta, content: &Content<'_>) -> bool {
         if let Content::Private(bytes) = content
             && bytes.len() <= INLINE_BYTES_MAX

@@ -260,10 +260,11 @@ impl<L: Link> Links<L> {
     }
 
     pub fn flush(&mut self) {
+        self.unsent = false;
         for link in &mut self.links {
             link.flush();
+            self.unsent |= link.holds_frames();
         }
-        self.unsent = self.are_holding();
     }
 
     /// Lets every link do what needs the time; whether one has something under way.
@@ -393,7 +394,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
     }
 
     /// One bounded turn. Says whether it moved anything.
-    #[inline]
+    #[inline(always)]
     pub fn turn(&mut self) -> bool {
         self.turns += 1;
         let is_sampled = self.turns.is_multiple_of(HOUSEKEEPING_STRIDE);

@@ -77,7 +77,7 @@ impl<L: Link + Send + 'static> InlineEngine<L> {
 
     /// One turn, unless somebody else is at it, or this is a forked child. Says whether it
     /// moved anything.
-    #[inline]
+    #[inline(never)]
     pub fn try_turn(&self) -> bool {
         let shared = &*self.shared;
         if shared.guard.word().load(Ordering::Relaxed) == 0 {
@@ -93,7 +93,7 @@ impl<L: Link + Send + 'static> InlineEngine<L> {
     #[cold]
     fn turn_later(&self) -> bool {
         let tries = self.shared.failed_tries.fetch_add(1, Ordering::Relaxed);
-        tries % TRIES == TRIES - 1 && self.shared.engine.lock().turn()
+        tries % TRIES == TRIES - 1 && turn_apart(&mut self.shared.engine.lock())
     }
 }
 
@@ -113,6 +113,12 @@ impl<L: Link + Send + 'static> std::fmt::Debug for InlineEngine<L> {
     }
 }
 
+/// A turn of who turns seldom.
+#[inline(never)]
+fn turn_apart<L: Link, C: Clock>(engine: &mut Engine<L, C>) -> bool {
+    engine.turn()
+}
+
 fn keep<L: Link, C: Clock>(shared: &Shared<L, C>) {
     guard::seal_thread();
     let (mut seen, mut period) = (0, KEEPER_PERIOD);
@@ -127,7 +133,7 @@ fn keep<L: Link, C: Clock>(shared: &Shared<L, C>) {
         period = if is_left_alone { KEEPER_PERIOD } else { (period * 2).min(KEEPER_PERIOD_MAX) };
         if is_left_alone && let Some(mut engine) = shared.engine.try_lock() {
             for _ in 0..KEEPER_TURNS {
-                if !engine.turn() {
+                if !turn_apart(&mut engine) {
                     break;
                 }
             }

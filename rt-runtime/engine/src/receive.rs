@@ -504,7 +504,7 @@ impl Receiver {
                     outlets.count(domain, DatapathCounter::Lost, lost);
                 }
                 let lost = u16::try_from(lost).unwrap_or(u16::MAX);
-                outlets.deliver(port, route, Meta { lost, ..meta }, content);
+                outlets.deliver_here(port, route, Meta { lost, ..meta }, content);
                 // What is older and still incomplete will never be released.
                 let is_older = |other: &FlowKey, sequence, _| other == key && sequence < meta.sequence;
                 while let Some(older) = self.reassembler.give_up(is_older) {

@@ -442,7 +442,7 @@ impl Transmitter {
 
     /// One turn's worth: at most [`GRANTS_PER_TURN`] grants. Returns how many messages
     /// or fragments moved.
-    #[inline]
+    #[inline(always)]
     pub fn run<L: Link, C: Clock>(
         &mut self,
         turn: &Turn<'_, C>,

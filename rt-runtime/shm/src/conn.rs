@@ -442,7 +442,7 @@ impl RxConn {
     ///
     /// # Errors
     /// The sender wrote what cannot be: close the connection.
-    #[inline]
+    #[inline(always)]
     pub fn pop(&mut self, into: &mut Popped) -> Result<bool, Violation> {
         let is_taken = self.ring.pop(into)?;
         if is_taken && let Payload::Heap(id) = into.payload {

@@ -173,12 +173,18 @@ pub enum Written {
 }
 
 /// Sends `bytes`, as much as the kernel has room for.
+///
+/// As in [`udp::send`](crate::udp::send), neither this nor the other hot calls of this module go
+/// by the C library's function.
 #[inline]
 pub fn write(stream: impl AsFd, bytes: &[u8]) -> Written {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: `bytes` is alive, and only read.
-    let sent = unsafe { libc::send(stream.as_fd().as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
-    written(sent)
+    let sent = unsafe {
+        let (fd, nobody) = (stream.as_fd().as_raw_fd(), std::ptr::null::<libc::sockaddr>());
+        libc::syscall(libc::SYS_sendto, fd, bytes.as_ptr(), bytes.len(), flags, nobody, 0)
+    };
+    written(sent as libc::ssize_t)
 }
 
 /// Sends `bytes`, then `payload`, with one call, as much as the kernel has room for.
@@ -196,8 +202,8 @@ pub fn write_both(stream: impl AsFd, bytes: &[u8], payload: SharedBytes<'_>) -> 
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the parts are alive, and only read; `payload` is readable
     // (`SharedBytes::new`).
-    let sent = unsafe { libc::sendmsg(stream.as_fd().as_raw_fd(), &message, flags) };
-    written(sent)
+    let sent = unsafe { libc::syscall(libc::SYS_sendmsg, stream.as_fd().as_raw_fd(), &raw const message, flags) };
+    written(sent as libc::ssize_t)
 }
 
 fn written(sent: libc::ssize_t) -> Written {
@@ -233,8 +239,12 @@ pub fn read(stream: impl AsFd, room: &mut [u8]) -> Read {
     assert!(!room.is_empty(), "reading into no room");
     let fd = stream.as_fd().as_raw_fd();
     // SAFETY: the kernel writes at most `room`.
-    let got = unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) };
-    got_to_read(got)
+    let got = unsafe {
+        let nobody = std::ptr::null_mut::<libc::sockaddr>();
+        let no_len = std::ptr::null_mut::<libc::socklen_t>();
+        libc::syscall(libc::SYS_recvfrom, fd, room.as_mut_ptr(), room.len(), libc::MSG_DONTWAIT, nobody, no_len)
+    };
+    got_to_read(got as libc::ssize_t)
 }
 
 /// Takes what has come with one call, `first` before `second`, as much as there is room for.
@@ -253,8 +263,9 @@ pub fn read_both(stream: impl AsFd, first: &mut [u8], second: &mut [u8]) -> Read
     message.msg_iov = parts.as_mut_ptr();
     message.msg_iovlen = 2;
     // SAFETY: the kernel writes at most the parts, which are two exclusive borrows.
-    let got = unsafe { libc::recvmsg(stream.as_fd().as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
-    got_to_read(got)
+    let got =
+        unsafe { libc::syscall(libc::SYS_recvmsg, stream.as_fd().as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    got_to_read(got as libc::ssize_t)
 }
 
 fn got_to_read(got: libc::ssize_t) -> Read {

@@ -355,7 +355,7 @@ pub fn send(socket: impl AsFd, to: Option<&Address>, head: &[u8], payload: Share
         message.msg_iovlen = if payload.is_empty() { 1 } else { 2 };
         // SAFETY: name and parts are alive, and only read; `payload` is readable
         // (`SharedBytes::new`).
-        unsafe { libc::sendmsg(fd, &message, flags) }
+        unsafe { libc::syscall(libc::SYS_sendmsg, fd, &raw const message, flags) as isize }
     };
     if sent >= 0 { SendOutcome::Sent } else { refusal() }
 }

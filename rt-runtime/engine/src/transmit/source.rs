@@ -218,7 +218,7 @@ pub(super) fn send_some<L: Link>(
 /// A message was taken from the ring: local delivery now, or in pieces; then the frame if it
 /// is the only one, else fragments to come. `alone`: no other message waits. Returns what it
 /// cost so far, bytes.
-#[inline]
+#[inline(always)]
 pub(super) fn begin<L: Link>(
     entry: &mut SourceEntry,
     (budget, alone): (u32, bool),
@@ -339,7 +339,7 @@ pub(super) fn copy_on<L: Link>(
 
 /// Local sinks have the message, or get none: now the peers. Sends the frame if it is the
 /// only one; the bytes that went. Else fragments are to come.
-#[inline]
+#[inline(always)]
 fn send_or_fragment<L: Link>(entry: &mut SourceEntry, alone: bool, links: &mut Links<L>, outlets: &mut Outlets) -> u32 {
     let Some(route) = outlets.routes.get(entry.route) else {
         finish(entry);
@@ -404,10 +404,7 @@ fn send_whole<L: Link>(entry: &SourceEntry, alone: bool, links: &mut Links<L>, o
 #[inline]
 fn count_frame(outcome: SendOutcome, domain: DomainIndex, bytes: u32, outlets: &Outlets) -> Option<u32> {
     match outcome {
-        SendOutcome::Sent => {
-            outlets.count(domain, DatapathCounter::BytesSent, u64::from(bytes));
-            outlets.count(domain, DatapathCounter::FramesSent, 1);
-        }
+        SendOutcome::Sent => outlets.count_sent(domain, bytes),
         SendOutcome::Failed => outlets.count(domain, DatapathCounter::FramesFailed, 1),
         SendOutcome::Busy => return None,
     }

@@ -158,10 +158,26 @@ impl SinkPort {
     /// See [`ConsumeError`].
     #[inline(always)]
     pub fn consume(&self) -> Result<Option<Received<'_>>, ConsumeError> {
-        match self.poll() {
-            Some(room) => Ok(Some(Received { port: self, room })),
-            None => self.inner().error.map_or(Ok(None), Err),
+        match self.take() {
+            Some(received) => Ok(Some(received)),
+            None => self.why_none().map(|()| None),
         }
+    }
+
+    /// As [`consume`](Self::consume), without the reason where there is none: that is asked for
+    /// with [`why_none`](Self::why_none).
+    #[inline(always)]
+    pub fn take(&self) -> Option<Received<'_>> {
+        self.poll().map(|room| Received { port: self, room })
+    }
+
+    /// Why the last look, which found nothing, cannot find anything.
+    ///
+    /// # Errors
+    /// See [`ConsumeError`].
+    #[inline]
+    pub fn why_none(&self) -> Result<(), ConsumeError> {
+        self.inner().error.map_or(Ok(()), Err)
     }
 
     /// The hot half of [`consume`](Self::consume): a message in line, straight through.

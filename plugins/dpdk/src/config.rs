@@ -2,6 +2,7 @@
 
 use dpdk_sys::EalOptions;
 use insane_core::Nanos;
+use insane_netstack::VlanId;
 use std::net::{IpAddr, SocketAddr};
 
 /// Smallest frame that a link must be able to carry, bytes: as the udp plugin has it.
@@ -25,6 +26,8 @@ pub struct DpdkConfig {
     /// Hardware address. `None`: the device's. With another the device is asked to hear all
     /// frames (promiscuous).
     pub mac: Option<[u8; 6]>,
+    /// The VLAN that the link is in: its frames have a tag, and only such are taken. `None`: none.
+    pub vlan: Option<VlanId>,
     /// How many leading bits its neighbours share with it.
     pub prefix_bits: u8,
     /// Who takes frames for hosts that are no neighbours. `None`: such hosts are no peers.
@@ -39,7 +42,7 @@ pub struct DpdkConfig {
 
 impl DpdkConfig {
     /// The defaults: DPDK on ordinary pages and without NICs, the device's hardware address,
-    /// neighbours of the same /24 or /64, no gateway, real-time frames marked as expedited
+    /// no VLAN, neighbours of the same /24 or /64, no gateway, real-time frames marked as expedited
     /// (46, RFC 3246), a look every 100 us.
     #[must_use]
     pub fn new(device: impl Into<String>, bind: SocketAddr) -> Self {
@@ -49,6 +52,7 @@ impl DpdkConfig {
             device: device.into(),
             bind,
             mac: None,
+            vlan: None,
             prefix_bits: if bind.is_ipv4() { 24 } else { 64 },
             gateway: None,
             frame_bytes_max: None,

@@ -398,15 +398,14 @@ impl Link for DpdkLink {
             self.push_out();
             return SendOutcome::Busy;
         };
-        let template = to.template(class);
-        let front = template.head_bytes();
+        let front = to.template(class).head_bytes();
         let total = front + len;
         // It fits: the port's frames are made for the largest.
         let room = &mut port.room(&frame)[..total];
         room[front..front + head.len()].copy_from_slice(head);
         payload.copy_to(&mut room[front + head.len()..]);
         // A frame that begins like a bundle would be taken for one.
-        if is_bundle(&room[front..]) || !template.write(mac, false, room) {
+        if is_bundle(&room[front..]) || !to.write(class, to.priority(lane), mac, room) {
             port.release(frame);
             return SendOutcome::Failed;
         }

@@ -372,7 +372,7 @@ fn host(config: &DpdkConfig, mac: Mac, checksums: Checksums) -> Host {
         address: config.bind.ip(),
         prefix_bits: config.prefix_bits,
         gateway: config.gateway,
-        vlan: None,
+        vlan: config.vlan,
         checksums,
     }
 }

@@ -6,7 +6,7 @@ use common::{config, dpdk};
 use insane_conformance::Keep;
 use insane_conformance::wire::{self, PATIENCE, frame, send, wait_for};
 use insane_core::{Lane, PeerIndex};
-use insane_dpdk::{DpdkLink, DpdkSetup};
+use insane_dpdk::{DpdkConfig, DpdkLink, DpdkSetup, VlanId};
 use insane_link::{Link, LinkSetup, SendOutcome};
 use insane_sys::clock::mono_now;
 use insane_udp::{UdpConfig, UdpLink, UdpSetup};
@@ -250,4 +250,36 @@ fn an_interface_that_is_deleted_fails_frames() {
     }
     assert!(outcomes.ends_with(&[SendOutcome::Failed; 10]), "nobody waits for an interface that is gone");
     assert!(!ours.holds_frames(), "nor spins for it");
+}
+
+/// Tagged frames of either, also those whose tag the kernel took from the frame on the way.
+#[test]
+fn in_a_vlan_it_hears_who_is_there_and_nobody_else() {
+    let Some(_alone) = dpdk() else { return };
+    for vlan in [VlanId::new(5), None] {
+        let Some(hosts) = Hosts::make() else { return };
+        let (own, xdp): (SocketAddr, SocketAddr) = (DPDK.parse().unwrap(), "10.9.0.4:7400".parse().unwrap());
+        let number = DEVICES.fetch_add(1, Ordering::Relaxed);
+        let config = DpdkConfig { vlan, ..config(&format!("net_af_packet{number},iface=x0"), own) };
+        let mut ours = hosts.ours.inside(|| DpdkSetup::bind(config).unwrap().open(&[Some(xdp)]).unwrap());
+        for other_vlan in [vlan, VlanId::new(6), if vlan.is_some() { None } else { VlanId::new(5) }] {
+            let config = XdpConfig { vlan: other_vlan, ..XdpConfig::new("p0", xdp) };
+            let mut other = hosts.kernel.inside(|| XdpSetup::bind(config).unwrap().open(&[Some(own)]).unwrap());
+            let is_heard = other_vlan == vlan;
+            let end = Instant::now() + if is_heard { PATIENCE } else { Duration::from_millis(50) };
+            let mut kept = Keep::default();
+            while Instant::now() < end && !(is_heard && ours.knows_all_ways() && other.knows_all_ways()) {
+                ours.tend(mono_now());
+                other.tend(mono_now());
+                ours.receive(64, true, &mut kept);
+                other.receive(64, true, &mut Keep::default());
+            }
+            assert_eq!(other.knows_all_ways(), is_heard, "{other_vlan:?} asks, {vlan:?} answers");
+            if is_heard {
+                converse(&mut ours, &mut other);
+            }
+            // Who has left asks no more.
+            drop(other);
+        }
+    }
 }

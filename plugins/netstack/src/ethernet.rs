@@ -1,5 +1,8 @@
 //! Ethernet II frames, untagged or with one tag of IEEE 802.1Q.
 //!
+//! A tag that bears a priority only (VLAN 0) makes no VLAN of a frame. Of several tags the first
+//! counts, and the type behind it is then one that nobody takes; so is a service tag (802.1ad).
+//!
 //! ```text
 //!    0        6        12       14
 //!    +--------+--------+--------+---------
@@ -18,9 +21,7 @@ pub const TAG_BYTES: usize = 4;
 pub(crate) const TYPE_IPV4: u16 = 0x0800;
 pub(crate) const TYPE_ARP: u16 = 0x0806;
 pub(crate) const TYPE_IPV6: u16 = 0x86dd;
-/// IEEE 802.1Q, and 802.1ad for the outer tag of two.
 const TYPE_TAG: u16 = 0x8100;
-const TYPE_OUTER_TAG: u16 = 0x88a8;
 
 /// A hardware address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -83,7 +84,7 @@ impl Ethernet {
         let (source, ether_type) = rest.split_first_chunk::<6>()?;
         let ether_type = u16::from_be_bytes([ether_type[0], ether_type[1]]);
         let (destination, source) = (Mac(*destination), Mac(*source));
-        if ether_type != TYPE_TAG && ether_type != TYPE_OUTER_TAG {
+        if ether_type != TYPE_TAG {
             return Some(Ethernet { destination, source, vlan: 0, ether_type, at: ETHERNET_BYTES });
         }
         let tag = frame[ETHERNET_BYTES..].first_chunk::<TAG_BYTES>()?;
@@ -112,8 +113,17 @@ pub(crate) fn write(
     let mut at = 12;
     if let Some(vlan) = vlan {
         room[12..14].copy_from_slice(&TYPE_TAG.to_be_bytes());
-        room[14..16].copy_from_slice(&(u16::from(priority & 7) << 13 | vlan.0).to_be_bytes());
+        room[14..16].copy_from_slice(&vlan.0.to_be_bytes());
+        set_priority(room, priority);
         at = 16;
     }
     room[at..at + 2].copy_from_slice(&ether_type.to_be_bytes());
+}
+
+/// Another priority in the tag of a frame that has one.
+#[inline]
+pub(crate) fn set_priority(frame: &mut [u8], priority: u8) {
+    if let Some(tag) = frame.get_mut(ETHERNET_BYTES) {
+        *tag = (priority & 7) << 5 | *tag & 0x1f;
+    }
 }

@@ -1,9 +1,10 @@
 //! The peers of one link: who they are, which way their frames go, and who sent what came.
 //!
 //! A peer has two ports, so that both classes of frames are told apart before they are read:
-//! real-time frames go from port P to the peer's port P, all others from P+1 to its P+1.
+//! real-time frames go from port P to the peer's port P, all others from P+1 to its P+1. In a VLAN
+//! frames of one class bear the priorities of their lanes ([`Marks`]).
 
-use crate::ethernet::Mac;
+use crate::ethernet::{self, Mac};
 use crate::marks::Marks;
 use crate::neighbour::NeighbourId;
 use crate::outgoing::Template;
@@ -48,6 +49,8 @@ pub struct Peer {
     address: SocketAddr,
     /// For both classes.
     templates: [Template; SIDES],
+    /// In a VLAN: frames have a tag.
+    is_tagged: bool,
     /// Its way, while it is in a link.
     way: Option<NeighbourId>,
 }
@@ -62,11 +65,32 @@ impl Peer {
         }
         let next = address.port().checked_add(1)?;
         host.next_hop(address.ip())?;
-        // Without a tag nobody sees the priority.
-        let marks = |dscp| Marks { priority: 0, dscp };
-        let real_time = Template::new(host, port, address, marks(real_time_dscp))?;
-        let best_effort = Template::new(host, port.checked_add(1)?, SocketAddr::new(address.ip(), next), marks(0))?;
-        Some(Peer { address, templates: [real_time, best_effort], way: None })
+        let marks = |lane| Marks::of(lane, real_time_dscp);
+        let real_time = Template::new(host, port, address, marks(Lane::LAST_REAL_TIME))?;
+        let to = SocketAddr::new(address.ip(), next);
+        let best_effort = Template::new(host, port.checked_add(1)?, to, marks(Lane::LAST))?;
+        Some(Peer { address, templates: [real_time, best_effort], is_tagged: host.vlan.is_some(), way: None })
+    }
+
+    /// The priority that frames of a lane bear, by which they differ inside their class; 0 without
+    /// a VLAN, where nobody sees it.
+    #[must_use]
+    #[inline]
+    pub fn priority(&self, lane: Lane) -> u8 {
+        // The code point makes no difference here.
+        if self.is_tagged { Marks::of(lane, 0).priority } else { 0 }
+    }
+
+    /// Writes the headers of a class, with this priority, in front of a payload:
+    /// [`Template::write`].
+    #[must_use]
+    #[inline]
+    pub fn write(&self, class: Class, priority: u8, to: Mac, frame: &mut [u8]) -> bool {
+        let is_written = self.template(class).write(to, false, frame);
+        if self.is_tagged && is_written {
+            ethernet::set_priority(frame, priority);
+        }
+        is_written
     }
 
     /// Headers of its frames.

@@ -380,14 +380,23 @@ fn what_is_not_for_us_or_of_nobody_is_dropped_by_name() {
 #[test]
 fn tags_are_not_stacked() {
     let inner = datagram(false, Some(5), 1, 2, b"payload");
-    let mut stacked = inner[..12].to_vec();
-    stacked.extend_from_slice(&[0x88, 0xa8, 0, 5]);
-    stacked.extend_from_slice(&inner[12..]);
-    assert_eq!(take(&mut stack(false, Some(5)), &stacked), Received::Dropped(Dropped::Unknown));
+    let under = |tag: [u8; 4]| [&inner[..12], &tag, &inner[12..]].concat();
+    // The link's own VLAN outside, and inside; a service tag of its number; one that bears a
+    // priority, around one.
+    assert_eq!(take(&mut stack(false, Some(5)), &under([0x81, 0, 0, 5])), Received::Dropped(Dropped::Unknown));
+    assert_eq!(take(&mut stack(false, Some(5)), &under([0x81, 0, 0, 6])), Received::Dropped(Dropped::NotForUs));
+    assert_eq!(take(&mut stack(false, Some(5)), &under([0x88, 0xa8, 0, 5])), Received::Dropped(Dropped::NotForUs));
+    assert_eq!(take(&mut stack(false, None), &under([0x88, 0xa8, 0, 5])), Received::Dropped(Dropped::Unknown));
+    assert_eq!(take(&mut stack(false, None), &under([0x81, 0, 0xe0, 0])), Received::Dropped(Dropped::Unknown));
+    assert_eq!(take(&mut stack(false, Some(5)), &under([0x81, 0, 0xe0, 0])), Received::Dropped(Dropped::NotForUs));
+    // A service tag alone is no VLAN of ours.
+    let service = [&inner[..12], &[0x88, 0xa8], &inner[14..]].concat();
+    assert_eq!(take(&mut stack(false, Some(5)), &service), Received::Dropped(Dropped::NotForUs));
     // A tag with a priority only is no VLAN (IEEE 802.1Q).
     let mut priority = inner.clone();
     priority[14..16].copy_from_slice(&[0xa0, 0]);
     assert!(matches!(take(&mut stack(false, None), &priority), Received::Datagram { .. }));
+    assert_eq!(take(&mut stack(false, Some(5)), &priority), Received::Dropped(Dropped::NotForUs));
     assert!(LaxSlicedPacket::from_ethernet(&priority).is_ok());
 }
 

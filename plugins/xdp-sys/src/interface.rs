@@ -8,6 +8,11 @@ use std::os::fd::AsRawFd;
 /// Commands of ethtool's ioctl (linux/ethtool.h).
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_STXCSUM: u32 = 0x17;
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_SFLAGS: u32 = 0x26;
+/// The device puts tags of VLANs into frames that are sent, and takes them from those that came.
+const FLAG_TXVLAN: u32 = 1 << 7;
+const FLAG_RXVLAN: u32 = 1 << 8;
 /// `struct ethtool_drvinfo`: the command, then the driver's name in 32 bytes, then what is
 /// of no interest here.
 const DRIVER_INFO_BYTES: usize = 196;
@@ -27,6 +32,9 @@ pub struct Interface {
     pub is_up: bool,
     /// Its driver's name: `veth`, `igc`, …; empty if it tells none.
     pub driver: String,
+    /// Tags of VLANs are taken from frames before an XDP program sees them, as the device says. (A
+    /// veth pair says so always, and passes on what it gets.)
+    pub strips_tags: bool,
 }
 
 impl Interface {
@@ -60,22 +68,28 @@ impl Interface {
         // SAFETY: the kernel filled in this member.
         let is_up = i32::from(unsafe { asked.request.ifr_ifru.ifru_flags }) & libc::IFF_UP != 0;
         let driver = driver(&mut asked).unwrap_or_default();
-        Ok(Interface { index, mac, mtu_bytes, is_up, driver })
+        let flags = asked.ethtool([ETHTOOL_GFLAGS, 0], "asking for the flags of the device");
+        let strips_tags = flags.is_ok_and(|[_, flags]| strips_tags(flags, &driver));
+        Ok(Interface { index, mac, mtu_bytes, is_up, driver, strips_tags })
     }
 }
 
-/// Lets the kernel finish checksums itself, and cut what one call sends, before frames reach
-/// the interface: `ethtool -K NAME tx off`. A virtual interface leaves both to a device that
-/// is not there, and a link at its other end gets frames that it can do nothing with.
+fn strips_tags(flags: u32, driver: &str) -> bool {
+    flags & FLAG_RXVLAN != 0 && driver != "veth"
+}
+
+/// Lets the kernel finish checksums itself, cut what one call sends, and put tags of VLANs into
+/// frames, before they reach the interface: `ethtool -K NAME tx off txvlan off`. A virtual
+/// interface leaves all of it to a device that is not there. A link at its other end would get
+/// frames that it can do nothing with, and those of all VLANs as if they had none.
 ///
 /// # Errors
 /// The interface does not exist or refuses, or the right is missing.
 pub fn finish_frames(name: &str) -> Result<(), OsError> {
-    // `struct ethtool_value`: the command, and 0 for off.
-    let mut value = [ETHTOOL_STXCSUM, 0];
     let mut asked = Request::new(name)?;
-    asked.request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
-    asked.call(libc::SIOCETHTOOL, "turning off offloading")
+    asked.ethtool([ETHTOOL_STXCSUM, 0], "turning off offloading")?;
+    let [_, flags] = asked.ethtool([ETHTOOL_GFLAGS, 0], "asking for the flags")?;
+    asked.ethtool([ETHTOOL_SFLAGS, flags & !FLAG_TXVLAN], "turning off tags by the device").map(|_| ())
 }
 
 fn driver(asked: &mut Request) -> Result<String, OsError> {
@@ -114,6 +128,13 @@ impl Request {
         Ok(Request { socket, request })
     }
 
+    /// A command with one number (`struct ethtool_value`), and what the kernel makes of it.
+    fn ethtool(&mut self, mut value: [u32; 2], attempted: &'static str) -> Result<[u32; 2], OsError> {
+        self.request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+        self.call(libc::SIOCETHTOOL, attempted)?;
+        Ok(value)
+    }
+
     fn call(&mut self, what: libc::Ioctl, attempted: &'static str) -> Result<(), OsError> {
         // SAFETY: all requests of this module take an `ifreq`; where it holds an address,
         // that is of memory of the size that the command says, alive during the call.
@@ -132,5 +153,12 @@ mod tests {
             assert_eq!(Interface::find(name).unwrap_err().errno, Errno::ENODEV, "{name:?}");
         }
         assert_eq!(Interface::find("lo").unwrap_err().errno, Errno::EAFNOSUPPORT);
+    }
+
+    #[test]
+    fn a_device_that_takes_tags_is_known_and_a_veth_pair_takes_none() {
+        let flags = FLAG_RXVLAN | FLAG_TXVLAN;
+        assert!(strips_tags(flags, "igc") && strips_tags(FLAG_RXVLAN, ""));
+        assert!(!strips_tags(FLAG_TXVLAN, "igc") && !strips_tags(flags, "veth"));
     }
 }

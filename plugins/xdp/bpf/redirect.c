@@ -1,7 +1,7 @@
 /*
  * Which frames leave the kernel: those to the link's own IP address, and the questions and
- * answers about where that address is. All others pass, so that ssh and ptp4l on the same
- * interface go on.
+ * answers about where that address is, in the link's VLAN. All others pass, so that ssh and
+ * ptp4l on the same interface go on; also those with two tags.
  *
  * Side 0 of the map gets datagrams to the real-time port, side 1 the rest. What is filled in
  * below is set before the program is loaded.
@@ -46,9 +46,11 @@ const volatile u8 IS_IPV6 = 0;
 /* The real-time port. */
 const volatile u16 PORT = 0;
 const volatile u32 QUEUE = 0;
+/* The VLAN; 0: without one, be it that a tag bears a priority only. */
+const volatile u16 VLAN = 0;
 
 enum { REAL_TIME = 0, BEST_EFFORT = 1 };
-enum { ETHERNET = 14, IPV4 = 20, IPV6 = 40, ARP = 28, SOLICITATION = 24 };
+enum { ETHERNET = 14, TAG = 4, IPV4 = 20, IPV6 = 40, ARP = 28, SOLICITATION = 24 };
 enum { UDP = 17, ICMPV6 = 58 };
 
 static __attribute__((always_inline)) u32 word(const u8 *at)
@@ -119,11 +121,20 @@ int SECTION("xdp.frags") redirect(struct xdp_md *context)
 {
 	const u8 *frame = (const u8 *)(long)context->data;
 	const u8 *end = (const u8 *)(long)context->data_end;
-	u32 type;
+	u32 type, vlan = 0;
 
 	if (context->rx_queue_index != QUEUE || frame + ETHERNET > end)
 		return XDP_PASS;
 	type = word(frame + 12);
+	if (type == 0x8100) {
+		if (frame + ETHERNET + TAG > end)
+			return XDP_PASS;
+		vlan = word(frame + 14) & 0xfff;
+		type = word(frame + 16);
+		frame += TAG;
+	}
+	if (vlan != VLAN)
+		return XDP_PASS;
 	if (IS_IPV6)
 		return type == 0x86dd ? ipv6(frame + ETHERNET, end) : XDP_PASS;
 	if (type == 0x0800)

@@ -1,5 +1,6 @@
 //! What an operator chooses.
 
+use insane_netstack::VlanId;
 use std::net::{IpAddr, SocketAddr};
 
 /// Smallest frame that a link must be able to carry, bytes: as the udp plugin has it.
@@ -44,6 +45,8 @@ pub struct XdpConfig {
     /// The link's own address, which no interface of the kernel has, and port P; the link also
     /// takes port P+1.
     pub bind: SocketAddr,
+    /// The VLAN that the link is in: its frames have a tag, and only such are taken. `None`: none.
+    pub vlan: Option<VlanId>,
     /// How many leading bits its neighbours share with it.
     pub prefix_bits: u8,
     /// Who takes frames for hosts that are no neighbours. `None`: such hosts are no peers.
@@ -55,7 +58,7 @@ pub struct XdpConfig {
 }
 
 impl XdpConfig {
-    /// The defaults: queue 0, the best mode that can be had, neighbours of the same /24 or
+    /// The defaults: queue 0, the best mode that can be had, no VLAN, neighbours of the same /24 or
     /// /64, no gateway, frames that fit the MTU, real-time frames marked as expedited (46, RFC
     /// 3246).
     #[must_use]
@@ -65,6 +68,7 @@ impl XdpConfig {
             queue: 0,
             mode: Mode::Auto,
             bind,
+            vlan: None,
             prefix_bits: if bind.is_ipv4() { 24 } else { 64 },
             gateway: None,
             frame_bytes_max: None,

@@ -29,8 +29,17 @@
 //! # What the interface has to be
 //! Frames for the address must come by the queue that is configured (the only one, or by a rule
 //! of the NIC). The other end of a veth pair must finish its frames itself (`ethtool -K IF tx
-//! off`): one call's many datagrams would arrive as one that is larger than a chunk, and are
-//! lost. Tags of VLANs are not taken.
+//! off txvlan off`): one call's many datagrams would arrive as one that is larger than a chunk, and
+//! are lost.
+//!
+//! # VLANs
+//! A link in a VLAN ([`XdpConfig::vlan`]) tags what it sends, with the priorities of the lanes
+//! ([`insane_netstack::Marks`]), and takes only what has that tag; one in none takes what has no
+//! tag, or one that bears a priority alone. All else is the kernel's: other VLANs, service tags and
+//! several tags. That holds where a program sees tags: a NIC must leave them in the frames
+//! (`ethtool -K IF rxvlan off`; a link in a VLAN is missing until it does), and a veth pair's
+//! other end must put them there (`txvlan off`). From where tags are lost on the way, a link in
+//! a VLAN gets nothing, and one in none the frames for its address of every VLAN.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -43,6 +52,7 @@ mod program;
 mod setup;
 
 pub use config::{FRAME_BYTES_LOW, Mode, XdpConfig};
+pub use insane_netstack::VlanId;
 pub use keeper::XdpKeeper;
 pub use link::{XdpCounts, XdpLink, XdpPeer};
 pub use setup::{FRAME_BYTES_LIMIT, XdpError, XdpPeers, XdpSetup, memory_bytes};

@@ -282,10 +282,9 @@ impl XdpLink {
         let side = class as usize;
         let Some(growing) = self.growing[side].take() else { return };
         let (Some(device), Some(to)) = (&mut self.device, self.peers.get(growing.peer)) else { return };
-        let template = to.template(class);
         let bytes = device.xsk.bytes(&growing.chunk);
-        let datagram = growing.finish(bytes, template.head_bytes());
-        if template.write(growing.mac, false, &mut bytes[datagram.clone()]) {
+        let datagram = growing.finish(bytes, to.template(class).head_bytes());
+        if to.write(class, growing.priority, growing.mac, &mut bytes[datagram.clone()]) {
             device.xsk.submit(growing.chunk, datagram);
         } else {
             device.xsk.give_back(growing.chunk);
@@ -294,11 +293,11 @@ impl XdpLink {
 
     /// Whether a frame joined those that wait.
     #[inline]
-    fn join(&mut self, peer: PeerIndex, class: Class, head: &[u8], payload: SharedBytes<'_>) -> bool {
+    fn join(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> bool {
+        let class = Class::of(lane);
         let (Some(device), Some(to)) = (&mut self.device, self.peers.get(peer)) else { return false };
-        let Some(growing) = self.growing[class as usize].as_mut().filter(|growing| growing.peer == peer) else {
-            return false;
-        };
+        let is_alike = |growing: &&mut Growing| (growing.peer, growing.priority) == (peer, to.priority(lane));
+        let Some(growing) = self.growing[class as usize].as_mut().filter(is_alike) else { return false };
         let bytes = device.xsk.bytes(&growing.chunk);
         growing.join(bytes, (to.template(class).head_bytes(), self.frame_bytes_max), head, payload)
     }
@@ -355,13 +354,14 @@ impl Link for XdpLink {
         }
     }
 
-    /// Small frames of one peer and class share datagrams until the flush.
+    /// Small frames of one peer and class, in a VLAN of one priority, share datagrams until the
+    /// flush.
     #[inline]
     fn send(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
         let class = Class::of(lane);
         let side = class as usize;
         if self.growing[side].is_some() {
-            if self.join(peer, class, head, payload) {
+            if self.join(peer, lane, head, payload) {
                 return SendOutcome::Sent;
             }
             self.close(class);
@@ -380,7 +380,7 @@ impl Link for XdpLink {
             device.xsk.give_back(chunk);
             return SendOutcome::Failed;
         }
-        self.growing[side] = Some(Growing::new(chunk, peer, mac, end));
+        self.growing[side] = Some(Growing::new(chunk, (peer, to.priority(lane)), mac, end));
         SendOutcome::Sent
     }
 
@@ -398,11 +398,10 @@ impl Link for XdpLink {
         let (Some(device), Some(to)) = (&mut self.device, self.peers.get(peer)) else {
             return SendOutcome::Failed;
         };
-        let template = to.template(class);
-        let at = template.head_bytes();
+        let at = to.template(class).head_bytes();
         let total = at + head.len() + payload.len();
         let bytes = device.xsk.bytes(&chunk);
-        if !put(bytes, at, head, payload) || !template.write(mac, false, &mut bytes[..total]) {
+        if !put(bytes, at, head, payload) || !to.write(class, to.priority(lane), mac, &mut bytes[..total]) {
             device.xsk.give_back(chunk);
             return SendOutcome::Failed;
         }

@@ -1,4 +1,4 @@
-//! Frames for one peer and class that are still to share a datagram.
+//! Frames for one peer, class and priority that are still to share a datagram.
 //!
 //! ```text
 //!   in a chunk      |room  |headers|first frame|
@@ -19,6 +19,8 @@ use insane_xdp_sys::Chunk;
 pub(crate) struct Growing {
     pub(crate) chunk: Chunk,
     pub(crate) peer: PeerIndex,
+    /// That of the tag, if there is one.
+    pub(crate) priority: u8,
     /// Where the peer was when the first frame was taken.
     pub(crate) mac: Mac,
     /// Where in the chunk the last frame ends.
@@ -34,8 +36,8 @@ impl Growing {
     }
 
     /// With a first frame that ends at `end`.
-    pub(crate) const fn new(chunk: Chunk, peer: PeerIndex, mac: Mac, end: usize) -> Self {
-        Growing { chunk, peer, mac, end, packer: None }
+    pub(crate) const fn new(chunk: Chunk, (peer, priority): (PeerIndex, u8), mac: Mac, end: usize) -> Self {
+        Growing { chunk, peer, priority, mac, end, packer: None }
     }
 
     /// Takes one frame more into the chunk's `bytes`; false if it belongs into the next datagram.

@@ -4,6 +4,7 @@ use aya::maps::{MapError, XskMap};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::sys::SyscallError;
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use insane_netstack::VlanId;
 use insane_sys::Errno;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -34,8 +35,8 @@ impl std::fmt::Debug for Program {
 }
 
 impl Program {
-    /// Loads it for the address and ports of `bind`, and frames of `queue`.
-    pub(crate) fn load(bind: SocketAddr, queue: u32) -> Result<Self, NoProgram> {
+    /// Loads it for the address and ports of `bind`, and frames of `queue` in this VLAN.
+    pub(crate) fn load(bind: SocketAddr, queue: u32, vlan: Option<VlanId>) -> Result<Self, NoProgram> {
         let mut address = [0; 16];
         let mut is_ipv6 = 0u8;
         match bind {
@@ -46,12 +47,14 @@ impl Program {
             }
         }
         let port = bind.port();
+        let vlan = vlan.map_or(0, VlanId::get);
         let mut loader = EbpfLoader::new();
         loader
             .override_global("ADDRESS", &address, true)
             .override_global("IS_IPV6", &is_ipv6, true)
             .override_global("PORT", &port, true)
-            .override_global("QUEUE", &queue, true);
+            .override_global("QUEUE", &queue, true)
+            .override_global("VLAN", &vlan, true);
         let mut loaded = loader.load(BYTECODE).map_err(|error| of_map(&error))?;
         xdp(&mut loaded)?.load().map_err(|error| of_program(&error))?;
         Ok(Program { loaded })

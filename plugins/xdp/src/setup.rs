@@ -8,7 +8,9 @@ use crate::program::{NoProgram, Program};
 use insane_core::PeerIndex;
 use insane_core::limits::PEERS_MAX;
 use insane_link::{Link, LinkSetup, PeerSetup, SwapRefused};
-use insane_netstack::{Checksums, ETHERNET_BYTES, Host, HostError, IPV4_BYTES, IPV6_BYTES, Mac, Stack, UDP_BYTES};
+use insane_netstack::{
+    Checksums, ETHERNET_BYTES, Host, HostError, IPV4_BYTES, IPV6_BYTES, Mac, Stack, TAG_BYTES, UDP_BYTES,
+};
 use insane_sys::clock::mono_now;
 use insane_sys::privileges::{Capability, has_capability};
 use insane_sys::{Errno, OsError};
@@ -58,6 +60,16 @@ pub enum XdpError {
     Changed {
         /// Its name.
         interface: String,
+    },
+    /// The device takes tags from frames, so that those of the VLAN cannot be told from others.
+    #[error(
+        "interface {interface} takes the tags of VLANs from frames (ethtool -K {interface} rxvlan off); the link is in VLAN {vlan}"
+    )]
+    StripsTags {
+        /// Its name.
+        interface: String,
+        /// The VLAN.
+        vlan: u16,
     },
     /// Rights are missing.
     #[error("interface {interface}: {what}: permission denied; CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF are needed")]
@@ -315,7 +327,7 @@ fn host(config: &XdpConfig, interface: Option<&Interface>) -> Host {
         address: config.bind.ip(),
         prefix_bits: config.prefix_bits,
         gateway: config.gateway,
-        vlan: None,
+        vlan: config.vlan,
         checksums: interface.map_or(Checksums::Verify, checksums),
     }
 }
@@ -371,9 +383,9 @@ const fn headers_bytes(is_ipv4: bool) -> u32 {
     (UDP_BYTES + if is_ipv4 { IPV4_BYTES } else { IPV6_BYTES }) as u32
 }
 
-/// What of a chunk a packet may fill.
+/// What of a chunk a packet may fill, be there a tag or not.
 const fn room(chunk_bytes: u32) -> u32 {
-    chunk_bytes - KERNEL_HEADROOM_BYTES - ETHERNET_BYTES as u32
+    chunk_bytes - KERNEL_HEADROOM_BYTES - (ETHERNET_BYTES + TAG_BYTES) as u32
 }
 
 const fn chunk_bytes(frame_bytes_max: u32, is_ipv4: bool) -> u32 {
@@ -394,8 +406,11 @@ fn most(config: &XdpConfig, mtu_bytes: u32) -> u32 {
     mtu_bytes.min(room(4096)).saturating_sub(headers_bytes(config.bind.is_ipv4()))
 }
 
-/// Whether frames of this size pass the interface.
+/// Whether frames of this size pass the interface, and the VLAN's are seen.
 pub(crate) fn fits(config: &XdpConfig, interface: &Interface, frame_bytes_max: u32) -> Result<(), XdpError> {
+    if let Some(vlan) = config.vlan.filter(|_| interface.strips_tags) {
+        return Err(XdpError::StripsTags { interface: config.interface.clone(), vlan: vlan.get() });
+    }
     let most = most(config, interface.mtu_bytes);
     if (FRAME_BYTES_LOW..=most).contains(&frame_bytes_max) {
         Ok(())
@@ -450,7 +465,7 @@ fn open_as(
         ring_frames: RING_FRAMES,
     };
     let of_program = |refused: NoProgram| told(config, attempt, "loading the XDP program", refused);
-    let mut program = Program::load(config.bind, config.queue).map_err(of_program)?;
+    let mut program = Program::load(config.bind, config.queue, config.vlan).map_err(of_program)?;
     let xsk = patiently(|| Xsk::open(&options), |error| error.errno).map_err(|error| {
         let refused = NoProgram { errno: Some(error.errno), reason: error.to_string() };
         if error.errno == Errno::EINVAL && attempt.binding == Binding::Copy {

@@ -302,6 +302,7 @@ fn links(plan: &Plan) -> Things {
             ("bind", technology.bind().to_string()),
             ("frame_bytes_max", exact(technology.frame_bytes_max().into())),
         ];
+        let vlan = |vlan: Option<u16>| vlan.map_or_else(|| "None".to_owned(), |vlan| vlan.to_string());
         let buffers = match technology {
             Technology::Udp(udp) => {
                 all.push(("launch_lead_us", udp.launch_lead.to_string()));
@@ -317,6 +318,7 @@ fn links(plan: &Plan) -> Things {
                 all.push(("interface", xdp.interface.as_str().to_owned()));
                 all.push(("queue", xdp.queue.to_string()));
                 all.push(("mode", xdp.mode.name().to_owned()));
+                all.push(("vlan", vlan(xdp.vlan)));
                 all.push(("prefix_bits", xdp.prefix_bits.to_string()));
                 all.push(("gateway", xdp.gateway.map_or_else(|| "None".to_owned(), |gateway| gateway.to_string())));
                 all.push(("real_time_dscp", xdp.real_time_dscp.to_string()));
@@ -329,6 +331,7 @@ fn links(plan: &Plan) -> Things {
             Technology::Dpdk(dpdk) => {
                 all.push(("device", dpdk.device.as_str().to_owned()));
                 all.push(("mac", format!("{:x?}", dpdk.mac)));
+                all.push(("vlan", vlan(dpdk.vlan)));
                 all.push(("prefix_bits", dpdk.prefix_bits.to_string()));
                 all.push(("gateway", dpdk.gateway.map_or_else(|| "None".to_owned(), |gateway| gateway.to_string())));
                 all.push(("real_time_dscp", dpdk.real_time_dscp.to_string()));

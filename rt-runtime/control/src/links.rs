@@ -20,7 +20,7 @@ use insane_sys::SharedBytes;
 use insane_tcp::{TcpConfig, TcpLink, TcpPeer, TcpPeers, TcpSetup};
 use insane_udp::{UdpConfig, UdpGroup, UdpLink, UdpPeer, UdpPeers, UdpSetup};
 use insane_wire::status::{Counters, LinkStatus};
-use insane_xdp::{Mode, XdpConfig, XdpLink, XdpPeer, XdpPeers, XdpSetup};
+use insane_xdp::{Mode, VlanId, XdpConfig, XdpLink, XdpPeer, XdpPeers, XdpSetup};
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -452,6 +452,7 @@ fn xdp_config(plan: &XdpPlan) -> XdpConfig {
             XdpMode::Skb => Mode::Skb,
         },
         bind: plan.bind,
+        vlan: plan.vlan.and_then(VlanId::new),
         prefix_bits: plan.prefix_bits,
         gateway: plan.gateway,
         frame_bytes_max: Some(plan.frame_bytes_max),
@@ -495,6 +496,7 @@ fn dpdk_config(plan: &DpdkPlan, eal: &EalOptions) -> DpdkConfig {
         device: plan.device.as_str().to_owned(),
         bind: plan.bind,
         mac: plan.mac,
+        vlan: plan.vlan.and_then(VlanId::new),
         prefix_bits: plan.prefix_bits,
         gateway: plan.gateway,
         frame_bytes_max: Some(plan.frame_bytes_max),
@@ -555,10 +557,10 @@ mod tests {
         }
         for (frame_bytes_max, is_ipv4) in [
             (508, true),
-            (1750, true),
-            (1751, true),
-            (1730, false),
-            (1731, false),
+            (1746, true),
+            (1747, true),
+            (1726, false),
+            (1727, false),
             (insane_xdp::FRAME_BYTES_LIMIT, true),
         ] {
             let sizes = LayoutSizes::default();

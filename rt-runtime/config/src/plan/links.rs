@@ -80,8 +80,8 @@ impl Technology {
     }
 
     /// What a frame is longer on Ethernet than header and payload, bytes: headers of UDP or
-    /// TCP (with time stamps) and IP, Ethernet's own, preamble, check and gap. For TCP an
-    /// estimate: segments do not follow frames. For RDMA, too: over RoCE a message has
+    /// TCP (with time stamps) and IP, Ethernet's own with the tag
+    /// of a VLAN, preamble, check and gap. For TCP an estimate: segments do not follow frames. For RDMA, too: over RoCE a message has
     /// UDP, base header and check (8 + 12 + 4) for each 1,024 to 4,096 bytes.
     #[must_use]
     pub const fn overhead_bytes(&self) -> u32 {
@@ -91,7 +91,18 @@ impl Technology {
             Technology::Tcp(_) => 32,
             Technology::Rdma(_) => 24,
         };
-        ip + transport + 14 + 4 + 8 + 12
+        let tag = if self.vlan().is_some() { 4 } else { 0 };
+        ip + transport + 14 + tag + 4 + 8 + 12
+    }
+
+    /// The VLAN whose tags the link writes itself, if it does.
+    #[must_use]
+    pub const fn vlan(&self) -> Option<u16> {
+        match self {
+            Technology::Xdp(xdp) => xdp.vlan,
+            Technology::Dpdk(dpdk) => dpdk.vlan,
+            Technology::Udp(_) | Technology::Tcp(_) | Technology::Rdma(_) => None,
+        }
     }
 
     /// The group, where there is one.
@@ -213,6 +224,8 @@ pub struct XdpPlan {
     pub queue: u32,
     /// How frames leave the kernel.
     pub mode: XdpMode,
+    /// The VLAN of the link, 1 to 4,094.
+    pub vlan: Option<u16>,
     /// How many leading bits neighbours share with `bind`: 0 to 32, or 128.
     pub prefix_bits: u8,
     /// Who takes frames for hosts that are no neighbours.
@@ -232,6 +245,7 @@ impl XdpPlan {
             bind,
             queue: 0,
             mode: XdpMode::Auto,
+            vlan: None,
             prefix_bits: if bind.is_ipv4() { 24 } else { 64 },
             gateway: None,
             frame_bytes_max: crate::raw::frame_bytes_default(bind),
@@ -272,6 +286,8 @@ pub struct DpdkPlan {
     pub bind: SocketAddr,
     /// Hardware address; `None`: the device's.
     pub mac: Option<[u8; 6]>,
+    /// The VLAN of the link, 1 to 4,094.
+    pub vlan: Option<u16>,
     /// How many leading bits neighbours share with `bind`: 0 to 32, or 128.
     pub prefix_bits: u8,
     /// Who takes frames for hosts that are no neighbours.
@@ -292,6 +308,7 @@ impl DpdkPlan {
             device,
             bind,
             mac: None,
+            vlan: None,
             prefix_bits: if bind.is_ipv4() { 24 } else { 64 },
             gateway: None,
             frame_bytes_max: crate::raw::frame_bytes_default(bind),

@@ -131,7 +131,7 @@ impl Default for LayoutSizes {
             dpdk_frames: 2 * 1024 + 512 + 1024 + 2 * 64 + 3 * 64,
             dpdk_frame_extra_bytes: 128 + 128 + 64 + 128,
             xdp_chunks: 6 * 1024,
-            xdp_front_bytes: 256 + 14 + 20 + 8,
+            xdp_front_bytes: 256 + 14 + 4 + 20 + 8,
             // Of each connection a window of 16 and two; as many on either side.
             rdma_buffers: 2 * 2 * (16 + 2),
             rdma_front_bytes: 4 + 4,

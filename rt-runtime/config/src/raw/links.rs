@@ -106,6 +106,9 @@ pub enum Technology {
         /// How frames leave the kernel. Default: the best that can be had.
         #[serde(default)]
         mode: XdpMode,
+        /// The VLAN of the link, 1 to 4,094. Default: none.
+        #[serde(default)]
+        vlan: Option<i64>,
         /// How many leading bits neighbours share with `bind`, 0 to 128. Default: 24 (IPv4), 64
         /// (IPv6).
         #[serde(default)]
@@ -113,7 +116,7 @@ pub enum Technology {
         /// Address of who takes frames for hosts that are no neighbours. Default: nobody.
         #[serde(default)]
         gateway: Option<String>,
-        /// Largest frame, bytes, 508 to 3,798. Default: 1,472 (IPv4), 1,452 (IPv6).
+        /// Largest frame, bytes, 508 to 3,794. Default: 1,472 (IPv4), 1,452 (IPv6).
         #[serde(default)]
         frame_bytes_max: Option<i64>,
         /// Differentiated services code point of real-time frames, 0 to 63. Default: 46.
@@ -141,6 +144,9 @@ pub enum Technology {
         /// Hardware address. Default: the device's.
         #[serde(default)]
         mac: Option<String>,
+        /// The VLAN of the link, 1 to 4,094. Default: none.
+        #[serde(default)]
+        vlan: Option<i64>,
         /// How many leading bits neighbours share with `bind`, 0 to 128. Default: 24 (IPv4), 64
         /// (IPv6).
         #[serde(default)]

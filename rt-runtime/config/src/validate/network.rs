@@ -131,6 +131,7 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
             bind: _,
             queue,
             mode,
+            vlan,
             prefix_bits,
             ref gateway,
             frame_bytes_max,
@@ -148,6 +149,7 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
             Technology::Xdp(XdpPlan {
                 queue: number(report, &path("queue"), queue),
                 mode,
+                vlan: vlan.map(|value| number(report, &path("vlan"), value)),
                 prefix_bits: prefix_bits.unwrap_or(defaults.prefix_bits),
                 gateway,
                 frame_bytes_max: frame_bytes_max.unwrap_or(defaults.frame_bytes_max),
@@ -170,6 +172,7 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
             ref device,
             bind: _,
             ref mac,
+            vlan,
             prefix_bits,
             ref gateway,
             frame_bytes_max,
@@ -194,6 +197,7 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
             let gateway = gateway.as_deref().and_then(|text| gateway_address(report, &path("gateway"), text, bind));
             Technology::Dpdk(DpdkPlan {
                 mac,
+                vlan: vlan.map(|value| number(report, &path("vlan"), value)),
                 prefix_bits: prefix_bits.unwrap_or(defaults.prefix_bits),
                 gateway,
                 frame_bytes_max: frame_bytes_max.unwrap_or(defaults.frame_bytes_max),

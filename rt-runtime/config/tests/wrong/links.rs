@@ -197,10 +197,12 @@ fn xdp_links() {
     let path = |field: &str| format!("links[0].technology.{field}");
     for (field, value, message, accepted) in [
         ("queue", "1024", "1024 is too large", "0 to 1023"),
+        ("vlan", "0", "0 is too small", "1 to 4094"),
+        ("vlan", "4095", "4095 is too large", "1 to 4094"),
         ("prefix_bits", "129", "129 is too large", "0 to 128 bits"),
         ("prefix_bits", "33", "33 bits are more than an IPv4 address has", "0 to 32 bits"),
-        ("frame_bytes_max", "507", "507 is too small", "508 to 3798 bytes"),
-        ("frame_bytes_max", "3799", "3799 is too large", "508 to 3798 bytes"),
+        ("frame_bytes_max", "507", "507 is too small", "508 to 3794 bytes"),
+        ("frame_bytes_max", "3795", "3795 is too large", "508 to 3794 bytes"),
         ("real_time_dscp", "64", "64 is too large", "0 to 63"),
         ("gateway", "\"router\"", "\"router\" is not an IP address", "the IP address of a neighbour"),
         (
@@ -261,6 +263,8 @@ fn dpdk_links_and_how_dpdk_is_started() {
     };
     let path = |field: &str| format!("links[0].technology.{field}");
     for (field, value, message, accepted) in [
+        ("vlan", "0", "0 is too small", "1 to 4094"),
+        ("vlan", "4095", "4095 is too large", "1 to 4094"),
         ("prefix_bits", "33", "33 bits are more than an IPv4 address has", "0 to 32 bits"),
         ("frame_bytes_max", "507", "507 is too small", "508 to 8972 bytes"),
         ("frame_bytes_max", "8973", "8973 is too large", "508 to 8972 bytes"),

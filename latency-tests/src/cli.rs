@@ -41,10 +41,10 @@ pub struct Cli {
     /// throughput: only this payload, bytes (a multiple of 8); may be repeated.
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub size: Vec<usize>,
-    /// network: only this plugin. throughput: only over this plugin.
+    /// network: only this plugin. throughput, jitter, isolation: only over this plugin.
     #[arg(long, value_enum)]
     pub plugin: Option<Plugin>,
-    /// network: only this hosting.
+    /// network, jitter: only this hosting.
     #[arg(long, value_enum)]
     pub hosting: Option<Hosting>,
     /// The daemon to start, instead of the runtime that is built into this program.
@@ -192,12 +192,41 @@ pub enum Plugin {
     Udp,
     /// Kernel TCP connections (hosting inline only).
     Tcp,
-    /// AF_XDP in the driver (hosting inline only).
+    /// AF_XDP in the driver (hosting inline only, but in jitter).
+    #[value(alias = "xdp")]
     XdpNative,
     /// AF_XDP behind the driver (hosting inline only).
     XdpSkb,
-    /// DPDK over packet sockets (hosting inline only).
+    /// DPDK over packet sockets (hosting inline only, but in jitter).
     Dpdk,
+}
+
+impl Plugin {
+    /// Those that streams with slots are measured over.
+    pub const TIMED: [Plugin; 3] = [Plugin::Udp, Plugin::XdpNative, Plugin::Dpdk];
+
+    /// In front of the names of rows whose scenario was there before its plugin: nothing for udp.
+    #[must_use]
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Plugin::Udp => "",
+            Plugin::Tcp => "tcp/",
+            Plugin::XdpNative => "xdp-native/",
+            Plugin::XdpSkb => "xdp-skb/",
+            Plugin::Dpdk => "dpdk/",
+        }
+    }
+
+    /// What is attached to the interfaces of a path by it.
+    #[must_use]
+    pub fn attaches(self) -> &'static str {
+        match self {
+            Plugin::Udp | Plugin::Tcp => "no XDP",
+            Plugin::XdpNative => "XDP native",
+            Plugin::XdpSkb => "XDP skb",
+            Plugin::Dpdk => "packet sockets, no XDP",
+        }
+    }
 }
 
 /// Who turns the datapath.
@@ -264,5 +293,7 @@ mod tests {
         assert!(Cli::try_parse_from(["latency-tests", "throughput", "--touch", "--tokens"]).is_err());
         let cli = Cli::try_parse_from(["latency-tests", "network", "--plugin", "tcp", "--json", "f"]).unwrap();
         assert_eq!((cli.scenario, cli.plugin), (Some(Scenario::Network), Some(Plugin::Tcp)));
+        let cli = Cli::try_parse_from(["latency-tests", "jitter", "--plugin", "xdp"]).unwrap();
+        assert_eq!(cli.plugin, Some(Plugin::XdpNative));
     }
 }

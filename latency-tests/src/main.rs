@@ -143,7 +143,7 @@ fn perform(part: Scenario, bench: &Bench, cli: &Cli, findings: &mut Findings) {
         Scenario::Syscalls => scenario::counting::syscalls(bench, findings),
         Scenario::Admission => scenario::admission::run(bench, findings),
         Scenario::Jitter => scenario::jitter::run(bench, cli, findings),
-        Scenario::Isolation => scenario::isolation::run(bench, findings),
+        Scenario::Isolation => scenario::isolation::run(bench, cli, findings),
         Scenario::Migrate => scenario::migrate::run(bench, findings),
         Scenario::Displace => scenario::displace::run(bench, findings),
         Scenario::Scheduler => scenario::scheduler::run(bench, findings),

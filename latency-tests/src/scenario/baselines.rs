@@ -85,20 +85,23 @@ fn xdp_routes(hosts: &Hosts, in_driver: bool, size: usize, is_flow: bool) -> Res
     Ok([(first, second), (second, first)].map(|(from, to)| Route { from, to, in_driver, size, is_flow }))
 }
 
+/// Raw AF_XDP sockets on two hosts. Both are opened before the first frame: a program that is
+/// attached resets its queue.
+pub fn xdp_ends(hosts: &Hosts, in_driver: bool, size: usize, is_flow: bool) -> Result<(XdpEnd, XdpEnd), Fault> {
+    let [first, second] = xdp_routes(hosts, in_driver, size, is_flow)?;
+    let open = |host, route| hosts.on(host, move || XdpEnd::open(Hosts::INTERFACE, route));
+    Ok((open(0, first)?, open(1, second)?))
+}
+
 /// T1: raw AF_XDP sockets on two hosts joined by veth.
 pub fn xdp_veth(bench: &Bench, hosts: &Hosts, in_driver: bool) -> Result<Sample, Fault> {
-    let [asks, answers] = xdp_routes(hosts, in_driver, MESSAGE_BYTES, false)?;
-    // Both before the first frame: a program that is attached resets its queue.
-    let open = |host, route| hosts.on(host, move || XdpEnd::open(Hosts::INTERFACE, route));
-    let (asking, answering) = (open(0, asks)?, open(1, answers)?);
+    let (asking, answering) = xdp_ends(hosts, in_driver, MESSAGE_BYTES, false)?;
     t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(asking), move || Ok(answering))
 }
 
 /// T1, one way: raw AF_XDP sockets on two hosts joined by veth, as fast as it goes.
 pub fn xdp_flow(bench: &Bench, hosts: &Hosts, in_driver: bool, size: usize) -> Result<Sample, Fault> {
-    let [puts, takes] = xdp_routes(hosts, in_driver, size, true)?;
-    let open = |host, route| hosts.on(host, move || XdpEnd::open(Hosts::INTERFACE, route));
-    let (put, take) = (open(0, puts)?, open(1, takes)?);
+    let (put, take) = xdp_ends(hosts, in_driver, size, true)?;
     flow(bench, &network_flow_pace(bench, size), move || Ok(put), move || Ok(take))
 }
 

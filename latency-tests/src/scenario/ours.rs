@@ -168,7 +168,8 @@ pub fn token(size: usize) -> Contract {
 /// A daemon with one udp link open and no peer.
 fn daemon_alone(seat: Seat, program: Option<&Path>) -> Result<Daemon, Fault> {
     let bind = plan::free_ports(LOOPBACK)?;
-    Daemon::start(&Wanted { name: "latency-tests", bind, peer: None, seat, rate: None, namespace: None, program })
+    let (name, plugin) = ("latency-tests", Plugin::Udp);
+    Daemon::start(&Wanted { name, bind, plugin, peer: None, seat, rate: None, namespace: None, program })
 }
 
 /// Every message through the daemon's datapath.
@@ -208,7 +209,7 @@ impl Place<'_> {
     }
 
     /// As [`addresses`](Self::addresses), those that a plugin can have.
-    fn addresses_for(self, plugin: Plugin) -> Result<[SocketAddr; 2], Fault> {
+    pub fn addresses_for(self, plugin: Plugin) -> Result<[SocketAddr; 2], Fault> {
         match plugin {
             Plugin::Udp | Plugin::Tcp => self.addresses(),
             Plugin::XdpNative | Plugin::XdpSkb => {
@@ -228,7 +229,7 @@ impl Place<'_> {
 
     /// Moves this thread to where host `host` is: a link opens sockets where its engine is
     /// turned, which with inline hosting is the application's thread.
-    fn enter(self, host: usize) -> Result<(), Fault> {
+    pub fn enter(self, host: usize) -> Result<(), Fault> {
         match self {
             Place::Loopback => Ok(()),
             Place::Veth(hosts) => hosts.enter(host),
@@ -263,6 +264,7 @@ pub fn network_daemon(bench: &Bench, hosts: &Hosts, program: Option<&Path>) -> R
         Daemon::start(&Wanted {
             name: names[host],
             bind,
+            plugin: Plugin::Udp,
             peer,
             seat,
             rate: None,
@@ -281,8 +283,8 @@ pub fn network_daemon(bench: &Bench, hosts: &Hosts, program: Option<&Path>) -> R
 pub fn network_self(bench: &Bench, program: Option<&Path>) -> Result<Sample, Fault> {
     let [there, here] = Place::Loopback.addresses()?;
     let seat = Seat::alone(bench.cores.other);
-    let wanted =
-        Wanted { name: "daemon", bind: there, peer: Some(("own", here)), seat, rate: None, namespace: None, program };
+    let (name, plugin, peer) = ("daemon", Plugin::Udp, Some(("own", here)));
+    let wanted = Wanted { name, bind: there, plugin, peer, seat, rate: None, namespace: None, program };
     let daemon = Daemon::start(&wanted)?;
     let own = embed(plan::peer(("own", here), ("daemon", there), Seat::ASLEEP, Plugin::Udp), Hosting::Inline)?;
     let (sender, receiver) = (daemon.attach("sender")?, own);

@@ -48,12 +48,18 @@ pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hos
 
 /// Without DPDK a runtime starts and has no link: here that is not measured.
 fn with_dpdk(hosts: &Hosts, measure: impl FnOnce() -> Result<Sample, Fault>) -> Result<Sample, Fault> {
-    drop(hosts.on(0, || DpdkEnd::open(0, MESSAGE_BYTES, false))?);
+    is_there(hosts)?;
     measure()
 }
 
+/// # Errors
+/// `Unavailable` without DPDK.
+pub fn is_there(hosts: &Hosts) -> Result<(), Fault> {
+    hosts.on(0, || DpdkEnd::open(0, MESSAGE_BYTES, false)).map(drop)
+}
+
 /// Both ends, which know each other.
-fn ends(hosts: &Hosts, size: usize, is_flow: bool) -> Result<(DpdkEnd, DpdkEnd), Fault> {
+pub fn ends(hosts: &Hosts, size: usize, is_flow: bool) -> Result<(DpdkEnd, DpdkEnd), Fault> {
     let open = |host| hosts.on(host, move || DpdkEnd::open(host, size, is_flow));
     let ((mut first, one), (mut second, other)) = (open(0)?, open(1)?);
     first.meet(one, other);

@@ -41,7 +41,7 @@ pub struct Cli {
     /// throughput: only this payload, bytes (a multiple of 8); may be repeated.
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub size: Vec<usize>,
-    /// network: only this plugin. throughput, jitter, isolation: only over this plugin.
+    /// network: only this plugin. throughput, sweep, jitter, isolation: only over this plugin.
     #[arg(long, value_enum)]
     pub plugin: Option<Plugin>,
     /// network, jitter: only this hosting.
@@ -79,6 +79,8 @@ pub enum Scenario {
     Network,
     /// One way, 64 B to 6.22 MB.
     Throughput,
+    /// Round trips and flows of every plugin over the sizes of a message, in two plots.
+    Sweep,
     /// create_stream to the first message: 1st and 10th stream.
     Setup,
     /// One active stream among 4,096 open ones, and one more local sink.
@@ -128,13 +130,14 @@ impl Scenario {
     pub fn parts(self) -> Vec<Scenario> {
         use Scenario::{
             Admission, All, Displace, Hop, Idle, Instructions, Isolation, Jitter, Local, Migrate, Network, Scale,
-            Scheduler, Selftest, Setup, Smoke, Syscalls, Throughput,
+            Scheduler, Selftest, Setup, Smoke, Sweep, Syscalls, Throughput,
         };
         let all = [
             Local,
             Hop,
             Network,
             Throughput,
+            Sweep,
             Setup,
             Scale,
             Idle,
@@ -162,6 +165,7 @@ impl Scenario {
             Scenario::Hop => "hop",
             Scenario::Network => "network",
             Scenario::Throughput => "throughput",
+            Scenario::Sweep => "sweep",
             Scenario::Setup => "setup",
             Scenario::Scale => "scale",
             Scenario::Idle => "idle",
@@ -192,13 +196,17 @@ pub enum Plugin {
     Udp,
     /// Kernel TCP connections (hosting inline only).
     Tcp,
-    /// AF_XDP in the driver (hosting inline only, but in jitter).
+    /// AF_XDP in the driver (hostings inline and daemon; all in jitter).
     #[value(alias = "xdp")]
     XdpNative,
     /// AF_XDP behind the driver (hosting inline only).
     XdpSkb,
     /// DPDK over packet sockets (hosting inline only, but in jitter).
     Dpdk,
+    /// DPDK over AF_XDP (hosting inline only).
+    DpdkAfXdp,
+    /// DPDK over memory that both share (network, hosting inline only).
+    DpdkMemif,
 }
 
 impl Plugin {
@@ -214,6 +222,8 @@ impl Plugin {
             Plugin::XdpNative => "xdp-native/",
             Plugin::XdpSkb => "xdp-skb/",
             Plugin::Dpdk => "dpdk/",
+            Plugin::DpdkAfXdp => "dpdk-af-xdp/",
+            Plugin::DpdkMemif => "dpdk-memif/",
         }
     }
 
@@ -222,9 +232,10 @@ impl Plugin {
     pub fn attaches(self) -> &'static str {
         match self {
             Plugin::Udp | Plugin::Tcp => "no XDP",
-            Plugin::XdpNative => "XDP native",
+            Plugin::XdpNative | Plugin::DpdkAfXdp => "XDP native",
             Plugin::XdpSkb => "XDP skb",
             Plugin::Dpdk => "packet sockets, no XDP",
+            Plugin::DpdkMemif => "memif, no interface",
         }
     }
 }

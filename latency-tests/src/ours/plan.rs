@@ -1,6 +1,7 @@
 //! Plans of the runtimes that are measured.
 
 use super::daemon::Wanted;
+use super::dpdk::Device;
 use super::fault;
 use crate::cli::Plugin;
 use crate::harness::fault::Fault;
@@ -38,6 +39,12 @@ impl Seat {
 pub const TIMED_PRIORITY: u8 = 50;
 
 impl Seat {
+    /// A datapath that shares a core with its application, which yields, too.
+    #[must_use]
+    pub fn shared(core: usize) -> Self {
+        Seat { core: Some(core), idle: Idle::Yield, policy: Policy::Other }
+    }
+
     /// A datapath that sleeps between its slots, before all others on its core.
     #[must_use]
     pub fn timed(core: usize) -> Self {
@@ -88,7 +95,9 @@ fn technology(plugin: Plugin, bind: SocketAddr) -> Technology {
         Plugin::Tcp => Technology::Tcp(TcpPlan::at(bind)),
         Plugin::XdpNative => xdp(XdpMode::Native, bind),
         Plugin::XdpSkb => xdp(XdpMode::Skb, bind),
-        Plugin::Dpdk => super::dpdk::technology(bind),
+        Plugin::Dpdk => super::dpdk::technology(Device::PacketSocket, bind),
+        Plugin::DpdkAfXdp => super::dpdk::technology(Device::AfXdp, bind),
+        Plugin::DpdkMemif => super::dpdk::technology(Device::Memif, bind),
     }
 }
 
@@ -160,6 +169,7 @@ pub fn daemon_file(wanted: &Wanted<'_>, socket: &Path) -> String {
     let core = seat.core.map_or(String::new(), |core| format!("core: {core}, "));
     let idle = match seat.idle {
         Idle::Spin => "spin".to_owned(),
+        Idle::Yield => "yield".to_owned(),
         Idle::Block => "block".to_owned(),
         Idle::SpinThenBlock { spin } => format!("spin_then_block(us: {})", spin.0 / 1_000),
     };
@@ -175,7 +185,9 @@ pub fn daemon_file(wanted: &Wanted<'_>, socket: &Path) -> String {
         peer.map_or(String::new(), |(peer, address)| format!(r#"(name: "{peer}", links: {{"link": "{address}"}})"#));
     let technology = technology_text(plugin, bind);
     let eal = match plugin {
-        Plugin::Dpdk => format!("eal: (arguments: {:?}),", super::dpdk::arguments()),
+        Plugin::Dpdk | Plugin::DpdkAfXdp | Plugin::DpdkMemif => {
+            format!("eal: (arguments: {:?}),", super::dpdk::arguments())
+        }
         _ => String::new(),
     };
     format!(

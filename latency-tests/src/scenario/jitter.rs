@@ -21,6 +21,7 @@ use crate::harness::sample::{Quantiles, Sample};
 use crate::harness::stage::{Party, Stage, perform, until_stopped};
 use crate::harness::watch::Idle;
 use crate::ours::daemon::{Daemon, Told, Wanted};
+use crate::ours::dpdk::Device;
 use crate::ours::fault;
 use crate::ours::plan::{self, Seat, TIMED_PRIORITY};
 use insane_config::RatePlan;
@@ -108,7 +109,7 @@ pub fn run(bench: &Bench, cli: &Cli, findings: &mut Findings) {
         }
         // A loopback interface is no Ethernet.
         let there = Hosts::make().and_then(|hosts| match plugin {
-            Plugin::Dpdk => over_dpdk::is_there(&hosts).map(|()| hosts),
+            Plugin::Dpdk => over_dpdk::is_there(&hosts, Device::PacketSocket).map(|()| hosts),
             _ => Ok(hosts),
         });
         match there {
@@ -206,13 +207,13 @@ fn bare(bench: &Bench, way: Way<'_>, beat: Beat) -> Result<Sample, Fault> {
     match way.place {
         Place::Loopback => {
             let [here, there] = way.addresses()?;
-            let receiver = UdpEnd::open(there, here)?;
+            let receiver = UdpEnd::open(there, here, BARE_BYTES)?;
             let sender = UdpSocket::bind(here).map_err(Fault::os("bind a UDP socket"))?;
             sender.connect(there).map_err(Fault::os("connect a UDP socket"))?;
             bare_loop(bench, beat, BareUdp(sender), receiver)
         }
         Place::Veth(hosts) if way.plugin == Plugin::Dpdk => {
-            let (sender, receiver) = over_dpdk::ends(hosts, BARE_BYTES, false)?;
+            let (sender, receiver) = over_dpdk::ends(hosts, Device::PacketSocket, BARE_BYTES, false)?;
             bare_loop(bench, beat, sender, receiver)
         }
         Place::Veth(hosts) => {
@@ -260,7 +261,7 @@ fn bare_loop(
         stage.meet()?;
         let mut watch = stage.watch("a sender", Idle::Spin, PATIENCE);
         loop {
-            // Its length is not what that end is used to: only that something came counts.
+            // Only that something came counts.
             let came = !matches!(receiver.receive(), Ok(None));
             if !came && let Err(ended) = watch.idle() {
                 return until_stopped(ended);

@@ -132,7 +132,7 @@ struct Trial {
 }
 
 fn planned(bench: &Bench, hosts: &Hosts, findings: &mut Findings) -> Result<(), Fault> {
-    let with_dpdk = hosts.on(0, || DpdkEnd::open(0, 64, false)).map(drop);
+    let with_dpdk = hosts.on(0, || DpdkEnd::open(dpdk::Device::PacketSocket, 0, 64, false)).map(drop);
     if let Err(reason) = &with_dpdk {
         println!("migrate: without dpdk: {reason}");
     }
@@ -196,7 +196,7 @@ fn plans(with_dpdk: bool) -> [Plan; 2] {
             ("tcp", Technology::Tcp(TcpPlan::at(tcp[0])), tcp[1]),
         ];
         if with_dpdk {
-            links.push(("dpdk", dpdk::technology(dpdk_at[0]), dpdk_at[1]));
+            links.push(("dpdk", dpdk::technology(dpdk::Device::PacketSocket, dpdk_at[0]), dpdk_at[1]));
         }
         plan(host, &links)
     })

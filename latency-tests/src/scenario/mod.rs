@@ -18,6 +18,7 @@ pub mod rivals;
 pub mod scale;
 pub mod scheduler;
 pub mod selftest;
+pub mod sweep;
 
 use crate::cli::{Cli, Plugin};
 use crate::harness::Bench;

@@ -215,7 +215,7 @@ impl Place<'_> {
             Plugin::XdpNative | Plugin::XdpSkb => {
                 Ok(Hosts::BYPASS_ADDRESSES.map(|address| SocketAddr::new(address, PORT)))
             }
-            Plugin::Dpdk => Ok(crate::ours::dpdk::ADDRESSES),
+            Plugin::Dpdk | Plugin::DpdkAfXdp | Plugin::DpdkMemif => Ok(crate::ours::dpdk::ADDRESSES),
         }
     }
 
@@ -239,9 +239,14 @@ impl Place<'_> {
 
 /// T1: two runtimes inside this process, whose engines the applications turn.
 pub fn network_inline(bench: &Bench, place: Place<'_>, plugin: Plugin) -> Result<Sample, Fault> {
+    network_inline_of(bench, place, plugin, Contract::SMALL)
+}
+
+/// As [`network_inline`], by other messages than small ones.
+pub fn network_inline_of(bench: &Bench, place: Place<'_>, plugin: Plugin, contract: Contract) -> Result<Sample, Fault> {
     let sessions = embedded_pair(place, [Seat::ASLEEP; 2], [Hosting::Inline; 2], plugin)?;
-    let asking = Both::open(sessions.0, STREAM, Contract::SMALL, true)?;
-    let answering = Both::open(sessions.1, STREAM, Contract::SMALL, false)?;
+    let asking = Both::open(sessions.0, STREAM, contract, true)?;
+    let answering = Both::open(sessions.1, STREAM, contract, false)?;
     let connect = move |end: Both, host| place.enter(host).and_then(|()| end.connect());
     t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || connect(asking, 0), move || connect(answering, 1))
 }
@@ -254,17 +259,23 @@ pub fn network_thread(bench: &Bench, place: Place<'_>) -> Result<Sample, Fault> 
     t1(bench, &pace(bench, Cost::Kernel, Idle::Yield), move || Ok(asking), move || Ok(answering))
 }
 
-/// T1: two daemons, each on the core of its application.
-pub fn network_daemon(bench: &Bench, hosts: &Hosts, program: Option<&Path>) -> Result<Sample, Fault> {
-    let addresses = Place::Veth(hosts).addresses()?;
+/// T1 or T4: two daemons, each on the core of its application, there and as the seats say.
+pub fn network_daemon(
+    bench: &Bench,
+    hosts: &Hosts,
+    program: Option<&Path>,
+    plugin: Plugin,
+    seats: [Seat; 2],
+) -> Result<Sample, Fault> {
+    let addresses = Place::Veth(hosts).addresses_for(plugin)?;
     let names = ["a", "b"];
     let start = |host: usize| {
         let peer = Some((names[1 - host], addresses[1 - host]));
-        let (bind, seat) = (addresses[host], shared_seats(bench)[host]);
+        let (bind, seat) = (addresses[host], seats[host]);
         Daemon::start(&Wanted {
             name: names[host],
             bind,
-            plugin: Plugin::Udp,
+            plugin,
             peer,
             seat,
             rate: None,
@@ -295,7 +306,8 @@ pub fn network_self(bench: &Bench, program: Option<&Path>) -> Result<Sample, Fau
     t3(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(end), None)
 }
 
-fn shared_seats(bench: &Bench) -> [Seat; 2] {
+/// The cores of both applications, for datapaths that sleep there.
+pub fn shared_seats(bench: &Bench) -> [Seat; 2] {
     [bench.cores.app, bench.cores.other].map(|core| Seat { core: Some(core), ..Seat::ASLEEP })
 }
 

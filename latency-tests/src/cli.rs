@@ -41,10 +41,10 @@ pub struct Cli {
     /// throughput: only this payload, bytes (a multiple of 8); may be repeated.
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub size: Vec<usize>,
-    /// network: only this plugin. throughput: only over this plugin.
+    /// network: only this plugin. throughput, sweep, jitter, isolation: only over this plugin.
     #[arg(long, value_enum)]
     pub plugin: Option<Plugin>,
-    /// network: only this hosting.
+    /// network, jitter: only this hosting.
     #[arg(long, value_enum)]
     pub hosting: Option<Hosting>,
     /// The daemon to start, instead of the runtime that is built into this program.
@@ -79,6 +79,8 @@ pub enum Scenario {
     Network,
     /// One way, 64 B to 6.22 MB.
     Throughput,
+    /// Round trips and flows of every plugin over the sizes of a message, in two plots.
+    Sweep,
     /// create_stream to the first message: 1st and 10th stream.
     Setup,
     /// One active stream among 4,096 open ones, and one more local sink.
@@ -128,13 +130,14 @@ impl Scenario {
     pub fn parts(self) -> Vec<Scenario> {
         use Scenario::{
             Admission, All, Displace, Hop, Idle, Instructions, Isolation, Jitter, Local, Migrate, Network, Scale,
-            Scheduler, Selftest, Setup, Smoke, Syscalls, Throughput,
+            Scheduler, Selftest, Setup, Smoke, Sweep, Syscalls, Throughput,
         };
         let all = [
             Local,
             Hop,
             Network,
             Throughput,
+            Sweep,
             Setup,
             Scale,
             Idle,
@@ -162,6 +165,7 @@ impl Scenario {
             Scenario::Hop => "hop",
             Scenario::Network => "network",
             Scenario::Throughput => "throughput",
+            Scenario::Sweep => "sweep",
             Scenario::Setup => "setup",
             Scenario::Scale => "scale",
             Scenario::Idle => "idle",
@@ -192,12 +196,48 @@ pub enum Plugin {
     Udp,
     /// Kernel TCP connections (hosting inline only).
     Tcp,
-    /// AF_XDP in the driver (hosting inline only).
+    /// AF_XDP in the driver (hostings inline and daemon; all in jitter).
+    #[value(alias = "xdp")]
     XdpNative,
     /// AF_XDP behind the driver (hosting inline only).
     XdpSkb,
-    /// DPDK over packet sockets (hosting inline only).
+    /// DPDK over packet sockets (hosting inline only, but in jitter).
     Dpdk,
+    /// DPDK over AF_XDP (hosting inline only).
+    DpdkAfXdp,
+    /// DPDK over memory that both share (network, hosting inline only).
+    DpdkMemif,
+}
+
+impl Plugin {
+    /// Those that streams with slots are measured over.
+    pub const TIMED: [Plugin; 3] = [Plugin::Udp, Plugin::XdpNative, Plugin::Dpdk];
+
+    /// In front of the names of rows whose scenario was there before its plugin: nothing for udp.
+    #[must_use]
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Plugin::Udp => "",
+            Plugin::Tcp => "tcp/",
+            Plugin::XdpNative => "xdp-native/",
+            Plugin::XdpSkb => "xdp-skb/",
+            Plugin::Dpdk => "dpdk/",
+            Plugin::DpdkAfXdp => "dpdk-af-xdp/",
+            Plugin::DpdkMemif => "dpdk-memif/",
+        }
+    }
+
+    /// What is attached to the interfaces of a path by it.
+    #[must_use]
+    pub fn attaches(self) -> &'static str {
+        match self {
+            Plugin::Udp | Plugin::Tcp => "no XDP",
+            Plugin::XdpNative | Plugin::DpdkAfXdp => "XDP native",
+            Plugin::XdpSkb => "XDP skb",
+            Plugin::Dpdk => "packet sockets, no XDP",
+            Plugin::DpdkMemif => "memif, no interface",
+        }
+    }
 }
 
 /// Who turns the datapath.
@@ -273,5 +313,7 @@ mod tests {
         assert!(Cli::try_parse_from(["latency-tests", "throughput", "--touch", "--tokens"]).is_err());
         let cli = Cli::try_parse_from(["latency-tests", "network", "--plugin", "tcp", "--json", "f"]).unwrap();
         assert_eq!((cli.scenario, cli.plugin), (Some(Scenario::Network), Some(Plugin::Tcp)));
+        let cli = Cli::try_parse_from(["latency-tests", "jitter", "--plugin", "xdp"]).unwrap();
+        assert_eq!(cli.plugin, Some(Plugin::XdpNative));
     }
 }

@@ -83,7 +83,7 @@ fn count(cli: &Cli) -> Result<(), Fault> {
             scenario::count::run(&mut Waiting(Duplex::new(put, take)), cli.messages)
         }
         Counted::Udp => {
-            let end = baseline::udp::UdpEnd::to_itself(scenario::ours::LOOPBACK)?;
+            let end = baseline::udp::UdpEnd::to_itself(scenario::ours::LOOPBACK, baseline::ring::MESSAGE_BYTES)?;
             scenario::count::run(&mut Waiting(end), cli.messages)
         }
         Counted::Xdp | Counted::XdpManyPeers => {
@@ -94,7 +94,7 @@ fn count(cli: &Cli) -> Result<(), Fault> {
         }
         Counted::RawXdp => {
             let hosts = Hosts::make()?;
-            let [put, take] = scenario::baselines::xdp_ends(&hosts, true)?;
+            let (put, take) = scenario::baselines::xdp_ends(&hosts, true, baseline::ring::MESSAGE_BYTES, false)?;
             scenario::count::run(&mut Waiting(OneWay { put, take }), cli.messages)
         }
         Counted::ExpandedFew | Counted::ExpandedMany | Counted::RecurrencesFew | Counted::RecurrencesMany => {
@@ -156,7 +156,8 @@ fn perform(part: Scenario, bench: &Bench, cli: &Cli, findings: &mut Findings) {
         Scenario::Syscalls => scenario::counting::syscalls(bench, findings),
         Scenario::Admission => scenario::admission::run(bench, findings),
         Scenario::Jitter => scenario::jitter::run(bench, cli, findings),
-        Scenario::Isolation => scenario::isolation::run(bench, findings),
+        Scenario::Sweep => scenario::sweep::run(bench, cli, findings),
+        Scenario::Isolation => scenario::isolation::run(bench, cli, findings),
         Scenario::Migrate => scenario::migrate::run(bench, findings),
         Scenario::Displace => scenario::displace::run(bench, findings),
         Scenario::Scheduler => scenario::scheduler::run(bench, findings),

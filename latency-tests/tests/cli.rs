@@ -60,6 +60,7 @@ fn the_list_names_every_scenario() {
         "hop",
         "network",
         "throughput",
+        "sweep",
         "setup",
         "instructions",
         "syscalls",

@@ -7,7 +7,7 @@
 use crate::harness::converse::End;
 use crate::harness::fault::Fault;
 use crate::harness::payload;
-use crate::ours::dpdk;
+use crate::ours::dpdk::{self, Device};
 use dpdk_sys::{Eal, EalError, EalOptions, Frame, Port, PortOptions, ShimError};
 use std::net::Ipv4Addr;
 
@@ -38,14 +38,14 @@ impl DpdkEnd {
     ///
     /// # Errors
     /// `Unavailable` without DPDK.
-    pub fn open(host: usize, size: usize, is_flow: bool) -> Result<(Self, [u8; 6]), Fault> {
+    pub fn open(device: Device, host: usize, size: usize, is_flow: bool) -> Result<(Self, [u8; 6]), Fault> {
         let options = EalOptions { arguments: dpdk::arguments(), ..EalOptions::default() };
         let eal = Eal::start(&options).map_err(|error| match error {
             EalError::Shim(reason @ ShimError::Missing { .. }) => Fault::Unavailable(reason.to_string()),
             other => Fault::Party(other.to_string()),
         })?;
         let options = PortOptions {
-            device: dpdk::device(host),
+            device: device.name(host),
             packet_bytes: 1500,
             ring_frames: RING_FRAMES,
             pool_frames: POOL_FRAMES,

@@ -99,6 +99,15 @@ pub fn relayed_pair() -> (RingEnd<MESSAGE_BYTES>, RingEnd<MESSAGE_BYTES>, RingRe
     (asking, answering, RingRelay { routes: vec![there.relayed, back.relayed] })
 }
 
+/// An end of a conversation whose other end is a relay, with what the relay takes from and
+/// gives to it.
+#[must_use]
+pub fn end_of_relay() -> (RingEnd<MESSAGE_BYTES>, Consumer<MESSAGE_BYTES>, Producer<MESSAGE_BYTES>) {
+    let (put, relay_take) = ring(CAPACITY);
+    let (relay_put, take) = ring(CAPACITY);
+    (RingEnd::new(put, take), relay_take, relay_put)
+}
+
 /// The sending end of a flow whose message size is known only at run time.
 pub struct FlowPut {
     put: BytesProducer,

@@ -8,14 +8,14 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-const MESSAGE_BYTES: usize = super::ring::MESSAGE_BYTES;
 /// How long one end waits for the other to be there.
 const CONNECT_BOUND: Duration = Duration::from_secs(10);
 
-/// One end of a conversation over one connection.
+/// One end of a conversation over one connection, by messages of one size.
 pub struct TcpEnd {
     stream: TcpStream,
-    message: [u8; MESSAGE_BYTES],
+    composed: Vec<u8>,
+    message: Vec<u8>,
     /// Bytes of the next message that are here.
     have: usize,
 }
@@ -26,33 +26,33 @@ impl TcpEnd {
     ///
     /// # Errors
     /// The address cannot be had, or nobody comes.
-    pub fn accept(here: SocketAddr) -> Result<Self, Fault> {
-        Ok(Self::new(accept(here)?))
+    pub fn accept(here: SocketAddr, size: usize) -> Result<Self, Fault> {
+        Ok(Self::new(accept(here)?, size))
     }
 
     /// Connects to the other end as soon as it is there.
     ///
     /// # Errors
     /// It is not there in time.
-    pub fn connect(there: SocketAddr) -> Result<Self, Fault> {
-        Ok(Self::new(connect(there)?))
+    pub fn connect(there: SocketAddr, size: usize) -> Result<Self, Fault> {
+        Ok(Self::new(connect(there)?, size))
     }
 
     /// Both ends on one address of this host.
     ///
     /// # Errors
     /// The address cannot be had.
-    pub fn pair(address: IpAddr) -> Result<(Self, Self), Fault> {
+    pub fn pair(address: IpAddr, size: usize) -> Result<(Self, Self), Fault> {
         let listener = TcpListener::bind((address, 0)).map_err(Fault::os("listen on a TCP socket"))?;
         let at = listener.local_addr().map_err(Fault::os("read a socket's address"))?;
         // The kernel completes the connection before it is accepted.
         let here = TcpStream::connect(at).map_err(Fault::os("connect a TCP socket"))?;
         let (there, _) = listener.accept().map_err(Fault::os("accept a TCP connection"))?;
-        Ok((Self::new(prepared(here)?), Self::new(prepared(there)?)))
+        Ok((Self::new(prepared(here)?, size), Self::new(prepared(there)?, size)))
     }
 
-    fn new(stream: TcpStream) -> Self {
-        TcpEnd { stream, message: [0; MESSAGE_BYTES], have: 0 }
+    fn new(stream: TcpStream, size: usize) -> Self {
+        TcpEnd { stream, composed: vec![0; size], message: vec![0; size], have: 0 }
     }
 }
 
@@ -97,12 +97,11 @@ fn retry<T>(attempt: impl Fn() -> std::io::Result<T>, not_yet: ErrorKind) -> std
 
 impl End for TcpEnd {
     fn send(&mut self, number: u64) -> Result<bool, Fault> {
-        let mut message = [0; MESSAGE_BYTES];
-        payload::write(&mut message, number);
-        match self.stream.write(&message) {
-            Ok(MESSAGE_BYTES) => Ok(true),
-            // Its buffer holds thousands of messages, and one is under way.
-            Ok(length) => Err(Fault::Corrupt { expected: MESSAGE_BYTES as u64, found: length as u64 }),
+        payload::write(&mut self.composed, number);
+        match self.stream.write(&self.composed) {
+            Ok(length) if length == self.composed.len() => Ok(true),
+            // Its buffer holds hundreds of messages, and one is under way.
+            Ok(length) => Err(Fault::Corrupt { expected: self.composed.len() as u64, found: length as u64 }),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(Fault::os("send on a TCP socket")(error)),
         }
@@ -114,7 +113,7 @@ impl End for TcpEnd {
             Ok(0) => Ok(None),
             Ok(count) => {
                 self.have += count;
-                if self.have < MESSAGE_BYTES {
+                if self.have < self.message.len() {
                     return Ok(None);
                 }
                 self.have = 0;

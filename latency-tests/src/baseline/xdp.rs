@@ -1,9 +1,10 @@
 //! Raw AF_XDP: one socket and a program that hands it every frame.
 
-use crate::harness::converse::End;
+use super::ring::MESSAGE_BYTES;
+use crate::harness::converse::{End, Relay};
 use crate::harness::fault::Fault;
 use crate::harness::payload;
-use insane_raw_baselines::XdpSocket;
+use insane_raw_baselines::{Consumer, Producer, XdpSocket};
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 
@@ -46,6 +47,33 @@ impl XdpEnd {
                 _ => Fault::os("open an AF_XDP socket")(error),
             });
         Ok(XdpEnd { socket: opened?, batch: if route.is_flow { BATCH } else { 1 } })
+    }
+}
+
+/// Who owns the socket for an application: takes its messages from a ring and sends each with a
+/// call of its own, and puts what comes into another ring.
+pub struct XdpRelay {
+    /// The socket.
+    pub end: XdpEnd,
+    /// What the application gives.
+    pub from: Consumer<MESSAGE_BYTES>,
+    /// What it gets.
+    pub to: Producer<MESSAGE_BYTES>,
+}
+
+impl Relay for XdpRelay {
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        let socket = &mut self.end.socket;
+        let mut message = [0; MESSAGE_BYTES];
+        let is_out = self.from.pop(&mut message)
+            && socket.put(|frame| frame.copy_from_slice(&message))
+            // A call that fails moves nothing: the ends wait for it in vain, and say so.
+            && socket.kick().is_ok();
+        let to = &mut self.to;
+        let is_in = !to.is_full()
+            && socket.take(|frame| frame.try_into().is_ok_and(|frame| to.push(frame))).is_some_and(|moved| moved);
+        is_out || is_in
     }
 }
 

@@ -188,13 +188,14 @@ pub trait Relay {
     fn step(&mut self) -> bool;
 }
 
-/// Turns a relay's crank until the stage stops. The relay has its core to itself.
+/// Turns a relay's crank until the stage stops. What it does where there is nothing to move
+/// depends on whether it has its core to itself.
 ///
 /// # Errors
 /// The bound passed.
 #[inline(never)]
-pub fn relay<R: Relay>(relay: &mut R, pace: &Pace, stage: &Stage) -> Result<(), Fault> {
-    let mut watch = stage.watch("the ends of the relay", Idle::Spin, pace.bound);
+pub fn relay<R: Relay>(relay: &mut R, pace: &Pace, idle: Idle, stage: &Stage) -> Result<(), Fault> {
+    let mut watch = stage.watch("the ends of the relay", idle, pace.bound);
     loop {
         if !relay.step()
             && let Err(ended) = watch.idle()

@@ -33,6 +33,9 @@ impl Hosts {
     /// The interface that each host has.
     pub const INTERFACE: &str = "eth0";
 
+    /// The switch's port to the second host, where there is a switch.
+    pub const SWITCH_PORT: &str = "port-b";
+
     /// The interface that each has where they are joined twice.
     pub const SECOND_INTERFACE: &str = "eth1";
 
@@ -91,7 +94,7 @@ impl Hosts {
     fn join_at_switch(&self, mbps: u32) -> Result<(), Fault> {
         let switch = &self.names[2];
         ip(&["-n", switch, "link", "add", "br0", "type", "bridge"])?;
-        for (name, port) in self.names.iter().zip(["port-a", "port-b"]) {
+        for (name, port) in self.names.iter().zip(["port-a", Self::SWITCH_PORT]) {
             ip(&["-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", switch])?;
             ip(&["-n", switch, "link", "set", port, "master", "br0", "up"])?;
         }
@@ -100,7 +103,7 @@ impl Hosts {
         let rate = format!("{mbps}mbit");
         // A burst of one frame, so that two never pass together.
         let shaper = ["root", "tbf", "rate", &rate, "burst", "1600", "limit", "500000", "overhead", "24"];
-        let arguments = [&["-n", switch, "qdisc", "add", "dev", "port-b"][..], &shaper[..]].concat();
+        let arguments = [&["-n", switch, "qdisc", "add", "dev", Self::SWITCH_PORT][..], &shaper[..]].concat();
         tool("tc", &arguments)
     }
 
@@ -141,11 +144,14 @@ impl Hosts {
         Ok(())
     }
 
-    /// Name of one host's namespace, for `ip netns exec`.
+    /// Name of one host's namespace, or the switch's ([`SWITCH`](Self::SWITCH)), for `ip netns exec`.
     #[must_use]
     pub fn name(&self, host: usize) -> &str {
         &self.names[host]
     }
+
+    /// The number of the switch's namespace.
+    pub const SWITCH: usize = 2;
 
     /// Moves the calling thread, for the rest of its life, to one host.
     ///

@@ -5,6 +5,7 @@
 //! | T1 | asking end, busy | answering end, busy |
 //! | T2 | both ends, yielding to each other | the relay or runtime, busy |
 //! | T3 | one thread with both ends, busy | the relay or runtime, busy |
+//! | T4 | asking end and its relay or runtime, yielding | answering end and its own, yielding |
 //!
 //! Ends are opened by their own threads, after pinning: some libraries give out
 //! ends that cannot leave their thread, and memory is touched where it is used.
@@ -15,6 +16,7 @@ use super::fault::Fault;
 use super::flow::{FlowPace, circulate, drain, pour};
 use super::sample::Sample;
 use super::stage::{Party, Stage, perform};
+use super::watch::Idle;
 
 /// A relay as a party of T2 or T3. A runtime in another process, or with threads
 /// of its own, needs none.
@@ -22,8 +24,35 @@ pub fn relay_party<'a, R: Relay + Send + 'a>(bench: &Bench, pace: &Pace, mut hub
     let pace = *pace;
     Party::new(bench.cores.other, move |stage| {
         stage.meet()?;
-        relay(&mut hub, &pace, stage)
+        relay(&mut hub, &pace, Idle::Spin, stage)
     })
+}
+
+/// A relay that shares the core of the end that it serves, and yields to it.
+pub fn yielding_relay<'a, R: Relay + Send + 'a>(core: usize, pace: &Pace, mut hub: R) -> Party<'a> {
+    let pace = *pace;
+    Party::new(core, move |stage| {
+        stage.meet()?;
+        relay(&mut hub, &pace, Idle::Yield, stage)
+    })
+}
+
+/// Round trips between two cores, each of an end and of the relay that serves it. The pace has
+/// to yield.
+///
+/// # Errors
+/// An end failed.
+pub fn relayed_on_both<A: End + Send, B: End + Send, R: Relay + Send>(
+    bench: &Bench,
+    pace: &Pace,
+    (asking, at_asking): (A, R),
+    (answering, at_answering): (B, R),
+) -> Result<Sample, Fault> {
+    let partner = Party::new(bench.cores.other, |stage| hold_answering(move || Ok(answering), pace, stage));
+    let relays = [(bench.cores.app, at_asking), (bench.cores.other, at_answering)];
+    let mut others = vec![partner];
+    others.extend(relays.map(|(core, hub)| yielding_relay(core, pace, hub)));
+    ask_beside(bench, pace, move || Ok(asking), others)
 }
 
 /// T1: round trips between two cores.

@@ -3,6 +3,7 @@
 
 use super::fault::Fault;
 use insane_sys::clock::mono_now;
+use insane_sys::host::interface_index;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recvmsg,
@@ -20,12 +21,15 @@ const BURST: usize = 512;
 const PAIRS: usize = 64;
 /// What a frame has in front of its UDP payload: Ethernet, IPv4 without options, UDP.
 const HEAD_BYTES: usize = 14 + 20 + 8;
+/// Type of a packet that leaves (PACKET_OUTGOING of packet(7)).
+const OUTGOING: u8 = 4;
 /// What is around a frame on the wire: check, preamble, gap.
 const AROUND_BYTES: u64 = 4 + 8 + 12;
 
-/// The socket that sees all.
+/// The socket that sees all, or all that leaves by one interface.
 pub struct Witness {
     socket: OwnedFd,
+    leaves_by: Option<usize>,
     /// The wall clock less the monotonic one, nanoseconds.
     lead_ns: u64,
     buffer: Vec<u8>,
@@ -56,7 +60,17 @@ impl Witness {
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll).map_err(refused)?;
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true).map_err(refused)?;
         setsockopt(&socket, sockopt::RcvBufForce, &ROOM_BYTES).map_err(refused)?;
-        Ok(Witness { socket, lead_ns: lead_ns(), buffer: vec![0; 2048] })
+        Ok(Witness { socket, leaves_by: None, lead_ns: lead_ns(), buffer: vec![0; 2048] })
+    }
+
+    /// As [`open`](Self::open); shown is what leaves by an interface, with the instant at which
+    /// the kernel gave it to the device, after its queue.
+    ///
+    /// # Errors
+    /// `Unavailable` without the right; there is no such interface.
+    pub fn of_leaving(interface: &str) -> Result<Self, Fault> {
+        let index = interface_index(interface).map_err(|error| Fault::Party(error.to_string()))?;
+        Ok(Witness { leaves_by: Some(index as usize), ..Self::open()? })
     }
 
     /// Shows what came, a burst of it at most.
@@ -81,7 +95,11 @@ impl Witness {
                 _ => None,
             });
             let length = taken.bytes;
-            let Some(stamp) = stamp else { continue };
+            let place = taken.address.as_ref().and_then(SockaddrStorage::as_link_addr);
+            let is_shown = self
+                .leaves_by
+                .is_none_or(|index| place.is_some_and(|place| place.ifindex() == index && place.pkttype() == OUTGOING));
+            let Some(stamp) = stamp.filter(|_| is_shown) else { continue };
             if let Some(seen) = datagram(&self.buffer[..length], stamp.saturating_sub(self.lead_ns)) {
                 show(seen);
             }

@@ -6,6 +6,7 @@
 
 use super::plan::{self, Seat};
 use super::{fault, plan::daemon_file};
+use crate::cli::Plugin;
 use crate::harness::fault::Fault;
 use insane_config::RatePlan;
 use insane_control::{Hosting, Runtime};
@@ -27,8 +28,9 @@ const START_PAUSE: Duration = Duration::from_millis(2);
 pub struct Wanted<'a> {
     /// Its name on the network.
     pub name: &'a str,
-    /// Where its udp link is bound.
+    /// Where its link is bound, and what it is a link of.
     pub bind: SocketAddr,
+    pub plugin: Plugin,
     /// The one peer, if any.
     pub peer: Option<(&'a str, SocketAddr)>,
     /// Where and how its datapath runs.
@@ -58,8 +60,7 @@ impl Daemon {
         let folder = std::env::temp_dir().join(format!("latency-tests.{}.daemon{count}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(Fault::os("make a folder"))?;
         let (file, socket) = (folder.join("config.ron"), folder.join("socket"));
-        let text = daemon_file(wanted.name, &socket, wanted.bind, wanted.peer, wanted.seat, wanted.rate);
-        std::fs::write(&file, text).map_err(Fault::os("write a configuration"))?;
+        std::fs::write(&file, daemon_file(wanted, &socket)).map_err(Fault::os("write a configuration"))?;
         let process = command(wanted, &file)?
             .stdin(Stdio::piped())
             // What it has to tell of its slots.

@@ -3,6 +3,7 @@
 use crate::harness::netns::Hosts;
 use insane_config::{DeviceName, DpdkPlan, Technology, raw};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Addresses that no kernel has, one a host.
 pub const ADDRESSES: [SocketAddr; 2] = [
@@ -13,13 +14,41 @@ pub const ADDRESSES: [SocketAddr; 2] = [
 /// Memory of DPDK for all links that are open at once, MiB.
 const MEMORY_MIB: u32 = 256;
 
-/// Packet sockets on the interface of host 0 or 1. Each host's device has a name of its own.
-#[must_use]
-pub fn device(host: usize) -> String {
-    format!("net_af_packet{host},iface=eth0")
+/// By what DPDK reaches the other host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Device {
+    /// Packet sockets on the host's interface.
+    PacketSocket,
+    /// AF_XDP on it.
+    AfXdp,
+    /// Memory that both share; the interface has no part in it.
+    Memif,
 }
 
-/// The same on the second interface.
+impl Device {
+    /// Of host 0 or 1. Each host's device has a name of its own.
+    #[must_use]
+    pub fn name(self, host: usize) -> String {
+        match self {
+            Device::PacketSocket => format!("net_af_packet{host},iface=eth0"),
+            Device::AfXdp => format!("net_af_xdp{host},iface=eth0"),
+            Device::Memif => memif(host),
+        }
+    }
+}
+
+/// DPDK gives a memif back only when the process ends, so each pair is a new one: host 0 begins
+/// it, and host 1 comes second.
+fn memif(host: usize) -> String {
+    static PAIRS: AtomicU32 = AtomicU32::new(0);
+    let pair = if host == 0 { PAIRS.fetch_add(1, Ordering::Relaxed) } else { PAIRS.load(Ordering::Relaxed) - 1 };
+    // Not an abstract name: DPDK goes on listening there when a port is closed.
+    let socket = std::env::temp_dir().join(format!("latency-tests.{}.memif{pair}", std::process::id()));
+    let role = if host == 0 { "server" } else { "client" };
+    format!("net_memif{},role={role},id=0,socket-abstract=no,socket={}", 2 * pair + host as u32, socket.display())
+}
+
+/// Packet sockets on the second interface.
 #[must_use]
 pub fn second_device(host: usize) -> String {
     format!("net_af_packet{},iface={}", 2 + host, Hosts::SECOND_INTERFACE)
@@ -35,8 +64,8 @@ pub fn arguments() -> Vec<String> {
 
 /// A dpdk link at one of [`ADDRESSES`].
 #[must_use]
-pub fn technology(bind: SocketAddr) -> Technology {
-    technology_on(&device(usize::from(bind == ADDRESSES[1])), bind)
+pub fn technology(device: Device, bind: SocketAddr) -> Technology {
+    technology_on(&device.name(usize::from(bind == ADDRESSES[1])), bind)
 }
 
 /// A dpdk link on a device of that name.

@@ -1,5 +1,7 @@
 //! Plans of the runtimes that are measured.
 
+use super::daemon::Wanted;
+use super::dpdk::Device;
 use super::fault;
 use crate::cli::Plugin;
 use crate::harness::fault::Fault;
@@ -37,6 +39,12 @@ impl Seat {
 pub const TIMED_PRIORITY: u8 = 50;
 
 impl Seat {
+    /// A datapath that shares a core with its application, which yields, too.
+    #[must_use]
+    pub fn shared(core: usize) -> Self {
+        Seat { core: Some(core), idle: Idle::Yield, policy: Policy::Other }
+    }
+
     /// A datapath that sleeps between its slots, before all others on its core.
     #[must_use]
     pub fn timed(core: usize) -> Self {
@@ -80,17 +88,36 @@ pub fn xdp_at(interface: &str, mode: XdpMode, bind: SocketAddr) -> Technology {
     Technology::Xdp(XdpPlan { mode, ..XdpPlan::at(interface, bind) })
 }
 
+/// The link of a plugin, bound there.
+fn technology(plugin: Plugin, bind: SocketAddr) -> Technology {
+    match plugin {
+        Plugin::Udp => Technology::Udp(UdpPlan::at(bind)),
+        Plugin::Tcp => Technology::Tcp(TcpPlan::at(bind)),
+        Plugin::XdpNative => xdp(XdpMode::Native, bind),
+        Plugin::XdpSkb => xdp(XdpMode::Skb, bind),
+        Plugin::Dpdk => super::dpdk::technology(Device::PacketSocket, bind),
+        Plugin::DpdkAfXdp => super::dpdk::technology(Device::AfXdp, bind),
+        Plugin::DpdkMemif => super::dpdk::technology(Device::Memif, bind),
+    }
+}
+
+/// The same as it stands in a configuration.
+fn technology_text(plugin: Plugin, bind: SocketAddr) -> String {
+    match technology(plugin, bind) {
+        Technology::Xdp(xdp) => {
+            let mode = if plugin == Plugin::XdpSkb { "skb" } else { "native" };
+            format!(r#"xdp(interface: {:?}, bind: "{bind}", mode: {mode})"#, xdp.interface)
+        }
+        Technology::Dpdk(dpdk) => format!(r#"dpdk(device: {:?}, bind: "{bind}")"#, dpdk.device),
+        plain => format!(r#"{}(bind: "{bind}")"#, plain.name()),
+    }
+}
+
 /// A runtime that reaches one peer over a plugin: `own` and `peer` are names and
 /// addresses.
 #[must_use]
 pub fn peer(own: (&str, SocketAddr), peer: (&str, SocketAddr), seat: Seat, plugin: Plugin) -> Plan {
-    let technology = match plugin {
-        Plugin::Udp => Technology::Udp(UdpPlan::at(own.1)),
-        Plugin::Tcp => Technology::Tcp(TcpPlan::at(own.1)),
-        Plugin::XdpNative => xdp(XdpMode::Native, own.1),
-        Plugin::XdpSkb => xdp(XdpMode::Skb, own.1),
-        Plugin::Dpdk => super::dpdk::technology(own.1),
-    };
+    let technology = technology(plugin, own.1);
     let mut plan = Plan::embedded_over(own.0, technology);
     plan.add_peer(peer.0, &[(technology.name(), peer.1)]);
     sit(&mut plan, seat);
@@ -135,20 +162,14 @@ fn sit(plan: &mut Plan, seat: Seat) {
     plan.datapaths[0].policy = seat.policy;
 }
 
-/// The daemon's configuration file: one udp link at `bind`, open whether or not a
-/// peer is there.
+/// The daemon's configuration file: one link, open whether or not a peer is there.
 #[must_use]
-pub fn daemon_file(
-    name: &str,
-    socket: &Path,
-    bind: SocketAddr,
-    peer: Option<(&str, SocketAddr)>,
-    seat: Seat,
-    rate: Option<RatePlan>,
-) -> String {
+pub fn daemon_file(wanted: &Wanted<'_>, socket: &Path) -> String {
+    let Wanted { name, bind, plugin, peer, seat, rate, .. } = *wanted;
     let core = seat.core.map_or(String::new(), |core| format!("core: {core}, "));
     let idle = match seat.idle {
         Idle::Spin => "spin".to_owned(),
+        Idle::Yield => "yield".to_owned(),
         Idle::Block => "block".to_owned(),
         Idle::SpinThenBlock { spin } => format!("spin_then_block(us: {})", spin.0 / 1_000),
     };
@@ -161,14 +182,22 @@ pub fn daemon_file(
         format!(", rate_mbps: {mbps}, turn_us: {turn_us}, foreign_bytes: {foreign}")
     });
     let peers =
-        peer.map_or(String::new(), |(peer, address)| format!(r#"(name: "{peer}", links: {{"udp": "{address}"}})"#));
+        peer.map_or(String::new(), |(peer, address)| format!(r#"(name: "{peer}", links: {{"link": "{address}"}})"#));
+    let technology = technology_text(plugin, bind);
+    let eal = match plugin {
+        Plugin::Dpdk | Plugin::DpdkAfXdp | Plugin::DpdkMemif => {
+            format!("eal: (arguments: {:?}),", super::dpdk::arguments())
+        }
+        _ => String::new(),
+    };
     format!(
         r#"(
     host: (name: "{name}"),
     control: (socket: "{}", mode: 0o600),
-    datapaths: [(name: "main", {core}policy: {policy}, idle: {idle}, links: ["udp"])],
-    links: [(name: "udp", technology: udp(bind: "{bind}"){rate})],
+    datapaths: [(name: "main", {core}policy: {policy}, idle: {idle}, links: ["link"])],
+    links: [(name: "link", technology: {technology}{rate})],
     peers: [{peers}],
+    {eal}
     domains: [(name: "default", members: [any])],
     log: (level: warn),
 )

@@ -3,6 +3,7 @@
 pub mod bounds;
 pub mod page;
 pub mod row;
+pub mod sizes;
 pub mod svg;
 
 use row::{Figures, Ratio, Row};

@@ -3,6 +3,7 @@
 use super::bounds::Check;
 use super::quantity;
 use super::row::{Figures, Ratio, Row};
+use super::sizes::plot;
 use super::svg::{Bar, bars, escape, percentiles};
 use crate::harness::machine::Machine;
 use crate::harness::rounds::Table;
@@ -44,6 +45,11 @@ impl Page<'_> {
                 escape(&scenario),
                 about(&scenario)
             );
+            if scenario == "sweep" {
+                let rows: Vec<&Row> = self.tables.iter().map(|table| &table.row).collect();
+                html.push_str(&plot(&rows, "latency", "Round trips over the size of a message, p50", " us"));
+                html.push_str(&plot(&rows, "throughput", "One way over the size of a message", "/s"));
+            }
             for table in self.tables.iter().filter(|table| scenario_of(&table.row) == scenario) {
                 card(&mut html, table);
             }
@@ -180,7 +186,9 @@ fn card(html: &mut String, table: &Table) {
     );
 }
 
-fn main_figure(figures: Figures) -> Option<f64> {
+/// The one figure of a side.
+#[must_use]
+pub fn main_figure(figures: Figures) -> Option<f64> {
     match figures {
         Figures::Times { p50, .. } => p50,
         Figures::Value { value } => Some(value),
@@ -216,9 +224,12 @@ fn about(scenario: &str) -> &'static str {
         "hop" => {
             "Round trips through the daemon, beside a bare copying relay. T3: both ends in one thread; T2: both ends yield to each other on one core."
         }
-        "network" => "Round trips over udp and tcp, beside raw spinning sockets.",
+        "network" => "Round trips between two runtimes over a plugin, beside a loop written with the bare technology.",
         "throughput" => {
             "One way as fast as the other side takes, beside a bare copying ring: every byte written and read (touch), or buffers handed over untouched (tokens)."
+        }
+        "sweep" => {
+            "Every plugin over the sizes of a message, between two hosts joined by veth, beside a loop written with the bare technology."
         }
         "setup" => "From create_stream to the first message, beside a shared-memory ring set up by hand over a socket.",
         "instructions" => {

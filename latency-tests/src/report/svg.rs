@@ -134,7 +134,8 @@ fn axes(svg: &mut String, scale: &Scale) {
 
 /// 1, 2 and 5 times the powers of ten between two values; where that would crowd
 /// the axis, only the powers.
-fn ticks(low: f64, high: f64) -> Vec<f64> {
+#[must_use]
+pub fn ticks(low: f64, high: f64) -> Vec<f64> {
     let decades = (low.log10().floor() as i32)..=(high.log10().ceil() as i32);
     let steps: &[f64] = if high / low > 1_000.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
     decades
@@ -144,7 +145,8 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
 }
 
 /// A round number without needless digits.
-fn trimmed(value: f64) -> String {
+#[must_use]
+pub fn trimmed(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

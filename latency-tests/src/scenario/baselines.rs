@@ -6,7 +6,7 @@ use crate::baseline::tcp::TcpEnd;
 use crate::baseline::tcp_flow::{TcpPut, TcpTake};
 use crate::baseline::udp::UdpEnd;
 use crate::baseline::udp_flow::{UdpPut, UdpTake};
-use crate::baseline::xdp::{Route, XdpEnd};
+use crate::baseline::xdp::{Route, XdpEnd, XdpRelay};
 use crate::harness::Bench;
 use crate::harness::birth::{Birth, births};
 use crate::harness::converse::BothEnds;
@@ -14,7 +14,7 @@ use crate::harness::fault::Fault;
 use crate::harness::netns::Hosts;
 use crate::harness::paced::paced;
 use crate::harness::sample::Sample;
-use crate::harness::topology::{flow, relay_party, t1, t2, t3};
+use crate::harness::topology::{flow, relay_party, relayed_on_both, t1, t2, t3};
 use crate::harness::watch::Idle;
 use insane_raw_baselines::mac_of;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -49,16 +49,16 @@ pub fn relay_t3(bench: &Bench) -> Result<Sample, Fault> {
 
 /// T1: raw spinning sockets on loopback.
 pub fn udp_loopback(bench: &Bench) -> Result<Sample, Fault> {
-    let (asking, answering) = UdpEnd::pair(LOOPBACK)?;
+    let (asking, answering) = UdpEnd::pair(LOOPBACK, MESSAGE_BYTES)?;
     t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(asking), move || Ok(answering))
 }
 
 /// T1: raw spinning sockets on two hosts joined by veth.
-pub fn udp_veth(bench: &Bench, hosts: &Hosts) -> Result<Sample, Fault> {
+pub fn udp_veth(bench: &Bench, hosts: &Hosts, size: usize) -> Result<Sample, Fault> {
     let [first, second] = Hosts::ADDRESSES.map(|address| SocketAddr::new(address, RAW_PORT));
     let open = move |host: usize, here, there| {
         hosts.enter(host)?;
-        UdpEnd::open(here, there)
+        UdpEnd::open(here, there, size)
     };
     let pace = pace(bench, Cost::Kernel, Idle::Spin);
     t1(bench, &pace, move || open(0, first, second), move || open(1, second, first))
@@ -66,15 +66,15 @@ pub fn udp_veth(bench: &Bench, hosts: &Hosts) -> Result<Sample, Fault> {
 
 /// T1: raw spinning connection on loopback.
 pub fn tcp_loopback(bench: &Bench) -> Result<Sample, Fault> {
-    let (asking, answering) = TcpEnd::pair(LOOPBACK)?;
+    let (asking, answering) = TcpEnd::pair(LOOPBACK, MESSAGE_BYTES)?;
     t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(asking), move || Ok(answering))
 }
 
 /// T1: raw spinning connection between two hosts joined by veth.
-pub fn tcp_veth(bench: &Bench, hosts: &Hosts) -> Result<Sample, Fault> {
+pub fn tcp_veth(bench: &Bench, hosts: &Hosts, size: usize) -> Result<Sample, Fault> {
     let at = SocketAddr::new(Hosts::ADDRESSES[1], RAW_PORT);
-    let connect = move || hosts.enter(0).and_then(|()| TcpEnd::connect(at));
-    let accept = move || hosts.enter(1).and_then(|()| TcpEnd::accept(at));
+    let connect = move || hosts.enter(0).and_then(|()| TcpEnd::connect(at, size));
+    let accept = move || hosts.enter(1).and_then(|()| TcpEnd::accept(at, size));
     t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), connect, accept)
 }
 
@@ -85,31 +85,40 @@ fn xdp_routes(hosts: &Hosts, in_driver: bool, size: usize, is_flow: bool) -> Res
     Ok([(first, second), (second, first)].map(|(from, to)| Route { from, to, in_driver, size, is_flow }))
 }
 
-/// Raw AF_XDP sockets on two hosts joined by veth.
-pub fn xdp_ends(hosts: &Hosts, in_driver: bool) -> Result<[XdpEnd; 2], Fault> {
-    let [first, second] = xdp_routes(hosts, in_driver, MESSAGE_BYTES, false)?;
-    // Both before the first frame: a program that is attached resets its queue.
+/// Raw AF_XDP sockets on two hosts. Both are opened before the first frame: a program that is
+/// attached resets its queue.
+pub fn xdp_ends(hosts: &Hosts, in_driver: bool, size: usize, is_flow: bool) -> Result<(XdpEnd, XdpEnd), Fault> {
+    let [first, second] = xdp_routes(hosts, in_driver, size, is_flow)?;
     let open = |host, route| hosts.on(host, move || XdpEnd::open(Hosts::INTERFACE, route));
-    Ok([open(0, first)?, open(1, second)?])
+    Ok((open(0, first)?, open(1, second)?))
 }
 
 /// T1: raw AF_XDP sockets on two hosts joined by veth.
-pub fn xdp_veth(bench: &Bench, hosts: &Hosts, in_driver: bool) -> Result<Sample, Fault> {
-    let [asking, answering] = xdp_ends(hosts, in_driver)?;
+pub fn xdp_veth(bench: &Bench, hosts: &Hosts, in_driver: bool, size: usize) -> Result<Sample, Fault> {
+    let (asking, answering) = xdp_ends(hosts, in_driver, size, false)?;
     t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(asking), move || Ok(answering))
+}
+
+/// T4: raw AF_XDP sockets on two hosts joined by veth, each owned by a relay that an application
+/// talks to through rings, and that shares its core.
+pub fn xdp_relayed(bench: &Bench, hosts: &Hosts, in_driver: bool) -> Result<Sample, Fault> {
+    let (first, second) = xdp_ends(hosts, in_driver, MESSAGE_BYTES, false)?;
+    let serve = |end: XdpEnd| {
+        let (application, from, to) = ring::end_of_relay();
+        (application, XdpRelay { end, from, to })
+    };
+    relayed_on_both(bench, &pace(bench, Cost::Kernel, Idle::Yield), serve(first), serve(second))
 }
 
 /// T1, one way: raw AF_XDP sockets on two hosts joined by veth, as fast as it goes.
 pub fn xdp_flow(bench: &Bench, hosts: &Hosts, in_driver: bool, size: usize) -> Result<Sample, Fault> {
-    let [puts, takes] = xdp_routes(hosts, in_driver, size, true)?;
-    let open = |host, route| hosts.on(host, move || XdpEnd::open(Hosts::INTERFACE, route));
-    let (put, take) = (open(0, puts)?, open(1, takes)?);
+    let (put, take) = xdp_ends(hosts, in_driver, size, true)?;
     flow(bench, &network_flow_pace(bench, size), move || Ok(put), move || Ok(take))
 }
 
 /// One raw socket that talks to itself: one thread, no partner.
 pub fn udp_to_itself(bench: &Bench) -> Result<Sample, Fault> {
-    let end = UdpEnd::to_itself(LOOPBACK)?;
+    let end = UdpEnd::to_itself(LOOPBACK, MESSAGE_BYTES)?;
     t3(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(end), None)
 }
 

@@ -2,11 +2,14 @@
 
 use super::ours::{self, Place, token};
 use super::{Findings, STREAMS, baselines, birth, network_sizes, sizes};
+use crate::baseline::ring::MESSAGE_BYTES;
 use crate::cli::{Cli, Hosting, Plugin};
 use crate::harness::Bench;
 use crate::harness::netns::Hosts;
 use crate::harness::rounds::{Heading, Side, interleave};
 use crate::ours::end::{Contract, Handling};
+use crate::ours::plan::Seat;
+use clap::ValueEnum;
 
 pub(super) const OURS: &str = "insane-rt";
 /// One FullHD frame of 24-bit colour: "6 MB".
@@ -107,15 +110,15 @@ pub fn hop(bench: &Bench, cli: &Cli, findings: &mut Findings) {
 
 /// Scenario `network`.
 pub fn network(bench: &Bench, cli: &Cli, findings: &mut Findings) {
-    let all = [Plugin::Udp, Plugin::Tcp, Plugin::XdpNative, Plugin::XdpSkb, Plugin::Dpdk];
-    let plugins = all.into_iter().filter(|plugin| cli.plugin.is_none_or(|only| only == *plugin));
+    let plugins =
+        Plugin::value_variants().iter().copied().filter(|plugin| cli.plugin.is_none_or(|only| only == *plugin));
     let plugins: Vec<Plugin> = plugins.collect();
     for plugin in &plugins {
         match plugin {
             Plugin::Udp => udp_on_one_host(bench, cli, findings),
             Plugin::Tcp => tcp(bench, cli, findings, Place::Loopback),
             // A loopback interface is no Ethernet.
-            Plugin::XdpNative | Plugin::XdpSkb | Plugin::Dpdk => {}
+            _ => {}
         }
     }
     match Hosts::make() {
@@ -123,7 +126,10 @@ pub fn network(bench: &Bench, cli: &Cli, findings: &mut Findings) {
             Plugin::Udp => two_hosts(bench, cli, findings, &hosts),
             Plugin::Tcp => tcp(bench, cli, findings, Place::Veth(&hosts)),
             xdp @ (Plugin::XdpNative | Plugin::XdpSkb) => over_xdp(bench, cli, findings, &hosts, *xdp),
-            Plugin::Dpdk => super::over_dpdk::network(bench, cli, findings, &hosts),
+            dpdk @ (Plugin::Dpdk | Plugin::DpdkAfXdp) => {
+                super::over_dpdk::network(bench, cli, findings, &hosts, *dpdk);
+            }
+            Plugin::DpdkMemif => super::over_dpdk::over_memif(bench, cli, findings, &hosts),
         }),
         Err(fault) => findings.note("network/veth/64B", &fault),
     }
@@ -136,18 +142,35 @@ fn attached(plugin: Plugin) -> (&'static str, bool) {
 
 /// AF_XDP: the raw loop in the same mode, and the udp plugin without XDP on the path.
 fn over_xdp(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts, plugin: Plugin) {
+    let (mode, in_driver) = attached(plugin);
+    let place = Place::Veth(hosts);
+    if plugin == Plugin::XdpNative && wants(cli, Hosting::Daemon) {
+        through_daemons(bench, cli, findings, hosts);
+    }
     if !wants(cli, Hosting::Inline) {
         return;
     }
-    let (mode, in_driver) = attached(plugin);
-    let place = Place::Veth(hosts);
     let sides = vec![
         Side::new(OURS, move || ours::network_inline(bench, place, plugin)),
-        Side::new("raw AF_XDP", move || baselines::xdp_veth(bench, hosts, in_driver)),
+        Side::new("raw AF_XDP", move || baselines::xdp_veth(bench, hosts, in_driver, MESSAGE_BYTES)),
         Side::new("udp-plugin", move || ours::network_inline(bench, place, Plugin::Udp)),
     ];
     let topology = format!("T1 two hosts, XDP {mode}");
     rows(bench, findings, &format!("network/xdp-{mode}-veth/64B/inline"), "us", &topology, sides);
+}
+
+/// AF_XDP through two daemons, each on the core of its application: a relay that owns the socket
+/// in the same place, and the udp plugin without XDP on the path.
+fn through_daemons(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
+    let program = cli.insaned.as_deref();
+    let seats = [bench.cores.app, bench.cores.other].map(Seat::shared);
+    let over = move |plugin| move || ours::network_daemon(bench, hosts, program, plugin, seats);
+    let sides = vec![
+        Side::new(OURS, over(Plugin::XdpNative)),
+        Side::new("raw AF_XDP relay", move || baselines::xdp_relayed(bench, hosts, true)),
+        Side::new("udp-plugin", over(Plugin::Udp)),
+    ];
+    rows(bench, findings, "network/xdp-native-veth/64B/daemon", "us", "T4 two hosts, XDP native", sides);
 }
 
 /// AF_XDP one way, in both modes.
@@ -200,7 +223,7 @@ fn tcp(bench: &Bench, cli: &Cli, findings: &mut Findings, place: Place<'_>) {
     };
     let raw = move || match place {
         Place::Loopback => baselines::tcp_loopback(bench),
-        Place::Veth(hosts) => baselines::tcp_veth(bench, hosts),
+        Place::Veth(hosts) => baselines::tcp_veth(bench, hosts, MESSAGE_BYTES),
     };
     let ours = move || ours::network_inline(bench, place, Plugin::Tcp);
     rows(bench, findings, name, "us", topology, vec![Side::new(OURS, ours), Side::new("raw TCP", raw)]);
@@ -215,9 +238,10 @@ fn two_hosts(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
         let ours = move || match hosting {
             Hosting::Inline => ours::network_inline(bench, Place::Veth(hosts), Plugin::Udp),
             Hosting::Thread => ours::network_thread(bench, Place::Veth(hosts)),
-            Hosting::Daemon => ours::network_daemon(bench, hosts, program),
+            Hosting::Daemon => ours::network_daemon(bench, hosts, program, Plugin::Udp, ours::shared_seats(bench)),
         };
-        let sides = vec![Side::new(OURS, ours), Side::new("raw UDP", || baselines::udp_veth(bench, hosts))];
+        let sides =
+            vec![Side::new(OURS, ours), Side::new("raw UDP", || baselines::udp_veth(bench, hosts, MESSAGE_BYTES))];
         rows(bench, findings, &format!("network/veth/64B/{name}"), "us", "T1 two hosts", sides);
     }
 }
@@ -249,8 +273,8 @@ pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings) {
                 for plugin in [Plugin::XdpNative, Plugin::XdpSkb].into_iter().filter(|plugin| wants(*plugin)) {
                     flows_over_xdp(bench, cli, findings, &hosts, plugin);
                 }
-                if wants(Plugin::Dpdk) {
-                    super::over_dpdk::throughput(bench, cli, findings, &hosts);
+                for plugin in [Plugin::Dpdk, Plugin::DpdkAfXdp].into_iter().filter(|plugin| wants(*plugin)) {
+                    super::over_dpdk::throughput(bench, cli, findings, &hosts, plugin);
                 }
             }
             Err(fault) => findings.note("throughput over a network", &fault),

@@ -1,9 +1,9 @@
-//! Scenario `isolation`: what best effort that never ends does to a stream with slots, seen by
-//! the receiver's kernel behind an emulated switch.
+//! Scenario `isolation`: what best effort that never ends does to a stream with slots, seen
+//! behind an emulated switch; over udp, xdp and dpdk.
 //!
 //! Host a sends to host b through a third namespace, whose port to b sends at 100 Mbit/s and
 //! has all that it cannot send yet in one queue. The error of an arrival is its instant, as the
-//! kernel of b took the frame, less the instant at which the slot was planned: sending and the
+//! kernel of b took the frame (past which xdp goes: there as the port gave the frame away), less the instant at which the slot was planned: sending and the
 //! way are in it, equally with and without best effort. So what is judged is by how much its
 //! quantiles grow, and the frames that come later than they would behind one more frame.
 //!
@@ -16,8 +16,8 @@
 
 use super::jitter::{MESSAGE_BYTES, emit, is_miss, misses_of, qos};
 use super::ours::{Place, STREAM, embed};
-use super::{Findings, values};
-use crate::cli::Plugin;
+use super::{Findings, over_dpdk, timed_plugins, values};
+use crate::cli::{Cli, Plugin};
 use crate::harness::Bench;
 use crate::harness::fault::Fault;
 use crate::harness::netns::Hosts;
@@ -27,6 +27,7 @@ use crate::harness::stage::{Stage, perform};
 use crate::harness::watch::Idle;
 use crate::harness::witness::{Seen, Witness};
 use crate::ours::daemon::{Daemon, Told, Wanted};
+use crate::ours::dpdk::Device;
 use crate::ours::fault;
 use crate::ours::plan::{self, Seat};
 use insane_certificate::Certificate;
@@ -36,6 +37,7 @@ use insane_rt::{ChannelId, Qos, Session, Sink, SinkOptions, Source, SourceOption
 use insane_sys::clock::mono_now;
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,7 +69,6 @@ const ROUNDS_MAX: u32 = 5;
 const KILLS: u32 = 100;
 /// How long each has flooded by then.
 const FLOODED: Duration = Duration::from_millis(5);
-const TOPOLOGY: &str = "two hosts, 100 Mbit/s";
 
 /// What became of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,19 +98,54 @@ struct Trial {
 }
 
 /// All rows.
-pub fn run(bench: &Bench, findings: &mut Findings) {
+pub fn run(bench: &Bench, cli: &Cli, findings: &mut Findings) {
     let mut bench = *bench;
     bench.effort.rounds = bench.effort.rounds.min(ROUNDS_MAX);
-    let hosts = match Hosts::make_switched(RATE.mbps) {
-        Ok(hosts) => hosts,
-        Err(fault) => return findings.note("isolation", &fault),
-    };
+    for plugin in timed_plugins("isolation", cli, findings) {
+        let name = format!("isolation/{}", plugin.prefix());
+        let there = Hosts::make_switched(RATE.mbps).and_then(|hosts| match plugin {
+            Plugin::Dpdk => over_dpdk::is_there(&hosts, Device::PacketSocket).map(|()| hosts),
+            _ => Ok(hosts),
+        });
+        match there {
+            Ok(hosts) => over(&bench, findings, &name, Way { plugin, hosts: &hosts }),
+            Err(fault) => findings.note(title(&name), &fault),
+        }
+    }
+}
+
+/// By what the messages of a trial go, and between which hosts.
+#[derive(Clone, Copy)]
+struct Way<'h> {
+    plugin: Plugin,
+    hosts: &'h Hosts,
+}
+
+impl Way<'_> {
+    fn addresses(self) -> Result<[SocketAddr; 2], Fault> {
+        Place::Veth(self.hosts).addresses_for(self.plugin)
+    }
+
+    fn topology(self) -> String {
+        format!("two hosts, {} Mbit/s, {}", RATE.mbps, self.plugin.attaches())
+    }
+
+    /// What a driver's program takes, the receiver's kernel does not see.
+    fn witness(self) -> Result<Witness, Fault> {
+        match self.plugin {
+            Plugin::XdpNative => self.hosts.on(Hosts::SWITCH, || Witness::of_leaving(Hosts::SWITCH_PORT)),
+            _ => self.hosts.on(1, Witness::open),
+        }
+    }
+}
+
+fn over(bench: &Bench, findings: &mut Findings, name: &str, way: Way<'_>) {
     let trials: [RefCell<Vec<Trial>>; 3] = Default::default();
     let side = |label: &str, at: usize, flood: bool| {
-        let (bench, hosts, trials) = (&bench, &hosts, &trials);
+        let trials = &trials;
         let cell = move || {
             guard_off(at == GUARD_OFF);
-            let trial = trial(bench, hosts, flood);
+            let trial = trial(bench, way, flood);
             guard_off(false);
             let trial = trial?;
             let sample = Sample::from_ns(trial.arrivals.iter().map(|arrival| arrival.late_ns));
@@ -122,22 +158,22 @@ pub fn run(bench: &Bench, findings: &mut Findings) {
     if cfg!(feature = "mutants") {
         sides.push(side("guard off", GUARD_OFF, true));
     }
-    match interleave(&bench, &mut sides) {
-        Err(fault) => findings.note("isolation/arrivals", &fault),
+    match interleave(bench, &mut sides) {
+        Err(fault) => findings.note(&format!("{name}arrivals"), &fault),
         Ok(rounds) => {
             drop(sides);
             findings.dropped += rounds.dropped;
-            let heading = Heading { name: "isolation/arrivals".into(), unit: "us", topology: TOPOLOGY.into() };
+            let heading = Heading { name: format!("{name}arrivals"), unit: "us", topology: way.topology() };
             rounds.tables(&heading, BESIDE, ALONE).into_iter().for_each(|table| findings.add(table));
-            judge(findings, "isolation", &rounds, BESIDE, &trials);
+            judge(findings, name, way, &rounds, BESIDE, &trials);
             if cfg!(feature = "mutants") {
-                judge(findings, "isolation/guard-off", &rounds, GUARD_OFF, &trials);
+                judge(findings, &format!("{name}guard-off/"), way, &rounds, GUARD_OFF, &trials);
             }
         }
     }
-    match kills(&bench, &hosts) {
-        Ok(told) => add_kills(findings, &told),
-        Err(fault) => findings.note("isolation/kill", &fault),
+    match kills(bench, way) {
+        Ok(told) => add_misses(findings, &format!("{name}kill/"), way, &[&told]),
+        Err(fault) => findings.note(&format!("{name}kill"), &fault),
     }
 }
 
@@ -152,11 +188,20 @@ fn guard_off(_is_off: bool) {
     insane_scheduler::turn_on(_is_off.then_some(insane_scheduler::Mutation::GuardForgetsFrame));
 }
 
-fn judge(findings: &mut Findings, name: &str, rounds: &Rounds, side: usize, trials: &[RefCell<Vec<Trial>>; 3]) {
+/// The rows of one side; `name` is the first part of theirs.
+fn judge(
+    findings: &mut Findings,
+    name: &str,
+    way: Way<'_>,
+    rounds: &Rounds,
+    side: usize,
+    trials: &[RefCell<Vec<Trial>>; 3],
+) {
+    let topology = &way.topology();
     let n = rounds.samples(side);
     let labels = ["beside best effort", "alone"];
     if let Some(growth) = rounds.excess([side, ALONE], |q| q.p99, 1.0) {
-        findings.add(values(&format!("{name}/p99-growth"), "us", growth, n, labels, TOPOLOGY));
+        findings.add(values(&format!("{name}p99-growth"), "us", growth, n, labels, topology));
     }
     let usual = rounds.excess([ALONE, ALONE], |q| q.p50, 0.0).map_or(0.0, |(p50, _)| p50 * 1e3) as u64;
     let trials = trials[side].borrow();
@@ -175,34 +220,39 @@ fn judge(findings: &mut Findings, name: &str, rounds: &Rounds, side: usize, tria
     for arrival in late.iter().take(TOLD_MAX) {
         let Arrival { late_ns, sent_ns, owed_ns } = arrival;
         let us = [late_ns, sent_ns, owed_ns].map(|ns| ns / 1_000);
-        println!("{name}: late by {} us, sent after {} us, the port owed {} us", us[0], us[1], us[2]);
+        println!("{}: late by {} us, sent after {} us, the port owed {} us", title(name), us[0], us[1], us[2]);
     }
     let lost = trials.iter().map(|trial| trial.lost as usize).sum::<usize>();
     if lost > 0 {
-        println!("{name}: {lost} messages were sent and never came");
+        println!("{}: {lost} messages were sent and never came", title(name));
     }
     let displaced = lost + late.iter().filter(|arrival| !excused(arrival)).count();
     // Their share is judged: a port that stood still for milliseconds owes for ten times as long,
     // so which frames are its doing cannot be told of each.
     for (what, count) in [("late-by-a-frame", lost + late.len()), ("displaced", displaced)] {
         let (labels, both) = (["these", "all"], (count as f64, n as f64));
-        findings.add(values(&format!("{name}/{what}"), "frames", both, n, labels, TOPOLOGY));
+        findings.add(values(&format!("{name}{what}"), "frames", both, n, labels, topology));
     }
     let told: Vec<&Told> = trials.iter().map(|trial| &trial.told).collect();
-    add_misses(findings, name, &told);
+    add_misses(findings, name, way, &told);
     let mean = |of: fn(&Trial) -> f64| trials.iter().map(of).sum::<f64>() / trials.len().max(1) as f64;
     let (bulk, left) = (mean(|trial| trial.bulk_share), mean(|trial| 1.0 - trial.reserved_share));
     // What is neither best effort nor a slot.
     let guard = 1.0 - bulk - mean(|trial| trial.slot_share);
     let labels = ["best effort", "what slots and guards leave"];
-    findings.add(values(&format!("{name}/best-effort"), "of the link", (bulk, left), n, labels, TOPOLOGY));
+    findings.add(values(&format!("{name}best-effort"), "of the link", (bulk, left), n, labels, topology));
     let labels = ["guards", "the whole link"];
-    findings.add(values(&format!("{name}/guard"), "% of the link", (guard * 100.0, 100.0), n, labels, TOPOLOGY));
+    findings.add(values(&format!("{name}guard"), "% of the link", (guard * 100.0, 100.0), n, labels, topology));
+}
+
+/// What stands in front of a line that is told, by the first part of names of rows.
+fn title(name: &str) -> &str {
+    name.trim_end_matches('/')
 }
 
 /// Slots that were missed, all of them and those that cannot be the host's doing, whatever
 /// their cause; and by cause.
-fn add_misses(findings: &mut Findings, name: &str, told: &[&Told]) {
+fn add_misses(findings: &mut Findings, name: &str, way: Way<'_>, told: &[&Told]) {
     let n: u64 = told.iter().map(|told| told.count("slots_sent")).sum();
     let of = |counter: &str| told.iter().map(|told| told.count(counter)).sum::<u64>();
     let total: u64 = told.iter().map(|told| misses_of(told)).sum();
@@ -216,10 +266,10 @@ fn add_misses(findings: &mut Findings, name: &str, told: &[&Told]) {
         .filter(|name| (is_miss(name) || *name == "late_application") && of(name) > 0)
         .map(|name| format!("{name} {}", of(name)))
         .collect();
-    println!("{name}: {total} slots missed of {n}: {}", causes.join(", "));
-    let labels = ["insane-rt", "none"];
-    findings.add(values(&format!("{name}/missed"), "slots", (total as f64, 0.0), n, labels, TOPOLOGY));
-    findings.add(values(&format!("{name}/missed-by-us"), "slots", (ours as f64, 0.0), n, labels, TOPOLOGY));
+    println!("{}: {total} slots missed of {n}: {}", title(name), causes.join(", "));
+    let (labels, topology) = (["insane-rt", "none"], &way.topology());
+    findings.add(values(&format!("{name}missed"), "slots", (total as f64, 0.0), n, labels, topology));
+    findings.add(values(&format!("{name}missed-by-us"), "slots", (ours as f64, 0.0), n, labels, topology));
 }
 
 /// The two streams from host a to host b.
@@ -252,27 +302,28 @@ fn timed_source(sender: &Session) -> Result<Source, Fault> {
 }
 
 /// The receiving runtime, turned by the application.
-fn receiver(hosts: &Hosts) -> Result<Session, Fault> {
-    let [here, there] = Place::Veth(hosts).addresses()?;
-    let plan = plan::peer(("b", there), ("a", here), Seat::ASLEEP, Plugin::Udp);
-    hosts.on(1, move || embed(plan, insane_rt::Hosting::Inline))
+fn receiver(way: Way<'_>) -> Result<Session, Fault> {
+    let [here, there] = way.addresses()?;
+    let plan = plan::peer(("b", there), ("a", here), Seat::ASLEEP, way.plugin);
+    way.hosts.on(1, move || embed(plan, insane_rt::Hosting::Inline))
 }
 
-fn trial(bench: &Bench, hosts: &Hosts, flood: bool) -> Result<Trial, Fault> {
+fn trial(bench: &Bench, way: Way<'_>, flood: bool) -> Result<Trial, Fault> {
     let count = if bench.effort.smoke { 100 } else { 1_500 };
-    let [here, there] = Place::Veth(hosts).addresses()?;
-    let receiver = receiver(hosts)?;
-    let witness = hosts.on(1, Witness::open)?;
-    let mut plan = plan::peer(("a", here), ("b", there), Seat::timed(bench.cores.other), Plugin::Udp);
+    let [here, there] = way.addresses()?;
+    let receiver = receiver(way)?;
+    let witness = way.witness()?;
+    let mut plan = plan::peer(("a", here), ("b", there), Seat::timed(bench.cores.other), way.plugin);
     plan::rate(&mut plan, RATE);
-    let sender = hosts.on(0, move || embed(plan, insane_rt::Hosting::Thread))?;
+    let sender = way.hosts.on(0, move || embed(plan, insane_rt::Hosting::Thread))?;
     let (sink, drain) = sinks(&receiver)?;
     let bulk = bulk_source(&sender)?;
     bulk.wait_for_receivers(PATIENCE).map_err(fault("wait for a receiver"))?;
     let ends = Ends { source: timed_source(&sender)?, sink, bulk, drain };
     wait_for_slots(&sender)?;
     let certificate = certificate(&sender)?;
-    let (arrived, bulk) = converse(bench, &sender, ends, witness, there.port(), flood, WARM_UP + count)?;
+    let load = Load { flood, count: WARM_UP + count, port: there.port() };
+    let (arrived, bulk) = converse(bench, way, &sender, ends, witness, load)?;
     let span_ns = bulk.last().map_or(0, |last| last.0 - bulk[0].0);
     let told = sender.runtime().map(Told::of).unwrap_or_default();
     let log = sender.runtime().and_then(|runtime| runtime.slot_log(0)).map(|log| log.since(0));
@@ -338,18 +389,27 @@ fn certificate(sender: &Session) -> Result<Certificate, Fault> {
 /// frames of best effort.
 type Witnessed = (Vec<(u64, u64)>, Vec<(u64, u64)>);
 
+/// What a trial sends: so many timed messages, and best effort or none, to the port after this.
+#[derive(Clone, Copy)]
+struct Load {
+    flood: bool,
+    count: u64,
+    port: u16,
+}
+
 fn converse(
     bench: &Bench,
+    way: Way<'_>,
     sender: &Session,
     ends: Ends,
     mut witness: Witness,
-    port: u16,
-    flood: bool,
-    count: u64,
+    Load { flood, count, port }: Load,
 ) -> Result<Witnessed, Fault> {
     let log = sender.runtime().and_then(|runtime| runtime.slot_log(0));
     let log = log.ok_or_else(|| Fault::Party("a runtime without slots".into()))?;
     let lead = move |stage: &Stage| {
+        // It turns the receiver's engine.
+        way.hosts.enter(1)?;
         stage.meet()?;
         let mut watch = stage.watch("a runtime with slots", Idle::Spin, PATIENCE);
         let (mut arrived, mut bulk) = (Vec::with_capacity(count as usize), Vec::with_capacity(10 * count as usize));
@@ -423,13 +483,14 @@ pub fn flood(socket: &Path) -> Result<(), Fault> {
 
 /// A daemon whose clients of best effort are killed one after the other; what became of the
 /// slots.
-fn kills(bench: &Bench, hosts: &Hosts) -> Result<Told, Fault> {
-    let [here, there] = Place::Veth(hosts).addresses()?;
-    let receiver = receiver(hosts)?;
+fn kills(bench: &Bench, way: Way<'_>) -> Result<Told, Fault> {
+    let [here, there] = way.addresses()?;
+    let receiver = receiver(way)?;
     let (sink, drain) = sinks(&receiver)?;
     let (seat, rate, peer) = (Seat::timed(bench.cores.other), Some(RATE), Some(("b", there)));
-    let namespace = Some(hosts.name(0));
-    let daemon = Daemon::start(&Wanted { name: "a", bind: here, peer, seat, rate, namespace, program: None })?;
+    let (plugin, namespace) = (way.plugin, Some(way.hosts.name(0)));
+    let wanted = Wanted { name: "a", bind: here, plugin, peer, seat, rate, namespace, program: None };
+    let daemon = Daemon::start(&wanted)?;
     let session = daemon.attach("timed")?;
     let source = timed_source(&session)?;
     let (kills, socket) = (if bench.effort.smoke { 5 } else { KILLS }, daemon.socket());
@@ -442,6 +503,7 @@ fn kills(bench: &Bench, hosts: &Hosts) -> Result<Told, Fault> {
             result
         });
         let lead = move |stage: &Stage| {
+            way.hosts.enter(1)?;
             stage.meet()?;
             let mut watch = stage.watch("the clients that are killed", Idle::Yield, 4 * PATIENCE);
             let (mut number, mut emitted_at) = (0, mono_now());
@@ -489,10 +551,6 @@ fn kill_one(socket: &Path) -> Result<(), Fault> {
     client.kill().map_err(Fault::os("kill a client"))?;
     client.wait().map_err(Fault::os("wait for a client"))?;
     if word.trim() == "flooding" { Ok(()) } else { Err(Fault::Party("a client did not come to flood".into())) }
-}
-
-fn add_kills(findings: &mut Findings, told: &Told) {
-    add_misses(findings, "isolation/kill", &[told]);
 }
 
 #[cfg(test)]

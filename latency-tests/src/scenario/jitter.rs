@@ -1,24 +1,27 @@
 //! Scenario `jitter`: how late a message leaves that has a planned instant. Lateness is the
 //! first look at the clock after the send call returned, less the planned instant.
 //!
-//! Ours is a stream with slots over loopback, in each hosting; the next message is emitted
-//! when the one before has arrived, and so waits for its slot. The baseline is a bare loop at
-//! the same priority on the same core: `clock_nanosleep` until a learnt margin before the
-//! instant, then a look at the clock again and again, then the same call with as many bytes.
-//! Both have a receiver that looks without end on the other core.
+//! Ours is a stream with slots, in each hosting, over udp on loopback and over xdp and dpdk
+//! between two hosts joined by veth; the next message is emitted when the one before has arrived,
+//! and so waits for its slot. The baseline is a bare loop of the same technology at the same
+//! priority on the same core: `clock_nanosleep` until a learnt margin before the instant, then a
+//! look at the clock again and again, then the same call with as many bytes. Both have a receiver
+//! that looks without end on the other core.
 
 use super::ours::{Place, STREAM, embed};
-use super::{Findings, values};
+use super::{Findings, baselines, over_dpdk, timed_plugins, values};
 use crate::baseline::udp::UdpEnd;
-use crate::cli::{Cli, Hosting};
+use crate::cli::{Cli, Hosting, Plugin};
 use crate::harness::Bench;
 use crate::harness::converse::End;
 use crate::harness::fault::Fault;
+use crate::harness::netns::Hosts;
 use crate::harness::rounds::{Heading, Rounds, Side, interleave};
 use crate::harness::sample::{Quantiles, Sample};
 use crate::harness::stage::{Party, Stage, perform, until_stopped};
 use crate::harness::watch::Idle;
 use crate::ours::daemon::{Daemon, Told, Wanted};
+use crate::ours::dpdk::Device;
 use crate::ours::fault;
 use crate::ours::plan::{self, Seat, TIMED_PRIORITY};
 use insane_config::RatePlan;
@@ -33,6 +36,7 @@ use insane_sys::clock::{mono_now, sleep_until};
 use insane_sys::thread::{SchedPolicy, set_policy_current};
 use insane_sys::udp::{SendOutcome, send};
 use std::cell::RefCell;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -66,28 +70,82 @@ struct Beat {
 /// Slots that were not used, by cause.
 type Misses = RefCell<Vec<(String, u64)>>;
 
+/// By what the messages of a cell go, and where its two runtimes are.
+#[derive(Clone, Copy)]
+struct Way<'h> {
+    plugin: Plugin,
+    place: Place<'h>,
+}
+
+impl Way<'_> {
+    fn topology(self) -> String {
+        match self.place {
+            Place::Loopback => "T1".to_owned(),
+            Place::Veth(_) => format!("T1 two hosts, {}", self.plugin.attaches()),
+        }
+    }
+
+    fn addresses(self) -> Result<[SocketAddr; 2], Fault> {
+        self.place.addresses_for(self.plugin)
+    }
+
+    /// Where the sender is.
+    fn namespace(&self) -> Option<&str> {
+        match self.place {
+            Place::Loopback => None,
+            Place::Veth(hosts) => Some(hosts.name(0)),
+        }
+    }
+}
+
 /// All rows.
 pub fn run(bench: &Bench, cli: &Cli, findings: &mut Findings) {
     let mut bench = *bench;
     bench.effort.rounds = bench.effort.rounds.min(ROUNDS_MAX);
+    for plugin in timed_plugins("jitter", cli, findings) {
+        if plugin == Plugin::Udp {
+            over(&bench, cli, findings, Way { plugin, place: Place::Loopback });
+            continue;
+        }
+        // A loopback interface is no Ethernet.
+        let there = Hosts::make().and_then(|hosts| match plugin {
+            Plugin::Dpdk => over_dpdk::is_there(&hosts, Device::PacketSocket).map(|()| hosts),
+            _ => Ok(hosts),
+        });
+        match there {
+            Ok(hosts) => over(&bench, cli, findings, Way { plugin, place: Place::Veth(&hosts) }),
+            Err(fault) => findings.note(&format!("jitter/{}", plugin.prefix().trim_end_matches('/')), &fault),
+        }
+    }
+}
+
+fn over(bench: &Bench, cli: &Cli, findings: &mut Findings, way: Way<'_>) {
     let hostings = [Hosting::Inline, Hosting::Thread, Hosting::Daemon];
     let hostings: Vec<_> = hostings.into_iter().filter(|one| cli.hosting.is_none_or(|only| only == *one)).collect();
     for (name, period) in PERIODS {
+        let name = format!("jitter/{}{name}", way.plugin.prefix());
         let count = if bench.effort.smoke { 100 } else { 1_500 };
         let beat = Beat { period, count };
         let misses: Vec<Misses> = hostings.iter().map(|_| Misses::default()).collect();
-        let mut sides: Vec<Side<'_>> = vec![Side::new("bare loop", || bare(&bench, beat))];
+        let mut sides: Vec<Side<'_>> = vec![Side::new("bare loop", || bare(bench, way, beat))];
         for (hosting, misses) in hostings.iter().zip(&misses) {
-            let bench = &bench;
-            sides.push(Side::new(word(*hosting), move || ours(bench, *hosting, beat, cli.insaned.as_deref(), misses)));
+            let program = cli.insaned.as_deref();
+            // Whatever threads it starts are where the sender is.
+            let cell = move || {
+                let (sample, told) = way.place.on(0, || ours(bench, way, *hosting, beat, program))?;
+                note_misses(&told, misses);
+                Ok(sample)
+            };
+            sides.push(Side::new(word(*hosting), cell));
         }
-        match interleave(&bench, &mut sides) {
-            Err(fault) => findings.note(&format!("jitter/{name}"), &fault),
+        match interleave(bench, &mut sides) {
+            Err(fault) => findings.note(&name, &fault),
             Ok(rounds) => {
                 drop(sides);
                 findings.dropped += rounds.dropped;
                 for (at, (hosting, misses)) in hostings.iter().zip(&misses).enumerate() {
-                    add(findings, &format!("jitter/{name}/{}", word(*hosting)), &rounds, at + 1, &misses.borrow());
+                    let name = format!("{name}/{}", word(*hosting));
+                    add(findings, &name, &way.topology(), (&rounds, at + 1), &misses.borrow());
                 }
             }
         }
@@ -105,8 +163,13 @@ const fn word(hosting: Hosting) -> &'static str {
 /// Name, quantile, and the share of the baseline's that ours is held against.
 type Figure = (&'static str, fn(Quantiles) -> Option<f64>, f64);
 
-fn add(findings: &mut Findings, name: &str, rounds: &Rounds, side: usize, misses: &[(String, u64)]) {
-    let topology = "T1";
+fn add(
+    findings: &mut Findings,
+    name: &str,
+    topology: &str,
+    (rounds, side): (&Rounds, usize),
+    misses: &[(String, u64)],
+) {
     let heading = Heading { name: name.to_owned(), unit: "us", topology: topology.to_owned() };
     rounds.tables(&heading, side, 0).into_iter().for_each(|table| findings.add(table));
     let n = rounds.samples(side);
@@ -123,11 +186,49 @@ fn add(findings: &mut Findings, name: &str, rounds: &Rounds, side: usize, misses
     findings.add(values(&format!("{name}/missed"), "slots", (total as f64, 0.0), n, ["insane-rt", "none"], topology));
 }
 
-fn bare(bench: &Bench, beat: Beat) -> Result<Sample, Fault> {
-    let [here, there] = Place::Loopback.addresses()?;
-    let mut receiver = UdpEnd::open(there, here)?;
-    let sender = std::net::UdpSocket::bind(here).map_err(Fault::os("bind a UDP socket"))?;
-    sender.connect(there).map_err(Fault::os("connect a UDP socket"))?;
+/// Bytes of a message of ours with what the runtime puts before it.
+const BARE_BYTES: usize = HEAD.len() + MESSAGE_BYTES;
+
+/// A socket that sends what the udp plugin does.
+struct BareUdp(UdpSocket);
+
+impl End for BareUdp {
+    fn send(&mut self, _number: u64) -> Result<bool, Fault> {
+        let payload = SharedBytes::from(&[0; MESSAGE_BYTES][..]);
+        Ok(send(&self.0, None, &HEAD, payload) == SendOutcome::Sent)
+    }
+
+    fn receive(&mut self) -> Result<Option<u64>, Fault> {
+        Ok(None)
+    }
+}
+
+fn bare(bench: &Bench, way: Way<'_>, beat: Beat) -> Result<Sample, Fault> {
+    match way.place {
+        Place::Loopback => {
+            let [here, there] = way.addresses()?;
+            let receiver = UdpEnd::open(there, here, BARE_BYTES)?;
+            let sender = UdpSocket::bind(here).map_err(Fault::os("bind a UDP socket"))?;
+            sender.connect(there).map_err(Fault::os("connect a UDP socket"))?;
+            bare_loop(bench, beat, BareUdp(sender), receiver)
+        }
+        Place::Veth(hosts) if way.plugin == Plugin::Dpdk => {
+            let (sender, receiver) = over_dpdk::ends(hosts, Device::PacketSocket, BARE_BYTES, false)?;
+            bare_loop(bench, beat, sender, receiver)
+        }
+        Place::Veth(hosts) => {
+            let (sender, receiver) = baselines::xdp_ends(hosts, true, BARE_BYTES, false)?;
+            bare_loop(bench, beat, sender, receiver)
+        }
+    }
+}
+
+fn bare_loop(
+    bench: &Bench,
+    beat: Beat,
+    mut sender: impl End + Send,
+    mut receiver: impl End + Send,
+) -> Result<Sample, Fault> {
     let lead = move |stage: &Stage| {
         stage.meet()?;
         be_urgent();
@@ -142,10 +243,10 @@ fn bare(bench: &Bench, beat: Beat) -> Result<Sample, Fault> {
             while mono_now() < planned {
                 std::hint::spin_loop();
             }
-            let sent = send(&sender, None, &HEAD, SharedBytes::from(&[0; MESSAGE_BYTES][..]));
+            let is_sent = sender.send(at as u64)?;
             let after = mono_now();
-            if sent != SendOutcome::Sent {
-                return Err(Fault::Party(format!("a message was not sent: {sent:?}")));
+            if !is_sent {
+                return Err(Fault::Party("a message was not sent".into()));
             }
             if at >= WARM_UP {
                 late.push(after.since(planned).0);
@@ -160,7 +261,7 @@ fn bare(bench: &Bench, beat: Beat) -> Result<Sample, Fault> {
         stage.meet()?;
         let mut watch = stage.watch("a sender", Idle::Spin, PATIENCE);
         loop {
-            // Its length is not what that end is used to: only that something came counts.
+            // Only that something came counts.
             let came = !matches!(receiver.receive(), Ok(None));
             if !came && let Err(ended) = watch.idle() {
                 return until_stopped(ended);
@@ -204,11 +305,18 @@ fn pair(sender: &Session, receiver: &Session, period: Nanos) -> Result<Pair, Fau
     Ok(Pair { source, sink })
 }
 
-fn ours(bench: &Bench, hosting: Hosting, beat: Beat, program: Option<&Path>, misses: &Misses) -> Result<Sample, Fault> {
-    let [here, there] = Place::Loopback.addresses()?;
-    let peer = |own, other, seat| plan::peer(own, other, seat, crate::cli::Plugin::Udp);
+fn ours(
+    bench: &Bench,
+    way: Way<'_>,
+    hosting: Hosting,
+    beat: Beat,
+    program: Option<&Path>,
+) -> Result<(Sample, Told), Fault> {
+    let (Way { plugin, place }, [here, there]) = (way, way.addresses()?);
+    let peer = |own, other, seat| plan::peer(own, other, seat, plugin);
     let seat = Seat::timed(bench.cores.other);
-    let receiver = embed(peer(("b", there), ("a", here), Seat::ASLEEP), insane_rt::Hosting::Inline)?;
+    let receiver = peer(("b", there), ("a", here), Seat::ASLEEP);
+    let receiver = place.on(1, || embed(receiver, insane_rt::Hosting::Inline))?;
     let with_slots = || -> Plan {
         let mut plan = peer(("a", here), ("b", there), seat);
         plan::rate(&mut plan, RATE);
@@ -216,33 +324,32 @@ fn ours(bench: &Bench, hosting: Hosting, beat: Beat, program: Option<&Path>, mis
     };
     let told = match hosting {
         Hosting::Daemon => {
-            let rate = Some(RATE);
-            let wanted =
-                Wanted { name: "a", bind: here, peer: Some(("b", there)), seat, rate, namespace: None, program };
+            let (peer, rate, namespace) = (Some(("b", there)), Some(RATE), way.namespace());
+            let wanted = Wanted { name: "a", bind: here, plugin, peer, seat, rate, namespace, program };
             let daemon = Daemon::start(&wanted)?;
             let session = daemon.attach("sender")?;
-            echo(bench, pair(&session, &receiver, beat.period)?, beat)?;
+            echo(bench, place, pair(&session, &receiver, beat.period)?, beat)?;
             daemon.finish()?
         }
         Hosting::Thread => {
             let session = embed(with_slots(), insane_rt::Hosting::Thread)?;
-            echo(bench, pair(&session, &receiver, beat.period)?, beat)?;
+            echo(bench, place, pair(&session, &receiver, beat.period)?, beat)?;
             told(&session)
         }
         Hosting::Inline => {
             let session = embed(with_slots(), insane_rt::Hosting::Inline)?;
             let ends = pair(&session, &receiver, beat.period)?;
-            turn_for_itself(bench, session.clone(), ends, beat)?;
+            turn_for_itself(bench, place, session.clone(), ends, beat)?;
             told(&session)
         }
     };
     let counted = told.slots.len().min(beat.count);
     let slots = &told.slots[told.slots.len() - counted..];
-    note_misses(&told, misses);
     // Whoever missed its slot left a period later.
     let missed = gaps(slots, beat.period).min(misses_of(&told));
     let late = slots.iter().map(|(planned, sent)| sent.saturating_sub(*planned));
-    Ok(Sample::from_ns(late.chain((0..missed).map(|_| beat.period.0))))
+    let sample = Sample::from_ns(late.chain((0..missed).map(|_| beat.period.0)));
+    Ok((sample, told))
 }
 
 /// Slots between the first and the last one that were not used.
@@ -261,7 +368,7 @@ fn told(session: &Session) -> Told {
     session.runtime().map(Told::of).unwrap_or_default()
 }
 
-/// Causes of slots that went by although a message waited.
+/// Keeps the causes of slots that went by although a message waited.
 fn note_misses(told: &Told, misses: &Misses) {
     let mut misses = misses.borrow_mut();
     for (name, count) in told.counters.iter().filter(|(name, count)| *count > 0 && is_miss(name)) {
@@ -281,8 +388,10 @@ pub fn is_miss(counter: &str) -> bool {
 }
 
 /// Takes each message and emits the next, until all slots were had.
-fn echo(bench: &Bench, ends: Pair, beat: Beat) -> Result<(), Fault> {
+fn echo(bench: &Bench, place: Place<'_>, ends: Pair, beat: Beat) -> Result<(), Fault> {
     let lead = move |stage: &Stage| {
+        // It turns the receiver's engine.
+        place.enter(1)?;
         stage.meet()?;
         let mut watch = stage.watch("a runtime with slots", Idle::Spin, PATIENCE);
         emit(&ends.source, 0)?;
@@ -298,7 +407,7 @@ fn echo(bench: &Bench, ends: Pair, beat: Beat) -> Result<(), Fault> {
 }
 
 /// The sender turns its engine for itself, and sleeps until a margin before each slot.
-fn turn_for_itself(bench: &Bench, session: Session, ends: Pair, beat: Beat) -> Result<(), Fault> {
+fn turn_for_itself(bench: &Bench, place: Place<'_>, session: Session, ends: Pair, beat: Beat) -> Result<(), Fault> {
     let Pair { source, sink } = ends;
     let log = session.runtime().and_then(|runtime| runtime.slot_log(0));
     let log = log.ok_or_else(|| Fault::Party("a runtime without slots".into()))?;
@@ -327,6 +436,7 @@ fn turn_for_itself(bench: &Bench, session: Session, ends: Pair, beat: Beat) -> R
         Ok(())
     };
     let listener = Party::new(bench.cores.app, move |stage| {
+        place.enter(1)?;
         stage.meet()?;
         let mut watch = stage.watch("a sender", Idle::Spin, PATIENCE);
         loop {

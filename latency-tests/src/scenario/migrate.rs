@@ -67,7 +67,7 @@ pub fn run(bench: &Bench, findings: &mut Findings) {
 }
 
 fn dpdk_is_there(hosts: &Hosts) -> Result<(), Fault> {
-    hosts.on(0, || DpdkEnd::open(0, 64, false)).map(drop)
+    hosts.on(0, || DpdkEnd::open(dpdk::Device::PacketSocket, 0, 64, false)).map(drop)
 }
 
 fn at(address: IpAddr, port: u16) -> SocketAddr {
@@ -201,7 +201,7 @@ fn plans(with_dpdk: bool) -> [Plan; 2] {
             ("tcp", Technology::Tcp(TcpPlan::at(tcp[0])), tcp[1]),
         ];
         if with_dpdk {
-            links.push(("dpdk", dpdk::technology(dpdk_at[0]), dpdk_at[1]));
+            links.push(("dpdk", dpdk::technology(dpdk::Device::PacketSocket, dpdk_at[0]), dpdk_at[1]));
         }
         plan(host, &links)
     })

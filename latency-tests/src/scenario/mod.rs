@@ -18,8 +18,9 @@ pub mod rivals;
 pub mod scale;
 pub mod scheduler;
 pub mod selftest;
+pub mod sweep;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Plugin};
 use crate::harness::Bench;
 use crate::harness::birth::Birth;
 use crate::harness::converse::Pace;
@@ -138,6 +139,17 @@ pub fn flow_pace(bench: &Bench, size: usize) -> FlowPace {
 pub fn network_flow_pace(bench: &Bench, size: usize) -> FlowPace {
     let look_every = (4 * 1024 / size).clamp(1, 64) as u64;
     FlowPace { warm_up: 200, look_every, lossy: true, ..flow_pace(bench, size) }
+}
+
+/// The plugins that a run of a scenario with slots asks for; notes it if that is another one.
+#[must_use]
+pub fn timed_plugins(scenario: &str, cli: &Cli, findings: &mut Findings) -> Vec<Plugin> {
+    let plugins = Plugin::TIMED.into_iter().filter(|plugin| cli.plugin.is_none_or(|only| only == *plugin));
+    let plugins: Vec<Plugin> = plugins.collect();
+    if plugins.is_empty() {
+        findings.note(scenario, &Fault::Unavailable("it goes over udp, xdp-native and dpdk".into()));
+    }
+    plugins
 }
 
 /// The payloads that a run over a network asks for.

@@ -169,7 +169,8 @@ pub fn token(size: usize) -> Contract {
 /// A daemon with one udp link open and no peer.
 fn daemon_alone(seat: Seat, program: Option<&Path>) -> Result<Daemon, Fault> {
     let bind = plan::free_ports(LOOPBACK)?;
-    Daemon::start(&Wanted { name: "latency-tests", bind, peer: None, seat, rate: None, namespace: None, program })
+    let (name, plugin) = ("latency-tests", Plugin::Udp);
+    Daemon::start(&Wanted { name, bind, plugin, peer: None, seat, rate: None, namespace: None, program })
 }
 
 /// Every message through the daemon's datapath.
@@ -209,13 +210,13 @@ impl Place<'_> {
     }
 
     /// As [`addresses`](Self::addresses), those that a plugin can have.
-    fn addresses_for(self, plugin: Plugin) -> Result<[SocketAddr; 2], Fault> {
+    pub fn addresses_for(self, plugin: Plugin) -> Result<[SocketAddr; 2], Fault> {
         match plugin {
             Plugin::Udp | Plugin::Tcp => self.addresses(),
             Plugin::XdpNative | Plugin::XdpSkb => {
                 Ok(Hosts::BYPASS_ADDRESSES.map(|address| SocketAddr::new(address, PORT)))
             }
-            Plugin::Dpdk => Ok(crate::ours::dpdk::ADDRESSES),
+            Plugin::Dpdk | Plugin::DpdkAfXdp | Plugin::DpdkMemif => Ok(crate::ours::dpdk::ADDRESSES),
         }
     }
 
@@ -229,7 +230,7 @@ impl Place<'_> {
 
     /// Moves this thread to where host `host` is: a link opens sockets where its engine is
     /// turned, which with inline hosting is the application's thread.
-    fn enter(self, host: usize) -> Result<(), Fault> {
+    pub fn enter(self, host: usize) -> Result<(), Fault> {
         match self {
             Place::Loopback => Ok(()),
             Place::Veth(hosts) => hosts.enter(host),
@@ -239,9 +240,14 @@ impl Place<'_> {
 
 /// T1: two runtimes inside this process, whose engines the applications turn.
 pub fn network_inline(bench: &Bench, place: Place<'_>, plugin: Plugin) -> Result<Sample, Fault> {
+    network_inline_of(bench, place, plugin, Contract::SMALL)
+}
+
+/// As [`network_inline`], by other messages than small ones.
+pub fn network_inline_of(bench: &Bench, place: Place<'_>, plugin: Plugin, contract: Contract) -> Result<Sample, Fault> {
     let sessions = embedded_pair(place, [Seat::ASLEEP; 2], [Hosting::Inline; 2], plugin)?;
-    let asking = Both::open(sessions.0, STREAM, Contract::SMALL, true)?;
-    let answering = Both::open(sessions.1, STREAM, Contract::SMALL, false)?;
+    let asking = Both::open(sessions.0, STREAM, contract, true)?;
+    let answering = Both::open(sessions.1, STREAM, contract, false)?;
     let connect = move |end: Both, host| place.enter(host).and_then(|()| end.connect());
     t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || connect(asking, 0), move || connect(answering, 1))
 }
@@ -254,16 +260,23 @@ pub fn network_thread(bench: &Bench, place: Place<'_>) -> Result<Sample, Fault> 
     t1(bench, &pace(bench, Cost::Kernel, Idle::Yield), move || Ok(asking), move || Ok(answering))
 }
 
-/// T1: two daemons, each on the core of its application.
-pub fn network_daemon(bench: &Bench, hosts: &Hosts, program: Option<&Path>) -> Result<Sample, Fault> {
-    let addresses = Place::Veth(hosts).addresses()?;
+/// T1 or T4: two daemons, each on the core of its application, there and as the seats say.
+pub fn network_daemon(
+    bench: &Bench,
+    hosts: &Hosts,
+    program: Option<&Path>,
+    plugin: Plugin,
+    seats: [Seat; 2],
+) -> Result<Sample, Fault> {
+    let addresses = Place::Veth(hosts).addresses_for(plugin)?;
     let names = ["a", "b"];
     let start = |host: usize| {
         let peer = Some((names[1 - host], addresses[1 - host]));
-        let (bind, seat) = (addresses[host], shared_seats(bench)[host]);
+        let (bind, seat) = (addresses[host], seats[host]);
         Daemon::start(&Wanted {
             name: names[host],
             bind,
+            plugin,
             peer,
             seat,
             rate: None,
@@ -282,8 +295,8 @@ pub fn network_daemon(bench: &Bench, hosts: &Hosts, program: Option<&Path>) -> R
 pub fn network_self(bench: &Bench, program: Option<&Path>) -> Result<Sample, Fault> {
     let [there, here] = Place::Loopback.addresses()?;
     let seat = Seat::alone(bench.cores.other);
-    let wanted =
-        Wanted { name: "daemon", bind: there, peer: Some(("own", here)), seat, rate: None, namespace: None, program };
+    let (name, plugin, peer) = ("daemon", Plugin::Udp, Some(("own", here)));
+    let wanted = Wanted { name, bind: there, plugin, peer, seat, rate: None, namespace: None, program };
     let daemon = Daemon::start(&wanted)?;
     let own = embed(plan::peer(("own", here), ("daemon", there), Seat::ASLEEP, Plugin::Udp), Hosting::Inline)?;
     let (sender, receiver) = (daemon.attach("sender")?, own);
@@ -294,7 +307,8 @@ pub fn network_self(bench: &Bench, program: Option<&Path>) -> Result<Sample, Fau
     t3(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(end), None)
 }
 
-fn shared_seats(bench: &Bench) -> [Seat; 2] {
+/// The cores of both applications, for datapaths that sleep there.
+pub fn shared_seats(bench: &Bench) -> [Seat; 2] {
     [bench.cores.app, bench.cores.other].map(|core| Seat { core: Some(core), ..Seat::ASLEEP })
 }
 

@@ -3,6 +3,7 @@
 //! is noise.
 
 use super::{Findings, baselines};
+use crate::baseline::ring::MESSAGE_BYTES;
 use crate::harness::Bench;
 use crate::harness::fault::Fault;
 use crate::harness::netns::Hosts;
@@ -18,7 +19,7 @@ pub fn run(bench: &Bench, findings: &mut Findings) {
     twice(bench, findings, "selftest/udp-self/64B", "us", "T3", baselines::udp_to_itself);
     match Hosts::make() {
         Ok(hosts) => {
-            let cell = |bench: &Bench| baselines::udp_veth(bench, &hosts);
+            let cell = |bench: &Bench| baselines::udp_veth(bench, &hosts, MESSAGE_BYTES);
             twice(bench, findings, "selftest/udp-veth/64B", "us", "T1 two hosts", cell);
         }
         Err(fault) => findings.note("selftest/udp-veth/64B", &fault),

@@ -256,6 +256,31 @@ fn an_isolated_stream_goes_through_the_runtime() {
     }
 }
 
+/// Nobody wakes such a datapath: it finds by itself what came, on the one core that it shares
+/// with its application, and that application with it.
+#[test]
+fn a_datapath_that_yields_shares_the_core_of_its_application() {
+    let mut plan = Plan::embedded_default();
+    let core = insane_config::Machine::detect().cores.and_then(|cores| cores.last().copied());
+    plan.datapaths[0].idle = insane_config::Idle::Yield;
+    plan.datapaths[0].core = core;
+    let session = Session::embedded_with(plan, Hosting::Thread, "yields").unwrap();
+    insane_sys::thread::pin_current(core.expect("a core").into()).unwrap();
+    let stream = session.stream_with("s", polled(), StreamOptions::default().isolated(true)).unwrap();
+    let sink = stream.sink(ChannelId(1), SinkOptions::default()).unwrap();
+    let source = stream.source(ChannelId(1), SourceOptions::default()).unwrap();
+    source.wait_for_receivers(SECOND).unwrap();
+    let wakes = || session.runtime().unwrap().status().unwrap().datapaths[0].counters["sleeps"];
+    let before = wakes();
+    for number in 0..1_000_u32 {
+        emit(&source, &number.to_le_bytes());
+        let message = sink.consume_timeout(SECOND).unwrap().expect("through the datapath");
+        assert_eq!(message.bytes(), Some(&number.to_le_bytes()[..]));
+    }
+    assert_eq!(wakes(), before, "it never slept");
+    assert_eq!(session.runtime().unwrap().status().unwrap().datapaths[0].idle, "yield");
+}
+
 #[test]
 fn two_runtimes_are_peers_over_loopback() {
     let (port_a, port_b) = two_ports();

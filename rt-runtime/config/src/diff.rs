@@ -263,6 +263,7 @@ fn datapaths(plan: &Plan) -> Things {
         };
         let idle = match datapath.idle {
             Idle::Spin => "spin".to_owned(),
+            Idle::Yield => "yield".to_owned(),
             Idle::SpinThenBlock { spin } => format!("spin_then_block(us: {})", spin.0 / 1000),
             Idle::Block => "block".to_owned(),
         };

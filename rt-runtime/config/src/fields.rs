@@ -114,7 +114,7 @@ pub const FIELDS: &[Field] = &[
     text("datapaths[].policy", "other, or fifo(PRIORITY) with a priority of 1 to 98", "other"),
     text(
         "datapaths[].idle",
-        "spin, block, or spin_then_block(us: N) with N from 1 to 1_000_000 microseconds",
+        "spin, yield, block, or spin_then_block(us: N) with N from 1 to 1_000_000 microseconds",
         "spin_then_block(us: 50)",
     ),
     number("datapaths[].idle.us", 1, 1_000_000, "microseconds", "50"),

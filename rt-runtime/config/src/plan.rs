@@ -271,6 +271,8 @@ pub enum Policy {
 pub enum Idle {
     /// It looks again at once, for ever.
     Spin,
+    /// It looks again as soon as others on its core have had a turn, for ever.
+    Yield,
     /// It looks for that long, then sleeps until something happens.
     SpinThenBlock {
         /// How long.
@@ -278,6 +280,14 @@ pub enum Idle {
     },
     /// It sleeps until something happens.
     Block,
+}
+
+impl Idle {
+    /// Whether it ever sleeps, and so has to be woken.
+    #[must_use]
+    pub fn sleeps(self) -> bool {
+        !matches!(self, Idle::Spin | Idle::Yield)
+    }
 }
 
 impl Default for Idle {

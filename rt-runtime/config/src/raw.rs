@@ -307,6 +307,8 @@ pub enum Policy {
 pub enum Idle {
     /// It looks again at once, for ever.
     Spin,
+    /// It looks again as soon as others on its core have had a turn, for ever.
+    Yield,
     /// It looks for a while, then sleeps until something happens.
     SpinThenBlock {
         /// How long it looks, microseconds, 1 to 1,000,000. Default: 50.

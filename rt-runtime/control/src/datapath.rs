@@ -540,6 +540,7 @@ fn run_config(plan: &DatapathPlan) -> RunConfig {
         },
         idle: match plan.idle {
             Idle::Spin => thread::Idle::Spin,
+            Idle::Yield => thread::Idle::Yield,
             Idle::SpinThenBlock { spin } => thread::Idle::SpinThenBlock(spin),
             Idle::Block => thread::Idle::Block,
         },

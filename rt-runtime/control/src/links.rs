@@ -465,7 +465,7 @@ fn rdma_config(plan: &RdmaPlan, idle: Idle) -> RdmaConfig {
         bind: plan.bind,
         frame_bytes_max: plan.frame_bytes_max,
         real_time_dscp: plan.real_time_dscp,
-        wakes: idle != Idle::Spin,
+        wakes: idle.sleeps(),
     }
 }
 

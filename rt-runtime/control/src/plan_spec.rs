@@ -10,7 +10,7 @@ use crate::spec::{AccessRule, DatapathSpec, DomainSpec, HubSpec, RealtimeRule, S
 use crate::start::StartError;
 use insane_clock::{AfterHoldover, ServoConfig};
 use insane_config::plan::{GateWindow, GatesPlan};
-use insane_config::{ClockPlan, DatapathPlan, DomainPlan, Idle, Isolation, LayoutSizes, LinkPlan, Member, Plan};
+use insane_config::{ClockPlan, DatapathPlan, DomainPlan, Isolation, LayoutSizes, LinkPlan, Member, Plan};
 use insane_core::limits::{DATAPATHS_MAX, LINKS_MAX, PEERS_MAX};
 use insane_core::{Lane, Nanos, TaiTime};
 use insane_engine::SlotConfig;
@@ -23,7 +23,7 @@ pub(crate) fn hub_spec(plan: &Plan, hosting: Hosting, own_uid: u32) -> Result<Hu
     check(plan, hosting)?;
     let heaps = heap_specs(plan)?;
     let datapath = |datapath: &DatapathPlan| DatapathSpec {
-        may_sleep: hosting == Hosting::Thread && datapath.idle != Idle::Spin,
+        may_sleep: hosting == Hosting::Thread && datapath.idle.sleeps(),
         lanes: std::array::from_fn(|lane| Lane::new(lane as u8).is_some_and(|lane| datapath.serves.lane(lane))),
         has_links: !datapath.links.is_empty(),
         peers: peers_of(datapath),
@@ -176,6 +176,7 @@ fn access_rule(member: &Member) -> AccessRule {
 mod tests {
     use super::*;
     use crate::spec::{Credentials, Origin};
+    use insane_config::Idle;
     use insane_core::DomainIndex;
 
     #[test]
@@ -220,7 +221,9 @@ mod tests {
         let mut plan = Plan::embedded_default();
         assert!(hub_spec(&plan, Hosting::Thread, 1).unwrap().datapaths[0].may_sleep);
         assert!(!hub_spec(&plan, Hosting::Inline, 1).unwrap().datapaths[0].may_sleep);
-        plan.datapaths[0].idle = Idle::Spin;
-        assert!(!hub_spec(&plan, Hosting::Thread, 1).unwrap().datapaths[0].may_sleep);
+        for idle in [Idle::Spin, Idle::Yield] {
+            plan.datapaths[0].idle = idle;
+            assert!(!hub_spec(&plan, Hosting::Thread, 1).unwrap().datapaths[0].may_sleep);
+        }
     }
 }

@@ -411,6 +411,7 @@ fn datapath_row(datapath: &Datapath, certificate: Option<String>, sees_all: bool
         core: datapath.tid.and_then(core_of),
         idle: match datapath.plan.idle {
             Idle::Spin => "spin",
+            Idle::Yield => "yield",
             Idle::SpinThenBlock { .. } => "spin_then_block",
             Idle::Block => "block",
         }

@@ -25,6 +25,8 @@ use std::thread::JoinHandle;
 pub enum Idle {
     /// It turns for ever: for a core of its own.
     Spin,
+    /// It turns for ever, and lets who else is on its core run after each turn that moved nothing.
+    Yield,
     /// It turns without work for this long, then sleeps until something happens.
     SpinThenBlock(Nanos),
     /// It sleeps as soon as a turn moves nothing.
@@ -157,6 +159,7 @@ fn host<L: Link, C: Clock>(engine: &mut Engine<L, C>, mut sleeper: Sleeper, idle
         idle_turns = idle_turns.wrapping_add(1);
         match idle {
             Idle::Spin => std::hint::spin_loop(),
+            Idle::Yield => std::thread::yield_now(),
             Idle::Block => sleep(engine, &mut sleeper, &mut margin),
             Idle::SpinThenBlock(spin) => {
                 if !idle_turns.is_multiple_of(SPIN_STRIDE) {

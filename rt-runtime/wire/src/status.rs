@@ -105,7 +105,7 @@ pub struct DatapathStatus {
     pub name: String,
     /// The core it is pinned to, if it is.
     pub core: Option<u16>,
-    /// Idle strategy: `spin`, `spin_then_block`, `block`.
+    /// Idle strategy: `spin`, `yield`, `spin_then_block`, `block`.
     pub idle: String,
     /// Lanes it serves: `real_time`, `best_effort`, `all`.
     pub serves: String,

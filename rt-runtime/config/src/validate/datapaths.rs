@@ -161,6 +161,17 @@ fn policy(raw: &raw::Datapath, at: usize, report: &mut Report<'_>) -> Policy {
 fn idle(raw: &raw::Datapath, at: usize, report: &mut Report<'_>) -> Idle {
     match raw.idle {
         raw::Idle::Spin => Idle::Spin,
+        raw::Idle::Yield => {
+            if raw.policy != raw::Policy::Other {
+                let message = "a SCHED_FIFO datapath that yields lets nobody less urgent run, for ever";
+                report.error_accepting(
+                    &format!("datapaths[{at}].idle"),
+                    message,
+                    "`policy: other`, `spin_then_block(us: ...)` or `block`",
+                );
+            }
+            Idle::Yield
+        }
         raw::Idle::Block => Idle::Block,
         raw::Idle::SpinThenBlock { us } => {
             let us: u64 = number(report, &format!("datapaths[{at}].idle.us"), us);

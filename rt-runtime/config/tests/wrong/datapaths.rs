@@ -29,6 +29,14 @@ fn datapaths() {
         "0 is too small",
         "1 to 1_000_000 microseconds",
     );
+    expect(
+        &datapath("policy: fifo(9), idle: yield"),
+        "1:49",
+        "datapaths[0].idle",
+        "a SCHED_FIFO datapath that yields lets nobody less urgent run, for ever",
+        "`policy: other`",
+    );
+    assert!(findings(&datapath("core: 0, idle: yield")).is_empty(), "a core that others use, too, is what it is for");
     expect(&datapath("serves: real_time"), "1:13", "datapaths", "nobody serves the best-effort lanes", LANES);
     expect(
         "(datapaths: [(name: \"a\"), (name: \"b\", serves: best_effort)])",

@@ -149,14 +149,14 @@ fn values_of_the_wrong_kind() {
         "1:32",
         "datapaths[0].idle",
         "`spinn` is not accepted here; did you mean `spin`?",
-        "spin, block, or spin_then_block(us: N)",
+        "spin, yield, block, or spin_then_block(us: N)",
     );
     expect(
         r#"(datapaths: [(name: "a", idle: spin_then_block(50))])"#,
         "1:48",
         "datapaths[0].idle",
         "the name of a field is expected before the value",
-        "spin, block, or",
+        "spin, yield, block, or",
     );
     expect(
         r#"(domains: [(name: "x", members: [user(5)])])"#,

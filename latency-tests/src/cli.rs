@@ -41,7 +41,7 @@ pub struct Cli {
     /// throughput: only this payload, bytes (a multiple of 8); may be repeated.
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub size: Vec<usize>,
-    /// network: only this plugin. throughput: only over this plugin.
+    /// network, instructions: only this plugin. throughput: only over this plugin.
     #[arg(long, value_enum)]
     pub plugin: Option<Plugin>,
     /// network: only this hosting.
@@ -198,6 +198,16 @@ pub enum Plugin {
     XdpSkb,
     /// DPDK over packet sockets (hosting inline only).
     Dpdk,
+    /// RDMA, on the device whose address INSANE_RDMA names (hosting inline only).
+    Rdma,
+}
+
+impl Plugin {
+    /// Its rows are of two hosts joined by veth.
+    #[must_use]
+    pub fn needs_hosts(self) -> bool {
+        self != Plugin::Rdma
+    }
 }
 
 /// Who turns the datapath.
@@ -224,6 +234,10 @@ pub enum Counted {
     Network,
     /// The bare socket's.
     Udp,
+    /// The runtime's, over rdma: two runtimes that this thread turns.
+    Rdma,
+    /// Of raw verbs.
+    Verbs,
     /// The scheduler's slots: a table that is written down, of four streams.
     ExpandedFew,
     /// The same of 4,096.
@@ -244,6 +258,8 @@ impl Counted {
             Counted::Ring => "ring",
             Counted::Network => "network",
             Counted::Udp => "udp",
+            Counted::Rdma => "rdma",
+            Counted::Verbs => "verbs",
             Counted::ExpandedFew => "expanded-few",
             Counted::ExpandedMany => "expanded-many",
             Counted::RecurrencesFew => "recurrences-few",

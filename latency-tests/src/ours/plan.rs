@@ -33,6 +33,9 @@ impl Seat {
     }
 }
 
+/// For a datapath that never sleeps, which needs no interrupts.
+pub const NEVER_SLEEPS: Idle = Idle::Spin;
+
 /// Priority of whoever sends at planned instants, ours and the baselines.
 pub const TIMED_PRIORITY: u8 = 50;
 
@@ -90,6 +93,7 @@ pub fn peer(own: (&str, SocketAddr), peer: (&str, SocketAddr), seat: Seat, plugi
         Plugin::XdpNative => xdp(XdpMode::Native, own.1),
         Plugin::XdpSkb => xdp(XdpMode::Skb, own.1),
         Plugin::Dpdk => super::dpdk::technology(own.1),
+        Plugin::Rdma => super::rdma::technology(own.1),
     };
     let mut plan = Plan::embedded_over(own.0, technology);
     plan.add_peer(peer.0, &[(technology.name(), peer.1)]);

@@ -38,7 +38,9 @@ pub fn network(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts)
 pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
     for size in network_sizes(cli).into_iter().filter(|size| *size <= FLOW_BYTES_MAX) {
         let sides = vec![
-            Side::new(OURS, move || with_dpdk(hosts, || ours::network_flow(bench, hosts, Plugin::Dpdk, size))),
+            Side::new(OURS, move || {
+                with_dpdk(hosts, || ours::network_flow(bench, Place::Veth(hosts), Plugin::Dpdk, size))
+            }),
             Side::new("raw DPDK", move || raw_flow(bench, hosts, size)),
         ];
         let name = format!("throughput/dpdk-veth/{size}B");

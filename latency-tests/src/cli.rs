@@ -41,7 +41,8 @@ pub struct Cli {
     /// throughput: only this payload, bytes (a multiple of 8); may be repeated.
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub size: Vec<usize>,
-    /// network: only this plugin. throughput, sweep, jitter, isolation: only over this plugin.
+    /// network, instructions: only this plugin. throughput, sweep, jitter, isolation: only over
+    /// this plugin.
     #[arg(long, value_enum)]
     pub plugin: Option<Plugin>,
     /// network, jitter: only this hosting.
@@ -207,9 +208,17 @@ pub enum Plugin {
     DpdkAfXdp,
     /// DPDK over memory that both share (network, hosting inline only).
     DpdkMemif,
+    /// RDMA, on the device whose address INSANE_RDMA names (hosting inline only).
+    Rdma,
 }
 
 impl Plugin {
+    /// Its rows are of two hosts joined by veth.
+    #[must_use]
+    pub fn needs_hosts(self) -> bool {
+        self != Plugin::Rdma
+    }
+
     /// Those that streams with slots are measured over.
     pub const TIMED: [Plugin; 3] = [Plugin::Udp, Plugin::XdpNative, Plugin::Dpdk];
 
@@ -224,6 +233,7 @@ impl Plugin {
             Plugin::Dpdk => "dpdk/",
             Plugin::DpdkAfXdp => "dpdk-af-xdp/",
             Plugin::DpdkMemif => "dpdk-memif/",
+            Plugin::Rdma => "rdma/",
         }
     }
 
@@ -236,6 +246,7 @@ impl Plugin {
             Plugin::XdpSkb => "XDP skb",
             Plugin::Dpdk => "packet sockets, no XDP",
             Plugin::DpdkMemif => "memif, no interface",
+            Plugin::Rdma => "verbs, no XDP",
         }
     }
 }
@@ -270,6 +281,10 @@ pub enum Counted {
     XdpManyPeers,
     /// The bare AF_XDP loop's.
     RawXdp,
+    /// The runtime's, over rdma: two runtimes that this thread turns.
+    Rdma,
+    /// Of raw verbs.
+    Verbs,
     /// The scheduler's slots: a table that is written down, of four streams.
     ExpandedFew,
     /// The same of 4,096.
@@ -293,6 +308,8 @@ impl Counted {
             Counted::Xdp => "xdp",
             Counted::XdpManyPeers => "xdp-many-peers",
             Counted::RawXdp => "raw-xdp",
+            Counted::Rdma => "rdma",
+            Counted::Verbs => "verbs",
             Counted::ExpandedFew => "expanded-few",
             Counted::ExpandedMany => "expanded-many",
             Counted::RecurrencesFew => "recurrences-few",

@@ -79,8 +79,16 @@ fn count(cli: &Cli) -> Result<(), Fault> {
             scenario::count::run(&mut Duplex::new(CopyPut::new(put), take), cli.messages)
         }
         Counted::Network => {
-            let (put, take, _sessions) = scenario::ours::to_a_sibling_over_udp()?;
+            let (put, take, _sessions) = scenario::ours::to_a_sibling(cli::Plugin::Udp)?;
             scenario::count::run(&mut Waiting(Duplex::new(put, take)), cli.messages)
+        }
+        Counted::Rdma => {
+            let (put, take, _sessions) = scenario::ours::to_a_sibling(cli::Plugin::Rdma)?;
+            scenario::count::run_unhurried(&mut Waiting(Duplex::new(put, take)), cli.messages)
+        }
+        Counted::Verbs => {
+            let (put, take) = baseline::verbs::pair(ours::rdma::address()?, baseline::ring::MESSAGE_BYTES, false)?;
+            scenario::count::run_unhurried(&mut Waiting(Duplex::new(put, take)), cli.messages)
         }
         Counted::Udp => {
             let end = baseline::udp::UdpEnd::to_itself(scenario::ours::LOOPBACK, baseline::ring::MESSAGE_BYTES)?;
@@ -152,7 +160,7 @@ fn perform(part: Scenario, bench: &Bench, cli: &Cli, findings: &mut Findings) {
         Scenario::Scale => compare::scale(bench, findings),
         Scenario::Idle => compare::idle(bench, cli, findings),
         Scenario::Selftest => scenario::selftest::run(bench, findings),
-        Scenario::Instructions => scenario::counting::instructions(bench, findings),
+        Scenario::Instructions => scenario::counting::instructions(bench, cli, findings),
         Scenario::Syscalls => scenario::counting::syscalls(bench, findings),
         Scenario::Admission => scenario::admission::run(bench, findings),
         Scenario::Jitter => scenario::jitter::run(bench, cli, findings),

@@ -7,4 +7,5 @@ pub mod tcp;
 pub mod tcp_flow;
 pub mod udp;
 pub mod udp_flow;
+pub mod verbs;
 pub mod xdp;

@@ -4,6 +4,7 @@ pub mod daemon;
 pub mod dpdk;
 pub mod end;
 pub mod plan;
+pub mod rdma;
 
 use crate::harness::fault::Fault;
 use std::fmt::Display;

@@ -35,6 +35,9 @@ impl Seat {
     }
 }
 
+/// For a datapath that never sleeps, which needs no interrupts.
+pub const NEVER_SLEEPS: Idle = Idle::Spin;
+
 /// Priority of whoever sends at planned instants, ours and the baselines.
 pub const TIMED_PRIORITY: u8 = 50;
 
@@ -98,6 +101,7 @@ fn technology(plugin: Plugin, bind: SocketAddr) -> Technology {
         Plugin::Dpdk => super::dpdk::technology(Device::PacketSocket, bind),
         Plugin::DpdkAfXdp => super::dpdk::technology(Device::AfXdp, bind),
         Plugin::DpdkMemif => super::dpdk::technology(Device::Memif, bind),
+        Plugin::Rdma => super::rdma::technology(bind),
     }
 }
 

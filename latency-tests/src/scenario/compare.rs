@@ -117,9 +117,13 @@ pub fn network(bench: &Bench, cli: &Cli, findings: &mut Findings) {
         match plugin {
             Plugin::Udp => udp_on_one_host(bench, cli, findings),
             Plugin::Tcp => tcp(bench, cli, findings, Place::Loopback),
+            Plugin::Rdma => super::over_rdma::network(bench, cli, findings),
             // A loopback interface is no Ethernet.
             _ => {}
         }
+    }
+    if !plugins.iter().any(|plugin| plugin.needs_hosts()) {
+        return;
     }
     match Hosts::make() {
         Ok(hosts) => plugins.iter().for_each(|plugin| match plugin {
@@ -130,6 +134,7 @@ pub fn network(bench: &Bench, cli: &Cli, findings: &mut Findings) {
                 super::over_dpdk::network(bench, cli, findings, &hosts, *dpdk);
             }
             Plugin::DpdkMemif => super::over_dpdk::over_memif(bench, cli, findings, &hosts),
+            Plugin::Rdma => {}
         }),
         Err(fault) => findings.note("network/veth/64B", &fault),
     }
@@ -178,7 +183,7 @@ fn flows_over_xdp(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hos
     let (mode, in_driver) = attached(plugin);
     for size in network_sizes(cli).into_iter().filter(|size| *size <= XDP_FLOW_BYTES_MAX) {
         let sides = vec![
-            Side::new(OURS, move || ours::network_flow(bench, hosts, plugin, size)),
+            Side::new(OURS, move || ours::network_flow(bench, Place::Veth(hosts), plugin, size)),
             Side::new("raw AF_XDP", move || baselines::xdp_flow(bench, hosts, in_driver, size)),
         ];
         let (name, topology) =
@@ -262,22 +267,14 @@ pub fn idle(bench: &Bench, cli: &Cli, findings: &mut Findings) {
 pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings) {
     let wants = |plugin| cli.plugin.is_none_or(|only| only == plugin);
     if !cli.tokens {
-        match Hosts::make() {
-            Ok(hosts) => {
-                if wants(Plugin::Udp) {
-                    over_udp(bench, cli, findings, &hosts);
-                }
-                if wants(Plugin::Tcp) {
-                    over_tcp(bench, cli, findings, &hosts);
-                }
-                for plugin in [Plugin::XdpNative, Plugin::XdpSkb].into_iter().filter(|plugin| wants(*plugin)) {
-                    flows_over_xdp(bench, cli, findings, &hosts, plugin);
-                }
-                for plugin in [Plugin::Dpdk, Plugin::DpdkAfXdp].into_iter().filter(|plugin| wants(*plugin)) {
-                    super::over_dpdk::throughput(bench, cli, findings, &hosts, plugin);
-                }
+        if cli.plugin.is_none_or(Plugin::needs_hosts) {
+            match Hosts::make() {
+                Ok(hosts) => flows_between_hosts(bench, cli, findings, &hosts),
+                Err(fault) => findings.note("throughput over a network", &fault),
             }
-            Err(fault) => findings.note("throughput over a network", &fault),
+        }
+        if wants(Plugin::Rdma) {
+            super::over_rdma::throughput(bench, cli, findings);
         }
     }
     if cli.plugin.is_some() {
@@ -297,13 +294,30 @@ pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings) {
     }
 }
 
+/// Flows over the plugins that are measured between two hosts.
+fn flows_between_hosts(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
+    let wants = |plugin| cli.plugin.is_none_or(|only| only == plugin);
+    if wants(Plugin::Udp) {
+        over_udp(bench, cli, findings, hosts);
+    }
+    if wants(Plugin::Tcp) {
+        over_tcp(bench, cli, findings, hosts);
+    }
+    for plugin in [Plugin::XdpNative, Plugin::XdpSkb].into_iter().filter(|plugin| wants(*plugin)) {
+        flows_over_xdp(bench, cli, findings, hosts, plugin);
+    }
+    for plugin in [Plugin::Dpdk, Plugin::DpdkAfXdp].into_iter().filter(|plugin| wants(*plugin)) {
+        super::over_dpdk::throughput(bench, cli, findings, hosts, plugin);
+    }
+}
+
 fn over_udp(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
     // An application that turns its own engine sends one chunk with each emit, and then waits:
     // a message of several is no measure of it.
     const FRAME: usize = 1408;
     for size in network_sizes(cli) {
         let sides = vec![
-            Side::new(OURS, move || ours::network_flow(bench, hosts, Plugin::Udp, size)),
+            Side::new(OURS, move || ours::network_flow(bench, Place::Veth(hosts), Plugin::Udp, size)),
             Side::new("raw UDP", move || baselines::udp_flow(bench, hosts, size, false)),
         ];
         rows(bench, findings, &format!("throughput/udp-veth/{size}B"), "messages/s", "T3 two hosts", sides);
@@ -321,7 +335,7 @@ fn over_udp(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
 fn over_tcp(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
     for size in network_sizes(cli) {
         let sides = vec![
-            Side::new(OURS, move || ours::network_flow(bench, hosts, Plugin::Tcp, size)),
+            Side::new(OURS, move || ours::network_flow(bench, Place::Veth(hosts), Plugin::Tcp, size)),
             Side::new("raw TCP", move || baselines::tcp_flow(bench, hosts, size)),
         ];
         rows(bench, findings, &format!("throughput/tcp-veth/{size}B"), "messages/s", "T3 two hosts", sides);

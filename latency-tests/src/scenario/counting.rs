@@ -2,29 +2,35 @@
 //! callgrind or strace and reads what they counted.
 
 use super::Findings;
-use super::count::{BEGIN_MARK, COUNTED_FUNCTION, END_MARK};
-use crate::cli::Counted;
+use super::count::{BEGIN_MARK, COUNTED_FUNCTION, END_MARK, PAUSE_FUNCTION};
+use crate::cli::{Cli, Counted, Plugin};
 use crate::harness::Bench;
 use crate::harness::fault::Fault;
 use crate::harness::rounds::Table;
+use crate::ours::rdma;
 use crate::report::row::{Figures, Ratio, Row};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Instructions of one local message, ours and the bare ring's; and of one over udp and xdp.
-pub fn instructions(bench: &Bench, findings: &mut Findings) {
+/// Instructions of one local message, ours and the bare ring's; of one over udp and over xdp;
+/// and of one over rdma, where there is a device.
+pub fn instructions(bench: &Bench, cli: &Cli, findings: &mut Findings) {
     let messages = if bench.effort.smoke { 1_000 } else { 20_000 };
     let rows = [
-        ("instructions/64B", Counted::Ours, Counted::Ring),
-        ("instructions/copied-64B", Counted::OursCopied, Counted::Ring),
-        ("instructions/udp-64B", Counted::Network, Counted::Udp),
-        ("instructions/xdp-64B", Counted::Xdp, Counted::RawXdp),
-        ("instructions/xdp-64B/many-peers", Counted::XdpManyPeers, Counted::Xdp),
+        (None, "instructions/64B", Counted::Ours, Counted::Ring),
+        (None, "instructions/copied-64B", Counted::OursCopied, Counted::Ring),
+        (Some(Plugin::Udp), "instructions/udp-64B", Counted::Network, Counted::Udp),
+        (Some(Plugin::XdpNative), "instructions/xdp-64B", Counted::Xdp, Counted::RawXdp),
+        (Some(Plugin::XdpNative), "instructions/xdp-64B/many-peers", Counted::XdpManyPeers, Counted::Xdp),
+        (Some(Plugin::Rdma), "instructions/rdma-64B", Counted::Rdma, Counted::Verbs),
     ];
-    for (name, ours, raw) in rows {
-        let both = collected(ours, messages).and_then(|ours| Ok((ours, collected(raw, messages)?)));
+    let wanted = |plugin: &Option<Plugin>| cli.plugin.is_none() || cli.plugin == *plugin;
+    for (plugin, name, ours, raw) in rows.into_iter().filter(|row| wanted(&row.0)) {
+        let is_there = if plugin == Some(Plugin::Rdma) { rdma::address().map(drop) } else { Ok(()) };
+        let both =
+            is_there.and_then(|()| collected(ours, messages)).and_then(|ours| Ok((ours, collected(raw, messages)?)));
         match both {
             Ok(figures) => findings.add(table(name, raw, "instructions/message", figures, messages)),
             Err(fault) => findings.note(name, &fault),
@@ -98,6 +104,8 @@ pub fn collected(side: Counted, messages: u64) -> Result<f64, Fault> {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--collect-atstart=no", "--error-exitcode=0"]);
     valgrind.arg(format!("--toggle-collect={COUNTED_FUNCTION}"));
+    // Off inside the other: who waits there is not counted.
+    valgrind.arg(format!("--toggle-collect={PAUSE_FUNCTION}"));
     valgrind.arg(format!("--callgrind-out-file={}", scratch.0.display()));
     run_self_under(valgrind, "valgrind", side, messages)?;
     let total = collected_total(&scratch.read()?).ok_or_else(|| Fault::Party("callgrind wrote no total".into()))?;

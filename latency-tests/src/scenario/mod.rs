@@ -13,6 +13,7 @@ pub mod live;
 pub mod migrate;
 pub mod ours;
 pub mod over_dpdk;
+pub mod over_rdma;
 #[cfg(any(feature = "aeron", feature = "iceoryx2", feature = "zeromq"))]
 pub mod rivals;
 pub mod scale;

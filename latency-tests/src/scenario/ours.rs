@@ -217,6 +217,7 @@ impl Place<'_> {
                 Ok(Hosts::BYPASS_ADDRESSES.map(|address| SocketAddr::new(address, PORT)))
             }
             Plugin::Dpdk | Plugin::DpdkAfXdp | Plugin::DpdkMemif => Ok(crate::ours::dpdk::ADDRESSES),
+            Plugin::Rdma => crate::ours::rdma::addresses(),
         }
     }
 
@@ -245,7 +246,9 @@ pub fn network_inline(bench: &Bench, place: Place<'_>, plugin: Plugin) -> Result
 
 /// As [`network_inline`], by other messages than small ones.
 pub fn network_inline_of(bench: &Bench, place: Place<'_>, plugin: Plugin, contract: Contract) -> Result<Sample, Fault> {
-    let sessions = embedded_pair(place, [Seat::ASLEEP; 2], [Hosting::Inline; 2], plugin)?;
+    // Two that never sleep: a link that can do without interrupts does.
+    let seat = if plugin == Plugin::Rdma { Seat { idle: plan::NEVER_SLEEPS, ..Seat::ASLEEP } } else { Seat::ASLEEP };
+    let sessions = embedded_pair(place, [seat; 2], [Hosting::Inline; 2], plugin)?;
     let asking = Both::open(sessions.0, STREAM, contract, true)?;
     let answering = Both::open(sessions.1, STREAM, contract, false)?;
     let connect = move |end: Both, host| place.enter(host).and_then(|()| end.connect());
@@ -350,10 +353,10 @@ const LARGE_BUFFERS: u32 = 4;
 /// T3, one way, between two hosts, as fast as it goes: the sender's runtime has cpu1, both
 /// applications are one thread on cpu0, which turns the receiver's engine. Over tcp, a
 /// message is one frame.
-pub fn network_flow(bench: &Bench, hosts: &Hosts, plugin: Plugin, size: usize) -> Result<Sample, Fault> {
+pub fn network_flow(bench: &Bench, place: Place<'_>, plugin: Plugin, size: usize) -> Result<Sample, Fault> {
     let seats = [Seat::alone(bench.cores.other), Seat::ASLEEP];
     let hostings = [Hosting::Thread, Hosting::Inline];
-    let sessions = embedded_pair_for(Place::Veth(hosts), seats, hostings, plugin, (size + HEADER_BYTES) as u32)?;
+    let sessions = embedded_pair_for(place, seats, hostings, plugin, (size + HEADER_BYTES) as u32)?;
     let buffers = (plugin == Plugin::Tcp && size > 1_500).then_some(LARGE_BUFFERS);
     let (put, take) = ends(&sessions, Contract { size, buffers, ..Contract::SMALL })?;
     flow_t3(bench, &network_flow_pace(bench, size), (Flood::new(put), take))
@@ -388,9 +391,10 @@ pub fn network_paced(bench: &Bench, hosts: &Hosts, size: usize) -> Result<Sample
     flow(bench, &network_flow_pace(bench, size), move || Ok(put), move || Ok(take))
 }
 
-/// One channel between two runtimes of this thread, over loopback.
-pub fn to_a_sibling_over_udp() -> Result<(Put, Take, (Session, Session)), Fault> {
-    let sessions = embedded_pair(Place::Loopback, [Seat::ASLEEP; 2], [Hosting::Inline; 2], Plugin::Udp)?;
+/// One channel between two runtimes of this thread, on this host.
+pub fn to_a_sibling(plugin: Plugin) -> Result<(Put, Take, (Session, Session)), Fault> {
+    let seat = if plugin == Plugin::Rdma { Seat { idle: plan::NEVER_SLEEPS, ..Seat::ASLEEP } } else { Seat::ASLEEP };
+    let sessions = embedded_pair(Place::Loopback, [seat; 2], [Hosting::Inline; 2], plugin)?;
     let (put, take) = ends(&sessions, Contract::SMALL)?;
     Ok((put, take, sessions))
 }

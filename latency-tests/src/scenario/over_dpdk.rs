@@ -86,7 +86,9 @@ pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hos
     let (device, name) = device(plugin);
     for size in network_sizes(cli).into_iter().filter(|size| *size <= FLOW_BYTES_MAX) {
         let sides = vec![
-            Side::new(OURS, move || with_dpdk(hosts, device, || ours::network_flow(bench, hosts, plugin, size))),
+            Side::new(OURS, move || {
+                with_dpdk(hosts, device, || ours::network_flow(bench, Place::Veth(hosts), plugin, size))
+            }),
             Side::new("raw DPDK", move || raw_flow(bench, hosts, device, size)),
         ];
         let (name, topology) =

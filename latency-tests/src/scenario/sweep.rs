@@ -68,7 +68,7 @@ fn measure(bench: &Bench, findings: &mut Findings, hosts: &Hosts, plugin: Plugin
     let name = format!("sweep/latency/{}/{size}B", word(plugin));
     rows(bench, findings, &name, "us", &format!("T1 two hosts, {attached}"), sides);
     let sides = vec![
-        Side::new(OURS, move || ours::network_flow(bench, hosts, plugin, size)),
+        Side::new(OURS, move || ours::network_flow(bench, Place::Veth(hosts), plugin, size)),
         Side::new("bare", move || raw_flow(bench, hosts, plugin, size)),
     ];
     let name = format!("sweep/throughput/{}/{size}B", word(plugin));

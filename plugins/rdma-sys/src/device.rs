@@ -4,7 +4,7 @@ use crate::VerbsError;
 use crate::abi::{CompChannel, Context, CqHead, DeviceAttr, Pd, WorkDone};
 use crate::api::{self, Api};
 use crate::cm::{CmEvent, CmEvents, CmId};
-use crate::queue::Batch;
+use crate::queue::{Batch, Completion};
 use insane_sys::{Errno, OsError};
 use libc::c_int;
 use std::mem::MaybeUninit;
@@ -255,6 +255,21 @@ impl Cq {
         match usize::try_from(count) {
             Ok(count) => Ok(batch.filled(count)),
             Err(_) => Err(OsError::new("looking at a completion queue", Errno::EIO)),
+        }
+    }
+
+    /// Takes the first of what was done.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    #[inline]
+    pub fn poll_one(&self) -> Result<Option<Completion>, OsError> {
+        let mut done = WorkDone::default();
+        // SAFETY: the queue lives, and there is room for one.
+        match unsafe { (self.poll)(self.as_ptr(), 1, &raw mut done) } {
+            0 => Ok(None),
+            1.. => Ok(Some(Completion::of(&done))),
+            _ => Err(OsError::new("looking at a completion queue", Errno::EIO)),
         }
     }
 

@@ -24,7 +24,7 @@ mod queue;
 pub use cm::{Arrived, CmEvent, CmEvents, CmId, Connecting, PRIVATE_BYTES};
 pub use device::{Channel, Cq, Device, Limits};
 pub use memory::{Buffer, Inbox, Outbox, Region};
-pub use queue::{Batch, Completion, Qp, QpOptions};
+pub use queue::{Batch, Completion, Notice, Qp, QpOptions};
 
 use insane_sys::OsError;
 use std::net::IpAddr;

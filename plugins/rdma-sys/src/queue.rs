@@ -22,6 +22,10 @@ pub struct Completion {
 }
 
 impl Completion {
+    pub(crate) fn of(done: &WorkDone) -> Self {
+        Completion { id: done.wr_id, status: done.status, len: done.byte_len, qp: done.qp_num }
+    }
+
     /// It did what it was to do; otherwise its connection is over.
     #[must_use]
     pub fn is_good(&self) -> bool {
@@ -105,8 +109,17 @@ impl Iterator for Batch {
         }
         let done = &self.entries[self.at];
         self.at += 1;
-        Some(Completion { id: done.wr_id, status: done.status, len: done.byte_len, qp: done.qp_num })
+        Some(Completion::of(done))
     }
+}
+
+/// Whether a send's end is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// By a completion.
+    Wanted,
+    /// Only if it fails.
+    None,
 }
 
 /// How large a queue pair is.
@@ -173,6 +186,17 @@ impl Qp {
     /// The queue is full, the range is none of the outbox, or the connection is over.
     #[inline]
     pub fn send(&self, outbox: &Outbox, at: usize, len: usize, mark: u32) -> Result<(), OsError> {
+        self.post(outbox, at, len, mark, Notice::Wanted)
+    }
+
+    /// As [`send`](Self::send). Without a notice, the next completion of this queue pair that is
+    /// noticed says that this send is done, too; a queue of which none is ever asked for fills up.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    #[inline]
+    pub fn post(&self, outbox: &Outbox, at: usize, len: usize, mark: u32, notice: Notice) -> Result<(), OsError> {
+        let notice = if notice == Notice::Wanted { SEND_SIGNALED } else { 0 };
         let address = outbox.address(at, len).ok_or(OsError::new("sending from an outbox", Errno::ERANGE))?;
         let mut piece = Piece { addr: address, length: len as u32, lkey: outbox.key() };
         let inline = if len <= self.inline_bytes as usize { SEND_INLINE } else { 0 };
@@ -182,7 +206,7 @@ impl Qp {
             sg_list: &raw mut piece,
             num_sge: 1,
             opcode: WORK_SEND,
-            send_flags: SEND_SIGNALED | inline,
+            send_flags: notice | inline,
             imm_data: 0,
             unions: [0; 11],
         };

@@ -24,7 +24,9 @@ usage: cargo xtask COMMAND
   test --list                            name the steps
   ci                                     the same as test; what .ci/run calls
   sim [OPTION]…                          run simulated worlds; sim --help tells the options
-  rt-guest                               run tests on a PREEMPT_RT kernel, in an emulated machine
+  rt-guest [--only JOB,…]                run tests on a PREEMPT_RT kernel, in an emulated machine
+  rt-guest --list                        name its jobs
+  rt-guest --measure                     rdma beside raw verbs in that machine: figures, no bounds
   containers                             run controllers in containers, kill each in turn (root)
   containers --demo [OPTION]…            the demo, its controller in a container (root)
   licences                               check licences and duplicates of all dependencies (offline)
@@ -41,7 +43,10 @@ fn main() -> ExitCode {
             Err(error) => refuse(&error.to_string()),
         },
         ["sim", options @ ..] => steps::simulate(&workspace_root(), options),
-        ["rt-guest"] => guest::command(&workspace_root()),
+        ["rt-guest", options @ ..] => match guest::command(&workspace_root(), options) {
+            Some(code) => code,
+            None => refuse("these options of rt-guest mean nothing; rt-guest --list names the jobs"),
+        },
         ["containers"] => steps::contain(&workspace_root()),
         ["containers", "--demo", options @ ..] => steps::demo_in_containers(&workspace_root(), options),
         ["licences"] => match licences::check(&workspace_root()) {

@@ -75,7 +75,10 @@ impl Archive {
     }
 
     /// A file of the host.
-    fn file(&mut self, path: &str, from: &Path) -> Result<(), FetchError> {
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn file(&mut self, path: &str, from: &Path) -> Result<(), FetchError> {
         let content = std::fs::read(from).map_err(file_error(from))?;
         self.put(path, PROGRAM, &content);
         Ok(())

@@ -10,7 +10,101 @@ pub struct Job {
     pub name: &'static str,
     /// It is killed after this time, seconds.
     pub limit_seconds: u64,
+    /// `PROGRAM` in it stands for the first that it needs.
     pub script: String,
+    pub needs: Vec<Need>,
+}
+
+/// A program of the workspace that a job needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Need {
+    /// A test program: `PACKAGE/TARGET`.
+    Test(&'static str),
+    /// Another, by name.
+    Binary(&'static str),
+}
+
+/// Which jobs run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Choice {
+    /// All of the check.
+    All,
+    /// These of it.
+    Only(Vec<String>),
+    /// Those that measure, with an optimised program; none of them is of the check.
+    Measure,
+}
+
+impl Choice {
+    /// Reads the options of `rt-guest`. `None`: they mean nothing.
+    pub fn parse(options: &[&str]) -> Option<Self> {
+        match options {
+            [] => Some(Choice::All),
+            ["--measure"] => Some(Choice::Measure),
+            ["--only", names] => {
+                let names: Vec<String> = names.split(',').map(str::to_owned).collect();
+                names.iter().all(|name| names_of_all().contains(&name.as_str())).then_some(Choice::Only(names))
+            }
+            _ => None,
+        }
+    }
+
+    fn takes(&self, job: &Job) -> bool {
+        match self {
+            Choice::All => true,
+            Choice::Only(names) => names.iter().any(|name| name == job.name),
+            Choice::Measure => false,
+        }
+    }
+}
+
+/// The jobs of all guests of a run.
+#[derive(Debug)]
+pub struct Jobs {
+    pub alone: Vec<Job>,
+    /// For two guests, joined, with what each does before.
+    pub joined: [(String, Vec<Job>); 2],
+}
+
+impl Jobs {
+    pub fn of(choice: &Choice) -> Self {
+        let chosen = |jobs: Vec<Job>| jobs.into_iter().filter(|job| choice.takes(job)).collect();
+        let joined = |role| {
+            let (setup, jobs) = joined(role);
+            (setup, chosen(jobs))
+        };
+        let alone = if *choice == Choice::Measure { measuring() } else { chosen(alone()) };
+        Jobs { alone, joined: [joined(Role::Master), joined(Role::Slave)] }
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Job> {
+        self.alone.iter_mut().chain(self.joined.iter_mut().flat_map(|(_, jobs)| jobs))
+    }
+
+    /// What they need.
+    pub fn needs(&self) -> Vec<Need> {
+        let all = self.alone.iter().chain(self.joined.iter().flat_map(|(_, jobs)| jobs));
+        all.flat_map(|job| job.needs.iter().copied()).collect()
+    }
+
+    /// Puts the programs into the scripts.
+    ///
+    /// # Errors
+    /// cargo built none of that name.
+    pub fn fill(&mut self, programs: &Programs) -> Result<(), NoProgram> {
+        for job in self.all_mut() {
+            if let Some(first) = job.needs.first() {
+                job.script = job.script.replace("PROGRAM", &programs.path(*first)?.display().to_string());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names of all jobs of the check.
+pub fn names_of_all() -> Vec<&'static str> {
+    let joined = [Role::Master, Role::Slave].into_iter().flat_map(|role| joined(role).1);
+    alone().iter().map(|job| job.name).chain(joined.map(|job| job.name)).collect()
 }
 
 /// The programs of the workspace that run in a guest.
@@ -68,14 +162,12 @@ impl Programs {
         self.tests.values().chain(self.binaries.values()).cloned().collect()
     }
 
-    fn test(&self, name: &str) -> Result<String, NoProgram> {
-        let path = self.tests.get(name).ok_or_else(|| NoProgram(name.to_owned()))?;
-        Ok(TEST.replace("PROGRAM", &path.display().to_string()))
-    }
-
-    fn binary(&self, name: &str) -> Result<String, NoProgram> {
-        let path = self.binaries.get(name).ok_or_else(|| NoProgram(name.to_owned()))?;
-        Ok(format!("'{}'", path.display()))
+    fn path(&self, need: Need) -> Result<&Path, NoProgram> {
+        let (known, name) = match need {
+            Need::Test(name) => (&self.tests, name),
+            Need::Binary(name) => (&self.binaries, name),
+        };
+        known.get(name).map(PathBuf::as_path).ok_or_else(|| NoProgram(name.to_owned()))
     }
 }
 
@@ -88,23 +180,28 @@ fn package_of(id: &str, manifest: &Path) -> Option<String> {
     }
 }
 
+fn test(name: &'static str, limit_seconds: u64, before: &str, program: &'static str) -> Job {
+    Job { name, limit_seconds, script: format!("{before}{TEST}"), needs: vec![Need::Test(program)] }
+}
+
+fn with_binary(name: &'static str, limit_seconds: u64, script: &str, program: &'static str) -> Job {
+    Job { name, limit_seconds, script: script.to_owned(), needs: vec![Need::Binary(program)] }
+}
+
 /// The jobs of the guest that is alone.
-pub fn alone(programs: &Programs) -> Result<Vec<Job>, NoProgram> {
-    let insane = programs.binary("insane")?;
+fn alone() -> Vec<Job> {
     let mut jobs = vec![
-        Job { name: "kernel", limit_seconds: 10, script: KERNEL.to_owned() },
-        Job { name: "doctor", limit_seconds: 60, script: DOCTOR.replace("INSANE", &insane) },
+        Job { name: "kernel", limit_seconds: 10, script: KERNEL.to_owned(), needs: Vec::new() },
+        with_binary("doctor", 60, DOCTOR, "insane"),
     ];
-    for &(name, test, limit_seconds) in TESTS {
-        jobs.push(Job { name, limit_seconds, script: programs.test(test)? });
-    }
-    for &(name, test, limit_seconds) in RDMA_TESTS {
-        jobs.push(Job { name, limit_seconds, script: format!("{RDMA_ALONE}{}", programs.test(test)?) });
-    }
-    jobs.push(Job { name: "jitter", limit_seconds: 60, script: JITTER.replace("INSANE", &insane) });
-    let demo = programs.binary("vplc-demo")?;
-    jobs.push(Job { name: "demo", limit_seconds: 90, script: DEMO.replace("DEMO", &demo) });
-    Ok(jobs)
+    jobs.extend(TESTS.iter().map(|&(name, program, limit_seconds)| test(name, limit_seconds, "", program)));
+    // Its test starts them.
+    jobs.iter_mut().filter(|job| job.name == "daemon-slots").for_each(|job| job.needs.push(Need::Binary("insaned")));
+    jobs.extend(RDMA_TESTS.iter().map(|&(name, program, limit)| test(name, limit, RDMA_ALONE, program)));
+    jobs.push(with_binary("rdma-latency", 120, &format!("{RDMA_ALONE}{RDMA_LATENCY}"), "latency-tests"));
+    jobs.push(with_binary("jitter", 60, JITTER, "insane"));
+    jobs.push(with_binary("demo", 90, DEMO, "vplc-demo"));
+    jobs
 }
 
 /// One of two guests that are joined.
@@ -127,28 +224,26 @@ impl Role {
 }
 
 /// The jobs of one of two guests with a clock each, and what it does before them.
-pub fn joined(programs: &Programs, role: Role) -> Result<(String, Vec<Job>), NoProgram> {
+fn joined(role: Role) -> (String, Vec<Job>) {
     let (own, peer) = match role {
         Role::Master => (Role::Master.host(), Role::Slave.host()),
         Role::Slave => (Role::Slave.host(), Role::Master.host()),
     };
-    let (options, ptp, test, rdma) = match role {
-        Role::Master => ("", PTP_MASTER, "two-machines-1", "rdma-machines-1"),
-        Role::Slave => ("-s", PTP_SLAVE, "two-machines-2", "rdma-machines-2"),
+    let (options, ptp, names) = match role {
+        Role::Master => ("", PTP_MASTER, ["ptp-master", "two-machines-1", "rdma-machines-1"]),
+        Role::Slave => ("-s", PTP_SLAVE, ["ptp-slave", "two-machines-2", "rdma-machines-2"]),
     };
     let setup = JOINED.replace("HOST", &own.to_string()).replace("OPTIONS", options);
     let setup = if role == Role::Master { format!("{setup}{DECLARED}") } else { setup };
-    let name = if role == Role::Master { "ptp-master" } else { "ptp-slave" };
     let addresses = format!("export INSANE_OWN=10.79.0.{own}:7400 INSANE_PEER=10.79.0.{peer}:7400\n");
-    let script = format!("{addresses}{}", programs.test("insane-rt/two_machines")?);
-    let addresses = format!("export INSANE_RDMA_OWN=10.79.0.{own}:7600 INSANE_RDMA_PEER=10.79.0.{peer}:7600\n");
-    let over_rdma = format!("{RDMA_JOINED}{addresses}{}", programs.test("insane-rt/two_machines_rdma")?);
+    let over_rdma =
+        format!("{RDMA_JOINED}export INSANE_RDMA_OWN=10.79.0.{own}:7600 INSANE_RDMA_PEER=10.79.0.{peer}:7600\n");
     let jobs = vec![
-        Job { name, limit_seconds: 120, script: ptp.to_owned() },
-        Job { name: test, limit_seconds: 240, script },
-        Job { name: rdma, limit_seconds: 120, script: over_rdma },
+        Job { name: names[0], limit_seconds: 120, script: ptp.to_owned(), needs: Vec::new() },
+        test(names[1], 240, &addresses, "insane-rt/two_machines"),
+        test(names[2], 120, &over_rdma, "insane-rt/two_machines_rdma"),
     ];
-    Ok((setup, jobs))
+    (setup, jobs)
 }
 
 /// The interface between the guests, the offset of TAI, and `ptp4l`, which keeps the kernel's
@@ -211,6 +306,18 @@ const RDMA_ALONE: &str = "
 export INSANE_RDMA=10.80.0.1 INSANE_RDMA_V6=fd80::1
 ";
 
+/// The latency tests of rdma in their short form, in a build that is not optimised: that they
+/// work is all that is asked.
+const RDMA_LATENCY: &str = "
+measure() {
+    'PROGRAM' $2 --plugin rdma --smoke $3 >/tmp/latency || exit 1
+    cat /tmp/latency
+    grep -q \"^$1 rows, 0 not measured here, 0 failed\" /tmp/latency || exit 2
+}
+measure 2 network
+measure 2 throughput '--size 64 --size 65536'
+";
+
 /// The same on the interface between the guests.
 const RDMA_JOINED: &str = "
 /usr/sbin/rdma link add rxe0 type rxe netdev eth0 || exit 1
@@ -224,6 +331,21 @@ grep 'passed over: ' /tmp/output && exit 99
 exit $status
 ";
 
+/// The jobs that measure: the rdma plugin beside raw verbs, over the device in software.
+fn measuring() -> Vec<Job> {
+    let job = |name, limit_seconds, scenario: &str| {
+        let script = format!("{RDMA_ALONE}'PROGRAM' {scenario} --plugin rdma");
+        with_binary(name, limit_seconds, &script, "latency-tests")
+    };
+    vec![
+        job("rdma-network", 400, "network --rounds 7"),
+        job("rdma-throughput", 900, &format!("throughput --rounds 5 {FLOW_SIZES}")),
+        job("rdma-instructions", 900, "instructions --smoke"),
+    ]
+}
+
+const FLOW_SIZES: &str = "--size 64 --size 1024 --size 65536 --size 1048576 --size 6220800";
+
 /// The kernel is one with PREEMPT_RT, by both of its words.
 const KERNEL: &str = "
 uname -v | grep -q PREEMPT_RT || exit 1
@@ -233,7 +355,7 @@ echo \"rt-guest: $(uname -r) $(uname -v)\"
 
 /// Doctor sees it. Its own status is of the whole machine, which is none for real time.
 const DOCTOR: &str = "
-INSANE doctor --json >/tmp/doctor
+'PROGRAM' doctor --json >/tmp/doctor
 grep -A 4 '\"id\": \"preempt-rt\"' /tmp/doctor
 grep -A 4 '\"id\": \"preempt-rt\"' /tmp/doctor | grep -q '\"state\": \"good\"' || exit 1
 echo \"rt-guest: preempt-rt is good\"
@@ -241,13 +363,13 @@ echo \"rt-guest: preempt-rt is good\"
 
 /// A cyclic task with SCHED_FIFO runs and is measured; how late it is says nothing here.
 const JITTER: &str = "
-INSANE jitter --seconds 4 --period-us 5000 --json >/tmp/jitter || exit 1
+'PROGRAM' jitter --seconds 4 --period-us 5000 --json >/tmp/jitter || exit 1
 cat /tmp/jitter | head -40
 ";
 
 /// Two namespaces, two daemons, processes with SCHED_FIFO; judged by function.
 const DEMO: &str = "
-DEMO --single --seconds 5 --no-tui --smoke --no-best-effort >/tmp/demo 2>&1; status=$?
+'PROGRAM' --single --seconds 5 --no-tui --smoke --no-best-effort >/tmp/demo 2>&1; status=$?
 tail -30 /tmp/demo
 exit $status
 ";
@@ -270,14 +392,29 @@ mod tests {
         programs.add_line(&line("test", "t", true, "path+file:///w/plugins/udp#0.1.0"));
         programs.add_line(r#"{"reason":"build-finished","success":true}"#);
         programs.add_line("no JSON");
-        assert!(programs.test("insane-udp/conformance").unwrap().contains("/t/conformance-1"));
-        assert!(programs.test("udp/t").is_ok());
-        assert_eq!(programs.binary("insane"), Err(NoProgram("insane".into())), "that is its unit tests");
-        assert_eq!(programs.binary("insaned").unwrap(), "'/t/insaned-1'");
+        let has = |need| programs.path(need).is_ok();
+        assert!(programs.path(Need::Test("insane-udp/conformance")).unwrap().ends_with("conformance-1"));
+        assert!(has(Need::Test("udp/t")));
+        assert!(!has(Need::Binary("insane")), "that is its unit tests");
+        assert!(programs.path(Need::Binary("insaned")).unwrap().ends_with("insaned-1"));
     }
 
     #[test]
     fn a_job_without_its_program_is_an_error() {
-        assert!(alone(&Programs::default()).is_err());
+        assert!(Jobs::of(&Choice::All).fill(&Programs::default()).is_err());
+    }
+
+    #[test]
+    fn jobs_are_chosen_by_name_and_unknown_ones_are_none() {
+        let choice = Choice::parse(&["--only", "kernel,rdma-link"]).unwrap();
+        let jobs = Jobs::of(&choice);
+        assert_eq!(jobs.alone.iter().map(|job| job.name).collect::<Vec<_>>(), ["kernel", "rdma-link"]);
+        assert!(jobs.joined.iter().all(|(_, jobs)| jobs.is_empty()));
+        assert_eq!(jobs.needs(), [Need::Test("insane-rdma/link")]);
+        for wrong in [&["--only"][..], &["--only", "kernel,nothing"], &["--only", ""], &["kernel"]] {
+            assert_eq!(Choice::parse(wrong), None);
+        }
+        let all = names_of_all();
+        assert!(all.iter().all(|name| all.iter().filter(|other| *other == name).count() == 1), "{all:?}");
     }
 }

@@ -19,7 +19,7 @@ use crate::process::{self, Ending, cargo};
 use crate::tally::{TestCount, Verdict};
 use boot::{Guest, Machine, QEMU, Wire};
 use fetch::FetchError;
-use jobs::{NoProgram, Programs, Role};
+use jobs::{Choice, Job, Jobs, Need, NoProgram, Programs};
 use judge::JobReport;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
@@ -43,6 +43,13 @@ const LOADED: &[(&str, &str)] = &[
     ("librdmacm.so.1", "librdmacm1"),
     ("libibverbs/librxe-rdmav", "ibverbs-providers"),
 ];
+/// What counts instructions, in a run that measures: files, at the paths that they have here.
+const COUNTING: &[&str] = &[
+    "/usr/bin/valgrind.bin",
+    "/usr/libexec/valgrind/callgrind-amd64-linux",
+    "/usr/libexec/valgrind/vgpreload_core-amd64-linux.so",
+    "/usr/libexec/valgrind/default.supp",
+];
 /// Where Debian keeps them.
 const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
 const INSTALL_LIMIT: Duration = Duration::from_secs(300);
@@ -62,9 +69,18 @@ enum GuestError {
     Build(String),
 }
 
-/// As a command of its own. It fails, too, where the guest cannot be had.
-pub fn command(root: &Path) -> ExitCode {
-    let (verdict, count) = step(root);
+/// As a command of its own. It fails, too, where the guest cannot be had. `None`: the options
+/// mean nothing.
+pub fn command(root: &Path, options: &[&str]) -> Option<ExitCode> {
+    if options == ["--list"] {
+        jobs::names_of_all().iter().for_each(|name| println!("{name}"));
+        return Some(ExitCode::SUCCESS);
+    }
+    let choice = Choice::parse(options)?;
+    Some(report(judged(root, &choice)))
+}
+
+fn report((verdict, count): (Verdict, TestCount)) -> ExitCode {
     match verdict {
         Verdict::Passed => println!("{} passed, {} failed", count.passed, count.failed),
         Verdict::Failed(reason) | Verdict::Skipped(reason) => {
@@ -78,7 +94,11 @@ pub fn command(root: &Path) -> ExitCode {
 
 /// As a step of the check.
 pub fn step(root: &Path) -> (Verdict, TestCount) {
-    match run(root) {
+    judged(root, &Choice::All)
+}
+
+fn judged(root: &Path, choice: &Choice) -> (Verdict, TestCount) {
+    match run(root, choice) {
         Ok(guests) => judge::sum_up(&guests),
         Err(GuestError::NotHere(reason)) => (Verdict::Skipped(reason), TestCount::default()),
         Err(error) => (Verdict::Failed(error.to_string()), TestCount::default()),
@@ -87,7 +107,7 @@ pub fn step(root: &Path) -> (Verdict, TestCount) {
 
 type Report = (Vec<JobReport>, Result<(), String>);
 
-fn run(root: &Path) -> Result<Vec<Report>, GuestError> {
+fn run(root: &Path, choice: &Choice) -> Result<Vec<Report>, GuestError> {
     if std::env::consts::ARCH != "x86_64" {
         return Err(GuestError::NotHere(format!("the guest is an x86_64 one, this host {}", std::env::consts::ARCH)));
     }
@@ -96,10 +116,18 @@ fn run(root: &Path) -> Result<Vec<Report>, GuestError> {
     let cache = target.join("rt-guest");
     std::fs::create_dir_all(&cache).map_err(fetch::file_error(&cache))?;
     let kernel = fetch::kernel(&cache)?;
-    let programs = build(root)?;
+    let mut jobs = Jobs::of(choice);
+    let programs = build(root, choice, &jobs.needs())?;
+    jobs.fill(&programs)?;
     let tools: Vec<PathBuf> = TOOLS.iter().filter_map(|tool| find(tool.0)).filter(|path| is_for_guest(path)).collect();
     let loaded: Vec<PathBuf> = LOADED.iter().filter_map(|library| find_library(library.0)).collect();
     let mut base = image::base(&kernel, &tools, &programs.all(), &loaded)?;
+    if *choice == Choice::Measure {
+        for path in COUNTING.iter().map(Path::new).filter(|path| path.is_file()) {
+            base.file(&path.display().to_string(), path)?;
+        }
+        base.link("usr/bin/valgrind", "valgrind.bin");
+    }
     // Some tests have cargo build the daemon; here it is built, and there is no cargo.
     base.script(&cargo(root).get_program().to_string_lossy(), "#!/bin/sh\n");
     // Tests write below the target folder, where cargo tells them to; the share is not theirs.
@@ -112,28 +140,33 @@ fn run(root: &Path) -> Result<Vec<Report>, GuestError> {
     }
     let machine = Machine { kernel: kernel.image, base: base.finish(), shares, cache };
     let start = Instant::now();
-    let alone = jobs::alone(&programs)?;
-    let guest = Guest { name: "guest", setup: &setup, jobs: &alone, wire: None, clock_off_seconds: 0, cores: 2 };
-    let mut reports = vec![machine.run(&guest)?];
-    reports.extend(run_joined(&machine, &programs, &setup)?);
+    let mut reports = Vec::new();
+    if !jobs.alone.is_empty() {
+        let alone = &jobs.alone;
+        let guest = Guest { name: "guest", setup: &setup, jobs: alone, wire: None, clock_off_seconds: 0, cores: 2 };
+        reports.push(machine.run(&guest)?);
+    }
+    if jobs.joined.iter().any(|(_, jobs)| !jobs.is_empty()) {
+        reports.extend(run_joined(&machine, &jobs.joined, &setup)?);
+    }
     println!("\njob                result   ({:.0} s in the guests)", start.elapsed().as_secs_f64());
     reports.iter().flat_map(|report| &report.0).for_each(|job| println!("{}", job.row()));
     Ok(reports)
 }
 
 /// Two guests, joined, each with its own clock, seconds apart at the start.
-fn run_joined(machine: &Machine, programs: &Programs, setup: &str) -> Result<Vec<Report>, GuestError> {
+fn run_joined(machine: &Machine, joined: &[(String, Vec<Job>); 2], setup: &str) -> Result<Vec<Report>, GuestError> {
     let ports = free_ports().map_err(|error| GuestError::NotHere(format!("no ports on loopback: {error}")))?;
-    let run = |name: &'static str, role, wire, clock_off_seconds| -> Result<Report, GuestError> {
-        let (joining, jobs) = jobs::joined(programs, role)?;
+    let run = |name: &'static str, of: usize, wire, clock_off_seconds| -> Result<Report, GuestError> {
+        let (joining, jobs) = &joined[of];
         let setup = format!("{setup}{joining}");
-        let guest = Guest { name, setup: &setup, jobs: &jobs, wire: Some(wire), clock_off_seconds, cores: 1 };
+        let guest = Guest { name, setup: &setup, jobs, wire: Some(wire), clock_off_seconds, cores: 1 };
         Ok(machine.run(&guest)?)
     };
     let [own, other] = ports;
     std::thread::scope(|scope| {
-        let slave = scope.spawn(|| run("guest-2", Role::Slave, Wire { own: other, other: own }, 5));
-        let master = run("guest-1", Role::Master, Wire { own, other }, 0)?;
+        let slave = scope.spawn(|| run("guest-2", 1, Wire { own: other, other: own }, 5));
+        let master = run("guest-1", 0, Wire { own, other }, 0)?;
         let slave = slave.join().map_err(|_| GuestError::NotHere("a guest could not be watched".to_owned()))??;
         Ok(vec![master, slave])
     })
@@ -195,15 +228,37 @@ fn find_library(begins: &str) -> Option<PathBuf> {
     found.map(|entry| entry.path()).min_by_key(|path| path.as_os_str().len())
 }
 
-/// Builds the tests. Of the whole workspace, as the check's step `tests` does: packages
-/// chosen one by one have other features, and would be built once more.
-fn build(root: &Path) -> Result<Programs, GuestError> {
+/// Builds what the jobs need. For all of them: all tests of the whole workspace, as the check's
+/// step `tests` does. (Packages chosen one by one have other features, and would be built once
+/// more.)
+fn build(root: &Path, choice: &Choice, needs: &[Need]) -> Result<Programs, GuestError> {
     let mut programs = Programs::default();
-    let mut command = cargo(root);
-    command.args(["test", "--workspace", "--locked", "--no-run", "--message-format=json-render-diagnostics"]);
-    command.stderr(Stdio::inherit());
-    match process::watch(&mut command, BUILD_LIMIT, |line| programs.add_line(line)) {
-        Ending::Exited(status) if status.success() => Ok(programs),
-        ending => Err(GuestError::Build(format!("{ending:?}"))),
+    let mut cargo_run = |verb: &[&str], targets: &[&str]| {
+        let mut command = cargo(root);
+        command.args(verb).args(["--workspace", "--locked", "--message-format=json-render-diagnostics"]);
+        command.args(targets).stderr(Stdio::inherit());
+        match process::watch(&mut command, BUILD_LIMIT, |line| programs.add_line(line)) {
+            Ending::Exited(status) if status.success() => Ok(()),
+            ending => Err(GuestError::Build(format!("{ending:?}"))),
+        }
+    };
+    if *choice == Choice::All {
+        cargo_run(&["test", "--no-run"], &[])?;
+        return Ok(programs);
     }
+    let (mut tests, mut binaries) = (Vec::new(), Vec::new());
+    for need in needs {
+        match need {
+            Need::Test(name) => tests.extend(["--test", name.rsplit('/').next().unwrap_or(name)]),
+            Need::Binary(name) => binaries.extend(["--bin", *name]),
+        }
+    }
+    if !tests.is_empty() {
+        cargo_run(&["test", "--no-run"], &tests)?;
+    }
+    if !binaries.is_empty() {
+        let verb: &[&str] = if *choice == Choice::Measure { &["build", "--release"] } else { &["build"] };
+        cargo_run(verb, &binaries)?;
+    }
+    Ok(programs)
 }

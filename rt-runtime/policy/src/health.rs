@@ -10,6 +10,8 @@
 //!     | `silent_after` +----------------------------------- held down
 //!     +--> failed
 //! ```
+//! A link that was never heard, and is heard after all, is good: it does not flap.
+//!
 //! A link that fails is left at once. The hold-down is [`Limits::return_after`], and twice as
 //! long with each failure, up to [`Limits::hold_down_max`]; a link that was good for
 //! [`Limits::hold_down_max`] is forgiven one. So of failures in quick succession only few find
@@ -117,6 +119,8 @@ impl Tracker {
     /// something changes, and now and then otherwise.
     pub fn observe(&mut self, now: MonoTime, signal: Signal, limits: &Limits) -> Health {
         match (self.health, signal) {
+            // It was only late.
+            (Health::Failed, Signal::Heard) if self.failures == 0 => self.become_(now, Health::Good),
             (Health::Failed, Signal::Heard) => {
                 self.become_(now, Health::HeldDown);
                 self.mark = Some(now);
@@ -126,7 +130,7 @@ impl Tracker {
             (Health::Unproven, Signal::Silent) => {
                 let silent_since = *self.mark.get_or_insert(now);
                 if now.since(silent_since) >= limits.silent_after {
-                    self.fail(now);
+                    self.become_(now, Health::Failed);
                 }
             }
             (Health::Unproven, Signal::Heard) => self.become_(now, Health::Good),
@@ -232,6 +236,9 @@ mod tests {
         // Nobody hears the peer: that says nothing about this link.
         assert_eq!(run(&mut tracker, &mut now, &[(Signal::Unknown, 1), (Signal::Silent, 5)]), Health::Unproven);
         assert_eq!(run(&mut tracker, &mut now, &[(Signal::Silent, 1)]), Health::Failed);
+        // Late, and no more than that.
+        assert_eq!(run(&mut tracker, &mut now, &[(Signal::Heard, 1)]), Health::Good);
+        assert_eq!(run(&mut tracker, &mut now, &[(Signal::Silent, 1), (Signal::Heard, 1)]), Health::HeldDown);
     }
 
     #[test]
@@ -306,7 +313,7 @@ mod tests {
                 if health == Health::Failed && before == Health::Good {
                     left += 1;
                 }
-                if health == Health::Failed {
+                if health == Health::Failed && tracker.failures() > 0 {
                     last_failure = Some(now);
                 }
                 heard_since = if signal == Signal::Heard { heard_since.or(Some(now)) } else { None };

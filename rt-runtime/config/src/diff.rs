@@ -179,6 +179,7 @@ fn single(plan: &Plan) -> [(&'static str, Fields); 9] {
         fields.iter().map(|(name, value)| ((*name).to_owned(), (value.clone(), Takes::Restart))).collect()
     };
     let socket = plan.control.socket.as_ref().map_or("none".to_owned(), |path| format!("{path:?}"));
+    let state = plan.control.state.as_ref().map_or("none".to_owned(), |path| format!("{path:?}"));
     let mut memory = restart(&[
         ("lock", plan.memory.lock.to_string()),
         ("huge_pages", huge_pages(plan.memory.huge_pages).to_owned()),
@@ -189,7 +190,7 @@ fn single(plan: &Plan) -> [(&'static str, Fields); 9] {
     let format = if plan.log.format == LogFormat::Text { "text" } else { "json" };
     [
         ("host", restart(&[("name", format!("{:?}", plan.host.name)), ("id", plan.host.id.0.to_string())])),
-        ("control", restart(&[("socket", socket), ("mode", format!("0o{:o}", plan.control.mode))])),
+        ("control", restart(&[("socket", socket), ("mode", format!("0o{:o}", plan.control.mode)), ("state", state)])),
         ("memory", memory),
         ("policy", policy(&plan.policy)),
         ("clock", restart(&clock(&plan.clock))),
@@ -656,6 +657,7 @@ mod tests {
             ("name: \"a\"", "name: \"a\", id: Some(7)", "host.id"),
             ("/tmp/a.sock", "/tmp/b.sock", "control.socket"),
             ("/tmp/a.sock\"", "/tmp/a.sock\", mode: 0o666", "control.mode"),
+            ("/tmp/a.sock\"", "/tmp/a.sock\", state: \"/tmp/s\"", "control.state"),
             ("host:", "memory: (lock: true), host:", "memory.lock"),
             ("host:", "memory: (huge_pages: try), host:", "memory.huge_pages"),
             ("host:", "memory: (prefault: false), host:", "memory.prefault"),

@@ -101,9 +101,10 @@ pub const FIELDS: &[Field] = &[
     text("host", "(name: ..., id: ...)", "()"),
     text("host.name", NAME, "the machine's host name"),
     text("host.id", "a whole number from 1 to 18446744073709551615, or None", "None: a hash of the name"),
-    text("control", "(socket: ..., mode: ...)", "()"),
+    text("control", "(socket: ..., mode: ..., state: ...)", "()"),
     text("control.socket", "an absolute path of at most 107 bytes, in double quotes", "\"/run/insane/insaned.sock\""),
     text("control.mode", "permission bits from 0o600 to 0o777; the owner reads and writes", "0o660"),
+    text("control.state", "an absolute path, in double quotes, or None", "None: the directory of the socket"),
     text(
         "datapaths",
         "a list of 1 to 4 datapaths: [(name: ..., ...), ...]",

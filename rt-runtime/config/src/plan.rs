@@ -162,6 +162,20 @@ pub struct ControlPlan {
     pub socket: Option<PathBuf>,
     /// Permission bits of the socket.
     pub mode: u32,
+    /// Directory of what outlives the runtime; `None`: that of the socket.
+    pub state: Option<PathBuf>,
+}
+
+impl ControlPlan {
+    /// Where the schedule of several hosts is kept; `None`: nobody attaches, so none comes.
+    #[must_use]
+    pub fn schedule_file(&self) -> Option<PathBuf> {
+        let socket = self.socket.as_deref()?;
+        let mut name = socket.file_name()?.to_owned();
+        name.push(".schedule");
+        let folder = self.state.as_deref().or_else(|| socket.parent())?;
+        Some(folder.join(name))
+    }
 }
 
 /// Which quantile of e_turn and e_wake is told, if nothing is configured, parts in a million.
@@ -626,7 +640,7 @@ impl Plan {
     pub fn embedded_default() -> Plan {
         Plan {
             host: HostPlan { name: "embedded".into(), id: host_id("embedded") },
-            control: ControlPlan { socket: None, mode: 0o600 },
+            control: ControlPlan { socket: None, mode: 0o600, state: None },
             datapaths: vec![DatapathPlan {
                 name: "main".into(),
                 core: None,

@@ -209,11 +209,14 @@ pub struct Control {
     pub socket: String,
     /// Permission bits of the socket, 0o600 to 0o777. Default: 0o660.
     pub mode: i64,
+    /// Absolute path of the directory that keeps what outlives the runtime. Default: that of
+    /// the socket.
+    pub state: Option<String>,
 }
 
 impl Default for Control {
     fn default() -> Self {
-        Control { socket: SOCKET.into(), mode: 0o660 }
+        Control { socket: SOCKET.into(), mode: 0o660, state: None }
     }
 }
 

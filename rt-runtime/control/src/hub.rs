@@ -37,6 +37,7 @@ use insane_core::{
 };
 use insane_wire::control::{Code, Event, Role};
 pub use links::{MOVE_PERIOD, Reach, Way};
+pub use schedule::Withheld;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tables::{Channel, Conn, Contract, Ends, Greeting, Ids, Owner, Port, RemoteSinks, Session, Sink, Source, Stream};
 
@@ -129,6 +130,8 @@ pub struct Hub {
     deferred: BTreeSet<DatapathIndex>,
     /// The schedule that `slots` rests on.
     schedule: Option<schedule::Installed>,
+    /// What is not sent to peers for its sake.
+    withheld: Withheld,
     /// The one before, while a schedule waits for its instant.
     schedule_before: Option<schedule::Installed>,
     /// What is known of the links to peers that are reached by several of one datapath.
@@ -170,6 +173,7 @@ impl Hub {
             deferred: BTreeSet::new(),
             schedule: None,
             schedule_before: None,
+            withheld: Withheld::Nothing,
             links: BTreeMap::new(),
             placed: BTreeMap::new(),
             chosen: BTreeMap::new(),

@@ -16,6 +16,7 @@ pub mod hub;
 mod identity;
 mod inline;
 mod keepers;
+mod kept;
 mod launch;
 mod links;
 mod memory;

@@ -230,6 +230,23 @@ impl Monitors {
         [&mut self.turn, &mut self.chunk, &mut self.wake].into_iter().for_each(Estimate::begin_anew);
     }
 
+    /// What is out of spec: how often, since when, when last.
+    pub fn marks(&self) -> impl Iterator<Item = (Assumption, u64, MonoTime, MonoTime)> + '_ {
+        let mark = |(assumption, watched): (Assumption, &Watched)| {
+            Some((assumption, watched.violations, watched.first?, watched.last?))
+        };
+        Assumption::ALL.into_iter().zip(&self.watched).filter_map(mark)
+    }
+
+    /// What was out of spec in an earlier life of the runtime is so still.
+    pub fn put_mark(&mut self, assumption: Assumption, violations: u64, (first, last): (MonoTime, MonoTime)) {
+        for (_, watched) in Assumption::ALL.into_iter().zip(&mut self.watched).filter(|(one, _)| *one == assumption) {
+            watched.violations = watched.violations.saturating_add(violations);
+            watched.first = Some(watched.first.map_or(first, |known| known.min(first)));
+            watched.last = Some(watched.last.map_or(last, |known| known.max(last)));
+        }
+    }
+
     /// For reports: every assumption, violated or not.
     #[must_use]
     pub fn report(&self, now: MonoTime) -> Vec<MonitorStatus> {
@@ -319,6 +336,24 @@ mod tests {
         monitors.begin_anew();
         assert_eq!(monitors.report(MonoTime(100 * SECOND))[5].out_of_spec_s, None);
         assert_eq!(counts.look(&mut monitors, 101), []);
+    }
+
+    #[test]
+    fn marks_outlive_the_monitors_that_made_them() {
+        let (mut before, mut counts) = (monitors(), Counts::default());
+        counts.add(TurnCounter::SlotsOversize, 2);
+        assert_eq!(counts.look(&mut before, 3).len(), 1);
+        let mut after = monitors();
+        for (assumption, violations, first, last) in before.marks() {
+            after.put_mark(assumption, violations, (first, last));
+        }
+        assert_eq!(after.report(MonoTime(9 * SECOND))[5], before.report(MonoTime(9 * SECOND))[5]);
+        assert_eq!(Counts::default().look(&mut after, 9), [], "an old mark is no new alarm");
+        counts.look(&mut after, 10);
+        let row = &after.report(MonoTime(10 * SECOND))[5];
+        assert_eq!((row.violations, row.out_of_spec_s, row.last_s), (4, Some(7.0), Some(0.0)));
+        after.begin_anew();
+        assert_eq!(after.marks().count(), 0);
     }
 
     #[test]

@@ -19,8 +19,9 @@ use insane_wire::group::{GROUP_BYTES, GroupBody, is_group};
 use insane_wire::link::{LINK_BYTES, is_link_beat};
 use insane_wire::overlay::{BODY_BYTES_MAX, Interest};
 use insane_wire::refusal::{Refusal, is_refusal};
+use insane_wire::schedule::{ScheduleBody, is_schedule};
 use insane_wire::status::{GroupStatus, PeerStatus, WayStatus};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tracing::{info, warn};
 
 /// Frames sent in one go, at most; the rest goes with the next.
@@ -46,6 +47,8 @@ pub(crate) struct Overlay {
     groups: Vec<GroupOf>,
     /// Answers the probes of others.
     responder: Responder,
+    /// What peers said of the schedules that they are under.
+    schedules: VecDeque<(PeerIndex, ScheduleBody)>,
 }
 
 /// The group of one link.
@@ -71,6 +74,7 @@ impl Overlay {
             reaches: BTreeMap::new(),
             groups: groups(plan, (host, incarnation)),
             responder: Responder::new((host, incarnation)),
+            schedules: VecDeque::new(),
         };
         for (peer, entry) in roster.iter() {
             overlay.add_peer(peer, entry, plan);
@@ -130,6 +134,15 @@ impl Overlay {
             if life == Some((refusal.host, refusal.incarnation)) && refusal.to == self.own.1 {
                 let topic = Topic { key: refusal.stream, channel: refusal.channel };
                 hub.remote_refusal(frame.peer, topic, refusal.check, refusal.schema, now);
+            }
+        } else if is_schedule(&frame.body) {
+            let life = self.membership.peer(frame.peer).and_then(|status| status.life);
+            let body = ScheduleBody::decode(&frame.body).ok();
+            let is_ours = |body: &ScheduleBody| life == Some((body.host, body.incarnation)) && body.to == self.own.1;
+            if let Some(body) = body.filter(is_ours)
+                && self.schedules.len() < FRAMES_MAX
+            {
+                self.schedules.push_back((frame.peer, body));
             }
         } else if is_link_beat(&frame.body) {
             let way =
@@ -292,6 +305,27 @@ impl Overlay {
         let refusal = Refusal { host, incarnation, to, stream: topic.key, check, channel: topic.channel, schema };
         if let Some((datapath, link)) = self.speaker(peer) {
             datapaths[datapath].send_overlay(peer, link, &refusal.encode());
+        }
+    }
+
+    /// The next word of a peer about its schedule.
+    pub(crate) fn next_schedule(&mut self) -> Option<(PeerIndex, ScheduleBody)> {
+        self.schedules.pop_front()
+    }
+
+    /// Tells a peer that answers, whose life is known, under which schedule this host is. Lost,
+    /// it is said again. `said` is given this runtime, its life and the peer's.
+    pub(crate) fn tell_schedule(
+        &self,
+        peer: PeerIndex,
+        said: impl Fn(HostId, Incarnation, Incarnation) -> ScheduleBody,
+        datapaths: &mut [Datapath],
+    ) {
+        let Some((_, to)) = self.membership.peer(peer).filter(|status| status.up).and_then(|status| status.life) else {
+            return;
+        };
+        if let Some((datapath, link)) = self.speaker(peer) {
+            datapaths[datapath].send_overlay(peer, link, &said(self.own.0, self.own.1, to).encode());
         }
     }
 

@@ -47,6 +47,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use tracing::{error, warn};
 
 mod choices;
+mod keeping;
 mod links;
 mod realtime;
 mod reload;
@@ -54,6 +55,7 @@ mod schedule;
 
 use choices::Answered;
 use reload::{Asker, Checked, Reloads};
+pub(crate) use schedule::read_certificate;
 use schedule::{JudgedSchedule, Schedules};
 
 /// Descriptors looked at in one round.
@@ -83,6 +85,8 @@ pub(crate) enum Letter {
     Checked(Box<Checked>),
     /// A certificate that was read and checked.
     Judged(Box<JudgedSchedule>),
+    /// What is to outlive the runtime was written, or not.
+    Kept(Result<(), String>),
     /// A thread that belongs to the runtime, by its name and number, for reports.
     Thread(String, i32),
     /// The end.
@@ -159,10 +163,7 @@ impl Server {
         let epoll = Epoll::new()?;
         epoll.add(&parts.bell, Token::Mailbox.encode(), Interest::Read, Trigger::Level)?;
         epoll.add(&parts.answer, Token::Answer.encode(), Interest::Read, Trigger::Level)?;
-        if let Some(listener) = &parts.listener {
-            epoll.add(&listener.socket, Token::Listener.encode(), Interest::Read, Trigger::Level)?;
-        }
-        Ok(Server {
+        let mut server = Server {
             parts,
             epoll,
             sockets: BTreeMap::new(),
@@ -180,7 +181,15 @@ impl Server {
             tick_at: MonoTime(0),
             stops: false,
             buffer: Box::new([0; PACKET_BYTES_MAX]),
-        })
+        };
+        server.recall_schedule();
+        if let Some(listener) = &mut server.parts.listener {
+            listener.rests = server.schedules.keeping.is_recalling();
+            if !listener.rests {
+                server.epoll.add(&listener.socket, Token::Listener.encode(), Interest::Read, Trigger::Level)?;
+            }
+        }
+        Ok(server)
     }
 
     /// Runs until it is told to stop.
@@ -190,6 +199,7 @@ impl Server {
         }
         // A restart is to cost no task a cycle: what was given stays with who has it.
         self.places.keep();
+        self.save_last();
         self.parts.hub.shutdown();
         self.pump();
         // Dropping the datapaths ends their threads.
@@ -233,14 +243,12 @@ impl Server {
         self.tick_at = self.now + TICK;
         self.parts.hub.tick(self.now);
         self.tend_schedule();
+        self.tend_standing();
         self.watch_assumptions();
         self.watch_places();
         self.tell_who_answers();
         self.choose_links();
-        if let Some(listener) = self.parts.listener.as_mut().filter(|listener| listener.rests) {
-            let token = Token::Listener.encode();
-            listener.rests = self.epoll.add(&listener.socket, token, Interest::Read, Trigger::Level).is_err();
-        }
+        self.admit_callers();
         let waiting: Vec<SessionId> = self.sockets.iter().filter(|(_, s)| s.is_waiting()).map(|(id, _)| *id).collect();
         waiting.into_iter().for_each(|session| self.flush(session));
         if let Some(ended) = self.parts.datapaths.iter().find(|datapath| !datapath.is_alive()) {
@@ -251,6 +259,17 @@ impl Server {
         }
         if self.parts.waker.as_ref().is_some_and(|waker| !waker.is_alive()) {
             self.parts.shared.fail("the waker has ended");
+        }
+    }
+
+    /// Callers are heard, unless they have to wait.
+    fn admit_callers(&mut self) {
+        if self.schedules.keeping.is_recalling() {
+            return;
+        }
+        if let Some(listener) = self.parts.listener.as_mut().filter(|listener| listener.rests) {
+            let token = Token::Listener.encode();
+            listener.rests = self.epoll.add(&listener.socket, token, Interest::Read, Trigger::Level).is_err();
         }
     }
 
@@ -355,6 +374,7 @@ impl Server {
                 self.take_answer(at, answer);
             }
         }
+        self.hear_standings();
         if more {
             let _ = self.parts.answer.signal();
         }
@@ -398,6 +418,7 @@ impl Server {
                 Ok(Letter::Reload { dry_run, reply }) => self.reload_own_file(dry_run, Asker::Handle(reply)),
                 Ok(Letter::Checked(checked)) => self.file_checked(*checked),
                 Ok(Letter::Judged(judged)) => self.schedule_judged(*judged),
+                Ok(Letter::Kept(written)) => self.schedule_kept(written),
                 Ok(Letter::Thread(name, tid)) => self.parts.facts.threads.push((name, tid)),
                 Ok(Letter::Stop) | Err(TryRecvError::Disconnected) => {
                     self.stops = true;
@@ -610,6 +631,7 @@ impl Server {
             report.degraded.extend(discovery.degraded());
         }
         report.degraded.extend(self.stranded());
+        report.degraded.extend(self.schedules.keeping.flaws());
         self.report_schedule(&mut report, scope);
         report
     }

@@ -251,6 +251,7 @@ fn only_who_runs_the_runtime_may_change_the_schedule() {
         ScheduleOrder::Commit { schedule: 1, at: TaiTime(0) },
         ScheduleOrder::Abort { schedule: 1 },
         ScheduleOrder::Ask { schedule: 1 },
+        ScheduleOrder::Forget,
     ];
     let user = world.attach(1);
     let tool = world.connect(3).unwrap();

@@ -449,6 +449,16 @@ impl Member {
         matches!(self.state, MemberState::Armed { .. })
     }
 
+    /// A schedule that was in force before the runtime was restarted is in force again.
+    pub const fn resume(&mut self, id: ScheduleId) {
+        self.in_force = Some(id);
+    }
+
+    /// No schedule is in force here any more. What is armed goes on.
+    pub const fn retire(&mut self) {
+        self.in_force = None;
+    }
+
     /// Why the last schedule that was committed is not in force.
     #[must_use]
     pub fn failure(&self) -> Option<&str> {

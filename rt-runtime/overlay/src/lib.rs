@@ -4,8 +4,8 @@
 //!
 //! Pure: `no_std`, time is an argument, no clock, socket or thread. [`flow`],
 //! [`reassembly`] and [`reliable`] belong to a datapath and allocate only when constructed;
-//! [`membership`], [`links`], [`group`], [`discovery`] and [`activation`] belong to the
-//! control plane.
+//! [`membership`], [`links`], [`group`], [`discovery`], [`activation`] and [`agreement`] belong
+//! to the control plane.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod activation;
+pub mod agreement;
 pub mod discovery;
 pub mod flow;
 pub mod group;
@@ -24,6 +25,8 @@ pub mod reliable;
 
 #[cfg(test)]
 mod activation_tests;
+#[cfg(test)]
+mod agreement_tests;
 #[cfg(test)]
 mod discovery_tests;
 #[cfg(test)]

@@ -301,6 +301,8 @@ pub enum ScheduleOrder {
         /// Which.
         schedule: u64,
     },
+    /// Be under no schedule, whichever is in force. Answered with [`ScheduleWord::Aborted`].
+    Forget,
 }
 
 /// Answers to a [`ScheduleOrder`].

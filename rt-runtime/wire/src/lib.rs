@@ -12,4 +12,5 @@ pub mod overlay;
 pub mod refusal;
 pub mod reliable;
 pub mod reload;
+pub mod schedule;
 pub mod status;

@@ -202,6 +202,12 @@ pub struct ScheduleStatus {
     pub streams: u32,
     /// It waits for its instant.
     pub is_armed: bool,
+    /// Since when it is in force, TAI in nanoseconds; 0: none ever was.
+    pub since_tai_ns: u64,
+    /// It was in force before the runtime was restarted, and was taken up again.
+    pub is_recalled: bool,
+    /// Why nothing is sent in slots.
+    pub withheld: Option<String>,
     /// Why the last one that was committed is not in force.
     pub failure: Option<String>,
     /// What became of schedules so far: staged, refused, activated, aborted, expired, failed.

@@ -64,7 +64,14 @@ fn control(raw: &raw::Control, report: &mut Report<'_>) -> plan::ControlPlan {
     if !(0..=0o777).contains(&raw.mode) || raw.mode & 0o600 != 0o600 {
         report.error("control.mode", format!("0o{:o} is not a mode of a socket that its owner can use", raw.mode));
     }
-    plan::ControlPlan { socket: Some(PathBuf::from(&raw.socket)), mode: (raw.mode & 0o777) as u32 }
+    if raw.state.as_ref().is_some_and(|path| !Path::new(path).is_absolute() || path.contains('\0')) {
+        report.error("control.state", "the path is not absolute");
+    }
+    plan::ControlPlan {
+        socket: Some(PathBuf::from(&raw.socket)),
+        mode: (raw.mode & 0o777) as u32,
+        state: raw.state.as_ref().map(PathBuf::from),
+    }
 }
 
 fn eal(raw: &raw::Eal, report: &mut Report<'_>) -> plan::EalPlan {

@@ -182,6 +182,8 @@ fn host_and_control() {
     expect(&format!("(host: (name: \"{long}\"))"), "1:15", "host.name", "the name has 66 bytes", "1 to 64 bytes");
     expect("(host: (id: 0))", "1:13", "host.id", "0 stands for no host", "a whole number from 1");
     expect("(control: (socket: \"x.sock\"))", "1:20", "control.socket", "the path is not absolute", "an absolute path");
+    let relative = "(control: (state: \"var\"))";
+    expect(relative, "1:19", "control.state", "the path is not absolute", "an absolute path");
     expect("(control: (socket: \"/run/\"))", "1:20", "control.socket", "the path names no file", "an absolute path");
     let long = format!("/{}", "x".repeat(107));
     expect(

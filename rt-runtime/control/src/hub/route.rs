@@ -149,7 +149,10 @@ impl Hub {
         let meant = || channel.peers.iter().filter(|sinks| sinks.check == contract.check);
         let refused: BTreeSet<PeerIndex> =
             meant().filter(|sinks| differs(&sinks.schema)).map(|sinks| sinks.peer).collect();
-        let peers: BTreeSet<PeerIndex> = meant().map(|sinks| sinks.peer).collect();
+        let peers: BTreeSet<PeerIndex> = match self.is_withheld(topic) {
+            true => BTreeSet::new(),
+            false => meant().map(|sinks| sinks.peer).collect(),
+        };
         for peer in peers.difference(&refused) {
             if let Some(datapath) = self.spec.datapath_to(contract.qos.lane(), *peer) {
                 let route = wanted.entry(datapath).or_default();

@@ -8,11 +8,11 @@
 
 use super::Hub;
 use super::slots::SlotBook;
-use crate::action::Action;
+use crate::action::{Action, Topic};
 use crate::plan_spec::shut_for_slots;
 use crate::spec::SlotSpec;
 use insane_certificate::{Certificate, Class, Host, Link, Placed, Stream, Window};
-use insane_core::{DatapathIndex, MonoTime, Nanos};
+use insane_core::{DatapathIndex, Determinism, MonoTime, Nanos};
 use insane_scheduler::Recurrence;
 use std::sync::Arc;
 
@@ -84,6 +84,17 @@ pub struct Installed {
     pub certificate: Arc<Certificate>,
     /// The instant since when it is in force, or from when on.
     pub since: MonoTime,
+}
+
+/// Whose messages reach no peer, as long as it is not known whether their slots hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Withheld {
+    /// Nobody's.
+    Nothing,
+    /// Those of streams that the schedule names.
+    Named,
+    /// Those of all time-sensitive streams with slots.
+    All,
 }
 
 impl SlotBook {
@@ -234,6 +245,69 @@ impl Hub {
         self.armed = Some(before);
         self.schedule_before = self.schedule.replace(Installed { id, certificate, since: at });
         Ok(())
+    }
+
+    /// A schedule is in force at once: it was before the runtime was restarted. The certificate
+    /// was checked.
+    ///
+    /// # Errors
+    /// As [`judge_schedule`](Self::judge_schedule).
+    pub fn take_up_schedule(&mut self, id: u64, certificate: Arc<Certificate>, now: MonoTime) -> Result<(), String> {
+        let books = self.books_under(&certificate)?;
+        self.put_books(books);
+        self.schedule = Some(Installed { id, certificate, since: now });
+        self.readmit_all();
+        Ok(())
+    }
+
+    /// No schedule is in force any more: who was named by it is admitted as others are.
+    ///
+    /// # Errors
+    /// Who would lose its slots.
+    pub fn drop_schedule(&mut self) -> Result<(), String> {
+        let without = |book: &Option<SlotBook>| {
+            let Some(old) = book else { return Ok(None) };
+            let mut book = SlotBook::new(old.spec.clone()).ok_or("the links make no plant; this is a bug")?;
+            book.take_over(old)?;
+            Ok(Some(book))
+        };
+        let books = self.slots.iter().map(without).collect::<Result<Vec<_>, String>>()?;
+        self.put_books(books);
+        self.schedule = None;
+        self.readmit_all();
+        Ok(())
+    }
+
+    fn put_books(&mut self, books: Vec<Option<SlotBook>>) {
+        self.widenings.clear();
+        let before = std::mem::replace(&mut self.slots, books);
+        for (at, old) in before.iter().enumerate() {
+            let is_used = |book: &Option<SlotBook>| book.as_ref().is_some_and(|book| !book.streams().is_empty());
+            if is_used(old) || is_used(&self.slots[at]) {
+                self.send_table(DatapathIndex(at as u8));
+            }
+        }
+    }
+
+    /// Whose messages reach no peer from now on.
+    pub fn withhold(&mut self, what: Withheld) {
+        if std::mem::replace(&mut self.withheld, what) != what {
+            let topics: Vec<Topic> = self.channels.keys().copied().collect();
+            topics.into_iter().for_each(|topic| self.update_routes(topic));
+        }
+    }
+
+    pub(super) fn is_withheld(&self, topic: Topic) -> bool {
+        let Some(contract) = self.contracts.get(&topic.key).filter(|_| self.withheld != Withheld::Nothing) else {
+            return false;
+        };
+        if !matches!(contract.qos.determinism, Determinism::TimeSensitive { .. }) {
+            return false;
+        }
+        let domain = self.spec.domain(contract.domain).name.clone();
+        let named = Named { domain, stream: contract.name.clone(), channel: topic.channel.0 };
+        let mut books = self.slots.iter().flatten();
+        books.any(|book| self.withheld == Withheld::All || book.reserves(&named).is_some())
     }
 
     /// The schedule that waited does not take over: what held before does.

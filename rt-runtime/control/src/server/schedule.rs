@@ -4,6 +4,7 @@
 //! A host without a disciplined clock takes part only where it is told that all hosts share
 //! one kernel: slots of different phase would be worse than none.
 
+use super::keeping::{Keeping, Known};
 use super::{Letter, Server};
 use crate::launch;
 use crate::monitors::{Alarm, Holds, Measured, Monitors};
@@ -29,7 +30,7 @@ pub(crate) struct JudgedSchedule {
     asker: (SessionId, u32),
     local_clock: bool,
     id: ScheduleId,
-    certificate: Result<Certificate, String>,
+    certificate: Result<(String, Certificate), String>,
 }
 
 /// What schedules need to remember.
@@ -40,10 +41,11 @@ pub(super) struct Schedules {
     /// A certificate is being read and checked.
     is_reading: bool,
     /// And whether all its hosts share one kernel.
-    staged: Option<(ScheduleId, Arc<Certificate>, bool)>,
+    staged: Option<(ScheduleId, String, Arc<Certificate>, bool)>,
     /// The schedule in force needs the clock of a plant.
-    needs_phase: bool,
+    pub(super) needs_phase: bool,
     needs_phase_next: bool,
+    pub(super) keeping: Keeping,
 }
 
 impl Default for Schedules {
@@ -55,6 +57,7 @@ impl Default for Schedules {
             staged: None,
             needs_phase: false,
             needs_phase_next: false,
+            keeping: Keeping::default(),
         }
     }
 }
@@ -77,7 +80,7 @@ fn wire(word: Word) -> ScheduleWord {
 }
 
 /// What CLOCK_TAI says, and whether somebody disciplines it.
-fn tai() -> (TaiTime, bool) {
+pub(super) fn tai() -> (TaiTime, bool) {
     let disciplined = |read: PairedRead| (read.tai, read.has_offset && read.is_synchronised);
     MonotonicClock.pair().map_or_else(|| (insane_sys::clock::tai_now(), false), disciplined)
 }
@@ -88,7 +91,12 @@ impl Server {
             ScheduleOrder::Stage { local_clock, last, piece } => {
                 return self.take_certificate((session, req), local_clock, last, &piece);
             }
-            ScheduleOrder::Commit { schedule, at } => self.commit_schedule(ScheduleId(schedule), at),
+            ScheduleOrder::Commit { schedule, at } => match self.commit_schedule(ScheduleId(schedule), at) {
+                // Nobody hears that it is committed before it outlives this runtime.
+                Word::Committed => return self.keep_armed((session, req), ScheduleId(schedule)),
+                word => word,
+            },
+            ScheduleOrder::Forget => return self.forget_schedule((session, req)),
             ScheduleOrder::Abort { schedule } => {
                 // What has taken over since the last look is not taken back.
                 self.tend_schedule();
@@ -106,7 +114,7 @@ impl Server {
         self.say_word((session, req), word);
     }
 
-    fn say_word(&mut self, (session, req): (SessionId, u32), word: Word) {
+    pub(super) fn say_word(&mut self, (session, req): (SessionId, u32), word: Word) {
         info!(%session, ?word, "a schedule of several hosts");
         self.send(session, &Event::Schedule { req, word: wire(word) }, &[]);
     }
@@ -129,7 +137,7 @@ impl Server {
         let (mailbox, bell) = (self.parts.mailbox.clone(), Arc::clone(&self.parts.bell));
         let read = move || {
             let id = ScheduleId(text::digest(&bytes));
-            let judged = JudgedSchedule { asker, local_clock, id, certificate: read_certificate(bytes) };
+            let judged = JudgedSchedule { asker, local_clock, id, certificate: read_text(bytes) };
             // The runtime may have ended meanwhile.
             let _ = mailbox.send(Letter::Judged(Box::new(judged)));
             let _ = bell.signal();
@@ -144,20 +152,21 @@ impl Server {
     pub(super) fn schedule_judged(&mut self, judged: JudgedSchedule) {
         self.schedules.is_reading = false;
         let JudgedSchedule { asker, local_clock, id, certificate } = judged;
-        let certificate = certificate.and_then(|certificate| {
+        let certificate = certificate.and_then(|(text, certificate)| {
             if certificate.plant.hosts.len() > 1 && !local_clock && !tai().1 {
                 return Err("nobody disciplines the clock of this host, or the kernel does not know the offset of TAI: its slots would have a phase of their own".into());
             }
             self.parts.hub.judge_schedule(&certificate)?;
-            Ok(certificate)
+            Ok((text, certificate))
         });
         let (certificate, judgement) = match certificate {
             Ok(certificate) => (Some(certificate), Ok(())),
             Err(why) => (None, Err(why)),
         };
         let word = self.schedules.member.stage(id, judgement, self.now);
-        if let (Word::Staged, Some(certificate), false) = (&word, certificate, self.schedules.member.is_armed()) {
-            self.schedules.staged = Some((id, Arc::new(certificate), local_clock));
+        if let (Word::Staged, Some((text, certificate)), false) = (&word, certificate, self.schedules.member.is_armed())
+        {
+            self.schedules.staged = Some((id, text, Arc::new(certificate), local_clock));
         }
         self.say_word(asker, word);
     }
@@ -170,21 +179,28 @@ impl Server {
         };
         let staged = self.schedules.staged.take().filter(|(staged, ..)| *staged == id);
         let armed = match staged {
-            Some((_, certificate, local_clock)) => {
+            Some((_, text, certificate, local_clock)) => {
                 self.schedules.needs_phase_next = certificate.plant.hosts.len() > 1 && !local_clock;
+                self.schedules.keeping.next = Some(Known::new(text, Arc::clone(&certificate), local_clock, at));
                 self.parts.hub.arm_schedule(id.0, certificate, mono)
             }
             None => Err("what was staged is gone; this is a bug".into()),
         };
         match armed {
             Ok(()) => word,
-            Err(why) => self.schedules.member.failed(&why).unwrap_or(word),
+            Err(why) => {
+                self.schedules.keeping.next = None;
+                self.schedules.member.failed(&why).unwrap_or(word)
+            }
         }
     }
 
     fn carry_out_deed(&mut self, deed: Option<Deed>) {
         match deed {
-            Some(Deed::Disarm) => self.parts.hub.disarm_schedule(),
+            Some(Deed::Disarm) => {
+                self.parts.hub.disarm_schedule();
+                self.keep_disarmed();
+            }
             Some(Deed::Forget) => self.schedules.staged = None,
             Some(Deed::Arm(_)) | None => {}
         }
@@ -202,6 +218,7 @@ impl Server {
             self.parts.hub.settle_schedule();
             self.schedules.needs_phase = self.schedules.needs_phase_next;
             self.monitors.iter_mut().for_each(Monitors::begin_anew);
+            self.keep_settled();
         }
         if let (true, Some(why)) = (counts.failed > before.failed, self.schedules.member.failure()) {
             error!(why, "a schedule that was committed is not in force here; the old one goes on");
@@ -219,10 +236,8 @@ impl Server {
         if looks_at_queues {
             self.queues_at = self.now;
         }
+        self.make_monitors();
         let Server { parts, monitors, schedules, now, .. } = self;
-        for datapath in parts.datapaths.iter().skip(monitors.len()) {
-            monitors.push(Monitors::new(datapath.plan.epsilon_quantile_ppm));
-        }
         for (at, (datapath, monitors)) in parts.datapaths.iter().zip(monitors).enumerate() {
             let is_bound = parts.hub.has_slots(DatapathIndex(at as u8));
             // Between two looks nothing is said of a queue.
@@ -251,6 +266,13 @@ impl Server {
                 warn!(datapath, assumption, violations, "out of spec: {what}");
             }
         }
+        self.save_marks();
+    }
+
+    pub(super) fn make_monitors(&mut self) {
+        for datapath in self.parts.datapaths.iter().skip(self.monitors.len()) {
+            self.monitors.push(Monitors::new(datapath.plan.epsilon_quantile_ppm));
+        }
     }
 
     pub(super) fn report_schedule(&self, report: &mut StatusReport, scope: Scope) {
@@ -260,7 +282,7 @@ impl Server {
             }
         }
         let counts = self.schedules.member.counts();
-        if scope != Scope::All || counts == MemberCounts::default() {
+        if scope != Scope::All || (counts == MemberCounts::default() && self.schedules.keeping.is_empty()) {
             return;
         }
         let MemberCounts { staged, refused, activated, aborted, expired, failed } = counts;
@@ -273,17 +295,23 @@ impl Server {
             ("failed", failed),
         ];
         let schedule = self.parts.hub.schedule();
-        report.schedule = Some(ScheduleStatus {
+        let row = report.schedule.insert(ScheduleStatus {
             id: schedule.map(|schedule| format!("{:016x}", schedule.id)).unwrap_or_default(),
             streams: schedule.map_or(0, |schedule| schedule.certificate.plant.streams.len() as u32),
             is_armed: self.schedules.member.is_armed(),
             failure: self.schedules.member.failure().map(str::to_owned),
             counts: counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+            ..ScheduleStatus::default()
         });
+        self.schedules.keeping.report(row);
     }
 }
 
-fn read_certificate(bytes: Vec<u8>) -> Result<Certificate, String> {
+pub(crate) fn read_certificate(bytes: Vec<u8>) -> Result<Certificate, String> {
+    read_text(bytes).map(|(_, certificate)| certificate)
+}
+
+fn read_text(bytes: Vec<u8>) -> Result<(String, Certificate), String> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("a certificate has at most {FILE_BYTES_MAX} bytes here"));
     }
@@ -291,7 +319,7 @@ fn read_certificate(bytes: Vec<u8>) -> Result<Certificate, String> {
     let certificate = text::read(&text).map_err(|error| error.to_string())?;
     insane_checker::check(&certificate.plant, &certificate)
         .map_err(|flaw| format!("the checker does not accept the certificate: {flaw:?}"))?;
-    Ok(certificate)
+    Ok((text, certificate))
 }
 
 #[cfg(test)]

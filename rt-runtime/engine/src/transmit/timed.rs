@@ -20,12 +20,13 @@
 //! # Bounds
 //! [`GRANTS_PER_TURN`] grants a turn, [`TELLS_PER_TURN`] things told besides, [`APPROACH`] of
 //! waiting for a slot (as often as slots come that near to each other), one chunk of
-//! best effort, [`REPLACED_PER_GRANT`] messages dropped for a newer one.
+//! best effort, [`REPLACED_PER_GRANT`](message::REPLACED_PER_GRANT) messages dropped for a newer one.
 
-use super::evidence::{Evidence, Leaving, mono_of, tai_of};
-use super::source::{
-    Grant, SourceEntry, abandon, begin, condemn, copy_on, finish, send_frame, send_reliable, send_some,
-};
+mod account;
+mod message;
+
+use super::evidence::Evidence;
+use super::source::{Grant, condemn, send_reliable, send_some};
 use super::{FlowIndex, Progress, Transmitter};
 use crate::command::Port;
 use crate::deliver::Outlets;
@@ -37,15 +38,15 @@ use crate::{GRANTS_PER_TURN, SOURCES_MAX};
 use insane_clock::{ClockState, Followed, Servo, ServoConfig};
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::time::{Clock, PairedRead};
-use insane_core::{Cause, Fate, MonoTime, Nanos, Stamp, TaiTime};
+use insane_core::{Cause, Fate, MonoTime, Nanos, TaiTime};
 use insane_link::Link;
 use insane_scheduler::{
     Action, FilledTable, Gates, LatePolicy, Limits, LinkTiming, MissCause, Now, Scheduler, TableError, TimedScheduler,
 };
-use insane_shm::Violation;
 use insane_shm::counters::CounterBlock;
 use insane_shm::misses::MissLog;
 use insane_wire::data::HEADER_BYTES;
+use message::OneMessage;
 use std::sync::Arc;
 
 /// Sources with slots of one datapath.
@@ -56,8 +57,6 @@ pub const SLOTS_WRITTEN_MAX: usize = 4096;
 pub(super) const FIRST_TIMED: usize = SOURCES_MAX - TIMED_MAX;
 /// Slots that went by, steps and takeovers told in one turn; what is left waits for the next.
 const TELLS_PER_TURN: usize = 32;
-/// Messages dropped for a newer one in one grant.
-const REPLACED_PER_GRANT: usize = 64;
 /// From how near on a slot is waited for within the turn.
 const APPROACH: Nanos = Nanos::from_micros(3);
 /// Looks at the clock meanwhile, at most: a clock that stands still ends them, too.
@@ -279,90 +278,8 @@ impl Slots {
         self.last
     }
 
-    /// What just happened moves slots that messages wait for, in the table in force or in the
-    /// `former` one: when they were to begin is kept.
-    #[cold]
-    fn displace(&mut self, cause: Cause, former: bool) {
-        for flow in (0..TIMED_MAX as u16).map(timed_flow) {
-            let Some(window) = self.timed.window(flow).filter(|_| self.timed.is_waiting(flow)) else { continue };
-            // The first slot in which it could still have gone when it came.
-            let since = tai_of(self.last, self.evidence.seen(flow));
-            let since = TaiTime(since.0.saturating_sub(window.slack_ns));
-            if let Some(start) = self.timed.next_start(flow, since, former) {
-                let planned = mono_of(self.last, start);
-                self.evidence.displace(flow, planned, Nanos(window.slack_ns), cause);
-            }
-        }
-    }
-
     fn is_halted(&self) -> bool {
         matches!(self.servo.state(), ClockState::Halted(_))
-    }
-
-    /// Slots went by unused, the last of which began at `start`.
-    fn missed(&mut self, now: Now, flow: FlowIndex, start: TaiTime, count: u64, told: MissCause) {
-        if let Some(last) = self.cause_of(flow) {
-            *last = Some(told);
-        }
-        let Some(window) = self.timed.window(flow) else { return };
-        // The message belongs to the first of them.
-        let first = start.0.saturating_sub(count.saturating_sub(1).saturating_mul(window.period_ns));
-        let cause = self.evidence.missed(flow, mono_of(now, TaiTime(first)), told, window);
-        let counter = match cause {
-            None => TurnCounter::SlotsUnused,
-            Some(Cause::LinkBusy) => TurnCounter::LateLinkBusy,
-            Some(Cause::RingFull) => TurnCounter::LateRingFull,
-            Some(Cause::WakeLate) => TurnCounter::LateWake,
-            Some(Cause::TurnOverrun) => TurnCounter::LateTurn,
-            Some(Cause::NotTurned) => TurnCounter::LateUnturned,
-            Some(Cause::Unexplained | Cause::HostStolen | Cause::ApplicationLate) => TurnCounter::LateUnexplained,
-            // They are counted with the misses, by cause.
-            Some(Cause::ClockStep | Cause::Remap | Cause::GateShut) => return,
-        };
-        self.count(counter, count);
-    }
-
-    /// A message of the flow leaves: whether it missed its slot, and why, is noted.
-    fn leaves(&mut self, flow: FlowIndex, leaving: &Leaving, start: Option<MonoTime>, more: bool) {
-        if let Some(window) = self.timed.window(flow) {
-            self.evidence.leaves(flow, leaving, (self.last.mono, start), window, more);
-        }
-    }
-
-    /// What the link took, or did not take, of one message.
-    fn one_left(&mut self, flow: FlowIndex, source: u32, sent: &OneMessage, fate: Fate, start: Option<MonoTime>) {
-        if let Some((sequence, stamp, messages)) = sent.replaced {
-            let leaving = Leaving { source, sequence, stamp, fate: Fate::Replaced, messages };
-            self.leaves(flow, &leaving, start, true);
-        }
-        let Some((sequence, stamp)) = sent.message else { return };
-        let leaving = Leaving { source, sequence, stamp, fate, messages: 1 };
-        if sent.is_cut {
-            self.evidence.cut(&leaving, self.last.mono, start);
-        } else {
-            self.leaves(flow, &leaving, start, sent.more);
-        }
-    }
-
-    /// Whether the message that was popped last is larger than its slot. One for sinks of this
-    /// host alone is held to it, too: it is copied at once.
-    fn is_oversize(&self, entry: &SourceEntry, bytes_max: u32, payload_max: u32, outlets: &Outlets) -> bool {
-        let peers = peers_of(entry, outlets).max(1);
-        self.config.message_bytes(entry.popped.len, payload_max, peers) > bytes_max
-    }
-
-    fn cause_of(&mut self, flow: FlowIndex) -> Option<&mut Option<MissCause>> {
-        self.causes.get_mut(usize::from(flow.0).checked_sub(FIRST_TIMED)?)
-    }
-
-    /// A message is late: because it came after its slot, unless the slot had another cause,
-    /// which is counted already.
-    fn late(&mut self, flow: FlowIndex, counter: TurnCounter) {
-        self.count(counter, 1);
-        let cause = self.cause_of(flow).and_then(Option::take);
-        if cause.is_none_or(|cause| cause == MissCause::NoMessage) {
-            self.count(TurnCounter::LateApplication, 1);
-        }
     }
 
     /// Nothing may go before `until`.
@@ -389,45 +306,6 @@ impl Slots {
             self.count(TurnCounter::GuardNs, now.since(since).0);
         }
     }
-
-    /// A frame was on its way `after` a decision, which came `looked` after its slot began.
-    fn took(&mut self, looked: Nanos, after: Nanos) {
-        self.counters.raise(TurnCounter::SlotTurnNsMax as usize, after.0);
-        self.epsilons.turn.note(looked.max(after));
-        self.count_overrun(after);
-    }
-
-    /// Chunks and late messages were on their way by `now`, the first of which was decided upon
-    /// at `since`.
-    fn took_chunks(&mut self, since: MonoTime, now: MonoTime) {
-        let after = now.since(since);
-        self.epsilons.chunk.note(after);
-        self.count_overrun(after);
-    }
-
-    fn count_overrun(&self, after: Nanos) {
-        if after.0 > self.config.timing.turn_ns {
-            self.count(TurnCounter::TurnOverruns, 1);
-        }
-    }
-}
-
-/// What became of a grant for one message.
-struct OneMessage {
-    /// Bytes of the link; zero: the link took nothing.
-    bytes: u32,
-    more: bool,
-    /// Sequence and stamp of what went, or was dropped halfway. `None`: nothing did.
-    message: Option<(u64, u64)>,
-    /// Half of it went, and the rest was dropped.
-    is_cut: bool,
-    /// Sequence and stamp of the first that was dropped for it, and how many were.
-    replaced: Option<(u64, u64, u16)>,
-}
-
-impl OneMessage {
-    /// The grant is used up by nothing.
-    const NOTHING: OneMessage = OneMessage { bytes: 1, more: false, message: None, is_cut: false, replaced: None };
 }
 
 impl Transmitter {
@@ -768,50 +646,6 @@ impl Transmitter {
         is_over
     }
 
-    /// Sends one message whole, or as much of it as the link takes.
-    fn send_one<L: Link>(
-        &mut self,
-        flow: FlowIndex,
-        bytes_max: u32,
-        newest: bool,
-        links: &mut Links<L>,
-        outlets: &mut Outlets,
-        port: &Port,
-    ) -> OneMessage {
-        let (Some(slots), Some(entry)) = (self.slots.as_ref(), self.sources[flow.0 as usize].as_mut()) else {
-            return OneMessage::NOTHING;
-        };
-        let result = one_message(entry, (bytes_max, newest), slots, links, outlets, port);
-        result.unwrap_or_else(|violation| {
-            condemn(entry, violation, outlets, port);
-            // The slot is used up: nothing else may go in it.
-            OneMessage::NOTHING
-        })
-    }
-
-    /// Drops one message.
-    fn drop_one(&mut self, flow: FlowIndex, outlets: &mut Outlets, port: &Port) -> OneMessage {
-        let Some(entry) = self.sources[flow.0 as usize].as_mut() else { return OneMessage::NOTHING };
-        let was_begun = entry.is_midway();
-        if !was_begun {
-            match entry.conn.pop(&mut entry.popped) {
-                Ok(true) => outlets.count(entry.domain, DatapathCounter::MessagesFromSources, 1),
-                Ok(false) => return OneMessage::NOTHING,
-                Err(violation) => {
-                    condemn(entry, violation, outlets, port);
-                    return OneMessage::NOTHING;
-                }
-            }
-        }
-        let meta = entry.popped.meta;
-        let message = (!is_of_past(entry, meta.source_ns)).then_some((meta.sequence, meta.source_ns));
-        if let (Some(newcomers), false) = (&mut entry.newcomers, was_begun) {
-            let _whom = newcomers.sort(&meta);
-        }
-        abandon(entry, outlets);
-        OneMessage { more: entry.conn.is_ready(), message, ..OneMessage::NOTHING }
-    }
-
     /// Sends whole frames while fewer than `budget` bytes of the link have gone.
     fn send_chunk<L: Link, C: Clock>(
         &mut self,
@@ -843,93 +677,6 @@ impl Transmitter {
         };
         result.unwrap_or_else(|violation| condemn(entry, violation, outlets, port))
     }
-}
-
-fn peers_of(entry: &SourceEntry, outlets: &Outlets) -> u32 {
-    outlets.routes.get(entry.route).map_or(0, |route| route.peers.len() as u32)
-}
-
-/// Whether a message is one of those that a source keeps for newcomers, or ends them.
-fn is_of_past(entry: &SourceEntry, stamp: u64) -> bool {
-    entry.newcomers.is_some() && Stamp::is_of_history(stamp)
-}
-
-/// The message that was just taken goes to nobody; what it says of the past counts all the same.
-fn pass_over(entry: &mut SourceEntry) {
-    if let Some(newcomers) = &mut entry.newcomers {
-        let _whom = newcomers.sort(&entry.popped.meta);
-    }
-    finish(entry);
-}
-
-/// One message of a source with slots.
-fn one_message<L: Link>(
-    entry: &mut SourceEntry,
-    (bytes_max, newest): (u32, bool),
-    slots: &Slots,
-    links: &mut Links<L>,
-    outlets: &mut Outlets,
-    port: &Port,
-) -> Result<OneMessage, Violation> {
-    let payload_max = links.payload_bytes_max();
-    let mut sent = OneMessage::NOTHING;
-    let is_midway = entry.is_midway();
-    if is_midway && !slots.is_oversize(entry, bytes_max, payload_max, outlets) {
-        // The lanes began it before its slots were in force, or the link took none of it.
-        if entry.copying.is_some() {
-            copy_on(entry, u32::MAX, links, outlets, port);
-        }
-    } else {
-        if is_midway {
-            abandon(entry, outlets);
-            slots.count(TurnCounter::SlotsOversize, 1);
-        }
-        for left in (0..REPLACED_PER_GRANT).rev() {
-            if !entry.conn.pop(&mut entry.popped)? {
-                return Ok(sent);
-            }
-            let meta = entry.popped.meta;
-            let is_past = is_of_past(entry, meta.source_ns);
-            // What is kept of the past goes to newcomers alone: it replaces nothing that all get,
-            // and nothing replaces it.
-            let has_newer = || entry.conn.next_source_ns().is_some_and(|next| !is_of_past(entry, next));
-            let replaced = newest && left > 0 && !is_past && has_newer();
-            if !replaced && !slots.is_oversize(entry, bytes_max, payload_max, outlets) {
-                begin(entry, (u32::MAX, false), links, outlets, port);
-                if is_past && meta.sequence == u64::MAX {
-                    // It only ends the past: what follows may have the slot.
-                    continue;
-                }
-                break;
-            }
-            if replaced {
-                let (first, stamp, count) = sent.replaced.unwrap_or((meta.sequence, meta.source_ns, 0));
-                sent.replaced = Some((first, stamp, count + 1));
-            }
-            slots.count(if replaced { TurnCounter::LateReplaced } else { TurnCounter::SlotsOversize }, 1);
-            pass_over(entry);
-        }
-    }
-    let meta = entry.popped.meta;
-    // The past missed no slot: nothing is noted of it.
-    sent.message = (!is_of_past(entry, meta.source_ns)).then_some((meta.sequence, meta.source_ns));
-    let mut has_begun = entry.underway.is_none();
-    // As many frames as the message has for all its peers, which the size of the slot bounds.
-    while entry.underway.is_some() {
-        if send_frame(entry, links, outlets).is_none() {
-            if !has_begun {
-                return Ok(OneMessage { bytes: 0, more: true, message: None, ..sent });
-            }
-            // Half a message is of no use later.
-            finish(entry);
-            slots.count(TurnCounter::LateDropped, 1);
-            sent.is_cut = true;
-            break;
-        }
-        has_begun = true;
-    }
-    let bytes = slots.config.message_bytes(entry.popped.len, payload_max, peers_of(entry, outlets)).max(1);
-    Ok(OneMessage { bytes, more: entry.conn.is_ready(), ..sent })
 }
 
 impl SlotConfig {

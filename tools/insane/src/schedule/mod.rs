@@ -75,6 +75,9 @@ enum Command {
     },
     /// Let a schedule take over on all its hosts at one instant, or on none.
     Activate(activate::Arguments),
+    /// Let hosts be under no schedule: who was named by one is admitted as others are. Of a
+    /// schedule of several hosts it ends on all of them.
+    Forget(activate::Hosts),
     /// Print what a running host measured of e_turn and e_wake, for `hosts` of a plant.
     Measured(measured::Arguments),
     /// Gate lists of tc taprio.
@@ -141,6 +144,7 @@ pub fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
         Command::Explain { file } => explain(file),
         Command::Draw { certificate, output, from_us, for_us } => draw(certificate, output, *from_us, *for_us),
         Command::Activate(arguments) => activate::run(arguments),
+        Command::Forget(arguments) => activate::forget(arguments),
         Command::Measured(arguments) => measured::run(arguments),
         Command::Taprio(Taprio::Export { certificate, link, dev }) => export(certificate, link, dev.as_deref()),
         Command::Taprio(Taprio::Gates { config, datapath, dev }) => export_gates(config, datapath, dev),

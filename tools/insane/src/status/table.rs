@@ -144,6 +144,12 @@ fn slots(report: &StatusReport) -> String {
             (id, false) => format!("{id} is in force, {} streams on all hosts", schedule.streams),
         };
         shown += &format!("\nschedule of several hosts\n  {state}\n");
+        if schedule.is_recalled {
+            shown += "  taken up again after a restart of the runtime\n";
+        }
+        if let Some(why) = &schedule.withheld {
+            shown += &format!("  nothing is sent in slots: {why}\n");
+        }
         if let Some(why) = &schedule.failure {
             shown += &format!("  out of spec: one that was committed is not in force: {why}\n");
         }

@@ -1,6 +1,8 @@
 //! A real `insaned` for the tests of commands that talk to one.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod plant;
+
 use insane_wire::status::StatusReport;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -31,10 +33,26 @@ fn insaned() -> PathBuf {
     BUILT.get_or_init(build).clone()
 }
 
+fn spawn(namespace: Option<&str>, folder: &Path) -> Child {
+    let log = std::fs::File::options().append(true).create(true).open(folder.join("log")).unwrap();
+    let mut command = match namespace {
+        Some(namespace) => {
+            // `ip` becomes the daemon, so its number is the daemon's.
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", namespace]).arg(insaned());
+            command
+        }
+        None => Command::new(insaned()),
+    };
+    command.arg("--config").arg(folder.join("insaned.ron")).env_remove("NOTIFY_SOCKET");
+    command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
 /// A running daemon in a folder of its own; both are gone at the end.
 pub struct Daemon {
     child: Child,
     pub folder: PathBuf,
+    namespace: Option<String>,
 }
 
 impl Daemon {
@@ -51,28 +69,38 @@ impl Daemon {
         let config = folder.join("insaned.ron");
         let text = format!("(host: (name: \"{name}\"), control: (socket: {socket:?}), {rest})");
         std::fs::write(&config, text).unwrap();
-        let log = std::fs::File::create(folder.join("log")).unwrap();
-        let mut command = match namespace {
-            Some(namespace) => {
-                // `ip` becomes the daemon, so its number is the daemon's.
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace]).arg(insaned());
-                command
-            }
-            None => Command::new(insaned()),
-        };
-        command.arg("--config").arg(&config).env_remove("NOTIFY_SOCKET");
-        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let mut daemon = Daemon { child, folder };
+        let namespace = namespace.map(str::to_owned);
+        let mut daemon = Daemon { child: spawn(namespace.as_deref(), &folder), folder, namespace };
+        daemon.wait_until_it_listens();
+        daemon
+    }
+
+    fn wait_until_it_listens(&mut self) {
         let start = Instant::now();
         // The socket is there a moment before anybody listens.
-        while insane_sys::seqpacket::connect(&socket).is_err() {
-            let ended = daemon.child.try_wait().unwrap();
-            let log = || std::fs::read_to_string(daemon.folder.join("log")).unwrap();
-            assert!(ended.is_none() && start.elapsed() < PATIENCE, "the daemon does not start: {}", log());
+        while insane_sys::seqpacket::connect(&self.socket()).is_err() {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none() && start.elapsed() < PATIENCE, "the daemon does not start: {}", self.log());
             std::thread::sleep(Duration::from_millis(2));
         }
-        daemon
+    }
+
+    /// Kills it with SIGKILL, and leaves everything as it is then.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends it with SIGTERM.
+    pub fn stop(&mut self) {
+        self.signal(nix::sys::signal::Signal::SIGTERM);
+        assert!(self.child.wait().unwrap().success(), "{}", self.log());
+    }
+
+    /// Starts it again, with what it left.
+    pub fn restart(&mut self) {
+        self.child = spawn(self.namespace.as_deref(), &self.folder);
+        self.wait_until_it_listens();
     }
 
     pub fn signal(&self, signal: nix::sys::signal::Signal) {

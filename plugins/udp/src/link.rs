@@ -329,6 +329,17 @@ impl UdpLink {
         }
     }
 
+    /// Sends all that is held back.
+    #[inline(never)]
+    fn send_trains(&mut self) {
+        for class in [Class::RealTime, Class::BestEffort] {
+            self.send_train::<false>(class);
+            if self.group.is_some() {
+                self.send_train::<true>(class);
+            }
+        }
+    }
+
     /// Several datagrams: with one call if that can be, else with one each.
     #[inline(never)]
     fn send_segments<const GROUP: bool>(&mut self, class: Class) -> bool {
@@ -406,7 +417,7 @@ impl UdpLink {
     }
 
     /// Runs `take` on what one class brought, and on its inbox.
-    #[inline]
+    #[inline(always)]
     fn with<const GROUP: bool, S: FrameSink>(
         &mut self,
         class: Class,
@@ -620,7 +631,7 @@ impl Link for UdpLink {
         outcome(self.send_now(class, peer, head, payload))
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_alone(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
         let is_plain = head.len() >= MARK.len() && !is_bundle(head) && self.trains.iter().all(Train::is_empty);
         let len = head.len() + payload.len();
@@ -688,17 +699,11 @@ impl Link for UdpLink {
         outcome(sent)
     }
 
-    #[inline]
+    #[inline(always)]
     fn flush(&mut self) {
-        if self.group.is_none() && self.trains.iter().all(Train::is_empty) {
-            // What went alone left nothing behind.
-            return;
-        }
-        for class in [Class::RealTime, Class::BestEffort] {
-            self.send_train::<false>(class);
-            if self.group.is_some() {
-                self.send_train::<true>(class);
-            }
+        // What went alone left nothing behind.
+        if self.group.is_some() || self.trains.iter().any(|train| !train.is_empty()) {
+            self.send_trains();
         }
     }
 

@@ -412,7 +412,10 @@ impl Link for XdpLink {
     #[inline]
     fn flush(&mut self) {
         for class in Class::ALL {
-            self.close(class);
+            // Asked with each look, and most have nothing.
+            if self.growing[class as usize].is_some() {
+                self.close(class);
+            }
         }
         let Some(device) = &mut self.device else { return };
         let mut is_refused = false;

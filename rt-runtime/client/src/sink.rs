@@ -8,6 +8,7 @@ use insane_core::counters::PortCounter;
 use insane_shm::port::{ConsumeError, SinkPort};
 use insane_sys::seqpacket;
 use insane_wire::control::SinkWake;
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ pub struct Sink {
     wake: SinkWake,
     /// Nobody turns an engine here, and no descriptor tells of messages.
     is_plain: bool,
+    /// The last look was behind a turn and in vain: who spins would look twice at one instant.
+    has_looked: Cell<bool>,
 }
 
 impl Sink {
@@ -38,7 +41,7 @@ impl Sink {
         wake: SinkWake,
     ) -> Self {
         let is_plain = reader.is_none() && stream.core.inline.is_none();
-        Sink { port, reader, stream, uid, wake, is_plain }
+        Sink { port, reader, stream, uid, wake, is_plain, has_looked: Cell::new(false) }
     }
 
     /// The next message, if one waits. Never blocks. Messages of one source come in its
@@ -54,18 +57,22 @@ impl Sink {
         Ok(self.port.consume()?.map(Message))
     }
 
-    /// With inline hosting the engine turns once; with a descriptor, it is made
-    /// unreadable and senders are asked to make it readable again.
+    /// With inline hosting the engine turns once, unless a message waits behind one that came;
+    /// with a descriptor, it is made unreadable and senders are asked to make it readable again.
     #[inline(never)]
     fn consume_turning(&self) -> Result<Option<Message<'_>>, ConsumeError> {
-        if let Some(message) = self.take() {
-            return Ok(Some(message));
-        }
-        self.port.why_none()?;
-        if let Some(inline) = &self.stream.core.inline {
-            inline.try_turn();
+        if !self.has_looked.get() {
             if let Some(message) = self.take() {
                 return Ok(Some(message));
+            }
+            self.port.why_none()?;
+        }
+        if let Some(inline) = &self.stream.core.inline {
+            inline.try_turn();
+            let taken = self.take();
+            self.has_looked.set(taken.is_none());
+            if taken.is_some() {
+                return Ok(taken);
             }
             self.port.why_none()?;
         }

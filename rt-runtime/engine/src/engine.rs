@@ -259,6 +259,7 @@ impl<L: Link> Links<L> {
         self.payload_bytes_max
     }
 
+    #[inline]
     pub fn flush(&mut self) {
         self.unsent = false;
         for link in &mut self.links {

@@ -523,7 +523,7 @@ impl Transmitter {
 
     /// Asks sources whether they have something, and tells the scheduler; unless it is one
     /// alone, which is returned instead.
-    #[inline]
+    #[inline(always)]
     fn look<C: Clock>(&mut self, turn: &Turn<'_, C>, payload_max: u32) -> Option<FlowIndex> {
         let mut lone = None;
         let mut at = 0;

@@ -344,9 +344,9 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     ///
     /// # Errors
     /// The cell holds no message that can be.
-    #[inline]
+    #[inline(always)]
     pub fn pop(&mut self, into: &mut Popped) -> Result<bool, Violation> {
-        let Some(taken) = self.take(&mut into.inline)? else { return Ok(false) };
+        let Some(taken) = self.take_here(&mut into.inline)? else { return Ok(false) };
         (into.meta, into.len, into.payload) = (taken.meta, taken.len, taken.payload);
         Ok(true)
     }
@@ -357,6 +357,12 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     /// # Errors
     /// The cell holds no message that can be.
     pub(crate) fn take(&mut self, inline: &mut InlineBytes) -> Result<Option<Taken>, Violation> {
+        self.take_here(inline)
+    }
+
+    /// As [`take`](Self::take), in line: what is taken is handed on in registers.
+    #[inline(always)]
+    fn take_here(&mut self, inline: &mut InlineBytes) -> Result<Option<Taken>, Violation> {
         if !self.is_ready() {
             self.publish_head();
             return Ok(None);

@@ -1,6 +1,7 @@
 //! UDP sockets for a thread that never blocks and, after set-up, never allocates.
 
 use crate::SharedBytes;
+use crate::bytes::copy_words;
 use crate::error::{Errno, OsError, attempted, check};
 use std::mem::{MaybeUninit, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
@@ -331,13 +332,10 @@ pub fn send(socket: impl AsFd, to: Option<&Address>, head: &[u8], payload: Share
         // during the call, and only read; the first `len` bytes were written.
         unsafe {
             match head.first_chunk::<HEAD_BYTES>() {
-                // A copy of constant length, and what is beyond it.
-                Some(chunk) => {
-                    start.cast::<[u8; HEAD_BYTES]>().write(*chunk);
-                    let rest = &head[HEAD_BYTES..];
-                    std::ptr::copy_nonoverlapping(rest.as_ptr(), start.add(HEAD_BYTES), rest.len());
-                }
-                None => std::ptr::copy_nonoverlapping(head.as_ptr(), start, head.len()),
+                // A copy of constant length. By words, as the head was most likely written a
+                // moment ago: a longer read would have to wait until those are in the cache.
+                Some(words) if head.len() == HEAD_BYTES => copy_words::<{ HEAD_BYTES / 8 }>(words.as_ptr(), start),
+                _ => std::ptr::copy_nonoverlapping(head.as_ptr(), start, head.len()),
             }
             payload.copy_to_ptr(start.add(head.len()));
             libc::syscall(libc::SYS_sendto, fd, start, len, flags, name, name_len) as isize

@@ -382,7 +382,7 @@ fn all_are_in(set: PeerSet, peers: &[PeerIndex]) -> bool {
 
 /// The plain case, straight through: a message of one frame for one peer. The bytes that
 /// went; `None` if it is not that plain, or the link is busy, and nothing went.
-#[inline]
+#[inline(always)]
 fn send_whole<L: Link>(entry: &SourceEntry, alone: bool, links: &mut Links<L>, outlets: &mut Outlets) -> Option<u32> {
     let route = outlets.routes.get(entry.route)?;
     let [peer] = route.peers[..] else { return None };

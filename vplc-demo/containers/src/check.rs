@@ -4,7 +4,7 @@
 //! every picture comes whole. Nothing is judged by time.
 
 use crate::cell::Part;
-use crate::stage::{Daemon, Folder, Host, Process, USERS, Voice, arguments, hosts, until};
+use crate::stage::{Daemon, Folder, Host, Process, Technology, USERS, Voice, arguments, hosts, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
@@ -87,35 +87,36 @@ struct Play {
     folder: Folder,
 }
 
-/// Runs the check with one engine.
+/// Runs the check with one engine, the controllers' messages by one technology.
 ///
 /// # Errors
 /// The first thing that is not as it should be.
-pub fn run(engine: Engine) -> Result<(), Failure> {
-    let mut play = Play::start(engine)?;
+pub fn run(engine: Engine, technology: Technology) -> Result<(), Failure> {
+    let mut play = Play::start(engine, technology)?;
     play.all_go_on([0; 3])?;
-    println!("{}: two controllers and a camera play in containers", engine.name());
+    play.controllers_go_by(technology)?;
+    let title = format!("{}, {}", engine.name(), technology.name());
+    println!("{title}: two controllers and a camera play in containers");
     for at in 0..CAST.len() {
         play.is_contained(at)?;
     }
     play.only_controllers_are_placed()?;
-    println!("{}: no rights, no network, nothing of the host but the control socket", engine.name());
+    println!("{title}: no rights, no network, nothing of the host but the control socket");
     for (victim, (name, _)) in CAST.iter().enumerate() {
         play.survives_without(victim)?;
-        println!("{}: {name} was killed and came back; the others missed nothing", engine.name());
+        println!("{title}: {name} was killed and came back; the others missed nothing");
     }
     Ok(())
 }
 
 impl Play {
-    fn start(engine: Engine) -> Result<Self, Failure> {
+    fn start(engine: Engine, technology: Technology) -> Result<Self, Failure> {
         let programs = Programs::find()?;
         let folder = Folder::new()?;
         let hosts = hosts(&folder.0, insane_sys::thread::cores())?;
-        let addresses = [("10.79.0.1", "10.79.0.2"), ("10.79.0.2", "10.79.0.1")];
         let mut daemons = Vec::new();
-        for (host, addresses) in hosts.iter().zip(addresses) {
-            daemons.push(host.daemon(&programs.insaned, addresses)?);
+        for (host, own) in hosts.iter().zip([1, 2]) {
+            daemons.push(host.daemon(&programs.insaned, own, technology)?);
         }
         let mut bundles = Vec::new();
         for ((name, part), user) in CAST.into_iter().zip(USERS) {
@@ -235,6 +236,23 @@ impl Play {
             net.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim())).collect();
         expect(interfaces == ["lo"], || format!("{name} sees the interfaces {interfaces:?}"))?;
         sees_nothing_of_the_host(name, &read("mountinfo")?)
+    }
+
+    /// The link of the controllers is of that technology and in use, at both hosts.
+    fn controllers_go_by(&self, technology: Technology) -> Result<(), Failure> {
+        for daemon in &self.daemons {
+            let report = daemon.status(&self.programs.insane)?;
+            let links = report.datapaths.iter().flat_map(|datapath| &datapath.links);
+            let cyclic: Vec<_> = links.filter(|link| link.name == "cyclic").collect();
+            let is_right = matches!(cyclic[..], [link] if link.technology == technology.name() && link.up);
+            expect(is_right, || format!("the controllers' link is {cyclic:?}"))?;
+            for domain in report.domains.iter().filter(|domain| domain.name.starts_with("cell")) {
+                let is_used = |name| domain.counters.get(name).is_some_and(|count| *count >= PROGRESS / 2);
+                let went = is_used("frames_sent") && is_used("frames_received");
+                expect(went, || format!("what went between the hosts: {:?}", domain.counters))?;
+            }
+        }
+        Ok(())
     }
 
     /// The daemon gave the controllers their places, and the camera none.

@@ -5,7 +5,8 @@ mod cell;
 mod check;
 mod stage;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use stage::Technology;
 use std::process::ExitCode;
 use vplc_containers::engine::Engine;
 
@@ -20,7 +21,11 @@ struct Options {
 #[derive(Subcommand)]
 enum Command {
     /// Two controllers and a camera in containers, each killed in turn. Needs root.
-    Check,
+    Check {
+        /// Only with the controllers' messages by this.
+        #[arg(long, value_enum)]
+        technology: Option<Technology>,
+    },
     /// A part of the check; it is started by it.
     #[command(hide = true)]
     Cell(cell::Setup),
@@ -29,7 +34,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Options::parse().command {
         Command::Cell(setup) => cell::play(&setup).map_err(|error| error.to_string()),
-        Command::Check => check(),
+        Command::Check { technology } => check(technology),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,7 +45,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn check() -> Result<(), String> {
+fn check(only: Option<Technology>) -> Result<(), String> {
     if !nix::unistd::geteuid().is_root() {
         return Err("containers with users of their own need root".to_owned());
     }
@@ -54,7 +59,10 @@ fn check() -> Result<(), String> {
         return Err("no engine is there: apt-get install runc".to_owned());
     }
     for engine in engines {
-        check::run(engine).map_err(|failure| format!("{}: {failure}", engine.name()))?;
+        for technology in Technology::value_variants().iter().filter(|one| only.is_none_or(|only| only == **one)) {
+            let failed = |failure| format!("{}, {}: {failure}", engine.name(), technology.name());
+            check::run(engine, *technology).map_err(failed)?;
+        }
     }
     Ok(())
 }

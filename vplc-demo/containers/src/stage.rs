@@ -17,6 +17,41 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Users of the three cells; they have no entry anywhere, and need none.
 pub const USERS: [u32; 3] = [61_001, 61_002, 61_003];
 
+/// By what the cyclic part goes between the hosts; the rest goes by udp on the same cable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Technology {
+    /// The kernel's sockets.
+    Udp,
+    /// Past the kernel, by AF_XDP.
+    Xdp,
+}
+
+impl Technology {
+    /// The word on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Technology::Udp => "udp",
+            Technology::Xdp => "xdp",
+        }
+    }
+
+    /// Where the cyclic link of host 1 or 2 is bound: an xdp link has an address for itself.
+    fn address(self, host: u8) -> String {
+        match self {
+            Technology::Udp => format!("10.79.0.{host}:7400"),
+            Technology::Xdp => format!("10.79.0.1{host}:7400"),
+        }
+    }
+
+    fn link(self, host: u8) -> String {
+        let bind = self.address(host);
+        match self {
+            Technology::Udp => format!("udp(bind: {bind:?})"),
+            Technology::Xdp => format!("xdp(interface: \"eth0\", bind: {bind:?})"),
+        }
+    }
+}
+
 /// Waits until `condition` gives something.
 pub fn until<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>, Failure>) -> Result<T, Failure> {
     let give_up = Instant::now() + PATIENCE;
@@ -110,8 +145,9 @@ impl Host {
         self.core
     }
 
-    fn configuration(&self, own: &str, peer: &str) -> String {
-        let (socket, core) = (self.socket(), self.core);
+    fn configuration(&self, own: u8, technology: Technology) -> String {
+        let (socket, core, peer) = (self.socket(), self.core, 3 - own);
+        let (cyclic, other) = (technology.link(own), technology.address(peer));
         let [one, two, three] = USERS;
         let cell = |name: &str, user: u32| {
             let rule = format!("realtime: (priority_max: 50, cores: [{core}], threads_max: 1)");
@@ -123,9 +159,9 @@ impl Host {
              (name: \"cyclic\", core: {core}, policy: fifo(70), idle: block, serves: real_time, links: [\"cyclic\"],\n\
               unscheduled: allow),\n\
              (name: \"bulk\", idle: block, serves: best_effort, links: [\"bulk\"])],\n\
-             links: [(name: \"cyclic\", technology: udp(bind: \"{own}:7400\")),\n\
-             (name: \"bulk\", technology: udp(bind: \"{own}:7410\"))],\n\
-             peers: [(name: \"other\", links: {{\"cyclic\": \"{peer}:7400\", \"bulk\": \"{peer}:7410\"}})],\n\
+             links: [(name: \"cyclic\", technology: {cyclic}),\n\
+             (name: \"bulk\", technology: udp(bind: \"10.79.0.{own}:7410\"))],\n\
+             peers: [(name: \"other\", links: {{\"cyclic\": {other:?}, \"bulk\": \"10.79.0.{peer}:7410\"}})],\n\
              domains: [{} {} (name: \"office\", members: [uid({three})])])\n",
             self.namespace,
             cell("cell-1", one),
@@ -133,10 +169,10 @@ impl Host {
         )
     }
 
-    /// Starts its daemon, and waits until it answers.
-    pub fn daemon(&self, insaned: &Path, (own, peer): (&str, &str)) -> Result<Daemon, Failure> {
+    /// Starts its daemon, that of host 1 or 2, and waits until it answers.
+    pub fn daemon(&self, insaned: &Path, own: u8, technology: Technology) -> Result<Daemon, Failure> {
         let config = self.folder.join("insaned.ron");
-        std::fs::write(&config, self.configuration(own, peer))?;
+        std::fs::write(&config, self.configuration(own, technology))?;
         let log = self.folder.join("log");
         // It dies with this program, however that ends; the parts end with their input.
         let mut command = self.command(Path::new("setpriv"));

@@ -1,9 +1,12 @@
 //! Applications that are killed in the middle of everything.
 
+use crate::cable::{TwoHosts, Way};
 use crate::roles::{BURST, PROBE, is_of_burst};
 use crate::world::{Daemon, Helper, Noise, OPEN, Pair, Place, until};
 use insane_rt::{ChannelId, Message, Qos, SinkOptions, StreamOptions};
 use nix::sys::signal::{Signal, kill};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 const KILLS: usize = 200;
@@ -13,8 +16,60 @@ const AT_A_TIME: usize = 8;
 #[test]
 fn two_hundred_killed_clients_cost_nobody_a_message_and_leak_nothing() {
     let place = Place::new("crashes");
-    let mut daemon = Daemon::start(&place, OPEN, "log: (level: error)");
-    let mut pair = Pair::start(&daemon, "direct,isolated");
+    two_hundred_killed_clients(&mut Daemon::start(&place, OPEN, "log: (level: error)"));
+}
+
+#[test]
+fn two_hundred_killed_clients_leak_nothing_over_udp() {
+    two_hundred_killed_clients_beside(Way::Udp);
+}
+
+#[test]
+fn two_hundred_killed_clients_leak_nothing_over_xdp() {
+    two_hundred_killed_clients_beside(Way::Xdp);
+}
+
+#[test]
+fn two_hundred_killed_clients_leak_nothing_over_dpdk() {
+    two_hundred_killed_clients_beside(Way::Dpdk);
+}
+
+/// Another host hears what they send.
+fn two_hundred_killed_clients_beside(way: Way) {
+    let Some(mut hosts) = TwoHosts::start("crashes", way) else { return };
+    let session = hosts.b.attach("listener");
+    let sinks = ["load", "relayed"].map(|name| {
+        let options = StreamOptions::default().isolated(name == "relayed");
+        let stream = session.stream_with(name, Qos::default(), options).unwrap();
+        stream.sink(ChannelId(1), SinkOptions::default().depth(256)).unwrap()
+    });
+    until("the hosts know each other", || hosts.a.status().peers[0].up && hosts.b.status().peers[0].up);
+    let (heard, stop) = (&AtomicUsize::new(0), &AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let listener = scope.spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                for sink in &sinks {
+                    while let Some(message) = sink.consume().unwrap() {
+                        // Of a victim, and whole.
+                        let bytes = message.to_vec();
+                        assert!(matches!(bytes.len(), 20 | 1800) && bytes.iter().all(|byte| *byte == 0));
+                        heard.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        });
+        let result = catch_unwind(AssertUnwindSafe(|| two_hundred_killed_clients(&mut hosts.a)));
+        stop.store(true, Ordering::Relaxed);
+        listener.join().unwrap();
+        result.unwrap_or_else(|panic| resume_unwind(panic));
+        assert!(heard.load(Ordering::Relaxed) > 1000, "{heard:?} messages crossed");
+    });
+    assert!(hosts.b.is_alive());
+}
+
+fn two_hundred_killed_clients(daemon: &mut Daemon) {
+    let mut pair = Pair::start(daemon, "direct,isolated");
     let (before, report) = (daemon.footprint(), daemon.status());
     let mut noise = Noise(4);
     let mut killed = 0;

@@ -8,7 +8,11 @@
 #[path = "../../../control/tests/peer/mod.rs"]
 mod peer;
 
+#[path = "../hosts/mod.rs"]
+mod hosts;
+
 mod access;
+mod cable;
 mod control_socket;
 mod crashes;
 mod delivery;

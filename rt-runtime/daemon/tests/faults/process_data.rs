@@ -3,19 +3,15 @@
 //! its own, so that what is checked is the cycle in which it finds out, and not how quick
 //! the machine is.
 
+use crate::cable::{QUIET, TwoHosts, Way};
 use crate::roles::{BEAT, BEAT_BYTES};
-use crate::world::{Daemon, Helper, Noise, OPEN, Place, until};
+use crate::world::{Daemon, Helper, OPEN, Place, until};
 use insane_rt::{
     ClockQuality, Edge, MonoTime, Nanos, ProcessOptions, ProcessSink, ProcessSourceOptions, Qos, Sample, Schema,
     Session, Stream, StreamOptions, Validity,
 };
-use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-const QUIET: &str = "log: (level: error)";
 const PERIOD: Duration = Duration::from_millis(20);
 const MAX_MISSED: u32 = 3;
 
@@ -120,92 +116,26 @@ fn a_killed_daemon_makes_stale_what_went_through_it_and_nothing_else() {
     task.cycles_until(&mut relayed, Edge::Fresh);
 }
 
-/// Passes datagrams between two daemons that take it for each other, until it is cut.
-struct Cable {
-    cut: Arc<AtomicBool>,
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Cable {
-    /// `near[n]` is a socket that one daemon takes for port `n` of the other, and `far[n]`
-    /// the other way round; what comes to one goes out by the other.
-    fn lay(near: [UdpSocket; 2], far: [UdpSocket; 2], daemons: [u16; 2]) -> Self {
-        let (cut, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let mut threads = Vec::new();
-        for (number, (near, far)) in near.into_iter().zip(far).enumerate() {
-            let to = daemons.map(|port| SocketAddr::from(([127, 0, 0, 1], port + number as u16)));
-            let ways = [(near.try_clone().unwrap(), far.try_clone().unwrap(), to[1]), (far, near, to[0])];
-            for (from, by, to) in ways {
-                from.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-                let (cut, stop) = (Arc::clone(&cut), Arc::clone(&stop));
-                threads.push(std::thread::spawn(move || {
-                    let mut datagram = [0; 65_536];
-                    while !stop.load(Ordering::Relaxed) {
-                        let Ok((len, _)) = from.recv_from(&mut datagram) else { continue };
-                        if !cut.load(Ordering::Relaxed) {
-                            let _ = by.send_to(&datagram[..len], to);
-                        }
-                    }
-                }));
-            }
-        }
-        Cable { cut, stop, threads }
-    }
-
-    fn cut(&self, cut: bool) {
-        self.cut.store(cut, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Cable {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// A configuration of a host with one peer.
-fn host(number: u64, port: u16, peer_port: u16) -> String {
-    format!(
-        "datapaths: [(name: \"main\", links: [\"l\"])], \
-         links: [(name: \"l\", technology: udp(bind: \"127.0.0.1:{port}\"))], \
-         peers: [(name: \"peer{number}\", links: {{\"l\": \"127.0.0.1:{peer_port}\"}})], {QUIET}"
-    )
-}
-
-/// Two daemons, and the cable between them.
-fn two_hosts(name: &str) -> (Place, Place, Daemon, Daemon, Cable) {
-    let mut noise = Noise(u64::from(std::process::id()) ^ name.len() as u64);
-    let mut two = || crate::network::two_sockets(&mut noise);
-    let (near, near_next, near_port) = two();
-    let (far, far_next, far_port) = two();
-    let (free, free_next, a_port) = two();
-    let (other, other_next, b_port) = two();
-    drop((free, free_next, other, other_next));
-    let cable = Cable::lay([near, near_next], [far, far_next], [a_port, b_port]);
-    let places = [Place::new(&format!("{name}-a")), Place::new(&format!("{name}-b"))];
-    let named = |place: &Place, id: u64, rest: String| {
-        let config = place.config(OPEN, &rest);
-        let text = std::fs::read_to_string(&config).unwrap();
-        std::fs::write(&config, text.replace("name: \"test\"", &format!("name: \"test\", id: Some({id})"))).unwrap();
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_insaned"));
-        Daemon::spawn(place, command.env("INSANED_LOG", "warn").arg("--config").arg(config))
-    };
-    let a = named(&places[0], 1, host(2, a_port, near_port));
-    let b = named(&places[1], 2, host(1, b_port, far_port));
-    let [place_a, place_b] = places;
-    (place_a, place_b, a, b, cable)
+#[test]
+fn a_dead_cable_or_host_makes_values_from_there_stale_over_udp() {
+    a_dead_cable_or_host(Way::Udp);
 }
 
 #[test]
-fn a_dead_cable_or_host_makes_values_from_there_stale() {
-    let (_place_a, _place_b, a, mut b, cable) = two_hosts("cable");
-    let session = a.attach("receiver");
+fn a_dead_cable_or_host_makes_values_from_there_stale_over_xdp() {
+    a_dead_cable_or_host(Way::Xdp);
+}
+
+#[test]
+fn a_dead_cable_or_host_makes_values_from_there_stale_over_dpdk() {
+    a_dead_cable_or_host(Way::Dpdk);
+}
+
+fn a_dead_cable_or_host(way: Way) {
+    let Some(mut hosts) = TwoHosts::start("cable", way) else { return };
+    let session = hosts.a.attach("receiver");
     let (_stream, mut sink) = sink(&session, false);
-    let mut sender = Helper::start("beat", b.socket(), &[]);
+    let mut sender = Helper::start("beat", hosts.b.socket(), &[]);
     let mut task = Task::new();
     task.cycles_until(&mut sink, Edge::Fresh);
 
@@ -213,26 +143,31 @@ fn a_dead_cable_or_host_makes_values_from_there_stale() {
     let is_known = sample.instant.quality() == ClockQuality::Tai;
     assert_eq!(sample.age.is_some(), is_known, "another host's monotonic clock says nothing: {sample:?}");
 
-    cable.cut(true);
+    hosts.cut(true);
     task.assert_stale_in_time(&mut sink);
-    cable.cut(false);
+    hosts.cut(false);
     task.cycles_until(&mut sink, Edge::Fresh);
 
     // The host dies: its runtime and its applications.
-    b.kill();
+    hosts.b.kill();
     sender.kill();
     task.assert_stale_in_time(&mut sink);
+
+    // What it left, on its interface, too, is in nobody's way.
+    hosts.start_b_again();
+    let _sender = Helper::start("beat", hosts.b.socket(), &[]);
+    task.cycles_until(&mut sink, Edge::Fresh);
 }
 
 #[test]
 fn across_hosts_nothing_goes_from_one_schema_to_another() {
-    let (_place_a, _place_b, a, b, _cable) = two_hosts("schema");
+    let Some(TwoHosts { a, b, .. }) = &TwoHosts::start("schema", Way::Udp) else { return };
     let [one, two] = [("axis v1", 1), ("axis v2", 2)].map(|(name, hash)| Schema::new(name, hash).unwrap());
     let open = |daemon: &Daemon, name: &str| {
         let session = daemon.attach(name);
         (session.stream("schemas", Qos::default()).unwrap(), session)
     };
-    let ((near, _near_session), (far, _far_session)) = (open(&a, "near"), open(&b, "far"));
+    let ((near, _near_session), (far, _far_session)) = (open(a, "near"), open(b, "far"));
     let mut of_one = near.process_sink(BEAT, options().schema(one)).unwrap();
     // The other host has heard of the sink once it refuses a source of another schema.
     let mut reason = String::new();
@@ -272,7 +207,7 @@ fn across_hosts_nothing_goes_from_one_schema_to_another() {
         let channels = report.streams.into_iter().flat_map(|stream| stream.channels);
         channels.flat_map(|channel| channel.mismatches).collect::<Vec<_>>()
     };
-    for (daemon, sinks_are_here) in [(&a, true), (&b, false)] {
+    for (daemon, sinks_are_here) in [(a, true), (b, false)] {
         let [row] = &count(daemon)[..] else { panic!("one mismatch") };
         assert_eq!(
             (&row.sources, &row.sinks, row.sinks_are_here),
@@ -281,7 +216,7 @@ fn across_hosts_nothing_goes_from_one_schema_to_another() {
     }
     assert!(a.log().contains("a peer's sources are of another schema"), "{}", a.log());
     drop(source);
-    until("it is over", || of_two.refused().is_none() && count(&a).is_empty() && count(&b).is_empty());
+    until("it is over", || of_two.refused().is_none() && count(a).is_empty() && count(b).is_empty());
     // It is the schema that keeps them apart: a source without one reaches it.
     let mut silent = far.process_source(BEAT, source_options()).unwrap();
     until("a value comes", || {

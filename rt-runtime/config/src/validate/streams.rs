@@ -103,7 +103,7 @@ fn check_alternates(stream: &StreamPlan, datapaths: &[DatapathPlan], path: &str,
         if !links().any(|link| link == name) {
             let names: Vec<String> = links().map(|link| format!("{link:?}")).collect();
             let message = format!("no datapath has a link {name:?}");
-            report.error_accepting(&format!("{path}[{at}]"), message, &format!("one of {}", names.join(", ")));
+            report.error_accepting(&format!("{path}[{at}]"), message, format!("one of {}", names.join(", ")));
         }
     }
 }

@@ -171,7 +171,7 @@ impl Hub {
         let (key, datapath) = at;
         let peers = self.hearers(key);
         let reaches: Vec<Option<&Reach>> = peers.iter().map(|peer| self.links.get(&(*peer, datapath))).collect();
-        let known = || reaches.iter().flatten();
+        let known = || reaches.iter().flatten().copied();
         let common = |of: &BTreeMap<(StreamKey, PeerIndex), usize>| {
             let mut links = peers.iter().map(|peer| of.get(&(key, *peer)).copied());
             let first = links.next()??;
@@ -192,17 +192,17 @@ impl Hub {
         if let Some(link) = plain.into_iter().find(works) {
             return Stand { link, state: State::InSlots };
         }
-        // Where every link failed, nobody knows a better one.
-        let is_lost = known().any(|reach| reach.failed.contains(&reach.link));
-        let degrades = self.on_link_loss(key) == LinkLoss::Degrade;
-        match before.state {
-            State::Degraded if degrades => before,
-            _ if degrades && !is_lost => Stand { link: None, state: State::Degraded },
-            _ => {
-                // Another schedule may have taken the certificate of the link that it is on.
-                let link = before.link.filter(|link| held.contains(link));
-                Stand { link, state: State::Stays }
-            }
+        // Another schedule may have taken the certificate of the link that it is on.
+        let link = before.link.filter(|link| held.contains(link));
+        // Where every link failed, all else stays, too: nobody knows a better one.
+        let knows_better = |reach: &Reach| {
+            let own = link.unwrap_or(reach.home);
+            reach.failed.contains(&own) && reach.link != own
+        };
+        match (self.on_link_loss(key), before.state) {
+            (LinkLoss::Degrade, State::Degraded) => before,
+            (LinkLoss::Degrade, _) if known().any(knows_better) => Stand { link: None, state: State::Degraded },
+            _ => Stand { link, state: State::Stays },
         }
     }
 

@@ -8,7 +8,7 @@ use crate::registry::{ConnRecord, ConnState, End, Far, Registry, SinkRecord, Sou
 use crate::stream::Given;
 use insane_core::counters::PortCounter;
 use insane_core::heap::ClassSpec;
-use insane_core::{ChannelId, ConnId, Qos, Schema, StreamId};
+use insane_core::{ChannelId, ConnId, Datapath, Priority, Qos, Schema, StreamId};
 use insane_shm::port::{Attachment as PortAttachment, Mailbox, SinkPort, SourcePort};
 use insane_sys::event::{Epoll, Event as Bell, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
@@ -283,6 +283,17 @@ impl Shared {
     pub fn move_stream(&self, stream: &str, link: Option<&str>, peer: Option<&str>) -> Result<(), RequestError> {
         let (stream, link, peer) = (stream.to_owned(), link.map(str::to_owned), peer.map(str::to_owned));
         self.request(What::Favour, |req| Request::MoveStream { req, stream, link, peer }).map(drop)
+    }
+
+    /// Changes what an open stream asks for.
+    pub fn set_qos(
+        &self,
+        stream: &str,
+        datapath: Option<Datapath>,
+        priority: Option<Priority>,
+    ) -> Result<(), RequestError> {
+        let stream = stream.to_owned();
+        self.request(What::Favour, |req| Request::SetQos { req, stream, datapath, priority }).map(drop)
     }
 
     /// Sends a request whose answer nobody waits for.

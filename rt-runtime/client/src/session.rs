@@ -10,7 +10,7 @@ use crate::registry::StreamRecord;
 use crate::stream::Stream;
 use insane_config::Plan;
 use insane_control::{InlineHost, Runtime};
-use insane_core::{Nanos, Qos};
+use insane_core::{Datapath, Nanos, Priority, Qos};
 use insane_sys::Errno;
 use insane_sys::seqpacket;
 use insane_sys::thread::lock_all_memory;
@@ -224,12 +224,34 @@ impl Session {
     ///
     /// # Errors
     /// There is no such stream, link or peer, the link has no address of the peer, the stream has
-    /// slots, or it was moved less than 50 ms ago: [`RequestError::Refused`], with the reason.
+    /// slots and holds no certificate there, or it was moved less than 50 ms ago: [`RequestError::Refused`], with the reason.
     pub fn move_stream(&self, stream: &str, link: Option<&str>, peer: Option<&str>) -> Result<(), RequestError> {
         if self.core.shared.is_forked() {
             return Err(RequestError::Forked);
         }
         self.core.shared.move_stream(stream, link, peer)
+    }
+
+    /// Changes what an open stream of this host asks for while it is used: which kind of
+    /// technology, and how important it is. The policy chooses its links anew, and it moves where
+    /// they are others; nothing is lost, repeated or reordered by that over links that lose
+    /// nothing. `None`: what its first opener asked for. It holds for all who have the stream
+    /// open, and is forgotten when the last of them closes it. Everything else was agreed upon
+    /// when it was opened. For who has it open, and who runs the runtime.
+    ///
+    /// # Errors
+    /// There is no such stream, it is not this session's, or the configuration declares it
+    /// otherwise: [`RequestError::Refused`], with the reason.
+    pub fn set_qos(
+        &self,
+        stream: &str,
+        datapath: Option<Datapath>,
+        priority: Option<Priority>,
+    ) -> Result<(), RequestError> {
+        if self.core.shared.is_forked() {
+            return Err(RequestError::Forked);
+        }
+        self.core.shared.set_qos(stream, datapath, priority)
     }
 
     /// Whether the runtime is there.

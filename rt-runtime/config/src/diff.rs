@@ -458,6 +458,8 @@ pub fn declared(stream: &StreamPlan) -> Vec<(&'static str, String)> {
         ("priority_max", stream.priority_max.map(|value| value.get().to_string())),
         ("isolated", stream.isolated.map(|value| value.to_string())),
         ("history_max", stream.history_max.map(|value| value.to_string())),
+        ("alternates", stream.alternates.as_ref().map(|links| format!("{links:?}"))),
+        ("on_link_loss", stream.on_link_loss.map(|value| value.name().to_owned())),
     ];
     all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }

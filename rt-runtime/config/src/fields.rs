@@ -313,6 +313,8 @@ pub const FIELDS: &[Field] = &[
     number("domains[].streams[].priority_max", 0, 7, "", "7"),
     text("domains[].streams[].isolated", "true or false", ASKED),
     number("domains[].streams[].history_max", 0, 16, "values", "16"),
+    text("domains[].streams[].alternates", "a list of names of links: [\"...\", ...]", "None: all of its datapath"),
+    text("domains[].streams[].on_link_loss", "stay or degrade", "stay"),
     text("memory", "(limit_bytes: ..., lock: ..., huge_pages: ..., prefault: ...)", "()"),
     number("memory.limit_bytes", 1 << 20, 1 << 46, "bytes", "1_073_741_824"),
     text("memory.lock", "true or false", "false"),

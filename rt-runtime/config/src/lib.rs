@@ -23,9 +23,9 @@ pub use diagnostic::{Diagnostic, Findings, Severity};
 pub use machine::Machine;
 pub use plan::{
     BudgetPlan, ClockPlan, ControlPlan, DatapathPlan, DeviceName, DomainPlan, DpdkPlan, EalPlan, GossipPlan, HostPlan,
-    HugePages, Idle, InterfaceName, Isolation, LinkBudget, LinkPlan, LogFormat, LogLevel, LogPlan, Member, MemoryPlan,
-    MulticastPlan, PeerPlan, Plan, Policy, PolicyPlan, Quota, RatePlan, RdmaPlan, RealtimePlan, Serves, StreamPlan,
-    TcpPlan, Technology, UdpPlan, XdpPlan,
+    HugePages, Idle, InterfaceName, Isolation, LinkBudget, LinkLoss, LinkPlan, LogFormat, LogLevel, LogPlan, Member,
+    MemoryPlan, MulticastPlan, PeerPlan, Plan, Policy, PolicyPlan, Quota, RatePlan, RdmaPlan, RealtimePlan, Serves,
+    StreamPlan, TcpPlan, Technology, UdpPlan, XdpPlan,
 };
 pub use planner::{Budget, LayoutSizes};
 pub use raw::AfterHoldover;

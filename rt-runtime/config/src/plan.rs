@@ -421,6 +421,36 @@ pub struct StreamPlan {
     pub isolated: Option<bool>,
     /// Values that a source keeps for late joiners at most.
     pub history_max: Option<u8>,
+    /// Of a stream with slots: links on which it may hold alternate certificates, by names;
+    /// `None`: all of its datapath.
+    pub alternates: Option<Vec<String>>,
+    /// Of a stream with slots: what becomes of it when its link fails and it holds no
+    /// certificate for another; `None`: it stays.
+    pub on_link_loss: Option<LinkLoss>,
+}
+
+/// What becomes of a stream with slots whose link has failed, and which holds no certificate for
+/// another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkLoss {
+    /// It keeps its slots on the link, where messages are lost until that is back.
+    #[default]
+    Stay,
+    /// It goes by the link by which all else goes, in its lane, without slots and without a
+    /// bound in time, until its own is back.
+    Degrade,
+}
+
+impl LinkLoss {
+    /// In the words of the file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            LinkLoss::Stay => "stay",
+            LinkLoss::Degrade => "degrade",
+        }
+    }
 }
 
 impl StreamPlan {

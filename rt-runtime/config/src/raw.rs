@@ -471,6 +471,13 @@ pub struct Stream {
     /// Values that a source keeps for late joiners at most, 0 to 16. Default: 16.
     #[serde(default)]
     pub history_max: Option<i64>,
+    /// Names of links on which a stream with slots may hold alternate certificates. Default: all
+    /// of its datapath.
+    #[serde(default)]
+    pub alternates: Option<Vec<String>>,
+    /// What becomes of a stream with slots whose link has failed. Default: `stay`.
+    #[serde(default)]
+    pub on_link_loss: Option<crate::plan::LinkLoss>,
 }
 
 /// Whether messages have a time.

@@ -1,5 +1,6 @@
 //! What the hub wants done. The host carries actions out in order, one by one.
 
+use crate::hub::stands::Stand;
 use crate::spec::Credentials;
 use insane_core::{
     ConnId, DatapathIndex, DomainIndex, Lane, MonoTime, PeerIndex, Qos, Schema, SessionId, SinkId, SourceId, StreamKey,
@@ -211,6 +212,8 @@ pub enum Action {
         datapath: DatapathIndex,
         /// Every stream that has slots there.
         streams: Vec<TimedStream>,
+        /// By number: links of those that go to all their peers by one, whatever their routes say.
+        links: Vec<(u16, u8)>,
         /// When it takes over; `None`: as soon as it may.
         at: Option<MonoTime>,
     },
@@ -486,6 +489,17 @@ pub enum Note {
         peers: u32,
         /// Why.
         reason: String,
+    },
+    /// A stream with slots stands elsewhere than before, or something is wrong or right again.
+    SlotsStand {
+        /// Of which datapath its slots are.
+        datapath: DatapathIndex,
+        /// Its name.
+        stream: String,
+        /// Where it stood.
+        before: Stand,
+        /// Where it stands.
+        after: Stand,
     },
     /// Two ends could not be joined for want of a resource; tried again later.
     Unjoined {

@@ -21,7 +21,7 @@ use insane_engine::thread::{self, DatapathThread, RunConfig};
 use insane_engine::waker::WakeQueue;
 use insane_engine::{
     Command, DomainParts, EngineConfig, EngineParts, Hop, NewSink, NewSource, Notice, OverlayFrame, PeerSwap, Port,
-    SlotConfig, SlotLog, SlotTable, StageSlots,
+    SlotConfig, SlotLinks, SlotLog, SlotTable, StageSlots, TIMED_MAX,
 };
 use insane_link::{Link, LinkHealth, SwapRefused};
 use insane_scheduler::{Gates, Policing, TableError, TimedStream, lcm};
@@ -382,7 +382,13 @@ impl Datapath {
     }
 
     /// Puts another table of slots in place of the one in force: as soon as may be, or at `at`.
-    pub(crate) fn stage_slots(&mut self, streams: &[TimedStream], at: Option<MonoTime>) -> Result<(), TableError> {
+    /// `links`: by number, of those that go by another than their routes say.
+    pub(crate) fn stage_slots(
+        &mut self,
+        streams: &[TimedStream],
+        links: &[(u16, u8)],
+        at: Option<MonoTime>,
+    ) -> Result<(), TableError> {
         let Some(config) = self.slots else { return Err(TableError::OtherTiming) };
         let (table, number) = self.tables.fill(config, streams)?;
         let gates = self.gates.clone();
@@ -391,7 +397,12 @@ impl Datapath {
         let has_none = periods.peek().is_none();
         let cycle_ns = periods.try_fold(1, lcm);
         let cycle_ns = if has_none { 0 } else { cycle_ns.unwrap_or(0) };
-        self.send(Command::StageSlots(StageSlots { table, streams: streams.len(), cycle_ns, at, gates, number }));
+        let mut by: Box<SlotLinks> = Box::new([None; TIMED_MAX]);
+        for (number, link) in links {
+            by[usize::from(*number)] = Some(*link);
+        }
+        let streams = streams.len();
+        self.send(Command::StageSlots(StageSlots { table, streams, cycle_ns, at, gates, links: by, number }));
         Ok(())
     }
 

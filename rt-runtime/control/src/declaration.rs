@@ -110,6 +110,7 @@ mod tests {
             priority_max: None,
             isolated: Some(true),
             history_max: Some(2),
+            ..StreamPlan::default()
         };
         let given = give(Some(&plan), &Qos::default(), false).unwrap();
         let qos = Qos {

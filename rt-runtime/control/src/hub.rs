@@ -24,6 +24,7 @@ mod route;
 pub mod schedule;
 mod session;
 pub mod slots;
+pub mod stands;
 mod stream;
 mod tables;
 pub mod view;
@@ -145,6 +146,12 @@ pub struct Hub {
     changes: u64,
     /// When streams were last moved.
     moved_at: BTreeMap<StreamKey, MonoTime>,
+    /// Where streams with slots stand.
+    stands: BTreeMap<(StreamKey, DatapathIndex), stands::Standing>,
+    /// Of which changes that was decided, if nothing had to wait.
+    stands_of: Option<u64>,
+    /// When they were last moved.
+    moved_slots: BTreeMap<StreamKey, MonoTime>,
 }
 
 impl Hub {
@@ -160,6 +167,7 @@ impl Hub {
         let gated = gated.map(|(at, _)| Action::StageSlots {
             datapath: DatapathIndex(at as u8),
             streams: Vec::new(),
+            links: Vec::new(),
             at: None,
         });
         Hub {
@@ -179,6 +187,9 @@ impl Hub {
             chosen: BTreeMap::new(),
             changes: 0,
             moved_at: BTreeMap::new(),
+            stands: BTreeMap::new(),
+            stands_of: None,
+            moved_slots: BTreeMap::new(),
             slots: spec.datapaths.iter().map(|path| path.slots.clone().and_then(slots::SlotBook::new)).collect(),
             spec,
             ids: Ids::default(),
@@ -259,6 +270,7 @@ impl Hub {
             *ours = new;
         }
         self.follow_declarations();
+        self.changes += 1;
     }
 
     /// What these rules and quotas would leave outside: of each domain, in words.
@@ -302,6 +314,7 @@ impl Hub {
         self.links.retain(|(other, _), _| *other != peer);
         self.placed.retain(|(_, other), _| *other != peer);
         self.chosen.retain(|(_, other), _| *other != peer);
+        self.changes += 1;
         for at in 0..self.spec.datapaths.len() {
             self.readmit(DatapathIndex(at as u8));
         }

@@ -2,6 +2,7 @@
 //! thousand gets a few of them and a count of the rest.
 
 use crate::action::{Note, Topic};
+use crate::hub::stands::State;
 use insane_core::{MonoTime, Nanos};
 use tracing::{debug, info, warn};
 
@@ -46,6 +47,17 @@ impl Notes {
             Note::SlotsNotWidened { datapath, peers, reason } => {
                 warn!(%datapath, peers, reason, "slots have no room for a message to each peer; larger ones are dropped");
             }
+            Note::SlotsStand { datapath, stream, before, after } => match after.state {
+                State::InSlots => {
+                    info!(%datapath, stream, from = before.link, to = after.link, "stream has its slots by this link");
+                }
+                State::Stays => {
+                    warn!(%datapath, stream, link = after.link, "the link of a stream with slots has failed, and it stays");
+                }
+                State::Degraded => {
+                    warn!(%datapath, stream, "the link of a stream with slots has failed, and it goes without slots");
+                }
+            },
             Note::Unjoined { conn, reason } => {
                 warn!(%conn, reason, "two ends could not be joined; tried again in a second");
             }

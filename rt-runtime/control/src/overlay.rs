@@ -43,6 +43,8 @@ pub(crate) struct Overlay {
     changes: u64,
     /// For each peer and datapath that reaches it: what is known of its links there.
     reaches: BTreeMap<(PeerIndex, usize), Reach>,
+    /// Those that the hub does not know yet.
+    untold: BTreeSet<(PeerIndex, usize)>,
     /// Links that have a group.
     groups: Vec<GroupOf>,
     /// Answers the probes of others.
@@ -72,6 +74,7 @@ impl Overlay {
             trackers: vec![Vec::new(); PEERS_MAX],
             changes: 0,
             reaches: BTreeMap::new(),
+            untold: BTreeSet::new(),
             groups: groups(plan, (host, incarnation)),
             responder: Responder::new((host, incarnation)),
             schedules: VecDeque::new(),
@@ -89,9 +92,12 @@ impl Overlay {
         self.changes += 1;
         self.trackers[peer.index()] = vec![Tracker::default(); self.ways[peer.index()].len()];
         self.reaches.retain(|(other, _), _| *other != peer);
+        self.untold.retain(|(other, _)| *other != peer);
         for datapath in 0..plan.datapaths.len() {
             if let Some(home) = entry.reach(datapath) {
-                self.reaches.insert((peer, datapath), Reach { home, link: home, failed: BTreeSet::new() });
+                let links = entry.each().filter(|(at, ..)| *at == datapath).map(|(_, link, _)| link).collect();
+                self.reaches.insert((peer, datapath), Reach { home, link: home, links, failed: BTreeSet::new() });
+                self.untold.insert((peer, datapath));
             }
         }
         self.monitor.set_ways(peer, self.ways[peer.index()].len());
@@ -108,6 +114,7 @@ impl Overlay {
         self.trackers[peer.index()].clear();
         self.changes += 1;
         self.reaches.retain(|(other, _), _| *other != peer);
+        self.untold.retain(|(other, _)| *other != peer);
         self.monitor.set_ways(peer, 0);
         self.membership.remove_peer(peer);
         self.groups.iter_mut().for_each(|group| group.prober.remove(peer));
@@ -357,7 +364,8 @@ impl Overlay {
             let out = links.iter().filter(|(_, health)| is_out(*health));
             let failed: BTreeSet<usize> = out.map(|(link, _)| *link).collect();
             let link = path::choose(reach.link, &links);
-            if (link, &failed) == (reach.link, &reach.failed) {
+            let is_untold = self.untold.remove(&(*peer, *datapath));
+            if (link, &failed) == (reach.link, &reach.failed) && !is_untold {
                 continue;
             }
             if link != reach.link {
@@ -372,7 +380,7 @@ impl Overlay {
                     }
                 }
             }
-            *reach = Reach { link, failed, ..*reach };
+            (reach.link, reach.failed) = (link, failed);
             hub.set_links(*peer, DatapathIndex(*datapath as u8), reach.clone());
         }
     }

@@ -6,11 +6,13 @@ use crate::memory::heap_specs;
 use crate::objects::{COUNTER_LINES, SIZES};
 use crate::quota::{Amounts, Quota};
 use crate::runtime::Hosting;
-use crate::spec::{AccessRule, DatapathSpec, DomainSpec, HubSpec, RealtimeRule, SlotSpec};
+use crate::spec::{AccessRule, DatapathSpec, DomainSpec, HubSpec, RealtimeRule, SlotLink, SlotSpec};
 use crate::start::StartError;
 use insane_clock::{AfterHoldover, ServoConfig};
 use insane_config::plan::{GateWindow, GatesPlan};
-use insane_config::{ClockPlan, DatapathPlan, DomainPlan, Isolation, LayoutSizes, LinkPlan, Member, Plan};
+use insane_config::{
+    ClockPlan, DatapathPlan, DomainPlan, Idle, Isolation, LayoutSizes, LinkPlan, Member, Plan, RatePlan,
+};
 use insane_core::limits::{DATAPATHS_MAX, LINKS_MAX, PEERS_MAX};
 use insane_core::{Lane, Nanos, TaiTime};
 use insane_engine::SlotConfig;
@@ -70,11 +72,20 @@ pub(crate) fn slot_spec(plan: &Plan, datapath: &DatapathPlan) -> Option<SlotSpec
     Some(SlotSpec {
         host: plan.host.name.clone(),
         link: slowest.name.clone(),
-        links: datapath.links.iter().map(|link| link.name.clone()).collect(),
+        links: rates.iter().map(|(link, rate)| slot_link(link, rate)).collect::<Option<_>>()?,
         config: SlotConfig { timing, overhead_bytes, servo: servo(&plan.clock) },
         payload_bytes_max: least.saturating_sub(HEADER_BYTES as u32),
         quantile_ppm: datapath.epsilon_quantile_ppm,
         gates: datapath.gates.as_ref().and_then(gates).map(Box::new),
+    })
+}
+
+fn slot_link(link: &LinkPlan, rate: &RatePlan) -> Option<SlotLink> {
+    Some(SlotLink {
+        name: link.name.clone(),
+        ps_per_byte: LinkRate::from_bits_per_s(u64::from(rate.mbps) * 1_000_000)?.ps_per_byte(),
+        foreign_bytes: rate.foreign_bytes,
+        frame_bytes_max: link.technology.frame_bytes_max() + link.technology.overhead_bytes(),
     })
 }
 

@@ -236,7 +236,10 @@ impl Policy {
 fn used_because(used: Option<(usize, Way)>, chosen: Option<usize>) -> &'static str {
     match used {
         None => "no link of its datapath has an address of the peer",
-        Some((_, Way::Tied)) => "it has slots, which were counted on that link: it stays there",
+        Some((_, Way::Tied)) => "it has slots there",
+        Some((_, Way::Alternate)) => "it has slots there, for which it holds an alternate certificate",
+        Some((_, Way::Stays)) => "it has slots there, and holds no certificate for another link that works: it stays",
+        Some((_, Way::Degraded)) => "the link of its slots has failed: it goes without, as all else to that peer",
         Some((_, Way::Placed)) => "it was moved there by hand",
         Some((link, _)) if Some(link) == chosen => "it is the policy's choice",
         Some(_) if chosen.is_none() => "it stays where it was: the policy has nothing better for it",

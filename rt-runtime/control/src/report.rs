@@ -2,6 +2,7 @@
 
 use crate::datapath::Datapath;
 use crate::hub::Hub;
+use crate::hub::stands::StandView;
 use crate::hub::view::{ChannelView, SessionView, SinkView, SourceView, StreamView};
 use crate::memory::{CounterPages, HugeReport};
 use crate::objects::{COUNTER_LINES, Objects};
@@ -22,7 +23,7 @@ use insane_wire::control::SinkWake;
 use insane_wire::status::{
     ChannelGroupStatus, ChannelStatus, Counters, DatapathStatus, DeclaredStatus, DomainStatus, HostStatus,
     MemoryStatus, MismatchStatus, PeerStatus, QosStatus, SessionStatus, SinkStatus, SlotStatus, SourceStatus,
-    StatusReport, StreamStatus, ThreadStatus, TimeStatus, Usage, hex,
+    StandingStatus, StatusReport, StreamStatus, ThreadStatus, TimeStatus, Usage, hex,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -198,6 +199,7 @@ impl Facts {
                         later: stream.later.clone(),
                     }),
                     isolated: stream.isolated,
+                    standing: stream.datapath.and_then(|at| self.standing_row(hub.stand_of(stream.key, at)?, at)),
                     datapath: stream.datapath.map(|at| self.plan.datapaths[at.index()].name.clone()),
                     channels: stream
                         .channels
@@ -210,6 +212,21 @@ impl Facts {
                 }
             })
             .collect()
+    }
+
+    fn standing_row(&self, view: StandView, at: DatapathIndex) -> Option<StandingStatus> {
+        let links = &self.plan.datapaths.get(at.index())?.links;
+        let name = |link: usize| links.get(link).map(|link| link.name.clone());
+        let StandView { stand, tally, held, on_link_loss } = view;
+        Some(StandingStatus {
+            state: stand.state.name().to_owned(),
+            link: stand.link.and_then(name),
+            certificates: held.into_iter().filter_map(name).collect(),
+            on_link_loss: on_link_loss.name().to_owned(),
+            moves: tally.moves,
+            stays: tally.stays,
+            degradations: tally.degradations,
+        })
     }
 
     /// The group by which a channel's messages go: none for those of reliable streams, and of

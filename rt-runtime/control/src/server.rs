@@ -225,6 +225,7 @@ impl Server {
         let Parts { hub, datapaths, overlay, facts, .. } = &mut self.parts;
         overlay.poll(self.now, &facts.plan.policy.limits(), hub, datapaths);
         hub.go_on();
+        hub.tend_stands(self.now);
         self.pump();
         self.discover();
         self.parts.shared.beat(self.now);
@@ -556,8 +557,8 @@ impl Server {
             Action::SetRoute { datapath, topic, domain, route } => {
                 datapaths[datapath.index()].set_route(topic, domain, &route);
             }
-            Action::StageSlots { datapath, streams, at } => {
-                if let Err(error) = datapaths[datapath.index()].stage_slots(&streams, at) {
+            Action::StageSlots { datapath, streams, links, at } => {
+                if let Err(error) = datapaths[datapath.index()].stage_slots(&streams, &links, at) {
                     error!(%error, "a table of slots that was admitted and checked is no table");
                 }
             }
@@ -630,7 +631,7 @@ impl Server {
             report.discovery = discovery.report(self.now, &facts.plan);
             report.degraded.extend(discovery.degraded());
         }
-        report.degraded.extend(self.stranded());
+        report.degraded.extend(self.alarms());
         report.degraded.extend(self.schedules.keeping.flaws());
         self.report_schedule(&mut report, scope);
         report

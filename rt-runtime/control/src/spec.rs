@@ -182,8 +182,8 @@ pub struct SlotSpec {
     pub host: String,
     /// Of which link, for certificates: of several the slowest.
     pub link: String,
-    /// All links of the datapath: it sends by one at a time, whichever that is.
-    pub links: Vec<String>,
+    /// All links of the datapath, in its order: it sends by one at a time, whichever that is.
+    pub links: Vec<SlotLink>,
     /// What the engine is told.
     pub config: SlotConfig,
     /// Largest payload of a frame, bytes.
@@ -193,6 +193,19 @@ pub struct SlotSpec {
     /// Which quantile of e_turn and e_wake streams of class `statistical` rest on, parts in a
     /// million.
     pub quantile_ppm: u32,
+}
+
+/// One link of a datapath with slots, by itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SlotLink {
+    /// Its name.
+    pub name: String,
+    /// Time of a byte, picoseconds, rounded up.
+    pub ps_per_byte: u32,
+    /// Bytes that others may have put before ours.
+    pub foreign_bytes: u32,
+    /// Largest frame of the lanes, bytes of the link.
+    pub frame_bytes_max: u32,
 }
 
 impl DatapathSpec {

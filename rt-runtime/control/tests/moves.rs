@@ -35,7 +35,7 @@ fn open(world: &mut World, session: SessionId, name: &str, uid: u64) {
 }
 
 fn reach(link: usize, failed: &[usize]) -> Reach {
-    Reach { home: 0, link, failed: failed.iter().copied().collect() }
+    Reach { home: 0, link, links: [0, 1].into(), failed: failed.iter().copied().collect() }
 }
 
 /// What the datapath is told by this.
@@ -68,7 +68,7 @@ fn a_placed_stream_leaves_a_link_that_failed_and_is_back_when_it_works() {
     world.wait(MOVE_PERIOD);
     let usual = told(&mut world, |world| world.hub.move_stream(io, &[PEER], None, world.now).unwrap());
     assert_eq!(usual, [WayTold::Route(PEER, None), WayTold::Route(other, None)]);
-    assert!(world.hub.stranded().is_empty(), "nothing has slots");
+    assert!(world.hub.alarms().is_empty(), "nothing has slots");
 }
 
 #[test]

@@ -4,20 +4,23 @@ mod world;
 
 use insane_certificate::{Boundary, Certificate, Class, Epsilon, Hop, Host, Link, Plant, Stream};
 use insane_clock::ServoConfig;
-use insane_control::action::Topic;
+use insane_control::hub::Packet;
 use insane_control::hub::slots::READMISSIONS_PER_EVENT;
-use insane_control::hub::{Packet, Reach};
-use insane_control::spec::{HubSpec, SlotSpec};
+use insane_control::spec::{HubSpec, SlotLink, SlotSpec};
 use insane_core::{
-    ChannelId, Determinism, LatePolicy, MonoTime, Nanos, Qos, Reliability, SessionId, SourceId, TaiTime, stream_key,
+    ChannelId, Determinism, LatePolicy, MonoTime, Nanos, Qos, Reliability, SessionId, SourceId, TaiTime,
 };
 use insane_engine::{SlotConfig, timed_flow};
 use insane_scheduler::{GateEntry, Gates, LinkRate, LinkTiming, TimedStream};
 use insane_wire::control::{Code, Event, Request, encode};
 use std::sync::Arc;
-use world::{WayTold, World, datapath, spec};
+use world::{World, datapath, spec};
 
 const MS: u64 = 1_000_000;
+
+fn slot_link(name: &str) -> SlotLink {
+    SlotLink { name: name.into(), ps_per_byte: 80_000, foreign_bytes: 1_538, frame_bytes_max: 1_538 }
+}
 
 /// 100 Mbit/s, e_turn 50 us, one foreign frame.
 fn slots() -> SlotSpec {
@@ -28,7 +31,7 @@ fn slots() -> SlotSpec {
     SlotSpec {
         host: "here".into(),
         link: "control-net".into(),
-        links: vec!["control-net".into()],
+        links: vec![slot_link("control-net")],
         config,
         payload_bytes_max: 1_408,
         quantile_ppm: 999_000,
@@ -348,7 +351,7 @@ fn a_schedule_that_this_host_is_not_made_for_is_refused_by_name() {
 #[test]
 fn a_schedule_over_two_links_of_a_datapath_is_kept_on_both_or_refused_where_they_meet() {
     let mut path = datapath(&[0], true);
-    path.slots = Some(SlotSpec { links: vec!["control-net".into(), "other-net".into()], ..slots() });
+    path.slots = Some(SlotSpec { links: ["control-net", "other-net"].map(slot_link).into(), ..slots() });
     let mut world = World::new(spec(vec![path]));
     let a = world.attach(1);
     let both = |offset: u64| {
@@ -550,44 +553,5 @@ fn who_asks_for_slots_in_vain_again_and_again_is_held_up_and_nobody_else_is() {
     open(&mut world, b, "axis", of(every(10, 64)), 2_001).unwrap();
     world.wait(Nanos(100 * MS));
     open(&mut world, a, "axis", of(every(10, 64)), 2_002).unwrap();
-    end(world);
-}
-
-/// Its room was counted on one link: everything else leaves that when it fails.
-#[test]
-fn a_stream_with_slots_stays_with_its_link_and_says_so() {
-    let (here, peer) = (insane_core::DatapathIndex(0), insane_core::PeerIndex(0));
-    let mut world = World::new(timed(&[0]));
-    let a = world.attach(1);
-    open(&mut world, a, "io", of(every(2, 64)), 11).unwrap();
-    open(&mut world, a, "video", Qos::default(), 12).unwrap();
-    let topic = |name| Topic { key: stream_key("line1", name), channel: ChannelId(5) };
-    for name in ["io", "video"] {
-        world.interest(0, topic(name), true);
-        world.settle();
-    }
-    let links = |link, failed: &[usize]| Reach { home: 0, link, failed: failed.iter().copied().collect() };
-    let told = |world: &mut World, reach| {
-        world.datapaths[0].ways.clear();
-        world.hub.set_links(peer, here, reach);
-        world.pump();
-        world.datapaths[0].ways.clone()
-    };
-    // It is tied before all others leave, and let go when they are back.
-    let left = told(&mut world, links(1, &[0]));
-    assert_eq!(left, [WayTold::Route(peer, Some(0)), WayTold::Reach(peer, 1)]);
-    assert_eq!(world.hub.link_of(topic("io").key, peer, here), Some(0));
-    assert_eq!(world.hub.link_of(topic("video").key, peer, here), Some(1));
-    assert_eq!(world.hub.stranded(), [("io", peer, here, 0)]);
-    let (domain, refused) = (insane_core::DomainIndex(0), Code::NotAdmitted);
-    assert_eq!(world.hub.movable(domain, "io").map_err(|refusal| refusal.code), Err(refused));
-    assert_eq!(world.hub.movable(domain, "video"), Ok((topic("video").key, here)));
-    let back = told(&mut world, links(0, &[]));
-    assert_eq!(back, [WayTold::Reach(peer, 0), WayTold::Route(peer, None)]);
-    assert_eq!(world.hub.stranded(), []);
-    for name in ["io", "video"] {
-        world.interest(0, topic(name), false);
-        world.settle();
-    }
     end(world);
 }

@@ -22,6 +22,14 @@ impl Way {
     /// By the link by which the peer is reached, whichever that is.
     pub const REACH: Way = Way(u8::MAX);
 
+    /// By the link at this place; `None`: by that by which the peer is reached.
+    pub const fn by(link: Option<u8>) -> Way {
+        match link {
+            Some(link) => Way(link),
+            None => Way::REACH,
+        }
+    }
+
     /// Place of the link that it names, if it names one.
     #[inline]
     pub const fn link(self) -> Option<u8> {
@@ -60,7 +68,7 @@ impl Route {
         self.usual = PeerSet::NONE;
         for Hop { peer, link } in hops {
             let Some(way) = self.ways.get_mut(peer.index()) else { continue };
-            *way = link.map_or(Way::REACH, Way);
+            *way = Way::by(*link);
             if link.is_none() {
                 self.usual.add(*peer);
             }

@@ -11,7 +11,7 @@ use crate::deliver::Outlets;
 use crate::engine::Links;
 use crate::newcomers::{Newcomers, PeerSet};
 use crate::outflow::{Outflow, Progress};
-use crate::routes::{Hops, RouteIndex};
+use crate::routes::{Hops, RouteIndex, Way};
 use crate::turn::Turn;
 use crate::watch::WatchList;
 use crate::{GRANTS_PER_TURN, RELIABLE_PER_TURN, SOURCES_MAX};
@@ -30,7 +30,7 @@ pub(crate) use source::deliver_past;
 use source::{Grant, SourceEntry, abandon, condemn, send_reliable, send_some};
 use timed::Slots;
 pub(crate) use timed::slots_of;
-pub use timed::{SLOTS_WRITTEN_MAX, SlotConfig, SlotTable, StageSlots, TIMED_MAX, timed_flow};
+pub use timed::{SLOTS_WRITTEN_MAX, SlotConfig, SlotLinks, SlotTable, StageSlots, TIMED_MAX, timed_flow};
 
 /// The sources of this datapath and their lanes.
 pub(crate) struct Transmitter {
@@ -180,6 +180,7 @@ impl Transmitter {
             newcomers,
             skip: PeerSet::NONE,
             each_alone: has_slots,
+            by: Way::by(slots.and_then(|number| self.slots.as_ref()?.link_of(number))),
             reliable,
             leaving: None,
             ready: false,
@@ -367,13 +368,17 @@ impl Transmitter {
         if entry.reliable.is_some() {
             return;
         }
-        let old = |peer: PeerIndex| before.iter().find(|(other, _)| *other == peer).map(|(_, link)| *link);
-        let moves = after.iter().any(|(peer, link)| old(*peer).is_some_and(|old| old != *link));
+        // The link of its slots changes with a table, and with nothing else.
+        let own = entry.by.link();
+        let by = |link: Option<u8>| own.or(link);
+        let old = |peer: PeerIndex| before.iter().find(|(other, _)| *other == peer).map(|(_, link)| by(*link));
+        let moves = after.iter().any(|(peer, link)| old(*peer).is_some_and(|old| old != by(*link)));
+        let after: Hops = after.iter().map(|(peer, link)| (*peer, by(*link))).collect();
         if moves {
             entry.go_on(entry.head.leg().next());
         }
         let leg = entry.head.leg();
-        for (peer, link) in after {
+        for (peer, link) in &after {
             let (link, last) = match old(*peer) {
                 Some(old) if moves => (old, entry.last_whole()),
                 None if leg != Leg::FIRST => (*link, 0),
@@ -381,6 +386,25 @@ impl Transmitter {
             };
             if let Some(link) = link {
                 self.fences.push(now, (*peer, link), entry.lane, entry.fence(leg.before(), last));
+            }
+        }
+    }
+
+    /// From now on a source goes by this link to all its peers, which are reached by these
+    /// otherwise.
+    #[cold]
+    fn go_by(&mut self, now: MonoTime, place: u16, by: Way, hops: &Hops) {
+        let Some(entry) = &mut self.sources[usize::from(place)] else { return };
+        let old = std::mem::replace(&mut entry.by, by);
+        let link = |way: Way, usual: Option<u8>| way.link().or(usual);
+        if hops.iter().all(|(_, usual)| link(old, *usual) == link(by, *usual)) {
+            return;
+        }
+        entry.go_on(entry.head.leg().next());
+        let (leg, last) = (entry.head.leg().before(), entry.last_whole());
+        for (peer, usual) in hops {
+            if let Some(link) = link(old, *usual) {
+                self.fences.push(now, (*peer, link), entry.lane, entry.fence(leg, last));
             }
         }
     }

@@ -9,7 +9,7 @@ use insane_clock::ServoConfig;
 use insane_core::counters::TurnCounter;
 use insane_core::time::{Clock, PairedRead};
 use insane_core::{Cause, Fate, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceInstant, Stamp, TaiTime};
-use insane_engine::{Command, EngineConfig, SlotConfig, SlotTable, StageSlots, Topic, timed_flow};
+use insane_engine::{Command, EngineConfig, SlotConfig, SlotTable, StageSlots, TIMED_MAX, Topic, timed_flow};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, SendOutcome, SwapRefused};
 use insane_scheduler::{GateEntry, Gates, LatePolicy, LinkRate, LinkTiming, Recurrence, TimedStream};
 use insane_shm::misses::{Miss, MissReader};
@@ -319,6 +319,7 @@ impl World {
             cycle_ns: PERIOD,
             at: None,
             gates: has_gates.then(|| Box::new(gates)),
+            links: Box::new([None; TIMED_MAX]),
             number: self.tables,
         };
         let staged = self.host.command(Command::StageSlots(stage));

@@ -7,7 +7,7 @@ use insane_clock::{ClockState, ServoConfig};
 use insane_core::counters::TurnCounter;
 use insane_core::time::{Clock, PairedRead};
 use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceInstant, Stamp, TaiTime};
-use insane_engine::{Command, EngineConfig, SlotConfig, SlotTable, StageSlots, Topic, timed_flow};
+use insane_engine::{Command, EngineConfig, SlotConfig, SlotTable, StageSlots, TIMED_MAX, Topic, timed_flow};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, SendOutcome, SwapRefused};
 use insane_scheduler::{GateEntry, Gates, LatePolicy, LinkRate, LinkTiming, Recurrence, TimedStream};
 use insane_shm::port::{SinkPort, SourcePort};
@@ -273,7 +273,8 @@ fn stage_with(
     let mut table = Box::new(SlotTable::new(config.timing));
     table.fill(TaiTime(0), streams).unwrap();
     let gates = gates.map(Box::new);
-    let stage = StageSlots { table, streams: streams.len(), cycle_ns, at, gates, number: 1 };
+    let links = Box::new([None; TIMED_MAX]);
+    let stage = StageSlots { table, streams: streams.len(), cycle_ns, at, gates, links, number: 1 };
     let staged = host.command(Command::StageSlots(stage));
     assert!(matches!(staged, Command::SlotsStaged(_, Ok(()))), "{staged:?}");
 }

@@ -37,7 +37,9 @@
 
 pub use insane_core::heap::ClassSpec;
 use insane_core::limits::{CLASSES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
-use insane_core::{ChannelId, ConnId, Lane, Qos, Schema, SessionId, SinkId, SourceId, StreamId, StreamKey, TaiTime};
+use insane_core::{
+    ChannelId, ConnId, Datapath, Lane, Priority, Qos, Schema, SessionId, SinkId, SourceId, StreamId, StreamKey, TaiTime,
+};
 use serde::{Deserialize, Serialize};
 
 /// First four bytes of a client's first packet: `"INSN"`.
@@ -79,7 +81,8 @@ pub enum Role {
     /// An application with streams.
     Application,
     /// A tool: may ask for [`Request::Status`], and, if its user runs the runtime, for
-    /// [`Request::Reload`], [`Request::Schedule`] and [`Request::MoveStream`].
+    /// [`Request::Reload`], [`Request::Schedule`], [`Request::MoveStream`] and
+    /// [`Request::SetQos`].
     Observer,
 }
 
@@ -266,6 +269,18 @@ pub enum Request {
         link: Option<String>,
         /// Name of the peer; `None`: all that the link reaches.
         peer: Option<String>,
+    },
+    /// Changes what a stream of the session's domain that is open asks for, where that is no
+    /// promise: for who has it open, and who runs the runtime. Answered by [`Event::Done`].
+    SetQos {
+        /// Request number.
+        req: u32,
+        /// Name of the stream.
+        stream: String,
+        /// Which kind of technology; `None`: what its first opener asked for.
+        datapath: Option<Datapath>,
+        /// The importance; `None`: what its first opener asked for.
+        priority: Option<Priority>,
     },
 }
 

@@ -338,6 +338,29 @@ pub struct StreamStatus {
     pub datapath: Option<String>,
     /// Its channels that have a source or a sink on this host.
     pub channels: Vec<ChannelStatus>,
+    /// Of one with slots: by which link it has them; `None`: it has none.
+    pub standing: Option<StandingStatus>,
+}
+
+/// By which link a stream with slots goes, and what became of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StandingStatus {
+    /// `in slots`, `stays` with a link that has failed, `degraded`: without slots.
+    pub state: String,
+    /// The link by which it goes to all its peers; `None`: each by the one that is preferred.
+    pub link: Option<String>,
+    /// Links on which it holds certificates.
+    pub certificates: Vec<String>,
+    /// What becomes of it when its link fails and it holds no certificate for another that
+    /// works: `stay`, `degrade`.
+    pub on_link_loss: String,
+    /// Moves from one link to another.
+    pub moves: u64,
+    /// How often its link failed and it stayed.
+    pub stays: u64,
+    /// How often it went without slots.
+    pub degradations: u64,
 }
 
 /// A declaration of the configuration that is for a stream.

@@ -15,6 +15,7 @@ mod moves;
 mod observer;
 mod output;
 mod plan;
+mod qos;
 mod reload;
 mod schedule;
 mod signals;
@@ -66,6 +67,8 @@ enum Command {
     Misses(misses::Arguments),
     /// Let a stream go by another link while it is used.
     Move(moves::Arguments),
+    /// Changes what an open stream asks for: its kind of technology, its importance.
+    Qos(qos::Arguments),
     /// Make another configuration hold in a running runtime: all of it, or nothing.
     Reload(reload::Arguments),
     /// Schedules of a plant of several hosts: find, check, explain, draw, import and export.
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Command::Jitter(arguments) => jitter::run(&arguments),
         Command::Misses(arguments) => misses::run(&arguments),
         Command::Move(arguments) => moves::run(&arguments),
+        Command::Qos(arguments) => qos::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Schedule(arguments) => schedule::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),

@@ -1,6 +1,6 @@
 //! A session that only watches: HELLO as an observer, then one question at a time.
 
-use insane_core::{MonoTime, Nanos};
+use insane_core::{Datapath, MonoTime, Nanos, Priority};
 use insane_sys::clock::mono_now;
 use insane_sys::event::{Epoll, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, PathError, RecvOutcome, SendOutcome};
@@ -152,6 +152,24 @@ impl Observer {
         let (req, deadline) = (self.requests, mono_now() + self.timeout);
         let (stream, link, peer) = (stream.to_owned(), link.map(str::to_owned), peer.map(str::to_owned));
         self.send_patiently(&control::encode(&Request::MoveStream { req, stream, link, peer }), deadline)?;
+        self.done(req, deadline)
+    }
+
+    /// Changes what an open stream asks for.
+    pub fn set_qos(
+        &mut self,
+        stream: &str,
+        datapath: Option<Datapath>,
+        priority: Option<Priority>,
+    ) -> Result<(), StatusError> {
+        self.requests = self.requests.wrapping_add(1);
+        let (req, deadline) = (self.requests, mono_now() + self.timeout);
+        let stream = stream.to_owned();
+        self.send_patiently(&control::encode(&Request::SetQos { req, stream, datapath, priority }), deadline)?;
+        self.done(req, deadline)
+    }
+
+    fn done(&mut self, req: u32, deadline: MonoTime) -> Result<(), StatusError> {
         loop {
             match self.event(deadline)? {
                 Event::Done { req: answered } if answered == req => return Ok(()),

@@ -46,6 +46,8 @@ fn stream(raw: &raw::Stream, path: &str, report: &mut Report<'_>) -> StreamPlan 
         priority_max: most,
         isolated: raw.isolated,
         history_max: raw.history_max.map(|most| number(report, &format!("{path}.history_max"), most)),
+        alternates: raw.alternates.clone(),
+        on_link_loss: raw.on_link_loss,
     }
 }
 
@@ -76,7 +78,7 @@ fn check(raw: &raw::Stream, plan: &StreamPlan, isolation: Isolation, path: &str,
     }
     if (StreamPlan { name: plan.name.clone(), ..StreamPlan::default() }) == *plan {
         let accepted = "at least one of reliability, datapath, consumption, determinism, priority, priority_max, \
-                        isolated, history_max";
+                        isolated, history_max, alternates, on_link_loss";
         report.error_accepting(&format!("{path}.name"), "the declaration fixes nothing", accepted);
     }
     if let (Some(priority), Some(most)) = (raw.priority, raw.priority_max) {
@@ -94,10 +96,23 @@ fn check(raw: &raw::Stream, plan: &StreamPlan, isolation: Isolation, path: &str,
     }
 }
 
+/// Links that a declaration names have to be there.
+fn check_alternates(stream: &StreamPlan, datapaths: &[DatapathPlan], path: &str, report: &mut Report<'_>) {
+    let links = || datapaths.iter().flat_map(|datapath| &datapath.links).map(|link| link.name.as_str());
+    for (at, name) in stream.alternates.iter().flatten().enumerate() {
+        if !links().any(|link| link == name) {
+            let names: Vec<String> = links().map(|link| format!("{link:?}")).collect();
+            let message = format!("no datapath has a link {name:?}");
+            report.error_accepting(&format!("{path}[{at}]"), message, format!("one of {}", names.join(", ")));
+        }
+    }
+}
+
 /// What does not go with the datapaths: slots and repair, a time and no slots.
 pub(super) fn check_slots(domains: &[DomainPlan], datapaths: &[DatapathPlan], report: &mut Report<'_>) {
     for (domain, plan) in domains.iter().enumerate() {
         for (at, stream) in plan.streams.iter().enumerate() {
+            check_alternates(stream, datapaths, &format!("domains[{domain}].streams[{at}].alternates"), report);
             let Some(determinism @ Determinism::TimeSensitive { .. }) = stream.determinism else { continue };
             let lane = Qos { determinism, ..Qos::default() }.lane();
             let serving = datapaths.iter().find(|datapath| datapath.serves.lane(lane));

@@ -198,6 +198,7 @@ fn declarations_of_streams() {
         ("history_max", "17", "17 is too large", "0 to 16 values"),
         ("reliability", "relyable", "`relyable` is not accepted here; did you mean `reliable`?", "unreliable or"),
         ("isolated", "1", "`true` or `false` is expected", "true or false"),
+        ("on_link_loss", "stey", "`stey` is not accepted here; did you mean `stay`?", "stay or degrade"),
     ] {
         let text = format!("name: \"x\", {field}: {value}");
         expect(&declared(&text), &at(field, &text), &path(field), message, accepted);
@@ -227,6 +228,22 @@ fn declarations_of_streams() {
         assert!(found.accepted.starts_with(accepted), "{found}");
         assert_eq!(format!("{}:{}", found.line, found.column), at(field, &text));
     }
+}
+
+#[test]
+fn a_declaration_names_links_that_are_there() {
+    let text = |alternates: &str| {
+        format!(
+            "(links: [(name: \"one\", technology: udp(bind: \"192.0.2.1:7400\"))],
+              datapaths: [(name: \"main\", links: [\"one\"])],
+              domains: [(name: \"d\", members: [uid(1)], streams: [(name: \"x\", alternates: {alternates})])])"
+        )
+    };
+    assert!(findings(&text("[\"one\"]")).is_empty() && findings(&text("[]")).is_empty());
+    let found = only(&text("[\"one\", \"two\"]"));
+    assert_eq!((found.severity, found.path.as_str()), (Severity::Error, "domains[0].streams[0].alternates[1]"));
+    assert_eq!(found.message, "no datapath has a link \"two\"");
+    assert_eq!(found.accepted, "one of \"one\"");
 }
 
 #[test]

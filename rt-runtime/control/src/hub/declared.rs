@@ -34,7 +34,7 @@ struct Effect {
 }
 
 fn effect(contract: &Contract, domain: &DomainSpec) -> Effect {
-    let asked = Asked { qos: contract.asked, isolated: contract.asked_isolated };
+    let asked = Asked { qos: contract.hints.on(contract.asked), isolated: contract.asked_isolated };
     match give(domain, &contract.name, &asked) {
         Err(why) => {
             Effect { qos: contract.qos, later: format!("it keeps what it has; opened anew it is refused: {why}") }

@@ -2,9 +2,10 @@
 //!
 //! A stream goes as whatever else goes to the peer, unless the policy has chosen another link
 //! for it, or somebody has placed it by hand, which goes first; a link that failed is left by
-//! all. A stream with slots is the exception: its room was counted on one
-//! link, so it stays there, whatever becomes of that, and the status says so.
+//! all. A stream with slots is the exception: it goes where its certificates let it, by a table
+//! of slots (module [`stands`](super::stands)), and not by a route.
 
+use super::stands::State;
 use super::{Hub, Refusal};
 use crate::action::{Action, Topic};
 use insane_core::{ChannelId, DatapathIndex, Determinism, DomainIndex, MonoTime, Nanos, PeerIndex, StreamKey};
@@ -22,6 +23,8 @@ pub struct Reach {
     pub home: usize,
     /// The one by which the peer is reached now.
     pub link: usize,
+    /// All that have an address of the peer.
+    pub links: BTreeSet<usize>,
     /// Those that have failed.
     pub failed: BTreeSet<usize>,
 }
@@ -29,8 +32,14 @@ pub struct Reach {
 /// Why a stream goes by the link it goes by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
-    /// It has slots, which were counted on that link.
+    /// It has slots there, and no reason to go elsewhere.
     Tied,
+    /// It has slots, and holds an alternate certificate on that link, where it went.
+    Alternate,
+    /// It has slots there, the link has failed, and it has no other to go to.
+    Stays,
+    /// The link of its slots has failed: it goes without, as whatever else goes to the peer.
+    Degraded,
     /// Somebody has placed it there.
     Placed,
     /// The policy chose it, and it is another than that of whatever else goes to the peer.
@@ -62,7 +71,12 @@ impl Hub {
     /// whatever else goes there.
     pub(super) fn own_link(&self, key: StreamKey, peer: PeerIndex, datapath: DatapathIndex) -> Option<usize> {
         let reach = self.links.get(&(peer, datapath));
+        let stand = self.standing(key, datapath);
+        if stand.is_some_and(|stand| stand.state == State::Degraded) {
+            return None;
+        }
         if self.is_tied(key, datapath) {
+            // Its table may say otherwise; a route never does.
             return reach.filter(|reach| reach.link != reach.home).map(|reach| reach.home);
         }
         let stands = |link: &&usize| reach.is_none_or(|reach| !reach.failed.contains(link));
@@ -75,7 +89,13 @@ impl Hub {
     pub fn way_of(&self, key: StreamKey, peer: PeerIndex, datapath: DatapathIndex) -> Way {
         let own = self.own_link(key, peer, datapath);
         if self.is_tied(key, datapath) {
-            Way::Tied
+            let stand = self.standing(key, datapath).unwrap_or_default();
+            match (stand.state, stand.link) {
+                (State::Degraded, _) => Way::Degraded,
+                (State::Stays, _) => Way::Stays,
+                (State::InSlots, Some(_)) => Way::Alternate,
+                (State::InSlots, None) => Way::Tied,
+            }
         } else if own.is_none() {
             Way::Usual
         } else if own == self.placed.get(&(key, peer)).copied() {
@@ -126,7 +146,7 @@ impl Hub {
         self.changes
     }
 
-    fn update_routes_of(&mut self, key: StreamKey) {
+    pub(super) fn update_routes_of(&mut self, key: StreamKey) {
         let all = Topic { key, channel: ChannelId(0) }..=Topic { key, channel: ChannelId(u32::MAX) };
         let topics: Vec<Topic> = self.channels.range(all).map(|(topic, _)| *topic).collect();
         topics.into_iter().for_each(|topic| self.update_routes(topic));
@@ -143,28 +163,14 @@ impl Hub {
     #[must_use]
     pub fn link_of(&self, key: StreamKey, peer: PeerIndex, datapath: DatapathIndex) -> Option<usize> {
         let reach = || self.links.get(&(peer, datapath)).map(|reach| reach.link);
-        self.own_link(key, peer, datapath).or_else(reach)
-    }
-
-    /// Streams with slots that stay with a link that has failed: stream, peer, datapath, link.
-    #[must_use]
-    pub fn stranded(&self) -> Vec<(&str, PeerIndex, DatapathIndex, usize)> {
-        let mut stranded = Vec::new();
-        for ((peer, datapath), reach) in self.links.iter().filter(|(_, reach)| reach.failed.contains(&reach.home)) {
-            let hears = |channel: &super::Channel| channel.peers.iter().any(|sinks| sinks.peer == *peer);
-            let heard: BTreeSet<StreamKey> =
-                self.channels.iter().filter(|(_, channel)| hears(channel)).map(|(topic, _)| topic.key).collect();
-            let tied = heard.into_iter().filter(|key| self.is_tied(*key, *datapath));
-            let names = tied.filter_map(|key| self.contracts.get(&key)).map(|contract| contract.name.as_str());
-            stranded.extend(names.map(|name| (name, *peer, *datapath, reach.home)));
-        }
-        stranded
+        let stand = self.standing(key, datapath).and_then(|stand| stand.link);
+        stand.or_else(|| self.own_link(key, peer, datapath)).or_else(reach)
     }
 
     /// The datapath by which a stream of a domain goes out.
     ///
     /// # Errors
-    /// There is no such stream, or it has slots.
+    /// There is no such stream.
     pub fn movable(&self, domain: DomainIndex, name: &str) -> Result<(StreamKey, DatapathIndex), Refusal> {
         let is_it = |contract: &&super::Contract| contract.domain == domain && contract.name == name;
         let found = self.contracts.iter().find(|(_, contract)| is_it(contract));
@@ -174,10 +180,6 @@ impl Hub {
         let Some(datapath) = self.spec.datapath_of(contract.qos.lane()) else {
             return Err(Refusal::new(Code::Unknown, format!("no datapath serves the lane of stream {name:?}")));
         };
-        if self.is_tied(*key, datapath) {
-            let reason = format!("stream {name:?} has slots, which were counted on its link: it stays there");
-            return Err(Refusal::new(Code::NotAdmitted, reason));
-        }
         Ok((*key, datapath))
     }
 

@@ -11,7 +11,7 @@ use super::slots::SlotBook;
 use crate::action::{Action, Topic};
 use crate::plan_spec::shut_for_slots;
 use crate::spec::SlotSpec;
-use insane_certificate::{Certificate, Class, Host, Link, Placed, Stream, Window};
+use insane_certificate::{Certificate, Class, Host, Link, Placed, Plant, Stream, Window};
 use insane_core::{DatapathIndex, Determinism, MonoTime, Nanos};
 use insane_scheduler::Recurrence;
 use std::sync::Arc;
@@ -25,24 +25,38 @@ pub(super) struct Named {
     pub(super) channel: u32,
 }
 
+/// Between the name of a stream of a plan and that of the link on which it has other slots.
+const ALTERNATE_AT: char = '@';
+
+/// Whether a name of a plan is that of a stream.
+fn names(name: &str, Named { domain, stream, channel }: &Named) -> bool {
+    let name = match name.strip_prefix(domain).and_then(|rest| rest.strip_prefix(':')) {
+        Some(name) => name,
+        // A tenant may call its stream `other:stream`, and has no claim to what is another's.
+        None if stream.contains(':') => return false,
+        None => name,
+    };
+    name == stream || name.strip_prefix(stream.as_str()).is_some_and(|rest| rest == format!("/{channel}"))
+}
+
 /// What a schedule keeps for a stream of this host.
 #[derive(Clone, Debug)]
 pub(super) struct Reserved {
     pub(super) stream: Stream,
     pub(super) placed: Placed,
+    /// It is the alternate of another one, on the link at this place of the datapath.
+    pub(super) elsewhere: Option<usize>,
 }
 
 impl Reserved {
     pub(super) fn is_for(&self, named: &Named) -> bool {
-        let Named { domain, stream, channel } = named;
-        let name = &self.stream.name;
-        let name = match name.strip_prefix(domain).and_then(|rest| rest.strip_prefix(':')) {
-            Some(name) => name,
-            // A tenant may call its stream `other:stream`, and has no claim to what is another's.
-            None if stream.contains(':') => return false,
-            None => name,
-        };
-        name == stream || name.strip_prefix(stream.as_str()).is_some_and(|rest| rest == format!("/{channel}"))
+        self.elsewhere.is_none() && names(&self.stream.name, named)
+    }
+
+    /// Whether it is what the stream has on another link.
+    pub(super) fn is_alternate_for(&self, named: &Named) -> bool {
+        let base = self.stream.name.rsplit_once(ALTERNATE_AT);
+        self.elsewhere.is_some() && base.is_some_and(|(base, _)| names(base, named))
     }
 
     /// Whether what a source asks for is what was planned.
@@ -108,7 +122,7 @@ impl SlotBook {
         let plant = &certificate.plant;
         let spec = old.spec.clone();
         // Whichever link a window is on: the datapath is one thread, and sends by one at a time.
-        let is_ours = |link: &Link| link.host == Some(host) && spec.links.contains(&link.name);
+        let is_ours = |link: &Link| link.host == Some(host) && spec.links.iter().any(|own| own.name == link.name);
         let (mut reserved, mut blocked, mut taken) = (Vec::new(), Vec::new(), Vec::new());
         for (at, link) in plant.links.iter().enumerate().filter(|(_, link)| is_ours(link)) {
             let from = reserved.len();
@@ -121,7 +135,8 @@ impl SlotBook {
                     blocked.push(window.clone());
                 }
                 if stream.path.first().is_some_and(|hop| hop.link == at) {
-                    reserved.push(Reserved { stream: stream.clone(), placed: placed.clone() });
+                    let elsewhere = is_alternate(plant, stream, link).then(|| place_of(&spec, link)).flatten();
+                    reserved.push(Reserved { stream: stream.clone(), placed: placed.clone(), elsewhere });
                 }
             }
             blocked.extend(link.blocked.iter().cloned());
@@ -135,6 +150,20 @@ impl SlotBook {
     }
 }
 
+/// Whether a stream is what another one of the plan has on this link instead.
+fn is_alternate(plant: &Plant, stream: &Stream, link: &Link) -> bool {
+    base_of(&stream.name)
+        .is_some_and(|(base, on)| on == link.name && plant.streams.iter().any(|other| other.name == base))
+}
+
+fn base_of(name: &str) -> Option<(&str, &str)> {
+    name.rsplit_once(ALTERNATE_AT)
+}
+
+fn place_of(spec: &SlotSpec, link: &Link) -> Option<usize> {
+    spec.links.iter().position(|own| own.name == link.name)
+}
+
 /// Whether a window is apart from those of other links of the same datapath.
 fn excludes_others(
     taken: &[(&Link, &Stream, &Window)],
@@ -143,7 +172,11 @@ fn excludes_others(
     window: &Window,
 ) -> Result<(), String> {
     let slots = |window: &Window| Recurrence::new(window.period_ns, window.offset_ns, window.length_ns).ok();
-    let other = taken.iter().filter(|(other, ..)| other.name != link.name).find(|(.., other)| {
+    // Of the slots of a stream on one link and on another it has one at a time.
+    let base = |name: &str| base_of(name).map_or(name, |(base, _)| base).to_owned();
+    let is_own = |rival: &Stream| base(&rival.name) == base(&stream.name);
+    let mut others = taken.iter().filter(|(other, rival, _)| other.name != link.name && !is_own(rival));
+    let other = others.find(|(.., other)| {
         let pair = slots(other).zip(slots(window));
         pair.is_some_and(|(one, other)| one.overlaps(other))
     });
@@ -234,12 +267,13 @@ impl Hub {
         // It is begun anew when the schedule has taken over, or not.
         self.widenings.clear();
         let before = std::mem::replace(&mut self.slots, books);
-        for (number, (old, new)) in before.iter().zip(&self.slots).enumerate() {
-            let streams = new.as_ref().map(SlotBook::streams).unwrap_or_default();
+        // Other certificates hold on other links.
+        let _ = self.decide_stands(None);
+        for (number, old) in before.iter().enumerate() {
+            let has_some = |book: &Option<SlotBook>| book.as_ref().is_some_and(|book| book.all().next().is_some());
             // A datapath without slots before and after has nothing to take over; its gates stay.
-            if !streams.is_empty() || old.as_ref().is_some_and(|book| !book.streams().is_empty()) {
-                let datapath = DatapathIndex(number as u8);
-                self.actions.push_back(Action::StageSlots { datapath, streams, at: Some(at) });
+            if has_some(old) || has_some(&self.slots[number]) {
+                self.stage(DatapathIndex(number as u8), Some(at));
             }
         }
         self.armed = Some(before);
@@ -314,10 +348,12 @@ impl Hub {
     pub fn disarm_schedule(&mut self) {
         let Some(before) = self.armed.take() else { return };
         self.slots = before;
+        self.changes += 1;
+        let _ = self.decide_stands(None);
         self.schedule = self.schedule_before.take();
         self.deferred.clear();
         for at in 0..self.slots.len() {
-            self.send_table(DatapathIndex(at as u8));
+            self.stage(DatapathIndex(at as u8), None);
         }
         self.readmit_all();
     }
@@ -326,8 +362,9 @@ impl Hub {
     pub fn settle_schedule(&mut self) {
         self.armed = None;
         self.schedule_before = None;
+        self.changes += 1;
         for datapath in std::mem::take(&mut self.deferred) {
-            self.send_table(datapath);
+            self.stage(datapath, None);
         }
         self.readmit_all();
     }
@@ -345,20 +382,15 @@ impl Hub {
         }
     }
 
-    fn send_table(&mut self, datapath: DatapathIndex) {
-        if let Some(book) = self.slots.get(datapath.index()).and_then(Option::as_ref) {
-            let streams = book.streams();
-            self.actions.push_back(Action::StageSlots { datapath, streams, at: None });
-        }
-    }
-
     fn books_under(&self, certificate: &Certificate) -> Result<Vec<Option<SlotBook>>, String> {
         let plant = &certificate.plant;
         let name = self.slots.iter().flatten().map(|book| &book.spec.host).next();
         let name = name.ok_or("no link here has a rate (rate_mbps), so there are no slots")?;
         let host = plant.hosts.iter().position(|host| host.name == *name);
         let host = host.ok_or_else(|| format!("the schedule is not about host {name:?}"))?;
-        let has = |link: &&Link| self.slots.iter().flatten().any(|book| book.spec.links.contains(&link.name));
+        let has = |link: &&Link| {
+            self.slots.iter().flatten().any(|book| book.spec.links.iter().any(|own| own.name == link.name))
+        };
         if let Some(link) = plant.links.iter().filter(|link| link.host == Some(host)).find(|link| !has(link)) {
             return Err(format!(
                 "the schedule has a link {:?} of host {name:?}, which is not here, or has no rate",
@@ -385,7 +417,8 @@ mod tests {
             deadline_ns: 1,
             path: vec![],
         };
-        let reserved = Reserved { stream: stream_planned, placed: Placed { start_ns: 0, windows: vec![] } };
+        let placed = Placed { start_ns: 0, windows: vec![] };
+        let reserved = Reserved { stream: stream_planned, placed, elsewhere: None };
         reserved.is_for(&Named { domain: domain.into(), stream: stream.into(), channel })
     }
 

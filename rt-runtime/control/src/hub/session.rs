@@ -1,7 +1,7 @@
 //! Sessions: HELLO, requests, the end.
 
 use super::port::Receives;
-use super::tables::{Greeting, Owner, Session};
+use super::tables::{Greeting, Hints, Owner, Session};
 use super::{GREETING_MAX, HELLO_TIMEOUT, Hub, OBSERVERS_MAX, Packet, Refusal};
 use crate::action::{Action, Beside, Note, ObjectKind, Writer};
 use crate::quota::{Amounts, Bucket, Pace};
@@ -198,7 +198,11 @@ impl Hub {
         let observes = self.sessions[&session].role == Role::Observer;
         let is_for_observers = matches!(
             request,
-            Request::Status { .. } | Request::Reload { .. } | Request::Schedule { .. } | Request::MoveStream { .. }
+            Request::Status { .. }
+                | Request::Reload { .. }
+                | Request::Schedule { .. }
+                | Request::MoveStream { .. }
+                | Request::SetQos { .. }
         );
         if observes && !is_for_observers {
             return Err(Refusal::new(Code::Access, "an observer may ask for the status only"));
@@ -245,6 +249,11 @@ impl Hub {
             Request::MoveStream { req, stream, link, peer } => {
                 self.check_operator(session, "the links of streams")?;
                 self.actions.push_back(Action::MoveStream { session, req, stream, link, peer });
+                Ok(())
+            }
+            Request::SetQos { req, stream, datapath, priority } => {
+                self.set_qos(session, &stream, Hints { datapath, priority })?;
+                self.send(session, Event::Done { req }, Vec::new());
                 Ok(())
             }
             // Those without a number are answers; `request` has taken them out.
@@ -432,6 +441,7 @@ const fn number(request: &Request) -> Option<u32> {
         | Request::PlaceThread { req, .. }
         | Request::LockMemory { req, .. }
         | Request::MoveStream { req, .. }
+        | Request::SetQos { req, .. }
         | Request::Status { req } => Some(*req),
         Request::Mapped { .. }
         | Request::Kept { .. }

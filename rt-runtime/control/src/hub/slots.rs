@@ -23,16 +23,17 @@
 
 use super::port::Place;
 use super::schedule::{Named, Reserved};
+use super::stands::{Stand, State};
 use super::{Hub, Refusal};
-use crate::action::{Action, Note};
+use crate::action::Note;
 use crate::epsilons::Basis;
 use crate::plan_spec::shut_for_slots;
 use crate::quota::Pace;
-use crate::spec::SlotSpec;
+use crate::spec::{SlotLink, SlotSpec};
 use insane_admission::{Budget, Plan, synthesise};
 use insane_certificate::{Boundary, Class, Epsilon, Hop, Host, Link, Plant, Stream};
-use insane_certificate::{Placed, Window};
-use insane_core::{DatapathIndex, Determinism, DomainIndex, Nanos, Reliability, SessionId, SourceId};
+use insane_certificate::{Certificate, Placed, Window};
+use insane_core::{DatapathIndex, Determinism, DomainIndex, Nanos, Reliability, SessionId, SourceId, StreamKey};
 use insane_engine::{SlotConfig, TIMED_MAX, timed_flow};
 use insane_scheduler::{Recurrence, TimedStream};
 use insane_wire::control::Code;
@@ -56,6 +57,7 @@ pub const READMISSIONS_PER_EVENT: usize = 8;
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) named: Named,
+    pub(super) key: StreamKey,
     /// In the words of a plan: its period, bytes of the link, release and deadline.
     pub(super) stream: Stream,
     pub(super) late: insane_core::LatePolicy,
@@ -65,12 +67,14 @@ pub(super) struct Asked {
 
 /// A stream that is admitted.
 #[derive(Clone, Debug)]
-struct Entry {
+pub(super) struct Entry {
     /// `None` between admission and the source's number.
     source: Option<SourceId>,
     timed: TimedStream,
     number: u16,
-    asked: Asked,
+    pub(super) asked: Asked,
+    /// What a schedule reserves for it on other links of the datapath, by their places.
+    elsewhere: Vec<(usize, TimedStream)>,
 }
 
 /// The slots of one datapath.
@@ -84,6 +88,9 @@ pub struct SlotBook {
     pub(super) reserved: Vec<Reserved>,
     /// Who has taken a reservation: its place there.
     seated: Vec<(usize, Entry)>,
+    /// Links of the datapath, by their places, on which the checker accepts the same slots for
+    /// those that were admitted here.
+    held: Vec<bool>,
 }
 
 /// All who were admitted at a datapath, on their way to being admitted for other peers.
@@ -140,10 +147,11 @@ impl SlotBook {
         let plant =
             Plant { hosts: vec![host], links: vec![link], streams: Vec::new(), chains: Vec::new(), lanes: Vec::new() };
         let plan = synthesise(&plant, BUDGET).ok()?;
-        Some(SlotBook { spec, plan, entries: Vec::new(), reserved, seated: Vec::new() })
+        let held = vec![true; spec.links.len()];
+        Some(SlotBook { spec, plan, entries: Vec::new(), reserved, seated: Vec::new(), held })
     }
 
-    fn all(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().chain(self.seated.iter().map(|(_, entry)| entry))
     }
 
@@ -173,10 +181,11 @@ impl SlotBook {
         }
         reserved.suits(&asked.stream).map_err(|reason| Refusal::new(Code::NotAdmitted, reason))?;
         let timed = timed_stream(&reserved.stream, &reserved.placed, number, asked.late);
+        let elsewhere = self.reserved_elsewhere(&asked, number);
         let Some(timed) = timed else {
             return Err(Refusal::new(Code::NotAdmitted, "a schedule without windows; this is a bug"));
         };
-        self.seated.push((at, Entry { source: None, timed, number, asked }));
+        self.seated.push((at, Entry { source: None, timed, number, asked, elsewhere }));
         Ok(())
     }
 
@@ -222,16 +231,49 @@ impl SlotBook {
             self.plan.dismiss(at);
             return Err(Refusal::new(Code::NotAdmitted, "a schedule without windows; this is a bug"));
         };
-        self.entries.push(Entry { source: None, timed, number, asked });
+        self.entries.push(Entry { source: None, timed, number, asked, elsewhere: Vec::new() });
         Ok(())
     }
 
-    /// Whether the checker, too, finds that all places hold.
-    fn verify(&self) -> Result<(), Refusal> {
-        insane_checker::check(self.plan.plant(), &self.plan.certificate()).map_err(|flaw| {
+    /// Whether the checker, too, finds that all places hold; and on which other links they do.
+    fn verify(&mut self) -> Result<(), Refusal> {
+        let certificate = self.plan.certificate();
+        insane_checker::check(self.plan.plant(), &certificate).map_err(|flaw| {
             let reason = format!("the schedule that was found does not hold ({flaw:?}); this is a bug");
             Refusal::new(Code::NotAdmitted, reason)
-        })
+        })?;
+        let holds = |link: &SlotLink| {
+            link.name == self.spec.link || {
+                let certificate = on_link(certificate.clone(), link);
+                insane_checker::check(&certificate.plant, &certificate).is_ok()
+            }
+        };
+        self.held = self.spec.links.iter().map(holds).collect();
+        Ok(())
+    }
+
+    /// Whether all sources of a stream hold a certificate on a link, by its place.
+    pub(super) fn holds(&self, key: StreamKey, link: usize) -> bool {
+        let of_stream = |entry: &&Entry| entry.asked.key == key;
+        let seated = self.seated.iter().map(|(_, entry)| entry);
+        let mut named = seated.filter(of_stream);
+        named.all(|entry| entry.elsewhere.iter().any(|(other, _)| *other == link))
+            && (self.held.get(link).copied().unwrap_or(false) || !self.entries.iter().any(|entry| of_stream(&entry)))
+    }
+
+    /// What a datapath is told: the streams with slots, and the links of those that go by
+    /// another than is usual.
+    pub(super) fn table(&self, stand: impl Fn(StreamKey) -> Stand) -> (Vec<TimedStream>, Vec<(u16, u8)>) {
+        let (mut streams, mut links) = (Vec::new(), Vec::new());
+        for entry in self.all() {
+            let Stand { link, state } = stand(entry.asked.key);
+            let there = entry.elsewhere.iter().find(|(other, _)| Some(*other) == link).map(|(_, timed)| *timed);
+            if state != State::Degraded {
+                streams.push(there.unwrap_or(entry.timed));
+            }
+            links.extend(link.map(|link| (entry.number, link as u8)));
+        }
+        (streams, links)
     }
 
     fn dismiss(&mut self, number: u16) {
@@ -265,9 +307,26 @@ impl SlotBook {
         self.all().find(|entry| entry.source == Some(source)).map(|entry| entry.number)
     }
 
-    pub(super) fn streams(&self) -> Vec<TimedStream> {
-        self.all().map(|entry| entry.timed).collect()
+    /// What the schedule reserves for a stream on links of this datapath besides.
+    fn reserved_elsewhere(&self, asked: &Asked, number: u16) -> Vec<(usize, TimedStream)> {
+        let alternates = self
+            .reserved
+            .iter()
+            .filter(|reserved| reserved.is_alternate_for(&asked.named) && reserved.suits(&asked.stream).is_ok());
+        let timed = |of: &Reserved| Some((of.elsewhere?, timed_stream(&of.stream, &of.placed, number, asked.late)?));
+        alternates.filter_map(timed).collect()
     }
+}
+
+/// What a certificate of the slowest link says, of another link of the datapath.
+fn on_link(mut certificate: Certificate, on: &SlotLink) -> Certificate {
+    if let Some(link) = certificate.plant.links.first_mut() {
+        link.name.clone_from(&on.name);
+        link.ps_per_byte = on.ps_per_byte;
+        link.foreign_bytes = on.foreign_bytes;
+        link.frame_bytes_max = on.frame_bytes_max;
+    }
+    certificate
 }
 
 /// The same windows, of which those of one period do not overlap: a proof adds them up.
@@ -360,7 +419,7 @@ impl Hub {
             deadline_ns: deadline.0,
             path: vec![Hop { link: 0, delay_ns: 0 }],
         };
-        match book.give(Asked { named, stream, late, bytes_each }) {
+        match book.give(Asked { named, key: place.topic.key, stream, late, bytes_each }) {
             Ok(number) => {
                 if let Some(widening) = self.widenings.get_mut(&datapath) {
                     widening.todo.push_back(number);
@@ -394,8 +453,10 @@ impl Hub {
         let Some(Seat { datapath, number }) = seat else { return };
         let Some(book) = self.slots[datapath.index()].as_mut() else { return };
         book.sit(number, source);
-        let streams = book.streams();
-        self.actions.push_back(Action::StageSlots { datapath, streams, at: None });
+        // One more source is one more certificate, which may not hold where the stream is.
+        self.changes += 1;
+        let _ = self.decide_stands(None);
+        self.stage(datapath, None);
     }
 
     /// The peers of a datapath are others: slots are to have room for a message to each of them.
@@ -459,9 +520,9 @@ impl Hub {
             entry.source = before.and_then(|before| before.source);
         }
         book.seated = std::mem::take(&mut now.seated);
-        let streams = book.streams();
         *now = book;
-        self.actions.push_back(Action::StageSlots { datapath, streams, at: None });
+        self.changes += 1;
+        self.stage(datapath, None);
         Ok(None)
     }
 
@@ -502,9 +563,9 @@ impl Hub {
             if self.armed.is_some() {
                 self.deferred.insert(datapath);
             } else {
-                let streams = book.streams();
-                self.actions.push_back(Action::StageSlots { datapath, streams, at: None });
+                self.stage(datapath, None);
             }
+            self.changes += 1;
             self.forget_widened(datapath, number);
         }
     }

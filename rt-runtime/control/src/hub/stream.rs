@@ -2,7 +2,7 @@
 
 use super::declared::{Asked, give};
 use super::session::numbers_used_up;
-use super::tables::{Contract, Stream};
+use super::tables::{Contract, Hints, Stream};
 use super::{Hub, Refusal};
 use crate::action::Action;
 use crate::declaration::Given;
@@ -54,6 +54,7 @@ impl Hub {
             isolated,
             asked_isolated: asked.isolated,
             asked: asked.qos,
+            hints: Hints::default(),
             history_max,
             opened: 0,
         };
@@ -134,6 +135,34 @@ impl Hub {
             self.actions.push_back(Action::Offer { key: row.key, check, on: false });
         }
         self.account(domain).release(&ONE_STREAM);
+    }
+
+    /// Other hints hold for an open stream: who has it open says so, or who runs the runtime. Its
+    /// lane follows at once, and the policy chooses its links anew.
+    pub(super) fn set_qos(&mut self, session: SessionId, name: &str, hints: Hints) -> Result<(), Refusal> {
+        let domain = self.sessions[&session].domain;
+        let is_it = |contract: &&mut Contract| contract.domain == domain && contract.name == name;
+        let Some((key, contract)) = self.contracts.iter_mut().find(|(_, contract)| is_it(contract)) else {
+            return Err(Refusal::new(Code::Unknown, format!("no stream {name:?} is open in the domain")));
+        };
+        let row = &self.sessions[&session];
+        let has_it = row.streams.iter().any(|stream| self.streams.get(stream).is_some_and(|row| row.key == *key));
+        if !has_it && !self.spec.is_operator(&row.origin) {
+            let reason = "only who has a stream open, and who runs the runtime, may change what it asks for";
+            return Err(Refusal::new(Code::Access, reason));
+        }
+        let asked = Asked { qos: hints.on(contract.asked), isolated: contract.asked_isolated };
+        let given = give(self.spec.domain(domain), name, &asked).map_err(|why| Refusal::new(Code::Mismatch, why))?;
+        if (given.qos.datapath, given.qos.priority) != (asked.qos.datapath, asked.qos.priority) {
+            let what = describe(&given.qos, given.isolated);
+            let reason = format!("the configuration declares otherwise: with that it would be ({what})");
+            return Err(Refusal::new(Code::Mismatch, reason));
+        }
+        contract.hints = hints;
+        contract.qos.datapath = given.qos.datapath;
+        self.follow_declarations();
+        self.changes += 1;
+        Ok(())
     }
 
     /// The stream, if it is the session's.

@@ -117,10 +117,28 @@ pub(crate) struct Contract {
     pub(crate) asked_isolated: bool,
     /// What its first opener asked for.
     pub(crate) asked: Qos,
+    /// What was asked for in place of some of it, while it is open.
+    pub(crate) hints: Hints,
     /// Values that its sources may keep for late joiners.
     pub(crate) history_max: u8,
     /// How often it is open.
     pub(crate) opened: usize,
+}
+
+/// What is asked of an open stream in place of what its first opener asked for, where that is
+/// no promise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Hints {
+    pub(crate) datapath: Option<insane_core::Datapath>,
+    pub(crate) priority: Option<insane_core::Priority>,
+}
+
+impl Hints {
+    /// Of what the first opener asked for.
+    pub(crate) fn on(self, asked: Qos) -> Qos {
+        let Hints { datapath, priority } = self;
+        Qos { datapath: datapath.unwrap_or(asked.datapath), priority: priority.unwrap_or(asked.priority), ..asked }
+    }
 }
 
 /// A stream opened by a session.

@@ -11,8 +11,9 @@ use insane_wire::status::StatusReport;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Links are chosen anew after so long even if nothing was seen to change.
-const CHOOSE_ANYWAY: Nanos = Nanos::from_secs(2);
+/// Links are chosen anew after so long even if nothing was seen to change: a change that nobody
+/// counts would be a bug, and is to cost a stream no more than this.
+const CHOOSE_ANYWAY: Nanos = Nanos::from_secs(30);
 
 /// A status report, with what the policy says beside it.
 #[derive(Serialize)]

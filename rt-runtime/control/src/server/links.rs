@@ -2,7 +2,8 @@
 
 use super::Server;
 use crate::hub::Refusal;
-use insane_core::{PeerIndex, SessionId};
+use crate::hub::stands::{Stand, State};
+use insane_core::{DatapathIndex, PeerIndex, SessionId};
 use insane_wire::control::Code;
 use tracing::info;
 
@@ -40,19 +41,26 @@ impl Server {
             let whom = peer.map_or_else(|| "any peer".to_owned(), |name| format!("peer {name:?}"));
             return Err(unknown(format!("link {:?} has no address of {whom}", link.unwrap_or_default())));
         }
+        self.parts.hub.may_place((key, datapath), at, &peers)?;
         self.parts.hub.move_stream(key, &peers, at, self.now)?;
         info!(%session, stream, link, peer, "stream moved");
         Ok(())
     }
 
-    /// Streams that stay with a link that has failed, in words.
-    pub(super) fn stranded(&self) -> Vec<String> {
-        let words = |(stream, peer, datapath, link): (&str, PeerIndex, insane_core::DatapathIndex, usize)| {
-            let datapath = &self.parts.facts.plan.datapaths[datapath.index()];
-            let link = datapath.links.get(link).map_or("?", |link| &link.name);
-            let peer = self.parts.roster.get(peer).map_or("?", |entry| &entry.name);
-            format!("stream {stream:?} has slots and stays with link {link:?} to peer {peer:?}, which has failed")
+    /// Streams with slots that have lost something, in words.
+    pub(super) fn alarms(&self) -> Vec<String> {
+        let words = |(stream, at, stand): (&str, DatapathIndex, Stand)| {
+            let links = &self.parts.facts.plan.datapaths[at.index()].links;
+            let link = stand.link.and_then(|link| links.get(link)).map_or("the preferred link", |link| &link.name);
+            match stand.state {
+                State::Degraded => format!(
+                    "stream {stream:?} has slots on {link}, which has failed, and holds no certificate for another: it goes without slots"
+                ),
+                _ => format!(
+                    "stream {stream:?} has slots and stays with {link}, which has failed: it holds no certificate for another"
+                ),
+            }
         };
-        self.parts.hub.stranded().into_iter().map(words).collect()
+        self.parts.hub.alarms().into_iter().map(words).collect()
     }
 }

@@ -84,6 +84,8 @@ pub struct DatapathModel {
     pub coming: BTreeSet<ConnId>,
     /// The last table of slots.
     pub slots: Vec<insane_scheduler::TimedStream>,
+    /// Links of those that go by another than their routes say, by number.
+    pub slot_links: Vec<(u16, u8)>,
     /// How many tables it was told.
     pub tables: u32,
     /// When it was to take over, if that was said.
@@ -190,6 +192,7 @@ impl World {
     pub fn wait(&mut self, time: Nanos) {
         self.now += time;
         self.hub.tick(self.now);
+        self.hub.tend_stands(self.now);
         self.pump();
     }
 
@@ -446,9 +449,9 @@ impl World {
                 self.datapath(datapath).ways.extend(route.peers.iter().map(way));
                 self.datapath(datapath).routes.insert(topic, route);
             }
-            Action::StageSlots { datapath, streams, at } => {
+            Action::StageSlots { datapath, streams, links, at } => {
                 let datapath = &mut self.datapaths[datapath.index()];
-                (datapath.slots, datapath.slots_at) = (streams, at);
+                (datapath.slots, datapath.slot_links, datapath.slots_at) = (streams, links, at);
                 datapath.tables += 1;
             }
             Action::SetReach { datapath, peer, link } => {

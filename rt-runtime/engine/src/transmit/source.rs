@@ -5,7 +5,7 @@ use crate::deliver::{Content, Copying, Outlets, is_piecemeal};
 use crate::engine::{ByGroup, Links};
 use crate::newcomers::{Kept, Newcomers, PeerSet};
 use crate::outflow::{Identity, Outflow, Progress};
-use crate::routes::{RouteIndex, Way};
+use crate::routes::{Route, RouteIndex, Way};
 use crate::watch::QUIET_AFTER;
 use insane_core::counters::DatapathCounter;
 use insane_core::{DomainIndex, HostId, Incarnation, Lane, MonoTime, PeerIndex, SourceId};
@@ -60,6 +60,8 @@ pub(super) struct SourceEntry {
     /// Its messages go to each peer alone: those of sources with slots, whose room is counted
     /// for each peer.
     pub each_alone: bool,
+    /// The link of its slots, which goes before that of its route.
+    pub by: Way,
     /// What a reliable source has under way; it uses neither `popped` nor `underway`.
     pub reliable: Option<Box<Outflow>>,
     /// An unreliable source that was let go and has something left: the command to be
@@ -84,6 +86,12 @@ impl SourceEntry {
     /// The word in which the message that goes next bears its instant: its sender's claim.
     pub fn next_stamp(&self) -> Option<u64> {
         if self.is_midway() { Some(self.popped.meta.source_ns) } else { self.conn.next_source_ns() }
+    }
+
+    /// How its messages go to a peer of its route.
+    #[inline]
+    pub fn way(&self, route: &Route, peer: PeerIndex) -> Way {
+        if self.by == Way::REACH { route.way(peer) } else { self.by }
     }
 
     /// Whether it has something for a link or a sink.
@@ -393,9 +401,9 @@ fn send_whole<L: Link>(entry: &SourceEntry, alone: bool, links: &mut Links<L>, o
     let payload = payload_of(&entry.popped, &entry.conn);
     let sent = entry.popped.len + HEADER_BYTES as u32;
     let outcome = if alone {
-        links.send_alone((peer, route.way(peer)), entry.lane, &head, payload)
+        links.send_alone((peer, entry.way(route, peer)), entry.lane, &head, payload)
     } else {
-        links.send((peer, route.way(peer)), entry.lane, &head, payload)
+        links.send((peer, entry.way(route, peer)), entry.lane, &head, payload)
     };
     count_frame(outcome, entry.domain, sent, outlets)
 }
@@ -444,7 +452,8 @@ pub(super) fn send_frame<L: Link>(entry: &mut SourceEntry, links: &mut Links<L>,
         }
     } else if let Some(peer) = left.next() {
         let payload = payload_of(&entry.popped, &entry.conn).part(offset as usize, len as usize);
-        let way = route.map_or(Way::REACH, |route| route.way(*peer));
+        let usual = || route.map_or(Way::REACH, |route| route.way(*peer));
+        let way = if entry.by == Way::REACH { usual() } else { entry.by };
         let outcome = links.send((*peer, way), entry.lane, &underway.head, payload);
         sent = count_frame(outcome, entry.domain, len + HEADER_BYTES as u32, outlets)?;
         underway.reached = Some(*peer);

@@ -15,6 +15,8 @@
 //! - Where the links honour launch times, a slot is handed over up to `lead_ns` ahead, with its
 //!   start as the launch time; then it does not matter when exactly the thread woke. What was
 //!   handed over ahead occupies the link from its start on.
+//! - The link belongs to the table: a source goes by the one that the table in force names for
+//!   it, and by another from the boundary on at which another table takes over.
 //! - A message larger than its slot is dropped and counted; it harms nobody else.
 //!
 //! # Bounds
@@ -32,13 +34,14 @@ use crate::command::Port;
 use crate::deliver::Outlets;
 use crate::engine::Links;
 use crate::epsilons::Epsilons;
+use crate::routes::{Hops, Way};
 use crate::slot_log::{SlotLog, SlotUse};
 use crate::turn::Turn;
 use crate::{GRANTS_PER_TURN, SOURCES_MAX};
 use insane_clock::{ClockState, Followed, Servo, ServoConfig};
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::time::{Clock, PairedRead};
-use insane_core::{Cause, Fate, MonoTime, Nanos, TaiTime};
+use insane_core::{Cause, Fate, MonoTime, Nanos, PeerIndex, TaiTime};
 use insane_link::Link;
 use insane_scheduler::{
     Action, FilledTable, Gates, LatePolicy, Limits, LinkTiming, MissCause, Now, Scheduler, TableError, TimedScheduler,
@@ -97,6 +100,12 @@ impl SlotConfig {
     }
 }
 
+/// Of each source with slots, by its number: the place of the link by which it goes to all its
+/// peers; `None`: as its route says. It holds from the instant on at which the table takes
+/// over, so that a source has the slots of one link until a boundary and those of another one
+/// from it on.
+pub type SlotLinks = [Option<u8>; TIMED_MAX];
+
 /// A table on its way to the datapath.
 #[derive(Debug)]
 pub struct StageSlots {
@@ -112,6 +121,8 @@ pub struct StageSlots {
     pub at: Option<MonoTime>,
     /// Gates of the lanes, which hold for slots, too.
     pub gates: Option<Box<Gates>>,
+    /// By which link each source goes.
+    pub links: Box<SlotLinks>,
     /// A number of its own, told again when it has taken over.
     pub number: u32,
 }
@@ -128,6 +139,9 @@ pub(crate) struct Slots {
     active: bool,
     /// Streams of the table in force, and of the one that is staged; gates count as one.
     streams: (usize, Option<usize>),
+    /// Links of the table in force, and of the one that is staged.
+    links: SlotLinks,
+    links_staged: SlotLinks,
     /// Number of the table that was staged last.
     number: u32,
     /// When what was handed over has left.
@@ -176,6 +190,8 @@ pub(crate) fn slots_of(
         epsilons,
         active: false,
         streams: (0, None),
+        links: [None; TIMED_MAX],
+        links_staged: [None; TIMED_MAX],
         number: 0,
         busy_until: MonoTime(0),
         launched: None,
@@ -192,6 +208,11 @@ impl Slots {
     #[inline]
     pub(super) const fn is_active(&self) -> bool {
         self.active
+    }
+
+    /// The link of the slots of this number.
+    pub(super) fn link_of(&self, number: u16) -> Option<u8> {
+        self.links.get(usize::from(number)).copied().flatten()
     }
 
     pub(super) fn lanes(&mut self) -> &mut Scheduler<SOURCES_MAX> {
@@ -358,6 +379,7 @@ impl Transmitter {
         slots.timed.stage_filled(&mut stage.table, stage.gates.as_deref(), TaiTime(at))?;
         // Gates without streams are kept as well.
         slots.streams.1 = Some(stage.streams + usize::from(stage.gates.is_some()));
+        slots.links_staged = *stage.links;
         slots.number = stage.number;
         slots.due = None;
         if !slots.active {
@@ -514,6 +536,7 @@ impl Transmitter {
                 Action::TookOver => {
                     port.set_slot_table(slots.number);
                     slots.displace(Cause::Remap, true);
+                    self.change_links(mono, links, outlets);
                     if self.took_over() {
                         break;
                     }
@@ -621,6 +644,28 @@ impl Transmitter {
         let came = stamp.and_then(|stamp| Evidence::claimed(stamp, now));
         if let (Some(slots), Some(came)) = (&mut self.slots, came) {
             slots.timed.came(flow, slots.servo.tai(came));
+        }
+    }
+
+    /// A staged table is in force: sources go by its links. All slots of the one before that
+    /// began are done with.
+    #[cold]
+    fn change_links<L: Link>(&mut self, now: MonoTime, links: &Links<L>, outlets: &Outlets) {
+        for number in 0..TIMED_MAX {
+            let Some(slots) = self.slots.as_mut() else { return };
+            let link = slots.links_staged[number];
+            if std::mem::replace(&mut slots.links[number], link) == link {
+                continue;
+            }
+            let place = FIRST_TIMED + number;
+            let route = self.sources[place].as_ref().and_then(|entry| outlets.routes.get(entry.route));
+            let hops = route.map(|route| {
+                let hop = |peer: &PeerIndex| (*peer, links.place_of(*peer, route.way(*peer)));
+                route.peers.iter().map(hop).collect::<Hops>()
+            });
+            if let Some(hops) = hops {
+                self.go_by(now, place as u16, Way::by(link), &hops);
+            }
         }
     }
 

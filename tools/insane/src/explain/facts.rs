@@ -216,6 +216,7 @@ impl View<'_> {
         if facts.is_empty() {
             facts.push(fact("slots", "none yet", "a source is admitted when it is created, and none is open here"));
         } else {
+            facts.extend(self.standing());
             facts.push(told("slots run by", clock.clone()));
             facts.extend(assumptions(&datapath.monitors));
             let own: Vec<u32> =
@@ -234,6 +235,46 @@ impl View<'_> {
                     format!("the interface's queue holds them until their slots; {} dropped", count("late_launch"));
                 facts.push(fact("handed over ahead", what, why));
             }
+        }
+        facts
+    }
+
+    /// On which links its slots hold, and what becomes of it when its link fails.
+    fn standing(&self) -> Vec<Fact> {
+        let Some(standing) = &self.stream.standing else { return Vec::new() };
+        let link = standing.link.as_deref().unwrap_or("the link that is preferred for each peer");
+        let (what, why) = match standing.state.as_str() {
+            "stays" => {
+                (format!("it stays with {link}"), "that has failed, and it holds no certificate for another that works")
+            }
+            "degraded" => {
+                ("it goes without".to_owned(), "the link of its slots has failed; it has them again when that is back")
+            }
+            _ => (
+                format!("by {link}"),
+                "the first that works of: placed by hand, the policy's choice, the usual one, the others",
+            ),
+        };
+        let mut facts = vec![fact("slots by", what, why)];
+        let without = match standing.on_link_loss.as_str() {
+            "degrade" => "without one, it goes without slots when its link fails (on_link_loss: degrade)",
+            _ => "without one, it stays when its link fails (on_link_loss: stay)",
+        };
+        let held = match &standing.certificates[..] {
+            [] => "none: it stays on the link of its slots".to_owned(),
+            links => links.join(", "),
+        };
+        facts.push(fact("certificates on", held, without));
+        if (standing.moves, standing.stays, standing.degradations) != (0, 0, 0) {
+            let what = format!(
+                "moved {} times, stayed with a failed link {} times, went without slots {} times",
+                standing.moves, standing.stays, standing.degradations
+            );
+            facts.push(fact(
+                "since it was opened",
+                what,
+                "a move takes effect at a boundary of the cycle of its datapath's slots",
+            ));
         }
         facts
     }

@@ -141,7 +141,7 @@ impl Drop for Daemon {
 /// Two network namespaces joined by a cable, 10.77.0.1 and 10.77.0.2; gone at the end.
 pub struct Namespaces([String; 2]);
 
-fn ip(arguments: &str) -> bool {
+pub fn ip(arguments: &str) -> bool {
     let mut command = Command::new("ip");
     command.args(arguments.split(' ')).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())

@@ -10,9 +10,7 @@ use crate::spec::{AccessRule, DatapathSpec, DomainSpec, HubSpec, RealtimeRule, S
 use crate::start::StartError;
 use insane_clock::{AfterHoldover, ServoConfig};
 use insane_config::plan::{GateWindow, GatesPlan};
-use insane_config::{
-    ClockPlan, DatapathPlan, DomainPlan, Idle, Isolation, LayoutSizes, LinkPlan, Member, Plan, RatePlan,
-};
+use insane_config::{ClockPlan, DatapathPlan, DomainPlan, Isolation, LayoutSizes, LinkPlan, Member, Plan, RatePlan};
 use insane_core::limits::{DATAPATHS_MAX, LINKS_MAX, PEERS_MAX};
 use insane_core::{Lane, Nanos, TaiTime};
 use insane_engine::SlotConfig;

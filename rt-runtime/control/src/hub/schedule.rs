@@ -8,7 +8,7 @@
 
 use super::Hub;
 use super::slots::SlotBook;
-use crate::action::{Action, Topic};
+use crate::action::Topic;
 use crate::plan_spec::shut_for_slots;
 use crate::spec::SlotSpec;
 use insane_certificate::{Certificate, Class, Host, Link, Placed, Plant, Stream, Window};
@@ -315,10 +315,12 @@ impl Hub {
     fn put_books(&mut self, books: Vec<Option<SlotBook>>) {
         self.widenings.clear();
         let before = std::mem::replace(&mut self.slots, books);
+        // Other certificates hold on other links.
+        let _ = self.decide_stands(None);
         for (at, old) in before.iter().enumerate() {
-            let is_used = |book: &Option<SlotBook>| book.as_ref().is_some_and(|book| !book.streams().is_empty());
+            let is_used = |book: &Option<SlotBook>| book.as_ref().is_some_and(|book| book.all().next().is_some());
             if is_used(old) || is_used(&self.slots[at]) {
-                self.send_table(DatapathIndex(at as u8));
+                self.stage(DatapathIndex(at as u8), None);
             }
         }
     }

@@ -83,6 +83,7 @@ fn raw(bench: &Bench, hosts: &Hosts, plugin: Plugin, size: usize) -> Result<Samp
         Plugin::Dpdk | Plugin::DpdkAfXdp | Plugin::DpdkMemif => {
             over_dpdk::raw(bench, hosts, over_dpdk::device(plugin).0, size)
         }
+        Plugin::Rdma => Err(Fault::Unavailable("veth is no verbs device".to_owned())),
     }
 }
 
@@ -94,5 +95,6 @@ fn raw_flow(bench: &Bench, hosts: &Hosts, plugin: Plugin, size: usize) -> Result
         Plugin::Dpdk | Plugin::DpdkAfXdp | Plugin::DpdkMemif => {
             over_dpdk::raw_flow(bench, hosts, over_dpdk::device(plugin).0, size)
         }
+        Plugin::Rdma => Err(Fault::Unavailable("veth is no verbs device".to_owned())),
     }
 }

@@ -8,7 +8,6 @@ use insane_core::counters::PortCounter;
 use insane_shm::port::{ConsumeError, SinkPort};
 use insane_sys::seqpacket;
 use insane_wire::control::SinkWake;
-use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,10 +25,6 @@ pub struct Sink {
     stream: Arc<StreamCore>,
     uid: u64,
     wake: SinkWake,
-    /// Nobody turns an engine here, and no descriptor tells of messages.
-    is_plain: bool,
-    /// The last look was behind a turn and in vain: who spins would look twice at one instant.
-    has_looked: Cell<bool>,
 }
 
 impl Sink {
@@ -40,8 +35,7 @@ impl Sink {
         uid: u64,
         wake: SinkWake,
     ) -> Self {
-        let is_plain = reader.is_none() && stream.core.inline.is_none();
-        Sink { port, reader, stream, uid, wake, is_plain, has_looked: Cell::new(false) }
+        Sink { port, reader, stream, uid, wake }
     }
 
     /// The next message, if one waits. Never blocks. Messages of one source come in its
@@ -51,28 +45,20 @@ impl Sink {
     /// The runtime is gone and no local source is left, or this is a forked child.
     #[inline(always)]
     pub fn consume(&self) -> Result<Option<Message<'_>>, ConsumeError> {
-        if !self.is_plain {
-            return self.consume_turning();
+        if let Some(received) = self.port.consume()? {
+            return Ok(Some(Message(received)));
         }
-        Ok(self.port.consume()?.map(Message))
+        if self.reader.is_some() || self.stream.core.inline.is_some() { self.consume_again() } else { Ok(None) }
     }
 
-    /// With inline hosting the engine turns once, unless a message waits behind one that came;
-    /// with a descriptor, it is made unreadable and senders are asked to make it readable again.
+    /// With inline hosting the engine turns once; with a descriptor, it is made
+    /// unreadable and senders are asked to make it readable again.
     #[inline(never)]
-    fn consume_turning(&self) -> Result<Option<Message<'_>>, ConsumeError> {
-        if !self.has_looked.get() {
-            if let Some(message) = self.take() {
-                return Ok(Some(message));
-            }
-            self.port.why_none()?;
-        }
+    fn consume_again(&self) -> Result<Option<Message<'_>>, ConsumeError> {
         if let Some(inline) = &self.stream.core.inline {
             inline.try_turn();
-            let taken = self.take();
-            self.has_looked.set(taken.is_none());
-            if taken.is_some() {
-                return Ok(taken);
+            if let Some(received) = self.port.take() {
+                return Ok(Some(Message(received)));
             }
             self.port.why_none()?;
         }
@@ -86,12 +72,6 @@ impl Sink {
     fn consume_armed(&self, reader: &OwnedFd) -> Result<Option<Message<'_>>, ConsumeError> {
         seqpacket::wake_clear(reader);
         if self.port.arm()? { Ok(self.port.consume()?.map(Message)) } else { Ok(None) }
-    }
-
-    /// One piece of code for all looks: those in vain keep it in the cache.
-    #[inline(never)]
-    fn take(&self) -> Option<Message<'_>> {
-        self.port.take().map(Message)
     }
 
     /// The next message; waits for one at most `timeout`. A sink that may sleep looks for

@@ -478,16 +478,13 @@ impl Transmitter {
             self.serve_reliable(turn.now(), links, outlets, port);
         }
         if !self.fences.is_empty() {
-            let now = turn.now();
-            for _ in 0..self.fences.send(now, links) {
-                self.note_frame(now, HEADER_BYTES);
-            }
+            self.send_fences(turn.now(), links);
         }
         self.held_until = None;
         if self.slots.as_ref().is_some_and(|slots| slots.is_active()) {
             return self.run_timed(turn, links, outlets, port);
         }
-        let mut best_effort = self.scheduler.limits().chunk_bytes.get();
+        let best_effort = self.scheduler.limits().chunk_bytes.get();
         if let Some(lone) = self.look(turn, links.payload_bytes_max()) {
             // Nobody else waits, so there is nothing to decide: the one that has something
             // goes, for one chunk. What is left takes its turn with the others.
@@ -500,9 +497,27 @@ impl Transmitter {
             links.flush();
             return 1;
         }
-        if self.ready == 0 {
-            return 0;
+        if self.ready == 0 { 0 } else { self.run_lanes(turn, best_effort, links, outlets, port) }
+    }
+
+    #[cold]
+    fn send_fences<L: Link>(&mut self, now: MonoTime, links: &mut Links<L>) {
+        for _ in 0..self.fences.send(now, links) {
+            self.note_frame(now, HEADER_BYTES);
         }
+    }
+
+    /// What the lanes let go of several sources, or of one with a budget; `best_effort`: bytes of
+    /// a chunk. Apart from [`run`](Self::run), so that the code of the plain case lies together.
+    #[inline(never)]
+    fn run_lanes<L: Link, C: Clock>(
+        &mut self,
+        turn: &Turn<'_, C>,
+        mut best_effort: u32,
+        links: &mut Links<L>,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) -> u32 {
         // Only token buckets look at the time, and a late one errs on the safe side.
         let about_now = turn.about_now();
         let mut moved = 0;
@@ -611,6 +626,7 @@ impl Transmitter {
     }
 
     /// From now on the scheduler knows that the source has something. Slots ask when it came.
+    #[inline(never)]
     fn enlist<C: Clock>(&mut self, turn: &Turn<'_, C>, flow: FlowIndex) {
         if let Some(source) = &mut self.sources[flow.0 as usize] {
             source.ready = true;

@@ -158,9 +158,9 @@ impl SinkPort {
     /// See [`ConsumeError`].
     #[inline(always)]
     pub fn consume(&self) -> Result<Option<Received<'_>>, ConsumeError> {
-        match self.take() {
-            Some(received) => Ok(Some(received)),
-            None => self.why_none().map(|()| None),
+        match self.poll() {
+            Some(room) => Ok(Some(Received { port: self, room })),
+            None => self.inner().error.map_or(Ok(None), Err),
         }
     }
 

@@ -13,7 +13,9 @@ use insane_shm::port::{Attachment as PortAttachment, Mailbox, SinkPort, SourcePo
 use insane_sys::event::{Epoll, Event as Bell, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
 use insane_sys::thread::{SchedPolicy, current_tid};
-use insane_wire::control::{self, Code, Event, Hello, PACKET_BYTES_MAX, Receiver, Request, Role, SinkWake};
+use insane_wire::control::{
+    self, Code, DatapathCore, Event, Hello, PACKET_BYTES_MAX, Receiver, Request, Role, SinkWake,
+};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -135,6 +137,8 @@ pub(crate) struct Shared {
     /// (its pages are larger, say) gets the next one without.
     brings_counters: AtomicBool,
     pub domain_name: Mutex<String>,
+    /// The cores of the runtime's datapaths, as it said last.
+    cores: Mutex<Vec<DatapathCore>>,
     stop: AtomicBool,
     bell: Bell,
     /// The process that attached. A forked child shares its socket, and has no agent.
@@ -164,6 +168,7 @@ impl Shared {
             counters: Mutex::new(None),
             brings_counters: AtomicBool::new(true),
             domain_name: Mutex::default(),
+            cores: Mutex::default(),
             stop: AtomicBool::new(false),
             bell: Bell::new()?,
             process: std::process::id(),
@@ -192,12 +197,13 @@ impl Shared {
         let (event, fds) = receive_one(&socket, ANSWER_TIMEOUT)?.ok_or(SessionError::Silent)?;
         let adopted = kept.is_some() && fds.is_empty();
         match event {
-            Event::Welcome { domain, counters_bytes, .. } => {
+            Event::Welcome { domain, counters_bytes, cores, .. } => {
                 if !adopted {
                     let page = Beside::new(fds).next().and_then(|fd| CounterPage::map(fd, counters_bytes));
                     *lock(&self.counters) = Some(page.map_err(|e| SessionError::Resources(e.to_string()))?);
                 }
                 *lock(&self.domain_name) = domain;
+                *lock(&self.cores) = cores;
             }
             Event::Closing { code, reason } => return Err(SessionError::Refused { code, reason }),
             _ => return Err(SessionError::Silent),
@@ -258,6 +264,12 @@ impl Shared {
     /// Whether the runtime is a process of its own, which may have rights that this one has not.
     pub fn has_daemon(&self) -> bool {
         self.path.is_some()
+    }
+
+    /// Why a thread of that priority may not be put on a core: it is a datapath's.
+    pub fn refuses_core(&self, core: usize, priority: Option<u8>) -> Option<String> {
+        let cores = lock(&self.cores);
+        cores.iter().filter(|one| usize::from(one.core) == core).find_map(|one| one.refuses(priority))
     }
 
     /// Lets the runtime place the current thread; it is asked again after a restart.

@@ -1,6 +1,6 @@
 //! Cyclic tasks on the kernel's clocks. No test says how late a wake-up may be.
 
-use insane_config::RealtimePlan;
+use insane_config::{Idle, Policy, RealtimePlan};
 use insane_control::{Hosting, Runtime};
 use insane_rt::{
     Base, CyclicError, DeadlineMiss, Determinism, Doing, Ended, Misplaced, MonoTime, Nanos, Overrun, Plan, Qos,
@@ -110,6 +110,38 @@ fn an_overrun_stops_a_task_that_is_to_stop() {
         std::thread::sleep(Duration::from(Nanos(2 * PERIOD.0)));
     }
     assert_eq!(task.ended(), Some(Ended::Overrun));
+}
+
+/// Spins for a moment on a core of two: without a second one the test passes over itself.
+#[test]
+fn a_task_is_not_put_on_the_core_of_a_datapath_that_it_would_starve() {
+    let cores = insane_sys::thread::cores();
+    let [.., other, core] = cores[..] else {
+        eprintln!("passed over: needs two cores");
+        return;
+    };
+    let with = |policy, idle| {
+        let mut plan = Plan::embedded_default();
+        let datapath = &mut plan.datapaths[0];
+        (datapath.core, datapath.policy, datapath.idle) = (Some(u16::try_from(core).unwrap()), policy, idle);
+        Session::embedded_with(plan, insane_rt::Hosting::Thread, "cyclic").unwrap()
+    };
+    let refused = |session: &Session, core, fifo| {
+        let task = session.cyclic(PERIOD, Nanos::ZERO).core(core).fifo(fifo);
+        // On a thread of its own: who is placed stays there.
+        std::thread::scope(|scope| scope.spawn(|| task.start().err().map(|error| error.to_string())).join().unwrap())
+    };
+    let spins = with(Policy::Other, Idle::Spin);
+    let why = refused(&spins, core, 1).expect("it is refused");
+    assert!(
+        why.contains("spins there") && why.contains("Take another core") && why.contains("spin_then_block"),
+        "{why}"
+    );
+    assert_eq!(refused(&spins, other, 1), None);
+    drop(spins);
+    let sleeps = with(Policy::Fifo(20), Idle::Block);
+    assert!(refused(&sleeps, core, 20).is_some_and(|why| why.contains("Ask for less than 20")));
+    assert_eq!(refused(&sleeps, core, 19), None);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use insane_core::{DomainIndex, MonoTime, Nanos, SessionId};
 use insane_sys::OsError;
 use insane_sys::foreign_thread::{ForeignThread, Placement};
 use insane_sys::thread::SchedPolicy;
+use insane_wire::control::DatapathCore;
 use std::collections::BTreeMap;
 
 /// Requests of one domain: each makes the control plane read a process's files.
@@ -114,7 +115,12 @@ impl Places {
 
     /// Once a second: puts back who is outside of what the rules allow now; forgets who is
     /// gone.
-    pub(crate) fn watch<'r>(&mut self, now: MonoTime, rule: impl Fn(DomainIndex) -> &'r RealtimeRule) -> Vec<Revoked> {
+    pub(crate) fn watch<'r>(
+        &mut self,
+        now: MonoTime,
+        rule: impl Fn(DomainIndex) -> &'r RealtimeRule,
+        datapaths: &[DatapathCore],
+    ) -> Vec<Revoked> {
         let mut revoked = Vec::new();
         if now < self.watch_at {
             return revoked;
@@ -122,7 +128,7 @@ impl Places {
         self.watch_at = now + WATCH_EVERY;
         self.places.retain(|place| {
             let Ok(cores) = place.thread.cores() else { return false };
-            let Some(why) = outside(rule(place.domain), place.priority, &cores) else { return true };
+            let Some(why) = outside(rule(place.domain), place.priority, &cores, datapaths) else { return true };
             let _ = place.thread.put_back(&place.before, place.priority.is_some());
             revoked.push(Revoked { session: place.session, tid: place.thread.tid(), why });
             false
@@ -138,10 +144,14 @@ impl Places {
 }
 
 /// Why a thread may not be where it is.
-fn outside(rule: &RealtimeRule, priority: Option<u8>, cores: &[usize]) -> Option<String> {
+fn outside(rule: &RealtimeRule, priority: Option<u8>, cores: &[usize], datapaths: &[DatapathCore]) -> Option<String> {
     let is_allowed = |core: &usize| u16::try_from(*core).is_ok_and(|core| rule.cores.contains(&core));
     if !cores.iter().all(is_allowed) {
         return Some(format!("it may run on cores {cores:?}, and the domain's rule gives {:?}", rule.cores));
+    }
+    let disturbs = |one: &&DatapathCore| cores.contains(&usize::from(one.core));
+    if let Some(why) = datapaths.iter().filter(disturbs).find_map(|one| one.refuses(priority)) {
+        return Some(why);
     }
     let priority = priority?;
     rule.priority_max.is_none_or(|most| priority > most).then(|| {
@@ -169,10 +179,16 @@ mod tests {
     #[test]
     fn a_thread_is_outside_where_cores_or_priority_are_not_of_the_rule() {
         let rule = RealtimeRule { priority_max: Some(50), cores: BTreeSet::from([1, 2]), ..RealtimeRule::default() };
-        assert_eq!(outside(&rule, Some(50), &[1]), None);
-        assert_eq!(outside(&rule, None, &[1, 2]), None);
-        assert!(outside(&rule, Some(50), &[0, 1]).unwrap().contains("[0, 1]"));
-        assert!(outside(&rule, Some(51), &[1]).unwrap().contains("51"));
-        assert!(outside(&RealtimeRule { priority_max: None, ..rule }, Some(1), &[1]).is_some());
+        assert_eq!(outside(&rule, Some(50), &[1], &[]), None);
+        assert_eq!(outside(&rule, None, &[1, 2], &[]), None);
+        assert!(outside(&rule, Some(50), &[0, 1], &[]).unwrap().contains("[0, 1]"));
+        assert!(outside(&rule, Some(51), &[1], &[]).unwrap().contains("51"));
+        assert!(outside(&RealtimeRule { priority_max: None, ..rule.clone() }, Some(1), &[1], &[]).is_some());
+        let core = DatapathCore { core: 2, datapath: "main".into(), spins: true, priority: None };
+        assert!(outside(&rule, None, &[1, 2], std::slice::from_ref(&core)).unwrap().contains("spins there"));
+        assert_eq!(outside(&rule, None, &[1], std::slice::from_ref(&core)), None);
+        let sleeps = DatapathCore { spins: false, priority: Some(40), ..core };
+        assert!(outside(&rule, Some(40), &[2], std::slice::from_ref(&sleeps)).unwrap().contains("less than 40"));
+        assert_eq!(outside(&rule, Some(39), &[2], &[sleeps]), None);
     }
 }

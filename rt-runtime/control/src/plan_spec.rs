@@ -10,11 +10,14 @@ use crate::spec::{AccessRule, DatapathSpec, DomainSpec, HubSpec, RealtimeRule, S
 use crate::start::StartError;
 use insane_clock::{AfterHoldover, ServoConfig};
 use insane_config::plan::{GateWindow, GatesPlan};
-use insane_config::{ClockPlan, DatapathPlan, DomainPlan, Isolation, LayoutSizes, LinkPlan, Member, Plan, RatePlan};
+use insane_config::{
+    ClockPlan, DatapathPlan, DomainPlan, Idle, Isolation, LayoutSizes, LinkPlan, Member, Plan, Policy, RatePlan,
+};
 use insane_core::limits::{DATAPATHS_MAX, LINKS_MAX, PEERS_MAX};
 use insane_core::{Lane, Nanos, TaiTime};
 use insane_engine::SlotConfig;
 use insane_scheduler::{GATE_ENTRIES_MAX, GateEntry, Gates, LinkRate, LinkTiming};
+use insane_wire::control::DatapathCore;
 use insane_wire::data::HEADER_BYTES;
 use std::collections::BTreeSet;
 
@@ -38,7 +41,20 @@ pub(crate) fn hub_spec(plan: &Plan, hosting: Hosting, own_uid: u32) -> Result<Hu
         operators: BTreeSet::from([0, own_uid]),
         counter_lines: COUNTER_LINES,
         sizes: SIZES,
+        cores: if hosting == Hosting::Thread {
+            plan.datapaths.iter().filter_map(core_of).collect()
+        } else {
+            Vec::new()
+        },
     })
+}
+
+fn core_of(plan: &DatapathPlan) -> Option<DatapathCore> {
+    let priority = match plan.policy {
+        Policy::Other => None,
+        Policy::Fifo(priority) => Some(priority),
+    };
+    Some(DatapathCore { core: plan.core?, datapath: plan.name.clone(), spins: plan.idle == Idle::Spin, priority })
 }
 
 /// Bytes of the lanes that are handed over at a time, as link time: what cannot be taken
@@ -136,12 +152,27 @@ fn check(plan: &Plan, hosting: Hosting) -> Result<(), StartError> {
         Some(format!("it has {} peers; at most {PEERS_MAX} are possible", plan.peers.len()))
     } else if plan.datapaths.iter().any(|datapath| datapath.links.len() > LINKS_MAX) {
         Some(format!("a datapath has more than {LINKS_MAX} links"))
+    } else if let Some((spins, other)) = together(plan).filter(|_| hosting == Hosting::Thread) {
+        Some(format!(
+            "datapath {spins:?} spins on its core, which is that of {other:?}, too: give it one of its own, or let it \
+             sleep (`idle: spin_then_block(us: ...)`)"
+        ))
     } else if plan.host.id.0 == 0 {
         Some("the host's id is 0".to_owned())
     } else {
         None
     };
     objection.map_or(Ok(()), |what| Err(StartError::Plan(what)))
+}
+
+/// A datapath that spins on the core of another.
+fn together(plan: &Plan) -> Option<(&str, &str)> {
+    let pinned = || plan.datapaths.iter().enumerate().filter_map(|(at, own)| Some((at, own, own.core?)));
+    let spinning = pinned().filter(|(_, own, _)| own.idle == Idle::Spin);
+    spinning.into_iter().find_map(|(at, own, core)| {
+        let (_, other, _) = pinned().find(|(other, _, its)| *other != at && *its == core)?;
+        Some((own.name.as_str(), other.name.as_str()))
+    })
 }
 
 pub(crate) fn domain_spec(plan: &DomainPlan) -> DomainSpec {
@@ -223,6 +254,15 @@ mod tests {
         assert!(refused(|plan| plan.datapaths.push(plan.datapaths[0].clone()), Hosting::Inline));
         assert!(refused(|plan| plan.domains[0].receive[0].size = 0, Hosting::Thread));
         assert!(refused(|plan| plan.host.id.0 = 0, Hosting::Thread));
+        let two = |idle: Idle, cores: [u16; 2]| {
+            let mut plan = Plan::embedded_default();
+            let first = plan.datapaths[0].clone();
+            let on = |core, idle| DatapathPlan { core: Some(core), idle, ..first.clone() };
+            plan.datapaths = vec![on(cores[0], Idle::Block), on(cores[1], idle)];
+            hub_spec(&plan, Hosting::Thread, 1).map(drop).map_err(|error| error.to_string())
+        };
+        assert!(two(Idle::Spin, [1, 1]).unwrap_err().contains("give it one of its own, or let it sleep"));
+        assert!(two(Idle::Spin, [0, 1]).is_ok() && two(Idle::Block, [1, 1]).is_ok());
     }
 
     #[test]

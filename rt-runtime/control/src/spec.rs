@@ -8,7 +8,7 @@ use insane_core::limits::LANES;
 use insane_core::{DatapathIndex, DomainIndex, Lane, PeerIndex};
 use insane_engine::SlotConfig;
 use insane_scheduler::Gates;
-use insane_wire::control::ClassSpec;
+use insane_wire::control::{ClassSpec, DatapathCore};
 use std::collections::BTreeSet;
 
 /// Everything the hub is configured with.
@@ -24,6 +24,22 @@ pub struct HubSpec {
     pub counter_lines: u32,
     /// How many bytes a region of each kind has.
     pub sizes: RegionSizes,
+    /// The cores of datapaths that are pinned.
+    pub cores: Vec<DatapathCore>,
+}
+
+/// Of the cores that a rule gives, those on which a thread of this priority disturbs no
+/// datapath.
+///
+/// # Errors
+/// None is left: why, and what helps.
+pub fn undisturbed(cores: &[u16], priority: Option<u8>, datapaths: &[DatapathCore]) -> Result<Vec<u16>, String> {
+    let why = |core: u16| datapaths.iter().filter(|one| one.core == core).find_map(|one| one.refuses(priority));
+    let left: Vec<u16> = cores.iter().copied().filter(|core| why(*core).is_none()).collect();
+    match cores.iter().find_map(|core| why(*core)).filter(|_| left.is_empty()) {
+        Some(why) => Err(why),
+        None => Ok(left),
+    }
 }
 
 /// One tenant.
@@ -345,6 +361,7 @@ mod tests {
             operators: BTreeSet::new(),
             counter_lines: 4,
             sizes,
+            cores: Vec::new(),
         }
     }
 

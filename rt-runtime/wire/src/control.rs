@@ -337,6 +337,42 @@ pub enum ScheduleWord {
     InForce,
 }
 
+/// The core of a datapath, and who else may run there.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DatapathCore {
+    /// Which.
+    pub core: u16,
+    /// The datapath's name.
+    pub datapath: String,
+    /// It never sleeps.
+    pub spins: bool,
+    /// Its `SCHED_FIFO` priority; `None`: the ordinary policy.
+    pub priority: Option<u8>,
+}
+
+impl DatapathCore {
+    /// Why a thread of that `SCHED_FIFO` priority may not be put there, and what helps; `None`:
+    /// it may.
+    #[must_use]
+    pub fn refuses(&self, priority: Option<u8>) -> Option<String> {
+        let DatapathCore { core, datapath, spins, priority: urgent } = self;
+        if *spins {
+            return Some(format!(
+                "core {core} is that of datapath {datapath:?}, which spins there and never sleeps: each would keep the \
+                 other from running. Take another core, or let the datapath sleep (`idle: spin_then_block(us: ...)` \
+                 with a `fifo` priority above that of its core's other threads)"
+            ));
+        }
+        let urgent = (*urgent)?;
+        let asked = priority.filter(|asked| *asked >= urgent)?;
+        Some(format!(
+            "core {core} is that of datapath {datapath:?} with priority {urgent}, and the thread asks for {asked}: it would \
+             keep the datapath from sending in time. Ask for less than {urgent}, take another core, or give the datapath \
+             more (`policy: fifo(...)`)"
+        ))
+    }
+}
+
 /// Whom a connection leads to, seen from the producer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Receiver {
@@ -371,6 +407,8 @@ pub enum Event {
         domain: String,
         /// Bytes of the counters page.
         counters_bytes: u32,
+        /// The cores of datapaths that are pinned, where threads of applications may not be.
+        cores: Vec<DatapathCore>,
     },
     /// The session is over; the last packet.
     Closing {

@@ -70,7 +70,13 @@ fn send(socket: &OwnedFd, event: &Event) {
 }
 
 fn welcome() -> Event {
-    Event::Welcome { version: 1, session: insane_core::SessionId(1), domain: "d".into(), counters_bytes: 0 }
+    Event::Welcome {
+        version: 1,
+        session: insane_core::SessionId(1),
+        domain: "d".into(),
+        counters_bytes: 0,
+        cores: vec![],
+    }
 }
 
 /// Answers one request with the report in pieces of `size` bytes; `false` at the end.

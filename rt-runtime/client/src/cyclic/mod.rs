@@ -86,6 +86,10 @@ pub enum CyclicError {
     /// A place is required and refused.
     #[error("the task {0}")]
     Misplaced(#[from] Misplaced),
+    /// The core that was asked for is that of a datapath, and the task would keep it from
+    /// running, or be kept by it.
+    #[error("the task may not run there: {0}")]
+    CoreOfDatapath(String),
     /// There is no thread for the callback.
     #[error("the system refuses a thread: {0}")]
     Resources(String),
@@ -184,7 +188,8 @@ impl Cyclic {
         self
     }
 
-    /// Asks for that core.
+    /// Asks for that core. One on which a datapath of the session's runtime spins, or sleeps with
+    /// a priority that is not above the task's, is refused when the task starts.
     pub fn core(mut self, core: usize) -> Self {
         self.pin = Some(core);
         self
@@ -212,6 +217,10 @@ impl Cyclic {
         }
         if self.core.shared.is_forked() {
             return Err(CyclicError::Forked);
+        }
+        let refused = self.pin.and_then(|core| self.core.shared.refuses_core(core, self.fifo));
+        if let Some(why) = refused {
+            return Err(CyclicError::CoreOfDatapath(why));
         }
         let (misplaced, by_runtime) = self.take_place();
         if self.is_required

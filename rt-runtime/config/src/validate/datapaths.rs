@@ -287,16 +287,14 @@ fn check_spinning(plans: &[DatapathPlan], machine: &Machine, report: &mut Report
         let Some(first) = spins[..place].iter().find(shares).copied() else { continue };
         let path = format!("datapaths[{at}].idle");
         let core = plans[at].core.unwrap_or_default();
-        if is_fifo(at) && is_fifo(first) {
-            starved = true;
-            let message = format!(
+        starved |= is_fifo(at) && is_fifo(first);
+        let message = match is_fifo(at) && is_fifo(first) {
+            true => format!(
                 "two SCHED_FIFO datapaths spin on core {core}: datapaths[{first}] and this one would starve each other"
-            );
-            report.error_accepting(&path, message, "another core, `spin_then_block(us: ...)` or `block`");
-        } else {
-            let message = format!("datapaths[{first}] spins on core {core} too: each waits milliseconds for the other");
-            report.warning(&path, message, "another core, `spin_then_block(us: ...)` or `block`");
-        }
+            ),
+            false => format!("datapaths[{first}] spins on core {core} too: each waits milliseconds for the other"),
+        };
+        report.error_accepting(&path, message, "another core, `spin_then_block(us: ...)` or `block`");
     }
     let hogs: Vec<usize> = spins.into_iter().filter(|at| is_fifo(*at)).collect();
     let Some(cores) = machine.cores.as_ref().map(Vec::len) else { return };
@@ -335,7 +333,7 @@ fn check_core_sharing(plans: &[DatapathPlan], machine: &Machine, report: &mut Re
                 report.error_accepting(&path, message, ALONE);
             } else if spins {
                 let message = format!("it spins on core {core}, which datapaths[{other}] uses: each delays the other");
-                report.warning(&path, message, ALONE);
+                report.error_accepting(&path, message, ALONE);
             } else if at < other && plan.serves != sleeper.serves {
                 let (real_time, best_effort) =
                     if plan.serves == Serves::RealTime { (plan, sleeper) } else { (sleeper, plan) };
@@ -344,7 +342,13 @@ fn check_core_sharing(plans: &[DatapathPlan], machine: &Machine, report: &mut Re
                         "datapaths[{other}] is on core {core}, too, and \"{}\" with the real-time lanes does not go first",
                         real_time.name
                     );
-                    report.warning(&path, message, "a higher `fifo` priority for the real-time lanes, or another core");
+                    let remedy = "a higher `fifo` priority for the real-time lanes, or another core";
+                    // Under the ordinary policy both get their share of time.
+                    if priority(best_effort) > 0 {
+                        report.error_accepting(&path, message, remedy);
+                    } else {
+                        report.warning(&path, message, remedy);
+                    }
                 }
             }
         }

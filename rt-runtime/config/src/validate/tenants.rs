@@ -3,7 +3,7 @@
 use super::datapaths::core_ranges;
 use super::{check_names, number, streams};
 use crate::machine::Machine;
-use crate::plan::{self, BudgetPlan, DatapathPlan, DomainPlan, Isolation, Member, Policy, Quota, RealtimePlan};
+use crate::plan::{self, BudgetPlan, DatapathPlan, DomainPlan, Idle, Isolation, Member, Policy, Quota, RealtimePlan};
 use crate::raw;
 use crate::report::Report;
 use insane_core::heap::ClassSpec;
@@ -110,6 +110,10 @@ fn realtime(
 ) -> RealtimePlan {
     let path = |field: &str| format!("domains[{at}].realtime.{field}");
     let priority: u8 = number(report, &path("priority_max"), raw.priority_max);
+    let spinning = |core: u16| {
+        let mut there = datapaths.iter().filter(|datapath| datapath.core == Some(core) && datapath.idle == Idle::Spin);
+        there.next().map(|datapath| datapath.name.as_str())
+    };
     let mut cores = Vec::new();
     for (place, wanted) in raw.cores.iter().enumerate() {
         let path = path(&format!("cores[{place}]"));
@@ -119,6 +123,15 @@ fn realtime(
                 report.error_accepting(&path, format!("this machine has no core {wanted}"), core_ranges(there));
             }
             (None, None) => report.error(&path, format!("{wanted} is not the number of a core")),
+            (_, Some(core)) if spinning(core).is_some() => {
+                let name = spinning(core).unwrap_or_default();
+                let message = format!("datapath {name:?} spins on core {core}: no other thread may run there");
+                report.error_accepting(
+                    &path,
+                    message,
+                    "another core, or `idle: spin_then_block(us: ...)` of the datapath",
+                );
+            }
             (_, Some(core)) if cores.contains(&core) => {
                 report.error_accepting(&path, "the core is there already", "each core once");
             }

@@ -69,8 +69,9 @@ fn spinning_at_a_real_time_priority_never_takes_all() {
     let remedy = "`spin_then_block(us: ...)`, `block`, or `policy: other`";
     let message = "2 spinning SCHED_FIFO datapaths would take all 2 cores of this machine";
     expect(&two.replacen("core: 1", "core: 0", 1), "3:45", "datapaths[1].idle", message, remedy);
-    let polite = findings(&two.replacen("fifo(9)", "other", 1));
-    assert_eq!((polite.0.len(), polite.0[0].severity), (1, Severity::Warning), "{polite}");
+    let polite = two.replacen("fifo(9)", "other", 1);
+    let message = "datapaths[0] spins on core 1 too: each waits milliseconds for the other";
+    expect(&polite, "3:45", "datapaths[1].idle", message, "another core, `spin_then_block(us: ...)` or `block`");
     assert!(findings(&two.replacen("core: 1, policy: fifo(9)", "core: 0, policy: other", 1)).is_empty());
 
     let one_core = Machine { cores: Some(vec![0]), ..machine() };
@@ -142,8 +143,12 @@ fn who_spins_has_a_core_of_its_own() {
     assert!(refused && text.contains("datapaths[1], which would never run"), "{text}");
     assert!(text.contains("a core of its own, or `idle: block`"), "{text}");
     let (refused, text) = told(&two("policy: other, idle: spin", "policy: fifo(9), idle: block"), &quiet);
-    assert!(!refused && text.contains("each delays the other"), "{text}");
+    assert!(refused && text.contains("each delays the other"), "{text}");
     let (refused, text) = told(&two("policy: fifo(5), idle: block", "policy: fifo(5), idle: block"), &quiet);
+    assert!(refused && text.contains("a higher `fifo` priority for the real-time lanes"), "{text}");
+    let (refused, text) = told(&two("policy: other, idle: block", "policy: fifo(1), idle: block"), &quiet);
+    assert!(refused && text.contains("does not go first"), "{text}");
+    let (refused, text) = told(&two("policy: other, idle: block", "policy: other, idle: block"), &quiet);
     assert!(!refused && text.contains("\"a\" with the real-time lanes does not go first"), "{text}");
     let (refused, text) = told(&two("policy: fifo(6), idle: block", "policy: fifo(5), idle: block"), &quiet);
     assert!(!refused && text.is_empty(), "{text}");

@@ -172,6 +172,22 @@ fn a_rule_as_urgent_as_a_datapath_on_its_cores_is_warned_of() {
 }
 
 #[test]
+fn a_rule_gives_no_core_on_which_a_datapath_spins() {
+    let text = |core: u8| {
+        format!(
+            "(datapaths: [(name: \"x\", core: {core}, idle: spin)], \
+             domains: [(name: \"d\", members: [uid(1)], realtime: (cores: [0, 1]))])"
+        )
+    };
+    let quiet = Machine { isolated: Some(vec![0, 1]), ..machine() };
+    let findings = parse("x.ron", &text(1), &quiet).unwrap_err();
+    let [found] = findings.0.as_slice() else { panic!("{findings}") };
+    assert_eq!(found.path, "domains[0].realtime.cores[1]");
+    assert!(found.message.contains("\"x\" spins on core 1") && found.accepted.starts_with("another core"), "{found}");
+    assert!(parse("x.ron", &text(1).replace("idle: spin", "idle: block"), &quiet).is_ok());
+}
+
+#[test]
 fn a_domain_of_several_users_says_what_it_wants() {
     for members in ["[uid(1), uid(2)]", "[gid(1)]", "[any]"] {
         let found = only(&domain(&format!("members: {members}")));

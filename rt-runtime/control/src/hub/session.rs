@@ -159,6 +159,7 @@ impl Hub {
             session,
             domain: self.spec.domain(domain).name.clone(),
             counters_bytes: if application { bytes as u32 } else { 0 },
+            cores: self.spec.cores.clone(),
         };
         let beside = counters.filter(|_| !adopted).map(Beside::ReadWrite);
         self.send(session, welcome, beside.into_iter().collect());

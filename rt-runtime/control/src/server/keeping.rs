@@ -44,14 +44,20 @@ struct Told {
 /// A schedule with its certificate.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
-    pub(super) record: Record,
+    record: Record,
+    /// Of the record: a digest of a long text is nothing for every tick.
+    standing: Standing,
     certificate: Option<Arc<Certificate>>,
 }
 
 impl Known {
     pub(super) fn new(text: String, certificate: Arc<Certificate>, local_clock: bool, at: TaiTime) -> Self {
         let record = Record { since_ns: at.0, local_clock, certificate: Some(text) };
-        Known { record, certificate: Some(certificate) }
+        Known::of(record, Some(certificate))
+    }
+
+    fn of(record: Record, certificate: Option<Arc<Certificate>>) -> Self {
+        Known { standing: record.standing(), record, certificate }
     }
 
     fn names(&self, host: &str) -> bool {
@@ -94,7 +100,7 @@ pub(super) struct Keeping {
 
 impl Keeping {
     fn standing(&self) -> Standing {
-        self.current.as_ref().map_or(Standing::NEVER, |known| known.record.standing())
+        self.current.as_ref().map_or(Standing::NEVER, |known| known.standing)
     }
 
     /// Whether clients have to wait.
@@ -113,6 +119,12 @@ impl Keeping {
         row.withheld.clone_from(&self.withheld);
         row.is_recalled = self.is_recalled;
         row.since_tai_ns = self.current.as_ref().map_or(0, |known| known.record.since_ns);
+    }
+
+    /// Whether something happened that the file does not have.
+    fn has_more(&self, marks: &[Mark]) -> bool {
+        let counts = |marks: &[Mark]| marks.iter().map(|mark| mark.violations).collect::<Vec<_>>();
+        counts(marks) != counts(&self.written_marks)
     }
 
     /// Whether there is anything to say of a schedule.
@@ -142,7 +154,7 @@ impl Server {
             (Ok(current), Ok(next)) => (current, next),
             (Err(why), _) | (_, Err(why)) => return self.cannot_recall(&why),
         };
-        let known = |(record, certificate)| Known { record, certificate };
+        let known = |(record, certificate)| Known::of(record, certificate);
         let (current, next) = (current.map(known), next.map(known));
         if let Some(known) = &current
             && let Err(why) = self.install(known)
@@ -176,7 +188,7 @@ impl Server {
     /// Puts a schedule in force at once; its slots have their phase by the clock.
     fn install(&mut self, known: &Known) -> Result<(), String> {
         let Some(certificate) = &known.certificate else { return Ok(()) };
-        let Some(id) = known.record.standing().schedule else { return Ok(()) };
+        let Some(id) = known.standing.schedule else { return Ok(()) };
         self.parts.hub.take_up_schedule(id.0, Arc::clone(certificate), self.now)?;
         self.schedules.member.resume(id);
         self.schedules.needs_phase = known.needs_phase();
@@ -217,8 +229,10 @@ impl Server {
         self.schedules.member.retire();
         self.schedules.needs_phase = false;
         let keeping = &mut self.schedules.keeping;
-        let none = Record { since_ns: tai().0.0, local_clock: false, certificate: None };
-        keeping.current = Some(Known { record: none, certificate: None });
+        // Later than what is forgotten, also where the clock was set back since.
+        let since_ns = tai().0.0.max(keeping.standing().since.0.saturating_add(1));
+        let none = Record { since_ns, local_clock: false, certificate: None };
+        keeping.current = Some(Known::of(none, None));
         (keeping.next, keeping.unusable, keeping.awaits_clock) = (None, None, false);
         (keeping.is_recalled, keeping.told_at) = (false, MonoTime(0));
         self.monitors.iter_mut().for_each(Monitors::begin_anew);
@@ -304,7 +318,7 @@ impl Server {
             concerning.map(|(peer, told)| Heard { peer: *peer, standing: told.standing }).collect();
         let own = Own {
             standing: keeping.standing(),
-            next: keeping.next.as_ref().map(|known| known.record.standing()),
+            next: keeping.next.as_ref().map(|known| known.standing),
             others: named.len(),
             heard: heard.iter().filter(|one| named.contains(&one.peer)).count(),
         };
@@ -468,7 +482,7 @@ impl Server {
         let marks = self.marks();
         let is_new = marks.len() != keeping.written_marks.len();
         let is_late = self.now.since(keeping.written_at) >= REWRITE_PERIOD;
-        if is_new || (is_late && (marks != keeping.written_marks || keeping.unwritten.is_some())) {
+        if is_new || (is_late && (keeping.has_more(&marks) || keeping.unwritten.is_some())) {
             self.save();
         }
     }
@@ -481,7 +495,7 @@ impl Server {
         let keeping = &self.schedules.keeping;
         let (Some(file), Some(_)) = (&keeping.file, &keeping.current) else { return };
         let kept = self.kept();
-        if (kept.marks != keeping.written_marks || keeping.writes_again)
+        if (keeping.has_more(&kept.marks) || keeping.writes_again)
             && let Err(error) = kept.write(file)
         {
             error!(%error, file = %file.display(), "a schedule is not kept");

@@ -8,6 +8,7 @@ use crate::action::Note;
 use crate::hub::Refusal;
 use crate::identity;
 use crate::places::PLACES_PER_SECOND;
+use crate::spec::{HubSpec, undisturbed};
 use insane_core::SessionId;
 use insane_sys::foreign_thread::ForeignThread;
 use insane_sys::privileges::{Capability, has_capability};
@@ -41,8 +42,10 @@ impl Server {
             let reason = format!("the domain may hand over {PLACES_PER_SECOND} threads a second; try again");
             return Err(Refusal::new(Code::Quota, reason));
         }
-        let rule = self.parts.hub.spec().domains[domain.index()].realtime.clone();
-        let cores = rule.cores_for(priority, core).map_err(|reason| Refusal::new(Code::Access, reason))?;
+        let spec = self.parts.hub.spec();
+        let rule = spec.domains[domain.index()].realtime.clone();
+        let cores = rule.cores_for(priority, core).and_then(|cores| undisturbed(&cores, priority, &spec.cores));
+        let cores = cores.map_err(|reason| Refusal::new(Code::Access, reason))?;
         let process = self.process_of(session)?;
         let thread = ForeignThread::find(process, i32::try_from(tid).unwrap_or(0))
             .map_err(|error| Refusal::new(Code::Access, error.to_string()))?;
@@ -79,8 +82,8 @@ impl Server {
 
     /// Threads that went where they may not, or whose rule has changed, are put back.
     pub(super) fn watch_places(&mut self) {
-        let domains = &self.parts.hub.spec().domains;
-        for revoked in self.places.watch(self.now, |domain| &domains[domain.index()].realtime) {
+        let HubSpec { domains, cores, .. } = self.parts.hub.spec();
+        for revoked in self.places.watch(self.now, |domain| &domains[domain.index()].realtime, cores) {
             let (session, tid, why) = (revoked.session, revoked.tid, revoked.why);
             warn!(%session, tid, why, "a thread's priority and cores are taken back");
         }

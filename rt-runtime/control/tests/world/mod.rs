@@ -58,6 +58,7 @@ pub fn spec(datapaths: Vec<DatapathSpec>) -> HubSpec {
         operators: BTreeSet::from([0]),
         counter_lines: 64,
         sizes,
+        cores: Vec::new(),
     }
 }
 

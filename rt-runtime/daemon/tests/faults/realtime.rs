@@ -99,6 +99,35 @@ fn what_the_rule_does_not_give_is_refused_in_words_and_the_task_runs_on() {
     }
 }
 
+/// The daemon has the rights, and gives no place in which its own datapath would not run.
+#[test]
+fn no_thread_is_placed_before_the_datapath_of_its_core() {
+    if !can_place() || insane_sys::thread::cores().len() < 2 {
+        return;
+    }
+    let place = Place::new("before");
+    let rest = format!("{QUIET}, datapaths: [(name: \"main\", core: 0, policy: fifo(30), idle: block)]");
+    let rule = "(priority_max: 40, cores: [0, 1])";
+    let daemon = Daemon::start(&place, &domain(rule), &rest);
+    let mut peer = daemon.peer();
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        tell.send(current_tid()).unwrap();
+        let _ = ended.recv();
+    });
+    let tid = told.recv().unwrap().unsigned_abs();
+    let asked = |priority, core| move |req| Request::PlaceThread { req, tid, priority: Some(priority), core };
+    let (code, reason) = ask(&mut peer, asked(30, Some(0))).unwrap_err();
+    assert!(code == Code::Access && reason.contains("less than 30") && reason.contains("\"main\""), "{reason}");
+    assert_eq!(ask(&mut peer, asked(29, Some(0))), Ok(()));
+    // Any core that the rule gives: those where it disturbs nobody.
+    assert_eq!(ask(&mut peer, asked(40, None)), Ok(()));
+    assert_eq!(placed(&daemon)[0].core, Some(1));
+    drop(end);
+    thread.join().unwrap();
+}
+
 #[test]
 fn what_was_given_is_taken_back_when_the_session_ends_or_the_thread_goes_elsewhere() {
     if !can_place() || insane_sys::thread::cores().len() < 2 {

@@ -84,11 +84,11 @@ fn count(cli: &Cli) -> Result<(), Fault> {
         }
         Counted::Rdma => {
             let (put, take, _sessions) = scenario::ours::to_a_sibling(cli::Plugin::Rdma)?;
-            scenario::count::run_unhurried(&mut Waiting(Duplex::new(put, take)), cli.messages)
+            scenario::count::run_unhurried(&mut Duplex::new(put, take), cli.messages)
         }
         Counted::Verbs => {
             let (put, take) = baseline::verbs::pair(ours::rdma::address()?, baseline::ring::MESSAGE_BYTES, false)?;
-            scenario::count::run_unhurried(&mut Waiting(Duplex::new(put, take)), cli.messages)
+            scenario::count::run_unhurried(&mut Duplex::new(put, take), cli.messages)
         }
         Counted::Udp => {
             let end = baseline::udp::UdpEnd::to_itself(scenario::ours::LOOPBACK, baseline::ring::MESSAGE_BYTES)?;

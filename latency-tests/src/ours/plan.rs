@@ -160,6 +160,15 @@ pub fn widen_tcp_frames(plan: &mut Plan, bytes: u32) {
     }
 }
 
+/// Gives the rdma links of a plan frames of `bytes`.
+pub fn set_rdma_frames(plan: &mut Plan, bytes: u32) {
+    for link in plan.datapaths.iter_mut().flat_map(|datapath| &mut datapath.links) {
+        if let Technology::Rdma(rdma) = &mut link.technology {
+            rdma.frame_bytes_max = bytes;
+        }
+    }
+}
+
 fn sit(plan: &mut Plan, seat: Seat) {
     plan.datapaths[0].core = seat.core.and_then(|core| u16::try_from(core).ok());
     plan.datapaths[0].idle = seat.idle;

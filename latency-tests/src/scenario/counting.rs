@@ -2,7 +2,7 @@
 //! callgrind or strace and reads what they counted.
 
 use super::Findings;
-use super::count::{BEGIN_MARK, COUNTED_FUNCTION, END_MARK, PAUSE_FUNCTION};
+use super::count::{BEGIN_MARK, COUNTED_FUNCTION, END_MARK, WAIT_FUNCTIONS};
 use crate::cli::{Cli, Counted, Plugin};
 use crate::harness::Bench;
 use crate::harness::fault::Fault;
@@ -105,7 +105,7 @@ pub fn collected(side: Counted, messages: u64) -> Result<f64, Fault> {
     valgrind.args(["--tool=callgrind", "--collect-atstart=no", "--error-exitcode=0"]);
     valgrind.arg(format!("--toggle-collect={COUNTED_FUNCTION}"));
     // Off inside the other: who waits there is not counted.
-    valgrind.arg(format!("--toggle-collect={PAUSE_FUNCTION}"));
+    valgrind.arg(format!("--toggle-collect={WAIT_FUNCTIONS}"));
     valgrind.arg(format!("--callgrind-out-file={}", scratch.0.display()));
     run_self_under(valgrind, "valgrind", side, messages)?;
     let total = collected_total(&scratch.read()?).ok_or_else(|| Fault::Party("callgrind wrote no total".into()))?;

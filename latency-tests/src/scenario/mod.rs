@@ -139,7 +139,9 @@ pub fn flow_pace(bench: &Bench, size: usize) -> FlowPace {
 #[must_use]
 pub fn network_flow_pace(bench: &Bench, size: usize) -> FlowPace {
     let look_every = (4 * 1024 / size).clamp(1, 64) as u64;
-    FlowPace { warm_up: 200, look_every, lossy: true, ..flow_pace(bench, size) }
+    // Large ones would take longer to warm up than a flow may take.
+    let warm_up = if size <= 64 * 1024 { 200 } else { 16 };
+    FlowPace { warm_up, look_every, lossy: true, ..flow_pace(bench, size) }
 }
 
 /// The plugins that a run of a scenario with slots asks for; notes it if that is another one.

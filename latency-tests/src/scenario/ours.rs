@@ -362,6 +362,21 @@ pub fn network_flow(bench: &Bench, place: Place<'_>, plugin: Plugin, size: usize
     flow_t3(bench, &network_flow_pace(bench, size), (Flood::new(put), take))
 }
 
+/// As [`network_flow`], over rdma, by frames of so many bytes.
+pub fn network_flow_framed(bench: &Bench, size: usize, frame_bytes: u32) -> Result<Sample, Fault> {
+    let [own, peer] = Place::Loopback.addresses_for(Plugin::Rdma)?;
+    let start = |(own, peer), seat, hosting| {
+        let mut plan = plan::peer(own, peer, seat, Plugin::Rdma);
+        plan::set_rdma_frames(&mut plan, frame_bytes);
+        embed(plan, hosting)
+    };
+    let put = start((("a", own), ("b", peer)), Seat::alone(bench.cores.other), Hosting::Thread)?;
+    let take = start((("b", peer), ("a", own)), Seat::ASLEEP, Hosting::Inline)?;
+    let sessions = (put, take);
+    let (put, take) = ends(&sessions, Contract { size, ..Contract::SMALL })?;
+    flow_t3(bench, &network_flow_pace(bench, size), (Flood::new(put), take))
+}
+
 /// T1, one way, between two hosts, over tcp, as fast as it goes: both applications turn
 /// their own engines, so that each payload is composed on the core that sends it. A message
 /// is one frame.

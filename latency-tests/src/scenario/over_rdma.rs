@@ -17,6 +17,9 @@ use crate::harness::topology::{flow, t1};
 use crate::harness::watch::Idle;
 use crate::ours::rdma;
 
+/// The largest that an rdma link can have.
+const FRAME_BYTES_LARGE: u32 = 64 * 1024;
+
 /// Round trips.
 pub fn network(bench: &Bench, cli: &Cli, findings: &mut Findings) {
     if cli.hosting.is_some_and(|only| only != Hosting::Inline) {
@@ -33,10 +36,15 @@ pub fn network(bench: &Bench, cli: &Cli, findings: &mut Findings) {
 /// One way, as fast as it goes.
 pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings) {
     for size in network_sizes(cli) {
-        let sides = vec![
+        let mut sides = vec![
             Side::new(OURS, move || with_device(|| ours::network_flow(bench, Place::Loopback, Plugin::Rdma, size))),
             Side::new("raw verbs", move || raw_flow(bench, size)),
         ];
+        if size > FRAME_BYTES_LARGE as usize / 2 {
+            // What the largest frames change, where a message is of several.
+            let large = move || with_device(|| ours::network_flow_framed(bench, size, FRAME_BYTES_LARGE));
+            sides.push(Side::new("frames-64K", large));
+        }
         let name = format!("throughput/rdma/{size}B");
         rows(bench, findings, &name, "messages/s", "T3 and T1, a device to itself", sides);
     }

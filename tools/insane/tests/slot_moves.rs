@@ -269,6 +269,10 @@ fn a_stream_has_the_slots_of_one_link_until_it_moves_and_those_of_the_other_from
     // What went, went in slots.
     wait_for("each message was counted in a slot", || pair.count("slots_sent") == flow.emitted);
     assert_eq!(pair.standing("axis").moves, moves.len() as u64);
+    let streams = pair.hosts[0].status().streams;
+    let sources = streams.iter().flat_map(|stream| &stream.channels).flat_map(|channel| &channel.sources);
+    let starts: Vec<u64> = sources.filter_map(|source| Some(source.slot.as_ref()?.start_ns)).collect();
+    assert_eq!(starts, [STARTS[1]], "its slots are those of the link that it is on");
 
     // The cable of the link dies: it leaves, and is back when that is good again.
     let lost = flow.lost;

@@ -77,6 +77,14 @@ pub(super) struct Entry {
     elsewhere: Vec<(usize, TimedStream)>,
 }
 
+impl Entry {
+    /// Its slots on a link; `None`: on the usual one.
+    fn on(&self, link: Option<usize>) -> TimedStream {
+        let there = self.elsewhere.iter().find(|(other, _)| Some(*other) == link);
+        there.map_or(self.timed, |(_, timed)| *timed)
+    }
+}
+
 /// The slots of one datapath.
 #[derive(Clone, Debug)]
 pub struct SlotBook {
@@ -262,9 +270,8 @@ impl SlotBook {
         let (mut streams, mut links) = (Vec::new(), Vec::new());
         for entry in self.all() {
             let Stand { link, state } = stand(entry.asked.key);
-            let there = entry.elsewhere.iter().find(|(other, _)| Some(*other) == link).map(|(_, timed)| *timed);
             if state != State::Degraded {
-                streams.push(there.unwrap_or(entry.timed));
+                streams.push(entry.on(link));
             }
             links.extend(link.map(|link| (entry.number, link as u8)));
         }
@@ -583,8 +590,11 @@ impl Hub {
 
     /// The slots of a source.
     pub(super) fn slot_of(&self, source: SourceId) -> Option<TimedStream> {
-        let mut entries = self.slots.iter().flatten().flat_map(SlotBook::all);
-        entries.find(|entry| entry.source == Some(source)).map(|entry| entry.timed)
+        self.slots.iter().enumerate().find_map(|(at, book)| {
+            let entry = book.as_ref()?.all().find(|entry| entry.source == Some(source))?;
+            let link = self.standing(entry.asked.key, DatapathIndex(at as u8)).and_then(|stand| stand.link);
+            Some(entry.on(link))
+        })
     }
 
     /// Whether anybody has slots at a datapath.

@@ -141,11 +141,11 @@ impl Evidence {
         }
     }
 
-    /// A message of the flow is there.
-    pub fn ready(&mut self, flow: FlowIndex) {
-        let now = self.looked_at;
+    /// A message of the flow is there, and came then. (The last look at the clock may be a sleep
+    /// ago, and slots went by meanwhile that were never its own.)
+    pub fn ready(&mut self, flow: FlowIndex, came: MonoTime) {
         if let Some(known) = self.known(flow) {
-            known.seen = now;
+            known.seen = came;
         }
     }
 

@@ -225,7 +225,7 @@ impl Slots {
         self.due = None;
         let came = stamp.map_or(now, |stamp| self.evidence.came(stamp, now));
         self.timed.ready(flow, self.servo.tai(came));
-        self.evidence.ready(flow);
+        self.evidence.ready(flow, came);
     }
 
     /// Whether a source that is ready may have its turn now.

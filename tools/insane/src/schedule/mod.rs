@@ -297,6 +297,9 @@ fn export_gates(config: &Path, name: &str, device: &str) -> Result<(), Failure> 
 }
 
 fn write_command(list: &taprio::Taprio, device: &str) -> Result<(), Failure> {
+    if let Some(warning) = list.warning() {
+        writeln!(std::io::stderr(), "{warning}")?;
+    }
     // The command is for a shell of root, and the certificate may be somebody else's.
     if device.is_empty() || !device.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:@".contains(&byte)) {
         return Err(Failure::Other(format!("{device:?} is no name of a device for a command: give --dev")));

@@ -11,6 +11,10 @@ use std::fmt::Write as _;
 
 /// Entries of a list at most; what a kernel or a card takes is less.
 pub const ENTRIES_MAX: usize = 1_024;
+/// Entries for which `tc` of iproute2 has room. It makes its request in 1,024 bytes (as of version
+/// 6.1): at most 176 are taken before the first entry, and each takes 28. What is more it cuts, in the
+/// middle of an entry, says "message exceeded bound" and ends with status 0.
+pub const TC_ENTRIES_MAX: usize = 30;
 /// Traffic classes at most, as the kernel has it.
 const CLASSES_MAX: u64 = 16;
 
@@ -272,6 +276,17 @@ impl Taprio {
         shut.into_iter()
             .map(|(from, to)| Window { offset_ns: offset(from), length_ns: to - from, period_ns: cycle })
             .collect()
+    }
+
+    /// What `tc` would make of the command without failing; `None`: what it says.
+    pub fn warning(&self) -> Option<String> {
+        (self.entries.len() > TC_ENTRIES_MAX).then(|| {
+            format!(
+                "warning: {} gates: tc of iproute2 takes {TC_ENTRIES_MAX}, cuts the others off and ends with status 0. Read \
+                 back what the kernel has (tc qdisc show, `insane schedule taprio import`), or have fewer slots a cycle",
+                self.entries.len()
+            )
+        })
     }
 
     /// The command that puts this list on a device.

@@ -194,6 +194,8 @@ fn alone() -> Vec<Job> {
         Job { name: "kernel", limit_seconds: 10, script: KERNEL.to_owned(), needs: Vec::new() },
         with_binary("doctor", 60, DOCTOR, "insane"),
     ];
+    let taprio = TAPRIO.replace("PLANT", include_str!("../../../../configs/plants/cells.ron"));
+    jobs.push(with_binary("taprio", 60, &taprio, "insane"));
     jobs.extend(TESTS.iter().map(|&(name, program, limit_seconds)| test(name, limit_seconds, "", program)));
     // Its test starts them.
     jobs.iter_mut().filter(|job| job.name == "daemon-slots").for_each(|job| job.needs.push(Need::Binary("insaned")));
@@ -361,6 +363,48 @@ const DOCTOR: &str = "
 grep -A 4 '\"id\": \"preempt-rt\"' /tmp/doctor
 grep -A 4 '\"id\": \"preempt-rt\"' /tmp/doctor | grep -q '\"state\": \"good\"' || exit 1
 echo \"rt-guest: preempt-rt is good\"
+";
+
+/// Gate lists of a schedule are taken by the kernel as they were written, and read back as they
+/// were meant, from what `tc` shows in words and as JSON. (`tc` alone would be busybox's.)
+const TAPRIO: &str = "
+cat >/tmp/plant.ron <<'END'
+PLANT
+END
+'PROGRAM' schedule synth /tmp/plant.ron -o /tmp/plant.cert || exit 1
+/usr/sbin/ip link add gate0 numtxqueues 4 type veth peer name gate1 || exit 2
+/usr/sbin/ip link set gate0 up
+/usr/sbin/ip link set gate1 up
+for link in to-a to-b; do
+    'PROGRAM' schedule taprio export /tmp/plant.cert $link --dev gate0 >/tmp/written || exit 3
+    sed 's,^tc ,/usr/sbin/tc ,' /tmp/written >/tmp/command
+    sh /tmp/command || exit 4
+    sleep 1
+    /usr/sbin/tc qdisc show dev gate0 root >/tmp/shown || exit 5
+    /usr/sbin/tc -j qdisc show dev gate0 root >/tmp/shown.json || exit 6
+    for class in 0 1; do
+        'PROGRAM' schedule taprio import /tmp/written --class $class >/tmp/meant || exit 7
+        for form in shown shown.json; do
+            'PROGRAM' schedule taprio import /tmp/$form --class $class >/tmp/read || { cat /tmp/$form; exit 8; }
+            cmp /tmp/meant /tmp/read || { cat /tmp/$form; exit 9; }
+        done
+    done
+    # Another list is none of this schedule: the comparison would see it.
+    sed 's/sched-entry S 01 /sched-entry S 03 /' /tmp/written >/tmp/other
+    'PROGRAM' schedule taprio import /tmp/other --class 1 >/tmp/read
+    cmp -s /tmp/meant /tmp/read && exit 10
+    /usr/sbin/tc qdisc del dev gate0 root || exit 11
+done
+# A list that is longer than this tc takes is cut without an error: it is warned of, and reading
+# it back shows it.
+'PROGRAM' schedule taprio export /tmp/plant.cert cell-a --dev gate0 >/tmp/long 2>/tmp/warning
+grep -q 'tc of iproute2 takes 30' /tmp/warning || exit 12
+sed 's,^tc ,/usr/sbin/tc ,' /tmp/long >/tmp/command
+if sh /tmp/command; then
+    /usr/sbin/tc qdisc show dev gate0 root >/tmp/shown
+    'PROGRAM' schedule taprio import /tmp/shown --class 1 && exit 13
+fi
+echo \"rt-guest: $(grep -c 'sched-entry' /tmp/written) gates of $link came back as they were written\"
 ";
 
 /// A cyclic task with SCHED_FIFO runs and is measured; how late it is says nothing here.

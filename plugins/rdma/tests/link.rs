@@ -357,3 +357,73 @@ fn calls_of_others_are_refused_and_a_new_call_of_a_peer_replaces_the_old() {
     assert!(!call(nobody.local_addr(), &hello(0, RAW_PORT, 16 * 1024)));
     assert_eq!(nobody.counts().strangers, 1);
 }
+
+/// Sends best effort as long as it is taken, more than a raw peer has buffers for.
+fn flood(link: &mut RdmaLink, len: usize) {
+    let mut taken = 0;
+    while offer(link, BEST_EFFORT, &vec![7; len]) == SendOutcome::Sent {
+        taken += 1;
+    }
+    link.flush();
+    assert!(taken > 10, "{taken} frames");
+}
+
+/// It says a window of sixteen messages and has eight buffers: its device refuses the ninth, again
+/// and again, until ours gives the connection up.
+#[test]
+fn a_peer_with_fewer_buffers_than_it_says_loses_its_connection_and_no_other_waits() {
+    let Some(ip) = v4() else { return };
+    let mut link = waiting_link(ip);
+    let mut real_time = RawPeer::call(&mut link, 0);
+    real_time.say(&message(16, &[b"one"]));
+    assert_eq!(wait_for(&mut link, 1), [b"one"]);
+    let mut best_effort = RawPeer::call(&mut link, 1);
+    best_effort.say(&message(16, &[]));
+    until("it stands", || {
+        turn(&mut link, &mut Keep::default());
+        link.is_connected(PEER)
+    });
+    flood(&mut link, 3_000);
+    let mut number = 0_u8;
+    until("it is given up", || {
+        // Real time passes meanwhile.
+        number = number.wrapping_add(1);
+        real_time.say(&message(16, &[&[number]]));
+        assert_eq!(wait_for(&mut link, 1), [[number]]);
+        link.counts().lost == 1
+    });
+    assert_eq!(link.counts().garbage, 0);
+    assert!(!link.is_connected(PEER));
+    assert_eq!(offer(&mut link, BEST_EFFORT, b"gone"), SendOutcome::Failed);
+    let mut again = RawPeer::call(&mut link, 1);
+    again.say(&message(16, &[b"again"]));
+    assert_eq!(wait_for(&mut link, 1), [b"again"]);
+    assert!(link.is_connected(PEER));
+}
+
+/// What is under way then is lost, and nothing of it is sent by the next connection.
+#[test]
+fn a_peer_that_vanishes_with_messages_under_way_is_noticed_and_may_return() {
+    let Some(ip) = v4() else { return };
+    let mut link = waiting_link(ip);
+    for round in 1..=3_u64 {
+        let mut peers = [RawPeer::call(&mut link, 0), RawPeer::call(&mut link, 1)];
+        for peer in &mut peers {
+            peer.say(&message(16, &[b"here"]));
+        }
+        assert_eq!(wait_for(&mut link, 2), [b"here", b"here"]);
+        assert!(link.is_connected(PEER));
+        // More than it has buffers for: some are under way, some wait.
+        flood(&mut link, 3_000);
+        drop(peers);
+        until("it is noticed", || {
+            turn(&mut link, &mut Keep::default());
+            link.counts().lost == 2 * round
+        });
+        for lane in [REAL_TIME, BEST_EFFORT] {
+            assert_eq!(offer(&mut link, lane, b"gone"), SendOutcome::Failed);
+        }
+        assert!(!link.holds_frames(), "nobody spins for it");
+    }
+    assert_eq!((link.counts().garbage, link.counts().connected), (0, 6));
+}

@@ -201,6 +201,8 @@ fn alone() -> Vec<Job> {
     jobs.iter_mut().filter(|job| job.name == "daemon-slots").for_each(|job| job.needs.push(Need::Binary("insaned")));
     jobs.extend(RDMA_TESTS.iter().map(|&(name, program, limit)| test(name, limit, RDMA_ALONE, program)));
     jobs.push(with_binary("rdma-latency", 120, &format!("{RDMA_ALONE}{RDMA_LATENCY}"), "latency-tests"));
+    let removed = format!("{RDMA_ALONE}export INSANE_RDMA_REMOVED=rxe0\n");
+    jobs.push(test("rdma-removed", 60, &removed, "insane-rdma/removed"));
     jobs.push(with_binary("jitter", 60, JITTER, "insane"));
     jobs.push(with_binary("demo", 90, DEMO, "vplc-demo"));
     jobs
@@ -293,18 +295,20 @@ grep -q ' s1 ' /tmp/ptp.log || exit 2
 echo \"rt-guest: $(grep ' s2 ' /tmp/ptp.log | tail -1 | sed 's/^[^:]*: //')\"
 ";
 
-/// A device in software (RoCE) on one end of a pair, made by the first job that needs it: it
+/// A device in software (RoCE) on one end of a pair, made anew by each job that needs it: it
 /// speaks with itself. (`ip` alone would be busybox's.)
 const RDMA_ALONE: &str = "
-[ -e /sys/class/infiniband/rxe0 ] || {
+[ -e /sys/class/net/rdma0 ] || {
     /usr/sbin/ip link add rdma0 type veth peer name rdma1 || exit 1
     /usr/sbin/ip link set rdma0 up
     /usr/sbin/ip link set rdma1 up
     /usr/sbin/ip address add 10.80.0.1/24 dev rdma0
     /usr/sbin/ip address add fd80::1/64 dev rdma0 nodad
-    /usr/sbin/rdma link add rxe0 type rxe netdev rdma0 || exit 1
     sleep 1
 }
+[ ! -e /sys/class/infiniband/rxe0 ] || /usr/sbin/rdma link delete rxe0 || exit 1
+/usr/sbin/rdma link add rxe0 type rxe netdev rdma0 || exit 1
+sleep 1
 export INSANE_RDMA=10.80.0.1 INSANE_RDMA_V6=fd80::1
 ";
 

@@ -7,6 +7,7 @@
 mod bytecode;
 mod dpdk;
 mod duplicates;
+mod fuzz;
 mod guest;
 mod licences;
 mod process;
@@ -24,6 +25,7 @@ usage: cargo xtask COMMAND
   test --list                            name the steps
   ci                                     the same as test; what .ci/run calls
   sim [OPTION]…                          run simulated worlds; sim --help tells the options
+  fuzz [TARGET] [--seconds N]            fuzz, guided by coverage; the corpus keeps what it finds (g++)
   rt-guest                               run tests on a PREEMPT_RT kernel, in an emulated machine
   containers                             run controllers in containers, kill each in turn (root)
   containers --demo [OPTION]…            the demo, its controller in a container (root)
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
             Err(error) => refuse(&error.to_string()),
         },
         ["sim", options @ ..] => steps::simulate(&workspace_root(), options),
+        ["fuzz", options @ ..] => fuzz::command(&workspace_root(), options),
         ["rt-guest"] => guest::command(&workspace_root()),
         ["containers"] => steps::contain(&workspace_root()),
         ["containers", "--demo", options @ ..] => steps::demo_in_containers(&workspace_root(), options),

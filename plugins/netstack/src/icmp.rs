@@ -11,6 +11,7 @@
 use crate::checksum::Sum;
 use crate::ethernet::Mac;
 use core::net::Ipv6Addr;
+use insane_mutation::mutate;
 
 pub(crate) const ECHO_V4: u8 = 8;
 pub(crate) const ECHO_REPLY_V4: u8 = 0;
@@ -64,7 +65,8 @@ impl Neighbour {
         while let [kind, eighths, ..] = *options {
             let len = usize::from(eighths) * 8;
             // A length of zero makes the whole message void (section 4.6).
-            let option = options.get(..len).filter(|option| !option.is_empty())?;
+            let option = mutate!(OptionsUnread, options.get(..len), Some(&options[..len]));
+            let option = option.filter(|option| !option.is_empty())?;
             if let (true, [_, 1, a, b, c, d, e, f]) = (kind == wanted, option) {
                 mac = Some(Mac([*a, *b, *c, *d, *e, *f]));
             }

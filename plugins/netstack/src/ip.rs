@@ -5,6 +5,7 @@
 
 use crate::checksum::Sum;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use insane_mutation::mutate;
 
 /// Bytes of an IPv4 header without options.
 pub const IPV4_BYTES: usize = 20;
@@ -53,14 +54,15 @@ pub(crate) fn parse_v4(bytes: &[u8], trusted: bool) -> Result<Packet, NoPacket> 
     let head = bytes.first_chunk::<IPV4_BYTES>().ok_or(NoPacket::Malformed)?;
     let at = usize::from(head[0] & 0xf) * 4;
     let end = usize::from(u16::from_be_bytes([head[2], head[3]]));
-    if head[0] >> 4 != 4 || at < IPV4_BYTES || end < at || end > bytes.len() {
+    let is_cut = mutate!(LengthBelieved, end > bytes.len(), false);
+    if head[0] >> 4 != 4 || at < IPV4_BYTES || end < at || is_cut {
         return Err(NoPacket::Malformed);
     }
     if !trusted && !Sum::new().bytes(&bytes[..at]).is_right() {
         return Err(NoPacket::WrongChecksum);
     }
     // More follow, or it is not the first.
-    if u16::from_be_bytes([head[6], head[7]]) & 0x3fff != 0 {
+    if u16::from_be_bytes([head[6], head[7]]) & mutate!(PiecesTaken, 0x3fff, 0) != 0 {
         return Err(NoPacket::Fragment);
     }
     let address = |at: usize| IpAddr::V4(Ipv4Addr::new(head[at], head[at + 1], head[at + 2], head[at + 3]));

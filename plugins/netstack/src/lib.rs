@@ -31,6 +31,8 @@ mod ethernet;
 mod icmp;
 mod ip;
 mod marks;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 mod neighbour;
 mod outgoing;
 mod peers;

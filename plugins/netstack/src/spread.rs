@@ -2,7 +2,7 @@
 
 /// A port for a flow: one of `count` from `first` on, the same for the same `flow` each time.
 /// For receivers that do not know their peer by its port; those of this runtime do, so its
-/// links send from the ports that their peers know.
+/// links send from the ports that their peers know (ADR 0045).
 ///
 /// Receive queues and equal-cost paths choose by a hash of the ports, so flows on several
 /// ports go over several of them. `count` 0 counts as 1.

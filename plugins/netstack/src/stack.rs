@@ -13,6 +13,7 @@ use crate::outgoing::{PLAIN_AT_IP, PLAIN_AT_UDP, PLAIN_BYTES};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ops::Range;
 use insane_core::MonoTime;
+use insane_mutation::mutate;
 
 /// How far the checksums of received frames are looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -194,7 +195,8 @@ impl<const PLACES: usize> Stack<PLACES> {
     #[inline(never)]
     fn take(&mut self, now: MonoTime, frame: &[u8], answer: &mut [u8]) -> Result<Received, Dropped> {
         let ethernet = Ethernet::parse(frame).ok_or(Dropped::Malformed)?;
-        if ethernet.vlan != self.host.vlan.map_or(0, VlanId::get) || !self.host.hears(ethernet.destination) {
+        let is_other_vlan = mutate!(AnyVlan, ethernet.vlan != self.host.vlan.map_or(0, VlanId::get), false);
+        if is_other_vlan || !self.host.hears(ethernet.destination) {
             return Err(Dropped::NotForUs);
         }
         if !ethernet.source.is_unicast() || ethernet.source == self.host.mac {
@@ -245,7 +247,8 @@ impl<const PLACES: usize> Stack<PLACES> {
         let is_known = self.neighbours.hear(address.into(), mac, word, now);
         if arp.is_request && is_for_us {
             let reply = Arp { is_request: false, sender: (self.host.mac, own), target: arp.sender };
-            return self.host.write_arp(&reply, mac, answer).map(Received::Answer).ok_or(Dropped::NoRoom);
+            let from = mutate!(AnswerFromAsker, self.host, Host { mac: arp.target.0, ..self.host });
+            return from.write_arp(&reply, mac, answer).map(Received::Answer).ok_or(Dropped::NoRoom);
         }
         if is_known { Ok(Received::Heard) } else { Err(Dropped::NotForUs) }
     }
@@ -360,7 +363,7 @@ impl Host {
     }
 
     fn check_ends(&self, packet: &Packet) -> Result<(), Dropped> {
-        if packet.destination != self.address {
+        if mutate!(AnyAddress, packet.destination != self.address, false) {
             Err(Dropped::NotForUs)
         } else if !is_one_host(packet.source) || packet.source == self.address {
             Err(Dropped::Spoofed)
@@ -426,7 +429,7 @@ impl Host {
             (0, _) => packet.source.is_ipv4(),
             (_, Checksums::Trust) => true,
             (_, Checksums::VerifyOrUnfinished) if front.folded() == check => true,
-            _ => front.bytes(&bytes[..length]).is_right(),
+            _ => mutate!(SumOfUdpUnread, front.bytes(&bytes[..length]).is_right(), true),
         };
         if !is_right {
             return Err(Dropped::WrongChecksum);

@@ -34,6 +34,7 @@
 //! [`data`](crate::data)).
 
 use crate::data::HEADER_BYTES;
+use insane_mutation::mutate;
 use std::ops::Range;
 
 /// The version of the format that this code writes, and the only one it reads.
@@ -218,11 +219,12 @@ impl Opener {
                 (0, word)
             };
             at += front + usize::from(len);
-            if at > end {
+            if at > end && mutate!(BundleBeyondDatagram, true, number + 1 < frames) {
                 return None;
             }
         }
-        (frames > 0 && at == end).then_some(Opener { at: AT_FIRST, end, last: 0 })
+        let is_whole = mutate!(BundleBeyondDatagram, at == end, at >= end);
+        (frames > 0 && is_whole).then_some(Opener { at: AT_FIRST, end, last: 0 })
     }
 
     /// Whether all frames were taken.

@@ -40,6 +40,7 @@ use insane_core::limits::{CLASSES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
 use insane_core::{
     ChannelId, ConnId, Datapath, Lane, Priority, Qos, Schema, SessionId, SinkId, SourceId, StreamId, StreamKey, TaiTime,
 };
+use insane_mutation::mutate;
 use serde::{Deserialize, Serialize};
 
 /// First four bytes of a client's first packet: `"INSN"`.
@@ -664,7 +665,7 @@ pub fn negotiate(theirs: HelloPrefix) -> Option<u16> {
 pub fn decode_hello(packet: &[u8]) -> Result<Hello, DecodeError> {
     let hello: Hello = decode(packet.get(8..).ok_or(DecodeError::Malformed)?)?;
     let names_fit = name_fits(&hello.name) && hello.domain.as_deref().is_none_or(name_fits);
-    if names_fit { Ok(hello) } else { Err(DecodeError::Range) }
+    if mutate!(NameOfAnyLength, names_fit, true) { Ok(hello) } else { Err(DecodeError::Range) }
 }
 
 /// Whether a name is 1 to [`NAME_BYTES_MAX`] bytes of printable text.

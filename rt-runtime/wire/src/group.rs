@@ -21,6 +21,7 @@
 
 use crate::overlay::{AT_CHECK, BODY_BYTES_MAX, BodyError, body_check, get_u32, get_u64, put_u32, put_u64};
 use insane_core::{HostId, Incarnation};
+use insane_mutation::mutate;
 
 /// Bytes of a body.
 pub const GROUP_BYTES: usize = 40;
@@ -87,7 +88,7 @@ impl GroupBody {
         };
         let (host, incarnation) = (HostId(get_u64(bytes, 8)), Incarnation(get_u64(bytes, 16)));
         let number = get_u64(bytes, 32);
-        let in_range = bytes[2..AT_CHECK] == [0; 2] && incarnation.0 != 0 && number != 0;
+        let in_range = bytes[2..AT_CHECK] == [0; 2] && mutate!(ProbeOfNobody, incarnation.0 != 0, true) && number != 0;
         if in_range { Ok(GroupBody { host, incarnation, to, number }) } else { Err(BodyError::Range) }
     }
 }

@@ -8,6 +8,8 @@ pub mod data;
 pub mod flow_head;
 pub mod group;
 pub mod link;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod overlay;
 pub mod refusal;
 pub mod reliable;

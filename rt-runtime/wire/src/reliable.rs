@@ -30,6 +30,7 @@
 
 use crate::data::{AT_CHECK, FRAGMENT_UNIT, HEADER_BYTES, get_u32, get_u64, header_check, put_u32, put_u64};
 use insane_core::Incarnation;
+use insane_mutation::mutate;
 
 /// Bytes of a body.
 pub const BODY_BYTES: usize = HEADER_BYTES;
@@ -156,7 +157,7 @@ impl Body {
         let (token, first, second) = (get_u64(bytes, AT_TOKEN), get_u64(bytes, AT_FIRST), get_u64(bytes, AT_SECOND));
         let (life, offset) = (get_u64(bytes, AT_LIFE), get_u32(bytes, AT_OFFSET));
         let is_blank = bytes[2..4].iter().chain(&bytes[AT_ZERO..]).all(|byte| *byte == 0);
-        if !is_blank || !offset.is_multiple_of(FRAGMENT_UNIT) {
+        if !mutate!(ReportNotBlank, is_blank, true) || !offset.is_multiple_of(FRAGMENT_UNIT) {
             return Err(BodyError::Unknown);
         }
         match (bytes[0], bytes[1]) {

@@ -7,6 +7,7 @@
 mod bytecode;
 mod dpdk;
 mod duplicates;
+mod fuzz;
 mod guest;
 mod licences;
 mod process;
@@ -24,6 +25,7 @@ usage: cargo xtask COMMAND
   test --list                            name the steps
   ci                                     the same as test; what .ci/run calls
   sim [OPTION]…                          run simulated worlds; sim --help tells the options
+  fuzz [TARGET] [--seconds N]            fuzz, guided by coverage; the corpus keeps what it finds (g++)
   rt-guest [--only JOB,…]                run tests on a PREEMPT_RT kernel, in an emulated machine
   rt-guest --list                        name its jobs
   rt-guest --measure                     rdma beside raw verbs in that machine: figures, no bounds
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
             Err(error) => refuse(&error.to_string()),
         },
         ["sim", options @ ..] => steps::simulate(&workspace_root(), options),
+        ["fuzz", options @ ..] => fuzz::command(&workspace_root(), options),
         ["rt-guest", options @ ..] => match guest::command(&workspace_root(), options) {
             Some(code) => code,
             None => refuse("these options of rt-guest mean nothing; rt-guest --list names the jobs"),

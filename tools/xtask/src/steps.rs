@@ -3,6 +3,7 @@
 
 use crate::bytecode::{self, Compared};
 use crate::dpdk;
+use crate::fuzz;
 use crate::guest;
 use crate::licences;
 use crate::process::{self, Ending, cargo};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 const TOOLS: &[(&str, &str)] = &[
     ("clang", "clang"),
     ("crun", "crun"),
+    ("g++", "g++"),
     ("ip", "iproute2"),
     ("llvm-strip", "llvm"),
     ("ps", "procps"),
@@ -53,7 +55,12 @@ const STEPS: &[Step] = &[
     Step { name: "gossip", what: "lints and tests of discovery by gossip, a feature", run: gossip },
     Step { name: "trace", what: "lints and tests of `insane trace`, a feature", run: trace },
     Step { name: "loom", what: "the rings under loom", run: loom },
-    Step { name: "mutants", what: "deliberate faults of scheduler, admission and checker, all noticed", run: mutants },
+    Step {
+        name: "mutants",
+        what: "deliberate faults of scheduler, admission, checker, stack and formats, all noticed",
+        run: mutants,
+    },
+    Step { name: "fuzz", what: "fuzz targets guided by coverage, bounded", run: fuzz },
     Step { name: "licences", what: "licences and duplicates of all dependencies", run: check_licences },
     Step { name: "bytecode", what: "the XDP program's bytecode is what clang makes of its source", run: compare },
     Step { name: "docs", what: "the documentation builds, warnings denied", run: docs },
@@ -252,9 +259,28 @@ fn loom(root: &Path) -> (Verdict, TestCount) {
 fn mutants(root: &Path) -> (Verdict, TestCount) {
     let mut command = cargo(root);
     command.args(["test", "--release", "--locked", "--test", "mutants", "--features"]);
-    command.args(["insane-slot-simulation/mutants,insane-admission/mutants,insane-checker/mutants"]);
-    command.args(["-p", "insane-slot-simulation", "-p", "insane-admission", "-p", "insane-checker"]);
+    command
+        .args(["insane-slot-simulation/mutants,insane-admission/mutants,insane-checker/mutants,insane-fuzz/mutants"]);
+    command.args([
+        "-p",
+        "insane-slot-simulation",
+        "-p",
+        "insane-admission",
+        "-p",
+        "insane-checker",
+        "-p",
+        "insane-fuzz",
+    ]);
     counted(&mut command, 15)
+}
+
+fn fuzz(root: &Path) -> (Verdict, TestCount) {
+    let verdict = match fuzz::check(root) {
+        Ok(()) => Verdict::Passed,
+        Err(missing @ fuzz::FuzzError::NoCompiler) => Verdict::Skipped(missing.to_string()),
+        Err(found) => Verdict::Failed(found.to_string()),
+    };
+    (verdict, TestCount::default())
 }
 
 fn check_licences(root: &Path) -> (Verdict, TestCount) {

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Waits for the end of its input, then removes all namespaces (and with them
 /// the veth pairs). Signals to the whole process group must not end it before.
@@ -70,7 +71,9 @@ impl Hosts {
 
     fn named(which: &[&str]) -> Result<Self, Fault> {
         let pid = std::process::id();
-        let names: Vec<String> = which.iter().map(|which| format!("lt{pid}{which}")).collect();
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let names: Vec<String> = which.iter().map(|which| format!("lt{pid}.{count}{which}")).collect();
         // The janitor first: from here on nothing can be left behind.
         let mut janitor = Command::new("sh")
             .args(["-c", JANITOR, "janitor"])

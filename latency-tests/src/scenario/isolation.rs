@@ -27,7 +27,6 @@ use crate::harness::stage::{Stage, perform};
 use crate::harness::watch::Idle;
 use crate::harness::witness::{Seen, Witness};
 use crate::ours::daemon::{Daemon, Told, Wanted};
-use crate::ours::dpdk::Device;
 use crate::ours::fault;
 use crate::ours::plan::{self, Seat};
 use insane_certificate::Certificate;
@@ -104,7 +103,7 @@ pub fn run(bench: &Bench, cli: &Cli, findings: &mut Findings) {
     for plugin in timed_plugins("isolation", cli, findings) {
         let name = format!("isolation/{}", plugin.prefix());
         let there = Hosts::make_switched(RATE.mbps).and_then(|hosts| match plugin {
-            Plugin::Dpdk => over_dpdk::is_there(&hosts, Device::PacketSocket).map(|()| hosts),
+            Plugin::Dpdk => over_dpdk::is_there(&hosts).map(|()| hosts),
             _ => Ok(hosts),
         });
         match there {

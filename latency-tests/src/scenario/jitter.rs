@@ -109,7 +109,7 @@ pub fn run(bench: &Bench, cli: &Cli, findings: &mut Findings) {
         }
         // A loopback interface is no Ethernet.
         let there = Hosts::make().and_then(|hosts| match plugin {
-            Plugin::Dpdk => over_dpdk::is_there(&hosts, Device::PacketSocket).map(|()| hosts),
+            Plugin::Dpdk => over_dpdk::is_there(&hosts).map(|()| hosts),
             _ => Ok(hosts),
         });
         match there {

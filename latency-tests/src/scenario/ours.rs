@@ -359,7 +359,16 @@ pub fn network_flow(bench: &Bench, place: Place<'_>, plugin: Plugin, size: usize
     let sessions = embedded_pair_for(place, seats, hostings, plugin, (size + HEADER_BYTES) as u32)?;
     let buffers = (plugin == Plugin::Tcp && size > 1_500).then_some(LARGE_BUFFERS);
     let (put, take) = ends(&sessions, Contract { size, buffers, ..Contract::SMALL })?;
-    flow_t3(bench, &network_flow_pace(bench, size), (Flood::new(put), take))
+    let sample = flow_t3(bench, &network_flow_pace(bench, size), (Flood::new(put), take));
+    // What a driver of DPDK has on an interface it looks for where it is closed.
+    let (sender, receiver) = sessions;
+    let close = |host, session: Session| {
+        hosts.on(host, move || {
+            drop(session);
+            Ok(())
+        })
+    };
+    close(0, sender).and(close(1, receiver)).and(sample)
 }
 
 /// As [`network_flow`], over rdma, by frames of so many bytes.

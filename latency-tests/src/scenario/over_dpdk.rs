@@ -40,11 +40,12 @@ pub fn network(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts,
     if cli.hosting.is_some_and(|only| only != Hosting::Inline) {
         return;
     }
-    let (place, (device, name)) = (Place::Veth(hosts), device(plugin));
+    let (device, name) = device(plugin);
+    let ours = move |hosts: &Hosts, plugin| ours::network_inline(bench, Place::Veth(hosts), plugin);
     let sides = vec![
-        Side::new(OURS, move || with_dpdk(hosts, device, || ours::network_inline(bench, place, plugin))),
-        Side::new("raw DPDK", move || raw(bench, hosts, device, MESSAGE_BYTES)),
-        Side::new("udp-plugin", move || ours::network_inline(bench, place, Plugin::Udp)),
+        Side::new(OURS, move || over(hosts, device, |hosts| ours(hosts, plugin))),
+        Side::new("raw DPDK", move || over(hosts, device, |hosts| raw(bench, hosts, device, MESSAGE_BYTES))),
+        Side::new("udp-plugin", move || ours(hosts, Plugin::Udp)),
     ];
     let topology = format!("T1 two hosts, {}", plugin.attaches());
     rows(bench, findings, &format!("network/{name}/64B/inline"), "us", &topology, sides);
@@ -59,10 +60,7 @@ pub fn over_memif(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hos
     bench.effort.rounds = bench.effort.rounds.min(MEMIF_ROUNDS_MAX);
     let (bench, place, plugin) = (&bench, Place::Veth(hosts), Plugin::DpdkMemif);
     let mut sides = vec![
-        Side::new(OURS, move || {
-            // Whether DPDK is there is asked of a device that it gives back.
-            with_dpdk(hosts, Device::PacketSocket, || ours::network_inline(bench, place, plugin))
-        }),
+        Side::new(OURS, move || over(hosts, Device::Memif, |_| ours::network_inline(bench, place, plugin))),
         Side::new("raw DPDK", move || raw(bench, hosts, Device::Memif, MESSAGE_BYTES)),
     ];
     let (name, topology) = ("network/dpdk-memif/64B/inline", format!("T1, {}", plugin.attaches()));
@@ -87,9 +85,9 @@ pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hos
     for size in network_sizes(cli).into_iter().filter(|size| *size <= FLOW_BYTES_MAX) {
         let sides = vec![
             Side::new(OURS, move || {
-                with_dpdk(hosts, device, || ours::network_flow(bench, Place::Veth(hosts), plugin, size))
+                over(hosts, device, |hosts| ours::network_flow(bench, Place::Veth(hosts), plugin, size))
             }),
-            Side::new("raw DPDK", move || raw_flow(bench, hosts, device, size)),
+            Side::new("raw DPDK", move || over(hosts, device, |hosts| raw_flow(bench, hosts, device, size))),
         ];
         let (name, topology) =
             (format!("throughput/{name}/{size}B"), format!("T3 and T1 two hosts, {}", plugin.attaches()));
@@ -97,20 +95,18 @@ pub fn throughput(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hos
     }
 }
 
-/// Without DPDK a runtime starts and has no link: here that is not measured.
-pub fn with_dpdk(
-    hosts: &Hosts,
-    device: Device,
-    measure: impl FnOnce() -> Result<Sample, Fault>,
-) -> Result<Sample, Fault> {
-    is_there(hosts, device)?;
-    measure()
+/// Measures where a device can be opened: AF_XDP's driver leaves an interface so that the same
+/// process cannot have it again, so each cell has hosts of its own. Without DPDK a runtime
+/// starts and has no link: that is not measured.
+pub fn over<T>(hosts: &Hosts, device: Device, measure: impl FnOnce(&Hosts) -> Result<T, Fault>) -> Result<T, Fault> {
+    is_there(hosts)?;
+    if device == Device::AfXdp { measure(&Hosts::make()?) } else { measure(hosts) }
 }
 
 /// # Errors
 /// `Unavailable` without DPDK.
-pub fn is_there(hosts: &Hosts, device: Device) -> Result<(), Fault> {
-    hosts.on(0, || DpdkEnd::open(device, 0, MESSAGE_BYTES, false)).map(drop)
+pub fn is_there(hosts: &Hosts) -> Result<(), Fault> {
+    hosts.on(0, || DpdkEnd::open(Device::PacketSocket, 0, MESSAGE_BYTES, false).map(drop))
 }
 
 /// Both ends, which know each other.
@@ -125,11 +121,13 @@ pub fn ends(hosts: &Hosts, device: Device, size: usize, is_flow: bool) -> Result
 /// Round trips of the raw loop.
 pub fn raw(bench: &Bench, hosts: &Hosts, device: Device, size: usize) -> Result<Sample, Fault> {
     let (asking, answering) = ends(hosts, device, size, false)?;
-    t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || Ok(asking), move || Ok(answering))
+    let at = move |host: usize, end: DpdkEnd| hosts.enter(host).map(|()| end);
+    t1(bench, &pace(bench, Cost::Kernel, Idle::Spin), move || at(0, asking), move || at(1, answering))
 }
 
 /// The raw loop one way, as fast as it goes.
 pub fn raw_flow(bench: &Bench, hosts: &Hosts, device: Device, size: usize) -> Result<Sample, Fault> {
     let (put, take) = ends(hosts, device, size, true)?;
-    flow(bench, &network_flow_pace(bench, size), move || Ok(put), move || Ok(take))
+    let at = move |host: usize, end: DpdkEnd| hosts.enter(host).map(|()| end);
+    flow(bench, &network_flow_pace(bench, size), move || at(0, put), move || at(1, take))
 }

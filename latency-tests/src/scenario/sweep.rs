@@ -43,7 +43,7 @@ pub fn run(bench: &Bench, cli: &Cli, findings: &mut Findings) {
 
 fn is_there(hosts: &Hosts, plugin: Plugin) -> Result<(), Fault> {
     match plugin {
-        Plugin::Dpdk | Plugin::DpdkAfXdp => over_dpdk::is_there(hosts, over_dpdk::device(plugin).0),
+        Plugin::Dpdk | Plugin::DpdkAfXdp => over_dpdk::is_there(hosts),
         _ => Ok(()),
     }
 }
@@ -59,20 +59,34 @@ fn measure(bench: &Bench, findings: &mut Findings, hosts: &Hosts, plugin: Plugin
     // A third of a second of round trips: their median does not need more.
     let short = Bench { effort: Effort { smoke: true, ..bench.effort }, ..*bench };
     let contract = Contract { size, ..Contract::SMALL };
-    let place = Place::Veth(hosts);
     let (short, attached) = (&short, plugin.attaches());
+    let inline = move |hosts: &Hosts| ours::network_inline_of(short, Place::Veth(hosts), plugin, contract);
     let sides = vec![
-        Side::new(OURS, move || ours::network_inline_of(short, place, plugin, contract)),
-        Side::new("bare", move || raw(short, hosts, plugin, size)),
+        Side::new(OURS, move || between(hosts, plugin, inline)),
+        Side::new("bare", move || between(hosts, plugin, |hosts| raw(short, hosts, plugin, size))),
     ];
     let name = format!("sweep/latency/{}/{size}B", word(plugin));
     rows(bench, findings, &name, "us", &format!("T1 two hosts, {attached}"), sides);
     let sides = vec![
-        Side::new(OURS, move || ours::network_flow(bench, Place::Veth(hosts), plugin, size)),
-        Side::new("bare", move || raw_flow(bench, hosts, plugin, size)),
+        Side::new(OURS, move || {
+            between(hosts, plugin, |hosts| ours::network_flow(bench, Place::Veth(hosts), plugin, size))
+        }),
+        Side::new("bare", move || between(hosts, plugin, |hosts| raw_flow(bench, hosts, plugin, size))),
     ];
     let name = format!("sweep/throughput/{}/{size}B", word(plugin));
     rows(bench, findings, &name, "messages/s", &format!("T3 and T1 two hosts, {attached}"), sides);
+}
+
+/// Between the hosts that a cell of this plugin needs.
+fn between(
+    hosts: &Hosts,
+    plugin: Plugin,
+    measure: impl FnOnce(&Hosts) -> Result<Sample, Fault>,
+) -> Result<Sample, Fault> {
+    match plugin {
+        Plugin::DpdkAfXdp => over_dpdk::over(hosts, over_dpdk::device(plugin).0, measure),
+        _ => measure(hosts),
+    }
 }
 
 fn raw(bench: &Bench, hosts: &Hosts, plugin: Plugin, size: usize) -> Result<Sample, Fault> {

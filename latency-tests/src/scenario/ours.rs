@@ -363,7 +363,7 @@ pub fn network_flow(bench: &Bench, place: Place<'_>, plugin: Plugin, size: usize
     // What a driver of DPDK has on an interface it looks for where it is closed.
     let (sender, receiver) = sessions;
     let close = |host, session: Session| {
-        hosts.on(host, move || {
+        place.on(host, move || {
             drop(session);
             Ok(())
         })

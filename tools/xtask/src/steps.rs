@@ -339,7 +339,7 @@ fn latency(root: &Path) -> (Verdict, TestCount) {
         Verdict::Passed if scenarios == 0 => {
             (Verdict::Failed("latency-tests names no scenario".to_owned()), TestCount::default())
         }
-        Verdict::Passed => match simple(cargo(root).args(latency_tests).arg("smoke"), 10) {
+        Verdict::Passed => match simple(cargo(root).args(latency_tests).arg("smoke"), 15) {
             (Verdict::Passed, _) => counts(root, &latency_tests),
             other => other,
         },

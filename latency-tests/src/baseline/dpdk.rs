@@ -10,6 +10,7 @@ use crate::harness::payload;
 use crate::ours::dpdk::{self, Device};
 use dpdk_sys::{Eal, EalError, EalOptions, Frame, Port, PortOptions, ShimError};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 /// Ethernet, IPv4, UDP.
 const HEAD_BYTES: usize = 14 + 20 + 8;
@@ -55,6 +56,21 @@ impl DpdkEnd {
         let batch = if is_flow { BATCH } else { 1 };
         let end = DpdkEnd { port, head: [0; HEAD_BYTES], size, batch, unsent: Vec::with_capacity(BATCH) };
         Ok((end, info.mac))
+    }
+
+    /// Waits until frames go somewhere: a memif is joined by threads of DPDK, and what is sent
+    /// before that is gone.
+    ///
+    /// # Errors
+    /// It is not up within five seconds.
+    pub fn wait_until_up(&mut self) -> Result<(), Fault> {
+        for _ in 0..500 {
+            if self.port.is_up().is_ok_and(|is_up| is_up) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err(Fault::Party("a device of DPDK is not up within five seconds".into()))
     }
 
     /// Makes the headers: a datagram without a checksum, which IPv4 allows.

@@ -115,6 +115,7 @@ pub fn ends(hosts: &Hosts, device: Device, size: usize, is_flow: bool) -> Result
     let ((mut first, one), (mut second, other)) = (open(0)?, open(1)?);
     first.meet(one, other);
     second.meet(other, one);
+    first.wait_until_up().and(second.wait_until_up())?;
     Ok((first, second))
 }
 

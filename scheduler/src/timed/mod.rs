@@ -62,8 +62,8 @@ use table::{Head, Table};
 enum Granted {
     Nothing,
     Slot(Head),
-    Late(FlowIndex),
-    Dropped(FlowIndex),
+    /// A late message, and whether it is dropped.
+    Late(FlowIndex, bool),
 }
 
 /// Late flows that are looked at behind one whose gate is shut.
@@ -406,12 +406,11 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
                     self.message_done(flow, more);
                 }
             }
-            Granted::Late(of) if of == flow => {
-                if bytes > 0 {
+            Granted::Late(of, is_dropped) if of == flow => {
+                if is_dropped || bytes > 0 {
                     self.message_done(flow, more);
                 }
             }
-            Granted::Dropped(of) if of == flow => self.message_done(flow, more),
             _ if self.tables[self.active].stream_of(flow).is_some() => self.misuses += 1,
             _ => self.below.sent(flow, bytes, more),
         }
@@ -474,7 +473,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         let ends = |before| head.start.saturating_add(duration).max(soonest.saturating_add(behind(before)));
         let state = self.flows[stream.flow.0 as usize];
         if state.waiting && self.late_since(stream.flow).is_some_and(|missed| !self.is_of_use(&stream, missed)) {
-            self.granted = Granted::Dropped(stream.flow);
+            self.granted = Granted::Late(stream.flow, true);
             return Ok(Action::Drop { flow: stream.flow });
         }
         if ends(foreign) > end {
@@ -583,7 +582,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
 
     fn judge_late(&mut self, (flow, timed, missed): (FlowIndex, TimedStream, u64), end: u64, below: u64) -> Late {
         if !self.is_of_use(&timed, missed) {
-            self.granted = Granted::Dropped(flow);
+            self.granted = Granted::Late(flow, true);
             return Late::Acts(Action::Drop { flow });
         }
         if u64::from(timed.bytes) > self.room(end, below) {
@@ -594,7 +593,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         if self.shut_until(flow, ends).is_some() {
             return Late::IsShut;
         }
-        self.granted = Granted::Late(flow);
+        self.granted = Granted::Late(flow, false);
         Late::Acts(Action::Late { flow, bytes_max: timed.bytes })
     }
 

@@ -66,7 +66,7 @@ impl Embedded {
         let instants = Instants::from_now(course.cable);
         for (side, role) in cast(course) {
             let session = &stage.sessions[usize::from(side == Side::B)];
-            let place = if fifo { place(side, role, course.cable) } else { Place::default() };
+            let place = if fifo { place(side, role) } else { Place::default() };
             let setup = setup(options, course, role, place, instants);
             let context = Context { setup, stop: stage.stop.clone(), tell: tell.clone() };
             let session = session.clone();

@@ -26,13 +26,10 @@ const SETTLE_SHORT: u32 = 100;
 /// effort begins and cycles count. The pushes then meet every run in the same cycles.
 const UNTIL_RELEASE: Nanos = Nanos::from_millis(700);
 const UNTIL_LOAD: Nanos = Nanos::from_millis(300);
-/// Priority of device and controller; below that of the datapaths they wait for.
+/// Priority of device and controller; below that of the datapaths that they share a core with.
 const FIFO: u8 = 50;
 /// Priority of the datapaths of process data.
 const FIFO_DATAPATH: u8 = 70;
-/// Priority of device and controller where one datapath carries best effort, too: it looks
-/// at the clock between two frames, and a task must not wait for that.
-const FIFO_BESIDE: u8 = 75;
 /// Priority of the switch.
 const FIFO_SWITCH: u8 = 90;
 
@@ -241,13 +238,9 @@ fn core(side: Side) -> Option<usize> {
 }
 
 /// A part's place: device and controller on their host's core, at FIFO.
-fn place(side: Side, role: Role, cable: Cable) -> Place {
-    let fifo = match cable {
-        Cable::Own => FIFO,
-        Cable::Switched => FIFO_BESIDE,
-    };
+fn place(side: Side, role: Role) -> Place {
     match role {
-        Role::Device | Role::Controller => Place { core: core(side), fifo: Some(fifo) },
+        Role::Device | Role::Controller => Place { core: core(side), fifo: Some(FIFO) },
         _ => Place::default(),
     }
 }

@@ -71,7 +71,7 @@ impl Namespaces {
         }
         let instants = Instants::from_now(course.cable);
         for (side, role) in cast(course) {
-            let setup = setup(options, course, role, place(side, role, course.cable), instants);
+            let setup = setup(options, course, role, place(side, role), instants);
             let process = match engine.filter(|_| role == Role::Controller) {
                 Some(engine) => stage.start_container(engine, side, setup, &tell)?,
                 None => {

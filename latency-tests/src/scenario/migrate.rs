@@ -9,8 +9,8 @@
 //! in the same stretches of the other run, since the longest of all is mostly the host's.
 //!
 //! *Unplanned*: the link in use, one of each technology, has a device to itself, which is
-//! deleted: [`CUTS`] times each. What is lost is set beside what was emitted from then until the
-//! runtime had left the link.
+//! deleted: [`CUTS`] times each. What is lost is set beside what the dead link held, which had not
+//! come yet, and what was emitted from then until the runtime had left it.
 
 use super::live::{Arrival, Director, Load, link_of, live};
 use super::ours::STREAM;
@@ -297,7 +297,7 @@ impl Victim {
 /// What one deleted device cost.
 struct Cut {
     seen: Seen,
-    /// What was emitted before it was deleted, and before its link was left.
+    /// What had come before it was deleted, and what was emitted before its link was left.
     emitted: [u64; 2],
 }
 
@@ -318,7 +318,7 @@ fn unplanned(bench: &Bench, hosts: &Hosts, victim: Victim, findings: &mut Findin
     let n = u64::from(count);
     let sum = |of: fn(&Cut) -> u64| cuts.iter().map(of).sum::<u64>() as f64;
     let both = (sum(|cut| cut.seen.lost.len() as u64), sum(|cut| cut.emitted[1] - cut.emitted[0]));
-    let labels = ["lost", "emitted until the link was left"];
+    let labels = ["lost", "held by the link, and emitted until it was left"];
     findings.add(values(&name("lost"), "messages", both, n, labels, TOPOLOGY));
     let counts: [Count<Cut>; 3] = [
         ("lost-elsewhere", |cut| cut.lost_elsewhere() as u64),
@@ -343,24 +343,32 @@ fn cut(bench: &Bench, hosts: &Hosts, victim: Victim) -> Result<Cut, Fault> {
         std::thread::sleep(SETTLED);
         // A link that was silent a moment ago is returned to first.
         director.wait_for("the link to be deleted", |status| link_of(status, STREAM).as_deref() == Some("victim"))?;
-        let (start_ns, before) = (mono_now().0, director.emitted(0));
+        let start_ns = mono_now().0;
         hosts.cut()?;
         director.wait_for("another link", |status| link_of(status, STREAM).as_deref() == Some("safe"))?;
         let left = director.emitted(0);
         std::thread::sleep(SETTLED);
         director.settle();
-        Ok((start_ns, [before, left], director.emitted(0)))
+        Ok((start_ns, left, director.emitted(0)))
     };
     let result = live(bench, hosts, victim.plans(), Load::of(PERIOD, 1, 2 * SETTLED), direct);
     if result.is_err() {
         // The next one makes it anew; it may be gone.
         let _ = hosts.cut();
     }
-    let ((start_ns, emitted, all), arrivals) = result?;
+    let ((start_ns, left, all), arrivals) = result?;
+    let emitted = [come_before(start_ns, &arrivals), left];
     let mut seen = Seen::of(&arrivals, all);
     let first = seen.came_ns.partition_point(|came| *came < start_ns);
     seen.gap_ns = longest(&seen.came_ns[first.saturating_sub(1)..]);
     Ok(Cut { seen, emitted })
+}
+
+/// How many messages of the first stream were emitted by when the last one was that had come at
+/// this instant: a later one was in the link then.
+fn come_before(instant_ns: u64, arrivals: &[Arrival]) -> u64 {
+    let come = arrivals.iter().filter(|arrival| arrival.stream == 0 && arrival.at_ns < instant_ns);
+    come.map(|arrival| arrival.number + 1).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -388,6 +396,12 @@ mod tests {
         let came_ns = [0, 1, 2, 10, 11, 60, 61].map(|ms| ms * 1_000_000).to_vec();
         let seen = Seen { came_ns, ..Seen::default() };
         assert_eq!(seen.gaps_after(&[3_000_000, 100_000_000]), [8_000_000, 0]);
+    }
+
+    #[test]
+    fn what_had_not_come_was_in_the_dead_link() {
+        let arrivals = [came(0, 100), came(2, 200), came(1, 250), came(3, 400)];
+        assert_eq!([100_000, 200_001, 300_000, 400_001].map(|at| come_before(at, &arrivals)), [0, 3, 3, 4]);
     }
 
     #[test]

@@ -33,10 +33,10 @@ const SINK_DEPTH: u32 = 64;
 
 /// Private bytes of a session without streams: its names, tables and buffers, and its part of
 /// the status report by which this is measured, whose buffer doubles as it grows.
-const SESSION_PRIVATE_MAX: u64 = 3_072;
+const SESSION_PRIVATE_MAX: u64 = 3_584;
 /// Private bytes of a stream with one source and one sink that goes through a datapath, in
 /// the control plane and in the datapath together.
-const STREAM_PRIVATE_MAX: u64 = 6_144;
+const STREAM_PRIVATE_MAX: u64 = 6_656;
 /// Private bytes of a peer beside the connections of its tcp links.
 const PEER_PRIVATE_MAX: u64 = 8_192;
 

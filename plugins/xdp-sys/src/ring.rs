@@ -16,21 +16,6 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
-/// Bytes of what caches fetch at once.
-pub(crate) const LINE_BYTES: usize = 64;
-
-/// Asks for a cache line.
-#[inline(always)]
-pub(crate) fn prefetch(line: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads nothing that the program sees, and faults nowhere.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
-}
-
 /// An entry of a ring: numbers only, so that any bytes are one.
 ///
 /// # Safety
@@ -117,9 +102,6 @@ impl<E: Entry> Ring<E> {
             // Pairs with the kernel's release of its counter: the entries before it are written.
             self.theirs = self.word(self.map.offsets.producer).load(Ordering::Acquire);
             if self.theirs == self.mine {
-                // Who looks in vain looks again: the entry comes with the counter then, and not
-                // after it.
-                prefetch(self.entry(self.mine).as_ptr().cast());
                 return None;
             }
         }

@@ -17,7 +17,7 @@
 //! first, and only a [`Chunk`] of the process's reads or writes memory. So no memory is
 //! referred to while the kernel may write it, whatever a ring says.
 
-use crate::ring::{LINE_BYTES, Ring, prefetch};
+use crate::ring::Ring;
 use insane_sys::{Errno, OsError, map};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -32,10 +32,6 @@ const SENT_A_CALL: u32 = 32;
 
 /// So many chunks of a side are on their way, or sent and not taken back, before they are.
 const REAPED_AT: u32 = 64;
-
-/// Cache lines of a frame that are asked for as soon as it is known: what is looked at before the
-/// payload is, and a small payload.
-const LINES_AHEAD: usize = 4;
 
 /// How a socket is tied to its queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -329,21 +325,7 @@ impl Xsk {
             return None;
         }
         *owner = Owner::Held;
-        let chunk = Chunk { number, start, len: entry.len };
-        self.fetch_ahead(&chunk);
-        Some(chunk)
-    }
-
-    /// The frame was written by another core: its lines come all at once, and not each when the
-    /// one before was understood.
-    #[inline]
-    fn fetch_ahead(&self, chunk: &Chunk) {
-        let at = ((chunk.number as usize) << self.chunk_shift) + chunk.start as usize;
-        let start = self.memory.start.as_ptr().wrapping_add(at).cast_const();
-        let lines = (chunk.len as usize).div_ceil(LINE_BYTES).min(LINES_AHEAD);
-        for line in 0..lines {
-            prefetch(start.wrapping_add(line * LINE_BYTES));
-        }
+        Some(Chunk { number, start, len: entry.len })
     }
 
     /// The bytes of a chunk. Empty for one of another socket, unless that has the same one in

@@ -263,5 +263,10 @@ mod tests {
             assert!(nobody.is_some() && peers.get(PeerIndex(place)).is_none());
         }
         assert!(!stack.is_asking(), "nobody is");
+        // Who is gone is known no more, and another may have the address.
+        assert_eq!(peers.find("10.0.0.2:7400".parse().unwrap(), Class::RealTime), None);
+        let mut with = prepared("10.0.0.2:7400");
+        assert_eq!(peers.swap(&mut stack, PeerIndex(9), &mut with, NOW), Ok(()));
+        assert_eq!(peers.find("10.0.0.2:7400".parse().unwrap(), Class::RealTime), Some(PeerIndex(9)));
     }
 }

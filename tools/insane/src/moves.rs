@@ -1,9 +1,7 @@
 //! `insane move`: lets a stream go by another link while it is used.
 
-use crate::observer::{Observer, StatusError};
-use insane_core::Nanos;
+use crate::observer::{Asked, StatusError};
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What the session calls itself.
@@ -20,15 +18,8 @@ pub struct Arguments {
     /// Only what goes to this peer; without it to all that the link reaches.
     #[arg(long, value_name = "NAME")]
     peer: Option<String>,
-    /// The domain of the stream; the first that the access rules allow, if none is given.
-    #[arg(long, value_name = "NAME")]
-    domain: Option<String>,
-    /// The runtime's control socket.
-    #[arg(long, default_value = insane_config::raw::SOCKET)]
-    socket: PathBuf,
-    /// Milliseconds to wait for an answer.
-    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
-    timeout: u64,
+    #[command(flatten)]
+    asked: Asked,
 }
 
 /// Moves the stream, and says so. Status 1 if it stays.
@@ -47,7 +38,6 @@ pub fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
 }
 
 fn ask(arguments: &Arguments) -> Result<(), StatusError> {
-    let timeout = Nanos::from_millis(arguments.timeout);
-    let mut observer = Observer::attach(&arguments.socket, timeout, NAME, arguments.domain.as_deref())?;
+    let mut observer = arguments.asked.attach(NAME)?;
     observer.move_stream(&arguments.stream, arguments.link.as_deref(), arguments.peer.as_deref())
 }

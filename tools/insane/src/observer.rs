@@ -68,6 +68,27 @@ pub struct Observer {
     buffer: Vec<u8>,
 }
 
+/// Options of commands that ask a runtime for something in a domain.
+#[derive(clap::Args)]
+pub struct Asked {
+    /// The domain of the stream; the first that the access rules allow, if none is given.
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
+    /// The runtime's control socket.
+    #[arg(long, default_value = insane_config::raw::SOCKET)]
+    socket: PathBuf,
+    /// Milliseconds to wait for an answer.
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    timeout: u64,
+}
+
+impl Asked {
+    /// Attaches there as `name`.
+    pub fn attach(&self, name: &str) -> Result<Observer, StatusError> {
+        Observer::attach(&self.socket, Nanos::from_millis(self.timeout), name, self.domain.as_deref())
+    }
+}
+
 impl Observer {
     /// Connects as `name` and says HELLO, in the domain of that name or the first that lets
     /// this user in.

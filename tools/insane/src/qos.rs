@@ -1,9 +1,8 @@
 //! `insane qos`: changes what a stream asks for while it is used.
 
-use crate::observer::{Observer, StatusError};
-use insane_core::{Datapath, Nanos, Priority};
+use crate::observer::{Asked, StatusError};
+use insane_core::{Datapath, Priority};
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What the session calls itself.
@@ -27,15 +26,8 @@ pub struct Arguments {
     /// Its importance; without it what its first opener asked for.
     #[arg(long, value_name = "0..7", value_parser = clap::value_parser!(u8).range(0..=7))]
     priority: Option<u8>,
-    /// The domain of the stream; the first that the access rules allow, if none is given.
-    #[arg(long, value_name = "NAME")]
-    domain: Option<String>,
-    /// The runtime's control socket.
-    #[arg(long, default_value = insane_config::raw::SOCKET)]
-    socket: PathBuf,
-    /// Milliseconds to wait for an answer.
-    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
-    timeout: u64,
+    #[command(flatten)]
+    asked: Asked,
 }
 
 /// Changes it, and says so. Status 1 if it stays as it is.
@@ -54,8 +46,7 @@ pub fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
 }
 
 fn ask(arguments: &Arguments) -> Result<(), StatusError> {
-    let timeout = Nanos::from_millis(arguments.timeout);
-    let mut observer = Observer::attach(&arguments.socket, timeout, NAME, arguments.domain.as_deref())?;
+    let mut observer = arguments.asked.attach(NAME)?;
     let datapath = arguments.datapath.map(|kind| match kind {
         Kind::Standard => Datapath::Standard,
         Kind::Fast => Datapath::Fast,

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Daemon, wait_for};
+use common::{peers_over_loopback, wait_for};
 use insane_core::{Cause, LatePolicy};
 use insane_rt::{ChannelId, Determinism, Emit, MonoTime, Nanos, Priority, Qos, Session, SinkOptions, SourceOptions};
 use insane_shm::misses::{file_of, read};
@@ -56,20 +56,7 @@ fn causes_that_are_injected_on_a_real_kernel_are_told_as_they_are() {
         eprintln!("passed over: it takes two cores and SCHED_FIFO");
         return;
     };
-    let base = 30_000 + (std::process::id() % 9_000) as u16;
-    let free = |port: u16| [port, port + 1].iter().all(|port| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok());
-    let ports: Vec<u16> = (base..48_000).step_by(2).filter(|port| free(*port)).take(2).collect();
-    let start = |name: &str, own: u16, peer: u16, other: &str, place: &str| {
-        let rest = format!(
-            r#"datapaths: [(name: "main", idle: block, links: ["l0"]{place})],
-            links: [(name: "l0", technology: udp(bind: "127.0.0.1:{own}"), rate_mbps: 100, turn_us: 200)],
-            peers: [(name: "{other}", links: {{"l0": "127.0.0.1:{peer}"}})],
-            domains: [(name: "line", members: [any], receive: [(size: 2048, count: 256)])]"#
-        );
-        Daemon::start(name, &rest)
-    };
-    let here = start("causes-a", ports[0], ports[1], "causes-b", &format!(", core: {core}, policy: fifo(40)"));
-    let there = start("causes-b", ports[1], ports[0], "causes-a", "");
+    let (here, there) = peers_over_loopback("causes", &format!("core: {core}, policy: fifo(40)"));
     let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
     let determinism = Determinism::TimeSensitive {
         period: PERIOD,

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Daemon, Process, text, wait_for};
+use common::{Process, peers_over_loopback, text, wait_for};
 use insane_rt::{ChannelId, Determinism, Nanos, Priority, Qos, Session, SinkOptions, SourceOptions};
 use insane_sys::thread::{SchedPolicy, cores, pin_current, set_name, set_policy_current};
 use std::time::{Duration, Instant};
@@ -23,21 +23,7 @@ fn a_thread_that_takes_the_core_is_on_the_timeline_of_the_misses_it_caused() {
         return;
     }
     let core = *cores.last().unwrap();
-    let base = 30_000 + (std::process::id() % 9_000) as u16;
-    let free = |port: u16| [port, port + 1].iter().all(|port| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok());
-    let ports: Vec<u16> = (base..48_000).step_by(2).filter(|port| free(*port)).take(2).collect();
-    let start = |name: &str, own: u16, peer: u16, other: &str, place: &str| {
-        let rest = format!(
-            r#"datapaths: [(name: "main", idle: block, links: ["l0"]{place})],
-            links: [(name: "l0", technology: udp(bind: "127.0.0.1:{own}"), rate_mbps: 100, turn_us: 200)],
-            peers: [(name: "{other}", links: {{"l0": "127.0.0.1:{peer}"}})],
-            domains: [(name: "line", members: [any], receive: [(size: 2048, count: 256)])]"#
-        );
-        Daemon::start(name, &rest)
-    };
-    let place = format!(", core: Some({core}), policy: fifo(40)");
-    let here = start("trace-a", ports[0], ports[1], "trace-b", &place);
-    let there = start("trace-b", ports[1], ports[0], "trace-a", "");
+    let (here, there) = peers_over_loopback("trace", &format!("core: {core}, policy: fifo(40)"));
     let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
     let qos = Qos { determinism: Determinism::periodic(PERIOD, 64), priority: Priority::MAX, ..Qos::default() };
     let source = a.stream("axis", qos).unwrap().source(ChannelId(1), SourceOptions::default()).unwrap();

@@ -90,6 +90,8 @@ struct Shared {
     is_quiet: AtomicBool,
     /// Messages that every stream has emitted.
     emitted: [AtomicU64; STREAMS_MAX],
+    /// Turns that the sender's runtime has had.
+    turns: AtomicU64,
     /// Messages that came.
     came: AtomicU64,
 }
@@ -133,6 +135,20 @@ impl Director<'_> {
     pub fn emitted(&self, stream: usize) -> u64 {
         // Relaxed: the count carries no data but itself.
         self.shared.emitted[stream].load(Ordering::Relaxed)
+    }
+
+    /// Messages that a stream has emitted, once the datapath of host a has surely done what its
+    /// control plane told it until now: status shows what was told, a turn takes it, and the one
+    /// under way may have begun before. It has a message away, too, before that is counted.
+    ///
+    /// # Errors
+    /// The sender's thread is not run in time.
+    pub fn emitted_by_now(&self, stream: usize) -> Result<u64, Fault> {
+        // Acquire: what was emitted in those turns is seen to be.
+        let turns = || self.shared.turns.load(Ordering::Acquire);
+        let before = turns();
+        self.wait_for("two turns of the sender", |_| turns() >= before + 2)?;
+        Ok(self.emitted(stream))
     }
 
     /// What the runtime of host a tells of itself.
@@ -282,6 +298,7 @@ fn emit_all(
             }
         }
         session.turn();
+        shared.turns.fetch_add(1, Ordering::Release);
     }
     Ok(())
 }

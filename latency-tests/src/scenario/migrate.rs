@@ -302,9 +302,14 @@ struct Cut {
 }
 
 impl Cut {
-    fn lost_elsewhere(&self) -> usize {
+    /// Numbers of messages that neither the link held nor were emitted before it was left.
+    fn outside(&self) -> impl Iterator<Item = u64> {
         let [from, to] = self.emitted;
-        self.seen.lost.iter().filter(|number| !(from..to).contains(*number)).count()
+        self.seen.lost.iter().copied().filter(move |number| !(from..to).contains(number))
+    }
+
+    fn lost_elsewhere(&self) -> usize {
+        self.outside().count()
     }
 }
 
@@ -328,6 +333,9 @@ fn unplanned(bench: &Bench, hosts: &Hosts, victim: Victim, findings: &mut Findin
     for (what, of) in counts {
         findings.add(values(&name(what), "messages", (sum(of), 0.0), n, ["insane-rt", "none"], TOPOLOGY));
     }
+    for cut in cuts.iter().filter(|cut| cut.lost_elsewhere() > 0) {
+        println!("{}: outside of {:?}: {:?}", name("lost"), cut.emitted, cut.outside().collect::<Vec<_>>());
+    }
     let gaps = || cuts.iter().map(|cut| cut.seen.gap_ns as f64 / 1e6);
     let both = (median(gaps()).unwrap_or(0.0), gaps().fold(0.0, f64::max));
     findings.add(values(&name("gap"), "ms", both, n, ["median", "worst"], TOPOLOGY));
@@ -346,7 +354,7 @@ fn cut(bench: &Bench, hosts: &Hosts, victim: Victim) -> Result<Cut, Fault> {
         let start_ns = mono_now().0;
         hosts.cut()?;
         director.wait_for("another link", |status| link_of(status, STREAM).as_deref() == Some("safe"))?;
-        let left = director.emitted(0);
+        let left = director.emitted_by_now(0)?;
         std::thread::sleep(SETTLED);
         director.settle();
         Ok((start_ns, left, director.emitted(0)))

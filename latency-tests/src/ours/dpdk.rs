@@ -48,10 +48,15 @@ fn memif(host: usize) -> String {
     format!("net_memif{},role={role},id=0,socket-abstract=no,socket={}", 2 * pair + host as u32, socket.display())
 }
 
-/// Packet sockets on the second interface.
+/// Frames of a packet socket that is to lose none while its thread is not run: four times as many
+/// as DPDK takes unasked.
+const DEEP_FRAMES: u32 = 2_048;
+
+/// Deep packet sockets on an interface of a host.
 #[must_use]
-pub fn second_device(host: usize) -> String {
-    format!("net_af_packet{},iface={}", 2 + host, Hosts::SECOND_INTERFACE)
+pub fn deep_device(host: usize, interface: &str) -> String {
+    let number = if interface == Hosts::SECOND_INTERFACE { 2 + host } else { host };
+    format!("net_af_packet{number},iface={interface},framecnt={DEEP_FRAMES}")
 }
 
 /// The arguments of DPDK.

@@ -163,8 +163,9 @@ impl Director<'_> {
     /// What both runtimes count that they lost, kept or dropped, in words.
     #[must_use]
     pub fn losses(&self) -> String {
-        let is_told =
-            |name: &str| ["drop", "fail", "lost", "held", "holds", "full"].iter().any(|word| name.contains(word));
+        let is_told = |name: &str| {
+            ["drop", "fail", "lost", "held", "holds", "full", "miss"].iter().any(|word| name.contains(word))
+        };
         let mut told = Vec::new();
         for (host, session) in ["a", "b"].into_iter().zip(&self.sessions) {
             let Some(status) = session.runtime().and_then(insane_control::Runtime::status) else { continue };

@@ -246,11 +246,14 @@ fn stay_or_move(bench: &Bench, hosts: &Hosts, with_dpdk: bool, moves: u32, is_mo
             std::thread::sleep(REST);
         }
         director.settle();
-        Ok((start_ns, marks, director.emitted(0)))
+        Ok((start_ns, marks, director.emitted(0), director.losses()))
     };
-    let ((start_ns, marks, emitted), arrivals) =
+    let ((start_ns, marks, emitted, counted), arrivals) =
         live(bench, hosts, plans(with_dpdk), Load::of(PERIOD, 1, REST * moves), direct)?;
     let mut seen = Seen::of(&arrivals, emitted);
+    if !seen.lost.is_empty() {
+        println!("migrate/planned: lost {:?}; counted: {counted}", seen.lost);
+    }
     // What stood still before all this began is no gap of it.
     let first = seen.came_ns.partition_point(|came| *came < start_ns);
     seen.gap_ns = longest(&seen.came_ns[first..]);

@@ -4,6 +4,7 @@ mod common;
 
 use common::plant::{MS, PERIOD, Pair, every, slot};
 use common::{Daemon, PATIENCE, Process, insane, text, wait_for};
+use insane_core::limits::PEERS_MAX;
 use insane_rt::{ChannelId, Emit, Session, Sink, SinkOptions, Source, SourceOptions};
 use insane_wire::status::ScheduleStatus;
 use std::process::Output;
@@ -203,6 +204,44 @@ fn a_host_that_missed_a_change_sends_in_no_slots_that_the_others_no_longer_have(
     assert!(forget(&[&pair.hosts[0]]).status.success());
     wait_for("both are under none", || schedule(&pair.hosts[0]).withheld.is_none());
     assert!(axis.arrives(PATIENCE));
+}
+
+/// All other numbers of peers are taken, so who comes has the number of who went, within a tick
+/// of the control plane where both reloads are quick enough.
+#[test]
+fn what_a_peer_said_that_is_gone_is_not_taken_for_the_word_of_who_has_its_number() {
+    let Some(pair) = Pair::new("kepe") else { return };
+    let _axis = Axis::new(&pair);
+    activate(&pair, &pair.certificate("kepe", 4, 100));
+    let here = &pair.hosts[0];
+    let file = here.folder.join("insaned.ron");
+    let plain = std::fs::read_to_string(&file).unwrap();
+    let peer = |name: &str, last: usize| format!(r#"(name: "{name}", links: {{"l1": "10.77.0.{last}:4000"}})"#);
+    let silent: Vec<String> = (0..PEERS_MAX - 1).map(|at| peer(&format!("silent{at}"), 10 + at)).collect();
+    let reload = |second: Option<usize>| {
+        let peers: Vec<String> = second.map(|last| peer("kepe2", last)).into_iter().chain(silent.clone()).collect();
+        let alone = format!("peers: [{}]", peer("kepe2", 2));
+        assert!(plain.contains(&alone));
+        std::fs::write(&file, plain.replace(&alone, &format!("peers: [{}]", peers.join(", ")))).unwrap();
+        // The number may not be free yet.
+        let is_done = || here.command("reload", &[]).output().unwrap().status.success();
+        wait_for("the peers change", is_done);
+    };
+    reload(Some(2));
+    // The second forgets what both had, and says so.
+    assert!(forget(&[&pair.hosts[1]]).status.success());
+    for round in 0..6 {
+        wait_for("it is heard of", || schedule(here).withheld.is_some_and(|why| why.contains("under none")));
+        reload(None);
+        // A host of that name, from which nothing was ever heard.
+        reload(Some(9));
+        let start = Instant::now();
+        while let Some(why) = schedule(here).withheld {
+            assert!(start.elapsed() < Duration::from_secs(5), "round {round}: {why}");
+        }
+        reload(None);
+        reload(Some(2));
+    }
 }
 
 /// When a daemon is killed.

@@ -1,18 +1,19 @@
 //! Causes of misses with the truth known, on the kernel's own clock and scheduler: an application
 //! that sleeps beyond its slot, and a thread of higher priority that takes the datapath's core
 //! while it sleeps. What could not be injected as it was meant, since the machine is shared, is
-//! left out; the matrix is printed.
+//! left out; the matrix is printed. In a test of its own, a link that is slower than it is said
+//! to be: what waits below fills the socket, which takes nothing any more.
 
 mod common;
 
-use common::{peers_over_loopback, wait_for};
-use insane_core::{Cause, LatePolicy};
+use common::{Daemon, Namespaces, peers_over_loopback, wait_for};
+use insane_core::{Cause, LatePolicy, SourceInstant, Stamp};
 use insane_rt::{ChannelId, Determinism, Emit, MonoTime, Nanos, Priority, Qos, Session, SinkOptions, SourceOptions};
 use insane_shm::misses::{file_of, read};
 use insane_sys::clock::mono_now;
 use insane_sys::thread::{SchedPolicy, cores, pin_current, set_policy_current};
-use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 const MS: u64 = 1_000_000;
@@ -29,6 +30,16 @@ enum Truth {
     ApplicationLate,
     WakeLate,
 }
+
+/// Of the link that is slow: a message takes this many bytes of it a period, and it takes two of
+/// three.
+const BYTES: u32 = 1_000;
+const SLOW: &str = "tbf rate 300kbit burst 1600 limit 1000000";
+/// Messages before it is slow, while it is, and before all that is counted.
+const ROUNDS: usize = 120;
+
+/// The tests have the same core, and one takes it away.
+static CORE: Mutex<()> = Mutex::new(());
 
 fn sleep_until(at: MonoTime) {
     std::thread::sleep(Duration::from(at.since(mono_now())));
@@ -50,6 +61,7 @@ fn hog(core: usize, orders: &mpsc::Receiver<(MonoTime, MonoTime)>, done: &mpsc::
 
 #[test]
 fn causes_that_are_injected_on_a_real_kernel_are_told_as_they_are() {
+    let _alone = CORE.lock().unwrap_or_else(PoisonError::into_inner);
     let all = cores();
     let (Some(core), true) = (all.last().copied(), all.len() >= 2 && insane_sys::privileges::can_use_fifo().is_ok())
     else {
@@ -126,4 +138,116 @@ fn causes_that_are_injected_on_a_real_kernel_are_told_as_they_are() {
     // Nobody is blamed for what another did.
     assert_eq!(told(Truth::InTime, "application late") + told(Truth::WakeLate, "application late"), 0, "{matrix:?}");
     assert_eq!(told(Truth::ApplicationLate, "wake late"), 0, "{matrix:?}");
+}
+
+/// The kernel's queue of an interface, by `tc`; false where it has none of that kind.
+fn set_queue(namespace: &str, words: &str) -> bool {
+    let mut command = std::process::Command::new("tc");
+    let (verb, queue) = words.split_once(' ').unwrap_or((words, ""));
+    command.args(["-n", namespace, "qdisc", verb, "dev", "eth0", "root"]).args(queue.split_whitespace());
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn a_link_that_is_slower_than_it_is_said_to_be_is_the_cause_of_what_it_does_not_take() {
+    let _alone = CORE.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = cores();
+    let (Some(core), true) = (all.last().copied(), all.len() >= 2 && insane_sys::privileges::can_use_fifo().is_ok())
+    else {
+        eprintln!("passed over: it takes two cores and SCHED_FIFO");
+        return;
+    };
+    let Some(namespaces) = Namespaces::pair("slow") else { return };
+    let start = |at: usize| {
+        let place = if at == 0 { format!("core: {core}, policy: fifo(40)") } else { String::new() };
+        let (own, other) = (at + 1, 2 - at);
+        let config = format!(
+            r#"datapaths: [(name: "main", idle: block, links: ["l0"], {place})],
+            links: [(name: "l0", technology: udp(bind: "10.77.0.{own}:4000", send_buffer_bytes: 4096),
+                rate_mbps: 100, turn_us: 200)],
+            peers: [(name: "slow{other}", links: {{"l0": "10.77.0.{other}:4000"}})],
+            domains: [(name: "line", members: [any], receive: [(size: 2048, count: 256)])]"#
+        );
+        Daemon::start_in(Some(namespaces.name(at)), &format!("slow{own}"), &config)
+    };
+    let (here, there) = (start(0), start(1));
+    if !set_queue(namespaces.name(0), &format!("replace {SLOW}")) || !set_queue(namespaces.name(0), "del") {
+        eprintln!("passed over: no queue that is slow (tbf)");
+        return;
+    }
+    let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
+    let determinism = Determinism::TimeSensitive {
+        period: PERIOD,
+        offset: Nanos::ZERO,
+        deadline: PERIOD,
+        size: BYTES,
+        late: LatePolicy::Drop,
+    };
+    let qos = Qos { determinism, priority: Priority::MAX, ..Qos::default() };
+    let source = a.stream("axis", qos).unwrap();
+    let source = source.source(ChannelId(1), SourceOptions::default().buffers(BYTES, 32)).unwrap();
+    let sink = b.stream("axis", qos).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
+    wait_for("they are joined", || source.receivers() == 1);
+    wait_for("the slots are in force", || here.status().datapaths[0].counters["slots_unused"] > 2);
+    let status = here.status();
+    let slot = status.streams.iter().flat_map(|stream| &stream.channels).flat_map(|channel| &channel.sources);
+    let slot = slot.filter_map(|source| source.slot.as_ref()).next().expect("it has slots").start_ns;
+    let offset = status.datapaths[0].slot_offset_ns.expect("slots have a clock");
+
+    // What was emitted in time, and whether the link was slow then; and what arrived.
+    let (mut emitted, mut arrived) = (BTreeMap::new(), BTreeSet::new());
+    for round in 0..ROUNDS * 2 {
+        let is_slow = round >= ROUNDS;
+        if round == ROUNDS {
+            assert!(set_queue(namespaces.name(0), &format!("replace {SLOW}")));
+        }
+        let tai = mono_now().0.wrapping_add(offset);
+        let planned = MonoTime((tai / PERIOD.0 + 1).wrapping_mul(PERIOD.0).wrapping_add(slot).wrapping_sub(offset));
+        sleep_until(planned - Nanos(6 * MS));
+        let Ok(buffer) = source.get_buffer(BYTES as usize) else { continue };
+        // It says when it came: otherwise one that waits behind a refused one comes with that.
+        let stamp = Stamp { instant: SourceInstant::Monotonic(mono_now()), is_history: false };
+        let Emit::Sent(token) = source.emit_at(buffer, stamp.encode()) else { continue };
+        if mono_now() + Nanos(4 * MS) < planned {
+            emitted.insert(token.sequence(), is_slow);
+        }
+        sleep_until(planned + Nanos(6 * MS));
+        while let Ok(Some(message)) = sink.consume() {
+            arrived.insert(message.sequence());
+        }
+    }
+    // What waits below arrives, late; what was not taken never does.
+    let end = mono_now() + Nanos::from_millis(1_000);
+    while mono_now() < end {
+        if let Ok(Some(message)) = sink.consume_timeout(Duration::from_millis(10)) {
+            arrived.insert(message.sequence());
+        }
+    }
+    let records = read(&file_of(&here.socket())).unwrap();
+    let noted: BTreeMap<u64, Cause> = records[0].since(0).iter().map(|(_, miss)| (miss.sequence, miss.cause)).collect();
+    let mut matrix: BTreeMap<(bool, bool, &str), usize> = BTreeMap::new();
+    for (sequence, is_slow) in &emitted {
+        let told = noted.get(sequence).map_or("in time", |cause| cause.name());
+        *matrix.entry((*is_slow, arrived.contains(sequence), told)).or_default() += 1;
+    }
+    println!("(link is slow, message arrived, told): {matrix:#?}");
+    let count = |is_slow: bool, has_arrived: bool, told: Option<&str>| -> usize {
+        let fits = |key: &(bool, bool, &str)| {
+            (key.0, key.1) == (is_slow, has_arrived) && told.is_none_or(|told| key.2 == told)
+        };
+        matrix.iter().filter(|(key, _)| fits(key)).map(|(_, count)| count).sum()
+    };
+    let lost = count(true, false, None);
+    if lost < FEWEST || count(false, true, None) < FEWEST {
+        eprintln!("passed over: too little could be injected as it was meant: {matrix:?}");
+        return;
+    }
+    let name = Cause::RingFull.name();
+    assert!(count(true, false, Some(name)) * 10 >= lost * 9, "what the link did not take: {matrix:?}");
+    let wrong = |has_arrived| count(false, has_arrived, Some(name)) + count(true, true, Some(name));
+    assert_eq!(wrong(true) + count(false, false, Some(name)), 0, "and nothing else: {matrix:?}");
+    // The certificate says so, too.
+    let monitors = here.status().datapaths.remove(0).monitors;
+    let link = monitors.iter().find(|monitor| monitor.assumption == "link").unwrap();
+    assert!(link.violations > 0 && link.out_of_spec_s.is_some(), "{link:?}");
 }

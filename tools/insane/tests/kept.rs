@@ -4,7 +4,10 @@ mod common;
 
 use common::plant::{MS, PERIOD, Pair, every, slot};
 use common::{Daemon, PATIENCE, Process, insane, text, wait_for};
+use insane_core::limits::PEERS_MAX;
+use insane_core::time::Clock;
 use insane_rt::{ChannelId, Emit, Session, Sink, SinkOptions, Source, SourceOptions};
+use insane_sys::clock::MonotonicClock;
 use insane_wire::status::ScheduleStatus;
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -203,6 +206,84 @@ fn a_host_that_missed_a_change_sends_in_no_slots_that_the_others_no_longer_have(
     assert!(forget(&[&pair.hosts[0]]).status.success());
     wait_for("both are under none", || schedule(&pair.hosts[0]).withheld.is_none());
     assert!(axis.arrives(PATIENCE));
+}
+
+/// The schedule is of a plant whose hosts have clocks of their own, as its file says afterwards.
+#[test]
+fn a_kept_schedule_waits_for_the_clock_that_its_slots_are_of() {
+    if MonotonicClock.pair().is_some_and(|read| read.has_offset && read.is_synchronised) {
+        eprintln!("passed over: somebody disciplines the clock of this host");
+        return;
+    }
+    let Some(mut pair) = Pair::new("kepf") else { return };
+    let axis = Axis::new(&pair);
+    let certificate = pair.certificate("kepf", 4, 100);
+    activate(&pair, &certificate);
+    let before = schedule(&pair.hosts[0]);
+    pair.hosts[0].kill();
+    let file = pair.hosts[0].folder.join("insaned.sock.schedule");
+    let kept = std::fs::read_to_string(&file).unwrap();
+    let (head, body) = kept.split_once('\n').unwrap();
+    let of_a_plant = body.replacen(r#""local_clock":true"#, r#""local_clock":false"#, 1);
+    assert_ne!(of_a_plant, body);
+    let (mark, _) = head.rsplit_once(' ').unwrap();
+    let digest = insane_certificate::text::digest(of_a_plant.as_bytes());
+    std::fs::write(&file, format!("{mark} {digest:016x}\n{of_a_plant}")).unwrap();
+    pair.hosts[0].restart();
+    let host = &pair.hosts[0];
+    let waits = || schedule(host).withheld.is_some_and(|why| why.contains("nobody disciplines the clock of this host"));
+    wait_for("it waits for its clock", waits);
+    wait_for("the source has its slots", || slot(host, "axis").is_some_and(|slot| slot.reserved));
+    assert!(!axis.arrives(Duration::from_millis(600)), "nothing is sent by a phase of its own");
+    assert_eq!(host.status().datapaths[0].counters["slots_sent"], 0, "nor was anything since the start");
+    assert!(waits() && schedule(host).id == before.id, "it waits on, under the same");
+    let clock = || {
+        let monitors = host.status().datapaths.remove(0).monitors;
+        monitors.into_iter().find(|monitor| monitor.assumption == "clock").unwrap()
+    };
+    wait_for("what the certificate assumes of the clock is out of spec", || clock().violations > 0);
+    // An operator may say that one kernel is all that the hosts have.
+    activate(&pair, &certificate);
+    wait_for("it holds", || schedule(&pair.hosts[0]).withheld.is_none());
+    assert!(axis.arrives(PATIENCE), "{}", pair.hosts[0].log());
+}
+
+/// All other numbers of peers are taken, so who comes has the number of who went, within a tick
+/// of the control plane where both reloads are quick enough.
+#[test]
+fn what_a_peer_said_that_is_gone_is_not_taken_for_the_word_of_who_has_its_number() {
+    let Some(pair) = Pair::new("kepe") else { return };
+    let _axis = Axis::new(&pair);
+    activate(&pair, &pair.certificate("kepe", 4, 100));
+    let here = &pair.hosts[0];
+    let file = here.folder.join("insaned.ron");
+    let plain = std::fs::read_to_string(&file).unwrap();
+    let peer = |name: &str, last: usize| format!(r#"(name: "{name}", links: {{"l1": "10.77.0.{last}:4000"}})"#);
+    let silent: Vec<String> = (0..PEERS_MAX - 1).map(|at| peer(&format!("silent{at}"), 10 + at)).collect();
+    let reload = |second: Option<usize>| {
+        let peers: Vec<String> = second.map(|last| peer("kepe2", last)).into_iter().chain(silent.clone()).collect();
+        let alone = format!("peers: [{}]", peer("kepe2", 2));
+        assert!(plain.contains(&alone));
+        std::fs::write(&file, plain.replace(&alone, &format!("peers: [{}]", peers.join(", ")))).unwrap();
+        // The number may not be free yet.
+        let is_done = || here.command("reload", &[]).output().unwrap().status.success();
+        wait_for("the peers change", is_done);
+    };
+    reload(Some(2));
+    // The second forgets what both had, and says so.
+    assert!(forget(&[&pair.hosts[1]]).status.success());
+    for round in 0..6 {
+        wait_for("it is heard of", || schedule(here).withheld.is_some_and(|why| why.contains("under none")));
+        reload(None);
+        // A host of that name, from which nothing was ever heard.
+        reload(Some(9));
+        let start = Instant::now();
+        while let Some(why) = schedule(here).withheld {
+            assert!(start.elapsed() < Duration::from_secs(5), "round {round}: {why}");
+        }
+        reload(None);
+        reload(Some(2));
+    }
 }
 
 /// When a daemon is killed.

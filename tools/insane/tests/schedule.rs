@@ -83,6 +83,8 @@ fn the_example_is_scheduled_checked_explained_and_drawn() {
         "chain \"position\"",
         "lane \"alarms\"",
         "at most 1.0 us off",
+        "not exclusive: others put at most 1538 bytes before ours; at most 62500 bytes",
+        "    exclusive: nobody else puts anything before ours",
     ] {
         assert!(explained.contains(words), "{words:?} is missing in {explained}");
     }

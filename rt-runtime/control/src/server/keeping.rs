@@ -246,6 +246,10 @@ impl Server {
     pub(super) fn hear_standings(&mut self) {
         let mut heard = false;
         while let Some((peer, body)) = self.parts.overlay.next_schedule() {
+            // It left after it had spoken.
+            if self.parts.roster.get(peer).is_none() {
+                continue;
+            }
             let schedule = Some(ScheduleId(body.schedule)).filter(|id| id.0 != 0);
             let told = Told { standing: Standing { since: body.since, schedule }, names_us: body.names_receiver };
             self.schedules.keeping.heard.insert(peer, told);
@@ -259,11 +263,15 @@ impl Server {
         }
     }
 
+    /// A peer left. Its number may have another bearer before the next tick, who said nothing yet.
+    pub(super) fn forget_standing(&mut self, peer: PeerIndex) {
+        self.schedules.keeping.heard.remove(&peer);
+    }
+
     /// Says it again, and judges again.
     pub(super) fn tend_standing(&mut self) {
         let peers: Vec<PeerIndex> = self.parts.roster.iter().map(|(peer, _)| peer).collect();
         let keeping = &mut self.schedules.keeping;
-        keeping.heard.retain(|peer, _| peers.contains(peer));
         let is_due = self.now.since(keeping.told_at) >= WORD_PERIOD;
         let is_silent = keeping.current.is_none() && keeping.heard.is_empty() && keeping.next.is_none();
         if !is_silent && (is_due || keeping.is_recalling) {

@@ -327,6 +327,7 @@ impl Server {
             self.parts.hub.peer_gone(*peer);
             self.parts.overlay.remove_peer(*peer);
             self.parts.roster.remove(*peer, self.parts.datapaths.len());
+            self.forget_standing(*peer);
         }
         // Routes without them are on their way, before they are forgotten for good.
         self.pump();

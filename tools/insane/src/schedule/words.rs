@@ -175,11 +175,11 @@ pub fn certificate(certificate: &Certificate) -> String {
             Boundary::KernelSocket => "the kernel's socket",
         };
         let _ = writeln!(text, "  link {:?}: {mbps} Mbit/s; the guarantee ends at {end}", link.name);
-        let (foreign, in_flight) = (link.foreign_bytes, link.in_flight_bytes);
-        let _ = writeln!(
-            text,
-            "    others put at most {foreign} bytes before ours; at most {in_flight} bytes of lanes are below"
-        );
+        let foreign = match link.foreign_bytes {
+            0 => "exclusive: nobody else puts anything before ours".to_owned(),
+            bytes => format!("not exclusive: others put at most {bytes} bytes before ours"),
+        };
+        let _ = writeln!(text, "    {foreign}; at most {} bytes of lanes are below", link.in_flight_bytes);
         if !link.blocked.is_empty() {
             let _ = writeln!(text, "    {} windows are blocked", link.blocked.len());
         }

@@ -205,6 +205,8 @@ fn alone() -> Vec<Job> {
     jobs.push(test("rdma-removed", 60, &removed, "insane-rdma/removed"));
     jobs.push(with_binary("jitter", 60, JITTER, "insane"));
     jobs.push(with_binary("demo", 90, DEMO, "vplc-demo"));
+    // The last one: it sets the clock.
+    jobs.push(test("clock-steps", 150, "export INSANE_SETS_CLOCK=1\n", "insane-rt/clock_steps"));
     jobs
 }
 

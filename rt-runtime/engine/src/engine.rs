@@ -18,6 +18,7 @@ use insane_link::{Link, SendOutcome, SwapRefused};
 use insane_overlay::reliable;
 use insane_scheduler::Limits;
 use insane_shm::counters::CounterBlock;
+use insane_shm::trace::TurnRecord;
 use insane_sys::SharedBytes;
 use insane_sys::event::{Interest, Trigger};
 use insane_wire::data::{DataHeader, HEADER_BYTES};
@@ -318,6 +319,15 @@ impl<L: Link> Links<L> {
     }
 }
 
+/// What a turn did, for who takes a trace.
+#[derive(Clone, Copy, Debug)]
+struct Deeds {
+    messages: u32,
+    frames: u32,
+    took_commands: bool,
+    woke: bool,
+}
+
 /// The datapath engine. See the crate's documentation.
 pub struct Engine<L: Link, C: Clock> {
     clock: C,
@@ -399,8 +409,10 @@ impl<L: Link, C: Clock> Engine<L, C> {
     pub fn turn(&mut self) -> bool {
         self.turns += 1;
         let is_sampled = self.turns.is_multiple_of(HOUSEKEEPING_STRIDE);
-        let started = is_sampled.then(|| self.clock.now());
-        let mut worked = self.port.has_commands() && self.take_commands();
+        let is_measured = is_sampled | self.transmitter.trace.is_on();
+        let started = is_measured.then(|| self.clock.now());
+        let took_commands = self.port.has_commands() && self.take_commands();
+        let mut worked = took_commands;
         let Engine { clock, links, receiver, outlets, counters, port, transmitter, .. } = self;
         let turn = Turn::new(clock, self.looked_at);
         if links.unsent {
@@ -413,13 +425,13 @@ impl<L: Link, C: Clock> Engine<L, C> {
         self.ring_run = self.ring_run.saturating_add(moved);
         worked |= moved > 0;
         let mut has_drained = false;
+        let mut frames = 0;
         let is_holding = receiver.is_holding();
         let is_due = self.ring_run < RING_RUN || is_holding || self.turns.is_multiple_of(SOCKET_STRIDE);
         if !links.links.is_empty() && is_due {
             self.receives = self.receives.wrapping_add(1);
             // What is missing may be there already, at whatever socket.
             let thorough = is_holding || self.receives.is_multiple_of(THOROUGH_STRIDE);
-            let mut frames = 0;
             has_drained = thorough;
             for (by, (link, is_ordered)) in links.links.iter_mut().zip(links.ordered).enumerate() {
                 let by = (by, is_ordered);
@@ -440,20 +452,39 @@ impl<L: Link, C: Clock> Engine<L, C> {
             receiver.end_holds(turn.now(), has_drained, outlets, port);
         }
         self.looked_at = turn.about_now();
-        worked |= outlets.wake(self.looked_at);
+        let woke = outlets.wake(self.looked_at);
+        worked |= woke;
         if self.transmitter.is_closing() {
             self.finish_closing();
         }
         if let Some(started) = started {
-            self.housekeeping();
-            // Up to the look at the clock with which housekeeping begins.
-            self.counters.raise(TurnCounter::TurnNsMax as usize, self.looked_at.since(started).0);
+            self.end_measured(started, is_sampled, Deeds { messages: moved, frames, took_commands, woke });
         } else if self.looked_at.since(self.housekept_at) >= HOUSEKEEPING_PERIOD {
             // Who turns seldom would wait for long until the turn that is measured.
             self.housekeeping();
         }
         self.count_turn(worked);
         worked
+    }
+
+    /// The end of a turn that began at `started`.
+    #[cold]
+    fn end_measured(&mut self, started: MonoTime, is_sampled: bool, deeds: Deeds) {
+        let kept_house = is_sampled || self.looked_at.since(self.housekept_at) >= HOUSEKEEPING_PERIOD;
+        if kept_house {
+            self.housekeeping();
+        }
+        if is_sampled {
+            // Up to the look at the clock with which housekeeping begins.
+            self.counters.raise(TurnCounter::TurnNsMax as usize, self.looked_at.since(started).0);
+        }
+        if self.transmitter.trace.is_on() {
+            let Deeds { messages, frames, took_commands, woke } = deeds;
+            let (begins, ends) = (started, self.clock.now());
+            let idle_before = 0;
+            let turn = TurnRecord { begins, ends, messages, frames, took_commands, woke, kept_house, idle_before };
+            self.transmitter.trace.turn(&turn);
+        }
     }
 
     #[inline]
@@ -821,6 +852,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 let staged = self.transmitter.stage(&mut stage, self.clock.now());
                 Command::SlotsStaged(stage, staged)
             }
+            Command::Trace(log) => Command::Trace(self.transmitter.trace.replace(log)),
             Command::RemovePeer(peer) => {
                 self.receiver.remove_peer(peer, &mut self.outlets);
                 self.transmitter.remove_peer(peer, &self.outlets);

@@ -6,6 +6,7 @@
 use crate::cell::{BELL, CELL_WORDS, Cell, Cells, Meta};
 use crate::returns::{Giver, Taker};
 use crate::ring::{Consumer, Next, Payload, Popped, Producer};
+use crate::stamped::{self, CONTENT_WORDS, ENTRY_WORDS};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::wish::{Answer, Wish};
 use insane_core::heap::BufferId;
@@ -232,5 +233,34 @@ fn loom_no_wake_is_lost() {
             assert_eq!(sequence, expected);
         }
         sender.join().unwrap();
+    });
+}
+
+/// A ring of one place: every record overwrites the one before, and the reader is lapped at
+/// each of its steps.
+#[test]
+fn loom_a_record_is_read_whole_or_not_at_all() {
+    loom::model(|| {
+        let entry: Arc<[AtomicU64; ENTRY_WORDS]> = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
+        let written = Arc::new(AtomicU64::new(0));
+        let (of_writer, count) = (Arc::clone(&entry), Arc::clone(&written));
+        let writer = thread::spawn(move || {
+            for stamp in 1..=2 {
+                stamped::write(&of_writer, stamp, [stamp; CONTENT_WORDS]);
+                // Release: as `TraceLog::note` has it.
+                count.store(stamp, Ordering::Release);
+            }
+        });
+        // Acquire: as `TraceReader::take` has it.
+        let newest = written.load(Ordering::Acquire);
+        for stamp in 1..=2 {
+            if let Some(content) = stamped::read(&entry, stamp) {
+                assert_eq!(content, [stamp; CONTENT_WORDS], "no word is of another record");
+            } else {
+                assert!(newest < 2 || stamp < 2, "the last one is not overwritten any more");
+            }
+        }
+        writer.join().unwrap();
+        assert_eq!(stamped::read(&entry, 2), Some([2; CONTENT_WORDS]), "what is there last is read");
     });
 }

@@ -20,7 +20,7 @@
 //! Bounds: [`ENTRIES`] misses a datapath are remembered; the counts go on.
 
 use crate::region::Region;
-use crate::stamped::{self, ENTRY_WORDS};
+use crate::stamped;
 use insane_core::{Cause, Fate, MonoTime};
 use std::fs;
 use std::io;
@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Misses that are remembered.
 pub const ENTRIES: usize = 1024;
 const HEADER_WORDS: usize = 32;
+const ENTRY_WORDS: usize = 8;
 const BLOCK_WORDS: usize = HEADER_WORDS + ENTRIES * ENTRY_WORDS;
 /// Bytes of one block.
 pub const BLOCK_BYTES: usize = BLOCK_WORDS * 8;
@@ -173,7 +174,8 @@ impl MissLog {
             | (miss.fate as u64) << 40
             | u64::from(miss.messages) << 48;
         let words = [miss.sequence, miss.planned.0, miss.noticed.0, what, miss.emitted.0, miss.from.0, miss.to.0];
-        stamped::write(self.words.entry(number), number + 1, words);
+        let [stamp, entry @ ..] = self.words.entry(number);
+        stamped::write(stamp, entry, number + 1, words);
         let count = &all[AT_COUNTS + miss.cause as usize];
         count.store(count.load(Ordering::Relaxed).wrapping_add(u64::from(miss.messages)), Ordering::Relaxed);
         // Release: who reads the number finds the entries below it.
@@ -246,7 +248,8 @@ impl MissReader {
     }
 
     fn read(&self, number: u64) -> Option<Miss> {
-        let content = stamped::read(self.words.entry(number), number.wrapping_add(1))?;
+        let [stamp, entry @ ..] = self.words.entry(number);
+        let content = stamped::read(stamp, entry, number.wrapping_add(1))?;
         let [sequence, planned, noticed, what, emitted, from, to] = content;
         Some(Miss {
             sequence,

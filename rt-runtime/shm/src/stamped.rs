@@ -18,33 +18,28 @@
 
 use crate::sync::{AtomicU64, Ordering, fence};
 
-/// Words of an entry beside its stamp.
-pub(crate) const CONTENT_WORDS: usize = 7;
-/// Words of an entry.
-pub(crate) const ENTRY_WORDS: usize = CONTENT_WORDS + 1;
-
-/// Overwrites an entry. Called by the one writer alone; `stamp` is not zero, and no entry of
-/// this place had it before.
+/// Overwrites an entry. Called by the one writer alone; `new` is not zero, and no entry of this
+/// place had it before.
 #[inline]
-pub(crate) fn write(entry: &[AtomicU64; ENTRY_WORDS], stamp: u64, content: [u64; CONTENT_WORDS]) {
-    entry[0].store(0, Ordering::Relaxed);
+pub(crate) fn write<const N: usize>(stamp: &AtomicU64, words: &[AtomicU64; N], new: u64, content: [u64; N]) {
+    stamp.store(0, Ordering::Relaxed);
     // Release fence: who reads a word of the new entry reads no old stamp after it.
     fence(Ordering::Release);
-    entry[1..].iter().zip(content).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
+    words.iter().zip(content).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
     // Release: who reads this stamp reads the words of its entry.
-    entry[0].store(stamp, Ordering::Release);
+    stamp.store(new, Ordering::Release);
 }
 
-/// The entry of this stamp; `None`: it is not here, or not any more.
-pub(crate) fn read(entry: &[AtomicU64; ENTRY_WORDS], stamp: u64) -> Option<[u64; CONTENT_WORDS]> {
+/// The entry whose stamp is `wanted`; `None`: it is not here, or not any more.
+pub(crate) fn read<const N: usize>(stamp: &AtomicU64, words: &[AtomicU64; N], wanted: u64) -> Option<[u64; N]> {
     // Acquire: pairs with the stamp's release.
-    if entry[0].load(Ordering::Acquire) != stamp {
+    if stamp.load(Ordering::Acquire) != wanted {
         return None;
     }
-    let mut content = [0; CONTENT_WORDS];
-    content.iter_mut().zip(&entry[1..]).for_each(|(value, word)| *value = word.load(Ordering::Relaxed));
+    let mut content = [0; N];
+    content.iter_mut().zip(words).for_each(|(value, word)| *value = word.load(Ordering::Relaxed));
     // Acquire fence: pairs with the writer's, so a stamp that is still the same says that
     // no word was of a newer entry.
     fence(Ordering::Acquire);
-    (entry[0].load(Ordering::Relaxed) == stamp).then_some(content)
+    (stamp.load(Ordering::Relaxed) == wanted).then_some(content)
 }

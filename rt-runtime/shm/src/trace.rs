@@ -26,7 +26,7 @@
 //! Bounds: [`ENTRIES`] records are held; one look of a reader takes so many at most.
 
 use crate::region::Region;
-use crate::stamped::{self, CONTENT_WORDS, ENTRY_WORDS};
+use crate::stamped;
 use insane_core::{Lane, MonoTime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +36,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const ENTRIES: usize = 32_768;
 /// A page: what readers poll shares no line with the records.
 const HEADER_WORDS: usize = 512;
+/// Words of a record beside its stamp.
+const CONTENT_WORDS: usize = 7;
+const ENTRY_WORDS: usize = CONTENT_WORDS + 1;
 /// Bytes of the memory of a trace.
 pub const TRACE_BYTES: usize = (HEADER_WORDS + ENTRIES * ENTRY_WORDS) * 8;
 const _: () = assert!(TRACE_BYTES == 2_101_248 && TRACE_BYTES.is_multiple_of(4096));
@@ -270,7 +273,8 @@ impl TraceLog {
     pub fn note(&mut self, record: &Record) {
         let number = self.written;
         self.written = number.wrapping_add(1);
-        stamped::write(self.words.entry(number), self.written, record.encode());
+        let [stamp, entry @ ..] = self.words.entry(number);
+        stamped::write(stamp, entry, self.written, record.encode());
         // Release: who reads the number finds the records below it.
         self.words.header(AT_WRITTEN).store(self.written, Ordering::Release);
     }
@@ -318,7 +322,8 @@ impl TraceReader {
         let first = self.next.max(written.saturating_sub(ENTRIES as u64));
         self.missing.overwritten = self.missing.overwritten.saturating_add(first - self.next);
         for number in first..written {
-            match stamped::read(self.words.entry(number), number.wrapping_add(1)).map(Record::decode) {
+            let [stamp, entry @ ..] = self.words.entry(number);
+            match stamped::read(stamp, entry, number.wrapping_add(1)).map(Record::decode) {
                 Some(Some(record)) => each(record),
                 Some(None) => self.missing.odd = self.missing.odd.saturating_add(1),
                 // The writer came round to it meanwhile.

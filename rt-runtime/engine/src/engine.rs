@@ -319,8 +319,9 @@ impl<L: Link> Links<L> {
     }
 }
 
-/// What a turn did, for who takes a trace.
-#[derive(Clone, Copy, Debug)]
+/// What a turn did, for who takes a trace. While nobody does, what is rare is written where it
+/// happens and never taken back.
+#[derive(Clone, Copy, Debug, Default)]
 struct Deeds {
     messages: u32,
     frames: u32,
@@ -349,6 +350,7 @@ pub struct Engine<L: Link, C: Clock> {
     is_tending: bool,
     /// The host sleeps until a descriptor is readable.
     is_watching: bool,
+    deeds: Deeds,
 }
 
 impl<L: Link, C: Clock> Engine<L, C> {
@@ -399,6 +401,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             looked_at: clock.now(),
             is_tending: false,
             is_watching: false,
+            deeds: Deeds::default(),
             clock,
             config,
         }
@@ -411,9 +414,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
         let is_sampled = self.turns.is_multiple_of(HOUSEKEEPING_STRIDE);
         let is_measured = is_sampled | self.transmitter.trace.is_on();
         let started = is_measured.then(|| self.clock.now());
-        let took_commands = self.port.has_commands() && self.take_commands();
-        let mut worked = took_commands;
-        let Engine { clock, links, receiver, outlets, counters, port, transmitter, .. } = self;
+        let mut worked = self.port.has_commands() && self.take_commands();
+        let Engine { clock, links, receiver, outlets, counters, port, transmitter, deeds, .. } = self;
         let turn = Turn::new(clock, self.looked_at);
         if links.unsent {
             // What found no room in an earlier turn: nobody may have sent anything since.
@@ -424,14 +426,15 @@ impl<L: Link, C: Clock> Engine<L, C> {
         let moved = transmitter.run(&turn, links, outlets, port);
         self.ring_run = self.ring_run.saturating_add(moved);
         worked |= moved > 0;
+        deeds.messages = moved;
         let mut has_drained = false;
-        let mut frames = 0;
         let is_holding = receiver.is_holding();
         let is_due = self.ring_run < RING_RUN || is_holding || self.turns.is_multiple_of(SOCKET_STRIDE);
         if !links.links.is_empty() && is_due {
             self.receives = self.receives.wrapping_add(1);
             // What is missing may be there already, at whatever socket.
             let thorough = is_holding || self.receives.is_multiple_of(THOROUGH_STRIDE);
+            let mut frames = 0;
             has_drained = thorough;
             for (by, (link, is_ordered)) in links.links.iter_mut().zip(links.ordered).enumerate() {
                 let by = (by, is_ordered);
@@ -442,6 +445,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             }
             if frames > 0 {
                 self.ring_run = 0;
+                deeds.frames = frames;
                 worked = true;
             }
         }
@@ -452,13 +456,13 @@ impl<L: Link, C: Clock> Engine<L, C> {
             receiver.end_holds(turn.now(), has_drained, outlets, port);
         }
         self.looked_at = turn.about_now();
-        let woke = outlets.wake(self.looked_at);
-        worked |= woke;
+        deeds.woke = outlets.wake(self.looked_at);
+        worked |= deeds.woke;
         if self.transmitter.is_closing() {
             self.finish_closing();
         }
         if let Some(started) = started {
-            self.end_measured(started, is_sampled, Deeds { messages: moved, frames, took_commands, woke });
+            self.end_measured(started);
         } else if self.looked_at.since(self.housekept_at) >= HOUSEKEEPING_PERIOD {
             // Who turns seldom would wait for long until the turn that is measured.
             self.housekeeping();
@@ -469,7 +473,9 @@ impl<L: Link, C: Clock> Engine<L, C> {
 
     /// The end of a turn that began at `started`.
     #[cold]
-    fn end_measured(&mut self, started: MonoTime, is_sampled: bool, deeds: Deeds) {
+    #[inline(never)]
+    fn end_measured(&mut self, started: MonoTime) {
+        let is_sampled = self.turns.is_multiple_of(HOUSEKEEPING_STRIDE);
         let kept_house = is_sampled || self.looked_at.since(self.housekept_at) >= HOUSEKEEPING_PERIOD;
         if kept_house {
             self.housekeeping();
@@ -479,7 +485,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             self.counters.raise(TurnCounter::TurnNsMax as usize, self.looked_at.since(started).0);
         }
         if self.transmitter.trace.is_on() {
-            let Deeds { messages, frames, took_commands, woke } = deeds;
+            let Deeds { messages, frames, took_commands, woke } = std::mem::take(&mut self.deeds);
             let (begins, ends) = (started, self.clock.now());
             let idle_before = 0;
             let turn = TurnRecord { begins, ends, messages, frames, took_commands, woke, kept_house, idle_before };
@@ -627,6 +633,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
 
     #[cold]
     fn take_commands(&mut self) -> bool {
+        self.deeds.took_commands = true;
         for _ in 0..COMMANDS_PER_TURN {
             let Some(mut command) = self.port.next_command() else { break };
             let taken = std::mem::replace(&mut *command, Command::Spent);
@@ -852,7 +859,10 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 let staged = self.transmitter.stage(&mut stage, self.clock.now());
                 Command::SlotsStaged(stage, staged)
             }
-            Command::Trace(log) => Command::Trace(self.transmitter.trace.replace(log)),
+            Command::Trace(log) => {
+                self.deeds = Deeds::default();
+                Command::Trace(self.transmitter.trace.replace(log))
+            }
             Command::RemovePeer(peer) => {
                 self.receiver.remove_peer(peer, &mut self.outlets);
                 self.transmitter.remove_peer(peer, &self.outlets);

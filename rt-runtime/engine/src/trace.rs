@@ -1,7 +1,8 @@
 //! What turns leave for whoever takes a trace.
 //!
 //! # Rules
-//! - Off, it costs a turn one branch and no look at the clock; a slot costs it one branch.
+//! - Off, it costs a turn one branch and a few stores, and no look at the clock; a slot costs it
+//!   one branch.
 //! - On, each turn is measured with two looks at the clock. One that moved something is recorded,
 //!   and so is one that took longer than e_turn (without slots: [`LONG`]); of the others the
 //!   next record tells how many there were, since they would overwrite all else.

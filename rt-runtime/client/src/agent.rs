@@ -467,7 +467,11 @@ impl Shared {
             // A runtime that shuts down may come back; anything else is final.
             Event::Closing { code: Code::Shutdown, .. } => {}
             Event::Closing { code, reason } => *lock(&self.state) = State::Closed(code, reason),
-            Event::Welcome { .. } | Event::Status { .. } | Event::Reload { .. } | Event::Schedule { .. } => {}
+            Event::Welcome { .. }
+            | Event::Status { .. }
+            | Event::Reload { .. }
+            | Event::Schedule { .. }
+            | Event::Traced { .. } => {}
             Event::TxPrepare { .. } | Event::RxPrepare { .. } | Event::TxOpen { .. } | Event::RxOpen { .. } => {
                 self.set_up(event, &mut beside)?;
             }

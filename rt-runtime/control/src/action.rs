@@ -83,6 +83,8 @@ pub enum Beside {
     DatapathWakePage(DatapathIndex),
     /// The receive heap of a datapath for a domain, read-only.
     DatapathHeap(DatapathIndex, DomainIndex),
+    /// The record of the trace of a datapath, read-only.
+    DatapathTrace(DatapathIndex),
 }
 
 impl Beside {
@@ -95,7 +97,7 @@ impl Beside {
             | Beside::WakeReader(id)
             | Beside::WakeWriter(id)
             | Beside::Doorbell(id) => Some(*id),
-            Beside::DatapathWakePage(_) | Beside::DatapathHeap(..) => None,
+            Beside::DatapathWakePage(_) | Beside::DatapathHeap(..) | Beside::DatapathTrace(_) => None,
         }
     }
 }
@@ -408,6 +410,16 @@ pub enum Action {
         req: u32,
         /// So much.
         bytes: u64,
+    },
+    /// Begins a trace, which ends with the session, and answers
+    /// [`Request::Trace`](insane_wire::control::Request::Trace).
+    Trace {
+        /// Who asks: one of those who run the runtime.
+        session: SessionId,
+        /// Its number of the request.
+        req: u32,
+        /// Name of the datapath.
+        datapath: String,
     },
     /// Answers [`Request::Status`](insane_wire::control::Request::Status).
     Status {

@@ -30,6 +30,7 @@ use insane_shm::counters::CounterBlock;
 use insane_shm::heap::ForeignHeap;
 use insane_shm::misses::MissReader;
 use insane_shm::region::Region;
+use insane_shm::trace::{TRACE_BYTES, TraceLog};
 use insane_shm::wake::{How, Waker};
 use insane_sys::event::Event;
 use insane_sys::thread::SchedPolicy;
@@ -118,6 +119,8 @@ pub(crate) struct Datapath {
     doorbells: BTreeMap<SessionId, Arc<OwnedFd>>,
     /// Connections whose memory is being touched.
     expected: BTreeMap<ConnId, Fate>,
+    /// Who takes a trace, and its memory.
+    trace: Option<(SessionId, OwnRegion)>,
 }
 
 impl Datapath {
@@ -177,6 +180,7 @@ impl Datapath {
             heaps,
             doorbells: BTreeMap::new(),
             expected: BTreeMap::new(),
+            trace: None,
         })
     }
 
@@ -443,6 +447,33 @@ impl Datapath {
 
     pub(crate) fn welcome(&mut self, topic: Topic, peer: PeerIndex) {
         self.send(Command::Welcome { topic, peer });
+    }
+
+    /// Which session takes a trace of it.
+    pub(crate) fn traced_by(&self) -> Option<SessionId> {
+        self.trace.as_ref().map(|(session, _)| *session)
+    }
+
+    /// The memory of the trace, for who takes it.
+    pub(crate) fn trace_memory(&self) -> Option<Arc<OwnedFd>> {
+        self.trace.as_ref().map(|(_, own)| Arc::clone(&own.fd))
+    }
+
+    /// Lets it record what it does, for this session. Bytes of the memory, which is touched
+    /// here: some milliseconds, once.
+    pub(crate) fn begin_trace(&mut self, session: SessionId) -> io::Result<u64> {
+        let own = OwnRegion::new("insane-trace", TRACE_BYTES as u64)?;
+        own.region.prefault()?;
+        let log = TraceLog::new(Arc::clone(&own.region)).ok_or_else(|| io::Error::other("it is too small"))?;
+        self.send(Command::Trace(Some(log)));
+        self.trace = Some((session, own));
+        Ok(TRACE_BYTES as u64)
+    }
+
+    /// No longer. The datapath's own mapping is unmapped when it gave the record back.
+    pub(crate) fn end_trace(&mut self) {
+        self.trace = None;
+        self.send(Command::Trace(None));
     }
 
     /// Lets a session wake the datapath.

@@ -24,7 +24,7 @@ pub(crate) struct OwnRegion {
 
 impl OwnRegion {
     /// Makes, maps and seals it; nobody else ever writes it.
-    fn new(name: &str, bytes: u64) -> io::Result<Self> {
+    pub(crate) fn new(name: &str, bytes: u64) -> io::Result<Self> {
         let fd = memfd::create(name, bytes)?;
         let region = Region::map_writable(fd.as_fd(), bytes as usize)?;
         memfd::seal_writers(&fd)?;

@@ -52,6 +52,7 @@ mod links;
 mod realtime;
 mod reload;
 mod schedule;
+mod trace;
 
 use choices::Answered;
 use reload::{Asker, Checked, Reloads};
@@ -435,6 +436,7 @@ impl Server {
         self.reloads.forget(session);
         self.schedules.forget(session);
         self.places.forget(session);
+        self.end_traces(session);
         if let Some(socket) = self.sockets.remove(&session) {
             socket.leave(&self.epoll);
             self.parts.hub.gone(session);
@@ -472,6 +474,7 @@ impl Server {
                 self.reloads.forget(session);
                 self.schedules.forget(session);
                 self.places.forget(session);
+                self.end_traces(session);
                 if let Some(socket) = self.sockets.remove(&session) {
                     socket.leave(&self.epoll);
                     socket.close(encode(&control::Event::Closing { code, reason }), self.now, &self.epoll);
@@ -514,6 +517,7 @@ impl Server {
                 let done = self.move_stream(session, &stream, link.as_deref(), peer.as_deref());
                 self.answer_done(session, req, done);
             }
+            Action::Trace { session, req, datapath } => self.take_trace(session, req, &datapath),
             Action::Note(note) => self.notes.write(&note, self.now),
             command => self.command(command),
         }
@@ -618,6 +622,7 @@ impl Server {
         match item {
             Beside::DatapathWakePage(at) => Some(self.parts.datapaths[at.index()].wake_page()),
             Beside::DatapathHeap(at, domain) => self.parts.datapaths[at.index()].heap(*domain),
+            Beside::DatapathTrace(at) => self.parts.datapaths[at.index()].trace_memory(),
             _ => self.parts.objects.descriptor(item),
         }
     }

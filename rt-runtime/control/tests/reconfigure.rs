@@ -272,6 +272,26 @@ fn only_who_runs_the_runtime_may_change_the_schedule() {
     end(world);
 }
 
+#[test]
+fn only_who_runs_the_runtime_may_take_a_trace() {
+    let mut world = World::new(spec(vec![]));
+    let user = world.attach(1);
+    let tool = world.connect(3).unwrap();
+    world.greet(tool, 3, Role::Observer, None);
+    let operator = world.connect(0).unwrap();
+    world.greet(operator, 0, Role::Observer, None);
+    for session in [user, tool, operator] {
+        world.request(session, &Request::Trace { req: 4, datapath: "main".into() });
+        world.settle();
+    }
+    for session in [user, tool] {
+        let (_, code, reason) = world.clients[&session].failures.last().unwrap();
+        assert!(*code == Code::Access && reason.contains("may not take a trace"), "{reason}");
+    }
+    assert_eq!(world.favours, [(operator, 4)]);
+    end(world);
+}
+
 /// Who gets no thread placed and no memory locked, whatever the domain's rule gives.
 #[test]
 fn threads_and_memory_are_for_applications_of_other_processes_that_may_attach() {

@@ -22,6 +22,7 @@ use insane_scheduler::Policing;
 use insane_shm::Violation;
 use insane_shm::conn::{RxConn, TxConn};
 use insane_shm::misses::{MissLog, MissReader};
+use insane_shm::trace::TraceLog;
 use insane_sys::OsError;
 use insane_sys::event::{Epoll, Event, Interest, Trigger};
 use std::any::Any;
@@ -262,6 +263,9 @@ pub enum Command {
     StageSlots(StageSlots),
     /// It waits for its instant, or not, and why; what it replaces is inside, to be freed.
     SlotsStaged(StageSlots, Result<(), insane_scheduler::TableError>),
+    /// Record turns and slots there from now on, or nowhere. Comes back with what it replaces,
+    /// to be freed.
+    Trace(Option<TraceLog>),
     /// It was carried out.
     Spent,
     /// A removal was carried out; `dead` is what was removed, if it was there.

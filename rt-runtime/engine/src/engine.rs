@@ -18,6 +18,7 @@ use insane_link::{Link, SendOutcome, SwapRefused};
 use insane_overlay::reliable;
 use insane_scheduler::Limits;
 use insane_shm::counters::CounterBlock;
+use insane_shm::trace::TurnRecord;
 use insane_sys::SharedBytes;
 use insane_sys::event::{Interest, Trigger};
 use insane_wire::data::{DataHeader, HEADER_BYTES};
@@ -318,6 +319,16 @@ impl<L: Link> Links<L> {
     }
 }
 
+/// What a turn did, for who takes a trace. While nobody does, what is rare is written where it
+/// happens and never taken back.
+#[derive(Clone, Copy, Debug, Default)]
+struct Deeds {
+    messages: u32,
+    frames: u32,
+    took_commands: bool,
+    woke: bool,
+}
+
 /// The datapath engine. See the crate's documentation.
 pub struct Engine<L: Link, C: Clock> {
     clock: C,
@@ -339,6 +350,7 @@ pub struct Engine<L: Link, C: Clock> {
     is_tending: bool,
     /// The host sleeps until a descriptor is readable.
     is_watching: bool,
+    deeds: Deeds,
 }
 
 impl<L: Link, C: Clock> Engine<L, C> {
@@ -389,6 +401,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             looked_at: clock.now(),
             is_tending: false,
             is_watching: false,
+            deeds: Deeds::default(),
             clock,
             config,
         }
@@ -399,9 +412,10 @@ impl<L: Link, C: Clock> Engine<L, C> {
     pub fn turn(&mut self) -> bool {
         self.turns += 1;
         let is_sampled = self.turns.is_multiple_of(HOUSEKEEPING_STRIDE);
-        let started = is_sampled.then(|| self.clock.now());
+        let is_measured = is_sampled | self.transmitter.trace.is_on();
+        let started = is_measured.then(|| self.clock.now());
         let mut worked = self.port.has_commands() && self.take_commands();
-        let Engine { clock, links, receiver, outlets, counters, port, transmitter, .. } = self;
+        let Engine { clock, links, receiver, outlets, counters, port, transmitter, deeds, .. } = self;
         let turn = Turn::new(clock, self.looked_at);
         if links.unsent {
             // What found no room in an earlier turn: nobody may have sent anything since.
@@ -412,6 +426,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
         let moved = transmitter.run(&turn, links, outlets, port);
         self.ring_run = self.ring_run.saturating_add(moved);
         worked |= moved > 0;
+        deeds.messages = moved;
         let mut has_drained = false;
         let is_holding = receiver.is_holding();
         let is_due = self.ring_run < RING_RUN || is_holding || self.turns.is_multiple_of(SOCKET_STRIDE);
@@ -430,6 +445,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             }
             if frames > 0 {
                 self.ring_run = 0;
+                deeds.frames = frames;
                 worked = true;
             }
         }
@@ -440,20 +456,41 @@ impl<L: Link, C: Clock> Engine<L, C> {
             receiver.end_holds(turn.now(), has_drained, outlets, port);
         }
         self.looked_at = turn.about_now();
-        worked |= outlets.wake(self.looked_at);
+        deeds.woke = outlets.wake(self.looked_at);
+        worked |= deeds.woke;
         if self.transmitter.is_closing() {
             self.finish_closing();
         }
         if let Some(started) = started {
-            self.housekeeping();
-            // Up to the look at the clock with which housekeeping begins.
-            self.counters.raise(TurnCounter::TurnNsMax as usize, self.looked_at.since(started).0);
+            self.end_measured(started);
         } else if self.looked_at.since(self.housekept_at) >= HOUSEKEEPING_PERIOD {
             // Who turns seldom would wait for long until the turn that is measured.
             self.housekeeping();
         }
         self.count_turn(worked);
         worked
+    }
+
+    /// The end of a turn that began at `started`.
+    #[cold]
+    #[inline(never)]
+    fn end_measured(&mut self, started: MonoTime) {
+        let is_sampled = self.turns.is_multiple_of(HOUSEKEEPING_STRIDE);
+        let kept_house = is_sampled || self.looked_at.since(self.housekept_at) >= HOUSEKEEPING_PERIOD;
+        if kept_house {
+            self.housekeeping();
+        }
+        if is_sampled {
+            // Up to the look at the clock with which housekeeping begins.
+            self.counters.raise(TurnCounter::TurnNsMax as usize, self.looked_at.since(started).0);
+        }
+        if self.transmitter.trace.is_on() {
+            let Deeds { messages, frames, took_commands, woke } = std::mem::take(&mut self.deeds);
+            let (begins, ends) = (started, self.clock.now());
+            let idle_before = 0;
+            let turn = TurnRecord { begins, ends, messages, frames, took_commands, woke, kept_house, idle_before };
+            self.transmitter.trace.turn(&turn);
+        }
     }
 
     #[inline]
@@ -596,6 +633,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
 
     #[cold]
     fn take_commands(&mut self) -> bool {
+        self.deeds.took_commands = true;
         for _ in 0..COMMANDS_PER_TURN {
             let Some(mut command) = self.port.next_command() else { break };
             let taken = std::mem::replace(&mut *command, Command::Spent);
@@ -820,6 +858,10 @@ impl<L: Link, C: Clock> Engine<L, C> {
             Command::StageSlots(mut stage) => {
                 let staged = self.transmitter.stage(&mut stage, self.clock.now());
                 Command::SlotsStaged(stage, staged)
+            }
+            Command::Trace(log) => {
+                self.deeds = Deeds::default();
+                Command::Trace(self.transmitter.trace.replace(log))
             }
             Command::RemovePeer(peer) => {
                 self.receiver.remove_peer(peer, &mut self.outlets);

@@ -35,6 +35,7 @@ mod receive;
 mod routes;
 mod slot_log;
 pub mod thread;
+mod trace;
 mod transmit;
 mod turn;
 pub mod waker;

@@ -12,6 +12,7 @@ use crate::engine::Links;
 use crate::newcomers::{Newcomers, PeerSet};
 use crate::outflow::{Outflow, Progress};
 use crate::routes::{Hops, RouteIndex, Way};
+use crate::trace::Tracer;
 use crate::turn::Turn;
 use crate::watch::WatchList;
 use crate::{GRANTS_PER_TURN, RELIABLE_PER_TURN, SOURCES_MAX};
@@ -69,6 +70,8 @@ pub(crate) struct Transmitter {
     fences: Fences,
     /// Where the rate of the links is known: slots may be had.
     slots: Option<Box<Slots>>,
+    /// Of the turn, too: both write one record.
+    pub trace: Tracer,
 }
 
 impl Transmitter {
@@ -100,6 +103,7 @@ impl Transmitter {
             used_up: 0,
             held_until: None,
             fences: Fences::new(),
+            trace: Tracer::new(slots.as_ref().map(|slots| slots.turn())),
             slots,
         }
     }

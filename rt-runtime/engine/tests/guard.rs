@@ -4,10 +4,14 @@ mod world;
 
 use insane_core::counters::DatapathCounter;
 use insane_core::{Lane, Nanos};
+use insane_engine::Command;
 use insane_engine::waker::{QUEUE_PLACES, WakerThread};
 use insane_shm::port::{SinkPort, SourcePort};
+use insane_shm::region::Region;
+use insane_shm::trace::{TRACE_BYTES, TraceLog, TraceReader};
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
 use insane_sys::guard::{self, GuardAllocator};
+use std::sync::Arc;
 use world::{Host, TOPIC, address, pair};
 
 #[global_allocator]
@@ -42,6 +46,10 @@ fn turn_emit_and_consume_allocate_nothing() {
     let (near, _) = a.sink(TOPIC);
     let (far, _) = b.sink(TOPIC);
     a.route(TOPIC, &[0], true);
+    // While a trace is taken, nothing is different.
+    let trace = Region::anonymous(TRACE_BYTES).unwrap();
+    let begun = a.command(Command::Trace(TraceLog::new(Arc::clone(&trace))));
+    assert!(matches!(begun, Command::Trace(None)));
     let (mut near_count, mut far_count) = (0, 0);
     let before = guard::violations_here();
     guard::seal_thread();
@@ -62,6 +70,9 @@ fn turn_emit_and_consume_allocate_nothing() {
     }
     guard::unseal_thread();
     assert!(near_count > 1_500 && far_count > 500, "{near_count} near, {far_count} far");
+    let mut records = 0;
+    TraceReader::new(trace).unwrap().take(|_| records += 1);
+    assert!(records > 2_000, "{records}");
     assert_eq!(guard::violations_here() - before, 0);
 }
 

@@ -6,16 +6,19 @@ mod world;
 use insane_clock::{ClockState, ServoConfig};
 use insane_core::counters::TurnCounter;
 use insane_core::time::{Clock, PairedRead};
-use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceInstant, Stamp, TaiTime};
+use insane_core::{Cause, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceInstant, Stamp, TaiTime};
 use insane_engine::{Command, EngineConfig, SlotConfig, SlotTable, StageSlots, TIMED_MAX, Topic, timed_flow};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, SendOutcome, SwapRefused};
 use insane_scheduler::{GateEntry, Gates, LatePolicy, LinkRate, LinkTiming, Recurrence, TimedStream};
 use insane_shm::port::{SinkPort, SourcePort};
+use insane_shm::region::Region;
+use insane_shm::trace::{Missing, Record, SlotFate, SlotRecord, TRACE_BYTES, TraceLog, TraceReader};
 use insane_sim::{SimClock, SimConfig, SimLink, SimNet, SimPeer};
 use insane_sys::SharedBytes;
 use std::cell::{Cell, RefCell};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use world::{Host, TOPIC, address};
 
 const US: u64 = 1_000;
@@ -369,6 +372,11 @@ fn look_at_wire(handed: &[Handed], offset_ns: u64, length_ns: u64, tolerance_ns:
 /// Runs two talkers for so many milliseconds; the first 200 are for the clocks to lock, and
 /// are not looked at.
 fn run(setting: Setting, milliseconds: u64) -> [(Seen, Talker); 2] {
+    run_beside(setting, milliseconds, |_| ())
+}
+
+/// As [`run`], with somebody who looks at the first talker each time.
+fn run_beside(setting: Setting, milliseconds: u64, mut beside: impl FnMut(&mut Talker)) -> [(Seen, Talker); 2] {
     let net = SimNet::new(7, SimConfig { frames_max: 8_192, ..SimConfig::default() });
     let mut a = talker(&net, 1, 2, 80_000, 300 * US, setting);
     let mut b = talker(&net, 2, 1, -60_000, 650 * US, setting);
@@ -382,6 +390,7 @@ fn run(setting: Setting, milliseconds: u64) -> [(Seen, Talker); 2] {
         }
         a.act(now, setting);
         b.act(now, setting);
+        beside(&mut a);
         if now < start + 200 * MS {
             a.handed.borrow_mut().clear();
             b.handed.borrow_mut().clear();
@@ -753,4 +762,61 @@ fn a_table_takes_over_at_the_instant_that_it_is_given_and_not_before() {
         "{before} of {}",
         timed.len()
     );
+}
+
+/// Every slot that the first talker used, as a trace has it from the first turn on.
+fn traced(setting: Setting, milliseconds: u64) -> (Vec<SlotRecord>, Talker) {
+    let mut reader: Option<TraceReader> = None;
+    let mut slots = Vec::new();
+    let mut last = MonoTime(0);
+    let [(_, talker), _] = run_beside(setting, milliseconds, |talker| {
+        let reader = reader.get_or_insert_with(|| {
+            let region = Region::anonymous(TRACE_BYTES).unwrap();
+            let _none = talker.host.command(Command::Trace(TraceLog::new(Arc::clone(&region))));
+            TraceReader::new(region).unwrap()
+        });
+        reader.take(|record| match record {
+            Record::Slot(slot) => slots.push(slot),
+            Record::Turn(turn) => {
+                assert!(last <= turn.begins && turn.begins <= turn.ends, "one after the other");
+                last = turn.ends;
+            }
+        });
+        assert_eq!(reader.missing(), Missing::default());
+    });
+    (slots, talker)
+}
+
+#[test]
+fn a_trace_has_each_slot_as_the_log_and_the_counters_have_it() {
+    for late in [LatePolicy::SendNow, LatePolicy::Drop] {
+        let (slots, talker) = traced(Setting { late, late_every: Some(5), ..GOOD }, 600);
+        let of = |fate| slots.iter().filter(move |slot| slot.fate == fate);
+        let (_, log) = talker.host.port.slot_log().unwrap().since(0);
+        let used: Vec<_> = of(SlotFate::Used).map(|slot| (slot.planned, slot.sent)).collect();
+        assert!(used.len() > 400, "{}", used.len());
+        assert_eq!(used, log.iter().map(|slot| (slot.planned, slot.sent)).collect::<Vec<_>>());
+        assert_eq!(of(SlotFate::SentLate).count() as u64, talker.count(TurnCounter::LateSent));
+        assert_eq!(of(SlotFate::Dropped).count() as u64, talker.count(TurnCounter::LateDropped));
+        let missed = slots.iter().filter(|slot| matches!(slot.fate, SlotFate::SentLate | SlotFate::Dropped));
+        assert!(missed.clone().count() > 50);
+        // The start of the slot that was missed, as the record of misses has it, and then it left.
+        let misses = talker.host.port.misses().unwrap().since(0);
+        for slot in missed {
+            let of = misses.iter().find(|(_, miss)| miss.sequence == slot.sequence).map(|(_, miss)| miss);
+            assert!(of.is_none_or(|miss| miss.planned == slot.planned), "{slot:?}, {of:?}");
+            // A slot that a step of the clock moved may be yet to come.
+            let was_moved = of.is_some_and(|miss| miss.cause == Cause::ClockStep);
+            assert!(was_moved || slot.decided >= slot.planned, "{slot:?}, {of:?}");
+        }
+        assert!(slots.iter().all(|slot| (slot.source, slot.number, slot.lane) == (1, 0, Lane::new(0).unwrap())));
+        let bytes = config(GOOD).message_bytes(SIZE as u32, 1_400, 1);
+        assert!(of(SlotFate::Used).all(|slot| slot.bytes == bytes));
+        assert!(slots.is_sorted_by_key(|slot| slot.decided));
+    }
+    let oversleeps = Setting { sleeps_ns: 150 * US, lead_ns: 400 * US, ..GOOD };
+    let (slots, talker) = traced(oversleeps, 600);
+    let ahead = slots.iter().filter(|slot| slot.fate == SlotFate::HandedAhead);
+    assert!(ahead.clone().all(|slot| slot.decided < slot.planned), "before it begins");
+    assert_eq!(ahead.count() as u64, talker.count(TurnCounter::SlotsLaunched));
 }

@@ -22,6 +22,7 @@ mod block;
 pub mod cell;
 pub mod returns;
 pub mod ring;
+pub(crate) mod stamped;
 pub(crate) mod sync;
 mod wish;
 
@@ -37,6 +38,8 @@ pub mod misses;
 pub mod port;
 #[cfg(not(loom))]
 pub mod region;
+#[cfg(not(loom))]
+pub mod trace;
 #[cfg(not(loom))]
 pub mod wake;
 

@@ -6,6 +6,7 @@
 use crate::cell::{BELL, CELL_WORDS, Cell, Cells, Meta};
 use crate::returns::{Giver, Taker};
 use crate::ring::{Consumer, Next, Payload, Popped, Producer};
+use crate::stamped;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::wish::{Answer, Wish};
 use insane_core::heap::BufferId;
@@ -232,5 +233,35 @@ fn loom_no_wake_is_lost() {
             assert_eq!(sequence, expected);
         }
         sender.join().unwrap();
+    });
+}
+
+/// A ring of one place: every record overwrites the one before, and the reader is lapped at
+/// each of its steps. Two words are enough for a record to be of two.
+#[test]
+fn loom_a_record_is_read_whole_or_not_at_all() {
+    loom::model(|| {
+        let word = || AtomicU64::new(0);
+        let place = Arc::new((word(), [word(), word()], word()));
+        let of_writer = Arc::clone(&place);
+        let writer = thread::spawn(move || {
+            let (stamp, words, written) = &*of_writer;
+            for number in 1..=2 {
+                stamped::write(stamp, words, number, [number; 2]);
+                // Release: as `TraceLog::note` has it.
+                written.store(number, Ordering::Release);
+            }
+        });
+        let (stamp, words, written) = &*place;
+        // Acquire: as `TraceReader::take` has it.
+        let newest = written.load(Ordering::Acquire);
+        for number in 1..=2 {
+            match stamped::read(stamp, words, number) {
+                Some(content) => assert_eq!(content, [number; 2], "no word is of another record"),
+                None => assert!(number < 2 || newest < 2, "the last one is not overwritten any more"),
+            }
+        }
+        writer.join().unwrap();
+        assert_eq!(stamped::read(stamp, words, 2), Some([2; 2]), "what is there last is read");
     });
 }

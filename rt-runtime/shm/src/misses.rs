@@ -12,8 +12,7 @@
 //!                      | messages | emitted | from | to                               |
 //!                      +--------------------------------------------------------------+
 //! ```
-//! The stamp is the number of the miss and one, and zero while the entry is written: who reads
-//! another stamp before and after leaves the entry out.
+//! The stamp is the number of the miss and one; see [`stamped`](crate::stamped).
 //!
 //! Invariants: one writer a block. Readers trust no word: numbers are checked when they are
 //! read, and a file that is cut or of another layout has no blocks.
@@ -21,6 +20,7 @@
 //! Bounds: [`ENTRIES`] misses a datapath are remembered; the counts go on.
 
 use crate::region::Region;
+use crate::stamped;
 use insane_core::{Cause, Fate, MonoTime};
 use std::fs;
 use std::io;
@@ -28,7 +28,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Misses that are remembered.
 pub const ENTRIES: usize = 1024;
@@ -110,9 +110,9 @@ impl Words {
         unsafe { &*self.words }
     }
 
-    fn entry(&self, number: u64) -> &[AtomicU64] {
-        let at = HEADER_WORDS + number as usize % ENTRIES * ENTRY_WORDS;
-        &self.all()[at..at + ENTRY_WORDS]
+    fn entry(&self, number: u64) -> &[AtomicU64; ENTRY_WORDS] {
+        let (entries, _) = self.all()[HEADER_WORDS..].as_chunks();
+        &entries[number as usize % ENTRIES]
     }
 }
 
@@ -169,18 +169,13 @@ impl MissLog {
     pub fn note(&self, miss: &Miss) {
         let all = self.words.all();
         let number = all[AT_WRITTEN].load(Ordering::Relaxed);
-        let entry = self.words.entry(number);
-        entry[0].store(0, Ordering::Relaxed);
-        // Release fence: who reads a word of the new entry reads no old stamp after it.
-        fence(Ordering::Release);
         let what = u64::from(miss.source)
             | (miss.cause as u64) << 32
             | (miss.fate as u64) << 40
             | u64::from(miss.messages) << 48;
         let words = [miss.sequence, miss.planned.0, miss.noticed.0, what, miss.emitted.0, miss.from.0, miss.to.0];
-        entry[1..].iter().zip(words).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
-        // Release: who reads this stamp reads the words of its entry.
-        entry[0].store(number + 1, Ordering::Release);
+        let [stamp, entry @ ..] = self.words.entry(number);
+        stamped::write(stamp, entry, number + 1, words);
         let count = &all[AT_COUNTS + miss.cause as usize];
         count.store(count.load(Ordering::Relaxed).wrapping_add(u64::from(miss.messages)), Ordering::Relaxed);
         // Release: who reads the number finds the entries below it.
@@ -253,20 +248,9 @@ impl MissReader {
     }
 
     fn read(&self, number: u64) -> Option<Miss> {
-        let entry = self.words.entry(number);
-        // Acquire: pairs with the stamp's release.
-        if entry[0].load(Ordering::Acquire) != number.wrapping_add(1) {
-            return None;
-        }
-        let word = |at: usize| entry[at].load(Ordering::Relaxed);
-        let (sequence, planned, noticed, what) = (word(1), word(2), word(3), word(4));
-        let (emitted, from, to) = (word(5), word(6), word(7));
-        // Acquire fence: pairs with the writer's, so a stamp that is still the same says that
-        // no word was of a newer entry.
-        fence(Ordering::Acquire);
-        if entry[0].load(Ordering::Relaxed) != number.wrapping_add(1) {
-            return None;
-        }
+        let [stamp, entry @ ..] = self.words.entry(number);
+        let content = stamped::read(stamp, entry, number.wrapping_add(1))?;
+        let [sequence, planned, noticed, what, emitted, from, to] = content;
         Some(Miss {
             sequence,
             source: what as u32,

@@ -82,8 +82,8 @@ pub enum Role {
     /// An application with streams.
     Application,
     /// A tool: may ask for [`Request::Status`], and, if its user runs the runtime, for
-    /// [`Request::Reload`], [`Request::Schedule`], [`Request::MoveStream`] and
-    /// [`Request::SetQos`].
+    /// [`Request::Reload`], [`Request::Schedule`], [`Request::MoveStream`],
+    /// [`Request::SetQos`] and [`Request::Trace`].
     Observer,
 }
 
@@ -282,6 +282,14 @@ pub enum Request {
         datapath: Option<Datapath>,
         /// The importance; `None`: what its first opener asked for.
         priority: Option<Priority>,
+    },
+    /// Asks a datapath to record its turns and slots until the session ends; answered by
+    /// [`Event::Traced`]. One session at a time traces a datapath.
+    Trace {
+        /// Request number.
+        req: u32,
+        /// Name of the datapath.
+        datapath: String,
     },
 }
 
@@ -556,6 +564,13 @@ pub enum Event {
         req: u32,
         /// The answer.
         word: ScheduleWord,
+    },
+    /// Answer to `Trace`. Beside it: [record of the trace, read-only].
+    Traced {
+        /// Request number.
+        req: u32,
+        /// Bytes of the record.
+        bytes: u64,
     },
 }
 

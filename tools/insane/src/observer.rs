@@ -1,6 +1,8 @@
 //! A session that only watches: HELLO as an observer, then one question at a time.
 
 use insane_core::{Datapath, MonoTime, Nanos, Priority};
+use insane_shm::region::Region;
+use insane_shm::trace::TraceReader;
 use insane_sys::clock::mono_now;
 use insane_sys::event::{Epoll, Interest, Ready, Trigger};
 use insane_sys::seqpacket::{self, PathError, RecvOutcome, SendOutcome};
@@ -8,7 +10,7 @@ use insane_sys::{Errno, OsError};
 use insane_wire::control::{self, Event, Hello, PACKET_BYTES_MAX, Request, Role, ScheduleOrder, ScheduleWord};
 use insane_wire::reload::ReloadReport;
 use insane_wire::status::StatusReport;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Bytes of one piece of a file.
@@ -54,6 +56,9 @@ pub enum StatusError {
     /// What came is no answer.
     #[error("what answers there is no runtime of this version: {0}")]
     Nonsense(&'static str),
+    /// What it handed over cannot be mapped.
+    #[error("the memory that the runtime handed over cannot be mapped: {0}")]
+    Memory(std::io::Error),
     /// A system call failed.
     #[error(transparent)]
     Os(#[from] OsError),
@@ -190,6 +195,37 @@ impl Observer {
         self.done(req, deadline)
     }
 
+    /// Lets a datapath record its turns and slots, until this session ends.
+    pub fn trace(&mut self, datapath: &str) -> Result<TraceReader, StatusError> {
+        self.requests = self.requests.wrapping_add(1);
+        let (req, deadline) = (self.requests, mono_now() + self.timeout);
+        self.send(&control::encode(&Request::Trace { req, datapath: datapath.to_owned() }))?;
+        loop {
+            match self.event_beside(deadline)? {
+                (Event::Traced { req: answered, bytes }, Some(memory)) if answered == req => {
+                    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+                    let region = Region::map_read_only(memory.as_fd(), bytes).map_err(StatusError::Memory)?;
+                    return TraceReader::new(region)
+                        .ok_or(StatusError::Nonsense("its record of a trace has another layout"));
+                }
+                (Event::Traced { .. }, _) => return Err(StatusError::Nonsense("its record of a trace is missing")),
+                (Event::Failed { reason, .. }, _) => return Err(StatusError::Refused { reason }),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the runtime has ended, or closed this session, since it was last heard of.
+    pub fn is_gone(&mut self) -> bool {
+        match seqpacket::recv(&self.socket, &mut self.buffer) {
+            Ok(RecvOutcome::Packet(packet)) => {
+                matches!(control::decode(&self.buffer[..packet.len]), Ok(Event::Closing { .. }))
+            }
+            Ok(RecvOutcome::WouldBlock) => false,
+            Ok(RecvOutcome::Closed) | Err(_) => true,
+        }
+    }
+
     fn done(&mut self, req: u32, deadline: MonoTime) -> Result<(), StatusError> {
         loop {
             match self.event(deadline)? {
@@ -255,6 +291,11 @@ impl Observer {
 
     /// The next event, however many other wake-ups come before it.
     fn event(&mut self, deadline: MonoTime) -> Result<Event, StatusError> {
+        self.event_beside(deadline).map(|(event, _)| event)
+    }
+
+    /// As [`event`](Self::event), with the first descriptor beside it.
+    fn event_beside(&mut self, deadline: MonoTime) -> Result<(Event, Option<OwnedFd>), StatusError> {
         loop {
             match seqpacket::recv(&self.socket, &mut self.buffer)? {
                 RecvOutcome::Packet(packet) if packet.truncated => {
@@ -265,7 +306,7 @@ impl Observer {
                         .map_err(|_| StatusError::Nonsense("its packet cannot be decoded"))?;
                     return match event {
                         Event::Closing { reason, .. } => Err(StatusError::Refused { reason }),
-                        event => Ok(event),
+                        event => Ok((event, packet.fds.into_iter().next())),
                     };
                 }
                 RecvOutcome::Closed => return Err(StatusError::Gone),

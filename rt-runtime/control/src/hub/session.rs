@@ -204,6 +204,7 @@ impl Hub {
                 | Request::Schedule { .. }
                 | Request::MoveStream { .. }
                 | Request::SetQos { .. }
+                | Request::Trace { .. }
         );
         if observes && !is_for_observers {
             return Err(Refusal::new(Code::Access, "an observer may ask for the status only"));
@@ -228,12 +229,12 @@ impl Hub {
                 Ok(())
             }
             Request::Reload { req, dry_run, file, last, piece } => {
-                self.check_operator(session, "the configuration")?;
+                self.check_operator(session, "change the configuration")?;
                 self.actions.push_back(Action::Reload { session, req, dry_run, file, last, piece });
                 Ok(())
             }
             Request::Schedule { req, order } => {
-                self.check_operator(session, "the schedule")?;
+                self.check_operator(session, "change the schedule")?;
                 self.actions.push_back(Action::Schedule { session, req, order });
                 Ok(())
             }
@@ -248,13 +249,19 @@ impl Hub {
                 Ok(())
             }
             Request::MoveStream { req, stream, link, peer } => {
-                self.check_operator(session, "the links of streams")?;
+                self.check_operator(session, "change the links of streams")?;
                 self.actions.push_back(Action::MoveStream { session, req, stream, link, peer });
                 Ok(())
             }
             Request::SetQos { req, stream, datapath, priority } => {
                 self.set_qos(session, &stream, Hints { datapath, priority })?;
                 self.send(session, Event::Done { req }, Vec::new());
+                Ok(())
+            }
+            Request::Trace { req, datapath } => {
+                // What a datapath does is of all tenants.
+                self.check_operator(session, "take a trace")?;
+                self.actions.push_back(Action::Trace { session, req, datapath });
                 Ok(())
             }
             // Those without a number are answers; `request` has taken them out.
@@ -272,7 +279,7 @@ impl Hub {
             return Ok(());
         }
         let uid = self.sessions[&session].origin.credentials().uid;
-        let reason = format!("user {uid} may not change {what}: only root and the user who runs the runtime may");
+        let reason = format!("user {uid} may not {what}: only root and the user who runs the runtime may");
         Err(Refusal::new(Code::Access, reason))
     }
 
@@ -443,6 +450,7 @@ const fn number(request: &Request) -> Option<u32> {
         | Request::LockMemory { req, .. }
         | Request::MoveStream { req, .. }
         | Request::SetQos { req, .. }
+        | Request::Trace { req, .. }
         | Request::Status { req } => Some(*req),
         Request::Mapped { .. }
         | Request::Kept { .. }

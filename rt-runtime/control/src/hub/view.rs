@@ -234,6 +234,12 @@ impl Hub {
         self.sessions.get(&session).is_some_and(|row| self.spec.is_operator(&row.origin))
     }
 
+    /// What a session calls itself.
+    #[must_use]
+    pub fn name_of(&self, session: SessionId) -> Option<&str> {
+        self.sessions.get(&session).map(|row| row.name.as_str())
+    }
+
     /// All streams that are open.
     pub fn streams(&self) -> impl Iterator<Item = StreamView<'_>> {
         self.contracts.iter().map(|(key, row)| {

@@ -329,6 +329,7 @@ impl World {
             Action::Schedule { session, req, .. }
             | Action::PlaceThread { session, req, .. }
             | Action::LockMemory { session, req, .. }
+            | Action::Trace { session, req, .. }
             | Action::MoveStream { session, req, .. } => self.favours.push((session, req)),
             Action::Note(note) => self.notes.push(note),
             other => self.command(other),
@@ -385,7 +386,7 @@ impl World {
             Beside::Doorbell(_) => {
                 assert!(row.kind == ObjectKind::Doorbell && row.writer == Writer::Session(session));
             }
-            Beside::DatapathWakePage(_) | Beside::DatapathHeap(..) => {}
+            Beside::DatapathWakePage(_) | Beside::DatapathHeap(..) | Beside::DatapathTrace(_) => {}
         }
     }
 

@@ -247,7 +247,7 @@ impl Evidence {
     }
 
     /// A message leaves, in a slot of its own that starts at `start`, or otherwise. `more`
-    /// messages wait behind it.
+    /// messages wait behind it. The start of the slot that it missed, if it did.
     pub fn leaves(
         &mut self,
         flow: FlowIndex,
@@ -255,10 +255,10 @@ impl Evidence {
         (now, start): (MonoTime, Option<MonoTime>),
         window: Window,
         more: bool,
-    ) {
+    ) -> Option<MonoTime> {
         let turn = self.turn;
         self.taken(flow);
-        let Some(known) = self.known(flow) else { return };
+        let known = self.known(flow)?;
         let emitted = Self::claimed(leaving.stamp, now);
         let arrived = emitted.unwrap_or(known.seen);
         let slack = Nanos(window.slack_ns);
@@ -294,6 +294,7 @@ impl Evidence {
                 to: if is_application { arrived.max(open.planned) } else { open.to },
             });
         }
+        found.map(|(_, open)| open.planned)
     }
 
     /// Half a message went and the rest found no room.

@@ -41,13 +41,14 @@ use crate::{GRANTS_PER_TURN, SOURCES_MAX};
 use insane_clock::{ClockState, Followed, Servo, ServoConfig};
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::time::{Clock, PairedRead};
-use insane_core::{Cause, Fate, MonoTime, Nanos, PeerIndex, TaiTime};
+use insane_core::{Cause, Fate, Lane, MonoTime, Nanos, PeerIndex, TaiTime};
 use insane_link::Link;
 use insane_scheduler::{
     Action, FilledTable, Gates, LatePolicy, Limits, LinkTiming, MissCause, Now, Scheduler, TableError, TimedScheduler,
 };
 use insane_shm::counters::CounterBlock;
 use insane_shm::misses::MissLog;
+use insane_shm::trace::{SlotFate, SlotRecord};
 use insane_wire::data::HEADER_BYTES;
 use message::OneMessage;
 use std::sync::Arc;
@@ -208,6 +209,11 @@ impl Slots {
     #[inline]
     pub(super) const fn is_active(&self) -> bool {
         self.active
+    }
+
+    /// e_turn.
+    pub(super) const fn turn(&self) -> Nanos {
+        Nanos(self.config.timing.turn_ns)
     }
 
     /// The link of the slots of this number.
@@ -500,7 +506,11 @@ impl Transmitter {
                     if let Some(slots) = &mut self.slots {
                         slots.late(flow, TurnCounter::LateSent);
                     }
-                    self.left(flow, &sent, Fate::SentLate, None);
+                    let missed = self.left(flow, &sent, Fate::SentLate, None);
+                    if self.trace.is_on() {
+                        let slot = SlotUse { planned: missed.unwrap_or(mono), sent: mono };
+                        self.trace_slot(flow, &sent, SlotFate::SentLate, mono, slot);
+                    }
                     since.get_or_insert(mono);
                     self.reported(mono, flow, sent.bytes, sent.more);
                     self.tell_next(flow, mono);
@@ -510,7 +520,11 @@ impl Transmitter {
                 Action::Drop { flow } => {
                     slots.late(flow, TurnCounter::LateDropped);
                     let dropped = self.drop_one(flow, outlets, port);
-                    self.left(flow, &dropped, Fate::Dropped, None);
+                    let missed = self.left(flow, &dropped, Fate::Dropped, None);
+                    if self.trace.is_on() {
+                        let slot = SlotUse { planned: missed.unwrap_or(mono), sent: mono };
+                        self.trace_slot(flow, &dropped, SlotFate::Dropped, mono, slot);
+                    }
                     self.reported(mono, flow, 0, dropped.more);
                     self.tell_next(flow, mono);
                     grants += 1;
@@ -575,12 +589,31 @@ impl Transmitter {
         moved
     }
 
-    /// A message of the flow left, in a slot that starts at `start` or otherwise.
-    fn left(&mut self, flow: FlowIndex, sent: &OneMessage, fate: Fate, start: Option<MonoTime>) {
+    /// A message of the flow left, in a slot that starts at `start` or otherwise. The start of
+    /// the slot that it missed, if it did.
+    fn left(&mut self, flow: FlowIndex, sent: &OneMessage, fate: Fate, start: Option<MonoTime>) -> Option<MonoTime> {
         let source = self.sources[flow.0 as usize].as_ref().map_or(0, |entry| entry.source.0);
-        if let Some(slots) = &mut self.slots {
-            slots.one_left(flow, source, sent, fate, start);
+        self.slots.as_mut()?.one_left(flow, source, sent, fate, start)
+    }
+
+    /// For who takes a trace.
+    #[cold]
+    fn trace_slot(&mut self, flow: FlowIndex, sent: &OneMessage, fate: SlotFate, decided: MonoTime, slot: SlotUse) {
+        if sent.is_nothing() {
+            return;
         }
+        let entry = self.sources[flow.0 as usize].as_ref();
+        self.trace.slot(&SlotRecord {
+            planned: slot.planned,
+            decided,
+            sent: slot.sent,
+            source: entry.map_or(0, |entry| entry.source.0),
+            number: flow.0.saturating_sub(FIRST_TIMED as u16),
+            lane: entry.map_or(Lane::LAST, |entry| entry.lane),
+            bytes: sent.bytes,
+            sequence: sent.message.map_or(u64::MAX, |(sequence, _)| sequence),
+            fate: if sent.is_cut { SlotFate::Dropped } else { fate },
+        });
     }
 
     /// `launch`: when it begins, if it was handed over ahead.
@@ -593,7 +626,15 @@ impl Transmitter {
     ) {
         let seen = self.slots.as_ref().map_or(mono, |slots| slots.evidence.seen(flow));
         // Before a refusal is noted: what made way for a message is gone even if that waits.
-        self.left(flow, sent, Fate::LaterSlot, Some(slot.planned));
+        let _missed = self.left(flow, sent, Fate::LaterSlot, Some(slot.planned));
+        if self.trace.is_on() {
+            let fate = match launch {
+                _ if sent.bytes == 0 => SlotFate::Refused,
+                Some(_) => SlotFate::HandedAhead,
+                None => SlotFate::Used,
+            };
+            self.trace_slot(flow, sent, fate, mono, slot);
+        }
         if let Some(slots) = &mut self.slots {
             if sent.bytes == 0 {
                 slots.evidence.refuse(flow, mono);

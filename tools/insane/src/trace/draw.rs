@@ -1,37 +1,57 @@
 //! The timeline as a page with pictures, which needs nothing but a browser.
 
 use super::events::{Event, Span, What, handlers, runs};
-use super::text::{heading, range};
+use super::own::{Told, deeds};
+use super::text::{AROUND, heading, range};
 use super::{Shown, Watched};
 use insane_core::{MonoTime, Nanos};
+use insane_shm::trace::{SlotFate, SlotRecord};
 
 const WIDTH: f64 = 1100.0;
 const LEFT: f64 = 90.0;
-const HEIGHT: f64 = 190.0;
+const HEIGHT: f64 = 246.0;
+/// Rows of a picture: top and height.
+const RUNTIME: Row = (20.0, 18.0);
+const SLOTS: Row = (58.0, 22.0);
+const TURNS: Row = (88.0, 16.0);
+const CORE: Row = (112.0, 24.0);
+const HANDLERS: Row = (148.0, 16.0);
+const TIMERS: Row = (176.0, 16.0);
+const WAKE_UPS: Row = (198.0, 16.0);
+/// Where lines through all rows end.
+const BOTTOM: f64 = 216.0;
+type Row = (f64, f64);
 /// Rectangles of one row of a picture, at most: more cannot be told apart.
 const SPANS_MAX: usize = 400;
 /// What is drawn where nothing was missed: the end of the trace.
 const CALM: Nanos = Nanos::from_millis(4);
 
 /// The page.
-pub fn page(watched: &Watched, events: &[Event], shown: &[Shown]) -> String {
+pub fn page(watched: &Watched, events: &[Event], told: &Told, shown: &[Shown]) -> String {
     let (runs, handlers) = (runs(events), handlers(events));
     let mut body = String::new();
     for one in shown {
         body += &format!("<h2>{}</h2>\n", escape(&heading(one)));
-        body += &picture(watched, events, (&runs, &handlers), range(one), Some(one));
+        body += &picture(watched, events, told, (&runs, &handlers), range(one), Some(one));
     }
     if let (true, Some(last)) = (shown.is_empty(), events.last()) {
         body += "<h2>nothing was missed; the end of the trace</h2>\n";
-        body += &picture(watched, events, (&runs, &handlers), (last.at - CALM, last.at), None);
+        body += &picture(watched, events, told, (&runs, &handlers), (last.at - CALM, last.at), None);
+        if let Some(last) = told.last() {
+            body += "<h2>the last slot or turn</h2>\n";
+            body += &picture(watched, events, told, (&runs, &handlers), (last - AROUND, last + AROUND), None);
+        }
     }
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>insane trace: {name}</title>\n\
          <style>body {{ font: 14px sans-serif; margin: 24px; color: #222 }} h2 {{ font-size: 15px; margin: 22px 0 4px }}\n\
          svg {{ border: 1px solid #ccc; background: #fff }} text {{ font: 11px sans-serif; fill: #333 }}</style></head><body>\n\
          <h1>{name}, core {core}</h1>\n\
-         <p>Blue: the datapath runs. Orange: another thread. Grey: idle. Red: handlers. Hatched: a timer was due, and \
-         nothing ran. Green: the slot. Names and times show where the pointer rests.</p>\n{body}</body></html>\n",
+         <p>Slots: a mark where each was to begin, and a line from there to where its message was on its way; green: in its \
+         slot, red: after it missed its own, or dropped. Dark blue: a turn of the datapath that moved something or took \
+         long. Blue: the datapath's thread runs. Orange: another thread. Grey: idle. Red: handlers. Hatched: a timer was \
+         due, and nothing ran. Names and times show where the pointer rests.</p>\n<pre>{summary}</pre>\n{body}</body></html>\n",
+        summary = if told.is_empty() { String::new() } else { escape(&told.summary()) },
         name = escape(&watched.name),
         core = watched.core,
     )
@@ -76,6 +96,7 @@ impl Scale {
 fn picture(
     watched: &Watched,
     events: &[Event],
+    told: &Told,
     (runs, handlers): (&[Span], &[Span]),
     (from, to): (MonoTime, MonoTime),
     shown: Option<&Shown>,
@@ -89,8 +110,17 @@ fn picture(
          <rect width=\"6\" height=\"6\" fill=\"#fff\"/><line x1=\"0\" x2=\"0\" y1=\"0\" y2=\"6\" stroke=\"#a000a0\" stroke-width=\"3\"/>\
          </pattern></defs>\n"
     );
-    for (y, name) in [(32, "runtime"), (72, "core"), (104, "handlers"), (132, "timers"), (154, "wake-ups")] {
-        svg += &format!("<text x=\"8\" y=\"{y}\">{name}</text>\n");
+    let rows = [
+        (RUNTIME, "misses"),
+        (SLOTS, "slots"),
+        (TURNS, "turns"),
+        (CORE, "core"),
+        (HANDLERS, "handlers"),
+        (TIMERS, "timers"),
+        (WAKE_UPS, "wake-ups"),
+    ];
+    for ((y, height), name) in rows {
+        svg += &format!("<text x=\"8\" y=\"{}\">{name}</text>\n", y + height / 2.0 + 4.0);
     }
     let spans = |spans: &[Span]| -> Vec<Span> {
         let inside = spans.iter().filter(|span| span.to >= from && span.from <= to);
@@ -103,29 +133,41 @@ fn picture(
             id => ("#e8912d", format!("{} ({id})", run.name)),
         };
         let title = format!("{name}: {:+.1} us, for {}", us(run.from), run.to.since(run.from));
-        svg += &scale.bar((run.from, run.to), (56.0, 24.0), fill, &title);
+        svg += &scale.bar((run.from, run.to), CORE, fill, &title);
         if scale.x(run.to) - scale.x(run.from) > 90.0 {
             let colour = if run.id == 0 { "#333" } else { "#fff" };
             let x = scale.x(run.from) + 4.0;
-            svg += &format!("<text x=\"{x:.1}\" y=\"72\" style=\"fill:{colour}\">{}</text>\n", escape(&name));
+            svg += &format!(
+                "<text x=\"{x:.1}\" y=\"{}\" style=\"fill:{colour}\">{}</text>\n",
+                CORE.0 + 16.0,
+                escape(&name)
+            );
         }
     }
     for span in spans(handlers) {
         let title = format!("{}: {:+.1} us, for {}", span.name, us(span.from), span.to.since(span.from));
-        svg += &scale.bar((span.from, span.to), (92.0, 16.0), "#c83232", &title);
+        svg += &scale.bar((span.from, span.to), HANDLERS, "#c83232", &title);
     }
     for event in events.iter().filter(|event| (from..=to).contains(&event.at)).take(SPANS_MAX) {
         svg += &match event.what {
             What::Timer { due } => {
                 let title = format!("a timer at {:+.1} us, {} after it was due", us(event.at), event.at.since(due));
-                scale.mark(event.at, (120.0, 16.0), "#555", &title)
+                scale.mark(event.at, TIMERS, "#555", &title)
             }
             What::Wakeup { tid } => {
                 let title = format!("{} ({tid}) is woken at {:+.1} us", event.name(), us(event.at));
-                scale.mark(event.at, (142.0, 16.0), "#2a8a2a", &title)
+                scale.mark(event.at, WAKE_UPS, "#2a8a2a", &title)
             }
             _ => String::new(),
         };
+    }
+    for turn in told.turns_in((from, to)).take(SPANS_MAX) {
+        let took = turn.ends.since(turn.begins);
+        let title = format!("a turn at {:+.1} us, for {took}: {}", us(turn.begins), deeds(turn));
+        svg += &scale.bar((turn.begins, turn.ends), TURNS, "#1d3d73", &title);
+    }
+    for slot in told.slots_in((from, to)).take(SPANS_MAX) {
+        svg += &of_slot(&scale, slot, told, us);
     }
     if let Some(one) = shown {
         svg += &of_runtime(&scale, one, us);
@@ -133,7 +175,7 @@ fn picture(
     for step in 0..=5 {
         let at = MonoTime(from.0 + to.since(from).0 * step / 5);
         svg += &format!(
-            "<text x=\"{:.1}\" y=\"178\" text-anchor=\"middle\">{:+.0} us</text>\n",
+            "<text x=\"{:.1}\" y=\"234\" text-anchor=\"middle\">{:+.0} us</text>\n",
             scale.x(at).min(WIDTH - 30.0),
             us(at)
         );
@@ -141,17 +183,49 @@ fn picture(
     svg + "</svg>\n"
 }
 
+/// A slot: a mark at its planned instant, and a line from there to the actual one.
+fn of_slot(scale: &Scale, slot: &SlotRecord, told: &Told, us: impl Fn(MonoTime) -> f64) -> String {
+    let stroke = match slot.fate {
+        SlotFate::Used | SlotFate::HandedAhead => "#18a018",
+        SlotFate::SentLate | SlotFate::Dropped | SlotFate::Refused => "#b00000",
+    };
+    let title = format!(
+        "{}: planned {:+.1} us, decided {:+.1} us, {} {:+.1} us",
+        told.whose(slot),
+        us(slot.planned),
+        us(slot.decided),
+        slot.fate.name(),
+        us(slot.sent)
+    );
+    let (top, height) = SLOTS;
+    let (planned, sent) = (scale.x(slot.planned), scale.x(slot.sent));
+    let (middle, bottom) = (top + height / 2.0, top + height);
+    let mut svg = scale.mark(slot.planned, (top, height / 2.0), stroke, &title);
+    svg += &format!(
+        "<line x1=\"{planned:.1}\" x2=\"{sent:.1}\" y1=\"{middle}\" y2=\"{bottom}\" stroke=\"{stroke}\" \
+         stroke-width=\"1.5\"><title>{title}</title></line>\n",
+        title = escape(&title)
+    );
+    if (scale.from..=scale.to).contains(&slot.sent) {
+        svg += &format!(
+            "<circle cx=\"{sent:.1}\" cy=\"{bottom}\" r=\"3\" fill=\"{stroke}\"><title>{}</title></circle>\n",
+            escape(&title)
+        );
+    }
+    svg
+}
+
 /// What the runtime knows, above what the kernel told.
 fn of_runtime(scale: &Scale, one: &Shown, us: impl Fn(MonoTime) -> f64) -> String {
     let miss = &one.miss;
     let title =
         format!("{}, as the datapath has it: {:+.1} to {:+.1} us", miss.cause.name(), us(miss.from), us(miss.to));
-    let mut svg = scale.bar((miss.from, miss.to), (20.0, 18.0), "#f3c6c6", &title);
+    let mut svg = scale.bar((miss.from, miss.to), RUNTIME, "#f3c6c6", &title);
     for (begins, ends) in &one.judged.holes {
         let title = format!("nothing ran from {:+.1} to {:+.1} us", us(*begins), us(*ends));
-        svg += &scale.bar((*begins, *ends), (54.0, 28.0), "url(#hole)", &title);
+        svg += &scale.bar((*begins, *ends), (CORE.0 - 2.0, CORE.1 + 4.0), "url(#hole)", &title);
     }
-    svg += &scale.mark(miss.planned, (12.0, 148.0), "#18a018", "the slot begins");
+    svg += &scale.mark(miss.planned, (12.0, BOTTOM - 12.0), "#18a018", "the slot begins");
     let label = |at: MonoTime, y: u32, text: &str| {
         let x = scale.x(at);
         // Near the right edge it stands to the left of its mark.
@@ -159,7 +233,7 @@ fn of_runtime(scale: &Scale, one: &Shown, us: impl Fn(MonoTime) -> f64) -> Strin
         format!("<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"{anchor}\">{}</text>\n", escape(text))
     };
     svg += &label(miss.planned, 12, "slot");
-    svg += &scale.mark(miss.noticed, (12.0, 148.0), "#b00000", miss.fate.name());
+    svg += &scale.mark(miss.noticed, (12.0, BOTTOM - 12.0), "#b00000", miss.fate.name());
     svg += &label(miss.noticed, 34, miss.fate.name());
     if miss.emitted > MonoTime(0) {
         svg += &scale.mark(miss.emitted, (12.0, 30.0), "#3b78c4", "the application emits");
@@ -176,6 +250,7 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::trace::judge::judge;
+    use crate::trace::own::tests::{slot, turn};
     use insane_core::{Cause, Fate};
     use insane_shm::misses::Miss;
 
@@ -202,11 +277,20 @@ mod tests {
         };
         let shown = [Shown { miss, judged: judge(&miss, &events, 7) }];
         let watched = Watched { core: 1, tid: 7, name: "fast".into(), misses: None };
-        let page = page(&watched, &events, &shown);
+        let told = Told {
+            turns: vec![turn(at(1_401).0, at(1_404).0, 1)],
+            slots: vec![slot(at(1_000).0, at(1_402).0, at(1_402).0, SlotFate::SentLate)],
+            streams: [(3, "<axis>".to_owned())].into(),
+            ..Told::default()
+        };
+        let page = page(&watched, &events, &told, &shown);
         assert!(page.contains("source 3 message 41: turn overrun"));
         assert!(page.contains("&lt;hog&gt;&amp; (9)") && !page.contains("<hog>"));
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
-        let calm = super::page(&watched, &events, &[]);
+        assert!(page.contains("a turn at") && page.contains("1 message sent, 2 frames received, a sink woken"));
+        assert!(page.contains("stream &lt;axis&gt;, source 3, lane 0: planned") && !page.contains("<axis>"));
+        let calm = super::page(&watched, &events, &told, &[]);
+        assert!(calm.contains("the last slot or turn"));
         assert!(calm.contains("nothing was missed"));
     }
 }

@@ -1,6 +1,6 @@
 //! `insane trace`: what the kernel does on the core of a datapath (wake-ups, switches,
-//! interrupts, softirqs, timers), beside what the datapath missed, on one timeline. Both sides
-//! bear instants of the monotonic clock.
+//! interrupts, softirqs, timers), beside the datapath's turns, the slots that it used and the
+//! messages that missed theirs, on one timeline. All bear instants of the monotonic clock.
 //!
 //! Only a trace can tell that the *host* took the core away: see [`judge`].
 //!
@@ -13,12 +13,15 @@ mod draw;
 #[cfg_attr(not(feature = "trace"), allow(dead_code, reason = "only a capture makes events"))]
 mod events;
 mod judge;
+#[cfg_attr(not(feature = "trace"), allow(dead_code, reason = "only a capture lets a datapath tell"))]
+mod own;
 mod text;
 
 use crate::observer::Observer;
 use events::Event;
 use insane_core::Nanos;
 use insane_shm::misses::{Miss, MissReader, file_of, read};
+use own::{Recording, Told};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,7 +39,7 @@ pub struct Arguments {
     /// The datapath; the first one that has slots, if none is named.
     #[arg(long)]
     datapath: Option<String>,
-    /// Watch this core, and no runtime: what runs on it, without misses.
+    /// Watch this core, and no runtime: what runs on it, without turns and misses.
     #[arg(long, conflicts_with_all = ["socket", "datapath"])]
     core: Option<u16>,
     /// How long, seconds.
@@ -64,12 +67,12 @@ struct Shown {
 
 /// Watches, then shows.
 pub fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
-    let watched = match find(arguments) {
-        Ok(watched) => watched,
+    let (watched, recording) = match find(arguments) {
+        Ok(found) => found,
         Err(error) => return fail(&error),
     };
     let before = watched.misses.as_ref().map_or(0, MissReader::written);
-    let (events, lost) = match capture_for(watched.core, Duration::from_secs(arguments.seconds)) {
+    let (events, lost, told) = match capture_for(watched.core, Duration::from_secs(arguments.seconds), recording) {
         Ok(captured) => captured,
         Err(error) => return fail(&error),
     };
@@ -78,14 +81,21 @@ pub fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
         misses.into_iter().map(|(_, miss)| Shown { miss, judged: judge::judge(&miss, &events, watched.tid) }).collect();
     let mut out = std::io::stdout().lock();
     write!(out, "{}", text::summary(&watched, &events, lost, &shown))?;
+    if let Some(told) = &told {
+        write!(out, "{}", told.summary())?;
+    }
+    let told = told.unwrap_or_default();
     shown.sort_by_key(|shown| std::cmp::Reverse(shown.miss.noticed.since(shown.miss.planned)));
     shown.truncate(SHOWN);
     shown.sort_by_key(|shown| shown.miss.planned);
     for one in &shown {
-        write!(out, "{}", text::around(one, &events, watched.tid))?;
+        write!(out, "{}", text::around(one, &events, &told, watched.tid))?;
+    }
+    if let (true, Some(last)) = (shown.is_empty(), told.last()) {
+        write!(out, "{}", text::calm(last, &events, &told, watched.tid))?;
     }
     if let Some(path) = &arguments.html {
-        if let Err(error) = std::fs::write(path, draw::page(&watched, &events, &shown)) {
+        if let Err(error) = std::fs::write(path, draw::page(&watched, &events, &told, &shown)) {
             return fail(&format!("{}: {error}", path.display()));
         }
         writeln!(out, "\ndrawn in {}", path.display())?;
@@ -98,26 +108,35 @@ fn fail(error: &str) -> std::io::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
+/// What the kernel told, how much of that was lost, and what the datapath told.
+type Captured = (Vec<Event>, u64, Option<Told>);
+
 #[cfg(feature = "trace")]
-fn capture_for(core: u16, time: Duration) -> Result<(Vec<Event>, u64), String> {
+fn capture_for(core: u16, time: Duration, mut recording: Option<Recording>) -> Result<Captured, String> {
     let mut capture = capture::Capture::start(u32::from(core)).map_err(|error| error.to_string())?;
+    if let Some(recording) = &mut recording {
+        recording.begin()?;
+    }
     let until = Instant::now() + time;
     while Instant::now() < until {
         capture.poll(Duration::from_millis(20)).map_err(|error| error.to_string())?;
+        recording.iter_mut().for_each(Recording::take);
     }
-    capture.finish().map_err(|error| error.to_string())
+    let told = recording.map(Recording::finish);
+    let (events, lost) = capture.finish().map_err(|error| error.to_string())?;
+    Ok((events, lost, told))
 }
 
 #[cfg(not(feature = "trace"))]
-fn capture_for(_core: u16, time: Duration) -> Result<(Vec<Event>, u64), String> {
+fn capture_for(_core: u16, time: Duration, _recording: Option<Recording>) -> Result<Captured, String> {
     let _until = Instant::now() + time;
     Err("this `insane` was built without the feature `trace`: cargo build --release -p insane-cli --features trace"
         .into())
 }
 
-fn find(arguments: &Arguments) -> Result<Watched, String> {
+fn find(arguments: &Arguments) -> Result<(Watched, Option<Recording>), String> {
     if let Some(core) = arguments.core {
-        return Ok(Watched { core, tid: 0, name: format!("core {core}"), misses: None });
+        return Ok((Watched { core, tid: 0, name: format!("core {core}"), misses: None }, None));
     }
     let mut observer = Observer::attach(&arguments.socket, Nanos::from_secs(5), "insane trace", None)
         .map_err(|error| error.to_string())?;
@@ -143,7 +162,9 @@ fn find(arguments: &Arguments) -> Result<Watched, String> {
         }
         None => None,
     };
-    Ok(Watched { core, tid: thread.map_or(0, |thread| thread.tid), name: datapath.name.clone(), misses })
+    let recording = Recording::new(observer, &datapath.name, &report);
+    let tid = thread.map_or(0, |thread| thread.tid);
+    Ok((Watched { core, tid, name: datapath.name.clone(), misses }, Some(recording)))
 }
 
 /// The record of a datapath: a record has room for the beginning of a name only, and one

@@ -48,14 +48,21 @@ impl Slots {
         self.count(counter, count);
     }
 
-    /// A message of the flow leaves: whether it missed its slot, and why, is noted.
-    pub(super) fn leaves(&mut self, flow: FlowIndex, leaving: &Leaving, start: Option<MonoTime>, more: bool) {
-        if let Some(window) = self.timed.window(flow) {
-            self.evidence.leaves(flow, leaving, (self.last.mono, start), window, more);
-        }
+    /// A message of the flow leaves: whether it missed its slot, and why, is noted. The start of
+    /// that slot, if it did.
+    pub(super) fn leaves(
+        &mut self,
+        flow: FlowIndex,
+        leaving: &Leaving,
+        start: Option<MonoTime>,
+        more: bool,
+    ) -> Option<MonoTime> {
+        let window = self.timed.window(flow)?;
+        self.evidence.leaves(flow, leaving, (self.last.mono, start), window, more)
     }
 
-    /// What the link took, or did not take, of one message.
+    /// What the link took, or did not take, of one message. The start of the slot that it
+    /// missed, if it did.
     pub(super) fn one_left(
         &mut self,
         flow: FlowIndex,
@@ -63,17 +70,18 @@ impl Slots {
         sent: &OneMessage,
         fate: Fate,
         start: Option<MonoTime>,
-    ) {
+    ) -> Option<MonoTime> {
         if let Some((sequence, stamp, messages)) = sent.replaced {
             let leaving = Leaving { source, sequence, stamp, fate: Fate::Replaced, messages };
-            self.leaves(flow, &leaving, start, true);
+            let _missed = self.leaves(flow, &leaving, start, true);
         }
-        let Some((sequence, stamp)) = sent.message else { return };
+        let (sequence, stamp) = sent.message?;
         let leaving = Leaving { source, sequence, stamp, fate, messages: 1 };
         if sent.is_cut {
             self.evidence.cut(&leaving, self.last.mono, start);
+            start
         } else {
-            self.leaves(flow, &leaving, start, sent.more);
+            self.leaves(flow, &leaving, start, sent.more)
         }
     }
 

@@ -31,6 +31,11 @@ impl OneMessage {
     /// The grant is used up by nothing.
     pub(super) const NOTHING: OneMessage =
         OneMessage { bytes: 1, more: false, message: None, is_cut: false, replaced: None };
+
+    /// Nothing came of the grant: there was no message.
+    pub(super) const fn is_nothing(&self) -> bool {
+        self.bytes == 1 && self.message.is_none()
+    }
 }
 
 impl Slots {

@@ -404,14 +404,14 @@ fn who_leaves_is_waited_for_no_longer() {
     world.nodes[1].is_member = false;
     world.release();
     assert!(world.sender.has_room());
-    let sync = Sync { token: 5, base: 0, sent: Position::default(), fresh: true };
+    let sync = Sync { token: 5, base: 0, sent: Position::default(), fresh: true, keeps: false, recap: 0, past: 0 };
     world.nodes[1] = Node { machine: Some(Receiver::new(world.now, &sync)), ..Node::default() };
     world.nodes.truncate(1);
     world.come_to_rest();
 }
 
 fn acked(next: Position, limit: u64) -> Ack {
-    Ack { token: 5, life: LIFE, next, limit, nak: false, gone: false }
+    Ack { token: 5, life: LIFE, next, limit, nak: false, gone: false, recap: 0 }
 }
 
 /// A sender with one peer that knows where it begins, and two messages of 3000 bytes.
@@ -500,7 +500,7 @@ fn credit_and_flight_bound_what_is_under_way() {
 #[test]
 fn a_message_that_is_given_up_counts_as_lost() {
     let now = MonoTime(1_000_000);
-    let sync = Sync { token: 5, base: 7, sent: Position::start_of(7), fresh: true };
+    let sync = Sync { token: 5, base: 7, sent: Position::start_of(7), fresh: true, keeps: false, recap: 0, past: 0 };
     let mut receiver = Receiver::new(now, &sync);
     let at = |offset| Position { sequence: 7, offset };
     assert_eq!(receiver.on_frame(now, &LIMITS, at(0), 64, 128), Arrival::Next { completes: false });
@@ -601,7 +601,7 @@ fn time_without_anything_to_acknowledge_evicts_nobody() {
 #[test]
 fn without_room_no_credit_and_no_acknowledgement() {
     let now = MonoTime(1_000_000);
-    let sync = Sync { token: 5, base: 7, sent: Position::start_of(7), fresh: true };
+    let sync = Sync { token: 5, base: 7, sent: Position::start_of(7), fresh: true, keeps: false, recap: 0, past: 0 };
     let mut receiver = Receiver::new(now, &sync);
     assert_eq!(receiver.ack(LIFE).limit, 7 + 64);
     assert!(!receiver.is_due());
@@ -632,7 +632,15 @@ fn without_room_no_credit_and_no_acknowledgement() {
 #[test]
 fn a_heartbeat_of_an_earlier_attachment_is_not_answered() {
     let now = MonoTime(1_000_000);
-    let sync = |token, base| Sync { token, base, sent: Position::start_of(base), fresh: false };
+    let sync = |token, base| Sync {
+        token,
+        base,
+        sent: Position::start_of(base),
+        fresh: false,
+        keeps: false,
+        recap: 0,
+        past: 0,
+    };
     let mut receiver = Receiver::new(now, &sync(8, 7));
     let _ = receiver.ack(LIFE);
     assert!(!receiver.on_sync(now, &sync(5, 9)) && !receiver.is_due());

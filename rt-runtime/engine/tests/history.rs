@@ -488,6 +488,56 @@ fn a_sink_that_waits_for_a_past_that_does_not_come_waits_a_second() {
     assert_eq!(heard.iter().map(|(_, value)| *value).collect::<Vec<_>>(), now(from..emitted));
 }
 
+/// The network parts in the middle of a recap: whoever got a part of it is told what it misses,
+/// and hears what comes.
+#[test]
+fn who_got_a_part_of_the_past_is_told_of_the_rest() {
+    let (net, mut hosts, mut source) = reliable(7, 5000, Faults::NONE);
+    let first = hosts[1].sink(TOPIC).0;
+    join(&mut hosts[0], 0, &[0]);
+    source.attend();
+    turns(&net, &mut hosts, 50);
+    for _ in 0..8 {
+        emit_when_possible(&net, &mut hosts, &mut source);
+    }
+    assert_eq!(all_of(&net, &mut hosts, &first, 5000, 8), now(0..8));
+    let second = hosts[1].sink(TOPIC).0;
+    join(&mut hosts[0], 0, &[0]);
+    source.attend();
+    let to_second = (world::address(1), world::address(2));
+    let mut part = Vec::new();
+    for _ in 0..200 {
+        // A frame is lost of what follows the first value.
+        hosts[0].engine.turn();
+        hosts[1].engine.turn();
+        net.advance(Nanos::from_micros(1));
+        part.extend(got(&second, 5000));
+        if !part.is_empty() {
+            net.set_partitioned(to_second.0, to_second.1, true);
+        }
+    }
+    // What was under way still arrives.
+    let until = net.clock().now() + Nanos::from_millis(1500);
+    while net.clock().now() < until {
+        turns(&net, &mut hosts, 10);
+    }
+    part.extend(got(&second, 5000));
+    net.set_partitioned(to_second.0, to_second.1, false);
+    source.emit();
+    let until = net.clock().now() + Nanos::from_millis(50);
+    while net.clock().now() < until {
+        turns(&net, &mut hosts, 10);
+    }
+    assert_eq!(got(&first, 5000), now(8..9));
+    let message = second.consume().unwrap().expect("it hears what comes");
+    assert_eq!((message.sequence(), u64::from(message.lost())), (8, 4 - part.len() as u64), "after {part:?}");
+    assert_eq!(part, past(4..4 + part.len() as u64));
+    drop(message);
+    turns(&net, &mut hosts, 200);
+    source.attend();
+    assert_eq!(source.port.buffers_in_use(), 0, "all came back");
+}
+
 /// What is not acknowledged by others when one joins is of its past, too.
 #[test]
 fn the_past_of_a_reliable_stream_may_be_under_way_to_others() {

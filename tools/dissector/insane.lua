@@ -74,6 +74,7 @@ local f = {
 
     r_kind = ProtoField.uint8("insane.reliable.kind", "Body", base.DEC, reliable_kinds),
     r_fresh = ProtoField.bool("insane.reliable.fresh", "Fresh member", 8, nil, 0x01),
+    r_keeps = ProtoField.bool("insane.reliable.keeps", "The source keeps its last values", 8, nil, 0x02),
     r_nak = ProtoField.bool("insane.reliable.nak", "Asks for repair (NAK)", 8, nil, 0x01),
     r_gone = ProtoField.bool("insane.reliable.gone", "Nobody listens any more", 8, nil, 0x02),
     r_check = ProtoField.uint32("insane.reliable.check", "Check", base.HEX),
@@ -84,6 +85,8 @@ local f = {
     r_limit = ProtoField.uint64("insane.reliable.limit", "Credit up to message", base.DEC),
     r_life = ProtoField.uint64("insane.reliable.life", "Incarnation of the sender", base.DEC),
     r_offset = ProtoField.uint32("insane.reliable.offset", "Bytes into that message", base.DEC),
+    r_recap = ProtoField.uint32("insane.reliable.recap", "Recap for sinks that joined later", base.DEC),
+    r_past = ProtoField.uint64("insane.reliable.past", "Of the past to them before message", base.DEC),
 }
 for _, field in pairs(f) do
     insane.fields[#insane.fields + 1] = field
@@ -170,12 +173,15 @@ local function reliable_body(tvb, tree)
     body:add(f.r_kind, tvb(0, 1))
     add_all(body, tvb, { { f.r_check, 4, 4 }, { f.r_token, 8, 8 } })
     if kind == 1 then
-        add_all(body, tvb, { { f.r_fresh, 1, 1 }, { f.r_base, 16, 8 }, { f.r_sent, 24, 8 }, { f.r_offset, 40, 4 } })
+        add_all(body, tvb, {
+            { f.r_fresh, 1, 1 }, { f.r_keeps, 1, 1 }, { f.r_base, 16, 8 }, { f.r_sent, 24, 8 }, { f.r_offset, 40, 4 },
+            { f.r_recap, 44, 4 }, { f.r_past, 32, 8 },
+        })
         return string.format("sync from %s, sent %s", tvb(16, 8):le_uint64(), tvb(24, 8):le_uint64())
     end
     add_all(body, tvb, {
         { f.r_nak, 1, 1 }, { f.r_gone, 1, 1 }, { f.r_next, 16, 8 }, { f.r_limit, 24, 8 }, { f.r_life, 32, 8 },
-        { f.r_offset, 40, 4 },
+        { f.r_offset, 40, 4 }, { f.r_recap, 44, 4 },
     })
     local nak = tvb(1, 1):uint() % 2 == 1 and " NAK" or ""
     return string.format("ack next %s, credit to %s%s", tvb(16, 8):le_uint64(), tvb(24, 8):le_uint64(), nak)

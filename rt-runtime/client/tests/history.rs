@@ -196,6 +196,59 @@ fn a_late_host_gets_the_last_values_of_a_reliable_stream() {
     }
 }
 
+/// Sinks join one after the other at one host, with a source that goes on and one that rests.
+#[test]
+fn a_second_sink_of_a_host_gets_the_last_values_of_a_reliable_stream() {
+    for (hosting, size) in [(Hosting::Thread, 40), (Hosting::Inline, 40), (Hosting::Thread, 9_000)] {
+        let [plan_a, plan_b] = pair(Ipv4Addr::LOCALHOST.into());
+        let here = Session::embedded_with(plan_a, hosting, "source").unwrap();
+        let there = Session::embedded_with(plan_b, hosting, "sinks").unwrap();
+        let both = [&here, &there];
+        let qos = Qos { reliability: Reliability::Reliable, ..Qos::default() };
+        let options = ProcessSourceOptions::new(size).history(KEPT);
+        let mut source = here.stream("reliable", qos).unwrap().process_source(CHANNEL, options).unwrap();
+        let stream = there.stream("reliable", qos).unwrap();
+        let mut sinks: Vec<(Sink, Vec<(u64, bool)>)> = Vec::new();
+        let mut number = 0;
+        for round in 0..6 {
+            let rests = round % 2 == 0;
+            let emits = if rests { 5 } else { 40 };
+            if !rests {
+                sinks.push((stream.sink(CHANNEL, SinkOptions::default()).unwrap(), Vec::new()));
+            }
+            for _ in 0..emits {
+                let before = number;
+                while number == before {
+                    number += u64::from(source.emit(&value(number, size)).is_ok_and(|emit| emit.is_sent()));
+                    both.iter().for_each(|session| {
+                        session.turn();
+                    });
+                    sinks.iter_mut().for_each(|(sink, all)| all.extend(all_of(sink, size)));
+                }
+            }
+            if rests {
+                sinks.push((stream.sink(CHANNEL, SinkOptions::default()).unwrap(), Vec::new()));
+            }
+            wait_for(&both, &mut source, "each has the last value", || {
+                sinks.iter_mut().for_each(|(sink, all)| all.extend(all_of(sink, size)));
+                sinks.iter().all(|(_, all)| all.last().is_some_and(|(last, _)| *last == number - 1))
+            });
+            let (_, newest) = sinks.last().unwrap();
+            let case = format!("{hosting:?}, {size} bytes, round {round}: {newest:?}");
+            if rests {
+                let past: Vec<_> = (number - KEPT as u64..number).map(|at| (at, true)).collect();
+                assert_eq!(*newest, past, "{case}");
+            }
+        }
+        for (at, (_, all)) in sinks.iter().enumerate() {
+            let kept = all.iter().filter(|(_, is_past)| *is_past).count();
+            assert_eq!(kept, KEPT, "sink {at}: {all:?}");
+            assert!(all.is_sorted_by_key(|(_, is_past)| !is_past), "the past comes first, sink {at}: {all:?}");
+            assert!(all.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "without a gap, sink {at}: {all:?}");
+        }
+    }
+}
+
 #[test]
 fn a_late_sink_of_an_isolated_stream_gets_the_last_values() {
     let session = Session::embedded("isolated").unwrap();

@@ -66,6 +66,33 @@ pub(crate) struct Outlets {
     reclaim_at: usize,
 }
 
+/// Sinks of this host, by when they joined: from the first of these numbers to the last. Those
+/// that only watch have number 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Joined {
+    first: u64,
+    last: u64,
+}
+
+impl Joined {
+    /// All, whenever they joined.
+    pub const ALL: Joined = Joined { first: 0, last: u64::MAX };
+
+    /// Those up to this number, and those that only watch.
+    pub const fn up_to(last: u64) -> Self {
+        Joined { first: 0, last }
+    }
+
+    /// Those behind `after`, up to `last`.
+    pub const fn between(after: u64, last: u64) -> Self {
+        Joined { first: after + 1, last }
+    }
+
+    fn has(self, sink: &SinkEntry) -> bool {
+        (self.first..=self.last).contains(&sink.number)
+    }
+}
+
 /// A message on its way into rings: private bytes, a client's bytes, or a buffer that
 /// already holds it.
 #[derive(Clone, Copy)]
@@ -202,7 +229,7 @@ impl Outlets {
     #[inline(always)]
     pub fn deliver_here(&mut self, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
         if !self.deliver_plain(route, meta, &content) {
-            self.deliver_to(None, port, route, meta, content);
+            self.deliver_to(Joined::ALL, port, route, meta, content);
         }
     }
 
@@ -211,18 +238,28 @@ impl Outlets {
         self.joined
     }
 
-    /// Puts one message of the past into the ring of every sink of a route whose number is
-    /// above the first and not above the second of these, and that does not only watch.
+    /// Whether a sink of a route joined after this number of them.
     #[cold]
-    pub fn deliver_past(
-        &mut self,
-        after: (u64, u64),
-        port: &Port,
-        route: RouteIndex,
-        meta: Meta,
-        content: Content<'_>,
-    ) {
-        self.deliver_to(Some(after), port, route, meta, content);
+    pub fn has_joined_after(&self, route: RouteIndex, number: u64) -> bool {
+        let Some(route) = self.routes.get(route) else { return false };
+        route.sinks.iter().any(|place| self.sinks[*place as usize].as_ref().is_some_and(|sink| sink.number > number))
+    }
+
+    /// Those of a route that are `among` these miss so many messages, which the next one tells.
+    #[cold]
+    pub fn miss_among(&mut self, among: Joined, route: RouteIndex, count: u64) {
+        let Some(route) = self.routes.get(route) else { return };
+        for place in &route.sinks {
+            if let Some(sink) = self.sinks[*place as usize].as_mut().filter(|sink| among.has(sink)) {
+                sink.conn.miss(count);
+            }
+        }
+    }
+
+    /// Puts one message into the ring of every sink of a route that is `among` these.
+    #[cold]
+    pub fn deliver_among(&mut self, among: Joined, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
+        self.deliver_to(among, port, route, meta, content);
     }
 
     /// The plain case, straight through: private bytes that fit a cell, for one sink with
@@ -249,14 +286,7 @@ impl Outlets {
     }
 
     #[inline(never)]
-    fn deliver_to(
-        &mut self,
-        after: Option<(u64, u64)>,
-        port: &Port,
-        route: RouteIndex,
-        meta: Meta,
-        content: Content<'_>,
-    ) {
+    fn deliver_to(&mut self, among: Joined, port: &Port, route: RouteIndex, meta: Meta, content: Content<'_>) {
         let Some(entry) = self.routes.get(route) else { return };
         let Some(parts) = self.domains.get_mut(entry.domain.index()) else { return };
         let sinks = self.sinks_of_domain[entry.domain.index()];
@@ -270,7 +300,7 @@ impl Outlets {
             buffer(&content, parts, &mut self.sinks, &entry.sinks).map(|id| Form::Heap(id, len as u32))
         };
         let Some(form) = form else {
-            if after.is_some() {
+            if among != Joined::ALL {
                 // It is no loss to those who have it.
                 return parts.counters.add(DatapathCounter::DroppedNoBuffer as usize, 1);
             }
@@ -278,7 +308,7 @@ impl Outlets {
         };
         for place in &entry.sinks {
             let Some(sink) = &mut self.sinks[*place as usize] else { continue };
-            if sink.dead || after.is_some_and(|(after, upto)| sink.number <= after || sink.number > upto) {
+            if sink.dead || !among.has(sink) {
                 continue;
             }
             let share = if sink.conn.observes() { spare(parts, taps, len) } else { share };
@@ -325,16 +355,16 @@ impl Outlets {
         self.domains[copying.domain.index()].heap.release(copying.buffer);
     }
 
-    /// Whether a message of a reliable flow would reach every sink of its route that was
-    /// not put out.
-    pub fn admits(&mut self, port: &Port, route: RouteIndex, demand: Demand) -> bool {
+    /// Whether a message of a reliable flow would reach every sink of its route that is `among`
+    /// these and was not put out.
+    pub fn admits(&mut self, port: &Port, among: Joined, route: RouteIndex, demand: Demand) -> bool {
         let Some(entry) = self.routes.get(route) else { return true };
         let Some(parts) = self.domains.get_mut(entry.domain.index()) else { return true };
         let share = reliable_share(parts, self.sinks_of_domain[entry.domain.index()], demand.len);
         let mut all_have_room = true;
         for place in &entry.sinks {
             let Some(sink) = &mut self.sinks[*place as usize] else { continue };
-            if sink.dead || sink.evicted || sink.conn.observes() {
+            if sink.dead || sink.evicted || sink.conn.observes() || !among.has(sink) {
                 continue;
             }
             match has_room(sink, parts, share) {
@@ -345,15 +375,17 @@ impl Outlets {
         all_have_room && (demand.has_buffer || !demand.is_large() || parts.heap.has_free(demand.len))
     }
 
-    /// Puts out the sinks of a route that have no room: nobody waits for them any more.
+    /// Puts out the sinks of a route that are `among` these and have no room: nobody waits for
+    /// them any more.
     #[cold]
-    pub fn evict(&mut self, route: RouteIndex, demand: Demand) {
+    pub fn evict(&mut self, among: Joined, route: RouteIndex, demand: Demand) {
         let Some(entry) = self.routes.get(route) else { return };
         let Some(parts) = self.domains.get_mut(entry.domain.index()) else { return };
         let share = reliable_share(parts, self.sinks_of_domain[entry.domain.index()], demand.len);
         for place in &entry.sinks {
             let Some(sink) = &mut self.sinks[*place as usize] else { continue };
-            if !sink.dead && !sink.evicted && !sink.conn.observes() && has_room(sink, parts, share) == Ok(false) {
+            let may_stall = !sink.dead && !sink.evicted && !sink.conn.observes() && among.has(sink);
+            if may_stall && has_room(sink, parts, share) == Ok(false) {
                 sink.evicted = true;
                 parts.counters.add(DatapathCounter::Evictions as usize, 1);
             }

@@ -2,14 +2,15 @@
 //! sender is told.
 
 use crate::command::{Port, Topic};
-use crate::deliver::{Content, Demand, Outlets};
+use crate::deliver::{Content, Demand, Joined, Outlets};
 use crate::engine::Links;
 use crate::outflow::stall_max;
+use crate::recap::Audience;
 use crate::receive::{Assembling, Payload};
 use crate::routes::{RouteIndex, Way};
 use insane_core::counters::DatapathCounter;
 use insane_core::limits::INLINE_BYTES_MAX;
-use insane_core::{DomainIndex, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex};
+use insane_core::{DomainIndex, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, Stamp};
 use insane_link::{Link, SendOutcome};
 use insane_overlay::flow::FlowKey;
 use insane_overlay::reliable::{Ack, Arrival, Limits, Position, Receiver, Sync};
@@ -28,17 +29,31 @@ struct Inflow {
     key: FlowKey,
     topic: Topic,
     peer: PeerIndex,
-    machine: Receiver,
-    /// The memory of the message that is arriving.
-    buffer: Option<Assembling>,
-    /// What the message that is arriving needs.
-    demand: Demand,
+    main: Part,
+    audience: Audience,
     /// It is in the list of those with something to say.
     due: bool,
     /// It is in the list of those without room.
     blocked: bool,
     /// Nobody listens any more: said with the next acknowledgement, then forgotten.
     gone: bool,
+}
+
+/// The flow itself, or a recap of it.
+pub(crate) struct Part {
+    pub machine: Receiver,
+    /// The memory of the message that is arriving.
+    buffer: Option<Assembling>,
+    /// What the message that is arriving needs.
+    demand: Demand,
+}
+
+/// Where what comes goes.
+#[derive(Clone, Copy)]
+struct Delivery {
+    among: Joined,
+    /// It is of the past to them.
+    is_past: bool,
 }
 
 /// The reliable flows that this runtime receives.
@@ -95,7 +110,7 @@ impl Inflows {
 
     fn list_if_due(&mut self, at: u16) {
         let Some(flow) = &mut self.flows[at as usize] else { return };
-        if !flow.due && (flow.gone || flow.machine.is_due()) {
+        if !flow.due && (flow.gone || flow.main.machine.is_due() || flow.audience.is_due()) {
             flow.due = true;
             // As many places as flows, and each is listed once.
             self.due.push_back(at);
@@ -103,8 +118,11 @@ impl Inflows {
     }
 
     fn remove(&mut self, at: u16, outlets: &mut Outlets) {
-        let Some(flow) = self.flows[at as usize].take() else { return };
-        free_buffer(flow.buffer, outlets);
+        let Some(mut flow) = self.flows[at as usize].take() else { return };
+        flow.main.free(outlets);
+        if let Some(recap) = &mut flow.audience.recap {
+            recap.part.free(outlets);
+        }
         self.active.retain(|other| *other != at);
         self.due.retain(|other| *other != at);
         self.blocked.retain(|other| *other != at);
@@ -122,24 +140,33 @@ impl Inflows {
         outlets: &mut Outlets,
     ) {
         let at = match self.find(&key, topic) {
+            Some(at) if sync.recap > 0 => {
+                if let Some(flow) = &mut self.flows[at as usize] {
+                    flow.audience.on_recap(now, sync, &flow.main.machine, outlets.routes.find(topic), outlets);
+                }
+                self.list_if_due(at);
+                return;
+            }
+            // It is sent again, when the flow is known.
+            None if sync.recap > 0 => return,
             Some(at) => {
                 if let Some(flow) = &mut self.flows[at as usize] {
                     // A sender that thought this host dead takes it for new when it is back.
                     // But whoever listened all the while has missed what lies between.
                     let fresh = sync.fresh && (flow.gone || !listens);
-                    if flow.machine.on_sync(now, &Sync { fresh, ..*sync }) {
-                        free_buffer(flow.buffer.take(), outlets);
+                    flow.audience.on_sync(sync, &flow.main.machine, outlets.routes.find(topic), outlets);
+                    if flow.main.machine.on_sync(now, &Sync { fresh, ..*sync }) {
+                        flow.main.free(outlets);
                     }
                 }
                 at
             }
             None => {
                 let Some(at) = self.free.pop() else { return };
-                let machine = Receiver::new(now, sync);
-                let demand = Demand { len: 0, has_buffer: false };
+                let main = Part::new(Receiver::new(now, sync));
+                let audience = Audience::new(outlets.joined(), sync.keeps);
                 let (due, blocked, gone) = (false, false, false);
-                self.flows[at as usize] =
-                    Some(Inflow { key, topic, peer, machine, buffer: None, demand, due, blocked, gone });
+                self.flows[at as usize] = Some(Inflow { key, topic, peer, main, audience, due, blocked, gone });
                 self.active.push(at);
                 at
             }
@@ -180,15 +207,19 @@ impl Inflows {
         // A flow begins with a heartbeat; before it nobody knows where.
         let Some(at) = self.find(&arrived.key, topic) else { return };
         let Some(flow) = &mut self.flows[at as usize] else { return };
-        match flow.offer(arrived, &self.limits) {
-            Arrival::Next { completes } => {
-                flow.take(arrived, completes, &self.limits, &mut self.births, outlets, port);
+        if flow.audience.recap.is_none() || !flow.recap(arrived, &self.limits, &mut self.births, outlets, port) {
+            match flow.main.offer(arrived, &self.limits) {
+                Arrival::Next { completes } => {
+                    flow.audience.look(arrived.now, &self.limits, arrived.route, outlets);
+                    let to = Delivery { among: flow.audience.of_flow(outlets), is_past: false };
+                    flow.main.take(arrived, completes, to, &self.limits, &mut self.births, outlets, port);
+                }
+                Arrival::Duplicate => outlets.count(arrived.domain, DatapathCounter::DroppedDuplicate, 1),
+                Arrival::Inconsistent => outlets.count(arrived.domain, DatapathCounter::DroppedIncomplete, 1),
+                Arrival::Skipped | Arrival::Ahead => {}
             }
-            Arrival::Duplicate => outlets.count(arrived.domain, DatapathCounter::DroppedDuplicate, 1),
-            Arrival::Inconsistent => outlets.count(arrived.domain, DatapathCounter::DroppedIncomplete, 1),
-            Arrival::Skipped | Arrival::Ahead => {}
         }
-        if flow.machine.blocked_for(arrived.now).is_some() && !flow.blocked {
+        if flow.is_blocked(arrived.now) && !flow.blocked {
             flow.blocked = true;
             self.blocked.push_back(at);
         }
@@ -207,11 +238,12 @@ impl Inflows {
     ) -> Option<u64> {
         let at = self.find(&key, Topic { key: header.stream, channel: header.channel })?;
         let flow = self.flows[at as usize].as_mut()?;
-        if !flow.awaits(header, len) {
+        if !flow.main.awaits(header, len) {
             return None;
         }
+        let flow = &mut flow.main;
         if header.fragment_offset == 0 {
-            free_buffer(flow.buffer.take(), outlets);
+            flow.free(outlets);
             let buffer = outlets.loan(route, header.message_len)?;
             self.births += 1;
             flow.buffer = Some(Assembling { domain, buffer, birth: self.births });
@@ -223,7 +255,7 @@ impl Inflows {
     pub fn placed_at(&mut self, key: &FlowKey, header: &DataHeader, len: u32) -> Option<Assembling> {
         let at = self.find(key, Topic { key: header.stream, channel: header.channel })?;
         let flow = self.flows[at as usize].as_ref()?;
-        flow.buffer.filter(|_| flow.awaits(header, len))
+        flow.main.buffer.filter(|_| flow.main.awaits(header, len))
     }
 
     /// Whether time alone may make something due.
@@ -252,24 +284,17 @@ impl Inflows {
         for _ in 0..self.blocked.len().min(PER_TURN) {
             let Some(at) = self.blocked.pop_front() else { break };
             let Some(flow) = &mut self.flows[at as usize] else { continue };
-            let Some(stalled) = flow.machine.blocked_for(now) else {
-                flow.blocked = false;
-                continue;
-            };
             let route = outlets.routes.find(flow.topic);
-            let has_room = route.is_none_or(|route| outlets.admits(port, route, flow.demand));
-            if has_room {
-                flow.blocked = false;
-                flow.machine.reopen();
-                self.list_if_due(at);
-                continue;
+            let (of_flow, of_recap) = (flow.audience.of_flow(outlets), flow.audience.of_recap());
+            flow.main.unblock(now, route, of_flow, &self.limits, outlets, port);
+            if let Some(recap) = &mut flow.audience.recap {
+                recap.part.unblock(now, route, of_recap, &self.limits, outlets, port);
             }
-            if let Some(route) = route
-                && stalled >= stall_max(&self.limits)
-            {
-                outlets.evict(route, flow.demand);
+            flow.blocked = flow.is_blocked(now);
+            if flow.blocked {
+                self.blocked.push_back(at);
             }
-            self.blocked.push_back(at);
+            self.list_if_due(at);
         }
     }
 
@@ -280,15 +305,20 @@ impl Inflows {
             flow.due = false;
             let Topic { key, channel } = flow.topic;
             let head = DataHeader::reliable(self.own, (key, channel), flow.key.source).encode();
-            let ack = Ack { gone: flow.gone, ..flow.machine.ack(flow.key.incarnation) };
-            let body = Body::Ack(ack).encode();
-            // One that finds no room is asked for by the next heartbeat.
-            let outcome = links.send((flow.peer, Way::REACH), Lane::CONTROL, &head, SharedBytes::from(&body[..]));
-            if ack.nak
-                && outcome == SendOutcome::Sent
-                && let Some((_, domain, _)) = outlets.listeners(flow.topic)
-            {
-                outlets.count(domain, DatapathCounter::Naks, 1);
+            let ack = Ack { gone: flow.gone, ..flow.main.machine.ack(flow.key.incarnation) };
+            let mut next = Some(ack);
+            while let Some(ack) = next {
+                let body = Body::Ack(ack).encode();
+                // One that finds no room is asked for by the next heartbeat.
+                let outcome = links.send((flow.peer, Way::REACH), Lane::CONTROL, &head, SharedBytes::from(&body[..]));
+                if ack.nak
+                    && outcome == SendOutcome::Sent
+                    && let Some((_, domain, _)) = outlets.listeners(flow.topic)
+                {
+                    outlets.count(domain, DatapathCounter::Naks, 1);
+                }
+                // At most one for a recap that ended, and one for the next.
+                next = flow.audience.ack(ack);
             }
             if flow.gone {
                 self.remove(at, outlets);
@@ -304,16 +334,21 @@ impl Inflows {
             let at = self.active[index];
             let Some(flow) = &mut self.flows[at as usize] else { continue };
             // A sender that is alive has put this receiver out by now.
-            let is_stale = now.since(flow.machine.progress_at()).0 >= 2 * self.limits.evict_after.0;
+            let main = &mut flow.main;
+            let is_stale = now.since(main.machine.progress_at()).0 >= 2 * self.limits.evict_after.0;
             if is_stale
-                && flow.machine.blocked_for(now).is_none()
-                && let Some(place) = flow.buffer.take()
+                && main.machine.blocked_for(now).is_none()
+                && let Some(place) = main.buffer.take()
             {
-                flow.machine.skip();
+                main.machine.skip();
                 outlets.count(place.domain, DatapathCounter::DroppedIncomplete, 1);
                 free_buffer(Some(place), outlets);
             }
-            if now.since(flow.machine.heard_at()) >= FLOW_TIMEOUT {
+            if flow.audience.recap.is_some() {
+                let route = outlets.routes.find(flow.topic);
+                flow.audience.expire(now, &self.limits, &main.machine, route, outlets);
+            }
+            if now.since(flow.main.machine.heard_at()) >= FLOW_TIMEOUT {
                 self.remove(at, outlets);
             }
         }
@@ -324,7 +359,7 @@ impl Inflows {
         for index in (0..self.active.len()).rev() {
             let at = self.active[index];
             let Some(flow) = self.flows[at as usize].as_ref().filter(|flow| flow.peer == peer) else { continue };
-            if let Some(place) = &flow.buffer {
+            if let Some(place) = &flow.main.buffer {
                 outlets.count(place.domain, DatapathCounter::DroppedIncomplete, 1);
             }
             self.remove(at, outlets);
@@ -344,6 +379,70 @@ impl Inflows {
 }
 
 impl Inflow {
+    fn is_blocked(&self, now: MonoTime) -> bool {
+        let is_blocked = |part: &Part| part.machine.blocked_for(now).is_some();
+        is_blocked(&self.main) || self.audience.recap.as_ref().is_some_and(|recap| is_blocked(&recap.part))
+    }
+
+    /// A frame of a message that the flow had: the recap takes it, if it is the next one there.
+    /// False if it is none of its business.
+    #[cold]
+    fn recap(
+        &mut self,
+        arrived: &Arrived<'_>,
+        limits: &Limits,
+        births: &mut u64,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) -> bool {
+        let among = self.audience.of_recap();
+        let Some(recap) = self.audience.recap.as_mut() else { return false };
+        let to = Delivery { among, is_past: recap.is_past(arrived.header.sequence) };
+        let is_had = arrived.header.sequence < self.main.machine.next().sequence;
+        if !is_had || matches!(arrived.payload, Payload::Placed { .. }) {
+            return false;
+        }
+        let before = recap.part.machine.next().sequence;
+        match recap.part.offer(arrived, limits) {
+            Arrival::Next { completes } => recap.part.take(arrived, completes, to, limits, births, outlets, port),
+            Arrival::Skipped => {}
+            Arrival::Duplicate | Arrival::Ahead | Arrival::Inconsistent => return false,
+        }
+        let completes = recap.part.machine.next().sequence > before;
+        self.audience.advanced(completes, &self.main.machine, arrived.route, outlets);
+        true
+    }
+}
+
+impl Part {
+    pub fn new(machine: Receiver) -> Self {
+        Part { machine, buffer: None, demand: Demand { len: 0, has_buffer: false } }
+    }
+
+    /// What is there of the message that is arriving is void.
+    pub fn free(&mut self, outlets: &mut Outlets) {
+        free_buffer(self.buffer.take(), outlets);
+    }
+
+    /// Looks whether there is room where there was none; puts out whoever has none for too long.
+    fn unblock(
+        &mut self,
+        now: MonoTime,
+        route: Option<RouteIndex>,
+        among: Joined,
+        limits: &Limits,
+        outlets: &mut Outlets,
+        port: &Port,
+    ) {
+        let Some(stalled) = self.machine.blocked_for(now) else { return };
+        let Some(route) = route else { return self.machine.reopen() };
+        if outlets.admits(port, among, route, self.demand) {
+            self.machine.reopen();
+        } else if stalled >= stall_max(limits) {
+            outlets.evict(among, route, self.demand);
+        }
+    }
+
     fn awaits(&self, header: &DataHeader, len: u32) -> bool {
         let from = Position { sequence: header.sequence, offset: header.fragment_offset };
         self.machine.awaits(from, len, header.message_len)
@@ -356,10 +455,12 @@ impl Inflow {
     }
 
     /// Puts the frame that comes next where it belongs, or refuses it.
+    #[expect(clippy::too_many_arguments, reason = "the parts of an engine, each borrowed by itself")]
     fn take(
         &mut self,
         arrived: &Arrived<'_>,
         completes: bool,
+        to: Delivery,
         limits: &Limits,
         births: &mut u64,
         outlets: &mut Outlets,
@@ -392,7 +493,7 @@ impl Inflow {
         }
         // Not before the last frame: it is the one that makes a sink's room needed.
         self.demand = Demand { len: header.message_len, has_buffer: true };
-        if completes && !outlets.admits(port, *route, self.demand) {
+        if completes && !outlets.admits(port, to.among, *route, self.demand) {
             return self.machine.refused(*now);
         }
         if let (Some(place), Payload::Bytes(payload)) = (self.buffer, payload) {
@@ -406,13 +507,19 @@ impl Inflow {
                 outlets.count(*domain, DatapathCounter::Lost, lost);
             }
             let lost = u16::try_from(lost).unwrap_or(u16::MAX);
-            let meta = Meta { sequence: header.sequence, source_ns: header.source_instant, lost };
-            match (self.buffer.take(), payload) {
-                (Some(place), _) => {
-                    outlets.deliver(port, *route, meta, Content::Received(place.buffer, header.message_len));
-                }
-                (None, Payload::Bytes(payload)) => outlets.deliver(port, *route, meta, Content::Private(payload)),
-                (None, Payload::Placed { .. }) => debug_assert!(false, "what is placed has a buffer"),
+            let instant = header.source_instant;
+            let source_ns = if to.is_past { Stamp::of_past(instant) } else { instant };
+            let meta = Meta { sequence: header.sequence, source_ns, lost };
+            let content = match (self.buffer.take(), payload) {
+                (Some(place), _) => Some(Content::Received(place.buffer, header.message_len)),
+                (None, Payload::Bytes(payload)) => Some(Content::Private(payload)),
+                (None, Payload::Placed { .. }) => None,
+            };
+            debug_assert!(content.is_some(), "what is placed has a buffer");
+            match content {
+                Some(content) if to.among == Joined::ALL => outlets.deliver(port, *route, meta, content),
+                Some(content) => outlets.deliver_among(to.among, port, *route, meta, content),
+                None => {}
             }
         }
         self.machine.stored(*now, payload.len() as u32);

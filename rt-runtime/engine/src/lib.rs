@@ -31,6 +31,7 @@ pub mod inline;
 pub mod margin;
 mod newcomers;
 mod outflow;
+mod recap;
 mod receive;
 mod routes;
 mod slot_log;

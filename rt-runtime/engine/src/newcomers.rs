@@ -8,6 +8,7 @@
 //!
 //! A source that lies about any of this sends wrong messages of its own, and nothing else.
 
+use crate::deliver::Joined;
 use insane_core::limits::PEERS_MAX;
 use insane_core::{PeerIndex, Stamp};
 use insane_shm::cell::Meta;
@@ -36,6 +37,15 @@ impl PeerSet {
 
     const fn without(self, others: Self) -> Self {
         PeerSet(self.0 & !others.0)
+    }
+
+    /// Keeps those of which it holds.
+    pub fn retain(&mut self, mut holds: impl FnMut(PeerIndex) -> bool) {
+        for index in (0..PEERS_MAX as u16).map(PeerIndex) {
+            if self.contains(index) && !holds(index) {
+                self.remove(index);
+            }
+        }
     }
 
     pub fn remove(&mut self, peer: PeerIndex) {
@@ -116,10 +126,10 @@ impl Newcomers {
         self.heard = self.heard.max(joined);
     }
 
-    /// Which sinks of this host a message of the past is for: those with numbers above the
-    /// first and not above the second. `joined`: how many have joined by now.
-    pub fn is_past_to(&mut self, joined: u64) -> (u64, u64) {
-        (self.heard, *self.upto.get_or_insert(joined))
+    /// Which sinks of this host a message of the past is for. `joined`: how many have joined by
+    /// now.
+    pub fn is_past_to(&mut self, joined: u64) -> Joined {
+        Joined::between(self.heard, *self.upto.get_or_insert(joined))
     }
 
     /// Peers that wait for the past.

@@ -1,7 +1,7 @@
 //! The sending side of reliable sources: what is held until every peer has it.
 
 use crate::command::{Command, Port};
-use crate::deliver::{Content, Copying, Demand, Outlets, is_piecemeal};
+use crate::deliver::{Content, Copying, Demand, Joined, Outlets, is_piecemeal};
 use crate::engine::Links;
 use crate::newcomers::{Kept, Newcomers, PeerSet};
 use crate::routes::{Route, RouteIndex};
@@ -10,7 +10,7 @@ use insane_core::counters::DatapathCounter;
 use insane_core::limits::PEERS_MAX;
 use insane_core::{DomainIndex, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId, Stamp};
 use insane_link::{Link, SendOutcome};
-use insane_overlay::reliable::{Ack, Data, Limits, Sender, WINDOW_MAX};
+use insane_overlay::reliable::{Ack, Data, Limits, Sender, Sync, WINDOW_MAX};
 use insane_shm::Violation;
 use insane_shm::conn::RxConn;
 use insane_shm::ring::{Payload, Popped};
@@ -74,6 +74,10 @@ pub(crate) struct Outflow {
     /// Messages of the past that came from the ring so far, by their numbers; what is held of
     /// the window already is not put there again.
     past: Range<u64>,
+    /// Recaps so far: their numbers rise, whatever source uses this.
+    recaps: u32,
+    /// Peers that are to get another recap when one under way is over.
+    again: PeerSet,
     /// The command that lets the source go, and since when it waits for the rest.
     closing: Option<(Box<Command>, MonoTime)>,
 }
@@ -92,6 +96,8 @@ impl Outflow {
             blocked_at: None,
             forced: false,
             past: 0..0,
+            recaps: 0,
+            again: PeerSet::NONE,
             closing: None,
         })
     }
@@ -106,6 +112,7 @@ impl Outflow {
         self.blocked_at = None;
         self.forced = false;
         self.past = 0..0;
+        self.again = PeerSet::NONE;
         self.closing = None;
     }
 
@@ -223,7 +230,7 @@ impl Outflow {
         let mut sent = false;
         while let Some((peer, sync)) = self.sender.next_sync(now) {
             // A heartbeat that finds no room is repeated.
-            let body = Body::Sync(sync).encode();
+            let body = Body::Sync(Sync { keeps: newcomers.is_some(), ..sync }).encode();
             let _ = links.send((peer, route.way(peer)), Lane::CONTROL, &head.encode(), SharedBytes::from(&body[..]));
             sent = true;
         }
@@ -231,6 +238,22 @@ impl Outflow {
             links.flush();
         }
         self.release(conn);
+        if !self.again.is_empty() {
+            self.ask_again(route, conn, newcomers.as_mut());
+        }
+    }
+
+    /// Asks once more for the past where a recap was in the way of another.
+    #[cold]
+    fn ask_again(&mut self, route: &Route, conn: &mut RxConn, newcomers: Option<&mut Newcomers>) {
+        let Some(newcomers) = newcomers else { return };
+        for peer in route.peers.iter().filter(|peer| self.again.contains(**peer)) {
+            if !self.sender.is_recapping(*peer) {
+                newcomers.join(*peer, false, 0, || conn.ask_for_past());
+            }
+        }
+        let sender = &self.sender;
+        self.again.retain(|peer| sender.is_recapping(peer));
     }
 
     /// Joins who is new in the route, lets go who left it.
@@ -256,10 +279,10 @@ impl Outflow {
     fn unblock(&mut self, now: MonoTime, id: &Identity, outlets: &mut Outlets, port: &Port) {
         let (Some(since), Some(popped)) = (self.blocked_at, &self.waiting) else { return };
         let demand = self.demand(popped);
-        if outlets.admits(port, id.route, demand) {
+        if outlets.admits(port, Joined::ALL, id.route, demand) {
             self.blocked_at = None;
         } else if now.since(since) >= stall_max(&self.limits) {
-            outlets.evict(id.route, demand);
+            outlets.evict(Joined::ALL, id.route, demand);
             (self.blocked_at, self.forced) = (None, true);
         }
     }
@@ -395,7 +418,7 @@ impl Outflow {
             return Ok(Some(copied));
         }
         if local {
-            if !self.forced && !outlets.admits(port, id.route, self.demand(&popped)) {
+            if !self.forced && !outlets.admits(port, Joined::ALL, id.route, self.demand(&popped)) {
                 self.waiting = Some(popped);
                 self.blocked_at = Some(now);
                 return Ok(None);
@@ -512,10 +535,14 @@ impl Outflow {
             if self.sender.is_out(peer) {
                 self.sender.leave(peer);
             }
-            if !self.sender.peers().any(|known| known == peer) {
-                let held = &self.held;
-                let _ = self.sender.recall(past.start, |number| held[number as usize % WINDOW_MAX].len);
-                self.sender.join_at(now, peer, past.start);
+            let held = &self.held;
+            let _ = self.sender.recall(past.start, |number| held[number as usize % WINDOW_MAX].len);
+            let is_known = self.sender.peers().any(|known| known == peer);
+            self.sender.join_at(now, peer, past.start);
+            // Some of its sinks may be of the flow since earlier, which is further, and others not.
+            self.recaps = self.recaps.wrapping_add(1).max(1);
+            if !self.sender.recap(now, peer, past.start, self.recaps) && is_known {
+                self.again.add(peer);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! From the links to the sinks.
 
 use crate::command::{OverlayFrame, Port, Topic};
-use crate::deliver::{Content, Outlets};
+use crate::deliver::{Content, Joined, Outlets};
 use crate::hold::{HOLD_BUSY_MAX, HOLD_MAX, Held, Holds, Kept, NotHeld};
 use crate::inflow::{Arrived, Inflows};
 use crate::routes::RouteIndex;
@@ -513,7 +513,7 @@ impl Receiver {
                 return true;
             }
             Verdict::Past { after } => {
-                outlets.deliver_past((after, u64::MAX), port, route, meta, content);
+                outlets.deliver_among(Joined::between(after, u64::MAX), port, route, meta, content);
                 return true;
             }
             Verdict::Duplicate => DatapathCounter::DroppedDuplicate,

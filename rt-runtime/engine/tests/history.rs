@@ -4,7 +4,8 @@
 mod world;
 
 use insane_core::counters::DatapathCounter;
-use insane_core::{Lane, MonoTime, PeerIndex, SourceInstant, Stamp};
+use insane_core::time::Clock;
+use insane_core::{ConnId, Lane, MonoTime, Nanos, PeerIndex, SourceInstant, Stamp};
 use insane_engine::Command;
 use insane_shm::port::{Earlier, SinkPort, SourcePort};
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
@@ -320,6 +321,9 @@ proptest! {
     }
 }
 
+/// A sink: its host, when it leaves, its connection, and what it has got.
+type Joined = (usize, usize, ConnId, SinkPort, Vec<(u64, bool)>);
+
 /// Two hosts that receive from a reliable source of the first one, over such a network.
 fn reliable(seed: u64, len: usize, faults: Faults) -> (SimNet, [Host; 3], Keeper) {
     let net = SimNet::new(seed, SimConfig { frames_max: 4096, faults, ..SimConfig::default() });
@@ -370,18 +374,19 @@ fn all_of(net: &SimNet, hosts: &mut [Host; 3], sink: &SinkPort, len: usize, coun
     all
 }
 
+const LOSSY: Faults = Faults {
+    loss: Chance::percent(10),
+    duplication: Chance::percent(10),
+    reordering: Chance::percent(10),
+    ..Faults::NONE
+};
+
 /// In line, in one frame and in several; over a network that keeps everything, and one that
 /// does not: the past, then what follows it, each once, in order, without a gap.
 #[test]
 fn a_peer_that_joins_a_reliable_stream_gets_the_past_and_all_that_follows() {
-    let lossy = Faults {
-        loss: Chance::percent(10),
-        duplication: Chance::percent(10),
-        reordering: Chance::percent(10),
-        ..Faults::NONE
-    };
     for (seed, (len, faults)) in
-        [16, 1000, 5000].into_iter().flat_map(|len| [(len, Faults::NONE), (len, lossy)]).enumerate()
+        [16, 1000, 5000].into_iter().flat_map(|len| [(len, Faults::NONE), (len, LOSSY)]).enumerate()
     {
         let (net, mut hosts, mut source) = reliable(seed as u64, len, faults);
         let there = hosts[1].sink(TOPIC).0;
@@ -409,6 +414,128 @@ fn a_peer_that_joins_a_reliable_stream_gets_the_past_and_all_that_follows() {
         source.attend();
         assert_eq!(source.port.buffers_in_use(), 0, "all came back: {len}");
     }
+}
+
+/// A sink that joins where there is one gets the same, and the other notices nothing.
+#[test]
+fn a_second_sink_of_a_host_gets_the_past_of_a_reliable_stream_and_all_that_follows() {
+    for (seed, (len, faults)) in
+        [16, 1000, 5000].into_iter().flat_map(|len| [(len, Faults::NONE), (len, LOSSY)]).enumerate()
+    {
+        let (net, mut hosts, mut source) = reliable(seed as u64, len, faults);
+        let first = hosts[1].sink(TOPIC).0;
+        join(&mut hosts[0], 0, &[0]);
+        source.attend();
+        turns(&net, &mut hosts, 50);
+        for _ in 0..10 {
+            emit_when_possible(&net, &mut hosts, &mut source);
+        }
+        assert_eq!(all_of(&net, &mut hosts, &first, len, 10), now(0..10), "{len}");
+
+        let second = hosts[1].sink(TOPIC).0;
+        join(&mut hosts[0], 0, &[0]);
+        turns(&net, &mut hosts, 50);
+        assert_eq!(got(&second, len), [], "the source was not called yet");
+        assert_eq!((source.attend(), source.attend()), (1, 0), "once");
+        assert_eq!(all_of(&net, &mut hosts, &second, len, KEPT), past(6..10), "without another value: {len}");
+        // Two more, and one that only watches, while values go on coming.
+        for _ in 0..3 {
+            emit_when_possible(&net, &mut hosts, &mut source);
+        }
+        let (third, fourth, tap) = (hosts[1].sink(TOPIC).0, hosts[1].sink(TOPIC).0, hosts[1].tap(TOPIC));
+        join(&mut hosts[0], 0, &[0]);
+        for _ in 0..10 {
+            emit_when_possible(&net, &mut hosts, &mut source);
+        }
+        let of_third = all_of(&net, &mut hosts, &third, len, 14);
+        assert_eq!((of_third[0].1, of_third.last()), (true, Some(&(22, false))), "{of_third:?}");
+        assert!(of_third.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1 && pair[0].1 >= pair[1].1), "{of_third:?}");
+        assert!(of_third.iter().filter(|(_, is_past)| *is_past).count() <= KEPT, "{of_third:?}");
+        assert_eq!(all_of(&net, &mut hosts, &fourth, len, 14), of_third, "one recap for both");
+        assert_eq!(all_of(&net, &mut hosts, &second, len, 13), now(10..23), "{len}");
+        assert_eq!(all_of(&net, &mut hosts, &first, len, 13), now(10..23), "{len}");
+        assert!(got(&tap, len).iter().all(|(_, is_past)| !is_past), "who watches sees what comes from now on");
+        assert_eq!((hosts[1].count(DatapathCounter::Lost), hosts[1].count(DatapathCounter::Evictions)), (0, 0));
+        turns(&net, &mut hosts, 2000);
+        source.attend();
+        assert_eq!(source.port.buffers_in_use(), 0, "all came back: {len}");
+    }
+}
+
+/// Where the source never answers, or the network takes all that it says of it, a sink waits its
+/// time and then hears what comes; others do not wait with it.
+#[test]
+fn a_sink_that_waits_for_a_past_that_does_not_come_waits_a_second() {
+    let (net, mut hosts, mut source) = reliable(6, 16, Faults::NONE);
+    let first = hosts[1].sink(TOPIC).0;
+    join(&mut hosts[0], 0, &[0]);
+    source.attend();
+    turns(&net, &mut hosts, 50);
+    source.emit();
+    assert_eq!(all_of(&net, &mut hosts, &first, 16, 1), now(0..1));
+    // Its host knows of the second sink, that of the source never hears of it.
+    let second = hosts[1].sink(TOPIC).0;
+    let (mut heard, mut emitted) = (Vec::new(), 1);
+    let (clock, begin) = (net.clock(), net.clock().now());
+    while clock.now().since(begin) < Nanos::from_millis(1200) {
+        source.emit();
+        emitted += 1;
+        assert_eq!(all_of(&net, &mut hosts, &first, 16, 1), now(emitted - 1..emitted));
+        heard.extend(got(&second, 16).into_iter().map(|value| (clock.now().since(begin), value)));
+    }
+    let (after, (from, _)) = heard[0];
+    assert!(after >= Nanos::from_millis(1000), "{after:?}");
+    assert_eq!(heard.iter().map(|(_, value)| *value).collect::<Vec<_>>(), now(from..emitted));
+}
+
+/// The network parts in the middle of a recap: whoever got a part of it is told what it misses,
+/// and hears what comes.
+#[test]
+fn who_got_a_part_of_the_past_is_told_of_the_rest() {
+    let (net, mut hosts, mut source) = reliable(7, 5000, Faults::NONE);
+    let first = hosts[1].sink(TOPIC).0;
+    join(&mut hosts[0], 0, &[0]);
+    source.attend();
+    turns(&net, &mut hosts, 50);
+    for _ in 0..8 {
+        emit_when_possible(&net, &mut hosts, &mut source);
+    }
+    assert_eq!(all_of(&net, &mut hosts, &first, 5000, 8), now(0..8));
+    let second = hosts[1].sink(TOPIC).0;
+    join(&mut hosts[0], 0, &[0]);
+    source.attend();
+    let to_second = (world::address(1), world::address(2));
+    let mut part = Vec::new();
+    for _ in 0..200 {
+        // A frame is lost of what follows the first value.
+        hosts[0].engine.turn();
+        hosts[1].engine.turn();
+        net.advance(Nanos::from_micros(1));
+        part.extend(got(&second, 5000));
+        if !part.is_empty() {
+            net.set_partitioned(to_second.0, to_second.1, true);
+        }
+    }
+    // What was under way still arrives.
+    let until = net.clock().now() + Nanos::from_millis(1500);
+    while net.clock().now() < until {
+        turns(&net, &mut hosts, 10);
+    }
+    part.extend(got(&second, 5000));
+    net.set_partitioned(to_second.0, to_second.1, false);
+    source.emit();
+    let until = net.clock().now() + Nanos::from_millis(50);
+    while net.clock().now() < until {
+        turns(&net, &mut hosts, 10);
+    }
+    assert_eq!(got(&first, 5000), now(8..9));
+    let message = second.consume().unwrap().expect("it hears what comes");
+    assert_eq!((message.sequence(), u64::from(message.lost())), (8, 4 - part.len() as u64), "after {part:?}");
+    assert_eq!(part, past(4..4 + part.len() as u64));
+    drop(message);
+    turns(&net, &mut hosts, 200);
+    source.attend();
+    assert_eq!(source.port.buffers_in_use(), 0, "all came back");
 }
 
 /// What is not acknowledged by others when one joins is of its past, too.
@@ -445,7 +572,7 @@ fn values_from_before_anybody_listened_reach_a_reliable_sink() {
     source.emit();
     assert_eq!(all_of(&net, &mut hosts, &sink, 16, 1), now(3..4));
     // The last sink goes, another comes: for it, all of that is of the past.
-    let conn = insane_core::ConnId(hosts[1].next);
+    let conn = ConnId(hosts[1].next);
     assert!(matches!(hosts[1].command(Command::RemoveSink(conn)), Command::Removed { .. }));
     hosts[0].route(TOPIC, &[], false);
     turns(&net, &mut hosts, 20);
@@ -472,14 +599,17 @@ fn a_connection_of_a_reliable_source_may_begin_with_the_past() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
-    /// Hosts join a reliable stream at any time, over a network that loses, duplicates and
-    /// reorders: from its first value on each sink gets every one, once, in order, and those of
-    /// the past are marked.
+    /// Hosts join a reliable stream, and further sinks at them, at any time, over a network that
+    /// loses, duplicates and reorders; some leave: from its first value on each sink gets every
+    /// one, once, in order, and those of the past are marked.
     #[test]
-    fn whenever_a_host_joins_nothing_is_missing_behind_its_first_value(
-        emits in prop::collection::vec((0..4_usize, 0..30_usize), 1..40), joins in (0..40_usize, 0..40_usize), seed: u64,
+    fn whenever_a_sink_joins_nothing_is_missing_behind_its_first_value(
+        emits in prop::collection::vec((0..4_usize, 0..30_usize), 1..40),
+        first in (0..40_usize, 0..40_usize),
+        more in prop::collection::vec((0..2_usize, 0..40_usize, 1..60_usize), 0..6),
+        seed: u64,
         is_faulty: bool,
     ) {
         let faults = Faults {
@@ -489,35 +619,46 @@ proptest! {
             ..Faults::NONE
         };
         let (net, mut hosts, mut source) = reliable(seed, 200, faults);
-        let mut sinks: [Option<SinkPort>; 2] = [None, None];
-        let mut all: [Vec<(u64, bool)>; 2] = Default::default();
+        // Host, when it joins, when it leaves: the first ones stay.
+        let joins: Vec<_> = [(0, first.0, usize::MAX), (1, first.1, usize::MAX)].into_iter().chain(more).collect();
+        let mut sinks: Vec<Joined> = Vec::new();
         let mut route = Vec::new();
         let mut last = None;
+        let look = |sinks: &mut Vec<Joined>| {
+            sinks.iter_mut().for_each(|(.., sink, all)| all.extend(got(sink, 200)));
+        };
         for (step, (count, rest)) in emits.iter().enumerate() {
-            for (host, at) in [joins.0, joins.1].into_iter().enumerate() {
-                if at.min(emits.len() - 1) == step {
-                    sinks[host] = Some(hosts[host + 1].sink(TOPIC).0);
-                    route.push(host as u16);
-                    route.sort_unstable();
-                    join(&mut hosts[0], host as u16, &route);
-                }
+            for (host, _, leaves) in joins.iter().filter(|(_, at, _)| *at.min(&(emits.len() - 1)) == step) {
+                let sink = hosts[host + 1].sink(TOPIC).0;
+                sinks.push((*host, *leaves, ConnId(hosts[host + 1].next), sink, Vec::new()));
+                route.push(*host as u16);
+                route.sort_unstable();
+                route.dedup();
+                join(&mut hosts[0], *host as u16, &route);
             }
             for _ in 0..*count {
                 last = Some(emit_when_possible(&net, &mut hosts, &mut source));
             }
             turns(&net, &mut hosts, *rest);
-            for (sink, all) in sinks.iter().zip(&mut all) {
-                all.extend(sink.iter().flat_map(|sink| got(sink, 200)));
+            look(&mut sinks);
+            // The last sink of a host does not go: another test has that.
+            while let Some(at) = sinks.iter().position(|(_, leaves, ..)| *leaves == step)
+                && sinks.iter().filter(|(host, ..)| *host == sinks[at].0).count() > 1
+            {
+                let (host, _, conn, _, all) = sinks.remove(at);
+                let gone = hosts[host + 1].command(Command::RemoveSink(conn));
+                let is_removed = matches!(gone, Command::Removed { .. });
+                prop_assert!(is_removed);
+                prop_assert!(all.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "{:?}", all);
             }
         }
-        source.attend();
         for _ in 0..400 {
+            // Who joined while a recap was under way is asked for once more.
+            source.attend();
             turns(&net, &mut hosts, 10);
-            for (sink, all) in sinks.iter().zip(&mut all) {
-                all.extend(sink.iter().flat_map(|sink| got(sink, 200)));
-            }
+            look(&mut sinks);
         }
-        for all in &all {
+        for (.., all) in &sinks {
             prop_assert!(all.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "{:?}", all);
             prop_assert!(all.windows(2).all(|pair| pair[0].1 || !pair[1].1), "the past comes first: {:?}", all);
             prop_assert_eq!(all.last().map(|(number, _)| *number), last);

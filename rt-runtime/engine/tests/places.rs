@@ -193,7 +193,15 @@ fn frame(flags: Flags, sequence: u64, from: usize, to: usize) -> Vec<u8> {
 fn sync(base: u64, sent: u64) -> Vec<u8> {
     let own = (SENDER, LIFE);
     let header = DataHeader::reliable(own, (TOPIC.key, TOPIC.channel), SourceId(1));
-    let body = Body::Sync(Sync { token: 1, base, sent: Position::start_of(sent), fresh: false });
+    let body = Body::Sync(Sync {
+        token: 1,
+        base,
+        sent: Position::start_of(sent),
+        fresh: false,
+        keeps: false,
+        recap: 0,
+        past: 0,
+    });
     [&header.encode()[..], &body.encode()[..]].concat()
 }
 

@@ -472,7 +472,7 @@ fn a_peer_that_acknowledges_what_it_never_got_is_not_believed() {
             continue;
         }
         for next in [Position::start_of(u64::MAX), Position::start_of(8), Position { sequence: 6, offset: 1 << 20 }] {
-            let ack = Ack { token, life: Incarnation(1), next, limit: u64::MAX, nak: true, gone: false };
+            let ack = Ack { token, life: Incarnation(1), next, limit: u64::MAX, nak: true, gone: false, recap: 0 };
             let frame = [&head[..], &Body::Ack(ack).encode()[..]].concat();
             let _ = net.inject(address(2), address(1), Lane::CONTROL, &frame);
         }

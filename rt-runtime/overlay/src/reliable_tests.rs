@@ -1,7 +1,7 @@
 //! A sender and its receivers over a network that loses, repeats, delays, reorders and
 //! parts, in virtual time.
 
-use crate::reliable::{Ack, Arrival, Limits, Position, Receiver, Sender, Sync};
+use crate::reliable::{Ack, Arrival, Limits, PEERS_MAX, Position, RECAPS_MAX, Receiver, Sender, Sync};
 use insane_core::{Incarnation, MonoTime, Nanos, PeerIndex};
 use std::collections::{BTreeMap, VecDeque};
 use std::vec::Vec;
@@ -404,14 +404,14 @@ fn who_leaves_is_waited_for_no_longer() {
     world.nodes[1].is_member = false;
     world.release();
     assert!(world.sender.has_room());
-    let sync = Sync { token: 5, base: 0, sent: Position::default(), fresh: true };
+    let sync = Sync { token: 5, base: 0, sent: Position::default(), fresh: true, keeps: false, recap: 0, past: 0 };
     world.nodes[1] = Node { machine: Some(Receiver::new(world.now, &sync)), ..Node::default() };
     world.nodes.truncate(1);
     world.come_to_rest();
 }
 
 fn acked(next: Position, limit: u64) -> Ack {
-    Ack { token: 5, life: LIFE, next, limit, nak: false, gone: false }
+    Ack { token: 5, life: LIFE, next, limit, nak: false, gone: false, recap: 0 }
 }
 
 /// A sender with one peer that knows where it begins, and two messages of 3000 bytes.
@@ -450,6 +450,88 @@ fn a_false_acknowledgement_changes_nothing() {
     // Of nobody known: ignored.
     assert!(sender.on_ack(now, PeerIndex(7), &acked(Position::start_of(102), 164)));
     assert_eq!(sender.release(), None);
+}
+
+/// A sender whose one peer has three of four messages of one frame, and a recap of it from the
+/// second one on.
+fn sender_with_recap(now: MonoTime) -> Sender {
+    let mut sender = Sender::new(LIMITS, 5, 100);
+    sender.join(now, PeerIndex(0));
+    let _ = sender.next_sync(now);
+    assert!(sender.on_ack(now, PeerIndex(0), &acked(Position::start_of(100), 164)));
+    for _ in 0..4 {
+        sender.push(now, 1_000);
+    }
+    for _ in 0..3 {
+        let data = sender.next_data(PAYLOAD_MAX).unwrap();
+        sender.sent(now, &data);
+    }
+    assert!(sender.on_ack(now, PeerIndex(0), &acked(Position::start_of(103), 164)));
+    while sender.release().is_some() {}
+    assert_eq!((sender.held(), sender.recall(101, |_| 1_000)), (1, 101..103));
+    assert!(sender.recap(now, PeerIndex(0), 101, 7));
+    assert!(!sender.recap(now, PeerIndex(0), 101, 8), "one at a time");
+    assert!(!sender.recap(now, PeerIndex(3), 101, 9), "nobody is there");
+    sender
+}
+
+fn recapped(next: u64, recap: u32, gone: bool) -> Ack {
+    Ack { recap, gone, ..acked(Position::start_of(next), 164) }
+}
+
+#[test]
+fn a_recap_goes_first_and_no_further_than_its_flow() {
+    let now = MonoTime(1_000_000);
+    let mut sender = sender_with_recap(now);
+    let sync = std::iter::from_fn(|| sender.next_sync(now)).find(|(_, sync)| sync.recap == 7);
+    let sent = Position::start_of(101);
+    let expected = Sync { token: 5, base: 101, sent, fresh: true, keeps: false, recap: 7, past: 104 };
+    assert_eq!(sync, Some((PeerIndex(0), expected)));
+    // Not before it is confirmed; neither one of another number nor of the flow does that.
+    assert!(sender.on_ack(now, PeerIndex(0), &recapped(101, 6, false)));
+    let data = sender.next_data(PAYLOAD_MAX).unwrap();
+    assert_eq!((data.from.sequence, data.is_past), (103, false), "the flow goes on");
+    assert!(sender.on_ack(now, PeerIndex(0), &recapped(101, 7, false)));
+    for number in 101..103 {
+        let data = sender.next_data(PAYLOAD_MAX).unwrap();
+        assert_eq!((data.from.sequence, data.is_past), (number, false));
+        sender.sent(now, &data);
+    }
+    let data = sender.next_data(PAYLOAD_MAX).unwrap();
+    assert_eq!(data.from.sequence, 103, "the flow's turn");
+    sender.sent(now, &data);
+    assert!(sender.on_ack(now, PeerIndex(0), &acked(Position::start_of(104), 164)));
+    assert_eq!(sender.release(), None, "held for the recap");
+    assert!(sender.on_ack(now, PeerIndex(0), &recapped(103, 7, true)));
+    assert!(!sender.is_recapping(PeerIndex(0)) && sender.is_settled());
+    assert_eq!(std::iter::from_fn(|| sender.release()).count(), 3);
+}
+
+/// What becomes of a recap costs its peer nothing; it ends with that.
+#[test]
+fn a_recap_that_stands_still_ends_alone() {
+    let now = MonoTime(1_000_000);
+    let mut sender = sender_with_recap(now);
+    let data = sender.next_data(PAYLOAD_MAX).unwrap();
+    sender.sent(now, &data);
+    assert!(sender.on_ack(now, PeerIndex(0), &acked(Position::start_of(104), 164)));
+    assert_eq!(sender.evict(now + LIMITS.evict_after), None);
+    assert!(!sender.is_recapping(PeerIndex(0)) && !sender.is_out(PeerIndex(0)) && sender.is_settled());
+
+    let mut sender = sender_with_recap(now);
+    assert!(sender.on_ack(now, PeerIndex(0), &Ack { gone: true, ..acked(Position::start_of(103), 103) }));
+    assert!(sender.is_out(PeerIndex(0)) && !sender.is_recapping(PeerIndex(0)));
+
+    let mut sender = Sender::new(LIMITS, 5, 100);
+    sender.push(now, 8);
+    for index in (0..PEERS_MAX as u16).map(PeerIndex) {
+        sender.join_at(now, index, 100);
+        let has_place = usize::from(index.0) < RECAPS_MAX;
+        assert_eq!(sender.recap(now, index, 100, 1 + u32::from(index.0)), has_place);
+    }
+    assert_eq!(sender.peers().count(), PEERS_MAX, "recaps take no peer's place");
+    sender.leave(PeerIndex(0));
+    assert!(sender.recap(now, PeerIndex(40), 100, 99));
 }
 
 #[test]
@@ -500,7 +582,7 @@ fn credit_and_flight_bound_what_is_under_way() {
 #[test]
 fn a_message_that_is_given_up_counts_as_lost() {
     let now = MonoTime(1_000_000);
-    let sync = Sync { token: 5, base: 7, sent: Position::start_of(7), fresh: true };
+    let sync = Sync { token: 5, base: 7, sent: Position::start_of(7), fresh: true, keeps: false, recap: 0, past: 0 };
     let mut receiver = Receiver::new(now, &sync);
     let at = |offset| Position { sequence: 7, offset };
     assert_eq!(receiver.on_frame(now, &LIMITS, at(0), 64, 128), Arrival::Next { completes: false });
@@ -601,7 +683,7 @@ fn time_without_anything_to_acknowledge_evicts_nobody() {
 #[test]
 fn without_room_no_credit_and_no_acknowledgement() {
     let now = MonoTime(1_000_000);
-    let sync = Sync { token: 5, base: 7, sent: Position::start_of(7), fresh: true };
+    let sync = Sync { token: 5, base: 7, sent: Position::start_of(7), fresh: true, keeps: false, recap: 0, past: 0 };
     let mut receiver = Receiver::new(now, &sync);
     assert_eq!(receiver.ack(LIFE).limit, 7 + 64);
     assert!(!receiver.is_due());
@@ -632,7 +714,15 @@ fn without_room_no_credit_and_no_acknowledgement() {
 #[test]
 fn a_heartbeat_of_an_earlier_attachment_is_not_answered() {
     let now = MonoTime(1_000_000);
-    let sync = |token, base| Sync { token, base, sent: Position::start_of(base), fresh: false };
+    let sync = |token, base| Sync {
+        token,
+        base,
+        sent: Position::start_of(base),
+        fresh: false,
+        keeps: false,
+        recap: 0,
+        past: 0,
+    };
     let mut receiver = Receiver::new(now, &sync(8, 7));
     let _ = receiver.ack(LIFE);
     assert!(!receiver.on_sync(now, &sync(5, 9)) && !receiver.is_due());

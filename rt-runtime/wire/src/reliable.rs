@@ -15,15 +15,18 @@
 //!    +-----------------------------------------------------------------------+
 //! 24 |        sync: sent, its message          ack: limit                    |
 //!    +-----------------------------------------------------------------------+
-//! 32 |        sync: 0                          ack: life                     |
+//! 32 |        sync: past                       ack: life                     |
 //!    +-----------------------------------+-----------------------------------+
-//! 40 | offset (sync: of sent, ack: next) |                 0                 |
+//! 40 | offset (sync: of sent, ack: next) |               recap               |
 //!    +-----------------------------------+-----------------------------------+
 //! 48 |                                   0                                   |
 //!    +-----------------------------------------------------------------------+
 //! 56 |                                   0                                   |
 //!    +-----------------------------------------------------------------------+
 //! ```
+//!
+//! A *recap* is a part of a flow of its own, for sinks that joined a host later than others:
+//! the last messages that those had already. Recap 0 is the flow itself.
 //!
 //! The check is that of the data header, over these 64 bytes: a wrong acknowledgement
 //! would free a message that nobody else holds.
@@ -38,6 +41,7 @@ pub const BODY_BYTES: usize = HEADER_BYTES;
 const SYNC: u8 = 1;
 const ACK: u8 = 2;
 const FRESH: u8 = 1;
+const KEEPS: u8 = 2;
 const NAK: u8 = 1;
 const GONE: u8 = 2;
 
@@ -46,9 +50,10 @@ const AT_FIRST: usize = 16;
 const AT_SECOND: usize = 24;
 const AT_LIFE: usize = 32;
 const AT_OFFSET: usize = 40;
-const AT_ZERO: usize = 44;
+const AT_RECAP: usize = 44;
+const AT_ZERO: usize = 48;
 
-const _: () = assert!(AT_ZERO + size_of::<u32>() + 16 == BODY_BYTES);
+const _: () = assert!(AT_ZERO + 16 == BODY_BYTES);
 
 /// A place in a flow: everything before it, nothing from it on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -78,6 +83,13 @@ pub struct Sync {
     pub sent: Position,
     /// The receiver was not a member before `base`: what it lacks before is no loss.
     pub fresh: bool,
+    /// The source keeps its last values: sinks that join the flow later get a recap.
+    pub keeps: bool,
+    /// The recap that this is about, or 0. Their numbers rise.
+    pub recap: u32,
+    /// Messages before this one were emitted before those joined who get the recap; without
+    /// one 0.
+    pub past: u64,
 }
 
 /// Receiver to sender: what it has, and what it would take.
@@ -95,6 +107,8 @@ pub struct Ack {
     pub nak: bool,
     /// Nobody listens here any more.
     pub gone: bool,
+    /// As in [`Sync`]; a recap that is gone is over.
+    pub recap: u32,
 }
 
 /// A report.
@@ -125,13 +139,14 @@ impl Body {
     #[must_use]
     pub fn encode(&self) -> [u8; BODY_BYTES] {
         let mut bytes = [0; BODY_BYTES];
-        let (tag, flags, token, first, second, life, offset) = match self {
+        let (tag, flags, token, first, second, life, offset, recap) = match self {
             Body::Sync(sync) => {
-                (SYNC, u8::from(sync.fresh) * FRESH, sync.token, sync.base, sync.sent.sequence, 0, sync.sent.offset)
+                let flags = (u8::from(sync.fresh) * FRESH) | (u8::from(sync.keeps) * KEEPS);
+                (SYNC, flags, sync.token, sync.base, sync.sent.sequence, sync.past, sync.sent.offset, sync.recap)
             }
             Body::Ack(ack) => {
                 let flags = (u8::from(ack.nak) * NAK) | (u8::from(ack.gone) * GONE);
-                (ACK, flags, ack.token, ack.next.sequence, ack.limit, ack.life.0, ack.next.offset)
+                (ACK, flags, ack.token, ack.next.sequence, ack.limit, ack.life.0, ack.next.offset, ack.recap)
             }
         };
         (bytes[0], bytes[1]) = (tag, flags);
@@ -140,6 +155,7 @@ impl Body {
         put_u64(&mut bytes, AT_SECOND, second);
         put_u64(&mut bytes, AT_LIFE, life);
         put_u32(&mut bytes, AT_OFFSET, offset);
+        put_u32(&mut bytes, AT_RECAP, recap);
         let check = header_check(&bytes);
         put_u32(&mut bytes, AT_CHECK, check);
         bytes
@@ -156,19 +172,21 @@ impl Body {
         }
         let (token, first, second) = (get_u64(bytes, AT_TOKEN), get_u64(bytes, AT_FIRST), get_u64(bytes, AT_SECOND));
         let (life, offset) = (get_u64(bytes, AT_LIFE), get_u32(bytes, AT_OFFSET));
+        let recap = get_u32(bytes, AT_RECAP);
         let is_blank = bytes[2..4].iter().chain(&bytes[AT_ZERO..]).all(|byte| *byte == 0);
         if !mutate!(ReportNotBlank, is_blank, true) || !offset.is_multiple_of(FRAGMENT_UNIT) {
             return Err(BodyError::Unknown);
         }
         match (bytes[0], bytes[1]) {
-            (SYNC, flags @ 0..=FRESH) if life == 0 => {
+            (SYNC, flags @ 0..=3) if recap > 0 || life == 0 => {
                 let sent = Position { sequence: second, offset };
-                Ok(Body::Sync(Sync { token, base: first, sent, fresh: flags == FRESH }))
+                let (fresh, keeps) = (flags & FRESH != 0, flags & KEEPS != 0);
+                Ok(Body::Sync(Sync { token, base: first, sent, fresh, keeps, recap, past: life }))
             }
             (ACK, flags @ 0..=3) => {
                 let next = Position { sequence: first, offset };
                 let (nak, gone) = (flags & NAK != 0, flags & GONE != 0);
-                Ok(Body::Ack(Ack { token, life: Incarnation(life), next, limit: second, nak, gone }))
+                Ok(Body::Ack(Ack { token, life: Incarnation(life), next, limit: second, nak, gone, recap }))
             }
             _ => Err(BodyError::Unknown),
         }
@@ -183,13 +201,14 @@ mod tests {
     prop_compose! {
         fn any_body()(
             sync: bool, token: u64, first: u64, second: u64, life: u64, units in 0..1_000_000_u32, a: bool, b: bool,
+            recap: u32,
         ) -> Body {
             let offset = units * FRAGMENT_UNIT;
             if sync {
-                Body::Sync(Sync { token, base: first, sent: Position { sequence: second, offset }, fresh: a })
+                Body::Sync(Sync { token, base: first, sent: Position { sequence: second, offset }, fresh: a, keeps: b, recap, past: if recap > 0 { life } else { 0 } })
             } else {
                 let next = Position { sequence: first, offset };
-                Body::Ack(Ack { token, life: Incarnation(life), next, limit: second, nak: a, gone: b })
+                Body::Ack(Ack { token, life: Incarnation(life), next, limit: second, nak: a, gone: b, recap })
             }
         }
     }
@@ -198,16 +217,19 @@ mod tests {
     #[test]
     fn the_layout_is_the_documented_one() {
         let next = Position { sequence: 0x2222, offset: 0x1240 };
-        let ack = Ack { token: 0x1111, life: Incarnation(0x4444), next, limit: 0x3333, nak: false, gone: true };
+        let ack =
+            Ack { token: 0x1111, life: Incarnation(0x4444), next, limit: 0x3333, nak: false, gone: true, recap: 0x77 };
         let bytes = Body::Ack(ack).encode();
         assert_eq!(bytes[..4], [2, 2, 0, 0]);
         let words: [u64; 7] = std::array::from_fn(|i| get_u64(&bytes, 8 + 8 * i));
-        assert_eq!(words, [0x1111, 0x2222, 0x3333, 0x4444, 0x1240, 0, 0]);
+        assert_eq!(words, [0x1111, 0x2222, 0x3333, 0x4444, 0x77_0000_1240, 0, 0]);
         let sent = Position { sequence: 0x3333, offset: 64 };
-        let bytes = Body::Sync(Sync { token: 0x1111, base: 0x2222, sent, fresh: true }).encode();
-        assert_eq!(bytes[..4], [1, 1, 0, 0]);
+        let bytes =
+            Body::Sync(Sync { token: 0x1111, base: 0x2222, sent, fresh: true, keeps: true, recap: 5, past: 0x5555 })
+                .encode();
+        assert_eq!(bytes[..4], [1, 3, 0, 0]);
         let words: [u64; 7] = std::array::from_fn(|i| get_u64(&bytes, 8 + 8 * i));
-        assert_eq!(words, [0x1111, 0x2222, 0x3333, 0, 64, 0, 0]);
+        assert_eq!(words, [0x1111, 0x2222, 0x3333, 0x5555, 0x5_0000_0040, 0, 0]);
     }
 
     proptest! {

@@ -227,8 +227,16 @@ fn bodies_of_overlay_and_reliable_frames_are_shown() {
         frame(header, &body.encode())
     };
     let position = Position { sequence: 33, offset: 128 };
-    let sync = report(Body::Sync(Sync { token: 0x11, base: 22, sent: position, fresh: true }));
-    let ack = Ack { token: 0x11, life: Incarnation(44), next: position, limit: 55, nak: true, gone: false };
+    let sync = report(Body::Sync(Sync {
+        token: 0x11,
+        base: 22,
+        sent: position,
+        fresh: true,
+        keeps: true,
+        recap: 7,
+        past: 21,
+    }));
+    let ack = Ack { token: 0x11, life: Incarnation(44), next: position, limit: 55, nak: true, gone: false, recap: 66 };
     let ack = report(Body::Ack(ack));
     let head = Head {
         host: own.0,
@@ -286,11 +294,14 @@ fn bodies_of_overlay_and_reliable_frames_are_shown() {
             "insane.reliable.nak",
             "insane.reliable.gone",
             "insane.reliable.offset",
+            "insane.reliable.keeps",
+            "insane.reliable.recap",
+            "insane.reliable.past",
         ],
     );
     let token = "0x0000000000000011";
-    assert_eq!(reports[0], ["1", token, "22", "33", "1", "", "", "", "", "", "128"]);
-    assert_eq!(reports[1], ["2", token, "", "", "", "33", "55", "44", "1", "0", "128"]);
+    assert_eq!(reports[0], ["1", token, "22", "33", "1", "", "", "", "", "", "128", "1", "7", "21"]);
+    assert_eq!(reports[1], ["2", token, "", "", "", "33", "55", "44", "1", "0", "128", "", "66", ""]);
     let bodies = fields(
         &file,
         &[

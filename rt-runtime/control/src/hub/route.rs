@@ -5,7 +5,7 @@ use super::conn::Tell;
 use super::tables::{Announced, Ends, RemoteSinks, Stage};
 use super::{Hub, INTEREST_MAX};
 use crate::action::{Action, Note, Route, Topic};
-use insane_core::{ConnId, DatapathIndex, PeerIndex, Reliability, Schema, SinkId, SourceId};
+use insane_core::{ConnId, DatapathIndex, PeerIndex, Schema, SinkId, SourceId};
 use insane_wire::overlay::JOINS_MAX;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,16 +82,12 @@ impl Hub {
             Vec::new()
         };
         let schema = sinks.iter().find_map(|sink| self.sinks.get(sink)?.schema);
-        // Only who sends what is not acknowledged sends the past.
-        let may_want_past = contract.qos.reliability == Reliability::Unreliable;
         let mut joins = before.map_or(self.joins, |before| before.joins);
         for sink in &sinks {
             if let Some(row) = self.sinks.get_mut(sink).filter(|row| !row.has_joined) {
                 row.has_joined = true;
-                if may_want_past || before.is_none() {
-                    self.joins = self.joins.wrapping_add(1) & JOINS_MAX;
-                    joins = self.joins;
-                }
+                self.joins = self.joins.wrapping_add(1) & JOINS_MAX;
+                joins = self.joins;
             }
         }
         let now = (!sinks.is_empty()).then_some(Announced { schema, joins });

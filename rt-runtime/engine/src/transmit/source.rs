@@ -313,7 +313,7 @@ pub(crate) fn deliver_past(
     port: &Port,
 ) {
     let Some(entry) = outlets.routes.get(route).filter(|entry| entry.local) else { return };
-    let range = newcomers.is_past_to(outlets.joined());
+    let among = newcomers.is_past_to(outlets.joined());
     if popped.len > PAST_HERE_MAX {
         return outlets.count(entry.domain, DatapathCounter::DroppedTooLarge, 1);
     }
@@ -321,7 +321,7 @@ pub(crate) fn deliver_past(
         Payload::Inline => Content::Private(inline_bytes(popped)),
         Payload::Heap(id) => Content::Foreign(conn.view(id, popped.len)),
     };
-    outlets.deliver_past(range, port, route, popped.meta, content);
+    outlets.deliver_among(among, port, route, popped.meta, content);
 }
 
 /// Copies more of a message for local sinks, at most `budget` bytes, and delivers it when

@@ -26,13 +26,17 @@
 //!   on everything arrives exactly once, in order, or is told as lost. Where the source keeps
 //!   its last values, the sender holds them again ([`Sender::recall`]), and the peer's part
 //!   begins at the first of them: to the receiver they are messages like any others.
+//! - **Recap.** Sinks that join at a peer later than others get the last values by a part of
+//!   the flow that is acknowledged by itself ([`Sender::recap`]). It goes first until it has
+//!   come to where the flow is; there the peer joins both and says so. What it brings the
+//!   peer's other sinks had already, so nothing waits for it.
 //!
 //! A sequence number says which message of a flow it is, once and for all, so a delayed
 //! or repeated frame can never be taken for another one, and no connection numbers are
 //! needed: [`Sync::base`] alone says where a receiver's part begins.
 //!
 //! Bounds: all memory is in the machines themselves, about [`WINDOW_MAX`] times 16 and
-//! [`PEERS_MAX`] times 120 bytes for a sender, 130 bytes for a receiver. Each call looks
+//! [`PEERS_MAX`] + [`RECAPS_MAX`] times 120 bytes for a sender, 130 bytes for a receiver. Each call looks
 //! at each peer once, at most.
 
 mod receiver;
@@ -44,6 +48,9 @@ pub use receiver::{Arrival, Receiver};
 pub use sender::{Data, Sender};
 
 use insane_core::Nanos;
+
+/// Recaps of one sender at a time.
+pub const RECAPS_MAX: usize = 8;
 
 /// Most messages that a sender holds.
 pub const WINDOW_MAX: usize = 64;

@@ -70,6 +70,12 @@ impl Receiver {
         receiver
     }
 
+    /// The sender's name for the flow.
+    #[must_use]
+    pub const fn token(&self) -> u64 {
+        self.token
+    }
+
     /// What comes next.
     #[must_use]
     pub const fn next(&self) -> Position {
@@ -235,6 +241,6 @@ impl Receiver {
         let limit = self.next.sequence.saturating_add(u64::from(grant));
         let nak = self.nak_due;
         (self.ack_due, self.nak_due) = (false, false);
-        Ack { token: self.token, life, next: self.next, limit, nak, gone: false }
+        Ack { token: self.token, life, next: self.next, limit, nak, gone: false, recap: 0 }
     }
 }

@@ -1,6 +1,6 @@
 //! The sending side of one source.
 
-use super::{Ack, Limits, PEERS_MAX, Position, Sync, WINDOW_MAX};
+use super::{Ack, Limits, PEERS_MAX, Position, RECAPS_MAX, Sync, WINDOW_MAX};
 use alloc::boxed::Box;
 use insane_core::{MonoTime, Nanos, PeerIndex};
 use insane_wire::data::{FRAGMENT_UNIT, HEADER_BYTES};
@@ -44,6 +44,8 @@ enum State {
 #[derive(Clone, Copy)]
 struct Peer {
     index: PeerIndex,
+    /// This is a recap for the peer, or 0: the flow itself.
+    recap: u32,
     state: State,
     /// It knows that its part begins at `base`.
     confirmed: bool,
@@ -73,11 +75,13 @@ struct Peer {
 pub struct Sender {
     limits: Limits,
     token: u64,
-    peers: [Option<Peer>; PEERS_MAX],
+    peers: [Option<Peer>; PEERS_MAX + RECAPS_MAX],
     /// Places of `peers` that may be taken: none from here on.
     places: usize,
     /// Whose turn it is.
     turn: usize,
+    /// How many of `peers` are recaps.
+    recaps: usize,
     held: [Held; WINDOW_MAX],
     /// The oldest message held.
     first: u64,
@@ -99,9 +103,10 @@ impl Sender {
         Sender {
             limits,
             token,
-            peers: [None; PEERS_MAX],
+            peers: [None; PEERS_MAX + RECAPS_MAX],
             places: 0,
             turn: 0,
+            recaps: 0,
             held: [Held { len: 0, before: 0 }; WINDOW_MAX],
             first,
             end: first,
@@ -206,14 +211,51 @@ impl Sender {
     /// A peer has a sink now, and gets messages from number `base` on, which is held: those
     /// that were taken already are of the past to it. Nothing if it is known.
     pub fn join_at(&mut self, now: MonoTime, index: PeerIndex, base: u64) {
-        if self.find(index).is_some() {
-            return;
+        if self.find(index).is_none() {
+            self.add(now, index, base, 0);
         }
+    }
+
+    /// Sinks that joined later at a peer that is in get messages from number `base` on, which
+    /// is held, by recap `number` (above 0; numbers rise). False: one of the peer is under way,
+    /// or there are [`RECAPS_MAX`].
+    pub fn recap(&mut self, now: MonoTime, index: PeerIndex, base: u64, number: u32) -> bool {
+        if self.recaps == RECAPS_MAX || self.is_recapping(index) || self.find(index).is_none() {
+            return false;
+        }
+        self.add(now, index, base, number);
+        self.recaps += 1;
+        true
+    }
+
+    /// Whether a recap is under way to a peer.
+    #[must_use]
+    pub fn is_recapping(&self, index: PeerIndex) -> bool {
+        self.recaps > 0 && self.find_recap(index, None).is_some()
+    }
+
+    fn find_recap(&self, index: PeerIndex, number: Option<u32>) -> Option<usize> {
+        let is_it =
+            |peer: &Peer| peer.index == index && peer.recap > 0 && number.is_none_or(|number| number == peer.recap);
+        self.peers[..self.places].iter().position(|peer| peer.as_ref().is_some_and(is_it))
+    }
+
+    /// A recap is over, or nobody can get it any more.
+    #[cold]
+    fn end_recap(&mut self, index: PeerIndex) {
+        if let Some(place) = self.find_recap(index, None) {
+            self.peers[place] = None;
+            self.recaps -= 1;
+        }
+    }
+
+    fn add(&mut self, now: MonoTime, index: PeerIndex, base: u64, recap: u32) {
         let start = Position::start_of(base.clamp(self.first, self.end));
         let Some(place) = self.peers.iter().position(Option::is_none) else { return };
         self.places = self.places.max(place + 1);
         self.peers[place] = Some(Peer {
             index,
+            recap,
             state: State::In,
             confirmed: false,
             fresh: true,
@@ -243,11 +285,12 @@ impl Sender {
         if let Some(place) = self.find(index) {
             self.peers[place] = None;
         }
+        self.end_recap(index);
     }
 
     /// The peers, those that were put out included.
     pub fn peers(&self) -> impl Iterator<Item = PeerIndex> {
-        self.peers[..self.places].iter().flatten().map(|peer| peer.index)
+        self.peers[..self.places].iter().flatten().filter(|peer| peer.recap == 0).map(|peer| peer.index)
     }
 
     /// Whether a peer is put out; false if it is unknown.
@@ -271,7 +314,9 @@ impl Sender {
     }
 
     fn find(&self, index: PeerIndex) -> Option<usize> {
-        self.peers[..self.places].iter().position(|peer| peer.is_some_and(|peer| peer.index == index))
+        self.peers[..self.places]
+            .iter()
+            .position(|peer| peer.is_some_and(|peer| peer.index == index && peer.recap == 0))
     }
 
     /// Bytes charged for everything before a position that is held, or is the end.
@@ -282,7 +327,8 @@ impl Sender {
         self.held[at.sequence as usize % WINDOW_MAX].before + u64::from(at.offset)
     }
 
-    /// The next heartbeat that is due; `None` if there is none. It counts as sent.
+    /// The next heartbeat that is due; `None` if there is none. It counts as sent. Whether the
+    /// source keeps its values the caller knows.
     pub fn next_sync(&mut self, now: MonoTime) -> Option<(PeerIndex, Sync)> {
         let (token, end, limits) = (self.token, self.end, self.limits);
         let peer =
@@ -295,22 +341,42 @@ impl Sender {
         } else {
             peer.sync_gap = Nanos((peer.sync_gap.0 * 2).min(limits.sync_after_max.0));
         }
+        let past = if peer.recap > 0 { peer.past_until } else { 0 };
         let sent = if peer.confirmed { peer.cursor } else { Position::start_of(base) };
-        Some((peer.index, Sync { token, base, sent, fresh: peer.fresh }))
+        Some((peer.index, Sync { token, base, sent, fresh: peer.fresh, keeps: false, recap: peer.recap, past }))
     }
 
     /// The next frame that may be sent, of at most `payload_max` bytes: peers take turns.
     /// Nothing changes until it is reported as [`sent`](Self::sent).
     #[inline]
     pub fn next_data(&mut self, payload_max: u32) -> Option<Data> {
+        if self.recaps > 0
+            && let Some(data) = self.next_of_recaps(payload_max)
+        {
+            return Some(data);
+        }
         for step in 0..self.places {
             let place = (self.turn + step) % self.places;
+            if self.peers[place].is_some_and(|peer| peer.recap > 0) {
+                continue;
+            }
             if let Some(data) = self.data_for(place, payload_max) {
                 self.turn = place;
                 return Some(data);
             }
         }
         None
+    }
+
+    /// Recaps go first, or they would never come to where the flow is, and no further than
+    /// that: the rest is the flow's.
+    #[cold]
+    fn next_of_recaps(&self, payload_max: u32) -> Option<Data> {
+        (0..self.places).find_map(|place| {
+            let recap = self.peers[place].as_ref().filter(|peer| peer.recap > 0)?;
+            let flow = self.peers[self.find(recap.index)?].as_ref()?;
+            if recap.cursor.sequence < flow.cursor.sequence { self.data_for(place, payload_max) } else { None }
+        })
     }
 
     fn data_for(&self, place: usize, payload_max: u32) -> Option<Data> {
@@ -328,7 +394,8 @@ impl Sender {
         if flight > 0 && flight + u64::from(len) > u64::from(self.limits.flight_bytes) {
             return None;
         }
-        let is_past = from.sequence < peer.past_until;
+        // What a recap brings the receiver marks: to others it may be of now.
+        let is_past = peer.recap == 0 && from.sequence < peer.past_until;
         Some(Data { peer: peer.index, from, len, is_repair: from < peer.high, is_past, place })
     }
 
@@ -350,12 +417,17 @@ impl Sender {
 
     /// An acknowledgement came in. False if it cannot be one: it changes nothing then.
     pub fn on_ack(&mut self, now: MonoTime, from: PeerIndex, ack: &Ack) -> bool {
-        let Some(place) = self.find(from) else { return true };
+        let place = if ack.recap == 0 { self.find(from) } else { self.find_recap(from, Some(ack.recap)) };
+        let Some(place) = place else { return true };
         let Some(mut peer) = self.peers[place] else { return true };
         if !self.is_possible(&peer, ack) {
             return false;
         }
         if ack.gone {
+            self.end_recap(from);
+            if peer.recap > 0 {
+                return true;
+            }
             peer.put_out(now, self.end, &self.limits);
             peer.fresh = true;
         } else if ack.next < Position::start_of(peer.base) {
@@ -379,7 +451,8 @@ impl Sender {
             return true;
         }
         // One that listened all the while may have more than it is offered of the past.
-        let is_joining = peer.state == State::Out || !peer.confirmed;
+        // A recap may have more than it was sent, of the flow.
+        let is_joining = peer.state == State::Out || !peer.confirmed || peer.recap > 0;
         let furthest = if is_joining { Position::start_of(self.end) } else { peer.high };
         let inside = next.offset == 0
             || (next.sequence < self.end && next.offset < self.held[next.sequence as usize % WINDOW_MAX].len);
@@ -389,12 +462,29 @@ impl Sender {
     /// Puts out one peer that acknowledged nothing new for too long; call it until `None`.
     pub fn evict(&mut self, now: MonoTime) -> Option<PeerIndex> {
         let (end, limits) = (Position::start_of(self.end), self.limits);
+        if self.recaps > 0 {
+            self.end_stale_recaps(now);
+        }
         let peer = self.peers[..self.places].iter_mut().flatten().find(|peer| {
             let owes = !peer.confirmed || peer.acked < end;
-            peer.state == State::In && owes && now.since(peer.progress_at) >= limits.evict_after
+            peer.recap == 0 && peer.state == State::In && owes && now.since(peer.progress_at) >= limits.evict_after
         })?;
         peer.put_out(now, end.sequence, &limits);
-        Some(peer.index)
+        let index = peer.index;
+        self.end_recap(index);
+        Some(index)
+    }
+
+    /// The peer goes on without those that stand still.
+    #[cold]
+    fn end_stale_recaps(&mut self, now: MonoTime) {
+        for place in 0..self.places {
+            if let Some(peer) = self.peers[place].filter(|peer| peer.recap > 0)
+                && now.since(peer.progress_at) >= self.limits.evict_after
+            {
+                self.end_recap(peer.index);
+            }
+        }
     }
 }
 

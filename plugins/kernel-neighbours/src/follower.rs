@@ -170,8 +170,9 @@ impl Follower {
                 let (told, is_good) = match whereabouts {
                     Whereabouts::At { mac, is_old } => (Some(Told::At(Mac(mac))), !is_old),
                     Whereabouts::Asked => (None, true),
-                    Whereabouts::Nowhere => (Some(Told::Nowhere), false),
-                    Whereabouts::Removed => (Some(Told::Unknown), false),
+                    Whereabouts::Nowhere if is_answer => (Some(Told::Nowhere), false),
+                    // Unasked, this may be one that is being removed: the answer to the link's question tells.
+                    Whereabouts::Nowhere | Whereabouts::Removed => (Some(Told::Unknown), false),
                 };
                 if let Some(told) = told {
                     self.tell(address, told);
@@ -305,9 +306,9 @@ mod tests {
         world.want(NEAR);
         wait_for(&mut world, "INCOMPLETE");
         // Nobody answers, and without a question it stays so.
-        world.wait_for(Told::Nowhere);
         wait_for(&mut world, "FAILED");
         world.want(NEAR);
+        world.wait_for(Told::Nowhere);
         wait_for(&mut world, "INCOMPLETE");
         world.entry("replace 10.9.0.1 lladdr 02:00:00:00:00:01 nud stale");
         world.wait_for(mac(1));

@@ -31,8 +31,8 @@ use std::thread::JoinHandle;
 
 pub use ports::HeldPorts;
 
-/// Words that wait for the link: several about each of its neighbours.
-const WORDS: usize = 4 * NEIGHBOURS;
+/// Words that may wait for the link: several about each of its neighbours.
+pub const WORDS: usize = 4 * NEIGHBOURS;
 
 /// What the thread and the link share.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl KernelNeighbours {
 
     /// Of the link: the next word of the kernel's. There may be more than a link has places for.
     #[must_use]
-    pub fn next(&self) -> Option<(IpAddr, Told)> {
+    pub fn next_word(&self) -> Option<(IpAddr, Told)> {
         self.shared.words.pop()
     }
 

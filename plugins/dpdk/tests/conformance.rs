@@ -160,6 +160,8 @@ impl Fixture for Interfaces {
 enum Cable {
     Rings,
     Memif,
+    /// The link's end is `net_virtio_user`, the switch's `net_vhost`.
+    Virtio,
 }
 
 /// Devices that are joined in pairs, and a switch between them.
@@ -176,7 +178,7 @@ struct Switched {
 impl Switched {
     fn new(cable: Cable, v6: bool, frame_bytes_max: Option<u32>) -> Option<Self> {
         // A memif is not given back before its process ends, and DPDK has 32 ports.
-        if matches!(cable, Cable::Memif) && std::env::var_os(PART).is_none() {
+        if matches!(cable, Cable::Memif | Cable::Virtio) && std::env::var_os(PART).is_none() {
             in_a_process_of_its_own();
             return None;
         }
@@ -204,6 +206,12 @@ impl Switched {
                 self.sockets.push(path.clone());
                 let socket = format!("id=0,socket-abstract=no,socket={}", path.display());
                 (format!("net_memif{pair},role=client,{socket}"), format!("net_memif_s{pair},role=server,{socket}"))
+            }
+            Cable::Virtio => {
+                let path = std::env::temp_dir().join(format!("insane-virtio-{}-{pair}", std::process::id()));
+                self.sockets.push(path.clone());
+                let path = path.display();
+                (format!("net_virtio_user{pair},path={path}"), format!("net_vhost{pair},iface={path}"))
             }
         };
         let options = PortOptions {
@@ -291,7 +299,7 @@ impl Fixture for Switched {
 
     fn settle(&mut self) {
         self.switch();
-        if matches!(self.cable, Cable::Memif) {
+        if matches!(self.cable, Cable::Memif | Cable::Virtio) {
             // Connecting is done by another thread.
             std::thread::sleep(Duration::from_micros(50));
         }
@@ -331,6 +339,7 @@ suite! {
     rings_v6: Switched::new(Cable::Rings, true, None);
     rings_large: Switched::new(Cable::Rings, false, Some(8972));
     memif: Switched::new(Cable::Memif, false, None);
+    virtio: Switched::new(Cable::Virtio, false, None);
     af_packet: Interfaces::new("net_af_packet", false);
     af_packet_v6: Interfaces::new("net_af_packet", true);
     af_xdp: Interfaces::new("net_af_xdp", false);

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{config, dpdk};
+use dpdk_sys::{Eal, Port, PortOptions};
 use insane_conformance::wire::Namespace;
 use insane_core::limits::PEERS_MAX;
 use insane_core::{Lane, PeerIndex};
@@ -210,6 +211,63 @@ fn peers_that_cannot_be_are_refused_and_others_come_and_go_without_end() {
         assert_eq!(link.swap_peer(first, &mut Some(peers.prepare(first, address).unwrap())), Ok(()), "{address}");
     }
     assert_eq!(link.swap_peer(first, &mut None), Ok(()));
+}
+
+/// More often than DPDK has ports, under the same names: both ends of virtio's shared memory.
+#[test]
+fn a_virtio_device_is_given_back_and_had_again() {
+    let Some(_alone) = dpdk() else { return };
+    let text = part("part_virtio");
+    assert!(text.contains("40 devices were given back") || text.contains("passed over: "), "{text}");
+}
+
+#[test]
+#[ignore = "a part of a_virtio_device_is_given_back_and_had_again, in a process of its own"]
+fn part_virtio() {
+    let Some(_alone) = dpdk() else { return };
+    let socket = std::env::temp_dir().join(format!("insane-virtio-{}", std::process::id()));
+    let path = socket.display();
+    let eal = Eal::start(&common::eal()).unwrap();
+    let mut open = 0;
+    for round in 0..40 {
+        let options = PortOptions {
+            device: format!("net_vhost0,iface={path}"),
+            packet_bytes: 1500,
+            ring_frames: 256,
+            pool_frames: 1023,
+            is_promiscuous: true,
+        };
+        let mut other = match Port::open(eal, &options) {
+            Ok((port, _)) => port,
+            Err(error) if error.stage == "finding the device" && round == 0 => {
+                return println!("passed over: {error}");
+            }
+            Err(error) => panic!("round {round}: {error}"),
+        };
+        let config =
+            DpdkConfig { mac: Some([2, 0, 0, 0, 0, 2]), ..config(&format!("net_virtio_user0,path={path}"), here()) };
+        let mut link = DpdkSetup::bind(config).unwrap().open(&[Some("10.9.0.1:7400".parse().unwrap())]).unwrap();
+        // It asks for its neighbour, which is seen at the other end.
+        let end = Instant::now() + Duration::from_secs(20);
+        let frame = loop {
+            assert!(Instant::now() < end, "round {round}: nothing comes");
+            link.tend(mono_now());
+            link.flush();
+            if let Some(frame) = other.receive() {
+                break frame;
+            }
+        };
+        other.release(frame);
+        drop(link);
+        drop(other);
+        let now = insane_conformance::wire::descriptors();
+        if round == 1 {
+            open = now;
+        }
+        assert!(round < 2 || now <= open, "round {round}: {now} descriptors, {open} before");
+    }
+    let _ = std::fs::remove_file(&socket);
+    println!("40 devices were given back");
 }
 
 /// Two processes, joined by a memif; the other is killed, and one that comes after it is a good

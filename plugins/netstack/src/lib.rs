@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`Stack`] | takes received frames, asks for neighbours and answers them |
 //! | [`Template`] | headers of one flow, made once, written in front of each payload |
-//! | [`Neighbours`] | who has which hardware address: a table of fixed size |
+//! | [`Neighbours`] | who has which hardware address: a table of fixed size; asked for by frames, or of the kernel ([`Stack::borrowing`]) |
 //! | [`Peers`] | who the peers of one link are, and which of them sent a datagram |
 //! | [`Marks`] | what a lane becomes on the wire: priority and code point |
 //!
@@ -43,7 +43,7 @@ pub use checksum::Sum;
 pub use ethernet::{ETHERNET_BYTES, Mac, TAG_BYTES, VlanId};
 pub use ip::{IPV4_BYTES, IPV6_BYTES, UDP_BYTES};
 pub use marks::Marks;
-pub use neighbour::{NeighbourId, Neighbours, Question};
+pub use neighbour::{NeighbourId, Neighbours, Question, Told};
 pub use outgoing::{HEAD_BYTES_MAX, Template};
 pub use peers::{Class, NEIGHBOURS, NoPlace, Peer, Peers, SIDES};
 pub use spread::source_port;

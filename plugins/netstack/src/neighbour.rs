@@ -14,6 +14,9 @@
 //! no better.)
 //!
 //! A released place keeps what is known until it is needed for another address.
+//!
+//! Where neighbours are the kernel's, its word ([`Told`]) takes the place of answers and claims, and
+//! counts at once: it has weighed them.
 
 use crate::ethernet::Mac;
 use core::net::IpAddr;
@@ -51,6 +54,17 @@ pub(crate) enum Word {
     Answer,
     /// In a question of its own, or to everybody.
     Claim,
+}
+
+/// What the kernel says of a neighbour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Told {
+    /// It is there.
+    At(Mac),
+    /// It does not answer.
+    Nowhere,
+    /// It is forgotten, which says nothing of where it is.
+    Unknown,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,6 +164,21 @@ impl<const PLACES: usize> Neighbours<PLACES> {
             (State::Asking { .. }, Word::Claim) => State::Probing { mac: told, asked: 0, next: now },
             (State::Known { mac, .. } | State::Probing { mac, .. }, Word::Answer) if mac == told => known,
             (State::Known { mac, .. }, _) if mac != told => State::Probing { mac, asked: 0, next: now },
+            (unchanged, _) => unchanged,
+        };
+        true
+    }
+
+    /// The kernel says where `address` is. Returns whether that is one of the table.
+    pub fn tell(&mut self, address: IpAddr, told: Told, now: MonoTime) -> bool {
+        let Some(place) = self.places.iter_mut().flatten().find(|place| place.address == address) else {
+            return false;
+        };
+        place.state = match (place.state, told) {
+            (_, Told::At(mac)) => State::Known { mac, until: now + KNOWN_FOR },
+            (State::Known { .. } | State::Probing { .. }, Told::Nowhere) => State::Asking { asked: 0, next: now },
+            // Frames go on to where it was, while it is asked for.
+            (State::Known { mac, .. }, Told::Unknown) => State::Probing { mac, asked: 0, next: now },
             (unchanged, _) => unchanged,
         };
         true
@@ -274,6 +303,39 @@ mod tests {
     }
 
     #[test]
+    fn the_kernels_word_counts_at_once() {
+        let (mut table, id) = known();
+        assert!(table.tell(A, Told::At(THIEF), at(10)));
+        assert_eq!((table.mac(id), table.poll(at(10))), (Some(THIEF), None));
+        // Forgotten: it is asked for, and frames go on.
+        table.tell(A, Told::Unknown, at(20));
+        assert_eq!(table.mac(id), Some(THIEF));
+        assert_eq!(table.poll(at(20)), Some(Question { address: A, to: Some(THIEF) }));
+        table.tell(A, Told::Unknown, at(21));
+        assert_eq!(table.poll(at(21)), None, "it is being asked for");
+        table.tell(A, Told::At(HERE), at(22));
+        assert_eq!((table.mac(id), table.poll(at(30_021))), (Some(HERE), None));
+        assert_eq!(table.poll(at(30_022)).map(|question| question.to), Some(Some(HERE)), "and looked at again");
+        // Silent: no frame goes there, and the pace of the questions is its own.
+        table.tell(A, Told::Nowhere, at(30_030));
+        assert_eq!((table.mac(id), table.is_asking()), (None, true));
+        assert_eq!(table.poll(at(30_030)), Some(Question { address: A, to: None }));
+        for told in [Told::Nowhere, Told::Unknown] {
+            table.tell(A, told, at(30_031));
+            assert_eq!(table.poll(at(30_079)), None);
+        }
+        assert!(table.poll(at(30_080)).is_some());
+        // Without a word the old place counts no more, as for one that does not answer.
+        table.tell(A, Told::At(HERE), at(40_000));
+        table.tell(A, Told::Unknown, at(40_000));
+        let asked = (40_000..40_750).filter(|millis| table.poll(at(*millis)).is_some()).count();
+        assert_eq!((asked, table.mac(id)), (3, Some(HERE)));
+        table.poll(at(40_750));
+        assert_eq!(table.mac(id), None);
+        assert!(!table.tell(IpAddr::from([10, 0, 0, 9]), Told::At(HERE), at(50_000)), "a stranger takes no place");
+    }
+
+    #[test]
     fn who_is_not_there_is_asked_for_ever_and_ever_more_rarely() {
         let mut table = Neighbours::<4>::new();
         table.acquire(A, at(0)).unwrap();
@@ -316,7 +378,7 @@ mod tests {
         /// is asked for at most once an instant, and users are counted right.
         #[test]
         fn anything_may_be_heard(
-            steps in proptest::collection::vec((0u8..5, 0u8..6, 0u8..4, 0u64..5_000), 1..200),
+            steps in proptest::collection::vec((0u8..7, 0u8..6, 0u8..4, 0u64..5_000), 1..200),
         ) {
             let mut table = Neighbours::<4>::new();
             let mut users = [0u16; 6];
@@ -340,6 +402,10 @@ mod tests {
                     }
                     2 => { table.hear(address, Mac([2, 0, 0, 0, 0, mac]), Word::Answer, now); }
                     3 => { table.hear(address, Mac([2, 0, 0, 0, 0, mac]), Word::Claim, now); }
+                    4 => { table.tell(address, Told::At(Mac([2, 0, 0, 0, 0, mac])), now); }
+                    5 => {
+                        table.tell(address, if mac == 0 { Told::Nowhere } else { Told::Unknown }, now);
+                    }
                     _ => {
                         let mut asked = std::collections::BTreeSet::new();
                         while let Some(question) = table.poll(now) {

@@ -8,7 +8,7 @@ use crate::ip::{
     self, IPV4_BYTES, IPV6_BYTES, NoPacket, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP, Packet, UDP_AT_CHECK,
     UDP_BYTES, V6,
 };
-use crate::neighbour::{NeighbourId, Neighbours, Question, Word};
+use crate::neighbour::{NeighbourId, Neighbours, Question, Told, Word};
 use crate::outgoing::{PLAIN_AT_IP, PLAIN_AT_UDP, PLAIN_BYTES};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ops::Range;
@@ -113,6 +113,8 @@ pub enum Received {
 #[derive(Clone, Debug)]
 pub struct Stack<const PLACES: usize> {
     host: Host,
+    /// Address and neighbours are the kernel's, which answers whoever asks.
+    is_borrowing: bool,
     neighbours: Neighbours<PLACES>,
 }
 
@@ -132,8 +134,26 @@ impl<const PLACES: usize> Stack<PLACES> {
         } else if host.gateway.is_some_and(|gateway| !is_one_host(gateway) || !host.is_neighbour(gateway)) {
             Err(HostError::Gateway)
         } else {
-            Ok(Stack { host, neighbours: Neighbours::new() })
+            Ok(Stack { host, is_borrowing: false, neighbours: Neighbours::new() })
         }
+    }
+
+    /// The same with the kernel's address and neighbours: it takes datagrams and nothing else, and
+    /// knows of neighbours what it is told ([`tell`](Self::tell)).
+    #[must_use]
+    pub fn borrowing(mut self) -> Self {
+        self.is_borrowing = true;
+        self
+    }
+
+    /// The kernel says where a neighbour is. Returns whether that is one of the stack's.
+    pub fn tell(&mut self, address: IpAddr, told: Told, now: MonoTime) -> bool {
+        self.neighbours.tell(address, told, now)
+    }
+
+    /// The next neighbour that the kernel is to be asked for; called again until there is none.
+    pub fn next_question(&mut self, now: MonoTime) -> Option<Question> {
+        self.neighbours.poll(now)
     }
 
     /// Who it is.
@@ -205,6 +225,7 @@ impl<const PLACES: usize> Stack<PLACES> {
         let body = &frame[ethernet.at..];
         let trusted = self.host.checksums == Checksums::Trust;
         let packet = match (ethernet.ether_type, self.host.address) {
+            (TYPE_ARP, _) if self.is_borrowing => return Err(Dropped::Unknown),
             (TYPE_ARP, IpAddr::V4(own)) => return self.take_arp(now, own, &ethernet, body, answer),
             (TYPE_IPV4, IpAddr::V4(_)) => ip::parse_v4(body, trusted),
             (TYPE_IPV6, IpAddr::V6(_)) => ip::parse_v6(body),
@@ -216,6 +237,9 @@ impl<const PLACES: usize> Stack<PLACES> {
             NoPacket::Fragment => Dropped::Fragment,
         })?;
         let bytes = &body[packet.at..packet.end];
+        if self.is_borrowing && packet.protocol != PROTOCOL_UDP {
+            return Err(Dropped::Unknown);
+        }
         if packet.protocol == PROTOCOL_ICMPV6 {
             return self.take_icmpv6(now, &ethernet, &packet, bytes, answer);
         }

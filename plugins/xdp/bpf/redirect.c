@@ -1,7 +1,8 @@
 /*
  * Which frames leave the kernel: those to the link's own IP address, and the questions and
  * answers about where that address is, in the link's VLAN. All others pass, so that ssh and
- * ptp4l on the same interface go on; also those with two tags.
+ * ptp4l on the same interface go on; also those with two tags. Where the address is the kernel's
+ * (BORROWED), whole datagrams to the link's two ports leave it, and nothing else.
  *
  * Side 0 of the map gets datagrams to the real-time port, side 1 the rest. What is filled in
  * below is set before the program is loaded.
@@ -43,7 +44,8 @@ struct bpf_map_def SECTION("maps") SOCKETS = { BPF_MAP_TYPE_XSKMAP, 4, 4, 2, 0 }
 /* The address, as it stands in headers; of IPv4 the first four bytes. */
 const volatile u8 ADDRESS[16] = { 0 };
 const volatile u8 IS_IPV6 = 0;
-/* The real-time port. */
+const volatile u8 BORROWED = 0;
+/* The real-time port; the next one is that of all others. */
 const volatile u16 PORT = 0;
 const volatile u32 QUEUE = 0;
 /* The VLAN; 0: without one, be it that a tag bears a priority only. */
@@ -74,11 +76,22 @@ static __attribute__((always_inline)) int to(u32 side)
 	return redirect_map(&SOCKETS, side, XDP_PASS);
 }
 
+/* What is for the address and no datagram to one of the ports. */
+static __attribute__((always_inline)) int other(void)
+{
+	return BORROWED ? XDP_PASS : to(BEST_EFFORT);
+}
+
 static __attribute__((always_inline)) int datagram(const u8 *udp, const u8 *end)
 {
+	u32 port;
+
 	if (udp + 4 > end)
-		return to(BEST_EFFORT);
-	return to(word(udp + 2) == PORT ? REAL_TIME : BEST_EFFORT);
+		return other();
+	port = word(udp + 2);
+	if (port == PORT)
+		return to(REAL_TIME);
+	return port == (u32)PORT + 1 ? to(BEST_EFFORT) : other();
 }
 
 static __attribute__((always_inline)) int ipv4(const u8 *ip, const u8 *end)
@@ -90,7 +103,7 @@ static __attribute__((always_inline)) int ipv4(const u8 *ip, const u8 *end)
 	length = (ip[0] & 15) * 4;
 	/* A piece of a packet has no port, or not for long. */
 	if (ip[9] != UDP || word(ip + 6) & 0x3fff || length < IPV4)
-		return to(BEST_EFFORT);
+		return other();
 	return datagram(ip + length, end);
 }
 
@@ -101,9 +114,9 @@ static __attribute__((always_inline)) int ipv6(const u8 *ip, const u8 *end)
 	if (message > end)
 		return XDP_PASS;
 	if (is_own(ip + 24, 16))
-		return ip[6] == UDP ? datagram(message, end) : to(BEST_EFFORT);
+		return ip[6] == UDP ? datagram(message, end) : other();
 	/* Who has the address? Asked of a group, which other addresses may be in as well. */
-	if (ip[24] == 0xff && ip[6] == ICMPV6 && message + SOLICITATION <= end && message[0] == 135 &&
+	if (!BORROWED && ip[24] == 0xff && ip[6] == ICMPV6 && message + SOLICITATION <= end && message[0] == 135 &&
 	    is_own(message + 8, 16))
 		return to(BEST_EFFORT);
 	return XDP_PASS;
@@ -139,7 +152,7 @@ int SECTION("xdp.frags") redirect(struct xdp_md *context)
 		return type == 0x86dd ? ipv6(frame + ETHERNET, end) : XDP_PASS;
 	if (type == 0x0800)
 		return ipv4(frame + ETHERNET, end);
-	if (type == 0x0806)
+	if (type == 0x0806 && !BORROWED)
 		return arp(frame + ETHERNET, end);
 	return XDP_PASS;
 }

@@ -33,6 +33,17 @@ impl Mode {
     }
 }
 
+/// Whose the link's address and neighbours are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Neighbours {
+    /// The link's own: no kernel has the address, and the link asks and answers for itself.
+    #[default]
+    Own,
+    /// The kernel's: the interface has the address, and the kernel finds neighbours and answers
+    /// them. Datagrams to the two ports are the link's, all else the kernel's.
+    Borrowed,
+}
+
 /// Where and how the link opens.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct XdpConfig {
@@ -42,10 +53,13 @@ pub struct XdpConfig {
     pub queue: u32,
     /// How.
     pub mode: Mode,
-    /// The link's own address, which no interface of the kernel has, and port P; the link also
-    /// takes port P+1.
+    /// The link's own address, which no interface of the kernel has (or, with borrowed neighbours,
+    /// this one has), and port P; the link also takes port P+1.
     pub bind: SocketAddr,
-    /// The VLAN that the link is in: its frames have a tag, and only such are taken. `None`: none.
+    /// Whose that address is, and who finds neighbours.
+    pub neighbours: Neighbours,
+    /// The VLAN that the link is in: its frames have a tag, and only such are taken. `None`: none,
+    /// as it has to be where neighbours are borrowed.
     pub vlan: Option<VlanId>,
     /// How many leading bits its neighbours share with it.
     pub prefix_bits: u8,
@@ -58,7 +72,7 @@ pub struct XdpConfig {
 }
 
 impl XdpConfig {
-    /// The defaults: queue 0, the best mode that can be had, no VLAN, neighbours of the same /24 or
+    /// The defaults: queue 0, the best mode that can be had, an own address, no VLAN, neighbours of the same /24 or
     /// /64, no gateway, frames that fit the MTU, real-time frames marked as expedited (46, RFC
     /// 3246).
     #[must_use]
@@ -68,6 +82,7 @@ impl XdpConfig {
             queue: 0,
             mode: Mode::Auto,
             bind,
+            neighbours: Neighbours::Own,
             vlan: None,
             prefix_bits: if bind.is_ipv4() { 24 } else { 64 },
             gateway: None,

@@ -2,6 +2,7 @@
 
 use crate::config::Mode;
 use crate::program::Program;
+use insane_kernel_neighbours::HeldPorts;
 use insane_netstack::{Checksums, Mac};
 use insane_xdp_sys::Xsk;
 
@@ -13,6 +14,9 @@ pub(crate) type Exchange = insane_link::Exchange<Device>;
 pub(crate) struct Device {
     /// Detached when it is dropped, and so before the sockets.
     _program: Program,
+    /// Where the address is the kernel's: given back behind the program, so that no frame of the
+    /// link finds nobody there.
+    _ports: Option<HeldPorts>,
     pub(crate) xsk: Xsk,
     pub(crate) mode: Mode,
     pub(crate) mac: Mac,
@@ -20,7 +24,13 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    pub(crate) fn new(program: Program, xsk: Xsk, mode: Mode, mac: Mac, checksums: Checksums) -> Box<Self> {
-        Box::new(Device { _program: program, xsk, mode, mac, checksums })
+    pub(crate) fn new(
+        program: Program,
+        ports: Option<HeldPorts>,
+        xsk: Xsk,
+        mode: Mode,
+        (mac, checksums): (Mac, Checksums),
+    ) -> Box<Self> {
+        Box::new(Device { _program: program, _ports: ports, xsk, mode, mac, checksums })
     }
 }

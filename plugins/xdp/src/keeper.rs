@@ -2,7 +2,8 @@
 
 use crate::config::XdpConfig;
 use crate::device::Exchange;
-use crate::setup::{XdpError, fits, open_device};
+use crate::setup::{XdpError, check_address, fits, open_device};
+use insane_kernel_neighbours::KernelNeighbours;
 use insane_link::{LinkHealth, LinkKeeper};
 use insane_xdp_sys::interface::Interface;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ pub struct XdpKeeper {
     config: XdpConfig,
     frame_bytes_max: u32,
     exchange: Arc<Exchange>,
+    borrowed: Option<Arc<KernelNeighbours>>,
     /// The interface as it was opened; `None`: no device is on the way or in use.
     opened: Option<Interface>,
 }
@@ -23,13 +25,18 @@ impl XdpKeeper {
         config: XdpConfig,
         frame_bytes_max: u32,
         exchange: Arc<Exchange>,
+        borrowed: Option<Arc<KernelNeighbours>>,
         opened: Option<Interface>,
     ) -> Self {
-        XdpKeeper { config, frame_bytes_max, exchange, opened }
+        XdpKeeper { config, frame_bytes_max, exchange, borrowed, opened }
     }
 
     fn open(&mut self) -> Result<(), XdpError> {
         let (device, interface) = open_device(&self.config, self.frame_bytes_max)?;
+        // Before the link asks.
+        if let Some(borrowed) = &self.borrowed {
+            borrowed.set_interface(interface.index);
+        }
         self.exchange.give(device);
         self.opened = Some(interface);
         Ok(())
@@ -46,6 +53,7 @@ impl XdpKeeper {
         if (now.index, now.mac) != (opened.index, opened.mac) {
             return Err(XdpError::Changed { interface: interface() });
         }
+        check_address(&self.config)?;
         fits(&self.config, &now, self.frame_bytes_max)
     }
 }

@@ -6,6 +6,10 @@
 //! and passes all others, so whatever else the kernel does on the interface goes on. The
 //! program is attached by a BPF link: it goes when the process does, however that ends.
 //!
+//! Where a second address a host cannot be had, the link may borrow the kernel's
+//! ([`Neighbours::Borrowed`], [`insane_kernel_neighbours`]): address and neighbours are those of the
+//! interface, the kernel asks and answers, and only datagrams to the link's two ports leave it.
+//!
 //! What goes over the wire is what the udp plugin sends: port P carries real-time lanes, port
 //! P+1 all others, and a udp link is a good peer of an xdp link. Small frames of
 //! one peer and class that are sent between two flushes share datagrams, as bundles, from either
@@ -51,7 +55,7 @@ mod outbox;
 mod program;
 mod setup;
 
-pub use config::{FRAME_BYTES_LOW, Mode, XdpConfig};
+pub use config::{FRAME_BYTES_LOW, Mode, Neighbours, XdpConfig};
 pub use insane_netstack::VlanId;
 pub use keeper::XdpKeeper;
 pub use link::{XdpCounts, XdpLink, XdpPeer};

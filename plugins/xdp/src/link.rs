@@ -5,6 +5,7 @@ use crate::device::{Device, Exchange};
 use crate::inbox::{Open, Tally};
 use crate::outbox::Growing;
 use insane_core::{Lane, MonoTime, PeerIndex};
+use insane_kernel_neighbours::{KernelNeighbours, WORDS};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused};
 use insane_netstack::{Class, Mac, NEIGHBOURS, NoPlace, Peer, Peers, Received, SIDES, Stack};
 use insane_sys::SharedBytes;
@@ -46,6 +47,8 @@ pub struct XdpCounts {
     /// Frames that the link had taken and the interface had not when it went away; those that
     /// shared a datagram which was ready to go count as one.
     pub unsent_lost: u64,
+    /// How often the kernel refused to look for a neighbour.
+    pub lookups_refused: u64,
     /// What the sockets count.
     pub sockets: XskCounts,
 }
@@ -63,6 +66,7 @@ impl XdpCounts {
             "frames_interface_missing",
             "interfaces_lost",
             "frames_unsent_lost",
+            "lookups_refused",
             "ring_claims_refused",
             "send_calls_refused",
             "send_calls",
@@ -79,6 +83,7 @@ impl XdpCounts {
                 self.absent,
                 self.interface_lost,
                 self.unsent_lost,
+                self.lookups_refused,
                 self.sockets.claims_refused,
                 self.sockets.kicks_failed,
                 self.sockets.calls,
@@ -94,6 +99,8 @@ pub struct XdpLink {
     device: Option<Box<Device>>,
     /// By which it comes and goes.
     exchange: Arc<Exchange>,
+    /// Where neighbours are the kernel's.
+    borrowed: Option<Arc<KernelNeighbours>>,
     /// It has come since its sockets were asked for.
     has_new_fds: bool,
     stack: Stack<NEIGHBOURS>,
@@ -111,7 +118,7 @@ pub struct XdpLink {
 
 impl XdpLink {
     pub(crate) fn new(
-        exchange: Arc<Exchange>,
+        (exchange, borrowed): (Arc<Exchange>, Option<Arc<KernelNeighbours>>),
         stack: Stack<NEIGHBOURS>,
         local: SocketAddr,
         frame_bytes_max: u32,
@@ -121,6 +128,7 @@ impl XdpLink {
         XdpLink {
             device,
             exchange,
+            borrowed,
             has_new_fds: false,
             stack,
             peers: Box::default(),
@@ -156,7 +164,8 @@ impl XdpLink {
     #[must_use]
     pub fn counts(&self) -> XdpCounts {
         let open = self.device.as_ref().map(|device| device.xsk.counts()).unwrap_or_default();
-        XdpCounts { sockets: open.and(self.counts.sockets), ..self.counts }
+        let lookups_refused = self.borrowed.as_ref().map_or(0, |borrowed| borrowed.refused());
+        XdpCounts { sockets: open.and(self.counts.sockets), lookups_refused, ..self.counts }
     }
 
     /// Hands out of one class as much as the budget allows.
@@ -225,6 +234,12 @@ impl XdpLink {
     /// A device was opened: frames come from its hardware address, and peers are asked for anew.
     #[cold]
     fn install(&mut self, device: Box<Device>) {
+        // Words about the interface before it.
+        if let Some(borrowed) = &self.borrowed {
+            for _ in 0..WORDS {
+                let _ = borrowed.next_word();
+            }
+        }
         self.stack.restart(device.mac, device.checksums, self.now);
         self.peers.set_source(device.mac);
         self.device = Some(device);
@@ -243,6 +258,34 @@ impl XdpLink {
             self.counts.sockets = device.xsk.counts().and(self.counts.sockets);
             self.counts.unsent_lost += u64::from(device.xsk.left());
             self.exchange.give_back(device);
+        }
+    }
+
+    /// Asks where neighbours are, or has it asked by the kernel.
+    fn ask(&mut self, now: MonoTime) {
+        let Some(device) = &mut self.device else { return };
+        // At most one question for each place.
+        let Some(borrowed) = &self.borrowed else {
+            for _ in 0..NEIGHBOURS {
+                let Some(len) = self.stack.poll(now, &mut self.answer[..]) else { break };
+                let _ = send_plain(&mut device.xsk, &self.answer[..len], &mut self.counts);
+            }
+            return;
+        };
+        // As many as may wait; what comes meanwhile has its turn.
+        for _ in 0..WORDS {
+            let Some((address, told)) = borrowed.next_word() else { break };
+            // It may be of a peer that left.
+            let _ = self.stack.tell(address, told, now);
+        }
+        let mut has_asked = false;
+        for _ in 0..NEIGHBOURS {
+            let Some(question) = self.stack.next_question(now) else { break };
+            borrowed.ask(question.address);
+            has_asked = true;
+        }
+        if has_asked {
+            borrowed.wake();
         }
     }
 
@@ -489,12 +532,10 @@ impl Link for XdpLink {
         if self.device.as_deref().is_some_and(is_over) {
             self.lose();
         }
-        let Some(device) = &mut self.device else { return false };
-        // At most one question for each place.
-        for _ in 0..NEIGHBOURS {
-            let Some(len) = self.stack.poll(now, &mut self.answer[..]) else { break };
-            let _ = send_plain(&mut device.xsk, &self.answer[..len], &mut self.counts);
+        if self.device.is_none() {
+            return false;
         }
+        self.ask(now);
         self.flush();
         self.stack.is_asking()
     }

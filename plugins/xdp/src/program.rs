@@ -1,5 +1,6 @@
 //! The XDP program: loading it for one link, and attaching it.
 
+use crate::config::{Neighbours, XdpConfig};
 use aya::maps::{MapError, XskMap};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::sys::SyscallError;
@@ -35,25 +36,28 @@ impl std::fmt::Debug for Program {
 }
 
 impl Program {
-    /// Loads it for the address and ports of `bind`, and frames of `queue` in this VLAN.
-    pub(crate) fn load(bind: SocketAddr, queue: u32, vlan: Option<VlanId>) -> Result<Self, NoProgram> {
+    /// Loads it for the address and ports that the configuration has, and frames of its queue and
+    /// VLAN.
+    pub(crate) fn load(config: &XdpConfig) -> Result<Self, NoProgram> {
         let mut address = [0; 16];
         let mut is_ipv6 = 0u8;
-        match bind {
+        match config.bind {
             SocketAddr::V4(v4) => address[..4].copy_from_slice(&v4.ip().octets()),
             SocketAddr::V6(v6) => {
                 address = v6.ip().octets();
                 is_ipv6 = 1;
             }
         }
-        let port = bind.port();
-        let vlan = vlan.map_or(0, VlanId::get);
+        let is_borrowed = u8::from(config.neighbours == Neighbours::Borrowed);
+        let port = config.bind.port();
+        let vlan = config.vlan.map_or(0, VlanId::get);
         let mut loader = EbpfLoader::new();
         loader
             .override_global("ADDRESS", &address, true)
             .override_global("IS_IPV6", &is_ipv6, true)
+            .override_global("BORROWED", &is_borrowed, true)
             .override_global("PORT", &port, true)
-            .override_global("QUEUE", &queue, true)
+            .override_global("QUEUE", &config.queue, true)
             .override_global("VLAN", &vlan, true);
         let mut loaded = loader.load(BYTECODE).map_err(|error| of_map(&error))?;
         xdp(&mut loaded)?.load().map_err(|error| of_program(&error))?;

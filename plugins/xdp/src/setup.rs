@@ -1,12 +1,13 @@
 //! The half that opens the interface and checks what it is given.
 
-use crate::config::{FRAME_BYTES_LOW, Mode, XdpConfig};
+use crate::config::{FRAME_BYTES_LOW, Mode, Neighbours, XdpConfig};
 use crate::device::{Device, Exchange};
 use crate::keeper::XdpKeeper;
 use crate::link::{XdpLink, XdpPeer};
 use crate::program::{NoProgram, Program};
 use insane_core::PeerIndex;
 use insane_core::limits::PEERS_MAX;
+use insane_kernel_neighbours::{HeldPorts, KernelNeighbours, has_address};
 use insane_link::{Link, LinkSetup, PeerSetup, SwapRefused};
 use insane_netstack::{
     Checksums, ETHERNET_BYTES, Host, HostError, IPV4_BYTES, IPV6_BYTES, Mac, Stack, TAG_BYTES, UDP_BYTES,
@@ -16,7 +17,7 @@ use insane_sys::privileges::{Capability, has_capability};
 use insane_sys::{Errno, OsError};
 use insane_xdp_sys::interface::Interface;
 use insane_xdp_sys::{Binding, Xsk, XskOptions};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,6 +132,31 @@ pub enum XdpError {
         /// The address given.
         bind: SocketAddr,
     },
+    /// Neighbours are to be borrowed, and the interface does not have the address.
+    #[error("interface {interface} does not have the address {address}, which `neighbours: borrowed` takes")]
+    NoAddress {
+        /// Its name.
+        interface: String,
+        /// The address given.
+        address: IpAddr,
+    },
+    /// Neighbours are to be borrowed, and the ports cannot be held.
+    #[error("{bind} and the port after it: {source}")]
+    Ports {
+        /// The address given.
+        bind: SocketAddr,
+        /// What failed.
+        source: OsError,
+    },
+    /// The kernel's neighbours cannot be followed.
+    #[error("following the kernel's neighbours: {0}")]
+    Follow(OsError),
+    /// The kernel has neighbours in a VLAN at an interface of its own.
+    #[error("neighbours are borrowed from the interface itself, and not in VLAN {vlan}")]
+    BorrowedInVlan {
+        /// The VLAN.
+        vlan: u16,
+    },
     /// `frame_bytes_max` is out of range.
     #[error("frame_bytes_max is {given}; on interface {interface} it must be from {FRAME_BYTES_LOW} to {most}")]
     FrameBytes {
@@ -188,6 +214,8 @@ pub struct XdpSetup {
     host: Host,
     frame_bytes_max: u32,
     exchange: Arc<Exchange>,
+    /// Where neighbours are the kernel's.
+    borrowed: Option<Arc<KernelNeighbours>>,
     /// The interface as it was opened, or why it was not.
     opened: Result<(Interface, Mode), XdpError>,
 }
@@ -206,8 +234,8 @@ impl XdpSetup {
             Some(given) => given,
             None => most(&config, interface.mtu_bytes),
         };
-        let (device, interface) = open_device(&config, frame_bytes_max)?;
-        Ok(Self::new(config, frame_bytes_max, Ok((device, interface))))
+        let opened = open_device(&config, frame_bytes_max)?;
+        Self::new(config, frame_bytes_max, Ok(opened))
     }
 
     /// As [`bind`](Self::bind), but an interface that is not to be had is no error: the link
@@ -229,18 +257,29 @@ impl XdpSetup {
         let _checked =
             Stack::<1>::new(placeholder).map_err(|source| XdpError::Address { bind: config.bind, source })?;
         let opened = open_device(&config, frame_bytes_max);
-        Ok(Self::new(config, frame_bytes_max, opened))
+        Self::new(config, frame_bytes_max, opened)
     }
 
-    fn new(config: XdpConfig, frame_bytes_max: u32, opened: Result<(Box<Device>, Interface), XdpError>) -> Self {
+    fn new(
+        config: XdpConfig,
+        frame_bytes_max: u32,
+        opened: Result<(Box<Device>, Interface), XdpError>,
+    ) -> Result<Self, XdpError> {
+        let borrowed = match config.neighbours {
+            Neighbours::Own => None,
+            Neighbours::Borrowed => Some(Arc::new(KernelNeighbours::start().map_err(XdpError::Follow)?)),
+        };
         let exchange = Arc::new(Exchange::new());
         let opened = opened.map(|(device, interface)| {
             let mode = device.mode;
+            if let Some(borrowed) = &borrowed {
+                borrowed.set_interface(interface.index);
+            }
             exchange.give(device);
             (interface, mode)
         });
         let host = host(&config, opened.as_ref().ok().map(|(interface, _)| interface));
-        XdpSetup { config, host, frame_bytes_max, exchange, opened }
+        Ok(XdpSetup { config, host, frame_bytes_max, exchange, borrowed, opened })
     }
 
     /// The address with port P: what peers are told.
@@ -265,7 +304,8 @@ impl XdpSetup {
     #[must_use]
     pub fn keeper(&self) -> XdpKeeper {
         let opened = self.opened.as_ref().ok().map(|(interface, _)| interface.clone());
-        XdpKeeper::new(self.config.clone(), self.frame_bytes_max, Arc::clone(&self.exchange), opened)
+        let exchange = Arc::clone(&self.exchange);
+        XdpKeeper::new(self.config.clone(), self.frame_bytes_max, exchange, self.borrowed.clone(), opened)
     }
 }
 
@@ -285,7 +325,8 @@ impl LinkSetup for XdpSetup {
         let setup = self.peers();
         let bind = self.config.bind;
         let stack = Stack::new(self.host).map_err(|source| XdpError::Address { bind, source })?;
-        let mut link = XdpLink::new(self.exchange, stack, bind, self.frame_bytes_max, mono_now());
+        let stack = if self.borrowed.is_some() { stack.borrowing() } else { stack };
+        let mut link = XdpLink::new((self.exchange, self.borrowed), stack, bind, self.frame_bytes_max, mono_now());
         for (index, address) in peers.iter().enumerate() {
             let Some(address) = *address else { continue };
             let peer = PeerIndex(index as u16);
@@ -345,6 +386,9 @@ fn check(config: &XdpConfig) -> Result<(), XdpError> {
     if config.bind.port() == 0 || config.bind.port() == u16::MAX {
         return Err(XdpError::Port { bind: config.bind });
     }
+    if let (Neighbours::Borrowed, Some(vlan)) = (config.neighbours, config.vlan) {
+        return Err(XdpError::BorrowedInVlan { vlan: vlan.get() });
+    }
     Ok(())
 }
 
@@ -368,14 +412,36 @@ fn find(config: &XdpConfig) -> Result<Interface, XdpError> {
     Ok(interface)
 }
 
+/// Whether the address is the interface's, where it has to be.
+pub(crate) fn check_address(config: &XdpConfig) -> Result<(), XdpError> {
+    if config.neighbours == Neighbours::Own {
+        return Ok(());
+    }
+    let (interface, address) = (config.interface.clone(), config.bind.ip());
+    match has_address(&interface, address) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(XdpError::NoAddress { interface, address }),
+        Err(source) => Err(XdpError::Interface { interface, source }),
+    }
+}
+
 /// Opens the interface for frames of this size.
 pub(crate) fn open_device(config: &XdpConfig, frame_bytes_max: u32) -> Result<(Box<Device>, Interface), XdpError> {
     let interface = find(config)?;
     check_host(config, &interface)?;
     fits(config, &interface, frame_bytes_max)?;
+    check_address(config)?;
+    let ports = match config.neighbours {
+        Neighbours::Own => None,
+        Neighbours::Borrowed => {
+            let held = HeldPorts::bind(config.bind, interface.index);
+            Some(held.map_err(|source| XdpError::Ports { bind: config.bind, source })?)
+        }
+    };
     let chunk_bytes = chunk_bytes(frame_bytes_max, config.bind.is_ipv4());
     let (program, xsk, mode) = open_interface(config, &interface, chunk_bytes)?;
-    Ok((Device::new(program, xsk, mode, Mac(interface.mac), checksums(&interface)), interface))
+    let of_frames = (Mac(interface.mac), checksums(&interface));
+    Ok((Device::new(program, ports, xsk, mode, of_frames), interface))
 }
 
 /// Headers of IP and UDP.
@@ -465,7 +531,7 @@ fn open_as(
         ring_frames: RING_FRAMES,
     };
     let of_program = |refused: NoProgram| told(config, attempt, "loading the XDP program", refused);
-    let mut program = Program::load(config.bind, config.queue, config.vlan).map_err(of_program)?;
+    let mut program = Program::load(config).map_err(of_program)?;
     let xsk = patiently(|| Xsk::open(&options), |error| error.errno).map_err(|error| {
         let refused = NoProgram { errno: Some(error.errno), reason: error.to_string() };
         if error.errno == Errno::EINVAL && attempt.binding == Binding::Copy {

@@ -6,7 +6,7 @@ use insane_conformance::{Fixture, watch_allocations};
 use insane_core::PeerIndex;
 use insane_link::{FrameSink, Link, LinkSetup, PeerSetup};
 use insane_sys::clock::mono_now;
-use insane_xdp::{Mode, XdpConfig, XdpLink, XdpPeer, XdpPeers, XdpSetup};
+use insane_xdp::{Mode, Neighbours, XdpConfig, XdpLink, XdpPeer, XdpPeers, XdpSetup};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,11 @@ struct Xdp {
     mode: Mode,
     v6: bool,
     mtu: u32,
+    neighbours: Neighbours,
     namespace: Namespace,
+    /// With borrowed neighbours, each link's host: one of two would take the other's frames for its
+    /// own.
+    hosts: Vec<Namespace>,
     setups: Vec<XdpPeers>,
     stranger: Option<UdpSocket>,
 }
@@ -26,7 +30,24 @@ struct Xdp {
 impl Xdp {
     fn new(mode: Mode, v6: bool, mtu: u32) -> Option<Self> {
         let namespace = Namespace::make()?;
-        Some(Xdp { mode, v6, mtu, namespace, setups: Vec::new(), stranger: None })
+        let (neighbours, hosts) = (Neighbours::Own, Vec::new());
+        Some(Xdp { mode, v6, mtu, neighbours, namespace, hosts, setups: Vec::new(), stranger: None })
+    }
+
+    fn borrowed(mode: Mode, v6: bool) -> Option<Self> {
+        Some(Xdp { neighbours: Neighbours::Borrowed, ..Self::new(mode, v6, 1500)? })
+    }
+
+    /// Puts the links' ends into hosts of their own, with their addresses.
+    fn move_out(&mut self, count: usize) {
+        self.hosts = (0..count).map(|_| Namespace::make().unwrap()).collect();
+        for (number, host) in self.hosts.iter().enumerate() {
+            self.namespace.ip(&format!("link set x{number} netns {}\n", host.path()));
+            let (ip, bits) = (self.address(number).ip(), if self.v6 { "64" } else { "16" });
+            let is_quick = if self.v6 { "nodad" } else { "" };
+            host.ip(&format!("address add {ip}/{bits} dev x{number} {is_quick}\nlink set x{number} up\n"));
+            self.namespace.inside(|| insane_xdp_sys::interface::finish_frames(&format!("p{number}"))).unwrap();
+        }
     }
 
     fn address(&self, number: usize) -> SocketAddr {
@@ -81,11 +102,15 @@ impl Fixture for Xdp {
         // A case that opens twice gets a new network.
         self.namespace = Namespace::make().unwrap();
         self.wire(count);
-        let configs = (0..count)
-            .map(|number| XdpConfig { mode: self.mode, ..XdpConfig::new(format!("x{number}"), self.address(number)) });
-        let configs: Vec<_> = configs.collect();
-        let bind = || configs.into_iter().map(|config| XdpSetup::bind(config).unwrap()).collect::<Vec<_>>();
-        let setups = self.namespace.inside(bind);
+        if self.neighbours == Neighbours::Borrowed {
+            self.move_out(count);
+        }
+        let setup = |number: usize| {
+            let config = XdpConfig::new(format!("x{number}"), self.address(number));
+            let config = XdpConfig { mode: self.mode, neighbours: self.neighbours, ..config };
+            self.hosts.get(number).unwrap_or(&self.namespace).inside(|| XdpSetup::bind(config).unwrap())
+        };
+        let setups: Vec<_> = (0..count).map(setup).collect();
         self.setups = setups.iter().map(LinkSetup::peers).collect();
         assert!(setups.iter().all(|setup| setup.mode() == Some(self.mode)));
         let peers = |own| (0..count).map(|peer| (peer != own).then(|| self.address(peer))).collect::<Vec<_>>();
@@ -135,4 +160,6 @@ suite! {
     native_large: Xdp::new(Mode::Native, false, 3498);
     skb: Xdp::new(Mode::Skb, false, 1500);
     skb_v6: Xdp::new(Mode::Skb, true, 1500);
+    borrowed: Xdp::borrowed(Mode::Native, false);
+    borrowed_v6: Xdp::borrowed(Mode::Native, true);
 }

@@ -318,6 +318,7 @@ fn links(plan: &Plan) -> Things {
             }
             Technology::Xdp(xdp) => {
                 all.push(("interface", xdp.interface.as_str().to_owned()));
+                all.push(("neighbours", xdp.neighbours.name().to_owned()));
                 all.push(("queue", xdp.queue.to_string()));
                 all.push(("mode", xdp.mode.name().to_owned()));
                 all.push(("vlan", vlan(xdp.vlan)));

@@ -182,6 +182,7 @@ pub const FIELDS: &[Field] = &[
         "links[].technology.xdp.bind",
         "an IP address that no machine has yet and a port from 1 to 65534: \"192.0.2.9:7400\", \"[2001:db8::9]:7400\"",
     ),
+    text("links[].technology.xdp.neighbours", "own or borrowed", "own"),
     number("links[].technology.xdp.queue", 0, 1023, "", "0"),
     text("links[].technology.xdp.mode", "auto, zero_copy, native or skb", "auto"),
     number("links[].technology.xdp.vlan", 1, 4094, "", "None: no tag"),

@@ -7,7 +7,7 @@
 
 mod links;
 
-pub use links::{Link, Multicast, Technology, XdpMode};
+pub use links::{Link, Multicast, Neighbours, Technology, XdpMode};
 
 use insane_core::{Consumption, LatePolicy, Reliability};
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,7 @@
 
 use crate::keepers::{Health, Kept};
 use crate::start::{LinkError, StartError};
-use insane_config::raw::XdpMode;
+use insane_config::raw::{self, XdpMode};
 use insane_config::{DatapathPlan, DpdkPlan, Idle, LinkPlan, Plan, RdmaPlan, TcpPlan, Technology, UdpPlan, XdpPlan};
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
 use insane_dpdk::{DpdkConfig, DpdkLink, DpdkPeer, DpdkPeers, DpdkSetup, EalOptions};
@@ -20,7 +20,7 @@ use insane_sys::SharedBytes;
 use insane_tcp::{TcpConfig, TcpLink, TcpPeer, TcpPeers, TcpSetup};
 use insane_udp::{UdpConfig, UdpGroup, UdpLink, UdpPeer, UdpPeers, UdpSetup};
 use insane_wire::status::{Counters, LinkStatus};
-use insane_xdp::{Mode, VlanId, XdpConfig, XdpLink, XdpPeer, XdpPeers, XdpSetup};
+use insane_xdp::{Mode, Neighbours, VlanId, XdpConfig, XdpLink, XdpPeer, XdpPeers, XdpSetup};
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -452,6 +452,10 @@ fn xdp_config(plan: &XdpPlan) -> XdpConfig {
             XdpMode::Skb => Mode::Skb,
         },
         bind: plan.bind,
+        neighbours: match plan.neighbours {
+            raw::Neighbours::Own => Neighbours::Own,
+            raw::Neighbours::Borrowed => Neighbours::Borrowed,
+        },
         vlan: plan.vlan.and_then(VlanId::new),
         prefix_bits: plan.prefix_bits,
         gateway: plan.gateway,

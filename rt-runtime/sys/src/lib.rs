@@ -16,6 +16,7 @@ pub mod interfaces;
 pub mod launch;
 pub mod map;
 pub mod memfd;
+pub mod neighbours;
 pub mod pi_mutex;
 pub mod privileges;
 pub mod seqpacket;

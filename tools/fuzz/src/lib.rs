@@ -6,6 +6,7 @@
 //! | `data` | data headers, frames, bundles | what is read is what would be written; pieces lie inside |
 //! | `overlay` | overlay, group, liveness and reliable bodies | what is read is what would be written |
 //! | `control` | packets of the control socket | what is read survives being written |
+//! | `neighbours` | what the kernel tells of neighbours | what is read stands there, and one station has it |
 //!
 //! Two engines run them. The tests of this crate replay the corpus and change it at random, from a
 //! seed, without knowing what code is reached: they need nothing and run everywhere. `cargo xtask
@@ -36,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "data", feed: targets::data::feed },
     Target { name: "overlay", feed: targets::overlay::feed },
     Target { name: "control", feed: targets::control::feed },
+    Target { name: "neighbours", feed: targets::neighbours::feed },
 ];
 
 impl Target {

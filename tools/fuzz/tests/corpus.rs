@@ -51,10 +51,15 @@ fn control_holds() {
 }
 
 #[test]
+fn neighbours_holds() {
+    replay_and_change(&named("neighbours"));
+}
+
+#[test]
 fn each_target_has_a_test() {
     assert_eq!(
         TARGETS.iter().map(|target| target.name).collect::<Vec<_>>(),
-        ["netstack", "data", "overlay", "control"]
+        ["netstack", "data", "overlay", "control", "neighbours"]
     );
 }
 

@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 /// Must be those of `insane_fuzz::TARGETS`: a test compares them.
-pub const TARGETS: [&str; 4] = ["netstack", "data", "overlay", "control"];
+pub const TARGETS: [&str; 5] = ["netstack", "data", "overlay", "control", "neighbours"];
 /// What counts coverage, and comparisons, which it learns constants from.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

@@ -1,6 +1,6 @@
 //! What is planned of links, and of what carries them.
 
-use crate::raw::XdpMode;
+use crate::raw::{Neighbours, XdpMode};
 use insane_core::Nanos;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
@@ -218,8 +218,11 @@ impl TcpPlan {
 pub struct XdpPlan {
     /// The interface.
     pub interface: InterfaceName,
-    /// The link's own address, which no interface has, and first port, 1 to 65,534.
+    /// The link's own address, which no interface has (or, with borrowed neighbours, this one has),
+    /// and first port, 1 to 65,534.
     pub bind: SocketAddr,
+    /// Whose that address is, and who finds neighbours.
+    pub neighbours: Neighbours,
     /// The queue whose frames the link gets.
     pub queue: u32,
     /// How frames leave the kernel.
@@ -243,6 +246,7 @@ impl XdpPlan {
         XdpPlan {
             interface,
             bind,
+            neighbours: Neighbours::Own,
             queue: 0,
             mode: XdpMode::Auto,
             vlan: None,

@@ -97,9 +97,12 @@ pub enum Technology {
     Xdp {
         /// Name of the interface, 1 to 15 bytes.
         interface: String,
-        /// The link's own address, which no interface of this machine has, and port P; the
-        /// real-time lanes use P, the others P + 1.
+        /// The link's own address, which no interface of this machine has (or, with borrowed
+        /// neighbours, this one has), and port P; the real-time lanes use P, the others P + 1.
         bind: String,
+        /// Whose that address is, and who finds neighbours. Default: the link's own.
+        #[serde(default)]
+        neighbours: Neighbours,
         /// The queue of the interface whose frames the link gets, 0 to 1,023. Default: 0.
         #[serde(default)]
         queue: i64,
@@ -191,6 +194,28 @@ impl XdpMode {
             XdpMode::ZeroCopy => "zero_copy",
             XdpMode::Native => "native",
             XdpMode::Skb => "skb",
+        }
+    }
+}
+
+/// Whose the address of an xdp link is, and who finds its neighbours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Neighbours {
+    /// The link's own.
+    #[default]
+    Own,
+    /// The kernel's.
+    Borrowed,
+}
+
+impl Neighbours {
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Neighbours::Own => "own",
+            Neighbours::Borrowed => "borrowed",
         }
     }
 }

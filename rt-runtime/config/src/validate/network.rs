@@ -25,7 +25,8 @@ pub(super) fn links(raw: &[raw::Link], report: &mut Report<'_>) -> Vec<LinkPlan>
         let bind = address(report, &path, link.technology.bind());
         if let Some(bind) = bind {
             // Ports of udp and ports of tcp are not the same.
-            let mut rivals = bound.iter().filter(|(other, _)| raw[*other].technology.name() == link.technology.name());
+            let mut rivals =
+                bound.iter().filter(|(other, _)| have_one_space(&raw[*other].technology, &link.technology));
             if let Some((first, other)) = rivals.find(|(_, other)| binds_collide(*other, bind)) {
                 let message = format!(
                     "ports {} and {} are taken: links[{first}] uses {} and {}",
@@ -44,6 +45,14 @@ pub(super) fn links(raw: &[raw::Link], report: &mut Report<'_>) -> Vec<LinkPlan>
         links.push(LinkPlan { name: link.name.clone(), technology, rate, peers: Vec::new() });
     }
     links
+}
+
+/// Whether ports of the one are not to be had for the other.
+fn have_one_space(a: &raw::Technology, b: &raw::Technology) -> bool {
+    let borrows = |of: &raw::Technology| {
+        matches!(of, raw::Technology::Xdp { neighbours: raw::Neighbours::Borrowed, .. } | raw::Technology::Udp { .. })
+    };
+    a.name() == b.name() || borrows(a) && borrows(b)
 }
 
 /// DPDK gives a device to one link.
@@ -129,6 +138,7 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
         raw::Technology::Xdp {
             ref interface,
             bind: _,
+            neighbours,
             queue,
             mode,
             vlan,
@@ -146,7 +156,13 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
             let frame_bytes_max = frame_bytes_max.map(|value| number(report, &path("frame_bytes_max"), value));
             let prefix_bits = prefix_bits.map(|value| self::prefix_bits(value, at, bind, report));
             let gateway = gateway.as_deref().and_then(|text| gateway_address(report, &path("gateway"), text, bind));
+            if let (raw::Neighbours::Borrowed, Some(vlan)) = (neighbours, vlan) {
+                let message =
+                    format!("neighbours are borrowed from the interface itself, which has none in VLAN {vlan}");
+                report.error_accepting(&path("neighbours"), message, "own, or no `vlan`");
+            }
             Technology::Xdp(XdpPlan {
+                neighbours,
                 queue: number(report, &path("queue"), queue),
                 mode,
                 vlan: vlan.map(|value| number(report, &path("vlan"), value)),

@@ -229,6 +229,24 @@ fn xdp_links() {
     assert!(findings(&on("fifteen-bytes-x", "[fd00::1]:65534")).is_empty());
     let mode = only(&xdp("mode: fast")).to_string();
     assert!(mode.contains("auto") && mode.contains("zero_copy"), "{mode}");
+    let neighbours = only(&xdp("neighbours: mine")).to_string();
+    assert!(neighbours.contains("own") && neighbours.contains("borrowed"), "{neighbours}");
+    let in_vlan = xdp("neighbours: borrowed, vlan: 5");
+    let message = "neighbours are borrowed from the interface itself, which has none in VLAN 5";
+    expect(&in_vlan, "1:86", &path("neighbours"), message, "own, or no `vlan`");
+    assert!(findings(&xdp("neighbours: borrowed")).is_empty());
+    // Borrowed, its ports are the kernel's.
+    let beside_udp = |neighbours: &str| {
+        format!(
+            "(links: [(name: \"a\", technology: udp(bind: \"10.0.0.1:1\")), (name: \"b\", technology: \
+             xdp(interface: \"e\", bind: \"10.0.0.1:2\", neighbours: {neighbours}))], \
+             datapaths: [(name: \"m\", links: [\"a\", \"b\"])])"
+        )
+    };
+    assert!(findings(&beside_udp("own")).is_empty());
+    let message = "ports 2 and 3 are taken: links[0] uses 1 and 2";
+    let taken = only(&beside_udp("borrowed")).to_string();
+    assert!(taken.contains(message), "{taken}");
     let unknown = only(&xdp("queu: 1")).to_string();
     assert!(unknown.contains("did you mean `queue`?"), "{unknown}");
 }

@@ -2,7 +2,7 @@
 
 use super::cores::Cores;
 use super::host::{Host, Nic};
-use insane_config::{DomainPlan, GossipPlan, HugePages, Idle, LinkPlan, Plan, Policy, Quota, Technology};
+use insane_config::{DomainPlan, GossipPlan, HugePages, Idle, LinkPlan, Plan, Policy, Quota, Technology, raw};
 use std::net::IpAddr;
 
 /// What is asked of the host.
@@ -145,8 +145,13 @@ fn datapath(plan: &insane_config::DatapathPlan) -> Datapath {
         // Of those that the kernel does not drive; the others' cards are the kernel's to poll.
         Technology::Dpdk(dpdk) => dpdk.device.interface().is_none(),
     };
-    // The address of an xdp or dpdk link is its own; its interface, if any, is known by name.
-    let has_own_address = |link: &&LinkPlan| matches!(link.technology, Technology::Xdp(_) | Technology::Dpdk(_));
+    // The address of an xdp or dpdk link is its own, as a rule; its interface, if any, is known by
+    // name.
+    let has_own_address = |link: &&LinkPlan| match &link.technology {
+        Technology::Xdp(xdp) => xdp.neighbours == raw::Neighbours::Own,
+        Technology::Dpdk(_) => true,
+        Technology::Udp(_) | Technology::Tcp(_) | Technology::Rdma(_) => false,
+    };
     let interface = |link: &LinkPlan| match &link.technology {
         Technology::Xdp(xdp) => Some(xdp.interface.as_str().to_owned()),
         Technology::Dpdk(dpdk) => dpdk.device.interface().map(str::to_owned),

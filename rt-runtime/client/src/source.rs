@@ -79,15 +79,11 @@ impl Source {
     /// that source and sink agree on; 0: none.
     #[inline(always)]
     pub fn emit_at<'s>(&'s self, buffer: Buffer<'s>, source_ns: u64) -> Emit<Buffer<'s>> {
-        if self.turns { self.emit_and_turn(buffer, source_ns) } else { self.port.emit(buffer, source_ns) }
-    }
-
-    /// On its own, so that what was emitted need not be kept anywhere in the usual case.
-    #[inline(never)]
-    fn emit_and_turn<'s>(&'s self, buffer: Buffer<'s>, source_ns: u64) -> Emit<Buffer<'s>> {
-        let emitted = self.port.emit(buffer, source_ns);
-        self.turn();
-        emitted
+        if self.turns {
+            self.port.emit_and(buffer, source_ns, || self.turn())
+        } else {
+            self.port.emit(buffer, source_ns)
+        }
     }
 
     /// Publishes a copy of `bytes`. Up to 96 bytes need no buffer.

@@ -153,8 +153,12 @@ struct Pool<T, const N: usize> {
 
 /// What lies in a [`Pool`].
 trait Stacked: Sized {
-    /// The free place below this one.
-    fn below(&mut self) -> &mut Option<NonNull<Self>>;
+    /// Where a place says which free one is below it. No reference, since the bytes beside it
+    /// may still be looked at when it goes back on the stack.
+    ///
+    /// # Safety
+    /// `place` lies in a pool that lives.
+    unsafe fn below(place: NonNull<Self>) -> *mut Option<NonNull<Self>>;
 }
 
 impl<T: Stacked, const N: usize> Pool<T, N> {
@@ -178,21 +182,21 @@ impl<T: Stacked, const N: usize> Pool<T, N> {
     /// Takes the top of the stack, if there is one.
     #[inline(always)]
     fn take(&mut self) -> Option<NonNull<T>> {
-        let mut top = self.free?;
-        // SAFETY: a free place, to which nothing else refers.
-        self.free = *unsafe { top.as_mut() }.below();
+        let top = self.free?;
+        // SAFETY: a free place of this pool, to which nothing else refers.
+        self.free = unsafe { *T::below(top) };
         Some(top)
     }
 
     /// Puts a place on the stack.
     ///
     /// # Safety
-    /// It is one of this pool's, was taken from it (or never was free), and nothing refers
-    /// to it any more.
+    /// It is one of this pool's, was taken from it (or never was free), and nobody uses it any
+    /// more.
     #[inline(always)]
-    unsafe fn leave(&mut self, mut place: NonNull<T>) {
-        // SAFETY: the caller's promise.
-        *unsafe { place.as_mut() }.below() = self.free;
+    unsafe fn leave(&mut self, place: NonNull<T>) {
+        // SAFETY: the caller's promise; what is written is the pool's alone.
+        unsafe { *T::below(place) = self.free };
         self.free = Some(place);
     }
 }

@@ -58,8 +58,9 @@ struct Room {
 
 impl Stacked for Room {
     #[inline(always)]
-    fn below(&mut self) -> &mut Option<NonNull<Room>> {
-        &mut self.below
+    unsafe fn below(place: NonNull<Room>) -> *mut Option<NonNull<Room>> {
+        // SAFETY: the caller's promise.
+        unsafe { &raw mut (*place.as_ptr()).below }
     }
 }
 

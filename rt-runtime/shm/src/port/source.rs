@@ -154,8 +154,9 @@ struct Stage {
 
 impl Stacked for Stage {
     #[inline(always)]
-    fn below(&mut self) -> &mut Option<NonNull<Stage>> {
-        &mut self.below
+    unsafe fn below(place: NonNull<Stage>) -> *mut Option<NonNull<Stage>> {
+        // SAFETY: the caller's promise.
+        unsafe { &raw mut (*place.as_ptr()).below }
     }
 }
 
@@ -216,6 +217,9 @@ pub struct Loan<'p> {
     len: usize,
     id: u32,
 }
+
+/// Start, length and number of a loan that was taken apart.
+type Parts = (NonNull<u8>, usize, u32);
 
 impl SourcePort {
     /// A port with nobody connected. `heap` holds what does not travel in a cell.
@@ -323,25 +327,47 @@ impl SourcePort {
     /// If the buffer is another port's.
     #[inline(always)]
     pub fn emit<'p>(&'p self, loan: Loan<'p>, source_ns: u64) -> Emit<Loan<'p>> {
+        self.emit_parts(self.parts(loan), source_ns)
+    }
+
+    /// As [`emit`](Self::emit), and `after` it, which is apart from the usual path.
+    ///
+    /// # Panics
+    /// If the buffer is another port's.
+    #[inline(always)]
+    pub fn emit_and<'p>(&'p self, loan: Loan<'p>, source_ns: u64, after: impl FnOnce()) -> Emit<Loan<'p>> {
+        self.emit_parts_and(self.parts(loan), source_ns, after)
+    }
+
+    #[inline(never)]
+    fn emit_parts_and(&self, parts: Parts, source_ns: u64, after: impl FnOnce()) -> Emit<Loan<'_>> {
+        let emitted = self.emit_parts(parts, source_ns);
+        after();
+        emitted
+    }
+
+    /// Takes a loan apart, so that it needs no place in memory.
+    #[inline(always)]
+    fn parts(&self, loan: Loan<'_>) -> Parts {
         assert!(std::ptr::eq(self, loan.port), "a buffer is emitted by the source that lent it");
-        // Taken apart, so that the loan needs no place in memory; put together again if it
-        // is refused.
         let Loan { start, len, id, .. } = *std::mem::ManuallyDrop::new(loan);
+        (start, len, id)
+    }
+
+    /// Only for the parts of a loan, once.
+    #[inline(always)]
+    fn emit_parts(&self, (start, len, id): Parts, source_ns: u64) -> Emit<Loan<'_>> {
         let inner = self.inner();
         let result = if id == STAGED {
             // SAFETY: the stage was the loan's alone, and the loan was ours.
             let bytes = unsafe { std::slice::from_raw_parts(start.as_ptr(), len) };
-            let result = inner.emit_inline(bytes, source_ns);
-            if result.is_some() {
-                // SAFETY: a stage of this port, and its loan is over.
-                unsafe { inner.stages.leave(start.cast()) };
-            }
-            result
+            inner.emit_inline(bytes, source_ns, Some(start.cast()))
         } else {
             inner.emit_heap(BufferId(id), len, source_ns)
         };
         match result {
             Some(token) => Emit::Sent(token),
+            // Put together again.
             None => Emit::Refused(Loan { port: self, start, len, id }, inner.refusal),
         }
     }
@@ -353,7 +379,7 @@ impl SourcePort {
             return None;
         }
         let inner = self.inner();
-        Some(match inner.emit_inline(bytes, source_ns) {
+        Some(match inner.emit_inline(bytes, source_ns, None) {
             Some(token) => Emit::Sent(token),
             None => Emit::Refused((), inner.refusal),
         })
@@ -449,28 +475,38 @@ impl Inner {
         self.conns.iter_mut().all(|conn| conn.observes() || has_room(conn) != Ok(false))
     }
 
-    /// Publishes up to 96 bytes. Here is the plain case, one receiver with room, straight
-    /// through; any other is left to [`emit_inline_to_all`](Self::emit_inline_to_all), untouched.
+    /// Publishes up to 96 bytes, after which the stage that they lay in, if in any, is free.
+    /// Here is the plain case, one receiver with room, straight through; any other is left to
+    /// [`emit_inline_to_all`](Self::emit_inline_to_all), untouched.
     #[inline(always)]
-    fn emit_inline(&mut self, bytes: &[u8], source_ns: u64) -> Option<Token> {
+    fn emit_inline(&mut self, bytes: &[u8], source_ns: u64, stage: Option<NonNull<Stage>>) -> Option<Token> {
         let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
         if self.is_plain() {
             // SAFETY: while `plain_epoch` is the epoch, `lone` is the one of `conns`, none of
             // which is referred to here.
             let conn = unsafe { self.lone.as_mut() };
             if conn.push_inline_plain(meta, bytes) {
+                self.leave_stage(stage);
                 let token = self.count_one(bytes.len());
                 if conn.wants_wake() {
-                    return self.wake_the_one(token);
+                    self.wake_the_one();
                 }
                 return Some(token);
             }
         }
-        self.emit_inline_to_all(bytes, source_ns)
+        self.emit_inline_to_all(bytes, source_ns, stage)
+    }
+
+    #[inline(always)]
+    fn leave_stage(&mut self, stage: Option<NonNull<Stage>>) {
+        if let Some(stage) = stage {
+            // SAFETY: a stage of this port, and its loan is over.
+            unsafe { self.stages.leave(stage) };
+        }
     }
 
     #[inline(never)]
-    fn emit_inline_to_all(&mut self, bytes: &[u8], source_ns: u64) -> Option<Token> {
+    fn emit_inline_to_all(&mut self, bytes: &[u8], source_ns: u64, stage: Option<NonNull<Stage>>) -> Option<Token> {
         if !self.may_emit(false) {
             return None;
         }
@@ -484,7 +520,9 @@ impl Inner {
                 sent.not_taken(conn);
             }
         }
-        Some(self.after_emit(STAGED, bytes.len(), sent))
+        let token = self.after_emit(STAGED, bytes.len(), sent);
+        self.leave_stage(stage);
+        Some(token)
     }
 
     #[inline(never)]
@@ -499,7 +537,7 @@ impl Inner {
                 heap.lend_to(id, 1);
                 let token = self.note(id.0, len, 1, 0);
                 if conn.wants_wake() {
-                    return self.wake_the_one(token);
+                    self.wake_the_one();
                 }
                 return Some(token);
             }
@@ -561,9 +599,11 @@ impl Inner {
     }
 
     #[cold]
-    fn wake_the_one(&self, token: Token) -> Option<Token> {
-        wake(self.conns.first()?, &self.counters);
-        Some(token)
+    #[inline(never)]
+    fn wake_the_one(&self) {
+        if let Some(conn) = self.conns.first() {
+            wake(conn, &self.counters);
+        }
     }
 
     #[inline(always)]

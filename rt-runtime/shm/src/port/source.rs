@@ -488,7 +488,7 @@ impl Inner {
             if conn.push_inline_plain(meta, bytes) {
                 self.leave_stage(stage);
                 let token = self.count_one(bytes.len());
-                if conn.wants_wake() {
+                if conn.may_sleep() {
                     self.wake_the_one();
                 }
                 return Some(token);
@@ -536,7 +536,7 @@ impl Inner {
             if conn.push_heap_plain(meta, id, len as u32) {
                 heap.lend_to(id, 1);
                 let token = self.note(id.0, len, 1, 0);
-                if conn.wants_wake() {
+                if conn.may_sleep() {
                     self.wake_the_one();
                 }
                 return Some(token);
@@ -598,11 +598,11 @@ impl Inner {
         Token { sequence }
     }
 
-    #[cold]
+    /// Wakes the one receiver if it asks for that.
     #[inline(never)]
-    fn wake_the_one(&self) {
-        if let Some(conn) = self.conns.first() {
-            wake(conn, &self.counters);
+    fn wake_the_one(&mut self) {
+        if let Some(conn) = self.conns.first_mut() {
+            wake_if_wanted(conn, &self.counters);
         }
     }
 

@@ -21,7 +21,7 @@ use harness::machine::Machine;
 use harness::netns::Hosts;
 use harness::{Bench, Effort};
 use insane_core::limits::PEERS_MAX;
-use ours::end::CopyPut;
+use ours::end::{CopyPut, FixedPut, FixedTake};
 use report::bounds::{Bounds, Check, check};
 use report::page::Page;
 use report::row::Output;
@@ -72,11 +72,11 @@ fn count(cli: &Cli) -> Result<(), Fault> {
         Counted::Ring => scenario::count::run(&mut baseline::ring::to_itself(), cli.messages),
         Counted::Ours => {
             let (put, take, _session) = scenario::ours::to_itself()?;
-            scenario::count::run(&mut Duplex::new(put, take), cli.messages)
+            scenario::count::run(&mut Duplex::new(FixedPut::new(put), FixedTake::new(take)), cli.messages)
         }
         Counted::OursCopied => {
             let (put, take, _session) = scenario::ours::to_itself()?;
-            scenario::count::run(&mut Duplex::new(CopyPut::new(put), take), cli.messages)
+            scenario::count::run(&mut Duplex::new(CopyPut::new(put), FixedTake::new(take)), cli.messages)
         }
         Counted::Network => {
             let (put, take, _sessions) = scenario::ours::to_a_sibling(cli::Plugin::Udp)?;

@@ -184,6 +184,76 @@ fn offer_again<'s>(source: &'s Source, mut buffer: Buffer<'s>) -> bool {
     false
 }
 
+/// The write end of a channel of messages of one size, which the program was compiled with: as
+/// the ring's is, beside which it is counted.
+pub struct FixedPut(Put);
+
+impl FixedPut {
+    /// A write end of messages of [`MESSAGE_BYTES`].
+    #[must_use]
+    pub fn new(put: Put) -> Self {
+        FixedPut(put)
+    }
+}
+
+impl End for FixedPut {
+    #[inline(always)]
+    fn send(&mut self, number: u64) -> Result<bool, Fault> {
+        let source = &self.0.source;
+        let mut buffer = match source.get_buffer(MESSAGE_BYTES) {
+            Ok(buffer) => buffer,
+            Err(error) => return no_buffer(error),
+        };
+        payload::write(&mut buffer, number);
+        match source.emit(buffer) {
+            Emit::Sent(_) => Ok(true),
+            Emit::Refused(buffer, _) => Ok(offer_again(source, buffer)),
+        }
+    }
+
+    fn receive(&mut self) -> Result<Option<u64>, Fault> {
+        Ok(None)
+    }
+}
+
+/// The read end of a channel of messages of that size.
+pub struct FixedTake(Take);
+
+impl FixedTake {
+    /// A read end of messages of [`MESSAGE_BYTES`].
+    #[must_use]
+    pub fn new(take: Take) -> Self {
+        FixedTake(take)
+    }
+}
+
+impl End for FixedTake {
+    fn send(&mut self, _number: u64) -> Result<bool, Fault> {
+        Ok(false)
+    }
+
+    #[inline(always)]
+    fn receive(&mut self) -> Result<Option<u64>, Fault> {
+        let message = match self.0.sink.consume() {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(cannot_consume(error)),
+        };
+        let read = match message.bytes() {
+            Some(bytes) if bytes.len() == MESSAGE_BYTES => payload::read(bytes),
+            _ => return Err(Fault::Corrupt { expected: MESSAGE_BYTES as u64, found: message.len() as u64 }),
+        };
+        // Given back in each branch, so that the number need not be kept meanwhile.
+        match read {
+            Ok(number) => {
+                message.release();
+                Ok(Some(number))
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+}
+
 /// A write end whose message is lost where there is no room, as its contract says, and
 /// which then says so.
 pub struct Flood(Put);

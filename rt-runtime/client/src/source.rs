@@ -17,11 +17,14 @@ pub struct Source {
     port: SourcePort,
     stream: Arc<StreamCore>,
     uid: u64,
+    /// Whether this thread turns the engine: at hand, and not behind three pointers.
+    turns: bool,
 }
 
 impl Source {
     pub(crate) fn new(port: SourcePort, stream: Arc<StreamCore>, uid: u64) -> Self {
-        Source { port, stream, uid }
+        let turns = stream.core.inline.is_some();
+        Source { port, stream, uid, turns }
     }
 
     fn core(&self) -> &Core {
@@ -76,9 +79,11 @@ impl Source {
     /// that source and sink agree on; 0: none.
     #[inline(always)]
     pub fn emit_at<'s>(&'s self, buffer: Buffer<'s>, source_ns: u64) -> Emit<Buffer<'s>> {
-        let emitted = self.port.emit(buffer, source_ns);
-        self.turn();
-        emitted
+        if self.turns {
+            self.port.emit_and(buffer, source_ns, || self.turn())
+        } else {
+            self.port.emit(buffer, source_ns)
+        }
     }
 
     /// Publishes a copy of `bytes`. Up to 96 bytes need no buffer.
@@ -99,7 +104,9 @@ impl Source {
     pub fn emit_copy_at(&self, bytes: &[u8], source_ns: u64) -> Result<Emit<()>, GetBufferError> {
         match self.port.emit_copy(bytes, source_ns) {
             Some(emitted) => {
-                self.turn();
+                if self.turns {
+                    self.turn();
+                }
                 Ok(emitted)
             }
             None => self.emit_copy_in_buffer(bytes, source_ns),

@@ -104,6 +104,15 @@ pub trait Cells {
         self.cell(index)
     }
 
+    /// Word `at`, counted through all cells, which is not checked.
+    ///
+    /// # Safety
+    /// `at` is less than [`cell_count`](Self::cell_count) times [`CELL_WORDS`].
+    #[inline(always)]
+    unsafe fn word_unchecked(&self, at: usize) -> &AtomicU64 {
+        &self.cell(at / CELL_WORDS)[at % CELL_WORDS]
+    }
+
     /// How many there are; always the same.
     fn cell_count(&self) -> usize;
 
@@ -168,6 +177,14 @@ pub(crate) const fn shape_kind(word: u64) -> Option<Kind> {
 pub(crate) const fn shape_inline_len(word: u64) -> Option<u32> {
     // Length and kind in one comparison.
     let len = (word & 0xff_ffff_ffff).wrapping_sub((Kind::Inline as u64) << 32);
+    if len <= INLINE_BYTES_MAX as u64 { Some(len as u32) } else { None }
+}
+
+/// The same, if besides no message was lost before this one.
+#[inline(always)]
+pub(crate) const fn shape_plain_len(word: u64) -> Option<u32> {
+    // Length, kind and losses in one comparison.
+    let len = word.wrapping_sub((Kind::Inline as u64) << 32);
     if len <= INLINE_BYTES_MAX as u64 { Some(len as u32) } else { None }
 }
 

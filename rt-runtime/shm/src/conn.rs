@@ -5,7 +5,7 @@ use crate::cell::Meta;
 use crate::heap::{ForeignHeap, SenderHeap};
 use crate::region::{Region, RegionCells};
 use crate::returns::{Borrowed, Giver, Taker, places};
-use crate::ring::{Consumer, InlineBytes, Next, Payload, Popped, Producer, Taken};
+use crate::ring::{Consumer, InlineBytes, Next, Payload, Plain, Popped, Producer, Taken};
 use crate::wake::{Errand, Waker, Watched};
 use insane_core::ConnId;
 use insane_core::heap::BufferId;
@@ -23,6 +23,9 @@ pub struct TxConn {
     /// Buffers that the receiver may hold.
     share: u32,
     waker: Option<Waker>,
+    /// Up to this position of the ring a message is plain: there is room, and no loss to
+    /// report. One comparison then stands for both.
+    plain_until: u64,
     /// Messages dropped for this receiver since the last one it got.
     missed: u16,
     /// Whether it leads to a sink of this host that is to get what was emitted before it
@@ -60,6 +63,7 @@ impl TxConn {
             borrowed: Borrowed::new(buffers),
             share: u32::MAX,
             waker,
+            plain_until: 0,
             missed: 0,
             awaits_history: false,
             direct: false,
@@ -91,7 +95,12 @@ impl TxConn {
     /// As [`is_asked`](Self::is_asked): how often it has asked, if so many messages fit. It
     /// counts as answered then.
     pub(crate) fn take_ask(&mut self, count: u64) -> Option<u64> {
-        if !self.is_asked() || self.ring.has_room_for(count.min(self.ring.depth())) != Ok(true) {
+        if !self.is_asked() {
+            return None;
+        }
+        if self.ring.has_room_for(count.min(self.ring.depth())) != Ok(true) {
+            // The receiver may have been caught at a lie.
+            self.plain_until = 0;
             return None;
         }
         self.answered = self.ring.asks();
@@ -152,14 +161,24 @@ impl TxConn {
     #[inline]
     pub fn miss(&mut self, count: u64) {
         self.missed = self.missed.saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
+        self.plain_until = 0;
     }
 
+    /// What a message that is about to be published bears: with it all losses are told,
+    /// so the next one is plain if there is room.
     #[inline(always)]
     fn account(&mut self, mut meta: Meta) -> Meta {
         if self.missed > 0 {
             meta.lost = meta.lost.saturating_add(std::mem::take(&mut self.missed));
         }
+        self.plain_until = self.ring.room_until();
         meta
+    }
+
+    /// Whether there is room, as far as is known, and no loss to report.
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        self.ring.position() < self.plain_until
     }
 
     /// Publishes a message in line; the caller has seen [`has_room`](Self::has_room).
@@ -180,7 +199,7 @@ impl TxConn {
     #[inline(always)]
     #[must_use]
     pub fn push_inline_plain(&mut self, meta: Meta, payload: &[u8]) -> bool {
-        let is_plain = self.missed == 0 && self.ring.knows_room();
+        let is_plain = self.is_plain();
         if is_plain {
             self.ring.write_inline(meta, payload);
         }
@@ -191,7 +210,7 @@ impl TxConn {
     /// one more holder.
     #[inline(always)]
     pub(crate) fn push_heap_plain(&mut self, meta: Meta, id: BufferId, len: u32) -> bool {
-        let is_plain = self.missed == 0 && self.borrowed.count() < self.share && self.ring.knows_room();
+        let is_plain = self.is_plain() && self.borrowed.count() < self.share;
         if is_plain {
             self.borrowed.set(id);
             self.ring.write_heap(meta, id, len);
@@ -298,6 +317,7 @@ impl TxConn {
             let Some(id) = self.taker.take() else { break };
             if let Err(violation) = self.borrowed.clear(id) {
                 self.ring.distrust(violation);
+                self.plain_until = 0;
                 break;
             }
             heap.release(id);
@@ -476,6 +496,33 @@ impl RxConn {
         next
     }
 
+    /// Takes the next message if it is plain: in line, and none lost before it.
+    #[inline(always)]
+    pub(crate) fn take_plain(&mut self, inline: &mut InlineBytes) -> Plain {
+        let plain = self.ring.take_plain(inline);
+        if matches!(plain, Plain::Inline { .. }) && self.ring.is_due() {
+            self.see_to_what_is_due();
+        }
+        plain
+    }
+
+    /// The head, and buffers that were kept back.
+    #[inline(never)]
+    fn see_to_what_is_due(&mut self) {
+        self.ring.publish_if_due();
+        self.ring.look_later();
+        self.keep_nothing_back();
+    }
+
+    /// Takes the message that [`take_plain`](Self::take_plain) has just left, if it is in a
+    /// buffer that there is; and says where its payload is.
+    #[inline(always)]
+    pub(crate) fn take_in_buffer(&mut self) -> Option<(Meta, u32, BufferId, *const u8)> {
+        let Next::Heap(meta, len, id) = self.ring.look_at_heap() else { return None };
+        let start = self.take_heap(id, len)?;
+        Some((meta, len, id, start))
+    }
+
     /// Takes the message in a buffer that [`take_next`](Self::take_next) has just read, and
     /// says where its payload is. `None`, and nothing is taken: nowhere.
     #[inline(always)]
@@ -521,10 +568,14 @@ impl RxConn {
         }
     }
 
+    /// While something is kept back, each message is followed by a look here.
     #[inline(never)]
     fn flush_unless_behind(&mut self) {
-        if !self.is_behind() {
+        if self.is_behind() {
+            self.ring.look_soon();
+        } else {
             self.giver.flush();
+            self.ring.look_later();
         }
     }
 
@@ -548,7 +599,12 @@ impl RxConn {
     pub fn give_back(&mut self, id: BufferId) {
         assert!(self.held > 0, "nothing is held");
         self.held -= 1;
-        if self.is_behind() { self.giver.give(id) } else { self.giver.give_now(id) }
+        if self.is_behind() {
+            self.giver.give(id);
+            self.ring.look_soon();
+        } else {
+            self.giver.give_now(id);
+        }
     }
 
     /// Writes out what waits for a batch.

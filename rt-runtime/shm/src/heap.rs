@@ -150,25 +150,30 @@ impl SenderHeap {
     /// a larger one if that is used up.
     #[inline]
     pub fn loan(&mut self, len: u32) -> Option<BufferId> {
-        for shelf in &mut self.shelves {
-            if len <= shelf.size
-                && let Some(at) = shelf.take()
-            {
-                let id = self.free[at];
-                self.books[id as usize].holders = LOANED;
-                return Some(BufferId(id));
-            }
-        }
-        None
+        Some(self.loan_at(len)?.0)
     }
 
     /// As [`loan`](Self::loan), and where the buffer starts.
     #[inline(always)]
     pub(crate) fn loan_at(&mut self, len: u32) -> Option<(BufferId, NonNull<u8>)> {
-        let id = self.loan(len)?;
-        let offset = self.books[id.0 as usize].offset;
+        let place = self.shelves.iter_mut().filter(|shelf| len <= shelf.size).find_map(Shelf::take)?;
+        Some(self.loan_from(place))
+    }
+
+    /// As [`loan_at`](Self::loan_at), of the smallest class that fits alone.
+    #[inline(always)]
+    pub(crate) fn loan_best_at(&mut self, len: u32) -> Option<(BufferId, NonNull<u8>)> {
+        let place = self.shelves.iter_mut().find(|shelf| len <= shelf.size)?.take()?;
+        Some(self.loan_from(place))
+    }
+
+    #[inline(always)]
+    fn loan_from(&mut self, place: usize) -> (BufferId, NonNull<u8>) {
+        let id = self.free[place];
+        let book = &mut self.books[id as usize];
+        book.holders = LOANED;
         // SAFETY: the geometry fits the region (`new`), and a mapping is not null.
-        Some((id, unsafe { NonNull::new_unchecked(self.region.as_mut_ptr().add(offset as usize)) }))
+        (BufferId(id), unsafe { NonNull::new_unchecked(self.region.as_mut_ptr().add(book.offset as usize)) })
     }
 
     #[inline(always)]
@@ -198,12 +203,6 @@ impl SenderHeap {
         let size = self.geometry.classes()[book.class as usize].size as usize;
         // SAFETY: the geometry fits the region (`new`).
         (unsafe { self.region.as_mut_ptr().add(book.offset as usize) }, size)
-    }
-
-    /// Whether a buffer of the smallest class that holds `len` bytes is free.
-    #[inline]
-    pub(crate) fn has_best(&self, len: u32) -> bool {
-        self.shelves.iter().find(|shelf| len <= shelf.size).is_some_and(|shelf| shelf.free() > 0)
     }
 
     /// Whether at least one buffer of `len` bytes is free.

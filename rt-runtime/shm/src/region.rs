@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A mapping. Writable in at most one process; see the crate's documentation.
@@ -239,6 +239,12 @@ impl Cells for RegionCells {
     unsafe fn cell_unchecked(&self, index: usize) -> &Cell {
         // SAFETY: as in `cell`; `index < count` is the caller's promise.
         unsafe { &*self.start.add(index) }
+    }
+
+    #[inline(always)]
+    unsafe fn word_unchecked(&self, at: usize) -> &AtomicU64 {
+        // SAFETY: as in `cell`; that the word lies in one of the cells is the caller's promise.
+        unsafe { &*self.start.cast::<AtomicU64>().add(at) }
     }
 
     fn cell_count(&self) -> usize {

@@ -110,10 +110,10 @@ impl<R: Cells> Giver<R> {
     #[inline(always)]
     fn write(&mut self, id: BufferId) {
         let at = (self.position & (self.places - 1)) as usize;
-        // SAFETY: `new` checked that there are cells for all places.
-        let cell = unsafe { self.returns.cell_unchecked(1 + at / CELL_WORDS) };
+        // SAFETY: `new` checked that there are cells for all places, behind the first.
+        let word = unsafe { self.returns.word_unchecked(CELL_WORDS + at) };
         // Release pairs with the taker's Acquire: our reads of the buffer are over.
-        cell[at % CELL_WORDS].store(entry(self.position, id), Ordering::Release);
+        word.store(entry(self.position, id), Ordering::Release);
         self.position += 1;
     }
 }
@@ -143,9 +143,8 @@ impl<R: Cells> Taker<R> {
             return None;
         }
         let at = (self.position & (self.places - 1)) as usize;
-        // SAFETY: `new` checked that there are cells for all places.
-        let cell = unsafe { self.returns.cell_unchecked(1 + at / CELL_WORDS) };
-        let word = cell[at % CELL_WORDS].load(Ordering::Acquire);
+        // SAFETY: `new` checked that there are cells for all places, behind the first.
+        let word = unsafe { self.returns.word_unchecked(CELL_WORDS + at) }.load(Ordering::Acquire);
         if (word >> 32) as u32 != (self.position as u32).wrapping_add(1) {
             return None;
         }

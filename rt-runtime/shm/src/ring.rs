@@ -18,7 +18,7 @@
 use crate::Violation;
 use crate::cell::{
     ASKS, BELL, CLOSED, Cell, Cells, HEAD, Kind, Meta, PAYLOAD_WORD, SEQUENCE, SHAPE, SOURCE_TIME, STAMP, shape,
-    shape_inline_len, shape_kind, shape_len, shape_lost,
+    shape_inline_len, shape_kind, shape_len, shape_lost, shape_plain_len,
 };
 use crate::sync::{AtomicU64, Ordering};
 use insane_core::heap::BufferId;
@@ -40,7 +40,8 @@ pub const fn depth_fits(depth: u32) -> bool {
 pub struct Producer<C, R> {
     cells: C,
     returns: R,
-    depth: u64,
+    /// The depth, less one.
+    mask: u64,
     tail: u64,
     head_seen: u64,
     /// What the consumer was caught at.
@@ -54,7 +55,7 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     /// If the depth does not fit, or the memory is too small for it.
     pub fn new(cells: C, returns: R, depth: u32) -> Self {
         assert!(depth_fits(depth) && cells.cell_count() > depth as usize && returns.cell_count() > 0);
-        Producer { cells, returns, depth: u64::from(depth), tail: 0, head_seen: 0, lie: None }
+        Producer { cells, returns, mask: u64::from(depth) - 1, tail: 0, head_seen: 0, lie: None }
     }
 
     /// Whether one more message fits. Looks at the consumer's head only when the
@@ -70,7 +71,19 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     /// Whether there is room without a look at the consumer's head.
     #[inline(always)]
     pub(crate) fn knows_room(&self) -> bool {
-        self.tail.wrapping_sub(self.head_seen) < self.depth
+        self.tail.wrapping_sub(self.head_seen) <= self.mask
+    }
+
+    /// The position that has no room any more, as far as is known.
+    #[inline(always)]
+    pub(crate) fn room_until(&self) -> u64 {
+        self.head_seen.wrapping_add(self.depth())
+    }
+
+    /// The position of the next message.
+    #[inline(always)]
+    pub(crate) fn position(&self) -> u64 {
+        self.tail
     }
 
     #[cold]
@@ -86,7 +99,7 @@ impl<C: Cells, R: Cells> Producer<C, R> {
             return Err(Violation::Head);
         }
         self.head_seen = claim;
-        Ok(self.tail - self.head_seen < self.depth)
+        Ok(self.knows_room())
     }
 
     /// Whether so many messages fit.
@@ -95,10 +108,10 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     /// As [`has_room`](Self::has_room).
     #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     pub(crate) fn has_room_for(&mut self, count: u64) -> Result<bool, Violation> {
-        if self.pending() + count > self.depth {
+        if self.pending() + count > self.depth() {
             self.refresh_head()?;
         }
-        Ok(self.pending() + count <= self.depth)
+        Ok(self.pending() + count <= self.depth())
     }
 
     /// How often the consumer has asked for what is kept of the past.
@@ -114,7 +127,7 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     pub(crate) fn distrust(&mut self, violation: Violation) {
         self.lie.get_or_insert(violation);
         // Full for good, so that the hot path needs no look at `lie`.
-        self.head_seen = self.tail.wrapping_sub(self.depth);
+        self.head_seen = self.tail.wrapping_sub(self.depth());
     }
 
     /// What the consumer was caught at.
@@ -126,7 +139,7 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     /// Messages the ring holds at most.
     #[must_use]
     pub const fn depth(&self) -> u64 {
-        self.depth
+        self.mask + 1
     }
 
     /// Whether no message was ever published.
@@ -189,7 +202,7 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     fn write(&mut self, shape: u64, meta: Meta, write: impl FnOnce(&Cell)) {
         let tail = self.tail;
         // SAFETY: the index is 1 to `depth`, and `new` checked that there are more cells.
-        let cell = unsafe { self.cells.cell_unchecked(1 + (tail & (self.depth - 1)) as usize) };
+        let cell = unsafe { self.cells.cell_unchecked(1 + (tail & self.mask) as usize) };
         write(cell);
         cell[SHAPE].store(shape, Ordering::Relaxed);
         cell[SEQUENCE].store(meta.sequence, Ordering::Relaxed);
@@ -279,15 +292,27 @@ pub(crate) enum Next {
     Odd,
 }
 
+/// What [`Consumer::take_plain`] found.
+pub(crate) enum Plain {
+    /// No message.
+    Nothing,
+    /// One whose `len` bytes were copied; it is taken.
+    Inline { sequence: u64, source_ns: u64, len: u32 },
+    /// One that is not that plain, or what cannot be. It is not taken.
+    Other,
+}
+
 /// The consuming end.
 #[derive(Debug)]
 pub struct Consumer<C, R> {
     cells: C,
     returns: R,
-    depth: u64,
+    /// The depth, less one.
+    mask: u64,
     position: u64,
     published: u64,
-    /// Position from which the head is due to be published.
+    /// Position from which something is due: the head is to be published, or a look was
+    /// asked for.
     due: u64,
 }
 
@@ -299,13 +324,13 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     pub fn new(cells: C, returns: R, depth: u32) -> Self {
         assert!(depth_fits(depth) && cells.cell_count() > depth as usize && returns.cell_count() > 0);
         let depth = u64::from(depth);
-        Consumer { cells, returns, depth, position: 0, published: 0, due: depth / 4 }
+        Consumer { cells, returns, mask: depth - 1, position: 0, published: 0, due: depth / 4 }
     }
 
     #[inline(always)]
     fn next_cell(&self) -> &Cell {
         // SAFETY: the index is 1 to `depth`, and `new` checked that there are more cells.
-        unsafe { self.cells.cell_unchecked(1 + (self.position & (self.depth - 1)) as usize) }
+        unsafe { self.cells.cell_unchecked(1 + (self.position & self.mask) as usize) }
     }
 
     /// Whether a message waits.
@@ -330,7 +355,7 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
 
     /// Messages the ring holds at most.
     pub fn depth(&self) -> u64 {
-        self.depth
+        self.mask + 1
     }
 
     /// Whether the producer knows of every message taken.
@@ -369,10 +394,60 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         }
         let taken = Self::read(self.next_cell(), inline).ok_or(Violation::Cell)?;
         self.position += 1;
-        if self.position >= self.due {
-            self.publish_head();
-        }
+        self.publish_if_due();
         Ok(Some(taken))
+    }
+
+    /// The plain case of [`take_next`](Self::take_next): a message in line, before which
+    /// none was lost. Whatever is not that plain is left untouched. Nothing is published:
+    /// the caller looks whether that [is due](Self::is_due).
+    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
+    #[inline(always)]
+    pub(crate) fn take_plain(&mut self, inline: &mut InlineBytes) -> Plain {
+        let (cell, next) = (self.next_cell(), self.position + 1);
+        // Both lines of the cell come at once, and not the second after the first.
+        C::fetch_ahead(cell);
+        // Acquire pairs with the producer's Release in `write`: the cell is complete.
+        if cell[STAMP].load(Ordering::Acquire) != next {
+            return Plain::Nothing;
+        }
+        let shape = cell[SHAPE].load(Ordering::Relaxed);
+        let Some(len) = shape_plain_len(shape) else { return Plain::Other };
+        let sequence = cell[SEQUENCE].load(Ordering::Relaxed);
+        let source_ns = cell[SOURCE_TIME].load(Ordering::Relaxed);
+        // SAFETY: as in `read`; the length was checked.
+        unsafe { C::read_payload(cell, len as usize, inline.0.as_mut_ptr()) };
+        self.position = next;
+        Plain::Inline { sequence, source_ns, len }
+    }
+
+    /// Whether the caller has something to see to.
+    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
+    #[inline(always)]
+    pub(crate) fn is_due(&self) -> bool {
+        self.position >= self.due
+    }
+
+    /// Asks that something be [due](Self::is_due) with the next message.
+    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
+    #[inline(always)]
+    pub(crate) fn look_soon(&mut self) {
+        self.due = 0;
+    }
+
+    /// Nothing but the head is due.
+    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
+    #[inline(always)]
+    pub(crate) fn look_later(&mut self) {
+        self.due = self.published + self.depth() / 4;
+    }
+
+    /// Publishes the head if a quarter of the ring was taken since the last time.
+    #[inline(always)]
+    pub(crate) fn publish_if_due(&mut self) {
+        if self.position >= self.due && self.position - self.published > self.mask / 4 {
+            self.store_head();
+        }
     }
 
     /// Takes the next message if it is in line. One in a buffer is only read, and left
@@ -393,10 +468,17 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         // SAFETY: as in `read`; the length was checked.
         unsafe { C::read_payload(cell, len as usize, inline.0.as_mut_ptr()) };
         self.position = next;
-        if next >= self.due {
-            self.store_head();
-        }
+        self.publish_if_due();
         Next::Inline(Meta { sequence, source_ns, lost: shape_lost(shape) }, len)
+    }
+
+    /// Reads the message that [`take_plain`](Self::take_plain) has just left, if it is in a
+    /// buffer. It is not taken.
+    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
+    #[inline(always)]
+    pub(crate) fn look_at_heap(&self) -> Next {
+        let cell = self.next_cell();
+        Self::read_heap(cell, cell[SHAPE].load(Ordering::Relaxed))
     }
 
     #[inline(always)]
@@ -417,9 +499,7 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     #[inline(always)]
     pub(crate) fn pass(&mut self) {
         self.position += 1;
-        if self.position >= self.due {
-            self.store_head();
-        }
+        self.publish_if_due();
     }
 
     /// Reads a cell that is ready. `None`: it holds no message that can be.
@@ -458,7 +538,7 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     #[inline(always)]
     fn store_head(&mut self) {
         self.published = self.position;
-        self.due = self.position + self.depth / 4;
+        self.due = self.position + self.depth() / 4;
         // SAFETY: `new` checked that there is such a cell.
         let cell = unsafe { self.returns.cell_unchecked(0) };
         // Release pairs with the producer's Acquire in `refresh_head`.
@@ -482,10 +562,10 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     pub fn waiting(&self) -> u64 {
         let is_ready = |ahead: u64| {
             let position = self.position + ahead;
-            let cell = self.cells.cell(1 + (position & (self.depth - 1)) as usize);
+            let cell = self.cells.cell(1 + (position & self.mask) as usize);
             cell[STAMP].load(Ordering::Acquire) == position + 1
         };
-        let (mut ready, mut end) = (0, self.depth);
+        let (mut ready, mut end) = (0, self.depth());
         while ready < end {
             let middle = ready.midpoint(end);
             if is_ready(middle) {

@@ -287,6 +287,28 @@ fn an_accused_feed_keeps_its_memory_until_its_messages_are_released() {
 }
 
 #[test]
+fn a_feed_that_is_over_goes_although_another_is_alone_and_busy() {
+    let (liar, honest, sink) = (TestSource::new(CLASSES, false), TestSource::new(CLASSES, false), TestSink::new());
+    let rings = join(&liar, &sink, LIAR.0, DEPTH);
+    let cells = rings.cells.intruder();
+    assert!(send(&liar.port, 150));
+    let held = sink.port.consume().unwrap().unwrap();
+    join(&honest, &sink, 2, DEPTH);
+    write_cell(&cells, 1, 0, 0);
+    assert!(sink.port.consume().unwrap().is_none());
+    assert_eq!(sink.mailbox.collect(), [LIAR]);
+    let next = || {
+        assert!(send(&honest.port, 50));
+        assert!(sink.port.consume().unwrap().is_some());
+        assert!(sink.mailbox.collect().is_empty());
+        Arc::strong_count(&rings.returns.writer)
+    };
+    assert_eq!((next(), next()), (3, 3), "its message is out: the ring and what gives back");
+    drop(held);
+    assert_eq!(next(), 1, "the next look at the sink lets it go");
+}
+
+#[test]
 fn a_connection_stays_distrusted() {
     let geometry = insane_core::heap::Geometry::new(&common::specs(CLASSES)).unwrap();
     let memory = Shared::new(geometry.bytes());

@@ -157,6 +157,41 @@ fn outcomes_are_kept_and_tell_of_release() {
 }
 
 #[test]
+fn outcomes_of_plain_emits_are_told_apart_from_those_around_them() {
+    let (source, sink) = (TestSource::new(&[(128, 2)], false), TestSink::new());
+    join(&source, &sink, 1, 2);
+    let emit = |len| -> Token { source.port.emit(source.port.get_buffer(len).unwrap(), 0).sent().unwrap() };
+    let published = |receivers, dropped| Outcome::Published { receivers, dropped, released: true };
+    // The ring holds two.
+    let tokens = [emit(1), emit(1), emit(1)];
+    let expected = [published(1, 0), published(1, 0), published(0, 1)];
+    assert_eq!(tokens.map(|token| source.port.outcome(token)), expected);
+    let [.., dropped] = tokens;
+    assert_eq!((consume(&sink), consume(&sink), consume(&sink)), (Some(0), Some(1), None));
+    for emitted in 1..=64 {
+        let plain = emit(1);
+        assert_eq!(source.port.outcome(plain), published(1, 0), "in the place of one that was dropped, too");
+        let known = if emitted < 64 { published(0, 1) } else { Outcome::Unknown };
+        assert_eq!(source.port.outcome(dropped), known, "{emitted} later");
+        assert_eq!(sink.port.consume().unwrap().unwrap().lost(), u16::from(emitted == 1), "told once");
+    }
+}
+
+#[test]
+fn a_buffer_that_carries_the_past_is_no_longer_that_of_its_emit() {
+    let (source, sink, late) = (TestSource::new(&[(128, 1)], false), TestSink::new(), TestSink::new());
+    join_direct(&source, &sink, 1, 8);
+    let token = source.port.emit(source.port.get_buffer(128).unwrap(), 0).sent().unwrap();
+    let released = |released| Outcome::Published { receivers: 1, dropped: 0, released };
+    assert_eq!(source.port.outcome(token), released(false));
+    assert_eq!(consume(&sink), Some(0));
+    join_direct(&source, &late, 2, 8);
+    assert_eq!(source.port.replay(&[Earlier { sequence: 0, source_ns: 0, bytes: &[7; 128] }]), 1);
+    assert_eq!(source.port.buffers_in_use(), 1, "the late sink has not released it");
+    assert_eq!(source.port.outcome(token), released(true));
+}
+
+#[test]
 fn stages_run_out_into_the_heap_and_come_back() {
     let source = TestSource::new(&[(128, 1)], false);
     let mut loans: Vec<_> = (0..33).map(|_| source.port.get_buffer(10).unwrap()).collect();

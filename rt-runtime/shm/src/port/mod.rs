@@ -94,6 +94,120 @@ impl<T> std::ops::Deref for Held<T> {
     }
 }
 
+/// A connection of a port. Not a box, since the hot path keeps a copy of where it is, and a
+/// box must be the only way to what it holds.
+struct Owned<T>(NonNull<T>);
+
+// SAFETY: it is the one owner of what it points to, as a box is.
+unsafe impl<T: Send> Send for Owned<T> {}
+
+impl<T> Owned<T> {
+    fn new(boxed: Box<T>) -> Self {
+        Owned(NonNull::from(Box::leak(boxed)))
+    }
+
+    fn into_box(self) -> Box<T> {
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: leaked by `new`, and given up here without being dropped.
+        unsafe { Box::from_raw(this.0.as_ptr()) }
+    }
+
+    /// Where it is, for as long as it is not dropped.
+    const fn place(&self) -> NonNull<T> {
+        self.0
+    }
+}
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        // SAFETY: leaked by `new`; dropped once.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+impl<T> std::ops::Deref for Owned<T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: leaked by `new` and not freed before `self`; a port uses the place it
+        // copied only where it does not use this reference.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T> std::ops::DerefMut for Owned<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+/// `N` places that a port lends out one by one, and the stack of those that are free: the
+/// last that came back on top, since it is still in the cache. Not a box, for the reason
+/// given at [`Owned`].
+struct Pool<T, const N: usize> {
+    places: NonNull<[T; N]>,
+    free: Option<NonNull<T>>,
+}
+
+/// What lies in a [`Pool`].
+trait Stacked: Sized {
+    /// Where a place says which free one is below it. No reference, since the bytes beside it
+    /// may still be looked at when it goes back on the stack.
+    ///
+    /// # Safety
+    /// `place` lies in a pool that lives.
+    unsafe fn below(place: NonNull<Self>) -> *mut Option<NonNull<Self>>;
+}
+
+impl<T: Stacked, const N: usize> Pool<T, N> {
+    fn new(places: Box<[T; N]>) -> Self {
+        let places = NonNull::from(Box::leak(places));
+        let mut pool = Pool { places, free: None };
+        let first = places.cast::<T>();
+        for at in (0..N).rev() {
+            // SAFETY: `at < N`: a place of this pool, which nobody has yet.
+            unsafe { pool.leave(first.add(at)) };
+        }
+        pool
+    }
+
+    /// The place that is lent next; it stays on the stack until [`take`](Self::take).
+    #[inline(always)]
+    const fn top(&self) -> Option<NonNull<T>> {
+        self.free
+    }
+
+    /// Takes the top of the stack, if there is one.
+    #[inline(always)]
+    fn take(&mut self) -> Option<NonNull<T>> {
+        let top = self.free?;
+        // SAFETY: a free place of this pool, to which nothing else refers.
+        self.free = unsafe { *T::below(top) };
+        Some(top)
+    }
+
+    /// Puts a place on the stack.
+    ///
+    /// # Safety
+    /// It is one of this pool's, was taken from it (or never was free), and nobody uses it any
+    /// more.
+    #[inline(always)]
+    unsafe fn leave(&mut self, place: NonNull<T>) {
+        // SAFETY: the caller's promise; what is written is the pool's alone.
+        unsafe { *T::below(place) = self.free };
+        self.free = Some(place);
+    }
+}
+
+impl<T, const N: usize> Drop for Pool<T, N> {
+    fn drop(&mut self) {
+        // SAFETY: leaked by `new`; what is lent borrows the port, so nothing is out.
+        drop(unsafe { Box::from_raw(self.places.as_ptr()) });
+    }
+}
+
 /// Most changes that wait at once, and connections to be freed; more wait with the agent.
 const CHANGES_MAX: usize = 256;
 /// A connection to be freed was a change first or is connected now: so much room, and

@@ -1,10 +1,10 @@
 //! The hot half of a sink.
 
-use super::{Attachment, Change, Graveyard, Held, Mail, Mailbox, REPORT_TRIES, STALE};
+use super::{Attachment, Change, Graveyard, Held, Mail, Mailbox, Owned, Pool, REPORT_TRIES, STALE, Stacked};
 use crate::cell::Meta;
 use crate::conn::RxConn;
 use crate::counters::CounterBlock;
-use crate::ring::{InlineBytes, Next, Payload};
+use crate::ring::{InlineBytes, Next, Payload, Plain};
 use crate::wake::{self, Sleeper, Watched};
 use insane_core::ConnId;
 use insane_core::counters::PortCounter;
@@ -42,17 +42,26 @@ const ROOMS: usize = 256;
 #[repr(C, align(64))]
 struct Room {
     inline: InlineBytes,
-    /// Where the payload is: `inline`, or the sender's heap.
+    /// Where the payload is, if it is in a buffer.
     start: *const u8,
     sequence: u64,
     source_ns: u64,
     len: u32,
-    /// The buffer that is to be given back, or [`NO_BUFFER`].
+    /// The buffer that is to be given back, or [`NO_BUFFER`]: that is what a room holds
+    /// while it is free, so that who puts a message in line there need not write it.
     buffer: u32,
     lost: u16,
     feed: u8,
     /// The free room below this one on the stack.
     below: Option<NonNull<Room>>,
+}
+
+impl Stacked for Room {
+    #[inline(always)]
+    unsafe fn below(place: NonNull<Room>) -> *mut Option<NonNull<Room>> {
+        // SAFETY: the caller's promise.
+        unsafe { &raw mut (*place.as_ptr()).below }
+    }
 }
 
 /// No heap has a buffer of this number: 65,536 is the most.
@@ -73,21 +82,24 @@ enum Life {
 }
 
 struct Feed {
-    conn: Box<RxConn>,
+    conn: Owned<RxConn>,
     life: Life,
 }
 
 struct Inner {
     epoch: u64,
+    /// The epoch, if one feed is in turn, which is live; else [`STALE`].
+    plain_epoch: u64,
+    /// That feed's connection and place, while `plain_epoch` is the epoch.
+    lone: NonNull<RxConn>,
+    lone_place: u8,
     attachment: Attachment,
     /// Places in `feeds` that are in turn.
     active: heapless::Vec<u8, FANIN_MAX>,
     next: usize,
     /// Whether one place is in turn.
     has_one: bool,
-    /// The stack of rooms that are free: the last released on top, since it is still in
-    /// the cache.
-    free_rooms: Option<NonNull<Room>>,
+    rooms: Pool<Room, ROOMS>,
     feeds: Box<[Option<Feed>; FANIN_MAX]>,
     sleeper: Option<Sleeper>,
     counters: CounterBlock,
@@ -99,7 +111,6 @@ struct Inner {
 /// The hot half of a sink.
 pub struct SinkPort {
     inner: UnsafeCell<Inner>,
-    _rooms: Rooms,
 }
 
 // SAFETY: as for `SourcePort`; the rooms are the port's own.
@@ -123,25 +134,21 @@ impl SinkPort {
         let mailbox = Arc::new(Mailbox::new()?);
         let inner = Inner {
             epoch: 1,
+            plain_epoch: STALE,
+            lone: NonNull::dangling(),
+            lone_place: 0,
             attachment: Attachment::Attached,
             active: heapless::Vec::new(),
             next: 0,
             has_one: false,
-            free_rooms: None,
+            rooms: Pool::new(Box::new([Room::EMPTY; ROOMS])),
             feeds: Box::new([const { None }; FANIN_MAX]),
             sleeper: wake,
             counters,
             error: None,
             mailbox: Held::new(&mailbox),
         };
-        let rooms = Rooms::new();
-        let first = rooms.0.cast::<Room>();
-        let port = SinkPort { inner: UnsafeCell::new(inner), _rooms: rooms };
-        for at in (0..ROOMS).rev() {
-            // SAFETY: `at < ROOMS`: a room of this port, which is not in use yet.
-            port.leave(unsafe { first.add(at) });
-        }
-        Ok((port, mailbox))
+        Ok((SinkPort { inner: UnsafeCell::new(inner) }, mailbox))
     }
 
     #[expect(clippy::mut_from_ref, reason = "the port is one thread's; see below")]
@@ -180,11 +187,56 @@ impl SinkPort {
         self.inner().error.map_or(Ok(()), Err)
     }
 
-    /// The hot half of [`consume`](Self::consume): a message in line, straight through.
-    /// Whatever is not that plain is left to [`poll_all`](Self::poll_all), untouched.
-    /// The room returned is off the stack; if it is `None`, `error` says whether why.
+    /// The hot half of [`consume`](Self::consume): a message in line of the one live sender,
+    /// straight through. Whatever is not that plain is left to
+    /// [`poll_in_turn`](Self::poll_in_turn), untouched. The room returned is off the stack; if
+    /// it is `None`, `error` says whether why.
     #[inline(always)]
     fn poll(&self) -> Option<NonNull<Room>> {
+        let inner = self.inner();
+        if inner.mailbox.now() == inner.plain_epoch
+            && let Some(room) = inner.free_room()
+        {
+            // SAFETY: while `plain_epoch` is the epoch, `lone` is the connection of a feed, none
+            // of which is referred to here.
+            let conn = unsafe { inner.lone.as_mut() };
+            match conn.take_plain(&mut room.inline) {
+                Plain::Inline { sequence, source_ns, len } => {
+                    let place = inner.lone_place;
+                    return Some(inner.hand_out(room, Meta { sequence, source_ns, lost: 0 }, len, place));
+                }
+                // A spinning receiver is here most of the time.
+                Plain::Nothing => {
+                    conn.rest();
+                    inner.error = None;
+                    return None;
+                }
+                Plain::Other => return self.poll_other(),
+            }
+        }
+        self.poll_in_turn()
+    }
+
+    /// The next plain case: a message in a buffer, of the one live sender.
+    #[inline(never)]
+    fn poll_other(&self) -> Option<NonNull<Room>> {
+        let inner = self.inner();
+        if let Some(room) = inner.free_room() {
+            // SAFETY: as in `poll`, which has just looked at the epoch.
+            let conn = unsafe { inner.lone.as_mut() };
+            if let Some((meta, len, id, start)) = conn.take_in_buffer() {
+                room.start = start;
+                room.buffer = id.0;
+                let place = inner.lone_place;
+                return Some(inner.deliver(room, meta, len, place));
+            }
+        }
+        self.poll_in_turn()
+    }
+
+    /// As [`poll`](Self::poll), of the feed whose turn it is.
+    #[inline(never)]
+    fn poll_in_turn(&self) -> Option<NonNull<Room>> {
         let inner = self.inner();
         if inner.mailbox.now() == inner.epoch
             && let Some(room) = inner.free_room()
@@ -193,18 +245,8 @@ impl SinkPort {
             && feed.life == Life::Live
         {
             match feed.conn.take_next(&mut room.inline) {
-                Next::Inline(meta, len) => {
-                    room.start = room.inline.0.as_ptr();
-                    room.buffer = NO_BUFFER;
-                    return Some(inner.deliver(room, meta, len, place));
-                }
+                Next::Inline(meta, len) => return Some(inner.deliver(room, meta, len, place)),
                 Next::Heap(meta, len, id) => return self.poll_heap(place, meta, len, id),
-                // A spinning receiver is here most of the time.
-                Next::Nothing if inner.has_one => {
-                    feed.conn.rest();
-                    inner.error = None;
-                    return None;
-                }
                 Next::Nothing | Next::Odd => {}
             }
         }
@@ -212,7 +254,7 @@ impl SinkPort {
     }
 
     /// The next plain case: a message in a buffer, which was just read from its cell.
-    #[inline(never)]
+    #[inline(always)]
     fn poll_heap(&self, place: u8, meta: Meta, len: u32, id: BufferId) -> Option<NonNull<Room>> {
         let inner = self.inner();
         if let Some(room) = inner.free_room()
@@ -248,11 +290,10 @@ impl SinkPort {
                     if feed.life != Life::Live {
                         inner.count_down(place);
                     }
-                    room.start = start;
-                    room.buffer = match taken.payload {
-                        Payload::Heap(id) => id.0,
-                        Payload::Inline => NO_BUFFER,
-                    };
+                    if let Payload::Heap(id) = taken.payload {
+                        room.start = start;
+                        room.buffer = id.0;
+                    }
                     return Some(inner.deliver(room, taken.meta, taken.len, place));
                 }
                 Ok(None) if feed.life == Life::Live => inner.end_turn(),
@@ -338,20 +379,26 @@ impl SinkPort {
     #[inline(always)]
     fn release(&self, room: NonNull<Room>) {
         // SAFETY: the room is out, so nobody has it as `&mut`, and it is one of the port's.
-        let (buffer, feed) = unsafe { ((*room.as_ptr()).buffer, (*room.as_ptr()).feed) };
-        self.leave(room);
-        if buffer != NO_BUFFER {
-            self.inner().give_back(feed, BufferId(buffer));
+        if unsafe { (*room.as_ptr()).buffer } != NO_BUFFER {
+            self.give_back(room);
         }
+        // SAFETY: a room of this port that nothing refers to any more.
+        unsafe { self.inner().rooms.leave(room) };
     }
 
-    /// Puts a room on the stack.
-    #[inline(always)]
-    fn leave(&self, room: NonNull<Room>) {
+    /// Gives back the buffer of a room that is off the stack.
+    #[inline(never)]
+    fn give_back(&self, mut room: NonNull<Room>) {
+        // SAFETY: as in `release`; its message is over.
+        let room = unsafe { room.as_mut() };
+        let id = BufferId(std::mem::replace(&mut room.buffer, NO_BUFFER));
         let inner = self.inner();
-        // SAFETY: a room of this port that nothing refers to any more.
-        unsafe { (*room.as_ptr()).below = inner.free_rooms };
-        inner.free_rooms = Some(room);
+        if inner.mailbox.now() == inner.plain_epoch && room.feed == inner.lone_place {
+            // SAFETY: as in `poll`.
+            unsafe { inner.lone.as_mut() }.give_back(id);
+        } else {
+            inner.give_back(room.feed, id);
+        }
     }
 
     fn is_trusted(&self, place: u8) -> bool {
@@ -372,19 +419,25 @@ impl Inner {
         // SAFETY: the room is free, so no message refers to it; the one caller at a time
         // (module documentation) ends its use before it returns, and nothing else follows
         // the pointer meanwhile.
-        self.free_rooms.map(|room| unsafe { &mut *room.as_ptr() })
+        self.rooms.top().map(|room| unsafe { &mut *room.as_ptr() })
     }
 
     #[inline(always)]
     fn deliver(&mut self, room: &mut Room, meta: Meta, len: u32, feed: u8) -> NonNull<Room> {
-        self.counters.add_one_and(PortCounter::Messages as usize, u64::from(len));
         if meta.lost > 0 {
             self.counters.add(PortCounter::Lost as usize, u64::from(meta.lost));
         }
+        self.end_turn();
+        self.hand_out(room, meta, len, feed)
+    }
+
+    /// Takes the room off the stack, with a message in it.
+    #[inline(always)]
+    fn hand_out(&mut self, room: &mut Room, meta: Meta, len: u32, feed: u8) -> NonNull<Room> {
+        self.counters.add_one_and(PortCounter::Messages as usize, u64::from(len));
         (room.sequence, room.source_ns, room.lost) = (meta.sequence, meta.source_ns, meta.lost);
         (room.len, room.feed) = (len, feed);
-        self.free_rooms = room.below;
-        self.end_turn();
+        self.rooms.free = room.below;
         NonNull::from(room)
     }
 
@@ -404,7 +457,7 @@ impl Inner {
         if let Some(feed) = &mut self.feeds[place as usize] {
             feed.conn.give_back(id);
             if feed.life != Life::Live {
-                self.epoch = STALE;
+                (self.epoch, self.plain_epoch) = (STALE, STALE);
             }
         }
     }
@@ -432,7 +485,7 @@ impl Inner {
     fn note_drained(&mut self, place: u8) {
         self.end_turn();
         if self.feeds[place as usize].as_ref().is_some_and(|feed| feed.conn.held() == 0) {
-            self.epoch = STALE;
+            (self.epoch, self.plain_epoch) = (STALE, STALE);
         }
     }
 
@@ -468,7 +521,7 @@ impl Inner {
         }
         self.active.retain(|active| *active != place);
         (self.next, self.has_one) = (0, self.active.len() == 1);
-        self.epoch = STALE;
+        (self.epoch, self.plain_epoch) = (STALE, STALE);
     }
 
     #[cold]
@@ -490,13 +543,25 @@ impl Inner {
         for place in 0..FANIN_MAX {
             self.bury(place, mail);
         }
+        self.find_lone();
         Ok(())
+    }
+
+    /// Notes who is alone in turn and live, if somebody is.
+    fn find_lone(&mut self) {
+        self.plain_epoch = STALE;
+        if let [place] = self.active[..]
+            && let Some(Feed { conn, life: Life::Live }) = &self.feeds[place as usize]
+        {
+            (self.lone, self.lone_place) = (conn.place(), place);
+            self.plain_epoch = self.epoch;
+        }
     }
 
     fn add(&mut self, conn: Box<RxConn>, graveyard: &mut Graveyard<RxConn>, violations: &mut Vec<ConnId>) {
         match self.feeds.iter().position(Option::is_none) {
             Some(place) => {
-                self.feeds[place] = Some(Feed { conn, life: Life::Live });
+                self.feeds[place] = Some(Feed { conn: Owned::new(conn), life: Life::Live });
                 let pushed = self.active.push(place as u8);
                 debug_assert!(pushed.is_ok(), "as many places in turn as feeds");
                 self.has_one = self.active.len() == 1;
@@ -536,25 +601,8 @@ impl Inner {
             feed.conn.flush();
             self.active.retain(|active| *active as usize != place);
             (self.next, self.has_one) = (0, self.active.len() == 1);
-            mail.graveyard.push(feed.conn);
+            mail.graveyard.push(feed.conn.into_box());
         }
-    }
-}
-
-/// The memory of all rooms: not a `Box`, since the stack points into it and a box must be
-/// the only way to what it holds.
-struct Rooms(NonNull<[Room; ROOMS]>);
-
-impl Rooms {
-    fn new() -> Self {
-        Rooms(NonNull::from(Box::leak(Box::new([Room::EMPTY; ROOMS]))))
-    }
-}
-
-impl Drop for Rooms {
-    fn drop(&mut self) {
-        // SAFETY: leaked by `new`; messages borrow the port, so none is out.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }
 

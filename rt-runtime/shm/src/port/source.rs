@@ -1,6 +1,6 @@
 //! The hot half of a source.
 
-use super::{Attachment, Change, Graveyard, Held, Mail, Mailbox, REPORT_TRIES, STALE};
+use super::{Attachment, Change, Graveyard, Held, Mail, Mailbox, Owned, Pool, REPORT_TRIES, STALE, Stacked};
 use crate::cell::Meta;
 use crate::conn::TxConn;
 use crate::counters::CounterBlock;
@@ -23,8 +23,9 @@ const CONNS_MAX: usize = FANOUT_MAX + 1;
 const LOANS_PER_LOOK: u32 = 2 * crate::returns::BATCH as u32;
 /// No emit has this sequence number.
 const NEVER: u64 = u64::MAX;
-/// Marks the number of a staged buffer.
-const STAGED: u32 = 1 << 31;
+/// In place of a number: a small buffer, in a stage. No heap has a buffer of this number:
+/// 65,536 is the most.
+const STAGED: u32 = u32::MAX;
 
 /// Names one emit of one source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -144,10 +145,23 @@ pub fn end_of_past(meta: &Meta, asks: u64) -> bool {
     *meta == end_meta(asks)
 }
 
-#[repr(align(64))]
-struct Stage(UnsafeCell<[u8; INLINE_BYTES_MAX]>);
+/// Where a small buffer lies while it is out.
+#[repr(C, align(64))]
+struct Stage {
+    bytes: [u8; INLINE_BYTES_MAX],
+    below: Option<NonNull<Stage>>,
+}
 
-#[derive(Clone, Copy, Default)]
+impl Stacked for Stage {
+    #[inline(always)]
+    unsafe fn below(place: NonNull<Stage>) -> *mut Option<NonNull<Stage>> {
+        // SAFETY: the caller's promise.
+        unsafe { &raw mut (*place.as_ptr()).below }
+    }
+}
+
+/// What became of an emit that was not plain.
+#[derive(Clone, Copy)]
 struct Emitted {
     sequence: u64,
     buffer: u32,
@@ -163,15 +177,17 @@ struct Inner {
     /// The epoch, if there is one receiver, which does not only watch, and the stream is
     /// unreliable; else [`STALE`].
     plain_epoch: u64,
+    /// That receiver, while `plain_epoch` is the epoch.
+    lone: NonNull<TxConn>,
     /// Those of `conns` that are receivers, and do not only watch.
     receivers: usize,
-    stages_free: u32,
+    stages: Pool<Stage, STAGES>,
     /// Since the last look at what receivers gave back.
     loans: u32,
-    conns: heapless::Vec<Box<TxConn>, CONNS_MAX>,
+    conns: heapless::Vec<Owned<TxConn>, CONNS_MAX>,
     heap: Option<SenderHeap>,
-    /// Which emit last used each buffer of the heap; [`NEVER`]: none.
-    used_by: Box<[u64]>,
+    /// Of the last emits those that were not plain: an emit that is not here took no
+    /// buffer, went to one receiver, and was dropped for none.
     emitted: [Emitted; OUTCOMES_KEPT],
     counters: CounterBlock,
     /// Why the last emit was refused, if it was.
@@ -184,11 +200,11 @@ struct Inner {
 /// The hot half of a source.
 pub struct SourcePort {
     inner: UnsafeCell<Inner>,
-    stages: Box<[Stage; STAGES]>,
 }
 
 // SAFETY: everything inside may move to another thread (`RegionCells`, `Region` and the
-// mailbox are `Send`); `UnsafeCell` keeps the port from being shared between threads, and
+// mailbox are `Send`, stages and connections are the port's own); `UnsafeCell` keeps the port
+// from being shared between threads, and
 // loans borrow the port, so none is out when it moves.
 unsafe impl Send for SourcePort {}
 
@@ -201,6 +217,9 @@ pub struct Loan<'p> {
     len: usize,
     id: u32,
 }
+
+/// Start, length and number of a loan that was taken apart.
+type Parts = (NonNull<u8>, usize, u32);
 
 impl SourcePort {
     /// A port with nobody connected. `heap` holds what does not travel in a cell.
@@ -219,21 +238,19 @@ impl SourcePort {
             reliable,
             attachment: Attachment::Attached,
             plain_epoch: STALE,
+            lone: NonNull::dangling(),
             receivers: 0,
-            stages_free: u32::MAX,
+            stages: Pool::new(Box::new([const { Stage { bytes: [0; INLINE_BYTES_MAX], below: None } }; STAGES])),
             loans: 0,
             conns: heapless::Vec::new(),
-            used_by: vec![NEVER; heap.as_ref().map_or(0, |heap| heap.geometry().buffers() as usize)].into(),
             heap,
-            emitted: [Emitted::default(); OUTCOMES_KEPT],
+            emitted: [Emitted { sequence: NEVER, buffer: STAGED, receivers: 0, dropped: 0 }; OUTCOMES_KEPT],
             counters,
             refusal: Refusal::NoRoom,
             mailbox: Held::new(&mailbox),
             replayed_epoch: STALE,
         };
-        let stages = Box::new([const { Stage(UnsafeCell::new([0; INLINE_BYTES_MAX])) }; STAGES]);
-        let port = SourcePort { inner: UnsafeCell::new(inner), stages };
-        Ok((port, mailbox))
+        Ok((SourcePort { inner: UnsafeCell::new(inner) }, mailbox))
     }
 
     #[expect(clippy::mut_from_ref, reason = "the port is one thread's; see below")]
@@ -255,13 +272,10 @@ impl SourcePort {
         if inner.mailbox.now() != inner.epoch && !inner.read_mail() {
             return Err(GetBufferError::Forked);
         }
-        if len <= INLINE_BYTES_MAX && inner.stages_free != 0 {
-            let stage = inner.stages_free.trailing_zeros();
-            inner.stages_free &= inner.stages_free - 1;
-            let start = self.stages[stage as usize].0.get().cast::<u8>();
-            // SAFETY: a box is not null.
-            let start = unsafe { NonNull::new_unchecked(start) };
-            return Ok(Loan { port: self, start, len, id: stage | STAGED });
+        if len <= INLINE_BYTES_MAX
+            && let Some(stage) = inner.stages.take()
+        {
+            return Ok(Loan { port: self, start: stage.cast(), len, id: STAGED });
         }
         match inner.loan_heap(len) {
             Some((start, id)) => Ok(Loan { port: self, start, len, id }),
@@ -313,20 +327,47 @@ impl SourcePort {
     /// If the buffer is another port's.
     #[inline(always)]
     pub fn emit<'p>(&'p self, loan: Loan<'p>, source_ns: u64) -> Emit<Loan<'p>> {
+        self.emit_parts(self.parts(loan), source_ns)
+    }
+
+    /// As [`emit`](Self::emit), and `after` it, which is apart from the usual path.
+    ///
+    /// # Panics
+    /// If the buffer is another port's.
+    #[inline(always)]
+    pub fn emit_and<'p>(&'p self, loan: Loan<'p>, source_ns: u64, after: impl FnOnce()) -> Emit<Loan<'p>> {
+        self.emit_parts_and(self.parts(loan), source_ns, after)
+    }
+
+    #[inline(never)]
+    fn emit_parts_and(&self, parts: Parts, source_ns: u64, after: impl FnOnce()) -> Emit<Loan<'_>> {
+        let emitted = self.emit_parts(parts, source_ns);
+        after();
+        emitted
+    }
+
+    /// Takes a loan apart, so that it needs no place in memory.
+    #[inline(always)]
+    fn parts(&self, loan: Loan<'_>) -> Parts {
         assert!(std::ptr::eq(self, loan.port), "a buffer is emitted by the source that lent it");
-        // Taken apart, so that the loan needs no place in memory; put together again if it
-        // is refused.
         let Loan { start, len, id, .. } = *std::mem::ManuallyDrop::new(loan);
+        (start, len, id)
+    }
+
+    /// Only for the parts of a loan, once.
+    #[inline(always)]
+    fn emit_parts(&self, (start, len, id): Parts, source_ns: u64) -> Emit<Loan<'_>> {
         let inner = self.inner();
-        let result = if id & STAGED != 0 {
+        let result = if id == STAGED {
             // SAFETY: the stage was the loan's alone, and the loan was ours.
             let bytes = unsafe { std::slice::from_raw_parts(start.as_ptr(), len) };
-            inner.emit_inline(bytes, source_ns, 1 << (id & !STAGED))
+            inner.emit_inline(bytes, source_ns, Some(start.cast()))
         } else {
             inner.emit_heap(BufferId(id), len, source_ns)
         };
         match result {
             Some(token) => Emit::Sent(token),
+            // Put together again.
             None => Emit::Refused(Loan { port: self, start, len, id }, inner.refusal),
         }
     }
@@ -338,7 +379,7 @@ impl SourcePort {
             return None;
         }
         let inner = self.inner();
-        Some(match inner.emit_inline(bytes, source_ns, 0) {
+        Some(match inner.emit_inline(bytes, source_ns, None) {
             Some(token) => Emit::Sent(token),
             None => Emit::Refused((), inner.refusal),
         })
@@ -349,11 +390,15 @@ impl SourcePort {
         let inner = self.inner();
         inner.reclaim();
         let entry = inner.emitted[token.sequence as usize % OUTCOMES_KEPT];
-        if token.sequence >= inner.sequence || entry.sequence != token.sequence {
+        if token.sequence >= inner.sequence || inner.sequence - token.sequence > OUTCOMES_KEPT as u64 {
             return Outcome::Unknown;
         }
-        let released = entry.buffer & STAGED != 0
-            || inner.used_by[entry.buffer as usize] != token.sequence
+        if entry.sequence != token.sequence {
+            // The emit that had the place before is older: this one was plain.
+            return Outcome::Published { receivers: 1, dropped: 0, released: true };
+        }
+        let released = entry.buffer == STAGED
+            || inner.is_used_since(entry.buffer, token.sequence)
             || inner.heap.as_ref().is_none_or(|heap| !heap.is_lent(BufferId(entry.buffer)));
         Outcome::Published { receivers: entry.receivers, dropped: entry.dropped, released }
     }
@@ -365,10 +410,12 @@ impl SourcePort {
         inner.heap.as_ref().map_or(0, SenderHeap::in_use)
     }
 
-    fn give_up(&self, id: u32) {
+    #[inline(never)]
+    fn give_up(&self, start: NonNull<u8>, id: u32) {
         let inner = self.inner();
-        if id & STAGED != 0 {
-            inner.stages_free |= 1 << (id & !STAGED);
+        if id == STAGED {
+            // SAFETY: a stage of this port, and its loan is over.
+            unsafe { inner.stages.leave(start.cast()) };
         } else if let Some(heap) = &mut inner.heap {
             heap.release(BufferId(id));
         }
@@ -424,28 +471,42 @@ impl Inner {
         // A receiver that lies about its head counts as having room: publishing finds
         // it out and drops it.
         // Nobody waits for who only watches.
-        let has_room = |conn: &mut Box<TxConn>| if in_buffer { conn.has_room_for_buffer() } else { conn.has_room() };
+        let has_room = |conn: &mut Owned<TxConn>| if in_buffer { conn.has_room_for_buffer() } else { conn.has_room() };
         self.conns.iter_mut().all(|conn| conn.observes() || has_room(conn) != Ok(false))
     }
 
-    /// Publishes up to 96 bytes; `stage` is the bit of the stage that they lay in, if in
-    /// any, and is free then. Here is the plain case, one receiver with room, straight
-    /// through; any other is left to [`emit_inline_to_all`](Self::emit_inline_to_all), untouched.
+    /// Publishes up to 96 bytes, after which the stage that they lay in, if in any, is free.
+    /// Here is the plain case, one receiver with room, straight through; any other is left to
+    /// [`emit_inline_to_all`](Self::emit_inline_to_all), untouched.
     #[inline(always)]
-    fn emit_inline(&mut self, bytes: &[u8], source_ns: u64, stage: u32) -> Option<Token> {
+    fn emit_inline(&mut self, bytes: &[u8], source_ns: u64, stage: Option<NonNull<Stage>>) -> Option<Token> {
         let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
-        if self.is_plain()
-            && let Some(conn) = self.conns.first_mut()
-            && conn.push_inline_plain(meta, bytes)
-        {
-            self.stages_free |= stage;
-            return self.after_plain(STAGED, bytes.len());
+        if self.is_plain() {
+            // SAFETY: while `plain_epoch` is the epoch, `lone` is the one of `conns`, none of
+            // which is referred to here.
+            let conn = unsafe { self.lone.as_mut() };
+            if conn.push_inline_plain(meta, bytes) {
+                self.leave_stage(stage);
+                let token = self.count_one(bytes.len());
+                if conn.may_sleep() {
+                    self.wake_the_one();
+                }
+                return Some(token);
+            }
         }
         self.emit_inline_to_all(bytes, source_ns, stage)
     }
 
+    #[inline(always)]
+    fn leave_stage(&mut self, stage: Option<NonNull<Stage>>) {
+        if let Some(stage) = stage {
+            // SAFETY: a stage of this port, and its loan is over.
+            unsafe { self.stages.leave(stage) };
+        }
+    }
+
     #[inline(never)]
-    fn emit_inline_to_all(&mut self, bytes: &[u8], source_ns: u64, stage: u32) -> Option<Token> {
+    fn emit_inline_to_all(&mut self, bytes: &[u8], source_ns: u64, stage: Option<NonNull<Stage>>) -> Option<Token> {
         if !self.may_emit(false) {
             return None;
         }
@@ -459,20 +520,27 @@ impl Inner {
                 sent.not_taken(conn);
             }
         }
-        self.stages_free |= stage;
-        Some(self.after_emit(STAGED, bytes.len(), sent))
+        let token = self.after_emit(STAGED, bytes.len(), sent);
+        self.leave_stage(stage);
+        Some(token)
     }
 
     #[inline(never)]
     fn emit_heap(&mut self, id: BufferId, len: usize, source_ns: u64) -> Option<Token> {
         let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
         if self.is_plain()
-            && let (Some(conn), Some(heap)) = (self.conns.first_mut(), &mut self.heap)
-            && conn.push_heap_plain(meta, id, len as u32)
+            && let Some(heap) = &mut self.heap
         {
-            heap.lend_to(id, 1);
-            self.used_by[id.0 as usize] = self.sequence;
-            return self.after_plain(id.0, len);
+            // SAFETY: as in `emit_inline`.
+            let conn = unsafe { self.lone.as_mut() };
+            if conn.push_heap_plain(meta, id, len as u32) {
+                heap.lend_to(id, 1);
+                let token = self.note(id.0, len, 1, 0);
+                if conn.may_sleep() {
+                    self.wake_the_one();
+                }
+                return Some(token);
+            }
         }
         self.emit_heap_to_all(id, len, source_ns)
     }
@@ -502,32 +570,40 @@ impl Inner {
         }
         // Nothing was taken back meanwhile, so nobody missed that the buffer is lent.
         self.heap.as_mut()?.lend_to(id, sent.receivers + sent.observers);
-        self.used_by[id.0 as usize] = self.sequence;
         Some(self.after_emit(id.0, len, sent))
     }
 
+    /// Whether an emit after this one, which is remembered, took the same buffer: at most
+    /// [`OUTCOMES_KEPT`] steps.
+    fn is_used_since(&self, buffer: u32, sequence: u64) -> bool {
+        (sequence + 1..self.sequence)
+            .map(|later| (later, &self.emitted[later as usize % OUTCOMES_KEPT]))
+            .any(|(later, emitted)| emitted.sequence == later && emitted.buffer == buffer)
+    }
+
+    /// Remembers what became of an emit that was not plain.
     #[inline(always)]
     fn note(&mut self, buffer: u32, len: usize, receivers: u16, dropped: u16) -> Token {
+        let token = self.count_one(len);
+        let Token { sequence } = token;
+        self.emitted[sequence as usize % OUTCOMES_KEPT] = Emitted { sequence, buffer, receivers, dropped };
+        token
+    }
+
+    #[inline(always)]
+    fn count_one(&mut self, len: usize) -> Token {
         let sequence = self.sequence;
         self.sequence += 1;
-        self.emitted[sequence as usize % OUTCOMES_KEPT] = Emitted { sequence, buffer, receivers, dropped };
         self.counters.add_one_and(PortCounter::Messages as usize, len as u64);
         Token { sequence }
     }
 
-    #[inline(always)]
-    fn after_plain(&mut self, buffer: u32, len: usize) -> Option<Token> {
-        let token = self.note(buffer, len, 1, 0);
-        if self.conns.first_mut().is_some_and(|conn| conn.wants_wake()) {
-            return self.wake_the_one(token);
+    /// Wakes the one receiver if it asks for that.
+    #[inline(never)]
+    fn wake_the_one(&mut self) {
+        if let Some(conn) = self.conns.first_mut() {
+            wake_if_wanted(conn, &self.counters);
         }
-        Some(token)
-    }
-
-    #[cold]
-    fn wake_the_one(&self, token: Token) -> Option<Token> {
-        wake(self.conns.first()?, &self.counters);
-        Some(token)
     }
 
     #[inline(always)]
@@ -559,11 +635,19 @@ impl Inner {
         // A look at what came back takes a cache line from the receiver, who then waits for it
         // with the next buffer it gives back: so only every few loans. Not more, so that
         // few buffers are in turn, and those are still in the cache.
-        self.loans += 1;
-        if self.loans >= LOANS_PER_LOOK || !self.heap.as_ref()?.has_best(len) {
-            self.loans = 0;
-            self.reclaim();
+        if self.loans + 1 < LOANS_PER_LOOK
+            && let Some((id, start)) = self.heap.as_mut()?.loan_best_at(len)
+        {
+            self.loans += 1;
+            return Some((start, id.0));
         }
+        self.loan_after_look(len)
+    }
+
+    #[inline(never)]
+    fn loan_after_look(&mut self, len: u32) -> Option<(NonNull<u8>, u32)> {
+        self.loans = 0;
+        self.reclaim();
         let (id, start) = self.heap.as_mut()?.loan_at(len)?;
         Some((start, id.0))
     }
@@ -647,8 +731,12 @@ impl Inner {
         };
         // SAFETY: the buffer was just loaned, has at least so many bytes, and is nobody else's.
         unsafe { start.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
-        self.used_by[buffer as usize] = NEVER;
-        let push = |conn: &mut Box<TxConn>| conn.try_push_heap(meta, BufferId(buffer), bytes.len() as u32) == Ok(true);
+        // Whoever had the buffer before has let go of it.
+        for emitted in self.emitted.iter_mut().filter(|emitted| emitted.buffer == buffer) {
+            emitted.buffer = STAGED;
+        }
+        let push =
+            |conn: &mut Owned<TxConn>| conn.try_push_heap(meta, BufferId(buffer), bytes.len() as u32) == Ok(true);
         let is_taken = conn.is_some_and(push);
         if let Some(heap) = &mut self.heap {
             heap.lend_to(BufferId(buffer), u16::from(is_taken));
@@ -700,9 +788,9 @@ impl Inner {
         for change in mail.changes.drain(..) {
             match change {
                 Change::Add(conn) => {
-                    if let Err(conn) = self.conns.push(conn) {
+                    if let Err(conn) = self.conns.push(Owned::new(conn)) {
                         mail.violations.push(conn.id());
-                        mail.graveyard.push(conn);
+                        mail.graveyard.push(conn.into_box());
                     }
                 }
                 Change::Remove(id) => remove(&mut self.conns, &mut self.heap, &mut mail.graveyard, id),
@@ -714,6 +802,7 @@ impl Inner {
         self.share_out();
         let is_plain = !self.reliable && self.conns.len() == 1 && self.receivers == 1;
         self.plain_epoch = if is_plain { self.epoch } else { STALE };
+        self.lone = self.conns.first().map_or(NonNull::dangling(), Owned::place);
         true
     }
 
@@ -798,7 +887,7 @@ fn wake(conn: &TxConn, counters: &CounterBlock) {
 }
 
 fn remove(
-    conns: &mut heapless::Vec<Box<TxConn>, CONNS_MAX>,
+    conns: &mut heapless::Vec<Owned<TxConn>, CONNS_MAX>,
     heap: &mut Option<SenderHeap>,
     graveyard: &mut Graveyard<TxConn>,
     id: ConnId,
@@ -806,7 +895,7 @@ fn remove(
     if let Some(at) = conns.iter().position(|conn| conn.id() == id) {
         let mut conn = conns.swap_remove(at);
         conn.abandon(heap.as_mut());
-        graveyard.push(conn);
+        graveyard.push(conn.into_box());
     }
 }
 
@@ -849,8 +938,10 @@ impl DerefMut for Loan<'_> {
 }
 
 impl Drop for Loan<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
-        self.port.give_up(self.id);
+        // Taken apart, so that the loan needs no place in memory.
+        self.port.give_up(self.start, self.id);
     }
 }
 

@@ -151,7 +151,7 @@ impl Follower {
     /// Makes the kernel look.
     fn resolve(&mut self, address: IpAddr) {
         let interface = self.interface();
-        if let Some(table) = &self.table {
+        if let Some(table) = self.table.as_ref().filter(|_| interface != 0) {
             self.is_behind |= table.resolve(interface, address, 0).is_err();
         }
     }

@@ -72,7 +72,7 @@ impl KernelNeighbours {
         Ok(KernelNeighbours { shared, handle: Some(handle) })
     }
 
-    /// Of the keeper: the interface, by its number, whose neighbours count from now on.
+    /// Of the keeper: the interface, by its number, whose neighbours count from now on; 0: none.
     pub fn set_interface(&self, interface: u32) {
         self.shared.interface.store(interface, Ordering::Relaxed);
     }
@@ -130,5 +130,7 @@ impl Shared {
 /// The kernel refuses to tell.
 pub fn has_address(interface: &str, address: IpAddr) -> Result<bool, OsError> {
     let all = host::interface_addresses()?;
-    Ok(all.iter().any(|(name, ip)| name == interface && *ip == address))
+    // An address with a label is told under that: `eth0:1`.
+    let is_of = |name: &str| name.split(':').next() == Some(interface);
+    Ok(all.iter().any(|(name, ip)| is_of(name) && *ip == address))
 }

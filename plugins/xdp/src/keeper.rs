@@ -65,6 +65,10 @@ impl LinkKeeper for XdpKeeper {
             // Closed here.
             drop(device);
             self.opened = None;
+            // Nobody takes the kernel's words now.
+            if let Some(borrowed) = &self.borrowed {
+                borrowed.set_interface(0);
+            }
         }
         let looked = match &self.opened {
             None => self.open(),

@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 /// Room for an answer: an echo of the largest packet that fits a chunk.
 const ANSWER_BYTES: usize = 4096;
+/// Words of the kernel's taken in one look after the link; each is compared with all neighbours.
+const WORDS_AT_ONCE: usize = 16;
 
 /// Each class has a socket.
 const _: () = assert!(SIDES == insane_xdp_sys::SIDES);
@@ -272,8 +274,7 @@ impl XdpLink {
             }
             return;
         };
-        // As many as may wait; what comes meanwhile has its turn.
-        for _ in 0..WORDS {
+        for _ in 0..WORDS_AT_ONCE {
             let Some((address, told)) = borrowed.next_word() else { break };
             // It may be of a peer that left.
             let _ = self.stack.tell(address, told, now);

@@ -22,7 +22,8 @@ use std::collections::VecDeque;
 
 /// Acknowledgements sent, and flows without room looked at, in one turn.
 const PER_TURN: usize = 32;
-/// A flow that nothing was heard of is forgotten after this long.
+/// A flow that nothing was heard of for this long may be forgotten, once places are scarce. Until
+/// then it may only be at rest: which of its sinks have heard it is known nowhere else.
 const FLOW_TIMEOUT: Nanos = Nanos::from_secs(60);
 
 struct Inflow {
@@ -210,7 +211,7 @@ impl Inflows {
         if flow.audience.recap.is_none() || !flow.recap(arrived, &self.limits, &mut self.births, outlets, port) {
             match flow.main.offer(arrived, &self.limits) {
                 Arrival::Next { completes } => {
-                    flow.audience.look(arrived.now, &self.limits, arrived.route, outlets);
+                    flow.audience.look(arrived.now, &flow.main.machine, &self.limits, arrived.route, outlets);
                     let to = Delivery { among: flow.audience.of_flow(outlets), is_past: false };
                     flow.main.take(arrived, completes, to, &self.limits, &mut self.births, outlets, port);
                 }
@@ -327,9 +328,10 @@ impl Inflows {
         links.flush();
     }
 
-    /// Gives up what stands still: senders that died in the middle of a message, flows
-    /// that nothing is heard of.
+    /// Gives up what stands still: senders that died in the middle of a message, and, where
+    /// places are scarce, flows that nothing is heard of.
     pub fn housekeeping(&mut self, now: MonoTime, outlets: &mut Outlets) {
+        let is_scarce = self.free.len() < self.flows.len() / 8;
         for index in (0..self.active.len()).rev() {
             let at = self.active[index];
             let Some(flow) = &mut self.flows[at as usize] else { continue };
@@ -348,7 +350,7 @@ impl Inflows {
                 let route = outlets.routes.find(flow.topic);
                 flow.audience.expire(now, &self.limits, &main.machine, route, outlets);
             }
-            if now.since(flow.main.machine.heard_at()) >= FLOW_TIMEOUT {
+            if is_scarce && now.since(flow.main.machine.heard_at()) >= FLOW_TIMEOUT {
                 self.remove(at, outlets);
             }
         }

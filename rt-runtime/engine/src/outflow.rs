@@ -248,12 +248,12 @@ impl Outflow {
     fn ask_again(&mut self, route: &Route, conn: &mut RxConn, newcomers: Option<&mut Newcomers>) {
         let Some(newcomers) = newcomers else { return };
         for peer in route.peers.iter().filter(|peer| self.again.contains(**peer)) {
-            if !self.sender.is_recapping(*peer) {
+            if self.sender.can_recap(*peer) {
                 newcomers.join(*peer, false, 0, || conn.ask_for_past());
             }
         }
         let sender = &self.sender;
-        self.again.retain(|peer| sender.is_recapping(peer));
+        self.again.retain(|peer| !sender.can_recap(peer));
     }
 
     /// Joins who is new in the route, lets go who left it.
@@ -532,12 +532,12 @@ impl Outflow {
             self.sender = Sender::new(self.limits, self.token, next);
         }
         for peer in joining {
+            let is_known = self.sender.peers().any(|known| known == peer);
             if self.sender.is_out(peer) {
                 self.sender.leave(peer);
             }
             let held = &self.held;
             let _ = self.sender.recall(past.start, |number| held[number as usize % WINDOW_MAX].len);
-            let is_known = self.sender.peers().any(|known| known == peer);
             self.sender.join_at(now, peer, past.start);
             // Some of its sinks may be of the flow since earlier, which is further, and others not.
             self.recaps = self.recaps.wrapping_add(1).max(1);

@@ -41,8 +41,9 @@ pub(crate) struct Audience {
     heard: u64,
     /// The source keeps its last values: other sinks wait for them.
     keeps: bool,
-    /// Since when messages are kept from those that wait.
-    waits_since: Option<MonoTime>,
+    /// Since when, and from which message of the flow on, messages are kept from sinks that wait,
+    /// and up to which number those were there then.
+    waits_since: Option<(MonoTime, u64, u64)>,
     pub recap: Option<Recap>,
     /// The recap that ended last.
     over: u32,
@@ -74,24 +75,27 @@ impl Audience {
 
     /// A message of the flow is coming: takes in sinks that need not wait, or not any longer.
     #[inline]
-    pub fn look(&mut self, now: MonoTime, limits: &Limits, route: RouteIndex, outlets: &Outlets) {
+    pub fn look(&mut self, now: MonoTime, main: &Receiver, limits: &Limits, route: RouteIndex, outlets: &mut Outlets) {
         if self.heard != outlets.joined() {
-            self.meet(now, limits, route, outlets);
+            self.meet(now, main, limits, route, outlets);
         }
     }
 
     #[cold]
-    fn meet(&mut self, now: MonoTime, limits: &Limits, route: RouteIndex, outlets: &Outlets) {
+    fn meet(&mut self, now: MonoTime, main: &Receiver, limits: &Limits, route: RouteIndex, outlets: &mut Outlets) {
         if self.recap.is_some() {
             return;
         }
-        let waits = self.keeps && outlets.has_joined_after(route, self.heard) && {
-            let since = *self.waits_since.get_or_insert(now);
-            now.since(since) < wait_max(limits)
-        };
-        if !waits {
-            self.take_in(outlets.joined());
+        if self.keeps && outlets.has_joined_after(route, self.heard) {
+            let next = main.next().sequence;
+            let &mut (since, from, upto) = self.waits_since.get_or_insert((now, next, outlets.joined()));
+            if now.since(since) < wait_max(limits) {
+                return;
+            }
+            // Those that waited all the while are told what was kept from them.
+            outlets.miss_among(Joined::between(self.heard, upto), route, next.saturating_sub(from));
         }
+        self.take_in(outlets.joined());
     }
 
     fn take_in(&mut self, joined: u64) {

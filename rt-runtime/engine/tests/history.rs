@@ -462,6 +462,49 @@ fn a_second_sink_of_a_host_gets_the_past_of_a_reliable_stream_and_all_that_follo
     }
 }
 
+/// A receiver forgets a flow of which it hears nothing for a minute, as of one that is at rest. Its
+/// sinks miss nothing for that, and others still get the past.
+#[test]
+fn after_a_long_silence_a_flow_goes_on_and_a_new_sink_gets_the_past() {
+    for len in [16, 5000] {
+        let (net, mut hosts, mut source) = reliable(9, len, Faults::NONE);
+        let first = hosts[1].sink(TOPIC).0;
+        join(&mut hosts[0], 0, &[0]);
+        source.attend();
+        turns(&net, &mut hosts, 50);
+        for _ in 0..10 {
+            emit_when_possible(&net, &mut hosts, &mut source);
+        }
+        assert_eq!(all_of(&net, &mut hosts, &first, len, 10), now(0..10));
+        let silence = |hosts: &mut [Host; 3]| {
+            turns(&net, hosts, 2000);
+            net.advance(Nanos::from_secs(61));
+            for host in &mut *hosts {
+                host.engine.housekeeping();
+            }
+            turns(&net, hosts, 10);
+        };
+        silence(&mut hosts);
+        for next in 10..14 {
+            emit_when_possible(&net, &mut hosts, &mut source);
+            assert_eq!(all_of(&net, &mut hosts, &first, len, 1), now(next..next + 1), "{len}");
+        }
+        silence(&mut hosts);
+        let second = hosts[1].sink(TOPIC).0;
+        join(&mut hosts[0], 0, &[0]);
+        turns(&net, &mut hosts, 50);
+        source.attend();
+        assert_eq!(all_of(&net, &mut hosts, &second, len, KEPT), past(10..14), "{len}");
+        emit_when_possible(&net, &mut hosts, &mut source);
+        assert_eq!(all_of(&net, &mut hosts, &second, len, 1), now(14..15), "{len}");
+        assert_eq!(all_of(&net, &mut hosts, &first, len, 1), now(14..15), "{len}");
+        for host in &hosts[..2] {
+            let counts = [DatapathCounter::Lost, DatapathCounter::Evictions].map(|counter| host.count(counter));
+            assert_eq!(counts, [0, 0], "{len}");
+        }
+    }
+}
+
 /// Where the source never answers, or the network takes all that it says of it, a sink waits its
 /// time and then hears what comes; others do not wait with it.
 #[test]
@@ -475,15 +518,23 @@ fn a_sink_that_waits_for_a_past_that_does_not_come_waits_a_second() {
     assert_eq!(all_of(&net, &mut hosts, &first, 16, 1), now(0..1));
     // Its host knows of the second sink, that of the source never hears of it.
     let second = hosts[1].sink(TOPIC).0;
-    let (mut heard, mut emitted) = (Vec::new(), 1);
+    let (mut heard, mut emitted, mut missed) = (Vec::new(), 1, None);
     let (clock, begin) = (net.clock(), net.clock().now());
     while clock.now().since(begin) < Nanos::from_millis(1200) {
         source.emit();
         emitted += 1;
         assert_eq!(all_of(&net, &mut hosts, &first, 16, 1), now(emitted - 1..emitted));
-        heard.extend(got(&second, 16).into_iter().map(|value| (clock.now().since(begin), value)));
+        let after = clock.now().since(begin);
+        if missed.is_none()
+            && let Some(message) = second.consume().unwrap()
+        {
+            missed = Some(u64::from(message.lost()));
+            heard.push((after, (message.sequence(), false)));
+        }
+        heard.extend(got(&second, 16).into_iter().map(|value| (after, value)));
     }
     let (after, (from, _)) = heard[0];
+    assert_eq!(missed, Some(from - 1), "it is told what was kept from it");
     assert!(after >= Nanos::from_millis(1000), "{after:?}");
     assert_eq!(heard.iter().map(|(_, value)| *value).collect::<Vec<_>>(), now(from..emitted));
 }

@@ -287,6 +287,45 @@ impl World {
     }
 }
 
+/// A receiver that forgot a flow at rest, for lack of places, goes on with the next message.
+#[test]
+fn who_forgot_a_flow_at_rest_goes_on_with_what_is_next() {
+    let mut world = World::new(3, 1, Faults::default());
+    let (peer, now) = (PeerIndex(0), world.now);
+    let sender = &mut world.sender;
+    let hear = |sender: &mut Sender, receiver: &mut Receiver, now: MonoTime| {
+        while let Some(data) = sender.next_data(PAYLOAD_MAX) {
+            assert_eq!(receiver.on_frame(now, &LIMITS, data.from, data.len, 8), Arrival::Next { completes: true });
+            assert_eq!(receiver.stored(now, data.len), Some(0));
+            sender.sent(now, &data);
+        }
+        let ack = receiver.ack(LIFE);
+        assert!(sender.on_ack(now, peer, &ack));
+    };
+    let (_, sync) = sender.next_sync(now).unwrap();
+    let mut receiver = Receiver::new(now, &sync);
+    assert!(sender.on_ack(now, peer, &receiver.ack(LIFE)));
+    for _ in 0..5 {
+        sender.push(now, 8);
+        hear(sender, &mut receiver, now);
+    }
+    assert!(sender.is_settled());
+
+    let later = now + Nanos::from_secs(70);
+    sender.push(later, 8);
+    let lost = sender.next_data(PAYLOAD_MAX).unwrap();
+    sender.sent(later, &lost);
+    let later = later + LIMITS.sync_after;
+    let (_, sync) = sender.next_sync(later).unwrap();
+    let mut anew = Receiver::new(later, &sync);
+    assert_eq!(anew.next(), Position::start_of(105));
+    assert!(sender.on_ack(later, peer, &anew.ack(LIFE)));
+    hear(sender, &mut anew, later);
+    assert_eq!((anew.next(), anew.lost()), (Position::start_of(106), 0));
+    assert!(sender.is_settled());
+    assert_eq!(sender.evict(later + LIMITS.evict_after), None);
+}
+
 #[test]
 fn under_faults_everything_arrives_exactly_once_and_in_order() {
     let mut repairs = 0;

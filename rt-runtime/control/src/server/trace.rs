@@ -28,6 +28,10 @@ impl Server {
         let Some((at, datapath)) = found else {
             return Err(Refusal { code: Code::Unknown, reason: format!("there is no datapath {name:?}") });
         };
+        if !self.sockets.contains_key(&session) {
+            // Nobody would end it.
+            return Err(Refusal { code: Code::Unknown, reason: "the session is over".into() });
+        }
         if let Some(other) = datapath.traced_by() {
             let known = self.parts.hub.name_of(other);
             let who = if other == session { "this very session" } else { known.unwrap_or("another session") };

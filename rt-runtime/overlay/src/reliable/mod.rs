@@ -29,7 +29,9 @@
 //! - **Recap.** Sinks that join at a peer later than others get the last values by a part of
 //!   the flow that is acknowledged by itself ([`Sender::recap`]). It goes first until it has
 //!   come to where the flow is; there the peer joins both and says so. What it brings the
-//!   peer's other sinks had already, so nothing waits for it.
+//!   peer's other sinks had already, so none of those waits for it; but it holds its place in the
+//!   window, as a peer that is behind does, until it is there or stands still for
+//!   [`Limits::evict_after`].
 //!
 //! A sequence number says which message of a flow it is, once and for all, so a delayed
 //! or repeated frame can never be taken for another one, and no connection numbers are

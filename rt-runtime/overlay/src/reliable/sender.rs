@@ -220,12 +220,18 @@ impl Sender {
     /// is held, by recap `number` (above 0; numbers rise). False: one of the peer is under way,
     /// or there are [`RECAPS_MAX`].
     pub fn recap(&mut self, now: MonoTime, index: PeerIndex, base: u64, number: u32) -> bool {
-        if self.recaps == RECAPS_MAX || self.is_recapping(index) || self.find(index).is_none() {
+        if !self.can_recap(index) || self.find(index).is_none() {
             return false;
         }
         self.add(now, index, base, number);
         self.recaps += 1;
         true
+    }
+
+    /// Whether [`recap`](Self::recap) would find room for one to this peer, if it is in.
+    #[must_use]
+    pub fn can_recap(&self, index: PeerIndex) -> bool {
+        self.recaps < RECAPS_MAX && !self.is_recapping(index)
     }
 
     /// Whether a recap is under way to a peer.
@@ -334,7 +340,9 @@ impl Sender {
         let peer =
             self.peers[..self.places].iter_mut().flatten().find(|peer| now >= peer.sync_at && peer.needs_sync(end))?;
         peer.sync_at = now + peer.sync_gap;
-        let mut base = peer.base;
+        // Who forgot a flow that was silent for long goes on with what it has not had: it cannot
+        // have what is before that any more. To others that says nothing new.
+        let mut base = peer.base.max(peer.acked.sequence);
         if peer.state == State::Out {
             // What it could not have now is not offered.
             base = end;

@@ -90,7 +90,10 @@ struct Inner {
     epoch: u64,
     /// The epoch, if one feed is in turn, which is live; else [`STALE`].
     plain_epoch: u64,
-    /// That feed's connection and place, while `plain_epoch` is the epoch.
+    /// That feed's connection and place, unless `plain_epoch` is [`STALE`]: a connection is
+    /// taken out by this thread alone, as it reads its mail, which ends in setting these three
+    /// anew; and whatever else ends a feed's life makes `plain_epoch` stale. What an agent
+    /// posts meanwhile only lets a later look at the mail differ.
     lone: NonNull<RxConn>,
     lone_place: u8,
     attachment: Attachment,
@@ -197,8 +200,8 @@ impl SinkPort {
         if inner.mailbox.now() == inner.plain_epoch
             && let Some(room) = inner.free_room()
         {
-            // SAFETY: while `plain_epoch` is the epoch, `lone` is the connection of a feed, none
-            // of which is referred to here.
+            // SAFETY: `plain_epoch` was an epoch, so not stale: `lone` is the connection of a
+            // feed (see the field), and none of those is referred to here.
             let conn = unsafe { inner.lone.as_mut() };
             match conn.take_plain(&mut room.inline) {
                 Plain::Inline { sequence, source_ns, len } => {
@@ -222,7 +225,7 @@ impl SinkPort {
     fn poll_other(&self) -> Option<NonNull<Room>> {
         let inner = self.inner();
         if let Some(room) = inner.free_room() {
-            // SAFETY: as in `poll`, which has just looked at the epoch.
+            // SAFETY: as in `poll`, which called this, and no mail was read since.
             let conn = unsafe { inner.lone.as_mut() };
             if let Some((meta, len, id, start)) = conn.take_in_buffer() {
                 room.start = start;
@@ -368,8 +371,9 @@ impl SinkPort {
 
     /// Asks for no wake-up any longer.
     pub fn disarm(&self) {
-        if let Some(sleeper) = &mut self.inner().sleeper
-            && !self.inner().mailbox.is_forked()
+        let inner = self.inner();
+        if !inner.mailbox.is_forked()
+            && let Some(sleeper) = &mut inner.sleeper
         {
             sleeper.disarm();
         }
@@ -663,7 +667,9 @@ impl Received<'_> {
         self.room().lost
     }
 
-    /// Whether it came straight from a source of this host, and not through a datapath.
+    /// Whether it came straight from a source of this host, and not through a datapath. Only
+    /// sure before the sink is asked for the next message: a small one does not keep its
+    /// sender's place from the next sender.
     #[must_use]
     pub fn is_direct(&self) -> bool {
         self.port.inner().feeds[self.room().feed as usize].as_ref().is_some_and(|feed| feed.conn.is_direct())

@@ -27,7 +27,7 @@ const NEVER: u64 = u64::MAX;
 /// 65,536 is the most.
 const STAGED: u32 = u32::MAX;
 
-/// Names one emit of one source.
+/// Names one emit of one source. Another source does not notice that it is not its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Token {
     sequence: u64,
@@ -177,7 +177,8 @@ struct Inner {
     /// The epoch, if there is one receiver, which does not only watch, and the stream is
     /// unreliable; else [`STALE`].
     plain_epoch: u64,
-    /// That receiver, while `plain_epoch` is the epoch.
+    /// That receiver, unless `plain_epoch` is [`STALE`]: a connection is taken out by this thread
+    /// alone, as it reads its mail or finds a liar, and both end in setting these two anew.
     lone: NonNull<TxConn>,
     /// Those of `conns` that are receivers, and do not only watch.
     receivers: usize,
@@ -398,8 +399,8 @@ impl SourcePort {
             return Outcome::Published { receivers: 1, dropped: 0, released: true };
         }
         let released = entry.buffer == STAGED
-            || inner.is_used_since(entry.buffer, token.sequence)
-            || inner.heap.as_ref().is_none_or(|heap| !heap.is_lent(BufferId(entry.buffer)));
+            || inner.heap.as_ref().is_none_or(|heap| !heap.is_lent(BufferId(entry.buffer)))
+            || inner.is_used_since(entry.buffer, token.sequence);
         Outcome::Published { receivers: entry.receivers, dropped: entry.dropped, released }
     }
 
@@ -482,8 +483,8 @@ impl Inner {
     fn emit_inline(&mut self, bytes: &[u8], source_ns: u64, stage: Option<NonNull<Stage>>) -> Option<Token> {
         let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
         if self.is_plain() {
-            // SAFETY: while `plain_epoch` is the epoch, `lone` is the one of `conns`, none of
-            // which is referred to here.
+            // SAFETY: `plain_epoch` is an epoch, so not stale: `lone` is the one of `conns` (see
+            // the field), and none of those is referred to here.
             let conn = unsafe { self.lone.as_mut() };
             if conn.push_inline_plain(meta, bytes) {
                 self.leave_stage(stage);
@@ -922,7 +923,7 @@ impl Deref for Loan<'_> {
     type Target = [u8];
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the loan alone owns these bytes (a stage taken from the free bits, or
+        // SAFETY: the loan alone owns these bytes (a stage that is off the stack, or
         // a buffer in state *loaned*), they lie in memory that the port keeps, and the
         // loan borrows the port.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }

@@ -231,9 +231,9 @@ impl Inflows {
     /// message.
     pub fn place(
         &mut self,
+        now: MonoTime,
         key: FlowKey,
-        header: &DataHeader,
-        len: u32,
+        (header, len): (&DataHeader, u32),
         (route, domain): (RouteIndex, DomainIndex),
         outlets: &mut Outlets,
     ) -> Option<u64> {
@@ -243,6 +243,7 @@ impl Inflows {
             return None;
         }
         let flow = &mut flow.main;
+        flow.machine.hear(now);
         if header.fragment_offset == 0 {
             flow.free(outlets);
             let buffer = outlets.loan(route, header.message_len)?;
@@ -335,9 +336,10 @@ impl Inflows {
         for index in (0..self.active.len()).rev() {
             let at = self.active[index];
             let Some(flow) = &mut self.flows[at as usize] else { continue };
-            // A sender that is alive has put this receiver out by now.
+            // A sender that is alive and owes something says so more often. When the last frame was
+            // taken tells nothing: the flow may have been at rest since.
             let main = &mut flow.main;
-            let is_stale = now.since(main.machine.progress_at()).0 >= 2 * self.limits.evict_after.0;
+            let is_stale = now.since(main.machine.heard_at()).0 >= 2 * self.limits.evict_after.0;
             if is_stale
                 && main.machine.blocked_for(now).is_none()
                 && let Some(place) = main.buffer.take()

@@ -622,7 +622,7 @@ impl Receiver {
         let (route, domain, _) = outlets.listeners(topic).filter(|(_, _, heard)| *heard)?;
         let key = flow_key(header);
         if header.flags.contains(Flags::RELIABLE) {
-            return self.inflows.place(key, header, len, (route, domain), outlets);
+            return self.inflows.place(now, key, (header, len), (route, domain), outlets);
         }
         let sequence = header.sequence;
         if !self.reassembler.has_begun(&key, sequence) {

@@ -260,6 +260,28 @@ fn looks_without_a_byte_keep_no_place_for_ever() {
     assert!(world.place(&whole).is_some(), "the message may come anew");
 }
 
+/// How long a flow was at rest says nothing of the message that comes in now.
+#[test]
+fn the_first_message_after_a_rest_keeps_its_place() {
+    let mut world = World::new();
+    world.act(Act::Frame(sync(0, 0)));
+    for number in 0..3 {
+        let frame = frame(Flags::RELIABLE, number, 0, LEN);
+        let at = world.place(&frame).expect("a place");
+        // The rest of it is under way for longer than from one housekeeping to the next.
+        world.wait(Nanos::from_millis(50));
+        assert!(world.fill(at, &frame), "message {number}");
+        world.act(Act::Report(at, frame));
+        assert_eq!(world.read(), [(number, 0)]);
+        world.wait(Nanos::from_secs(3));
+    }
+    // One that never comes wholly has its place no longer than a second.
+    let never = frame(Flags::RELIABLE, 3, 0, LEN);
+    let at = world.place(&never).expect("a place");
+    world.wait(Nanos::from_millis(1_100));
+    assert!(!world.fill(at, &never));
+}
+
 #[test]
 fn what_comes_by_another_way_meanwhile_voids_the_place() {
     let mut world = World::new();

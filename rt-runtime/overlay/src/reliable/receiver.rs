@@ -88,6 +88,11 @@ impl Receiver {
         self.heard_at
     }
 
+    /// A frame of the sender's has begun to come in.
+    pub const fn hear(&mut self, now: MonoTime) {
+        self.heard_at = now;
+    }
+
     /// When the last frame was taken.
     #[must_use]
     pub const fn progress_at(&self) -> MonoTime {

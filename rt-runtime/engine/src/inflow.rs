@@ -22,9 +22,10 @@ use std::collections::VecDeque;
 
 /// Acknowledgements sent, and flows without room looked at, in one turn.
 const PER_TURN: usize = 32;
-/// A flow that nothing was heard of for this long may be forgotten, once places are scarce. Until
-/// then it may only be at rest: which of its sinks have heard it is known nowhere else.
-const FLOW_TIMEOUT: Nanos = Nanos::from_secs(60);
+/// A flow that nothing was heard of for this long may give its place to another: it is at rest, or
+/// its sender is gone, since one that owes something says so every 100 ms. None does without need:
+/// which of its sinks have heard it is known nowhere else.
+const REST_MIN: Nanos = Nanos::from_secs(1);
 
 struct Inflow {
     key: FlowKey,
@@ -163,7 +164,12 @@ impl Inflows {
                 at
             }
             None => {
-                let Some(at) = self.free.pop() else { return };
+                let Some(at) = self.free_place(now, outlets) else {
+                    if let Some((_, domain, _)) = outlets.listeners(topic) {
+                        outlets.count(domain, DatapathCounter::DroppedNoFlow, 1);
+                    }
+                    return;
+                };
                 let main = Part::new(Receiver::new(now, sync));
                 let audience = Audience::new(outlets.joined(), sync.keeps);
                 let (due, blocked, gone) = (false, false, false);
@@ -177,6 +183,20 @@ impl Inflows {
             flow.peer = peer;
         }
         self.list_if_due(at);
+    }
+
+    /// A free place, or that of the flow that was silent for longest, if it may be had.
+    #[cold]
+    fn free_place(&mut self, now: MonoTime, outlets: &mut Outlets) -> Option<u16> {
+        if self.free.is_empty() {
+            let heard = |at: &u16| self.flows[usize::from(*at)].as_ref().map(|flow| flow.main.machine.heard_at());
+            let at = self.active.iter().copied().min_by_key(heard)?;
+            if heard(&at).is_some_and(|heard| now.since(heard) < REST_MIN) {
+                return None;
+            }
+            self.remove(at, outlets);
+        }
+        self.free.pop()
     }
 
     /// A frame came for which nobody listens any more.
@@ -329,10 +349,8 @@ impl Inflows {
         links.flush();
     }
 
-    /// Gives up what stands still: senders that died in the middle of a message, and, where
-    /// places are scarce, flows that nothing is heard of.
+    /// Gives up what stands still: senders that died in the middle of a message.
     pub fn housekeeping(&mut self, now: MonoTime, outlets: &mut Outlets) {
-        let is_scarce = self.free.len() < self.flows.len() / 8;
         for index in (0..self.active.len()).rev() {
             let at = self.active[index];
             let Some(flow) = &mut self.flows[at as usize] else { continue };
@@ -351,9 +369,6 @@ impl Inflows {
             if flow.audience.recap.is_some() {
                 let route = outlets.routes.find(flow.topic);
                 flow.audience.expire(now, &self.limits, &main.machine, route, outlets);
-            }
-            if is_scarce && now.since(flow.main.machine.heard_at()) >= FLOW_TIMEOUT {
-                self.remove(at, outlets);
             }
         }
     }

@@ -3,6 +3,7 @@
 
 mod world;
 
+use insane_core::counters::DatapathCounter;
 use insane_core::time::Clock;
 use insane_core::{HostId, Incarnation, Lane, Nanos, PeerIndex, SourceId};
 use insane_engine::EngineConfig;
@@ -280,6 +281,38 @@ fn the_first_message_after_a_rest_keeps_its_place() {
     let at = world.place(&never).expect("a place");
     world.wait(Nanos::from_millis(1_100));
     assert!(!world.fill(at, &never));
+}
+
+/// A flow at rest is forgotten for a new one, if there is no place else, and for nothing less.
+#[test]
+fn without_a_free_place_the_flow_that_was_silent_for_longest_gives_way() {
+    const PLACES: u32 = 256;
+    let mut world = World::new();
+    let of = |source: u32, mut frame: Vec<u8>| {
+        let (header, _) = DataHeader::decode_frame(&frame).unwrap();
+        frame[..HEADER_BYTES].copy_from_slice(&DataHeader { source: SourceId(source), ..header }.encode());
+        frame
+    };
+    let first = frame(Flags::RELIABLE, 0, 0, LEN);
+    let hears = |world: &mut World, source| {
+        world.act(Act::Frame(of(source, first.clone())));
+        !world.read().is_empty()
+    };
+    for source in 0..PLACES {
+        world.act(Act::Frame(of(source, sync(0, 0))));
+    }
+    world.act(Act::Frame(of(PLACES, sync(0, 0))));
+    assert_eq!(world.host.count(DatapathCounter::DroppedNoFlow), 1, "all were heard of just now");
+    assert!(!hears(&mut world, PLACES));
+    world.wait(Nanos::from_secs(90));
+    assert!(hears(&mut world, 1), "none is forgotten without need");
+    world.act(Act::Frame(of(0, sync(0, 0))));
+    world.act(Act::Frame(of(PLACES, sync(0, 0))));
+    assert_eq!(world.host.count(DatapathCounter::DroppedNoFlow), 1);
+    assert!(hears(&mut world, PLACES), "the new one");
+    assert!(hears(&mut world, 0), "it was heard of");
+    let gone = (2..PLACES).filter(|source| !hears(&mut world, *source)).count();
+    assert_eq!(gone, 1, "and one had to go");
 }
 
 #[test]

@@ -12,7 +12,7 @@
 //!                      | messages | emitted | from | to                               |
 //!                      +--------------------------------------------------------------+
 //! ```
-//! The stamp is the number of the miss and one; see [`stamped`](crate::stamped).
+//! The stamp is the number of the miss and one; see `stamped` of this crate.
 //!
 //! Invariants: one writer a block. Readers trust no word: numbers are checked when they are
 //! read, and a file that is cut or of another layout has no blocks.

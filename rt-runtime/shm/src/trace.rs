@@ -12,7 +12,7 @@
 //!               +-----------------------------------------------------------------+
 //! what, bytes:  | kind | flags or fate | lane | - | idle turns, or number (2) |
 //! ```
-//! The stamp is the number of the record and one; see [`stamped`](crate::stamped).
+//! The stamp is the number of the record and one; see `stamped` of this crate.
 //!
 //! Invariants
 //! - It exists only while a trace is being taken: the runtime makes it when a tool asks, and

@@ -22,8 +22,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Looks for a message before it is sent once more, and in all.
 const LOOKS_EACH: u32 = 500;
 const LOOKS: u32 = 20 * LOOKS_EACH;
-/// Counting tools slow everything down fifty times.
-const BOUND: Duration = Duration::from_secs(100);
+/// Counting tools slow everything down fifty times; what is counted takes some seconds then.
+const BOUND: Duration = Duration::from_secs(20);
 
 /// Sends `messages` messages from an end to itself, one after the other.
 ///

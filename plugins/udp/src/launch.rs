@@ -14,6 +14,7 @@ use crate::config::UdpConfig;
 use insane_core::{MonoTime, Nanos, TaiTime};
 use insane_link::{LaunchDrops, SendOutcome};
 use insane_sys::launch::{self, Drops, Source};
+use insane_sys::netlink::attribute;
 use insane_sys::udp::{self, Address, SocketOptions};
 use insane_sys::{OsError, SharedBytes, clock, host};
 use std::fmt;
@@ -232,20 +233,6 @@ impl Queue {
 fn etf(bytes: &[u8]) -> Option<Kind> {
     let word = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
     Some(Kind::Etf { delta_ns: word(0)?, clock: word(4)?.cast_signed(), flags: word(8)? })
-}
-
-/// An attribute of a netlink message: `length | kind | bytes`, padded to 4. The two topmost bits
-/// of the kind are flags.
-fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    while let Some(head) = bytes.first_chunk::<4>() {
-        let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
-        let content = bytes.get(4..length)?;
-        if u16::from_ne_bytes([head[2], head[3]]) & 0x3fff == wanted {
-            return Some(content);
-        }
-        bytes = bytes.get(length.next_multiple_of(4)..)?;
-    }
-    None
 }
 
 /// The socket of frames with a launch time.

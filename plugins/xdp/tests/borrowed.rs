@@ -51,6 +51,15 @@ fn udp(hosts: &wire::Hosts, bind: &str, peer: &str) -> UdpLink {
     setup.open(&[Some(peer.parse().unwrap())]).unwrap()
 }
 
+/// A link, and one of kernel sockets on the other host, which it knows the way to.
+fn met(mode: Mode, xdp: &str, udp_at: &str) -> Option<(wire::Hosts, UdpLink, XdpLink)> {
+    let hosts = hosts()?;
+    let kernel = udp(&hosts, udp_at, xdp);
+    let mut ours = open(&hosts, mode, xdp, udp_at);
+    meet(&mut ours);
+    Some((hosts, kernel, ours))
+}
+
 fn exchange(ours: &mut XdpLink, kernel: &mut UdpLink, frames: usize) {
     for (number, lane) in (0..frames).zip((0..8).cycle()) {
         let frame = frame(number, 1 + number * 18);
@@ -83,10 +92,7 @@ fn entry(hosts: &wire::Hosts, peer: &str) -> String {
 fn a_udp_link_is_a_peer_and_the_kernel_has_no_part_in_it() {
     for mode in MODES {
         for (xdp, udp_at) in ENDS {
-            let Some(hosts) = hosts() else { return };
-            let mut kernel = udp(&hosts, udp_at, xdp);
-            let mut ours = open(&hosts, mode, xdp, udp_at);
-            meet(&mut ours);
+            let Some((hosts, mut kernel, mut ours)) = met(mode, xdp, udp_at) else { return };
             exchange(&mut ours, &mut kernel, 80);
             // Small ones at once, too, in bundles.
             let frames: Vec<_> = (0..40).map(|number| frame(number, 64)).collect();
@@ -138,10 +144,7 @@ fn ping(host: &wire::Namespace, to: &str) -> bool {
 fn all_else_on_the_same_address_goes_on() {
     for mode in MODES {
         for (xdp, udp_at) in ENDS {
-            let Some(hosts) = hosts() else { return };
-            let mut kernel = udp(&hosts, udp_at, xdp);
-            let mut ours = open(&hosts, mode, xdp, udp_at);
-            meet(&mut ours);
+            let Some((hosts, mut kernel, mut ours)) = met(mode, xdp, udp_at) else { return };
             let at = |port| SocketAddr::new(xdp.parse::<SocketAddr>().unwrap().ip(), port);
             let listener = hosts.ours.inside(|| TcpListener::bind(at(7400))).unwrap();
             let mut client = hosts.kernel.inside(|| TcpStream::connect_timeout(&at(7400), PATIENCE)).unwrap();
@@ -206,10 +209,7 @@ fn send_until_one_comes(hosts: &wire::Hosts, ours: &mut XdpLink, kernel: &mut Ud
 #[test]
 fn a_neighbour_with_another_hardware_address_is_followed() {
     for (xdp, udp_at) in ENDS {
-        let Some(hosts) = hosts() else { return };
-        let mut kernel = udp(&hosts, udp_at, xdp);
-        let mut ours = open(&hosts, Mode::Native, xdp, udp_at);
-        meet(&mut ours);
+        let Some((hosts, mut kernel, mut ours)) = met(Mode::Native, xdp, udp_at) else { return };
         exchange(&mut ours, &mut kernel, 4);
         for last in [0x11, 0x22] {
             let mac = format!("02:00:00:00:00:{last}");
@@ -224,10 +224,7 @@ fn a_neighbour_with_another_hardware_address_is_followed() {
 #[test]
 fn an_entry_that_is_deleted_is_found_again_and_no_frame_waits_for_it() {
     for (xdp, udp_at) in ENDS {
-        let Some(hosts) = hosts() else { return };
-        let mut kernel = udp(&hosts, udp_at, xdp);
-        let mut ours = open(&hosts, Mode::Native, xdp, udp_at);
-        meet(&mut ours);
+        let Some((hosts, mut kernel, mut ours)) = met(Mode::Native, xdp, udp_at) else { return };
         for round in 0..5 {
             let before = entry(&hosts, udp_at);
             assert!(before.contains("lladdr"), "{before}");

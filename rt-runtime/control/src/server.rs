@@ -433,14 +433,20 @@ impl Server {
 
     /// The client is gone.
     fn lose(&mut self, session: SessionId) {
+        if self.part_with(session).is_some() {
+            self.parts.hub.gone(session);
+        }
+    }
+
+    /// Ends all that goes by a session but for what the hub has of it; its socket, if it was there.
+    fn part_with(&mut self, session: SessionId) -> Option<SessionSocket> {
         self.reloads.forget(session);
         self.schedules.forget(session);
         self.places.forget(session);
         self.end_traces(session);
-        if let Some(socket) = self.sockets.remove(&session) {
-            socket.leave(&self.epoll);
-            self.parts.hub.gone(session);
-        }
+        let socket = self.sockets.remove(&session)?;
+        socket.leave(&self.epoll);
+        Some(socket)
     }
 
     fn flush(&mut self, session: SessionId) {
@@ -471,12 +477,7 @@ impl Server {
         match action {
             Action::Send { session, event, beside } => self.send(session, &event, &beside),
             Action::Close { session, code, reason } => {
-                self.reloads.forget(session);
-                self.schedules.forget(session);
-                self.places.forget(session);
-                self.end_traces(session);
-                if let Some(socket) = self.sockets.remove(&session) {
-                    socket.leave(&self.epoll);
+                if let Some(socket) = self.part_with(session) {
                     socket.close(encode(&control::Event::Closing { code, reason }), self.now, &self.epoll);
                 }
             }

@@ -6,7 +6,7 @@ mod world;
 use insane_control::action::Topic;
 use insane_control::hub::{MOVE_PERIOD, Reach, Way};
 use insane_core::{ChannelId, DatapathIndex, DomainIndex, Nanos, PeerIndex, Qos, SessionId, stream_key};
-use insane_wire::control::{Code, Event, Request, Role};
+use insane_wire::control::{Code, Event, Request};
 use std::collections::BTreeMap;
 use world::{WayTold, World, datapath, spec};
 
@@ -96,20 +96,7 @@ fn a_stream_is_not_moved_again_at_once_and_forgets_its_place_when_it_is_closed()
 fn only_who_runs_the_runtime_moves_streams() {
     let mut world = World::new(spec(vec![datapath(&[0, 1], true)]));
     let request = Request::MoveStream { req: 7, stream: "io".into(), link: None, peer: None };
-    let user = world.attach(1);
-    let tool = world.connect(3).unwrap();
-    world.greet(tool, 3, Role::Observer, None);
-    let operator = world.connect(0).unwrap();
-    world.greet(operator, 0, Role::Observer, None);
-    for session in [user, tool, operator] {
-        world.request(session, &request);
-        world.settle();
-    }
-    for session in [user, tool] {
-        let (_, code, reason) = world.clients[&session].failures.last().unwrap();
-        assert!(*code == Code::Access && reason.contains("may not change the links"), "{reason}");
-    }
-    assert_eq!(world.favours, [(operator, 7)]);
+    world.is_for_operators_only(&[request], 7, "may not change the links");
 }
 
 #[test]

@@ -253,42 +253,16 @@ fn only_who_runs_the_runtime_may_change_the_schedule() {
         ScheduleOrder::Ask { schedule: 1 },
         ScheduleOrder::Forget,
     ];
-    let user = world.attach(1);
-    let tool = world.connect(3).unwrap();
-    world.greet(tool, 3, Role::Observer, None);
-    let operator = world.connect(0).unwrap();
-    world.greet(operator, 0, Role::Observer, None);
-    for order in orders {
-        for session in [user, tool, operator] {
-            world.request(session, &Request::Schedule { req: 4, order: order.clone() });
-            world.settle();
-        }
-        for session in [user, tool] {
-            let (_, code, reason) = world.clients[&session].failures.last().unwrap();
-            assert!(*code == Code::Access && reason.contains("may not change the schedule"), "{reason}");
-        }
-        assert_eq!(std::mem::take(&mut world.favours), [(operator, 4)]);
-    }
+    let requests = orders.map(|order| Request::Schedule { req: 4, order });
+    world.is_for_operators_only(&requests, 4, "may not change the schedule");
     end(world);
 }
 
 #[test]
 fn only_who_runs_the_runtime_may_take_a_trace() {
     let mut world = World::new(spec(vec![]));
-    let user = world.attach(1);
-    let tool = world.connect(3).unwrap();
-    world.greet(tool, 3, Role::Observer, None);
-    let operator = world.connect(0).unwrap();
-    world.greet(operator, 0, Role::Observer, None);
-    for session in [user, tool, operator] {
-        world.request(session, &Request::Trace { req: 4, datapath: "main".into() });
-        world.settle();
-    }
-    for session in [user, tool] {
-        let (_, code, reason) = world.clients[&session].failures.last().unwrap();
-        assert!(*code == Code::Access && reason.contains("may not take a trace"), "{reason}");
-    }
-    assert_eq!(world.favours, [(operator, 4)]);
+    let request = Request::Trace { req: 4, datapath: "main".into() };
+    world.is_for_operators_only(&[request], 4, "may not take a trace");
     end(world);
 }
 

@@ -333,6 +333,20 @@ fn reliable(seed: u64, len: usize, faults: Faults) -> (SimNet, [Host; 3], Keeper
     (net, [a, b, c], source)
 }
 
+/// The same, where a sink of the second host has got ten values.
+fn under_way(seed: u64, len: usize, faults: Faults) -> (SimNet, [Host; 3], Keeper, SinkPort) {
+    let (net, mut hosts, mut source) = reliable(seed, len, faults);
+    let sink = hosts[1].sink(TOPIC).0;
+    join(&mut hosts[0], 0, &[0]);
+    source.attend();
+    turns(&net, &mut hosts, 50);
+    for _ in 0..10 {
+        emit_when_possible(&net, &mut hosts, &mut source);
+    }
+    assert_eq!(all_of(&net, &mut hosts, &sink, len, 10), now(0..10), "{len}");
+    (net, hosts, source, sink)
+}
+
 fn turns(net: &SimNet, hosts: &mut [Host; 3], count: usize) {
     let [a, b, c] = hosts;
     run(net, &mut [a, b, c], count);
@@ -388,15 +402,7 @@ fn a_peer_that_joins_a_reliable_stream_gets_the_past_and_all_that_follows() {
     for (seed, (len, faults)) in
         [16, 1000, 5000].into_iter().flat_map(|len| [(len, Faults::NONE), (len, LOSSY)]).enumerate()
     {
-        let (net, mut hosts, mut source) = reliable(seed as u64, len, faults);
-        let there = hosts[1].sink(TOPIC).0;
-        join(&mut hosts[0], 0, &[0]);
-        source.attend();
-        turns(&net, &mut hosts, 50);
-        for _ in 0..10 {
-            emit_when_possible(&net, &mut hosts, &mut source);
-        }
-        assert_eq!(all_of(&net, &mut hosts, &there, len, 10), now(0..10), "{len}");
+        let (net, mut hosts, mut source, there) = under_way(seed as u64, len, faults);
 
         let late = hosts[2].sink(TOPIC).0;
         join(&mut hosts[0], 1, &[0, 1]);
@@ -422,15 +428,7 @@ fn a_second_sink_of_a_host_gets_the_past_of_a_reliable_stream_and_all_that_follo
     for (seed, (len, faults)) in
         [16, 1000, 5000].into_iter().flat_map(|len| [(len, Faults::NONE), (len, LOSSY)]).enumerate()
     {
-        let (net, mut hosts, mut source) = reliable(seed as u64, len, faults);
-        let first = hosts[1].sink(TOPIC).0;
-        join(&mut hosts[0], 0, &[0]);
-        source.attend();
-        turns(&net, &mut hosts, 50);
-        for _ in 0..10 {
-            emit_when_possible(&net, &mut hosts, &mut source);
-        }
-        assert_eq!(all_of(&net, &mut hosts, &first, len, 10), now(0..10), "{len}");
+        let (net, mut hosts, mut source, first) = under_way(seed as u64, len, faults);
 
         let second = hosts[1].sink(TOPIC).0;
         join(&mut hosts[0], 0, &[0]);
@@ -467,15 +465,7 @@ fn a_second_sink_of_a_host_gets_the_past_of_a_reliable_stream_and_all_that_follo
 #[test]
 fn after_a_long_silence_a_flow_goes_on_and_a_new_sink_gets_the_past() {
     for len in [16, 5000] {
-        let (net, mut hosts, mut source) = reliable(9, len, Faults::NONE);
-        let first = hosts[1].sink(TOPIC).0;
-        join(&mut hosts[0], 0, &[0]);
-        source.attend();
-        turns(&net, &mut hosts, 50);
-        for _ in 0..10 {
-            emit_when_possible(&net, &mut hosts, &mut source);
-        }
-        assert_eq!(all_of(&net, &mut hosts, &first, len, 10), now(0..10));
+        let (net, mut hosts, mut source, first) = under_way(9, len, Faults::NONE);
         let silence = |hosts: &mut [Host; 3]| {
             turns(&net, hosts, 2000);
             net.advance(Nanos::from_secs(61));

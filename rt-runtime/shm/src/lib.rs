@@ -20,7 +20,9 @@
 #[cfg(not(loom))]
 mod block;
 pub mod cell;
+#[cfg_attr(loom, allow(dead_code, reason = "the ports that call most of it are not built under loom"))]
 pub mod returns;
+#[cfg_attr(loom, allow(dead_code, reason = "the ports that call most of it are not built under loom"))]
 pub mod ring;
 pub(crate) mod stamped;
 pub(crate) mod sync;

@@ -99,7 +99,6 @@ impl<R: Cells> Giver<R> {
     }
 
     /// Gives `id` back at once. What waits for a batch is older, and goes first.
-    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     #[inline(always)]
     pub(crate) fn give_now(&mut self, id: BufferId) {
         assert!(self.places > 0, "a connection without a heap has nothing to give back");

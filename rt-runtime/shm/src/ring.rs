@@ -106,7 +106,6 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     ///
     /// # Errors
     /// As [`has_room`](Self::has_room).
-    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     pub(crate) fn has_room_for(&mut self, count: u64) -> Result<bool, Violation> {
         if self.pending() + count > self.depth() {
             self.refresh_head()?;
@@ -115,7 +114,6 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     }
 
     /// How often the consumer has asked for what is kept of the past.
-    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     #[inline]
     pub(crate) fn asks(&self) -> u64 {
         // Only a number: what is sent for it needs nothing else of the consumer.
@@ -359,7 +357,6 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     }
 
     /// Whether the producer knows of every message taken.
-    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     #[inline]
     pub(crate) fn is_published(&self) -> bool {
         self.position == self.published
@@ -401,7 +398,6 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     /// The plain case of [`take_next`](Self::take_next): a message in line, before which
     /// none was lost. Whatever is not that plain is left untouched. Nothing is published:
     /// the caller looks whether that [is due](Self::is_due).
-    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     #[inline(always)]
     pub(crate) fn take_plain(&mut self, inline: &mut InlineBytes) -> Plain {
         let (cell, next) = (self.next_cell(), self.position + 1);
@@ -422,21 +418,18 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     }
 
     /// Whether the caller has something to see to.
-    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     #[inline(always)]
     pub(crate) fn is_due(&self) -> bool {
         self.position >= self.due
     }
 
     /// Asks that something be [due](Self::is_due) with the next message.
-    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     #[inline(always)]
     pub(crate) fn look_soon(&mut self) {
         self.due = 0;
     }
 
     /// Nothing but the head is due.
-    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     #[inline(always)]
     pub(crate) fn look_later(&mut self) {
         self.due = self.published + self.depth() / 4;
@@ -474,7 +467,6 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
 
     /// Reads the message that [`take_plain`](Self::take_plain) has just left, if it is in a
     /// buffer. It is not taken.
-    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     #[inline(always)]
     pub(crate) fn look_at_heap(&self) -> Next {
         let cell = self.next_cell();
@@ -495,7 +487,6 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     }
 
     /// Takes the message in a buffer that [`take_next`](Self::take_next) has just read.
-    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     #[inline(always)]
     pub(crate) fn pass(&mut self) {
         self.position += 1;
@@ -546,7 +537,6 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     }
 
     /// Asks the producer for what it keeps of the past; returns how often that was done.
-    #[cfg_attr(loom, allow(dead_code, reason = "the ports that call it are not built under loom"))]
     pub(crate) fn ask(&mut self) -> u64 {
         let word = &self.returns.cell(0)[ASKS];
         // Only the consumer writes the word.

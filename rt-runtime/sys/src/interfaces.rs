@@ -1,7 +1,8 @@
 //! Being told that a network interface came, went or changed.
 
-use crate::error::{Errno, OsError, attempted};
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
+use crate::error::{Errno, OsError};
+use crate::netlink::routing_socket;
+use nix::sys::socket::{MsgFlags, recv};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The group of rtnetlink that tells of interfaces (`RTMGRP_LINK`).
@@ -18,12 +19,7 @@ impl InterfaceEvents {
     /// # Errors
     /// No descriptor is left, or the kernel has no rtnetlink.
     pub fn new() -> Result<Self, OsError> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let asked = "listening for changes of interfaces";
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute);
-        let fd = fd.map_err(attempted(asked))?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, LINKS)).map_err(attempted(asked))?;
-        Ok(InterfaceEvents(fd))
+        routing_socket(LINKS, "listening for changes of interfaces").map(InterfaceEvents)
     }
 
     /// Makes it unreadable until the next change. Returns whether there was one.

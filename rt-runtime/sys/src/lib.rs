@@ -17,6 +17,7 @@ pub mod launch;
 pub mod map;
 pub mod memfd;
 pub mod neighbours;
+pub mod netlink;
 pub mod pi_mutex;
 pub mod privileges;
 pub mod seqpacket;

@@ -10,9 +10,8 @@
 //! understood is left out. One call reads one datagram, and allocates nothing.
 
 use crate::error::{Errno, OsError, attempted};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, send, socket,
-};
+use crate::netlink::{attribute, routing_socket};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, recvfrom, send};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -146,19 +145,6 @@ fn message(kind: u16, number: u32, body: &[u8]) -> Option<Message> {
     Some(Message::Entry { number, interface, address, whereabouts })
 }
 
-/// The two topmost bits of a kind are flags.
-fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    while let Some(head) = bytes.first_chunk::<4>() {
-        let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
-        let content = bytes.get(4..length)?;
-        if u16::from_ne_bytes([head[2], head[3]]) & 0x3fff == wanted {
-            return Some(content);
-        }
-        bytes = bytes.get(length.next_multiple_of(4)..)?;
-    }
-    None
-}
-
 /// What came of reading.
 #[derive(Debug)]
 pub enum Read<'a> {
@@ -183,12 +169,7 @@ impl NeighbourTable {
     /// # Errors
     /// No descriptor is left, or the kernel has no rtnetlink.
     pub fn new() -> Result<Self, OsError> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let asked = "listening for changes of neighbours";
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute);
-        let fd = fd.map_err(attempted(asked))?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, NEIGHBOURS)).map_err(attempted(asked))?;
-        Ok(NeighbourTable(fd))
+        routing_socket(NEIGHBOURS, "listening for changes of neighbours").map(NeighbourTable)
     }
 
     /// Asks where a neighbour at an interface is; the answer bears this `number`, which is not 0.

@@ -13,7 +13,7 @@ use insane_shm::misses::{file_of, read};
 use insane_sys::clock::mono_now;
 use insane_sys::thread::{SchedPolicy, cores, pin_current, set_policy_current};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 const MS: u64 = 1_000_000;
@@ -41,6 +41,17 @@ const ROUNDS: usize = 120;
 /// The tests have the same core, and one takes it away.
 static CORE: Mutex<()> = Mutex::new(());
 
+/// A core that is not the only one, until the guard is dropped.
+fn core_to_itself() -> Option<(usize, MutexGuard<'static, ()>)> {
+    let alone = CORE.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = cores();
+    if all.len() < 2 || insane_sys::privileges::can_use_fifo().is_err() {
+        eprintln!("passed over: it takes two cores and SCHED_FIFO");
+        return None;
+    }
+    Some((*all.last()?, alone))
+}
+
 fn sleep_until(at: MonoTime) {
     std::thread::sleep(Duration::from(at.since(mono_now())));
 }
@@ -61,13 +72,7 @@ fn hog(core: usize, orders: &mpsc::Receiver<(MonoTime, MonoTime)>, done: &mpsc::
 
 #[test]
 fn causes_that_are_injected_on_a_real_kernel_are_told_as_they_are() {
-    let _alone = CORE.lock().unwrap_or_else(PoisonError::into_inner);
-    let all = cores();
-    let (Some(core), true) = (all.last().copied(), all.len() >= 2 && insane_sys::privileges::can_use_fifo().is_ok())
-    else {
-        eprintln!("passed over: it takes two cores and SCHED_FIFO");
-        return;
-    };
+    let Some((core, _alone)) = core_to_itself() else { return };
     let (here, there) = peers_over_loopback("causes", &format!("core: {core}, policy: fifo(40)"));
     let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
     let determinism = Determinism::TimeSensitive {
@@ -150,13 +155,7 @@ fn set_queue(namespace: &str, words: &str) -> bool {
 
 #[test]
 fn a_link_that_is_slower_than_it_is_said_to_be_is_the_cause_of_what_it_does_not_take() {
-    let _alone = CORE.lock().unwrap_or_else(PoisonError::into_inner);
-    let all = cores();
-    let (Some(core), true) = (all.last().copied(), all.len() >= 2 && insane_sys::privileges::can_use_fifo().is_ok())
-    else {
-        eprintln!("passed over: it takes two cores and SCHED_FIFO");
-        return;
-    };
+    let Some((core, _alone)) = core_to_itself() else { return };
     let Some(namespaces) = Namespaces::pair("slow") else { return };
     let start = |at: usize| {
         let place = if at == 0 { format!("core: {core}, policy: fifo(40)") } else { String::new() };

@@ -184,6 +184,27 @@ impl World {
         self.bytes(session, &encode(request));
     }
 
+    /// Each of these, all of this number, is asked for by a tenant, by a tool and by who runs the
+    /// runtime: the last gets it, the others are told `words`.
+    pub fn is_for_operators_only(&mut self, requests: &[Request], number: u32, words: &str) {
+        let user = self.attach(1);
+        let tool = self.connect(3).unwrap();
+        self.greet(tool, 3, Role::Observer, None);
+        let operator = self.connect(0).unwrap();
+        self.greet(operator, 0, Role::Observer, None);
+        for request in requests {
+            for session in [user, tool, operator] {
+                self.request(session, request);
+                self.settle();
+            }
+            for session in [user, tool] {
+                let (_, code, reason) = self.clients[&session].failures.last().unwrap();
+                assert!(*code == Code::Access && reason.contains(words), "{reason}");
+            }
+            assert_eq!(std::mem::take(&mut self.favours), [(operator, number)], "{request:?}");
+        }
+    }
+
     pub fn kill(&mut self, session: SessionId) {
         self.clients.remove(&session);
         self.hub.gone(session);

@@ -323,6 +323,21 @@ mod tests {
         assert_eq!(world.follower.shared.refused.load(Ordering::Relaxed), 0);
     }
 
+    /// The interface has gone: its number is another's, or nobody's.
+    #[test]
+    fn without_an_interface_the_kernel_is_asked_for_nobody() {
+        let Some(mut world) = World::make() else { return };
+        world.entry("add 10.9.0.1 lladdr 02:00:00:00:00:01 nud stale");
+        world.want(NEAR);
+        world.wait_for(mac(1));
+        world.follower.shared.interface.store(0, Ordering::Relaxed);
+        world.want(NEAR);
+        world.turn();
+        world.follower.resolve(NEAR.parse().unwrap());
+        assert_eq!(world.turn(), []);
+        assert_eq!(world.follower.shared.refused.load(Ordering::Relaxed), 0);
+    }
+
     /// Without asking again the link would send to where nobody is any more.
     #[test]
     fn after_lost_notifications_everybody_is_asked_for_again() {

@@ -157,6 +157,20 @@ fn outcomes_are_kept_and_tell_of_release() {
 }
 
 #[test]
+fn a_buffer_that_is_emitted_again_is_no_longer_that_of_its_first_emit() {
+    let (source, sink) = (TestSource::new(&[(128, 1)], false), TestSink::new());
+    join(&source, &sink, 1, 8);
+    let emit = || -> Token { source.port.emit(source.port.get_buffer(128).unwrap(), 0).sent().unwrap() };
+    let published = |released| Outcome::Published { receivers: 1, dropped: 0, released };
+    let first = emit();
+    assert_eq!((source.port.outcome(first), consume(&sink)), (published(false), Some(0)));
+    let second = emit();
+    assert_eq!([first, second].map(|token| source.port.outcome(token)), [true, false].map(published));
+    assert_eq!(consume(&sink), Some(1));
+    assert_eq!(source.port.outcome(second), published(true));
+}
+
+#[test]
 fn outcomes_of_plain_emits_are_told_apart_from_those_around_them() {
     let (source, sink) = (TestSource::new(&[(128, 2)], false), TestSink::new());
     join(&source, &sink, 1, 2);

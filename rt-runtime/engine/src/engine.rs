@@ -348,6 +348,8 @@ pub struct Engine<L: Link, C: Clock> {
     looked_at: MonoTime,
     /// A link has something under way, and wants to be tended soon.
     is_tending: bool,
+    /// Links that hand out one frame in the next turn, a bit each, if messages are kept then.
+    limited: u8,
     /// The host sleeps until a descriptor is readable.
     is_watching: bool,
     deeds: Deeds,
@@ -400,6 +402,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             housekept_at: clock.now(),
             looked_at: clock.now(),
             is_tending: false,
+            limited: 0,
             is_watching: false,
             deeds: Deeds::default(),
             clock,
@@ -427,21 +430,27 @@ impl<L: Link, C: Clock> Engine<L, C> {
         self.ring_run = self.ring_run.saturating_add(moved);
         worked |= moved > 0;
         deeds.messages = moved;
-        let mut has_drained = false;
+        // Links that may have more, a bit each.
+        let mut rest = u8::MAX;
         let is_holding = receiver.is_holding();
         let is_due = self.ring_run < RING_RUN || is_holding || self.turns.is_multiple_of(SOCKET_STRIDE);
         if !links.links.is_empty() && is_due {
             self.receives = self.receives.wrapping_add(1);
             // What is missing may be there already, at whatever socket.
             let thorough = is_holding || self.receives.is_multiple_of(THOROUGH_STRIDE);
-            let mut frames = 0;
-            has_drained = thorough;
+            let limited = if is_holding { self.limited } else { 0 };
+            let (mut frames, mut more) = (0, 0);
             for (by, (link, is_ordered)) in links.links.iter_mut().zip(links.ordered).enumerate() {
-                let by = (by, is_ordered);
-                let mut intake = Intake { turn: &turn, receiver, transmitter, outlets, port, counters, by };
-                let received = link.receive(FRAMES_PER_TURN, thorough, &mut intake);
-                has_drained &= received < FRAMES_PER_TURN;
+                // One and not none: real time that comes there goes first, and every turn.
+                let budget = if limited >> by & 1 == 0 { FRAMES_PER_TURN } else { 1 };
+                let from = (by, is_ordered);
+                let mut intake = Intake { turn: &turn, receiver, transmitter, outlets, port, counters, by: from };
+                let received = link.receive(budget, thorough, &mut intake);
+                more |= u8::from(received >= budget) << by;
                 frames += received;
+            }
+            if thorough {
+                rest = more;
             }
             if frames > 0 {
                 self.ring_run = 0;
@@ -453,7 +462,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
             receiver.inflows.serve(|| turn.now(), links, outlets, port);
         }
         if receiver.is_holding() {
-            receiver.end_holds(turn.now(), has_drained, outlets, port);
+            receiver.end_holds(turn.now(), rest == 0, outlets, port);
+            self.limited = receiver.limited(links.links.len(), rest);
         }
         self.looked_at = turn.about_now();
         deeds.woke = outlets.wake(self.looked_at);

@@ -2,7 +2,14 @@
 //!
 //! What is kept is whole and belongs to an unreliable flow. It is released in the order of the
 //! flow's numbers: when all before it has come, when a fence says that no more will, or when
-//! it was kept for [`HOLD_MAX`] (and the links have nothing more, or [`HOLD_BUSY_MAX`] have passed).
+//! it was kept for [`HOLD_MAX`] (and the links have nothing more, or [`HOLD_BUSY_MAX`] have
+//! passed in which turns were made).
+//!
+//! A thread that stood still finds a backlog at the link that was left, and another at the
+//! link by which the stream goes on. What is missing is in the first of them. So once
+//! [`CROWDED`] messages are kept, links that are *ahead* hand out one frame a turn, as long as
+//! another one still has frames: what is kept grows by one a turn then, and not by as much as
+//! the other link hands out.
 //!
 //! Bounds: [`HELD_MAX`] messages, of one runtime [`HELD_OF_HOST_MAX`], so that one that claims
 //! to move leaves places to others. Small ones are kept here, larger ones in a buffer of their
@@ -10,7 +17,7 @@
 
 use crate::command::Topic;
 use insane_core::heap::BufferId;
-use insane_core::limits::INLINE_BYTES_MAX;
+use insane_core::limits::{INLINE_BYTES_MAX, LINKS_MAX};
 use insane_core::{DomainIndex, HostId, MonoTime, Nanos};
 use insane_overlay::flow::FlowKey;
 use insane_wire::data::Leg;
@@ -18,12 +25,20 @@ use insane_wire::data::Leg;
 /// A message is kept so long at most. Longer than links of one site differ in delay, much
 /// shorter than it takes to notice that a link is dead.
 pub const HOLD_MAX: Nanos = Nanos::from_millis(20);
-/// The same, while links have more frames for the datapath than it takes in a turn.
+/// The same, while links have more frames for the datapath than it takes in a turn. A turn
+/// counts for [`TURN_COUNTS_MAX`] at most.
 pub const HOLD_BUSY_MAX: Nanos = Nanos::from_millis(100);
+/// What was not looked for meanwhile, because the thread stood still, has not been waited for.
+const TURN_COUNTS_MAX: Nanos = Nanos::from_millis(1);
 /// Messages that are kept at once.
 pub const HELD_MAX: usize = 1024;
 /// Of those, messages of one runtime.
 pub const HELD_OF_HOST_MAX: usize = 512;
+/// So many that are kept limit the links that are ahead: what one link hands out in two turns.
+const CROWDED: usize = 2 * crate::FRAMES_PER_TURN as usize;
+/// Links are limited in so many turns at most, until nothing is kept once: some milliseconds.
+/// One that claims to move cannot keep others waiting for longer.
+const LIMITED_TURNS_MAX: u16 = 512;
 
 /// The content of a message that is kept.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +60,8 @@ pub(crate) struct Held {
     pub source_ns: u64,
     pub topic: Topic,
     pub domain: DomainIndex,
+    /// Place of the link that it came by.
+    pub by: u8,
     /// Kept until then at most.
     pub until: MonoTime,
     pub content: Kept,
@@ -70,7 +87,15 @@ pub(crate) struct Holds {
     order: Vec<u16>,
     /// No message has to go before.
     due: MonoTime,
+    /// The last turn that looked for what is missing, or began to.
+    looked_at: MonoTime,
+    /// How many came by each link.
+    of_link: [u16; LINKS_MAX],
+    /// Turns in which links may still be limited.
+    patience: u16,
 }
+
+const _: () = assert!(HELD_MAX <= u16::MAX as usize && LINKS_MAX <= u8::BITS as usize);
 
 impl Holds {
     pub fn new() -> Self {
@@ -79,6 +104,9 @@ impl Holds {
             free: (0..HELD_MAX as u16).rev().collect(),
             order: Vec::with_capacity(HELD_MAX),
             due: MonoTime(u64::MAX),
+            looked_at: MonoTime(0),
+            of_link: [0; LINKS_MAX],
+            patience: LIMITED_TURNS_MAX,
         }
     }
 
@@ -96,8 +124,8 @@ impl Holds {
         self.order.partition_point(|place| self.places[usize::from(*place)].as_ref().is_some_and(&is_before))
     }
 
-    /// Keeps a message.
-    pub fn put(&mut self, held: Held) -> Result<(), NotHeld> {
+    /// Keeps a message, from `now` on.
+    pub fn put(&mut self, now: MonoTime, held: Held) -> Result<(), NotHeld> {
         let (key, sequence) = (held.key, held.sequence);
         let position = self.position(|other| (other.key, other.sequence) < (key, sequence));
         if self.at(position).is_some_and(|other| (other.key, other.sequence) == (key, sequence)) {
@@ -109,7 +137,13 @@ impl Holds {
             return Err(NotHeld::NoPlace);
         }
         let place = self.free.pop().ok_or(NotHeld::NoPlace)?;
+        if self.order.is_empty() {
+            self.looked_at = now;
+        }
         self.due = self.due.min(held.until);
+        if let Some(count) = self.of_link.get_mut(usize::from(held.by)) {
+            *count += 1;
+        }
         self.places[usize::from(place)] = Some(held);
         self.order.insert(position, place);
         Ok(())
@@ -141,8 +175,53 @@ impl Holds {
         self.free.push(place);
         if self.order.is_empty() {
             self.due = MonoTime(u64::MAX);
+            self.patience = LIMITED_TURNS_MAX;
         }
-        self.places[usize::from(place)].take()
+        let held = self.places[usize::from(place)].take()?;
+        if let Some(count) = self.of_link.get_mut(usize::from(held.by)) {
+            *count -= 1;
+        }
+        Some(held)
+    }
+
+    /// Which of so many links are limited in the next turn, a bit each. `rest`: those that may
+    /// have more frames. Ahead is a link by which more came of what is kept than by another:
+    /// one that brought as few as any may have what is missing.
+    #[cold]
+    pub fn limited(&mut self, links: usize, rest: u8) -> u8 {
+        let counts = &self.of_link[..links.min(LINKS_MAX)];
+        let fewest = counts.iter().min().copied().unwrap_or(0);
+        let bits = counts.iter().enumerate().map(|(link, count)| u8::from(*count > fewest) << link);
+        let ahead = bits.fold(0, |ahead, bit| ahead | bit);
+        let is_crowded = self.order.len() >= CROWDED && self.patience > 0;
+        if ahead == 0 || !is_crowded || rest & !ahead == 0 {
+            return 0;
+        }
+        self.patience -= 1;
+        ahead
+    }
+
+    /// A turn looked for what is missing; `has_drained`: it found all that links had. Until
+    /// when messages are overdue by now.
+    pub fn looked(&mut self, now: MonoTime, has_drained: bool) -> MonoTime {
+        let passed = now.since(std::mem::replace(&mut self.looked_at, now));
+        if has_drained {
+            return now;
+        }
+        if passed > TURN_COUNTS_MAX {
+            self.put_off(Nanos(passed.0 - TURN_COUNTS_MAX.0), now + HOLD_MAX);
+        }
+        MonoTime(now.0.saturating_sub(HOLD_BUSY_MAX.0 - HOLD_MAX.0))
+    }
+
+    /// Messages whose time ends before that are kept for longer.
+    #[cold]
+    fn put_off(&mut self, by: Nanos, before: MonoTime) {
+        for held in self.places.iter_mut().flatten().filter(|held| held.until < before) {
+            held.until += by;
+        }
+        // Found anew by the next look.
+        self.due = MonoTime(0);
     }
 
     /// A flow of which a message was kept for long enough. Looks at all of them when one is
@@ -172,7 +251,8 @@ mod tests {
         let topic = Topic { key: key.stream, channel: ChannelId(1) };
         let content = Kept::Inline(0, [0; INLINE_BYTES_MAX]);
         let until = MonoTime(until);
-        Held { key, sequence, leg: Leg::FIRST, source_ns: 0, topic, domain: DomainIndex(0), until, content }
+        let by = (sequence % 5) as u8;
+        Held { key, sequence, leg: Leg::FIRST, source_ns: 0, topic, domain: DomainIndex(0), by, until, content }
     }
 
     #[test]
@@ -184,7 +264,7 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % below
         };
-        let mut refused = 0;
+        let (mut refused, mut limited) = (0, [0; 2]);
         for now in 0..100_000 {
             let message = held(random(3), random(4) as u32, random(600), now + 1_000);
             let entry = (message.key, message.sequence);
@@ -199,7 +279,7 @@ mod tests {
                     model.insert(entry, now + 1_000);
                     Ok(())
                 };
-                assert_eq!(holds.put(message), expected);
+                assert_eq!(holds.put(MonoTime(now), message), expected);
             } else {
                 let first = model.range((message.key, 0)..).next().map(|(entry, _)| *entry);
                 let first = first.filter(|(key, _)| *key == message.key);
@@ -218,11 +298,101 @@ mod tests {
                 }
             }
             assert_eq!(holds.is_empty(), model.is_empty());
+            if now % 97 == 0 {
+                let links = 1 + random(LINKS_MAX as u64) as usize;
+                let rest = random(256) as u8;
+                let mut counts = [0_u16; LINKS_MAX];
+                model.keys().for_each(|(_, sequence)| counts[(sequence % 5) as usize] += 1);
+                assert_eq!(holds.of_link, counts);
+                let patience = holds.patience;
+                let mask = holds.limited(links, rest);
+                let fewest = counts[..links].iter().min().copied().unwrap_or(0);
+                let ahead: Vec<_> = (0..links).filter(|link| counts[*link] > fewest).collect();
+                let others_have_more = (0..8).any(|link| rest >> link & 1 == 1 && !ahead.contains(&link));
+                let is_due = model.len() >= CROWDED && patience > 0 && !ahead.is_empty() && others_have_more;
+                let expected = if is_due { ahead.iter().fold(0, |mask, link| mask | 1_u8 << link) } else { 0 };
+                assert_eq!((mask, holds.patience), (expected, patience - u16::from(is_due)));
+                limited[usize::from(is_due)] += 1;
+            }
         }
         assert!(refused > 0, "the bound was met");
+        assert!(limited[0] > 10 && limited[1] > 10, "{limited:?}");
         let hosts: Vec<_> = model.keys().map(|(key, _)| key.host).collect();
         let mine = hosts.iter().filter(|host| **host == HostId(1)).count();
         let taken = std::iter::from_fn(|| holds.take_of_host(HostId(1), |_| false)).count();
         assert_eq!((taken, holds.order.len()), (mine, hosts.len() - mine));
+        for host in 0..3 {
+            while holds.take_of_host(HostId(host), |_| false).is_some() {}
+        }
+        assert_eq!((holds.of_link, holds.patience), ([0; LINKS_MAX], LIMITED_TURNS_MAX));
+    }
+
+    /// So many of one flow, in turns by each of these links.
+    fn kept_by(links: &[u8], count: usize) -> Holds {
+        let mut holds = Holds::new();
+        for (sequence, by) in (0..count as u64).zip(links.iter().cycle()) {
+            assert_eq!(holds.put(MonoTime(0), Held { by: *by, ..held(1, 1, sequence, 1_000) }), Ok(()));
+        }
+        holds
+    }
+
+    #[test]
+    fn a_link_that_is_ahead_is_limited_while_another_may_have_what_is_missing() {
+        assert_eq!(kept_by(&[1], CROWDED - 1).limited(2, 0b11), 0, "few are kept");
+        assert_eq!(kept_by(&[1], CROWDED).limited(2, 0b11), 0b10);
+        assert_eq!(kept_by(&[0], CROWDED).limited(2, u8::MAX), 0b01);
+        assert_eq!(kept_by(&[1], CROWDED).limited(2, 0b10), 0, "no other link has anything");
+        assert_eq!(kept_by(&[0], CROWDED).limited(1, u8::MAX), 0, "there is no other");
+        assert_eq!(kept_by(&[0, 1], CROWDED).limited(2, 0b11), 0, "neither is ahead");
+        assert_eq!(kept_by(&[0, 1, 1], CROWDED).limited(2, 0b11), 0b10, "what one brings lets the other be ahead");
+        assert_eq!(kept_by(&[1, 2], CROWDED).limited(3, 0b001), 0b110);
+    }
+
+    #[test]
+    fn nobody_is_limited_for_long_until_nothing_is_kept_once() {
+        let mut holds = kept_by(&[1], CROWDED + 1);
+        for turn in 0..2 * LIMITED_TURNS_MAX {
+            let expected = if turn < LIMITED_TURNS_MAX { 0b10 } else { 0 };
+            assert_eq!(holds.limited(2, 0b01), expected, "turn {turn}");
+        }
+        assert!(holds.take(0).is_some());
+        assert_eq!(holds.limited(2, 0b01), 0, "some are still kept");
+        while !holds.is_empty() {
+            assert!(holds.take(0).is_some());
+        }
+        assert_eq!(holds.patience, LIMITED_TURNS_MAX);
+    }
+
+    #[test]
+    fn a_message_is_kept_for_longer_by_what_nobody_looked() {
+        let from = MonoTime(1_000_000_000);
+        let until = from + HOLD_MAX;
+        let mut holds = Holds::new();
+        assert_eq!(holds.put(from, held(1, 1, 1, until.0)), Ok(()));
+        // A turn that followed at once, and one after a second.
+        assert_eq!(
+            holds.looked(from + Nanos::from_micros(5), false).0 + (HOLD_BUSY_MAX.0 - HOLD_MAX.0),
+            from.0 + 5_000
+        );
+        let back = from + Nanos::from_secs(1);
+        assert_eq!(holds.put(back, held(1, 1, 2, (back + HOLD_MAX).0)), Ok(()));
+        let overdue = holds.looked(back, false);
+        assert_eq!(holds.overdue(overdue), None);
+        let put_off = Nanos::from_secs(1).0 - 5_000 - TURN_COUNTS_MAX.0;
+        assert_eq!(holds.at(0).map(|held| held.until), Some(MonoTime(until.0 + put_off)));
+        assert_eq!(holds.at(1).map(|held| held.until), Some(back + HOLD_MAX), "it came in this very turn");
+        // Turns that are rare count, too: it ends.
+        let mut now = back;
+        let turns = (1..).find(|_| {
+            now += Nanos::from_millis(30);
+            let overdue = holds.looked(now, false);
+            holds.overdue(overdue).is_some()
+        });
+        assert_eq!(turns, Some(HOLD_BUSY_MAX.0 / TURN_COUNTS_MAX.0 - 1));
+        // Where links have nothing more, what is missing will not come.
+        let mut holds = Holds::new();
+        assert_eq!(holds.put(from, held(1, 1, 1, until.0)), Ok(()));
+        let overdue = holds.looked(back, true);
+        assert!(holds.overdue(overdue).is_some());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::command::{OverlayFrame, Port, Topic};
 use crate::deliver::{Content, Joined, Outlets};
-use crate::hold::{HOLD_BUSY_MAX, HOLD_MAX, Held, Holds, Kept, NotHeld};
+use crate::hold::{HOLD_MAX, Held, Holds, Kept, NotHeld};
 use crate::inflow::{Arrived, Inflows};
 use crate::routes::RouteIndex;
 use crate::transmit::Transmitter;
@@ -112,7 +112,7 @@ impl<C: Clock> FrameSink for Intake<'_, '_, C> {
     fn placed(&mut self, from: PeerIndex, head: &[u8], rest: usize, ticket: Ticket) {
         if let Some(header) = self.header(from, head, rest) {
             let payload = Payload::Placed { len: rest as u32, birth: ticket.0 };
-            self.receiver.data(self.turn, from, &header, payload, self.outlets, self.port, self.counters);
+            self.receiver.data(self.turn, (from, self.by.0), &header, payload, self.outlets, self.port, self.counters);
         }
     }
 
@@ -132,7 +132,15 @@ impl<C: Clock> FrameSink for Intake<'_, '_, C> {
                     return;
                 }
                 let payload = Payload::Bytes(payload);
-                self.receiver.data(self.turn, peer, &header, payload, self.outlets, self.port, self.counters);
+                self.receiver.data(
+                    self.turn,
+                    (peer, self.by.0),
+                    &header,
+                    payload,
+                    self.outlets,
+                    self.port,
+                    self.counters,
+                );
             }
             Ok((header, body)) if header.kind == Kind::Overlay => self.overlay(peer, &header, body),
             Ok((header, _)) if header.kind == Kind::Fence => self.fence(peer, &header),
@@ -276,7 +284,7 @@ impl Receiver {
     fn data<C: Clock>(
         &mut self,
         turn: &Turn<'_, C>,
-        peer: PeerIndex,
+        (peer, by): (PeerIndex, usize),
         header: &DataHeader,
         payload: Payload<'_>,
         outlets: &mut Outlets,
@@ -310,7 +318,7 @@ impl Receiver {
         {
             // Flows know time to a tenth of a second.
             let verdict = self.release(
-                (turn.about_now(), || turn.now()),
+                (turn.about_now(), || turn.now(), by),
                 &target,
                 header,
                 Content::Private(payload),
@@ -326,18 +334,18 @@ impl Receiver {
         let arrived = Fragmented { now, target, header, payload };
         if let Some(buffer) = self.collect(&arrived, outlets) {
             let content = Content::Received(buffer, header.message_len);
-            if self.release((now, || now), &target, header, content, outlets, port) == Released::No {
+            if self.release((now, || now, by), &target, header, content, outlets, port) == Released::No {
                 outlets.domains[domain.index()].heap.release(buffer);
             }
         }
     }
 
     /// Delivers a whole message if it is new, or keeps it if it overtook others: until when, is
-    /// counted from `now`, which is asked only then.
+    /// counted from `now`, which is asked only then. `by`: place of the link that it came by.
     #[inline]
     fn release(
         &mut self,
-        (about_now, now): (MonoTime, impl FnOnce() -> MonoTime),
+        (about_now, now, by): (MonoTime, impl FnOnce() -> MonoTime, usize),
         target: &Target,
         header: &DataHeader,
         content: Content<'_>,
@@ -349,7 +357,7 @@ impl Receiver {
         let at = (header.sequence, header.flags.leg());
         let verdict = self.flows.classify_on(about_now, &target.key, at, is_past);
         if verdict == Verdict::Ahead {
-            return self.keep(now(), target, header, content, outlets, port);
+            return self.keep((now(), by), target, header, content, outlets, port);
         }
         let released = self.conclude(verdict, target, meta, content, outlets, port);
         if self.is_holding() {
@@ -363,7 +371,7 @@ impl Receiver {
     #[cold]
     fn keep(
         &mut self,
-        now: MonoTime,
+        (now, by): (MonoTime, usize),
         target: &Target,
         header: &DataHeader,
         content: Content<'_>,
@@ -390,8 +398,9 @@ impl Receiver {
         let (sequence, leg) = (header.sequence, header.flags.leg());
         let topic = Topic { key: header.stream, channel: header.channel };
         let (source_ns, until) = (header.source_instant, now + HOLD_MAX);
-        let held = kept.map(|content| Held { key, sequence, leg, source_ns, topic, domain, until, content });
-        let result = held.map_or(Err(NotHeld::NoPlace), |held| self.holds.put(held));
+        let link = by as u8;
+        let held = kept.map(|content| Held { key, sequence, leg, source_ns, topic, domain, by: link, until, content });
+        let result = held.map_or(Err(NotHeld::NoPlace), |held| self.holds.put(now, held));
         if result.is_ok() {
             outlets.count(domain, DatapathCounter::HeldBack, 1);
             return Released::Kept;
@@ -411,7 +420,7 @@ impl Receiver {
             self.release_first(now, &key, outlets, port);
         }
         self.flows.go_on_to(&key, leg);
-        self.release((now, || now), target, header, content, outlets, port)
+        self.release((now, || now, by), target, header, content, outlets, port)
     }
 
     /// Delivers the first message of a flow that is kept, if nothing is missing before it any
@@ -460,13 +469,20 @@ impl Receiver {
     /// those: then it is kept for longer.
     #[cold]
     pub fn end_holds(&mut self, now: MonoTime, has_drained: bool, outlets: &mut Outlets, port: &Port) {
-        let until = if has_drained { now } else { MonoTime(now.0.saturating_sub(HOLD_BUSY_MAX.0 - HOLD_MAX.0)) };
+        let until = self.holds.looked(now, has_drained);
         while let Some(key) = self.holds.overdue(until) {
             let Some(&Held { leg, domain, .. }) = self.holds.first_of(&key) else { break };
             outlets.count(domain, DatapathCounter::HoldsEnded, 1);
             self.flows.go_on_to(&key, leg);
             self.release_held(now, &key, outlets, port);
         }
+    }
+
+    /// Which of so many links hand out one frame in the next turn, because what they bring is
+    /// ahead of what others still have; see [`Holds::limited`].
+    #[cold]
+    pub fn limited(&mut self, links: usize, rest: u8) -> u8 {
+        self.holds.limited(links, rest)
     }
 
     /// A leg of a flow has ended.

@@ -3,9 +3,10 @@
 
 mod world;
 
-use insane_core::counters::DatapathCounter;
-use insane_core::{HostId, Incarnation, Lane, Nanos, PeerIndex, SourceId};
-use insane_engine::{Command, EngineConfig, HELD_OF_HOST_MAX, HOLD_MAX, Hop};
+use insane_core::counters::{DatapathCounter, TurnCounter};
+use insane_core::time::Clock;
+use insane_core::{ChannelId, HostId, Incarnation, Lane, Nanos, PeerIndex, SourceId, StreamKey};
+use insane_engine::{Command, EngineConfig, FRAMES_PER_TURN, HELD_OF_HOST_MAX, HOLD_BUSY_MAX, HOLD_MAX, Hop, Topic};
 use insane_link::{Link, LinkSetup, SendOutcome};
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
@@ -27,7 +28,12 @@ fn at(host: u8, link: u8) -> SocketAddr {
 
 /// A host of two links, both of which reach all peers.
 fn host(net: &SimNet, own: u8, peers: &[u8]) -> Host {
-    let links = [0, 1].map(|link| {
+    host_of([0, 1], net, own, peers)
+}
+
+/// A host of these links, all of which reach all peers.
+fn host_of<const LINKS: usize>(links: [u8; LINKS], net: &SimNet, own: u8, peers: &[u8]) -> Host {
+    let links = links.map(|link| {
         let peers: Vec<_> = peers.iter().map(|peer| Some(at(*peer, link))).collect();
         net.setup(at(own, link)).open(&peers).expect("the address is free")
     });
@@ -141,6 +147,12 @@ impl Talk {
         if self.source.emit(buffer, 0).is_sent() { self.emitted += 1 } else { self.refused += 1 }
     }
 
+    /// One that fits a cell.
+    fn emit_small(&mut self) {
+        send(&self.source, &pattern(self.emitted, 64));
+        self.emitted += 1;
+    }
+
     /// Takes what came: in order, once, as it was sent.
     fn take(&mut self) {
         while let Some(message) = self.sink.consume().unwrap() {
@@ -152,6 +164,11 @@ impl Talk {
             self.next = sequence + 1;
         }
     }
+}
+
+/// Emits a message that fits a cell.
+fn send(source: &SourcePort, bytes: &[u8]) {
+    assert!(source.emit_copy(bytes, 0).is_some_and(|emitted| emitted.is_sent()));
 }
 
 /// Two hosts that talk to each other by two links.
@@ -470,4 +487,171 @@ fn whatever_legs_a_sender_names_no_turn_goes_on_for_ever() {
     // As many as the ring holds; the rest was dropped there.
     assert!(came.len() >= 64 && expected.starts_with(&came), "{came:?}");
     assert_eq!(b.count(DatapathCounter::HoldsEnded), 1);
+}
+
+/// A conversation whose receiver stands still while the stream moves.
+struct Still {
+    net: SimNet,
+    a: Host,
+    b: Host,
+    talk: Talk,
+    /// Turns that the receiver made since it stood still.
+    turns: u64,
+}
+
+/// A turn of a host that has much to do.
+const TURN: Nanos = Nanos::from_micros(5);
+
+impl Still {
+    fn new<const LINKS: usize>(links: [u8; LINKS], first: u8) -> Still {
+        let net = SimNet::new(10, SimConfig { frames_max: 16_384, ..SimConfig::default() });
+        let (mut a, mut b) = (host_of(links, &net, 1, &[2]), host_of(links, &net, 2, &[1]));
+        let talk = Talk::new(&mut a, &mut b, false);
+        let mut still = Still { net, a, b, talk, turns: 0 };
+        // Its flow is known.
+        still.emit_by(first, 1);
+        still.turn();
+        still
+    }
+
+    /// The stream goes by this link, so many messages of it, while the receiver stands still.
+    fn emit_by(&mut self, link: u8, messages: u64) {
+        send_by(&mut self.a, Some(link));
+        for _ in 0..messages {
+            self.talk.emit_small();
+            self.a.engine.turn();
+            self.net.advance(Nanos::from_micros(1));
+        }
+        self.net.advance(Nanos::from_millis(1));
+    }
+
+    /// The receiver makes a turn, and its application looks.
+    fn turn(&mut self) {
+        self.b.engine.turn();
+        self.net.advance(TURN);
+        self.talk.take();
+        self.turns += 1;
+    }
+
+    /// Everything is there, by so many turns, and was taken in order.
+    fn expect_all(&mut self, turns_max: u64) {
+        while self.talk.received < self.talk.emitted && self.turns < turns_max {
+            self.turn();
+        }
+        let Talk { received, lost, emitted, .. } = self.talk;
+        let counts = [DatapathCounter::DroppedLate, DatapathCounter::HoldsEnded, DatapathCounter::DroppedRingFull]
+            .map(|counter| self.b.count(counter));
+        assert_eq!((received, lost, counts), (emitted, 0, [0; 3]), "after {} turns", self.turns);
+    }
+}
+
+const _: () = assert!(FRAMES_PER_TURN == 32, "the figures below");
+
+#[test]
+fn a_receiver_that_stood_still_during_a_move_loses_nothing() {
+    for (old, new) in [(600, 600), (2_000, 2_000), (5_000, 2_500)] {
+        for from in [0, 1] {
+            let mut still = Still::new([0, 1], from);
+            still.emit_by(from, old);
+            still.emit_by(1 - from, new);
+            still.expect_all((old + new) / 32 + 32);
+            let held = still.b.count(DatapathCounter::HeldBack);
+            assert!(held >= 64 && held <= 128 + old / 32, "{held} of {old} and {new}");
+        }
+    }
+}
+
+#[test]
+fn a_receiver_that_stands_still_twice_during_a_move_loses_nothing() {
+    let mut still = Still::new([0, 1], 0);
+    still.emit_by(0, 2_000);
+    still.emit_by(1, 2_000);
+    for _ in 0..10 {
+        still.turn();
+    }
+    still.net.advance(Nanos::from_millis(150));
+    still.expect_all(4_000 / 32 + 32);
+}
+
+#[test]
+fn a_receiver_that_stood_still_during_two_moves_loses_nothing() {
+    for links in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        let mut still = Still::new([0, 1, 2], links[0]);
+        for link in links {
+            still.emit_by(link, 700);
+        }
+        still.expect_all(2_100 / 32 + 48);
+    }
+}
+
+/// Somebody claims to move, and floods the link that is left.
+#[test]
+fn a_flood_does_not_keep_what_comes_by_another_link_waiting_for_long() {
+    const LIMITED_TURNS: u64 = 512;
+    let net = SimNet::new(11, SimConfig { frames_max: 16_384, ..SimConfig::default() });
+    let mut a = host(&net, 1, &[2]);
+    let mut b = host(&net, 2, &[1, 3]);
+    let mut talk = Talk::new(&mut a, &mut b, false);
+    let urgent = Topic { key: StreamKey(8), channel: ChannelId(1) };
+    let (urgent_source, urgent_sink) = (a.source(urgent, Lane::LAST_REAL_TIME, &[]), b.sink(urgent).0);
+    let peers = [Hop { peer: PeerIndex(0), link: Some(1) }].into_iter().collect();
+    let route = Command::SetRoute { topic: urgent, domain: DOMAIN, peers, local: false };
+    assert!(matches!(a.command(route), Command::Spent));
+    let mut stranger = host(&net, 3, &[2]);
+    let noise_topic = Topic { key: StreamKey(9), channel: ChannelId(1) };
+    let noise = stranger.source(noise_topic, Lane::LAST, &[]);
+    stranger.route(noise_topic, &[0], false);
+    let mut waiting = 0_u64;
+    let mut flood = |b: &Host, net: &SimNet| {
+        let read = b.turn_counters.get(TurnCounter::FramesNoListener as usize);
+        while waiting - read < 3 * u64::from(FRAMES_PER_TURN) {
+            send(&noise, b"noise");
+            stranger.engine.turn();
+            waiting += 1;
+        }
+        net.advance(TURN);
+    };
+    let emit = |a: &mut Host, talk: &mut Talk| {
+        talk.emit_small();
+        a.engine.turn();
+    };
+
+    send_by(&mut a, Some(0));
+    emit(&mut a, &mut talk);
+    run(&net, &mut [&mut a, &mut b], 4);
+    talk.take();
+    assert_eq!(talk.received, 1);
+    net.set_faults(at(1, 0), at(2, 0), Faults { partitioned: true, ..Faults::NONE });
+    emit(&mut a, &mut talk);
+    send_by(&mut a, Some(1));
+    for _ in 0..200 {
+        emit(&mut a, &mut talk);
+    }
+    net.advance(Nanos::from_millis(1));
+    let clock = net.clock();
+    let (began, mut turns, mut ended_after) = (clock.now(), 0, None);
+    let mut all_here = None;
+    while ended_after.is_none() {
+        flood(&b, &net);
+        send(&urgent_source, b"now");
+        a.engine.turn();
+        net.advance(TURN);
+        b.engine.turn();
+        turns += 1;
+        assert_eq!(urgent_sink.consume().unwrap().map(|message| message.sequence()), Some(turns - 1));
+        let held = b.count(DatapathCounter::HeldBack);
+        if held == 200 {
+            all_here.get_or_insert(turns);
+        }
+        talk.take();
+        if b.count(DatapathCounter::HoldsEnded) > 0 {
+            ended_after = Some(clock.now().since(began));
+        }
+        assert!(turns < 100_000);
+    }
+    // Some at once, none while it is limited to what goes first, and the rest at 31 a turn.
+    let all_here = all_here.expect("all were kept");
+    assert!((LIMITED_TURNS..=LIMITED_TURNS + 16).contains(&all_here), "{all_here}");
+    assert!(ended_after.is_some_and(|ended| ended.0 <= HOLD_BUSY_MAX.0 + 1_000_000), "{ended_after:?}");
+    assert_eq!((talk.received + talk.lost, talk.lost), (talk.emitted, 1));
 }

@@ -26,6 +26,11 @@ const PER_TURN: usize = 32;
 /// its sender is gone, since one that owes something says so every 100 ms. None does without need:
 /// which of its sinks have heard it is known nowhere else.
 const REST_MIN: Nanos = Nanos::from_secs(1);
+/// The same, of one whose source has closed and of which all is here: what is still under way to it
+/// are repetitions, which are to find it for so long.
+const CLOSED_REST_MIN: Nanos = Nanos::from_millis(100);
+/// One whose source has closed is forgotten after this long.
+const CLOSED_LINGER: Nanos = Nanos::from_secs(10);
 
 struct Inflow {
     key: FlowKey,
@@ -39,6 +44,8 @@ struct Inflow {
     blocked: bool,
     /// Nobody listens any more: said with the next acknowledgement, then forgotten.
     gone: bool,
+    /// When its source said that it has closed, and the number behind its last message.
+    closed: Option<(MonoTime, u64)>,
 }
 
 /// The flow itself, or a recap of it.
@@ -156,6 +163,9 @@ impl Inflows {
                     // A sender that thought this host dead takes it for new when it is back.
                     // But whoever listened all the while has missed what lies between.
                     let fresh = sync.fresh && (flow.gone || !listens);
+                    let is_anew = sync.token > flow.main.machine.token();
+                    flow.closed =
+                        flow.closed.filter(|(_, next)| !is_anew && sync.base.max(sync.sent.sequence) <= *next);
                     flow.audience.on_sync(sync, &flow.main.machine, outlets.routes.find(topic), outlets);
                     if flow.main.machine.on_sync(now, &Sync { fresh, ..*sync }) {
                         flow.main.free(outlets);
@@ -173,7 +183,8 @@ impl Inflows {
                 let main = Part::new(Receiver::new(now, sync));
                 let audience = Audience::new(outlets.joined(), sync.keeps);
                 let (due, blocked, gone) = (false, false, false);
-                self.flows[at as usize] = Some(Inflow { key, topic, peer, main, audience, due, blocked, gone });
+                let closed = None;
+                self.flows[at as usize] = Some(Inflow { key, topic, peer, main, audience, due, blocked, gone, closed });
                 self.active.push(at);
                 at
             }
@@ -185,18 +196,33 @@ impl Inflows {
         self.list_if_due(at);
     }
 
-    /// A free place, or that of the flow that was silent for longest, if it may be had.
+    /// A free place, or that of the flow that was silent for longest, if it may be had; of those
+    /// whose source has closed, if any may go.
     #[cold]
     fn free_place(&mut self, now: MonoTime, outlets: &mut Outlets) -> Option<u16> {
         if self.free.is_empty() {
-            let heard = |at: &u16| self.flows[usize::from(*at)].as_ref().map(|flow| flow.main.machine.heard_at());
-            let at = self.active.iter().copied().min_by_key(heard)?;
-            if heard(&at).is_some_and(|heard| now.since(heard) < REST_MIN) {
+            let flow = |at: &u16| self.flows[usize::from(*at)].as_ref();
+            let silent = |at: &u16| flow(at).map_or(Nanos::ZERO, |flow| now.since(flow.main.machine.heard_at()));
+            let has_ended = |at: &&u16| flow(at).is_some_and(|flow| flow.has_ended(now));
+            let ended = self.active.iter().filter(has_ended).max_by_key(|at| silent(at));
+            let at = *ended.or_else(|| self.active.iter().max_by_key(|at| silent(at)))?;
+            if ended.is_none() && silent(&at) < REST_MIN {
                 return None;
             }
             self.remove(at, outlets);
         }
         self.free.pop()
+    }
+
+    /// The source of a flow says that it has closed, and that `next` is the number behind its
+    /// last message.
+    #[cold]
+    pub fn close(&mut self, now: MonoTime, key: &FlowKey, topic: Topic, next: u64) {
+        let Some(at) = self.find(key, topic) else { return };
+        let Some(flow) = &mut self.flows[at as usize] else { return };
+        if next >= flow.main.machine.next().sequence && flow.closed.is_none_or(|(_, known)| known != next) {
+            flow.closed = Some((now, next));
+        }
     }
 
     /// A frame came for which nobody listens any more.
@@ -370,6 +396,9 @@ impl Inflows {
                 let route = outlets.routes.find(flow.topic);
                 flow.audience.expire(now, &self.limits, &main.machine, route, outlets);
             }
+            if flow.closed.is_some() && flow.is_forgettable(now) {
+                self.remove(at, outlets);
+            }
         }
     }
 
@@ -398,6 +427,24 @@ impl Inflows {
 }
 
 impl Inflow {
+    /// Whether its source has closed, and it may give its place to another.
+    fn has_ended(&self, now: MonoTime) -> bool {
+        let Some((at, end)) = self.closed else { return false };
+        let machine = &self.main.machine;
+        let (next, silent) = (machine.next().sequence, now.since(machine.heard_at()).min(now.since(at)));
+        let is_complete = next == end && self.audience.recap.is_none();
+        next <= end && (silent >= REST_MIN || is_complete && silent >= CLOSED_REST_MIN)
+    }
+
+    /// Whether its source has closed so long ago that nothing more comes; one that went on has
+    /// not closed.
+    fn is_forgettable(&mut self, now: MonoTime) -> bool {
+        let machine = &self.main.machine;
+        self.closed = self.closed.filter(|(_, end)| machine.next().sequence <= *end);
+        let silent = now.since(machine.heard_at());
+        self.closed.is_some_and(|(at, _)| now.since(at).min(silent) >= CLOSED_LINGER)
+    }
+
     fn is_blocked(&self, now: MonoTime) -> bool {
         let is_blocked = |part: &Part| part.machine.blocked_for(now).is_some();
         is_blocked(&self.main) || self.audience.recap.as_ref().is_some_and(|recap| is_blocked(&recap.part))

@@ -39,10 +39,15 @@ impl PeerSet {
         PeerSet(self.0 & !others.0)
     }
 
+    /// Those that are in it.
+    pub fn iter(self) -> impl Iterator<Item = PeerIndex> {
+        (0..PEERS_MAX as u16).map(PeerIndex).filter(move |peer| self.contains(*peer))
+    }
+
     /// Keeps those of which it holds.
     pub fn retain(&mut self, mut holds: impl FnMut(PeerIndex) -> bool) {
-        for index in (0..PEERS_MAX as u16).map(PeerIndex) {
-            if self.contains(index) && !holds(index) {
+        for index in self.iter() {
+            if !holds(index) {
                 self.remove(index);
             }
         }

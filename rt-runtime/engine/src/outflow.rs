@@ -152,6 +152,11 @@ impl Outflow {
         self.token
     }
 
+    /// The number of the message that would be taken next; `None`: none ever was.
+    pub fn next(&self) -> Option<u64> {
+        self.started.then(|| self.sender.end())
+    }
+
     /// Gives everything back that is held.
     pub fn clear(&mut self, conn: &mut RxConn, outlets: &mut Outlets) {
         if let Some(copying) = self.copying.take() {

@@ -189,6 +189,9 @@ impl<C: Clock> Intake<'_, '_, C> {
             self.counters.add(TurnCounter::FramesOtherLife as usize, 1);
             return;
         }
+        if header.closes_flow() {
+            return self.receiver.close(self.turn.now(), header);
+        }
         self.receiver.fence(self.turn.now(), header, self.by.1, self.outlets, self.port);
     }
 
@@ -483,6 +486,16 @@ impl Receiver {
     #[cold]
     pub fn limited(&mut self, links: usize, rest: u8) -> u8 {
         self.holds.limited(links, rest)
+    }
+
+    /// A flow has ended.
+    fn close(&mut self, now: MonoTime, header: &DataHeader) {
+        let key = flow_key(header);
+        if header.flags.contains(Flags::RELIABLE) {
+            self.inflows.close(now, &key, Topic { key: header.stream, channel: header.channel }, header.sequence);
+        } else {
+            self.flows.close(now, &key, header.sequence);
+        }
     }
 
     /// A leg of a flow has ended.

@@ -170,6 +170,8 @@ impl Transmitter {
                 newcomers.join_here(|| conn.ask_for_past());
             }
         }
+        let mut met = PeerSet::NONE;
+        peers.iter().for_each(|peer| met.add(*peer));
         self.sources[place as usize] = Some(SourceEntry {
             conn,
             source,
@@ -185,6 +187,7 @@ impl Transmitter {
             skip: PeerSet::NONE,
             each_alone: has_slots,
             by: Way::by(slots.and_then(|number| self.slots.as_ref()?.link_of(number))),
+            met,
             reliable,
             leaving: None,
             ready: false,
@@ -304,6 +307,20 @@ impl Transmitter {
         Some(closed)
     }
 
+    /// A source is about to be let go: whoever may remember its flow is told.
+    #[cold]
+    pub fn tell_closing<L: Link>(&mut self, now: MonoTime, conn: ConnId, links: &Links<L>, outlets: &Outlets) {
+        let entries = self.watch.all().iter().filter_map(|place| self.sources[usize::from(*place)].as_ref());
+        let Some(entry) = entries.into_iter().find(|entry| entry.conn.id() == conn) else { return };
+        let Some(route) = outlets.routes.get(entry.route) else { return };
+        let Some(head) = entry.closing((self.host, self.incarnation), route.topic) else { return };
+        for peer in entry.met.iter() {
+            if let Some(link) = links.place_of(peer, entry.way(route, peer)) {
+                self.fences.push_closing(now, (peer, link), entry.lane, head);
+            }
+        }
+    }
+
     /// Lets a source go; what is left of its messages is lost with it, and counted.
     pub fn remove(&mut self, conn: ConnId, outlets: &mut Outlets) -> Option<(Dead, RouteIndex)> {
         let at =
@@ -369,6 +386,7 @@ impl Transmitter {
     pub fn move_source(&mut self, now: MonoTime, at: usize, before: &Hops, after: &Hops) {
         let Some(place) = self.watch.all().get(at) else { return };
         let Some(entry) = &mut self.sources[usize::from(*place)] else { return };
+        after.iter().for_each(|(peer, _)| entry.met.add(*peer));
         if entry.reliable.is_some() {
             return;
         }
@@ -447,6 +465,7 @@ impl Transmitter {
 
     /// A peer is none any more: what reliable sources hold for it is counted and lost.
     pub fn remove_peer(&mut self, peer: PeerIndex, outlets: &Outlets) {
+        self.sources.iter_mut().flatten().for_each(|entry| entry.met.remove(peer));
         for place in &self.reliable {
             let Some(entry) = self.sources[*place as usize].as_mut() else { continue };
             let Some(outflow) = entry.reliable.as_mut() else { continue };

@@ -26,12 +26,17 @@
 //!   Else it is [`Verdict::Ahead`]: it may have overtaken messages of the leg before, and
 //!   whoever asks keeps it until those are here, a fence says that no more will come
 //!   ([`FlowTable::end_leg`]), or the time for that is up ([`FlowTable::go_on_to`]).
+//! - A source that closes says so ([`FlowTable::close`]). Its flow is still remembered, so that
+//!   what is under way to it is judged as ever and nothing is released twice; but when another
+//!   one needs a place it gives way first, before any that is only idle, and after
+//!   [`CLOSED_LINGER`] it is forgotten. A message behind the last one said makes that void: so a
+//!   false word costs what a full table costs an idle flow, and never a message.
 //!
 //! Bounds: all memory is taken in [`FlowTable::new`]: `capacity` flows of 128 bytes and
 //! an index of at least twice as many places of 8 bytes. A look-up looks at no more than
 //! [`PROBES_MAX`] places. When the table is full the flow that was idle longest makes
-//! room, if it was idle for [`EVICT_AFTER`]; otherwise the newcomer is refused. Idle is
-//! known to within [`REORDER_AFTER`].
+//! room, if it was idle for [`EVICT_AFTER`], unless one of the [`CLOSED_LOOKS`] that closed
+//! first may go; otherwise the newcomer is refused. Idle is known to within [`REORDER_AFTER`].
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -53,6 +58,13 @@ pub const RESTART_AFTER: Nanos = Nanos::from_secs(1);
 pub const EVICT_AFTER: Nanos = Nanos::from_secs(1);
 /// A flow keeps its place in the order of idleness for this long, to save work on every message.
 pub const REORDER_AFTER: Nanos = Nanos::from_millis(100);
+/// A flow whose source has closed, and which is complete, makes room after this long: longer than
+/// frames differ in delay by whatever links they come.
+pub const CLOSED_REST: Nanos = Nanos::from_millis(100);
+/// A flow whose source has closed is forgotten after this long, if it was silent since.
+pub const CLOSED_LINGER: Nanos = Nanos::from_secs(10);
+/// Flows looked at for one that has closed and may go.
+pub const CLOSED_LOOKS: u32 = 16;
 /// Most places looked at in one look-up.
 pub const PROBES_MAX: usize = 64;
 
@@ -112,6 +124,8 @@ pub struct FlowCounters {
     pub evicted: u64,
     /// Flows forgotten because they were idle ([`FlowTable::expire`]).
     pub expired: u64,
+    /// Flows that made room, or were forgotten, because their source had closed.
+    pub closed: u64,
     /// Newcomers refused.
     pub refused: u64,
     /// Messages whose sequence was absurdly far ahead.
@@ -141,7 +155,7 @@ struct Flow {
     /// Bit `i`: message `newest - i` was seen.
     seen: u128,
     released_at: MonoTime,
-    /// When the flow was last put in front of the order.
+    /// When the flow was last put in front of the order, or closed.
     ordered_at: MonoTime,
     /// Sinks that had joined when the newest message was released.
     heard_by: u64,
@@ -154,8 +168,23 @@ struct Flow {
     unlikely_count: u8,
     /// On which leg its messages come.
     leg: Leg,
+    /// It is in the order of those whose source has closed.
+    closed: bool,
+    /// The lower half of the number of its last message, if so.
+    last: u32,
     newer: u32,
     older: u32,
+}
+
+/// Ends of a doubly linked list through the flows.
+#[derive(Clone, Copy)]
+struct Order {
+    newest: u32,
+    oldest: u32,
+}
+
+impl Order {
+    const EMPTY: Order = Order { newest: NONE, oldest: NONE };
 }
 
 /// One place of the index: a part of the hash, to rarely look at a wrong flow.
@@ -175,9 +204,10 @@ pub struct FlowTable {
     live: usize,
     /// Chain of unused flows, linked by `older`.
     unused: u32,
-    /// Ends of the order of idleness.
-    newest: u32,
-    oldest: u32,
+    /// The order of idleness.
+    open: Order,
+    /// Those whose source has closed, in the order of that.
+    closed: Order,
     /// Counts removals: no flow has moved since.
     removed: u64,
     /// Sinks that have joined so far.
@@ -207,6 +237,8 @@ impl FlowTable {
             unlikely: 0,
             unlikely_count: 0,
             leg: Leg::FIRST,
+            closed: false,
+            last: 0,
             newer: NONE,
             older: NONE,
         };
@@ -221,8 +253,8 @@ impl FlowTable {
             seed,
             live: 0,
             unused: 0,
-            newest: NONE,
-            oldest: NONE,
+            open: Order::EMPTY,
+            closed: Order::EMPTY,
             removed: 0,
             sinks: 0,
             counters: FlowCounters::default(),
@@ -316,10 +348,57 @@ impl FlowTable {
         let flow = &mut self.flows[at as usize];
         let verdict = flow.classify(now, sequence, self.sinks, &mut self.counters, is_past);
         if matches!(verdict, Verdict::New { .. }) && now.since(flow.ordered_at) >= REORDER_AFTER {
-            self.unlink(at);
-            self.link_newest(now, at);
+            self.reorder(now, at);
         }
         verdict
+    }
+
+    /// The source of a flow says that it has closed, and that `next` is the number behind its
+    /// last message. Whether that can be; said again it changes nothing.
+    pub fn close(&mut self, now: MonoTime, key: &FlowKey, next: u64) -> bool {
+        let Some(at) = self.find(self.hash(key), key) else { return false };
+        let flow = &self.flows[at as usize];
+        let Some(last) =
+            next.checked_sub(1).filter(|last| (flow.newest..=flow.newest.saturating_add(JUMP_MAX)).contains(last))
+        else {
+            return false;
+        };
+        if flow.closed && flow.last == last as u32 {
+            return true;
+        }
+        self.unlink(at);
+        let flow = &mut self.flows[at as usize];
+        (flow.closed, flow.last) = (true, last as u32);
+        self.link_newest(now, at);
+        true
+    }
+
+    /// A flow that released something is not idle; one that has closed waits for no more than
+    /// its last message.
+    #[inline(never)]
+    fn reorder(&mut self, now: MonoTime, at: u32) {
+        let flow = &self.flows[at as usize];
+        if !flow.closed || flow.is_behind_its_end() {
+            self.reopen(now, at);
+        }
+    }
+
+    /// The flow that gives way first of those whose source has closed.
+    fn closed_that_may_go(&mut self, now: MonoTime) -> Option<u32> {
+        let mut at = self.closed.oldest;
+        for _ in 0..CLOSED_LOOKS {
+            let flow = self.flows.get(at as usize)?;
+            let (newer, closed_for) = (flow.newer, now.since(flow.ordered_at));
+            if flow.is_behind_its_end() {
+                self.reopen(now, at);
+            } else if closed_for < CLOSED_REST {
+                return None;
+            } else if flow.is_complete() || closed_for.min(now.since(flow.released_at)) >= EVICT_AFTER {
+                return Some(at);
+            }
+            at = newer;
+        }
+        None
     }
 
     /// Whether a message that is not complete yet is worth collecting: false if
@@ -336,29 +415,48 @@ impl FlowTable {
     }
 
     /// Forgets up to `budget` flows that released nothing for `timeout`. Returns how many.
-    /// A flow may be kept up to [`REORDER_AFTER`] longer.
+    /// A flow may be kept up to [`REORDER_AFTER`] longer. One whose source has closed is forgotten
+    /// after [`CLOSED_LINGER`]; or, if it released something meanwhile, has not closed.
     pub fn expire(&mut self, now: MonoTime, timeout: Nanos, budget: u32) -> u32 {
-        for done in 0..budget {
-            if self.oldest == NONE || now.since(self.flows[self.oldest as usize].released_at) < timeout {
-                return done;
+        let mut done = 0;
+        for _ in 0..budget {
+            let Some(flow) = self.flows.get(self.closed.oldest as usize) else { break };
+            if now.since(flow.ordered_at) < CLOSED_LINGER {
+                break;
             }
-            self.remove(self.oldest);
-            self.counters.expired += 1;
+            let at = self.closed.oldest;
+            if now.since(flow.released_at) < CLOSED_LINGER {
+                self.reopen(now, at);
+                continue;
+            }
+            self.remove(at);
+            self.counters.closed += 1;
+            done += 1;
         }
-        budget
+        while done < budget {
+            let oldest = self.open.oldest;
+            if oldest == NONE || now.since(self.flows[oldest as usize].released_at) < timeout {
+                break;
+            }
+            self.remove(oldest);
+            self.counters.expired += 1;
+            done += 1;
+        }
+        done
     }
 
     /// Forgets all flows of `host` but those of its life `keep`; called when a peer has
     /// restarted or left. Walks the whole table.
     pub fn retire_host(&mut self, host: HostId, keep: Option<Incarnation>) {
-        let mut at = self.oldest;
-        while at != NONE {
-            let flow = &self.flows[at as usize];
-            let newer = flow.newer;
-            if flow.key.host == host && Some(flow.key.incarnation) != keep {
-                self.remove(at);
+        for mut at in [self.open.oldest, self.closed.oldest] {
+            while at != NONE {
+                let flow = &self.flows[at as usize];
+                let newer = flow.newer;
+                if flow.key.host == host && Some(flow.key.incarnation) != keep {
+                    self.remove(at);
+                }
+                at = newer;
             }
-            at = newer;
         }
     }
 
@@ -380,10 +478,13 @@ impl FlowTable {
         self.counters
     }
 
-    /// All flows, those idle longest first.
+    /// All flows, those idle longest first; behind them those whose source has closed.
     pub fn iter(&self) -> impl Iterator<Item = FlowStatus> {
-        let mut at = self.oldest;
+        let (mut at, mut then) = (self.open.oldest, self.closed.oldest);
         core::iter::from_fn(move || {
+            if at == NONE {
+                at = core::mem::replace(&mut then, NONE);
+            }
             let flow = self.flows.get(at as usize)?;
             at = flow.newer;
             Some(FlowStatus { key: flow.key, newest: flow.newest, lost: flow.lost, released_at: flow.released_at })
@@ -393,14 +494,9 @@ impl FlowTable {
     /// The first message of a flow.
     #[cold]
     fn admit(&mut self, now: MonoTime, hash: u64, key: &FlowKey, sequence: u64) -> Verdict {
-        if self.unused == NONE {
-            let oldest = self.oldest;
-            if now.since(self.flows[oldest as usize].released_at) < EVICT_AFTER {
-                self.counters.refused += 1;
-                return Verdict::NoRoom;
-            }
-            self.remove(oldest);
-            self.counters.evicted += 1;
+        if self.unused == NONE && !self.make_room(now) {
+            self.counters.refused += 1;
+            return Verdict::NoRoom;
         }
         let at = self.unused;
         if !self.insert(hash, at) {
@@ -415,6 +511,23 @@ impl FlowTable {
         Verdict::New { lost: 0 }
     }
 
+    /// Takes a place from a flow that may go.
+    fn make_room(&mut self, now: MonoTime) -> bool {
+        if let Some(closed) = self.closed_that_may_go(now) {
+            self.remove(closed);
+            self.counters.closed += 1;
+            return true;
+        }
+        let oldest = self.open.oldest;
+        let Some(flow) = self.flows.get(oldest as usize) else { return false };
+        if now.since(flow.released_at) < EVICT_AFTER {
+            return false;
+        }
+        self.remove(oldest);
+        self.counters.evicted += 1;
+        true
+    }
+
     fn remove(&mut self, at: u32) {
         self.unlink(at);
         self.erase(at);
@@ -424,30 +537,41 @@ impl FlowTable {
         self.removed += 1;
     }
 
-    // The order of idleness: a doubly linked list through the flows.
+    // The orders: doubly linked lists through the flows, each of which is in one of them.
+
+    const fn order(&mut self, closed: bool) -> &mut Order {
+        if closed { &mut self.closed } else { &mut self.open }
+    }
 
     fn link_newest(&mut self, now: MonoTime, at: u32) {
-        let second = self.newest;
+        let closed = self.flows[at as usize].closed;
+        let second = core::mem::replace(&mut self.order(closed).newest, at);
         let flow = &mut self.flows[at as usize];
         flow.ordered_at = now;
         (flow.newer, flow.older) = (NONE, second);
-        self.newest = at;
         match self.flows.get_mut(second as usize) {
             Some(second) => second.newer = at,
-            None => self.oldest = at,
+            None => self.order(closed).oldest = at,
         }
     }
 
     fn unlink(&mut self, at: u32) {
-        let Flow { newer, older, .. } = self.flows[at as usize];
+        let Flow { newer, older, closed, .. } = self.flows[at as usize];
         match self.flows.get_mut(newer as usize) {
             Some(flow) => flow.older = older,
-            None => self.newest = older,
+            None => self.order(closed).newest = older,
         }
         match self.flows.get_mut(older as usize) {
             Some(flow) => flow.newer = newer,
-            None => self.oldest = newer,
+            None => self.order(closed).oldest = newer,
         }
+    }
+
+    /// A flow released something; if it was said to have closed, it has not.
+    fn reopen(&mut self, now: MonoTime, at: u32) {
+        self.unlink(at);
+        self.flows[at as usize].closed = false;
+        self.link_newest(now, at);
     }
 
     // The index: open addressing with linear probing, at most half full. Removal closes
@@ -530,9 +654,20 @@ impl Flow {
         may_have_overtaken
     }
 
+    /// Whether nothing more is to come, if its source has closed.
+    const fn is_complete(&self) -> bool {
+        self.newest as u32 == self.last
+    }
+
+    /// Whether it released something that was not to come, if its source has closed.
+    const fn is_behind_its_end(&self) -> bool {
+        (self.last.wrapping_sub(self.newest as u32) as i32) < 0
+    }
+
     fn start(&mut self, now: MonoTime, key: &FlowKey, sequence: u64, sinks: u64) {
         self.key = *key;
         self.lost = 0;
+        self.closed = false;
         self.restart(now, sequence, sinks);
     }
 

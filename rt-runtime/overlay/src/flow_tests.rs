@@ -475,3 +475,126 @@ proptest! {
         prop_assert_eq!(released, (0..split + rest).collect::<Vec<_>>());
     }
 }
+
+proptest! {
+    /// Whatever is said of a flow's end, true or not, once or again, early or late: it is judged as
+    /// if nothing had been said.
+    #[test]
+    fn what_is_said_of_its_end_changes_no_verdict(
+        steps in prop::collection::vec((0..4_u64, 0..200_u64, 0..130_u64, any::<bool>()), 1..200),
+    ) {
+        let (mut table, mut plain) = (FlowTable::new(8, 0), FlowTable::new(8, 0));
+        let mut now = 0;
+        for (flow, sequence, delay, is_end) in steps {
+            // Less than the time after which flows that have closed are forgotten.
+            now = (now + delay).min(9_000);
+            if is_end {
+                table.close(at_ms(now), &key(flow), if sequence == 199 { u64::MAX } else { sequence });
+                table.expire(at_ms(now), Nanos::from_secs(60), 8);
+            } else {
+                let verdicts =
+                    [&mut table, &mut plain].map(|table| table.classify(at_ms(now), &key(flow), sequence, || false));
+                prop_assert_eq!(verdicts[0], verdicts[1], "flow {} message {} at {}", flow, sequence, now);
+            }
+            prop_assert_eq!(table.len(), plain.len());
+        }
+    }
+
+    /// Who gives way to a newcomer, against a map: one that has closed, if any may go, and else
+    /// the one that was idle for longest.
+    #[test]
+    fn flows_that_have_closed_give_way_first(
+        steps in prop::collection::vec((0..40_u64, 0..5_u8, 0..400_u64), 1..500),
+    ) {
+        struct Known { newest: u64, released: u64, closed: Option<(u64, u64)> }
+        let mut table = FlowTable::new(16, 0);
+        let mut oracle: HashMap<FlowKey, Known> = HashMap::new();
+        let mut now = 0;
+        for (n, action, delay) in steps {
+            now += delay;
+            match action {
+                // Complete, with more to come, or false.
+                0 | 1 => {
+                    let Some(known) = oracle.get_mut(&key(n)) else { continue };
+                    let next = known.newest + [1, 2, 0][n as usize % 3];
+                    let is_possible = next > known.newest;
+                    prop_assert_eq!(table.close(at_ms(now), &key(n), next), is_possible);
+                    if is_possible && known.closed.is_none_or(|(_, said)| said != next) {
+                        known.closed = Some((now, next));
+                    }
+                }
+                _ => {
+                    let sequence = oracle.get(&key(n)).map_or(10, |known| known.newest + 1);
+                    let verdict = table.classify(at_ms(now), &key(n), sequence, || false);
+                    if verdict == Verdict::NoRoom {
+                        prop_assert_eq!(oracle.len(), 16);
+                        continue;
+                    }
+                    prop_assert_eq!(verdict, new(0));
+                    let present: HashSet<FlowKey> = table.iter().map(|flow| flow.key).collect();
+                    let may_go = |known: &Known| known.closed.is_some_and(|(at, next)| {
+                        let is_complete = known.newest + 1 == next;
+                        is_complete && now - at >= 100
+                            || known.newest < next && (now - at).min(now - known.released) >= 1000
+                    });
+                    let gone: Vec<_> = oracle.iter().filter(|(key, _)| !present.contains(key)).collect();
+                    prop_assert!(gone.len() <= usize::from(oracle.len() == 16), "without need");
+                    if let Some((_, gone)) = gone.first() {
+                        prop_assert!(may_go(gone) || now - gone.released >= 1000);
+                        prop_assert!(may_go(gone) || !oracle.values().any(may_go), "another had closed");
+                    }
+                    oracle.retain(|key, _| present.contains(key));
+                    let known = oracle.entry(key(n)).or_insert(Known { newest: 0, released: 0, closed: None });
+                    (known.newest, known.released) = (sequence, now);
+                    known.closed = known.closed.filter(|(_, next)| sequence < *next);
+                }
+            }
+            let flows: HashMap<FlowKey, u64> = table.iter().map(|flow| (flow.key, flow.newest)).collect();
+            prop_assert_eq!(flows.len(), table.len());
+            prop_assert_eq!(flows, oracle.iter().map(|(key, known)| (*key, known.newest)).collect());
+        }
+    }
+}
+
+#[test]
+fn sources_that_come_and_go_leave_a_quiet_flow_alone() {
+    let mut table = FlowTable::new(4, 0);
+    assert_eq!(table.classify(at_ms(0), &key(0), 0, || false), new(0));
+    for number in 1..200 {
+        let now = at_ms(40 * number);
+        assert_eq!(table.classify(now, &key(number), 0, || false), new(0));
+        assert!(table.close(now, &key(number), 1));
+    }
+    assert!(table.iter().any(|flow| flow.key == key(0)));
+    let counters = table.counters();
+    assert_eq!((counters.evicted, counters.refused, counters.closed), (0, 0, 196));
+}
+
+#[test]
+fn a_flow_with_a_message_under_way_waits_for_it() {
+    let mut table = FlowTable::new(1, 0);
+    assert_eq!(table.classify(at_ms(0), &key(0), 0, || false), new(0));
+    assert!(table.close(at_ms(10), &key(0), 3));
+    assert_eq!(table.classify(at_ms(900), &key(1), 0, || false), Verdict::NoRoom);
+    assert_eq!(table.classify(at_ms(950), &key(0), 2, || false), new(1));
+    assert_eq!(table.classify(at_ms(960), &key(0), 2, || false), Verdict::Duplicate);
+    assert_eq!(table.classify(at_ms(970), &key(1), 0, || false), new(0), "all of it is here");
+}
+
+#[test]
+fn what_has_closed_is_forgotten_after_a_while_and_what_goes_on_has_not_closed() {
+    let mut table = FlowTable::new(4, 0);
+    for number in 0..3 {
+        assert_eq!(table.classify(at_ms(0), &key(number), 0, || false), new(0));
+        assert!(table.close(at_ms(0), &key(number), if number == 2 { 1_000 } else { 1 }));
+    }
+    // One goes on beyond its end, and one within it.
+    assert_eq!(table.classify(at_ms(5_000), &key(1), 1, || false), new(0));
+    assert_eq!(table.classify(at_ms(5_000), &key(2), 1, || false), new(0));
+    assert!(table.close(at_ms(6_000), &key(0), 1), "said again");
+    assert_eq!(table.expire(at_ms(9_999), Nanos::from_secs(60), 16), 0);
+    assert_eq!(table.expire(at_ms(10_000), Nanos::from_secs(60), 16), 1);
+    assert_eq!(table.expire(at_ms(30_000), Nanos::from_secs(60), 16), 0);
+    assert_eq!(table.iter().map(|flow| flow.key).collect::<Vec<_>>(), [key(1), key(2)]);
+    assert!(!table.close(at_ms(30_000), &key(0), 1), "nothing is known of it");
+}

@@ -82,9 +82,15 @@ pub enum Kind {
     /// A report on a reliable flow: the payload is a body of [`crate::reliable`].
     Reliable = 3,
     /// The end of a leg of an unreliable flow, sent by the link that its messages leave: the
-    /// flags name the leg, `sequence` the last message of it. No payload.
+    /// flags name the leg, `sequence` the last message of it. No payload. With [`CLOSING`] as its
+    /// source instant it is the end of the flow itself, reliable or not: its source has closed, and
+    /// `sequence` is the number behind its last message. To who does not know that it ends a leg of
+    /// which nothing more comes.
     Fence = 4,
 }
+
+/// What stands for the source instant in the fence that ends a flow; 0 in one that ends a leg.
+pub const CLOSING: u64 = 1;
 
 /// Yes-or-no facts about a message. Bits that version 1 does not know are refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -338,6 +344,12 @@ impl DataHeader {
         let payload = &frame[HEADER_BYTES..];
         let is_piece = mutate!(PieceBeyondMessage, header.takes(payload.len()), true);
         if is_piece { Ok((header, payload)) } else { Err(HeaderError::Range) }
+    }
+
+    /// Whether the frame says that its flow has ended.
+    #[must_use]
+    pub fn closes_flow(&self) -> bool {
+        self.kind == Kind::Fence && self.source_instant == CLOSING
     }
 
     /// Whether the frame carries the whole message.

@@ -6,7 +6,7 @@
 //! last. Both only save work: every header is written, and is accepted, exactly as by
 //! [`DataHeader::encode`] and [`DataHeader::decode_frame`].
 
-use crate::data::{AT_CHECK, DataHeader, HEADER_BYTES, Kind, Leg, check_of_word, get_u64};
+use crate::data::{AT_CHECK, CLOSING, DataHeader, HEADER_BYTES, Kind, Leg, check_of_word, get_u64};
 use insane_core::Lane;
 
 /// Words of a header that differ from one frame of a flow to the next.
@@ -67,10 +67,20 @@ impl FlowHead {
     /// The fence that says that a leg of the flow ended with the message `last`.
     #[must_use]
     pub fn fence(&self, leg: Leg, last: u64) -> [u8; HEADER_BYTES] {
+        self.end(leg, last, 0)
+    }
+
+    /// The fence that says that the flow has ended on its present leg, before message `next`.
+    #[must_use]
+    pub fn closing(&self, next: u64) -> [u8; HEADER_BYTES] {
+        self.end(self.leg(), next, CLOSING)
+    }
+
+    fn end(&self, leg: Leg, sequence: u64, source_instant: u64) -> [u8; HEADER_BYTES] {
         let mut fence = self.clone();
         fence.words[0] = fence.words[0] & !(0xff << KIND_AT) | (Kind::Fence as u64) << KIND_AT;
         fence.set_leg(leg);
-        fence.encode(last, 0, 0, 0)
+        fence.encode(sequence, source_instant, 0, 0)
     }
 
     /// The header of one frame of the flow.
@@ -157,6 +167,9 @@ mod tests {
             prop_assert_eq!(head.encode(5, 7, 9, 0), header.encode());
             let fence = DataHeader { kind: Kind::Fence, source_instant: 0, message_len: 0, ..header };
             prop_assert_eq!(FlowHead::new(&flow).fence(leg, 5), fence.encode());
+            let closing = DataHeader { source_instant: CLOSING, flags: flow.flags, ..fence };
+            prop_assert_eq!(FlowHead::new(&flow).closing(5), closing.encode());
+            prop_assert!(closing.closes_flow() && !fence.closes_flow());
         }
 
         #[test]

@@ -1,8 +1,10 @@
-//! Fences: what tells the receivers of a flow that no more of it comes by the link it left.
+//! Fences: what tells the receivers of a flow that no more of it comes by the link it left, or
+//! that none comes at all, because its source has closed.
 //!
 //! A fence goes behind the last message, in its lane and by its link. It may be lost, and its
-//! loss costs nothing but time ([`crate::HOLD_MAX`]), so it is sent [`TIMES`] times, and what
-//! finds no place here is left out.
+//! loss costs nothing but time ([`crate::HOLD_MAX`]), or a place for longer, so it is sent
+//! [`TIMES`] times, and what finds no place here is left out. Those of closed sources are in no
+//! hurry: few go in a turn, and they take no place from those of moves.
 
 use crate::engine::Links;
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
@@ -19,7 +21,9 @@ const APART: Nanos = Nanos::from_millis(1);
 const PATIENCE: Nanos = Nanos::from_millis(20);
 /// Fences looked at in one turn.
 const PER_TURN: usize = 32;
-/// Fences under way, at most.
+/// Of closed sources.
+const CLOSINGS_PER_TURN: usize = 4;
+/// Fences under way, at most; the same of closed sources.
 const UNDER_WAY_MAX: usize = 1024;
 
 #[derive(Debug)]
@@ -36,52 +40,81 @@ struct Fence {
 /// The fences of a datapath that are to be sent.
 #[derive(Debug)]
 pub(super) struct Fences {
-    queue: VecDeque<Fence>,
+    moves: VecDeque<Fence>,
+    closings: VecDeque<Fence>,
+    /// There is one.
+    any: bool,
 }
 
 impl Fences {
     pub fn new() -> Self {
-        Fences { queue: VecDeque::with_capacity(UNDER_WAY_MAX) }
+        let queue = || VecDeque::with_capacity(UNDER_WAY_MAX);
+        Fences { moves: queue(), closings: queue(), any: false }
     }
 
     #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        !self.any
     }
 
-    pub fn push(&mut self, now: MonoTime, (peer, link): (PeerIndex, u8), lane: Lane, head: [u8; HEADER_BYTES]) {
-        if self.queue.len() < UNDER_WAY_MAX {
-            self.queue.push_back(Fence { peer, link, lane, head, left: TIMES, at: now, until: now + PATIENCE });
-        }
+    /// The leg of a flow has ended at this peer.
+    pub fn push(&mut self, now: MonoTime, to: (PeerIndex, u8), lane: Lane, head: [u8; HEADER_BYTES]) {
+        self.any = true;
+        push(&mut self.moves, Fence::new(now, to, lane, head));
+    }
+
+    /// The flow itself has ended.
+    pub fn push_closing(&mut self, now: MonoTime, to: (PeerIndex, u8), lane: Lane, head: [u8; HEADER_BYTES]) {
+        self.any = true;
+        push(&mut self.closings, Fence::new(now, to, lane, head));
     }
 
     /// Sends what is due; how many went.
     #[cold]
     pub fn send<L: Link>(&mut self, now: MonoTime, links: &mut Links<L>) -> u32 {
-        let mut sent = 0;
-        for _ in 0..self.queue.len().min(PER_TURN) {
-            let Some(mut fence) = self.queue.pop_front() else { break };
-            if fence.at <= now {
-                let none = SharedBytes::from(&[][..]);
-                match links.send_by(fence.link, fence.peer, fence.lane, &fence.head, none) {
-                    SendOutcome::Sent => {
-                        sent += 1;
-                        fence.left -= 1;
-                    }
-                    // The link is gone, and so is what it held.
-                    SendOutcome::Failed => fence.left = 0,
-                    SendOutcome::Busy if now >= fence.until => fence.left = 0,
-                    SendOutcome::Busy => {}
-                }
-                fence.at = now + APART;
-            }
-            if fence.left > 0 {
-                self.queue.push_back(fence);
-            }
-        }
+        let sent =
+            send(&mut self.moves, PER_TURN, now, links) + send(&mut self.closings, CLOSINGS_PER_TURN, now, links);
+        self.any = !(self.moves.is_empty() && self.closings.is_empty());
         if sent > 0 {
             links.flush();
         }
         sent
     }
+}
+
+impl Fence {
+    fn new(now: MonoTime, (peer, link): (PeerIndex, u8), lane: Lane, head: [u8; HEADER_BYTES]) -> Self {
+        Fence { peer, link, lane, head, left: TIMES, at: now, until: now + PATIENCE }
+    }
+}
+
+fn push(queue: &mut VecDeque<Fence>, fence: Fence) {
+    if queue.len() < UNDER_WAY_MAX {
+        queue.push_back(fence);
+    }
+}
+
+fn send<L: Link>(queue: &mut VecDeque<Fence>, per_turn: usize, now: MonoTime, links: &mut Links<L>) -> u32 {
+    let mut sent = 0;
+    for _ in 0..queue.len().min(per_turn) {
+        let Some(mut fence) = queue.pop_front() else { break };
+        if fence.at <= now {
+            let none = SharedBytes::from(&[][..]);
+            match links.send_by(fence.link, fence.peer, fence.lane, &fence.head, none) {
+                SendOutcome::Sent => {
+                    sent += 1;
+                    fence.left -= 1;
+                }
+                // The link is gone, and so is what it held.
+                SendOutcome::Failed => fence.left = 0,
+                SendOutcome::Busy if now >= fence.until => fence.left = 0,
+                SendOutcome::Busy => {}
+            }
+            fence.at = now + APART;
+        }
+        if fence.left > 0 {
+            queue.push_back(fence);
+        }
+    }
+    sent
 }

@@ -1,6 +1,6 @@
 //! One source's messages: from its ring to local sinks and to the links.
 
-use crate::command::{Command, Notice, Port};
+use crate::command::{Command, Notice, Port, Topic};
 use crate::deliver::{Content, Copying, Outlets, is_piecemeal};
 use crate::engine::{ByGroup, Links};
 use crate::newcomers::{Kept, Newcomers, PeerSet};
@@ -14,7 +14,7 @@ use insane_shm::Violation;
 use insane_shm::conn::RxConn;
 use insane_shm::ring::{Payload, Popped};
 use insane_sys::SharedBytes;
-use insane_wire::data::{Fragment, FragmentPlan, HEADER_BYTES, Leg};
+use insane_wire::data::{CLOSING, DataHeader, Flags, Fragment, FragmentPlan, HEADER_BYTES, Kind, Leg};
 use insane_wire::flow_head::FlowHead;
 
 /// Largest message of the past that sinks of this host get, bytes: it is copied at once, and no
@@ -62,6 +62,8 @@ pub(super) struct SourceEntry {
     pub each_alone: bool,
     /// The link of its slots, which goes before that of its route.
     pub by: Way,
+    /// Peers that its route ever had: they may remember its flow.
+    pub met: PeerSet,
     /// What a reliable source has under way; it uses neither `popped` nor `underway`.
     pub reliable: Option<Box<Outflow>>,
     /// An unreliable source that was let go and has something left: the command to be
@@ -139,6 +141,21 @@ impl SourceEntry {
     /// The frame that says that a leg ended with message `last`.
     pub fn fence(&self, leg: Leg, last: u64) -> [u8; HEADER_BYTES] {
         self.head.fence(leg, last)
+    }
+
+    /// The frame that says that nothing more of it comes; `None`: nothing ever went.
+    pub fn closing(&self, (host, incarnation): (HostId, Incarnation), topic: Topic) -> Option<[u8; HEADER_BYTES]> {
+        let Some(outflow) = &self.reliable else { return Some(self.head.closing(self.last_whole().saturating_add(1))) };
+        let head = DataHeader {
+            kind: Kind::Fence,
+            lane: self.lane,
+            flags: Flags::RELIABLE,
+            sequence: outflow.next()?,
+            source_instant: CLOSING,
+            message_len: 0,
+            ..DataHeader::reliable((host, incarnation), (topic.key, topic.channel), self.source)
+        };
+        Some(head.encode())
     }
 
     /// Messages that are lost if it is let go now. A liar's are not worth counting.

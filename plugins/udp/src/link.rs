@@ -267,7 +267,7 @@ impl UdpLink {
     fn send_now(&mut self, class: Class, peer: PeerIndex, head: &[u8], payload: SharedBytes<'_>) -> udp::SendOutcome {
         let to = address(&self.peers, self.lone, peer, class);
         let socket = &self.sockets[class as usize];
-        let outcome = udp::send(socket, to, head, payload);
+        let outcome = udp::send_here(socket, to, head, payload);
         if is_of_an_earlier(outcome) {
             self.counts.repeated += 1;
             return udp::send(socket, to, head, payload);

@@ -339,7 +339,7 @@ impl Xsk {
 
     /// The bytes of a chunk. Empty for one of another socket, unless that has the same one in
     /// hand.
-    #[inline]
+    #[inline(always)]
     pub fn bytes(&mut self, chunk: &Chunk) -> &mut [u8] {
         let is_inside = chunk.start.checked_add(chunk.len).is_some_and(|end| end <= self.chunk_bytes);
         if self.owners.get(chunk.number as usize) != Some(&Owner::Held) || !is_inside {
@@ -353,7 +353,7 @@ impl Xsk {
     }
 
     /// Gives the chunk of a frame that came back, or of one that is not to be sent.
-    #[inline]
+    #[inline(always)]
     pub fn give_back(&mut self, chunk: Chunk) {
         let Some(owner) = self.owners.get_mut(chunk.number as usize).filter(|owner| **owner == Owner::Held) else {
             return;
@@ -457,7 +457,7 @@ impl Xsk {
 
     /// Puts this part of a reserved chunk into the queue of its side; it goes with the next
     /// [`kick`](Self::kick).
-    #[inline]
+    #[inline(always)]
     pub fn submit(&mut self, chunk: Chunk, frame: Range<usize>) {
         let is_held = self.owners.get(chunk.number as usize) == Some(&Owner::Held);
         let is_inside = frame.start <= frame.end && frame.end <= self.chunk_bytes as usize;

@@ -390,7 +390,7 @@ impl XdpLink {
 
 /// Copies a frame to where it belongs in a chunk: whether it has room there, and does not begin
 /// as a bundle does, for which it would be taken.
-#[inline]
+#[inline(always)]
 fn put(bytes: &mut [u8], at: usize, head: &[u8], payload: SharedBytes<'_>) -> bool {
     let len = head.len() + payload.len();
     let Some(room) = bytes.get_mut(at..at + len) else { return false };

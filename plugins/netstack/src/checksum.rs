@@ -31,23 +31,33 @@ impl Sum {
 
     /// With these bytes more; an odd one at the end counts as followed by zero.
     ///
-    /// Words of 32 bits are added: 2^16 is 1 in this arithmetic, so folding gives the same,
-    /// and 2^32 of them fit before anything is lost.
+    /// Words of 64 bits are added, and what they carry: 2^16 is 1 in this arithmetic, and so are
+    /// 2^32 and 2^64, so folding gives the same.
     #[must_use]
     #[inline]
     pub fn bytes(self, bytes: &[u8]) -> Self {
-        let (pairs, rest) = bytes.as_chunks::<8>();
-        let (mut even, mut odd) = (self.0, 0);
-        for pair in pairs {
-            // Two words at a time, in two sums: machines with vectors make long ones of them.
-            let pair = u64::from_ne_bytes(*pair);
-            even += pair & 0xffff_ffff;
-            odd += pair >> 32;
+        let (blocks, rest) = bytes.as_chunks::<32>();
+        // Two sums, so that no addition waits for the one before it.
+        let (mut even, mut odd) = (0, 0);
+        for block in blocks {
+            let (words, _) = block.as_chunks::<8>();
+            even += wide(words[0]);
+            odd += wide(words[1]);
+            even += wide(words[2]);
+            odd += wide(words[3]);
         }
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        let last = u64::from_ne_bytes(last);
-        Sum(even + odd + (last & 0xffff_ffff) + (last >> 32))
+        let (words, last) = rest.as_chunks::<8>();
+        for word in words {
+            even += wide(*word);
+        }
+        if !last.is_empty() {
+            let mut word = [0; 8];
+            word[..last.len()].copy_from_slice(last);
+            odd += wide(word);
+        }
+        let sum = even + odd;
+        let (low, carried) = (sum as u64, (sum >> 64) as u64);
+        Sum(self.0 + (low & 0xffff_ffff) + (low >> 32) + carried)
     }
 
     /// The sum as 16 bits.
@@ -76,6 +86,11 @@ impl Sum {
     pub const fn is_right(self) -> bool {
         self.folded() == 0xffff
     }
+}
+
+#[inline(always)]
+const fn wide(word: [u8; 8]) -> u128 {
+    u64::from_ne_bytes(word) as u128
 }
 
 #[cfg(test)]

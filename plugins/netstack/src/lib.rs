@@ -30,6 +30,7 @@ mod checksum;
 mod ethernet;
 mod icmp;
 mod ip;
+mod known;
 mod marks;
 #[cfg(feature = "mutants")]
 pub mod mutants;
@@ -42,6 +43,7 @@ mod stack;
 pub use checksum::Sum;
 pub use ethernet::{ETHERNET_BYTES, Mac, TAG_BYTES, VlanId};
 pub use ip::{IPV4_BYTES, IPV6_BYTES, UDP_BYTES};
+pub use known::Known;
 pub use marks::Marks;
 pub use neighbour::{NeighbourId, Neighbours, Question, Told};
 pub use outgoing::{HEAD_BYTES_MAX, Template};

@@ -91,33 +91,45 @@ impl Template {
     #[must_use]
     #[inline]
     pub fn write(&self, to: Mac, offloaded: bool, frame: &mut [u8]) -> bool {
-        let Some((room, payload)) = frame.split_at_mut_checked(self.len) else { return false };
-        let counted = self.len - self.at_ip + payload.len() - if self.is_v4 { 0 } else { IPV6_BYTES };
-        let Ok(ip_length) = u16::try_from(counted) else { return false };
-        // At most what IP counts.
-        let udp_length = (UDP_BYTES + payload.len()) as u16;
-        let front = self.front.word(udp_length);
-        let check = if offloaded {
-            front.folded()
-        } else {
-            match front.and(self.ports).word(udp_length).bytes(payload).check() {
-                // Zero says that there is no checksum; this is the other form of zero.
-                0 => 0xffff,
-                check => check,
-            }
-        };
         // The same twice, once with all places known beforehand.
-        match (<&mut [u8; PLAIN_BYTES]>::try_from(&mut *room), self.head.first_chunk()) {
-            (Ok(room), Some(head)) => {
+        match (frame.split_first_chunk_mut::<PLAIN_BYTES>(), self.head.first_chunk()) {
+            (Some((room, payload)), Some(head)) if self.len == PLAIN_BYTES => {
+                let Some(fields) = self.fields(offloaded, payload, true) else { return false };
                 *room = *head;
-                self.fill(room, (PLAIN_AT_IP, PLAIN_AT_UDP, true), to, ip_length, (udp_length, check));
+                self.fill(room, (PLAIN_AT_IP, PLAIN_AT_UDP, true), to, fields);
+                true
             }
-            _ => {
-                room.copy_from_slice(&self.head[..self.len]);
-                self.fill(room, (self.at_ip, self.at_udp, self.is_v4), to, ip_length, (udp_length, check));
-            }
+            _ => self.write_any(to, offloaded, frame),
         }
+    }
+
+    #[inline(never)]
+    fn write_any(&self, to: Mac, offloaded: bool, frame: &mut [u8]) -> bool {
+        let Some((room, payload)) = frame.split_at_mut_checked(self.len) else { return false };
+        let Some(fields) = self.fields(offloaded, payload, self.is_v4) else { return false };
+        room.copy_from_slice(&self.head[..self.len]);
+        self.fill(room, (self.at_ip, self.at_udp, self.is_v4), to, fields);
         true
+    }
+
+    /// The length in the header of IP, that in UDP's, and UDP's checksum; `None`: the payload
+    /// is too long for IP.
+    #[inline(always)]
+    fn fields(&self, offloaded: bool, payload: &[u8], is_v4: bool) -> Option<(u16, u16, u16)> {
+        let udp_length = UDP_BYTES + payload.len();
+        // IPv6 does not count its header.
+        let ip_length = u16::try_from(udp_length + if is_v4 { IPV4_BYTES } else { 0 }).ok()?;
+        let udp_length = udp_length as u16;
+        let front = self.front.word(udp_length);
+        if offloaded {
+            return Some((ip_length, udp_length, front.folded()));
+        }
+        let check = match front.and(self.ports).word(udp_length).bytes(payload).check() {
+            // Zero says that there is no checksum; this is the other form of zero.
+            0 => 0xffff,
+            check => check,
+        };
+        Some((ip_length, udp_length, check))
     }
 
     /// Writes what changes from datagram to datagram, where the caller says.
@@ -127,8 +139,7 @@ impl Template {
         room: &mut [u8],
         (at_ip, at_udp, is_v4): (usize, usize, bool),
         to: Mac,
-        ip_length: u16,
-        (udp_length, check): (u16, u16),
+        (ip_length, udp_length, check): (u16, u16, u16),
     ) {
         room[..6].copy_from_slice(&to.0);
         let at = at_ip + if is_v4 { IPV4_AT_LENGTH } else { IPV6_AT_LENGTH };

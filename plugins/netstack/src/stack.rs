@@ -350,6 +350,26 @@ impl<const PLACES: usize> Stack<PLACES> {
     }
 }
 
+/// Whether the checksums of a datagram of IPv4 without options are right, as far as they are
+/// looked at. Its lengths were.
+#[inline(always)]
+pub(crate) fn is_intact(head: &[u8; PLAIN_BYTES], payload: &[u8], checksums: Checksums) -> bool {
+    if checksums == Checksums::Trust {
+        return true;
+    }
+    if !Sum::new().bytes(&head[PLAIN_AT_IP..PLAIN_AT_UDP]).is_right() {
+        return false;
+    }
+    let check = u16::from_be_bytes([head[PLAIN_AT_UDP + UDP_AT_CHECK], head[PLAIN_AT_UDP + UDP_AT_CHECK + 1]]);
+    // At most what IP counts.
+    let length = (UDP_BYTES + payload.len()) as u16;
+    let front = |to: usize| Sum::new().bytes(&head[PLAIN_AT_IP + 12..to]).word(u16::from(PROTOCOL_UDP)).word(length);
+    // Without a checksum: allowed in IPv4. Most are right, and few unfinished.
+    check == 0
+        || front(PLAIN_BYTES).bytes(payload).is_right()
+        || (checksums == Checksums::VerifyOrUnfinished && front(PLAIN_AT_UDP).folded() == check)
+}
+
 impl Host {
     /// Whether `address` is reached without a gateway.
     fn is_neighbour(&self, address: IpAddr) -> bool {
@@ -420,18 +440,8 @@ impl Host {
             return None;
         }
         let payload = behind.get(..length - UDP_BYTES)?;
-        let is_trusted = self.checksums == Checksums::Trust;
-        if !is_trusted && !Sum::new().bytes(&head[PLAIN_AT_IP..PLAIN_AT_UDP]).is_right() {
+        if !is_intact(head, payload, self.checksums) {
             return None;
-        }
-        let check = word(PLAIN_AT_UDP + UDP_AT_CHECK);
-        if !is_trusted && check != 0 {
-            let front = Sum::new().bytes(&head[PLAIN_AT_IP + 12..PLAIN_AT_UDP]);
-            let front = front.word(u16::from(PROTOCOL_UDP)).word(length as u16);
-            let is_unfinished = self.checksums == Checksums::VerifyOrUnfinished && front.folded() == check;
-            if !is_unfinished && !front.bytes(&head[PLAIN_AT_UDP..]).bytes(payload).is_right() {
-                return None;
-            }
         }
         let from = SocketAddr::new(source.into(), word(PLAIN_AT_UDP));
         let payload = PLAIN_BYTES..PLAIN_BYTES + payload.len();

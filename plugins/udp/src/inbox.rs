@@ -106,7 +106,7 @@ pub(crate) struct Senders<'a> {
 }
 
 /// Who sent a datagram.
-enum Sender {
+pub(crate) enum Sender {
     Known(PeerIndex),
     Stranger,
     Oneself,
@@ -159,9 +159,15 @@ impl Inbox {
         }
     }
 
+    /// The memory for a datagram that comes alone, where the next one may be taken with a plain
+    /// call: nothing is left of earlier ones, and the kernel joins none.
+    #[inline]
+    pub(crate) fn plain_room(&mut self) -> Option<&mut [u8]> {
+        if self.is_empty() && self.joining != Joining::On { Some(&mut self.single) } else { None }
+    }
+
     /// Takes one datagram with one call, and hands out what is in it; false if there is
     /// none. The inbox is empty before.
-    #[inline(always)]
     pub(crate) fn take_one<S: FrameSink>(
         &mut self,
         socket: &UdpSocket,
@@ -178,6 +184,22 @@ impl Inbox {
             None => udp::recv_from(socket, &mut self.single).map(|(len, from)| (len, senders.find(from))),
         };
         let Some((len, sender)) = taken else { return false };
+        self.open_single(len, &sender, socket, senders, counts, tally, sink);
+        true
+    }
+
+    /// Hands out what is in the datagram of `len` bytes that came alone.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a link, and what came")]
+    pub(crate) fn open_single<S: FrameSink>(
+        &mut self,
+        len: usize,
+        sender: &Sender,
+        socket: &UdpSocket,
+        senders: &mut Senders<'_>,
+        counts: &mut UdpCounts,
+        tally: &mut Tally,
+        sink: &mut S,
+    ) {
         tally.taken += 1;
         let from = sender.peer();
         if matches!(sender, Sender::Oneself) {
@@ -192,7 +214,6 @@ impl Inbox {
         } else {
             tally.hand(sink, from, &self.single[..len]);
         }
-        true
     }
 
     /// Takes what the budget allows, many datagrams a call, until one call brings fewer

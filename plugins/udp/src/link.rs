@@ -1,7 +1,7 @@
 //! The half that moves frames.
 
 use crate::group::Group;
-use crate::inbox::{Inbox, Senders, Tally};
+use crate::inbox::{Inbox, Sender, Senders, Tally};
 use crate::launch::Launcher;
 use crate::setup::connect_to_lone_peer;
 use crate::train::{Pushed, TRAIN_FRAME_BYTES_MAX, Train};
@@ -267,7 +267,7 @@ impl UdpLink {
     fn send_now(&mut self, class: Class, peer: PeerIndex, head: &[u8], payload: SharedBytes<'_>) -> udp::SendOutcome {
         let to = address(&self.peers, self.lone, peer, class);
         let socket = &self.sockets[class as usize];
-        let outcome = udp::send(socket, to, head, payload);
+        let outcome = udp::send_here(socket, to, head, payload);
         if is_of_an_earlier(outcome) {
             self.counts.repeated += 1;
             return udp::send(socket, to, head, payload);
@@ -448,8 +448,51 @@ impl UdpLink {
         !inboxes[class as usize].is_empty()
     }
 
-    /// What is left of earlier calls, else one datagram.
+    /// The plain case of a look at one class, straight through: one datagram of the lone peer, the
+    /// only one that the socket hears. Frames handed out; `None`: it is not that plain, and
+    /// nothing was done.
     #[inline(always)]
+    fn take_plain<S: FrameSink>(&mut self, class: Class, budget: u32, sink: &mut S) -> Option<u32> {
+        let from = self.lone.filter(|_| self.heard_alone[class as usize])?;
+        let room = self.inboxes[class as usize].plain_room()?;
+        let Some(len) = udp::recv(&self.sockets[class as usize], room) else {
+            self.streak = 0;
+            return Some(0);
+        };
+        self.streak += 1;
+        self.hot = class;
+        if class == Class::RealTime {
+            self.quiet = 0;
+        }
+        match room.get(..len) {
+            Some(frame) if !is_bundle(frame) => {
+                sink.frame(Some(from), frame);
+                Some(1)
+            }
+            _ => Some(self.take_taken(class, from, len, budget, sink)),
+        }
+    }
+
+    /// Hands out what is in the datagram of `len` bytes that was just taken: a bundle, or one
+    /// that was cut.
+    #[inline(never)]
+    fn take_taken<S: FrameSink>(
+        &mut self,
+        class: Class,
+        from: PeerIndex,
+        len: usize,
+        budget: u32,
+        sink: &mut S,
+    ) -> u32 {
+        let mut tally = Tally::new(budget);
+        self.with::<false, S>(class, &mut tally, sink, |inbox, socket, senders, counts, tally, sink| {
+            inbox.open_single(len, &Sender::Known(from), socket, senders, counts, tally, sink);
+        });
+        tally.handed
+    }
+
+    /// What is left of earlier calls, else one datagram.
+    #[inline(never)]
     fn take_one<const GROUP: bool, S: FrameSink>(&mut self, class: Class, tally: &mut Tally, sink: &mut S) {
         if self.has_rest::<GROUP>(class) {
             self.take_rest::<GROUP, S>(class, tally, sink);
@@ -735,6 +778,9 @@ impl Link for UdpLink {
             self.take_burst::<false, S>(self.hot, &mut tally, sink);
         } else {
             let class = self.next_class();
+            if let Some(handed) = self.take_plain(class, budget, sink) {
+                return handed;
+            }
             self.take_one::<false, S>(class, &mut tally, sink);
         }
         self.streak = if tally.taken > 0 { self.streak.saturating_add(1) } else { 0 };

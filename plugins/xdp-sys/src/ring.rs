@@ -95,15 +95,21 @@ impl<E: Entry> Ring<E> {
         self.word(self.map.offsets.flags).load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 
-    /// Takes the next entry of a ring that the kernel fills.
+    /// Whether a ring that the kernel fills has an entry.
     #[inline]
-    pub(crate) fn take(&mut self) -> Option<E> {
+    pub(crate) fn has_any(&mut self) -> bool {
         if self.theirs == self.mine {
             // Pairs with the kernel's release of its counter: the entries before it are written.
             self.theirs = self.word(self.map.offsets.producer).load(Ordering::Acquire);
-            if self.theirs == self.mine {
-                return None;
-            }
+        }
+        self.theirs != self.mine
+    }
+
+    /// Takes the next entry of a ring that the kernel fills.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<E> {
+        if !self.has_any() {
+            return None;
         }
         // SAFETY: inside the mapping, written by the kernel before it published the counter,
         // and not written again before `publish_taken`; any bits are a value.

@@ -126,9 +126,6 @@ struct Side {
     tx: Ring<libc::xdp_desc>,
     /// Chunks for sending that nobody uses.
     spare: Vec<u32>,
-    has_unsent: bool,
-    /// Entries were taken from `rx`, and the kernel was not told.
-    has_taken: bool,
     /// Last, so that the rings are unmapped before it is closed.
     socket: OwnedFd,
 }
@@ -168,6 +165,10 @@ pub struct Xsk {
     ring_shift: u32,
     is_zero_copy: bool,
     filled: bool,
+    /// Whether frames of each side wait for a call.
+    has_unsent: [bool; SIDES],
+    /// Whether entries of each side's `rx` were taken, and the kernel was not told.
+    has_taken: [bool; SIDES],
     counts: XskCounts,
     memory: Memory,
 }
@@ -246,14 +247,7 @@ impl Xsk {
             let rx = Ring::map(socket.as_fd(), libc::XDP_PGOFF_RX_RING, offsets.rx, ring)?;
             let tx = Ring::map(socket.as_fd(), libc::XDP_PGOFF_TX_RING, offsets.tx, ring)?;
             let begin = receiving + number as u32 * ring;
-            sides.push(Side {
-                rx,
-                tx,
-                spare: (begin..begin + ring).collect(),
-                has_unsent: false,
-                has_taken: false,
-                socket,
-            });
+            sides.push(Side { rx, tx, spare: (begin..begin + ring).collect(), socket });
         }
         let Ok(sides) = sides.try_into() else { unreachable!("one for each socket") };
         let owners = vec![Owner::Spare; chunks as usize].into_boxed_slice();
@@ -270,6 +264,8 @@ impl Xsk {
             ring_shift: ring.trailing_zeros(),
             is_zero_copy,
             filled: false,
+            has_unsent: [false; SIDES],
+            has_taken: [false; SIDES],
             counts: XskCounts::default(),
             memory,
         };
@@ -305,13 +301,26 @@ impl Xsk {
         for _ in 0..self.ring_frames {
             let from = self.sides.get_mut(side)?;
             let entry = from.rx.take()?;
-            from.has_taken = true;
+            self.has_taken[side] = true;
             if let Some(chunk) = self.claim(entry) {
                 return Some(chunk);
             }
             self.counts.claims_refused += 1;
         }
         None
+    }
+
+    /// Whether a frame of a side has come.
+    #[inline]
+    pub fn has_come(&mut self, side: usize) -> bool {
+        self.sides.get_mut(side).is_some_and(|side| side.rx.has_any())
+    }
+
+    /// Whether a frame of any side has come.
+    #[inline]
+    pub fn has_come_to_any(&mut self) -> bool {
+        let [first, second] = &mut self.sides;
+        first.rx.has_any() | second.rx.has_any()
     }
 
     /// Turns what the kernel says into a chunk: the only place that does.
@@ -330,7 +339,7 @@ impl Xsk {
 
     /// The bytes of a chunk. Empty for one of another socket, unless that has the same one in
     /// hand.
-    #[inline]
+    #[inline(always)]
     pub fn bytes(&mut self, chunk: &Chunk) -> &mut [u8] {
         let is_inside = chunk.start.checked_add(chunk.len).is_some_and(|end| end <= self.chunk_bytes);
         if self.owners.get(chunk.number as usize) != Some(&Owner::Held) || !is_inside {
@@ -344,7 +353,7 @@ impl Xsk {
     }
 
     /// Gives the chunk of a frame that came back, or of one that is not to be sent.
-    #[inline]
+    #[inline(always)]
     pub fn give_back(&mut self, chunk: Chunk) {
         let Some(owner) = self.owners.get_mut(chunk.number as usize).filter(|owner| **owner == Owner::Held) else {
             return;
@@ -377,15 +386,21 @@ impl Xsk {
     #[inline]
     pub fn refill(&mut self) {
         // A call that found nothing writes nothing: most do.
-        for side in &mut self.sides {
-            if std::mem::take(&mut side.has_taken) {
+        for (side, has_taken) in self.sides.iter_mut().zip(&mut self.has_taken) {
+            if std::mem::take(has_taken) {
                 side.rx.publish_taken();
             }
         }
         if std::mem::take(&mut self.filled) {
             self.fill.publish_put();
         }
-        // Only devices that write the chunks themselves ask for it.
+        self.wake_device();
+    }
+
+    /// Lets a device go on that waits for chunks to be filled: only those ask for it that write
+    /// the chunks themselves.
+    #[inline]
+    pub fn wake_device(&mut self) {
         if self.is_zero_copy && self.fill.wants_call() {
             let socket = self.sides[0].socket.as_raw_fd();
             // SAFETY: no memory is handed over.
@@ -442,20 +457,20 @@ impl Xsk {
 
     /// Puts this part of a reserved chunk into the queue of its side; it goes with the next
     /// [`kick`](Self::kick).
-    #[inline]
+    #[inline(always)]
     pub fn submit(&mut self, chunk: Chunk, frame: Range<usize>) {
         let is_held = self.owners.get(chunk.number as usize) == Some(&Owner::Held);
         let is_inside = frame.start <= frame.end && frame.end <= self.chunk_bytes as usize;
         if !is_held || chunk.number < self.receiving || !is_inside {
             return self.give_back(chunk);
         }
-        let side = self.side_of(chunk.number);
-        let side = &mut self.sides[side];
+        let at = self.side_of(chunk.number);
+        let side = &mut self.sides[at];
         let addr = (u64::from(chunk.number) << self.chunk_shift) + frame.start as u64;
         // There is room: the ring holds all chunks of its side.
         if side.tx.put(libc::xdp_desc { addr, len: frame.len() as u32, options: 0 }) {
             self.owners[chunk.number as usize] = Owner::Kernel;
-            side.has_unsent = true;
+            self.has_unsent[at] = true;
         }
     }
 
@@ -463,7 +478,14 @@ impl Xsk {
     #[must_use]
     #[inline]
     pub fn has_unsent(&self, side: usize) -> bool {
-        self.sides.get(side).is_some_and(|side| side.has_unsent)
+        self.has_unsent.get(side).is_some_and(|has_unsent| *has_unsent)
+    }
+
+    /// Whether frames of any side wait for [`kick`](Self::kick).
+    #[must_use]
+    #[inline]
+    pub fn has_unsent_of_any(&self) -> bool {
+        self.has_unsent != [false; SIDES]
     }
 
     /// Frames that were submitted and not taken by the kernel.
@@ -491,8 +513,8 @@ impl Xsk {
     /// are all on their way.
     #[cold]
     pub fn kick_again(&mut self, side: usize) -> Kick {
-        if let Some(side) = self.sides.get_mut(side) {
-            side.has_unsent |= side.tx.left() > 0;
+        if let (Some(side), Some(has_unsent)) = (self.sides.get(side), self.has_unsent.get_mut(side)) {
+            *has_unsent |= side.tx.left() > 0;
         }
         self.kick(side)
     }
@@ -506,11 +528,13 @@ impl Xsk {
 
     fn push_out(&mut self, side: usize) -> Kick {
         let calls = 2 + self.ring_frames / SENT_A_CALL;
-        let Some(side) = self.sides.get_mut(side) else { return Kick::Done };
+        let (Some(side), Some(has_unsent)) = (self.sides.get_mut(side), self.has_unsent.get_mut(side)) else {
+            return Kick::Done;
+        };
         side.tx.publish_put();
         for _ in 0..calls {
             if !side.tx.wants_call() || side.tx.left() == 0 {
-                side.has_unsent = false;
+                *has_unsent = false;
                 return Kick::Done;
             }
             let socket = side.socket.as_raw_fd();
@@ -532,13 +556,13 @@ impl Xsk {
                 _ => {
                     // Not tried again and again: a device may be down for days.
                     self.counts.kicks_failed += 1;
-                    side.has_unsent = false;
+                    *has_unsent = false;
                     return Kick::Refused;
                 }
             }
         }
         if side.tx.left() == 0 {
-            side.has_unsent = false;
+            *has_unsent = false;
             return Kick::Done;
         }
         Kick::More

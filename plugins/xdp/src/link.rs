@@ -7,7 +7,7 @@ use crate::outbox::Growing;
 use insane_core::{Lane, MonoTime, PeerIndex};
 use insane_kernel_neighbours::{KernelNeighbours, WORDS};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused};
-use insane_netstack::{Class, Mac, NEIGHBOURS, NoPlace, Peer, Peers, Received, SIDES, Stack};
+use insane_netstack::{Class, Known, Mac, NEIGHBOURS, NoPlace, Peer, Peers, Received, SIDES, Stack};
 use insane_sys::SharedBytes;
 use insane_wire::bundle::{Opener, is_bundle};
 use insane_wire::data::HEADER_BYTES;
@@ -112,6 +112,8 @@ pub struct XdpLink {
     /// When the link was tended last.
     now: MonoTime,
     open: [Option<Open>; SIDES],
+    /// By which the next datagram of each class is known, most likely.
+    known: [Known; SIDES],
     /// Datagrams that wait for the flush.
     growing: [Option<Growing>; SIDES],
     answer: Box<[u8; ANSWER_BYTES]>,
@@ -138,6 +140,7 @@ impl XdpLink {
             frame_bytes_max: frame_bytes_max as usize,
             now,
             open: [None, None],
+            known: [Known::new(); SIDES],
             growing: [None, None],
             answer: Box::new([0; ANSWER_BYTES]),
             counts: XdpCounts::default(),
@@ -188,8 +191,28 @@ impl XdpLink {
     #[inline]
     fn take_frame<S: FrameSink>(&mut self, class: Class, xsk: &mut Xsk, chunk: Chunk, tally: &mut Tally, sink: &mut S) {
         let frame = xsk.bytes(&chunk);
+        let Some((from, at)) = self.known[class as usize].again(frame, self.stack.host().checksums) else {
+            return self.take_any(class, xsk, chunk, tally, sink);
+        };
+        match frame.get(at.clone()) {
+            Some(payload) if payload.len() <= self.frame_bytes_max && !is_bundle(payload) => {
+                tally.hand(sink, Some(from), payload);
+                xsk.give_back(chunk);
+            }
+            _ => self.take_datagram(class, xsk, chunk, (Some(from), at), tally, sink),
+        }
+    }
+
+    /// As [`take_frame`](Self::take_frame), whatever it is.
+    #[inline(never)]
+    fn take_any<S: FrameSink>(&mut self, class: Class, xsk: &mut Xsk, chunk: Chunk, tally: &mut Tally, sink: &mut S) {
+        let frame = xsk.bytes(&chunk);
         match self.stack.receive(self.now, frame, &mut self.answer[..]) {
             Received::Datagram { from, port, payload } if port == self.local.port() + class as u16 => {
+                let from = self.peers.find(from, class);
+                if let Some(from) = from {
+                    self.known[class as usize].keep(from, frame, &payload);
+                }
                 return self.take_datagram(class, xsk, chunk, (from, payload), tally, sink);
             }
             Received::Answer(len) => {
@@ -204,17 +227,16 @@ impl XdpLink {
         xsk.give_back(chunk);
     }
 
-    #[inline]
+    #[inline(never)]
     fn take_datagram<S: FrameSink>(
         &mut self,
         class: Class,
         xsk: &mut Xsk,
         chunk: Chunk,
-        (from, at): (SocketAddr, std::ops::Range<usize>),
+        (from, at): (Option<PeerIndex>, std::ops::Range<usize>),
         tally: &mut Tally,
         sink: &mut S,
     ) {
-        let from = self.peers.find(from, class);
         let payload = xsk.bytes(&chunk).get(at.clone()).unwrap_or_default();
         if payload.len() > self.frame_bytes_max {
             self.counts.truncated += 1;
@@ -233,6 +255,24 @@ impl XdpLink {
         xsk.give_back(chunk);
     }
 
+    /// What [`receive`](Link::receive) does where there is something.
+    #[inline(never)]
+    fn take_all<S: FrameSink>(&mut self, budget: u32, sink: &mut S) -> u32 {
+        let Some(mut device) = self.device.take() else { return 0 };
+        let mut tally = Tally::new(budget);
+        // A look at a ring costs no system call, so every call is thorough.
+        for class in Class::ALL {
+            if self.open[class as usize].is_some() || device.xsk.has_come(class as usize) {
+                self.take(class, &mut device.xsk, &mut tally, sink);
+            }
+        }
+        device.xsk.refill();
+        self.device = Some(device);
+        // What found no room before, and answers to what came.
+        self.flush();
+        tally.handed
+    }
+
     /// A device was opened: frames come from its hardware address, and peers are asked for anew.
     #[cold]
     fn install(&mut self, device: Box<Device>) {
@@ -243,6 +283,7 @@ impl XdpLink {
             }
         }
         self.stack.restart(device.mac, device.checksums, self.now);
+        self.known.iter_mut().for_each(Known::forget);
         self.peers.set_source(device.mac);
         self.device = Some(device);
         self.has_new_fds = true;
@@ -349,7 +390,7 @@ impl XdpLink {
 
 /// Copies a frame to where it belongs in a chunk: whether it has room there, and does not begin
 /// as a bundle does, for which it would be taken.
-#[inline]
+#[inline(always)]
 fn put(bytes: &mut [u8], at: usize, head: &[u8], payload: SharedBytes<'_>) -> bool {
     let len = head.len() + payload.len();
     let Some(room) = bytes.get_mut(at..at + len) else { return false };
@@ -432,65 +473,62 @@ impl Link for XdpLink {
     fn send_alone(&mut self, peer: PeerIndex, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
         let class = Class::of(lane);
         let side = class as usize;
-        if self.growing[side].is_some() {
-            return self.send(peer, lane, head, payload);
-        }
-        let (chunk, mac) = match self.place(peer, class, head.len() + payload.len()) {
-            Ok(place) => place,
-            Err(outcome) => return outcome,
-        };
-        let (Some(device), Some(to)) = (&mut self.device, self.peers.get(peer)) else {
-            return SendOutcome::Failed;
-        };
-        let at = to.template(class).head_bytes();
-        let total = at + head.len() + payload.len();
-        let bytes = device.xsk.bytes(&chunk);
-        if !put(bytes, at, head, payload) || !to.write(class, to.priority(lane), mac, &mut bytes[..total]) {
+        let len = head.len() + payload.len();
+        // The plain case; whatever else it is, `send` tells, and counts.
+        if self.growing[side].is_none()
+            && len <= self.frame_bytes_max
+            && let (Some(device), Some(to)) = (&mut self.device, self.peers.get(peer))
+            && let Some(mac) = to.mac(&self.stack)
+            && let Some(chunk) = device.xsk.reserve(side)
+        {
+            let at = to.template(class).head_bytes();
+            let bytes = device.xsk.bytes(&chunk).get_mut(..at + len).unwrap_or_default();
+            if put(bytes, at, head, payload) && to.write(class, to.priority(lane), mac, bytes) {
+                device.xsk.submit(chunk, 0..at + len);
+                return SendOutcome::Sent;
+            }
             device.xsk.give_back(chunk);
             return SendOutcome::Failed;
         }
-        device.xsk.submit(chunk, 0..total);
-        SendOutcome::Sent
+        self.send(peer, lane, head, payload)
     }
 
     #[inline]
     fn flush(&mut self) {
-        for class in Class::ALL {
-            // Asked with each look, and most have nothing.
-            if self.growing[class as usize].is_some() {
-                self.close(class);
+        // Asked with each look, and most have nothing.
+        if self.growing.iter().any(Option::is_some) {
+            Class::ALL.iter().for_each(|class| self.close(*class));
+        }
+        if let Some(device) = &mut self.device
+            && device.xsk.has_unsent_of_any()
+        {
+            let kicks = Class::ALL.map(|class| device.xsk.kick(class as usize));
+            if kicks.contains(&Kick::Refused) {
+                self.lose();
             }
-        }
-        let Some(device) = &mut self.device else { return };
-        let mut is_refused = false;
-        for class in Class::ALL {
-            is_refused |= device.xsk.kick(class as usize) == Kick::Refused;
-        }
-        if is_refused {
-            self.lose();
         }
     }
 
+    #[inline]
     fn holds_frames(&self) -> bool {
         let Some(device) = &self.device else { return false };
         let is_growing = self.growing.iter().any(Option::is_some);
-        is_growing
-            || self.open.iter().any(Option::is_some)
-            || Class::ALL.iter().any(|class| device.xsk.has_unsent(*class as usize))
+        is_growing || self.open.iter().any(Option::is_some) || device.xsk.has_unsent_of_any()
     }
 
+    #[inline]
     fn receive<S: FrameSink>(&mut self, budget: u32, _thorough: bool, sink: &mut S) -> u32 {
-        let Some(mut device) = self.device.take() else { return 0 };
-        let mut tally = Tally::new(budget);
-        // A look at a ring costs no system call, so every call is thorough.
-        for class in Class::ALL {
-            self.take(class, &mut device.xsk, &mut tally, sink);
+        let Some(device) = &mut self.device else { return 0 };
+        // Most looks find nothing, and have nothing to do.
+        let is_idle = !device.xsk.has_come_to_any()
+            && !device.xsk.has_unsent_of_any()
+            && self.open.iter().all(Option::is_none)
+            && self.growing.iter().all(Option::is_none);
+        if is_idle {
+            device.xsk.wake_device();
+            return 0;
         }
-        device.xsk.refill();
-        self.device = Some(device);
-        // What found no room before, and answers to what came.
-        self.flush();
-        tally.handed
+        self.take_all(budget, sink)
     }
 
     fn link_counts(&self) -> LinkCounts {
@@ -514,6 +552,7 @@ impl Link for XdpLink {
             NoPlace::Taken(by) => SwapRefused::AddressTaken(by),
             NoPlace::Full => SwapRefused::NoPlace,
         })?;
+        self.known.iter_mut().for_each(Known::forget);
         for open in self.open.iter_mut().flatten() {
             if open.from == Some(peer) {
                 open.from = None;

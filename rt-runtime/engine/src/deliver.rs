@@ -265,7 +265,7 @@ impl Outlets {
     /// The plain case, straight through: private bytes that fit a cell, for one sink with
     /// room. Else it does nothing.
     #[inline(always)]
-    fn deliver_plain(&mut self, route: RouteIndex, meta: Meta, content: &Content<'_>) -> bool {
+    pub fn deliver_plain(&mut self, route: RouteIndex, meta: Meta, content: &Content<'_>) -> bool {
         if let Content::Private(bytes) = content
             && bytes.len() <= INLINE_BYTES_MAX
             && let Some(route) = self.routes.get(route)

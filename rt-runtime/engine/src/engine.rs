@@ -353,6 +353,19 @@ pub struct Engine<L: Link, C: Clock> {
     /// The host sleeps until a descriptor is readable.
     is_watching: bool,
     deeds: Deeds,
+    /// The next turn has more to look at than sources and links.
+    has_more: bool,
+}
+
+/// Whether messages that came or went left something that the next turn has to look at besides
+/// sources and links.
+#[inline]
+fn has_more<L: Link>(links: &Links<L>, receiver: &Receiver, outlets: &Outlets) -> bool {
+    links.unsent
+        || receiver.inflows.is_waiting()
+        || receiver.is_holding()
+        || outlets.wakes.is_pending()
+        || outlets.wakes.has_put_off()
 }
 
 impl<L: Link, C: Clock> Engine<L, C> {
@@ -405,6 +418,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             limited: 0,
             is_watching: false,
             deeds: Deeds::default(),
+            has_more: true,
             clock,
             config,
         }
@@ -414,25 +428,45 @@ impl<L: Link, C: Clock> Engine<L, C> {
     #[inline(always)]
     pub fn turn(&mut self) -> bool {
         self.turns += 1;
-        let is_sampled = self.turns.is_multiple_of(HOUSEKEEPING_STRIDE);
-        let is_measured = is_sampled | self.transmitter.trace.is_on();
-        let started = is_measured.then(|| self.clock.now());
-        let mut worked = self.port.has_commands() && self.take_commands();
+        // Most turns have sources and links to look at, and nothing else. One flag says so,
+        // where a look at each of the others would cost half of such a turn.
+        if self.has_more | self.turns.is_multiple_of(HOUSEKEEPING_STRIDE) | self.port.has_commands() {
+            self.turn_in_full()
+        } else {
+            self.turn_as::<true>()
+        }
+    }
+
+    #[inline(never)]
+    fn turn_in_full(&mut self) -> bool {
+        self.turn_as::<false>()
+    }
+
+    /// A turn; `PLAIN`: nothing but sources and links has something to do as it begins
+    /// ([`has_more`](Self::has_more) is false), so what is left out is without effect.
+    #[inline(always)]
+    fn turn_as<const PLAIN: bool>(&mut self) -> bool {
+        let is_sampled = !PLAIN && self.turns.is_multiple_of(HOUSEKEEPING_STRIDE);
+        let is_measured = !PLAIN && is_sampled | self.transmitter.trace.is_on();
+        let started = if is_measured { Some(self.clock.now()) } else { None };
+        let mut worked = !PLAIN && self.port.has_commands() && self.take_commands();
         let Engine { clock, links, receiver, outlets, counters, port, transmitter, deeds, .. } = self;
         let turn = Turn::new(clock, self.looked_at);
-        if links.unsent {
+        if !PLAIN && links.unsent {
             // What found no room in an earlier turn: nobody may have sent anything since.
             links.flush();
         }
         // Sources first: with inline hosting a turn follows each emit, and what was emitted
         // must not wait for a look at the sockets.
-        let moved = transmitter.run(&turn, links, outlets, port);
+        let moved = transmitter.run::<PLAIN, L, C>(&turn, links, outlets, port);
         self.ring_run = self.ring_run.saturating_add(moved);
         worked |= moved > 0;
-        deeds.messages = moved;
+        if !PLAIN {
+            deeds.messages = moved;
+        }
         // Links that may have more, a bit each.
         let mut rest = u8::MAX;
-        let is_holding = receiver.is_holding();
+        let is_holding = !PLAIN && receiver.is_holding();
         let is_due = self.ring_run < RING_RUN || is_holding || self.turns.is_multiple_of(SOCKET_STRIDE);
         if !links.links.is_empty() && is_due {
             self.receives = self.receives.wrapping_add(1);
@@ -454,22 +488,17 @@ impl<L: Link, C: Clock> Engine<L, C> {
             }
             if frames > 0 {
                 self.ring_run = 0;
-                deeds.frames = frames;
+                if !PLAIN {
+                    deeds.frames = frames;
+                }
                 worked = true;
             }
         }
-        if receiver.inflows.is_waiting() {
-            receiver.inflows.serve(|| turn.now(), links, outlets, port);
-        }
-        if receiver.is_holding() {
-            receiver.end_holds(turn.now(), rest == 0, outlets, port);
-            self.limited = receiver.limited(links.links.len(), rest);
-        }
-        self.looked_at = turn.about_now();
-        deeds.woke = outlets.wake(self.looked_at);
-        worked |= deeds.woke;
-        if self.transmitter.is_closing() {
-            self.finish_closing();
+        let (seen, about_now) = (turn.seen(), turn.about_now());
+        self.looked_at = about_now;
+        // What is not plain comes of messages that moved, if not of commands.
+        if !PLAIN || (worked && has_more(links, receiver, outlets)) {
+            worked |= self.end_in_full(seen, rest);
         }
         if let Some(started) = started {
             self.end_measured(started);
@@ -479,6 +508,29 @@ impl<L: Link, C: Clock> Engine<L, C> {
         }
         self.count_turn(worked);
         worked
+    }
+
+    /// What a turn looks at behind sources and links, where there is anything. `seen`: the
+    /// turn's look at the clock; `rest`: links that may have more, a bit each.
+    #[inline(never)]
+    fn end_in_full(&mut self, seen: Option<MonoTime>, rest: u8) -> bool {
+        let Engine { clock, links, receiver, outlets, port, .. } = self;
+        let turn = Turn::resumed(clock, self.looked_at, seen);
+        if receiver.inflows.is_waiting() {
+            receiver.inflows.serve(|| turn.now(), links, outlets, port);
+        }
+        if receiver.is_holding() {
+            receiver.end_holds(turn.now(), rest == 0, outlets, port);
+            self.limited = receiver.limited(links.links.len(), rest);
+        }
+        self.looked_at = turn.about_now();
+        let woke = outlets.wake(self.looked_at);
+        self.deeds.woke = woke;
+        if self.transmitter.is_closing() {
+            self.finish_closing();
+        }
+        self.has_more = self.transmitter.is_more_than_lanes() || has_more(&self.links, &self.receiver, &self.outlets);
+        woke
     }
 
     /// The end of a turn that began at `started`.
@@ -522,6 +574,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
     /// links connect.
     /// Called by the turn now and then, and by hosts that sleep before they do.
     pub fn housekeeping(&mut self) {
+        // It touches everything.
+        self.has_more = true;
         let now = self.clock.now();
         self.looked_at = now;
         self.outlets.reclaim_one(&self.port);
@@ -591,6 +645,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
     /// The host slept until `now`: as [`note_time`](Self::note_time), and a slot that passed
     /// meanwhile was slept through.
     pub fn note_wake(&mut self, now: MonoTime) {
+        self.has_more = true;
         self.note_time(now);
         self.transmitter.note_wake(now);
     }

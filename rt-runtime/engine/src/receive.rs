@@ -122,9 +122,17 @@ impl<C: Clock> FrameSink for Intake<'_, '_, C> {
             self.counters.add(TurnCounter::FramesUnknownPeer as usize, 1);
             return;
         };
-        if self.receiver.again(self.turn, peer, frame, self.outlets, self.port) {
-            return;
+        if !self.receiver.again(self.turn, peer, frame, self.outlets, self.port) {
+            self.other(peer, frame);
         }
+    }
+}
+
+impl<C: Clock> Intake<'_, '_, C> {
+    /// A frame that is not of the recent flow. Apart, so that the plain case has a small frame on
+    /// the stack: what the control plane gets is copied there.
+    #[inline(never)]
+    fn other(&mut self, peer: PeerIndex, frame: &[u8]) {
         match DataHeader::decode_frame(frame) {
             Ok((header, payload)) if header.kind == Kind::Data => {
                 if !self.receiver.is_of_this_life(peer, &header) {
@@ -148,9 +156,7 @@ impl<C: Clock> FrameSink for Intake<'_, '_, C> {
             Err(_) => self.counters.add(TurnCounter::FramesMalformed as usize, 1),
         }
     }
-}
 
-impl<C: Clock> Intake<'_, '_, C> {
     /// The header of a data frame of this peer's present life with `rest` bytes of payload.
     fn header(&self, from: PeerIndex, head: &[u8], rest: usize) -> Option<DataHeader> {
         let header = DataHeader::decode(head).ok()?;
@@ -195,6 +201,7 @@ impl<C: Clock> Intake<'_, '_, C> {
         self.receiver.fence(self.turn.now(), header, self.by.1, self.outlets, self.port);
     }
 
+    #[inline(never)]
     fn overlay(&mut self, peer: PeerIndex, header: &DataHeader, body: &[u8]) {
         let Ok(body) = heapless::Vec::from_slice(body) else {
             self.counters.add(TurnCounter::FramesMalformed as usize, 1);
@@ -241,10 +248,19 @@ impl Receiver {
             return false;
         };
         self.others = 0;
-        let target = recent.target;
-        outlets.count_received(target.domain, frame.len());
+        outlets.count_received(recent.target.domain, frame.len());
         let meta = Meta { sequence, source_ns, lost: 0 };
-        self.conclude(verdict, &target, meta, Content::Private(payload), outlets, port);
+        let content = Content::Private(payload);
+        // The plain case of `conclude`.
+        if verdict == (Verdict::New { lost: 0 })
+            && self.reassembler.is_empty()
+            && !self.is_holding()
+            && outlets.deliver_plain(recent.target.route, meta, &content)
+        {
+            return true;
+        }
+        let target = recent.target;
+        self.conclude(verdict, &target, meta, content, outlets, port);
         if self.is_holding() {
             self.release_held(turn.about_now(), &target.key, outlets, port);
         }

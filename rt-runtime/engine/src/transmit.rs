@@ -70,6 +70,8 @@ pub(crate) struct Transmitter {
     fences: Fences,
     /// Where the rate of the links is known: slots may be had.
     slots: Option<Box<Slots>>,
+    /// Bytes of a best-effort chunk: those of the scheduler's limits.
+    chunk_bytes: u32,
     /// Of the turn, too: both write one record.
     pub trace: Tracer,
 }
@@ -103,6 +105,7 @@ impl Transmitter {
             used_up: 0,
             held_until: None,
             fences: Fences::new(),
+            chunk_bytes: limits.chunk_bytes.get(),
             trace: Tracer::new(slots.as_ref().map(|slots| slots.turn())),
             slots,
         }
@@ -487,31 +490,43 @@ impl Transmitter {
         }
     }
 
+    /// Whether a turn has more to do here than to look at sources and to poll the lanes: a reliable
+    /// source, a fence, slots, a source that is let go, a trace. Commands alone change it to
+    /// true.
+    pub fn is_more_than_lanes(&self) -> bool {
+        !self.reliable.is_empty()
+            || !self.fences.is_empty()
+            || self.slots.is_some()
+            || self.is_closing()
+            || self.trace.is_on()
+    }
+
     /// One turn's worth: at most [`GRANTS_PER_TURN`] grants. Returns how many messages
-    /// or fragments moved.
+    /// or fragments moved. `PLAIN`: [not more](Self::is_more_than_lanes) than that.
     #[inline(always)]
-    pub fn run<L: Link, C: Clock>(
+    pub fn run<const PLAIN: bool, L: Link, C: Clock>(
         &mut self,
         turn: &Turn<'_, C>,
         links: &mut Links<L>,
         outlets: &mut Outlets,
         port: &Port,
     ) -> u32 {
-        if !self.reliable.is_empty() {
-            self.serve_reliable(turn.now(), links, outlets, port);
+        if !PLAIN {
+            if !self.reliable.is_empty() {
+                self.serve_reliable(turn.now(), links, outlets, port);
+            }
+            if !self.fences.is_empty() {
+                self.send_fences(turn.now(), links);
+            }
+            self.held_until = None;
+            if self.slots.as_ref().is_some_and(|slots| slots.is_active()) {
+                return self.run_timed(turn, links, outlets, port);
+            }
         }
-        if !self.fences.is_empty() {
-            self.send_fences(turn.now(), links);
-        }
-        self.held_until = None;
-        if self.slots.as_ref().is_some_and(|slots| slots.is_active()) {
-            return self.run_timed(turn, links, outlets, port);
-        }
-        let best_effort = self.scheduler.limits().chunk_bytes.get();
         if let Some(lone) = self.look(turn, links.payload_bytes_max()) {
             // Nobody else waits, so there is nothing to decide: the one that has something
             // goes, for one chunk. What is left takes its turn with the others.
-            if let Some(progress) = self.send_from(turn, lone.0, (best_effort, true), links, outlets, port) {
+            if let Some(progress) = self.send_from(turn, lone.0, (self.chunk_bytes, true), links, outlets, port) {
                 self.watch.moved(progress.bytes);
                 if progress.goes_on() {
                     self.enlist(turn, lone);
@@ -520,7 +535,7 @@ impl Transmitter {
             links.flush();
             return 1;
         }
-        if self.ready == 0 { 0 } else { self.run_lanes(turn, best_effort, links, outlets, port) }
+        if self.ready == 0 { 0 } else { self.run_lanes(turn, self.chunk_bytes, links, outlets, port) }
     }
 
     #[cold]
@@ -543,6 +558,7 @@ impl Transmitter {
     ) -> u32 {
         // Only token buckets look at the time, and a late one errs on the safe side.
         let about_now = turn.about_now();
+        self.held_until = None;
         let mut moved = 0;
         for _ in 0..GRANTS_PER_TURN {
             let (flow, budget_bytes) = match self.scheduler.poll(about_now) {
@@ -597,7 +613,8 @@ impl Transmitter {
             }
             if source.has_something(payload_max) {
                 source.idle_looks = 0;
-                self.found(turn, place, &mut lone);
+                let has_budget = source.has_budget;
+                self.found(turn, place, has_budget, &mut lone);
             } else if self.watch.may_rest() && source.is_idle_again() {
                 // The last of the watched comes here, and is looked at next.
                 at -= 1;
@@ -629,8 +646,9 @@ impl Transmitter {
             let Some(source) = &mut self.sources[place as usize] else { continue };
             if !source.dead && source.has_something(payload_max) {
                 source.idle_looks = 0;
+                let has_budget = source.has_budget;
                 self.watch.watch(at);
-                self.found(turn, place, lone);
+                self.found(turn, place, has_budget, lone);
             }
         }
     }
@@ -638,8 +656,8 @@ impl Transmitter {
     /// A source has something: the first one is put by, any other makes both known to the
     /// scheduler.
     #[inline]
-    fn found<C: Clock>(&mut self, turn: &Turn<'_, C>, place: u16, lone: &mut Option<FlowIndex>) {
-        if self.sources[place as usize].as_ref().is_some_and(|source| source.has_budget) {
+    fn found<C: Clock>(&mut self, turn: &Turn<'_, C>, place: u16, has_budget: bool, lone: &mut Option<FlowIndex>) {
+        if has_budget {
             // Even alone it goes only as far as its session's budget does.
             return self.enlist(turn, FlowIndex(place));
         }
@@ -666,7 +684,7 @@ impl Transmitter {
 
     /// Lets a source send for about `budget` bytes; `alone`: no other has anything. `None`:
     /// there is no such source.
-    #[inline]
+    #[inline(always)]
     fn send_from<L: Link, C: Clock>(
         &mut self,
         turn: &Turn<'_, C>,

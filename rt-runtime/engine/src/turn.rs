@@ -21,6 +21,17 @@ impl<'c, C: Clock> Turn<'c, C> {
         Turn { clock, now: Cell::new(None), before, thread: PhantomData }
     }
 
+    /// The same turn once more, with what it has seen of the clock.
+    pub(crate) fn resumed(clock: &'c C, before: MonoTime, seen: Option<MonoTime>) -> Self {
+        Turn { now: Cell::new(seen), ..Turn::new(clock, before) }
+    }
+
+    /// Its look at the clock, if there was one.
+    #[inline]
+    pub(crate) fn seen(&self) -> Option<MonoTime> {
+        self.now.get()
+    }
+
     /// An instant of this or a recent turn, without a look at the clock: at most
     /// 1,024 turns old (the stride of housekeeping), and where
     /// the host sleeps or leaves the engine alone, no older than the end of that (inline

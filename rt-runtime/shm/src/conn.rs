@@ -536,7 +536,7 @@ impl RxConn {
 
     /// Tells the sender all that it should know, when there is no message.
     #[inline(always)]
-    pub(crate) fn rest(&mut self) {
+    pub fn rest(&mut self) {
         self.ring.publish_head();
         self.giver.flush();
     }

@@ -229,6 +229,11 @@ pub(super) fn send_some<L: Link>(
             let alone = grant.alone && bytes == 0 && !entry.conn.is_ready();
             let charge = begin(entry, (left, alone), links, outlets, port);
             bytes = bytes.saturating_add(charge + grant.overhead);
+            if alone && !entry.is_midway() && !entry.conn.is_ready() {
+                // As most do that go alone: nothing came meanwhile.
+                entry.conn.rest();
+                return Ok(Progress { bytes, more: false, blocked: false });
+            }
         } else {
             match send_frame(entry, links, outlets) {
                 Some(sent) => bytes = bytes.saturating_add(sent + grant.overhead),
@@ -245,6 +250,65 @@ pub(super) fn send_some<L: Link>(
 /// cost so far, bytes.
 #[inline(always)]
 pub(super) fn begin<L: Link>(
+    entry: &mut SourceEntry,
+    (budget, alone): (u32, bool),
+    links: &mut Links<L>,
+    outlets: &mut Outlets,
+    port: &Port,
+) -> u32 {
+    match begin_plain(entry, alone, links, outlets) {
+        Plain::Sent(bytes) => bytes,
+        Plain::Busy => fragment(entry, links, outlets).max(LOCAL_CHARGE),
+        Plain::No => begin_any(entry, (budget, alone), links, outlets, port),
+    }
+}
+
+/// What became of a message that may be plain.
+enum Plain {
+    /// It went, or failed for good, and is done with: what it cost, bytes.
+    Sent(u32),
+    /// The link is busy. The message was counted, and nothing of it went.
+    Busy,
+    /// It is not, and nothing was done.
+    No,
+}
+
+/// The plain case of [`begin`], straight through: a message of one frame for one peer, and for
+/// nobody of this host, of a source that keeps nothing of the past.
+#[inline(always)]
+fn begin_plain<L: Link>(entry: &mut SourceEntry, alone: bool, links: &mut Links<L>, outlets: &Outlets) -> Plain {
+    let Some(route) = outlets.routes.get(entry.route) else { return Plain::No };
+    let [peer] = route.peers[..] else { return Plain::No };
+    let Some(parts) = outlets.domains.get(entry.domain.index()) else { return Plain::No };
+    if route.local || entry.newcomers.is_some() || entry.popped.len > links.payload_bytes_max() {
+        return Plain::No;
+    }
+    let way = entry.way(route, peer);
+    let head = header(entry, 0);
+    let payload = payload_of(&entry.popped, &entry.conn);
+    let outcome = if alone {
+        links.send_alone((peer, way), entry.lane, &head, payload)
+    } else {
+        links.send((peer, way), entry.lane, &head, payload)
+    };
+    let bytes = entry.popped.len + HEADER_BYTES as u32;
+    let counters = &parts.counters;
+    counters.add(DatapathCounter::MessagesFromSources as usize, 1);
+    match outcome {
+        SendOutcome::Sent => {
+            counters.add(DatapathCounter::FramesSent as usize, 1);
+            counters.add(DatapathCounter::BytesSent as usize, u64::from(bytes));
+        }
+        SendOutcome::Failed => counters.add(DatapathCounter::FramesFailed as usize, 1),
+        SendOutcome::Busy => return Plain::Busy,
+    }
+    finish(entry);
+    Plain::Sent(bytes.max(LOCAL_CHARGE))
+}
+
+/// As [`begin`], whatever message it is.
+#[inline(never)]
+fn begin_any<L: Link>(
     entry: &mut SourceEntry,
     (budget, alone): (u32, bool),
     links: &mut Links<L>,
@@ -364,7 +428,6 @@ pub(super) fn copy_on<L: Link>(
 
 /// Local sinks have the message, or get none: now the peers. Sends the frame if it is the
 /// only one; the bytes that went. Else fragments are to come.
-#[inline(always)]
 fn send_or_fragment<L: Link>(entry: &mut SourceEntry, alone: bool, links: &mut Links<L>, outlets: &mut Outlets) -> u32 {
     let Some(route) = outlets.routes.get(entry.route) else {
         finish(entry);
@@ -381,6 +444,12 @@ fn send_or_fragment<L: Link>(entry: &mut SourceEntry, alone: bool, links: &mut L
         finish(entry);
         return sent;
     }
+    fragment(entry, links, outlets)
+}
+
+/// The message goes in fragments, if in one that is to wait for its link; those are to come.
+#[inline(never)]
+fn fragment<L: Link>(entry: &mut SourceEntry, links: &mut Links<L>, outlets: &mut Outlets) -> u32 {
     let plan = FragmentPlan::new(entry.popped.len, links.payload_bytes_max());
     let Some((plan, fragment)) = plan.and_then(|mut plan| plan.next().map(|fragment| (plan, fragment))) else {
         outlets.count(entry.domain, DatapathCounter::DroppedTooLarge, 1);
@@ -405,9 +474,8 @@ fn all_are_in(set: PeerSet, peers: &[PeerIndex]) -> bool {
     peers.iter().all(|peer| set.contains(*peer))
 }
 
-/// The plain case, straight through: a message of one frame for one peer. The bytes that
-/// went; `None` if it is not that plain, or the link is busy, and nothing went.
-#[inline(always)]
+/// A message of one frame for one peer. The bytes that went; `None` if it is not that plain, or
+/// the link is busy, and nothing went.
 fn send_whole<L: Link>(entry: &SourceEntry, alone: bool, links: &mut Links<L>, outlets: &mut Outlets) -> Option<u32> {
     let route = outlets.routes.get(entry.route)?;
     let [peer] = route.peers[..] else { return None };

@@ -259,6 +259,64 @@ fn a_callback_is_told_of_values_and_of_silence() {
 }
 
 #[test]
+fn a_callback_that_panics_silences_no_other() {
+    let session = Session::embedded("panics").unwrap();
+    let stream = open(&session, "s");
+    let period = Duration::from_millis(20);
+    let (tell, told) = mpsc::channel();
+    let (plain_tell, plain_told) = mpsc::channel();
+    let handle = |channel, callback: Box<dyn FnMut(insane_rt::Sample<'_>) + Send>| {
+        stream.process_sink_with_callback(channel, ProcessOptions::new(8).period(period), callback).unwrap()
+    };
+    let others = ChannelId(2);
+    // Three that panic, each in its way, between two that do not.
+    let before = stream.sink_with_callback(others, SinkOptions::default(), move |message| {
+        let _ = plain_tell.send(message.to_vec());
+    });
+    let before = before.unwrap();
+    let falls = [
+        handle(CHANNEL, Box::new(|_| panic!("first words"))),
+        handle(CHANNEL, Box::new(|sample| panic!("{} last words", sample.bytes.len()))),
+        stream.sink_with_callback(CHANNEL, SinkOptions::default(), |_| std::panic::panic_any(7)).unwrap(),
+    ];
+    let goes_on = handle(
+        CHANNEL,
+        Box::new(move |sample| {
+            let _ = tell.send((sample.bytes.to_vec(), sample.edge));
+        }),
+    );
+    let mut source = source(&stream, ProcessSourceOptions::new(8));
+    wait_for("all four sinks", || source.receivers() == 4);
+    send(&mut source, &[1]);
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), (vec![1], Some(Edge::Fresh)));
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), (vec![1], Some(Edge::Stale)), "it hears of silence, too");
+    for (fallen, words) in falls.iter().zip(["first words", "1 last words", "no text"]) {
+        wait_for("it is told", || fallen.panicked() == Some(words));
+    }
+    assert_eq!((goes_on.panicked(), before.panicked()), (None, None));
+    wait_for("the sinks of those that fell are closed", || source.receivers() == 1);
+    let status = session.runtime().unwrap().status().unwrap();
+    assert_eq!(status.domains[0].sessions[0].counters["callback_panics"], 3);
+
+    // Those that were there go on, and new ones are taken.
+    let plain = stream.source(others, SourceOptions::default()).unwrap();
+    plain.wait_for_receivers(PATIENCE).unwrap();
+    assert!(plain.emit_copy(b"plain").unwrap().is_sent());
+    assert_eq!(plain_told.recv_timeout(PATIENCE).unwrap(), b"plain");
+    drop(falls);
+    let (tell, told) = mpsc::channel();
+    let _late = handle(
+        CHANNEL,
+        Box::new(move |sample| {
+            let _ = tell.send(sample.bytes.to_vec());
+        }),
+    );
+    wait_for("the late one", || source.receivers() == 2);
+    send(&mut source, &[2]);
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), [2]);
+}
+
+#[test]
 fn an_image_is_of_one_cycle_or_not_shown() {
     let session = Session::embedded("image").unwrap();
     let stream = open(&session, "s");

@@ -1,16 +1,22 @@
 //! Sinks that call back: one thread a session, waiting for all of them.
+//!
+//! A callback that panics is called no more, and what it was for (its sink) is closed as if
+//! it had been dropped. All others go on: the staleness of their values must be told.
 
 use crate::message::Message;
 use crate::sink::Sink;
+use insane_core::counters::PortCounter;
 use insane_core::{MonoTime, Nanos};
 use insane_sys::clock;
 use insane_sys::event::{Epoll, Event, Interest, Ready, Trigger};
+use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 /// What the thread looks after.
@@ -23,6 +29,9 @@ pub(crate) trait Attended: Send {
 
     /// When to look again though nothing came.
     fn deadline(&self) -> Option<MonoTime>;
+
+    /// Counts that its callback panicked, where there is a counter for it.
+    fn count_panic(&self) {}
 }
 
 /// A sink whose every message is called back for.
@@ -37,8 +46,11 @@ const BURST: usize = 64;
 const SLEEP_MAX: Nanos = Nanos::from_millis(100);
 const BELL_TOKEN: u64 = 0;
 
+/// What a callback said as it panicked; empty while it did not.
+type Panicked = Arc<OnceLock<String>>;
+
 enum Order {
-    Add(u64, Box<dyn Attended>),
+    Add(u64, Box<dyn Attended>, Panicked),
     Remove(u64, Sender<()>),
     Stop,
 }
@@ -56,6 +68,7 @@ pub struct CallbackSink {
     token: u64,
     orders: Sender<Order>,
     bell: Arc<Event>,
+    panicked: Panicked,
     /// Where the callback thread is; a forked child has none to wait for.
     process: u32,
 }
@@ -75,9 +88,21 @@ impl Callbacks {
 
     pub fn add(&self, attended: Box<dyn Attended>) -> CallbackSink {
         let token = self.next.fetch_add(1, Ordering::Relaxed);
-        let _ = self.orders.send(Order::Add(token, attended));
+        let panicked = Panicked::default();
+        let _ = self.orders.send(Order::Add(token, attended, Arc::clone(&panicked)));
         let _ = self.bell.signal();
-        CallbackSink { token, orders: self.orders.clone(), bell: Arc::clone(&self.bell), process: std::process::id() }
+        let (orders, bell) = (self.orders.clone(), Arc::clone(&self.bell));
+        CallbackSink { token, orders, bell, panicked, process: std::process::id() }
+    }
+}
+
+impl CallbackSink {
+    /// What the callback said as it panicked. It is called no more then, and its sink is
+    /// closed: nobody hears of its messages or of its silence. The session's counter
+    /// `callback_panics` and the log tell it, too. `None`: it did not.
+    #[must_use]
+    pub fn panicked(&self) -> Option<&str> {
+        self.panicked.get().map(String::as_str)
     }
 }
 
@@ -114,23 +139,21 @@ impl std::fmt::Debug for CallbackSink {
 }
 
 fn run(epoll: &Epoll, bell: &Event, orders: &Receiver<Order>) {
-    let mut sinks: HashMap<u64, Box<dyn Attended>> = HashMap::new();
+    let mut all: HashMap<u64, (Box<dyn Attended>, Panicked)> = HashMap::new();
     let mut ready = [Ready::NONE; 16];
     loop {
         let _ = bell.clear();
         loop {
             match orders.try_recv() {
-                Ok(Order::Add(token, sink)) => {
-                    if let Some(fd) = sink.fd() {
+                Ok(Order::Add(token, attended, panicked)) => {
+                    if let Some(fd) = attended.fd() {
                         let _ = epoll.add(fd, token, Interest::Read, Trigger::Level);
                     }
-                    sinks.insert(token, sink);
+                    all.insert(token, (attended, panicked));
                 }
                 Ok(Order::Remove(token, done)) => {
-                    if let Some(sink) = sinks.remove(&token)
-                        && let Some(fd) = sink.fd()
-                    {
-                        let _ = epoll.remove(fd);
+                    if let Some((attended, panicked)) = all.remove(&token) {
+                        end(epoll, attended, &panicked);
                     }
                     let _ = done.send(());
                 }
@@ -138,15 +161,49 @@ fn run(epoll: &Epoll, bell: &Event, orders: &Receiver<Order>) {
                 Err(mpsc::TryRecvError::Empty) => break,
             }
         }
-        let mut more = false;
-        for sink in sinks.values_mut() {
-            more |= sink.attend();
+        let (mut more, mut fallen) = (false, None);
+        for (token, (attended, panicked)) in &mut all {
+            // What a panic may have left half done is dropped, and looked at by nobody.
+            match catch_unwind(AssertUnwindSafe(|| attended.attend())) {
+                Ok(waits) => more |= waits,
+                Err(payload) => {
+                    note_panic(&**attended, panicked, &*payload);
+                    fallen = Some(*token);
+                    break;
+                }
+            }
+        }
+        if let Some((attended, panicked)) = fallen.and_then(|token| all.remove(&token)) {
+            end(epoll, attended, &panicked);
+            // The others were not all looked at.
+            continue;
         }
         if !more {
-            let next = sinks.values().filter_map(|sink| sink.deadline()).min();
+            let next = all.values().filter_map(|(attended, _)| attended.deadline()).min();
             let patience = next.map_or(SLEEP_MAX, |next| next.since(clock::mono_now()).min(SLEEP_MAX));
             let _ = epoll.wait(&mut ready, Some(patience));
         }
+    }
+}
+
+fn note_panic(attended: &dyn Attended, panicked: &Panicked, payload: &(dyn Any + Send)) {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+    attended.count_panic();
+    tracing::error!(panic = text, "a callback panicked: it is called no more, and its sink is closed");
+    let _ = panicked.set(text.to_owned());
+}
+
+/// Nothing is called back any more. What the callback holds is dropped with it, and that is the
+/// application's code, too.
+fn end(epoll: &Epoll, attended: Box<dyn Attended>, panicked: &Panicked) {
+    if let Some(fd) = attended.fd() {
+        let _ = epoll.remove(fd);
+    }
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(attended))) {
+        let _ = panicked.set("what the callback held panicked as it was dropped".to_owned());
+        // A payload whose drop panics again would end the thread.
+        std::mem::forget(payload);
     }
 }
 
@@ -168,5 +225,9 @@ impl<C: FnMut(Message<'_>) + Send> Attended for Called<C> {
 
     fn deadline(&self) -> Option<MonoTime> {
         None
+    }
+
+    fn count_panic(&self) {
+        self.sink.count(PortCounter::CallbackPanics, 1);
     }
 }

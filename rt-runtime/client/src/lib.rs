@@ -82,7 +82,7 @@ pub use insane_wire::control::Code;
 pub use message::Message;
 pub use options::{SinkOptions, SourceOptions, StreamOptions};
 pub use process::{
-    Cycle, CycleImage, Edge, HISTORY_MAX, Image, ImageOptions, ImageRead, Lost, Member, OnStale, ProcessImage,
+    Cycle, CycleImage, Edge, HISTORY_MAX, Image, ImageOptions, ImageRead, Lost, Member, OnStale, Part, ProcessImage,
     ProcessOptions, ProcessSink, ProcessSource, ProcessSourceOptions, Sample, Validity,
 };
 pub use session::{Attachment, Session};

@@ -146,7 +146,8 @@ impl Stream {
     /// Opens the read end of a channel and calls `callback` for every message, on the
     /// session's callback thread (`insane-callback`, ordinary priority). The callback
     /// may emit, and may block; while it does, no other callback of the session runs.
-    /// It must not drop its own [`CallbackSink`].
+    /// It must not drop its own [`CallbackSink`]. One that panics is called no more, and its
+    /// sink is closed ([`CallbackSink::panicked`]); the session's others go on.
     ///
     /// # Errors
     /// See [`RequestError`].

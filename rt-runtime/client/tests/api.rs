@@ -308,6 +308,35 @@ fn two_runtimes_are_peers_over_loopback() {
     }
 }
 
+/// The keeper may be at work just when the application wants to turn, so not every try counts.
+#[test]
+fn what_a_quiet_source_emits_inline_leaves_within_its_call() {
+    let session = Session::embedded_with(Plan::embedded_default(), Hosting::Inline, "inline").unwrap();
+    let options = StreamOptions::default().isolated(true);
+    let stream = session.stream_with("s", Qos::default(), options).unwrap();
+    let ends: Vec<_> = (1..=20)
+        .map(|channel| {
+            let sink = stream.sink(ChannelId(channel), SinkOptions::default()).unwrap();
+            let source = stream.source(ChannelId(channel), SourceOptions::default()).unwrap();
+            source.wait_for_receivers(SECOND).unwrap();
+            (source, sink)
+        })
+        .collect();
+    let (busy, busy_sink) = &ends[0];
+    let mut at_once = 0;
+    for (source, sink) in &ends[5..15] {
+        // Each turn has something to do, and none to spare for a look at who is quiet.
+        for _ in 0..1_500 {
+            assert!(busy.emit_copy(b"busy").unwrap().is_sent());
+            while busy_sink.consume().unwrap().is_some() {}
+        }
+        assert!(source.emit_copy(b"seldom").unwrap().is_sent());
+        // This looks at the ring, and turns nothing.
+        at_once += u32::from(sink.data_available().unwrap());
+    }
+    assert!(at_once >= 7, "{at_once} of 10 left within the call");
+}
+
 fn a_has_sent(source: &Source) -> bool {
     source.buffers_in_use() == 0
 }

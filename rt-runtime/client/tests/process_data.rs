@@ -259,6 +259,64 @@ fn a_callback_is_told_of_values_and_of_silence() {
 }
 
 #[test]
+fn a_callback_that_panics_silences_no_other() {
+    let session = Session::embedded("panics").unwrap();
+    let stream = open(&session, "s");
+    let period = Duration::from_millis(20);
+    let (tell, told) = mpsc::channel();
+    let (plain_tell, plain_told) = mpsc::channel();
+    let handle = |channel, callback: Box<dyn FnMut(insane_rt::Sample<'_>) + Send>| {
+        stream.process_sink_with_callback(channel, ProcessOptions::new(8).period(period), callback).unwrap()
+    };
+    let others = ChannelId(2);
+    // Three that panic, each in its way, between two that do not.
+    let before = stream.sink_with_callback(others, SinkOptions::default(), move |message| {
+        let _ = plain_tell.send(message.to_vec());
+    });
+    let before = before.unwrap();
+    let falls = [
+        handle(CHANNEL, Box::new(|_| panic!("first words"))),
+        handle(CHANNEL, Box::new(|sample| panic!("{} last words", sample.bytes.len()))),
+        stream.sink_with_callback(CHANNEL, SinkOptions::default(), |_| std::panic::panic_any(7)).unwrap(),
+    ];
+    let goes_on = handle(
+        CHANNEL,
+        Box::new(move |sample| {
+            let _ = tell.send((sample.bytes.to_vec(), sample.edge));
+        }),
+    );
+    let mut source = source(&stream, ProcessSourceOptions::new(8));
+    wait_for("all four sinks", || source.receivers() == 4);
+    send(&mut source, &[1]);
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), (vec![1], Some(Edge::Fresh)));
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), (vec![1], Some(Edge::Stale)), "it hears of silence, too");
+    for (fallen, words) in falls.iter().zip(["first words", "1 last words", "no text"]) {
+        wait_for("it is told", || fallen.panicked() == Some(words));
+    }
+    assert_eq!((goes_on.panicked(), before.panicked()), (None, None));
+    wait_for("the sinks of those that fell are closed", || source.receivers() == 1);
+    let status = session.runtime().unwrap().status().unwrap();
+    assert_eq!(status.domains[0].sessions[0].counters["callback_panics"], 3);
+
+    // Those that were there go on, and new ones are taken.
+    let plain = stream.source(others, SourceOptions::default()).unwrap();
+    plain.wait_for_receivers(PATIENCE).unwrap();
+    assert!(plain.emit_copy(b"plain").unwrap().is_sent());
+    assert_eq!(plain_told.recv_timeout(PATIENCE).unwrap(), b"plain");
+    drop(falls);
+    let (tell, told) = mpsc::channel();
+    let _late = handle(
+        CHANNEL,
+        Box::new(move |sample| {
+            let _ = tell.send(sample.bytes.to_vec());
+        }),
+    );
+    wait_for("the late one", || source.receivers() == 2);
+    send(&mut source, &[2]);
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), [2]);
+}
+
+#[test]
 fn an_image_is_of_one_cycle_or_not_shown() {
     let session = Session::embedded("image").unwrap();
     let stream = open(&session, "s");
@@ -319,6 +377,98 @@ fn an_image_is_of_one_cycle_or_not_shown() {
     let shown = image.poll(cycle(17)).unwrap();
     assert_eq!((shown.cycle.map(|cycle| cycle.number), shown.edge), (Some(cycle_11.number + 5), Some(Edge::Fresh)));
     assert_eq!(image.late(), 1);
+}
+
+#[test]
+fn an_image_tells_of_each_member_what_a_sink_does() {
+    let session = Session::embedded("parts").unwrap();
+    let stream = open(&session, "s");
+    let channels = [ChannelId(1), ChannelId(2)];
+    let mut image = ProcessImage::new(ImageOptions::new(PERIOD)).unwrap();
+    let members = channels.map(|channel| image.add(&stream, channel, 8).unwrap());
+    let mut sources = channels.map(|channel| stream.process_source(channel, ProcessSourceOptions::new(8)).unwrap());
+    for source in &mut sources {
+        source.wait_for_receivers(PATIENCE).unwrap();
+    }
+    let mut emit = |which: usize, number: u64| {
+        let at = sources[which].monotonic(cycle(number)).unwrap();
+        let _ = sources[which].emit_as(&number.to_le_bytes(), at).unwrap();
+        at
+    };
+    assert_eq!(image.poll(cycle(0)).unwrap().part(members[0]), None, "there is no image");
+    // More than a ring holds: the second member loses some, which its next message tells.
+    let emitted: u64 = 5_000;
+    (0..emitted).for_each(|_| _ = emit(1, 1));
+    image.poll(cycle(1)).unwrap();
+    let ats = [emit(0, 2), emit(1, 2)];
+    let shown = image.poll(cycle(5)).unwrap();
+    let [first, second] = members.map(|member| shown.part(member).expect("whole"));
+    assert_eq!((first.bytes, first.sequence, first.instant), (&2_u64.to_le_bytes()[..], 0, ats[0]));
+    assert_eq!((second.bytes, second.sequence, second.instant), (&2_u64.to_le_bytes()[..], emitted, ats[1]));
+    assert_eq!([first.age, second.age], [Some(Nanos(3 * PERIOD_NS)); 2], "the clock is this host's");
+    let [none, some] = members.map(|member| shown.lost(member));
+    assert_eq!((none.total, none.since_last), (0, 0));
+    assert!(some.total > 0 && some.since_last == some.total, "{some:?}");
+    let shown = image.poll(cycle(9)).unwrap();
+    let later = shown.lost(members[1]);
+    assert_eq!((later.total, later.since_last), (some.total, 0));
+    assert_eq!(shown.part(members[1]).unwrap().age, Some(Nanos(7 * PERIOD_NS)), "it grows");
+}
+
+#[test]
+fn an_image_takes_no_values_of_another_schema() {
+    let session = Session::embedded("image-schemas").unwrap();
+    let stream = open(&session, "s");
+    let [one, two] = [("axis v1", 1), ("axis v2", 2)].map(|(name, hash)| Schema::new(name, hash).unwrap());
+    let first = stream.process_source(ChannelId(1), ProcessSourceOptions::new(8).schema(one)).unwrap();
+    let mut image = ProcessImage::new(ImageOptions::new(PERIOD)).unwrap();
+    let refused = image.add_with(&stream, ChannelId(1), 8, two).unwrap_err();
+    let RequestError::Refused { code: Code::Schema, reason } = &refused else { panic!("{refused:?}") };
+    assert!(reason.contains("'axis v1'") && reason.contains("'axis v2'"), "{reason}");
+    // What was refused is no member: the image is whole without it.
+    let member = image.add_with(&stream, ChannelId(1), 8, one).unwrap();
+    assert_eq!(image.refused(member), None);
+    let other = stream.process_source(ChannelId(1), ProcessSourceOptions::new(8).schema(two));
+    assert!(matches!(other, Err(RequestError::Refused { code: Code::Schema, .. })));
+    let mut first = first;
+    first.wait_for_receivers(PATIENCE).unwrap();
+    send(&mut first, &[1; 8]);
+    assert_eq!(image.latest().unwrap().value(member), Some(&[1; 8][..]));
+}
+
+#[test]
+fn an_image_goes_on_soon_after_the_clock_was_set_back() {
+    for back in [2, 100, 500, 5_000] {
+        let session = Session::embedded("set-back").unwrap();
+        let stream = open(&session, "s");
+        let channels = [ChannelId(1), ChannelId(2)];
+        let mut image = ProcessImage::new(ImageOptions::new(PERIOD).cycles(4)).unwrap();
+        let members = channels.map(|channel| image.add(&stream, channel, 8).unwrap());
+        let mut sources = channels.map(|channel| stream.process_source(channel, ProcessSourceOptions::new(8)).unwrap());
+        for source in &mut sources {
+            source.wait_for_receivers(PATIENCE).unwrap();
+        }
+        let start = 10_000;
+        let mut shown_again = None;
+        for number in 0..600 {
+            // The receiver's own clock goes on; that of the sources is set back once.
+            let theirs = if number < 10 { start + number } else { start + number - back };
+            for source in &mut sources {
+                let at = source.monotonic(cycle(theirs)).unwrap();
+                assert!(source.emit_as(&number.to_le_bytes(), at).unwrap().is_sent());
+            }
+            let shown = image.poll(cycle(start + number)).unwrap();
+            assert_eq!(shown.value(members[0]), shown.value(members[1]), "of one cycle");
+            let newest = shown.value(members[0]).unwrap() == number.to_le_bytes();
+            match shown_again {
+                None if number >= 10 && newest => shown_again = Some(number - 10),
+                None => assert!(number >= 10 || newest, "{number}"),
+                Some(_) => assert!(newest, "{back} back: it goes on once it went on"),
+            }
+        }
+        let after = shown_again.expect("it goes on");
+        assert!(after <= 8 + 4, "{after} cycles after a step of {back}");
+    }
 }
 
 #[test]

@@ -186,5 +186,7 @@ counters!(
         Stale = "stale",
         /// Sink: times that sources of another host were found to be of another schema.
         SchemaRefused = "schema_refused",
+        /// Sink: callbacks that panicked; the sink is closed then.
+        CallbackPanics = "callback_panics",
     }
 );

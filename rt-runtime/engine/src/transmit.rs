@@ -350,16 +350,39 @@ impl Transmitter {
         Some((Dead::Source(entry.conn), entry.route))
     }
 
-    /// Whether any source has something, for a datapath about to sleep.
+    /// Whether any source has something, for a datapath about to sleep. Quiet ones that have are
+    /// watched from now on: the next turn would not look at them otherwise.
     pub fn has_work(&mut self, payload_max: u32) -> bool {
         let is_due = self.slots.as_ref().is_none_or(|slots| slots.is_due()) && self.held_until.is_none();
-        let sources = &mut self.sources;
-        self.ready > 0 && is_due
-            || self.watch.all().iter().any(|place| {
-                sources[*place as usize].as_mut().is_some_and(|source| {
-                    !source.dead && (is_due || !source.ready) && source.has_something(payload_max)
-                })
-            })
+        if self.ready > 0 && is_due {
+            return true;
+        }
+        let (watched, all) = (self.watch.watched_count(), self.watch.all().len());
+        if (0..watched).any(|at| self.could_send(at, is_due, payload_max)) {
+            return true;
+        }
+        // All of them: each that is found now costs no look at all others once more.
+        let mut any = false;
+        for at in watched..all {
+            if self.could_send(at, is_due, payload_max) {
+                any = true;
+                self.watch.watch(at);
+            }
+        }
+        any
+    }
+
+    /// Whether the source at this place among [all](WatchList::all) has something; `is_due`: also
+    /// where the scheduler knows of it already.
+    #[inline]
+    fn could_send(&mut self, at: usize, is_due: bool, payload_max: u32) -> bool {
+        let place = usize::from(self.watch.all()[at]);
+        let Some(source) = &mut self.sources[place] else { return false };
+        let could = !source.dead && (is_due || !source.ready) && source.has_something(payload_max);
+        if could {
+            source.idle_looks = 0;
+        }
+        could
     }
 
     /// Sources that it watches.

@@ -6,8 +6,11 @@
 //! more. A datapath that has found nothing for [`IDLE_TURNS`] turns looks at
 //! [`QUIET_LOOKS_MAX`] in each. So of `n` quiet sources the one that has something is found
 //! within `16 n` turns of a datapath that relays small messages (2 ms of 4,096), while it
-//! moves `n` KiB of bulk, or within `n / 64` turns of an idle one. Real-time and reliable
-//! sources are never quiet (their owner sees to that), nor are the last [`WATCHED_MIN`].
+//! moves `n` KiB of bulk, or within `n / 64` turns of an idle one. A datapath that is about to
+//! sleep looks at all, and every quiet one that has something is watched then: it goes in the
+//! next turn. Real-time and reliable sources are never quiet (their owner sees to that), nor
+//! are the last [`WATCHED_MIN`], nor any of an engine that is turned by who emits, within
+//! whose emit a message is to leave.
 //!
 //! Invariant: `places[..watched]` are watched, the others are quiet; each place stands once.
 
@@ -34,17 +37,31 @@ pub(crate) struct WatchList {
     credit: u32,
     /// Turns since a source had something.
     idle_turns: u32,
+    /// None is ever quiet.
+    keeps_all: bool,
 }
 
 impl WatchList {
     /// Room for `capacity` sources; nothing allocates afterwards.
     pub fn new(capacity: usize) -> Self {
-        WatchList { places: Vec::with_capacity(capacity), watched: 0, quiet_at: 0, credit: 0, idle_turns: 0 }
+        WatchList {
+            places: Vec::with_capacity(capacity),
+            watched: 0,
+            quiet_at: 0,
+            credit: 0,
+            idle_turns: 0,
+            keeps_all: false,
+        }
     }
 
     /// All sources, in no order that means anything.
     pub fn all(&self) -> &[u16] {
         &self.places
+    }
+
+    /// From now on no source becomes quiet; those that are are watched again.
+    pub fn keep_all(&mut self) {
+        (self.watched, self.keeps_all) = (self.places.len(), true);
     }
 
     /// A new source; it is watched.
@@ -62,6 +79,11 @@ impl WatchList {
         self.places.swap_remove(self.watched)
     }
 
+    /// How many are watched: so many are the first of [`all`](Self::all).
+    pub const fn watched_count(&self) -> usize {
+        self.watched
+    }
+
     /// The watched source at `at`; `None` behind the last.
     #[inline]
     pub fn watched(&self, at: usize) -> Option<u16> {
@@ -71,7 +93,7 @@ impl WatchList {
     /// Whether a source that is watched may become quiet.
     #[inline]
     pub const fn may_rest(&self) -> bool {
-        self.watched > WATCHED_MIN
+        self.watched > WATCHED_MIN && !self.keeps_all
     }
 
     /// The watched source at `at` is quiet from now on; another one stands there then.

@@ -378,6 +378,65 @@ fn quiet_sources_cost_no_look_a_turn_and_are_found() {
     assert_eq!(turns_until_found(&mut a, Some(busy), &sources[0].1), 1, "real time is never quiet");
 }
 
+/// Turns as a host that sleeps does, until it would: how many there were.
+fn turn_until_asleep(host: &mut Host) -> usize {
+    for turns in 1..=10_000 {
+        if !host.engine.turn() && !host.engine.has_work() {
+            return turns;
+        }
+    }
+    panic!("it never sleeps")
+}
+
+#[test]
+fn a_quiet_source_that_rings_a_sleeping_datapath_is_served_by_its_next_turn() {
+    let net = SimNet::new(5, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[]);
+    let (sources, sink) = crowd(&mut a);
+    let busy = &sources[1].1;
+    for round in 0..20 {
+        // While one is busy all others become quiet, and no turn is free to look at them.
+        for _ in 0..1_200 {
+            assert!(busy.emit_copy(b"busy", 0).unwrap().is_sent());
+            a.engine.turn();
+            while sink.consume().unwrap().is_some() {}
+        }
+        turn_until_asleep(&mut a);
+        let ringing = 1 + round * 7 % 150;
+        for (_, source) in &sources[ringing..ringing + 1 + round] {
+            assert!(source.emit_copy(b"found", 0).unwrap().is_sent());
+        }
+        assert!(a.engine.has_work());
+        a.engine.turn();
+        let first = std::iter::from_fn(|| sink.consume().unwrap()).count();
+        assert!(first > 0, "the turn that follows serves it");
+        // Then those that rang with it, and one that is idle.
+        let turns = turn_until_asleep(&mut a);
+        assert!(turns <= round + 2, "{turns} turns for {} messages", 1 + round);
+        assert_eq!(first + std::iter::from_fn(|| sink.consume().unwrap()).count(), 1 + round);
+    }
+}
+
+#[test]
+fn of_an_engine_that_callers_turn_no_source_becomes_quiet() {
+    let net = SimNet::new(5, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[]);
+    a.engine.is_turned_by_callers();
+    let (sources, sink) = crowd(&mut a);
+    let busy = &sources[1].1;
+    for (_, source) in &sources[2..10] {
+        for _ in 0..1_200 {
+            assert!(busy.emit_copy(b"busy", 0).unwrap().is_sent());
+            a.engine.turn();
+            while sink.consume().unwrap().is_some() {}
+        }
+        assert!(source.emit_copy(b"at once", 0).unwrap().is_sent());
+        a.engine.turn();
+        let message = sink.consume().unwrap().expect("it leaves in the turn of its emit");
+        assert_eq!(message.bytes(), Some(&b"at once"[..]));
+    }
+}
+
 #[test]
 fn quiet_and_watched_sources_may_leave_in_any_order() {
     let net = SimNet::new(5, SimConfig::default());

@@ -44,8 +44,21 @@ impl Clocks {
     /// How old what bears `stamp` is, where that can be known: the stamp is TAI and both
     /// hosts' clocks are synchronised, or it is of this host's own clock.
     pub fn age(&mut self, instant: SourceInstant, is_of_this_host: bool, now: MonoTime) -> Option<Nanos> {
+        if matches!(instant, SourceInstant::Tai(_)) && !is_of_this_host {
+            self.look(now);
+        }
+        self.age_as_known(instant, is_of_this_host, now)
+    }
+
+    /// Looks whether TAI is disciplined, once a second at most.
+    pub fn look(&mut self, now: MonoTime) {
+        self.has_tai(now);
+    }
+
+    /// As [`age`](Self::age), by the last [look](Self::look).
+    pub fn age_as_known(&self, instant: SourceInstant, is_of_this_host: bool, now: MonoTime) -> Option<Nanos> {
         match instant {
-            SourceInstant::Tai(_) if is_of_this_host || self.has_tai(now) => age_at(instant, clock::tai_now(), now),
+            SourceInstant::Tai(_) if is_of_this_host || self.is_tai => age_at(instant, clock::tai_now(), now),
             SourceInstant::Monotonic(_) if is_of_this_host => age_at(instant, TaiTime(0), self.of_host(now)?),
             _ => None,
         }

@@ -15,8 +15,9 @@
 //! last few cycles. A cycle that is whole is copied to where readers look; what is not whole
 //! is never shown as if it were.
 
+use super::clocks::Clocks;
 use super::freshness::{Edge, Freshness};
-use super::sink::{LOOK_MAX, Validity};
+use super::sink::{LOOK_MAX, Lost, Validity};
 use crate::error::RequestError;
 use crate::message::Message;
 use crate::options::SinkOptions;
@@ -24,7 +25,7 @@ use crate::sink::Sink;
 use crate::stream::Stream;
 use insane_core::counters::PortCounter;
 use insane_core::limits::MESSAGE_BYTES_MAX;
-use insane_core::{ChannelId, ClockQuality, MonoTime, Nanos, SourceInstant};
+use insane_core::{ChannelId, ClockQuality, MonoTime, Nanos, Schema, SourceInstant};
 use insane_shm::port::ConsumeError;
 use insane_sys::clock;
 use std::time::Duration;
@@ -34,6 +35,8 @@ const CYCLES_MAX: usize = 64;
 /// Cycles by which a value may be late. One that is older was not so long on its way: the
 /// clock was set back.
 const LATE_MAX: u64 = 1024;
+/// So many late values in a row, of one member, say that its clock was set back.
+const LATE_RUN: u32 = 8;
 /// Most members of an image.
 const MEMBERS_MAX: usize = 64;
 
@@ -109,10 +112,18 @@ impl Cycle {
 pub struct Member(usize);
 
 /// Room for one value.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Place {
     cycle: Option<Cycle>,
     len: usize,
+    sequence: u64,
+    instant: SourceInstant,
+    is_of_this_host: bool,
+}
+
+impl Place {
+    const EMPTY: Place =
+        Place { cycle: None, len: 0, sequence: 0, instant: SourceInstant::None, is_of_this_host: false };
 }
 
 /// One channel.
@@ -122,7 +133,11 @@ struct Inflow {
     /// Room for each cycle, one behind the other; then the value of the last whole image.
     bytes: Box<[u8]>,
     places: Box<[Place]>,
-    whole_len: usize,
+    /// Its place in the last whole image.
+    whole: Place,
+    lost: Lost,
+    /// Late values since one that was not.
+    late_run: u32,
 }
 
 /// Several channels of process data, read as one image of a cycle. `Send`, not `Sync`.
@@ -131,6 +146,9 @@ pub struct ProcessImage {
     members: Vec<Inflow>,
     freshness: Freshness,
     newest: Option<Cycle>,
+    /// The sources' clock was set back: the next whole cycle is shown, though its number be less.
+    begins_anew: bool,
+    clocks: Clocks,
     unplaced: u64,
     late: u64,
 }
@@ -139,6 +157,7 @@ pub struct ProcessImage {
 #[derive(Clone, Copy, Debug)]
 pub struct Image<'i> {
     of: &'i ProcessImage,
+    now: MonoTime,
     /// Its cycle; `None`: none was ever whole.
     pub cycle: Option<Cycle>,
     /// How good it is; never [`Substituted`](Validity::Substituted).
@@ -158,6 +177,42 @@ impl<'i> Image<'i> {
         let inflow = self.of.members.get(member.0).filter(|_| self.cycle.is_some())?;
         Some(inflow.whole())
     }
+
+    /// A member's value with all that is known of it; `None` while no image was whole.
+    ///
+    /// # Panics
+    /// If the member is of an image with more members.
+    #[must_use]
+    pub fn part(&self, member: Member) -> Option<Part<'i>> {
+        self.cycle?;
+        let inflow = &self.of.members[member.0];
+        let Place { sequence, instant, is_of_this_host, .. } = inflow.whole;
+        let age = self.of.clocks.age_as_known(instant, is_of_this_host, self.now);
+        Some(Part { bytes: inflow.whole(), sequence, instant, age })
+    }
+
+    /// Messages of a member that its sources emitted and that never came, whether or not an
+    /// image was whole.
+    ///
+    /// # Panics
+    /// If the member is of an image with more members.
+    #[must_use]
+    pub fn lost(&self, member: Member) -> Lost {
+        self.of.members[member.0].lost
+    }
+}
+
+/// One member's part of an image.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part<'i> {
+    /// The value.
+    pub bytes: &'i [u8],
+    /// The number that its source gave it.
+    pub sequence: u64,
+    /// When the source emitted it, and by which clock.
+    pub instant: SourceInstant,
+    /// How long ago that was, where it can be known (see [`Sample::age`](super::Sample::age)).
+    pub age: Option<Nanos>,
 }
 
 /// What is there of one cycle.
@@ -201,7 +256,16 @@ impl ProcessImage {
             return Err(RequestError::Option("an image has a period, and keeps 1 to 64 cycles"));
         }
         let freshness = Freshness::new(Some(options.period), options.max_missed);
-        Ok(ProcessImage { options, members: Vec::new(), freshness, newest: None, unplaced: 0, late: 0 })
+        Ok(ProcessImage {
+            options,
+            members: Vec::new(),
+            freshness,
+            newest: None,
+            begins_anew: false,
+            clocks: Clocks::new(clock::mono_now()),
+            unplaced: 0,
+            late: 0,
+        })
     }
 
     /// Adds a channel with values of at most `size` bytes. No image is whole any longer
@@ -210,10 +274,35 @@ impl ProcessImage {
     /// # Errors
     /// See [`RequestError`]; an image has at most 64 members.
     pub fn add(&mut self, stream: &Stream, channel: ChannelId, size: u32) -> Result<Member, RequestError> {
+        self.open(stream, channel, size, SinkOptions::default())
+    }
+
+    /// As [`add`](Self::add), with what the member's bytes mean: a source that declares another
+    /// schema is refused, here and on other hosts ([`refused`](Self::refused)).
+    ///
+    /// # Errors
+    /// As [`add`](Self::add), and the sources of this host have another schema.
+    pub fn add_with(
+        &mut self,
+        stream: &Stream,
+        channel: ChannelId,
+        size: u32,
+        schema: Schema,
+    ) -> Result<Member, RequestError> {
+        self.open(stream, channel, size, SinkOptions::default().schema(schema))
+    }
+
+    fn open(
+        &mut self,
+        stream: &Stream,
+        channel: ChannelId,
+        size: u32,
+        options: SinkOptions,
+    ) -> Result<Member, RequestError> {
         if self.members.len() == MEMBERS_MAX || !(1..=MESSAGE_BYTES_MAX).contains(&size) {
             return Err(RequestError::Option("an image has at most 64 members, of 1 byte to 100 MB each"));
         }
-        let sink = stream.sink(channel, SinkOptions::default().polled())?;
+        let sink = stream.sink(channel, options.polled())?;
         self.newest = None;
         self.members.push(Inflow::new(sink, size as usize, self.options.cycles));
         Ok(Member(self.members.len() - 1))
@@ -228,7 +317,9 @@ impl ProcessImage {
     /// This is a forked child.
     pub fn poll(&mut self, now: MonoTime) -> Result<Image<'_>, ConsumeError> {
         let mut is_new = false;
+        self.clocks.look(now);
         for at in 0..self.members.len() {
+            self.members[at].lost.since_last = 0;
             for _ in 0..LOOK_MAX {
                 match self.take(at) {
                     Ok(Some(Some(cycle))) => is_new |= self.note_whole(cycle),
@@ -252,7 +343,7 @@ impl ProcessImage {
             Some(_) if missed > 0 => Validity::Held { missed },
             Some(_) => Validity::Fresh,
         };
-        Ok(Image { of: self, cycle: self.newest, validity, is_stale: self.freshness.is_stale(), is_new, edge })
+        Ok(Image { of: self, now, cycle: self.newest, validity, is_stale: self.freshness.is_stale(), is_new, edge })
     }
 
     /// As [`poll`](Self::poll), at the present instant.
@@ -285,6 +376,16 @@ impl ProcessImage {
         self.unplaced
     }
 
+    /// The schema of a member's sources on another host, if it is not that of
+    /// [`add_with`](Self::add_with): see [`Sink::refused`](crate::Sink::refused).
+    ///
+    /// # Panics
+    /// If the member is of an image with more members.
+    #[must_use]
+    pub fn refused(&self, member: Member) -> Option<Schema> {
+        self.members[member.0].sink.refused()
+    }
+
     /// Values that came when their cycle was no longer kept, or had a later one already.
     #[must_use]
     pub const fn late(&self) -> u64 {
@@ -293,8 +394,10 @@ impl ProcessImage {
 
     /// One message of one member: `None` if none waits, then the cycle it was put in.
     fn take(&mut self, at: usize) -> Result<Option<Option<Cycle>>, ConsumeError> {
-        let Inflow { sink, size, bytes, places, .. } = &mut self.members[at];
+        let Inflow { sink, size, bytes, places, lost, late_run, .. } = &mut self.members[at];
         let Some(message) = sink.consume()? else { return Ok(None) };
+        let missing = u64::from(message.lost());
+        *lost = Lost { total: lost.total + missing, since_last: lost.since_last + missing };
         let cycle = cycle_of(&self.options, &message).filter(|_| message.len() <= *size);
         let Some(cycle) = cycle else {
             self.unplaced += 1;
@@ -302,19 +405,40 @@ impl ProcessImage {
         };
         let place = (cycle.number % places.len() as u64) as usize;
         // The same cycle again is its newer value.
-        if places[place].cycle != Some(cycle) && !cycle.replaces(places[place].cycle) {
+        let is_late = places[place].cycle != Some(cycle) && !cycle.replaces(places[place].cycle);
+        *late_run = if is_late { *late_run + 1 } else { 0 };
+        let was_set_back = *late_run >= LATE_RUN;
+        if is_late && !was_set_back {
             self.late += 1;
             return Ok(Some(None));
         }
         let len = message.copy_to(&mut bytes[place * *size..][..*size]);
-        places[place] = Place { cycle: Some(cycle), len };
+        let (sequence, instant, is_of_this_host) = (message.sequence(), message.stamp().instant, message.is_direct());
+        let taken = Place { cycle: Some(cycle), len, sequence, instant, is_of_this_host };
+        drop(message);
+        if was_set_back {
+            self.begin_anew();
+        }
+        self.members[at].places[place] = taken;
         Ok(Some(Some(cycle)))
+    }
+
+    /// The sources' clock was set back: what is kept is of cycles that come once more.
+    #[cold]
+    fn begin_anew(&mut self) {
+        self.begins_anew = true;
+        for member in &mut self.members {
+            member.places.fill(Place::EMPTY);
+            member.late_run = 0;
+        }
     }
 
     /// Shows a cycle if it is whole now, and later than the one that is shown.
     fn note_whole(&mut self, cycle: Cycle) -> bool {
-        let is_whole = cycle.replaces(self.newest) && self.missing(cycle) == 0;
+        let is_later = self.begins_anew || cycle.replaces(self.newest);
+        let is_whole = is_later && self.missing(cycle) == 0;
         if is_whole {
+            self.begins_anew = false;
             self.newest = Some(cycle);
             self.members.iter_mut().for_each(|member| member.show(cycle));
         }
@@ -340,7 +464,15 @@ fn cycle_of(options: &ImageOptions, message: &Message<'_>) -> Option<Cycle> {
 impl Inflow {
     fn new(sink: Sink, size: usize, cycles: usize) -> Self {
         let bytes = vec![0; size * (cycles + 1)].into();
-        Inflow { sink, size, bytes, places: vec![Place::default(); cycles].into(), whole_len: 0 }
+        Inflow {
+            sink,
+            size,
+            bytes,
+            places: vec![Place::EMPTY; cycles].into(),
+            whole: Place::EMPTY,
+            lost: Lost::default(),
+            late_run: 0,
+        }
     }
 
     fn at(&self, cycle: Cycle) -> usize {
@@ -352,14 +484,14 @@ impl Inflow {
     }
 
     fn whole(&self) -> &[u8] {
-        &self.bytes[self.places.len() * self.size..][..self.whole_len]
+        &self.bytes[self.places.len() * self.size..][..self.whole.len]
     }
 
     fn show(&mut self, cycle: Cycle) {
         let at = self.at(cycle);
         let from = at * self.size;
-        self.whole_len = self.places[at].len;
-        self.bytes.copy_within(from..from + self.whole_len, self.places.len() * self.size);
+        self.whole = self.places[at];
+        self.bytes.copy_within(from..from + self.whole.len, self.places.len() * self.size);
     }
 }
 

@@ -12,7 +12,7 @@ mod sink;
 mod source;
 
 pub use freshness::Edge;
-pub use image::{Cycle, CycleImage, Image, ImageOptions, ImageRead, Member, ProcessImage};
+pub use image::{Cycle, CycleImage, Image, ImageOptions, ImageRead, Member, Part, ProcessImage};
 pub use options::{HISTORY_MAX, OnStale, ProcessOptions, ProcessSourceOptions};
 pub use sink::{Lost, ProcessSink, Sample, Validity};
 pub use source::ProcessSource;

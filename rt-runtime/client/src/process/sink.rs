@@ -310,4 +310,8 @@ impl<C: FnMut(Sample<'_>) + Send> Attended for Called<C> {
     fn deadline(&self) -> Option<MonoTime> {
         self.sink.deadline()
     }
+
+    fn count_panic(&self) {
+        self.sink.sink.count(PortCounter::CallbackPanics, 1);
+    }
 }

@@ -430,6 +430,7 @@ impl Transmitter {
     }
 
     pub fn is_turned_by_callers(&mut self) {
+        self.watch.keep_all();
         if let Some(slots) = &mut self.slots {
             slots.evidence.by_callers = true;
         }

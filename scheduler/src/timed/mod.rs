@@ -244,6 +244,16 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         })
     }
 
+    /// Whether the slot that comes next begins at most `within` after `now`, or has begun, and has
+    /// its message already.
+    #[must_use]
+    pub fn is_near(&self, now: Now, within: Nanos) -> bool {
+        self.tables[self.active].head().is_some_and(|head| {
+            let flow = self.tables[self.active].stream(head.stream).flow;
+            head.start <= now.tai.0.saturating_add(within.0) && self.flows[flow.0 as usize].waiting
+        })
+    }
+
     /// When messages of the flow may go; `None`: it has no slots in the table in force.
     #[must_use]
     pub fn window(&self, flow: FlowIndex) -> Option<Window> {

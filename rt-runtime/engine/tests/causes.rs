@@ -609,6 +609,45 @@ fn causes_are_told_as_they_were_injected() {
     assert_eq!(matrix.count(|truth, got| truth.is_none() && got.is_some()), 0, "nothing is invented");
 }
 
+/// What waited through a late wake-up is late; what is emitted afterwards is not.
+#[test]
+fn after_one_late_wake_a_stream_without_stamps_that_drops_is_in_time_again() {
+    const SENT: u64 = 20;
+    let mut world = World::new(Injected::Nothing, LatePolicy::Drop, 11);
+    let first = world.slot_after(world.now() + PERIOD);
+    let planned = |number: u64| first + number * PERIOD;
+    // It sleeps through two slots, until the next message is early for the third.
+    let (asleep, woken) = (planned(4) - 100 * US, planned(5) + PERIOD * 6 / 10);
+    while world.now() < planned(SENT) {
+        let (now, emit_at) = (world.now(), planned(world.emitted) - PERIOD / 2);
+        if now >= emit_at {
+            world.emit(planned(world.emitted), false);
+            continue;
+        }
+        if (asleep..woken).contains(&now) {
+            world.net.advance_to(MonoTime(woken.min(emit_at)));
+            if world.now() == woken {
+                world.host.engine.note_wake(MonoTime(woken));
+            }
+            continue;
+        }
+        world.turn();
+        world.advance(emit_at.min(if now < asleep { asleep } else { u64::MAX }));
+    }
+    let handed = world.handed.borrow();
+    let is_in_time = |number: &u64| {
+        handed.get(number).is_some_and(|at| (planned(*number)..=planned(*number) + TURN_NS).contains(at))
+    };
+    let late: Vec<u64> = (0..SENT).filter(|number| !is_in_time(number)).collect();
+    assert!(late.contains(&4) && late.iter().all(|number| (4..8).contains(number)), "{late:?}, {handed:?}");
+    // Each that did not go was dropped, with a cause.
+    let (gone, missed) = (SENT - handed.len() as u64, world.reader.since(0));
+    assert_eq!(world.host.turn_counters.get(TurnCounter::LateDropped as usize), gone);
+    let told: u64 = missed.iter().map(|(_, miss)| u64::from(miss.messages)).sum();
+    assert_eq!(told, late.len() as u64, "{missed:?}");
+    assert!(missed.iter().all(|(_, miss)| miss.cause == Cause::WakeLate), "{missed:?}");
+}
+
 /// A system call more for each slot is affordable, and for each turn or chunk is not.
 #[test]
 fn a_link_is_asked_what_has_not_left_only_right_before_a_slot_that_is_used() {

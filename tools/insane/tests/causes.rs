@@ -10,7 +10,7 @@ mod common;
 use common::{Daemon, Namespaces, peers_over_loopback, wait_for};
 use insane_core::{Cause, LatePolicy, SourceInstant, Stamp};
 use insane_rt::{ChannelId, Determinism, Emit, MonoTime, Nanos, Priority, Qos, Session, SinkOptions, SourceOptions};
-use insane_shm::misses::{file_of, read};
+use insane_shm::misses::{Miss, file_of, read};
 use insane_sys::clock::mono_now;
 use insane_sys::thread::{SchedPolicy, cores, pin_current, set_policy_current};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +55,34 @@ fn core_to_itself() -> Option<(usize, MutexGuard<'static, ()>)> {
     Some((*all.last()?, alone))
 }
 
+/// A stream with messages of so many bytes, which drops what is late.
+fn qos_of(size: u32) -> Qos {
+    let (period, offset, deadline) = (PERIOD, Nanos::ZERO, PERIOD);
+    let determinism = Determinism::TimeSensitive { period, offset, deadline, size, late: LatePolicy::Drop };
+    Qos { determinism, priority: Priority::MAX, ..Qos::default() }
+}
+
+/// Where the slots are in their period, once they are in force, and how far their clock is from
+/// the monotonic one.
+fn slot_of(here: &Daemon) -> (u64, u64) {
+    wait_for("the slots are in force", || here.status().datapaths[0].counters["slots_unused"] > 2);
+    let status = here.status();
+    let sources = status.streams.iter().flat_map(|stream| &stream.channels).flat_map(|channel| &channel.sources);
+    let slot = sources.filter_map(|source| source.slot.as_ref()).next().expect("it has slots").start_ns;
+    (slot, status.datapaths[0].slot_offset_ns.expect("slots have a clock"))
+}
+
+/// The first slot of the next period: there are some milliseconds to prepare it.
+fn next_slot(slot: u64, offset: u64) -> MonoTime {
+    let tai = mono_now().0.wrapping_add(offset);
+    MonoTime((tai / PERIOD.0 + 1).wrapping_mul(PERIOD.0).wrapping_add(slot).wrapping_sub(offset))
+}
+
+/// The messages that a record stands for.
+fn covered(miss: &Miss) -> std::ops::Range<u64> {
+    miss.sequence..miss.sequence + u64::from(miss.messages)
+}
+
 fn sleep_until(at: MonoTime) {
     std::thread::sleep(Duration::from(at.since(mono_now())));
 }
@@ -78,22 +106,11 @@ fn causes_that_are_injected_on_a_real_kernel_are_told_as_they_are() {
     let Some((core, _alone)) = core_to_itself() else { return };
     let (here, there) = peers_over_loopback("causes", &format!("core: {core}, policy: fifo(40)"));
     let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
-    let determinism = Determinism::TimeSensitive {
-        period: PERIOD,
-        offset: Nanos::ZERO,
-        deadline: PERIOD,
-        size: 64,
-        late: LatePolicy::Drop,
-    };
-    let qos = Qos { determinism, priority: Priority::MAX, ..Qos::default() };
+    let qos = qos_of(64);
     let source = a.stream("axis", qos).unwrap().source(ChannelId(1), SourceOptions::default()).unwrap();
     let _sink = b.stream("axis", qos).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
     wait_for("they are joined", || source.receivers() == 1);
-    wait_for("the slots are in force", || here.status().datapaths[0].counters["slots_unused"] > 2);
-    let status = here.status();
-    let slot = status.streams.iter().flat_map(|stream| &stream.channels).flat_map(|channel| &channel.sources);
-    let slot = slot.filter_map(|source| source.slot.as_ref()).next().expect("it has slots").start_ns;
-    let offset = status.datapaths[0].slot_offset_ns.expect("slots have a clock");
+    let (slot, offset) = slot_of(&here);
 
     let ((order, orders), (tell, done)) = (mpsc::channel(), mpsc::channel());
     let hogging = std::thread::spawn(move || hog(core, &orders, &tell));
@@ -148,6 +165,52 @@ fn causes_that_are_injected_on_a_real_kernel_are_told_as_they_are() {
     assert_eq!(told(Truth::ApplicationLate, "wake late"), 0, "{matrix:?}");
 }
 
+/// The datapath sleeps through two slots, again and again; the stream says of no message when it
+/// came, and drops what is late. Four periods later each message is in time again.
+#[test]
+fn after_a_late_wake_a_stream_without_stamps_that_drops_is_in_time_again() {
+    const BETWEEN: usize = 12;
+    let Some((core, _alone)) = core_to_itself() else { return };
+    let (here, there) = peers_over_loopback("again", &format!("core: {core}, policy: fifo(40)"));
+    let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
+    let qos = qos_of(64);
+    let source = a.stream("axis", qos).unwrap().source(ChannelId(1), SourceOptions::default()).unwrap();
+    let _sink = b.stream("axis", qos).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
+    wait_for("they are joined", || source.receivers() == 1);
+    let (slot, offset) = slot_of(&here);
+    let ((order, orders), (tell, done)) = (mpsc::channel(), mpsc::channel());
+    let hogging = std::thread::spawn(move || hog(core, &orders, &tell));
+    // Of each message: how many periods after the core was taken it was emitted.
+    let (mut since, mut is_taken) = (BTreeMap::new(), 0);
+    for round in 0..BETWEEN * 8 {
+        let planned = next_slot(slot, offset);
+        if round % BETWEEN == 2 {
+            order.send((planned - Nanos(2 * MS), planned + Nanos(48 * MS))).unwrap();
+            is_taken += 1;
+        }
+        sleep_until(planned - Nanos(6 * MS));
+        let Ok(Emit::Sent(token)) = source.emit_copy(&[1; 8]) else { panic!("there is room for one a cycle") };
+        if is_taken > 0 && mono_now() + Nanos(4 * MS) < planned {
+            since.insert(token.sequence(), (round + BETWEEN - 2) % BETWEEN);
+        }
+        sleep_until(planned + Nanos(6 * MS));
+    }
+    drop(order);
+    hogging.join().unwrap();
+    assert_eq!(done.iter().count(), is_taken);
+    let records = read(&file_of(&here.socket())).unwrap();
+    let mut late = vec![(0, 0); BETWEEN];
+    let noted: BTreeSet<u64> = records[0].since(0).iter().flat_map(|(_, miss)| covered(miss)).collect();
+    for (sequence, after) in &since {
+        late[*after].0 += 1;
+        late[*after].1 += usize::from(noted.contains(sequence));
+    }
+    println!("periods after the core was taken: (messages, of which late): {late:?}");
+    assert!(late[0].1 * 10 >= late[0].0 * 9, "who slept through a slot missed it: {late:?}");
+    let (messages, missed) = late[5..].iter().fold((0, 0), |(all, missed), one| (all + one.0, missed + one.1));
+    assert!(missed * 10 <= messages, "what is emitted later is in time: {late:?}");
+}
+
 /// The kernel's queue of an interface, by `tc`; false where it has none of that kind.
 fn set_queue(namespace: &str, words: &str) -> bool {
     let mut command = std::process::Command::new("tc");
@@ -189,23 +252,12 @@ fn over_a_slow_link(name: &str, queue: &str, link: &str, cause: Cause, percent: 
         return;
     }
     let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
-    let determinism = Determinism::TimeSensitive {
-        period: PERIOD,
-        offset: Nanos::ZERO,
-        deadline: PERIOD,
-        size: BYTES,
-        late: LatePolicy::Drop,
-    };
-    let qos = Qos { determinism, priority: Priority::MAX, ..Qos::default() };
+    let qos = qos_of(BYTES);
     let source = a.stream("axis", qos).unwrap();
     let source = source.source(ChannelId(1), SourceOptions::default().buffers(BYTES, 32)).unwrap();
     let sink = b.stream("axis", qos).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
     wait_for("they are joined", || source.receivers() == 1);
-    wait_for("the slots are in force", || here.status().datapaths[0].counters["slots_unused"] > 2);
-    let status = here.status();
-    let slot = status.streams.iter().flat_map(|stream| &stream.channels).flat_map(|channel| &channel.sources);
-    let slot = slot.filter_map(|source| source.slot.as_ref()).next().expect("it has slots").start_ns;
-    let offset = status.datapaths[0].slot_offset_ns.expect("slots have a clock");
+    let (slot, offset) = slot_of(&here);
 
     // What was emitted in time, and whether the link was slow then; and what arrived.
     let (mut emitted, mut arrived) = (BTreeMap::new(), BTreeSet::new());
@@ -214,8 +266,7 @@ fn over_a_slow_link(name: &str, queue: &str, link: &str, cause: Cause, percent: 
         if round == ROUNDS {
             assert!(set_queue(namespaces.name(0), &format!("replace {queue}")));
         }
-        let tai = mono_now().0.wrapping_add(offset);
-        let planned = MonoTime((tai / PERIOD.0 + 1).wrapping_mul(PERIOD.0).wrapping_add(slot).wrapping_sub(offset));
+        let planned = next_slot(slot, offset);
         sleep_until(planned - Nanos(6 * MS));
         let Ok(buffer) = source.get_buffer(BYTES as usize) else { continue };
         // It says when it came: otherwise one that waits behind a refused one comes with that.

@@ -206,6 +206,27 @@ fn what_waits_behind_a_late_message_is_not_late_for_a_slot_that_went_by_before()
 }
 
 #[test]
+fn under_drop_who_waited_through_a_slot_gives_way() {
+    let newest = |start, newest| {
+        let (flow, launch) = (FlowIndex(0), TaiTime(start + APART));
+        Action::Slot { flow, launch, bytes_max: 250, newest }
+    };
+    for (late, gives_way) in [(LatePolicy::Drop, true), (LatePolicy::SendNow, false), (LatePolicy::NextSlot, false)] {
+        let mut timed = with(&[stream(0, 100_000, 10_000, late)]);
+        timed.ready(FlowIndex(0), now(0).tai);
+        assert_eq!(timed.poll(now(10_000), 0), newest(10_000, false));
+        // Another is there that had to wait for this one.
+        timed.sent(FlowIndex(0), 250, true);
+        assert_eq!(timed.poll(now(110_000), 0), newest(110_000, gives_way), "{late:?}");
+        timed.sent(FlowIndex(0), 250, false);
+        // One that comes when there is none waits for its own slot.
+        timed.ready(FlowIndex(0), now(190_000).tai);
+        assert_eq!(timed.poll(now(210_000), 0), newest(210_000, false));
+        assert_eq!(timed.late_policy(FlowIndex(0)), Some(late));
+    }
+}
+
+#[test]
 fn a_message_that_waits_while_the_clock_steps_keeps_being_there() {
     for step in [37_000_000_i64, -900_000] {
         let mut timed = with(&[stream(0, 100_000, 10_000, LatePolicy::Drop)]);

@@ -19,7 +19,7 @@ pub use group::{
     a_group_frame_reaches_every_member_once, a_group_has_every_size_and_lane, frames_to_the_group_and_to_one_are_apart,
     nothing_is_allocated_for_a_group,
 };
-pub use load::{a_burst_loses_nothing_unseen, a_full_link_recovers};
+pub use load::{a_burst_loses_nothing_unseen, a_full_link_recovers, what_has_left_is_told_as_gone};
 pub use peers::{
     a_link_moves_between_threads, a_peer_that_is_none_is_refused, both_directions_at_once, every_peer_is_told_apart,
     strangers_are_no_peers,

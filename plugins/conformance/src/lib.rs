@@ -63,6 +63,7 @@ macro_rules! conformance_tests {
             strangers_are_no_peers,
             a_burst_loses_nothing_unseen,
             a_full_link_recovers,
+            what_has_left_is_told_as_gone,
             waiting_is_possible,
             nothing_is_allocated,
             a_link_moves_between_threads,

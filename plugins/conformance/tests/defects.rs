@@ -2,7 +2,9 @@
 
 use insane_conformance::{Fixture, cases, watch_allocations};
 use insane_core::{Lane, Nanos, PeerIndex};
-use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, PeerSetup, SendOutcome, SwapRefused, Ticket};
+use insane_link::{
+    FrameSink, Link, LinkCapabilities, LinkSetup, PeerSetup, SendOutcome, SwapRefused, Ticket, Unfinished,
+};
 use insane_sim::{SimConfig, SimLink, SimNet, SimPeer};
 use insane_sys::SharedBytes;
 use insane_sys::event::Event;
@@ -31,6 +33,7 @@ enum Defect {
     BelievesStrangers,
     HandsOutTwice,
     StaysBusy,
+    KeepsWhatLeft,
     IsNeverReadable,
     IsAlwaysReadable,
     Allocates,
@@ -161,6 +164,11 @@ impl Link for Defective {
         if let Some((peer, lane, frame)) = self.held.take() {
             let _ = self.inner.send(peer, lane, &frame, SharedBytes::EMPTY);
         }
+    }
+
+    fn unfinished(&mut self, _best_effort: bool) -> Option<Unfinished> {
+        let amount = if self.defect == Defect::KeepsWhatLeft { u64::from(self.sent) } else { 0 };
+        Some(Unfinished { amount, lag: Nanos::ZERO })
     }
 
     fn receive<S: FrameSink>(&mut self, budget: u32, thorough: bool, sink: &mut S) -> u32 {
@@ -313,6 +321,7 @@ noticed! {
     strangers_are_no_peers: BelievesStrangers;
     a_burst_loses_nothing_unseen: HandsOutTwice, SwapsFrames;
     a_full_link_recovers: StaysBusy;
+    what_has_left_is_told_as_gone: KeepsWhatLeft;
     waiting_is_possible: IsNeverReadable, IsAlwaysReadable;
     nothing_is_allocated: Allocates;
     a_link_moves_between_threads: LivesOnOneThread;

@@ -6,9 +6,9 @@ use crate::output::Offer;
 use crate::side::{Side, TcpCounts};
 use insane_core::limits::PEERS_MAX;
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
-use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused};
-use insane_sys::SharedBytes;
+use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused, Unfinished};
 use insane_sys::event::{Epoll, Ready};
+use insane_sys::{SharedBytes, tcp};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -195,6 +195,18 @@ impl Link for TcpLink {
                 SendOutcome::Failed
             }
         }
+    }
+
+    /// What the connections hold that they have not sent: one call each. What was sent and waits for
+    /// its acknowledgement has left, as far as the queue below says nothing else.
+    fn unfinished(&mut self, best_effort: bool) -> Option<Unfinished> {
+        let sides = &self.sides[..if best_effort { 2 } else { 1 }];
+        let connections = sides.iter().flat_map(|side| side.connections.iter().flatten());
+        let held = |connection: &Connection| match &connection.phase {
+            Phase::Live { stream, .. } => connection.output.held() + tcp::unfinished(stream),
+            _ => 0,
+        };
+        Some(Unfinished { amount: connections.map(held).sum(), lag: Nanos::ZERO })
     }
 
     #[inline]

@@ -6,8 +6,8 @@ use crate::launch::Launcher;
 use crate::setup::connect_to_lone_peer;
 use crate::train::{Pushed, TRAIN_FRAME_BYTES_MAX, Train};
 use insane_core::peers::{PeerTable, Refused};
-use insane_core::{Lane, MonoTime, PeerIndex};
-use insane_link::{FrameSink, LaunchDrops, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused};
+use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
+use insane_link::{FrameSink, LaunchDrops, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused, Unfinished};
 use insane_sys::udp::{self, Address};
 use insane_sys::{Errno, SharedBytes};
 use insane_wire::bundle::{MARK, is_bundle};
@@ -127,6 +127,8 @@ pub struct UdpLink {
     launcher: Option<Launcher>,
     /// What it sends to all members of a group, and what they send.
     group: Option<Box<Group>>,
+    /// For how long the interface may hold what it has sent.
+    lag: Nanos,
 }
 
 /// What sends the frames of one class, to peers or to the group.
@@ -155,7 +157,7 @@ impl UdpLink {
         frame_bytes_max: u32,
         local: SocketAddr,
         lone: Option<PeerIndex>,
-        (launcher, group): (Option<Launcher>, Option<Box<Group>>),
+        (launcher, group, lag): (Option<Launcher>, Option<Box<Group>>, Nanos),
     ) -> Self {
         let frame_bytes_max = frame_bytes_max as usize;
         UdpLink {
@@ -176,6 +178,7 @@ impl UdpLink {
             counts: UdpCounts::default(),
             launcher,
             group,
+            lag,
         }
     }
 
@@ -740,6 +743,12 @@ impl Link for UdpLink {
             sent = udp::send(socket, to, head, payload);
         }
         outcome(sent)
+    }
+
+    fn unfinished(&mut self, best_effort: bool) -> Option<Unfinished> {
+        let [real_time, other] = &self.sockets;
+        let amount = udp::unfinished(real_time) + if best_effort { udp::unfinished(other) } else { 0 };
+        Some(Unfinished { amount, lag: self.lag })
     }
 
     #[inline(always)]

@@ -4,12 +4,13 @@ use crate::config::{FRAME_BYTES_LIMIT, FRAME_BYTES_LOW, UdpConfig};
 use crate::group::{Group, Members};
 use crate::launch::{Launcher, NotHonoured};
 use crate::link::{PeerAddresses, UdpLink, UdpPeer};
-use insane_core::PeerIndex;
 use insane_core::limits::PEERS_MAX;
 use insane_core::peers::{PeerTable, Refused};
+use insane_core::{Nanos, PeerIndex};
 use insane_link::{LinkSetup, PeerSetup};
+use insane_sys::interfaces::completion_lag;
 use insane_sys::udp::{SocketOptions, bind};
-use insane_sys::{Errno, OsError};
+use insane_sys::{Errno, OsError, host};
 use std::net::{SocketAddr, UdpSocket};
 
 /// How often a free pair of ports is looked for.
@@ -170,8 +171,18 @@ impl LinkSetup for UdpSetup {
         let frame_bytes_max = self.config.frame_bytes_max;
         let launcher = self.config.launch_lead.map(|_| Launcher::open(&self.config, self.local)).transpose()?;
         let group = self.members.map(|members| Group::boxed(members, self.local, frame_bytes_max as usize));
-        Ok(UdpLink::new(sockets, tables, addresses, frame_bytes_max, self.local, lone, (launcher, group)))
+        let lag = completion_lag_of(self.local);
+        Ok(UdpLink::new(sockets, tables, addresses, frame_bytes_max, self.local, lone, (launcher, group, lag)))
     }
+}
+
+/// For how long the interface of this address may hold what it has sent; where nobody says, for
+/// longer than devices do.
+fn completion_lag_of(local: SocketAddr) -> Nanos {
+    const UNKNOWN: Nanos = Nanos::from_millis(1);
+    let known = host::interface_addresses().unwrap_or_default();
+    let device = known.into_iter().find(|(_, ip)| *ip == local.ip());
+    device.and_then(|(name, _)| completion_lag(&name).ok()).unwrap_or(UNKNOWN)
 }
 
 /// Checks peers that come later.

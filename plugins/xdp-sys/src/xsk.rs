@@ -431,6 +431,12 @@ impl Xsk {
         Some(Chunk { number, start: 0, len: self.chunk_bytes })
     }
 
+    /// Chunks of this side that are on their way, or in hand. Costs no system call.
+    pub fn unfinished(&mut self, side: usize) -> u32 {
+        self.reap();
+        self.sides.get(side).map_or(0, |side| self.ring_frames.saturating_sub(side.spare.len() as u32))
+    }
+
     /// Takes back what the kernel has sent.
     #[inline(never)]
     fn reap(&mut self) {

@@ -2,6 +2,7 @@
 
 use crate::config::Mode;
 use crate::program::Program;
+use insane_core::Nanos;
 use insane_kernel_neighbours::HeldPorts;
 use insane_netstack::{Checksums, Mac};
 use insane_xdp_sys::Xsk;
@@ -21,6 +22,8 @@ pub(crate) struct Device {
     pub(crate) mode: Mode,
     pub(crate) mac: Mac,
     pub(crate) checksums: Checksums,
+    /// For how long the interface may hold what it has sent.
+    pub(crate) lag: Nanos,
 }
 
 impl Device {
@@ -29,8 +32,8 @@ impl Device {
         ports: Option<HeldPorts>,
         xsk: Xsk,
         mode: Mode,
-        (mac, checksums): (Mac, Checksums),
+        (mac, checksums, lag): (Mac, Checksums, Nanos),
     ) -> Box<Self> {
-        Box::new(Device { _program: program, _ports: ports, xsk, mode, mac, checksums })
+        Box::new(Device { _program: program, _ports: ports, xsk, mode, mac, checksums, lag })
     }
 }

@@ -6,7 +6,7 @@ use crate::inbox::{Open, Tally};
 use crate::outbox::Growing;
 use insane_core::{Lane, MonoTime, PeerIndex};
 use insane_kernel_neighbours::{KernelNeighbours, WORDS};
-use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused};
+use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused, Unfinished};
 use insane_netstack::{Class, Known, Mac, NEIGHBOURS, NoPlace, Peer, Peers, Received, SIDES, Stack};
 use insane_sys::SharedBytes;
 use insane_wire::bundle::{Opener, is_bundle};
@@ -491,6 +491,15 @@ impl Link for XdpLink {
             return SendOutcome::Failed;
         }
         self.send(peer, lane, head, payload)
+    }
+
+    /// Datagrams whose chunks the kernel has not given back: a look at a ring. While the interface
+    /// is missing, none.
+    fn unfinished(&mut self, best_effort: bool) -> Option<Unfinished> {
+        let Some(device) = &mut self.device else { return Some(Unfinished::default()) };
+        let classes = &Class::ALL[..if best_effort { 2 } else { 1 }];
+        let amount = classes.iter().map(|class| u64::from(device.xsk.unfinished(*class as usize))).sum();
+        Some(Unfinished { amount, lag: device.lag })
     }
 
     #[inline]

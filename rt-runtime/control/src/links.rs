@@ -13,7 +13,7 @@ use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
 use insane_dpdk::{DpdkConfig, DpdkLink, DpdkPeer, DpdkPeers, DpdkSetup, EalOptions};
 use insane_link::{
     FrameSink, LaunchDrops, Link, LinkCapabilities, LinkCounts, LinkHealth, LinkKeeper, LinkSetup, PeerSetup,
-    SendOutcome, SwapRefused,
+    SendOutcome, SwapRefused, Unfinished,
 };
 use insane_rdma::{RdmaConfig, RdmaLink, RdmaPeer, RdmaPeers, RdmaSetup};
 use insane_sys::SharedBytes;
@@ -132,6 +132,10 @@ impl Link for PluginLink {
     #[inline]
     fn send_group(&mut self, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
         of_any!(self, link => link.send_group(lane, head, payload))
+    }
+
+    fn unfinished(&mut self, best_effort: bool) -> Option<Unfinished> {
+        of_any!(self, link => link.unfinished(best_effort))
     }
 
     #[inline]

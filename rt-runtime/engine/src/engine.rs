@@ -14,7 +14,7 @@ use insane_core::counters::TurnCounter;
 use insane_core::limits::{LINKS_MAX, PEERS_MAX};
 use insane_core::time::Clock;
 use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex};
-use insane_link::{Link, SendOutcome, SwapRefused};
+use insane_link::{Link, SendOutcome, SwapRefused, Unfinished};
 use insane_overlay::reliable;
 use insane_scheduler::Limits;
 use insane_shm::counters::CounterBlock;
@@ -258,6 +258,12 @@ impl<L: Link> Links<L> {
     /// Payload bytes of the smallest frame of all links, so that a fragment fits each.
     pub const fn payload_bytes_max(&self) -> u32 {
         self.payload_bytes_max
+    }
+
+    /// What of the frames of all links has not left, as far as they tell; `None`: none of them does.
+    pub fn unfinished(&mut self, best_effort: bool) -> Option<Unfinished> {
+        let said = self.links.iter_mut().filter_map(|link| link.unfinished(best_effort));
+        said.reduce(|a, b| Unfinished { amount: a.amount + b.amount, lag: a.lag.max(b.lag) })
     }
 
     #[inline]

@@ -10,7 +10,7 @@ use insane_core::counters::TurnCounter;
 use insane_core::time::{Clock, PairedRead};
 use insane_core::{Cause, Fate, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceInstant, Stamp, TaiTime};
 use insane_engine::{Command, EngineConfig, SlotConfig, SlotTable, StageSlots, TIMED_MAX, Topic, timed_flow};
-use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, SendOutcome, SwapRefused};
+use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, SendOutcome, SwapRefused, Unfinished};
 use insane_scheduler::{GateEntry, Gates, LatePolicy, LinkRate, LinkTiming, Recurrence, TimedStream};
 use insane_shm::misses::{Miss, MissReader};
 use insane_shm::port::{Emit, SourcePort};
@@ -51,6 +51,8 @@ enum Injected {
     LinkTakesNothing,
     GateShut,
     LinkFilled,
+    /// What should have left before the slot has not, as the link says.
+    LinkSlow,
     Sleeps,
     /// The thread is not run.
     Stalls,
@@ -68,12 +70,13 @@ enum Injected {
 }
 
 impl Injected {
-    const ALL: [Injected; 15] = [
+    const ALL: [Injected; 16] = [
         Injected::Nothing,
         Injected::EmitsLate,
         Injected::LinkTakesNothing,
         Injected::GateShut,
         Injected::LinkFilled,
+        Injected::LinkSlow,
         Injected::Sleeps,
         Injected::Stalls,
         Injected::Stretched,
@@ -95,7 +98,7 @@ impl Injected {
             }
             Injected::LinkTakesNothing | Injected::SleepsAndLinkTakesNothing => Cause::RingFull,
             Injected::GateShut => Cause::GateShut,
-            Injected::LinkFilled => Cause::LinkBusy,
+            Injected::LinkFilled | Injected::LinkSlow => Cause::LinkBusy,
             Injected::Sleeps | Injected::SleepsNextToRefusal => Cause::WakeLate,
             Injected::Stalls | Injected::Stretched => Cause::TurnOverrun,
             Injected::NotTurned => Cause::NotTurned,
@@ -135,6 +138,10 @@ struct Trouble {
     /// Real-time frames are refused from, until.
     refuses: Cell<(u64, u64)>,
     has_refused: Cell<bool>,
+    /// What was handed over is held from, until.
+    holds: Cell<(u64, u64)>,
+    /// When the link was asked for that.
+    asked: RefCell<Vec<u64>>,
     /// The next best-effort frame from the first on takes until the second.
     stretch: Cell<Option<(u64, u64)>>,
 }
@@ -174,6 +181,14 @@ impl Link for WireLink {
             self.handed.borrow_mut().entry(u64::from_le_bytes(number)).or_insert(now);
         }
         self.inner.send(peer, lane, head, payload)
+    }
+
+    fn unfinished(&mut self, _best_effort: bool) -> Option<Unfinished> {
+        let (from, until) = self.trouble.holds.get();
+        let now = self.net.clock().now().0;
+        self.trouble.asked.borrow_mut().push(now);
+        let is_held = (from..until).contains(&now);
+        Some(Unfinished { amount: u64::from(is_held), lag: Nanos::ZERO })
     }
 
     fn flush(&mut self) {
@@ -413,6 +428,8 @@ impl World {
             _ if injected.refuses() => (target - 1, target + slack + TURN_NS + late_by),
             _ => (0, 0),
         });
+        let is_slow = injected == Injected::LinkSlow;
+        self.trouble.holds.set(if is_slow { (target - early, target + missed_by) } else { (0, 0) });
         if injected == Injected::Stretched {
             self.trouble.stretch.set(Some((target - early - 150 * US, target + missed_by)));
         }
@@ -590,4 +607,61 @@ fn causes_are_told_as_they_were_injected() {
     assert!(right * 100 >= missed * 95, "at least 95 % are right");
     assert!(wrong * 100 <= missed, "1 % at most are wrong");
     assert_eq!(matrix.count(|truth, got| truth.is_none() && got.is_some()), 0, "nothing is invented");
+}
+
+/// What waited through a late wake-up is late; what is emitted afterwards is not.
+#[test]
+fn after_one_late_wake_a_stream_without_stamps_that_drops_is_in_time_again() {
+    const SENT: u64 = 20;
+    let mut world = World::new(Injected::Nothing, LatePolicy::Drop, 11);
+    let first = world.slot_after(world.now() + PERIOD);
+    let planned = |number: u64| first + number * PERIOD;
+    // It sleeps through two slots, until the next message is early for the third.
+    let (asleep, woken) = (planned(4) - 100 * US, planned(5) + PERIOD * 6 / 10);
+    while world.now() < planned(SENT) {
+        let (now, emit_at) = (world.now(), planned(world.emitted) - PERIOD / 2);
+        if now >= emit_at {
+            world.emit(planned(world.emitted), false);
+            continue;
+        }
+        if (asleep..woken).contains(&now) {
+            world.net.advance_to(MonoTime(woken.min(emit_at)));
+            if world.now() == woken {
+                world.host.engine.note_wake(MonoTime(woken));
+            }
+            continue;
+        }
+        world.turn();
+        world.advance(emit_at.min(if now < asleep { asleep } else { u64::MAX }));
+    }
+    let handed = world.handed.borrow();
+    let is_in_time = |number: &u64| {
+        handed.get(number).is_some_and(|at| (planned(*number)..=planned(*number) + TURN_NS).contains(at))
+    };
+    let late: Vec<u64> = (0..SENT).filter(|number| !is_in_time(number)).collect();
+    assert!(late.contains(&4) && late.iter().all(|number| (4..8).contains(number)), "{late:?}, {handed:?}");
+    // Each that did not go was dropped, with a cause.
+    let (gone, missed) = (SENT - handed.len() as u64, world.reader.since(0));
+    assert_eq!(world.host.turn_counters.get(TurnCounter::LateDropped as usize), gone);
+    let told: u64 = missed.iter().map(|(_, miss)| u64::from(miss.messages)).sum();
+    assert_eq!(told, late.len() as u64, "{missed:?}");
+    assert!(missed.iter().all(|(_, miss)| miss.cause == Cause::WakeLate), "{missed:?}");
+}
+
+/// A system call more for each slot is affordable, and for each turn or chunk is not.
+#[test]
+fn a_link_is_asked_what_has_not_left_only_right_before_a_slot_that_is_used() {
+    let mut world = World::new(Injected::Nothing, LatePolicy::NextSlot, 7);
+    world.trouble.asked.borrow_mut().clear();
+    let mut matrix = Matrix::default();
+    (0..CASES).for_each(|_| world.case(Injected::Nothing, &mut matrix));
+    let messages = CASES * (PERIODS - DRAIN - 1);
+    let (asked, (offset, apart)) = (world.trouble.asked.borrow(), world.in_force);
+    // Best effort goes without end meanwhile: nobody is asked for that.
+    for at in asked.iter() {
+        let into = (at + apart + PERIOD - offset) % PERIOD;
+        assert!(into <= TURN_NS || into >= PERIOD - 3 * US - TURN_NS, "asked {into} ns after a slot");
+    }
+    let count = asked.len() as u64;
+    assert!(count >= messages / 2 && count <= 2 * messages, "{count} times for {messages} messages");
 }

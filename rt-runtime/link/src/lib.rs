@@ -59,6 +59,16 @@ pub struct LaunchDrops {
     pub refused: u64,
 }
 
+/// What a technology says of the frames that it took, see [`Link::unfinished`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Unfinished {
+    /// How much has not left: zero exactly where all has, and less with each frame that leaves.
+    /// In which measure (bytes of the kernel's bookkeeping, frames) is the link's own affair.
+    pub amount: u64,
+    /// For how long after it left a frame may still be counted.
+    pub lag: Nanos,
+}
+
 /// Most counters that a link tells of.
 pub const LINK_COUNTERS_MAX: usize = 16;
 
@@ -220,6 +230,17 @@ pub trait Link {
     fn send_group(&mut self, lane: Lane, head: &[u8], payload: SharedBytes<'_>) -> SendOutcome {
         let _ = (lane, head, payload);
         SendOutcome::Failed
+    }
+
+    /// What of the frames that were sent before the last flush has not left; without
+    /// `best_effort`, of those of real-time lanes alone. `None`: the technology does not tell.
+    ///
+    /// Asked by a datapath with slots when one is near, and not while nothing was sent since it
+    /// was zero: a system call or a few are affordable. Frames with a launch time are none of
+    /// its business.
+    fn unfinished(&mut self, best_effort: bool) -> Option<Unfinished> {
+        let _ = best_effort;
+        None
     }
 
     /// Pushes out what `send` held back; called once after a burst. What finds no room

@@ -1,12 +1,57 @@
-//! Being told that a network interface came, went or changed.
+//! Being told that a network interface came, went or changed, and how late it says what it sent.
 
 use crate::error::{Errno, OsError};
 use crate::netlink::routing_socket;
+use insane_core::Nanos;
 use nix::sys::socket::{MsgFlags, recv};
+use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The group of rtnetlink that tells of interfaces (`RTMGRP_LINK`).
 const LINKS: u32 = 1;
+
+/// How long after a frame left the interface may still hold it: devices give back what they sent
+/// several at a time (interrupt coalescing). Nothing where it has no such setting, as virtual
+/// ones. In the network namespace of the calling thread.
+///
+/// # Errors
+/// There is no interface of that name, or the kernel does not say.
+pub fn completion_lag(name: &str) -> Result<Nanos, OsError> {
+    const ATTEMPTED: &str = "asking how an interface gives back what it sent";
+    /// `ETHTOOL_GCOALESCE` of linux/ethtool.h.
+    const ASK: u32 = 0x0e;
+    /// Numbers of `struct ethtool_coalesce`, and the places of two: microseconds and frames.
+    const NUMBERS: usize = 23;
+    const TX_US: usize = 5;
+    const TX_FRAMES: usize = 6;
+    /// What interrupts and the work behind them take besides.
+    const BESIDES: Nanos = Nanos::from_micros(100);
+    /// Frames alone are waited for: nothing says for how long.
+    const UNBOUNDED: Nanos = Nanos::from_millis(1);
+    let socket = UdpSocket::bind("0.0.0.0:0").map_err(|_| OsError::last(ATTEMPTED))?;
+    let mut numbers = [0_u32; NUMBERS];
+    numbers[0] = ASK;
+    // SAFETY: plain data, for which zeros are a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(OsError::new(ATTEMPTED, Errno::ENODEV));
+    }
+    for (at, byte) in name.bytes().enumerate() {
+        request.ifr_name[at] = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = numbers.as_mut_ptr().cast();
+    // SAFETY: the kernel reads and writes the request and the numbers behind it, as many as the
+    // command has; both are alive.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } {
+        0 => Ok(match (numbers[TX_US], numbers[TX_FRAMES]) {
+            (0, 0 | 1) => BESIDES,
+            (0, _) => UNBOUNDED,
+            (us, _) => Nanos(Nanos::from_micros(u64::from(us)).0 + BESIDES.0),
+        }),
+        _ if Errno::last() == Errno::EOPNOTSUPP => Ok(Nanos::ZERO),
+        _ => Err(OsError::last(ATTEMPTED)),
+    }
+}
 
 /// Readable when an interface of the network namespace in which it was made came, went or
 /// changed. What happened is not told: whoever wants to know looks.

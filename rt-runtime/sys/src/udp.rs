@@ -375,6 +375,17 @@ pub fn send_whole(socket: impl AsFd, to: Option<&Address>, bytes: &[u8]) -> Send
     if sent >= 0 { SendOutcome::Sent } else { refusal() }
 }
 
+/// How much of what was sent by this socket has not left the host, in bytes of the kernel's own
+/// bookkeeping, which are more than those of the frames: zero exactly if all has left, and 0
+/// where the kernel does not say. (`SIOCOUTQ`: what the device has sent and not yet given back
+/// counts, as does what waits for a neighbour's answer.)
+pub fn unfinished(socket: impl AsFd) -> u64 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one number, which is alive.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
 /// Why the call that just failed did.
 #[cold]
 pub(crate) fn refusal() -> SendOutcome {

@@ -87,6 +87,8 @@ struct Expected {
     start: u64,
     /// A message waits.
     waiting: bool,
+    /// It was there while the one before it used or missed its slot, as far as was told.
+    waited: bool,
     /// When the waiting message came: after the last poll, and not after the next.
     told: u64,
     /// The time of the last poll when it was told.
@@ -226,6 +228,7 @@ impl World {
             base: next.base,
             start: first_start(stream, next.base, first),
             waiting: false,
+            waited: false,
             told: 0,
             found: 0,
             missed: None,
@@ -279,7 +282,7 @@ impl World {
 
     fn tell(&mut self, one: usize, told: u64) {
         let expected = &mut self.expected[one];
-        (expected.waiting, expected.told, expected.was_there) = (true, told, false);
+        (expected.waiting, expected.waited, expected.told, expected.was_there) = (true, false, told, false);
         expected.found = self.told_now;
         self.timed.ready(expected.stream.flow, TaiTime(told));
     }
@@ -353,7 +356,12 @@ impl World {
         if one.is_late() && matches!(one.stream.late, LatePolicy::Drop) {
             return Err("a late message that is to be dropped got the next slot".into());
         }
-        if newest != (one.stream.late == LatePolicy::NewestWins) {
+        let gives_way = match one.stream.late {
+            LatePolicy::NewestWins => true,
+            LatePolicy::Drop => one.waited,
+            LatePolicy::SendNow | LatePolicy::NextSlot => false,
+        };
+        if newest != gives_way {
             return Err("which message goes does not follow the policy".into());
         }
         if self.random.chance(2) {
@@ -378,7 +386,7 @@ impl World {
         self.timed.sent(flow, bytes as u32, more);
         let expected = &mut self.expected[number];
         expected.start += expected.stream.slots.period_ns();
-        (expected.waiting, expected.missed, expected.was_there) = (more, None, false);
+        (expected.waiting, expected.waited, expected.missed, expected.was_there) = (more, more, None, false);
         self.last_launch = launch;
         tally.slots += 1;
         tally.used += 1;
@@ -487,12 +495,18 @@ impl World {
     fn done_late(&mut self, number: usize, bytes: u32) {
         let more = self.random.chance(20);
         let expected = &mut self.expected[number];
+        let need = u64::from(expected.stream.bytes + self.timing.foreign_bytes);
+        let need_ns = self.timing.turn_ns + (need * u64::from(self.timing.rate.ps_per_byte())).div_ceil(1_000);
+        // The slot that the first missed says whether this one had waited through it, too.
+        expected.was_there = false;
         self.timed.sent(expected.stream.flow, bytes, more);
-        expected.waiting = more;
+        (expected.waiting, expected.waited) = (more, more);
         if more {
             if self.random.chance(50) {
                 expected.told = self.random.between(expected.told.min(self.tai), self.tai);
                 self.timed.came(expected.stream.flow, TaiTime(expected.told));
+                let latest = expected.missed.map_or(0, |missed| missed + expected.stream.slots.length_ns() - need_ns);
+                expected.waited = expected.is_late() || expected.told <= latest;
             }
             (expected.missed, expected.was_there) = (None, false);
         }

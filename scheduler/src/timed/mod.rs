@@ -12,7 +12,9 @@
 //!   with the overrun that the contract of a chunk allows. The same holds against the
 //!   shutting of the lane's gate. So best effort fills what is between, in chunks that
 //!   grow smaller towards a slot.
-//! - **Late messages** follow their [`LatePolicy`]. `SendNow` goes before all lanes.
+//! - **Late messages** follow their [`LatePolicy`]. `SendNow` goes before all lanes. Under `Drop`
+//!   a message that waited through a slot of its flow gives way to one behind it: otherwise each
+//!   that follows would be as late as that one, for ever.
 //! - **A gate holds for slots, too**, where the flow has a lane and a gate list is in force:
 //!   its message goes in its slot only if it ends before the lane's gate shuts.
 //! - **Below the slots**: gates, then the rules of [`Scheduler`](crate::Scheduler).
@@ -86,6 +88,8 @@ struct Timed {
     queued: bool,
     /// Its message is late.
     late: bool,
+    /// Its message was there, as far as is known, while the one before used its slot or missed it.
+    waited: bool,
     /// When the message came, at the latest; of one that waited behind another in the ring,
     /// an instant before that.
     came: u64,
@@ -142,7 +146,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             now: Now { mono: MonoTime(0), tai: TaiTime(0) },
             is_aligned: false,
             gate: None,
-            flows: [Timed { waiting: false, queued: false, late: false, came: 0, missed: None }; FLOWS],
+            flows: [Timed { waiting: false, queued: false, late: false, waited: false, came: 0, missed: None }; FLOWS],
             late: [0; FLOWS],
             late_head: 0,
             late_count: 0,
@@ -244,6 +248,16 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         })
     }
 
+    /// Whether the slot that comes next begins at most `within` after `now`, or has begun, and has
+    /// its message already.
+    #[must_use]
+    pub fn is_near(&self, now: Now, within: Nanos) -> bool {
+        self.tables[self.active].head().is_some_and(|head| {
+            let flow = self.tables[self.active].stream(head.stream).flow;
+            head.start <= now.tai.0.saturating_add(within.0) && self.flows[flow.0 as usize].waiting
+        })
+    }
+
     /// When messages of the flow may go; `None`: it has no slots in the table in force.
     #[must_use]
     pub fn window(&self, flow: FlowIndex) -> Option<Window> {
@@ -321,7 +335,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         if state.waiting {
             return;
         }
-        (state.waiting, state.came) = (true, at.0);
+        (state.waiting, state.waited, state.came) = (true, false, at.0);
         if let Some((missed, _)) = state.missed.filter(|missed| missed.1 == self.epoch)
             && self.came_too_late(stream, missed)
         {
@@ -333,9 +347,22 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
     /// What waits behind a message that is done came at `at`, not before that one. Who does not
     /// say has it count as come with the first: late for each slot that it waits through.
     pub fn came(&mut self, flow: FlowIndex, at: TaiTime) {
-        if let Some(state) = self.flows.get_mut(flow.0 as usize).filter(|state| state.waiting && !state.late) {
-            state.came = state.came.max(at.0);
+        let Some(state) = self.flows.get_mut(flow.0 as usize).filter(|state| state.waiting && !state.late) else {
+            return;
+        };
+        state.came = state.came.max(at.0);
+        // Which slot it waited through is known better now.
+        let missed = state.missed.filter(|(_, epoch)| *epoch == self.epoch);
+        if let (Some((missed, _)), Some(stream)) = (missed, self.tables[self.active].stream_of(flow)) {
+            self.flows[flow.0 as usize].waited = self.came_too_late(stream, missed);
         }
+    }
+
+    /// What becomes of late messages of the flow; `None`: it has no slots in the table in force.
+    #[must_use]
+    pub fn late_policy(&self, flow: FlowIndex) -> Option<LatePolicy> {
+        let table = &self.tables[self.active];
+        Some(table.stream(table.stream_of(flow)?).late)
     }
 
     /// Whether the message of the stream belongs to the slot that began at `start`, or to one
@@ -507,7 +534,11 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             flow: stream.flow,
             launch: TaiTime(head.start),
             bytes_max: stream.bytes,
-            newest: mutate!(NewestIsOldest, stream.late == LatePolicy::NewestWins, false),
+            newest: match stream.late {
+                LatePolicy::NewestWins => mutate!(NewestIsOldest, true, false),
+                LatePolicy::Drop => state.waited,
+                LatePolicy::SendNow | LatePolicy::NextSlot => false,
+            },
         })
     }
 
@@ -771,8 +802,9 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
     }
 
     fn message_done(&mut self, flow: FlowIndex, more: bool) {
+        // What is there now was there in the slot that the message before it used or missed.
         let state = &mut self.flows[flow.0 as usize];
-        state.waiting = more;
+        (state.waiting, state.waited) = (more, more);
         state.late = false;
     }
 }

@@ -39,7 +39,8 @@ pub struct LinkTiming {
 /// What becomes of a message that missed its slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum LatePolicy {
-    /// It is dropped.
+    /// It is dropped. One that waited through a slot, and may yet go in the next, is dropped for
+    /// one behind it.
     Drop,
     /// It goes as soon as it fits between slots, before all lanes, while its deadline
     /// has not passed; then it is dropped.

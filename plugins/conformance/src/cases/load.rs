@@ -68,6 +68,22 @@ pub fn a_full_link_recovers<F: Fixture>(fixture: &mut F) {
     }
 }
 
+/// A link that tells what has not left says of frames that arrived that nothing is left of them.
+pub fn what_has_left_is_told_as_gone<F: Fixture>(fixture: &mut F) {
+    let [mut a, mut b] = links(fixture);
+    let len = fitting(&a, 500);
+    for (number, lane) in (0..).zip([0, 7, 0, 7]) {
+        must_send(&mut a, 1, lane, number, len);
+        a.flush();
+        assert_eq!(wait_for(fixture, &mut b, 1).numbers(), [number]);
+        let end = Instant::now() + PATIENCE;
+        while a.unfinished(lane == 7).is_some_and(|unfinished| unfinished.amount > 0) {
+            assert!(Instant::now() < end, "a frame of lane {lane} has arrived, and is told as not gone");
+            fixture.settle();
+        }
+    }
+}
+
 /// Offers a frame again while the link is busy, as the engine does.
 fn offer<F: Fixture>(fixture: &mut F, link: &mut F::Link, lane: u8, number: u32) {
     let end = Instant::now() + PATIENCE;

@@ -11,7 +11,8 @@
 //!   look would be wrong by what was sent since.
 //! - What is below us is counted: each frame that was handed to a link occupies it for its
 //!   time at the configured rate. Frames of the overlay are counted with them; what else
-//!   passes (acknowledgements, other sockets) is `foreign_bytes` of the link's timing.
+//!   passes (acknowledgements, other sockets) is `foreign_bytes` of the link's timing. Where a
+//!   link can say that something has not left that should have, it is heard ([`told`]).
 //! - Where the links honour launch times, a slot is handed over up to `lead_ns` ahead, with its
 //!   start as the launch time; then it does not matter when exactly the thread woke. What was
 //!   handed over ahead occupies the link from its start on.
@@ -26,6 +27,7 @@
 
 mod account;
 mod message;
+mod told;
 
 use super::evidence::Evidence;
 use super::source::{Grant, condemn, send_reliable, send_some};
@@ -52,6 +54,7 @@ use insane_shm::trace::{SlotFate, SlotRecord};
 use insane_wire::data::HEADER_BYTES;
 use message::OneMessage;
 use std::sync::Arc;
+use told::Told;
 
 /// Sources with slots of one datapath.
 pub const TIMED_MAX: usize = 256;
@@ -147,6 +150,8 @@ pub(crate) struct Slots {
     number: u32,
     /// When what was handed over has left.
     busy_until: MonoTime,
+    /// What the links say of it.
+    told: Told,
     /// What was handed over ahead and has not begun: when it does, and bytes. There is one at
     /// most: the scheduler grants the next slot when this one has begun.
     launched: Option<(MonoTime, u64)>,
@@ -195,6 +200,7 @@ pub(crate) fn slots_of(
         links_staged: [None; TIMED_MAX],
         number: 0,
         busy_until: MonoTime(0),
+        told: Told::new(),
         launched: None,
         due: None,
         held_since: None,
@@ -272,8 +278,18 @@ impl Slots {
         (self.config.timing.lead_ns > 0 && ahead > Nanos::ZERO).then(|| now.mono + ahead)
     }
 
+    /// Whether the links are to be asked what has not left. Not where slots are handed over
+    /// ahead: those are held back on purpose, and on a queue of their own.
+    #[inline]
+    fn asks(&self, now: Now) -> bool {
+        self.config.timing.lead_ns == 0 && self.told.is_asked(now.mono, || self.timed.is_near(now, APPROACH))
+    }
+
     /// Bytes were handed over after a look at `now`.
     fn occupy(&mut self, now: MonoTime, bytes: u64) {
+        if bytes > 0 {
+            self.told.hand_over(now);
+        }
         self.busy_until = self.busy_until.max(now) + Nanos(self.config.timing.rate.duration_ns(bytes));
     }
 
@@ -439,6 +455,7 @@ impl Transmitter {
     /// A frame that no source sent was handed to a link.
     pub fn note_frame(&mut self, now: MonoTime, bytes: usize) {
         if let Some(slots) = self.slots.as_mut().filter(|slots| slots.active) {
+            slots.told.has_best_effort();
             slots.occupy(now, bytes as u64 + u64::from(slots.config.overhead_bytes));
         }
     }
@@ -474,7 +491,19 @@ impl Transmitter {
                 slots.evidence.halt(mono);
                 break;
             }
-            let below = slots.below(mono);
+            let mut below = slots.below(mono);
+            if slots.asks(now) {
+                // Of what is held back for the flush it would know nothing.
+                if !std::mem::replace(&mut is_flushed, true) {
+                    links.flush();
+                }
+                let said = links.unfinished(slots.told.of_best_effort());
+                if slots.told.hear(mono, slots.busy_until, said) {
+                    below = told::BLOCKED;
+                }
+            } else {
+                slots.told.forget();
+            }
             match slots.timed.poll(now, below) {
                 Action::Slot { flow, launch, bytes_max, newest } => {
                     slots.goes(mono);
@@ -538,6 +567,9 @@ impl Transmitter {
                     if progress.bytes > 0 {
                         since.get_or_insert(mono);
                     }
+                    if let (false, Some(slots)) = (lane_is_real_time, &mut self.slots) {
+                        slots.told.has_best_effort();
+                    }
                     self.watch.moved(progress.bytes);
                     self.reported(mono, flow, progress.bytes, progress.goes_on());
                     self.count_budget(flow, outlets);
@@ -564,6 +596,8 @@ impl Transmitter {
                     slots.timed.realign(now);
                 }
                 Action::Wait(until) => {
+                    let again = if slots.told.is_blocked() { mono + told::AGAIN } else { until };
+                    let until = until.min(again);
                     slots.wait(mono, until);
                     if !slots.approach(mono, until, || turn.look()) {
                         break;

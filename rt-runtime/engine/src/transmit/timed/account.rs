@@ -72,7 +72,7 @@ impl Slots {
         start: Option<MonoTime>,
     ) -> Option<MonoTime> {
         if let Some((sequence, stamp, messages)) = sent.replaced {
-            let leaving = Leaving { source, sequence, stamp, fate: Fate::Replaced, messages };
+            let leaving = Leaving { source, sequence, stamp, fate: self.fate_of_older(flow), messages };
             let _missed = self.leaves(flow, &leaving, start, true);
         }
         let (sequence, stamp) = sent.message?;

@@ -6,9 +6,10 @@ use crate::deliver::Outlets;
 use crate::engine::Links;
 use crate::transmit::source::{SourceEntry, abandon, begin, condemn, copy_on, finish, send_frame};
 use crate::transmit::{FlowIndex, Transmitter};
-use insane_core::Stamp;
 use insane_core::counters::{DatapathCounter, TurnCounter};
+use insane_core::{Fate, Stamp};
 use insane_link::Link;
+use insane_scheduler::LatePolicy;
 use insane_shm::Violation;
 
 /// Messages dropped for a newer one in one grant.
@@ -39,6 +40,11 @@ impl OneMessage {
 }
 
 impl Slots {
+    /// What becomes of messages that give way to a newer one.
+    pub(super) fn fate_of_older(&self, flow: FlowIndex) -> Fate {
+        if self.timed.late_policy(flow) == Some(LatePolicy::Drop) { Fate::Dropped } else { Fate::Replaced }
+    }
+
     /// Whether the message that was popped last is larger than its slot. One for sinks of this
     /// host alone is held to it, too: it is copied at once.
     fn is_oversize(&self, entry: &SourceEntry, bytes_max: u32, payload_max: u32, outlets: &Outlets) -> bool {
@@ -61,7 +67,7 @@ impl Transmitter {
         let (Some(slots), Some(entry)) = (self.slots.as_ref(), self.sources[flow.0 as usize].as_mut()) else {
             return OneMessage::NOTHING;
         };
-        let result = one_message(entry, (bytes_max, newest), slots, links, outlets, port);
+        let result = one_message(entry, flow, (bytes_max, newest), slots, links, outlets, port);
         result.unwrap_or_else(|violation| {
             condemn(entry, violation, outlets, port);
             // The slot is used up: nothing else may go in it.
@@ -113,6 +119,7 @@ fn pass_over(entry: &mut SourceEntry) {
 /// One message of a source with slots.
 fn one_message<L: Link>(
     entry: &mut SourceEntry,
+    flow: FlowIndex,
     (bytes_max, newest): (u32, bool),
     slots: &Slots,
     links: &mut Links<L>,
@@ -154,7 +161,15 @@ fn one_message<L: Link>(
                 let (first, stamp, count) = sent.replaced.unwrap_or((meta.sequence, meta.source_ns, 0));
                 sent.replaced = Some((first, stamp, count + 1));
             }
-            slots.count(if replaced { TurnCounter::LateReplaced } else { TurnCounter::SlotsOversize }, 1);
+            let fate = slots.fate_of_older(flow);
+            slots.count(
+                match replaced {
+                    true if fate == Fate::Dropped => TurnCounter::LateDropped,
+                    true => TurnCounter::LateReplaced,
+                    false => TurnCounter::SlotsOversize,
+                },
+                1,
+            );
             pass_over(entry);
         }
     }

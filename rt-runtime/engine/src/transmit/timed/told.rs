@@ -1,0 +1,225 @@
+//! What the links say themselves of frames that have not left.
+//!
+//! What is below is counted, at the rate that was configured (see the module above). Where a link
+//! tells ([`Link::unfinished`](insane_link::Link::unfinished)), its word is heard beside the count:
+//! if by the count all has left, and the link says that something has not, then the link is slower
+//! than it was said to be, or others are before us. Nothing more is begun then until all has left,
+//! or the word is not believed any more: a slot that goes by meanwhile found the link busy.
+//!
+//! # When it is asked
+//! Only while frames were handed over since it said that all had left, and a slot is near that has
+//! its message. A link that was found slow is asked at each decision for [`SLOW`], and gets one
+//! grant at a time, so that no queue grows below which slots then have to wait for.
+//!
+//! # What may be wrong with its word
+//! - A device gives back what it has sent some time after it left: its `lag` is added to the count.
+//! - One that does so only when the next frame comes, or a frame that waits for a neighbour who
+//!   does not answer, would hold up everything for ever. So a word that stays the same for
+//!   [`STUCK`], while nothing is handed over, is not believed any more, until the link has said
+//!   [`PROOFS`] times that all had left, twice as often after each such time.
+//!
+//! Pure: the time is an argument.
+
+use insane_core::{MonoTime, Nanos};
+use insane_link::Unfinished;
+
+/// After which time without a sign of life the link is not believed.
+pub(super) const STUCK: Nanos = Nanos::from_millis(100);
+/// For how long a link that was slow is taken for slow.
+const SLOW: Nanos = Nanos::from_secs(1);
+/// How often it has to say that all has left before it is believed again.
+const PROOFS: u32 = 8;
+/// The most that are ever asked for.
+const PROOFS_MAX: u32 = 1 << 16;
+/// When it is asked again that said that something is there.
+pub(super) const AGAIN: Nanos = Nanos::from_micros(5);
+/// What is below a link that holds frames longer than it should, bytes: more than any slot or
+/// guard has room for.
+pub(super) const BLOCKED: u64 = 1 << 40;
+
+/// What was said by the links of one datapath.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    /// Frames were handed over since they said that all had left; of best-effort lanes, too.
+    handed: bool,
+    best_effort: bool,
+    /// Nothing is to be begun.
+    is_blocked: bool,
+    amount: u64,
+    /// The last sign of life: a hand-over, or another amount.
+    since: MonoTime,
+    slow_until: MonoTime,
+    /// Proofs that are still to come before it is believed, and that it takes the next time.
+    owed: u32,
+    proofs: u32,
+}
+
+impl Told {
+    pub const fn new() -> Self {
+        let never = MonoTime(0);
+        Told {
+            handed: false,
+            best_effort: false,
+            is_blocked: false,
+            amount: 0,
+            since: never,
+            slow_until: never,
+            owed: 0,
+            proofs: PROOFS,
+        }
+    }
+
+    /// Frames were handed over.
+    #[inline]
+    pub fn hand_over(&mut self, now: MonoTime) {
+        self.handed = true;
+        self.since = now;
+    }
+
+    /// There are best-effort frames among those that are handed over.
+    #[inline]
+    pub fn has_best_effort(&mut self) {
+        self.best_effort = true;
+    }
+
+    /// Whether best-effort frames are to be asked for, too.
+    pub const fn of_best_effort(&self) -> bool {
+        self.best_effort
+    }
+
+    /// Whether the links are asked before what is decided at `now`; `is_near`: whether a slot is.
+    #[inline]
+    pub fn is_asked(&self, now: MonoTime, is_near: impl FnOnce() -> bool) -> bool {
+        self.handed && (now < self.slow_until || is_near())
+    }
+
+    /// Whether nothing is to be begun, by what was said last.
+    pub const fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
+    /// Who was not asked has said nothing.
+    #[inline]
+    pub fn forget(&mut self) {
+        self.is_blocked = false;
+    }
+
+    /// The links said so at `now`; by the count all leaves by `left`. Whether nothing is to be begun.
+    pub fn hear(&mut self, now: MonoTime, left: MonoTime, said: Option<Unfinished>) -> bool {
+        self.is_blocked = match said {
+            None | Some(Unfinished { amount: 0, .. }) => {
+                (self.handed, self.best_effort, self.amount) = (false, false, 0);
+                self.owed = self.owed.saturating_sub(1);
+                false
+            }
+            Some(said) => self.something(now, left, said),
+        };
+        self.is_blocked
+    }
+
+    fn something(&mut self, now: MonoTime, left: MonoTime, said: Unfinished) -> bool {
+        if std::mem::replace(&mut self.amount, said.amount) != said.amount {
+            self.since = now;
+        }
+        if self.owed > 0 {
+            return false;
+        }
+        if now <= left + said.lag {
+            // A slow link gets one grant at a time.
+            return now < self.slow_until;
+        }
+        if now.since(self.since) >= STUCK {
+            self.owed = self.proofs;
+            self.proofs = (self.proofs * 2).min(PROOFS_MAX);
+            self.slow_until = now;
+            return false;
+        }
+        self.slow_until = now + SLOW;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn said(amount: u64) -> Option<Unfinished> {
+        Some(Unfinished { amount, lag: Nanos::from_micros(50) })
+    }
+
+    fn handed(told: &mut Told, ms: u64) -> MonoTime {
+        told.hand_over(MonoTime(ms * MS));
+        MonoTime(ms * MS + 10_000)
+    }
+
+    #[test]
+    fn it_is_asked_where_frames_went_and_a_slot_is_near_and_not_otherwise() {
+        let mut told = Told::new();
+        let never = || -> bool { panic!("nothing was handed over: whether a slot is near does not matter") };
+        assert!(!told.is_asked(MonoTime(MS), never));
+        let left = handed(&mut told, 1);
+        assert!(!told.is_asked(MonoTime(2 * MS), || false));
+        assert!(told.is_asked(MonoTime(2 * MS), || true));
+        assert!(!told.hear(MonoTime(2 * MS), left, said(0)));
+        assert!(!told.is_asked(MonoTime(2 * MS), || true), "all has left");
+    }
+
+    #[test]
+    fn what_should_have_left_holds_up_what_follows_until_it_has() {
+        let mut told = Told::new();
+        let left = handed(&mut told, 1);
+        assert!(!told.hear(left, left, said(700)), "it has its time");
+        assert!(!told.hear(left + Nanos(50_000), left, said(700)), "and a device its lag");
+        assert!(told.hear(left + Nanos(50_001), left, said(700)));
+        assert!(told.is_asked(MonoTime(20 * MS), || false), "a slow link is asked at each decision");
+        assert!(!told.hear(MonoTime(20 * MS), left, said(0)));
+        // One at a time, then.
+        let left = handed(&mut told, 21);
+        assert!(told.hear(MonoTime(21 * MS + 1), left, said(700)));
+        assert!(!told.hear(MonoTime(21 * MS + 2), left, said(0)));
+        // It has been as fast as it should for a second.
+        let left = handed(&mut told, 1_100);
+        assert!(!told.hear(MonoTime(1_100 * MS + 1), left, said(700)));
+        assert!(!told.is_asked(MonoTime(1_100 * MS), || false));
+    }
+
+    #[test]
+    fn frames_that_do_not_move_hold_up_the_others_for_a_while_once_and_no_link_for_ever() {
+        let mut told = Told::new();
+        let (mut at, mut waits) = (0, Vec::new());
+        // The device gives a frame back when the next comes.
+        for _round in 0..2_000 {
+            at += 20;
+            let (left, begun) = (handed(&mut told, at), at);
+            at += 20;
+            while told.is_asked(MonoTime(at * MS), || true) && told.hear(MonoTime(at * MS), left, said(700)) {
+                at += 20;
+            }
+            waits.push(at - begun);
+        }
+        assert!(waits.iter().all(|wait| *wait <= 120), "{waits:?}");
+        assert_eq!(waits.iter().filter(|wait| **wait > 20).count(), 1, "once is enough");
+        // By luck it gives back each second one by itself: it is believed, and found out, ever more rarely.
+        let mut held_up = 0;
+        for _round in 0..4_000 {
+            at += 20;
+            let left = handed(&mut told, at);
+            at += 20;
+            while told.hear(MonoTime(at * MS), left, said(700)) {
+                (at, held_up) = (at + 20, held_up + 1);
+            }
+            let left = handed(&mut told, at);
+            assert!(!told.hear(MonoTime(at * MS), left, said(0)));
+        }
+        assert!((1..60).contains(&held_up), "{held_up}");
+    }
+
+    #[test]
+    fn a_long_queue_that_moves_is_waited_for() {
+        let mut told = Told::new();
+        let left = handed(&mut told, 1);
+        assert!((1..100).all(|round| told.hear(MonoTime((1 + 90 * round) * MS), left, said(200 - round))));
+    }
+}

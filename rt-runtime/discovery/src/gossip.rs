@@ -13,7 +13,7 @@
 //! anew, with empty ones; [`PRICE_PER_SECOND`] for what comes in; [`SIGHTINGS_MAX`] sightings
 //! that wait. What is beyond is counted and dropped.
 
-use crate::facts;
+use crate::facts::{self, Unread};
 use crate::seeds::Seeds;
 use crate::shape;
 use crate::{Backend, BackendReport, BackendRules, Settings, Sighting, StartError};
@@ -318,7 +318,8 @@ fn look(library: &mut chitchat::Chitchat, known: &BTreeMap<ChitchatId, Heartbeat
         match facts::from_pairs(&id.node_id, origin, state.key_values()) {
             Ok(Some(fact)) => look.sightings.push(Sighting::Fact(fact)),
             Ok(None) => {}
-            Err(facts::Malformed) => look.sightings.push(Sighting::Malformed { origin }),
+            Err(Unread::Malformed) => look.sightings.push(Sighting::Malformed { origin }),
+            Err(Unread::OtherFormat) => look.sightings.push(Sighting::OtherFormat { origin }),
         }
     }
     look

@@ -269,7 +269,13 @@ async fn watch(library: &ChitchatHandle, seeds: &mut Seeds, outlet: &Outlet) -> 
             (outlet.ring)();
         }
         heard.extend(fresh.into_iter().map(|address| (address, now)));
-        heard.retain(|_, at| now.since(*at).0 < 10 * PERIOD.as_nanos() as u64);
+        heard.retain(|address, at| {
+            let lives = now.since(*at).0 < 10 * PERIOD.as_nanos() as u64;
+            if !lives && outlet.shared.admits(*address) {
+                seeds.fell_silent(now, *address);
+            }
+            lives
+        });
         let changed = {
             let mut changing = outlet.shared.changing();
             changing.report.hosts = heartbeats.len() as u64;

@@ -16,6 +16,7 @@
 //! is never shown as if it were.
 
 use super::freshness::{Edge, Freshness};
+use super::rest::Rest;
 use super::sink::{LOOK_MAX, Validity};
 use crate::error::RequestError;
 use crate::message::Message;
@@ -130,6 +131,7 @@ pub struct ProcessImage {
     options: ImageOptions,
     members: Vec<Inflow>,
     freshness: Freshness,
+    rest: Rest,
     newest: Option<Cycle>,
     unplaced: u64,
     late: u64,
@@ -201,7 +203,15 @@ impl ProcessImage {
             return Err(RequestError::Option("an image has a period, and keeps 1 to 64 cycles"));
         }
         let freshness = Freshness::new(Some(options.period), options.max_missed);
-        Ok(ProcessImage { options, members: Vec::new(), freshness, newest: None, unplaced: 0, late: 0 })
+        Ok(ProcessImage {
+            options,
+            members: Vec::new(),
+            freshness,
+            rest: Rest::new(),
+            newest: None,
+            unplaced: 0,
+            late: 0,
+        })
     }
 
     /// Adds a channel with values of at most `size` bytes. No image is whole any longer
@@ -240,13 +250,14 @@ impl ProcessImage {
                 }
             }
         }
-        let edge = self.freshness.look(now, is_new);
+        let lived = self.rest.look(now);
+        let edge = self.freshness.look(lived, is_new);
         if edge == Some(Edge::Stale)
             && let Some(first) = self.members.first()
         {
             first.sink.count(PortCounter::Stale, 1);
         }
-        let missed = self.freshness.missed(now);
+        let missed = self.freshness.missed(lived);
         let validity = match self.newest {
             None => Validity::NeverReceived,
             Some(_) if missed > 0 => Validity::Held { missed },

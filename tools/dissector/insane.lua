@@ -13,7 +13,7 @@
 -- little-endian.
 
 local HEADER = 64
-local VERSION = 1
+local VERSION = 2
 
 local kinds = { [1] = "data", [2] = "overlay", [3] = "reliable", [4] = "fence" }
 local overlay_kinds = { [1] = "heartbeat", [2] = "digest", [5] = "link", [6] = "delta", [7] = "refusal", [8] = "group" }

@@ -293,6 +293,11 @@ impl Datapath {
         self.port.overlay_frame().map(|frame| Answer::Overlay(Box::new(frame)))
     }
 
+    /// Of which version frames of a peer are that were refused for that since the last look.
+    pub(crate) fn other_version(&self, peer: PeerIndex) -> Option<u8> {
+        self.port.other_version(peer)
+    }
+
     /// Prepares a source's connection. `budget` is what its session may send.
     pub(crate) fn prepare_tx(
         &self,

@@ -117,6 +117,7 @@ impl Discovering {
             match self.backend.next_sighting() {
                 Some(Sighting::Fact(fact)) => self.machine.on_fact(now, &fact),
                 Some(Sighting::Malformed { origin }) => self.machine.on_malformed(now, origin),
+                Some(Sighting::OtherFormat { origin }) => self.machine.on_other_format(now, origin),
                 Some(Sighting::Stranger { origin }) => self.machine.on_stranger(now, origin),
                 None => break,
             }

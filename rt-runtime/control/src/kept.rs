@@ -21,7 +21,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const MARK: &str = "insane-schedule 1 ";
+const NAME: &str = "insane-schedule ";
+/// The version of the format: raised when the body has other fields, or one means another thing.
+/// A test below keeps what it looks like.
+const VERSION: u32 = 1;
 /// Largest file that is read: two certificates with every byte escaped, and the rest.
 const BYTES_MAX: u64 = 16 << 20;
 
@@ -79,8 +82,12 @@ pub(crate) struct Kept {
 pub(crate) enum KeptError {
     #[error("it cannot be read ({0})")]
     Io(#[from] io::Error),
-    #[error("it does not begin as a kept schedule of version 1 does")]
+    #[error("it does not begin as a kept schedule does")]
     NoMark,
+    #[error(
+        "it is of version {0}, this runtime reads version {VERSION}: activate the schedule again, or run the build that wrote it"
+    )]
+    OtherVersion(u32),
     #[error("it is damaged: its digest is wrong")]
     Altered,
     #[error("it is whole, and no kept schedule ({0})")]
@@ -90,17 +97,22 @@ pub(crate) enum KeptError {
 impl Kept {
     fn encode(&self) -> io::Result<Vec<u8>> {
         let body = serde_json::to_vec(self).map_err(io::Error::from)?;
-        let mut bytes = format!("{MARK}{:016x}\n", text::digest(&body)).into_bytes();
+        let mut bytes = format!("{NAME}{VERSION} {:016x}\n", text::digest(&body)).into_bytes();
         bytes.extend(body);
         Ok(bytes)
     }
 
     fn decode(bytes: &[u8]) -> Result<Kept, KeptError> {
-        let rest = bytes.strip_prefix(MARK.as_bytes()).ok_or(KeptError::NoMark)?;
+        let rest = bytes.strip_prefix(NAME.as_bytes()).ok_or(KeptError::NoMark)?;
         let at = rest.iter().position(|byte| *byte == b'\n').ok_or(KeptError::NoMark)?;
-        let (number, body) = (&rest[..at], &rest[at + 1..]);
+        let (line, body) = (&rest[..at], &rest[at + 1..]);
+        let line = std::str::from_utf8(line).map_err(|_| KeptError::NoMark)?;
+        let (version, number) = line.split_once(' ').ok_or(KeptError::NoMark)?;
+        if version != VERSION.to_string() {
+            return Err(version.parse().map_or(KeptError::NoMark, KeptError::OtherVersion));
+        }
         // The letters as they were written: a number has other spellings.
-        if number != format!("{:016x}", text::digest(body)).as_bytes() {
+        if number != format!("{:016x}", text::digest(body)) {
             return Err(KeptError::Altered);
         }
         serde_json::from_slice(body).map_err(|error| KeptError::Malformed(error.to_string()))
@@ -164,10 +176,24 @@ mod tests {
             assert!(Kept::decode(&bytes[..len]).is_err(), "{len} bytes");
         }
         let body = br#"{"host": "a", "current": null, "next": null, "marks": [], "more": 1}"#;
-        let forged = [format!("{MARK}{:016x}\n", text::digest(body)).as_bytes(), body].concat();
+        let forged = [format!("{NAME}{VERSION} {:016x}\n", text::digest(body)).as_bytes(), body].concat();
         assert!(matches!(Kept::decode(&forged), Err(KeptError::Malformed(_))), "an unknown field");
         let other = String::from_utf8(bytes).unwrap().replacen(" 1 ", " 2 ", 1);
-        assert!(matches!(Kept::decode(other.as_bytes()), Err(KeptError::NoMark)), "another version");
+        let error = Kept::decode(other.as_bytes()).unwrap_err();
+        assert!(matches!(error, KeptError::OtherVersion(2)));
+        assert!(error.to_string().starts_with("it is of version 2, this runtime reads version 1: "), "{error}");
+    }
+
+    /// Who changes this raises [`VERSION`], and writes down here what it is then.
+    #[test]
+    fn the_format_is_what_its_number_says() {
+        let record = r#"{"since_ns":1,"local_clock":false,"certificate":"a \"text\"\n"}"#;
+        let next = record.replace('1', "2");
+        let mark = r#"{"datapath":"main","assumption":"e_turn","violations":3,"first_tai_ns":5,"last_tai_ns":6}"#;
+        let body = format!(r#"{{"host":"cell-a","current":{record},"next":{next},"marks":[{mark}]}}"#);
+        let kept_form = format!("insane-schedule 1 {:016x}\n{body}", text::digest(body.as_bytes()));
+        let bytes = String::from_utf8(kept().encode().unwrap()).unwrap();
+        assert_eq!(bytes, kept_form, "it has changed: raise `VERSION`, then this");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use insane_overlay::links::{self, Monitor};
 use insane_overlay::membership::{Event, Limits, Membership};
 use insane_policy::budget::LinkKey;
 use insane_policy::health::{self, Health, Signal, Tracker};
+use insane_wire::data::VERSION;
 use insane_wire::group::{GROUP_BYTES, GroupBody, is_group};
 use insane_wire::link::{LINK_BYTES, is_link_beat};
 use insane_wire::overlay::{BODY_BYTES_MAX, Interest};
@@ -26,6 +27,9 @@ use tracing::{info, warn};
 
 /// Frames sent in one go, at most; the rest goes with the next.
 const FRAMES_MAX: usize = 256;
+
+/// A peer whose frames are of one more version is told of after so long.
+const TELL_AGAIN_AFTER: Nanos = Nanos::from_secs(60);
 
 /// Membership, and by which datapath each peer is spoken to.
 pub(crate) struct Overlay {
@@ -51,6 +55,8 @@ pub(crate) struct Overlay {
     responder: Responder,
     /// What peers said of the schedules that they are under.
     schedules: VecDeque<(PeerIndex, ScheduleBody)>,
+    /// Peers whose frames are of another version, and when that was last told.
+    other_versions: BTreeMap<PeerIndex, (u8, MonoTime)>,
 }
 
 /// The group of one link.
@@ -78,6 +84,7 @@ impl Overlay {
             groups: groups(plan, (host, incarnation)),
             responder: Responder::new((host, incarnation)),
             schedules: VecDeque::new(),
+            other_versions: BTreeMap::new(),
         };
         for (peer, entry) in roster.iter() {
             overlay.add_peer(peer, entry, plan);
@@ -117,6 +124,7 @@ impl Overlay {
         self.untold.retain(|(other, _)| *other != peer);
         self.monitor.set_ways(peer, 0);
         self.membership.remove_peer(peer);
+        self.other_versions.remove(&peer);
         self.groups.iter_mut().for_each(|group| group.prober.remove(peer));
     }
 
@@ -233,6 +241,7 @@ impl Overlay {
             let (datapath, link) = self.ways[peer.index()][way];
             datapaths[datapath].send_overlay(peer, link, &beat);
         }
+        self.hear_other_versions(now, datapaths);
         self.leave_missing(now, datapaths);
         self.tell_links();
         self.watch_links(now, limits, datapaths);
@@ -254,6 +263,19 @@ impl Overlay {
             }
         }
         self.pass_events(hub, datapaths);
+    }
+
+    /// Peers of another build are told of: once, and again when it is a third one.
+    fn hear_other_versions(&mut self, now: MonoTime, datapaths: &[Datapath]) {
+        for peer in (0..PEERS_MAX as u16).map(PeerIndex) {
+            let Some(version) = datapaths.iter().find_map(|datapath| datapath.other_version(peer)) else { continue };
+            let known = self.other_versions.get(&peer);
+            // Who forges the address of a peer does not fill the log.
+            if known.is_none_or(|(known, told_at)| *known != version && now.since(*told_at) >= TELL_AGAIN_AFTER) {
+                warn!(peer = self.name(peer), why = version_text(version), "peer cannot be heard");
+                self.other_versions.insert(peer, (version, now));
+            }
+        }
     }
 
     /// Whether a peer answers.
@@ -434,6 +456,7 @@ impl Overlay {
                 Event::PeerUp { peer, host, incarnation } | Event::PeerIncarnation { peer, host, incarnation } => {
                     info!(peer = self.name(peer), %host, %incarnation, "peer is up");
                     hub.peer_gone(peer);
+                    self.other_versions.remove(&peer);
                     self.groups.iter_mut().for_each(|group| group.prober.forget(peer));
                     for datapath in datapaths.iter_mut() {
                         datapath.send(Command::SetPeerLife { peer, host, incarnation: Some(incarnation) });
@@ -472,7 +495,8 @@ impl Overlay {
         let reaching = entry.each().map(|(datapath, link, _)| plan.datapaths[datapath].links[link].name.clone());
         PeerStatus {
             name: entry.name.clone(),
-            up: status.is_some_and(|status| status.up),
+            up: self.is_up(peer),
+            why_down: self.other_versions.get(&peer).filter(|_| !self.is_up(peer)).map(|(one, _)| version_text(*one)),
             incarnation: status.and_then(|status| status.life).map_or(0, |(_, incarnation)| incarnation.0),
             rtt_ns: self.monitor.speaks_by(peer).and_then(|way| {
                 let Nanos(ns) = self.monitor.way(peer, way)?.rtt?;
@@ -502,6 +526,14 @@ impl Overlay {
             speaks: status.speaks,
         })
     }
+}
+
+/// Why a peer that sends frames of another version is not heard, and what helps.
+fn version_text(version: u8) -> String {
+    let older = if version < VERSION { "the peer's is the older one" } else { "this runtime is the older one" };
+    format!(
+        "it sends frames of version {version}, this runtime reads version {VERSION}: run one build on both ({older})"
+    )
 }
 
 /// A prober for every link that has a group, without peers.

@@ -85,6 +85,7 @@ impl Facts {
             })
             .collect();
         StatusReport {
+            format: insane_wire::status::FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: HostStatus {
                 name: self.plan.host.name.clone(),

@@ -154,14 +154,15 @@ fn what_is_no_hello_is_answered_and_closed() {
         change(&mut packet);
         packet
     };
-    let cases: [(Vec<u8>, Code); 7] = [
+    let cases: [(Vec<u8>, Code); 8] = [
         (vec![], Code::Protocol),
         (b"GET / HTTP/1.0".to_vec(), Code::Protocol),
         (hello(|p| p.truncate(9)), Code::Protocol),
         (hello(|p| p.push(7)), Code::Protocol),
         (hello(|p| p[4..8].copy_from_slice(&[9, 0, 12, 0])), Code::Version),
-        // Version 1 said less of an opened stream, so its messages would be read wrongly.
+        // Earlier versions had other messages, which would be read wrongly.
         (hello(|p| p[4..8].copy_from_slice(&[1, 0, 1, 0])), Code::Version),
+        (hello(|p| p[4..8].copy_from_slice(&[2, 0, 2, 0])), Code::Version),
         (encode(&Request::Status { req: 1 }), Code::Protocol),
     ];
     let mut world = World::new(spec(vec![]));
@@ -173,7 +174,7 @@ fn what_is_no_hello_is_answered_and_closed() {
     let session = world.connect(1).unwrap();
     world.bytes(session, &hello(|p| p[6..8].copy_from_slice(&[200, 0])));
     assert!(!world.closed.contains_key(&session), "a newer client that speaks ours, too");
-    assert_eq!(VERSION_MAX, 2);
+    assert_eq!(VERSION_MAX, 3);
     world.kill(session);
     world.assert_empty();
 }

@@ -99,7 +99,7 @@ counters!(
         TurnsIdle = "turns_idle",
         /// Times the thread went to sleep.
         Sleeps = "sleeps",
-        /// Frames that no rule accepts: wrong magic, version, size or check.
+        /// Frames that no rule accepts: wrong magic, size or check.
         FramesMalformed = "frames_malformed",
         /// Frames from an address that is no peer.
         FramesUnknownPeer = "frames_unknown_peer",
@@ -156,6 +156,8 @@ counters!(
         /// Frames handed over in time that the launch queue dropped: it looked too late, or they
         /// were too long on the way to it.
         LateLaunch = "late_launch",
+        /// Frames of peers that speak another version of what runtimes say to each other.
+        FramesOtherVersion = "frames_other_version",
     }
 );
 

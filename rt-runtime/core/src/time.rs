@@ -94,6 +94,11 @@ instant!(
     MonoTime
 );
 instant!(
+    /// An instant of `CLOCK_BOOTTIME` of one host, nanoseconds: as monotonic time, and it goes on
+    /// while the host is suspended.
+    BootTime
+);
+instant!(
     /// An instant of `CLOCK_TAI`, nanoseconds since 1970-01-01 TAI.
     TaiTime
 );

@@ -13,12 +13,18 @@ use insane_core::{HostId, Incarnation};
 use insane_overlay::discovery::{Fact, LinkFact};
 use std::net::SocketAddr;
 
-/// The version of all this.
+/// The version of all this: raised when one of the pairs says another thing, or one is added
+/// without which a host is misunderstood. A test below keeps what it looks like.
 const FORMAT: &str = "1";
 
-/// What was told makes no sense.
+/// Why what was told could not be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Malformed;
+pub enum Unread {
+    /// It makes no sense.
+    Malformed,
+    /// It is of another version than [`FORMAT`].
+    OtherFormat,
+}
 
 /// The text for an identifier.
 #[must_use]
@@ -39,39 +45,42 @@ pub fn to_pairs(name: &str, incarnation: Incarnation, links: &[LinkFact]) -> Vec
 /// Reads it again. `Ok(None)`: not all of it has come yet.
 ///
 /// # Errors
-/// It makes no sense.
+/// It makes no sense, or is of another format.
 pub fn from_pairs<'p>(
     node: &str,
     origin: SocketAddr,
     pairs: impl Iterator<Item = (&'p str, &'p str)>,
-) -> Result<Option<Fact>, Malformed> {
+) -> Result<Option<Fact>, Unread> {
     let (mut name, mut life, mut format, mut links) = (None, None, None, Vec::new());
     for (key, value) in pairs {
         match key {
             "name" => name = Some(value.to_owned()),
-            "life" => life = Some(Incarnation(value.parse().map_err(|_| Malformed)?)),
+            "life" => life = Some(Incarnation(value.parse().map_err(|_| Unread::Malformed)?)),
             "format" => format = Some(value),
             // What a later version tells is passed over.
             _ => links.extend(key.strip_prefix("link.").map(|name| link(name, value)).transpose()?),
         }
         if links.len() > insane_overlay::discovery::LINKS_MAX {
-            return Err(Malformed);
+            return Err(Unread::Malformed);
         }
     }
     if node.len() != 16 || !node.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(Malformed);
+        return Err(Unread::Malformed);
     }
-    let host = HostId(u64::from_str_radix(node, 16).map_err(|_| Malformed)?);
+    if format.is_some_and(|format| format != FORMAT) {
+        return Err(Unread::OtherFormat);
+    }
+    let host = HostId(u64::from_str_radix(node, 16).map_err(|_| Unread::Malformed)?);
     match (format, name, life) {
         (None, ..) => Ok(None),
-        (Some(FORMAT), Some(name), Some(incarnation)) => Ok(Some(Fact { host, incarnation, name, origin, links })),
-        _ => Err(Malformed),
+        (Some(_), Some(name), Some(incarnation)) => Ok(Some(Fact { host, incarnation, name, origin, links })),
+        _ => Err(Unread::Malformed),
     }
 }
 
-fn link(name: &str, value: &str) -> Result<LinkFact, Malformed> {
-    let (technology, address) = value.split_once(' ').ok_or(Malformed)?;
-    let address = address.parse().map_err(|_| Malformed)?;
+fn link(name: &str, value: &str) -> Result<LinkFact, Unread> {
+    let (technology, address) = value.split_once(' ').ok_or(Unread::Malformed)?;
+    let address = address.parse().map_err(|_| Unread::Malformed)?;
     Ok(LinkFact { name: name.to_owned(), technology: technology.to_owned(), address })
 }
 
@@ -79,7 +88,7 @@ fn link(name: &str, value: &str) -> Result<LinkFact, Malformed> {
 mod tests {
     use super::*;
 
-    fn read(node: &str, pairs: &[(&str, &str)]) -> Result<Option<Fact>, Malformed> {
+    fn read(node: &str, pairs: &[(&str, &str)]) -> Result<Option<Fact>, Unread> {
         from_pairs(node, "10.0.0.1:7100".parse().unwrap(), pairs.iter().copied())
     }
 
@@ -99,24 +108,40 @@ mod tests {
         }
     }
 
+    /// Who changes this raises [`FORMAT`], and writes down here what it is then.
+    #[test]
+    fn the_format_is_what_its_number_says() {
+        let link = LinkFact { name: "net".into(), technology: "udp".into(), address: "10.0.0.1:7400".parse().unwrap() };
+        let pairs = to_pairs("press", Incarnation(7), &[link]);
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let kept = [("name", "press"), ("life", "7"), ("link.net", "udp 10.0.0.1:7400"), ("format", "1")];
+        assert_eq!(pairs, kept, "it has changed: raise `FORMAT`, then this");
+        assert_eq!(node_id(HostId(0xab)), "00000000000000ab");
+    }
+
+    #[test]
+    fn another_format_is_told_from_nonsense() {
+        let other = [("name", "a"), ("colour", "red"), ("format", "2")];
+        assert_eq!(read("00000000000000ab", &other), Err(Unread::OtherFormat));
+    }
+
     #[test]
     fn what_makes_no_sense_is_said_so() {
         let good = [("name", "a"), ("life", "1"), ("format", "1")];
         assert!(read("00000000000000ab", &good).unwrap().is_some());
         for node in ["", "ab", "0000000000000000ab", "00000000000000xy", "+0000000000000ab"] {
-            assert_eq!(read(node, &good), Err(Malformed), "{node}");
+            assert_eq!(read(node, &good), Err(Unread::Malformed), "{node}");
         }
         let many: Vec<String> = (0..17).map(|at| format!("link.{at}")).collect();
         let many: Vec<(&str, &str)> = many.iter().map(|key| (key.as_str(), "udp 10.0.0.1:1")).collect();
         for bad in [
             &[("life", "soon"), ("format", "1")][..],
-            &[("name", "a"), ("life", "1"), ("format", "2")],
             &[("life", "1"), ("format", "1")],
             &[("link.net", "udp")],
             &[("link.net", "udp somewhere")],
             &many,
         ] {
-            assert_eq!(read("00000000000000ab", bad), Err(Malformed), "{bad:?}");
+            assert_eq!(read("00000000000000ab", bad), Err(Unread::Malformed), "{bad:?}");
         }
         let later = [("name", "a"), ("life", "1"), ("colour", "red"), ("format", "1")];
         assert!(read("00000000000000ab", &later).unwrap().is_some());

@@ -13,7 +13,7 @@
 //! anew, with empty ones; [`PRICE_PER_SECOND`] for what comes in; [`SIGHTINGS_MAX`] sightings
 //! that wait. What is beyond is counted and dropped.
 
-use crate::facts;
+use crate::facts::{self, Unread};
 use crate::seeds::Seeds;
 use crate::shape;
 use crate::{Backend, BackendReport, BackendRules, Settings, Sighting, StartError};
@@ -269,7 +269,13 @@ async fn watch(library: &ChitchatHandle, seeds: &mut Seeds, outlet: &Outlet) -> 
             (outlet.ring)();
         }
         heard.extend(fresh.into_iter().map(|address| (address, now)));
-        heard.retain(|_, at| now.since(*at).0 < 10 * PERIOD.as_nanos() as u64);
+        heard.retain(|address, at| {
+            let lives = now.since(*at).0 < 10 * PERIOD.as_nanos() as u64;
+            if !lives && outlet.shared.admits(*address) {
+                seeds.fell_silent(now, *address);
+            }
+            lives
+        });
         let changed = {
             let mut changing = outlet.shared.changing();
             changing.report.hosts = heartbeats.len() as u64;
@@ -318,7 +324,8 @@ fn look(library: &mut chitchat::Chitchat, known: &BTreeMap<ChitchatId, Heartbeat
         match facts::from_pairs(&id.node_id, origin, state.key_values()) {
             Ok(Some(fact)) => look.sightings.push(Sighting::Fact(fact)),
             Ok(None) => {}
-            Err(facts::Malformed) => look.sightings.push(Sighting::Malformed { origin }),
+            Err(Unread::Malformed) => look.sightings.push(Sighting::Malformed { origin }),
+            Err(Unread::OtherFormat) => look.sightings.push(Sighting::OtherFormat { origin }),
         }
     }
     look

@@ -33,6 +33,11 @@ pub enum Sighting {
         /// Where its gossip comes from, as it says.
         origin: SocketAddr,
     },
+    /// A host lives, and tells of itself in another format.
+    OtherFormat {
+        /// Where its gossip comes from, as it says.
+        origin: SocketAddr,
+    },
     /// Somebody who is not allowed has sent something.
     Stranger {
         /// From where.

@@ -3,14 +3,29 @@
 //! A seed that is heard is asked now and then, so that groups that grew apart find each other
 //! again; one that is silent is asked ever more seldom. A seed that is this host itself is
 //! left alone. That a seed does not answer is told once, until it has been heard.
+//!
+//! A host that was heard once and is silent is asked, too, one of them after the other: after a
+//! partition that lasts longer than the library remembers the dead, hosts would find each other
+//! only by a seed, and that may be dead itself.
+//!
+//! Bounds: [`FORMER_MAX`] such hosts, for [`FORMER_FOR`] each; one question in [`FORMER_EVERY`].
 
 use insane_core::{MonoTime, Nanos};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 /// Time before a seed is asked a second time.
 pub const WAIT_MIN: Nanos = Nanos::from_secs(1);
 /// Longest time before a seed is asked again.
 pub const WAIT_MAX: Nanos = Nanos::from_secs(30);
+
+/// Hosts that were heard, and are not, of which it is known where they were; more take the place
+/// of the one that has been silent for longest.
+pub const FORMER_MAX: usize = 64;
+/// For how long it is known.
+pub const FORMER_FOR: Nanos = Nanos::from_secs(7 * 24 * 60 * 60);
+/// Time between two questions to such hosts: each is asked once in about two minutes.
+pub const FORMER_EVERY: Nanos = Nanos::from_secs(2);
 
 /// What became of a seed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +65,9 @@ struct Seed {
 pub struct Seeds {
     own: SocketAddr,
     seeds: Vec<Seed>,
+    /// Who was heard, and since when he is not; he who was asked longest ago comes first.
+    former: VecDeque<(SocketAddr, MonoTime)>,
+    former_next_at: MonoTime,
 }
 
 /// What is to be done now.
@@ -65,7 +83,7 @@ impl Seeds {
     /// Seeds of the host at `own`.
     #[must_use]
     pub fn new(own: SocketAddr, seeds: &[SocketAddr]) -> Self {
-        let mut all = Seeds { own, seeds: Vec::new() };
+        let mut all = Seeds { own, seeds: Vec::new(), former: VecDeque::new(), former_next_at: MonoTime(0) };
         all.set(seeds);
         all
     }
@@ -83,9 +101,34 @@ impl Seeds {
         }
     }
 
+    /// A host was heard for a while, and is not any more.
+    pub fn fell_silent(&mut self, now: MonoTime, address: SocketAddr) {
+        let is_seed = self.seeds.iter().any(|seed| seed.address == address);
+        if is_seed || address == self.own || self.former.iter().any(|(other, _)| *other == address) {
+            return;
+        }
+        if self.former.len() == FORMER_MAX {
+            let oldest = (0..FORMER_MAX).min_by_key(|at| self.former[*at].1);
+            oldest.map(|at| self.former.remove(at));
+        }
+        self.former.push_back((address, now));
+    }
+
+    /// The next host to be asked that was heard once.
+    fn ask_former(&mut self, now: MonoTime, is_heard: impl Fn(SocketAddr) -> bool) -> Option<SocketAddr> {
+        self.former.retain(|(address, since)| !is_heard(*address) && now.since(*since) < FORMER_FOR);
+        if now < self.former_next_at {
+            return None;
+        }
+        let next = self.former.pop_front()?;
+        self.former.push_back(next);
+        self.former_next_at = now + FORMER_EVERY;
+        Some(next.0)
+    }
+
     /// What is due; `is_heard` says of an address whether its host shows signs of life.
     pub fn poll(&mut self, now: MonoTime, is_heard: impl Fn(SocketAddr) -> bool) -> Due {
-        let mut due = Due::default();
+        let mut due = Due { ask: self.ask_former(now, &is_heard).into_iter().collect(), ..Due::default() };
         for seed in self.seeds.iter_mut().filter(|seed| seed.state != SeedState::Own) {
             if is_heard(seed.address) {
                 if seed.state == SeedState::Silent {
@@ -154,6 +197,37 @@ mod tests {
         assert_eq!(seeds.poll(s(31), |_| true).ask, [at(2)], "now and then");
         assert_eq!(seeds.poll(s(40), |_| false).ask, [at(2)]);
         assert_eq!(seeds.poll(s(41), |_| false).ask, [at(2)]);
+    }
+
+    #[test]
+    fn halves_that_forgot_each_other_meet_again_though_the_only_seed_is_dead() {
+        // The seed is dead; the other half was heard until a partition of an hour.
+        let mut seeds = Seeds::new(at(1), &[at(9)]);
+        let others: Vec<SocketAddr> = (2..8).map(at).collect();
+        others.iter().for_each(|other| seeds.fell_silent(s(10), *other));
+        others.iter().for_each(|other| seeds.fell_silent(s(11), *other));
+        let asked_in = |seeds: &mut Seeds, from: u64, to: u64| {
+            let due = (from..to).flat_map(|second| seeds.poll(s(second), |_| false).ask);
+            due.filter(|address| *address != at(9)).collect::<Vec<_>>()
+        };
+        assert_eq!(asked_in(&mut seeds, 12, 24), others, "each in turn, one in two seconds");
+        assert_eq!(asked_in(&mut seeds, 3_600, 3_612), others, "and still after an hour");
+        // The partition is over: whoever is heard is asked no more.
+        assert_eq!(seeds.poll(s(3_700), |address| others.contains(&address)).ask, [at(9)]);
+        assert!(asked_in(&mut seeds, 3_701, 3_800).is_empty());
+    }
+
+    #[test]
+    fn who_was_heard_is_remembered_within_bounds() {
+        let mut seeds = Seeds::new(at(1), &[at(2)]);
+        (1..100).for_each(|host| seeds.fell_silent(s(host.into()), at(host)));
+        let asked: Vec<SocketAddr> = (0..200).flat_map(|turn| seeds.poll(s(1_000 + 2 * turn), |_| false).ask).collect();
+        let count = |host: u16| asked.iter().filter(|address| **address == at(host)).count();
+        assert_eq!(count(1), 0, "never oneself");
+        assert!((100 - FORMER_MAX as u16..100).all(|host| count(host) >= 3), "the last ones");
+        assert!((3..100 - FORMER_MAX as u16).all(|host| count(host) == 0), "made room");
+        let week = MonoTime(FORMER_FOR.0) + Nanos::from_secs(2_000);
+        assert_eq!(seeds.poll(week, |_| false).ask, [at(2)], "not for ever");
     }
 
     #[test]

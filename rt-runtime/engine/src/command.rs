@@ -39,6 +39,8 @@ const NOTICES_MAX: usize = 256;
 const OVERLAY_FRAMES_MAX: usize = 64;
 /// Of those, frames of one peer, at most: one that floods leaves places to the others.
 const OVERLAY_FRAMES_OF_PEER_MAX: u32 = 16;
+/// In a word that holds a version: there is one.
+const HAS_VERSION: u32 = 1 << 8;
 /// Largest body of an overlay frame, bytes.
 pub const OVERLAY_BODY_MAX: usize = 1400;
 /// Token of the bell in the datapath's epoll set.
@@ -329,6 +331,9 @@ pub struct Port {
     overlay: ArrayQueue<OverlayFrame>,
     /// How many of them each peer has.
     overlay_of: [AtomicU32; PEERS_MAX],
+    /// The version of the last frame of each peer that was refused for it, and `HAS_VERSION`; 0:
+    /// none since it was asked for.
+    other_versions: [AtomicU32; PEERS_MAX],
     bell: Event,
     answer: Arc<Event>,
     epoll: Epoll,
@@ -361,6 +366,7 @@ impl Port {
             notices: ArrayQueue::new(NOTICES_MAX),
             overlay: ArrayQueue::new(OVERLAY_FRAMES_MAX),
             overlay_of: [const { AtomicU32::new(0) }; PEERS_MAX],
+            other_versions: [const { AtomicU32::new(0) }; PEERS_MAX],
             bell: Event::new()?,
             answer,
             epoll: Epoll::new()?,
@@ -415,6 +421,15 @@ impl Port {
             waiting.fetch_sub(1, Ordering::Relaxed);
         }
         Some(frame)
+    }
+
+    /// Of which version the frames of a peer are that were refused for that since it was last
+    /// asked; `None`: none was.
+    pub fn other_version(&self, peer: PeerIndex) -> Option<u8> {
+        let noted = self.other_versions.get(peer.index())?;
+        // Relaxed: the number says all. Most peers have none, and then nothing is written.
+        let has_one = noted.load(Ordering::Relaxed) != 0;
+        has_one.then(|| noted.swap(0, Ordering::Relaxed) as u8)
     }
 
     /// Lets a session's doorbell wake the engine's thread. It is never read: only its
@@ -573,6 +588,12 @@ impl Port {
         // counter of violations still counts this one.
         let _ = self.notices.push(notice);
         let _ = self.answer.signal();
+    }
+
+    pub(crate) fn note_version(&self, peer: PeerIndex, version: u8) {
+        if let Some(noted) = self.other_versions.get(peer.index()) {
+            noted.store(HAS_VERSION | u32::from(version), Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn pass_overlay(&self, frame: OverlayFrame) -> bool {

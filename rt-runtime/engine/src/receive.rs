@@ -17,7 +17,7 @@ use insane_overlay::flow::{FlowKey, FlowPlace, FlowTable, Verdict};
 use insane_overlay::reassembly::{Arrival, Begin, Reassembler};
 use insane_shm::cell::Meta;
 use insane_shm::counters::CounterBlock;
-use insane_wire::data::{DataHeader, Flags, HEADER_BYTES, Kind};
+use insane_wire::data::{DataHeader, Flags, HEADER_BYTES, HeaderError, Kind};
 use insane_wire::flow_head::FlowHead;
 use insane_wire::reliable::Body;
 
@@ -153,6 +153,7 @@ impl<C: Clock> Intake<'_, '_, C> {
             Ok((header, body)) if header.kind == Kind::Overlay => self.overlay(peer, &header, body),
             Ok((header, _)) if header.kind == Kind::Fence => self.fence(peer, &header),
             Ok((header, body)) => self.report(peer, &header, body),
+            Err(HeaderError::Version(version)) => self.other_version(peer, version),
             Err(_) => self.counters.add(TurnCounter::FramesMalformed as usize, 1),
         }
     }
@@ -162,6 +163,13 @@ impl<C: Clock> Intake<'_, '_, C> {
         let header = DataHeader::decode(head).ok()?;
         let is_sound = header.kind == Kind::Data && header.takes(rest);
         (is_sound && self.receiver.is_of_this_life(from, &header)).then_some(header)
+    }
+
+    /// A peer that runs another build.
+    #[cold]
+    fn other_version(&mut self, peer: PeerIndex, version: u8) {
+        self.counters.add(TurnCounter::FramesOtherVersion as usize, 1);
+        self.port.note_version(peer, version);
     }
 
     /// A report on a reliable flow.

@@ -6,13 +6,13 @@ mod world;
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::limits::MESSAGE_BYTES_MAX;
 use insane_core::time::Clock;
-use insane_core::{ChannelId, ConnId, HostId, Incarnation, Lane, Nanos};
+use insane_core::{ChannelId, ConnId, HostId, Incarnation, Lane, Nanos, PeerIndex};
 use insane_engine::{Command, EngineConfig, GRANTS_PER_TURN, Notice, Topic};
 use insane_link::SendOutcome;
 use insane_shm::counters::CounterBlock;
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
-use insane_wire::data::DataHeader;
+use insane_wire::data::{DataHeader, VERSION};
 use std::sync::Arc;
 use world::{DEPTH, Host, TOPIC, address, pair, pattern, run};
 
@@ -147,6 +147,30 @@ fn a_flood_of_overlay_frames_is_counted_and_leaves_room_for_other_peers() {
     assert_eq!(net.inject(address(2), address(1), Lane::CONTROL, &frame(2)), SendOutcome::Sent);
     run(&net, &mut [&mut a], 4);
     assert!(a.port.overlay_frame().is_some());
+}
+
+#[test]
+fn frames_of_another_version_are_counted_and_told_and_disturb_nobody() {
+    let net = SimNet::new(2, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[2, 3], &[]);
+    let frame = |version| {
+        let mut bytes = [&DataHeader::overlay(HostId(2), Incarnation(1), 3).encode()[..], b"abc"].concat();
+        bytes[1] = version;
+        bytes
+    };
+    for version in [1, 200, 3] {
+        assert_eq!(net.inject(address(2), address(1), Lane::CONTROL, &frame(version)), SendOutcome::Sent);
+    }
+    // A peer of our version is heard as ever.
+    assert_eq!(net.inject(address(3), address(1), Lane::CONTROL, &frame(VERSION)), SendOutcome::Sent);
+    run(&net, &mut [&mut a], 10);
+    let count = |counter: TurnCounter| a.turn_counters.get(counter as usize);
+    assert_eq!((count(TurnCounter::FramesOtherVersion), count(TurnCounter::FramesMalformed)), (3, 0));
+    assert_eq!(a.port.other_version(PeerIndex(0)), Some(3), "the last one");
+    assert_eq!(a.port.other_version(PeerIndex(0)), None, "it is told once");
+    assert_eq!(a.port.other_version(PeerIndex(1)), None);
+    assert_eq!(a.port.overlay_frame().map(|frame| frame.peer), Some(PeerIndex(1)));
+    assert!(a.port.overlay_frame().is_none());
 }
 
 #[test]

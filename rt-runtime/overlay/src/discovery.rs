@@ -169,6 +169,8 @@ impl Decision {
 pub enum Reason {
     /// What is told of it makes no sense.
     Malformed,
+    /// It is told of in another format.
+    OtherFormat,
     /// It is where the rules allow nobody.
     Outside,
     /// It has the identifier of this host.
@@ -189,8 +191,9 @@ pub enum Reason {
 
 impl Reason {
     /// Every one, in the order of the counters.
-    pub const ALL: [Reason; 9] = [
+    pub const ALL: [Reason; 10] = [
         Reason::Malformed,
+        Reason::OtherFormat,
         Reason::Outside,
         Reason::OwnHost,
         Reason::TwinHost,
@@ -206,6 +209,7 @@ impl Reason {
     pub const fn name(self) -> &'static str {
         match self {
             Reason::Malformed => "malformed",
+            Reason::OtherFormat => "other_format",
             Reason::Outside => "outside",
             Reason::OwnHost => "own_host",
             Reason::TwinHost => "twin_host",
@@ -222,6 +226,9 @@ impl Reason {
     pub const fn text(self) -> &'static str {
         match self {
             Reason::Malformed => "what is told of it makes no sense",
+            Reason::OtherFormat => {
+                "it tells of itself in another format than this runtime does: run one build on both hosts"
+            }
             Reason::Outside => "an address of it is outside `discovery.gossip.allow`",
             Reason::OwnHost => "it has the identifier of this host; give one of them another `host.id` or name",
             Reason::TwinHost => {
@@ -403,8 +410,17 @@ impl Discovery {
 
     /// What was told of somebody could not be read.
     pub fn on_malformed(&mut self, now: MonoTime, origin: SocketAddr) {
+        self.refuse_unread(now, origin, Reason::Malformed);
+    }
+
+    /// Somebody tells of himself in another format.
+    pub fn on_other_format(&mut self, now: MonoTime, origin: SocketAddr) {
+        self.refuse_unread(now, origin, Reason::OtherFormat);
+    }
+
+    fn refuse_unread(&mut self, now: MonoTime, origin: SocketAddr, reason: Reason) {
         if self.may_look(now) {
-            self.refuse(now, (HostId(0), "", origin), Reason::Malformed);
+            self.refuse(now, (HostId(0), "", origin), reason);
         }
     }
 

@@ -193,6 +193,8 @@ fn every_reason_to_refuse_is_found_counted_and_told_once() {
     assert_eq!(refused(&machine, Reason::Full), 2);
     let decisions = carry_out(&mut machine, s(0));
     assert_eq!(decisions.len(), 4, "{decisions:?}");
+    machine.on_other_format(s(0), at("10.0.0.3:2"));
+    assert_eq!(refused(&machine, Reason::OtherFormat), 1);
     let mut told = Vec::new();
     while let Some(event) = machine.next_event() {
         let Event::Refused { reason, name, .. } = event else { panic!("{event:?}") };

@@ -40,8 +40,15 @@ pub const BLOCK_BYTES: usize = BLOCK_WORDS * 8;
 const _: () = assert!(BLOCK_BYTES == 65_792);
 const _: () = assert!(ENTRIES <= u32::MAX as usize);
 
-/// "insaneM" and the version of the layout.
-const MARK: u64 = u64::from_le_bytes(*b"insaneM\x01");
+/// The version of the layout, raised when a word says another thing, or one more cause or fate is
+/// told. A test below keeps what it looks like.
+const VERSION: u8 = 1;
+/// The rest of the mark.
+const NAME: [u8; 7] = *b"insaneM";
+const MARK: u64 = {
+    let [a, b, c, d, e, f, g] = NAME;
+    u64::from_le_bytes([a, b, c, d, e, f, g, VERSION])
+};
 const AT_MARK: usize = 0;
 const AT_ENTRIES: usize = 1;
 const AT_WRITTEN: usize = 2;
@@ -293,12 +300,26 @@ pub fn read(path: &Path) -> io::Result<Vec<MissReader>> {
     let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
-    let nothing = || io::Error::new(io::ErrorKind::InvalidData, "it is no record of missed slots of this version");
+    let nothing = || io::Error::new(io::ErrorKind::InvalidData, "it is no record of missed slots");
     if !metadata.is_file() || !(BLOCK_BYTES..=BLOCK_BYTES * usize::from(u8::MAX)).contains(&len) {
         return Err(nothing());
     }
-    let readers = MissReader::all_of(&Region::map_read_only(file.as_fd(), len)?);
-    if readers.is_empty() { Err(nothing()) } else { Ok(readers) }
+    let region = Region::map_read_only(file.as_fd(), len)?;
+    let readers = MissReader::all_of(&region);
+    if !readers.is_empty() {
+        return Ok(readers);
+    }
+    let mark = Words::new(region, 0).map(|words| words.all()[AT_MARK].load(Ordering::Relaxed).to_le_bytes());
+    Err(match mark {
+        Some([name @ .., version]) if name == NAME && version != VERSION => {
+            let why = format!(
+                "it is a record of missed slots of version {version}, this tool reads version {VERSION}: take both from \
+                 one build"
+            );
+            io::Error::new(io::ErrorKind::InvalidData, why)
+        }
+        _ => nothing(),
+    })
 }
 
 #[cfg(test)]
@@ -331,6 +352,45 @@ mod tests {
         fs::remove_file(&pipe).unwrap();
         assert_eq!(kind, Ok(Err(io::ErrorKind::InvalidData)));
         assert_eq!(read(Path::new("/dev/zero")).map(drop).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    /// Who changes this raises [`VERSION`], and writes down here what it is then.
+    #[test]
+    fn the_layout_is_what_its_version_says() {
+        let region = Region::anonymous(BLOCK_BYTES).unwrap();
+        let log = MissLog::new(Arc::clone(&region), 0, 5, "fast").unwrap();
+        log.note(&Miss { sequence: 4, messages: 3, ..miss(4) });
+        let words = Words::new(region, 0).unwrap();
+        let word = |at: usize| words.all()[at].load(Ordering::Relaxed);
+        let head: Vec<u64> = (0..8).map(word).collect();
+        let name = u64::from_le_bytes(*b"fast\0\0\0\0");
+        let mark = u64::from_le_bytes(*b"insaneM\x01");
+        assert_eq!(head, [mark, 1024, 1, 5, name, 0, 0, 0], "it has changed: raise `VERSION`, then this");
+        let entry: Vec<u64> = (32..40).map(word).collect();
+        let what = 7 | 5 << 32 | 3 << 40 | 3 << 48;
+        assert_eq!(entry, [1, 4, 40, 41, what, 3, 1, 2], "it has changed: raise `VERSION`, then this");
+        assert_eq!((word(AT_PID), word(AT_COUNTS + 5)), (std::process::id().into(), 3));
+        let causes: Vec<(u8, &str)> = Cause::ALL.iter().map(|cause| (*cause as u8, cause.name())).collect();
+        assert_eq!(
+            (causes.len(), causes[0].0, causes[10].0),
+            (11, 1, 11),
+            "one more cause: raise `VERSION`, then this"
+        );
+    }
+
+    #[test]
+    fn a_file_of_another_version_is_told_from_any_other() {
+        let path = std::env::temp_dir().join(format!("insane-misses-version-{}", std::process::id()));
+        let mut bytes = vec![0; BLOCK_BYTES];
+        let mut why = |mark: &[u8; 8]| {
+            bytes[..8].copy_from_slice(mark);
+            fs::write(&path, &bytes).unwrap();
+            read(&path).map(drop).unwrap_err().to_string()
+        };
+        let (other, none) = (why(b"insaneM\x02"), why(b"insaneN\x02"));
+        fs::remove_file(&path).unwrap();
+        assert!(other.contains("of version 2, this tool reads version 1: take both from one build"), "{other}");
+        assert_eq!(none, "it is no record of missed slots");
     }
 
     #[test]

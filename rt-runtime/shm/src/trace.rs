@@ -44,7 +44,8 @@ pub const TRACE_BYTES: usize = (HEADER_WORDS + ENTRIES * ENTRY_WORDS) * 8;
 const _: () = assert!(TRACE_BYTES == 2_101_248 && TRACE_BYTES.is_multiple_of(4096));
 const _: () = assert!(ENTRIES.is_power_of_two());
 
-/// "insaneT" and the version of the layout.
+/// "insaneT" and the version of the layout, raised when a word says another thing, or one more
+/// fate is told. A test below keeps what it looks like.
 const MARK: u64 = u64::from_le_bytes(*b"insaneT\x01");
 const AT_MARK: usize = 0;
 const AT_ENTRIES: usize = 1;
@@ -372,6 +373,47 @@ mod tests {
             kept_house: number & 4 != 0,
             idle_before: n ^ 9,
         })
+    }
+
+    /// Who changes this raises the version in [`MARK`], and writes down here what it is then.
+    #[test]
+    fn the_layout_is_what_its_version_says() {
+        let changed = "it has changed: raise the version in `MARK`, then this";
+        let (_region, mut log, _reader) = ends();
+        let turn = TurnRecord {
+            begins: MonoTime(10),
+            ends: MonoTime(11),
+            messages: 12,
+            frames: 13,
+            took_commands: true,
+            woke: false,
+            kept_house: true,
+            idle_before: 14,
+        };
+        let slot = SlotRecord {
+            planned: MonoTime(20),
+            decided: MonoTime(21),
+            sent: MonoTime(22),
+            source: 23,
+            number: 24,
+            lane: Lane::new(2).unwrap(),
+            bytes: 25,
+            sequence: 26,
+            fate: SlotFate::Refused,
+        };
+        log.note(&Record::Turn(turn));
+        log.note(&Record::Slot(slot));
+        let header = [AT_MARK, AT_ENTRIES, AT_WRITTEN].map(|at| log.words.header(at).load(Ordering::Relaxed));
+        assert_eq!(header, [u64::from_le_bytes(*b"insaneT\x01"), 32_768, 2], "{changed}");
+        let entry = |number| log.words.entry(number).each_ref().map(|word| word.load(Ordering::Relaxed));
+        assert_eq!(entry(0), [1, 1 | 5 << 8 | 14 << 32, 10, 11, 12 | 13 << 32, 0, 0, 0], "{changed}");
+        let what = 2 | 5 << 8 | 2 << 16 | 24 << 32;
+        assert_eq!(entry(1), [2, what, 20, 21, 22, 23 | 25 << 32, 26, 0], "{changed}");
+        for number in 0..=255 {
+            let fate = SlotFate::from_number(number);
+            assert_eq!(fate.is_some(), (1..=5).contains(&number), "{changed}");
+            assert!(fate.is_none_or(|fate| fate as u8 == number));
+        }
     }
 
     fn ends() -> (Arc<Region>, TraceLog, TraceReader) {

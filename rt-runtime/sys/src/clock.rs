@@ -1,6 +1,6 @@
 //! The kernel's clocks.
 
-use insane_core::time::{Clock, PairedRead};
+use insane_core::time::{BootTime, Clock, PairedRead};
 use insane_core::{MonoTime, TaiTime};
 
 /// `CLOCK_MONOTONIC`, for production.
@@ -25,6 +25,12 @@ impl Clock for MonotonicClock {
 #[must_use]
 pub fn mono_now() -> MonoTime {
     MonoTime(read(libc::CLOCK_MONOTONIC))
+}
+
+/// The current instant of `CLOCK_BOOTTIME`.
+#[must_use]
+pub fn boot_now() -> BootTime {
+    BootTime(read(libc::CLOCK_BOOTTIME))
 }
 
 /// The current instant of `CLOCK_TAI`. It equals UTC where nobody told the kernel
@@ -84,8 +90,8 @@ fn read(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel fills `time`.
     let result = unsafe { libc::clock_gettime(clock, &mut time) };
-    assert_eq!(result, 0, "CLOCK_MONOTONIC and CLOCK_TAI exist since Linux 3.10");
-    // Both clocks are past zero, and nanoseconds are below a second.
+    assert_eq!(result, 0, "CLOCK_MONOTONIC, CLOCK_BOOTTIME and CLOCK_TAI exist since Linux 3.10");
+    // All are past zero, and nanoseconds are below a second.
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 

@@ -46,10 +46,18 @@ use serde::{Deserialize, Serialize};
 /// First four bytes of a client's first packet: `"INSN"`.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"INSN");
 /// Oldest protocol version this code speaks.
-pub const VERSION_MIN: u16 = 2;
-/// Newest protocol version this code speaks. Version 2 says what a stream was given, with
-/// `StreamOpened`; messages of version 1 cannot be told from those of 2, so it is not spoken.
-pub const VERSION_MAX: u16 = 2;
+pub const VERSION_MIN: u16 = 3;
+/// Newest protocol version this code speaks. Messages of one version cannot be told from those
+/// of another, so no earlier one is spoken. Version 2 said what a stream was given, with
+/// `StreamOpened`. Version 3 has what came since: schedules, threads and memory that are handed
+/// over, moves, changes of what a stream asks for, traces, recaps of the past, and the cores of
+/// datapaths.
+///
+/// Whoever changes a message, or the layout of memory that both sides map (rings, heaps,
+/// counters, records of a trace), raises both numbers; `tests/formats.rs` sees to the messages.
+/// What never changes: [`HelloPrefix`], and [`Event::Closing`] with [`Code::Version`], which an
+/// older client is refused with.
+pub const VERSION_MAX: u16 = 3;
 /// Largest packet, bytes.
 pub const PACKET_BYTES_MAX: usize = 16 * 1024;
 /// Most descriptors beside one packet.

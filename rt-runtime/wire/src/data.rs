@@ -1,6 +1,6 @@
 //! The data header: the first 64 bytes of every frame between runtimes.
 //!
-//! All fields are little-endian. Version 1:
+//! All fields are little-endian. Version 2:
 //!
 //! ```text
 //!       0        1        2        3        4        5        6        7
@@ -47,8 +47,13 @@ use insane_mutation::mutate;
 
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 64;
-/// The version of the header that this code writes, and the only one it reads.
-pub const VERSION: u8 = 1;
+/// The version of all that runtimes say to each other in such frames: of this header, and of
+/// the bodies of [`crate::overlay`], [`crate::link`], [`crate::group`], [`crate::refusal`],
+/// [`crate::schedule`] and [`crate::reliable`]. It is what this code writes, and the only one it
+/// reads. Version 1 knew no fences, legs or recaps.
+///
+/// Whoever changes one of these formats raises it; `tests/formats.rs` sees to that.
+pub const VERSION: u8 = 2;
 /// Granularity of fragments, bytes: a cache line, so that a receiver's copies stay aligned.
 pub const FRAGMENT_UNIT: u32 = 64;
 
@@ -92,7 +97,7 @@ pub enum Kind {
 /// What stands for the source instant in the fence that ends a flow; 0 in one that ends a leg.
 pub const CLOSING: u64 = 1;
 
-/// Yes-or-no facts about a message. Bits that version 1 does not know are refused.
+/// Yes-or-no facts about a message. Bits that this version does not know are refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Flags(u8);
 
@@ -215,9 +220,9 @@ pub enum HeaderError {
     /// Not a frame of this protocol.
     #[error("the frame does not start with the magic byte")]
     Magic,
-    /// A version that this code does not read.
-    #[error("the header has another version")]
-    Version,
+    /// A version that this code does not read: this one.
+    #[error("the frame is of version {0}, this runtime reads version {VERSION}")]
+    Version(u8),
     /// The header was changed on its way.
     #[error("the header does not match its check")]
     Check,
@@ -299,7 +304,7 @@ impl DataHeader {
             return Err(HeaderError::Magic);
         }
         if bytes[1] != VERSION {
-            return Err(HeaderError::Version);
+            return Err(HeaderError::Version(bytes[1]));
         }
         if get_u32(bytes, AT_CHECK) != header_check(bytes) {
             return Err(HeaderError::Check);
@@ -580,11 +585,11 @@ pub(crate) mod tests {
         }
     }
 
-    /// The bytes of version 1, written out: a change of layout must not pass unseen.
+    /// The bytes of version 2, written out: a change of layout must not pass unseen.
     #[test]
     fn the_layout_is_the_documented_one() {
         let bytes = example().encode();
-        assert_eq!(&bytes[..4], [b'I', 1, 1, 5 | 2 << 3]);
+        assert_eq!(&bytes[..4], [b'I', 2, 1, 5 | 2 << 3]);
         let words: [u64; 6] = std::array::from_fn(|i| get_u64(&bytes, 8 + 8 * i));
         assert_eq!(words[..3], [0x1112_1314_1516_1718, 0x2122_2324_2526_2728, 0x3132_3334_3536_3738]);
         assert_eq!(words[3..5], [0x4142_4344_4546_4748, 0x5152_5354_5556_5758]);

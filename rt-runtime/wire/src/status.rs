@@ -9,6 +9,23 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// The number of this format. It is raised with every field that is added, changed or dropped:
+/// who reads a report of another number knows that it may miss something, and says so
+/// ([`other_format`]). `tests/formats.rs` sees to that.
+pub const FORMAT: u32 = 1;
+
+/// What to say to somebody who reads a report of another format; `None`: it is this one's.
+#[must_use]
+pub fn other_format(report: &StatusReport) -> Option<String> {
+    let StatusReport { format, version, .. } = report;
+    (*format != FORMAT).then(|| {
+        format!(
+            "the runtime (version {version}) reports in format {format}, this tool reads format {FORMAT}: what one of \
+             them does not know is not shown. Take both from one build"
+        )
+    })
+}
+
 /// Counters by name (`insane_core::counters`); each only grows, maxima apart.
 pub type Counters = BTreeMap<String, u64>;
 
@@ -16,6 +33,8 @@ pub type Counters = BTreeMap<String, u64>;
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StatusReport {
+    /// [`FORMAT`] of who wrote it; 0: of a time before formats had numbers.
+    pub format: u32,
     /// Version of the runtime's package.
     pub version: String,
     /// The runtime itself.
@@ -518,6 +537,8 @@ pub struct PeerStatus {
     pub name: String,
     /// Whether it answers.
     pub up: bool,
+    /// Why it does not, where that is known: it sends frames of another version.
+    pub why_down: Option<String>,
     /// Which life of it answered last; 0: none yet.
     pub incarnation: u64,
     /// Estimate of the round trip by the link that the overlay speaks by, nanoseconds, the

@@ -1,6 +1,7 @@
 //! The clocks of a host, for stamps and ages.
 
-use insane_core::{MonoTime, Nanos, SourceInstant, Stamp, TaiTime};
+use super::rest::Rest;
+use insane_core::{MonoTime, Nanos, SourceInstant, Stamp};
 use insane_sys::{clock, host};
 
 /// How long the answer to "is TAI synchronised" holds.
@@ -12,12 +13,14 @@ pub(crate) struct Clocks {
     /// By how much this process's monotonic clock leads the host's; `None`: unknown.
     lead_ns: Option<i64>,
     is_tai: bool,
+    /// A lived instant for a sink.
     looked_at: MonoTime,
+    pub(super) rest: Rest,
 }
 
 impl Clocks {
     pub fn new(now: MonoTime) -> Self {
-        Clocks { lead_ns: clock::mono_lead_ns(), is_tai: is_tai(), looked_at: now }
+        Clocks { lead_ns: clock::mono_lead_ns(), is_tai: is_tai(), looked_at: now, rest: Rest::new() }
     }
 
     /// Whether TAI is known and disciplined: one system call a second at most.
@@ -41,37 +44,35 @@ impl Clocks {
         at.0.checked_add_signed(self.lead_ns?.checked_neg()?).map(MonoTime)
     }
 
-    /// How old what bears `stamp` is, where that can be known: the stamp is TAI and both
-    /// hosts' clocks are synchronised, or it is of this host's own clock.
-    pub fn age(&mut self, instant: SourceInstant, is_of_this_host: bool, now: MonoTime) -> Option<Nanos> {
+    /// An instant of the host's monotonic clock on that of this process.
+    fn of_process(&self, at: MonoTime) -> Option<MonoTime> {
+        at.0.checked_add_signed(self.lead_ns?).map(MonoTime)
+    }
+
+    /// How old what bears `stamp` is at `lived`, where that can be known: the stamp is TAI and
+    /// both hosts' clocks are synchronised, or it is of this host's own clock. What is ahead has
+    /// no age.
+    pub fn age(&mut self, instant: SourceInstant, is_of_this_host: bool, lived: MonoTime) -> Option<Nanos> {
         if matches!(instant, SourceInstant::Tai(_)) && !is_of_this_host {
-            self.look(now);
+            self.look(lived);
         }
-        self.age_as_known(instant, is_of_this_host, now)
+        self.age_as_known(instant, is_of_this_host, lived)
     }
 
     /// Looks whether TAI is disciplined, once a second at most.
-    pub fn look(&mut self, now: MonoTime) {
-        self.has_tai(now);
+    pub fn look(&mut self, lived: MonoTime) {
+        self.has_tai(lived);
     }
 
     /// As [`age`](Self::age), by the last [look](Self::look).
-    pub fn age_as_known(&self, instant: SourceInstant, is_of_this_host: bool, now: MonoTime) -> Option<Nanos> {
+    pub fn age_as_known(&self, instant: SourceInstant, is_of_this_host: bool, lived: MonoTime) -> Option<Nanos> {
         match instant {
-            SourceInstant::Tai(_) if is_of_this_host || self.is_tai => age_at(instant, clock::tai_now(), now),
-            SourceInstant::Monotonic(_) if is_of_this_host => age_at(instant, TaiTime(0), self.of_host(now)?),
+            SourceInstant::Tai(at) if is_of_this_host || self.is_tai => Some(clock::tai_now().since(at)),
+            SourceInstant::Monotonic(at) if is_of_this_host => {
+                Some(lived.since(self.rest.lived_then(self.of_process(at)?)))
+            }
             _ => None,
         }
-    }
-}
-
-/// The age of an instant at the present of its clock; of none, none. Time that is ahead
-/// has no age.
-fn age_at(instant: SourceInstant, tai: TaiTime, mono: MonoTime) -> Option<Nanos> {
-    match instant {
-        SourceInstant::Tai(at) => Some(tai.since(at)),
-        SourceInstant::Monotonic(at) => Some(mono.since(at)),
-        SourceInstant::None | SourceInstant::Unnamed(_) => None,
     }
 }
 
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     fn clocks(lead_ns: Option<i64>, is_tai: bool) -> Clocks {
-        Clocks { lead_ns, is_tai, looked_at: MonoTime(u64::MAX) }
+        Clocks { lead_ns, is_tai, looked_at: MonoTime(u64::MAX), rest: Rest::new() }
     }
 
     #[test]

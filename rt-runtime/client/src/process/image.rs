@@ -157,7 +157,7 @@ pub struct ProcessImage {
 #[derive(Clone, Copy, Debug)]
 pub struct Image<'i> {
     of: &'i ProcessImage,
-    now: MonoTime,
+    lived: MonoTime,
     /// Its cycle; `None`: none was ever whole.
     pub cycle: Option<Cycle>,
     /// How good it is; never [`Substituted`](Validity::Substituted).
@@ -187,7 +187,7 @@ impl<'i> Image<'i> {
         self.cycle?;
         let inflow = &self.of.members[member.0];
         let Place { sequence, instant, is_of_this_host, .. } = inflow.whole;
-        let age = self.of.clocks.age_as_known(instant, is_of_this_host, self.now);
+        let age = self.of.clocks.age_as_known(instant, is_of_this_host, self.lived);
         Some(Part { bytes: inflow.whole(), sequence, instant, age })
     }
 
@@ -317,7 +317,8 @@ impl ProcessImage {
     /// This is a forked child.
     pub fn poll(&mut self, now: MonoTime) -> Result<Image<'_>, ConsumeError> {
         let mut is_new = false;
-        self.clocks.look(now);
+        let lived = self.clocks.rest.look(now);
+        self.clocks.look(lived);
         for at in 0..self.members.len() {
             self.members[at].lost.since_last = 0;
             for _ in 0..LOOK_MAX {
@@ -331,19 +332,19 @@ impl ProcessImage {
                 }
             }
         }
-        let edge = self.freshness.look(now, is_new);
+        let edge = self.freshness.look(lived, is_new);
         if edge == Some(Edge::Stale)
             && let Some(first) = self.members.first()
         {
             first.sink.count(PortCounter::Stale, 1);
         }
-        let missed = self.freshness.missed(now);
+        let missed = self.freshness.missed(lived);
         let validity = match self.newest {
             None => Validity::NeverReceived,
             Some(_) if missed > 0 => Validity::Held { missed },
             Some(_) => Validity::Fresh,
         };
-        Ok(Image { of: self, now, cycle: self.newest, validity, is_stale: self.freshness.is_stale(), is_new, edge })
+        Ok(Image { of: self, lived, cycle: self.newest, validity, is_stale: self.freshness.is_stale(), is_new, edge })
     }
 
     /// As [`poll`](Self::poll), at the present instant.

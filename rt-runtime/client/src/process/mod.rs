@@ -8,6 +8,7 @@ mod clocks;
 mod freshness;
 mod image;
 mod options;
+mod rest;
 mod sink;
 mod source;
 

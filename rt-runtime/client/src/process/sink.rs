@@ -80,7 +80,8 @@ struct Kept {
     is_history: bool,
     /// Whether there is one.
     is_there: bool,
-    /// Where the age was known when the value was found: how old it was then, and when that was.
+    /// Where the age was known when the value was found: how old it was then, and which lived
+    /// instant that was.
     found: Option<(Nanos, MonoTime)>,
 }
 
@@ -98,7 +99,8 @@ struct Look {
 /// it is. `Send`, not `Sync`.
 ///
 /// # Time
-/// Staleness is measured on this host's monotonic clock alone, from look to look, so it is
+/// Staleness is measured on this host's monotonic clock alone, from look to look, and the time
+/// for which the host was suspended is added: a value from before is as old as it is. So it is
 /// found within `max_missed + 1` periods whoever fell silent: sender, host, network, or the
 /// runtime. A cyclic task gives [`poll`](Self::poll) the planned start of its cycle; then
 /// jitter of its own moves no edge to another cycle. What a look finds counts as having
@@ -151,8 +153,9 @@ impl ProcessSink {
     /// # Errors
     /// This is a forked child. That the runtime is gone is no error: the value becomes stale.
     pub fn poll(&mut self, now: MonoTime) -> Result<Sample<'_>, ConsumeError> {
-        let (look, edge) = self.look(now)?;
-        Ok(self.sample(now, &look, edge))
+        let lived = self.clocks.rest.look(now);
+        let (look, edge) = self.look(lived)?;
+        Ok(self.sample(lived, &look, edge))
     }
 
     /// As [`poll`](Self::poll), at the present instant: the newest value, without a queue.
@@ -173,7 +176,7 @@ impl ProcessSink {
     /// or no period was declared.
     #[must_use]
     pub fn deadline(&self) -> Option<MonoTime> {
-        self.freshness.deadline()
+        self.freshness.deadline().map(|lived| self.clocks.rest.mono(lived))
     }
 
     /// Messages that were larger than this sink's values, and were passed over.
@@ -195,18 +198,18 @@ impl ProcessSink {
         self.sink.refused()
     }
 
-    fn look(&mut self, now: MonoTime) -> Result<(Look, Option<Edge>), ConsumeError> {
-        let look = self.take(now)?;
+    fn look(&mut self, lived: MonoTime) -> Result<(Look, Option<Edge>), ConsumeError> {
+        let look = self.take(lived)?;
         self.lost_total += look.lost;
         self.unfit_total += look.unfit;
-        let edge = self.freshness.look(now, look.fresh > 0);
+        let edge = self.freshness.look(lived, look.fresh > 0);
         if edge == Some(Edge::Stale) {
             self.sink.count(PortCounter::Stale, 1);
         }
         Ok((look, edge))
     }
 
-    fn take(&mut self, now: MonoTime) -> Result<Look, ConsumeError> {
+    fn take(&mut self, lived: MonoTime) -> Result<Look, ConsumeError> {
         let mut look = Look::default();
         let mut newest: Option<(Message<'_>, Stamp)> = None;
         while look.taken < LOOK_MAX {
@@ -236,15 +239,15 @@ impl ProcessSink {
             look.is_new = true;
             self.kept.set(&message, stamp);
             let is_of_this_host = self.kept.is_of_this_host;
-            self.kept.found = self.clocks.age(stamp.instant, is_of_this_host, now).map(|age| (age, now));
+            self.kept.found = self.clocks.age(stamp.instant, is_of_this_host, lived).map(|age| (age, lived));
         }
         Ok(look)
     }
 
-    fn sample(&self, now: MonoTime, look: &Look, edge: Option<Edge>) -> Sample<'_> {
+    fn sample(&self, lived: MonoTime, look: &Look, edge: Option<Edge>) -> Sample<'_> {
         let kept = &self.kept;
         let is_stale = self.freshness.is_stale();
-        let missed = self.freshness.missed(now);
+        let missed = self.freshness.missed(lived);
         let value = &kept.bytes[..kept.len];
         let (bytes, validity) = match &self.substitute {
             Some(substitute) if is_stale => (&**substitute, Validity::Substituted),
@@ -258,7 +261,7 @@ impl ProcessSink {
             bytes,
             sequence: kept.sequence,
             instant: kept.instant,
-            age: kept.found.map(|(age, at)| Nanos(age.0.saturating_add(now.since(at).0))),
+            age: kept.found.map(|(age, at)| Nanos(age.0.saturating_add(lived.since(at).0))),
             lost: Lost { total: self.lost_total, since_last: look.lost },
             overtaken: look.fresh.saturating_sub(1),
             validity,
@@ -299,10 +302,10 @@ impl<C: FnMut(Sample<'_>) + Send> Attended for Called<C> {
     }
 
     fn attend(&mut self) -> bool {
-        let now = clock::mono_now();
-        let Ok((look, edge)) = self.sink.look(now) else { return false };
+        let lived = self.sink.clocks.rest.look(clock::mono_now());
+        let Ok((look, edge)) = self.sink.look(lived) else { return false };
         if look.is_new || edge.is_some() {
-            (self.callback)(self.sink.sample(now, &look, edge));
+            (self.callback)(self.sink.sample(lived, &look, edge));
         }
         look.taken == LOOK_MAX
     }
@@ -313,5 +316,50 @@ impl<C: FnMut(Sample<'_>) + Send> Attended for Called<C> {
 
     fn count_panic(&self) {
         self.sink.sink.count(PortCounter::CallbackPanics, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ChannelId, ProcessSourceOptions, Qos, Session};
+    use std::time::Duration;
+
+    const HOUR: Nanos = Nanos::from_secs(3600);
+
+    /// What was there before the host was suspended looks as old as it is after it, whether it
+    /// was taken before or is found then; what comes after it is fresh.
+    #[test]
+    fn after_the_host_was_suspended_nothing_from_before_looks_fresh() {
+        let session = Session::embedded("suspended").unwrap();
+        let stream = session.stream("s", Qos::default()).unwrap();
+        let mut sink =
+            stream.process_sink(ChannelId(1), ProcessOptions::new(8).period(Duration::from_secs(1))).unwrap();
+        let mut source = stream.process_source(ChannelId(1), ProcessSourceOptions::new(8)).unwrap();
+        source.wait_for_receivers(Duration::from_secs(10)).unwrap();
+        let is_old = |age: Option<Nanos>| age.is_none_or(|age| age.0 >= HOUR.0 - 60_000_000_000);
+
+        assert!(source.emit(b"taken").unwrap().is_sent());
+        let now = clock::mono_now();
+        let sample = sink.poll(now).unwrap();
+        assert_eq!((sample.bytes, sample.validity, is_old(sample.age)), (&b"taken"[..], Validity::Fresh, false));
+        sink.clocks.rest.suspend(HOUR);
+        let sample = sink.poll(now + Nanos(1_000)).unwrap();
+        assert_eq!((sample.edge, sample.is_stale), (Some(Edge::Stale), true), "an hour is more than a period");
+        assert!(
+            matches!(sample.validity, Validity::Held { missed: 3_590..=3_610 }) && is_old(sample.age),
+            "{sample:?}"
+        );
+
+        assert!(source.emit(b"waiting").unwrap().is_sent());
+        sink.clocks.rest.suspend(HOUR);
+        let sample = sink.latest().unwrap();
+        assert!(sample.bytes == b"waiting" && is_old(sample.age), "{sample:?}");
+
+        assert!(source.emit(b"after").unwrap().is_sent());
+        let sample = sink.latest().unwrap();
+        assert_eq!((sample.bytes, sample.validity, is_old(sample.age)), (&b"after"[..], Validity::Fresh, false));
+        let deadline = sink.deadline().unwrap();
+        assert!(deadline.since(clock::mono_now()) <= Nanos::from_secs(1), "an instant of the monotonic clock");
     }
 }

@@ -57,6 +57,8 @@ pub struct LayoutSizes {
     pub commands: u64,
     /// One command.
     pub command_bytes: u64,
+    /// The record of a trace, as long as a tool takes one of a datapath: one at a time.
+    pub trace_bytes: u64,
     /// Datagrams that one socket takes in one call.
     pub link_batch: u64,
     /// Sockets of one `udp` link.
@@ -117,6 +119,7 @@ impl Default for LayoutSizes {
             held_bytes: 192,
             commands: 1024,
             command_bytes: 64,
+            trace_bytes: 4096 + 32_768 * 64,
             link_batch: 64,
             udp_sockets: 2,
             tcp_connections: 2,
@@ -392,6 +395,7 @@ fn datapath(plan: &Plan, at: usize, sizes: &LayoutSizes) -> Group {
         Item::new("messages kept while streams move", Kind::Private, sizes.held, sizes.held_bytes),
         Item::new("command queues, there and back", Kind::Private, 2 * sizes.commands, sizes.command_bytes),
         Item::new("counters page", Kind::Shared, 1, counters.next_multiple_of(sizes.page_bytes)),
+        Item::new("record of a trace, while one is taken", Kind::Shared, 1, sizes.trace_bytes),
     ];
     for link in &datapath.links {
         items.extend(match &link.technology {

@@ -93,8 +93,10 @@ impl Hub {
         let prefix = decode_hello_prefix(bytes).map_err(protocol)?;
         let version = negotiate(prefix).ok_or_else(|| {
             let (min, max) = (prefix.version_min, prefix.version_max);
+            let older = if max < VERSION_MIN { "the client is the older one" } else { "this runtime is the older one" };
             let reason = format!(
-                "this runtime speaks protocol versions {VERSION_MIN} to {VERSION_MAX}, the client {min} to {max}"
+                "this runtime speaks protocol versions {VERSION_MIN} to {VERSION_MAX}, the client {min} to {max}: run \
+                 both from one build ({older})"
             );
             Refusal::new(Code::Version, reason)
         })?;

@@ -134,7 +134,8 @@ fn requests_with_random_fields_are_refused_or_end_the_session() {
 #[test]
 fn versions_that_do_not_meet_are_told_so() {
     let place = Place::new("versions");
-    let daemon = Daemon::start(&place, OPEN, QUIET);
+    let daemon = Daemon::start(&place, OPEN, "");
+    let mut bystander = Bystander::new(&daemon);
     for (min, max) in [(VERSION_MAX + 1, VERSION_MAX + 9), (0, 0), (1, VERSION_MIN - 1), (u16::MAX, u16::MAX), (9, 0)] {
         let mut packet = hello();
         packet[4..6].copy_from_slice(&min.to_le_bytes());
@@ -145,6 +146,8 @@ fn versions_that_do_not_meet_are_told_so() {
         assert_eq!(code, Code::Version);
         let (ours, theirs) = (format!("{VERSION_MIN} to {VERSION_MAX}"), format!("the client {min} to {max}"));
         assert!(reason.contains(&ours) && reason.contains(&theirs), "both are named: {reason}");
+        assert!(reason.contains("run both from one build"), "what helps: {reason}");
+        until("the log says it", || daemon.log().contains(&theirs));
         // What comes behind the prefix may be of any form in another version.
         let mut peer = Peer::new(daemon.connect());
         peer.send_bytes(&packet[..8]);
@@ -155,6 +158,7 @@ fn versions_that_do_not_meet_are_told_so() {
     packet[0] ^= 1;
     peer.send_bytes(&packet);
     assert_eq!(closing(&mut peer).expect("a reason").0, Code::Protocol);
+    bystander.is_served();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::world::{Daemon, Noise, OPEN, Pair, Place, until};
 use insane_core::{ChannelId, HostId, Incarnation, Lane, SourceId, StreamKey};
-use insane_wire::data::{DataHeader, Flags, HEADER_BYTES, Kind};
+use insane_wire::data::{DataHeader, Flags, HEADER_BYTES, Kind, VERSION};
 use std::net::{SocketAddr, UdpSocket};
 
 /// Sockets at a port and the next one, both free until then.
@@ -46,6 +46,68 @@ fn random_header(noise: &mut Noise, payload: usize, host: Option<HostId>) -> Dat
         fragment_offset: (any(64) as u32).wrapping_mul(64),
         ..header
     }
+}
+
+#[test]
+fn a_peer_of_another_version_is_told_of_and_disturbs_nobody() {
+    let (place, other_place) = (Place::new("version"), Place::new("version-good"));
+    let mut noise = Noise(u64::from(std::process::id()) + 1);
+    let (_, _, port) = two_sockets(&mut noise);
+    let (_, _, good_port) = two_sockets(&mut noise);
+    let (other, other_next, other_port) = two_sockets(&mut noise);
+    let rest = |own, peers: &str| {
+        format!(
+            "datapaths: [(name: \"main\", links: [\"l\"])], \
+             links: [(name: \"l\", technology: udp(bind: \"127.0.0.1:{own}\"))], peers: [{peers}]"
+        )
+    };
+    let peer = |name: &str, port| format!("(name: {name:?}, links: {{\"l\": \"127.0.0.1:{port}\"}})");
+    let daemon =
+        Daemon::start(&place, OPEN, &rest(port, &[peer("good", good_port), peer("other", other_port)].join(",")));
+    let path = other_place.config(OPEN, &rest(good_port, &peer("test", port)));
+    let text = std::fs::read_to_string(&path).unwrap().replace("name: \"test\"), control", "name: \"good\"), control");
+    std::fs::write(&path, text).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_insaned"));
+    let _good = Daemon::spawn(&other_place, command.arg("--config").arg(&path));
+    let mut pair = Pair::start(&daemon, "direct,isolated");
+    let peer_of = |name: &str| daemon.status().peers.into_iter().find(|peer| peer.name == name).unwrap();
+    until("the peer of this version is up", || peer_of("good").up);
+
+    // What a build with the version before, and one with the next, would send.
+    let ports = [port, port + 1].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let send = |version: u8| {
+        let mut frame = DataHeader::overlay(HostId(9), Incarnation(1), 3).encode().to_vec();
+        frame[1] = version;
+        frame.extend(b"abc");
+        other.send_to(&frame, ports[0]).unwrap();
+        other_next.send_to(&frame, ports[1]).unwrap();
+    };
+    let why = |version, older| {
+        format!(
+            "it sends frames of version {version}, this runtime reads version {VERSION}: run one build on both ({older})"
+        )
+    };
+    let older = why(VERSION - 1, "the peer's is the older one");
+    until("it is told", || {
+        send(VERSION - 1);
+        peer_of("other").why_down.as_ref() == Some(&older)
+    });
+    assert!(daemon.log().contains(&older), "{}", daemon.log());
+    assert!(daemon.status().datapaths[0].counters["frames_other_version"] >= 1);
+    // One that changes its version in every frame fills no log.
+    for version in 0..=255 {
+        if version != VERSION {
+            send(version);
+        }
+    }
+    let counted = || daemon.status().datapaths[0].counters["frames_other_version"];
+    until("they are counted", || counted() >= 400);
+    assert_eq!(daemon.log().matches("it sends frames of version").count(), 1);
+
+    let good = peer_of("good");
+    assert!(good.up && good.why_down.is_none() && !peer_of("other").up);
+    let carried = pair.finish();
+    assert!(carried.iter().all(|count| *count > 0), "{carried:?}");
 }
 
 #[test]

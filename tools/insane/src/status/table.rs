@@ -16,6 +16,9 @@ pub fn render(report: &StatusReport, before: Before<'_>) -> String {
     // Counters of an earlier life of the runtime are no base for rates.
     let before = before.filter(|(earlier, seconds)| earlier.pid == report.pid && *seconds > 0.0);
     let mut text = head(report);
+    if let Some(other) = insane_wire::status::other_format(report) {
+        let _ = writeln!(text, "  ! {}", printable(&other));
+    }
     for line in &report.degraded {
         let _ = writeln!(text, "  ! {}", printable(line));
     }
@@ -336,7 +339,13 @@ fn peers(peers: &[PeerStatus]) -> String {
             peer.heard_ms_ago.map_or("never".to_owned(), |ms| format!("{} ago", insane_core::Nanos::from_millis(ms)));
         table.row(&peer.name, vec![state.to_owned(), life, rtt, heard, peer.source.clone(), links(peer)]);
     }
-    table.finish()
+    let mut text = table.finish();
+    for peer in peers {
+        if let Some(why) = &peer.why_down {
+            text += &format!("  {} is down: {}\n", printable(&peer.name), printable(why));
+        }
+    }
+    text
 }
 
 /// How others are found, and who was refused.
@@ -521,6 +530,19 @@ mod tests {
         assert_eq!(line(&render(&now, Some((&earlier, 2.0)))), "1000");
         earlier.pid = 4;
         assert_eq!(line(&render(&now, Some((&earlier, 2.0)))), "3000");
+    }
+
+    #[test]
+    fn a_report_of_another_format_and_a_peer_of_another_version_are_told_of() {
+        let format = insane_wire::status::FORMAT;
+        let of = |format, peers| render(&StatusReport { format, peers, ..StatusReport::default() }, None);
+        assert!(!of(format, vec![]).contains("format"));
+        let text = of(format + 1, vec![]);
+        let both = format!("reports in format {}, this tool reads format {format}", format + 1);
+        assert!(text.contains(&both) && text.contains("Take both from one build"), "{text}");
+        let why_down = Some("it sends frames of version 9".to_owned());
+        let text = of(format, vec![PeerStatus { name: "cell-b".into(), why_down, ..PeerStatus::default() }]);
+        assert!(text.contains("\n  cell-b is down: it sends frames of version 9\n"), "{text}");
     }
 
     #[test]

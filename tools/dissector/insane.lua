@@ -37,6 +37,7 @@ local f = {
     sequence = ProtoField.uint64("insane.sequence", "Sequence", base.DEC),
     instant = ProtoField.uint64("insane.instant", "Source instant, ns", base.DEC),
     clock = ProtoField.uint8("insane.instant.clock", "Of the clock", base.DEC, clocks, 0xc0),
+    closes = ProtoField.bool("insane.fence.closes", "The source has closed"),
     history = ProtoField.bool("insane.instant.history", "Emitted before its receiver joined", 8, nil, 0x20),
     channel = ProtoField.uint32("insane.channel", "Channel", base.DEC),
     source = ProtoField.uint32("insane.source", "Source", base.DEC),
@@ -272,7 +273,11 @@ function insane.dissector(tvb, pinfo, root)
         { f.stream, 8, 8 }, { f.host, 16, 8 }, { f.incarnation, 24, 8 }, { f.sequence, 32, 8 },
         { f.channel, 48, 4 }, { f.source, 52, 4 }, { f.length, 56, 4 }, { f.offset, 60, 4 },
     })
-    source_instant(tree, tvb)
+    if kind == 4 then
+        tree:add(f.closes, tvb(40, 8), tvb(40, 4):le_uint() == 1 and tvb(44, 4):le_uint() == 0)
+    else
+        source_instant(tree, tvb)
+    end
     local rest = tvb:len() - HEADER
     local about = string.format("%s lane %d", kinds[kind], tvb(3, 1):uint() % 8)
     if kind == 1 then

@@ -31,6 +31,7 @@ fn every_scenario_makes_its_trouble() {
     let sum = |scenario| (0..3).map(move |seed| outcome(seed, scenario, None));
     assert!(sum(Scenario::Calm).all(|run| run.events[1] == 0 && run.counts.2.resends == 0));
     assert!(sum(Scenario::Weather).any(|run| run.counts.0.lost > 0 && run.counts.0.duplicate > 0));
+    assert!(Scenario::ALL.into_iter().all(|scenario| sum(scenario).any(|run| run.counts.0.closings > 0)));
     assert!(sum(Scenario::Weather).any(|run| run.counts.0.late > 0 && run.counts.0.incomplete > 0));
     assert!(sum(Scenario::Partition).all(|run| run.events[1] > 0), "peers went down");
     assert!(sum(Scenario::Crash).all(|run| run.events[2] > 0), "peers came in new lives");

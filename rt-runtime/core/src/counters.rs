@@ -87,6 +87,9 @@ counters!(
         /// Times that such messages were released although some before them had not come: the
         /// time for those was up, or there was no more room.
         HoldsEnded = "holds_ended",
+        /// Reliable: times that the past was on its way to sinks that joined late at a peer, and
+        /// the peer took nothing of it for too long.
+        RecapsGivenUp = "recaps_given_up",
     }
 );
 

@@ -227,6 +227,11 @@ impl Outflow {
         if self.version != Some(route.version) {
             self.follow(now, route, newcomers.as_ref());
         }
+        while let Some(peer) = self.sender.give_up_recap(now) {
+            outlets.count(id.domain, DatapathCounter::RecapsGivenUp, 1);
+            // What was lost of it is asked for once more; those who stopped waiting refuse it.
+            self.again.add(peer);
+        }
         while self.sender.evict(now).is_some() {
             outlets.count(id.domain, DatapathCounter::Evictions, 1);
         }
@@ -244,21 +249,21 @@ impl Outflow {
         }
         self.release(conn);
         if !self.again.is_empty() {
-            self.ask_again(route, conn, newcomers.as_mut());
+            self.ask_again(now, route, conn, newcomers.as_mut());
         }
     }
 
     /// Asks once more for the past where a recap was in the way of another.
     #[cold]
-    fn ask_again(&mut self, route: &Route, conn: &mut RxConn, newcomers: Option<&mut Newcomers>) {
+    fn ask_again(&mut self, now: MonoTime, route: &Route, conn: &mut RxConn, newcomers: Option<&mut Newcomers>) {
         let Some(newcomers) = newcomers else { return };
         for peer in route.peers.iter().filter(|peer| self.again.contains(**peer)) {
-            if self.sender.can_recap(*peer) {
+            if self.sender.can_recap(now, *peer) {
                 newcomers.join(*peer, false, 0, || conn.ask_for_past());
             }
         }
         let sender = &self.sender;
-        self.again.retain(|peer| !sender.can_recap(peer));
+        self.again.retain(|peer| !sender.can_recap(now, peer));
     }
 
     /// Joins who is new in the route, lets go who left it.

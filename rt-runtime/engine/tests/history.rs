@@ -752,3 +752,35 @@ fn sinks_of_isolated_streams_get_the_past() {
         }
     }
 }
+
+#[test]
+fn a_recap_that_was_lost_is_counted_and_asked_for_again() {
+    let (net, mut a, mut b, mut c) = three();
+    let mut source = Keeper::of(&mut a, 16, true);
+    let early = b.sink(TOPIC).0;
+    join(&mut a, 0, &[0]);
+    for _ in 0..5 {
+        source.emit();
+        run(&net, &mut [&mut a, &mut b, &mut c], 20);
+    }
+    assert_eq!(got(&early, 16), now(0..5));
+    let dead = Faults { partitioned: true, ..Faults::NONE };
+    net.set_faults(world::address(1), world::address(2), dead);
+    let late = b.sink(TOPIC).0;
+    join(&mut a, 0, &[0]);
+    run(&net, &mut [&mut a, &mut b, &mut c], 20);
+    assert_eq!(source.attend(), 1);
+    for _ in 0..60 {
+        run(&net, &mut [&mut a, &mut b, &mut c], 10);
+        net.advance(Nanos::from_millis(10));
+    }
+    assert_eq!((a.count(DatapathCounter::RecapsGivenUp), got(&late, 16)), (1, vec![]));
+    net.set_faults(world::address(1), world::address(2), Faults::NONE);
+    source.attend();
+    run(&net, &mut [&mut a, &mut b, &mut c], 400);
+    assert_eq!(got(&late, 16), past(1..5));
+    source.emit();
+    run(&net, &mut [&mut a, &mut b, &mut c], 100);
+    assert_eq!((got(&early, 16), got(&late, 16)), (now(5..6), now(5..6)));
+    assert_eq!(a.count(DatapathCounter::RecapsGivenUp), 1);
+}

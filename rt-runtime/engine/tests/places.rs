@@ -11,7 +11,7 @@ use insane_link::{FrameSink, Link, LinkCapabilities, SendOutcome, SwapRefused, T
 use insane_shm::port::SinkPort;
 use insane_sim::{SimClock, SimConfig, SimNet};
 use insane_sys::SharedBytes;
-use insane_wire::data::{DataHeader, Flags, HEADER_BYTES, Kind};
+use insane_wire::data::{CLOSING, DataHeader, Flags, HEADER_BYTES, Kind};
 use insane_wire::reliable::{Body, Position, Sync};
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -283,16 +283,54 @@ fn the_first_message_after_a_rest_keeps_its_place() {
     assert!(!world.fill(at, &never));
 }
 
+/// The frame as another source would send it.
+fn of(source: u32, mut frame: Vec<u8>) -> Vec<u8> {
+    let (header, _) = DataHeader::decode_frame(&frame).unwrap();
+    frame[..HEADER_BYTES].copy_from_slice(&DataHeader { source: SourceId(source), ..header }.encode());
+    frame
+}
+
+/// What is still under way to it finds it for a moment.
+#[test]
+fn without_a_free_place_a_flow_whose_source_has_closed_gives_way_first() {
+    const PLACES: u32 = 256;
+    let mut world = World::new();
+    let hears = |world: &mut World, source, number| {
+        world.act(Act::Frame(of(source, frame(Flags::RELIABLE, number, 0, LEN))));
+        !world.read().is_empty()
+    };
+    for source in 0..PLACES {
+        world.act(Act::Frame(of(source, sync(0, 0))));
+        assert!(hears(&mut world, source, 0));
+    }
+    let end = DataHeader { kind: Kind::Fence, source_instant: CLOSING, message_len: 0, ..header(Flags::RELIABLE, 1) };
+    let false_end = DataHeader { sequence: 0, source: SourceId(100), ..end };
+    let early_end = DataHeader { sequence: 2, source: SourceId(101), ..end };
+    for end in [DataHeader { source: SourceId(200), ..end }, false_end, early_end] {
+        world.act(Act::Frame(end.encode().to_vec()));
+    }
+    world.wait(Nanos::from_millis(90));
+    world.act(Act::Frame(of(PLACES, sync(0, 0))));
+    assert_eq!(world.host.count(DatapathCounter::DroppedNoFlow), 1, "not at once");
+    world.wait(Nanos::from_millis(10));
+    world.act(Act::Frame(of(PLACES, sync(0, 0))));
+    assert!(hears(&mut world, PLACES, 0), "the new one");
+    for source in 0..PLACES {
+        assert_eq!(hears(&mut world, source, 1), source != 200, "{source}");
+    }
+    // Now 101 is complete, too.
+    world.wait(Nanos::from_millis(100));
+    world.act(Act::Frame(of(PLACES + 1, sync(0, 0))));
+    assert!(hears(&mut world, PLACES + 1, 0));
+    assert!(!hears(&mut world, 101, 2) && hears(&mut world, 100, 2));
+    assert_eq!(world.host.count(DatapathCounter::DroppedNoFlow), 1);
+}
+
 /// A flow at rest is forgotten for a new one, if there is no place else, and for nothing less.
 #[test]
 fn without_a_free_place_the_flow_that_was_silent_for_longest_gives_way() {
     const PLACES: u32 = 256;
     let mut world = World::new();
-    let of = |source: u32, mut frame: Vec<u8>| {
-        let (header, _) = DataHeader::decode_frame(&frame).unwrap();
-        frame[..HEADER_BYTES].copy_from_slice(&DataHeader { source: SourceId(source), ..header }.encode());
-        frame
-    };
     let first = frame(Flags::RELIABLE, 0, 0, LEN);
     let hears = |world: &mut World, source| {
         world.act(Act::Frame(of(source, first.clone())));

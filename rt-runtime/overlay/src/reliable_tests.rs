@@ -150,6 +150,7 @@ impl World {
     }
 
     fn drive_sender(&mut self, emit: bool) {
+        while self.sender.give_up_recap(self.now).is_some() {}
         while let Some(peer) = self.sender.evict(self.now) {
             self.nodes[peer.index()].was_evicted = true;
             self.evictions += 1;
@@ -554,7 +555,9 @@ fn a_recap_that_stands_still_ends_alone() {
     let data = sender.next_data(PAYLOAD_MAX).unwrap();
     sender.sent(now, &data);
     assert!(sender.on_ack(now, PeerIndex(0), &acked(Position::start_of(104), 164)));
-    assert_eq!(sender.evict(now + LIMITS.evict_after), None);
+    let late = now + LIMITS.evict_after;
+    assert_eq!((sender.evict(late), sender.give_up_recap(late)), (None, Some(PeerIndex(0))));
+    assert_eq!(sender.give_up_recap(late), None);
     assert!(!sender.is_recapping(PeerIndex(0)) && !sender.is_out(PeerIndex(0)) && sender.is_settled());
 
     let mut sender = sender_with_recap(now);
@@ -571,6 +574,40 @@ fn a_recap_that_stands_still_ends_alone() {
     assert_eq!(sender.peers().count(), PEERS_MAX, "recaps take no peer's place");
     sender.leave(PeerIndex(0));
     assert!(sender.recap(now, PeerIndex(40), 100, 99));
+}
+
+/// For how much of a minute a peer's recaps hold the window, and how many there are. It asks
+/// again and again; `wait`: so long it takes for each answer, if it answers.
+fn recaps_in_a_minute(wait: Option<Nanos>) -> (Nanos, u32) {
+    const STEP: Nanos = Nanos::from_millis(1);
+    let began = MonoTime(1_000_000);
+    let mut sender = sender_with_recap(began);
+    let (mut now, mut number, mut held, mut from, mut asked_at) = (began, 7, 0, 101, began);
+    while now.since(began) < Nanos::from_secs(60) {
+        now += STEP;
+        while sender.give_up_recap(now).is_some() {}
+        if sender.is_recapping(PeerIndex(0)) {
+            held += STEP.0;
+            if wait.is_some_and(|wait| now.since(asked_at) >= wait) {
+                (from, asked_at) = (from + 1, now);
+                assert!(sender.on_ack(now, PeerIndex(0), &recapped(from, number, from == 103)));
+            }
+        } else if sender.recap(now, PeerIndex(0), 101, number + 1) {
+            (number, from, asked_at) = (number + 1, 101, now);
+        }
+    }
+    (Nanos(held), number - 6)
+}
+
+#[test]
+fn who_asks_for_recaps_again_and_again_holds_the_window_for_its_share_and_no_longer() {
+    let share = Nanos::from_millis(60_000 / crate::reliable::RECAP_SHARE);
+    let slack = 3 * LIMITS.evict_after.0;
+    for wait in [None, Some(Nanos(LIMITS.evict_after.0 * 4 / 5)), Some(Nanos::from_millis(3))] {
+        let (held, count) = recaps_in_a_minute(wait);
+        assert!(count > 10 && held.0 >= share.0 - slack, "{held:?} in {count}");
+        assert!(held.0 <= share.0 + slack, "{held:?} in {count}");
+    }
 }
 
 #[test]

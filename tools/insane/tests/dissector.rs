@@ -8,7 +8,7 @@ use insane_core::{
     ChannelId, HostId, Incarnation, Lane, Nanos, Schema, SourceId, SourceInstant, Stamp, StreamKey, TaiTime,
 };
 use insane_rt::{Emit, Qos, Reliability, Session, SourceOptions};
-use insane_wire::data::{DataHeader, Flags, Kind};
+use insane_wire::data::{CLOSING, DataHeader, Flags, Kind};
 use insane_wire::group::{GROUP_BYTES, GroupBody};
 use insane_wire::link::{LINK_BYTES, LinkBeat};
 use insane_wire::overlay::{self, Change, Head, Interest};
@@ -174,6 +174,24 @@ fn folder(name: &str) -> std::path::PathBuf {
     let folder = std::env::temp_dir().join(format!("insane-dissector-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     folder
+}
+
+#[test]
+fn a_fence_shows_whether_it_ends_a_leg_or_the_flow() {
+    if !has_tshark() {
+        return;
+    }
+    let folder = folder("fence");
+    let file = folder.join("udp.pcap");
+    let fence = |source_instant| {
+        frame(DataHeader { kind: Kind::Fence, source_instant, message_len: 0, fragment_offset: 0, ..DATA }, &[])
+    };
+    datagrams(&file, &[fence(0), fence(CLOSING), frame(DATA, &[0xab; 72])]);
+    let shown = fields(&file, &["insane.kind", "insane.fence.closes", "insane.instant.clock"]);
+    assert_eq!(shown[0], ["4", "0", ""]);
+    assert_eq!(shown[1], ["4", "1", ""]);
+    assert_eq!(shown[2], ["1", "", "2"]);
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub struct DataCounts {
     pub inconsistent: u64,
     /// Fragments for which no buffer was free.
     pub no_buffer: u64,
+    /// Words that a source has closed, which are of a flow that is known, and could be.
+    pub closings: u64,
     /// Messages given up: fragments missing.
     pub incomplete: u64,
     /// Fragments stored.
@@ -171,6 +173,13 @@ impl Data {
         }
     }
 
+    /// A source says that it has closed.
+    fn close(&mut self, header: &DataHeader) {
+        let DataHeader { host, incarnation, source, stream, sequence, .. } = *header;
+        let key = FlowKey { host, incarnation, source, stream };
+        self.counts.closings += u64::from(self.flows.close(self.now, &key, sequence));
+    }
+
     fn release(&mut self, key: FlowKey, topic: Topic, sequence: u64, mut payload: Vec<u8>) {
         let verdict = self.flows.classify(self.now, &key, sequence, || false);
         let passes = match verdict {
@@ -268,11 +277,13 @@ impl FrameSink for Data {
             return;
         };
         match DataHeader::decode_frame(frame) {
-            Ok((header, payload)) if header.kind == Kind::Data => {
+            Ok((header, payload)) if header.kind == Kind::Data || header.closes_flow() => {
                 if self.lives[peer.index()].is_some_and(|life| life != (header.host, header.incarnation)) {
                     self.counts.other_life += 1;
-                } else {
+                } else if header.kind == Kind::Data {
                     self.data(&header, payload);
+                } else {
+                    self.close(&header);
                 }
             }
             Ok((header, body)) if header.kind == Kind::Overlay => {

@@ -14,12 +14,14 @@ use insane_overlay::flow::FlowKey;
 use insane_overlay::membership::{Event, Limits, Membership};
 use insane_sim::{SimClock, SimLink};
 use insane_wire::control::{Event as Reply, Request, SinkWake};
-use insane_wire::data::{DataHeader, Flags, FragmentPlan, HEADER_BYTES, Kind};
+use insane_wire::data::{CLOSING, DataHeader, Flags, FragmentPlan, HEADER_BYTES, Kind};
 use insane_wire::overlay::{BODY_BYTES_MAX, Interest};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Overlay frames that leave in one step, as the control plane sends them.
 const FRAMES_MAX: usize = 256;
+/// Behind one message in so many its source says that it has closed.
+const CLOSING_ONE_IN: u64 = 8;
 /// Frames that a host takes in in one step.
 const RECEIVE_MAX: u32 = 4096;
 /// Largest payload of a frame, bytes.
@@ -335,7 +337,7 @@ impl Host {
         Some((key, source.next))
     }
 
-    /// Sends a message to everybody who listens.
+    /// Sends a message to everybody who listens; behind some of them, that the source has closed.
     pub fn emit(&mut self, number: usize, topic: Topic, payload: &[u8]) {
         let Some(source) = self.sources.get_mut(&number) else { return };
         let sequence = source.next;
@@ -345,24 +347,37 @@ impl Host {
             return;
         };
         let Some(plan) = FragmentPlan::new(payload.len() as u32, PAYLOAD_MAX) else { return };
+        let (host, incarnation, source) = (self.id, self.life, source.id);
+        let of = |message_len, fragment_offset| DataHeader {
+            kind: Kind::Data,
+            lane: Lane::LAST,
+            flags: Flags::NONE,
+            stream: topic.key,
+            host,
+            incarnation,
+            sequence,
+            source_instant: 0,
+            channel: topic.channel,
+            source,
+            message_len,
+            fragment_offset,
+        };
         for fragment in plan {
-            let head = DataHeader {
-                kind: Kind::Data,
-                lane: Lane::LAST,
-                flags: Flags::NONE,
-                stream: topic.key,
-                host: self.id,
-                incarnation: self.life,
-                sequence,
-                source_instant: 0,
-                channel: topic.channel,
-                source: source.id,
-                message_len: payload.len() as u32,
-                fragment_offset: fragment.offset,
-            };
+            let head = of(payload.len() as u32, fragment.offset);
             let part = &payload[fragment.offset as usize..][..fragment.len as usize];
             for peer in &route.peers {
                 match self.link.send(*peer, Lane::LAST, &head.encode(), part.into()) {
+                    SendOutcome::Sent => self.sent.frames += 1,
+                    SendOutcome::Busy | SendOutcome::Failed => self.sent.refused += 1,
+                }
+            }
+        }
+        if sequence.is_multiple_of(CLOSING_ONE_IN) {
+            // True of the last message at most.
+            let end = DataHeader { kind: Kind::Fence, sequence: sequence + 1, source_instant: CLOSING, ..of(0, 0) };
+            for peer in &route.peers {
+                let none: &[u8] = &[];
+                match self.link.send(*peer, Lane::LAST, &end.encode(), none.into()) {
                     SendOutcome::Sent => self.sent.frames += 1,
                     SendOutcome::Busy | SendOutcome::Failed => self.sent.refused += 1,
                 }

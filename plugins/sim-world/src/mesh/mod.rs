@@ -541,6 +541,7 @@ fn add_counts((data, sent, members): &mut (DataCounts, SendCounts, Counters), ho
         late,
         inconsistent,
         no_buffer,
+        closings,
         incomplete,
         stored,
         delivered,
@@ -557,6 +558,7 @@ fn add_counts((data, sent, members): &mut (DataCounts, SendCounts, Counters), ho
     data.late += late;
     data.inconsistent += inconsistent;
     data.no_buffer += no_buffer;
+    data.closings += closings;
     data.incomplete += incomplete;
     data.stored += stored;
     data.delivered += delivered;

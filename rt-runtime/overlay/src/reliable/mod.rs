@@ -31,14 +31,16 @@
 //!   come to where the flow is; there the peer joins both and says so. What it brings the
 //!   peer's other sinks had already, so none of those waits for it; but it holds its place in the
 //!   window, as a peer that is behind does, until it is there or stands still for
-//!   [`Limits::evict_after`].
+//!   [`Limits::evict_after`]. A peer's recaps have one part in [`RECAP_SHARE`] of
+//!   the time, of which as much may be owed as one costs that stands still: who asks again and
+//!   again holds the window no longer.
 //!
 //! A sequence number says which message of a flow it is, once and for all, so a delayed
 //! or repeated frame can never be taken for another one, and no connection numbers are
 //! needed: [`Sync::base`] alone says where a receiver's part begins.
 //!
 //! Bounds: all memory is in the machines themselves, about [`WINDOW_MAX`] times 16 and
-//! [`PEERS_MAX`] + [`RECAPS_MAX`] times 120 bytes for a sender, 130 bytes for a receiver. Each call looks
+//! [`PEERS_MAX`] + [`RECAPS_MAX`] times 140 bytes for a sender, 130 bytes for a receiver. Each call looks
 //! at each peer once, at most.
 
 mod receiver;
@@ -53,6 +55,9 @@ use insane_core::Nanos;
 
 /// Recaps of one sender at a time.
 pub const RECAPS_MAX: usize = 8;
+
+/// The recaps to a peer may hold the window for one part in so many of the time.
+pub const RECAP_SHARE: u64 = 8;
 
 /// Most messages that a sender holds.
 pub const WINDOW_MAX: usize = 64;

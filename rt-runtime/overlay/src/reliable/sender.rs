@@ -1,6 +1,6 @@
 //! The sending side of one source.
 
-use super::{Ack, Limits, PEERS_MAX, Position, RECAPS_MAX, Sync, WINDOW_MAX};
+use super::{Ack, Limits, PEERS_MAX, Position, RECAP_SHARE, RECAPS_MAX, Sync, WINDOW_MAX};
 use alloc::boxed::Box;
 use insane_core::{MonoTime, Nanos, PeerIndex};
 use insane_wire::data::{FRAGMENT_UNIT, HEADER_BYTES};
@@ -57,6 +57,10 @@ struct Peer {
     acked: Position,
     /// Messages before this one are of the past to it.
     past_until: u64,
+    /// Since when it is a recap.
+    began_at: MonoTime,
+    /// By then the peer's recaps have had no more than their share of the time.
+    recaps_paid_at: MonoTime,
     /// What is sent next.
     cursor: Position,
     /// What was never sent.
@@ -220,7 +224,7 @@ impl Sender {
     /// is held, by recap `number` (above 0; numbers rise). False: one of the peer is under way,
     /// or there are [`RECAPS_MAX`].
     pub fn recap(&mut self, now: MonoTime, index: PeerIndex, base: u64, number: u32) -> bool {
-        if !self.can_recap(index) || self.find(index).is_none() {
+        if !self.can_recap(now, index) || self.find(index).is_none() {
             return false;
         }
         self.add(now, index, base, number);
@@ -230,8 +234,11 @@ impl Sender {
 
     /// Whether [`recap`](Self::recap) would find room for one to this peer, if it is in.
     #[must_use]
-    pub fn can_recap(&self, index: PeerIndex) -> bool {
-        self.recaps < RECAPS_MAX && !self.is_recapping(index)
+    pub fn can_recap(&self, now: MonoTime, index: PeerIndex) -> bool {
+        let burst = Nanos(RECAP_SHARE * self.limits.evict_after.0);
+        let flow = self.find(index).and_then(|place| self.peers[place].as_ref());
+        let is_paid = flow.is_none_or(|flow| flow.recaps_paid_at <= now + burst);
+        is_paid && self.recaps < RECAPS_MAX && !self.is_recapping(index)
     }
 
     /// Whether a recap is under way to a peer.
@@ -248,10 +255,12 @@ impl Sender {
 
     /// A recap is over, or nobody can get it any more.
     #[cold]
-    fn end_recap(&mut self, index: PeerIndex) {
-        if let Some(place) = self.find_recap(index, None) {
-            self.peers[place] = None;
-            self.recaps -= 1;
+    fn end_recap(&mut self, now: MonoTime, index: PeerIndex) {
+        let Some(recap) = self.find_recap(index, None).and_then(|place| self.peers[place].take()) else { return };
+        self.recaps -= 1;
+        if let Some(flow) = self.find(index).and_then(|place| self.peers[place].as_mut()) {
+            let cost = Nanos(now.since(recap.began_at).0.saturating_mul(RECAP_SHARE));
+            flow.recaps_paid_at = flow.recaps_paid_at.max(now) + cost;
         }
     }
 
@@ -268,6 +277,8 @@ impl Sender {
             base: start.sequence,
             acked: start,
             past_until: self.end,
+            began_at: now,
+            recaps_paid_at: MonoTime(0),
             cursor: start,
             high: start,
             // Nothing before it knows where it begins.
@@ -291,7 +302,7 @@ impl Sender {
         if let Some(place) = self.find(index) {
             self.peers[place] = None;
         }
-        self.end_recap(index);
+        self.end_recap(MonoTime(0), index);
     }
 
     /// The peers, those that were put out included.
@@ -432,7 +443,7 @@ impl Sender {
             return false;
         }
         if ack.gone {
-            self.end_recap(from);
+            self.end_recap(now, from);
             if peer.recap > 0 {
                 return true;
             }
@@ -470,29 +481,28 @@ impl Sender {
     /// Puts out one peer that acknowledged nothing new for too long; call it until `None`.
     pub fn evict(&mut self, now: MonoTime) -> Option<PeerIndex> {
         let (end, limits) = (Position::start_of(self.end), self.limits);
-        if self.recaps > 0 {
-            self.end_stale_recaps(now);
-        }
         let peer = self.peers[..self.places].iter_mut().flatten().find(|peer| {
             let owes = !peer.confirmed || peer.acked < end;
             peer.recap == 0 && peer.state == State::In && owes && now.since(peer.progress_at) >= limits.evict_after
         })?;
         peer.put_out(now, end.sequence, &limits);
         let index = peer.index;
-        self.end_recap(index);
+        self.end_recap(now, index);
         Some(index)
     }
 
-    /// The peer goes on without those that stand still.
+    /// Gives up one recap that stands still, and says whose; the flow goes on there without. Call
+    /// it until `None`, before [`evict`](Self::evict).
+    pub fn give_up_recap(&mut self, now: MonoTime) -> Option<PeerIndex> {
+        if self.recaps == 0 { None } else { self.give_up_stale_recap(now) }
+    }
+
     #[cold]
-    fn end_stale_recaps(&mut self, now: MonoTime) {
-        for place in 0..self.places {
-            if let Some(peer) = self.peers[place].filter(|peer| peer.recap > 0)
-                && now.since(peer.progress_at) >= self.limits.evict_after
-            {
-                self.end_recap(peer.index);
-            }
-        }
+    fn give_up_stale_recap(&mut self, now: MonoTime) -> Option<PeerIndex> {
+        let is_stale = |peer: &&Peer| peer.recap > 0 && now.since(peer.progress_at) >= self.limits.evict_after;
+        let index = self.peers[..self.places].iter().flatten().find(is_stale)?.index;
+        self.end_recap(now, index);
+        Some(index)
     }
 }
 

@@ -7,8 +7,8 @@
 //! ```
 //! What must hold is worked out here from the bytes of a frame, beside the stack's own reading.
 
-use insane_core::{MonoTime, Nanos};
-use insane_netstack::{Checksums, Host, Mac, Received, Stack, VlanId};
+use insane_core::{MonoTime, Nanos, PeerIndex};
+use insane_netstack::{Checksums, Host, Known, Mac, Received, Stack, VlanId};
 use std::net::{IpAddr, SocketAddr};
 
 const OWN: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -46,6 +46,7 @@ pub(crate) fn feed(input: &[u8]) {
     let mut now = MonoTime(1);
     let way = stack.acquire(peer(&host), now).expect("a neighbour");
     let mut spoke = Vec::new();
+    let (mut known, mut kept) = (Known::new(), None);
     for _ in 0..FRAMES_MAX {
         let Some((&[pause, low, high], behind)) = rest.split_first_chunk::<3>() else { break };
         let len = usize::from(u16::from_le_bytes([low, high])).min(FRAME_BYTES_MAX).min(behind.len());
@@ -60,7 +61,19 @@ pub(crate) fn feed(input: &[u8]) {
             spoke.push(from.to_vec());
         }
         let mut answer = [0; FRAME_BYTES_MAX];
+        let again = known.again(&frame, host.checksums);
         let received = stack.receive(now, &frame, &mut answer);
+        if let Some((from, at)) = again {
+            let Received::Datagram { from: sender, port, payload } = &received else {
+                panic!("known by its headers, and not taken in full: {received:?}");
+            };
+            assert!(from == PeerIndex(0) && *payload == at && kept == Some((*sender, *port)), "another datagram");
+        } else if let Received::Datagram { from, port, payload } = &received {
+            known.keep(PeerIndex(0), &frame, payload);
+            if known.again(&frame, host.checksums).is_some() {
+                kept = Some((*from, *port));
+            }
+        }
         judge(&host, &frame, &received, &answer);
         if let Some(mac) = stack.mac(way) {
             assert!(mac.is_unicast() && mac != OWN, "a neighbour at {mac}");

@@ -46,10 +46,11 @@ use serde::{Deserialize, Serialize};
 /// First four bytes of a client's first packet: `"INSN"`.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"INSN");
 /// Oldest protocol version this code speaks.
-pub const VERSION_MIN: u16 = 2;
+pub const VERSION_MIN: u16 = 3;
 /// Newest protocol version this code speaks. Version 2 says what a stream was given, with
-/// `StreamOpened`; messages of version 1 cannot be told from those of 2, so it is not spoken.
-pub const VERSION_MAX: u16 = 2;
+/// `StreamOpened`; messages of version 1 cannot be told from those of 2, so it is not spoken. Since
+/// version 3 the cells of rings say in other words that a payload is in line.
+pub const VERSION_MAX: u16 = 3;
 /// Largest packet, bytes.
 pub const PACKET_BYTES_MAX: usize = 16 * 1024;
 /// Most descriptors beside one packet.

@@ -17,14 +17,13 @@ pub struct Source {
     port: SourcePort,
     stream: Arc<StreamCore>,
     uid: u64,
-    /// Whether this thread turns the engine: at hand, and not behind three pointers.
-    turns: bool,
 }
 
 impl Source {
     pub(crate) fn new(port: SourcePort, stream: Arc<StreamCore>, uid: u64) -> Self {
-        let turns = stream.core.inline.is_some();
-        Source { port, stream, uid, turns }
+        // Where this thread turns the engine, it does so after each emit.
+        let port = if stream.core.inline.is_some() { port.with_sequel() } else { port };
+        Source { port, stream, uid }
     }
 
     fn core(&self) -> &Core {
@@ -79,11 +78,7 @@ impl Source {
     /// that source and sink agree on; 0: none.
     #[inline(always)]
     pub fn emit_at<'s>(&'s self, buffer: Buffer<'s>, source_ns: u64) -> Emit<Buffer<'s>> {
-        if self.turns {
-            self.port.emit_and(buffer, source_ns, || self.turn())
-        } else {
-            self.port.emit(buffer, source_ns)
-        }
+        self.port.emit_and(buffer, source_ns, || self.turn())
     }
 
     /// Publishes a copy of `bytes`. Up to 96 bytes need no buffer.
@@ -102,13 +97,8 @@ impl Source {
     /// As [`get_buffer`](Self::get_buffer).
     #[inline(always)]
     pub fn emit_copy_at(&self, bytes: &[u8], source_ns: u64) -> Result<Emit<()>, GetBufferError> {
-        match self.port.emit_copy(bytes, source_ns) {
-            Some(emitted) => {
-                if self.turns {
-                    self.turn();
-                }
-                Ok(emitted)
-            }
+        match self.port.emit_copy_and(bytes, source_ns, || self.turn()) {
+            Some(emitted) => Ok(emitted),
             None => self.emit_copy_in_buffer(bytes, source_ns),
         }
     }

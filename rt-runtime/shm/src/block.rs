@@ -21,12 +21,12 @@ const _: () = assert!(size_of::<Block>() == BYTES && align_of::<Block>() <= BYTE
 /// Asks for a cache line.
 #[inline(always)]
 pub(crate) fn prefetch(line: *const u8) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a prefetch reads nothing that the program sees, and faults nowhere.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
     let _ = line;
 }
 

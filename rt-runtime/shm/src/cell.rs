@@ -8,7 +8,8 @@
 //!
 //! message cell
 //! word 0    lap stamp: ring position + 1; written last
-//! word 1    length (32) | kind (8) | lost before this one (16) | 0 (8)
+//! word 1    length (32) | kind (8) | lost before this one (16) | 0 (8): for a payload in line
+//!           before which nothing was lost, the length alone
 //! word 2    sequence number
 //! word 3    source instant, ns; 0 = not stamped
 //! word 4..  payload, up to 96 bytes; or buffer number (32)
@@ -152,7 +153,7 @@ pub struct Meta {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    Inline = 1,
+    Inline = 0,
     Heap = 2,
 }
 
@@ -166,7 +167,7 @@ pub(crate) const fn shape_len(word: u64) -> u32 {
 
 pub(crate) const fn shape_kind(word: u64) -> Option<Kind> {
     match (word >> 32) as u8 {
-        1 => Some(Kind::Inline),
+        0 => Some(Kind::Inline),
         2 => Some(Kind::Heap),
         _ => None,
     }
@@ -175,8 +176,8 @@ pub(crate) const fn shape_kind(word: u64) -> Option<Kind> {
 /// The length of a payload in line, at most 96, if that is what the word says.
 #[inline(always)]
 pub(crate) const fn shape_inline_len(word: u64) -> Option<u32> {
-    // Length and kind in one comparison.
-    let len = (word & 0xff_ffff_ffff).wrapping_sub((Kind::Inline as u64) << 32);
+    // Length and kind in one comparison, since the kind in line is zero.
+    let len = word & 0xff_ffff_ffff;
     if len <= INLINE_BYTES_MAX as u64 { Some(len as u32) } else { None }
 }
 
@@ -184,8 +185,7 @@ pub(crate) const fn shape_inline_len(word: u64) -> Option<u32> {
 #[inline(always)]
 pub(crate) const fn shape_plain_len(word: u64) -> Option<u32> {
     // Length, kind and losses in one comparison.
-    let len = word.wrapping_sub((Kind::Inline as u64) << 32);
-    if len <= INLINE_BYTES_MAX as u64 { Some(len as u32) } else { None }
+    if word <= INLINE_BYTES_MAX as u64 { Some(word as u32) } else { None }
 }
 
 pub(crate) const fn shape_lost(word: u64) -> u16 {

@@ -5,7 +5,7 @@ use crate::cell::Meta;
 use crate::heap::{ForeignHeap, SenderHeap};
 use crate::region::{Region, RegionCells};
 use crate::returns::{Borrowed, Giver, Taker, places};
-use crate::ring::{Consumer, InlineBytes, Next, Payload, Plain, Popped, Producer, Taken};
+use crate::ring::{Consumer, InlineBytes, Next, Payload, Plain, PlainInto, Popped, Producer, Taken};
 use crate::wake::{Errand, Waker, Watched};
 use insane_core::ConnId;
 use insane_core::heap::BufferId;
@@ -498,9 +498,9 @@ impl RxConn {
 
     /// Takes the next message if it is plain: in line, and none lost before it.
     #[inline(always)]
-    pub(crate) fn take_plain(&mut self, inline: &mut InlineBytes) -> Plain {
-        let plain = self.ring.take_plain(inline);
-        if matches!(plain, Plain::Inline { .. }) && self.ring.is_due() {
+    pub(crate) fn take_plain(&mut self, into: PlainInto<'_>) -> Plain {
+        let plain = self.ring.take_plain(into);
+        if matches!(plain, Plain::Inline(_)) && self.ring.is_due() {
             self.see_to_what_is_due();
         }
         plain

@@ -290,12 +290,20 @@ pub(crate) enum Next {
     Odd,
 }
 
+/// Where [`Consumer::take_plain`] puts what it takes: at once, so that nothing of it is carried
+/// further.
+pub(crate) struct PlainInto<'a> {
+    pub(crate) inline: &'a mut InlineBytes,
+    pub(crate) sequence: &'a mut u64,
+    pub(crate) source_ns: &'a mut u64,
+}
+
 /// What [`Consumer::take_plain`] found.
 pub(crate) enum Plain {
     /// No message.
     Nothing,
-    /// One whose `len` bytes were copied; it is taken.
-    Inline { sequence: u64, source_ns: u64, len: u32 },
+    /// One of so many bytes, which was copied; it is taken.
+    Inline(u32),
     /// One that is not that plain, or what cannot be. It is not taken.
     Other,
 }
@@ -399,7 +407,7 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     /// none was lost. Whatever is not that plain is left untouched. Nothing is published:
     /// the caller looks whether that [is due](Self::is_due).
     #[inline(always)]
-    pub(crate) fn take_plain(&mut self, inline: &mut InlineBytes) -> Plain {
+    pub(crate) fn take_plain(&mut self, into: PlainInto<'_>) -> Plain {
         let (cell, next) = (self.next_cell(), self.position + 1);
         // Both lines of the cell come at once, and not the second after the first.
         C::fetch_ahead(cell);
@@ -409,12 +417,12 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         }
         let shape = cell[SHAPE].load(Ordering::Relaxed);
         let Some(len) = shape_plain_len(shape) else { return Plain::Other };
-        let sequence = cell[SEQUENCE].load(Ordering::Relaxed);
-        let source_ns = cell[SOURCE_TIME].load(Ordering::Relaxed);
+        *into.sequence = cell[SEQUENCE].load(Ordering::Relaxed);
+        *into.source_ns = cell[SOURCE_TIME].load(Ordering::Relaxed);
         // SAFETY: as in `read`; the length was checked.
-        unsafe { C::read_payload(cell, len as usize, inline.0.as_mut_ptr()) };
+        unsafe { C::read_payload(cell, len as usize, into.inline.0.as_mut_ptr()) };
         self.position = next;
-        Plain::Inline { sequence, source_ns, len }
+        Plain::Inline(len)
     }
 
     /// Whether the caller has something to see to.

@@ -74,10 +74,21 @@ fn a_child_is_told_and_the_parent_is_unharmed() {
         true
     }));
 
+    // Neither a small buffer that was out makes the child believe that one is free, nor one that
+    // is free in the parent.
+    let is_told = || source.port.get_buffer(8).is_err_and(|error| error == GetBufferError::Forked);
+    let loan = std::mem::ManuallyDrop::new(loan);
+    assert!(in_child(|| {
+        // SAFETY: the parent's value; in the child this copy is the only one used.
+        drop(std::mem::ManuallyDrop::into_inner(unsafe { std::ptr::read(&loan) }));
+        is_told()
+    }));
+    drop(std::mem::ManuallyDrop::into_inner(loan));
+    assert!(in_child(is_told));
+
     // The child drops all it has, after it mapped something of its own where the regions
     // of the parent are: that is not unmapped.
     let holes = [&rings.cells.writer, &rings.returns.writer].map(|region| region.as_ptr().addr());
-    drop(loan);
     assert!(in_child(|| {
         let own = holes.map(|at| {
             let flags = nix::libc::MAP_PRIVATE | nix::libc::MAP_ANONYMOUS | nix::libc::MAP_FIXED_NOREPLACE;

@@ -249,8 +249,8 @@ fn a_buffer_is_returned_once() {
 
 #[test]
 fn cells_that_cannot_be_are_reported() {
-    let kinds = [0_u64, 3, 255].map(|kind| (kind << 32, 0));
-    let too_long = [(97 | (1 << 32), 0), (u64::from(u32::MAX) | (1 << 32), 0)];
+    let kinds = [1_u64, 3, 255].map(|kind| (kind << 32, 0));
+    let too_long = [(97, 0), (u64::from(u32::MAX), 0)];
     let no_buffer = [(1 | (2 << 32), 20), (1 | (2 << 32), u64::MAX), (201 | (2 << 32), 0), (5001 | (2 << 32), 16)];
     for (shape, place) in kinds.into_iter().chain(too_long).chain(no_buffer) {
         let (liar, honest, sink) = (TestSource::new(CLASSES, false), TestSource::new(CLASSES, false), TestSink::new());
@@ -272,7 +272,7 @@ fn an_accused_feed_keeps_its_memory_until_its_messages_are_released() {
     assert!(send(&liar.port, 150) && send(&liar.port, 150));
     let first = sink.port.consume().unwrap().unwrap();
     let second = sink.port.consume().unwrap().unwrap();
-    write_cell(&cells, 2, 0, 0);
+    write_cell(&cells, 2, 1 << 32, 0);
     assert!(sink.port.consume().unwrap().is_none());
     assert_eq!(sink.mailbox.collect(), [LIAR]);
     drop(liar);
@@ -294,7 +294,7 @@ fn a_feed_that_is_over_goes_although_another_is_alone_and_busy() {
     assert!(send(&liar.port, 150));
     let held = sink.port.consume().unwrap().unwrap();
     join(&honest, &sink, 2, DEPTH);
-    write_cell(&cells, 1, 0, 0);
+    write_cell(&cells, 1, 1 << 32, 0);
     assert!(sink.port.consume().unwrap().is_none());
     assert_eq!(sink.mailbox.collect(), [LIAR]);
     let next = || {

@@ -6,6 +6,7 @@
 //! others).
 
 use crate::error::{OsError, check};
+use std::cell::UnsafeCell;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
@@ -151,11 +152,22 @@ pub fn page_bytes() -> usize {
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
-/// One word that reads zero in a forked child, so that a child notices that it is
-/// one. The parent stores something else first.
+/// Words that read zero in a forked child, so that a child notices that it is one. The parent
+/// stores something else first.
 #[derive(Debug)]
 pub struct ForkGuard {
-    page: NonNull<AtomicU64>,
+    page: NonNull<GuardWords>,
+}
+
+/// The words of a [`ForkGuard`], each in cache lines of its own.
+#[derive(Debug)]
+#[repr(C)]
+pub struct GuardWords {
+    /// For all threads.
+    pub shared: AtomicU64,
+    apart: [u64; 15],
+    /// For one thread, or who else makes sure that one at a time uses it.
+    pub own: UnsafeCell<u64>,
 }
 
 // SAFETY: the page is a mapping of the process, bound to no thread; the word in it
@@ -165,7 +177,7 @@ unsafe impl Send for ForkGuard {}
 unsafe impl Sync for ForkGuard {}
 
 impl ForkGuard {
-    /// A guard whose word is zero.
+    /// A guard whose words are zero.
     ///
     /// # Errors
     /// No memory is left, or the kernel is older than 4.14.
@@ -173,21 +185,31 @@ impl ForkGuard {
         let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         // SAFETY: a new anonymous mapping at an address the kernel chooses.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), page_bytes(), prot, flags, -1, 0) };
-        let page = match NonNull::new(start.cast::<AtomicU64>()) {
+        let page = match NonNull::new(start.cast::<GuardWords>()) {
             Some(page) if start != libc::MAP_FAILED => page,
             _ => return Err(OsError::last("mapping the fork guard")),
         };
         let guard = ForkGuard { page };
+        // Miri has neither the advice nor children.
+        #[cfg(not(miri))]
         // SAFETY: the page was mapped above and is ours alone.
-        unsafe { advise(start.cast(), page_bytes(), libc::MADV_WIPEONFORK, "wiping the fork guard in children")? };
+        unsafe {
+            advise(start.cast(), page_bytes(), libc::MADV_WIPEONFORK, "wiping the fork guard in children")?;
+        }
         Ok(guard)
     }
 
-    /// The word.
+    /// The word for all threads.
     #[must_use]
     pub fn word(&self) -> &AtomicU64 {
         // SAFETY: mapped, aligned and zeroed by `new`; unmapped only by `drop`.
-        unsafe { self.page.as_ref() }
+        unsafe { &(*self.page.as_ptr()).shared }
+    }
+
+    /// Where the words are, for as long as the guard lives.
+    #[must_use]
+    pub const fn words(&self) -> NonNull<GuardWords> {
+        self.page
     }
 }
 

@@ -50,8 +50,8 @@ pub const VERSION_MIN: u16 = 3;
 /// Newest protocol version this code speaks. Messages of one version cannot be told from those
 /// of another, so no earlier one is spoken. Version 2 said what a stream was given, with
 /// `StreamOpened`. Version 3 has what came since: schedules, threads and memory that are handed
-/// over, moves, changes of what a stream asks for, traces, recaps of the past, and the cores of
-/// datapaths.
+/// over, moves, changes of what a stream asks for, traces, recaps of the past, the cores of
+/// datapaths, and cells of rings that say in other words that a payload is in line.
 ///
 /// Whoever changes a message, or the layout of memory that both sides map (rings, heaps,
 /// counters, records of a trace), raises both numbers; `tests/formats.rs` sees to the messages.

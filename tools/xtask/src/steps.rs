@@ -55,6 +55,7 @@ const STEPS: &[Step] = &[
     Step { name: "gossip", what: "lints and tests of discovery by gossip, a feature", run: gossip },
     Step { name: "trace", what: "lints and tests of `insane trace`, a feature", run: trace },
     Step { name: "loom", what: "the rings under loom", run: loom },
+    Step { name: "miri", what: "the ports under Miri", run: miri },
     Step {
         name: "mutants",
         what: "deliberate faults of scheduler, admission, checker, stack and formats, all noticed",
@@ -254,6 +255,21 @@ fn loom(root: &Path) -> (Verdict, TestCount) {
         .env("CARGO_TARGET_DIR", target)
         .env("RUSTFLAGS", flags("RUSTFLAGS", "--cfg loom"));
     counted(&mut command, 20)
+}
+
+/// Every access of the ports, followed by Miri, which only a nightly compiler has.
+fn miri(root: &Path) -> (Verdict, TestCount) {
+    let miri = |arguments: &[&str]| {
+        let mut command = Command::new("rustup");
+        command.current_dir(root).args(["run", "nightly", "cargo", "miri"]).args(arguments);
+        command
+    };
+    let is_there = miri(&["--version"]).output().is_ok_and(|output| output.status.success());
+    if !is_there {
+        let reason = "there is no Miri: rustup toolchain install nightly --component miri,rust-src";
+        return (Verdict::Skipped(reason.to_owned()), TestCount::default());
+    }
+    counted(&mut miri(&["test", "--locked", "-p", "insane-shm", "--test", "plain_memory"]), 10)
 }
 
 fn mutants(root: &Path) -> (Verdict, TestCount) {

@@ -8,7 +8,14 @@
 //! Connections come and go through a mailbox that the session's agent fills: the hot
 //! path compares one word (the *topology epoch*) and otherwise never looks. The word
 //! lives in a page that a forked child sees wiped, so that a child which uses its
-//! parent's port is told so instead of corrupting a ring.
+//! parent's port is told so instead of corrupting a ring. So does the word that says
+//! whether the small buffer at hand is free: one look tells both.
+//!
+//! The message or small buffer that is lent while no other is lies in the port itself, *at
+//! hand*; the others lie in a pool. Who holds one at a time never touches the pool.
+//!
+//! The plain cases go straight through. What is apart from them is marked as cold, whether rare
+//! or not: so the compiler keeps it out of their way.
 
 mod sink;
 mod source;
@@ -22,7 +29,7 @@ use crate::wake;
 use insane_core::ConnId;
 use insane_core::counters::PortCounter;
 use insane_core::limits::{FANIN_MAX, FANOUT_MAX};
-use insane_sys::map::ForkGuard;
+use insane_sys::map::{ForkGuard, GuardWords};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,26 +71,52 @@ pub struct Mailbox<T> {
     mail: Mutex<Mail<T>>,
 }
 
-/// A port's hold on its mailbox, with the epoch's place at hand: the hot path looks there
-/// for every message, and not through two pointers.
+/// A port's hold on its mailbox, with the place of the guard's words at hand: the hot path looks
+/// there for every message, and not through two pointers.
 struct Held<T> {
-    word: NonNull<AtomicU64>,
+    words: Words,
     mailbox: Arc<Mailbox<T>>,
 }
 
+/// The words of a mailbox's guard. Used only while the [`Held`] lives that it was copied from.
+#[derive(Clone, Copy)]
+struct Words(NonNull<GuardWords>);
+
 impl<T> Held<T> {
     fn new(mailbox: &Arc<Mailbox<T>>) -> Self {
-        Held { word: NonNull::from(mailbox.epoch()), mailbox: Arc::clone(mailbox) }
+        Held { words: Words(mailbox.guard.words()), mailbox: Arc::clone(mailbox) }
     }
 
     /// The current topology epoch.
     #[inline(always)]
     fn now(&self) -> u64 {
+        self.words.now()
+    }
+}
+
+impl Words {
+    /// The current topology epoch.
+    #[inline(always)]
+    fn now(self) -> u64 {
         // SAFETY: the word lies in the page of the mailbox's guard, which lives, in its place,
-        // as long as `mailbox`.
-        let word = unsafe { self.word.as_ref() };
+        // as long as the port's hold on the mailbox.
+        let word = unsafe { &(*self.0.as_ptr()).shared };
         // Acquire pairs with the Release in `post`: the change is in the mailbox.
         word.load(Ordering::Acquire)
+    }
+
+    /// The word beside the epoch. In a forked child it is zero, until the child writes it.
+    #[inline(always)]
+    fn beside(self) -> u64 {
+        // SAFETY: as in `now`; the port, which is one thread's, alone uses the word.
+        unsafe { *(*self.0.as_ptr()).own.get() }
+    }
+
+    /// Sets the word beside the epoch.
+    #[inline(always)]
+    fn set_beside(self, value: u64) {
+        // SAFETY: as in `beside`.
+        unsafe { *(*self.0.as_ptr()).own.get() = value };
     }
 }
 
@@ -177,6 +210,14 @@ impl<T: Stacked, const N: usize> Pool<T, N> {
     #[inline(always)]
     const fn top(&self) -> Option<NonNull<T>> {
         self.free
+    }
+
+    /// The place of this number, which is less than `N`.
+    #[inline(always)]
+    fn place(&self, number: usize) -> NonNull<T> {
+        debug_assert!(number < N);
+        // SAFETY: every caller has the number from a place of this pool.
+        unsafe { self.places.cast::<T>().add(number) }
     }
 
     /// Takes the top of the stack, if there is one.

@@ -4,7 +4,7 @@ use super::{Attachment, Change, Graveyard, Held, Mail, Mailbox, Owned, Pool, REP
 use crate::cell::Meta;
 use crate::conn::RxConn;
 use crate::counters::CounterBlock;
-use crate::ring::{InlineBytes, Next, Payload, Plain};
+use crate::ring::{InlineBytes, Next, Payload, Plain, PlainInto};
 use crate::wake::{self, Sleeper, Watched};
 use insane_core::ConnId;
 use insane_core::counters::PortCounter;
@@ -29,15 +29,24 @@ pub enum ConsumeError {
     #[error("the sink polls: it was created without a wake-up")]
     NoWake,
     /// The application holds as many messages as a sink lends out at once.
-    #[error("{ROOMS} messages are held: release one first")]
+    #[error("as many messages are held as a sink lends out, {ROOMS} of one sender: release one first")]
     TooManyHeld,
 }
 
 /// Messages of a sink that are out at once. Each lies in a room of the port, so that a
 /// [`Received`] is two words, and costs nothing to pass on.
 const ROOMS: usize = 256;
+/// Those of them that are in the pool; one is at hand, and serves a lone sender.
+const POOLED: usize = ROOMS - 1;
+/// In place of the number of a room in the pool: the room at hand, with a message in line
+/// before which nothing was lost.
+const PLAIN_AT_HAND: u32 = 0;
+/// The same, with a message in a buffer. Then the pool's rooms follow.
+const BUFFER_AT_HAND: u32 = 1;
+/// In place of the plain epoch, while the room at hand is out; as [`STALE`] never an epoch.
+const OUT: u64 = STALE + 2;
 
-/// A message that is out.
+/// A message that is out. A plain one at hand has nothing here but its bytes, number and instant.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Room {
@@ -46,10 +55,11 @@ struct Room {
     start: *const u8,
     sequence: u64,
     source_ns: u64,
-    len: u32,
     /// The buffer that is to be given back, or [`NO_BUFFER`]: that is what a room holds
     /// while it is free, so that who puts a message in line there need not write it.
     buffer: u32,
+    /// Its number in the pool, and two.
+    place: u32,
     lost: u16,
     feed: u8,
     /// The free room below this one on the stack.
@@ -88,11 +98,13 @@ struct Feed {
 
 struct Inner {
     epoch: u64,
-    /// The epoch, if one feed is in turn, which is live; else [`STALE`].
+    /// [`OUT`] while the room at hand is out, else as `lone_epoch`: one look tells both.
     plain_epoch: u64,
-    /// That feed's connection and place, unless `plain_epoch` is [`STALE`]: a connection is
+    /// The epoch, if one feed is in turn, which is live; else [`STALE`].
+    lone_epoch: u64,
+    /// That feed's connection and place, unless `lone_epoch` is [`STALE`]: a connection is
     /// taken out by this thread alone, as it reads its mail, which ends in setting these three
-    /// anew; and whatever else ends a feed's life makes `plain_epoch` stale. What an agent
+    /// anew; and whatever else ends a feed's life makes `lone_epoch` stale. What an agent
     /// posts meanwhile only lets a later look at the mail differ.
     lone: NonNull<RxConn>,
     lone_place: u8,
@@ -102,7 +114,7 @@ struct Inner {
     next: usize,
     /// Whether one place is in turn.
     has_one: bool,
-    rooms: Pool<Room, ROOMS>,
+    rooms: Pool<Room, POOLED>,
     feeds: Box<[Option<Feed>; FANIN_MAX]>,
     sleeper: Option<Sleeper>,
     counters: CounterBlock,
@@ -114,6 +126,8 @@ struct Inner {
 /// The hot half of a sink.
 pub struct SinkPort {
     inner: UnsafeCell<Inner>,
+    /// The room at hand. Apart, since a message looks at it while `inner` is used.
+    hand: UnsafeCell<Room>,
 }
 
 // SAFETY: as for `SourcePort`; the rooms are the port's own.
@@ -125,7 +139,36 @@ unsafe impl Send for SinkPort {}
 /// reads as empty.
 pub struct Received<'p> {
     port: &'p SinkPort,
-    room: NonNull<Room>,
+    word: Word,
+}
+
+/// Length of a message (32 bits), and where it is (32): [`PLAIN_AT_HAND`], [`BUFFER_AT_HAND`],
+/// or the number of a room. One word, so that a message is handed on in two registers; and of a
+/// plain message it is the length alone.
+#[derive(Clone, Copy)]
+struct Word(u64);
+
+impl Word {
+    #[inline(always)]
+    const fn new(len: u32, place: u32) -> Self {
+        Word(len as u64 | (place as u64) << 32)
+    }
+
+    #[inline(always)]
+    const fn len(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    const fn place(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Whether it is plain and at hand.
+    #[inline(always)]
+    const fn is_plain(self) -> bool {
+        self.0 <= INLINE_BYTES_MAX as u64
+    }
 }
 
 impl SinkPort {
@@ -138,20 +181,24 @@ impl SinkPort {
         let inner = Inner {
             epoch: 1,
             plain_epoch: STALE,
+            lone_epoch: STALE,
             lone: NonNull::dangling(),
             lone_place: 0,
             attachment: Attachment::Attached,
             active: heapless::Vec::new(),
             next: 0,
             has_one: false,
-            rooms: Pool::new(Box::new([Room::EMPTY; ROOMS])),
+            rooms: Pool::new(Box::new(std::array::from_fn(|place| Room {
+                place: place as u32 + BUFFER_AT_HAND + 1,
+                ..Room::EMPTY
+            }))),
             feeds: Box::new([const { None }; FANIN_MAX]),
             sleeper: wake,
             counters,
             error: None,
             mailbox: Held::new(&mailbox),
         };
-        Ok((SinkPort { inner: UnsafeCell::new(inner) }, mailbox))
+        Ok((SinkPort { inner: UnsafeCell::new(inner), hand: UnsafeCell::new(Room::EMPTY) }, mailbox))
     }
 
     #[expect(clippy::mut_from_ref, reason = "the port is one thread's; see below")]
@@ -169,7 +216,7 @@ impl SinkPort {
     #[inline(always)]
     pub fn consume(&self) -> Result<Option<Received<'_>>, ConsumeError> {
         match self.poll() {
-            Some(room) => Ok(Some(Received { port: self, room })),
+            Some(word) => Ok(Some(Received { port: self, word })),
             None => self.inner().error.map_or(Ok(None), Err),
         }
     }
@@ -178,35 +225,29 @@ impl SinkPort {
     /// with [`why_none`](Self::why_none).
     #[inline(always)]
     pub fn take(&self) -> Option<Received<'_>> {
-        self.poll().map(|room| Received { port: self, room })
-    }
-
-    /// Why the last look, which found nothing, cannot find anything.
-    ///
-    /// # Errors
-    /// See [`ConsumeError`].
-    #[inline]
-    pub fn why_none(&self) -> Result<(), ConsumeError> {
-        self.inner().error.map_or(Ok(()), Err)
+        self.poll().map(|word| Received { port: self, word })
     }
 
     /// The hot half of [`consume`](Self::consume): a message in line of the one live sender,
-    /// straight through. Whatever is not that plain is left to
-    /// [`poll_in_turn`](Self::poll_in_turn), untouched. The room returned is off the stack; if
-    /// it is `None`, `error` says whether why.
+    /// straight through, into the room at hand. Whatever is not that plain is left to
+    /// [`poll_in_turn`](Self::poll_in_turn), untouched. The room that the word names is out; if
+    /// there is none, `error` says whether why.
     #[inline(always)]
-    fn poll(&self) -> Option<NonNull<Room>> {
+    fn poll(&self) -> Option<Word> {
         let inner = self.inner();
-        if inner.mailbox.now() == inner.plain_epoch
-            && let Some(room) = inner.free_room()
-        {
+        if inner.mailbox.now() == inner.plain_epoch {
             // SAFETY: `plain_epoch` was an epoch, so not stale: `lone` is the connection of a
             // feed (see the field), and none of those is referred to here.
             let conn = unsafe { inner.lone.as_mut() };
-            match conn.take_plain(&mut room.inline) {
-                Plain::Inline { sequence, source_ns, len } => {
-                    let place = inner.lone_place;
-                    return Some(inner.hand_out(room, Meta { sequence, source_ns, lost: 0 }, len, place));
+            // SAFETY: `plain_epoch` was not `OUT`, so no message has the room at hand, and nothing
+            // else looks at it before this reference ends.
+            let hand = unsafe { &mut *self.hand.get() };
+            let Room { inline, sequence, source_ns, .. } = hand;
+            match conn.take_plain(PlainInto { inline, sequence, source_ns }) {
+                Plain::Inline(len) => {
+                    inner.counters.add_one_and(PortCounter::Messages as usize, u64::from(len));
+                    inner.plain_epoch = OUT;
+                    return Some(Word::new(len, PLAIN_AT_HAND));
                 }
                 // A spinning receiver is here most of the time.
                 Plain::Nothing => {
@@ -220,26 +261,37 @@ impl SinkPort {
         self.poll_in_turn()
     }
 
+    /// Why the last look, which found nothing, cannot find anything.
+    ///
+    /// # Errors
+    /// See [`ConsumeError`].
+    #[inline]
+    pub fn why_none(&self) -> Result<(), ConsumeError> {
+        self.inner().error.map_or(Ok(()), Err)
+    }
+
     /// The next plain case: a message in a buffer, of the one live sender.
+    #[cold]
     #[inline(never)]
-    fn poll_other(&self) -> Option<NonNull<Room>> {
+    fn poll_other(&self) -> Option<Word> {
         let inner = self.inner();
-        if let Some(room) = inner.free_room() {
-            // SAFETY: as in `poll`, which called this, and no mail was read since.
-            let conn = unsafe { inner.lone.as_mut() };
-            if let Some((meta, len, id, start)) = conn.take_in_buffer() {
-                room.start = start;
-                room.buffer = id.0;
-                let place = inner.lone_place;
-                return Some(inner.deliver(room, meta, len, place));
-            }
+        // SAFETY: as in `poll`, which called this, and no mail was read since.
+        let conn = unsafe { inner.lone.as_mut() };
+        if let Some((meta, len, id, start)) = conn.take_in_buffer() {
+            // SAFETY: as in `poll`.
+            let hand = unsafe { &mut *self.hand.get() };
+            (hand.start, hand.buffer) = (start, id.0);
+            inner.fill(hand, meta, len, inner.lone_place);
+            inner.plain_epoch = OUT;
+            return Some(Word::new(len, BUFFER_AT_HAND));
         }
         self.poll_in_turn()
     }
 
     /// As [`poll`](Self::poll), of the feed whose turn it is.
+    #[cold]
     #[inline(never)]
-    fn poll_in_turn(&self) -> Option<NonNull<Room>> {
+    fn poll_in_turn(&self) -> Option<Word> {
         let inner = self.inner();
         if inner.mailbox.now() == inner.epoch
             && let Some(room) = inner.free_room()
@@ -248,7 +300,7 @@ impl SinkPort {
             && feed.life == Life::Live
         {
             match feed.conn.take_next(&mut room.inline) {
-                Next::Inline(meta, len) => return Some(inner.deliver(room, meta, len, place)),
+                Next::Inline(meta, len) => return Some(self.deliver(room, meta, len, place)),
                 Next::Heap(meta, len, id) => return self.poll_heap(place, meta, len, id),
                 Next::Nothing | Next::Odd => {}
             }
@@ -258,7 +310,7 @@ impl SinkPort {
 
     /// The next plain case: a message in a buffer, which was just read from its cell.
     #[inline(always)]
-    fn poll_heap(&self, place: u8, meta: Meta, len: u32, id: BufferId) -> Option<NonNull<Room>> {
+    fn poll_heap(&self, place: u8, meta: Meta, len: u32, id: BufferId) -> Option<Word> {
         let inner = self.inner();
         if let Some(room) = inner.free_room()
             && let Some(feed) = &mut inner.feeds[place as usize % FANIN_MAX]
@@ -266,13 +318,13 @@ impl SinkPort {
         {
             room.start = start;
             room.buffer = id.0;
-            return Some(inner.deliver(room, meta, len, place));
+            return Some(self.deliver(room, meta, len, place));
         }
         self.poll_all()
     }
 
     #[inline(never)]
-    fn poll_all(&self) -> Option<NonNull<Room>> {
+    fn poll_all(&self) -> Option<Word> {
         let inner = self.inner();
         inner.error = None;
         if inner.mailbox.now() != inner.epoch
@@ -297,7 +349,7 @@ impl SinkPort {
                         room.start = start;
                         room.buffer = id.0;
                     }
-                    return Some(inner.deliver(room, taken.meta, taken.len, place));
+                    return Some(self.deliver(room, taken.meta, taken.len, place));
                 }
                 Ok(None) if feed.life == Life::Live => inner.end_turn(),
                 Ok(None) => inner.note_drained(place),
@@ -379,30 +431,86 @@ impl SinkPort {
         }
     }
 
-    /// The end of a message. Only for a room that is off the stack, once.
+    /// Hands out a room of the pool, with a message in it.
     #[inline(always)]
-    fn release(&self, room: NonNull<Room>) {
-        // SAFETY: the room is out, so nobody has it as `&mut`, and it is one of the port's.
-        if unsafe { (*room.as_ptr()).buffer } != NO_BUFFER {
-            self.give_back(room);
-        }
-        // SAFETY: a room of this port that nothing refers to any more.
-        unsafe { self.inner().rooms.leave(room) };
+    fn deliver(&self, room: &mut Room, meta: Meta, len: u32, feed: u8) -> Word {
+        let inner = self.inner();
+        inner.fill(room, meta, len, feed);
+        inner.end_turn();
+        inner.rooms.free = room.below;
+        Word::new(len, room.place)
     }
 
-    /// Gives back the buffer of a room that is off the stack.
+    /// The room at hand, or that of the pool.
+    #[inline(always)]
+    fn room(&self, word: Word) -> NonNull<Room> {
+        match (word.place() as usize).checked_sub(BUFFER_AT_HAND as usize + 1) {
+            None => NonNull::from(&self.hand).cast(),
+            Some(number) => self.inner().rooms.place(number),
+        }
+    }
+
+    /// The end of a message.
+    #[inline(always)]
+    fn release(&self, word: Word) {
+        if word.is_plain() {
+            let inner = self.inner();
+            inner.plain_epoch = inner.lone_epoch;
+        } else {
+            self.release_other(word);
+        }
+    }
+
+    #[cold]
     #[inline(never)]
-    fn give_back(&self, mut room: NonNull<Room>) {
-        // SAFETY: as in `release`; its message is over.
-        let room = unsafe { room.as_mut() };
-        let id = BufferId(std::mem::replace(&mut room.buffer, NO_BUFFER));
+    fn release_other(&self, word: Word) {
+        let room = self.room(word);
+        // SAFETY: the room is one of the port's, its message is over, and this is the only
+        // reference to it.
+        let Room { buffer, feed, .. } = unsafe { &mut *room.as_ptr() };
+        let id = std::mem::replace(buffer, NO_BUFFER);
+        let feed = *feed;
+        if id != NO_BUFFER {
+            self.give_back(feed, BufferId(id));
+        }
         let inner = self.inner();
-        if inner.mailbox.now() == inner.plain_epoch && room.feed == inner.lone_place {
-            // SAFETY: as in `poll`.
+        if word.place() == BUFFER_AT_HAND {
+            inner.plain_epoch = inner.lone_epoch;
+        } else {
+            // SAFETY: a room of this port's pool that nothing refers to any more.
+            unsafe { inner.rooms.leave(room) };
+        }
+    }
+
+    #[inline(always)]
+    fn give_back(&self, feed: u8, id: BufferId) {
+        let inner = self.inner();
+        if inner.mailbox.now() == inner.lone_epoch && feed == inner.lone_place {
+            // SAFETY: as in `poll`, for `lone_epoch`.
             unsafe { inner.lone.as_mut() }.give_back(id);
         } else {
-            inner.give_back(room.feed, id);
+            inner.give_back(feed, id);
         }
+    }
+
+    /// The bytes of a message that is not plain. By its word, so that the message needs no place
+    /// in memory.
+    ///
+    /// # Safety
+    /// The message of this word is out, for as long as what is returned is used.
+    #[cold]
+    #[inline(never)]
+    unsafe fn bytes_otherwise(&self, word: Word) -> Option<&[u8]> {
+        // SAFETY: the message is out (the caller's promise), so its room keeps still.
+        let room = unsafe { self.room(word).as_ref() };
+        if room.buffer == NO_BUFFER {
+            return room.inline.0.get(..word.len() as usize);
+        }
+        // A forked child does not have the memory.
+        let len = if self.inner().mailbox.is_forked() { 0 } else { word.len() as usize };
+        // SAFETY: a trusted sender is this code, and writes a buffer only while it is loaned; this
+        // one is lent to us until the message is dropped, and its feed keeps it mapped.
+        self.is_trusted(room.feed).then(|| unsafe { std::slice::from_raw_parts(room.start, len) })
     }
 
     fn is_trusted(&self, place: u8) -> bool {
@@ -426,23 +534,27 @@ impl Inner {
         self.rooms.top().map(|room| unsafe { &mut *room.as_ptr() })
     }
 
+    /// Counts a message that is going to be in this room.
     #[inline(always)]
-    fn deliver(&mut self, room: &mut Room, meta: Meta, len: u32, feed: u8) -> NonNull<Room> {
+    fn fill(&mut self, room: &mut Room, meta: Meta, len: u32, feed: u8) {
         if meta.lost > 0 {
             self.counters.add(PortCounter::Lost as usize, u64::from(meta.lost));
         }
-        self.end_turn();
-        self.hand_out(room, meta, len, feed)
+        self.counters.add_one_and(PortCounter::Messages as usize, u64::from(len));
+        (room.sequence, room.source_ns, room.lost, room.feed) = (meta.sequence, meta.source_ns, meta.lost, feed);
     }
 
-    /// Takes the room off the stack, with a message in it.
-    #[inline(always)]
-    fn hand_out(&mut self, room: &mut Room, meta: Meta, len: u32, feed: u8) -> NonNull<Room> {
-        self.counters.add_one_and(PortCounter::Messages as usize, u64::from(len));
-        (room.sequence, room.source_ns, room.lost) = (meta.sequence, meta.source_ns, meta.lost);
-        (room.len, room.feed) = (len, feed);
-        self.rooms.free = room.below;
-        NonNull::from(room)
+    /// The next call looks into the mailbox.
+    fn unsettle(&mut self) {
+        (self.epoch, self.lone_epoch) = (STALE, STALE);
+        self.note_lone();
+    }
+
+    /// The plain epoch follows the lone one, while the room at hand is not out.
+    fn note_lone(&mut self) {
+        if self.plain_epoch != OUT {
+            self.plain_epoch = self.lone_epoch;
+        }
     }
 
     #[inline(always)]
@@ -461,7 +573,7 @@ impl Inner {
         if let Some(feed) = &mut self.feeds[place as usize] {
             feed.conn.give_back(id);
             if feed.life != Life::Live {
-                (self.epoch, self.plain_epoch) = (STALE, STALE);
+                self.unsettle();
             }
         }
     }
@@ -489,7 +601,7 @@ impl Inner {
     fn note_drained(&mut self, place: u8) {
         self.end_turn();
         if self.feeds[place as usize].as_ref().is_some_and(|feed| feed.conn.held() == 0) {
-            (self.epoch, self.plain_epoch) = (STALE, STALE);
+            self.unsettle();
         }
     }
 
@@ -525,7 +637,7 @@ impl Inner {
         }
         self.active.retain(|active| *active != place);
         (self.next, self.has_one) = (0, self.active.len() == 1);
-        (self.epoch, self.plain_epoch) = (STALE, STALE);
+        self.unsettle();
     }
 
     #[cold]
@@ -553,13 +665,14 @@ impl Inner {
 
     /// Notes who is alone in turn and live, if somebody is.
     fn find_lone(&mut self) {
-        self.plain_epoch = STALE;
+        self.lone_epoch = STALE;
         if let [place] = self.active[..]
             && let Some(Feed { conn, life: Life::Live }) = &self.feeds[place as usize]
         {
             (self.lone, self.lone_place) = (conn.place(), place);
-            self.plain_epoch = self.epoch;
+            self.lone_epoch = self.epoch;
         }
+        self.note_lone();
     }
 
     fn add(&mut self, conn: Box<RxConn>, graveyard: &mut Graveyard<RxConn>, violations: &mut Vec<ConnId>) {
@@ -616,8 +729,8 @@ impl Room {
         start: std::ptr::null(),
         sequence: 0,
         source_ns: 0,
-        len: 0,
         buffer: NO_BUFFER,
+        place: 0,
         lost: 0,
         feed: 0,
         below: None,
@@ -628,22 +741,28 @@ impl Received<'_> {
     #[inline(always)]
     fn room(&self) -> &Room {
         // SAFETY: the room is this message's until it is dropped: the port, which is borrowed,
-        // touches only rooms on its stack.
-        unsafe { self.room.as_ref() }
+        // touches only rooms that are not out.
+        unsafe { self.port.room(self.word).as_ref() }
+    }
+
+    /// The buffer that the payload is in, if it is in one.
+    #[inline(always)]
+    fn buffer(&self) -> u32 {
+        if self.word.is_plain() { NO_BUFFER } else { self.room().buffer }
     }
 
     /// Bytes of the payload.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.room().len as usize
+        self.word.len() as usize
     }
 
     /// Whether there are none.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.room().len == 0
+        self.word.len() == 0
     }
 
     /// Sequence number that the source gave it.
@@ -664,22 +783,24 @@ impl Received<'_> {
     #[inline]
     #[must_use]
     pub fn lost(&self) -> u16 {
-        self.room().lost
+        if self.word.is_plain() { 0 } else { self.room().lost }
     }
 
     /// Whether it came straight from a source of this host, and not through a datapath. Only
-    /// sure before the sink is asked for the next message: a small one does not keep its
-    /// sender's place from the next sender.
+    /// sure before the sink is asked for anything else: a small one does not keep its sender's
+    /// place from the next sender.
     #[must_use]
     pub fn is_direct(&self) -> bool {
-        self.port.inner().feeds[self.room().feed as usize].as_ref().is_some_and(|feed| feed.conn.is_direct())
+        let inner = self.port.inner();
+        let feed = if self.word.is_plain() { inner.lone_place } else { self.room().feed };
+        inner.feeds[feed as usize].as_ref().is_some_and(|feed| feed.conn.is_direct())
     }
 
     /// The payload in whatever memory it is.
     #[inline]
     #[must_use]
     pub fn shared(&self) -> SharedBytes<'_> {
-        if self.room().buffer == NO_BUFFER {
+        if self.buffer() == NO_BUFFER {
             return SharedBytes::from(self.inline_bytes());
         }
         if self.port.inner().mailbox.is_forked() {
@@ -695,12 +816,12 @@ impl Received<'_> {
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> Option<&[u8]> {
-        if self.room().buffer == NO_BUFFER {
-            return Some(self.inline_bytes());
+        if self.word.is_plain() {
+            Some(self.inline_bytes())
+        } else {
+            // SAFETY: this message is out, and borrowed as long as what is returned.
+            unsafe { self.port.bytes_otherwise(self.word) }
         }
-        // SAFETY: a trusted sender is this code, and writes a buffer only while it is
-        // loaned; this one is lent to us until `self` is dropped.
-        self.port.is_trusted(self.room().feed).then(|| unsafe { self.shared().as_slice_unchecked() })
     }
 
     #[inline(always)]
@@ -714,7 +835,7 @@ impl Received<'_> {
 impl Drop for Received<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.port.release(self.room);
+        self.port.release(self.word);
     }
 }
 

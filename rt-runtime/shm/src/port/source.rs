@@ -4,7 +4,7 @@ mod past;
 
 pub use past::{Earlier, end_of_past};
 
-use super::{Attachment, Change, Graveyard, Held, Mail, Mailbox, Owned, Pool, REPORT_TRIES, STALE, Stacked};
+use super::{Attachment, Change, Graveyard, Held, Mail, Mailbox, Owned, Pool, REPORT_TRIES, STALE, Stacked, Words};
 use crate::cell::Meta;
 use crate::conn::TxConn;
 use crate::counters::CounterBlock;
@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 /// Small buffers that may be out at once; they live in the port, not in a heap.
 const STAGES: usize = 32;
+/// Those of them that are in the pool; one is at hand.
+const POOLED: usize = STAGES - 1;
 /// Local receivers, and the datapath.
 const CONNS_MAX: usize = FANOUT_MAX + 1;
 /// Loans between two looks at what receivers gave back, while buffers last: two lines of
@@ -27,9 +29,15 @@ const CONNS_MAX: usize = FANOUT_MAX + 1;
 const LOANS_PER_LOOK: u32 = 2 * crate::returns::BATCH as u32;
 /// No emit has this sequence number.
 const NEVER: u64 = u64::MAX;
-/// In place of a number: a small buffer, in a stage. No heap has a buffer of this number:
-/// 65,536 is the most.
+/// In place of a number: a small buffer, in a stage of the pool. No heap has a buffer of this
+/// number: 65,536 is the most.
 const STAGED: u32 = u32::MAX;
+/// The same, in the stage at hand.
+const AT_HAND: u32 = u32::MAX - 1;
+/// What the word beside the epoch holds while the stage at hand is free.
+const FREE: u64 = 1;
+/// What it holds else, and in a forked child.
+const TAKEN: u64 = 0;
 
 /// Names one emit of one source. Another source does not notice that it is not its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,6 +135,10 @@ struct Stage {
     below: Option<NonNull<Stage>>,
 }
 
+impl Stage {
+    const EMPTY: Stage = Stage { bytes: [0; INLINE_BYTES_MAX], below: None };
+}
+
 impl Stacked for Stage {
     #[inline(always)]
     unsafe fn below(place: NonNull<Stage>) -> *mut Option<NonNull<Stage>> {
@@ -149,15 +161,20 @@ struct Inner {
     sequence: u64,
     reliable: bool,
     attachment: Attachment,
+    /// As `lone_epoch`, if besides the receiver never sleeps and nothing is to be done after an
+    /// emit; else [`STALE`].
+    plain_epoch: u64,
     /// The epoch, if there is one receiver, which does not only watch, and the stream is
     /// unreliable; else [`STALE`].
-    plain_epoch: u64,
-    /// That receiver, unless `plain_epoch` is [`STALE`]: a connection is taken out by this thread
-    /// alone, as it reads its mail or finds a liar, and both end in setting these two anew.
+    lone_epoch: u64,
+    /// That receiver, unless `lone_epoch` is [`STALE`]: a connection is taken out by this thread
+    /// alone, as it reads its mail or finds a liar, and both end in setting these three anew.
     lone: NonNull<TxConn>,
+    /// Something is done after each emit.
+    has_sequel: bool,
     /// Those of `conns` that are receivers, and do not only watch.
     receivers: usize,
-    stages: Pool<Stage, STAGES>,
+    stages: Pool<Stage, POOLED>,
     /// Since the last look at what receivers gave back.
     loans: u32,
     conns: heapless::Vec<Owned<TxConn>, CONNS_MAX>,
@@ -176,6 +193,8 @@ struct Inner {
 /// The hot half of a source.
 pub struct SourcePort {
     inner: UnsafeCell<Inner>,
+    /// The stage at hand. Apart, since a loan looks at it while `inner` is used.
+    hand: UnsafeCell<Stage>,
 }
 
 // SAFETY: everything inside may move to another thread (`RegionCells`, `Region` and the
@@ -194,9 +213,6 @@ pub struct Loan<'p> {
     id: u32,
 }
 
-/// Start, length and number of a loan that was taken apart.
-type Parts = (NonNull<u8>, usize, u32);
-
 impl SourcePort {
     /// A port with nobody connected. `heap` holds what does not travel in a cell.
     ///
@@ -214,9 +230,11 @@ impl SourcePort {
             reliable,
             attachment: Attachment::Attached,
             plain_epoch: STALE,
+            lone_epoch: STALE,
             lone: NonNull::dangling(),
+            has_sequel: false,
             receivers: 0,
-            stages: Pool::new(Box::new([const { Stage { bytes: [0; INLINE_BYTES_MAX], below: None } }; STAGES])),
+            stages: Pool::new(Box::new([const { Stage::EMPTY }; POOLED])),
             loans: 0,
             conns: heapless::Vec::new(),
             heap,
@@ -226,7 +244,16 @@ impl SourcePort {
             mailbox: Held::new(&mailbox),
             replayed_epoch: STALE,
         };
-        Ok((SourcePort { inner: UnsafeCell::new(inner) }, mailbox))
+        inner.mailbox.words.set_beside(FREE);
+        Ok((SourcePort { inner: UnsafeCell::new(inner), hand: UnsafeCell::new(Stage::EMPTY) }, mailbox))
+    }
+
+    /// Says that what is to be done after an emit ([`emit_and`](Self::emit_and)) is always to be
+    /// done; else that is only so where the emit leaves the usual path.
+    #[must_use]
+    pub fn with_sequel(mut self) -> Self {
+        self.inner.get_mut().has_sequel = true;
+        self
     }
 
     #[expect(clippy::mut_from_ref, reason = "the port is one thread's; see below")]
@@ -244,6 +271,27 @@ impl SourcePort {
     /// See [`GetBufferError`].
     #[inline(always)]
     pub fn get_buffer(&self, len: usize) -> Result<Loan<'_>, GetBufferError> {
+        if len <= INLINE_BYTES_MAX {
+            // A forked child reads that it is taken.
+            let words = self.inner().mailbox.words;
+            if words.beside() == FREE {
+                words.set_beside(TAKEN);
+                return Ok(Loan { port: self, start: self.at_hand(), len, id: AT_HAND });
+            }
+        }
+        let (start, id) = self.get_another(len)?;
+        Ok(Loan { port: self, start, len, id })
+    }
+
+    #[inline(always)]
+    fn at_hand(&self) -> NonNull<u8> {
+        NonNull::from(&self.hand).cast()
+    }
+
+    /// A buffer of the heap, or a small one that is not the one at hand.
+    #[cold]
+    #[inline(never)]
+    fn get_another(&self, len: usize) -> Result<(NonNull<u8>, u32), GetBufferError> {
         let inner = self.inner();
         if inner.mailbox.now() != inner.epoch && !inner.read_mail() {
             return Err(GetBufferError::Forked);
@@ -251,12 +299,9 @@ impl SourcePort {
         if len <= INLINE_BYTES_MAX
             && let Some(stage) = inner.stages.take()
         {
-            return Ok(Loan { port: self, start: stage.cast(), len, id: STAGED });
+            return Ok((stage.cast(), STAGED));
         }
-        match inner.loan_heap(len) {
-            Some((start, id)) => Ok(Loan { port: self, start, len, id }),
-            None => Err(inner.no_buffer(len)),
-        }
+        inner.loan_heap(len).ok_or_else(|| inner.no_buffer(len))
     }
 
     /// Whether anybody would get a message emitted now; who only watches does not count.
@@ -303,62 +348,99 @@ impl SourcePort {
     /// If the buffer is another port's.
     #[inline(always)]
     pub fn emit<'p>(&'p self, loan: Loan<'p>, source_ns: u64) -> Emit<Loan<'p>> {
-        self.emit_parts(self.parts(loan), source_ns)
+        self.emit_and(loan, source_ns, || ())
     }
 
-    /// As [`emit`](Self::emit), and `after` it, which is apart from the usual path.
+    /// As [`emit`](Self::emit), and `after` it: always where the port was made
+    /// [with a sequel](Self::with_sequel).
     ///
     /// # Panics
     /// If the buffer is another port's.
     #[inline(always)]
     pub fn emit_and<'p>(&'p self, loan: Loan<'p>, source_ns: u64, after: impl FnOnce()) -> Emit<Loan<'p>> {
-        self.emit_parts_and(self.parts(loan), source_ns, after)
+        let (start, len, id) = self.parts(loan);
+        if id == AT_HAND {
+            // SAFETY: the stage was the loan's alone, and the loan was ours.
+            let bytes = unsafe { std::slice::from_raw_parts(self.at_hand().as_ptr(), len) };
+            let inner = self.inner();
+            let words = inner.mailbox.words;
+            if let Some(token) = inner.emit_plain(words, bytes, source_ns) {
+                words.set_beside(FREE);
+                return Emit::Sent(token);
+            }
+        }
+        match self.emit_otherwise(start, len, id, source_ns, after) {
+            Some(token) => Emit::Sent(token),
+            // Put together again.
+            None => Emit::Refused(Loan { port: self, start, len, id }, self.inner().refusal),
+        }
     }
 
-    #[inline(never)]
-    fn emit_parts_and(&self, parts: Parts, source_ns: u64, after: impl FnOnce()) -> Emit<Loan<'_>> {
-        let emitted = self.emit_parts(parts, source_ns);
-        after();
-        emitted
-    }
-
-    /// Takes a loan apart, so that it needs no place in memory.
+    /// Start, length and number of a loan, so that it needs no place in memory.
     #[inline(always)]
-    fn parts(&self, loan: Loan<'_>) -> Parts {
+    fn parts(&self, loan: Loan<'_>) -> (NonNull<u8>, usize, u32) {
         assert!(std::ptr::eq(self, loan.port), "a buffer is emitted by the source that lent it");
         let Loan { start, len, id, .. } = *std::mem::ManuallyDrop::new(loan);
         (start, len, id)
     }
 
-    /// Only for the parts of a loan, once.
-    #[inline(always)]
-    fn emit_parts(&self, (start, len, id): Parts, source_ns: u64) -> Emit<Loan<'_>> {
+    /// Only for the parts of a loan, once. They come one by one, so that they need no place in
+    /// memory. `None`: refused, and the loan goes on.
+    #[cold]
+    #[inline(never)]
+    fn emit_otherwise(
+        &self,
+        start: NonNull<u8>,
+        len: usize,
+        id: u32,
+        source_ns: u64,
+        after: impl FnOnce(),
+    ) -> Option<Token> {
         let inner = self.inner();
-        let result = if id == STAGED {
+        let emitted = if id >= AT_HAND {
             // SAFETY: the stage was the loan's alone, and the loan was ours.
             let bytes = unsafe { std::slice::from_raw_parts(start.as_ptr(), len) };
-            inner.emit_inline(bytes, source_ns, Some(start.cast()))
+            let emitted = inner.emit_inline(bytes, source_ns);
+            if emitted.is_some() {
+                inner.leave_stage(start, id);
+            }
+            emitted
         } else {
             inner.emit_heap(BufferId(id), len, source_ns)
         };
-        match result {
-            Some(token) => Emit::Sent(token),
-            // Put together again.
-            None => Emit::Refused(Loan { port: self, start, len, id }, inner.refusal),
-        }
+        after();
+        emitted
     }
 
     /// Publishes a copy of at most 96 bytes without a buffer; `None` if they are more.
     #[inline]
     pub fn emit_copy(&self, bytes: &[u8], source_ns: u64) -> Option<Emit<()>> {
+        self.emit_copy_and(bytes, source_ns, || ())
+    }
+
+    /// As [`emit_copy`](Self::emit_copy), and `after` it, as with [`emit_and`](Self::emit_and).
+    #[inline(always)]
+    pub fn emit_copy_and(&self, bytes: &[u8], source_ns: u64, after: impl FnOnce()) -> Option<Emit<()>> {
         if bytes.len() > INLINE_BYTES_MAX {
             return None;
         }
         let inner = self.inner();
-        Some(match inner.emit_inline(bytes, source_ns, None) {
+        if let Some(token) = inner.emit_plain(inner.mailbox.words, bytes, source_ns) {
+            return Some(Emit::Sent(token));
+        }
+        Some(self.emit_copy_otherwise(bytes, source_ns, after))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn emit_copy_otherwise(&self, bytes: &[u8], source_ns: u64, after: impl FnOnce()) -> Emit<()> {
+        let inner = self.inner();
+        let emitted = match inner.emit_inline(bytes, source_ns) {
             Some(token) => Emit::Sent(token),
             None => Emit::Refused((), inner.refusal),
-        })
+        };
+        after();
+        emitted
     }
 
     /// What became of an emit: remembered for the last [`OUTCOMES_KEPT`].
@@ -389,9 +471,8 @@ impl SourcePort {
     #[inline(never)]
     fn give_up(&self, start: NonNull<u8>, id: u32) {
         let inner = self.inner();
-        if id == STAGED {
-            // SAFETY: a stage of this port, and its loan is over.
-            unsafe { inner.stages.leave(start.cast()) };
+        if id >= AT_HAND {
+            inner.leave_stage(start, id);
         } else if let Some(heap) = &mut inner.heap {
             heap.release(BufferId(id));
         }
@@ -421,8 +502,8 @@ impl Inner {
     /// Whether there is one receiver, unreliable, and no mail: then nothing is to be looked
     /// at before an emit.
     #[inline(always)]
-    fn is_plain(&self) -> bool {
-        self.mailbox.now() == self.plain_epoch
+    fn is_lone(&self) -> bool {
+        self.mailbox.now() == self.lone_epoch
     }
 
     /// Whether an emit may go on; if not, `refusal` says why.
@@ -451,18 +532,32 @@ impl Inner {
         self.conns.iter_mut().all(|conn| conn.observes() || has_room(conn) != Ok(false))
     }
 
-    /// Publishes up to 96 bytes, after which the stage that they lay in, if in any, is free.
-    /// Here is the plain case, one receiver with room, straight through; any other is left to
-    /// [`emit_inline_to_all`](Self::emit_inline_to_all), untouched.
+    /// Publishes up to 96 bytes in the plain case: to the one receiver, which has room and never
+    /// sleeps. Any other is left to [`emit_inline`](Self::emit_inline), untouched.
     #[inline(always)]
-    fn emit_inline(&mut self, bytes: &[u8], source_ns: u64, stage: Option<NonNull<Stage>>) -> Option<Token> {
+    fn emit_plain(&mut self, words: Words, bytes: &[u8], source_ns: u64) -> Option<Token> {
+        if words.now() != self.plain_epoch {
+            return None;
+        }
+        let sequence = self.sequence;
+        // SAFETY: `plain_epoch` is an epoch, so not stale: `lone` is the one of `conns` (see
+        // the field), and none of those is referred to here.
+        let conn = unsafe { self.lone.as_mut() };
+        if !conn.push_inline_plain(Meta { sequence, source_ns, lost: 0 }, bytes) {
+            return None;
+        }
+        self.count_from(sequence, bytes.len());
+        Some(Token { sequence })
+    }
+
+    /// Publishes up to 96 bytes: here to one receiver with room.
+    #[inline(always)]
+    fn emit_inline(&mut self, bytes: &[u8], source_ns: u64) -> Option<Token> {
         let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
-        if self.is_plain() {
-            // SAFETY: `plain_epoch` is an epoch, so not stale: `lone` is the one of `conns` (see
-            // the field), and none of those is referred to here.
+        if self.is_lone() {
+            // SAFETY: as in `emit_plain`.
             let conn = unsafe { self.lone.as_mut() };
             if conn.push_inline_plain(meta, bytes) {
-                self.leave_stage(stage);
                 let token = self.count_one(bytes.len());
                 if conn.may_sleep() {
                     self.wake_the_one();
@@ -470,19 +565,23 @@ impl Inner {
                 return Some(token);
             }
         }
-        self.emit_inline_to_all(bytes, source_ns, stage)
+        self.emit_inline_to_all(bytes, source_ns)
     }
 
+    /// The end of a small loan.
     #[inline(always)]
-    fn leave_stage(&mut self, stage: Option<NonNull<Stage>>) {
-        if let Some(stage) = stage {
-            // SAFETY: a stage of this port, and its loan is over.
-            unsafe { self.stages.leave(stage) };
+    fn leave_stage(&mut self, start: NonNull<u8>, id: u32) {
+        if id == STAGED {
+            // SAFETY: a stage of this port's pool, and its loan is over.
+            unsafe { self.stages.leave(start.cast()) };
+        } else if !self.mailbox.is_forked() {
+            // In a forked child it stays taken, so that the child is told.
+            self.mailbox.words.set_beside(FREE);
         }
     }
 
     #[inline(never)]
-    fn emit_inline_to_all(&mut self, bytes: &[u8], source_ns: u64, stage: Option<NonNull<Stage>>) -> Option<Token> {
+    fn emit_inline_to_all(&mut self, bytes: &[u8], source_ns: u64) -> Option<Token> {
         if !self.may_emit(false) {
             return None;
         }
@@ -496,18 +595,16 @@ impl Inner {
                 sent.not_taken(conn);
             }
         }
-        let token = self.after_emit(STAGED, bytes.len(), sent);
-        self.leave_stage(stage);
-        Some(token)
+        Some(self.after_emit(STAGED, bytes.len(), sent))
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn emit_heap(&mut self, id: BufferId, len: usize, source_ns: u64) -> Option<Token> {
         let meta = Meta { sequence: self.sequence, source_ns, lost: 0 };
-        if self.is_plain()
+        if self.is_lone()
             && let Some(heap) = &mut self.heap
         {
-            // SAFETY: as in `emit_inline`.
+            // SAFETY: as in `emit_plain`.
             let conn = unsafe { self.lone.as_mut() };
             if conn.push_heap_plain(meta, id, len as u32) {
                 heap.lend_to(id, 1);
@@ -569,9 +666,15 @@ impl Inner {
     #[inline(always)]
     fn count_one(&mut self, len: usize) -> Token {
         let sequence = self.sequence;
-        self.sequence += 1;
-        self.counters.add_one_and(PortCounter::Messages as usize, len as u64);
+        self.count_from(sequence, len);
         Token { sequence }
+    }
+
+    /// As [`count_one`](Self::count_one), which has this number.
+    #[inline(always)]
+    fn count_from(&mut self, sequence: u64, len: usize) {
+        self.sequence = sequence + 1;
+        self.counters.add_one_and(PortCounter::Messages as usize, len as u64);
     }
 
     /// Wakes the one receiver if it asks for that.
@@ -658,7 +761,7 @@ impl Inner {
     /// if the agent is at the mailbox, at the next call.
     #[cold]
     fn put_liars_out(&mut self) {
-        (self.epoch, self.plain_epoch) = (STALE, STALE);
+        (self.epoch, self.plain_epoch, self.lone_epoch) = (STALE, STALE, STALE);
         for _ in 0..REPORT_TRIES {
             self.read_mail();
             if self.epoch != STALE {
@@ -694,7 +797,9 @@ impl Inner {
         self.remove_liars(mail);
         self.receivers = self.conns.iter().filter(|conn| !conn.observes()).count();
         self.share_out();
-        let is_plain = !self.reliable && self.conns.len() == 1 && self.receivers == 1;
+        let is_lone = !self.reliable && self.conns.len() == 1 && self.receivers == 1;
+        let is_plain = is_lone && !self.has_sequel && !self.conns[0].may_sleep();
+        self.lone_epoch = if is_lone { self.epoch } else { STALE };
         self.plain_epoch = if is_plain { self.epoch } else { STALE };
         self.lone = self.conns.first().map_or(NonNull::dangling(), Owned::place);
         true

@@ -87,6 +87,9 @@ counters!(
         /// Times that such messages were released although some before them had not come: the
         /// time for those was up, or there was no more room.
         HoldsEnded = "holds_ended",
+        /// Times a source of this domain had used up the arrival contract of its lane, and more
+        /// was there to send.
+        ContractUsedUp = "contract_used_up",
     }
 );
 
@@ -156,6 +159,11 @@ counters!(
         /// Frames handed over in time that the launch queue dropped: it looked too late, or they
         /// were too long on the way to it.
         LateLaunch = "late_launch",
+        /// Times a lane had more to send than the arrival contract of a schedule allows, and was
+        /// held to it.
+        LanesCut = "lanes_cut",
+        /// Which lanes that were: bit i is lane i (a set, not a sum).
+        LanesCutSet = "lanes_cut_set",
     }
 );
 

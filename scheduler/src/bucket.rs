@@ -34,6 +34,14 @@ impl Bucket {
         self.at = self.at.max(now);
     }
 
+    /// As [`refill`](Self::refill), beyond what the bucket holds: for time in which somebody waited
+    /// that could have been paid for.
+    pub(crate) fn accrue(&mut self, now: MonoTime) {
+        let gained = self.policing.rate_bytes_per_s.get().saturating_mul(now.since(self.at).0);
+        self.tokens = self.tokens.saturating_add(i64::try_from(gained).unwrap_or(i64::MAX));
+        self.at = self.at.max(now);
+    }
+
     /// False where the tokens did not suffice; they are then owed, up to a full bucket.
     #[must_use]
     pub(crate) fn take(&mut self, bytes: u32) -> bool {

@@ -36,6 +36,8 @@ insane_mutation::mutations! {
     GateExtensionIgnored: "gates: the last cycle is not extended",
     WaitPastSlot: "wait: one nanosecond past the next slot",
     WaitPastGate: "wait: gate events are forgotten",
+    ContractIgnored: "a lane sends more than its arrival contract",
+    DropStaysBehind: "under drop what waited through a slot goes before what is behind it",
     ClientNotCharged: "a client's budget is not charged",
     ClientHeldInOneLane: "a client that has used up its budget goes on in other lanes",
     ClientQuantumEachFlow: "a client gets a quantum for each of its flows",

@@ -3,10 +3,11 @@
 
 use insane_core::{Lane, MonoTime, Nanos, TaiTime};
 use insane_scheduler::{
-    Action, FilledTable, FlowIndex, GateEntry, Gates, LatePolicy, Limits, LinkRate, LinkTiming, MissCause, Now,
-    Recurrence, Scheduler, TableError, TimedScheduler, TimedStream,
+    Action, Arrivals, FilledTable, FlowIndex, GateEntry, Gates, LatePolicy, Limits, LinkRate, LinkTiming, MissCause,
+    Now, Recurrence, Scheduler, TableError, TimedScheduler, TimedStream,
 };
 use proptest::prelude::*;
+use std::num::{NonZeroU32, NonZeroU64};
 
 type Timed = TimedScheduler<8, 4, 8>;
 
@@ -203,6 +204,95 @@ fn what_waits_behind_a_late_message_is_not_late_for_a_slot_that_went_by_before()
     assert!(matches!(timed.poll(now(170_000), 0), Action::Missed { .. }));
     assert_eq!(timed.poll(now(170_000), 0), wait(210_000));
     assert_eq!(timed.poll(now(210_000), 0), slot(0, 210_000));
+}
+
+/// 100 bytes take 800 ns; three at once in lane 7, and one more each 10 us.
+fn with_contract(streams: &[TimedStream]) -> Box<Timed> {
+    let mut timed = with(streams);
+    let (frame_bytes, interval_ns) = (NonZeroU32::new(100).unwrap(), NonZeroU64::new(10_000).unwrap());
+    let mut arrivals = [None; insane_scheduler::LANES];
+    arrivals[7] = Some(Arrivals { frame_bytes, burst_frames: 3, interval_ns });
+    timed.set_arrivals(&arrivals);
+    timed
+}
+
+#[test]
+fn a_lane_that_is_flooded_sends_what_its_contract_allows_and_is_told_with_who_did_it() {
+    let mut timed = with_contract(&[stream(0, 100_000, 50_000, LatePolicy::NextSlot)]);
+    let other = FlowIndex(6);
+    timed.lanes().add(other, Lane::new(6).unwrap(), 100_000).unwrap();
+    timed.ready(LAST, now(0).tai);
+    let (mut frames, mut cuts, mut others) = (0, 0, 0);
+    for at in (0..1_000_000).step_by(1_000) {
+        // The lane above has something each 100 us, and goes at once, but for the slot.
+        if at % 100_000 == 0 {
+            timed.ready(other, now(at).tai);
+        }
+        match timed.poll(now(at), 0) {
+            Action::Chunk { flow: LAST, budget_bytes } => {
+                let sent = budget_bytes.div_ceil(100);
+                timed.sent(LAST, sent * 100, true);
+                frames += sent;
+            }
+            Action::Chunk { flow, .. } => {
+                assert_eq!((flow, at % 100_000), (other, 0));
+                timed.sent(other, 100, false);
+                others += 1;
+            }
+            Action::Wait(until) => assert!(until > MonoTime(at)),
+            Action::Missed { .. } => {}
+            told => panic!("{told:?} at {at}"),
+        }
+        if let Some(told) = timed.take_cut() {
+            assert_eq!(told, (7, LAST));
+            cuts += 1;
+        }
+    }
+    assert!((99..=103).contains(&frames), "{frames}");
+    assert!(others == 10 && (1..=100).contains(&cuts), "{others} {cuts}");
+    timed.set_arrivals(&[None; insane_scheduler::LANES]);
+    assert_eq!(timed.poll(now(1_000_000), 0), Action::Chunk { flow: LAST, budget_bytes: 1_000 });
+}
+
+proptest! {
+    /// Arrivals that keep the contract, and a link that is kept from them for any time.
+    #[test]
+    fn who_keeps_a_contract_is_never_held_up_by_it(
+        waits in prop::collection::vec((0_u64..30_000, 0_u64..60_000, 1_u32..=100), 1..100)
+    ) {
+        let mut timed = with_contract(&[]);
+        // What the contract leaves, in frames and billionths.
+        let (mut at, mut left, mut queued) = (0, 3 * 10_000, Vec::new());
+        for (gap, busy, bytes) in waits {
+            at += gap;
+            left = (left + gap).min(3 * 10_000);
+            if left >= 10_000 {
+                left -= 10_000;
+                queued.push(bytes);
+                timed.ready(LAST, now(at).tai);
+            }
+            // The link is full for so long.
+            if busy > 0 {
+                let full = u64::from(timing().in_flight_bytes);
+                let told = timed.poll(now(at), full);
+                prop_assert!(matches!(told, Action::Wait(_) | Action::Idle), "{:?}", told);
+                at += busy;
+                left = (left + busy).min(3 * 10_000);
+            }
+            while !queued.is_empty() {
+                let told = timed.poll(now(at), 0);
+                let Action::Chunk { budget_bytes, .. } = told else {
+                    return Err(TestCaseError::fail(format!("{told:?} with {} queued", queued.len())));
+                };
+                let mut sent = 0;
+                while sent < budget_bytes && let Some(next) = queued.pop() {
+                    sent += next;
+                }
+                timed.sent(LAST, sent, !queued.is_empty());
+            }
+            prop_assert_eq!(timed.take_cut(), None);
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::spec::Credentials;
 use insane_core::{
     ConnId, DatapathIndex, DomainIndex, Lane, MonoTime, PeerIndex, Qos, Schema, SessionId, SinkId, SourceId, StreamKey,
 };
+use insane_engine::LaneArrivals;
 pub use insane_engine::Topic;
 use insane_scheduler::TimedStream;
 use insane_wire::control::{ClassSpec, Code, Event, ScheduleOrder, SinkWake};
@@ -216,6 +217,8 @@ pub enum Action {
         streams: Vec<TimedStream>,
         /// By number: links of those that go to all their peers by one, whatever their routes say.
         links: Vec<(u16, u8)>,
+        /// What arrives in each lane at most.
+        arrivals: Box<LaneArrivals>,
         /// When it takes over; `None`: as soon as it may.
         at: Option<MonoTime>,
     },

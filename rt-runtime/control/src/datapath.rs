@@ -20,8 +20,8 @@ use insane_engine::inline::InlineEngine;
 use insane_engine::thread::{self, DatapathThread, RunConfig};
 use insane_engine::waker::WakeQueue;
 use insane_engine::{
-    Command, DomainParts, EngineConfig, EngineParts, Hop, NewSink, NewSource, Notice, OverlayFrame, PeerSwap, Port,
-    SlotConfig, SlotLinks, SlotLog, SlotTable, StageSlots, TIMED_MAX,
+    Command, DomainParts, EngineConfig, EngineParts, Hop, LaneArrivals, NewSink, NewSource, Notice, OverlayFrame,
+    PeerSwap, Port, SlotConfig, SlotLinks, SlotLog, SlotTable, StageSlots, TIMED_MAX,
 };
 use insane_link::{Link, LinkHealth, SwapRefused};
 use insane_scheduler::{Gates, Policing, TableError, TimedStream, lcm};
@@ -396,6 +396,7 @@ impl Datapath {
         &mut self,
         streams: &[TimedStream],
         links: &[(u16, u8)],
+        arrivals: Box<LaneArrivals>,
         at: Option<MonoTime>,
     ) -> Result<(), TableError> {
         let Some(config) = self.slots else { return Err(TableError::OtherTiming) };
@@ -411,7 +412,7 @@ impl Datapath {
             by[usize::from(*number)] = Some(*link);
         }
         let streams = streams.len();
-        self.send(Command::StageSlots(StageSlots { table, streams, cycle_ns, at, gates, links: by, number }));
+        self.send(Command::StageSlots(StageSlots { table, streams, cycle_ns, at, gates, links: by, arrivals, number }));
         Ok(())
     }
 

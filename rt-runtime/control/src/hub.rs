@@ -168,6 +168,7 @@ impl Hub {
             datapath: DatapathIndex(at as u8),
             streams: Vec::new(),
             links: Vec::new(),
+            arrivals: Box::default(),
             at: None,
         });
         Hub {

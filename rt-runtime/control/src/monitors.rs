@@ -42,11 +42,13 @@ pub enum Assumption {
     Launch,
     /// Chunks of best effort are on their way within e_turn, too.
     Chunk,
+    /// No more arrives in a lane than its contract says.
+    Arrivals,
 }
 
 impl Assumption {
     /// All, in the order of reports.
-    pub const ALL: [Assumption; 8] = [
+    pub const ALL: [Assumption; 9] = [
         Assumption::Turn,
         Assumption::Wake,
         Assumption::Clock,
@@ -55,6 +57,7 @@ impl Assumption {
         Assumption::Size,
         Assumption::Launch,
         Assumption::Chunk,
+        Assumption::Arrivals,
     ];
 
     /// Its name in reports.
@@ -69,6 +72,7 @@ impl Assumption {
             Assumption::Size => "size",
             Assumption::Launch => "launch",
             Assumption::Chunk => "e_chunk",
+            Assumption::Arrivals => "arrivals",
         }
     }
 
@@ -90,6 +94,9 @@ impl Assumption {
             Assumption::Chunk => {
                 "chunks between slots took longer than is assumed to be on their way (turn_us): they may reach into slots"
             }
+            Assumption::Arrivals => {
+                "more was to be sent in a lane than its contract says arrives: it was held to that, and has no bound"
+            }
         }
     }
 
@@ -102,6 +109,7 @@ impl Assumption {
             Assumption::Link => &[TurnCounter::LateLinkBusy, TurnCounter::LateRingFull],
             Assumption::Release => &[TurnCounter::LateApplication],
             Assumption::Size => &[TurnCounter::SlotsOversize],
+            Assumption::Arrivals => &[TurnCounter::LanesCut],
             Assumption::Launch | Assumption::Chunk => &[],
         }
     }

@@ -562,8 +562,8 @@ impl Server {
             Action::SetRoute { datapath, topic, domain, route } => {
                 datapaths[datapath.index()].set_route(topic, domain, &route);
             }
-            Action::StageSlots { datapath, streams, links, at } => {
-                if let Err(error) = datapaths[datapath.index()].stage_slots(&streams, &links, at) {
+            Action::StageSlots { datapath, streams, links, arrivals, at } => {
+                if let Err(error) = datapaths[datapath.index()].stage_slots(&streams, &links, arrivals, at) {
                     error!(%error, "a table of slots that was admitted and checked is no table");
                 }
             }

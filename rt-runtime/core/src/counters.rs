@@ -90,6 +90,9 @@ counters!(
         /// Reliable: times that the past was on its way to sinks that joined late at a peer, and
         /// the peer took nothing of it for too long.
         RecapsGivenUp = "recaps_given_up",
+        /// Times a source of this domain had used up the arrival contract of its lane, and more
+        /// was there to send.
+        ContractUsedUp = "contract_used_up",
     }
 );
 
@@ -161,6 +164,11 @@ counters!(
         LateLaunch = "late_launch",
         /// Frames of peers that speak another version of what runtimes say to each other.
         FramesOtherVersion = "frames_other_version",
+        /// Times a lane had more to send than the arrival contract of a schedule allows, and was
+        /// held to it.
+        LanesCut = "lanes_cut",
+        /// Which lanes that were: bit i is lane i (a set, not a sum).
+        LanesCutSet = "lanes_cut_set",
     }
 );
 

@@ -51,7 +51,9 @@ pub use engine::{Engine, EngineConfig, EngineParts};
 pub use epsilons::{Counted, Epsilons, Sketch};
 pub use hold::{HELD_BYTES, HELD_MAX, HELD_OF_HOST_MAX, HOLD_BUSY_MAX, HOLD_MAX};
 pub use slot_log::{SlotLog, SlotUse};
-pub use transmit::{SLOTS_WRITTEN_MAX, SlotConfig, SlotLinks, SlotTable, StageSlots, TIMED_MAX, timed_flow};
+pub use transmit::{
+    LaneArrivals, SLOTS_WRITTEN_MAX, SlotConfig, SlotLinks, SlotTable, StageSlots, TIMED_MAX, timed_flow,
+};
 pub use turn::Turn;
 
 /// Commands taken in one turn.

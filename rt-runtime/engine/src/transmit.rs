@@ -31,7 +31,7 @@ pub(crate) use source::deliver_past;
 use source::{Grant, SourceEntry, abandon, condemn, send_reliable, send_some};
 use timed::Slots;
 pub(crate) use timed::slots_of;
-pub use timed::{SLOTS_WRITTEN_MAX, SlotConfig, SlotLinks, SlotTable, StageSlots, TIMED_MAX, timed_flow};
+pub use timed::{LaneArrivals, SLOTS_WRITTEN_MAX, SlotConfig, SlotLinks, SlotTable, StageSlots, TIMED_MAX, timed_flow};
 
 /// The sources of this datapath and their lanes.
 pub(crate) struct Transmitter {

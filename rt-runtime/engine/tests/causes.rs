@@ -335,6 +335,7 @@ impl World {
             at: None,
             gates: has_gates.then(|| Box::new(gates)),
             links: Box::new([None; TIMED_MAX]),
+            arrivals: Box::default(),
             number: self.tables,
         };
         let staged = self.host.command(Command::StageSlots(stage));

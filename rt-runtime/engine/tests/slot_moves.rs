@@ -190,7 +190,16 @@ impl Pair {
         // The first one is that by which the peer is reached anyway.
         by.iter_mut().zip(links).for_each(|(by, link)| *by = Some(link.unwrap_or(1)).filter(|link| *link != 0));
         let (cycle_ns, number) = (if streams.is_empty() { 0 } else { PERIOD }, self.tables);
-        let stage = StageSlots { table, streams: streams.len(), cycle_ns, at: None, gates: None, links: by, number };
+        let stage = StageSlots {
+            table,
+            streams: streams.len(),
+            cycle_ns,
+            at: None,
+            gates: None,
+            links: by,
+            arrivals: Box::default(),
+            number,
+        };
         let staged = self.sender.command(Command::StageSlots(stage));
         assert!(matches!(staged, Command::SlotsStaged(_, Ok(()))), "{staged:?}");
     }

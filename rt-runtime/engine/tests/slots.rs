@@ -4,18 +4,21 @@
 mod world;
 
 use insane_clock::{ClockState, ServoConfig};
-use insane_core::counters::TurnCounter;
+use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::time::{Clock, PairedRead};
 use insane_core::{Cause, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceInstant, Stamp, TaiTime};
-use insane_engine::{Command, EngineConfig, SlotConfig, SlotTable, StageSlots, TIMED_MAX, Topic, timed_flow};
+use insane_engine::{
+    Command, EngineConfig, LaneArrivals, SlotConfig, SlotTable, StageSlots, TIMED_MAX, Topic, timed_flow,
+};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, SendOutcome, SwapRefused};
-use insane_scheduler::{GateEntry, Gates, LatePolicy, LinkRate, LinkTiming, Recurrence, TimedStream};
+use insane_scheduler::{Arrivals, GateEntry, Gates, LatePolicy, LinkRate, LinkTiming, Recurrence, TimedStream};
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_shm::region::Region;
 use insane_shm::trace::{Missing, Record, SlotFate, SlotRecord, TRACE_BYTES, TraceLog, TraceReader};
 use insane_sim::{SimClock, SimConfig, SimLink, SimNet, SimPeer};
 use insane_sys::SharedBytes;
 use std::cell::{Cell, RefCell};
+use std::num::{NonZeroU32, NonZeroU64};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -263,13 +266,13 @@ fn stage_at(
     cycle_ns: u64,
     at: Option<MonoTime>,
 ) {
-    stage_with(host, config, (streams, None), cycle_ns, at);
+    stage_with(host, config, (streams, None, LaneArrivals::default()), cycle_ns, at);
 }
 
 fn stage_with(
     host: &mut Host<WireLink, HostClock>,
     config: &SlotConfig,
-    (streams, gates): (&[TimedStream], Option<Gates>),
+    (streams, gates, arrivals): (&[TimedStream], Option<Gates>, LaneArrivals),
     cycle_ns: u64,
     at: Option<MonoTime>,
 ) {
@@ -277,7 +280,8 @@ fn stage_with(
     table.fill(TaiTime(0), streams).unwrap();
     let gates = gates.map(Box::new);
     let links = Box::new([None; TIMED_MAX]);
-    let stage = StageSlots { table, streams: streams.len(), cycle_ns, at, gates, links, number: 1 };
+    let arrivals = Box::new(arrivals);
+    let stage = StageSlots { table, streams: streams.len(), cycle_ns, at, gates, links, arrivals, number: 1 };
     let staged = host.command(Command::StageSlots(stage));
     assert!(matches!(staged, Command::SlotsStaged(_, Ok(()))), "{staged:?}");
 }
@@ -605,13 +609,58 @@ fn what_waits_behind_a_late_message_is_judged_by_its_own_instant() {
     assert_eq!((a.since(TurnCounter::LateDropped), a.since(TurnCounter::SlotsSent)), (1, 1));
 }
 
+/// Best effort without end, in a lane that a schedule says is rarely used: with slots and without.
+#[test]
+fn what_floods_a_lane_with_a_contract_is_held_to_it_and_told() {
+    let frame = config(GOOD).message_bytes(1_300, 1_400, 1);
+    let burst = 4;
+    let mut arrivals = LaneArrivals::default();
+    let (frame_bytes, interval_ns) = (NonZeroU32::new(frame).unwrap(), NonZeroU64::new(2 * MS).unwrap());
+    arrivals[7] = Some(Arrivals { frame_bytes, burst_frames: burst, interval_ns });
+    let (net, mut a) = locked(GOOD);
+    for streams in [&[stream_at(300 * US, GOOD)][..], &[]] {
+        stage_with(&mut a.host, &config(GOOD), (streams, None, arrivals), PERIOD, None);
+        a.emit_at = if streams.is_empty() { u64::MAX } else { net.clock().now().0 };
+        // In force, and the burst is gone.
+        for part in 0..3 {
+            let (cuts, used_up) = (a.count(TurnCounter::LanesCut), a.host.count(DatapathCounter::ContractUsedUp));
+            a.handed.borrow_mut().clear();
+            let end = net.clock().now().0 + 40 * MS;
+            while net.clock().now().0 < end {
+                a.act(net.clock().now().0, GOOD);
+                net.advance(Nanos(2 * US));
+            }
+            if part == 0 {
+                continue;
+            }
+            let lanes: Vec<Lane> = a.handed.borrow().iter().map(|frame| frame.lane).collect();
+            let sent = lanes.iter().filter(|lane| **lane == Lane::LAST).count();
+            assert!((19..=21).contains(&sent), "{sent} in 40 ms");
+            let in_slots = lanes.len() - sent;
+            assert_eq!(in_slots >= 39, !streams.is_empty(), "{in_slots}");
+            assert!(a.count(TurnCounter::LanesCut) > cuts && a.host.count(DatapathCounter::ContractUsedUp) > used_up);
+            assert_eq!(a.count(TurnCounter::LanesCutSet), 1 << 7);
+        }
+    }
+    // Without the contract it has what is free.
+    stage_with(&mut a.host, &config(GOOD), (&[], None, LaneArrivals::default()), PERIOD, None);
+    turns_until(&mut a, &net, net.clock().now().0 + 5 * MS);
+    a.handed.borrow_mut().clear();
+    let end = net.clock().now().0 + 40 * MS;
+    while net.clock().now().0 < end {
+        a.act(net.clock().now().0, GOOD);
+        net.advance(Nanos(2 * US));
+    }
+    assert!(a.handed.borrow().len() > 300, "{}", a.handed.borrow().len());
+}
+
 #[test]
 fn gates_hold_without_streams_that_have_slots() {
     let (net, mut a) = locked(GOOD);
     let lanes = |open_lanes, interval_ns| GateEntry { open_lanes, interval_ns };
     let (shut, open) = (600 * US, 400 * US);
     let gates = Gates::new(TaiTime(0), None, 0, &[lanes(0b111, shut), lanes(!0b111, open)]).unwrap();
-    stage_with(&mut a.host, &config(GOOD), (&[], Some(gates)), PERIOD, None);
+    stage_with(&mut a.host, &config(GOOD), (&[], Some(gates), LaneArrivals::default()), PERIOD, None);
     turns_until(&mut a, &net, net.clock().now().0 + 5 * MS);
     a.handed.borrow_mut().clear();
     let end = net.clock().now().0 + 50 * MS;

@@ -3,10 +3,10 @@
 
 use insane_core::{Lane, MonoTime, TaiTime};
 use insane_scheduler::{
-    Action, ClientIndex, Decision, FlowIndex, GateEntry, Gates, LatePolicy, Limits, LinkRate, LinkTiming, Mutation,
-    Now, Policing, Recurrence, Scheduler, TimedScheduler, TimedStream, turn_on,
+    Action, Arrivals, ClientIndex, Decision, FlowIndex, GateEntry, Gates, LatePolicy, Limits, LinkRate, LinkTiming,
+    Mutation, Now, Policing, Recurrence, Scheduler, TimedScheduler, TimedStream, turn_on,
 };
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Enough worlds for every fault to show; a right scheduler goes through all of them.
@@ -92,17 +92,43 @@ fn clients() -> bool {
     is_right && sent[2] > 100_000 && (sent[0] + sent[1]).abs_diff(sent[2]) <= 6_000
 }
 
+/// A lane that always has something sends what its contract allows, also after it was kept waiting.
+fn contracts() -> bool {
+    let Some(rate) = LinkRate::from_bits_per_s(1_000_000_000) else { return false };
+    let timing = LinkTiming { rate, turn_ns: 0, foreign_bytes: 0, in_flight_bytes: 10_000, lead_ns: 0, step_ns: 1_000 };
+    let mut lanes = Scheduler::new(Limits::default());
+    let flow = FlowIndex(0);
+    let is_added = lanes.add(flow, Lane::LAST, 10_000).is_ok();
+    let mut timed = Box::new(TimedScheduler::<4, 2, 8>::new(timing, lanes));
+    let (Some(frame_bytes), Some(interval_ns)) = (NonZeroU32::new(100), NonZeroU64::new(10_000)) else { return false };
+    let mut arrivals = [None; insane_scheduler::LANES];
+    arrivals[7] = Some(Arrivals { frame_bytes, burst_frames: 2, interval_ns });
+    timed.set_arrivals(&arrivals);
+    timed.ready(flow, TaiTime(0));
+    let mut sent = 0;
+    for at in 0..1_000 {
+        let now = Now { mono: MonoTime(at * 100), tai: TaiTime(at * 100) };
+        if let Action::Chunk { budget_bytes, .. } = timed.poll(now, 0) {
+            let frames = budget_bytes.div_ceil(100);
+            timed.sent(flow, frames * 100, true);
+            sent += frames;
+        }
+    }
+    is_added && (10..=12).contains(&sent)
+}
+
 /// A test that holds as long as nothing is wrong.
 type Named = (&'static str, fn() -> bool);
 
 #[test]
 fn every_fault_is_noticed() {
     let fails = |test: fn() -> bool| !catch_unwind(AssertUnwindSafe(test)).unwrap_or(false);
-    let tests: [Named; 5] = [
+    let tests: [Named; 6] = [
         ("recurrences", recurrences),
         ("gates", gates),
         ("busy", busy),
         ("clients", clients),
+        ("contracts", contracts),
         ("simulation", simulation),
     ];
     turn_on(None);

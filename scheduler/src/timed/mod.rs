@@ -17,6 +17,8 @@
 //!   that follows would be as late as that one, for ever.
 //! - **A gate holds for slots, too**, where the flow has a lane and a gate list is in force:
 //!   its message goes in its slot only if it ends before the lane's gate shuts.
+//! - **A lane may have an arrival contract**: it sends no more than who keeps it would
+//!   ([`Arrivals`]), whoever of its flows sends it.
 //! - **Below the slots**: gates, then the rules of [`Scheduler`](crate::Scheduler).
 //! - **One table is in force, one may be staged.** It takes over at its instant. A slot
 //!   of the old one that began before keeps its right to the end of its window; slots
@@ -47,13 +49,15 @@
 //! A table is written down where one hyperperiod has at most `SLOTS` slots. Memory is
 //! fixed at construction.
 
+mod contracts;
 mod filled;
 mod table;
 mod words;
 
-pub use words::{Action, LatePolicy, LinkTiming, MissCause, Now, TableError, TimedStream, Window};
+pub use words::{Action, Arrivals, LatePolicy, LinkTiming, MissCause, Now, TableError, TimedStream, Window};
 
 use crate::{Decision, FlowIndex, GateState, Gates, LANES, Scheduler};
+use contracts::Contracts;
 pub use filled::FilledTable;
 use insane_core::{MonoTime, Nanos, TaiTime};
 use insane_mutation::mutate;
@@ -105,6 +109,7 @@ pub struct TimedScheduler<const FLOWS: usize, const STREAMS: usize, const SLOTS:
     below: Scheduler<FLOWS>,
     tables: [Table<FLOWS, STREAMS, SLOTS>; 2],
     gates: [Option<Gates>; 2],
+    contracts: Contracts,
     active: usize,
     /// When the other table takes over.
     staged: Option<TaiTime>,
@@ -141,6 +146,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             below,
             tables: [const { Table::new() }; 2],
             gates: [None; 2],
+            contracts: Contracts::new(),
             active: 0,
             staged: None,
             now: Now { mono: MonoTime(0), tai: TaiTime(0) },
@@ -228,6 +234,18 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         self.gate = None;
         self.staged = Some(at);
         Ok(())
+    }
+
+    /// From now on these arrival contracts hold, by lane.
+    pub fn set_arrivals(&mut self, arrivals: &[Option<Arrivals>; LANES]) {
+        self.contracts.set(arrivals, self.now.mono);
+    }
+
+    /// A lane that had something to send which its contract did not allow, and who had sent there
+    /// last: told once, until the lane was within its contract again.
+    #[inline]
+    pub fn take_cut(&mut self) -> Option<(u8, FlowIndex)> {
+        self.contracts.take_told()
     }
 
     /// Whether the flow has slots in the table that is in force.
@@ -439,7 +457,14 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
                 }
             }
             _ if self.tables[self.active].stream_of(flow).is_some() => self.misuses += 1,
-            _ => self.below.sent(flow, bytes, more),
+            _ => {
+                if !self.contracts.are_none()
+                    && let Some(lane) = self.below.lane_of(flow)
+                {
+                    self.contracts.charge(lane, flow, bytes);
+                }
+                self.below.sent(flow, bytes, more);
+            }
         }
     }
 
@@ -536,7 +561,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             bytes_max: stream.bytes,
             newest: match stream.late {
                 LatePolicy::NewestWins => mutate!(NewestIsOldest, true, false),
-                LatePolicy::Drop => state.waited,
+                LatePolicy::Drop => mutate!(DropStaysBehind, state.waited, false),
                 LatePolicy::SendNow | LatePolicy::NextSlot => false,
             },
         })
@@ -702,6 +727,11 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         let overrun = mutate!(GuardForgetsFrame, overrun, 0);
         let mut rooms = [0; LANES];
         let mut open = 0;
+        // When a lane may send again that has used up its contract.
+        let mut covered = MonoTime(u64::MAX);
+        if !self.contracts.are_none() {
+            self.contracts.look(self.now.mono, ready);
+        }
         // At most LANES rounds.
         let mut lanes = gate.map_or(ready, |gate| ready & gate.open_lanes);
         let whole = self.room(end, below);
@@ -710,18 +740,28 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             lanes &= lanes - 1;
             let shuts = gate.map_or(u64::MAX, |gate| mutate!(GateCloseIgnored, gate.shuts[lane].0, u64::MAX));
             let room = if shuts < end { self.room(shuts, below) } else { whole };
-            if room > overrun {
-                rooms[lane] = room - overrun;
-                open |= 1 << lane;
+            if room <= overrun {
+                continue;
             }
+            rooms[lane] = room - overrun;
+            if !self.contracts.are_none() {
+                match self.contracts.budget(lane, self.now.mono) {
+                    Ok(budget) => rooms[lane] = rooms[lane].min(budget),
+                    Err(at) => {
+                        covered = covered.min(at);
+                        continue;
+                    }
+                }
+            }
+            open |= 1 << lane;
         }
         let mono = match self.below.poll_lanes(self.now.mono, open) {
             Decision::Send { flow, budget_bytes } => {
                 let room = self.below.lane_of(flow).map_or(0, |lane| rooms[lane as usize]);
                 return Action::Chunk { flow, budget_bytes: u64::from(budget_bytes).min(room) as u32 };
             }
-            Decision::Wait(until) => until,
-            Decision::Idle => MonoTime(u64::MAX),
+            Decision::Wait(until) => until.min(covered),
+            Decision::Idle => covered,
         };
         let mut wait = slot_wait.unwrap_or(u64::MAX);
         if let Some(at) = self.staged.filter(|at| *at > self.now.tai) {

@@ -2,6 +2,7 @@
 
 use crate::{FlowIndex, LinkRate, Recurrence};
 use core::fmt;
+use core::num::{NonZeroU32, NonZeroU64};
 use insane_core::{MonoTime, TaiTime};
 
 /// One look at both clocks: slots are TAI, buckets and waits are monotonic.
@@ -80,6 +81,18 @@ pub struct Window {
     /// How long after its start the largest message can still begin in it, e_turn and what
     /// others may have put before it apart, nanoseconds.
     pub slack_ns: u64,
+}
+
+/// What arrives in a lane at most, as a certificate assumes it: so many frames at once, and one
+/// more each interval.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arrivals {
+    /// Largest frame, bytes of the link.
+    pub frame_bytes: NonZeroU32,
+    /// At once; 0 counts as 1.
+    pub burst_frames: u32,
+    /// Nanoseconds.
+    pub interval_ns: NonZeroU64,
 }
 
 /// Why a slot went by unused.

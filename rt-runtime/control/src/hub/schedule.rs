@@ -5,15 +5,19 @@
 //! whether it is about this host: links by their names, rates, e_turn, foreign bytes, bytes in
 //! flight. A certificate that assumes more of the host than its configuration promises is
 //! refused.
+//!
+//! Its sporadic lanes are lanes of the datapath, by their priorities: what is sent there is held
+//! to what it says arrives.
 
 use super::Hub;
 use super::slots::SlotBook;
 use crate::action::Topic;
 use crate::plan_spec::shut_for_slots;
 use crate::spec::SlotSpec;
-use insane_certificate::{Certificate, Class, Host, Link, Placed, Plant, Stream, Window};
+use insane_certificate::{Certificate, Class, Host, Lane, Link, Placed, Plant, Stream, Window};
 use insane_core::{DatapathIndex, Determinism, MonoTime, Nanos};
-use insane_scheduler::Recurrence;
+use insane_scheduler::{Arrivals, Recurrence};
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 /// Who a stream is: of a plan, `[domain:]stream[/channel]`; with the domain where the stream's
@@ -142,11 +146,40 @@ impl SlotBook {
             blocked.extend(link.blocked.iter().cloned());
             is_met(&spec, &plant.hosts[host], link, &reserved[from..])?;
         }
+        let lanes: Vec<&Lane> =
+            plant.lanes.iter().filter(|lane| plant.links.get(lane.link).is_some_and(is_ours)).collect();
         let link = spec.link.clone();
         let none = || format!("the windows on link {link:?} cannot be kept beside others");
         let mut book = SlotBook::beside(spec, reserved, blocked).ok_or_else(none)?;
         book.take_over(old)?;
+        lanes.into_iter().try_for_each(|lane| contract(&mut book, lane))?;
         Ok(book)
+    }
+}
+
+/// Takes an arrival contract into the book of its datapath.
+fn contract(book: &mut SlotBook, lane: &Lane) -> Result<(), String> {
+    let last = book.contracts.len() - 1;
+    let none = || {
+        format!(
+            "the schedule plans lane {:?} with priority {}, and lanes here are 0 to {last}",
+            lane.name, lane.priority
+        )
+    };
+    let place = book.contracts.get_mut(usize::from(lane.priority)).ok_or_else(none)?;
+    let numbers = NonZeroU32::new(lane.frame_bytes).zip(NonZeroU64::new(lane.interval_ns));
+    let (frame_bytes, interval_ns) = numbers.ok_or_else(|| format!("lane {:?} is of nothing", lane.name))?;
+    let arrivals = Arrivals { frame_bytes, burst_frames: lane.burst_frames, interval_ns };
+    match place {
+        Some((other, known)) if *known != arrivals => Err(format!(
+            "lanes {other:?} and {:?} of the schedule are one here, priority {} of a datapath that sends by one link \
+             at a time, and have different contracts",
+            lane.name, lane.priority
+        )),
+        _ => {
+            *place = Some((lane.name.clone(), arrivals));
+            Ok(())
+        }
     }
 }
 
@@ -270,7 +303,7 @@ impl Hub {
         // Other certificates hold on other links.
         let _ = self.decide_stands(None);
         for (number, old) in before.iter().enumerate() {
-            let has_some = |book: &Option<SlotBook>| book.as_ref().is_some_and(|book| book.all().next().is_some());
+            let has_some = |book: &Option<SlotBook>| book.as_ref().is_some_and(SlotBook::is_used);
             // A datapath without slots before and after has nothing to take over; its gates stay.
             if has_some(old) || has_some(&self.slots[number]) {
                 self.stage(DatapathIndex(number as u8), Some(at));
@@ -318,7 +351,7 @@ impl Hub {
         // Other certificates hold on other links.
         let _ = self.decide_stands(None);
         for (at, old) in before.iter().enumerate() {
-            let is_used = |book: &Option<SlotBook>| book.as_ref().is_some_and(|book| book.all().next().is_some());
+            let is_used = |book: &Option<SlotBook>| book.as_ref().is_some_and(SlotBook::is_used);
             if is_used(old) || is_used(&self.slots[at]) {
                 self.stage(DatapathIndex(at as u8), None);
             }

@@ -33,9 +33,10 @@ use crate::spec::{SlotLink, SlotSpec};
 use insane_admission::{Budget, Plan, synthesise};
 use insane_certificate::{Boundary, Class, Epsilon, Hop, Host, Link, Plant, Stream};
 use insane_certificate::{Certificate, Placed, Window};
+use insane_core::limits::LANES;
 use insane_core::{DatapathIndex, Determinism, DomainIndex, Nanos, Reliability, SessionId, SourceId, StreamKey};
-use insane_engine::{SlotConfig, TIMED_MAX, timed_flow};
-use insane_scheduler::{Recurrence, TimedStream};
+use insane_engine::{LaneArrivals, SlotConfig, TIMED_MAX, timed_flow};
+use insane_scheduler::{Arrivals, Recurrence, TimedStream};
 use insane_wire::control::Code;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -99,6 +100,8 @@ pub struct SlotBook {
     /// Links of the datapath, by their places, on which the checker accepts the same slots for
     /// those that were admitted here.
     held: Vec<bool>,
+    /// What a schedule assumes of the lanes, by their numbers: its names for them, and what arrives.
+    pub(super) contracts: [Option<(String, Arrivals)>; LANES],
 }
 
 /// All who were admitted at a datapath, on their way to being admitted for other peers.
@@ -156,11 +159,29 @@ impl SlotBook {
             Plant { hosts: vec![host], links: vec![link], streams: Vec::new(), chains: Vec::new(), lanes: Vec::new() };
         let plan = synthesise(&plant, BUDGET).ok()?;
         let held = vec![true; spec.links.len()];
-        Some(SlotBook { spec, plan, entries: Vec::new(), reserved, seated: Vec::new(), held })
+        Some(SlotBook {
+            spec,
+            plan,
+            entries: Vec::new(),
+            reserved,
+            seated: Vec::new(),
+            held,
+            contracts: Default::default(),
+        })
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().chain(self.seated.iter().map(|(_, entry)| entry))
+    }
+
+    /// What arrives in each lane at most.
+    pub(super) fn arrivals(&self) -> LaneArrivals {
+        self.contracts.each_ref().map(|contract| contract.as_ref().map(|(_, arrivals)| *arrivals))
+    }
+
+    /// Whether a datapath has to be told of it.
+    pub(super) fn is_used(&self) -> bool {
+        self.all().next().is_some() || self.contracts.iter().any(Option::is_some)
     }
 
     fn free_number(&self) -> Option<u16> {
@@ -601,6 +622,19 @@ impl Hub {
     #[must_use]
     pub fn has_slots(&self, datapath: DatapathIndex) -> bool {
         self.slots.get(datapath.index()).and_then(Option::as_ref).is_some_and(|book| book.all().next().is_some())
+    }
+
+    /// Whether lanes of a datapath have contracts.
+    pub(crate) fn has_contracts(&self, datapath: DatapathIndex) -> bool {
+        self.lanes_of(datapath, u64::MAX).next().is_some()
+    }
+
+    /// What the schedule calls lanes of a datapath that have contracts, of a set of lanes.
+    pub(crate) fn lanes_of(&self, datapath: DatapathIndex, set: u64) -> impl Iterator<Item = &str> {
+        let book = self.slots.get(datapath.index()).and_then(Option::as_ref);
+        let contracts = book.into_iter().flat_map(|book| book.contracts.iter().enumerate());
+        let among = contracts.filter(move |(lane, _)| set >> lane & 1 == 1);
+        among.filter_map(|(_, contract)| contract.as_ref().map(|(name, _)| name.as_str()))
     }
 
     /// What the certificates on which slots of a datapath rest assume of e_turn and e_wake, in

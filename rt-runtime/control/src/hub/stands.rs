@@ -282,7 +282,8 @@ impl Hub {
     pub(super) fn stage(&mut self, datapath: DatapathIndex, at: Option<MonoTime>) {
         let Some(book) = self.slots.get(datapath.index()).and_then(Option::as_ref) else { return };
         let (streams, links) = book.table(|key| self.standing(key, datapath).unwrap_or_default());
-        self.actions.push_back(Action::StageSlots { datapath, streams, links, at });
+        let arrivals = Box::new(book.arrivals());
+        self.actions.push_back(Action::StageSlots { datapath, streams, links, arrivals, at });
     }
 }
 

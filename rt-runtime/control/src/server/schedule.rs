@@ -6,11 +6,14 @@
 
 use super::keeping::{Keeping, Known};
 use super::{Letter, Server};
+use crate::datapath::Datapath;
+use crate::hub::Hub;
 use crate::launch;
-use crate::monitors::{Alarm, Holds, Measured, Monitors};
+use crate::monitors::{Alarm, Assumption, Holds, Measured, Monitors};
 use crate::report::Scope;
 use insane_certificate::{Certificate, text};
 use insane_config::FILE_BYTES_MAX;
+use insane_core::counters::TurnCounter;
 use insane_core::time::{Clock, PairedRead};
 use insane_core::{DatapathIndex, Nanos, SessionId, TaiTime};
 use insane_overlay::activation::{Deed, Member, MemberCounts, MemberLimits, ScheduleId, Word};
@@ -229,6 +232,13 @@ impl Server {
     }
 }
 
+/// The lanes of a datapath that were held to their contracts, as the schedule calls them.
+fn lanes_cut(hub: &Hub, at: DatapathIndex, datapath: &Datapath) -> Option<String> {
+    let set = datapath.turn_counters.get(TurnCounter::LanesCutSet as usize);
+    let names: Vec<&str> = hub.lanes_of(at, set).collect();
+    (!names.is_empty()).then(|| format!(" (lanes: {})", names.join(", ")))
+}
+
 impl Server {
     /// Whether what the certificates assume still holds.
     pub(super) fn watch_assumptions(&mut self) {
@@ -239,7 +249,8 @@ impl Server {
         self.make_monitors();
         let Server { parts, monitors, schedules, now, .. } = self;
         for (at, (datapath, monitors)) in parts.datapaths.iter().zip(monitors).enumerate() {
-            let is_bound = parts.hub.has_slots(DatapathIndex(at as u8));
+            let index = DatapathIndex(at as u8);
+            let is_bound = parts.hub.has_slots(index) || parts.hub.has_contracts(index);
             // Between two looks nothing is said of a queue.
             let gone = if looks_at_queues && is_bound { launch::gone(&datapath.plan) } else { None };
             if let Some(why) = &gone {
@@ -262,8 +273,10 @@ impl Server {
                 wake: (epsilons.wake.counted(), wake),
             };
             for Alarm { assumption, violations } in monitors.look(*now, is_bound, count, &measured, holds) {
-                let (datapath, assumption, what) = (&datapath.plan.name, assumption.name(), assumption.words());
-                warn!(datapath, assumption, violations, "out of spec: {what}");
+                let lanes = lanes_cut(&parts.hub, index, datapath).filter(|_| assumption == Assumption::Arrivals);
+                let (lanes, what) = (lanes.unwrap_or_default(), assumption.words());
+                let (datapath, assumption) = (&datapath.plan.name, assumption.name());
+                warn!(datapath, assumption, violations, "out of spec: {what}{lanes}");
             }
         }
         self.save_marks();
@@ -276,9 +289,17 @@ impl Server {
     }
 
     pub(super) fn report_schedule(&self, report: &mut StatusReport, scope: Scope) {
-        for (row, monitors) in report.datapaths.iter_mut().zip(&self.monitors) {
-            if row.slot_clock.is_some() {
-                row.monitors = monitors.report(self.now);
+        let datapaths = self.parts.datapaths.iter().zip(&self.monitors).enumerate();
+        for ((at, (datapath, monitors)), row) in datapaths.zip(&mut report.datapaths) {
+            if row.slot_clock.is_none() {
+                continue;
+            }
+            row.monitors = monitors.report(self.now);
+            let arrivals = row.monitors.iter_mut().find(|monitor| monitor.assumption == Assumption::Arrivals.name());
+            if let Some(why) = arrivals.and_then(|monitor| monitor.why.as_mut())
+                && let Some(lanes) = lanes_cut(&self.parts.hub, DatapathIndex(at as u8), datapath)
+            {
+                why.push_str(&lanes);
             }
         }
         let counts = self.schedules.member.counts();

@@ -91,6 +91,8 @@ pub struct DatapathModel {
     pub tables: u32,
     /// When it was to take over, if that was said.
     pub slots_at: Option<insane_core::MonoTime>,
+    /// The arrival contracts of the last table.
+    pub arrivals: insane_engine::LaneArrivals,
     /// Told to remove; not confirmed yet.
     pub leaving: BTreeSet<ConnId>,
     /// By which links it was told to go, in order.
@@ -472,9 +474,10 @@ impl World {
                 self.datapath(datapath).ways.extend(route.peers.iter().map(way));
                 self.datapath(datapath).routes.insert(topic, route);
             }
-            Action::StageSlots { datapath, streams, links, at } => {
+            Action::StageSlots { datapath, streams, links, arrivals, at } => {
                 let datapath = &mut self.datapaths[datapath.index()];
                 (datapath.slots, datapath.slot_links, datapath.slots_at) = (streams, links, at);
+                datapath.arrivals = *arrivals;
                 datapath.tables += 1;
             }
             Action::SetReach { datapath, peer, link } => {

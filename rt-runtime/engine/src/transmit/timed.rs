@@ -42,11 +42,13 @@ use crate::turn::Turn;
 use crate::{GRANTS_PER_TURN, SOURCES_MAX};
 use insane_clock::{ClockState, Followed, Servo, ServoConfig};
 use insane_core::counters::{DatapathCounter, TurnCounter};
+use insane_core::limits::LANES;
 use insane_core::time::{Clock, PairedRead};
 use insane_core::{Cause, Fate, Lane, MonoTime, Nanos, PeerIndex, TaiTime};
 use insane_link::Link;
 use insane_scheduler::{
-    Action, FilledTable, Gates, LatePolicy, Limits, LinkTiming, MissCause, Now, Scheduler, TableError, TimedScheduler,
+    Action, Arrivals, FilledTable, Gates, LatePolicy, Limits, LinkTiming, MissCause, Now, Scheduler, TableError,
+    TimedScheduler,
 };
 use insane_shm::counters::CounterBlock;
 use insane_shm::misses::MissLog;
@@ -110,6 +112,9 @@ impl SlotConfig {
 /// from it on.
 pub type SlotLinks = [Option<u8>; TIMED_MAX];
 
+/// Arrival contracts, by lane.
+pub type LaneArrivals = [Option<Arrivals>; LANES];
+
 /// A table on its way to the datapath.
 #[derive(Debug)]
 pub struct StageSlots {
@@ -127,6 +132,8 @@ pub struct StageSlots {
     pub gates: Option<Box<Gates>>,
     /// By which link each source goes.
     pub links: Box<SlotLinks>,
+    /// What arrives in each lane at most: it is held to that.
+    pub arrivals: Box<LaneArrivals>,
     /// A number of its own, told again when it has taken over.
     pub number: u32,
 }
@@ -141,11 +148,16 @@ pub(crate) struct Slots {
     epsilons: Arc<Epsilons>,
     /// The lanes are here.
     active: bool,
-    /// Streams of the table in force, and of the one that is staged; gates count as one.
+    /// Streams of the table in force, and of the one that is staged; gates count as one, and so do
+    /// contracts.
     streams: (usize, Option<usize>),
     /// Links of the table in force, and of the one that is staged.
     links: SlotLinks,
     links_staged: SlotLinks,
+    /// Contracts of the table that is staged.
+    arrivals_staged: LaneArrivals,
+    /// Lanes that were held to theirs.
+    lanes_cut: u8,
     /// Number of the table that was staged last.
     number: u32,
     /// When what was handed over has left.
@@ -198,6 +210,8 @@ pub(crate) fn slots_of(
         streams: (0, None),
         links: [None; TIMED_MAX],
         links_staged: [None; TIMED_MAX],
+        arrivals_staged: [None; LANES],
+        lanes_cut: 0,
         number: 0,
         busy_until: MonoTime(0),
         told: Told::new(),
@@ -343,6 +357,16 @@ impl Slots {
         is_near && (0..APPROACH_LOOKS).any(|_| look() >= until)
     }
 
+    #[cold]
+    fn lane_is_cut(&mut self, lane: u8) {
+        let bit = 1 << (lane % LANES as u8);
+        if self.lanes_cut & bit == 0 {
+            self.lanes_cut |= bit;
+            self.count(TurnCounter::LanesCutSet, bit.into());
+        }
+        self.count(TurnCounter::LanesCut, 1);
+    }
+
     /// Something goes.
     fn goes(&mut self, now: MonoTime) {
         if let Some(since) = self.held_since.take() {
@@ -399,9 +423,11 @@ impl Transmitter {
             }
         };
         slots.timed.stage_filled(&mut stage.table, stage.gates.as_deref(), TaiTime(at))?;
-        // Gates without streams are kept as well.
-        slots.streams.1 = Some(stage.streams + usize::from(stage.gates.is_some()));
+        // Gates and contracts without streams are kept as well.
+        let others = [stage.gates.is_some(), stage.arrivals.iter().any(Option::is_some)];
+        slots.streams.1 = Some(stage.streams + others.into_iter().filter(|has| *has).count());
         slots.links_staged = *stage.links;
+        slots.arrivals_staged = *stage.arrivals;
         slots.number = stage.number;
         slots.due = None;
         if !slots.active {
@@ -582,6 +608,7 @@ impl Transmitter {
                 Action::Skipped { ns } => slots.count(TurnCounter::SlotsSkippedNs, ns),
                 Action::TookOver => {
                     port.set_slot_table(slots.number);
+                    slots.timed.set_arrivals(&slots.arrivals_staged);
                     slots.displace(Cause::Remap, true);
                     self.change_links(mono, links, outlets);
                     if self.took_over() {
@@ -596,6 +623,11 @@ impl Transmitter {
                     slots.timed.realign(now);
                 }
                 Action::Wait(until) => {
+                    if let Some((lane, flow)) = slots.timed.take_cut() {
+                        slots.lane_is_cut(lane);
+                        self.cut(flow, outlets);
+                        continue;
+                    }
                     let again = if slots.told.is_blocked() { mono + told::AGAIN } else { until };
                     let until = until.min(again);
                     slots.wait(mono, until);
@@ -622,6 +654,14 @@ impl Transmitter {
             }
         }
         moved
+    }
+
+    /// The lane of a flow had more to send than it may.
+    #[cold]
+    fn cut(&mut self, flow: FlowIndex, outlets: &Outlets) {
+        if let Some(Some(entry)) = self.sources.get(flow.0 as usize) {
+            outlets.count(entry.domain, DatapathCounter::ContractUsedUp, 1);
+        }
     }
 
     /// A message of the flow left, in a slot that starts at `start` or otherwise. The start of

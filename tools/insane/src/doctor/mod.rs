@@ -31,6 +31,7 @@
 //! | `cap-sys-nice` | 5 | held | `capabilities(7)` |
 //! | `cap-ipc-lock` | 3 | held, or not needed | `capabilities(7)` |
 //! | `cap-net-admin` | 2 | held | `capabilities(7)`, `socket(7)` |
+//! | `cap-net-raw` | 1 | held, or not needed | `capabilities(7)`, `packet(7)` |
 //! | `cap-bpf` | 1 | held | `capabilities(7)` |
 //! | `limit-rtprio` | 3 | the configuration's priority | `sched(7)` |
 //! | `limit-memlock` | 3 | `memory.limit_bytes` | `mlock(2)` |

@@ -43,6 +43,11 @@ pub struct Datapath {
     pub addresses: Vec<IpAddr>,
     /// Interfaces that its links name.
     pub interfaces: Vec<String>,
+    /// Names of its links that load a program into the kernel (AF_XDP): they need CAP_NET_ADMIN,
+    /// CAP_NET_RAW and CAP_BPF, and do not open without.
+    pub loads: Vec<String>,
+    /// Names of its links over packet sockets: they need CAP_NET_RAW, and do not open without.
+    pub raw: Vec<String>,
 }
 
 impl Wanted {
@@ -104,6 +109,16 @@ impl Wanted {
         self.spinning().filter(|datapath| datapath.fifo.is_some())
     }
 
+    /// Links that need a program in the kernel.
+    pub fn loading(&self) -> impl Iterator<Item = &String> {
+        self.datapaths.iter().flat_map(|datapath| &datapath.loads)
+    }
+
+    /// Links that need raw sockets: those, and the ones over packet sockets.
+    pub fn raw(&self) -> impl Iterator<Item = &String> {
+        self.loading().chain(self.datapaths.iter().flat_map(|datapath| &datapath.raw))
+    }
+
     /// Interfaces of the configuration; where it does not tell, the physical ones.
     pub fn nics<'h>(&self, host: &'h Host) -> Vec<&'h Nic> {
         let all = host.nics.as_deref().unwrap_or_default();
@@ -158,6 +173,13 @@ fn datapath(plan: &insane_config::DatapathPlan) -> Datapath {
         Technology::Udp(_) | Technology::Tcp(_) | Technology::Rdma(_) => None,
     };
     let address = |link: &LinkPlan| link.technology.bind().ip();
+    let is_device = |link: &LinkPlan, driver: &str| match &link.technology {
+        Technology::Dpdk(dpdk) => dpdk.device.as_str().starts_with(driver),
+        _ => false,
+    };
+    let loads = |link: &&LinkPlan| matches!(link.technology, Technology::Xdp(_)) || is_device(link, "net_af_xdp");
+    let is_raw = |link: &&LinkPlan| is_device(link, "net_af_packet");
+    let name = |link: &LinkPlan| link.name.clone();
     Datapath {
         name: plan.name.clone(),
         core: plan.core,
@@ -170,6 +192,8 @@ fn datapath(plan: &insane_config::DatapathPlan) -> Datapath {
         polls_its_cards: !plan.links.is_empty() && plan.links.iter().all(|link| polls(&link.technology)),
         addresses: plan.links.iter().filter(|link| !has_own_address(link)).map(address).collect(),
         interfaces: plan.links.iter().filter_map(interface).collect(),
+        loads: plan.links.iter().filter(loads).map(name).collect(),
+        raw: plan.links.iter().filter(is_raw).map(name).collect(),
     }
 }
 

@@ -8,6 +8,8 @@ use crate::doctor::reader::{Known, Unread};
 use crate::doctor::wanted::{Datapath, Wanted};
 
 const UNREAD: &str = "Run it on the host, where /proc is the host's own.";
+/// The highest priority that is not the kernel's own.
+const FIFO_MAX: u8 = 98;
 
 pub const ENTRIES: &[Entry] = &[
     Entry {
@@ -127,7 +129,7 @@ fn irq_threads(host: &Host, wanted: &Wanted) -> Outcome {
         let irqs = host.irqs.as_deref().unwrap_or_default();
         irqs.iter().find(|irq| irq.number == number).and_then(|irq| irq.cores.as_ref().ok())
     };
-    let mut above = Vec::new();
+    let (mut above, mut highest) = (Vec::new(), 0);
     for datapath in &wanted.datapaths {
         let Some(priority) = datapath.fifo else { continue };
         let own = own_irqs(datapath, host);
@@ -149,11 +151,12 @@ fn irq_threads(host: &Host, wanted: &Wanted) -> Outcome {
                         thread.priority,
                         named(datapath)
                     ),
-                    format!("$ chrt -f -p {} $(pgrep -f '{}')", (priority + 1).min(98), thread.name),
+                    raise_above(priority, &format!("$(pgrep -f '{}')", thread.name)),
                 );
             }
             if !is_own && thread.priority > priority {
                 above.push(format!("{} (priority {})", thread.name, thread.priority));
+                highest = highest.max(thread.priority);
             }
         }
     }
@@ -161,10 +164,25 @@ fn irq_threads(host: &Host, wanted: &Wanted) -> Outcome {
     if above.is_empty() {
         return good("none goes before a datapath but those of its own card");
     }
-    warning(
-        format!("before a datapath on its core: {}", some_of(&above)),
-        "Move the interrupt to another core, or raise the datapath in the configuration: policy: fifo(N).",
-    )
+    let remedy = match highest {
+        0..=FIFO_MAX => format!(
+            "Move the interrupt to another core, or raise the datapath in the configuration: policy: fifo({highest})."
+        ),
+        _ => "Move the interrupt to another core: no datapath can be above it.".to_owned(),
+    };
+    warning(format!("before a datapath on its core: {}", some_of(&above)), remedy)
+}
+
+/// How a thread of the kernel goes before a datapath of `priority`. 99 belongs to the kernel's
+/// watchdogs, so a datapath at the highest leaves it no room.
+fn raise_above(priority: u8, thread: &str) -> String {
+    match priority {
+        0..FIFO_MAX => format!("$ chrt -f -p {} {thread}", priority + 1),
+        _ => format!(
+            "Lower the datapath in the configuration: policy: fifo({}), then\n$ chrt -f -p {FIFO_MAX} {thread}",
+            FIFO_MAX - 1
+        ),
+    }
 }
 
 fn softirq_threads(host: &Host, wanted: &Wanted) -> Outcome {
@@ -189,13 +207,16 @@ fn softirq_threads(host: &Host, wanted: &Wanted) -> Outcome {
         let irqs = own_irqs(datapath, host);
         let serves = |irq: &Irq| irqs.contains(&irq.number) && irq.cores.as_ref().is_ok_and(|cores| cores.has(core));
         if host.irqs.as_deref().unwrap_or_default().iter().any(serves) {
-            behind.push((read, thread.name.clone()));
+            behind.push((read, priority, thread.name.clone()));
         }
     }
     match behind.into_iter().next() {
-        Some((read, name)) => warning(
+        Some((read, priority, name)) => warning(
             format!("{read}, and its card's interrupts arrive there"),
-            format!("Keep other SCHED_FIFO threads off that core, or\n$ chrt -f -p 1 $(pgrep -x {name})"),
+            format!(
+                "{}\nor move the card's interrupts to another core.",
+                raise_above(priority, &format!("$(pgrep -x {name})"))
+            ),
         ),
         None => good("none holds up packets of a datapath"),
     }

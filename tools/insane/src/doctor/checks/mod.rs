@@ -7,6 +7,8 @@ mod kernel;
 mod memory;
 mod network;
 mod power;
+#[cfg(test)]
+mod remedy_tests;
 mod rights;
 mod scheduling;
 #[cfg(test)]

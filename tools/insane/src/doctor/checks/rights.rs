@@ -1,5 +1,6 @@
 //! Rights and limits of the caller. The daemon's may differ: run doctor as its user.
 
+use super::some_of;
 use crate::doctor::finding::{Entry, Mend, Outcome, bad, good, warning};
 use crate::doctor::host::Host;
 use crate::doctor::reader::Known;
@@ -39,18 +40,29 @@ pub const ENTRIES: &[Entry] = &[
         weight: 2,
         reads: "capabilities in effect (capget)",
         why: "Sockets may have larger buffers than the system's limit with it, and poll their card: bursts get \
-              lost, or wait for an interrupt, without.",
+              lost, or wait for an interrupt, without. Links over AF_XDP do not open without it.",
         source: "capabilities(7), socket(7)",
         unread: UNREAD,
         check: net_admin,
         mend: Mend::ByHand(OWN_RIGHTS),
     },
     Entry {
+        id: "cap-net-raw",
+        weight: 1,
+        reads: "capabilities in effect (capget)",
+        why: "Links over AF_XDP and over packet sockets (dpdk) do not open without it: their streams take another \
+              link, or none.",
+        source: "capabilities(7), packet(7)",
+        unread: UNREAD,
+        check: net_raw,
+        mend: Mend::ByHand(OWN_RIGHTS),
+    },
+    Entry {
         id: "cap-bpf",
         weight: 1,
         reads: "capabilities in effect (capget)",
-        why: "Tracing why a cycle was missed and AF_XDP load programs into the kernel with it. This version does \
-              neither yet.",
+        why: "Links over AF_XDP load a program into the kernel with it, and do not open without; so does \
+              `insane trace`.",
         source: "capabilities(7), bpf(2)",
         unread: UNREAD,
         check: bpf,
@@ -142,19 +154,41 @@ fn net_admin(host: &Host, wanted: &Wanted) -> Outcome {
         return good("held");
     }
     let remedy = grant("CAP_NET_ADMIN");
+    if let Some(read) = needed_by(wanted.loading()) {
+        return bad(read, remedy);
+    }
     match wanted.datapaths.iter().any(|datapath| datapath.polls_its_cards) {
         true => bad("missing, and the configuration wants its cards polled", remedy),
         false => warning("missing", remedy),
     }
 }
 
-fn bpf(host: &Host, _: &Wanted) -> Outcome {
+/// What to say of a missing right that links cannot do without; nothing where there are none.
+fn needed_by<'w>(links: impl Iterator<Item = &'w String>) -> Option<String> {
+    let links: Vec<String> = links.map(|name| format!("\"{name}\"")).collect();
+    (!links.is_empty())
+        .then(|| format!("missing, and links of the configuration do not open without: {}", some_of(&links)))
+}
+
+fn net_raw(host: &Host, wanted: &Wanted) -> Outcome {
+    let held = has(host, Capability::NetRaw)?;
+    match needed_by(wanted.raw()) {
+        _ if held => good("held"),
+        Some(read) => bad(read, grant("CAP_NET_RAW")),
+        None => good("missing, and not needed: no link is over AF_XDP or packet sockets"),
+    }
+}
+
+fn bpf(host: &Host, wanted: &Wanted) -> Outcome {
     /// It holds CAP_BPF within it, from the time before that one.
     const SYS_ADMIN: u32 = 21;
     if has(host, Capability::Bpf)? || host.calls.capabilities.known()? >> SYS_ADMIN & 1 == 1 {
         return good("held");
     }
-    warning("missing", grant("CAP_BPF"))
+    match needed_by(wanted.loading()) {
+        Some(read) => bad(read, grant("CAP_BPF")),
+        None => warning("missing", grant("CAP_BPF")),
+    }
 }
 
 fn limit_rtprio(host: &Host, wanted: &Wanted) -> Outcome {

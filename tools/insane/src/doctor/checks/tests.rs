@@ -16,7 +16,7 @@ fn unread<T>() -> Read<T> {
     Err(Unread { what: "/nowhere".into(), why: Why::Missing })
 }
 
-fn cores(list: &str) -> Cores {
+pub(super) fn cores(list: &str) -> Cores {
     Cores::parse(list, &Cores::default()).unwrap()
 }
 
@@ -32,7 +32,7 @@ fn idle_state(exit_us: u64) -> Read<Vec<IdleState>> {
     Ok(vec![IdleState { name: "C6".into(), exit_us, is_enabled: true }])
 }
 
-fn irq(number: u32, name: &str, at: &str) -> Irq {
+pub(super) fn irq(number: u32, name: &str, at: &str) -> Irq {
     Irq { number, name: name.into(), allowed: Ok(cores(at)), cores: Ok(cores(at)) }
 }
 
@@ -41,7 +41,7 @@ fn thread(name: &str, priority: u8) -> IrqThread {
 }
 
 /// Four cores, 2 and 3 kept free, one card with two queues, all as it should be.
-fn host() -> Host {
+pub(super) fn host() -> Host {
     Host {
         kernel: Ok((6, 18)),
         release: Ok("6.18.1-rt".into()),
@@ -110,6 +110,8 @@ fn asked() -> Wanted {
                 polls_its_cards: false,
                 addresses: vec![[192, 0, 2, 1].into()],
                 interfaces: vec![],
+                loads: vec![],
+                raw: vec![],
             },
             Datapath {
                 name: "rest".into(),
@@ -120,6 +122,8 @@ fn asked() -> Wanted {
                 polls_its_cards: false,
                 addresses: vec![],
                 interfaces: vec![],
+                loads: vec![],
+                raw: vec![],
             },
         ],
         locked_bytes: Some(1 << 30),
@@ -175,15 +179,42 @@ fn hog() -> Wanted {
     wanted
 }
 
+/// As [`asleep`] and [`hog`], at the highest priority there is.
+fn highest() -> Wanted {
+    let mut wanted = asleep();
+    wanted.datapaths[0].fifo = Some(98);
+    wanted
+}
+
+fn highest_hog() -> Wanted {
+    let mut wanted = hog();
+    wanted.datapaths[0].fifo = Some(98);
+    wanted
+}
+
+/// As [`asked`], with a link over AF_XDP.
+fn over_xdp() -> Wanted {
+    let mut wanted = asked();
+    wanted.datapaths[1].loads = vec!["fast".into()];
+    wanted
+}
+
+/// As [`asked`], with a link over packet sockets.
+fn over_packets() -> Wanted {
+    let mut wanted = asked();
+    wanted.datapaths[1].raw = vec!["slow".into()];
+    wanted
+}
+
 fn nothing() -> Wanted {
     Wanted::nothing()
 }
 
-fn find(id: &str, host: &Host, wanted: &Wanted) -> Option<Finding> {
+pub(super) fn find(id: &str, host: &Host, wanted: &Wanted) -> Option<Finding> {
     Finding::of(entries().find(|entry| entry.id == id).unwrap(), host, wanted)
 }
 
-type Case = (&'static str, fn() -> Wanted, fn(&mut Host), State, &'static str);
+pub(super) type Case = (&'static str, fn() -> Wanted, fn(&mut Host), State, &'static str);
 
 /// Without capability `number`.
 fn without(number: u32) -> Read<u64> {
@@ -192,7 +223,7 @@ fn without(number: u32) -> Read<u64> {
 
 /// Entry, configuration, what is changed in the good host, its state then, a part of what
 /// is shown.
-const CASES: &[Case] = &[
+pub(super) const CASES: &[Case] = &[
     ("kernel-version", nothing, |h| h.kernel = Ok((6, 1)), Good, "6.18.1-rt"),
     ("kernel-version", nothing, |h| h.kernel = Ok((5, 19)), Bad, "6.18.1-rt"),
     ("kernel-version", nothing, |h| h.kernel = unread(), State::Unread, "no such file"),
@@ -237,6 +268,14 @@ const CASES: &[Case] = &[
     ("cap-net-admin", nothing, |h| h.calls.capabilities = without(12), Warning, "missing"),
     ("cap-net-admin", polled, |h| h.calls.capabilities = without(12), Bad, "polled"),
     ("cap-net-admin", nothing, |h| h.calls.capabilities = unread(), State::Unread, ""),
+    ("cap-net-admin", over_xdp, |h| h.calls.capabilities = without(12), Bad, "do not open without: \"fast\""),
+    ("cap-net-raw", over_xdp, |_| {}, Good, "held"),
+    ("cap-net-raw", asked, |h| h.calls.capabilities = without(13), Good, "not needed"),
+    ("cap-net-raw", over_xdp, |h| h.calls.capabilities = without(13), Bad, "do not open without: \"fast\""),
+    ("cap-net-raw", over_packets, |h| h.calls.capabilities = without(13), Bad, "do not open without: \"slow\""),
+    ("cap-net-raw", over_xdp, |h| h.calls.capabilities = unread(), State::Unread, ""),
+    ("cap-bpf", over_xdp, |h| h.calls.capabilities = Ok(1 << 12), Bad, "do not open without: \"fast\""),
+    ("cap-bpf", over_packets, |h| h.calls.capabilities = Ok(0), Warning, "missing"),
     ("cap-bpf", nothing, |h| h.calls.capabilities = without(39), Good, "held"),
     ("cap-bpf", nothing, |h| h.calls.capabilities = Ok(1 << 39), Good, "held"),
     ("cap-bpf", nothing, |h| h.calls.capabilities = Ok(0), Warning, "missing"),
@@ -350,11 +389,32 @@ const CASES: &[Case] = &[
         Bad,
         "irq/30-eth0-rx-0 (priority 50) never runs",
     ),
+    (
+        "irq-threads",
+        highest_hog,
+        |h| h.irqs = Ok(vec![irq(30, "eth0-rx-0", "2")]),
+        Bad,
+        "irq/30-eth0-rx-0 (priority 50) never runs",
+    ),
+    (
+        "irq-threads",
+        highest,
+        |h| h.irq_threads = Ok(vec![thread("irq/99-disk", 99)]),
+        Warning,
+        "irq/99-disk (priority 99)",
+    ),
     ("irq-threads", asleep, |h| h.irq_threads = unread(), State::Unread, ""),
     ("softirq-threads", asleep, |_| {}, Good, "none holds up"),
     (
         "softirq-threads",
         asleep,
+        |h| h.irqs = Ok(vec![irq(30, "eth0-rx-0", "2")]),
+        Warning,
+        "ksoftirqd/2 (priority 0) runs after",
+    ),
+    (
+        "softirq-threads",
+        highest,
         |h| h.irqs = Ok(vec![irq(30, "eth0-rx-0", "2")]),
         Warning,
         "ksoftirqd/2 (priority 0) runs after",
@@ -610,7 +670,7 @@ fn the_score_is_as_documented() {
     assert_eq!(of(&[Good, State::Unread, Bad]), Some(100 * 10 / 16));
     assert_eq!(of(&[State::Unread]), None);
     let mut flawed = host();
-    flawed.calls.capabilities = Ok(1 << 12 | 1 << 14 | 1 << 23);
+    flawed.calls.capabilities = Ok(1 << 12 | 1 << 13 | 1 << 14 | 1 << 23);
     assert_eq!(all(&flawed).iter().filter(|finding| finding.state != Good).count(), 1);
     assert_eq!(score(&all(&flawed)), Some(99), "100 is for a host without a flaw");
 }

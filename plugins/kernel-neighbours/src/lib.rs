@@ -18,11 +18,11 @@
 mod follower;
 mod ports;
 
-use crossbeam_queue::ArrayQueue;
 use follower::Follower;
 use insane_netstack::{NEIGHBOURS, Told};
 use insane_sys::event::Event;
 use insane_sys::neighbours::NeighbourTable;
+use insane_sys::queue::TryQueue;
 use insane_sys::{Errno, OsError, host};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,8 +39,8 @@ pub const WORDS: usize = 4 * NEIGHBOURS;
 struct Shared {
     /// The interface whose neighbours count; 0: none.
     interface: AtomicU32,
-    questions: ArrayQueue<IpAddr>,
-    words: ArrayQueue<(IpAddr, Told)>,
+    questions: TryQueue<IpAddr>,
+    words: TryQueue<(IpAddr, Told)>,
     /// There are questions, another interface, or it is over.
     wake: Event,
     is_over: AtomicBool,
@@ -115,8 +115,8 @@ impl Shared {
     fn new() -> Result<Self, OsError> {
         Ok(Shared {
             interface: AtomicU32::new(0),
-            questions: ArrayQueue::new(NEIGHBOURS),
-            words: ArrayQueue::new(WORDS),
+            questions: TryQueue::new(NEIGHBOURS),
+            words: TryQueue::new(WORDS),
             wake: Event::new()?,
             is_over: AtomicBool::new(false),
             refused: AtomicU64::new(0),

@@ -5,7 +5,7 @@ use crate::class::Class;
 use crate::connection::{Connection, Push};
 use crate::counts::RdmaCounts;
 use crate::door::{Desk, Door};
-use crate::line::Use;
+use crate::line::{FRESH_MAX, Use};
 use crate::numbers::{Numbers, Whose};
 use insane_core::limits::PEERS_MAX;
 use insane_core::{Lane, MonoTime, PeerIndex};
@@ -201,7 +201,7 @@ impl Core {
             for (peer, place) in side.connections.iter_mut().enumerate() {
                 let Some(connection) = place else { continue };
                 // As many as there can be.
-                for _ in 0..connection.line.fresh.capacity() {
+                for _ in 0..FRESH_MAX {
                     let Some(fresh) = connection.line.fresh.pop() else { break };
                     self.counts.lost += u64::from(connection.live.is_some());
                     connection.go_live(fresh);

@@ -1,12 +1,15 @@
 //! One class of one peer, as the link and the door share it.
 
 use crate::class::Class;
-use crossbeam_queue::ArrayQueue;
 use insane_rdma_sys::Qp;
 use insane_sys::event::Event;
+use insane_sys::queue::TryQueue;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+/// Connections that wait for the link, of one line.
+pub(crate) const FRESH_MAX: usize = 2;
 
 /// Who calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +49,7 @@ pub(crate) struct Line {
     pub(crate) role: Role,
     state: AtomicU32,
     /// Filled by the door, emptied by the link.
-    pub(crate) fresh: ArrayQueue<Fresh>,
+    pub(crate) fresh: TryQueue<Fresh>,
     /// The number of the connection that the door saw end last; 0: none.
     ended: AtomicU32,
     signals: Arc<Signals>,
@@ -101,7 +104,7 @@ impl Line {
             address,
             role,
             state: AtomicU32::new(Use::Rests as u32),
-            fresh: ArrayQueue::new(2),
+            fresh: TryQueue::new(FRESH_MAX),
             ended: AtomicU32::new(0),
             signals,
         })
@@ -132,7 +135,13 @@ impl Line {
         // Numbers come again: an old one ended, not this.
         let number = fresh.qp.number();
         let _ = self.ended.compare_exchange(number, 0, Ordering::AcqRel, Ordering::Relaxed);
-        drop(self.fresh.force_push(fresh));
+        let mut fresh = fresh;
+        // Where there is no room, or the link is just taking one, the door tries again: it may wait.
+        while let Err(back) = self.fresh.push(fresh) {
+            drop(self.fresh.pop());
+            fresh = back;
+            std::thread::yield_now();
+        }
         self.signals.tell_link();
     }
 

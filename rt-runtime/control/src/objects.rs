@@ -256,6 +256,7 @@ mod tests {
     #[test]
     fn the_planner_reckons_with_the_true_sizes() {
         let sizes = LayoutSizes::default();
+        assert_eq!(sizes.trace_bytes, insane_shm::trace::TRACE_BYTES as u64);
         let depth = sizes.ring_depth as u32;
         let places = sizes.ring_returns as u32;
         assert_eq!((SIZES.cells)(depth) + (SIZES.returns)(places), sizes.ring_bytes());

@@ -12,7 +12,6 @@
 use crate::epsilons::Epsilons;
 use crate::slot_log::SlotLog;
 use crate::transmit::StageSlots;
-use crossbeam_queue::ArrayQueue;
 use insane_core::limits::{LINKS_MAX, PEERS_MAX};
 use insane_core::{
     ChannelId, ConnId, DomainIndex, HostId, Incarnation, Lane, PeerIndex, SessionId, SourceId, StreamKey,
@@ -25,6 +24,7 @@ use insane_shm::misses::{MissLog, MissReader};
 use insane_shm::trace::TraceLog;
 use insane_sys::OsError;
 use insane_sys::event::{Epoll, Event, Interest, Trigger};
+use insane_sys::queue::TryQueue;
 use std::any::Any;
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
@@ -324,11 +324,11 @@ impl LinkCells {
 /// The one way between the control plane and an engine; shared by both.
 #[derive(Debug)]
 pub struct Port {
-    commands: ArrayQueue<Box<Command>>,
+    commands: TryQueue<Box<Command>>,
     on_the_way: AtomicUsize,
-    spent: ArrayQueue<Box<Command>>,
-    notices: ArrayQueue<Notice>,
-    overlay: ArrayQueue<OverlayFrame>,
+    spent: TryQueue<Box<Command>>,
+    notices: TryQueue<Notice>,
+    overlay: TryQueue<OverlayFrame>,
     /// How many of them each peer has.
     overlay_of: [AtomicU32; PEERS_MAX],
     /// The version of the last frame of each peer that was refused for it, and `HAS_VERSION`; 0:
@@ -360,11 +360,11 @@ impl Port {
     /// No descriptor is left.
     pub fn new(answer: Arc<Event>) -> Result<Arc<Self>, OsError> {
         let port = Port {
-            commands: ArrayQueue::new(COMMANDS_MAX),
+            commands: TryQueue::new(COMMANDS_MAX),
             on_the_way: AtomicUsize::new(0),
-            spent: ArrayQueue::new(COMMANDS_MAX),
-            notices: ArrayQueue::new(NOTICES_MAX),
-            overlay: ArrayQueue::new(OVERLAY_FRAMES_MAX),
+            spent: TryQueue::new(COMMANDS_MAX),
+            notices: TryQueue::new(NOTICES_MAX),
+            overlay: TryQueue::new(OVERLAY_FRAMES_MAX),
             overlay_of: [const { AtomicU32::new(0) }; PEERS_MAX],
             other_versions: [const { AtomicU32::new(0) }; PEERS_MAX],
             bell: Event::new()?,

@@ -10,8 +10,8 @@
 //! datapath. An errand keeps the memory that it touches mapped, so a sink may be removed
 //! meanwhile; its last mapping then ends here and not on a datapath.
 
-use crossbeam_queue::ArrayQueue;
 use insane_shm::wake::Errand;
+use insane_sys::queue::TryQueue;
 use insane_sys::thread;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,8 +27,8 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// The way to the waker thread; shared by the datapaths of a runtime.
 #[derive(Debug)]
 pub struct WakeQueue {
-    urgent: ArrayQueue<Errand>,
-    ordinary: ArrayQueue<Errand>,
+    urgent: TryQueue<Errand>,
+    ordinary: TryQueue<Errand>,
     thread: OnceLock<Thread>,
     stop: AtomicBool,
 }
@@ -36,8 +36,8 @@ pub struct WakeQueue {
 impl WakeQueue {
     pub(crate) fn new(places: usize) -> Self {
         WakeQueue {
-            urgent: ArrayQueue::new(places),
-            ordinary: ArrayQueue::new(places),
+            urgent: TryQueue::new(places),
+            ordinary: TryQueue::new(places),
             thread: OnceLock::new(),
             stop: AtomicBool::new(false),
         }

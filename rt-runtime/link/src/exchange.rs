@@ -9,15 +9,15 @@
 //! There is one device at most: the keeper opens the next when the last has come back. So each
 //! way has one place, and finds it free. The link's side neither allocates nor waits.
 
-use crossbeam_queue::ArrayQueue;
+use insane_sys::queue::TryQueue;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// See the module's documentation. Shared by the [`LinkKeeper`](crate::LinkKeeper) and its link;
 /// `D` is the device.
 #[derive(Debug)]
 pub struct Exchange<D> {
-    given: ArrayQueue<Box<D>>,
-    returned: ArrayQueue<Box<D>>,
+    given: TryQueue<Box<D>>,
+    returned: TryQueue<Box<D>>,
     is_recalled: AtomicBool,
 }
 
@@ -32,7 +32,7 @@ impl<D> Exchange<D> {
     /// With no device yet.
     #[must_use]
     pub fn new() -> Self {
-        Exchange { given: ArrayQueue::new(1), returned: ArrayQueue::new(1), is_recalled: AtomicBool::new(false) }
+        Exchange { given: TryQueue::new(1), returned: TryQueue::new(1), is_recalled: AtomicBool::new(false) }
     }
 
     /// Of the keeper: the device is the link's from now on.

@@ -20,6 +20,7 @@ pub mod neighbours;
 pub mod netlink;
 pub mod pi_mutex;
 pub mod privileges;
+pub mod queue;
 pub mod seqpacket;
 pub mod tcp;
 pub mod thread;

@@ -5,9 +5,9 @@
 
 use super::statistics::CyclicStatistics;
 use crate::callback::Attended;
-use crossbeam_queue::ArrayQueue;
 use insane_core::{MonoTime, Nanos};
 use insane_sys::clock::mono_now;
+use insane_sys::queue::TryQueue;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -107,7 +107,7 @@ pub(super) struct Progress {
     untold: AtomicU64,
     /// Whether somebody takes the misses.
     is_told: bool,
-    misses: ArrayQueue<DeadlineMiss>,
+    misses: TryQueue<DeadlineMiss>,
 }
 
 impl Progress {
@@ -123,7 +123,7 @@ impl Progress {
             deadline_misses: AtomicU64::new(0),
             untold: AtomicU64::new(0),
             is_told,
-            misses: ArrayQueue::new(MISSES),
+            misses: TryQueue::new(MISSES),
         }
     }
 

@@ -137,6 +137,7 @@ fn the_table_holds_every_item_and_both_sums() {
         assert!(table.contains(&grouped(item.bytes as i64)), "{table}");
     }
     assert!(table.contains(&grouped(budget.total_bytes as i64)));
+    assert!(table.contains("record of a trace, while one is taken") && table.contains(&grouped(2_101_248)), "{table}");
     assert!(table.contains("Fits: "));
     assert!(table.lines().all(|line| line.trim_end() == line && line.chars().count() <= 100), "{table}");
 }

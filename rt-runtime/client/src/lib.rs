@@ -66,7 +66,7 @@ mod stream;
 pub use callback::CallbackSink;
 pub use cyclic::{
     Activation, BadGrid, Base, Cyclic, CyclicError, CyclicStatistics, CyclicTask, CyclicWatch, DeadlineMiss, Doing,
-    Ended, Histogram, Misplaced, Overrun, Spin, Worst,
+    Ended, Histogram, Misplaced, Overrun, Place, Spin, Waited, Worst,
 };
 pub use error::{ConsumeTimeoutError, GetBufferTimeoutError, LockError, RequestError, SessionError};
 pub use hosting::Hosting;

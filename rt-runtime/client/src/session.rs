@@ -2,7 +2,7 @@
 
 use crate::agent::{Reply, Shared, State, What, lock};
 use crate::callback::Callbacks;
-use crate::cyclic::Cyclic;
+use crate::cyclic::{Cyclic, CyclicError, Place, place};
 use crate::error::{LockError, RequestError, SessionError};
 use crate::hosting::Hosting;
 use crate::options::StreamOptions;
@@ -195,6 +195,17 @@ impl Session {
     /// [`start`](Cyclic::start), on the thread that calls that.
     pub fn cyclic(&self, period: Nanos, offset: Nanos) -> Cyclic {
         Cyclic::new(Arc::clone(&self.core), period, offset)
+    }
+
+    /// Puts the current thread under `SCHED_FIFO` at that priority, and on that core if one is
+    /// named, as a cyclic task does when it starts ([`Cyclic::fifo`], [`Cyclic::core`]); for
+    /// threads that others wake. The thread keeps its place.
+    ///
+    /// # Errors
+    /// The core is that of a datapath, or this process was forked. A place that is refused is no
+    /// error ([`Place::misplaced`]).
+    pub fn place_current(&self, priority: u8, core: Option<usize>) -> Result<Place, CyclicError> {
+        place::take(&self.core.shared, Some(priority), core)
     }
 
     /// Keeps all memory of this process, present and future, in RAM. Where the process may not

@@ -5,6 +5,7 @@
 //! waits for, and bounds its wait.
 
 use crate::error::{Errno, OsError};
+use insane_core::MonoTime;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
@@ -31,7 +32,23 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Resul
     let time = timeout.map(timespec);
     let time: *const libc::timespec = time.as_ref().map_or(std::ptr::null(), |time| time);
     // SAFETY: `word` is a live, aligned u32; `time` is null or points to the local above.
-    let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, time) };
+    outcome(unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, time) })
+}
+
+/// Sleeps while `word` is `expected`, until an instant at the latest.
+///
+/// # Errors
+/// As [`wait`].
+pub fn wait_until(word: &AtomicU32, expected: u32, until: MonoTime) -> Result<WaitOutcome, OsError> {
+    let time = timespec(Duration::from_nanos(until.0));
+    let (time, no_second) = (&raw const time, std::ptr::null::<u32>());
+    let (operation, anybody) = (libc::FUTEX_WAIT_BITSET, libc::FUTEX_BITSET_MATCH_ANY);
+    // The time of this call is absolute, and of the monotonic clock where no other is asked for.
+    // SAFETY: `word` is a live, aligned u32; `time` points to the local above.
+    outcome(unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, expected, time, no_second, anybody) })
+}
+
+fn outcome(result: libc::c_long) -> Result<WaitOutcome, OsError> {
     if result == 0 {
         return Ok(WaitOutcome::Woken);
     }
@@ -65,6 +82,8 @@ pub(crate) fn timespec(length: Duration) -> libc::timespec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::mono_now;
+    use insane_core::Nanos;
     use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
     use std::num::NonZeroUsize;
     use std::ptr::NonNull;
@@ -116,6 +135,11 @@ mod tests {
         let word = AtomicU32::new(5);
         assert_eq!(wait(&word, 4, None).unwrap(), WaitOutcome::Changed);
         assert_eq!(wait(&word, 5, Some(Duration::from_millis(1))).unwrap(), WaitOutcome::TimedOut);
+        let until = mono_now() + Nanos::from_millis(2);
+        assert_eq!(wait_until(&word, 4, until).unwrap(), WaitOutcome::Changed);
+        assert_eq!(wait_until(&word, 5, until).unwrap(), WaitOutcome::TimedOut);
+        assert!(mono_now() >= until);
+        assert_eq!(wait_until(&word, 5, until).unwrap(), WaitOutcome::TimedOut, "it has passed");
         assert_eq!(wake(&word, u32::MAX).unwrap(), 0);
     }
 }

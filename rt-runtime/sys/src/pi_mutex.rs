@@ -127,6 +127,14 @@ pub struct PiMutexGuard<'a, T: ?Sized> {
 // SAFETY: sharing a guard shares `&T`, no more.
 unsafe impl<T: ?Sized + Sync> Sync for PiMutexGuard<'_, T> {}
 
+impl<T: ?Sized> PiMutexGuard<'_, T> {
+    /// Whether somebody waits for the mutex in the kernel now, and lends its priority.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        self.mutex.word.load(Ordering::Relaxed) & libc::FUTEX_WAITERS != 0
+    }
+}
+
 impl<T: ?Sized> Deref for PiMutexGuard<'_, T> {
     type Target = T;
     #[inline]
@@ -215,6 +223,7 @@ mod tests {
         let (tids, tid) = channel();
         std::thread::scope(|scope| {
             let guard = mutex.lock();
+            assert!(!guard.is_waited_for());
             let own = current_tid();
             scope.spawn(|| {
                 let permitted = set_policy_current(SchedPolicy::Fifo(2)).is_ok();
@@ -233,6 +242,7 @@ mod tests {
                     stat.rsplit(')').next().unwrap().split_whitespace().nth(15) == Some("-3")
                 });
                 assert!(lent, "priority was not lent");
+                assert!(guard.is_waited_for());
             }
             drop(guard);
         });

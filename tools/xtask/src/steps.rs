@@ -54,7 +54,7 @@ const STEPS: &[Step] = &[
     Step { name: "rt-guest", what: "tests on a PREEMPT_RT kernel, in an emulated machine", run: guest::step },
     Step { name: "gossip", what: "lints and tests of discovery by gossip, a feature", run: gossip },
     Step { name: "trace", what: "lints and tests of `insane trace`, a feature", run: trace },
-    Step { name: "loom", what: "the rings under loom", run: loom },
+    Step { name: "loom", what: "the rings, and the queues of spawned tasks, under loom", run: loom },
     Step { name: "miri", what: "the ports under Miri", run: miri },
     Step {
         name: "mutants",
@@ -251,7 +251,7 @@ fn loom(root: &Path) -> (Verdict, TestCount) {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("loom");
     let mut command = cargo(root);
     command
-        .args(["test", "--locked", "-p", "insane-shm", "--release", "--lib", "loom"])
+        .args(["test", "--locked", "-p", "insane-shm", "-p", "vplc", "--release", "--lib", "loom"])
         .env("CARGO_TARGET_DIR", target)
         .env("RUSTFLAGS", flags("RUSTFLAGS", "--cfg loom"));
     counted(&mut command, 20)

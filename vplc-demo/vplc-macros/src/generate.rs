@@ -1,7 +1,7 @@
 //! Writes the program's threads.
 
 use super::syn;
-use crate::lift::{AppTimes, Program};
+use crate::lift::{AppTimes, Begins, Program, Times};
 use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use rtic_syntax::analyze::Analysis;
@@ -12,12 +12,14 @@ use syn::spanned::Spanned;
 pub fn generate(app: &App, analysis: &Analysis, settings: &AppTimes, program: &Program) -> TokenStream {
     let (name, imports, code) = (&app.name, &app.user_imports, &app.user_code);
     let (structs, init, idle) = (structs(app), init(app), idle_items(app));
-    let (tasks, start) = (tasks(app), start(app, analysis, settings, program));
+    let spawns = spawns(app, program);
+    let (tasks, start) = (tasks(app, program), start(app, analysis, settings, program));
     quote! {
         mod #name {
             #(#imports)*
             #(#code)*
             #structs
+            #spawns
             #init
             #idle
             #tasks
@@ -42,8 +44,9 @@ fn structs(app: &App) -> TokenStream {
         if is_read_only(app, name) { quote!(#name: #ty) } else { quote!(#name: ::vplc::Resource<#ty>) }
     });
     let of_tasks = app.software_tasks.values().flat_map(|task| locals(app, &task.args.local_resources));
-    let types =
-        app.shared_resources.values().map(|resource| (*resource.ty).clone()).chain(of_tasks.map(|(_, ty, _)| ty));
+    let arguments = app.software_tasks.values().flat_map(|task| task.inputs.iter().map(|input| (*input.ty).clone()));
+    let shared_types = app.shared_resources.values().map(|resource| (*resource.ty).clone());
+    let types = shared_types.chain(of_tasks.map(|(_, ty, _)| ty)).chain(arguments);
     let asserts = types.map(|ty| quote_spanned!(ty.span()=> ::vplc::may_be_held_by_a_task::<#ty>();));
     quote! {
         struct #shared { #(#shared_fields),* }
@@ -51,6 +54,51 @@ fn structs(app: &App) -> TokenStream {
         #[allow(dead_code)]
         struct __Shared { #(#kept),* }
         const _: fn() = || { #(#asserts)* };
+    }
+}
+
+/// The tasks that are spawned, in the order of the program.
+fn spawned(program: &Program) -> impl Iterator<Item = &(Ident, u8, Times, Vec<String>)> {
+    program.tasks.iter().filter(|(.., times, _)| times.begins == Begins::Spawned)
+}
+
+/// The types of what a task is spawned with.
+fn arguments(app: &App, task: &Ident) -> Vec<syn::Type> {
+    app.software_tasks[task].inputs.iter().map(|input| (*input.ty).clone()).collect()
+}
+
+/// The queues of spawned tasks, and how a thread finds them.
+fn spawns(app: &App, program: &Program) -> TokenStream {
+    let fields = spawned(program).map(|(name, ..)| {
+        let types = arguments(app, name);
+        quote!(#name: ::vplc::Queue<(#(#types,)*)>)
+    });
+    quote! {
+        #[allow(dead_code)]
+        struct __Spawned { #(#fields),* }
+        ::std::thread_local! {
+            static __HERE: ::vplc::Here<__Spawned> = const { ::vplc::Here::new() };
+        }
+    }
+}
+
+/// `NAME::spawn`, as RTIC has it.
+fn spawn(app: &App, name: &Ident) -> TokenStream {
+    let types = arguments(app, name);
+    // Where it is explained, that is where the task is.
+    let spawn = Ident::new("spawn", name.span());
+    let names: Vec<_> = (0..types.len()).map(|at| format_ident!("_{}", at)).collect();
+    let (back, given) = match types.as_slice() {
+        [one] => (quote!(#one), quote!(|(back,)| back)),
+        _ => (quote!((#(#types),*)), quote!(|back| back)),
+    };
+    quote! {
+        /// Lets the task run once more, on the thread of its priority. From any task, and from init
+        /// and idle; never waits. What it is given comes back if it is refused: the interval since
+        /// it was spawned last is not over, or as many wait as its capacity.
+        pub fn #spawn(#(#names: #types),*) -> ::core::result::Result<(), #back> {
+            ::vplc::Here::spawn(&super::__HERE, |__program| &__program.#name, (#(#names,)*)).map_err(#given)
+        }
     }
 }
 
@@ -95,13 +143,12 @@ fn init(app: &App) -> TokenStream {
     }
 }
 
-/// The module with a task's context.
+/// The module with a task's context; what it has more, and beside it.
 fn module(
     app: &App,
     name: &Ident,
-    shared: &SharedResources,
-    local: &LocalResources,
-    more: &TokenStream,
+    (shared, local): (&SharedResources, &LocalResources),
+    (more, beside): (TokenStream, TokenStream),
 ) -> TokenStream {
     let shared = shared.iter().map(|(name, access)| {
         let ty = &app.shared_resources[name].ty;
@@ -126,19 +173,24 @@ fn module(
                 pub stop: &'a ::vplc::Stop,
                 #more
             }
+            #beside
         }
     }
 }
 
-fn tasks(app: &App) -> TokenStream {
-    let each = app.software_tasks.iter().map(|(name, task)| {
-        let more = quote!(pub activation: ::vplc::Activation,);
-        let module = module(app, name, &task.args.shared_resources, &task.args.local_resources, &more);
-        let (attrs, context, stmts) = (&task.attrs, &task.context, &task.stmts);
+fn tasks(app: &App, program: &Program) -> TokenStream {
+    let each = program.tasks.iter().map(|(name, _, times, _)| {
+        let task = &app.software_tasks[name];
+        let more = match times.begins {
+            Begins::ByCycle { .. } => (quote!(pub activation: ::vplc::Activation,), TokenStream::new()),
+            Begins::Spawned => (quote!(pub spawned: ::vplc::MonoTime,), spawn(app, name)),
+        };
+        let module = module(app, name, (&task.args.shared_resources, &task.args.local_resources), more);
+        let (attrs, context, stmts, inputs) = (&task.attrs, &task.context, &task.stmts, &task.inputs);
         quote! {
             #module
             #(#attrs)*
-            fn #name(#context: #name::Context<'_>) { #(#stmts)* }
+            fn #name(#context: #name::Context<'_>, #(#inputs),*) { #(#stmts)* }
         }
     });
     quote!(#(#each)*)
@@ -147,7 +199,8 @@ fn tasks(app: &App) -> TokenStream {
 fn idle_items(app: &App) -> TokenStream {
     let Some(idle) = &app.idle else { return TokenStream::new() };
     let (name, attrs, context, stmts) = (&idle.name, &idle.attrs, &idle.context, &idle.stmts);
-    let module = module(app, name, &idle.args.shared_resources, &idle.args.local_resources, &TokenStream::new());
+    let resources = (&idle.args.shared_resources, &idle.args.local_resources);
+    let module = module(app, name, resources, (TokenStream::new(), TokenStream::new()));
     quote! {
         #module
         #(#attrs)*
@@ -211,7 +264,7 @@ fn start(app: &App, analysis: &Analysis, settings: &AppTimes, program: &Program)
         if is_read_only(app, name) {
             quote!(#name: __made.#name)
         } else {
-            quote!(#name: ::vplc::Resource::new(__made.#name, #ceiling)?)
+            quote!(#name: ::vplc::Resource::new(__made.#name, #ceiling)?.lent_by(__app.lender(#ceiling)))
         }
     });
     let priorities: BTreeSet<u8> = program.tasks.iter().map(|task| task.1).collect();
@@ -222,6 +275,13 @@ fn start(app: &App, analysis: &Analysis, settings: &AppTimes, program: &Program)
         None => quote!(::core::option::Option::None),
     };
     let tai = settings.tai;
+    let lent = lent(app).into_iter().map(|ceiling| fifo + ceiling);
+    let queues = spawned(program).map(|(name, priority, times, _)| {
+        let (interval, capacity) = (times.cycle, app.software_tasks[name].args.capacity);
+        let bell = bell(program, *priority);
+        quote!(#name: ::vplc::Queue::new(::vplc::Nanos(#interval), #capacity, #bell))
+    });
+    let bells = bells(program).len();
     let idle = app.idle.iter().map(|idle| {
         let (name, locals) = (&idle.name, states(app, &idle.name, &idle.args.local_resources));
         let context = context(name, &idle.args.shared_resources, app, &idle.args.local_resources, &TokenStream::new());
@@ -229,7 +289,13 @@ fn start(app: &App, analysis: &Analysis, settings: &AppTimes, program: &Program)
             {
                 #locals
                 let __shared = ::std::sync::Arc::clone(&__shared);
-                __app.idle(move |__rank, __stop| { let __stop = &__stop; let _ = (&__shared, __rank); #name(#context) })?;
+                let __spawned = ::std::sync::Arc::clone(&__spawned);
+                __app.idle(move |__rank, __stop| {
+                    ::vplc::Here::enter(&__HERE, &__spawned);
+                    let __stop = &__stop;
+                    let _ = (&__shared, __rank);
+                    #name(#context)
+                })?;
             }
         }
     });
@@ -241,6 +307,9 @@ fn start(app: &App, analysis: &Analysis, settings: &AppTimes, program: &Program)
         #[allow(unused_variables, unused_mut)]
         pub fn start(session: &::vplc::Session) -> ::core::result::Result<::vplc::Running, ::vplc::StartError> {
             let mut __app = ::vplc::App::new(session, #core, #tai);
+            let __bells = __app.bells(#bells);
+            let __spawned = ::std::sync::Arc::new(__Spawned { #(#queues),* });
+            let __entered = ::vplc::Here::enter_for(&__HERE, &__spawned);
             let (__made, __local, #init::Monotonics()) = {
                 #init_states
                 #init(#init::Context {
@@ -249,6 +318,8 @@ fn start(app: &App, analysis: &Analysis, settings: &AppTimes, program: &Program)
                     stop: __app.stop(),
                 })
             };
+            drop(__entered);
+            __app.lend(&[#(#lent),*]);
             let __shared = ::std::sync::Arc::new(__Shared { #(#shared),* });
             #(#threads)*
             #(#idle)*
@@ -263,30 +334,91 @@ fn ceiling(app: &App, resource: &Ident) -> u8 {
     users.map(|task| task.args.priority).max().unwrap_or(0)
 }
 
+/// The ceilings to which somebody has to be raised: a less urgent task, or idle.
+fn lent(app: &App) -> BTreeSet<u8> {
+    let exclusive = app.shared_resources.keys().filter(|name| !is_read_only(app, name));
+    let raised = exclusive.filter(|name| {
+        let ceiling = ceiling(app, name);
+        let mut users = app.software_tasks.values().filter(|task| task.args.shared_resources.contains_key(*name));
+        let of_idle = app.idle.iter().any(|idle| idle.args.shared_resources.contains_key(*name));
+        users.any(|task| task.args.priority < ceiling) || (of_idle && ceiling > 0)
+    });
+    raised.map(|name| ceiling(app, name)).collect()
+}
+
+/// The priorities whose threads run spawned tasks.
+fn bells(program: &Program) -> BTreeSet<u8> {
+    spawned(program).map(|task| task.1).collect()
+}
+
+/// The bell of a priority's thread.
+fn bell(program: &Program, priority: u8) -> TokenStream {
+    let at = bells(program).iter().position(|other| *other == priority);
+    quote!(&__bells[#at])
+}
+
 fn thread(app: &App, program: &Program, priority: u8, fifo: u8) -> TokenStream {
-    let tasks: Vec<_> = program.tasks.iter().filter(|task| task.1 == priority).collect();
-    let specs = tasks.iter().map(|(name, _, times, _)| {
-        let (text, cycle, offset) = (name.to_string(), times.cycle, times.offset);
-        let (deadline, wcet) = (times.deadline, times.wcet);
+    let of_priority = || program.tasks.iter().filter(move |task| task.1 == priority);
+    let cyclic = || of_priority().filter(|task| task.2.begins != Begins::Spawned);
+    let spawned = || of_priority().filter(|task| task.2.begins == Begins::Spawned);
+    let specs = cyclic().map(|(name, _, times, _)| {
+        let (text, cycle, deadline, wcet) = (name.to_string(), times.cycle, times.deadline, times.wcet);
+        let offset = if let Begins::ByCycle { offset } = times.begins { offset } else { 0 };
         quote!(::vplc::TaskSpec { name: #text, cycle_ns: #cycle, offset_ns: #offset, deadline_ns: #deadline, wcet_ns: #wcet })
     });
-    let locals = tasks.iter().map(|(name, ..)| states(app, name, &app.software_tasks[name].args.local_resources));
-    let arms = tasks.iter().enumerate().map(|(at, (name, ..))| {
+    let spawned_specs = spawned().map(|(name, _, times, _)| {
+        let (text, interval, deadline, wcet) = (name.to_string(), times.cycle, times.deadline, times.wcet);
+        quote! {(
+            ::vplc::SpawnedSpec { name: #text, interval_ns: #interval, deadline_ns: #deadline, wcet_ns: #wcet },
+            ::std::sync::Arc::clone(__spawned.#name.gate()),
+        )}
+    });
+    let bell = match bells(program).contains(&priority) {
+        true => {
+            let bell = bell(program, priority);
+            quote!(::core::option::Option::Some(::std::sync::Arc::clone(#bell)))
+        }
+        false => quote!(::core::option::Option::None),
+    };
+    let locals = of_priority().map(|(name, ..)| states(app, name, &app.software_tasks[name].args.local_resources));
+    let context_of = |name: &Ident, more: TokenStream| {
         let args = &app.software_tasks[name].args;
-        let more = quote!(activation: __activation,);
-        let context = context(name, &args.shared_resources, app, &args.local_resources, &more);
-        quote!(#at => #name(#context),)
+        context(name, &args.shared_resources, app, &args.local_resources, &more)
+    };
+    let cycle_arms = cyclic().enumerate().map(|(at, (name, ..))| {
+        let context = context_of(name, quote!(activation: __activation,));
+        quote!(::vplc::Next::Cycle(#at, __activation) => #name(#context),)
+    });
+    let spawned_arms = spawned().enumerate().map(|(at, (name, ..))| {
+        let context = context_of(name, quote!(spawned: __since,));
+        let arguments: Vec<_> = (0..arguments(app, name).len()).map(|at| format_ident!("__{}", at)).collect();
+        quote! {
+            ::vplc::Next::Spawned(#at, __now) => {
+                if let ::core::option::Option::Some((__since, (#(#arguments,)*))) = __spawned.#name.take(__now) {
+                    __ran = ::core::option::Option::Some(__since);
+                    #name(#context, #(#arguments),*);
+                }
+            }
+        }
     });
     let fifo = fifo + priority;
     quote! {
         {
             #(#locals)*
             let __shared = ::std::sync::Arc::clone(&__shared);
-            __app.thread(#fifo, &[#(#specs),*], move |__which, __activation, __rank, __stop| {
-                let _ = (&__shared, __rank);
-                match __which {
-                    #(#arms)*
-                    _ => {}
+            let __queues = (::std::vec![#(#spawned_specs),*], #bell);
+            let __spawned = ::std::sync::Arc::clone(&__spawned);
+            __app.thread(#fifo, &[#(#specs),*], __queues, move || {
+                ::vplc::Here::enter(&__HERE, &__spawned);
+                move |__next, __rank, __stop: &::vplc::Stop| {
+                    let _ = (&__shared, __rank);
+                    let mut __ran = ::core::option::Option::None;
+                    match __next {
+                        #(#cycle_arms)*
+                        #(#spawned_arms)*
+                        _ => {}
+                    }
+                    __ran
                 }
             })?;
         }

@@ -11,6 +11,7 @@ mod generate;
 mod length;
 mod lift;
 mod response;
+mod spawning;
 
 use proc_macro::TokenStream;
 use syn_of_rtic as syn;
@@ -31,11 +32,15 @@ fn expand(
     let settings = lift::AppTimes::parse(arguments)?;
     let mut module: syn::ItemMod = syn::parse2(input)?;
     let times = lift::lift(&mut module)?;
+    // rtic-syntax takes a module without any.
+    let attributes = std::mem::take(&mut module.attrs);
     let stripped = quote::ToTokens::into_token_stream(module);
     let (app, analysis) =
         rtic_syntax::parse2(proc_macro2::TokenStream::new(), stripped, rtic_syntax::Settings::default())?;
     let program = lift::Program::of(&app, &times)?;
     blocking::check(&app)?;
+    spawning::check(&app, &program)?;
     program.check(&settings)?;
-    Ok(generate::generate(&app, &analysis, &settings, &program))
+    let generated = generate::generate(&app, &analysis, &settings, &program);
+    Ok(quote::quote!(#(#attributes)* #generated))
 }

@@ -9,7 +9,12 @@ use rtic_syntax::ast::App;
 use std::collections::BTreeMap;
 
 /// What a task may say of time.
-const LIFTED: [&str; 5] = ["cycle", "offset", "deadline", "wcet", "lock"];
+const LIFTED: [&str; 6] = ["cycle", "interval", "offset", "deadline", "wcet", "lock"];
+
+/// Why there is no `binds`, and what there is.
+const HARDWARE: &str = "there are no hardware tasks, since programs are given no interrupts: let a task with a `cycle` \
+                        look whether something came, or idle wait for it (idle may block) and spawn a task with an \
+                        `interval`";
 
 /// An argument: name and value.
 type Arguments = BTreeMap<String, (Span, TokenTree)>;
@@ -87,10 +92,15 @@ pub fn lift(module: &mut ItemMod) -> syn::Result<BTreeMap<String, Arguments>> {
             let mut kept = TokenStream::new();
             for argument in split(group.stream()) {
                 match named(&argument) {
+                    Some((name, _)) if name == "binds" => return Err(syn::Error::new(name.span(), HARDWARE)),
                     Some((name, value)) if LIFTED.contains(&name.to_string().as_str()) => {
                         insert(&mut found, &name, value)?
                     }
-                    _ => {
+                    argument_kept => {
+                        // rtic-syntax does not tell whether it was written down.
+                        if let Some((name, value)) = argument_kept.filter(|(name, _)| name == "capacity") {
+                            insert(&mut found, &name, value)?;
+                        }
                         if !kept.is_empty() {
                             let comma = proc_macro2::Punct::new(',', proc_macro2::Spacing::Alone);
                             kept.extend([TokenTree::Punct(comma)]);
@@ -163,11 +173,20 @@ fn number(found: &Arguments, name: &str) -> syn::Result<Option<u32>> {
     }
 }
 
+/// What makes a task run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Begins {
+    /// Its cycle, so long after the start of it.
+    ByCycle { offset: u64 },
+    /// Whoever spawns it; its cycle is the least between two spawns.
+    Spawned,
+}
+
 /// Times of one task, nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
+    pub begins: Begins,
     pub cycle: u64,
-    pub offset: u64,
     pub deadline: u64,
     pub wcet: u64,
     pub lock: u64,
@@ -192,7 +211,8 @@ impl Program {
         let mut tasks = Vec::new();
         for (name, task) in &app.software_tasks {
             let resources: Vec<String> = locked(&task.args.shared_resources);
-            tasks.push((name.clone(), task.args.priority, Times::of(name, of(name))?, resources));
+            let times = Times::of(name, !task.inputs.is_empty(), of(name))?;
+            tasks.push((name.clone(), task.args.priority, times, resources));
         }
         let idle = match &app.idle {
             Some(idle) => {
@@ -221,6 +241,11 @@ impl Program {
                 wcet: times.wcet,
                 lock: times.lock,
                 resources: resources.clone(),
+                offset: match times.begins {
+                    // Clocks that are stepped move tasks against each other for a while.
+                    Begins::ByCycle { offset } if !settings.tai => Some(offset),
+                    _ => None,
+                },
             });
         }
         if let Some((cycle, wcet)) = settings.datapath {
@@ -233,6 +258,7 @@ impl Program {
                 wcet,
                 lock: 0,
                 resources: Vec::new(),
+                offset: None,
             });
         }
         let mut errors: Option<syn::Error> = None;
@@ -265,6 +291,9 @@ fn refusal(name: &Ident, times: &Times, response: &crate::response::Response, ji
     for (who, count, each) in &response.others {
         text += &format!("\n  {} while {who} runs, {count} x {}", show(count.saturating_mul(*each)), show(*each));
     }
+    if response.before > 0 {
+        text += &format!("\n  less {} that are over before its activation", show(response.before));
+    }
     if jitter > 0 {
         text += &format!("\n  {} until it wakes up (jitter)", show(jitter));
     }
@@ -272,31 +301,47 @@ fn refusal(name: &Ident, times: &Times, response: &crate::response::Response, ji
 }
 
 impl Times {
-    fn of(name: &Ident, found: &Arguments) -> syn::Result<Self> {
+    fn of(name: &Ident, has_arguments: bool, found: &Arguments) -> syn::Result<Self> {
+        let at = |argument: &str| found.get(argument).map_or(name.span(), |(span, _)| *span);
+        let fault = |argument, text| Err(syn::Error::new(at(argument), text));
         let needed = |argument: &str, example: &str| {
             time(found, argument)?.filter(|ns| *ns > 0).ok_or_else(|| {
-                let span = found.get(argument).map_or(name.span(), |(span, _)| *span);
-                syn::Error::new(span, format!("`{name}` needs `{argument} = {example}`, more than nothing"))
+                syn::Error::new(at(argument), format!("`{name}` needs `{argument} = {example}`, more than nothing"))
             })
         };
-        let (cycle, wcet) = (needed("cycle", "1ms")?, needed("wcet", "100us")?);
+        let is_spawned = found.contains_key("interval");
+        let either = "a task begins with its `cycle`, or is spawned and has an `interval`, the least time between two";
+        match (found.contains_key("cycle"), is_spawned) {
+            (true, true) => return fault("interval", format!("`{name}` has both: {either}")),
+            (false, false) => return fault("cycle", format!("`{name}` has neither: {either}")),
+            (true, false) if has_arguments => {
+                let what = "a task with a cycle takes a context only; one that takes more is spawned: give it an \
+                            `interval` in place of the `cycle`";
+                return fault("", what.to_owned());
+            }
+            (true, false) if found.contains_key("capacity") => {
+                return fault("capacity", format!("`{name}` is not spawned, so nothing waits for it"));
+            }
+            (false, true) if found.contains_key("offset") => {
+                return fault("offset", format!("`{name}` is spawned: it has no cycle to be in"));
+            }
+            _ => {}
+        }
+        let between = if is_spawned { "interval" } else { "cycle" };
+        let (cycle, wcet) = (needed(between, "1ms")?, needed("wcet", "100us")?);
         let offset = time(found, "offset")?.unwrap_or(0);
         let deadline = time(found, "deadline")?.unwrap_or(cycle);
         let lock = time(found, "lock")?.unwrap_or(wcet);
-        let at = |argument: &str| found.get(argument).map_or(name.span(), |(span, _)| *span);
         let show = length::show;
-        let fault = |argument, text| Err(syn::Error::new(at(argument), text));
+        let a = if is_spawned { "an interval" } else { "a cycle" };
         if !(10_000..=3_600_000_000_000).contains(&cycle) {
-            return fault("cycle", format!("a cycle of {} is not between 10 us and an hour", show(cycle)));
+            return fault(between, format!("{a} of {} is not between 10 us and an hour", show(cycle)));
         }
         if offset >= cycle {
             return fault("offset", format!("an offset of {} is not inside a cycle of {}", show(offset), show(cycle)));
         }
         if deadline > cycle || deadline == 0 {
-            return fault(
-                "deadline",
-                format!("a deadline of {} is not within a cycle of {}", show(deadline), show(cycle)),
-            );
+            return fault("deadline", format!("a deadline of {} is not within {a} of {}", show(deadline), show(cycle)));
         }
         if lock > wcet {
             return fault(
@@ -304,7 +349,8 @@ impl Times {
                 format!("a lock is held for {}, longer than the task runs ({})", show(lock), show(wcet)),
             );
         }
-        Ok(Times { cycle, offset, deadline, wcet, lock })
+        let begins = if is_spawned { Begins::Spawned } else { Begins::ByCycle { offset } };
+        Ok(Times { begins, cycle, deadline, wcet, lock })
     }
 }
 
@@ -315,9 +361,6 @@ fn refuse(app: &App) -> syn::Result<()> {
         return no(name.span(), "there is one clock, and no `#[monotonic]`");
     }
     for (name, task) in &app.software_tasks {
-        if let Some(input) = task.inputs.first() {
-            return no(input.span(), "tasks are activated by their cycle, not spawned: they take a context only");
-        }
         if task.is_extern || !task.cfgs.is_empty() {
             return no(name.span(), "tasks are neither `extern` nor under `#[cfg]`");
         }
@@ -359,7 +402,16 @@ mod tests {
     fn wrong_times_are_named() {
         for (attribute, says) in [
             ("cycle = 1ms", "`a` needs `wcet = 100us`"),
-            ("wcet = 1us", "`a` needs `cycle = 1ms`"),
+            ("wcet = 1us", "`a` has neither: a task begins with its `cycle`, or is spawned"),
+            ("cycle = 1ms, interval = 1ms, wcet = 1us", "`a` has both"),
+            ("cycle = 0ms, wcet = 1us", "`a` needs `cycle = 1ms`"),
+            ("interval = 0ms, wcet = 1us", "`a` needs `interval = 1ms`"),
+            ("interval = 1us, wcet = 1us", "an interval of 1 us is not between 10 us and an hour"),
+            ("interval = 1ms, wcet = 1us, offset = 1us", "it has no cycle to be in"),
+            ("interval = 1ms, wcet = 1us, deadline = 2ms", "a deadline of 2 ms is not within an interval of 1 ms"),
+            ("cycle = 1ms, wcet = 1us, capacity = 2", "`a` is not spawned"),
+            ("interval = 1ms, wcet = 2ms", "`a` can miss its deadline of 1 ms: it may take 2 ms"),
+            ("binds = UART0, wcet = 1us", "idle wait for it (idle may block) and spawn a task"),
             ("cycle = 1, wcet = 1us", "`cycle` is a length of time"),
             ("cycle = 1us, wcet = 1us", "not between 10 us and an hour"),
             ("cycle = 1ms, wcet = 1us, offset = 1ms", "an offset of 1 ms is not inside a cycle of 1 ms"),

@@ -1,5 +1,6 @@
 //! A tank: a fast task measures its level and sends it, a slow one, which hears of it over
-//! the network's channel and through shared memory, moves the valve.
+//! the network's channel and through shared memory, moves the valve. What is too high is an
+//! alarm: a task that is spawned, at most so often, more urgent than who computes the valve.
 use insane_rt::Session;
 
 #[vplc::app(jitter = 200us, fifo = 40)]
@@ -10,6 +11,7 @@ mod app {
     #[shared]
     struct Shared {
         valve: f64,
+        alarms: u32,
     }
 
     #[local]
@@ -24,7 +26,7 @@ mod app {
         let sink = stream.sink(ChannelId(1), SinkOptions::default()).expect("a sink");
         let source = stream.source(ChannelId(1), SourceOptions::small()).expect("a source");
         let local = Local { levels_out: Out::new(source), levels_in: In::new(sink) };
-        (Shared { valve: 0.0 }, local, init::Monotonics())
+        (Shared { valve: 0.0, alarms: 0 }, local, init::Monotonics())
     }
 
     #[task(priority = 2, cycle = 2ms, deadline = 1ms, wcet = 200us, lock = 20us,
@@ -34,6 +36,30 @@ mod app {
         *cx.local.level += (valve - 0.2) * 0.002;
         // A full ring means that nobody listens; the next level is newer anyway.
         let _ = cx.local.levels_out.put(&cx.local.level.to_le_bytes());
+        if *cx.local.level > 0.05 {
+            // Refused: the last alarm is not 50 ms old, and says the same.
+            let _ = alarm::spawn(*cx.local.level);
+        }
+    }
+
+    #[task(priority = 3, interval = 50ms, deadline = 1ms, wcet = 50us, lock = 10us,
+           shared = [alarms], local = [highest: f64 = 0.0])]
+    fn alarm(mut cx: alarm::Context, level: f64) {
+        *cx.local.highest = cx.local.highest.max(level);
+        cx.shared.alarms.lock(|alarms| *alarms += 1);
+    }
+
+    #[idle(shared = [alarms], lock = 10us)]
+    fn idle(mut cx: idle::Context) -> ! {
+        let mut told = 0;
+        loop {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let alarms = cx.shared.alarms.lock(|alarms| *alarms);
+            if alarms > told {
+                println!("the level is too high");
+                told = alarms;
+            }
+        }
     }
 
     #[task(priority = 1, cycle = 10ms, offset = 1ms, wcet = 1ms, lock = 50us,
@@ -57,9 +83,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for notice in running.notices() {
         eprintln!("notice: {notice}: deadlines are not guaranteed");
     }
-    for task in running.join().tasks {
+    let report = running.join();
+    for task in report.tasks() {
         let (name, cycles, misses) = (task.spec.name, task.statistics.cycles, task.statistics.deadline_misses);
         println!("{name}: {cycles} cycles, {misses} late, at most {} of processor time", task.cpu_worst);
+    }
+    for task in report.spawned_tasks() {
+        let (name, runs, early) = (task.spec.name, task.runs, task.refused_early);
+        println!("{name}: ran {runs} times, refused {early} times, over {} after it was spawned", task.response_worst);
     }
     Ok(())
 }

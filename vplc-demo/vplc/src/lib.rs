@@ -3,18 +3,19 @@
 //! the program is built.
 //!
 //! ```
-#![doc = include_str!("../examples/level.rs")]
+#![cfg_attr(not(loom), doc = include_str!("../examples/level.rs"))]
 //! ```
 //!
 //! # The language
-//! That of RTIC 1 (`#[shared]`, `#[local]`, `#[init]`, `#[idle]`, `#[task]`), with these
-//! arguments of a task beside `priority` (1 to 9, 9 first), `shared` and `local`:
+//! That of RTIC 1 (`#[shared]`, `#[local]`, `#[init]`, `#[idle]`, `#[task]`, `NAME::spawn`), with
+//! these arguments of a task beside `priority` (1 to 9, 9 first), `capacity`, `shared` and `local`:
 //!
 //! | argument | meaning |
 //! |---|---|
 //! | `cycle` | between two activations; 10 us to an hour |
+//! | `interval` | of a task that is spawned, in place of `cycle`: between two spawns, at least |
 //! | `offset` | of the activation, inside the cycle; otherwise 0 |
-//! | `deadline` | from activation to end, at most a cycle; otherwise a cycle |
+//! | `deadline` | from activation or spawn to end, at most a cycle or interval; otherwise that |
 //! | `wcet` | longest execution, without what others take |
 //! | `lock` | longest time the task holds a lock; otherwise `wcet`. Of idle, too |
 //!
@@ -24,8 +25,26 @@
 //! `datapath_wcet` for a datapath on the same core, which is more urgent than all tasks.
 //!
 //! `init` runs once, before everything, and makes the resources. `idle` runs on the same
-//! core under the ordinary policy and never returns. There are no hardware tasks, no
-//! monotonics, and nothing is spawned: tasks are activated by their cycle.
+//! core under the ordinary policy and never returns. There are no hardware tasks, since programs
+//! are given no interrupts: idle may block, and spawns a task when something came. There are no
+//! monotonics, and nothing is spawned for later: a task with a cycle keeps the instant.
+//!
+//! # Spawned tasks
+//! `NAME::spawn(arguments)` lets a task run once more, on the thread of its priority, to its end.
+//! Tasks, init and idle may call it; it never waits and allocates nothing. It returns what it was
+//! given where it is refused, and counts why ([`SpawnedReport`]):
+//!
+//! - The `interval` since the last one is not over. It counts from release to release, and is
+//!   kept whatever preempts whom, or the analysis would say nothing. So who spawns in each of its
+//!   cycles declares an interval that is shorter than its cycle, by how late it may be. While one
+//!   task is about to spawn, and is preempted there, others that spawn the same are refused.
+//! - As many wait as the `capacity`. In a program that keeps its times none waits when the next
+//!   comes, and the 1 that goes without saying is enough; more keep what came while a task was
+//!   late.
+//!
+//! A thread that sleeps is woken by one system call, whatever the priorities; one that is awake,
+//! and the thread that spawns for itself, by none. That call is the time of who spawns; what the
+//! task takes counts once an interval. What init spawns runs when its thread has begun.
 //!
 //! # What runs
 //! One `SCHED_FIFO` thread a priority, all on one core. Tasks of one priority run in turn.
@@ -36,27 +55,66 @@
 //! priority inheritance, which nobody contends for as long as the ceilings hold; without the
 //! right to `SCHED_FIFO` it is what protects, the program runs all the same, and says so.
 //!
+//! Where the daemon gave the priorities, a thread cannot raise itself. There each ceiling that
+//! somebody has to be raised to has a thread of its own, which the daemon is asked for too, and
+//! which lends it (ADR 0053): such a lock takes about 10 us, which are part of `wcet` and `lock`. A
+//! ceiling that the daemon does not give is told by [`Running::notices`].
+//!
 //! # What is checked, and what is not
 //! A set of tasks that may miss a deadline fails the build, with the numbers (response-time
-//! analysis: own time, the longest lock below, more urgent tasks, the datapath, jitter). It
-//! is true if the declared times are; what a task really takes is measured
-//! ([`TaskReport::cpu_worst`]).
+//! analysis: own time, the longest lock below, more urgent tasks, the datapath, jitter). Offsets
+//! are taken into account where a task fails without, unless cycles are those of TAI, whose
+//! steps move tasks against each other, or there are too many phases to look at. It is true if
+//! the declared times are; what a task really takes is measured ([`TaskReport::cpu_worst`]).
 //!
 //! Whatever a task holds is [`NonBlocking`]: plain values, and [`In`] and [`Out`] in place of
 //! sinks and sources. A sink, a mutex, a file, a channel or a socket of the standard library
 //! does not compile as a task's resource. Printing, `thread::sleep` and their like are
 //! refused by their names. Neither sees what a function that a task calls does inside, a
-//! global, an allocation, or a page fault: that is for the report and for `insane jitter`.
+//! global, an allocation, or a page fault: that is for the report, which has how often a thread
+//! gave up its core other than to wait for its tasks ([`ThreadReport::blocked`]), and for
+//! `insane jitter`.
 #![forbid(unsafe_code)]
 
+mod bell;
+#[cfg(not(loom))]
+mod here;
+#[cfg(not(loom))]
+mod lender;
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(not(loom))]
 mod ports;
+#[cfg_attr(loom, allow(dead_code, reason = "what calls most of it is not built under loom"))]
+mod queue;
+#[cfg(not(loom))]
+mod report;
+#[cfg(not(loom))]
 mod resource;
+#[cfg(not(loom))]
 mod running;
+mod sync;
+#[cfg(not(loom))]
+mod turn;
 
-pub use insane_rt::{Activation, CyclicStatistics, Session};
+pub use bell::Bell;
+#[cfg(not(loom))]
+pub use here::{Entered, Here};
+#[cfg(not(loom))]
+pub use insane_rt::{Activation, CyclicStatistics, MonoTime, Nanos, Session};
+#[cfg(not(loom))]
+pub use lender::Lender;
+#[cfg(not(loom))]
 pub use ports::{In, Out};
+pub use queue::{Gate, Queue};
+#[cfg(not(loom))]
+pub use report::{Report, SpawnedReport, SpawnedSpec, TaskReport, TaskSpec, ThreadReport};
+#[cfg(not(loom))]
 pub use resource::{Locked, Rank, Resource};
-pub use running::{App, Report, Running, StartError, Stop, TaskReport, TaskSpec};
+#[cfg(not(loom))]
+pub use running::{App, Running, StartError, Stop};
+#[cfg(not(loom))]
+pub use turn::{Next, Spawned};
 pub use vplc_macros::app;
 
 /// Values that a task may hold: using them never waits for anybody.
@@ -74,7 +132,9 @@ macro_rules! plain {
 }
 
 plain!(() bool char u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
-plain!(insane_core::Nanos insane_core::MonoTime insane_core::TaiTime core::time::Duration In Out Stop);
+plain!(insane_core::Nanos insane_core::MonoTime insane_core::TaiTime core::time::Duration);
+#[cfg(not(loom))]
+plain!(In Out Stop);
 
 impl<T: NonBlocking> NonBlocking for Option<T> {}
 impl<T: NonBlocking, const N: usize> NonBlocking for [T; N] {}

@@ -3,11 +3,14 @@
 //! A lock raises the thread to the resource's ceiling before it takes the mutex: on one core
 //! under `SCHED_FIFO` no other user of the resource can run then. This is what a POSIX mutex
 //! with `PTHREAD_PRIO_PROTECT` does, by the same system calls, without being undone where
-//! the right is missing. The mutex inside makes it safe wherever threads run.
+//! the right is missing. Where the daemon gave the priority, a lender raises
+//! ([`crate::lender`]). The mutex inside makes it safe wherever threads run.
 
+use crate::lender::{Lender, Lent};
 use insane_sys::OsError;
 use insane_sys::pi_mutex::PiMutex;
 use insane_sys::thread::{SchedPolicy, set_policy_current};
+use std::sync::Arc;
 
 /// How urgent the thread of a task is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,8 +19,11 @@ pub enum Rank {
     Fifo(u8),
     /// The ordinary policy, with the right to `SCHED_FIFO`: idle.
     Idle,
-    /// Without the right to raise itself, under the ordinary policy or at a priority that the
-    /// daemon gave: nothing is raised, and the mutex's inheritance is what bounds waiting.
+    /// Without the right to raise itself, at the priority that the daemon gave (`None`: idle,
+    /// under the ordinary policy): lenders raise it.
+    Given(Option<u8>),
+    /// Without the right, and without lenders: nothing is raised, and the mutex's inheritance
+    /// is what bounds waiting.
     Unprivileged,
 }
 
@@ -26,6 +32,7 @@ pub enum Rank {
 pub struct Resource<T> {
     value: PiMutex<T>,
     ceiling: u8,
+    lender: Option<Arc<Lender>>,
 }
 
 impl<T> Resource<T> {
@@ -34,7 +41,13 @@ impl<T> Resource<T> {
     /// # Errors
     /// The system has no mutexes with inheritance.
     pub fn new(value: T, ceiling: u8) -> Result<Self, OsError> {
-        Ok(Resource { value: PiMutex::new(value)?, ceiling })
+        Ok(Resource { value: PiMutex::new(value)?, ceiling, lender: None })
+    }
+
+    /// Raised by that lender, which has the resource's ceiling.
+    #[must_use]
+    pub fn lent_by(self, lender: Option<Arc<Lender>>) -> Self {
+        Resource { lender, ..self }
     }
 
     /// The resource as a thread of that rank sees it.
@@ -54,10 +67,12 @@ impl<T> Locked<'_, T> {
     /// Gives access to the value until `section` returns. No other user of it runs
     /// meanwhile. Locks of different resources may be nested, in any order.
     pub fn lock<R>(&mut self, section: impl FnOnce(&mut T) -> R) -> R {
-        let ceiling = self.resource.ceiling;
+        let (ceiling, lender) = (self.resource.ceiling, self.resource.lender.as_deref());
         let raised = match self.rank {
-            Rank::Fifo(own) => raise(ceiling, SchedPolicy::Fifo(own)),
-            Rank::Idle => raise(ceiling, SchedPolicy::Other),
+            Rank::Fifo(own) => raise(ceiling, SchedPolicy::Fifo(own), By::Itself),
+            Rank::Idle => raise(ceiling, SchedPolicy::Other, By::Itself),
+            Rank::Given(Some(own)) => lender.and_then(|by| raise(ceiling, SchedPolicy::Fifo(own), By::Lender(by))),
+            Rank::Given(None) => lender.and_then(|by| raise(ceiling, SchedPolicy::Other, By::Lender(by))),
             Rank::Unprivileged => None,
         };
         let result = section(&mut self.resource.value.lock());
@@ -71,41 +86,155 @@ thread_local! {
     static RAISED: std::cell::Cell<Option<u8>> = const { std::cell::Cell::new(None) };
 }
 
-/// Lowers the thread to what it was before the lock, also if the section panics.
-struct Raised {
-    policy: SchedPolicy,
-    before: Option<u8>,
+/// Who raises.
+enum By<'a> {
+    Itself,
+    Lender(&'a Lender),
 }
 
-impl Drop for Raised {
+/// Lowers the thread to what it was before the lock, also if the section panics.
+struct Raised<'a> {
+    before: Option<u8>,
+    /// What the thread sets itself back to.
+    policy: Option<SchedPolicy>,
+    /// What it gives back.
+    _lent: Option<Lent<'a>>,
+}
+
+impl Drop for Raised<'_> {
     fn drop(&mut self) {
-        // What could be set before can be set again.
-        let _ = set_policy_current(self.policy);
         RAISED.set(self.before);
+        if let Some(policy) = self.policy {
+            // What could be set before can be set again.
+            let _ = set_policy_current(policy);
+        }
     }
 }
 
-/// Raises to the ceiling if the thread is below it.
-fn raise(ceiling: u8, own: SchedPolicy) -> Option<Raised> {
+/// Raises to the ceiling if the thread is below it. Refused: the mutex protects all the same.
+fn raise(ceiling: u8, own: SchedPolicy, by: By<'_>) -> Option<Raised<'_>> {
     let before = RAISED.get();
     let policy = before.map_or(own, SchedPolicy::Fifo);
     let is_below = match policy {
         SchedPolicy::Fifo(now) => now < ceiling,
         SchedPolicy::Other => true,
     };
-    // Refused: the mutex protects all the same.
-    if !is_below || set_policy_current(SchedPolicy::Fifo(ceiling)).is_err() {
+    if !is_below {
         return None;
     }
+    let (policy, _lent) = match by {
+        By::Itself => {
+            set_policy_current(SchedPolicy::Fifo(ceiling)).ok()?;
+            (Some(policy), None)
+        }
+        By::Lender(lender) => (None, Some(lender.lend()?)),
+    };
     RAISED.set(Some(ceiling));
-    Some(Raised { policy, before })
+    Some(Raised { before, policy, _lent })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lender::tests::given;
     use insane_sys::privileges::can_use_fifo;
-    use insane_sys::thread::policy;
+    use insane_sys::thread::{cores, current_tid, pin_current, policy};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// What the kernel runs the current thread at: lent priorities count. Field 18 of `stat` is
+    /// -1 - (real-time priority).
+    fn runs_at() -> i32 {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{}/stat", current_tid())).unwrap();
+        let fields = stat.rsplit(')').next().unwrap();
+        -1 - fields.split_whitespace().nth(15).unwrap().parse::<i32>().unwrap()
+    }
+
+    /// On the core of the lenders, with a priority that it may not raise itself.
+    fn placed<R: Send>(priority: u8, run: impl FnOnce() -> R + Send) -> R {
+        std::thread::scope(|scope| {
+            let placed = || {
+                pin_current(*cores().last().unwrap()).unwrap();
+                set_policy_current(SchedPolicy::Fifo(priority)).unwrap();
+                run()
+            };
+            scope.spawn(placed).join().unwrap()
+        })
+    }
+
+    fn lent(value: u32, lender: &Arc<Lender>) -> Resource<u32> {
+        Resource::new(value, lender.ceiling()).unwrap().lent_by(Some(Arc::clone(lender)))
+    }
+
+    #[test]
+    fn a_lender_raises_to_the_ceiling_and_back_also_nested_idle_and_in_a_panic() {
+        if can_use_fifo().is_err() {
+            eprintln!("passed over: needs the right to SCHED_FIFO");
+            return;
+        }
+        let (of_low, of_high) = (given(3), given(5));
+        let (low, high) = (lent(1, &of_low), lent(2, &of_high));
+        placed(2, || {
+            let rank = Rank::Given(Some(2));
+            for _ in 0..1_000 {
+                low.of(rank).lock(|_| assert_eq!(runs_at(), 3));
+                assert_eq!(runs_at(), 2);
+            }
+            low.of(rank).lock(|_| {
+                high.of(rank).lock(|_| assert_eq!(runs_at(), 5));
+                assert_eq!(runs_at(), 3, "the outer lock is still held");
+            });
+            high.of(rank).lock(|_| low.of(rank).lock(|_| assert_eq!(runs_at(), 5, "never lowered")));
+            assert_eq!(policy(0).unwrap(), Some(SchedPolicy::Fifo(2)), "it was never set");
+            set_policy_current(SchedPolicy::Other).unwrap();
+            high.of(Rank::Given(None)).lock(|_| assert_eq!(runs_at(), 5));
+            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                high.of(Rank::Given(None)).lock(|_| panic!("in the section"));
+            }));
+            assert!(panicked.is_err() && runs_at() < 0, "an ordinary thread again");
+        });
+        assert_eq!((of_low.unraised(), of_high.unraised()), (0, 0));
+        [of_low, of_high].iter().for_each(|lender| lender.end());
+    }
+
+    /// The attack: a less urgent task holds the lock, and one between it and the ceiling comes.
+    /// With inheritance alone that one would run inside the section, and whoever wants the
+    /// resource would wait for it, too.
+    #[test]
+    fn nobody_below_the_ceiling_runs_inside_a_lent_section() {
+        if can_use_fifo().is_err() {
+            eprintln!("passed over: needs the right to SCHED_FIFO");
+            return;
+        }
+        let lender = given(5);
+        let resource = lent(0, &lender);
+        let ran_inside = |rank| {
+            let (bell, called, ran) = (crate::bell::Bell::new(), AtomicBool::new(false), AtomicBool::new(false));
+            std::thread::scope(|scope| {
+                let (bell, called, ran) = (&bell, &called, &ran);
+                let middle = move || {
+                    bell.sleep(None, || called.load(Ordering::Relaxed));
+                    ran.store(true, Ordering::SeqCst);
+                };
+                let middle = scope.spawn(move || placed(4, middle));
+                let low = || {
+                    // Until the one between sleeps it is more urgent, and this one does not run.
+                    let inside = resource.of(rank).lock(|_| {
+                        called.store(true, Ordering::Relaxed);
+                        bell.ring();
+                        ran.load(Ordering::SeqCst)
+                    });
+                    (inside, ran.load(Ordering::SeqCst))
+                };
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                let told = placed(2, low);
+                middle.join().unwrap();
+                told
+            })
+        };
+        assert_eq!(ran_inside(Rank::Given(Some(2))), (false, true), "not inside, and at once afterwards");
+        assert_eq!(ran_inside(Rank::Unprivileged).0, true, "without a lender it does");
+        lender.end();
+    }
 
     #[test]
     fn a_lock_raises_to_the_ceiling_and_back_also_nested_and_in_a_panic() {

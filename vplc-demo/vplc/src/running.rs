@@ -1,22 +1,24 @@
 //! The threads of a program.
 
+use crate::bell::Bell;
+use crate::lender::{Found, Lender, Lenders};
+use crate::report::{Report, TaskSpec, ThreadReport};
 use crate::resource::Rank;
+use crate::turn::{Next, Spawned, Thread};
 use insane_core::{MonoTime, Nanos, TaiTime};
-use insane_rt::{Activation, Base, CyclicError, CyclicStatistics, CyclicTask, Misplaced, Overrun, Session};
+use insane_rt::{Base, CyclicError, CyclicTask, Misplaced, Overrun, Place, Session};
 use insane_sys::OsError;
 use insane_sys::privileges::can_use_fifo;
 use insane_sys::thread::{cores, pin_current, set_name};
-use nix::time::{ClockId, clock_gettime};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 /// Why a program does not start.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StartError {
-    /// A task cannot be had.
+    /// A task cannot be had, or the place of those of its priority.
     #[error("task {task}: {why}")]
     Task {
         /// Its name.
@@ -37,68 +39,29 @@ impl From<OsError> for StartError {
 
 /// Asks a program to end; clones ask the same one.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct Stop(Arc<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    asked: AtomicBool,
+    /// Of the threads that sleep until something is spawned.
+    bells: OnceLock<Vec<Arc<Bell>>>,
+}
 
 impl Stop {
-    /// Each task ends when it is activated the next time.
+    /// Each task ends when it is activated the next time; what was spawned and waits does not
+    /// run any more.
     pub fn ask(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.asked.store(true, Ordering::Relaxed);
+        for bell in self.0.bells.get().into_iter().flatten() {
+            bell.ring();
+        }
     }
 
     /// Whether somebody asked.
     #[must_use]
     pub fn asked(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// What is declared of a task, nanoseconds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TaskSpec {
-    /// Its name.
-    pub name: &'static str,
-    /// Between two activations.
-    pub cycle_ns: u64,
-    /// Of the activation, inside the cycle.
-    pub offset_ns: u64,
-    /// From activation to end.
-    pub deadline_ns: u64,
-    /// Longest execution.
-    pub wcet_ns: u64,
-}
-
-/// What a task did.
-#[derive(Clone, Debug)]
-pub struct TaskReport {
-    /// What was declared.
-    pub spec: TaskSpec,
-    /// Its cycles, the one at which it ended among them. A task that waited for another of
-    /// its priority counts as late.
-    pub statistics: CyclicStatistics,
-    /// The most processor time that a cycle took.
-    pub cpu_worst: Nanos,
-}
-
-impl TaskReport {
-    /// Whether it kept its `wcet`, without which the analysis at build time says nothing.
-    #[must_use]
-    pub fn kept_wcet(&self) -> bool {
-        self.cpu_worst.0 <= self.spec.wcet_ns
-    }
-}
-
-/// What a program did.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// Its tasks, the less urgent first.
-    pub tasks: Vec<TaskReport>,
-}
-
-impl Report {
-    /// The task of that name.
-    #[must_use]
-    pub fn task(&self, name: &str) -> Option<&TaskReport> {
-        self.tasks.iter().find(|task| task.spec.name == name)
+        self.0.asked.load(Ordering::Relaxed)
     }
 }
 
@@ -109,16 +72,18 @@ pub struct App {
     core: Option<usize>,
     base: Base,
     stop: Stop,
-    threads: Vec<JoinHandle<Vec<TaskReport>>>,
+    threads: Vec<JoinHandle<ThreadReport>>,
+    lenders: Lenders,
     notices: Vec<String>,
     ready: (Sender<Ready>, Receiver<Ready>),
 }
 
 type Ready = Result<Vec<String>, StartError>;
 
-/// What follows from a priority that a thread cannot raise itself.
-const GIVEN: &str = "given by the daemon: locks do not raise the thread to their ceilings, so a task may wait for a \
-                     less urgent one once for each resource that it locks, where the analysis counts one wait";
+/// What follows where a ceiling can neither be taken nor lent.
+const NOT_RAISED: &str = "locks do not raise a thread to it, so a task may wait for a less urgent one once for each \
+                          resource that it locks, where the analysis counts one wait; let the domain's `realtime` \
+                          rule give that priority to one thread more for each ceiling";
 
 impl App {
     /// Nothing runs yet.
@@ -132,6 +97,7 @@ impl App {
             base,
             stop: Stop::default(),
             threads: Vec::new(),
+            lenders: Lenders::default(),
             notices: Vec::new(),
             ready: mpsc::channel(),
         }
@@ -143,31 +109,67 @@ impl App {
         self.stop.clone()
     }
 
-    /// Starts the thread of one priority.
+    /// The bells of the threads that run spawned tasks; called once, before anything is spawned.
+    pub fn bells(&mut self, count: usize) -> Vec<Arc<Bell>> {
+        let bells: Vec<_> = (0..count).map(|_| Arc::new(Bell::new())).collect();
+        let _ = self.stop.0.bells.set(bells.clone());
+        bells
+    }
+
+    /// Makes threads that lend these ceilings, where the process may not raise its own to them
+    /// and the daemon gives the place.
+    pub fn lend(&mut self, ceilings: &[u8]) {
+        for ceiling in ceilings {
+            match Lender::start(&self.session, self.core, *ceiling) {
+                Ok((lender, Found::Lends)) => self.lenders.add(lender),
+                Ok((_, Found::NotNeeded)) => {}
+                Ok((_, Found::Refused(why))) | Err(why) => {
+                    self.notices.push(format!("ceiling {ceiling}: {why}: {NOT_RAISED}"));
+                }
+            }
+        }
+    }
+
+    /// Who lends that ceiling; `None`: nobody needs to, or can.
+    #[must_use]
+    pub fn lender(&self, ceiling: u8) -> Option<Arc<Lender>> {
+        self.lenders.of(ceiling)
+    }
+
+    /// How a thread takes its locks.
+    fn rank(&self, fifo: u8) -> impl Fn(&Place) -> Rank + Send + use<> {
+        let are_lent = !self.lenders.is_empty();
+        move |place| {
+            let is_fifo = !place.misplaced.iter().any(|what| matches!(what, Misplaced::Policy { .. }));
+            match is_fifo {
+                true if are_lent => Rank::Given(Some(fifo)),
+                true if !place.is_by_runtime => Rank::Fifo(fifo),
+                _ => Rank::Unprivileged,
+            }
+        }
+    }
+
+    /// Starts the thread of one priority. `enter` is called on it and gives what runs a task.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn thread<F>(&mut self, fifo: u8, specs: &[TaskSpec], body: F) -> Result<(), StartError>
+    pub fn thread<E, F>(&mut self, fifo: u8, specs: &[TaskSpec], spawned: Spawned, enter: E) -> Result<(), StartError>
     where
-        F: FnMut(usize, Activation, Rank, &Stop) + Send + 'static,
+        E: FnOnce() -> F + Send + 'static,
+        F: FnMut(Next, Rank, &Stop) -> Option<MonoTime>,
     {
         let (session, core, base, stop) = (self.session.clone(), self.core, self.base, self.stop.clone());
-        let (specs, ready) = (specs.to_vec(), self.ready.0.clone());
+        let (specs, ready, rank) = (specs.to_vec(), self.ready.0.clone(), self.rank(fifo));
         let run = move || {
             set_name(&format!("vplc-fifo-{fifo}"));
             match begin(&session, core, base, fifo, &specs) {
-                Ok((tasks, misplaced)) => {
-                    let is_given = tasks.iter().any(CyclicTask::is_placed_by_runtime);
-                    let is_fifo = !misplaced.iter().any(|what| matches!(what, Misplaced::Policy { .. }));
-                    let rank = if is_fifo && !is_given { Rank::Fifo(fifo) } else { Rank::Unprivileged };
-                    let mut notices: Vec<String> = misplaced.iter().map(ToString::to_string).collect();
-                    notices.extend(is_given.then(|| GIVEN.to_owned()));
-                    let _ = ready.send(Ok(notices));
-                    turn(tasks, &specs, rank, &stop, body)
+                Ok((tasks, place)) => {
+                    let _ = ready.send(Ok(place.misplaced.iter().map(ToString::to_string).collect()));
+                    Thread::new(fifo, tasks, specs, spawned, stop).run(rank(&place), enter())
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));
-                    Vec::new()
+                    ThreadReport::default()
                 }
             }
         };
@@ -190,12 +192,16 @@ impl App {
     where
         F: FnOnce(Rank, Stop) + Send + 'static,
     {
-        let (core, stop) = (self.core, self.stop.clone());
+        let (core, stop, are_lent) = (self.core, self.stop.clone(), !self.lenders.is_empty());
         let run = move || {
             set_name("vplc-idle");
             // Elsewhere its locks are guarded by the mutex alone.
             let _ = core.map(pin_current);
-            let rank = if can_use_fifo().is_ok() { Rank::Idle } else { Rank::Unprivileged };
+            let rank = match can_use_fifo() {
+                _ if are_lent => Rank::Given(None),
+                Ok(()) => Rank::Idle,
+                Err(_) => Rank::Unprivileged,
+            };
             body(rank, stop);
         };
         let thread = std::thread::Builder::new().spawn(run);
@@ -207,7 +213,7 @@ impl App {
     /// # Errors
     /// None; as the others for the sake of generated code.
     pub fn run(self) -> Result<Running, StartError> {
-        Ok(Running { stop: self.stop, threads: self.threads, notices: self.notices })
+        Ok(Running { stop: self.stop, threads: self.threads, lenders: self.lenders, notices: self.notices })
     }
 }
 
@@ -215,13 +221,14 @@ impl App {
 #[derive(Debug)]
 pub struct Running {
     stop: Stop,
-    threads: Vec<JoinHandle<Vec<TaskReport>>>,
+    threads: Vec<JoinHandle<ThreadReport>>,
+    lenders: Lenders,
     notices: Vec<String>,
 }
 
 impl Running {
-    /// What of core and priority was refused, or given by the daemon, so that locks do not
-    /// raise: where there are any, the analysis made at build time may not hold.
+    /// What of core, priority and ceilings was refused: where there are any, the analysis made
+    /// at build time may not hold.
     #[must_use]
     pub fn notices(&self) -> &[String] {
         &self.notices
@@ -239,67 +246,35 @@ impl Running {
     /// If a task did.
     #[must_use]
     pub fn join(self) -> Report {
-        let mut tasks = Vec::new();
+        let mut report = Report::default();
         for thread in self.threads {
             match thread.join() {
-                Ok(of_thread) => tasks.extend(of_thread),
+                Ok(of_thread) => report.threads.push(of_thread),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        Report { tasks }
+        report.unraised = self.lenders.unraised();
+        report
     }
 }
 
-type Begun = (Vec<CyclicTask>, Vec<Misplaced>);
-
+/// The place of the thread, and its tasks that begin by themselves.
 fn begin(
     session: &Session,
     core: Option<usize>,
     base: Base,
     fifo: u8,
     specs: &[TaskSpec],
-) -> Result<Begun, StartError> {
-    let (mut tasks, mut misplaced) = (Vec::new(), Vec::new());
+) -> Result<(Vec<CyclicTask>, Place), StartError> {
+    let refused = |task| move |why| StartError::Task { task, why };
+    let place = session.place_current(fifo, core).map_err(refused("of this priority"))?;
+    let mut tasks = Vec::new();
     for spec in specs {
         let cyclic =
             session.cyclic(Nanos(spec.cycle_ns), Nanos(spec.offset_ns)).base(base).deadline(Nanos(spec.deadline_ns));
-        // Late means: after another task of this priority.
-        let mut cyclic = cyclic.overrun(Overrun::RunLate).fifo(fifo);
-        if let Some(core) = core {
-            cyclic = cyclic.core(core);
-        }
-        let task = cyclic.start().map_err(|why| StartError::Task { task: spec.name, why })?;
-        misplaced = task.misplaced().to_vec();
+        // Late means: after another task of this priority. The thread has its place already.
+        let task = cyclic.overrun(Overrun::RunLate).start().map_err(refused(spec.name))?;
         tasks.push(task);
     }
-    Ok((tasks, misplaced))
-}
-
-/// Runs the tasks of one thread until told to stop: always the one that is due first, in
-/// the order of the program where they are due together.
-fn turn<F>(mut tasks: Vec<CyclicTask>, specs: &[TaskSpec], rank: Rank, stop: &Stop, mut body: F) -> Vec<TaskReport>
-where
-    F: FnMut(usize, Activation, Rank, &Stop),
-{
-    let mut worst = vec![Nanos::ZERO; tasks.len()];
-    loop {
-        let due = tasks.iter().enumerate().filter_map(|(at, task)| Some((task.due()?, at))).min();
-        let Some((_, next)) = due else { break };
-        let Some(activation) = tasks[next].wait() else { break };
-        if stop.asked() {
-            break;
-        }
-        let before = used();
-        body(next, activation, rank, stop);
-        worst[next] = worst[next].max(Nanos(used().0.saturating_sub(before.0)));
-        tasks[next].done();
-    }
-    let each = specs.iter().zip(&tasks).zip(worst);
-    each.map(|((spec, task), cpu_worst)| TaskReport { spec: *spec, statistics: task.statistics().clone(), cpu_worst })
-        .collect()
-}
-
-/// Processor time of the current thread.
-fn used() -> Nanos {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Nanos::ZERO, |time| Duration::from(time).into())
+    Ok((tasks, place))
 }

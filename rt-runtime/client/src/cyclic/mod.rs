@@ -21,9 +21,11 @@
 //! | `margin` | how long to look at the clock before; pure |
 //! | `statistics` | what is counted |
 //! | `watch` | the task from outside |
+//! | `place` | core and priority of a thread, by its own right or by the daemon's |
 
 mod cadence;
 mod margin;
+pub(crate) mod place;
 mod statistics;
 mod task;
 mod timer;
@@ -31,19 +33,17 @@ mod watch;
 
 pub use cadence::{Activation, BadGrid, Overrun};
 pub use margin::Spin;
+pub use place::{Misplaced, Place};
 pub use statistics::{CyclicStatistics, Histogram, Worst};
-pub use task::{CyclicTask, Ended};
+pub use task::{CyclicTask, Ended, Waited};
 pub use timer::Base;
 pub use watch::{CyclicWatch, DeadlineMiss, Doing};
 
 use crate::agent::lock;
 use crate::callback::{CallbackSink, Callbacks};
-use crate::error::RequestError;
 use crate::session::Core;
 use cadence::Cadence;
 use insane_core::{Determinism, MonoTime, Nanos, Qos, TaiTime};
-use insane_sys::OsError;
-use insane_sys::thread::{PinError, SchedPolicy, pin_current, set_policy_current};
 use std::sync::Arc;
 use timer::Kernel;
 use watch::{Progress, Told};
@@ -51,28 +51,6 @@ use watch::{Progress, Told};
 /// `SCHED_FIFO` priority of the least urgent time-sensitive task; the urgency of its
 /// quality of service, 0 to 7, is added. Datapaths are to be more urgent.
 const FIFO_BASE: u8 = 50;
-
-/// Why a thread is not where it was asked to be.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Misplaced {
-    /// It runs under the ordinary policy.
-    #[error("runs without SCHED_FIFO priority {priority}: {reason}{}", told(runtime))]
-    Policy {
-        /// What was asked for.
-        priority: u8,
-        /// The kernel's reason.
-        reason: OsError,
-        /// Why the daemon did not give it either, if there is one to ask.
-        runtime: Option<RequestError>,
-    },
-    /// It runs on any core.
-    #[error(transparent)]
-    Core(#[from] PinError),
-}
-
-fn told(runtime: &Option<RequestError>) -> String {
-    runtime.as_ref().map(|error| format!("; {error}")).unwrap_or_default()
-}
 
 /// Why a cyclic task cannot start.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -215,57 +193,16 @@ impl Cyclic {
         if self.deadline == Nanos::ZERO {
             return Err(CyclicError::Deadline(self.deadline));
         }
-        if self.core.shared.is_forked() {
-            return Err(CyclicError::Forked);
-        }
-        let refused = self.pin.and_then(|core| self.core.shared.refuses_core(core, self.fifo));
-        if let Some(why) = refused {
-            return Err(CyclicError::CoreOfDatapath(why));
-        }
-        let (misplaced, by_runtime) = self.take_place();
+        let place = place::take(&self.core.shared, self.fifo, self.pin)?;
         if self.is_required
-            && let Some(first) = misplaced.first()
+            && let Some(first) = place.misplaced.first()
         {
             return Err(first.clone().into());
         }
         let progress = Arc::new(Progress::new(self.deadline, self.on_deadline.is_some()));
         let told = self.on_deadline.map(|callback| tell(&self.core, &progress, callback)).transpose()?;
         let inner = task::Task::new(Kernel, self.base, cadence, self.spin, self.period, progress);
-        Ok(CyclicTask::new(inner, (misplaced, by_runtime), told))
-    }
-
-    /// What was refused, and whether the daemon gave what this process could not take.
-    fn take_place(&self) -> (Vec<Misplaced>, bool) {
-        // Ordinary threads are woken up to 50 us late, to save the processor a wake-up,
-        // unless they ask not to be. Refused: they are late.
-        let _ = nix::sys::prctl::set_timerslack(1);
-        let pinned = self.pin.map_or(Ok(()), pin_current).map_err(Misplaced::Core);
-        let policy = self.fifo.map_or(Ok(()), |priority| {
-            let set = set_policy_current(SchedPolicy::Fifo(priority));
-            set.map_err(|reason| Misplaced::Policy { priority, reason, runtime: None })
-        });
-        let refused = pinned.is_err() || policy.is_err();
-        if refused && self.core.shared.has_daemon() {
-            // A number that no core has is refused as such; without one it would get any core.
-            let core = self.pin.map(|core| u16::try_from(core).unwrap_or(u16::MAX));
-            match self.core.shared.place_current(self.fifo, core) {
-                Ok(()) => return (Vec::new(), true),
-                Err(error) => {
-                    let policy = policy.map_err(|misplaced| misplaced.also(error));
-                    return ([pinned, policy].into_iter().filter_map(Result::err).collect(), false);
-                }
-            }
-        }
-        ([pinned, policy].into_iter().filter_map(Result::err).collect(), false)
-    }
-}
-
-impl Misplaced {
-    fn also(self, error: RequestError) -> Self {
-        match self {
-            Misplaced::Policy { priority, reason, .. } => Misplaced::Policy { priority, reason, runtime: Some(error) },
-            core @ Misplaced::Core(_) => core,
-        }
+        Ok(CyclicTask::new(inner, place, told))
     }
 }
 

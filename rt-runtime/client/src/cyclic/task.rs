@@ -1,8 +1,8 @@
 //! The running task: waits, starts and ends cycles, and counts.
 
-use super::Misplaced;
 use super::cadence::{Activation, Cadence, Next};
 use super::margin::{Margin, Spin};
+use super::place::{Misplaced, Place};
 use super::statistics::CyclicStatistics;
 use super::timer::{Base, Kernel, Timer};
 use super::watch::{CyclicWatch, Progress};
@@ -21,11 +21,22 @@ pub enum Ended {
     ClockExhausted,
 }
 
+/// What a wait that may be cut short came to.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Waited {
+    /// A cycle starts.
+    Activation(Activation),
+    /// The sleep was cut short; the next cycle is still to come.
+    CutShort,
+    /// The task is over ([`CyclicTask::ended`]).
+    Over,
+}
+
 /// A cyclic task; belongs to the thread that started it.
 pub struct CyclicTask {
     inner: Task<Kernel>,
-    misplaced: Vec<Misplaced>,
-    by_runtime: bool,
+    place: Place,
     /// Keeps the callback for late cycles.
     _told: Option<CallbackSink>,
     /// Place and priority are those of this thread.
@@ -33,18 +44,21 @@ pub struct CyclicTask {
 }
 
 impl CyclicTask {
-    pub(super) fn new(
-        inner: Task<Kernel>,
-        (misplaced, by_runtime): (Vec<Misplaced>, bool),
-        told: Option<CallbackSink>,
-    ) -> Self {
-        CyclicTask { inner, misplaced, by_runtime, _told: told, _of_this_thread: PhantomData }
+    pub(super) fn new(inner: Task<Kernel>, place: Place, told: Option<CallbackSink>) -> Self {
+        CyclicTask { inner, place, _told: told, _of_this_thread: PhantomData }
     }
 
     /// Ends the cycle that runs and waits for the next; `None`: the task is over
     /// ([`ended`](Self::ended)).
     pub fn wait(&mut self) -> Option<Activation> {
         self.inner.wait()
+    }
+
+    /// As [`wait`](Self::wait), for a thread that has other work beside: `sleep` returns true
+    /// no earlier than the instant it is given, or false before, if it was woken. It is
+    /// called once at most.
+    pub fn wait_by(&mut self, sleep: impl FnOnce(MonoTime) -> bool) -> Waited {
+        self.inner.wait_by(|_, until| sleep(until))
     }
 
     /// Ends the cycle that runs, for deadline and execution time; what the thread does
@@ -86,14 +100,14 @@ impl CyclicTask {
     /// What of core and priority was refused.
     #[must_use]
     pub fn misplaced(&self) -> &[Misplaced] {
-        &self.misplaced
+        &self.place.misplaced
     }
 
     /// Whether the daemon gave what this process could not take. The thread cannot raise its
     /// priority further by itself then.
     #[must_use]
     pub fn is_placed_by_runtime(&self) -> bool {
-        self.by_runtime
+        self.place.is_by_runtime
     }
 
     /// What happened so far.
@@ -150,16 +164,25 @@ impl<T: Timer> Task<T> {
     }
 
     fn wait(&mut self) -> Option<Activation> {
+        let sleep = |timer: &T, until| {
+            timer.sleep_until(until);
+            true
+        };
+        match self.wait_by(sleep) {
+            Waited::Activation(activation) => Some(activation),
+            Waited::CutShort | Waited::Over => None,
+        }
+    }
+
+    fn wait_by(&mut self, sleep: impl FnOnce(&T, MonoTime) -> bool) -> Waited {
         self.done();
         let planned = self.cadence.due();
         let look = self.timer.look(self.base);
         let next = self.cadence.ahead(look);
         self.statistics.overruns += u64::from(planned.is_some_and(|planned| look.mono > planned));
         let slept = match next {
-            Next::Wait(due) => {
-                self.sleep(due);
-                true
-            }
+            Next::Wait(due) if self.sleep(due, sleep) => true,
+            Next::Wait(_) => return Waited::CutShort,
             Next::Late => false,
             Next::Stop => return self.end(Ended::Overrun),
             Next::Exhausted => return self.end(Ended::ClockExhausted),
@@ -169,16 +192,18 @@ impl<T: Timer> Task<T> {
         self.progress.count(&self.statistics);
         self.progress.started(activation.cycle, activation.due, activation.woke);
         self.running = Some(activation);
-        Some(activation)
+        Waited::Activation(activation)
     }
 
     /// Sleeps to the margin before `due`, and looks at the clock for the rest. The margin
-    /// bounds the looks: it is at most half a period.
-    fn sleep(&mut self, due: MonoTime) {
+    /// bounds the looks: it is at most half a period. False: the sleep was cut short.
+    fn sleep(&mut self, due: MonoTime, sleep: impl FnOnce(&T, MonoTime) -> bool) -> bool {
         let until = due - self.margin.get();
         // What is nearer than the margin needs no sleep, and teaches nothing about sleeps.
         let sleeps = self.timer.now() < until;
-        self.timer.sleep_until(until);
+        if !sleep(&self.timer, until) {
+            return false;
+        }
         let mut now = self.timer.now();
         if sleeps {
             self.margin.learn(now.since(until));
@@ -187,12 +212,13 @@ impl<T: Timer> Task<T> {
             std::hint::spin_loop();
             now = self.timer.now();
         }
+        true
     }
 
-    fn end(&mut self, why: Ended) -> Option<Activation> {
+    fn end(&mut self, why: Ended) -> Waited {
         self.ended.get_or_insert(why);
         self.progress.end();
-        None
+        Waited::Over
     }
 }
 
@@ -281,6 +307,33 @@ mod tests {
         }
         let margin = learnt.margin.get();
         assert!((28_000..33_000).contains(&margin.0), "{margin}");
+    }
+
+    #[test]
+    fn a_sleep_that_is_cut_short_moves_nothing() {
+        let (fake, mut task) = task(MS, MONO, Overrun::RunLate, Spin::Never);
+        let first = task.wait().unwrap();
+        let due = first.due + MS;
+        for _ in 0..3 {
+            let cut = task.wait_by(|timer, until| {
+                timer.now.set(until.0 - 100_000);
+                until != due
+            });
+            assert_eq!((cut, task.cadence.due()), (Waited::CutShort, Some(due)));
+        }
+        assert_eq!((task.statistics.cycles, task.statistics.overruns), (1, 0));
+        let Waited::Activation(second) = task.wait_by(|timer, until| {
+            timer.sleep_until(until);
+            true
+        }) else {
+            panic!()
+        };
+        assert_eq!((second.cycle, second.due, second.skipped), (first.cycle + 1, due, 0));
+        // Other work took the thread beyond the instant: the cycle is late, and does not sleep.
+        fake.now.set(due.0 + 1_200_000);
+        let Waited::Activation(third) = task.wait_by(|_, _| panic!("it is late")) else { panic!() };
+        assert_eq!((third.cycle, third.late), (second.cycle + 1, None));
+        assert_eq!(task.statistics.overruns, 1);
     }
 
     #[test]

@@ -1,0 +1,17 @@
+//! Only tasks are spawned.
+#[vplc::app]
+mod app {
+    #[shared]
+    struct Shared {}
+    #[local]
+    struct Local {}
+    #[init]
+    fn init(_: init::Context) -> (Shared, Local, init::Monotonics) {
+        (Shared {}, Local {}, init::Monotonics())
+    }
+    #[task(cycle = 10ms, wcet = 100us)]
+    fn watch(_: watch::Context) {
+        let _ = alarm::spawn(1);
+    }
+}
+fn main() {}

@@ -186,5 +186,8 @@ counters!(
         Stale = "stale",
         /// Sink: times that sources of another host were found to be of another schema.
         SchemaRefused = "schema_refused",
+        /// Source of a reliable stream: times that a receiver of this host was put out, since it
+        /// took nothing while others waited for it.
+        PutOut = "put_out",
     }
 );

@@ -30,6 +30,10 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const REATTACH_PERIOD: Duration = Duration::from_millis(200);
 /// How often ports are asked for dead connections and violations.
 const COLLECT_PERIOD: Duration = Duration::from_secs(1);
+/// How long after the session's return a direct ring of before may wait for the runtime to
+/// join its ends again. An application that lives is back long before: it looks for its
+/// runtime every [`REATTACH_PERIOD`].
+const UNCLAIMED_TIMEOUT: Duration = Duration::from_secs(10);
 
 const SOCKET_TOKEN: u64 = 1;
 const BELL_TOKEN: u64 = 2;
@@ -84,6 +88,28 @@ struct Waiting {
     reply: SyncSender<Result<Reply, RequestError>>,
 }
 
+/// What is made of the runtime's answer to a request.
+#[expect(clippy::large_enum_variant, reason = "one a request, moved once")]
+enum Built {
+    /// Whoever waits gets this.
+    Reply(Result<Reply, PartsError>),
+    /// What was there before a restart is open again.
+    Again,
+    /// It is there no more, or was not asked for.
+    Useless,
+}
+
+/// What became of such an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Answered {
+    /// Something new was handed over.
+    Made,
+    Again,
+    /// Nobody waits any more, or it cannot be used here: what the runtime has opened is to be
+    /// closed again.
+    Useless,
+}
+
 /// A thread that the runtime has placed, by its number in this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct PlacedThread {
@@ -132,6 +158,9 @@ pub(crate) struct Shared {
     places: Mutex<Vec<PlacedThread>>,
     /// The agent's own requests after a reattachment that are not answered yet.
     reopening: Mutex<HashSet<u32>>,
+    /// When everything was open again after the last reattachment; `None`: direct rings
+    /// of before wait for nothing.
+    returned_at: Mutex<Option<Instant>>,
     counters: Mutex<Option<Arc<CounterPage>>>,
     /// Whether the next HELLO brings the counters page: a runtime that does not take it
     /// (its pages are larger, say) gets the next one without.
@@ -165,6 +194,7 @@ impl Shared {
             state: Mutex::new(State::Detached),
             places: Mutex::default(),
             reopening: Mutex::default(),
+            returned_at: Mutex::new(None),
             counters: Mutex::new(None),
             brings_counters: AtomicBool::new(true),
             domain_name: Mutex::default(),
@@ -253,7 +283,12 @@ impl Shared {
             return Err(error);
         }
         answer.recv_timeout(ANSWER_TIMEOUT).unwrap_or_else(|_| {
-            lock(&self.waiting).remove(&req);
+            // If the agent has taken the request out, it is building the answer right now.
+            if lock(&self.waiting).remove(&req).is_none()
+                && let Ok(late) = answer.recv()
+            {
+                return late;
+            }
             Err(match self.state() {
                 State::Attached | State::Returning => RequestError::Silent,
                 State::Detached | State::Closed(..) => self.absent(),
@@ -350,13 +385,16 @@ impl Shared {
             }
             loop {
                 match seqpacket::recv(socket, &mut buffer)? {
-                    RecvOutcome::Packet(packet) if !packet.truncated => {
+                    RecvOutcome::Packet(packet) => {
                         let Ok(event) = control::decode::<Event>(&buffer[..packet.len]) else { return Ok(()) };
-                        if self.handle(event, packet.fds.into_iter().collect()).is_err() {
+                        // Of a packet that is cut, descriptors are missing: this process can have no
+                        // more of them. What came is of no use, and what belongs to it fails.
+                        let fds = if packet.truncated { Vec::new() } else { packet.fds.into_iter().collect() };
+                        if self.handle(event, fds).is_err() {
                             return Ok(());
                         }
                     }
-                    RecvOutcome::Packet(_) | RecvOutcome::Closed => return Ok(()),
+                    RecvOutcome::Closed => return Ok(()),
                     RecvOutcome::WouldBlock => break,
                 }
             }
@@ -390,16 +428,16 @@ impl Shared {
                             (uid, stream, channel, classes, reliable, (schema, keeps))
                         }
                         What::SourceAgain { uid } => {
-                            let record = registry.sources.get_mut(&uid)?;
+                            let Some(record) = registry.sources.get_mut(&uid) else { return Built::Useless };
                             record.id = Some(source);
                             let _ = record.mailbox.set_attachment(PortAttachment::Attached);
-                            return None;
+                            return Built::Again;
                         }
-                        _ => return None,
+                        _ => return Built::Useless,
                     };
                     let line = page.and_then(|page| page.take());
                     let block = ports::counters(line.as_ref());
-                    Some(ports::source_port(&mut beside, &classes, heap_bytes, reliable, block).map(|parts| {
+                    Built::Reply(ports::source_port(&mut beside, &classes, heap_bytes, reliable, block).map(|parts| {
                         let ports::SourceParts { port, mailbox, buffers, heap } = parts;
                         let id = Some(source);
                         let record =
@@ -408,8 +446,10 @@ impl Shared {
                         Reply::Source(port)
                     }))
                 });
-                if made && heap_bytes > 0 {
-                    let _ = self.send(&Request::SourceMapped { source });
+                match made {
+                    Answered::Made if heap_bytes > 0 => drop(self.send(&Request::SourceMapped { source })),
+                    Answered::Made | Answered::Again => {}
+                    Answered::Useless => self.tell(|req| Request::CloseSource { req, source }),
                 }
             }
             Event::SinkCreated { req, sink } => {
@@ -421,17 +461,17 @@ impl Shared {
                             (uid, stream, channel, depth, wake, schema, observes)
                         }
                         What::SinkAgain { uid } => {
-                            let record = registry.sinks.get_mut(&uid)?;
+                            let Some(record) = registry.sinks.get_mut(&uid) else { return Built::Useless };
                             record.id = Some(sink);
                             let _ = record.mailbox.set_attachment(PortAttachment::Attached);
-                            return None;
+                            return Built::Again;
                         }
-                        _ => return None,
+                        _ => return Built::Useless,
                     };
                     let line = page.and_then(|page| page.take());
                     let block = ports::counters(line.as_ref());
                     has_page = wake != SinkWake::Never;
-                    Some(sink_parts(&mut beside, wake).and_then(|(wake_fds, reader)| {
+                    Built::Reply(sink_parts(&mut beside, wake).and_then(|(wake_fds, reader)| {
                         let (port, mailbox) = ports::sink_port(wake_fds.first(), block)?;
                         let id = Some(sink);
                         let record = SinkRecord {
@@ -451,13 +491,15 @@ impl Shared {
                         Ok(Reply::Sink(port, reader))
                     }))
                 });
-                if made && has_page {
-                    let _ = self.send(&Request::SinkMapped { sink });
+                match made {
+                    Answered::Made if has_page => drop(self.send(&Request::SinkMapped { sink })),
+                    Answered::Made | Answered::Again => {}
+                    Answered::Useless => self.tell(|req| Request::CloseSink { req, sink }),
                 }
             }
             // Closing is answered so, too, and nobody waits for that.
             Event::Done { req } => {
-                self.answer(req, |_, _| Some(Ok(Reply::Done)));
+                self.answer(req, |_, _| Built::Reply(Ok(Reply::Done)));
             }
             Event::Failed { req, code, reason } => {
                 if let Some(waiting) = lock(&self.waiting).remove(&req) {
@@ -472,8 +514,13 @@ impl Shared {
             | Event::Reload { .. }
             | Event::Schedule { .. }
             | Event::Traced { .. } => {}
-            Event::TxPrepare { .. } | Event::RxPrepare { .. } | Event::TxOpen { .. } | Event::RxOpen { .. } => {
-                self.set_up(event, &mut beside)?;
+            Event::TxPrepare { conn, .. } | Event::TxOpen { conn, .. } => {
+                let result = self.set_up(event, &mut beside);
+                self.check(result, conn, End::Producer)?;
+            }
+            Event::RxPrepare { conn, .. } | Event::RxOpen { conn, .. } => {
+                let result = self.set_up(event, &mut beside);
+                self.check(result, conn, End::Consumer)?;
             }
             Event::SinkRefused { sink, theirs } => {
                 let mut registry = lock(&self.registry);
@@ -510,29 +557,27 @@ impl Shared {
         if *state == State::Returning {
             *state = State::Attached;
         }
+        drop(state);
+        *lock(&self.returned_at) = Some(Instant::now());
     }
 
     fn opened(&self, req: u32, id: StreamId, given: Given) {
         let mut opened = None;
-        let mut is_other = false;
         self.answer(req, |what, registry| {
-            let What::Stream { local } = what else { return None };
-            let record = registry.streams.get_mut(&local)?;
+            let What::Stream { local } = what else { return Built::Useless };
+            let Some(record) = registry.streams.get_mut(&local) else { return Built::Useless };
             // Its ports were made for what it was given before the runtime's restart.
             let before = record.given.get_or_insert(given.qos);
-            is_other = before.reliability != given.qos.reliability;
-            if !is_other {
+            if before.reliability == given.qos.reliability {
                 record.id = Some(id);
                 opened = Some(local);
             }
-            Some(Ok(Reply::Stream(given)))
+            Built::Reply(Ok(Reply::Stream(given)))
         });
-        if is_other {
-            let req = self.req_next.fetch_add(1, Ordering::Relaxed);
-            let _ = self.send(&Request::CloseStream { req, stream: id });
-        }
-        if let Some(local) = opened {
-            self.recreate_ports(local, id);
+        match opened {
+            Some(local) => self.recreate_ports(local, id),
+            // It is another than its ports are made for, or nobody has it.
+            None => self.tell(|req| Request::CloseStream { req, stream: id }),
         }
     }
 
@@ -610,17 +655,35 @@ impl Shared {
         }
     }
 
-    /// Builds the answer to a request and hands it over; `false` if nobody asked.
-    fn answer(&self, req: u32, build: impl FnOnce(What, &mut Registry) -> Option<Result<Reply, PartsError>>) -> bool {
-        let Some(Waiting { what, reply }) = lock(&self.waiting).remove(&req) else { return false };
+    /// Builds the answer to a request and hands it over.
+    fn answer(&self, req: u32, build: impl FnOnce(What, &mut Registry) -> Built) -> Answered {
+        let Some(Waiting { what, reply }) = lock(&self.waiting).remove(&req) else { return Answered::Useless };
         let built = build(what, &mut lock(&self.registry));
         match built {
-            Some(built) => {
-                let made = built.is_ok();
+            Built::Reply(built) => {
+                let answered = if built.is_ok() { Answered::Made } else { Answered::Useless };
                 let _ = reply.try_send(built.map_err(Into::into));
-                made
+                answered
             }
-            None => false,
+            Built::Again => Answered::Again,
+            Built::Useless => Answered::Useless,
+        }
+    }
+
+    /// What this process has no descriptor or no memory for costs that connection only: the
+    /// runtime is told, and tries it again later. An error means that the runtime speaks nonsense.
+    fn check(&self, result: Result<(), PartsError>, conn: ConnId, end: End) -> Result<(), PartsError> {
+        match result {
+            Err(PartsError::Descriptors { .. } | PartsError::Map(_)) => {
+                let mut registry = lock(&self.registry);
+                if let Some(local) = registry.conn_of(conn, end) {
+                    forget(&mut registry, local);
+                }
+                drop(registry);
+                let _ = self.send(&Request::Violation { conn });
+                Ok(())
+            }
+            result => result,
         }
     }
 
@@ -739,6 +802,7 @@ impl Shared {
             }
         }
         lock(&self.reopening).clear();
+        *lock(&self.returned_at) = None;
         let mut registry = lock(&self.registry);
         let gone: Vec<u32> = registry
             .conns
@@ -789,6 +853,7 @@ impl Shared {
     /// Frees what ports let go; tells the runtime of peers that wrote what cannot be.
     fn collect(&self) {
         let mut registry = lock(&self.registry);
+        self.forget_unclaimed(&mut registry);
         let mut accused: Vec<ConnId> = std::mem::take(&mut registry.accused);
         for source in registry.sources.values() {
             accused.extend(source.mailbox.collect());
@@ -806,6 +871,20 @@ impl Shared {
         drop(registry);
         for conn in conns {
             let _ = self.send(&Request::Violation { conn });
+        }
+    }
+
+    /// Lets go of direct rings of before whose other end has not come back. Nobody else
+    /// could say that it is gone: it went while there was no runtime.
+    fn forget_unclaimed(&self, registry: &mut Registry) {
+        let is_over = |at: &mut Instant| at.elapsed() >= UNCLAIMED_TIMEOUT;
+        if lock(&self.returned_at).take_if(is_over).is_none() {
+            return;
+        }
+        let unclaimed = registry.conns.iter().filter(|(_, conn)| conn.id.is_none());
+        let unclaimed: Vec<u32> = unclaimed.map(|(local, _)| *local).collect();
+        for local in unclaimed {
+            forget(registry, local);
         }
     }
 

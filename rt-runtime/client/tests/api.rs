@@ -463,3 +463,91 @@ fn a_sink_that_hoards_leaves_buffers_to_the_others() {
         }
     }
 }
+
+/// Emits until one is taken, for some seconds at most; how many were refused.
+fn emit_until_taken(source: &Source, len: usize) -> usize {
+    for refused in 0.. {
+        if source.get_buffer(len).is_ok_and(|buffer| source.emit(buffer).is_sent()) {
+            return refused;
+        }
+        assert!(refused < 20_000, "refused for ever");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    unreachable!("there is an end")
+}
+
+/// In line, and in buffers.
+#[test]
+fn a_reliable_source_does_not_wait_for_ever_for_who_takes_nothing() {
+    let session = Session::embedded("stalled").unwrap();
+    for len in [8, 800] {
+        let stream = session.stream(&format!("of {len}"), reliable()).unwrap();
+        let stalled = stream.sink(ChannelId(1), SinkOptions::default().depth(4)).unwrap();
+        let source = stream.source(ChannelId(1), SourceOptions::default().buffers(1_000, 32)).unwrap();
+        wait_for(|| source.receivers() == 1);
+        // Alone it keeps nobody waiting, and loses nothing, however slow it is.
+        assert!((0..4).all(|_| source.emit(source.get_buffer(len).unwrap()).is_sent()));
+        for _ in 0..70 {
+            assert!(!source.emit(source.get_buffer(len).unwrap()).is_sent());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // Beside another one it is waited for some time, and then no more.
+        let quick = stream.sink(ChannelId(1), SinkOptions::default().depth(4)).unwrap();
+        wait_for(|| source.receivers() == 2);
+        let mut next = 4;
+        let mut take = || {
+            let message = quick.consume().unwrap().expect("the quick one gets every message");
+            assert_eq!((message.lost(), message.sequence()), (0, next));
+            next += 1;
+        };
+        emit_until_taken(&source, len);
+        take();
+        for _ in 0..100 {
+            assert!(source.emit(source.get_buffer(len).unwrap()).is_sent(), "at once");
+            take();
+        }
+        // It is told how much it has missed, and waited for again.
+        for sequence in 0..4 {
+            let message = stalled.consume().unwrap().expect("what its ring had room for");
+            assert_eq!((message.lost(), message.sequence()), (0, sequence));
+        }
+        assert!(stalled.consume().unwrap().is_none());
+        assert_eq!(emit_until_taken(&source, len), 0);
+        take();
+        let message = stalled.consume().unwrap().expect("it gets messages again");
+        assert_eq!((message.lost(), message.sequence()), (101, 105));
+        drop(message);
+        for _ in 0..4 {
+            assert!(source.emit(source.get_buffer(len).unwrap()).is_sent());
+            take();
+        }
+        assert!(!source.emit(source.get_buffer(len).unwrap()).is_sent(), "for some time");
+    }
+    let report = session.runtime().and_then(|runtime| runtime.status()).expect("a report");
+    assert_eq!(report.domains[0].sessions[0].counters["put_out"], 2, "once each");
+}
+
+#[test]
+fn a_reliable_source_goes_on_without_who_keeps_its_buffers() {
+    let session = Session::embedded("keeper").unwrap();
+    let stream = session.stream("s", reliable()).unwrap();
+    let [keeper, quick] = [(); 2].map(|()| stream.sink(ChannelId(1), SinkOptions::default()).unwrap());
+    let source = stream.source(ChannelId(1), SourceOptions::default().buffers(1_000, 9)).unwrap();
+    wait_for(|| source.receivers() == 2);
+    let mut kept = Vec::new();
+    for number in 0..20_u8 {
+        emit_until_taken(&source, 500);
+        let message = quick.consume().unwrap().expect("the quick one gets every message");
+        assert_eq!((message.lost(), message.sequence()), (0, 2 * u64::from(number)));
+        kept.extend(keeper.consume().unwrap());
+        // Small ones reach both all the while.
+        assert!(source.emit_copy(&[number]).unwrap().is_sent());
+        for sink in [&quick, &keeper] {
+            drop(sink.consume().unwrap());
+        }
+    }
+    assert_eq!(kept.len(), 4, "its share");
+    kept.clear();
+    emit_until_taken(&source, 500);
+    assert!(keeper.consume().unwrap().is_some_and(|message| message.len() == 500));
+}

@@ -152,6 +152,47 @@ fn a_session_survives_ten_restarts() {
     }
 }
 
+/// The far end of a direct ring goes while there is no runtime, so nobody tells the near one.
+#[test]
+fn a_receiver_that_goes_while_there_is_no_runtime_is_let_go_after_its_return() {
+    let place = Place::new("ghosts");
+    let first = runtime(&place.socket());
+    let (near, far) =
+        (Session::attach(place.socket(), "near").unwrap(), Session::attach(place.socket(), "far").unwrap());
+    let reliable = Qos { reliability: Reliability::Reliable, ..Qos::default() };
+    let streams = [("u", Qos::default()), ("r", reliable)];
+    let ours = streams.map(|(name, qos)| near.stream(name, qos).unwrap());
+    let theirs = streams.map(|(name, qos)| far.stream(name, qos).unwrap());
+    let sources =
+        ours.each_ref().map(|stream| stream.source(ChannelId(1), SourceOptions::default().buffers(9_000, 8)).unwrap());
+    // One that stays and takes everything, and one that goes and takes nothing.
+    let stays = ours.each_ref().map(|stream| stream.sink(ChannelId(1), SinkOptions::default().depth(4)).unwrap());
+    let goes = theirs.each_ref().map(|stream| stream.sink(ChannelId(1), SinkOptions::default().depth(4)).unwrap());
+    sources.iter().for_each(|source| wait_for("two receivers", || source.receivers() == 2));
+    drop(first);
+    wait_for("both notice", || [&near, &far].iter().all(|one| one.attachment() == Attachment::Detached));
+    drop((goes, theirs, far));
+    let emit = |at: usize| {
+        let is_sent = sources[at].get_buffer(9_000).is_ok_and(|buffer| sources[at].emit(buffer).is_sent());
+        while stays[at].consume().unwrap().is_some() {}
+        is_sent
+    };
+    for at in [0, 1] {
+        (0..20).for_each(|_| _ = emit(at));
+        assert!(sources[at].buffers_in_use() >= 3, "what has gone holds its share");
+    }
+    let _second = runtime(&place.socket());
+    wait_for("the session returns", || near.attachment() == Attachment::Attached);
+    let give_up = Instant::now() + Duration::from_secs(30);
+    for (at, source) in sources.iter().enumerate() {
+        while source.receivers() > 1 || source.buffers_in_use() > 0 {
+            assert!(Instant::now() < give_up, "{} receivers for ever", source.receivers());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!((0..20).all(|_| emit(at)), "the one that stays has all of it");
+    }
+}
+
 /// What the session's sources and sinks have counted, as the runtime shows it.
 fn shown(runtime: &Runtime, session: &str, counter: &str) -> u64 {
     let report = runtime.status().expect("a report");

@@ -46,8 +46,11 @@ use tables::{Channel, Conn, Contract, Ends, Greeting, Ids, Owner, Port, RemoteSi
 pub const HELLO_TIMEOUT: Nanos = Nanos::from_secs(2);
 /// Sockets of one user that have not said HELLO yet, at most.
 pub const GREETING_MAX: usize = 16;
-/// Observers at a time, at most.
+/// Observers at a time, at most: so many of all who do not run the runtime, and so many of
+/// those who do, that nobody keeps these from looking.
 pub const OBSERVERS_MAX: usize = 16;
+/// Observers of one user who does not run the runtime, at most.
+pub const OBSERVERS_OF_USER_MAX: usize = 4;
 /// Conversations times peers whose interest is remembered, at most.
 pub const INTEREST_MAX: usize = 65_536;
 /// How long after a failure two ends are joined anew.

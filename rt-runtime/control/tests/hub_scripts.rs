@@ -4,7 +4,7 @@
 mod world;
 
 use insane_control::action::{Action, Note, ObjectKind, Writer};
-use insane_control::hub::{GREETING_MAX, HELLO_TIMEOUT, Packet};
+use insane_control::hub::{GREETING_MAX, HELLO_TIMEOUT, OBSERVERS_MAX, OBSERVERS_OF_USER_MAX, Packet};
 use insane_control::quota::{Amounts, Quota};
 use insane_control::spec::HubSpec;
 use insane_core::limits::{FANIN_MAX, FANOUT_MAX};
@@ -58,6 +58,32 @@ fn a_session_is_joined_with_itself_and_trusts_itself() {
     sink(&mut world, a, stream, 22);
     assert_eq!(active(&world, a).len(), 1);
     assert!(world.clients[&a].events.iter().any(|event| matches!(event, Event::RxOpen { trusted: true, .. })));
+    end(world);
+}
+
+#[test]
+fn nobody_takes_all_places_of_those_who_watch() {
+    let mut world = World::new(spec(vec![]));
+    let watch = |world: &mut World, uid: u32| {
+        let session = world.connect(uid).unwrap();
+        world.greet(session, uid, Role::Observer, None);
+        world.settle();
+        world.clients.get(&session).is_some_and(|client| client.welcomed).then_some(session)
+    };
+    let first: Vec<_> = (0..OBSERVERS_OF_USER_MAX).map(|_| watch(&mut world, 1).expect("a place")).collect();
+    assert_eq!(watch(&mut world, 1), None, "one user has few");
+    // Together they have theirs, and no more.
+    let others = (2..10).flat_map(|uid| [uid; 4]).filter(|uid| watch(&mut world, *uid).is_some()).count();
+    assert_eq!(others, OBSERVERS_MAX - OBSERVERS_OF_USER_MAX);
+    // Who runs the runtime looks all the same, within a bound of its own.
+    let operators: Vec<_> = (0..OBSERVERS_MAX).map(|_| watch(&mut world, 0).expect("a place")).collect();
+    assert_eq!(watch(&mut world, 0), None);
+    // A place that is given up is free, to each for itself.
+    world.kill(first[0]);
+    assert!(watch(&mut world, 0).is_none() && watch(&mut world, 2).is_none());
+    assert!(watch(&mut world, 9).is_some());
+    world.kill(operators[0]);
+    assert!(watch(&mut world, 1).is_none() && watch(&mut world, 0).is_some());
     end(world);
 }
 

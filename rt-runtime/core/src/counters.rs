@@ -201,5 +201,8 @@ counters!(
         SchemaRefused = "schema_refused",
         /// Sink: callbacks that panicked; the sink is closed then.
         CallbackPanics = "callback_panics",
+        /// Source of a reliable stream: times that a receiver of this host was put out, since it
+        /// took nothing while others waited for it.
+        PutOut = "put_out",
     }
 );

@@ -7,11 +7,15 @@ use crate::region::{Region, RegionCells};
 use crate::returns::{Borrowed, Giver, Taker, places};
 use crate::ring::{Consumer, InlineBytes, Next, Payload, Plain, PlainInto, Popped, Producer, Taken};
 use crate::wake::{Errand, Waker, Watched};
-use insane_core::ConnId;
 use insane_core::heap::BufferId;
+use insane_core::{ConnId, MonoTime, Nanos};
 use insane_sys::SharedBytes;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// How long a receiver of a reliable stream may take nothing while others wait for it: as long as
+/// a peer may.
+pub const STALL_TIMEOUT: Nanos = Nanos::from_millis(500);
 
 /// The producing end: owned by a source, or by a datapath for a sink.
 #[derive(Debug)]
@@ -37,6 +41,19 @@ pub struct TxConn {
     answered: u64,
     /// Its receiver only watches.
     observes: bool,
+    /// Its receiver, of a reliable stream, took nothing for too long: until it has got the next
+    /// message, nobody waits for it.
+    is_put_out: bool,
+    /// Since when it has had no room.
+    stall: Option<Stall>,
+}
+
+/// A receiver of a reliable stream without room.
+#[derive(Clone, Copy, Debug)]
+struct Stall {
+    since: MonoTime,
+    /// What changes when the receiver gets something, or gives something back.
+    mark: (u64, u64),
 }
 
 impl TxConn {
@@ -69,6 +86,8 @@ impl TxConn {
             direct: false,
             answered: 0,
             observes: false,
+            is_put_out: false,
+            stall: None,
         }
     }
 
@@ -136,6 +155,37 @@ impl TxConn {
         self.observes
     }
 
+    /// Whether nobody waits for the receiver: it only watches, or was put out.
+    #[inline]
+    pub(crate) const fn is_not_waited_for(&self) -> bool {
+        self.observes || self.is_put_out
+    }
+
+    /// Whether the receiver, which has no room, has had none for [`STALL_TIMEOUT`]; never that of
+    /// a datapath, which puts out by itself whoever keeps it from going on. The first call for
+    /// one begins its time.
+    #[cold]
+    pub(crate) fn is_stalled(&mut self, now: MonoTime) -> bool {
+        // While its ring is full it gets nothing; while it holds its share it may get small
+        // messages, and gives nothing back.
+        let got = if self.ring.knows_room() { 0 } else { self.ring.position() };
+        let mark = (got, self.taker.position());
+        match self.stall {
+            Some(stall) if stall.mark == mark => self.direct && now.since(stall.since) >= STALL_TIMEOUT,
+            _ => {
+                self.stall = Some(Stall { since: now, mark });
+                false
+            }
+        }
+    }
+
+    /// From now on nobody waits for the receiver, until it has got a message again: that one
+    /// tells it what it has missed.
+    #[cold]
+    pub(crate) const fn put_out(&mut self) {
+        self.is_put_out = true;
+    }
+
     /// Its number.
     #[must_use]
     pub const fn id(&self) -> ConnId {
@@ -170,6 +220,8 @@ impl TxConn {
     fn account(&mut self, mut meta: Meta) -> Meta {
         if self.missed > 0 {
             meta.lost = meta.lost.saturating_add(std::mem::take(&mut self.missed));
+            // Who is put out has missed the message for whose sake it was.
+            self.is_put_out = false;
         }
         self.plain_until = self.ring.room_until();
         meta

@@ -134,6 +134,11 @@ impl<R: Cells> Taker<R> {
         Taker { returns, places: u64::from(places), position: 0 }
     }
 
+    /// How many buffers were taken back.
+    pub const fn position(&self) -> u64 {
+        self.position
+    }
+
     /// The next buffer that was given back: a claim, to be checked against what the
     /// connection holds.
     #[inline]

@@ -19,7 +19,7 @@ use crate::action::{Action, AddRx, AddTx, Beside, Note, ObjectId, ObjectKind, Ri
 use crate::quota::Amounts;
 use crate::spec::RegionSizes;
 use insane_core::{ConnId, DatapathIndex, DomainIndex, MonoTime, SessionId, SourceId};
-use insane_wire::control::{ClassSpec, Event, Receiver, Sender, SinkWake, WakeKind};
+use insane_wire::control::{ClassSpec, Code, Event, Receiver, Sender, SinkWake, WakeKind};
 
 /// Which clients hear that a connection is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -493,7 +493,8 @@ impl Hub {
         self.update_routes(topic);
     }
 
-    /// A client says that the other end of a connection wrote what it may not.
+    /// A client says that the other end of a connection wrote what it may not. Of one that
+    /// nobody has written to yet it says that it cannot map it: that is tried again later.
     pub(super) fn violation(&mut self, session: SessionId, conn: ConnId, now: MonoTime) -> Result<(), Refusal> {
         let what = format!("connection {conn}");
         let Some(row) = self.conns.get(&conn) else {
@@ -509,9 +510,16 @@ impl Hub {
                 Err(unasked(&what))
             };
         }
-        if row.stage != Stage::Retiring {
-            self.note(Note::Violated { conn, by: Some(session) });
-            self.retire(conn, Tell::Both);
+        match row.stage {
+            Stage::Preparing { .. } | Stage::Opening { .. } => {
+                let reason = format!("session {session} cannot map it");
+                self.fail_conn(conn, &Refusal::new(Code::Resources, reason));
+            }
+            Stage::Active => {
+                self.note(Note::Violated { conn, by: Some(session) });
+                self.retire(conn, Tell::Both);
+            }
+            Stage::Retiring => {}
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::port::Receives;
 use super::tables::{Greeting, Hints, Owner, Session};
-use super::{GREETING_MAX, HELLO_TIMEOUT, Hub, OBSERVERS_MAX, Packet, Refusal};
+use super::{GREETING_MAX, HELLO_TIMEOUT, Hub, OBSERVERS_MAX, OBSERVERS_OF_USER_MAX, Packet, Refusal};
 use crate::action::{Action, Beside, Note, ObjectKind, Writer};
 use crate::quota::{Amounts, Bucket, Pace};
 use crate::spec::Origin;
@@ -126,7 +126,7 @@ impl Hub {
         let charge = match hello.role {
             Role::Application => Amounts { sessions: 1, bytes, ..Amounts::default() },
             Role::Observer => {
-                self.check_observers()?;
+                self.check_observers(&origin)?;
                 if self.adopts {
                     return Err(Refusal::new(Code::Protocol, "an observer has no memory to bring"));
                 }
@@ -169,12 +169,23 @@ impl Hub {
         Ok(())
     }
 
-    fn check_observers(&self) -> Result<(), Refusal> {
-        let observers = self.sessions.values().filter(|s| s.role == Role::Observer).count();
-        if observers < OBSERVERS_MAX {
-            return Ok(());
+    /// Operators have places of their own, and no other user has all of the rest.
+    fn check_observers(&self, origin: &Origin) -> Result<(), Refusal> {
+        let (uid, is_operator) = (origin.credentials().uid, self.spec.is_operator(origin));
+        let observers = self.sessions.values().filter(|row| row.role == Role::Observer);
+        let alike = observers.filter(|row| self.spec.is_operator(&row.origin) == is_operator);
+        let (all, own) =
+            alike.fold((0, 0), |(all, own), row| (all + 1, own + usize::from(row.origin.credentials().uid == uid)));
+        if !is_operator && own >= OBSERVERS_OF_USER_MAX {
+            let reason = format!("at most {OBSERVERS_OF_USER_MAX} tools of user {uid} may watch at a time");
+            return Err(Refusal::new(Code::Quota, reason));
         }
-        Err(Refusal::new(Code::Quota, format!("at most {OBSERVERS_MAX} tools may watch at a time")))
+        if all >= OBSERVERS_MAX {
+            let whose = if is_operator { "who run the runtime" } else { "who do not run the runtime" };
+            let reason = format!("at most {OBSERVERS_MAX} tools of those {whose} may watch at a time");
+            return Err(Refusal::new(Code::Quota, reason));
+        }
+        Ok(())
     }
 
     /// Carries out a request. An error ends the session; a refusal does not.

@@ -67,6 +67,27 @@ fn another_user_gets_its_own_domain_only() {
 }
 
 #[test]
+fn a_member_that_holds_all_its_places_keeps_no_operator_from_looking() {
+    if own_uid() != 0 {
+        eprintln!("passed over: only root can become another user");
+        return;
+    }
+    let place = Place::new("watchers");
+    let program = place.path().join("program");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    open_to_all(&program);
+    let daemon = Daemon::start(&place, OPEN, QUIET);
+    let mut command = Command::new(&program);
+    let mut watchers =
+        Helper::spawn("watch", daemon.socket(), &[], command.current_dir(place.path()).uid(NOBODY).gid(NOBODY));
+    let said = watchers.hear("ready");
+    assert!(said.starts_with("4 ") && said.contains("at most 4 tools of user 65534"), "{said}");
+    // This process is root's.
+    assert_eq!(daemon.status().domains[0].sessions.iter().filter(|row| row.uid == NOBODY).count(), 4);
+    watchers.finish();
+}
+
+#[test]
 fn a_name_that_is_no_name_is_refused() {
     let place = Place::new("names");
     let daemon = Daemon::start(&place, OPEN, QUIET);
@@ -76,6 +97,29 @@ fn a_name_that_is_no_name_is_refused() {
         peer.send_bytes(&encode_hello(&Hello { name: name.into(), domain: None, role: Role::Application }));
         assert_eq!(closing(&mut peer).expect("a reason").0, Code::Protocol);
     }
+}
+
+#[test]
+fn two_domains_with_a_stream_of_one_name_never_meet() {
+    let place = Place::new("domains");
+    let daemon = Daemon::start(&place, "(name: \"a\", members: [any]), (name: \"b\", members: [any])", QUIET);
+    let open = |domain: &str| {
+        let session = Session::attach_in(daemon.socket(), "x", domain).unwrap();
+        (session.stream("one name", Qos::default()).unwrap(), session)
+    };
+    let ((a, _in_a), (b, _in_b)) = (open("a"), open("b"));
+    let sinks = [&a, &b].map(|stream| stream.sink(ChannelId(1), SinkOptions::default()).unwrap());
+    let sources = [&a, &b].map(|stream| source(stream, SourceOptions::default()).unwrap());
+    until("each is joined", || sources.iter().all(|source| source.receivers() == 1));
+    for (word, source) in [b"a", b"b"].iter().zip(&sources) {
+        assert!(source.emit_copy(*word).unwrap().is_sent());
+    }
+    for (word, sink) in [b"a", b"b"].iter().zip(&sinks) {
+        let patience = std::time::Duration::from_secs(20);
+        assert_eq!(sink.consume_timeout(patience).unwrap().unwrap().to_vec(), *word);
+        assert!(sink.consume().unwrap().is_none(), "and nothing of the other's");
+    }
+    assert!(sources.iter().all(|source| source.receivers() == 1));
 }
 
 fn quota_of(refused: Result<impl Sized, RequestError>) -> String {
@@ -140,4 +184,22 @@ fn every_quota_is_refused_with_limit_and_use_and_freed_again() {
     for what in ["sessions", "streams", "sources", "sinks", "bytes", "buffers"] {
         assert!(quotas[what].refused > 0, "{what}: refusals are counted");
     }
+}
+
+#[test]
+fn the_quota_of_connections_is_refused_and_freed_again() {
+    let place = Place::new("connections");
+    let daemon = Daemon::start(&place, "(name: \"d\", members: [any], quota: (connections: 3))", QUIET);
+    let session = daemon.attach("joiner");
+    let stream = session.stream("s", Qos::default()).unwrap();
+    let sink = || stream.sink(ChannelId(1), SinkOptions::default());
+    for _ in 0..3 {
+        let source = source(&stream, SourceOptions::default()).unwrap();
+        let sinks = [(); 3].map(|()| sink().unwrap());
+        let reason = quota_of(sink());
+        assert!(reason.contains("quota of connections is 3; 3 in use"), "{reason}");
+        drop((source, sinks));
+        until("all is given back", || daemon.used("connections") == 0);
+    }
+    assert!(daemon.status().domains[0].quotas["connections"].refused >= 3);
 }

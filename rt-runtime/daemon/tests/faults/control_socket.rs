@@ -1,12 +1,14 @@
 //! What may come through the control socket.
 
 use crate::peer::Peer;
-use crate::world::{Daemon, Noise, OPEN, Place, closing, until};
+use crate::world::{Daemon, Helper, Noise, OPEN, Place, closing, until};
 use insane_core::{ChannelId, ConnId, Nanos, Qos, SinkId, SourceId, StreamId};
+use insane_rt::{Attachment, RequestError, SinkOptions, SourceOptions};
 use insane_sys::seqpacket;
 use insane_wire::control::{
     Code, Event, Hello, PACKET_BYTES_MAX, Request, Role, SinkWake, VERSION_MAX, VERSION_MIN, encode, encode_hello,
 };
+use nix::sys::signal::{Signal, kill};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const QUIET: &str = "log: (level: error)";
@@ -417,4 +419,61 @@ fn descriptors_that_run_out_are_a_refusal_and_come_back() {
     bystander.is_served();
     daemon.returns_to(before);
     Bystander::new(&daemon).is_served();
+}
+
+/// The runtime does late what nobody waits for any more.
+#[test]
+fn what_is_opened_too_late_is_closed_again() {
+    let place = Place::new("late");
+    let daemon = Daemon::start(&place, OPEN, QUIET);
+    let session = daemon.attach("impatient");
+    let stream = session.stream("s", Qos::default()).unwrap();
+    kill(daemon.pid(), Signal::SIGSTOP).unwrap();
+    let silent = [
+        session.stream("t", Qos::default()).err(),
+        stream.source(ChannelId(1), SourceOptions::default()).err(),
+        stream.sink(ChannelId(1), SinkOptions::default()).err(),
+        stream.sink(ChannelId(1), SinkOptions::default().pollable()).err(),
+    ];
+    kill(daemon.pid(), Signal::SIGCONT).unwrap();
+    assert!(silent.iter().all(|error| *error == Some(RequestError::Silent)), "{silent:?}");
+    // All of it came about before this one.
+    let source = stream.source(ChannelId(2), SourceOptions::default()).unwrap();
+    until("only what is in use is left", || ["streams", "sources", "sinks"].map(|what| daemon.used(what)) == [1, 1, 0]);
+    drop((source, stream));
+    until("nothing is left", || ["streams", "bytes"].map(|what| daemon.used(what))[0] == 0);
+    assert_eq!(session.attachment(), Attachment::Attached);
+}
+
+/// Its application has as many descriptors as it may: what would need more fails, and nothing else.
+#[test]
+fn a_client_without_descriptors_loses_what_it_cannot_have_and_keeps_the_rest() {
+    let place = Place::new("narrow");
+    let daemon = Daemon::start(&place, OPEN, QUIET);
+    let mut narrow = Helper::start("narrow", daemon.socket(), &[]);
+    narrow.hear("ready");
+    let number = || {
+        let report = daemon.status();
+        report.domains[0].sessions.iter().find(|row| row.name == "narrow").map(|row| row.id)
+    };
+    let before = number();
+    assert!(before.is_some());
+    let (sinks, reason) = {
+        let words = narrow.hear("narrow");
+        let (sinks, reason) = words.split_once(' ').unwrap();
+        (sinks.parse::<u64>().unwrap(), reason.to_owned())
+    };
+    assert!(reason.contains("descriptors"), "{reason}");
+    until("what it could not take is closed", || daemon.used("sinks") == sinks);
+    // It cannot map what comes with another source, either.
+    let session = daemon.attach("other");
+    let source = session.stream("s", Qos::default()).unwrap().source(ChannelId(1), SourceOptions::default()).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(source.receivers(), 0);
+    narrow.tell();
+    narrow.hear("wide");
+    until("it can be joined now", || source.receivers() > 0);
+    assert_eq!(number(), before, "the same session all the while");
+    until("it hears", || source.emit_copy(b"wide").unwrap().is_sent());
+    narrow.hear("done");
 }

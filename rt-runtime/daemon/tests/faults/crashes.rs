@@ -3,7 +3,7 @@
 use crate::cable::{TwoHosts, Way};
 use crate::roles::{BURST, PROBE, is_of_burst};
 use crate::world::{Daemon, Helper, Noise, OPEN, Pair, Place, until};
-use insane_rt::{ChannelId, Message, Qos, SinkOptions, StreamOptions};
+use insane_rt::{Attachment, ChannelId, Message, Qos, Reliability, SinkOptions, SourceOptions, StreamOptions};
 use nix::sys::signal::{Signal, kill};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -138,4 +138,69 @@ fn what_a_killed_client_had_emitted_still_arrives() {
     }
     until("its session ends", || daemon.status().domains[0].sessions.iter().all(|row| row.name != "burst"));
     assert_eq!(daemon.status().domains[0].counters["dropped_source_closed"], 0);
+}
+
+/// When a client is killed, seen from the daemon's end and its next life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Killed {
+    Before,
+    Between,
+    /// It stood still from before to after, and never came back.
+    AfterTheOther,
+    AfterBoth,
+}
+
+#[test]
+fn a_client_killed_around_a_restart_of_the_daemon_leaves_its_partner_nothing() {
+    const POINTS: [Killed; 4] = [Killed::Before, Killed::Between, Killed::AfterTheOther, Killed::AfterBoth];
+    let place = Place::new("ghosts");
+    let mut daemon = Daemon::start(&place, OPEN, "log: (level: error)");
+    let regions = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        maps.lines().filter(|line| line.contains("/memfd:insane")).count()
+    };
+    let session = daemon.attach("partner");
+    let qos = Qos { reliability: Reliability::Reliable, ..Qos::default() };
+    let ports = POINTS.map(|point| {
+        let stream = session.stream(&format!("{point:?}"), qos).unwrap();
+        let source = stream.source(ChannelId(1), SourceOptions::default().buffers(4000, 8)).unwrap();
+        (stream.sink(ChannelId(2), SinkOptions::default()).unwrap(), source)
+    });
+    let alone = regions();
+    let mut clients = POINTS.map(|point| {
+        let name = format!("{point:?}");
+        let mut client = Helper::start("partner", daemon.socket(), &[("INSANED_STREAM", &name)]);
+        client.hear("ready");
+        client
+    });
+    for (sink, source) in &ports {
+        until("they are joined", || source.receivers() == 1);
+        until("a message comes", || sink.consume().unwrap().is_some());
+    }
+    let killed = |clients: &mut [Helper; 4], point: Killed| clients[point as usize].kill();
+    killed(&mut clients, Killed::Before);
+    let stopped = nix::unistd::Pid::from_raw(clients[Killed::AfterTheOther as usize].pid() as i32);
+    kill(stopped, Signal::SIGSTOP).unwrap();
+    daemon.kill();
+    until("the session notices", || session.attachment() == Attachment::Detached);
+    killed(&mut clients, Killed::Between);
+    // What nobody takes any more fills the rings.
+    for (_, source) in &ports {
+        while source.receivers() > 0 && source.get_buffer(4000).is_ok_and(|buffer| source.emit(buffer).is_sent()) {}
+    }
+    let next = Daemon::start(&place, OPEN, "log: (level: error)");
+    until("the session returns", || session.attachment() == Attachment::Attached);
+    until("so does the last client", || next.status().domains[0].sessions.iter().any(|row| row.name == "client"));
+    killed(&mut clients, Killed::AfterTheOther);
+    killed(&mut clients, Killed::AfterBoth);
+    for (point, (sink, source)) in POINTS.iter().zip(&ports) {
+        until(&format!("{point:?}: the ring is let go"), || source.receivers() == 0 && source.buffers_in_use() == 0);
+        while sink.consume().unwrap().is_some() {}
+        assert!(source.emit(source.get_buffer(4000).unwrap()).is_sent(), "{point:?}");
+    }
+    // Those of the other direction, too.
+    until("no mapping is left", || {
+        ports.iter().for_each(|(sink, _)| assert!(sink.consume().unwrap().is_none()));
+        regions() <= alone
+    });
 }

@@ -1,10 +1,11 @@
 //! Applications that use the runtime to its limits, and none beyond.
 
-use crate::world::{Daemon, OPEN, Place, until};
+use crate::world::{Daemon, Helper, OPEN, Place, until};
 use insane_rt::{
-    ChannelId, ClassSpec, Code, Emit, GetBufferError, Qos, Refusal, Reliability, RequestError, SinkOptions,
+    ChannelId, ClassSpec, Code, Emit, GetBufferError, Outcome, Qos, Refusal, Reliability, RequestError, SinkOptions,
     SourceOptions, StreamOptions,
 };
+use nix::sys::signal::{Signal, kill};
 use std::time::Duration;
 
 const QUIET: &str = "log: (level: error)";
@@ -228,4 +229,41 @@ fn who_asks_for_too_many_wake_ups_waits_and_loses_nothing() {
     });
     let counters = &daemon.status().domains[0].counters;
     assert!(counters["wakes_refused"] > 0, "{counters:?}");
+}
+
+#[test]
+fn a_stopped_application_holds_a_reliable_source_back_for_a_moment_only() {
+    let place = Place::new("stopped");
+    let daemon = Daemon::start(&place, OPEN, QUIET);
+    let mut other = Helper::start("partner", daemon.socket(), &[("INSANED_STREAM", "s")]);
+    other.hear("ready");
+    let session = daemon.attach("source");
+    let qos = Qos { reliability: Reliability::Reliable, ..Qos::default() };
+    let stream = session.stream("s", qos).unwrap();
+    let sink = stream.sink(CHANNEL, SinkOptions::default()).unwrap();
+    let source = stream.source(CHANNEL, SourceOptions::default()).unwrap();
+    until("both are joined", || source.receivers() == 2);
+    let stopped = nix::unistd::Pid::from_raw(other.pid() as i32);
+    kill(stopped, Signal::SIGSTOP).unwrap();
+    for sequence in 0..2_000 {
+        // Its ring fills, and then nobody waits for it.
+        until("the others go on", || source.emit_copy(b"small").unwrap().is_sent());
+        let message = sink.consume().unwrap().expect("every message");
+        assert_eq!((message.lost(), message.sequence()), (0, sequence));
+    }
+    let put_out = || {
+        let report = daemon.status();
+        let row = report.domains[0].sessions.iter().find(|row| row.name == "source");
+        row.unwrap().counters["put_out"]
+    };
+    assert_eq!(put_out(), 1);
+    kill(stopped, Signal::SIGCONT).unwrap();
+    until("it gets messages again", || {
+        let emitted = source.emit_copy(b"small").unwrap().sent();
+        while sink.consume().unwrap().is_some() {}
+        emitted.is_some_and(|token| {
+            source.outcome(token) == Outcome::Published { receivers: 2, dropped: 0, released: true }
+        })
+    });
+    assert_eq!(put_out(), 1);
 }

@@ -1,12 +1,15 @@
 //! The parts that this program plays as a child of one of its tests. A child says what
 //! it has to say in lines with an `@`, and stops when its standard input ends.
 
+use crate::peer::Peer;
 use crate::world::Noise;
 use insane_rt::{
-    ChannelId, Emit, Message, Nanos, ProcessSourceOptions, Qos, Session, Sink, SinkOptions, Source, SourceOptions,
-    StreamOptions,
+    ChannelId, Emit, Message, Nanos, ProcessSourceOptions, Qos, Reliability, Session, Sink, SinkOptions, Source,
+    SourceOptions, StreamOptions,
 };
+use insane_sys::seqpacket;
 use insane_sys::thread::{SchedPolicy, cores, policy};
+use insane_wire::control::{Event, Hello, Role, encode_hello};
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +48,9 @@ fn role() {
         "burst" => burst(&socket, &stopped),
         "attach" => attach(&socket),
         "beat" => beat(&socket),
+        "watch" => watch(&socket, &stopped),
+        "partner" => partner(&socket),
+        "narrow" => narrow(&socket, &stopped),
         "cyclic" => cyclic(&socket, &stopped),
         "lock" => lock(&socket),
         other => panic!("{other} is no part"),
@@ -120,6 +126,90 @@ fn beat(socket: &str) {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Takes as many places of those who watch as it gets, and holds them.
+fn watch(socket: &str, stopped: &dyn Fn() -> bool) {
+    let hello = encode_hello(&Hello { name: "watcher".into(), domain: None, role: Role::Observer });
+    let mut held = Vec::new();
+    let reason = loop {
+        assert!(held.len() < 100, "there is no end to it");
+        let mut peer = Peer::new(seqpacket::connect(std::path::Path::new(socket)).unwrap());
+        peer.send_bytes(&hello);
+        match peer.wait() {
+            Some((Event::Closing { reason, .. }, _)) => break reason,
+            Some((Event::Welcome { .. }, _)) => held.push(peer),
+            other => panic!("{other:?}"),
+        }
+    };
+    println!("\n@ready {} {reason}", held.len());
+    while !stopped() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    println!("\n@done");
+}
+
+/// Sends on channel 2 of a reliable stream, and takes what comes on channel 1, until it is killed.
+fn partner(socket: &str) {
+    let session = Session::attach(socket, "client").unwrap();
+    let qos = Qos { reliability: Reliability::Reliable, ..Qos::default() };
+    let stream = session.stream(&std::env::var("INSANED_STREAM").unwrap(), qos).unwrap();
+    let source = stream.source(ChannelId(2), SourceOptions::default()).unwrap();
+    let sink = stream.sink(ChannelId(1), SinkOptions::default()).unwrap();
+    println!("\n@ready");
+    loop {
+        let _ = source.emit_copy(b"here");
+        while let Ok(Some(_)) = sink.consume() {}
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Takes descriptors until there is none, and goes on with what it has, until it is told to take
+/// more.
+fn narrow(socket: &str, stopped: &dyn Fn() -> bool) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let session = Session::attach(socket, "narrow").unwrap();
+    let stream = session.stream("s", Qos::default()).unwrap();
+    let own = session.stream("own", Qos::default()).unwrap();
+    let source = own.source(FORTH, SourceOptions::default()).unwrap();
+    let sink = own.sink(FORTH, SinkOptions::default()).unwrap();
+    source.wait_for_receivers(Duration::from_secs(20)).unwrap();
+    let goes_on = || {
+        assert!(source.emit_copy(b"mine").unwrap().is_sent());
+        assert_eq!(sink.consume().unwrap().unwrap().to_vec(), b"mine");
+    };
+    println!("\n@ready");
+    let used = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, used + 12, hard).unwrap();
+    let mut sinks = Vec::new();
+    let error = loop {
+        match stream.sink(FORTH, SinkOptions::default().pollable()) {
+            Ok(sink) => sinks.push(sink),
+            Err(error) => break error,
+        }
+        goes_on();
+    };
+    // Nor is one left for what comes: not those, either, that came with what failed.
+    let mut rest = Vec::new();
+    for _ in 0..100 {
+        rest.extend(std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    println!("\n@narrow {} {error}", sinks.len() + 1);
+    while !stopped() {
+        goes_on();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(rest);
+    setrlimit(Resource::RLIMIT_NOFILE, hard.min(1024), hard).unwrap();
+    println!("\n@wide");
+    let start = Instant::now();
+    while !sinks.iter().any(|sink| sink.consume().unwrap().is_some()) {
+        goes_on();
+        assert!(start.elapsed() < LIFE_MAX / 4, "nothing comes");
+    }
+    println!("\n@done");
 }
 
 /// Says whether it may attach, and in which words not.

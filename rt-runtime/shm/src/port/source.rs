@@ -13,6 +13,7 @@ use insane_core::ConnId;
 use insane_core::counters::PortCounter;
 use insane_core::heap::{BufferId, Geometry};
 use insane_core::limits::{FANOUT_MAX, INLINE_BYTES_MAX, OUTCOMES_KEPT};
+use insane_sys::clock::mono_now;
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -73,7 +74,9 @@ pub enum Outcome {
 /// Why an emit was refused. The buffer comes back with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refusal {
-    /// Reliable stream: a receiver's ring is full. Try again later.
+    /// Reliable stream: a receiver's ring is full, or it holds its share of the buffers. Try again
+    /// later; a receiver of this host that takes nothing for half a second
+    /// ([`STALL_TIMEOUT`](crate::conn::STALL_TIMEOUT)) is not waited for where another one goes on.
     #[error("a receiver of the reliable stream has no room")]
     NoRoom,
     /// The runtime is gone and no local receiver is left.
@@ -516,7 +519,7 @@ impl Inner {
             self.refusal = Refusal::Detached;
             return false;
         }
-        if self.reliable && !self.all_have_room(in_buffer) {
+        if self.reliable && !self.all_have_room(in_buffer) && !self.put_out_who_stalls(in_buffer) {
             self.refusal = Refusal::NoRoom;
             self.count(PortCounter::Refused, 1);
             return false;
@@ -527,9 +530,40 @@ impl Inner {
     fn all_have_room(&mut self, in_buffer: bool) -> bool {
         // A receiver that lies about its head counts as having room: publishing finds
         // it out and drops it.
-        // Nobody waits for who only watches.
-        let has_room = |conn: &mut Owned<TxConn>| if in_buffer { conn.has_room_for_buffer() } else { conn.has_room() };
-        self.conns.iter_mut().all(|conn| conn.observes() || has_room(conn) != Ok(false))
+        // Nobody waits for who only watches, or was put out.
+        self.conns.iter_mut().all(|conn| has_room(conn, in_buffer) || conn.is_not_waited_for())
+    }
+
+    /// Somebody has no room. Whether the emit goes on all the same: whoever has no room has
+    /// taken nothing for too long, and another receiver has room; then those are put out.
+    /// Where nobody could go on without them, they are waited for.
+    #[cold]
+    fn put_out_who_stalls(&mut self, in_buffer: bool) -> bool {
+        if self.receivers < 2 {
+            return false;
+        }
+        let now = mono_now();
+        let (mut others, mut is_over) = (false, true);
+        for conn in self.conns.iter_mut().filter(|conn| !conn.is_not_waited_for()) {
+            if has_room(conn, in_buffer) {
+                others = true;
+            } else {
+                // Each is asked: its time begins with the first question.
+                is_over &= conn.is_stalled(now);
+            }
+        }
+        if !(others && is_over) {
+            return false;
+        }
+        let mut count = 0;
+        for conn in self.conns.iter_mut().filter(|conn| !conn.is_not_waited_for()) {
+            if !has_room(conn, in_buffer) {
+                conn.put_out();
+                count += 1;
+            }
+        }
+        self.count(PortCounter::PutOut, count);
+        true
     }
 
     /// Publishes up to 96 bytes in the plain case: to the one receiver, which has room and never
@@ -870,6 +904,12 @@ pub fn spare_buffers(geometry: &Geometry, len: u32, observers: u32) -> u32 {
     let count = geometry.classes().iter().find(|class| len <= class.size).map_or(0, |class| class.count);
     let spare = if count < 3 { 0 } else { (count / 4).max(1) };
     spare / observers.max(1)
+}
+
+#[inline(always)]
+fn has_room(conn: &mut TxConn, in_buffer: bool) -> bool {
+    let has_room = if in_buffer { conn.has_room_for_buffer() } else { conn.has_room() };
+    has_room != Ok(false)
 }
 
 #[inline]

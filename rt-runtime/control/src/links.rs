@@ -28,6 +28,7 @@ use std::os::fd::BorrowedFd;
 
 /// A link of a datapath that mixes technologies.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a datapath has eight at most, and asks each for every frame")]
 pub enum PluginLink {
     /// Kernel UDP sockets.
     Udp(UdpLink),

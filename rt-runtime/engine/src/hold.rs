@@ -26,7 +26,7 @@ use insane_wire::data::Leg;
 /// shorter than it takes to notice that a link is dead.
 pub const HOLD_MAX: Nanos = Nanos::from_millis(20);
 /// The same, while links have more frames for the datapath than it takes in a turn. A turn
-/// counts for [`TURN_COUNTS_MAX`] at most.
+/// counts for `TURN_COUNTS_MAX` at most.
 pub const HOLD_BUSY_MAX: Nanos = Nanos::from_millis(100);
 /// What was not looked for meanwhile, because the thread stood still, has not been waited for.
 const TURN_COUNTS_MAX: Nanos = Nanos::from_millis(1);

@@ -17,12 +17,16 @@ use insane_shm::region::Region;
 use insane_shm::trace::{Missing, Record, SlotFate, SlotRecord, TRACE_BYTES, TraceLog, TraceReader};
 use insane_sim::{SimClock, SimConfig, SimLink, SimNet, SimPeer};
 use insane_sys::SharedBytes;
+use insane_sys::guard::{self, GuardAllocator};
 use std::cell::{Cell, RefCell};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use world::{Host, TOPIC, address};
+
+#[global_allocator]
+static ALLOCATOR: GuardAllocator = GuardAllocator;
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
@@ -834,6 +838,40 @@ fn traced(setting: Setting, milliseconds: u64) -> (Vec<SlotRecord>, Talker) {
         assert_eq!(reader.missing(), Missing::default());
     });
     (slots, talker)
+}
+
+/// The log of slots, the record of misses, what estimates the epsilons and follows the clock, and
+/// a trace, all at work.
+#[test]
+fn slots_that_are_used_and_missed_with_all_their_records_allocate_nothing() {
+    for late in [LatePolicy::SendNow, LatePolicy::Drop] {
+        let setting = Setting { late, late_every: Some(5), ..GOOD };
+        let (net, mut a) = locked(setting);
+        let trace = Region::anonymous(TRACE_BYTES).unwrap();
+        let _none = a.host.command(Command::Trace(TraceLog::new(Arc::clone(&trace))));
+        // What the test itself notes has room beforehand.
+        a.handed.borrow_mut().reserve(100_000);
+        let begin = net.clock().now().0;
+        a.emit_at = begin;
+        let before = guard::violations_here();
+        guard::seal_thread();
+        for step in 0..30_000 {
+            a.act(net.clock().now().0, setting);
+            if step % 1_000 == 0 {
+                a.host.engine.housekeeping();
+            }
+            net.advance(Nanos(10 * US));
+        }
+        guard::unseal_thread();
+        assert_eq!(guard::violations_here() - before, 0);
+        let (used, late) = (a.since(TurnCounter::SlotsSent), a.since(TurnCounter::LateApplication));
+        assert!(used > 200 && late > 20, "{used} used, {late} late");
+        assert!(!a.host.port.slot_log().unwrap().since(0).1.is_empty());
+        assert!(!a.host.port.misses().unwrap().since(0).is_empty());
+        let mut traced = 0;
+        TraceReader::new(trace).unwrap().take(|record| traced += u64::from(matches!(record, Record::Slot(_))));
+        assert!(traced > 0);
+    }
 }
 
 #[test]

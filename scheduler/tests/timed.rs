@@ -88,6 +88,10 @@ fn best_effort_fills_what_the_guard_leaves_to_the_byte() {
     assert_eq!(timed.poll(now(48_201), 0), wait(50_000));
     assert_eq!(timed.poll(now(48_192), 1), chunk(1));
     assert_eq!(timed.poll(now(48_192), 2), wait(50_000));
+    // On a link that is eight times as slow: of 49,000 ns 6,125 count, for 765 bytes.
+    timed.set_slower(3);
+    assert_eq!(timed.poll(now(0), 0), chunk(666));
+    timed.set_slower(0);
     // In the window nothing else begins, while a message of it may still come.
     assert_eq!(timed.poll(now(50_000), 0), wait(50_001));
 }

@@ -122,6 +122,8 @@ pub struct TimedScheduler<const FLOWS: usize, const STREAMS: usize, const SLOTS:
     late: [u16; FLOWS],
     late_head: usize,
     late_count: usize,
+    /// How much slower than it should be the link is, as a power of two.
+    slower: u8,
     /// A slot that was handed over before its start.
     launched: Option<(TaiTime, u32)>,
     granted: Granted,
@@ -156,6 +158,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             late: [0; FLOWS],
             late_head: 0,
             late_count: 0,
+            slower: 0,
             launched: None,
             granted: Granted::Nothing,
             was_busy: false,
@@ -234,6 +237,14 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         self.gate = None;
         self.staged = Some(at);
         Ok(())
+    }
+
+    /// The link was found to take up to two to the power of `slower` times as long as its rate says
+    /// (0: no longer). What is begun before a slot then ends before it all the same; slots stay as
+    /// they are.
+    #[inline]
+    pub const fn set_slower(&mut self, slower: u8) {
+        self.slower = slower;
     }
 
     /// From now on these arrival contracts hold, by lane.
@@ -712,7 +723,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         let launched = self.launched.filter(|(start, _)| *start > self.now.tai).map_or(0, |(_, bytes)| bytes);
         let below = mutate!(GuardForgetsBelow, below.saturating_sub(u64::from(launched)), 0);
         let turn = mutate!(GuardForgetsTurn, self.timing.turn_ns, 0);
-        let free = end.saturating_sub(self.now.tai.0).saturating_sub(turn);
+        let free = end.saturating_sub(self.now.tai.0).saturating_sub(turn) >> (self.slower & 63);
         let in_flight = u64::from(self.timing.in_flight_bytes) + u64::from(self.timing.foreign_bytes);
         let in_flight = mutate!(InFlightForgotten, in_flight, u64::MAX);
         let room = self.timing.rate.bytes_in(free).min(in_flight).saturating_sub(below);

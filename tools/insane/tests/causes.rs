@@ -1,13 +1,14 @@
 //! Causes of misses with the truth known, on the kernel's own clock and scheduler: an application
 //! that sleeps beyond its slot, and a thread of higher priority that takes the datapath's core
-//! while it sleeps. What could not be injected as it was meant, since the machine is shared, is
-//! left out; the matrix is printed. In tests of their own, links that are slower than they are
-//! said to be: what waits below is told by the kernel and keeps others from their slots; where its
-//! word is not believed any more, since nothing moved for too long, the socket gets full.
+//! while it sleeps, or while it spins. What could not be injected as it was meant, since the
+//! machine is shared, is left out; the matrix is printed. In tests of their own, links that are
+//! slower than they are said to be: what waits below is told by the kernel and keeps others from
+//! their slots; where its word is not believed any more, since nothing moved for too long, the
+//! socket gets full.
 
 mod common;
 
-use common::{Daemon, Namespaces, peers_over_loopback, wait_for};
+use common::{Daemon, Namespaces, peers_over_loopback, peers_that_wait, wait_for};
 use insane_core::{Cause, LatePolicy, SourceInstant, Stamp};
 use insane_rt::{ChannelId, Determinism, Emit, MonoTime, Nanos, Priority, Qos, Session, SinkOptions, SourceOptions};
 use insane_shm::misses::{Miss, file_of, read};
@@ -30,6 +31,7 @@ enum Truth {
     InTime,
     ApplicationLate,
     WakeLate,
+    TurnOverrun,
 }
 
 /// A message over the link that is slow, bytes.
@@ -102,10 +104,17 @@ fn hog(core: usize, orders: &mpsc::Receiver<(MonoTime, MonoTime)>, done: &mpsc::
     }
 }
 
-#[test]
-fn causes_that_are_injected_on_a_real_kernel_are_told_as_they_are() {
-    let Some((core, _alone)) = core_to_itself() else { return };
-    let (here, there) = peers_over_loopback("causes", &format!("core: {core}, policy: fifo(40)"));
+/// What was true, and what was told.
+type Confusion = BTreeMap<(Truth, &'static str), usize>;
+
+fn of_truth(matrix: &Confusion, truth: Truth) -> usize {
+    matrix.iter().filter(|((of, _), _)| *of == truth).map(|(_, count)| count).sum()
+}
+
+/// Does each of these to [`EACH`] messages, by turns, and says what was told. `None`: too little
+/// could be done as it was meant.
+fn inject(name: &str, idle: &str, place: &str, core: usize, truths: &[Truth]) -> Option<Confusion> {
+    let (here, there) = peers_that_wait(name, idle, &format!("core: {core}, {place}"));
     let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
     let qos = qos_of(64);
     let source = a.stream("axis", qos).unwrap().source(ChannelId(1), SourceOptions::default()).unwrap();
@@ -115,29 +124,29 @@ fn causes_that_are_injected_on_a_real_kernel_are_told_as_they_are() {
 
     let ((order, orders), (tell, done)) = (mpsc::channel(), mpsc::channel());
     let hogging = std::thread::spawn(move || hog(core, &orders, &tell));
-    let mut truths: BTreeMap<u64, Truth> = BTreeMap::new();
-    for round in 0..EACH * 3 {
-        let truth = [Truth::InTime, Truth::ApplicationLate, Truth::WakeLate][round % 3];
+    let mut done_to: BTreeMap<u64, Truth> = BTreeMap::new();
+    for round in 0..EACH * truths.len() {
+        let truth = truths[round % truths.len()];
+        let is_taken = matches!(truth, Truth::WakeLate | Truth::TurnOverrun);
         // The slot after the next: there is time to prepare it.
-        let tai = mono_now().0.wrapping_add(offset);
-        let planned = MonoTime((tai / PERIOD.0 + 2).wrapping_mul(PERIOD.0).wrapping_add(slot).wrapping_sub(offset));
-        if truth == Truth::WakeLate {
+        let planned = next_slot(slot, offset) + PERIOD;
+        if is_taken {
             order.send((planned - Nanos(2 * MS), planned + Nanos(2 * MS))).unwrap();
         }
         sleep_until(if truth == Truth::ApplicationLate { planned + Nanos(3 * MS) } else { planned - Nanos(6 * MS) });
         let before = mono_now();
         let Ok(Emit::Sent(token)) = source.emit_copy(&[1; 8]) else { panic!("there is room for one a cycle") };
         let after = mono_now();
-        let taken = (truth == Truth::WakeLate).then(|| done.recv().unwrap());
+        let taken = is_taken.then(|| done.recv().unwrap());
         let is_as_meant = match truth {
             Truth::InTime => after + Nanos(4 * MS) < planned,
             Truth::ApplicationLate => before > planned + Nanos(2 * MS) && after < planned + Nanos(9 * MS),
-            Truth::WakeLate => taken.is_some_and(|(from, to)| {
+            Truth::WakeLate | Truth::TurnOverrun => taken.is_some_and(|(from, to)| {
                 after + Nanos(3 * MS) < planned && from + Nanos(MS) < planned && to > planned + Nanos(MS)
             }),
         };
         if is_as_meant {
-            truths.insert(token.sequence(), truth);
+            done_to.insert(token.sequence(), truth);
         }
         sleep_until(planned + Nanos(11 * MS));
     }
@@ -145,25 +154,48 @@ fn causes_that_are_injected_on_a_real_kernel_are_told_as_they_are() {
     hogging.join().unwrap();
     let records = read(&file_of(&here.socket())).unwrap();
     let noted: BTreeMap<u64, Cause> = records[0].since(0).iter().map(|(_, miss)| (miss.sequence, miss.cause)).collect();
-    let mut matrix: BTreeMap<(Truth, &str), usize> = BTreeMap::new();
-    for (sequence, truth) in &truths {
+    let mut matrix = Confusion::new();
+    for (sequence, truth) in &done_to {
         *matrix.entry((*truth, noted.get(sequence).map_or("in time", |cause| cause.name()))).or_default() += 1;
     }
     println!("{matrix:#?}");
-    let count = |truth: Truth| truths.values().filter(|other| **other == truth).count();
-    let told = |truth: Truth, name: &str| matrix.get(&(truth, name)).copied().unwrap_or(0);
-    if [Truth::InTime, Truth::ApplicationLate, Truth::WakeLate].iter().any(|truth| count(*truth) < FEWEST) {
+    if truths.iter().any(|truth| of_truth(&matrix, *truth) < FEWEST) {
         eprintln!("passed over: too little could be injected as it was meant: {matrix:?}");
-        return;
+        return None;
     }
+    Some(matrix)
+}
+
+#[test]
+fn causes_that_are_injected_on_a_real_kernel_are_told_as_they_are() {
+    let Some((core, _alone)) = core_to_itself() else { return };
+    let truths = [Truth::InTime, Truth::ApplicationLate, Truth::WakeLate];
+    let Some(matrix) = inject("causes", "block", "policy: fifo(40)", core, &truths) else { return };
+    let told = |truth: Truth, name: &str| matrix.get(&(truth, name)).copied().unwrap_or(0);
     // What the host does besides has causes of its own: nine of ten are as injected.
-    for (truth, name) in [(Truth::ApplicationLate, "application late"), (Truth::WakeLate, "wake late")] {
-        assert!(told(truth, name) * 10 >= count(truth) * 9, "{truth:?}: {matrix:?}");
+    for (truth, name) in
+        [(Truth::ApplicationLate, "application late"), (Truth::WakeLate, "wake late"), (Truth::InTime, "in time")]
+    {
+        assert!(told(truth, name) * 10 >= of_truth(&matrix, truth) * 9, "{truth:?}: {matrix:?}");
     }
-    assert!(told(Truth::InTime, "in time") * 10 >= count(Truth::InTime) * 9, "{matrix:?}");
     // Nobody is blamed for what another did.
     assert_eq!(told(Truth::InTime, "application late") + told(Truth::WakeLate, "application late"), 0, "{matrix:?}");
     assert_eq!(told(Truth::ApplicationLate, "wake late"), 0, "{matrix:?}");
+}
+
+/// The datapath spins, and its core is taken: it did not sleep, and did not look in time. Others
+/// take it, too, on a machine that is shared, so who was in time by our doing is not judged.
+#[test]
+fn a_datapath_that_is_not_run_while_it_spins_overran_its_turn() {
+    let Some((core, _alone)) = core_to_itself() else { return };
+    let truths = [Truth::InTime, Truth::TurnOverrun];
+    let Some(matrix) = inject("turns", "spin", "policy: other", core, &truths) else { return };
+    let told = |truth: Truth, name: &str| matrix.get(&(truth, name)).copied().unwrap_or(0);
+    let overran = told(Truth::TurnOverrun, "turn overrun");
+    assert!(overran * 100 >= of_truth(&matrix, Truth::TurnOverrun) * 95, "{matrix:?}");
+    let is_blamed = |((_, name), _): &(&(Truth, &str), &usize)| !["in time", "turn overrun"].contains(name);
+    let wrong: usize = matrix.iter().filter(is_blamed).map(|(_, count)| count).sum();
+    assert!(wrong * 100 <= matrix.values().sum::<usize>(), "{matrix:?}");
 }
 
 /// The datapath sleeps through two slots, again and again; the stream says of no message when it

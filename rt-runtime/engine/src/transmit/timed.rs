@@ -530,6 +530,7 @@ impl Transmitter {
             } else {
                 slots.told.forget();
             }
+            slots.timed.set_slower(slots.told.slower(mono));
             match slots.timed.poll(now, below) {
                 Action::Slot { flow, launch, bytes_max, newest } => {
                     slots.goes(mono);

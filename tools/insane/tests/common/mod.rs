@@ -51,20 +51,25 @@ fn spawn(namespace: Option<&str>, folder: &Path) -> Child {
 /// Two daemons that are peers over loopback, `NAME-a` and `NAME-b`, each with one domain and one
 /// datapath, which sleeps and has slots; `place` is said of that of the first.
 pub fn peers_over_loopback(name: &str, place: &str) -> (Daemon, Daemon) {
+    peers_that_wait(name, "block", place)
+}
+
+/// The same, where the first waits as `idle` says.
+pub fn peers_that_wait(name: &str, idle: &str, place: &str) -> (Daemon, Daemon) {
     let base = 30_000 + (std::process::id() % 9_000) as u16;
     let free = |port: u16| [port, port + 1].iter().all(|port| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok());
     let ports: Vec<u16> = (base..48_000).step_by(2).filter(|port| free(*port)).take(2).collect();
     let [a, b] = ["a", "b"].map(|side| format!("{name}-{side}"));
-    let start = |name: &str, own: u16, peer: u16, other: &str, place: &str| {
+    let start = |name: &str, own: u16, peer: u16, other: &str, (idle, place): (&str, &str)| {
         let rest = format!(
-            r#"datapaths: [(name: "main", idle: block, links: ["l0"], {place})],
+            r#"datapaths: [(name: "main", idle: {idle}, links: ["l0"], {place})],
             links: [(name: "l0", technology: udp(bind: "127.0.0.1:{own}"), rate_mbps: 100, turn_us: 200)],
             peers: [(name: "{other}", links: {{"l0": "127.0.0.1:{peer}"}})],
             domains: [(name: "line", members: [any], receive: [(size: 2048, count: 256)])]"#
         );
         Daemon::start(name, &rest)
     };
-    (start(&a, ports[0], ports[1], &b, place), start(&b, ports[1], ports[0], &a, ""))
+    (start(&a, ports[0], ports[1], &b, (idle, place)), start(&b, ports[1], ports[0], &a, ("block", "")))
 }
 
 /// A running daemon in a folder of its own; both are gone at the end.

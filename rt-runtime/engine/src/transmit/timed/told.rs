@@ -9,7 +9,8 @@
 //! # When it is asked
 //! Only while frames were handed over since it said that all had left, and a slot is near that has
 //! its message. A link that was found slow is asked at each decision for [`SLOW`], and gets one
-//! grant at a time, so that no queue grows below which slots then have to wait for.
+//! grant at a time, so that no queue grows below which slots then have to wait for. How long
+//! grants take then, against what they should, stretches the guard before slots meanwhile.
 //!
 //! # What may be wrong with its word
 //! - A device gives back what it has sent some time after it left: its `lag` is added to the count.
@@ -31,6 +32,10 @@ const SLOW: Nanos = Nanos::from_secs(1);
 const PROOFS: u32 = 8;
 /// The most that are ever asked for.
 const PROOFS_MAX: u32 = 1 << 16;
+/// A look that is a moment ago.
+const RECENT: Nanos = Nanos::from_micros(50);
+/// The slowest link that guards are stretched for: 64 times slower than it should be.
+const SLOWER_MAX: u8 = 6;
 /// When it is asked again that said that something is there.
 pub(super) const AGAIN: Nanos = Nanos::from_micros(5);
 /// What is below a link that holds frames longer than it should, bytes: more than any slot or
@@ -49,6 +54,11 @@ pub(super) struct Told {
     /// The last sign of life: a hand-over, or another amount.
     since: MonoTime,
     slow_until: MonoTime,
+    /// The first hand-over since all had left, and the last time it was asked.
+    first: MonoTime,
+    asked: MonoTime,
+    /// How much slower than it should be it is, as a power of two.
+    slower: u8,
     /// Proofs that are still to come before it is believed, and that it takes the next time.
     owed: u32,
     proofs: u32,
@@ -64,6 +74,9 @@ impl Told {
             amount: 0,
             since: never,
             slow_until: never,
+            first: never,
+            asked: never,
+            slower: 0,
             owed: 0,
             proofs: PROOFS,
         }
@@ -72,7 +85,9 @@ impl Told {
     /// Frames were handed over.
     #[inline]
     pub fn hand_over(&mut self, now: MonoTime) {
-        self.handed = true;
+        if !std::mem::replace(&mut self.handed, true) {
+            self.first = now;
+        }
         self.since = now;
     }
 
@@ -98,6 +113,12 @@ impl Told {
         self.is_blocked
     }
 
+    /// How much slower than it should be the link is at `now`, as a power of two.
+    #[inline]
+    pub fn slower(&self, now: MonoTime) -> u8 {
+        if now < self.slow_until { self.slower } else { 0 }
+    }
+
     /// Who was not asked has said nothing.
     #[inline]
     pub fn forget(&mut self) {
@@ -106,8 +127,14 @@ impl Told {
 
     /// The links said so at `now`; by the count all leaves by `left`. Whether nothing is to be begun.
     pub fn hear(&mut self, now: MonoTime, left: MonoTime, said: Option<Unfinished>) -> bool {
+        let asked = std::mem::replace(&mut self.asked, now);
         self.is_blocked = match said {
             None | Some(Unfinished { amount: 0, .. }) => {
+                // It is known when it left only if somebody looked a moment ago.
+                if now < self.slow_until && self.amount > 0 && now.since(asked) <= RECENT {
+                    let ratio = now.since(self.first).0 / left.since(self.first).0.max(1);
+                    self.slower = self.slower.max((u64::BITS - ratio.leading_zeros()) as u8).min(SLOWER_MAX);
+                }
                 (self.handed, self.best_effort, self.amount) = (false, false, 0);
                 self.owed = self.owed.saturating_sub(1);
                 false
@@ -133,6 +160,9 @@ impl Told {
             self.proofs = (self.proofs * 2).min(PROOFS_MAX);
             self.slow_until = now;
             return false;
+        }
+        if now >= self.slow_until {
+            self.slower = 0;
         }
         self.slow_until = now + SLOW;
         true
@@ -214,6 +244,33 @@ mod tests {
             assert!(!told.hear(MonoTime(at * MS), left, said(0)));
         }
         assert!((1..60).contains(&held_up), "{held_up}");
+    }
+
+    #[test]
+    fn how_slow_a_link_is_is_learnt_from_grants_that_were_watched() {
+        let mut told = Told::new();
+        let watch = |told: &mut Told, begun: u64, took: u64| {
+            let left = handed(told, begun);
+            // 10 us at its rate.
+            let end = begun * MS + took;
+            let mut at = begun * MS + 2_000;
+            while at < end {
+                told.hear(MonoTime(at), left, said(700));
+                at += 5_000;
+            }
+            assert!(!told.hear(MonoTime(at), left, said(0)));
+            told.slower(MonoTime(at))
+        };
+        assert_eq!(watch(&mut told, 1, 30_000), 0, "within its lag it is not slow");
+        assert_eq!(watch(&mut told, 2, 72_000), 3, "between four and eight times");
+        assert_eq!(watch(&mut told, 3, 25_000), 3);
+        assert_eq!(watch(&mut told, 4, 50_000_000), SLOWER_MAX);
+        // Who did not look does not know.
+        let left = handed(&mut told, 2_000);
+        assert_eq!(told.slower(MonoTime(2_000 * MS)), 0, "it was not slow for a second");
+        assert!(told.hear(MonoTime(2_001 * MS), left, said(700)));
+        assert!(!told.hear(MonoTime(2_020 * MS), left, said(0)));
+        assert_eq!(told.slower(MonoTime(2_020 * MS)), 0);
     }
 
     #[test]

@@ -319,7 +319,7 @@ fn start(app: &App, analysis: &Analysis, settings: &AppTimes, program: &Program)
                 })
             };
             drop(__entered);
-            __app.lend(&[#(#lent),*]);
+            __app.lend(&[#(#lent),*])?;
             let __shared = ::std::sync::Arc::new(__Shared { #(#shared),* });
             #(#threads)*
             #(#idle)*

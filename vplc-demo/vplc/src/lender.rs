@@ -21,7 +21,7 @@
 //! It costs two system calls and four changes of threads, which are the borrower's time.
 
 use crate::bell::Bell;
-use insane_rt::{CyclicError, Misplaced, Session};
+use insane_rt::{CyclicError, Place, Session};
 use insane_sys::OsError;
 use insane_sys::pi_mutex::{PiMutex, PiMutexGuard};
 use insane_sys::thread::set_name;
@@ -35,6 +35,7 @@ pub struct Lender {
     ceiling: u8,
     mutex: PiMutex<()>,
     bell: Bell,
+    lends: AtomicBool,
     /// Times that the priority was asked for.
     asked: AtomicU64,
     unraised: AtomicU64,
@@ -56,11 +57,16 @@ pub enum Found {
 }
 
 impl Lender {
-    fn new(ceiling: u8) -> Result<Self, OsError> {
+    /// One that does not lend yet.
+    ///
+    /// # Errors
+    /// The system has no mutexes with inheritance.
+    pub fn new(ceiling: u8) -> Result<Self, OsError> {
         Ok(Lender {
             ceiling,
             mutex: PiMutex::new(())?,
             bell: Bell::new(),
+            lends: AtomicBool::new(false),
             asked: AtomicU64::new(0),
             unraised: AtomicU64::new(0),
             ends: AtomicBool::new(false),
@@ -68,40 +74,33 @@ impl Lender {
     }
 
     /// Starts its thread, where one is needed and can be had.
-    ///
-    /// # Errors
-    /// The system has no mutexes with inheritance, or no thread.
-    pub fn start(session: &Session, core: Option<usize>, ceiling: u8) -> Result<(Arc<Self>, Found), String> {
-        let session = session.clone();
-        let place = move || session.place_current(ceiling, core).map(|place| (place.misplaced, place.is_by_runtime));
-        Self::start_with(ceiling, place, true)
+    pub fn start(self: &Arc<Self>, session: &Session, core: Option<usize>) -> Found {
+        let (session, ceiling) = (session.clone(), self.ceiling);
+        self.start_in(move || session.place_current(ceiling, core))
     }
 
-    /// As `start`; without `only_given` also where the process may raise its threads.
-    fn start_with<P>(ceiling: u8, place: P, only_given: bool) -> Result<(Arc<Self>, Found), String>
-    where
-        P: FnOnce() -> Result<(Vec<Misplaced>, bool), CyclicError> + Send + 'static,
-    {
-        let lender = Arc::new(Lender::new(ceiling).map_err(|error| error.to_string())?);
+    fn start_in(self: &Arc<Self>, place: impl FnOnce() -> Result<Place, CyclicError> + Send + 'static) -> Found {
         let (tell, told) = channel();
-        let of_thread = Arc::clone(&lender);
+        let lender = Arc::clone(self);
         let run = move || {
-            set_name(&format!("vplc-ceiling-{ceiling}"));
+            set_name(&format!("vplc-ceiling-{}", lender.ceiling));
             let found = match place() {
-                Ok((misplaced, _)) if !misplaced.is_empty() => Found::Refused(misplaced[0].to_string()),
-                Ok((_, false)) if only_given => Found::NotNeeded,
+                Ok(Place { misplaced, .. }) if !misplaced.is_empty() => Found::Refused(misplaced[0].to_string()),
+                Ok(Place { is_by_runtime: false, .. }) => Found::NotNeeded,
                 Ok(_) => Found::Lends,
                 Err(error) => Found::Refused(error.to_string()),
             };
             let lends = found == Found::Lends;
+            lender.lends.store(lends, Ordering::Relaxed);
             let _ = tell.send(found);
             if lends {
-                of_thread.serve();
+                lender.serve();
             }
         };
-        std::thread::Builder::new().spawn(run).map_err(|error| error.to_string())?;
-        let found = told.recv().unwrap_or_else(|_| Found::Refused("the thread ended".to_owned()));
-        Ok((lender, found))
+        match std::thread::Builder::new().spawn(run) {
+            Ok(_) => told.recv().unwrap_or_else(|_| Found::Refused("its thread ended".to_owned())),
+            Err(error) => Found::Refused(error.to_string()),
+        }
     }
 
     /// Which priority it lends.
@@ -119,6 +118,9 @@ impl Lender {
 
     /// Raises the current thread, which is below the ceiling, to it. `None`: not now.
     pub fn lend(&self) -> Option<Lent<'_>> {
+        if !self.lends.load(Ordering::Relaxed) {
+            return None;
+        }
         let lent = self.mutex.try_lock().and_then(|held| {
             self.asked.fetch_add(1, Ordering::Relaxed);
             self.bell.ring();
@@ -160,10 +162,9 @@ impl Lenders {
         self.0.push(lender);
     }
 
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Lender>> {
+        self.0.iter()
     }
 
     /// Who lends that ceiling.
@@ -190,6 +191,7 @@ impl Drop for Lenders {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use insane_rt::Misplaced;
     use insane_sys::thread::{SchedPolicy, cores, pin_current, set_policy_current};
 
     /// A lender as the daemon would have placed it.
@@ -197,21 +199,24 @@ pub mod tests {
         let place = move || {
             pin_current(*cores().last().unwrap()).unwrap();
             set_policy_current(SchedPolicy::Fifo(ceiling)).unwrap();
-            Ok((Vec::new(), true))
+            Ok(Place { is_by_runtime: true, ..Place::default() })
         };
-        let (lender, found) = Lender::start_with(ceiling, place, true).unwrap();
-        assert_eq!(found, Found::Lends);
+        let lender = Arc::new(Lender::new(ceiling).unwrap());
+        assert_eq!(lender.start_in(place), Found::Lends);
         lender
     }
 
     #[test]
     fn no_thread_stays_where_none_is_needed_or_none_can_be_had() {
-        let refused =
-            Misplaced::Policy { priority: 9, reason: OsError::new("setting", insane_sys::Errno::EPERM), runtime: None };
-        let (_, found) = Lender::start_with(9, || Ok((Vec::new(), false)), true).unwrap();
-        assert_eq!(found, Found::NotNeeded);
-        let (lender, found) = Lender::start_with(9, move || Ok((vec![refused], false)), true).unwrap();
+        let reason = OsError::new("setting", insane_sys::Errno::EPERM);
+        let misplaced = vec![Misplaced::Policy { priority: 9, reason, runtime: None }];
+        let lender = Arc::new(Lender::new(9).unwrap());
+        assert_eq!(lender.start_in(|| Ok(Place::default())), Found::NotNeeded);
+        let found = lender.start_in(move || Ok(Place { misplaced, is_by_runtime: false }));
         assert!(matches!(found, Found::Refused(why) if why.contains("SCHED_FIFO priority 9")));
+        assert!(lender.lend().is_none());
+        assert_eq!(lender.unraised(), 0, "nobody was to raise it");
+        lender.lends.store(true, Ordering::Relaxed);
         assert!(lender.lend().is_none(), "nobody waits for the mutex");
         assert_eq!(lender.unraised(), 1);
     }

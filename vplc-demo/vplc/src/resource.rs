@@ -20,10 +20,10 @@ pub enum Rank {
     /// The ordinary policy, with the right to `SCHED_FIFO`: idle.
     Idle,
     /// Without the right to raise itself, at the priority that the daemon gave (`None`: idle,
-    /// under the ordinary policy): lenders raise it.
+    /// under the ordinary policy): lenders raise it, where there are any.
     Given(Option<u8>),
-    /// Without the right, and without lenders: nothing is raised, and the mutex's inheritance
-    /// is what bounds waiting.
+    /// Without the right, under the ordinary policy: nothing is raised, and the mutex's
+    /// inheritance is what bounds waiting.
     Unprivileged,
 }
 

@@ -116,37 +116,21 @@ impl App {
         bells
     }
 
-    /// Makes threads that lend these ceilings, where the process may not raise its own to them
-    /// and the daemon gives the place.
-    pub fn lend(&mut self, ceilings: &[u8]) {
+    /// Those that may lend these ceilings once everything runs.
+    ///
+    /// # Errors
+    /// The system has no mutexes with inheritance.
+    pub fn lend(&mut self, ceilings: &[u8]) -> Result<(), StartError> {
         for ceiling in ceilings {
-            match Lender::start(&self.session, self.core, *ceiling) {
-                Ok((lender, Found::Lends)) => self.lenders.add(lender),
-                Ok((_, Found::NotNeeded)) => {}
-                Ok((_, Found::Refused(why))) | Err(why) => {
-                    self.notices.push(format!("ceiling {ceiling}: {why}: {NOT_RAISED}"));
-                }
-            }
+            self.lenders.add(Arc::new(Lender::new(*ceiling)?));
         }
+        Ok(())
     }
 
-    /// Who lends that ceiling; `None`: nobody needs to, or can.
+    /// Who may lend that ceiling; `None`: nobody is ever raised to it.
     #[must_use]
     pub fn lender(&self, ceiling: u8) -> Option<Arc<Lender>> {
         self.lenders.of(ceiling)
-    }
-
-    /// How a thread takes its locks.
-    fn rank(&self, fifo: u8) -> impl Fn(&Place) -> Rank + Send + use<> {
-        let are_lent = !self.lenders.is_empty();
-        move |place| {
-            let is_fifo = !place.misplaced.iter().any(|what| matches!(what, Misplaced::Policy { .. }));
-            match is_fifo {
-                true if are_lent => Rank::Given(Some(fifo)),
-                true if !place.is_by_runtime => Rank::Fifo(fifo),
-                _ => Rank::Unprivileged,
-            }
-        }
     }
 
     /// Starts the thread of one priority. `enter` is called on it and gives what runs a task.
@@ -159,13 +143,13 @@ impl App {
         F: FnMut(Next, Rank, &Stop) -> Option<MonoTime>,
     {
         let (session, core, base, stop) = (self.session.clone(), self.core, self.base, self.stop.clone());
-        let (specs, ready, rank) = (specs.to_vec(), self.ready.0.clone(), self.rank(fifo));
+        let (specs, ready) = (specs.to_vec(), self.ready.0.clone());
         let run = move || {
             set_name(&format!("vplc-fifo-{fifo}"));
             match begin(&session, core, base, fifo, &specs) {
                 Ok((tasks, place)) => {
                     let _ = ready.send(Ok(place.misplaced.iter().map(ToString::to_string).collect()));
-                    Thread::new(fifo, tasks, specs, spawned, stop).run(rank(&place), enter())
+                    Thread::new(fifo, tasks, specs, spawned, stop).run(rank(fifo, &place), enter())
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));
@@ -192,27 +176,29 @@ impl App {
     where
         F: FnOnce(Rank, Stop) + Send + 'static,
     {
-        let (core, stop, are_lent) = (self.core, self.stop.clone(), !self.lenders.is_empty());
+        let (core, stop) = (self.core, self.stop.clone());
         let run = move || {
             set_name("vplc-idle");
             // Elsewhere its locks are guarded by the mutex alone.
             let _ = core.map(pin_current);
-            let rank = match can_use_fifo() {
-                _ if are_lent => Rank::Given(None),
-                Ok(()) => Rank::Idle,
-                Err(_) => Rank::Unprivileged,
-            };
+            let rank = if can_use_fifo().is_ok() { Rank::Idle } else { Rank::Given(None) };
             body(rank, stop);
         };
         let thread = std::thread::Builder::new().spawn(run);
         thread.map(drop).map_err(|error| StartError::Resources(error.to_string()))
     }
 
-    /// All of it runs.
+    /// All of it runs. Tasks have the first call on the places that the daemon gives; ceilings
+    /// are lent from now on.
     ///
     /// # Errors
     /// None; as the others for the sake of generated code.
-    pub fn run(self) -> Result<Running, StartError> {
+    pub fn run(mut self) -> Result<Running, StartError> {
+        for lender in self.lenders.all() {
+            if let Found::Refused(why) = lender.start(&self.session, self.core) {
+                self.notices.push(format!("ceiling {}: {why}: {NOT_RAISED}", lender.ceiling()));
+            }
+        }
         Ok(Running { stop: self.stop, threads: self.threads, lenders: self.lenders, notices: self.notices })
     }
 }
@@ -255,6 +241,16 @@ impl Running {
         }
         report.unraised = self.lenders.unraised();
         report
+    }
+}
+
+/// How a thread takes its locks.
+fn rank(fifo: u8, place: &Place) -> Rank {
+    let is_fifo = !place.misplaced.iter().any(|what| matches!(what, Misplaced::Policy { .. }));
+    match (is_fifo, place.is_by_runtime) {
+        (true, false) => Rank::Fifo(fifo),
+        (true, true) => Rank::Given(Some(fifo)),
+        (false, _) => Rank::Unprivileged,
     }
 }
 

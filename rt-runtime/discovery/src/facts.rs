@@ -22,7 +22,7 @@ const FORMAT: &str = "1";
 pub enum Unread {
     /// It makes no sense.
     Malformed,
-    /// It is of another version than [`FORMAT`].
+    /// It is of another version than what is told of this host.
     OtherFormat,
 }
 

@@ -7,6 +7,7 @@ use crate::output::{Output, output_bytes};
 use crate::placing::{AHEAD_BYTES, Filled, PLACED_BYTES_MIN, Placing};
 use insane_core::{MonoTime, Nanos, PeerIndex};
 use insane_link::FrameSink;
+use insane_sys::event::Epoll;
 use insane_sys::tcp::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 
@@ -129,8 +130,14 @@ impl Connection {
     }
 
     /// The connection is over; its socket closes here.
-    pub(crate) fn lose(&mut self) {
-        let lived_since = if let Phase::Live { since, .. } = self.phase { since } else { MonoTime(u64::MAX) };
+    pub(crate) fn lose(&mut self, epoll: &Epoll) {
+        let mut lived_since = MonoTime(u64::MAX);
+        if let Phase::Live { stream, since } = &self.phase {
+            lived_since = *since;
+            // Closing takes it out only where no forked child has it, too: its end would be told
+            // for ever then, and the datapath never sleep.
+            let _ = epoll.remove(stream);
+        }
         self.phase = Phase::Lost { lived_since };
         self.reset();
     }

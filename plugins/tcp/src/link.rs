@@ -100,7 +100,7 @@ impl TcpLink {
         match took {
             Took::All => side.holding &= !(1 << peer),
             Took::Part => side.holding |= 1 << peer,
-            Took::Ended(end) => side.lose(peer, end, &mut self.counts),
+            Took::Ended(end) => side.lose(peer, end, &self.epoll, &mut self.counts),
         }
         handed
     }
@@ -191,7 +191,7 @@ impl Link for TcpLink {
             Offer::Taken => SendOutcome::Sent,
             Offer::Full => refused(connection),
             Offer::Broken(_) => {
-                side.lose(peer.index(), End::Gone, &mut self.counts);
+                side.lose(peer.index(), End::Gone, &self.epoll, &mut self.counts);
                 SendOutcome::Failed
             }
         }

@@ -125,7 +125,7 @@ impl Side {
         let is_full = match connection.output.push(stream) {
             Push::Done => false,
             Push::Full => true,
-            Push::Broken(_) => return self.lose(peer, End::Gone, counts),
+            Push::Broken(_) => return self.lose(peer, End::Gone, epoll, counts),
         };
         if !is_full {
             self.unsent &= !(1 << peer);
@@ -144,15 +144,15 @@ impl Side {
         connection.watches_room = watch;
         if epoll.modify(stream, token, interest, Trigger::Level).is_err() {
             // Its frames would be found late, or never.
-            self.lose(peer, End::Gone, counts);
+            self.lose(peer, End::Gone, epoll, counts);
         }
     }
 
     /// A connection is over.
     #[cold]
-    pub(crate) fn lose(&mut self, peer: usize, end: End, counts: &mut TcpCounts) {
+    pub(crate) fn lose(&mut self, peer: usize, end: End, epoll: &Epoll, counts: &mut TcpCounts) {
         let Some(Some(connection)) = self.connections.get_mut(peer) else { return };
-        connection.lose();
+        connection.lose(epoll);
         self.forget(peer);
         counts.lost += 1;
         counts.garbage += u64::from(end == End::Garbage);
@@ -178,7 +178,7 @@ impl Side {
         self.unsent |= u64::from(!back.output.is_empty()) << peer;
         self.holding |= u64::from(back.input.has_next()) << peer;
         if !is_heard {
-            self.lose(peer, End::Gone, counts);
+            self.lose(peer, End::Gone, epoll, counts);
         }
     }
 
@@ -227,7 +227,7 @@ impl Side {
         self.forget(peer);
         let Some(Some(connection)) = self.connections.get_mut(peer) else { return };
         if matches!(connection.phase, Phase::Live { .. }) {
-            connection.lose();
+            connection.lose(epoll);
             counts.lost += 1;
             counts.replaced += 1;
         }

@@ -38,9 +38,9 @@ struct History {
 /// values whose clock is known once, marked as such, before any newer one. It gets them with the next emit, or
 /// with [`attend`](Self::attend), which a source that seldom emits calls now and then. So do
 /// sinks of other hosts. On an unreliable stream what is lost on the way to them is not sent
-/// again. On a reliable stream the past and all that follows arrive without a gap, at the first
-/// sink of a host: one that joins where there is one already begins with the next value. Sinks
-/// of isolated streams on this host get values of at most 16 KiB.
+/// again. On a reliable stream the past and all that follows arrive without a gap, also at a
+/// sink that joins where its host has one already. Sinks of isolated streams on this host get
+/// values of at most 16 KiB.
 pub struct ProcessSource {
     source: Source,
     history: History,

@@ -1,6 +1,6 @@
 //! Two daemons with a cable between them that can be cut, whatever their links are. Over udp
-//! they are on loopback, and what passes datagrams between them is the cable. Links past the
-//! kernel have interfaces in network namespaces of their own, which a bridge joins.
+//! they are on loopback, and what passes datagrams between them is the cable. Links of tcp and past
+//! the kernel have interfaces in network namespaces of their own, which a bridge joins.
 
 use crate::hosts::Plant;
 use crate::network::two_sockets;
@@ -19,6 +19,7 @@ pub const QUIET: &str = "log: (level: error)";
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
     Udp,
+    Tcp,
     Xdp,
     /// Over packet sockets.
     Dpdk,
@@ -109,12 +110,14 @@ fn by_bridge(way: Way) -> Option<(Cable, Links)> {
         return None;
     }
     let mut plant = Plant::new()?;
-    // Addresses of the kernel's, in nobody's way.
+    // Addresses of the kernel's: tcp links use them, and they are in the way of none of the others.
     for host in 1..=2 {
         plant.add(&format!("10.77.0.{host}"));
     }
-    let at = |host: usize| format!("10.78.0.{host}:7400");
+    let network = if way == Way::Tcp { 77 } else { 78 };
+    let at = |host: usize| format!("10.{network}.0.{host}:7400");
     let link = |host: usize| match way {
+        Way::Tcp => format!("tcp(bind: \"{}\")", at(host)),
         Way::Dpdk => format!("dpdk(device: \"net_af_packet0,iface=eth0\", bind: \"{}\")", at(host)),
         _ => format!("xdp(interface: \"eth0\", bind: \"{}\")", at(host)),
     };

@@ -16,6 +16,7 @@ mod cable;
 mod control_socket;
 mod crashes;
 mod delivery;
+mod idle;
 mod leaks;
 mod memory;
 mod network;

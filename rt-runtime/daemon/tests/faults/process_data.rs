@@ -122,6 +122,55 @@ fn a_dead_cable_or_host_makes_values_from_there_stale_over_udp() {
 }
 
 #[test]
+fn a_dead_cable_or_host_makes_values_from_there_stale_over_tcp() {
+    a_dead_cable_or_host(Way::Tcp);
+}
+
+/// What a connection held back while the cable was out is no value of now: it comes in order, and
+/// the newest is shown, which is one that was emitted afterwards as soon as one came.
+#[test]
+fn values_that_a_connection_held_back_are_overtaken_by_those_after_them() {
+    let Some(hosts) = TwoHosts::start("held-back", Way::Tcp) else { return };
+    let session = hosts.a.attach("receiver");
+    let (_stream, mut sink) = sink(&session, false);
+    let sender = hosts.b.attach("sender");
+    let stream = sender.stream_with("beat-direct", Qos::default(), StreamOptions::default()).unwrap();
+    let mut source = stream.process_source(BEAT, source_options()).unwrap();
+    let number = |sample: &Sample<'_>| u64::from_le_bytes(sample.bytes[..8].try_into().unwrap());
+    let mut next = 0_u64;
+    let mut emit = |source: &mut insane_rt::ProcessSource| {
+        next += 1;
+        let mut value = [0; BEAT_BYTES];
+        value[..8].copy_from_slice(&next.to_le_bytes());
+        let _ = source.emit(&value).unwrap();
+        next
+    };
+    until("a value comes", || {
+        emit(&mut source);
+        std::thread::sleep(PERIOD);
+        sink.latest().unwrap().is_new
+    });
+    hosts.cut(true);
+    let mut task = Task::new();
+    let mut stale = 0;
+    while stale < 20 {
+        emit(&mut source);
+        let sample = sink.poll(task.next()).unwrap();
+        stale += u64::from(sample.is_stale);
+    }
+    hosts.cut(false);
+    // Whatever comes first, what comes at last is of now, and no look goes back.
+    let (mut shown, last) = (0, emit(&mut source));
+    until("a value from after the cut comes", || {
+        emit(&mut source);
+        let sample = sink.poll(task.next()).unwrap();
+        assert!(number(&sample) >= shown, "{} after {shown}", number(&sample));
+        shown = number(&sample);
+        shown > last && sample.validity == Validity::Fresh
+    });
+}
+
+#[test]
 fn a_dead_cable_or_host_makes_values_from_there_stale_over_xdp() {
     a_dead_cable_or_host(Way::Xdp);
 }

@@ -12,7 +12,9 @@ pub struct StreamOptions {
 
 impl StreamOptions {
     /// Local messages, too, go through the runtime, which copies them: receivers never
-    /// see the sender's memory. Default: off, local receivers read it in place.
+    /// see the sender's memory, so not what it does there after it has sent. The copy lies in
+    /// memory that every session of the domain may map: it keeps no secret from them. Default:
+    /// off, local receivers read the sender's memory in place.
     #[must_use]
     pub const fn isolated(mut self, isolated: bool) -> Self {
         self.isolated = isolated;

@@ -421,8 +421,8 @@ pub struct Domain {
     pub name: String,
     /// Who may attach; at least one.
     pub members: Vec<Member>,
-    /// Whether its sessions share memory. Default: `shared`; say `session` where the
-    /// members are several users who do not trust each other.
+    /// Whether its sessions share memory. Default: `shared`. With `session` nobody sees a message
+    /// change after it was sent; secrets need domains of their own.
     #[serde(default)]
     pub isolation: Option<Isolation>,
     /// What all its sessions together may use.

@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// the time that purses go by may be this late.
 const BURST: Nanos = Nanos::from_millis(100);
 
+/// Purses of sessions without a sink that are kept for them.
+const LEFT_MAX: usize = 64;
+
 /// A session's purse: a token bucket, kept as the instant until which the wake-ups so far
 /// are paid for at its rate.
 #[derive(Clone, Copy, Debug)]
@@ -62,16 +65,25 @@ impl Wakes {
         Wakes { urgent: list(), ordinary: list(), put_off: list(), purses: Vec::with_capacity(SINKS_MAX), thread }
     }
 
-    /// The purse of a session, for one more sink. There are never more than sinks.
+    /// The purse of a session, for one more sink. There are never more than places for sinks. A
+    /// session that comes back finds its own as it left it, so that it does not fill it by
+    /// closing its last sink: the last [`LEFT_MAX`] that were left are kept, and beyond that
+    /// those that owe most.
     pub fn hold(&mut self, session: SessionId, rate: NonZeroU32) -> PurseIndex {
-        let known = self.purses.iter().position(|purse| purse.sinks > 0 && purse.session == session);
-        if let Some(at) = known {
-            self.purses[at].sinks += 1;
+        let price = Nanos(1_000_000_000 / u64::from(rate.get()));
+        if let Some(at) = self.purses.iter().position(|purse| purse.session == session) {
+            let purse = &mut self.purses[at];
+            if purse.sinks == 0 {
+                purse.price = price;
+            }
+            purse.sinks += 1;
             return PurseIndex(at as u16);
         }
-        let price = Nanos(1_000_000_000 / u64::from(rate.get()));
         let purse = Purse { session, sinks: 1, price, paid_until: MonoTime(0) };
-        match self.purses.iter().position(|purse| purse.sinks == 0) {
+        let left = self.purses.iter().enumerate().filter(|(_, purse)| purse.sinks == 0);
+        let is_kept = left.clone().count() < LEFT_MAX && self.purses.len() < SINKS_MAX;
+        let emptiest = left.min_by_key(|(_, purse)| purse.paid_until).map(|(at, _)| at);
+        match emptiest.filter(|_| !is_kept) {
             Some(at) => {
                 self.purses[at] = purse;
                 PurseIndex(at as u16)
@@ -176,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn sinks_of_a_session_share_a_purse_and_the_next_session_gets_a_new_one() {
+    fn sinks_of_a_session_share_a_purse_and_other_sessions_have_theirs() {
         let mut wakes = Wakes::new(None);
         let rate = NonZeroU32::new(10).unwrap();
         let now = MonoTime(1_000_000_000);
@@ -188,8 +200,29 @@ mod tests {
         wakes.release(purse);
         wakes.release(purse);
         let next = wakes.hold(SessionId(3), rate);
-        assert_eq!(next, purse, "the place is used again");
         assert!(paid(&mut wakes, next, now) > 0);
-        assert_eq!(wakes.purses.len(), 2);
+        assert_eq!(wakes.purses.len(), 3);
+    }
+
+    #[test]
+    fn a_session_that_closes_its_last_sink_finds_its_purse_as_empty_as_it_was() {
+        let mut wakes = Wakes::new(None);
+        let rate = NonZeroU32::new(10).unwrap();
+        let now = MonoTime(1_000_000_000);
+        let purse = wakes.hold(SESSION, rate);
+        assert!(paid(&mut wakes, purse, now) > 0);
+        wakes.release(purse);
+        let again = wakes.hold(SESSION, rate);
+        assert_eq!(paid(&mut wakes, again, now), 0);
+        wakes.release(again);
+        // Others come and go in any number: the places are used again, of those first that owe nothing.
+        for other in 2..10_000 {
+            let purse = wakes.hold(SessionId(other), rate);
+            wakes.release(purse);
+        }
+        assert_eq!(wakes.purses.len(), LEFT_MAX);
+        let again = wakes.hold(SESSION, rate);
+        assert_eq!(paid(&mut wakes, again, now), 0);
+        assert!(paid(&mut wakes, again, now + Nanos::from_secs(1)) > 0);
     }
 }

@@ -24,21 +24,7 @@ pub const SEAL_SEAL: i32 = libc::F_SEAL_SEAL;
 /// # Errors
 /// No descriptor or memory is left, or `len` is beyond what a file can hold.
 pub fn create(name: &str, len: u64) -> Result<OwnedFd, OsError> {
-    create_with(name, len, MFdFlags::empty())
-}
-
-/// Creates a region of 2 MiB pages; `len` is a multiple of that. Falling back to
-/// [`create`] is the caller's part. The pages are reserved by mapping it, so
-/// mapping it can still fail where too few are configured.
-///
-/// # Errors
-/// As [`create`], and where the host offers no pages of that size.
-pub fn create_huge(name: &str, len: u64) -> Result<OwnedFd, OsError> {
-    create_with(name, len, MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB)
-}
-
-fn create_with(name: &str, len: u64, flags: MFdFlags) -> Result<OwnedFd, OsError> {
-    let fd = memfd_create(name, flags | MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
+    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
         .map_err(attempted("creating a memfd"))?;
     let len = i64::try_from(len).map_err(|_| OsError::new("sizing a memfd", nix::errno::Errno::EFBIG))?;
     nix::unistd::ftruncate(&fd, len).map_err(attempted("sizing a memfd"))?;

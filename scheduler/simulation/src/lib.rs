@@ -14,6 +14,8 @@
 //!
 //! A seed says everything: the same seed is the same run.
 
+#![forbid(unsafe_code)]
+
 mod random;
 mod schedule;
 mod wire;

@@ -1,5 +1,7 @@
 //! `insane-slot-simulation --slots 100000000 --seed 1`: see the library.
 
+#![forbid(unsafe_code)]
+
 use clap::Parser;
 use std::process::ExitCode;
 use std::time::Instant;

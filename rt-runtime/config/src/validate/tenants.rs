@@ -54,7 +54,8 @@ fn domain(
         None => {
             if spans_users(&members) {
                 let message = "several users can attach, and each can read what the others send each other";
-                let accepted = "`isolation: shared` if they trust each other, else `isolation: session`";
+                let accepted = "`isolation: shared` if they trust each other, `isolation: session` if not all to leave \
+                                a sent message as it is, a domain for each if they may not read each other's";
                 report.warning(&format!("domains[{at}].members"), message, accepted);
             }
             Isolation::Shared

@@ -192,6 +192,7 @@ fn a_domain_of_several_users_says_what_it_wants() {
     for members in ["[uid(1), uid(2)]", "[gid(1)]", "[any]"] {
         let found = only(&domain(&format!("members: {members}")));
         assert_eq!((found.severity, found.path.as_str()), (Severity::Warning, "domains[0].members"));
+        assert!(found.accepted.contains("a domain for each if they may not read"), "no secret is promised: {found}");
         for isolation in ["shared", "session"] {
             assert!(findings(&domain(&format!("members: {members}, isolation: {isolation}"))).is_empty());
         }

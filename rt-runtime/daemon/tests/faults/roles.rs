@@ -48,6 +48,7 @@ fn role() {
         "burst" => burst(&socket, &stopped),
         "attach" => attach(&socket),
         "beat" => beat(&socket),
+        "no_huge_pages" => no_huge_pages(),
         "watch" => watch(&socket, &stopped),
         "partner" => partner(&socket),
         "narrow" => narrow(&socket, &stopped),
@@ -126,6 +127,14 @@ fn beat(socket: &str) {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Becomes the daemon, to which the kernel gives no huge pages.
+fn no_huge_pages() {
+    use std::os::unix::process::CommandExt;
+    nix::sys::prctl::set_thp_disable(true).unwrap();
+    let config = std::env::var("INSANED_CONFIG").unwrap();
+    panic!("{}", std::process::Command::new(env!("CARGO_BIN_EXE_insaned")).args(["--config", &config]).exec());
 }
 
 /// Takes as many places of those who watch as it gets, and holds them.

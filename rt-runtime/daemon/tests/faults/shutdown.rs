@@ -107,3 +107,51 @@ fn without_any_right_it_starts_and_says_what_is_missing() {
     daemon.terminate();
     assert_eq!(daemon.exit_code(), Some(0));
 }
+
+/// A daemon in this place that gets no huge pages.
+fn without_huge_pages(place: &Place, wish: &str) -> Command {
+    let domain = "(name: \"d\", members: [any], receive: Some([(size: 1_000_000, count: 4)]))";
+    let rest = format!("datapaths: [(name: \"net\")], memory: (huge_pages: {wish}), log: (level: warn)");
+    let config = place.config(domain, &rest);
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "roles::role", "--ignored", "--nocapture"]);
+    command.env("INSANED_ROLE", "no_huge_pages").env("INSANED_SOCKET", place.socket()).env("INSANED_CONFIG", config);
+    // Its input stays open: at its end a part ends, too.
+    command.stdin(std::process::Stdio::piped());
+    command
+}
+
+#[test]
+fn huge_pages_that_are_not_there_are_told_or_end_the_start_as_it_was_asked() {
+    let place = Place::new("huge");
+    let mut daemon = Daemon::spawn(&place, &mut without_huge_pages(&place, "try"));
+    let report = daemon.status();
+    let says = |line: &String| line.contains("0 of 1 heaps are of huge pages");
+    assert!(report.degraded.iter().any(says), "{:#?}", report.degraded);
+    assert!(daemon.log().contains("0 of 1 heaps are of huge pages"), "the log says it, too: {}", daemon.log());
+    daemon.terminate();
+    assert_eq!(daemon.exit_code(), Some(0));
+    let output = without_huge_pages(&place, "require").output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && words.contains("`require`, and the kernel gives none"), "{words}");
+}
+
+#[test]
+fn a_datapath_that_may_have_its_priority_and_core_has_them() {
+    if insane_sys::privileges::can_use_fifo().is_err() {
+        eprintln!("passed over: this process may not use SCHED_FIFO");
+        return;
+    }
+    let place = Place::new("fifo");
+    let rest = "datapaths: [(name: \"rt\", core: Some(0), policy: fifo(7), idle: block)], log: (level: warn)";
+    let daemon = Daemon::start(&place, OPEN, rest);
+    let report = daemon.status();
+    let row = report.threads.iter().find(|row| row.name == "datapath rt").expect("its row");
+    assert_eq!((row.core, row.policy.as_str(), row.priority), (Some(0), "fifo", 7), "as the report says");
+    let of_kernel = insane_sys::thread::policy(row.tid as i32).unwrap();
+    assert_eq!(of_kernel, Some(insane_sys::thread::SchedPolicy::Fifo(7)), "and the kernel");
+    let allowed = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(row.tid as i32)).unwrap();
+    let cores: Vec<usize> = (0..nix::sched::CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap()).collect();
+    assert_eq!(cores, [0]);
+    assert!(!report.degraded.iter().any(|line| line.contains("rt:")), "{:#?}", report.degraded);
+}

@@ -211,6 +211,13 @@ impl SenderHeap {
         self.shelves.iter().any(|shelf| len <= shelf.size && shelf.free() > 0)
     }
 
+    /// Whether a buffer of the class that this one belongs to is free.
+    #[inline(always)]
+    pub(crate) fn has_more(&self, id: BufferId) -> bool {
+        let class = self.books[id.0 as usize].class;
+        self.shelves[class as usize].free() > 0
+    }
+
     /// Buffers that somebody holds.
     #[must_use]
     pub fn in_use(&self) -> u32 {

@@ -642,9 +642,13 @@ impl Inner {
             let conn = unsafe { self.lone.as_mut() };
             if conn.push_heap_plain(meta, id, len as u32) {
                 heap.lend_to(id, 1);
+                let is_last = self.loans + 1 >= LOANS_PER_LOOK || !heap.has_more(id);
                 let token = self.note(id.0, len, 1, 0);
                 if conn.may_sleep() {
                     self.wake_the_one();
+                }
+                if is_last {
+                    self.look_ahead();
                 }
                 return Some(token);
             }
@@ -755,6 +759,14 @@ impl Inner {
             return Some((start, id.0));
         }
         self.loan_after_look(len)
+    }
+
+    /// The look at what came back that the next loan would make: made now, while the message is
+    /// under way, and not when the next one is waited for.
+    #[inline(never)]
+    fn look_ahead(&mut self) {
+        self.loans = 0;
+        self.reclaim();
     }
 
     #[inline(never)]

@@ -78,6 +78,8 @@ impl Contracts {
     }
 
     /// A look at which these lanes have something.
+    #[cold]
+    #[inline(never)]
     pub(super) fn look(&mut self, now: MonoTime, ready: u8) {
         for (lane, contract) in self.lanes.iter_mut().enumerate() {
             let Some(contract) = contract else { continue };
@@ -95,6 +97,8 @@ impl Contracts {
     ///
     /// # Errors
     /// When it may.
+    #[cold]
+    #[inline(never)]
     pub(super) fn budget(&mut self, lane: usize, now: MonoTime) -> Result<u64, MonoTime> {
         let Some(contract) = &self.lanes[lane] else { return Ok(u64::MAX) };
         let frame: NonZeroU32 = contract.arrivals.frame_bytes;
@@ -110,6 +114,8 @@ impl Contracts {
         Err(able_at)
     }
 
+    #[cold]
+    #[inline(never)]
     pub(super) fn charge(&mut self, lane: u8, flow: FlowIndex, bytes: u32) {
         if let Some(Some(contract)) = self.lanes.get_mut(usize::from(lane)).filter(|_| bytes > 0) {
             // A frame that is larger than the contract says is owed.

@@ -740,12 +740,14 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         let mut open = 0;
         // When a lane may send again that has used up its contract.
         let mut covered = MonoTime(u64::MAX);
-        if !self.contracts.are_none() {
+        let has_contracts = !self.contracts.are_none();
+        if has_contracts {
             self.contracts.look(self.now.mono, ready);
         }
         // At most LANES rounds.
         let mut lanes = gate.map_or(ready, |gate| ready & gate.open_lanes);
-        let whole = self.room(end, below);
+        // Mostly nobody waits, and it costs a division.
+        let whole = if lanes == 0 { 0 } else { self.room(end, below) };
         while lanes != 0 {
             let lane = lanes.trailing_zeros() as usize;
             lanes &= lanes - 1;
@@ -755,7 +757,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
                 continue;
             }
             rooms[lane] = room - overrun;
-            if !self.contracts.are_none() {
+            if has_contracts {
                 match self.contracts.budget(lane, self.now.mono) {
                     Ok(budget) => rooms[lane] = rooms[lane].min(budget),
                     Err(at) => {

@@ -205,6 +205,10 @@ impl Xsk {
         let memory = Memory { start: map::map_anonymous(len)?, len };
         // SAFETY: the mapping that was just made, writable.
         unsafe { map::prefault(memory.start.as_ptr(), len, true)? };
+        // Chunks take turns, so each frame is in another page than the one before. Where there are
+        // no huge pages it is as it is.
+        // SAFETY: the same mapping; no content changes.
+        let _ = unsafe { map::collapse_huge(memory.start.as_ptr(), len) };
 
         let sockets = [new_socket()?, new_socket()?];
         let first = sockets[0].as_fd();

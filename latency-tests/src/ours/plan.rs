@@ -74,6 +74,7 @@ pub fn roomy(seat: Seat) -> Plan {
     let mut plan = local(seat);
     let quota = &mut plan.domains[0].quota;
     (quota.streams, quota.sources, quota.sinks, quota.connections) = (8_192, 8_192, 8_192, 16_384);
+    quota.sessions = 1_024;
     quota.bytes = 1 << 30;
     plan.memory.limit_bytes = 4 << 30;
     plan

@@ -254,6 +254,8 @@ fn two_hosts(bench: &Bench, cli: &Cli, findings: &mut Findings, hosts: &Hosts) {
 /// Scenario `scale`.
 pub fn scale(bench: &Bench, findings: &mut Findings) {
     rows(bench, findings, "scale/streams-4096", "us", "T3", super::scale::sides(bench));
+    rows(bench, findings, "scale/streams-4096/block", "us", "T3", super::scale::asleep(bench));
+    rows(bench, findings, "scale/sessions-500", "us", "T3", super::scale::sessions(bench));
     super::scale::extra_sink(bench, findings);
 }
 

@@ -71,25 +71,41 @@ pub fn blocking_t1(bench: &Bench) -> Result<Sample, Fault> {
     t1(bench, &pace, move || Ok(Sleepy(asking)), move || Ok(Sleepy(answering)))
 }
 
-/// Streams that one session of [`hop_among`] holds open.
-const STREAMS_A_SESSION: usize = 120;
+/// What is open beside an active stream and does nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Crowd {
+    /// Streams, each with a sink and a source that sends nothing.
+    pub streams: usize,
+    /// So many of them belong to one session.
+    pub a_session: usize,
+}
 
-/// T3: one isolated stream through the datapath of a runtime in this process, beside `idle`
-/// others, each with a sink and a source that sends nothing.
-pub fn hop_among(bench: &Bench, idle: usize) -> Result<Sample, Fault> {
-    let first = embed(plan::roomy(Seat::alone(bench.cores.other)), Hosting::Thread)?;
+impl Crowd {
+    /// Nothing.
+    pub const NOBODY: Crowd = Crowd::of(0);
+
+    /// So many streams, of as few sessions as there is room for.
+    #[must_use]
+    pub const fn of(streams: usize) -> Self {
+        Crowd { streams, a_session: 120 }
+    }
+}
+
+/// T3: one isolated stream through the datapath of a runtime in this process, in a crowd.
+pub fn hop_among(bench: &Bench, seat: Seat, crowd: Crowd) -> Result<Sample, Fault> {
+    let first = embed(plan::roomy(seat), Hosting::Thread)?;
     let mut others = Vec::new();
-    let mut left = idle;
+    let mut left = crowd.streams;
     while left > 0 {
         let session = first.sibling("idle").map_err(fault("one more session"))?;
-        for number in 0..left.min(STREAMS_A_SESSION) {
+        for number in 0..left.min(crowd.a_session) {
             let stream = HOP.stream(&session, &format!("idle-{}", left - number))?;
             // With a sink, so that the datapath serves the source.
             let (take, put) = (Take::open(&stream, 1, HOP)?, Put::open(&stream, 1, HOP)?);
             put.connect()?;
             others.push((put, take));
         }
-        left -= left.min(STREAMS_A_SESSION);
+        left -= left.min(crowd.a_session);
     }
     let second = first.sibling("second").map_err(fault("one more session"))?;
     let (asking, answering) = conversation((first, second), HOP)?;

@@ -1,26 +1,46 @@
 //! Scenario `scale`: what exists and does nothing must cost what is active next to nothing.
 
+use super::ours::Crowd;
 use super::{Findings, ours};
 use crate::harness::Bench;
 use crate::harness::clock::ticks;
 use crate::harness::cores::pin;
 use crate::harness::fault::Fault;
 use crate::harness::rounds::{Side, Table};
-use crate::harness::sample::Sample;
+use crate::ours::plan::Seat;
 use crate::report::row::{Figures, Ratio, Row};
 
 /// Sources of one datapath, of which those of one stream, two, are active.
 pub const SOURCES: usize = 4_096;
+/// Sessions of one runtime, each with four streams that do nothing.
+const SESSIONS: usize = 500;
 /// Emits timed at a time; then the sinks are emptied.
 const BATCH: u64 = 128;
 
-/// One active stream among many and alone, through the datapath of one runtime.
+/// One active stream among many and alone, through the datapath of one runtime that spins.
 pub fn sides<'b>(bench: &'b Bench) -> Vec<Side<'b>> {
-    vec![Side::new("among 4,096", || among(bench, SOURCES - 2)), Side::new("alone", || among(bench, 0))]
+    let seat = Seat::alone(bench.cores.other);
+    among_and_alone(bench, "among 4,096", seat, Crowd::of(SOURCES - 2))
 }
 
-fn among(bench: &Bench, idle: usize) -> Result<Sample, Fault> {
-    ours::hop_among(bench, idle)
+/// The same where the datapath sleeps between the messages: before each sleep it looks at all
+/// sources once.
+pub fn asleep<'b>(bench: &'b Bench) -> Vec<Side<'b>> {
+    let seat = Seat { core: Some(bench.cores.other), ..Seat::ASLEEP };
+    among_and_alone(bench, "among 4,096, asleep", seat, Crowd::of(SOURCES - 2))
+}
+
+/// The same among the streams of many sessions, by a datapath that spins.
+pub fn sessions<'b>(bench: &'b Bench) -> Vec<Side<'b>> {
+    let seat = Seat::alone(bench.cores.other);
+    among_and_alone(bench, "among 500 sessions", seat, Crowd { streams: 4 * SESSIONS, a_session: 4 })
+}
+
+fn among_and_alone<'b>(bench: &'b Bench, name: &'static str, seat: Seat, crowd: Crowd) -> Vec<Side<'b>> {
+    vec![
+        Side::new(name, move || ours::hop_among(bench, seat, crowd)),
+        Side::new("alone", move || ours::hop_among(bench, seat, Crowd::NOBODY)),
+    ]
 }
 
 /// What one more local sink costs an emit, ns.

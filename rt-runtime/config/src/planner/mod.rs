@@ -95,8 +95,13 @@ pub struct LayoutSizes {
     pub stack_bytes: u64,
     /// Threads beside the datapaths: control, waker.
     pub threads: u64,
-    /// Code, static data and tables of the control plane.
+    /// Code, static data and what of the control plane is there without sessions.
     pub process_bytes: u64,
+    /// Rows of the control plane for a session, and for a stream, a source, a sink each: together
+    /// a third more than `daemon/tests/memory.rs` measures.
+    pub session_row_bytes: u64,
+    /// See above.
+    pub port_row_bytes: u64,
 }
 
 impl Default for LayoutSizes {
@@ -143,6 +148,9 @@ impl Default for LayoutSizes {
             stack_bytes: 2 << 20,
             threads: 2,
             process_bytes: 16 << 20,
+            session_row_bytes: 4 << 10,
+            // A stream with a source and a sink takes 5.9 KB.
+            port_row_bytes: 8 << 10,
         }
     }
 }
@@ -377,7 +385,7 @@ fn group(name: String, tenant: bool, items: Vec<Item>) -> Group {
 fn runtime(plan: &Plan, sizes: &LayoutSizes) -> Group {
     let threads = sizes.threads + plan.datapaths.len() as u64;
     let items = vec![
-        Item::new("process: code, tables of the control plane", Kind::Private, 1, sizes.process_bytes),
+        Item::new("process: code, control plane", Kind::Private, 1, sizes.process_bytes),
         Item::new("thread stacks", Kind::Private, threads, sizes.stack_bytes),
     ];
     group("the runtime".into(), false, items)
@@ -514,6 +522,16 @@ fn tenant(plan: &Plan, domain: &DomainPlan, at: usize, sizes: &LayoutSizes) -> G
     let bitmaps = rings * u64::from(geometry.buffers()).div_ceil(64) * 8;
     let books = u64::from(geometry.buffers()) * sizes.buffer_book_bytes + bitmaps;
     items.push(Item::new("receive heaps: books", Kind::Private, datapaths, books).lowered_by(receive));
+
+    // What the control plane keeps of sessions and their ends, each quota used up.
+    let quota_path = |field: &str| format!("domains[{at}].quota.{field}");
+    let rows = |name: &str, count: u32, bytes| Item::new(name, Kind::Private, count.into(), bytes);
+    items.push(rows("sessions: rows", quota.sessions, sizes.session_row_bytes).lowered_by(quota_path("sessions")));
+    let (most, field) = [(quota.streams, "streams"), (quota.sources, "sources"), (quota.sinks, "sinks")]
+        .into_iter()
+        .max_by_key(|(count, _)| *count)
+        .unwrap_or_default();
+    items.push(rows("streams with their ends: rows", most, sizes.port_row_bytes).lowered_by(quota_path(field)));
 
     items.extend(sessions(domain, at, sizes));
     group(format!("tenant \"{}\"", domain.name), true, items)

@@ -167,10 +167,19 @@ fn warn_of_datapaths(priority: u8, cores: &[u16], path: &str, datapaths: &[Datap
     }
 }
 
+/// Sources of one datapath, and sinks: `SOURCES_MAX`, `SINKS_MAX` of `insane-engine`.
+const PORTS_OF_DATAPATH: i64 = 4096;
+
 fn quota(raw: &raw::Quota, at: usize, report: &mut Report<'_>) -> Quota {
     let path = |field: &str| format!("domains[{at}].quota.{field}");
     let burst_bytes = number(report, &path("burst_bytes"), raw.burst_bytes);
     let rate = raw.bytes_per_second.map(|rate| number(report, &path("bytes_per_second"), rate));
+    for (field, count) in [("sources", raw.sources), ("sinks", raw.sinks)] {
+        if count > PORTS_OF_DATAPATH {
+            let message = format!("a datapath serves {PORTS_OF_DATAPATH} {field} of all domains; the others wait");
+            report.warning(&path(field), message, format!("at most {PORTS_OF_DATAPATH}"));
+        }
+    }
     let budget = rate.map(|bytes_per_second| BudgetPlan { bytes_per_second, burst_bytes });
     Quota {
         sessions: number(report, &path("sessions"), raw.sessions),

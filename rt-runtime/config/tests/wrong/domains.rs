@@ -307,3 +307,13 @@ fn declarations_that_do_not_go_together() {
     assert_eq!((repaired.severity, repaired.path.as_str()), (Severity::Error, path("reliability").as_str()));
     assert!(repaired.message.contains("repairs have no slots"));
 }
+
+#[test]
+fn more_sources_or_sinks_than_a_datapath_serves_are_told() {
+    for field in ["sources", "sinks"] {
+        let found = only(&domain(&format!("members: [uid(1)], quota: ({field}: 4_097)")));
+        assert_eq!((found.severity, found.path), (Severity::Warning, format!("domains[0].quota.{field}")));
+        assert!(found.message.contains("serves 4096") && found.accepted == "at most 4096", "{}", found.message);
+        assert!(findings(&domain(&format!("members: [uid(1)], quota: ({field}: 4_096)"))).is_empty());
+    }
+}

@@ -1,6 +1,9 @@
 //! Names of the counters. A counter is a `u64` that only grows, at a fixed
 //! place in a mapped page (`insane_shm::counters`); the enum's number is the place.
 
+/// Places of a block of counters in shared memory.
+pub const COUNTERS_MAX: usize = 32;
+
 macro_rules! counters {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$doc])*
@@ -10,9 +13,11 @@ macro_rules! counters {
         impl $name {
             /// All counters, in the order of their places.
             pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+            const FITS: () = assert!(Self::ALL.len() <= COUNTERS_MAX, "a block has no more places");
             /// The name in reports.
             #[must_use]
             pub const fn name(self) -> &'static str {
+                const { $name::FITS };
                 match self { $($name::$variant => $text,)* }
             }
         }
@@ -167,8 +172,6 @@ counters!(
         /// Times a lane had more to send than the arrival contract of a schedule allows, and was
         /// held to it.
         LanesCut = "lanes_cut",
-        /// Which lanes that were: bit i is lane i (a set, not a sum).
-        LanesCutSet = "lanes_cut_set",
     }
 );
 

@@ -42,6 +42,21 @@ pub struct Epsilons {
     pub chunk: Sketch,
     /// e_wake.
     pub wake: Sketch,
+    /// Lanes that were held to their arrival contracts: bit i is lane i.
+    lanes_cut: AtomicU64,
+}
+
+impl Epsilons {
+    /// A lane had more to send than its contract says arrives. Called by the datapath alone.
+    pub(crate) fn note_lane_cut(&self, lane: u8) {
+        self.lanes_cut.store(self.lanes_cut.load(Ordering::Relaxed) | 1 << (lane & 63), Ordering::Relaxed);
+    }
+
+    /// The lanes that ever were held to their contracts, bit i for lane i.
+    #[must_use]
+    pub fn lanes_cut(&self) -> u64 {
+        self.lanes_cut.load(Ordering::Relaxed)
+    }
 }
 
 impl Default for Sketch {

@@ -643,7 +643,7 @@ fn what_floods_a_lane_with_a_contract_is_held_to_it_and_told() {
             let in_slots = lanes.len() - sent;
             assert_eq!(in_slots >= 39, !streams.is_empty(), "{in_slots}");
             assert!(a.count(TurnCounter::LanesCut) > cuts && a.host.count(DatapathCounter::ContractUsedUp) > used_up);
-            assert_eq!(a.count(TurnCounter::LanesCutSet), 1 << 7);
+            assert_eq!(a.host.port.epsilons().lanes_cut(), 1 << 7);
         }
     }
     // Without the contract it has what is free.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Words of one block.
-pub const BLOCK_WORDS: usize = 32;
+pub const BLOCK_WORDS: usize = insane_core::counters::COUNTERS_MAX;
 /// Bytes of one block.
 pub const BLOCK_BYTES: usize = BLOCK_WORDS * 8;
 

@@ -13,7 +13,6 @@ use crate::monitors::{Alarm, Assumption, Holds, Measured, Monitors};
 use crate::report::Scope;
 use insane_certificate::{Certificate, text};
 use insane_config::FILE_BYTES_MAX;
-use insane_core::counters::TurnCounter;
 use insane_core::time::{Clock, PairedRead};
 use insane_core::{DatapathIndex, Nanos, SessionId, TaiTime};
 use insane_overlay::activation::{Deed, Member, MemberCounts, MemberLimits, ScheduleId, Word};
@@ -234,7 +233,7 @@ impl Server {
 
 /// The lanes of a datapath that were held to their contracts, as the schedule calls them.
 fn lanes_cut(hub: &Hub, at: DatapathIndex, datapath: &Datapath) -> Option<String> {
-    let set = datapath.turn_counters.get(TurnCounter::LanesCutSet as usize);
+    let set = datapath.epsilons().lanes_cut();
     let names: Vec<&str> = hub.lanes_of(at, set).collect();
     (!names.is_empty()).then(|| format!(" (lanes: {})", names.join(", ")))
 }

@@ -156,8 +156,6 @@ pub(crate) struct Slots {
     links_staged: SlotLinks,
     /// Contracts of the table that is staged.
     arrivals_staged: LaneArrivals,
-    /// Lanes that were held to theirs.
-    lanes_cut: u8,
     /// Number of the table that was staged last.
     number: u32,
     /// When what was handed over has left.
@@ -211,7 +209,6 @@ pub(crate) fn slots_of(
         links: [None; TIMED_MAX],
         links_staged: [None; TIMED_MAX],
         arrivals_staged: [None; LANES],
-        lanes_cut: 0,
         number: 0,
         busy_until: MonoTime(0),
         told: Told::new(),
@@ -359,11 +356,7 @@ impl Slots {
 
     #[cold]
     fn lane_is_cut(&mut self, lane: u8) {
-        let bit = 1 << (lane % LANES as u8);
-        if self.lanes_cut & bit == 0 {
-            self.lanes_cut |= bit;
-            self.count(TurnCounter::LanesCutSet, bit.into());
-        }
+        self.epsilons.note_lane_cut(lane);
         self.count(TurnCounter::LanesCut, 1);
     }
 

@@ -320,6 +320,8 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
     }
 
     /// Lanes with a flow that nothing of its own holds back at `now`: no bucket, no budget.
+    #[cold]
+    #[inline(never)]
     fn able_lanes(&self, now: MonoTime) -> u8 {
         let mut able = self.rings.occupied();
         // At most LANES rounds.

@@ -49,6 +49,11 @@ impl Bucket {
         self.tokens >= 0
     }
 
+    /// Takes them in any case: whatever was not covered is owed.
+    pub(crate) fn owe(&mut self, bytes: u32) {
+        self.tokens = self.tokens.saturating_sub(i64::from(bytes) * BILLION);
+    }
+
     /// When the bucket can pay for one largest frame.
     pub(crate) fn able_at(&self, frame_bytes_max: NonZeroU32) -> MonoTime {
         let price = i64::from(frame_bytes_max.get()) * BILLION;

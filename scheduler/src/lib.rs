@@ -319,6 +319,23 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
         self.rings.occupied() | self.held.occupied()
     }
 
+    /// Lanes with a flow that nothing of its own holds back at `now`: no bucket, no budget.
+    #[cold]
+    #[inline(never)]
+    fn able_lanes(&self, now: MonoTime) -> u8 {
+        let mut able = self.rings.occupied();
+        // At most LANES rounds.
+        let mut held = self.held.occupied() & !able;
+        while held != 0 {
+            let lane = held.trailing_zeros() as u8;
+            held &= held - 1;
+            if self.held.first(lane).is_some_and(|(due, _)| due <= now) {
+                able |= 1 << lane;
+            }
+        }
+        able
+    }
+
     /// Moves a flow to another lane, at its tail if it has something. What it owes goes with
     /// it; what was left of its quantum is forfeit.
     pub fn set_lane(&mut self, flow: FlowIndex, lane: Lane) {

@@ -4,7 +4,7 @@
 use insane_core::{Lane, MonoTime, Nanos, TaiTime};
 use insane_scheduler::{
     Action, Arrivals, FilledTable, FlowIndex, GateEntry, Gates, LatePolicy, Limits, LinkRate, LinkTiming, MissCause,
-    Now, Recurrence, Scheduler, TableError, TimedScheduler, TimedStream,
+    Now, Policing, Recurrence, Scheduler, TableError, TimedScheduler, TimedStream,
 };
 use proptest::prelude::*;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -212,12 +212,61 @@ fn what_waits_behind_a_late_message_is_not_late_for_a_slot_that_went_by_before()
 
 /// 100 bytes take 800 ns; three at once in lane 7, and one more each 10 us.
 fn with_contract(streams: &[TimedStream]) -> Box<Timed> {
-    let mut timed = with(streams);
-    let (frame_bytes, interval_ns) = (NonZeroU32::new(100).unwrap(), NonZeroU64::new(10_000).unwrap());
+    under_contract(with(streams), 3, (100, 10_000))
+}
+
+/// Lane 7 is held to so many frames at once, and one more each interval.
+fn under_contract(mut timed: Box<Timed>, burst_frames: u32, (frame, interval): (u32, u64)) -> Box<Timed> {
+    let (frame_bytes, interval_ns) = (NonZeroU32::new(frame).unwrap(), NonZeroU64::new(interval).unwrap());
     let mut arrivals = [None; insane_scheduler::LANES];
-    arrivals[7] = Some(Arrivals { frame_bytes, burst_frames: 3, interval_ns });
+    arrivals[7] = Some(Arrivals { frame_bytes, burst_frames, interval_ns });
     timed.set_arrivals(&arrivals);
     timed
+}
+
+#[test]
+fn a_frame_that_is_larger_than_its_contract_says_is_owed_whole() {
+    for burst_frames in [1, 3] {
+        let mut lanes = Scheduler::new(Limits::new(1_500, 1_500).unwrap());
+        lanes.add(LAST, Lane::LAST, 100_000).unwrap();
+        let mut timed = under_contract(Box::new(Timed::new(timing(), lanes)), burst_frames, (100, 10_000));
+        timed.ready(LAST, now(0).tai);
+        let mut bytes = 0;
+        for at in (0..3_000_000).step_by(1_000) {
+            if let Action::Chunk { .. } = timed.poll(now(at), 0) {
+                timed.sent(LAST, 1_500, true);
+                bytes += 1_500;
+            }
+        }
+        // 300 intervals of 100 bytes, the burst, and a last frame that runs over.
+        let allowed = (300 + burst_frames) * 100;
+        assert!((allowed - 1_500..=allowed + 1_500).contains(&bytes), "{bytes} of {allowed}");
+    }
+}
+
+#[test]
+fn a_lane_saves_nothing_up_while_its_flows_are_held_by_their_own_budgets() {
+    let mut timed = with_contract(&[]);
+    let slow = FlowIndex(6);
+    timed.lanes().add(slow, Lane::LAST, 100_000).unwrap();
+    let policing = Policing { rate_bytes_per_s: NonZeroU64::new(1_000).unwrap(), burst_bytes: 100 };
+    timed.lanes().police(slow, Some(policing)).unwrap();
+    timed.ready(slow, now(0).tai);
+    assert!(matches!(timed.poll(now(0), 0), Action::Chunk { .. }));
+    timed.sent(slow, 100, true);
+    // It waits for its own budget for 100 ms, looked at each millisecond.
+    for at in (1..99).map(|ms| ms * 1_000_000) {
+        assert!(matches!(timed.poll(now(at), 0), Action::Wait(_)), "{at}");
+    }
+    timed.ready(LAST, now(99_000_000).tai);
+    let mut frames = 0;
+    while let Action::Chunk { flow: LAST, budget_bytes } = timed.poll(now(99_000_000), 0) {
+        let sent = budget_bytes.div_ceil(100);
+        timed.sent(LAST, sent * 100, true);
+        frames += sent;
+        assert!(frames <= 3, "no more than the burst at once");
+    }
+    assert_eq!(frames, 3);
 }
 
 #[test]
@@ -262,17 +311,24 @@ proptest! {
     /// Arrivals that keep the contract, and a link that is kept from them for any time.
     #[test]
     fn who_keeps_a_contract_is_never_held_up_by_it(
-        waits in prop::collection::vec((0_u64..30_000, 0_u64..60_000, 1_u32..=100), 1..100)
+        frame in 1_u32..=100,
+        interval in prop_oneof![3..30_000_u64, 1_000_000_000..30_000_000_000_u64],
+        // In 10,000ths of the interval, and of the frame.
+        waits in prop::collection::vec((0_u64..30_000, 0_u64..60_000, 0_u32..=10_000), 1..100)
     ) {
-        let mut timed = with_contract(&[]);
-        // What the contract leaves, in frames and billionths.
-        let (mut at, mut left, mut queued) = (0, 3 * 10_000, Vec::new());
-        for (gap, busy, bytes) in waits {
+        let mut timed = under_contract(with(&[]), 3, (frame, interval));
+        // What the contract leaves, in nanoseconds: a frame takes an interval.
+        let (mut at, mut left, mut queued) = (0, 3 * interval, Vec::new());
+        for (gap, busy, share) in waits {
+            let busy = if share % 3 == 0 { busy } else { 0 };
+            let (gap, busy) = (gap * interval / 10_000, busy * interval / 10_000);
+            let bytes = (frame * share / 10_000).max(1);
             at += gap;
-            left = (left + gap).min(3 * 10_000);
-            if left >= 10_000 {
-                left -= 10_000;
-                queued.push(bytes);
+            left = (left + gap).min(3 * interval);
+            while left >= interval && share % 8 != 0 {
+                left -= interval;
+                // Most are as large as they may be.
+                queued.push(if share % 4 == 0 { bytes } else { frame });
                 timed.ready(LAST, now(at).tai);
             }
             // The link is full for so long.
@@ -281,7 +337,7 @@ proptest! {
                 let told = timed.poll(now(at), full);
                 prop_assert!(matches!(told, Action::Wait(_) | Action::Idle), "{:?}", told);
                 at += busy;
-                left = (left + busy).min(3 * 10_000);
+                left = (left + busy).min(3 * interval);
             }
             while !queued.is_empty() {
                 let told = timed.poll(now(at), 0);

@@ -7,8 +7,8 @@ use crate::side::{Side, TcpCounts};
 use insane_core::limits::PEERS_MAX;
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused, Unfinished};
+use insane_sys::SharedBytes;
 use insane_sys::event::{Epoll, Ready};
-use insane_sys::{SharedBytes, tcp};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -197,16 +197,11 @@ impl Link for TcpLink {
         }
     }
 
-    /// What the connections hold that they have not sent: one call each. What was sent and waits for
-    /// its acknowledgement has left, as far as the queue below says nothing else.
-    fn unfinished(&mut self, best_effort: bool) -> Option<Unfinished> {
-        let sides = &self.sides[..if best_effort { 2 } else { 1 }];
-        let connections = sides.iter().flat_map(|side| side.connections.iter().flatten());
-        let held = |connection: &Connection| match &connection.phase {
-            Phase::Live { stream, .. } => connection.output.held() + tcp::unfinished(stream),
-            _ => 0,
-        };
-        Some(Unfinished { amount: connections.map(held).sum(), lag: Nanos::ZERO })
+    /// A connection does not tell: what it has not sent waits as well for a reader that is slow (its
+    /// window) or for the network (that of congestion), and then says nothing of the interface, by
+    /// which slots to others go.
+    fn unfinished(&mut self, _best_effort: bool) -> Option<Unfinished> {
+        None
     }
 
     #[inline]

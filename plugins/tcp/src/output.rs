@@ -62,11 +62,6 @@ impl Output {
         self.end == 0
     }
 
-    /// Bytes that the kernel has not.
-    pub(crate) fn held(&self) -> u64 {
-        (self.end - self.start) as u64
-    }
-
     /// How many bytes the kernel took since the start; wraps.
     pub(crate) fn written(&self) -> u64 {
         self.written

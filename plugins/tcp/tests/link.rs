@@ -194,6 +194,17 @@ fn a_best_effort_connection_that_is_full_does_not_touch_real_time() {
     });
 }
 
+/// What it has not sent waits for that reader, and not for the interface: no slot to anybody else
+/// may wait for it.
+#[test]
+fn a_reader_that_is_slow_does_not_make_the_link_tell_that_it_is_busy() {
+    let (mut a, _b) = pair();
+    for lane in [BEST_EFFORT, 0] {
+        assert!(!fill(&mut a, lane, 10_000).is_empty());
+        assert_eq!(a.unfinished(true), None);
+    }
+}
+
 #[test]
 fn what_a_full_connection_took_arrives_whole_and_in_order() {
     for len in [100, 3000, 16_000] {

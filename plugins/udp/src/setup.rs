@@ -8,7 +8,7 @@ use insane_core::limits::PEERS_MAX;
 use insane_core::peers::{PeerTable, Refused};
 use insane_core::{Nanos, PeerIndex};
 use insane_link::{LinkSetup, PeerSetup};
-use insane_sys::interfaces::completion_lag;
+use insane_sys::interfaces::{LAG_UNKNOWN, completion_lag};
 use insane_sys::udp::{SocketOptions, bind};
 use insane_sys::{Errno, OsError, host};
 use std::net::{SocketAddr, UdpSocket};
@@ -176,13 +176,11 @@ impl LinkSetup for UdpSetup {
     }
 }
 
-/// For how long the interface of this address may hold what it has sent; where nobody says, for
-/// longer than devices do.
+/// For how long the interface of this address may hold what it has sent.
 fn completion_lag_of(local: SocketAddr) -> Nanos {
-    const UNKNOWN: Nanos = Nanos::from_millis(1);
     let known = host::interface_addresses().unwrap_or_default();
     let device = known.into_iter().find(|(_, ip)| *ip == local.ip());
-    device.and_then(|(name, _)| completion_lag(&name).ok()).unwrap_or(UNKNOWN)
+    device.and_then(|(name, _)| completion_lag(&name).ok()).unwrap_or(LAG_UNKNOWN)
 }
 
 /// Checks peers that come later.

@@ -5,15 +5,15 @@ use crate::device::{Device, Exchange};
 use crate::keeper::XdpKeeper;
 use crate::link::{XdpLink, XdpPeer};
 use crate::program::{NoProgram, Program};
+use insane_core::PeerIndex;
 use insane_core::limits::PEERS_MAX;
-use insane_core::{Nanos, PeerIndex};
 use insane_kernel_neighbours::{HeldPorts, KernelNeighbours, has_address};
 use insane_link::{Link, LinkSetup, PeerSetup, SwapRefused};
 use insane_netstack::{
     Checksums, ETHERNET_BYTES, Host, HostError, IPV4_BYTES, IPV6_BYTES, Mac, Stack, TAG_BYTES, UDP_BYTES,
 };
 use insane_sys::clock::mono_now;
-use insane_sys::interfaces::completion_lag;
+use insane_sys::interfaces::{LAG_UNKNOWN, completion_lag};
 use insane_sys::privileges::{Capability, has_capability};
 use insane_sys::{Errno, OsError};
 use insane_xdp_sys::interface::Interface;
@@ -442,7 +442,7 @@ pub(crate) fn open_device(config: &XdpConfig, frame_bytes_max: u32) -> Result<(B
     let chunk_bytes = chunk_bytes(frame_bytes_max, config.bind.is_ipv4());
     let (program, xsk, mode) = open_interface(config, &interface, chunk_bytes)?;
     // Where nobody says, longer than devices do.
-    let lag = completion_lag(&config.interface).unwrap_or(Nanos::from_millis(1));
+    let lag = completion_lag(&config.interface).unwrap_or(LAG_UNKNOWN);
     let of_frames = (Mac(interface.mac), checksums(&interface), lag);
     Ok((Device::new(program, ports, xsk, mode, of_frames), interface))
 }

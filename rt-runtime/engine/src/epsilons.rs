@@ -70,6 +70,14 @@ impl Default for Sketch {
     }
 }
 
+impl Epsilons {
+    /// Another table is in force: who was cut under the one before is not of its lanes. Called by
+    /// the datapath alone.
+    pub(crate) fn forget_lanes_cut(&self) {
+        self.lanes_cut.store(0, Ordering::Relaxed);
+    }
+}
+
 /// One writer: a load and a store, no locked instruction. Relaxed: numbers for reports, nothing
 /// hangs on their order.
 fn add_one(counter: &AtomicU64) {

@@ -649,6 +649,7 @@ fn what_floods_a_lane_with_a_contract_is_held_to_it_and_told() {
     // Without the contract it has what is free.
     stage_with(&mut a.host, &config(GOOD), (&[], None, LaneArrivals::default()), PERIOD, None);
     turns_until(&mut a, &net, net.clock().now().0 + 5 * MS);
+    assert_eq!(a.host.port.epsilons().lanes_cut(), 0, "those were lanes of another table");
     a.handed.borrow_mut().clear();
     let end = net.clock().now().0 + 40 * MS;
     while net.clock().now().0 < end {

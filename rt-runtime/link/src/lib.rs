@@ -233,7 +233,9 @@ pub trait Link {
     }
 
     /// What of the frames that were sent before the last flush has not left; without
-    /// `best_effort`, of those of real-time lanes alone. `None`: the technology does not tell.
+    /// `best_effort`, of those of real-time lanes alone. `None`: the technology does not tell, or
+    /// cannot tell what waits for the interface from what waits for its receiver: slots to all
+    /// others wait for what is said here.
     ///
     /// Asked by a datapath with slots when one is near, and not while nothing was sent since it
     /// was zero: a system call or a few are affordable. Frames with a launch time are none of

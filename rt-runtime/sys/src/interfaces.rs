@@ -9,10 +9,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The group of rtnetlink that tells of interfaces (`RTMGRP_LINK`).
 const LINKS: u32 = 1;
+/// The only interface of its kind, in each network namespace.
+const LOOPBACK: &str = "lo";
+
+/// For how long an interface may hold what it has sent where nobody says: longer than devices do.
+pub const LAG_UNKNOWN: Nanos = Nanos::from_millis(1);
 
 /// How long after a frame left the interface may still hold it: devices give back what they sent
-/// several at a time (interrupt coalescing). Nothing where it has no such setting, as virtual
-/// ones. In the network namespace of the calling thread.
+/// several at a time (interrupt coalescing). Nothing for the loopback, which lets go of a frame at
+/// once. An interface that has no such setting may be on top of one that has (VLAN, bond, bridge,
+/// macvlan, a veth into a bridge): what it sent counts until that one gave it back, so it is
+/// [`LAG_UNKNOWN`]. In the network namespace of the calling thread.
 ///
 /// # Errors
 /// There is no interface of that name, or the kernel does not say.
@@ -26,8 +33,6 @@ pub fn completion_lag(name: &str) -> Result<Nanos, OsError> {
     const TX_FRAMES: usize = 6;
     /// What interrupts and the work behind them take besides.
     const BESIDES: Nanos = Nanos::from_micros(100);
-    /// Frames alone are waited for: nothing says for how long.
-    const UNBOUNDED: Nanos = Nanos::from_millis(1);
     let socket = UdpSocket::bind("0.0.0.0:0").map_err(|_| OsError::last(ATTEMPTED))?;
     let mut numbers = [0_u32; NUMBERS];
     numbers[0] = ASK;
@@ -45,10 +50,11 @@ pub fn completion_lag(name: &str) -> Result<Nanos, OsError> {
     match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } {
         0 => Ok(match (numbers[TX_US], numbers[TX_FRAMES]) {
             (0, 0 | 1) => BESIDES,
-            (0, _) => UNBOUNDED,
+            // Frames alone are waited for: nothing says for how long.
+            (0, _) => LAG_UNKNOWN,
             (us, _) => Nanos(Nanos::from_micros(u64::from(us)).0 + BESIDES.0),
         }),
-        _ if Errno::last() == Errno::EOPNOTSUPP => Ok(Nanos::ZERO),
+        _ if Errno::last() == Errno::EOPNOTSUPP => Ok(if name == LOOPBACK { Nanos::ZERO } else { LAG_UNKNOWN }),
         _ => Err(OsError::last(ATTEMPTED)),
     }
 }
@@ -88,5 +94,30 @@ impl InterfaceEvents {
 impl AsFd for InterfaceEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sched::{CloneFlags, unshare};
+    use std::process::Command;
+
+    /// In a network namespace that ends with its thread.
+    #[test]
+    fn what_is_on_top_of_others_may_hold_frames_and_the_loopback_does_not() {
+        let in_namespace = || {
+            let is_apart = unshare(CloneFlags::CLONE_NEWNET).is_ok();
+            let add = ["link", "add", "one", "type", "veth", "peer", "name", "two"];
+            if !is_apart || !Command::new("ip").args(add).status().is_ok_and(|status| status.success()) {
+                eprintln!("passed over: no network namespace, or no veth");
+                return;
+            }
+            assert_eq!(completion_lag("lo").unwrap(), Nanos::ZERO);
+            // Its other end may be in a bridge with a device.
+            assert_eq!(completion_lag("one").unwrap(), LAG_UNKNOWN);
+            assert!(completion_lag("none").is_err());
+        };
+        std::thread::spawn(in_namespace).join().unwrap();
     }
 }

@@ -172,17 +172,6 @@ pub enum Written {
     Broken(Errno),
 }
 
-/// Bytes that were written and that the connection has not sent yet; 0 where the kernel does not
-/// say. (`SIOCOUTQNSD`: what was sent and waits for its acknowledgement is not among them.)
-pub fn unfinished(stream: impl AsFd) -> u64 {
-    /// `SIOCOUTQNSD` of linux/sockios.h, which the libc crate does not have.
-    const UNSENT: libc::Ioctl = 0x894b;
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the kernel writes one number, which is alive.
-    let result = unsafe { libc::ioctl(stream.as_fd().as_raw_fd(), UNSENT, &raw mut bytes) };
-    if result == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
-}
-
 /// Sends `bytes`, as much as the kernel has room for.
 ///
 /// As in [`udp::send`](crate::udp::send), neither this nor the other hot calls of this module go

@@ -7,6 +7,11 @@
 //! burst. So who keeps the contract is never held up by it, however long slots and other lanes
 //! kept it waiting, and who does not sends in no stretch of time more than one who does.
 //!
+//! What a flow's own bucket, or its client's budget, holds back has not arrived: it does not wait,
+//! or a lane would save up without limit beside it. A frame that is larger than the contract says
+//! is owed whole. Rates are rounded up to whole bytes a second, so that a contract of any interval
+//! is never short of what it promises.
+//!
 //! # Bounds
 //! O(1) a lane that has a contract and something to send. Memory is fixed.
 
@@ -31,7 +36,7 @@ pub(super) struct Contracts {
     lanes: [Option<Contract>; LANES],
     /// Bit i: lane i has one.
     named: u8,
-    /// Lanes that had something at the last look.
+    /// Lanes that had something that could go at the last look.
     waited: u8,
     /// Lanes that had something which their contract did not allow.
     is_cut: u8,
@@ -42,8 +47,8 @@ impl Arrivals {
     fn policing(self) -> Policing {
         const SECOND: u64 = 1_000_000_000;
         let bytes = u64::from(self.frame_bytes.get());
-        // A rate that is rounded to nothing would end a lane for ever.
-        let rate = bytes.saturating_mul(SECOND) / self.interval_ns.get();
+        // Rounded down it would be short of a frame once in a while, and of all if nothing is left.
+        let rate = bytes.saturating_mul(SECOND).div_ceil(self.interval_ns.get());
         let burst = bytes.saturating_mul(u64::from(self.burst_frames.max(1)));
         Policing {
             rate_bytes_per_s: NonZeroU64::new(rate).unwrap_or(NonZeroU64::MIN),
@@ -77,7 +82,7 @@ impl Contracts {
         self.named == 0
     }
 
-    /// A look at which these lanes have something.
+    /// A look at which these lanes have something that could go but for contract and room.
     #[cold]
     #[inline(never)]
     pub(super) fn look(&mut self, now: MonoTime, ready: u8) {
@@ -118,8 +123,7 @@ impl Contracts {
     #[inline(never)]
     pub(super) fn charge(&mut self, lane: u8, flow: FlowIndex, bytes: u32) {
         if let Some(Some(contract)) = self.lanes.get_mut(usize::from(lane)).filter(|_| bytes > 0) {
-            // A frame that is larger than the contract says is owed.
-            let _is_covered = contract.bucket.take(bytes);
+            contract.bucket.owe(bytes);
             contract.last = flow;
         }
     }

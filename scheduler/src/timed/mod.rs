@@ -742,7 +742,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         let mut covered = MonoTime(u64::MAX);
         let has_contracts = !self.contracts.are_none();
         if has_contracts {
-            self.contracts.look(self.now.mono, ready);
+            self.contracts.look(self.now.mono, self.below.able_lanes(self.now.mono));
         }
         // At most LANES rounds.
         let mut lanes = gate.map_or(ready, |gate| ready & gate.open_lanes);

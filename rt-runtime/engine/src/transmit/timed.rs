@@ -784,7 +784,10 @@ impl Transmitter {
     fn took_over(&mut self) -> bool {
         let Some(slots) = self.slots.as_mut() else { return true };
         slots.streams.0 = slots.streams.1.take().unwrap_or(slots.streams.0);
+        let mut period_ns = None;
         for place in FIRST_TIMED..SOURCES_MAX {
+            let window = slots.timed.window(FlowIndex(place as u16));
+            period_ns = window.map(|window| window.period_ns.min(period_ns.unwrap_or(u64::MAX))).or(period_ns);
             // What it has is reported anew, to the slots or to the lanes.
             if let Some(entry) = &mut self.sources[place]
                 && std::mem::replace(&mut entry.ready, false)
@@ -793,6 +796,8 @@ impl Transmitter {
                 slots.timed.idle(FlowIndex(place as u16));
             }
         }
+        slots.told.set_period(period_ns);
+        slots.epsilons.forget_lanes_cut();
         slots.due = None;
         let is_over = slots.streams.0 == 0;
         if is_over {

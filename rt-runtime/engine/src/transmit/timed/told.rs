@@ -15,21 +15,40 @@
 //! # What may be wrong with its word
 //! - A device gives back what it has sent some time after it left: its `lag` is added to the count.
 //! - One that does so only when the next frame comes, or a frame that waits for a neighbour who
-//!   does not answer, would hold up everything for ever. So a word that stays the same for
-//!   [`STUCK`], while nothing is handed over, is not believed any more, until the link has said
-//!   [`PROOFS`] times that all had left, twice as often after each such time.
+//!   does not answer, would hold up everything for ever. So while nothing is begun, there has to be
+//!   less below than ever since then, again and again within [`SLOTS_WAITED`] periods of the
+//!   shortest stream; nothing else is a sign of life, and least of all frames that are handed over
+//!   meanwhile (heartbeats are). Otherwise the word is not believed any more, until the link has
+//!   said [`PROOFS`] times that all had left, twice as often after each such time.
+//! - One that gives back everything, always late, cannot be told from a slow link, and neither can
+//!   one that gives back a little at a time. So all such waiting is paid from one purse,
+//!   [`WAITED_MAX`], which gets [`EARNS`] of the time; an empty one ends belief as above.
+//!
+//! # The largest harm
+//! A neighbour that dies or a driver keeps others from their slots: once for [`SLOTS_WAITED`]
+//! periods of the shortest stream, and not again before [`PROOFS`], then twice as many (up to
+//! [`PROOFS_MAX`]) looks found the link empty, each of them before a slot with its message. All
+//! together, whatever links and neighbours do: [`WAITED_MAX`], and [`EARNS`] of the time. It is not
+//! none: whose frames a link holds is not told.
 //!
 //! Pure: the time is an argument.
 
 use insane_core::{MonoTime, Nanos};
 use insane_link::Unfinished;
 
-/// After which time without a sign of life the link is not believed.
-pub(super) const STUCK: Nanos = Nanos::from_millis(100);
+/// After how many periods of the shortest stream without a sign of life the link is not believed,
+/// and the bounds of that time.
+const SLOTS_WAITED: u64 = 4;
+const STUCK_MIN: Nanos = Nanos::from_millis(1);
+const STUCK_MAX: Nanos = Nanos::from_millis(100);
+/// For how long slots wait for links altogether, and which part of the time adds to that: a
+/// hundredth.
+const WAITED_MAX: Nanos = Nanos::from_secs(10);
+const EARNS: u64 = 100;
 /// For how long a link that was slow is taken for slow.
 const SLOW: Nanos = Nanos::from_secs(1);
 /// How often it has to say that all has left before it is believed again.
-const PROOFS: u32 = 8;
+const PROOFS: u32 = 64;
 /// The most that are ever asked for.
 const PROOFS_MAX: u32 = 1 << 16;
 /// A look that is a moment ago.
@@ -51,8 +70,15 @@ pub(super) struct Told {
     /// Nothing is to be begun.
     is_blocked: bool,
     amount: u64,
-    /// The last sign of life: a hand-over, or another amount.
+    /// Since when nothing is begun, all the time; and the last sign of life from then on: less than
+    /// ever.
+    blocked: Option<MonoTime>,
     since: MonoTime,
+    least: u64,
+    /// After which time without one it is not believed.
+    stuck: Nanos,
+    /// What is left of the purse, in hundredths ([`EARNS`]) of a nanosecond.
+    purse: u64,
     slow_until: MonoTime,
     /// The first hand-over since all had left, and the last time it was asked.
     first: MonoTime,
@@ -72,7 +98,11 @@ impl Told {
             best_effort: false,
             is_blocked: false,
             amount: 0,
+            blocked: None,
             since: never,
+            least: u64::MAX,
+            stuck: STUCK_MAX,
+            purse: WAITED_MAX.0 * EARNS,
             slow_until: never,
             first: never,
             asked: never,
@@ -88,7 +118,12 @@ impl Told {
         if !std::mem::replace(&mut self.handed, true) {
             self.first = now;
         }
-        self.since = now;
+    }
+
+    /// The shortest period of the streams that have slots from now on.
+    pub fn set_period(&mut self, period_ns: Option<u64>) {
+        let wait = period_ns.map_or(STUCK_MAX.0, |period| period.saturating_mul(SLOTS_WAITED));
+        self.stuck = Nanos(wait.clamp(STUCK_MIN.0, STUCK_MAX.0));
     }
 
     /// There are best-effort frames among those that are handed over.
@@ -122,12 +157,13 @@ impl Told {
     /// Who was not asked has said nothing.
     #[inline]
     pub fn forget(&mut self) {
-        self.is_blocked = false;
+        (self.is_blocked, self.blocked) = (false, None);
     }
 
     /// The links said so at `now`; by the count all leaves by `left`. Whether nothing is to be begun.
     pub fn hear(&mut self, now: MonoTime, left: MonoTime, said: Option<Unfinished>) -> bool {
         let asked = std::mem::replace(&mut self.asked, now);
+        self.pay(now.since(asked));
         self.is_blocked = match said {
             None | Some(Unfinished { amount: 0, .. }) => {
                 // It is known when it left only if somebody looked a moment ago.
@@ -136,6 +172,7 @@ impl Told {
                     self.slower = self.slower.max((u64::BITS - ratio.leading_zeros()) as u8).min(SLOWER_MAX);
                 }
                 (self.handed, self.best_effort, self.amount) = (false, false, 0);
+                self.blocked = None;
                 self.owed = self.owed.saturating_sub(1);
                 false
             }
@@ -145,27 +182,42 @@ impl Told {
     }
 
     fn something(&mut self, now: MonoTime, left: MonoTime, said: Unfinished) -> bool {
-        if std::mem::replace(&mut self.amount, said.amount) != said.amount {
-            self.since = now;
-        }
+        self.amount = said.amount;
         if self.owed > 0 {
             return false;
         }
-        if now <= left + said.lag {
-            // A slow link gets one grant at a time.
-            return now < self.slow_until;
+        let has_time = now <= left + said.lag;
+        // A slow link gets one grant at a time.
+        if has_time && now >= self.slow_until {
+            self.blocked = None;
+            return false;
         }
-        if now.since(self.since) >= STUCK {
+        if self.blocked.is_none() {
+            (self.blocked, self.since, self.least) = (Some(now), now, said.amount);
+        }
+        if said.amount < self.least {
+            (self.since, self.least) = (now, said.amount);
+        }
+        if now.since(self.since) >= self.stuck || self.purse == 0 {
+            self.blocked = None;
             self.owed = self.proofs;
             self.proofs = (self.proofs * 2).min(PROOFS_MAX);
             self.slow_until = now;
             return false;
         }
-        if now >= self.slow_until {
-            self.slower = 0;
+        if !has_time {
+            if now >= self.slow_until {
+                self.slower = 0;
+            }
+            self.slow_until = now + SLOW;
         }
-        self.slow_until = now + SLOW;
         true
+    }
+
+    /// For so long it was not asked: what nothing was begun in is paid.
+    fn pay(&mut self, passed: Nanos) {
+        let paid = if self.is_blocked { passed.0.saturating_mul(EARNS) } else { 0 };
+        self.purse = self.purse.saturating_add(passed.0).min(WAITED_MAX.0 * EARNS).saturating_sub(paid);
     }
 }
 
@@ -244,6 +296,70 @@ mod tests {
             assert!(!told.hear(MonoTime(at * MS), left, said(0)));
         }
         assert!((1..60).contains(&held_up), "{held_up}");
+    }
+
+    /// For how long nothing is begun in so many rounds of a millisecond, each looked at four times:
+    /// what is below then, and whether something is handed over first.
+    fn held_up(told: &mut Told, rounds: u64, below: impl Fn(u64) -> (u64, bool)) -> Nanos {
+        let (mut left, mut held_up) = (handed(told, 1), 0);
+        for quarter in 4..rounds * 4 {
+            let at = MonoTime(quarter * MS / 4);
+            let (amount, is_handed) = below(quarter);
+            if is_handed {
+                told.hand_over(at);
+                left = at;
+            }
+            if told.is_asked(at, || true) && told.hear(at, left, said(amount)) {
+                held_up += MS / 4;
+            }
+        }
+        Nanos(held_up)
+    }
+
+    #[test]
+    fn what_is_handed_over_meanwhile_is_no_sign_of_life() {
+        // A heartbeat each 50 ms (200 looks) that is not held back: behind the first one to a
+        // neighbour who does not answer; to another one, past it, gone by the next look; to a
+        // device that gives back with the next frame what went before.
+        let dead = |at: u64| (700 * (1 + at / 200), at.is_multiple_of(200));
+        let other = |at: u64| (if at.is_multiple_of(200) { 1_400 } else { 700 }, at.is_multiple_of(200));
+        let lazy = |at: u64| (if at % 200 < 100 { 700 } else { 701 }, at.is_multiple_of(200));
+        let cases: [&dyn Fn(u64) -> (u64, bool); 3] = [&dead, &other, &lazy];
+        for (case, below) in cases.into_iter().enumerate() {
+            for (period, most) in [(None, STUCK_MAX), (Some(2 * MS), Nanos(8 * MS)), (Some(1), STUCK_MIN)] {
+                let mut told = Told::new();
+                told.set_period(period);
+                let held_up = held_up(&mut told, 60_000, below);
+                assert!((1..=most.0 + MS / 4).contains(&held_up.0), "case {case}: {held_up:?} of {most:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_neighbour_that_is_given_up_and_tried_again_costs_ever_less() {
+        let mut told = Told::new();
+        told.set_period(Some(MS));
+        // Each 3 s the kernel gives it up, and 100 ms later something is sent to it again.
+        let below = |at: u64| (if at % 12_000 < 400 { 0 } else { 700 + at % 12_000 / 400 }, at.is_multiple_of(4));
+        let early = held_up(&mut told, 60_000, below);
+        let mut told = Told::new();
+        told.set_period(Some(MS));
+        let all = held_up(&mut told, 600_000, below);
+        // Four periods a time: after 64, 128, ... looks at an empty link, 400 of which are in 3 s.
+        assert!((4 * MS..=6 * 5 * MS).contains(&early.0), "{early:?} in a minute");
+        assert!(all.0 <= 12 * 5 * MS, "{all:?} in ten minutes");
+    }
+
+    #[test]
+    fn all_waiting_together_is_bounded_whatever_links_say() {
+        let mut told = Told::new();
+        told.set_period(Some(2 * MS));
+        // Everything is given back, 3 ms after it should.
+        let always_late = |at: u64| (u64::from(at % 16 < 12), at.is_multiple_of(16));
+        let held_up = held_up(&mut told, 1_000_000, always_late);
+        assert!(held_up.0 >= WAITED_MAX.0, "a slow link would be waited for: {held_up:?}");
+        let most = WAITED_MAX.0 + 1_000_000 * MS / EARNS + MS;
+        assert!(held_up.0 <= most, "{held_up:?} of {most} ns");
     }
 
     #[test]

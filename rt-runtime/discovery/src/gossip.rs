@@ -325,7 +325,7 @@ fn look(library: &mut chitchat::Chitchat, known: &BTreeMap<ChitchatId, Heartbeat
             Ok(Some(fact)) => look.sightings.push(Sighting::Fact(fact)),
             Ok(None) => {}
             Err(Unread::Malformed) => look.sightings.push(Sighting::Malformed { origin }),
-            Err(Unread::OtherFormat) => look.sightings.push(Sighting::OtherFormat { origin }),
+            Err(Unread::OtherFormat(format)) => look.sightings.push(Sighting::OtherFormat { origin, format }),
         }
     }
     look

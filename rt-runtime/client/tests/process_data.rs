@@ -471,6 +471,41 @@ fn an_image_goes_on_soon_after_the_clock_was_set_back() {
     }
 }
 
+/// Two hosts' clocks are not set back at the same moment, nor do both hosts' values come at once:
+/// when the first step is noticed the other member may be anywhere in its own.
+#[test]
+fn an_image_goes_on_soon_after_two_clocks_were_set_back_one_after_the_other() {
+    for (back, later, behind) in (0..=14).flat_map(|later| [(100, later, 0), (500, later, 0), (100, later, 3)]) {
+        let session = Session::embedded("set-back-twice").unwrap();
+        let stream = open(&session, "s");
+        let mut image = ProcessImage::new(ImageOptions::new(PERIOD).cycles(4)).unwrap();
+        let mut of_host = |number, steps_at, behind| {
+            let member = image.add(&stream, ChannelId(number), 8).unwrap();
+            let source = stream.process_source(ChannelId(number), ProcessSourceOptions::new(8)).unwrap();
+            source.wait_for_receivers(PATIENCE).unwrap();
+            (member, source, steps_at, behind)
+        };
+        // The second's values come as many cycles late as it is behind.
+        let mut hosts = [of_host(1, 10, 0), of_host(2, 10 + later, behind)];
+        let start = 10_000;
+        let goes_on_by = 10 + later + behind + 8 + 4;
+        for number in 0..60 {
+            for (_, source, steps_at, behind) in &mut hosts {
+                let Some(emitted) = u64::checked_sub(number, *behind) else { continue };
+                let theirs = start + emitted - if emitted < *steps_at { 0 } else { back };
+                let at = source.monotonic(cycle(theirs)).unwrap();
+                assert!(source.emit_as(&theirs.to_le_bytes(), at).unwrap().is_sent());
+            }
+            let shown = image.poll(cycle(start + number)).unwrap();
+            assert_eq!(shown.value(hosts[0].0), shown.value(hosts[1].0), "of one cycle");
+            let is_newest =
+                shown.is_new && shown.value(hosts[0].0) == Some(&(start + number - behind - back).to_le_bytes());
+            let case = format!("{number}: {back} back, {later} later, {behind} behind");
+            assert!(number < goes_on_by || is_newest, "each cycle is whole, after eight and four; {case}");
+        }
+    }
+}
+
 #[test]
 fn values_of_no_known_clock_are_in_no_image() {
     let session = Session::embedded("clocks").unwrap();

@@ -117,7 +117,7 @@ impl Discovering {
             match self.backend.next_sighting() {
                 Some(Sighting::Fact(fact)) => self.machine.on_fact(now, &fact),
                 Some(Sighting::Malformed { origin }) => self.machine.on_malformed(now, origin),
-                Some(Sighting::OtherFormat { origin }) => self.machine.on_other_format(now, origin),
+                Some(Sighting::OtherFormat { origin, format }) => self.machine.on_other_format(now, origin, format),
                 Some(Sighting::Stranger { origin }) => self.machine.on_stranger(now, origin),
                 None => break,
             }
@@ -125,7 +125,7 @@ impl Discovering {
         while let Some(event) = self.machine.next_event() {
             match event {
                 Told::Refused { host, name, origin, reason } => {
-                    warn!(%host, name, %origin, reason = reason.name(), why = reason.text(), "a host is refused");
+                    warn!(%host, name, %origin, reason = reason.name(), why = %reason, "a host is refused");
                 }
                 Told::Displaced { host, name } => {
                     info!(%host, name, "a peer of the configuration takes the place of a found one");
@@ -182,7 +182,7 @@ impl Discovering {
             host: hex_of(refused.host),
             from: refused.origin.to_string(),
             reason: refused.reason.name().to_owned(),
-            why: refused.reason.text().to_owned(),
+            why: refused.reason.to_string(),
             times: refused.times,
             ms_ago: ms(refused.last_at),
         });

@@ -5,25 +5,27 @@
 //! | `name` | its name |
 //! | `life` | its incarnation, decimal |
 //! | `link.NAME` | technology, a blank, address with port: `udp 10.0.0.1:7400` |
-//! | `format` | `1`; told last, so that where it is, the others are |
+//! | `format` | `1`, a number; told last, so that where it is, the others are |
+//!
+//! Only with its number can the rest be read: what the other keys hold is looked at behind it.
 //!
 //! The host's identifier is that of the node, 16 hexadecimal digits. Nothing fast is told.
 
 use insane_core::{HostId, Incarnation};
-use insane_overlay::discovery::{Fact, LinkFact};
+use insane_overlay::discovery::{Fact, LINKS_MAX, LinkFact};
 use std::net::SocketAddr;
 
 /// The version of all this: raised when one of the pairs says another thing, or one is added
 /// without which a host is misunderstood. A test below keeps what it looks like.
-const FORMAT: &str = "1";
+const FORMAT: u32 = 1;
 
 /// Why what was told could not be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unread {
     /// It makes no sense.
     Malformed,
-    /// It is of another version than what is told of this host.
-    OtherFormat,
+    /// It is of this version, another than what is told of this host.
+    OtherFormat(u32),
 }
 
 /// The text for an identifier.
@@ -38,7 +40,7 @@ pub fn to_pairs(name: &str, incarnation: Incarnation, links: &[LinkFact]) -> Vec
     let mut pairs = vec![("name".to_owned(), name.to_owned()), ("life".to_owned(), incarnation.0.to_string())];
     let link = |link: &LinkFact| (format!("link.{}", link.name), format!("{} {}", link.technology, link.address));
     pairs.extend(links.iter().map(link));
-    pairs.push(("format".to_owned(), FORMAT.to_owned()));
+    pairs.push(("format".to_owned(), FORMAT.to_string()));
     pairs
 }
 
@@ -54,28 +56,32 @@ pub fn from_pairs<'p>(
     let (mut name, mut life, mut format, mut links) = (None, None, None, Vec::new());
     for (key, value) in pairs {
         match key {
-            "name" => name = Some(value.to_owned()),
-            "life" => life = Some(Incarnation(value.parse().map_err(|_| Unread::Malformed)?)),
+            "name" => name = Some(value),
+            "life" => life = Some(value),
             "format" => format = Some(value),
-            // What a later version tells is passed over.
-            _ => links.extend(key.strip_prefix("link.").map(|name| link(name, value)).transpose()?),
-        }
-        if links.len() > insane_overlay::discovery::LINKS_MAX {
-            return Err(Unread::Malformed);
+            // One too many is enough to see that there are. What a later version adds without
+            // raising the number is passed over.
+            _ if links.len() <= LINKS_MAX => links.extend(key.strip_prefix("link.").map(|name| (name, value))),
+            _ => {}
         }
     }
     if node.len() != 16 || !node.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(Unread::Malformed);
     }
-    if format.is_some_and(|format| format != FORMAT) {
-        return Err(Unread::OtherFormat);
+    match format.map(str::parse) {
+        None => return Ok(None),
+        Some(Ok(FORMAT)) => {}
+        Some(Ok(other)) => return Err(Unread::OtherFormat(other)),
+        Some(Err(_)) => return Err(Unread::Malformed),
+    }
+    let (Some(name), Some(life)) = (name, life) else { return Err(Unread::Malformed) };
+    if links.len() > LINKS_MAX {
+        return Err(Unread::Malformed);
     }
     let host = HostId(u64::from_str_radix(node, 16).map_err(|_| Unread::Malformed)?);
-    match (format, name, life) {
-        (None, ..) => Ok(None),
-        (Some(_), Some(name), Some(incarnation)) => Ok(Some(Fact { host, incarnation, name, origin, links })),
-        _ => Err(Unread::Malformed),
-    }
+    let incarnation = Incarnation(life.parse().map_err(|_| Unread::Malformed)?);
+    let links = links.into_iter().map(|(name, value)| link(name, value)).collect::<Result<_, _>>()?;
+    Ok(Some(Fact { host, incarnation, name: name.to_owned(), origin, links }))
 }
 
 fn link(name: &str, value: &str) -> Result<LinkFact, Unread> {
@@ -122,7 +128,16 @@ mod tests {
     #[test]
     fn another_format_is_told_from_nonsense() {
         let other = [("name", "a"), ("colour", "red"), ("format", "2")];
-        assert_eq!(read("00000000000000ab", &other), Err(Unread::OtherFormat));
+        assert_eq!(read("00000000000000ab", &other), Err(Unread::OtherFormat(2)));
+        // There the other keys may hold anything. Nor is anything said of them while the number
+        // is still on its way.
+        let many: Vec<String> = (0..=LINKS_MAX).map(|at| format!("link.{at}")).collect();
+        let many: Vec<(&str, &str)> = many.iter().map(|key| (key.as_str(), "udp 10.0.0.1:1")).collect();
+        for told in [&[("link.net", "udp://somewhere")][..], &[("life", "soon")], &many] {
+            assert_eq!(read("00000000000000ab", told), Ok(None), "{told:?}");
+            let told = [told, &[("format", "2")]].concat();
+            assert_eq!(read("00000000000000ab", &told), Err(Unread::OtherFormat(2)), "{told:?}");
+        }
     }
 
     #[test]
@@ -137,9 +152,10 @@ mod tests {
         for bad in [
             &[("life", "soon"), ("format", "1")][..],
             &[("life", "1"), ("format", "1")],
-            &[("link.net", "udp")],
-            &[("link.net", "udp somewhere")],
-            &many,
+            &[&good[..], &[("link.net", "udp")]].concat(),
+            &[&good[..], &[("link.net", "udp somewhere")]].concat(),
+            &[&good[..], &many].concat(),
+            &[("name", "a"), ("life", "1"), ("format", "one")],
         ] {
             assert_eq!(read("00000000000000ab", bad), Err(Unread::Malformed), "{bad:?}");
         }

@@ -212,10 +212,12 @@ async fn live(settings: Settings, front: std::net::UdpSocket, outlet: Arc<Outlet
     for (seed, _) in seeds.states().filter(|(seed, _)| *seed == settings.bind) {
         info!(%seed, "a seed of discovery is this host itself; it is left alone");
     }
+    // Outlives the library: who fell silent about when it ended is remembered all the same.
+    let mut heard = BTreeMap::new();
     for life in 0_u64.. {
         let gate = GateMaker { front: Arc::clone(&front), outlet: Arc::clone(&outlet) };
         let library = spawn_chitchat(config(&settings, life), pairs(&settings), &gate).await?;
-        let why = watch(&library, &mut seeds, &outlet).await;
+        let why = watch(&library, &mut seeds, &mut heard, &outlet).await;
         warn!(why, "gossip starts anew");
         library.abort();
         outlet.shared.count(Counter::Restarts);
@@ -248,11 +250,17 @@ fn config(settings: &Settings, life: u64) -> ChitchatConfig {
     }
 }
 
-/// Looks who lives, and asks seeds, until the library has to be started anew.
-async fn watch(library: &ChitchatHandle, seeds: &mut Seeds, outlet: &Outlet) -> &'static str {
+/// Looks who lives, and asks seeds, until the library has to be started anew. `heard`: whose
+/// heartbeat moved lately, and when last, by this library and those before it.
+async fn watch(
+    library: &ChitchatHandle,
+    seeds: &mut Seeds,
+    heard: &mut BTreeMap<SocketAddr, MonoTime>,
+    outlet: &Outlet,
+) -> &'static str {
+    let started_at = mono_now();
     let mut heartbeats: BTreeMap<ChitchatId, Heartbeat> = BTreeMap::new();
     let mut edition = 0;
-    let mut heard: BTreeMap<SocketAddr, MonoTime> = BTreeMap::new();
     let ended = library.termination_watcher();
     tokio::pin!(ended);
     loop {
@@ -287,7 +295,8 @@ async fn watch(library: &ChitchatHandle, seeds: &mut Seeds, outlet: &Outlet) -> 
             edition = changed;
             seeds.set(&rules);
         }
-        let due = seeds.poll(now, |seed| heard.contains_key(&seed));
+        // A library that has just begun knows nobody: seeds are asked at once.
+        let due = seeds.poll(now, |seed| heard.get(&seed).is_some_and(|at| *at >= started_at));
         for seed in due.tell_silent {
             info!(%seed, "a seed of discovery does not answer; it is asked again, ever more seldom");
         }
@@ -325,7 +334,7 @@ fn look(library: &mut chitchat::Chitchat, known: &BTreeMap<ChitchatId, Heartbeat
             Ok(Some(fact)) => look.sightings.push(Sighting::Fact(fact)),
             Ok(None) => {}
             Err(Unread::Malformed) => look.sightings.push(Sighting::Malformed { origin }),
-            Err(Unread::OtherFormat) => look.sightings.push(Sighting::OtherFormat { origin }),
+            Err(Unread::OtherFormat(format)) => look.sightings.push(Sighting::OtherFormat { origin, format }),
         }
     }
     look
@@ -484,5 +493,52 @@ impl Socket for Gate {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seeds::{FORMER_EVERY, SeedState};
+    use insane_core::{HostId, Incarnation, Nanos};
+
+    #[test]
+    fn who_was_heard_before_the_library_began_anew_is_remembered_and_asked() {
+        let front = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        front.set_nonblocking(true).unwrap();
+        let bind = front.local_addr().unwrap();
+        // Nobody: what is sent there is lost.
+        let [seed, gone] = [(Ipv4Addr::LOCALHOST, 9), ([127, 0, 0, 9].into(), 9)].map(SocketAddr::from);
+        let rules = BackendRules { allow: vec!["127.0.0.0/8".parse().unwrap()], seeds: vec![seed] };
+        let settings = Settings {
+            host: HostId(1),
+            name: "host-1".into(),
+            incarnation: Incarnation(1),
+            bind,
+            cluster: "test".into(),
+            links: Vec::new(),
+            rules: rules.clone(),
+        };
+        let changing = Mutex::new(Changing { rules, ..Changing::default() });
+        let shared = Arc::new(Shared { changing, counters: Default::default(), stop: Notify::new() });
+        let (sightings, _kept) = sync_channel(1);
+        let outlet = Arc::new(Outlet { sightings, ring: Box::new(|| {}), shared });
+
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let front = Arc::new(UdpSocket::from_std(front).unwrap());
+            let gate = GateMaker { front, outlet: Arc::clone(&outlet) };
+            let library = spawn_chitchat(config(&settings, 1), pairs(&settings), &gate).await.unwrap();
+            let mut seeds = Seeds::new(bind, &settings.rules.seeds);
+            let seconds_ago = |seconds| mono_now() - Nanos::from_secs(seconds);
+            let mut heard = BTreeMap::from([(seed, seconds_ago(1)), (gone, seconds_ago(11))]);
+            let watched = watch(&library, &mut seeds, &mut heard, &outlet);
+            assert!(timeout(Duration::from_millis(100), watched).await.is_err(), "the library goes on");
+            library.abort();
+            assert_eq!(heard.into_keys().collect::<Vec<_>>(), [seed], "within ten seconds nobody is given up");
+            let states: Vec<_> = seeds.states().collect();
+            assert_eq!(states, [(seed, SeedState::Silent)], "this library has not heard it");
+            assert!(seeds.poll(mono_now() + FORMER_EVERY, |_| false).ask.contains(&gone));
+        });
     }
 }

@@ -37,6 +37,8 @@ pub enum Sighting {
     OtherFormat {
         /// Where its gossip comes from, as it says.
         origin: SocketAddr,
+        /// The number of its format.
+        format: u32,
     },
     /// Somebody who is not allowed has sent something.
     Stranger {

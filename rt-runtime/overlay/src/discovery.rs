@@ -24,6 +24,7 @@
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use core::net::SocketAddr;
 use insane_core::limits::{NAME_BYTES_MAX, PEERS_MAX};
 use insane_core::{HostId, Incarnation, MonoTime, Nanos, Network};
@@ -169,8 +170,8 @@ impl Decision {
 pub enum Reason {
     /// What is told of it makes no sense.
     Malformed,
-    /// It is told of in another format.
-    OtherFormat,
+    /// It is told of in another format, of this number.
+    OtherFormat(u32),
     /// It is where the rules allow nobody.
     Outside,
     /// It has the identifier of this host.
@@ -190,10 +191,10 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Every one, in the order of the counters.
+    /// Every one, in the order of the counters, which count all other formats as one.
     pub const ALL: [Reason; 10] = [
         Reason::Malformed,
-        Reason::OtherFormat,
+        Reason::OtherFormat(0),
         Reason::Outside,
         Reason::OwnHost,
         Reason::TwinHost,
@@ -209,7 +210,7 @@ impl Reason {
     pub const fn name(self) -> &'static str {
         match self {
             Reason::Malformed => "malformed",
-            Reason::OtherFormat => "other_format",
+            Reason::OtherFormat(_) => "other_format",
             Reason::Outside => "outside",
             Reason::OwnHost => "own_host",
             Reason::TwinHost => "twin_host",
@@ -220,14 +221,18 @@ impl Reason {
             Reason::Full => "full",
         }
     }
+}
 
-    /// In words, with what to do about it.
-    #[must_use]
-    pub const fn text(self) -> &'static str {
-        match self {
+/// In words, with what to do about it.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Reason::Malformed => "what is told of it makes no sense",
-            Reason::OtherFormat => {
-                "it tells of itself in another format than this runtime does: run one build on both hosts"
+            Reason::OtherFormat(format) => {
+                return write!(
+                    f,
+                    "it tells of itself in format {format}, another than this runtime does: run one build on both hosts"
+                );
             }
             Reason::Outside => "an address of it is outside `discovery.gossip.allow`",
             Reason::OwnHost => "it has the identifier of this host; give one of them another `host.id` or name",
@@ -239,7 +244,7 @@ impl Reason {
             Reason::Configured => "a peer of the configuration has its name or an address of it, and goes first",
             Reason::NoLink => "no link of it has the name, technology and family of addresses of a link here",
             Reason::Full => "there are `discovery.gossip.peers_max` of them already",
-        }
+        })
     }
 }
 
@@ -413,9 +418,9 @@ impl Discovery {
         self.refuse_unread(now, origin, Reason::Malformed);
     }
 
-    /// Somebody tells of himself in another format.
-    pub fn on_other_format(&mut self, now: MonoTime, origin: SocketAddr) {
-        self.refuse_unread(now, origin, Reason::OtherFormat);
+    /// Somebody tells of himself in another format, of this number.
+    pub fn on_other_format(&mut self, now: MonoTime, origin: SocketAddr, format: u32) {
+        self.refuse_unread(now, origin, Reason::OtherFormat(format));
     }
 
     fn refuse_unread(&mut self, now: MonoTime, origin: SocketAddr, reason: Reason) {
@@ -515,7 +520,7 @@ impl Discovery {
     }
 
     fn refuse(&mut self, now: MonoTime, (host, name, origin): (HostId, &str, SocketAddr), reason: Reason) {
-        let at = Reason::ALL.iter().position(|other| *other == reason).unwrap_or(0);
+        let at = Reason::ALL.iter().position(|other| other.name() == reason.name()).unwrap_or(0);
         self.counters.refused[at] += 1;
         let is_it = |other: &&mut Refused| other.host == host && other.origin == origin && other.reason == reason;
         if let Some(known) = self.refused.iter_mut().find(is_it) {

@@ -14,6 +14,8 @@
 //! Invariants
 //! - `waiting` counts an item once its place is left, and until it was taken out of it: so as
 //!   long as there is one end of each kind, what is counted can be taken at once.
+//! - Nothing is taken before it is counted: who takes looks at `waiting` once more when nobody else
+//!   can take, so it never falls below zero.
 //! - Items leave in the order in which they came.
 //!
 //! Bounds: the places given at the start; a push or pop is a bounded number of steps.
@@ -82,7 +84,15 @@ impl<T> TryQueue<T> {
         if self.is_empty() {
             return None;
         }
+        self.take()
+    }
+
+    /// What is counted by now: another may have taken what was counted before.
+    fn take(&self) -> Option<T> {
         let mut head = attempt(&self.head)?;
+        if self.is_empty() {
+            return None;
+        }
         let item = attempt(&self.places[*head])?.take()?;
         *head = self.after(*head);
         // Relaxed: the places say whether there is room.
@@ -158,6 +168,16 @@ mod tests {
         assert_eq!((queue.pop(), queue.pop(), queue.pop()), (Some(1), Some(2), None));
         drop(tail);
         assert_eq!(queue.push(3), Ok(()));
+    }
+
+    /// Two take at once, and one of them what both had found counted, while a push is under way.
+    #[test]
+    fn nothing_is_taken_before_it_is_counted() {
+        let queue = TryQueue::new(2);
+        *queue.places[0].lock().unwrap() = Some(1);
+        assert_eq!((queue.take(), queue.waiting.load(Ordering::Relaxed)), (None, 0));
+        queue.waiting.fetch_add(1, Ordering::Release);
+        assert_eq!((queue.take(), queue.take(), queue.is_empty()), (Some(1), None, true));
     }
 
     #[test]

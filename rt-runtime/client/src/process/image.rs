@@ -35,7 +35,8 @@ const CYCLES_MAX: usize = 64;
 /// Cycles by which a value may be late. One that is older was not so long on its way: the
 /// clock was set back.
 const LATE_MAX: u64 = 1024;
-/// So many late values in a row, of one member, say that its clock was set back.
+/// So many values in a row of cycles before the latest, of one member, say that its clock was set
+/// back.
 const LATE_RUN: u32 = 8;
 /// Most members of an image.
 const MEMBERS_MAX: usize = 64;
@@ -136,7 +137,10 @@ struct Inflow {
     /// Its place in the last whole image.
     whole: Place,
     lost: Lost,
-    /// Late values since one that was not.
+    /// The latest cycle of its values since the image began, or began anew.
+    latest: Option<Cycle>,
+    /// Values of earlier cycles since one of a later: not the places tell, in which what was set
+    /// back is late only where a value of before the step lies.
     late_run: u32,
 }
 
@@ -395,7 +399,7 @@ impl ProcessImage {
 
     /// One message of one member: `None` if none waits, then the cycle it was put in.
     fn take(&mut self, at: usize) -> Result<Option<Option<Cycle>>, ConsumeError> {
-        let Inflow { sink, size, bytes, places, lost, late_run, .. } = &mut self.members[at];
+        let Inflow { sink, size, bytes, places, lost, latest, late_run, .. } = &mut self.members[at];
         let Some(message) = sink.consume()? else { return Ok(None) };
         let missing = u64::from(message.lost());
         *lost = Lost { total: lost.total + missing, since_last: lost.since_last + missing };
@@ -406,8 +410,13 @@ impl ProcessImage {
         };
         let place = (cycle.number % places.len() as u64) as usize;
         // The same cycle again is its newer value.
-        let is_late = places[place].cycle != Some(cycle) && !cycle.replaces(places[place].cycle);
-        *late_run = if is_late { *late_run + 1 } else { 0 };
+        let is_again = places[place].cycle == Some(cycle);
+        let is_late = !is_again && !cycle.replaces(places[place].cycle);
+        if cycle.replaces(*latest) {
+            (*latest, *late_run) = (Some(cycle), 0);
+        } else if !is_again {
+            *late_run += 1;
+        }
         let was_set_back = *late_run >= LATE_RUN;
         if is_late && !was_set_back {
             self.late += 1;
@@ -421,6 +430,7 @@ impl ProcessImage {
             self.begin_anew();
         }
         self.members[at].places[place] = taken;
+        self.members[at].latest.get_or_insert(cycle);
         Ok(Some(Some(cycle)))
     }
 
@@ -430,7 +440,7 @@ impl ProcessImage {
         self.begins_anew = true;
         for member in &mut self.members {
             member.places.fill(Place::EMPTY);
-            member.late_run = 0;
+            (member.latest, member.late_run) = (None, 0);
         }
     }
 
@@ -472,6 +482,7 @@ impl Inflow {
             places: vec![Place::EMPTY; cycles].into(),
             whole: Place::EMPTY,
             lost: Lost::default(),
+            latest: None,
             late_run: 0,
         }
     }

@@ -61,6 +61,33 @@ fn slot(flow: u16, start: u64) -> Action {
 }
 
 #[test]
+fn what_goes_besides_ends_before_the_slot_and_before_its_gate_shuts() {
+    let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::SendNow)]);
+    // To the slot, less e_turn, at 8 ns a byte.
+    for (at, below, room) in [(0, 0, 6_125), (41_000, 0, 1_000), (41_000, 900, 100), (41_000, 2_000, 0), (49_500, 0, 0)]
+    {
+        assert_eq!(timed.poll(now(at), below), wait(50_000));
+        assert_eq!(timed.besides(7, below), room, "{below} below at {at}");
+    }
+    // In the window, as long as the slot may be used.
+    assert!(matches!(timed.poll(now(50_000), 0), Action::Wait(_)));
+    assert_eq!(timed.besides(7, 0), 0);
+    assert!(matches!(timed.poll(now(60_000), 0), Action::Missed { .. }));
+    assert!(matches!(timed.poll(now(60_000), 0), Action::Wait(_)));
+    assert_eq!(timed.besides(7, 0), (150_000 - 60_000 - 1_000) / 8);
+
+    let list = [GateEntry { open_lanes: 0, interval_ns: 30_000 }, GateEntry { open_lanes: 0x80, interval_ns: 70_000 }];
+    let gates = Gates::new(TaiTime(APART), None, 0, &list).unwrap();
+    let mut timed = self::timed(timing());
+    timed.stage(TaiTime(APART), &[stream(0, 200_000, 150_000, LatePolicy::Drop)], Some(&gates), TaiTime(0)).unwrap();
+    assert_eq!(timed.poll(now(0), 0), Action::TookOver);
+    for (at, rooms) in [(0, [0, 0]), (30_000, [0, 8_625]), (99_500, [0, 0])] {
+        assert!(matches!(timed.poll(now(at), 0), Action::Wait(_)));
+        assert_eq!([0, 7].map(|lane| timed.besides(lane, 0)), rooms, "at {at}");
+    }
+}
+
+#[test]
 fn a_slot_is_granted_from_its_start_until_the_message_no_longer_fits() {
     let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::NextSlot)]);
     timed.ready(FlowIndex(0), now(0).tai);

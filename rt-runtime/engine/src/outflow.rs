@@ -198,7 +198,7 @@ impl Outflow {
 
     /// A peer has another life: it joins anew.
     pub fn forget(&mut self, peer: PeerIndex) {
-        self.sender.leave(peer);
+        self.sender.forget(peer);
         self.version = None;
     }
 
@@ -277,7 +277,7 @@ impl Outflow {
         let gone = self.sender.peers().filter(|peer| !route.peers.contains(peer));
         let gone: heapless::Vec<PeerIndex, PEERS_MAX> = gone.collect();
         for peer in gone {
-            self.sender.leave(peer);
+            self.sender.leave(now, peer);
         }
         // Those who wait for the past join with it.
         let waiting = newcomers.map_or(PeerSet::NONE, Newcomers::waiting);
@@ -544,7 +544,7 @@ impl Outflow {
         for peer in joining {
             let is_known = self.sender.peers().any(|known| known == peer);
             if self.sender.is_out(peer) {
-                self.sender.leave(peer);
+                self.sender.leave(now, peer);
             }
             let held = &self.held;
             let _ = self.sender.recall(past.start, |number| held[number as usize % WINDOW_MAX].len);

@@ -561,10 +561,14 @@ impl Transmitter {
         if self.ready == 0 { 0 } else { self.run_lanes(turn, self.chunk_bytes, links, outlets, port) }
     }
 
+    /// Those of moves; those of closed sources go among the slots, if there are any.
     #[cold]
     fn send_fences<L: Link>(&mut self, now: MonoTime, links: &mut Links<L>) {
-        for _ in 0..self.fences.send(now, links) {
+        for _ in 0..self.fences.send_moves(now, links) {
             self.note_frame(now, HEADER_BYTES);
+        }
+        if self.slots.as_ref().is_none_or(|slots| !slots.is_active()) {
+            self.fences.send_closings(now, links, |_| true);
         }
     }
 

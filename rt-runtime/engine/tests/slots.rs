@@ -6,7 +6,9 @@ mod world;
 use insane_clock::{ClockState, ServoConfig};
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::time::{Clock, PairedRead};
-use insane_core::{Cause, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceInstant, Stamp, TaiTime};
+use insane_core::{
+    Cause, ConnId, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceInstant, Stamp, TaiTime,
+};
 use insane_engine::{
     Command, EngineConfig, LaneArrivals, SlotConfig, SlotTable, StageSlots, TIMED_MAX, Topic, timed_flow,
 };
@@ -18,6 +20,7 @@ use insane_shm::trace::{Missing, Record, SlotFate, SlotRecord, TRACE_BYTES, Trac
 use insane_sim::{SimClock, SimConfig, SimLink, SimNet, SimPeer};
 use insane_sys::SharedBytes;
 use insane_sys::guard::{self, GuardAllocator};
+use insane_wire::data::HEADER_BYTES;
 use std::cell::{Cell, RefCell};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::os::fd::BorrowedFd;
@@ -576,6 +579,53 @@ fn a_message_that_is_early_when_the_host_wakes_waits_for_its_slot() {
             assert_eq!(a.since(TurnCounter::SlotsSent), round + 1, "{late:?}: it goes in its slot");
             assert_eq!((a.since(TurnCounter::LateSent), a.since(TurnCounter::LateDropped)), (0, 0), "{late:?}");
         }
+    }
+}
+
+#[test]
+fn a_crowd_of_sources_that_close_right_before_a_slot_displaces_nobody() {
+    const CROWD: usize = 64;
+    let closing = HEADER_BYTES as u64 + u64::from(OVERHEAD);
+    for has_bulk in [false, true] {
+        let (net, mut a) = locked(GOOD);
+        let crowd: Vec<(SourcePort, ConnId)> =
+            (0..CROWD).map(|_| (a.host.source(BULK, Lane::LAST, &[]), ConnId(a.host.next))).collect();
+        let begin = (net.clock().now().0 / PERIOD + 2) * PERIOD + a.offset_ns - 160 * US;
+        turns_until(&mut a, &net, begin);
+        a.handed.borrow_mut().clear();
+        a.remember();
+        a.emit_at = begin;
+        let mut leaving = crowd.iter().map(|(_, conn)| *conn).peekable();
+        let mut removed = 0;
+        while net.clock().now().0 < begin + 60 * MS {
+            while let Some(conn) = leaving.peek()
+                && a.host.port.send(Command::RemoveSource(*conn)).is_ok()
+            {
+                leaving.next();
+            }
+            let now = net.clock().now().0;
+            if has_bulk {
+                a.act(now, GOOD);
+            } else {
+                if now >= a.emit_at {
+                    assert!(a.timed.emit_copy(&[0; SIZE], 0).is_some_and(|emit| emit.is_sent()));
+                    (a.emitted, a.emit_at) = (a.emitted + 1, a.emit_at + PERIOD);
+                }
+                while a.host.engine.turn() {}
+            }
+            while let Some(command) = a.host.port.collect() {
+                removed += usize::from(matches!(*command, Command::Removed { .. }));
+            }
+            net.advance(Nanos(2 * US));
+        }
+        assert_eq!(removed, CROWD);
+        let handed = a.handed.borrow();
+        let told = handed.iter().filter(|frame| !frame.lane.is_real_time() && frame.bytes == closing).count();
+        assert_eq!(told, 3 * CROWD, "each of them says so, three times");
+        let seen = look_at_wire(&handed, a.offset_ns, slot_ns(&config(GOOD)), CLOCK_NS);
+        let emitted = a.emitted - a.before.0;
+        assert!(emitted >= 59 && seen.outside == 0, "{seen:?} of {emitted}");
+        assert!(a.since(TurnCounter::SlotsSent) + 1 >= emitted && seen.timed + 1 >= emitted, "{seen:?} of {emitted}");
     }
 }
 

@@ -29,8 +29,9 @@
 //! - A source that closes says so ([`FlowTable::close`]). Its flow is still remembered, so that
 //!   what is under way to it is judged as ever and nothing is released twice; but when another
 //!   one needs a place it gives way first, before any that is only idle, and after
-//!   [`CLOSED_LINGER`] it is forgotten. A message behind the last one said makes that void: so a
-//!   false word costs what a full table costs an idle flow, and never a message.
+//!   [`CLOSED_LINGER`] it is forgotten. A message behind the last one said makes that void, and so
+//!   does one later than those under way that is not the last: so a false word costs what a full
+//!   table costs an idle flow, and never a message.
 //!
 //! Bounds: all memory is taken in [`FlowTable::new`]: `capacity` flows of 128 bytes and
 //! an index of at least twice as many places of 8 bytes. A look-up looks at no more than
@@ -373,12 +374,12 @@ impl FlowTable {
         true
     }
 
-    /// A flow that released something is not idle; one that has closed waits for no more than
-    /// its last message.
+    /// A flow that released something is not idle; one that has closed waits, by now, for no more
+    /// than its last message.
     #[inline(never)]
     fn reorder(&mut self, now: MonoTime, at: u32) {
         let flow = &self.flows[at as usize];
-        if !flow.closed || flow.is_behind_its_end() {
+        if !flow.closed || !flow.is_complete() {
             self.reopen(now, at);
         }
     }
@@ -395,6 +396,9 @@ impl FlowTable {
                 return None;
             } else if flow.is_complete() || closed_for.min(now.since(flow.released_at)) >= EVICT_AFTER {
                 return Some(at);
+            } else if flow.released_at > flow.ordered_at {
+                // It goes on: passed over it would stand here again and again.
+                self.reopen(now, at);
             }
             at = newer;
         }

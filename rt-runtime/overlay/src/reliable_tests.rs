@@ -117,7 +117,7 @@ impl World {
     /// A runtime dies and another life of it joins.
     fn crash(&mut self, node: usize) {
         self.check_life(node, false);
-        self.sender.leave(PeerIndex(node as u16));
+        self.sender.forget(PeerIndex(node as u16));
         self.nodes[node] = Node { life: self.nodes[node].life + 1, ..Node::default() };
         self.join(node);
     }
@@ -362,7 +362,7 @@ fn partitions_stalls_crashes_and_late_joiners() {
     for seed in 0..40 {
         let faults = Faults { loss: seed % 8, duplication: seed % 4 * 3, reordering: seed % 3 * 4 };
         let mut world = World::new(seed ^ 0xabcd, 4, faults);
-        world.sender.leave(PeerIndex(3));
+        world.sender.leave(world.now, PeerIndex(3));
         world.nodes[3] = Node::default();
         for tick in 0..20_000 {
             if world.random.below(1_500) == 0 {
@@ -440,7 +440,7 @@ fn who_leaves_is_waited_for_no_longer() {
         world.tick(true);
     }
     assert!(!world.sender.has_room());
-    world.sender.leave(PeerIndex(1));
+    world.sender.leave(world.now, PeerIndex(1));
     world.nodes[1].is_member = false;
     world.release();
     assert!(world.sender.has_room());
@@ -572,7 +572,7 @@ fn a_recap_that_stands_still_ends_alone() {
         assert_eq!(sender.recap(now, index, 100, 1 + u32::from(index.0)), has_place);
     }
     assert_eq!(sender.peers().count(), PEERS_MAX, "recaps take no peer's place");
-    sender.leave(PeerIndex(0));
+    sender.leave(now, PeerIndex(0));
     assert!(sender.recap(now, PeerIndex(40), 100, 99));
 }
 
@@ -608,6 +608,69 @@ fn who_asks_for_recaps_again_and_again_holds_the_window_for_its_share_and_no_lon
         assert!(count > 10 && held.0 >= share.0 - slack, "{held:?} in {count}");
         assert!(held.0 <= share.0 + slack, "{held:?} in {count}");
     }
+}
+
+/// As [`recaps_in_a_minute`], of a peer that takes nothing and ends each of them for itself just
+/// before it would be given up.
+fn recaps_that_are_evaded(evade: impl Fn(&mut Sender, MonoTime)) -> Nanos {
+    const STEP: Nanos = Nanos::from_millis(1);
+    let began = MonoTime(1_000_000);
+    let mut sender = sender_with_recap(began);
+    let (mut now, mut number, mut held, mut asked_at) = (began, 7, 0, began);
+    while now.since(began) < Nanos::from_secs(60) {
+        now += STEP;
+        assert_eq!(sender.give_up_recap(now), None);
+        if sender.is_recapping(PeerIndex(0)) {
+            held += STEP.0;
+            if now.since(asked_at) >= Nanos(LIMITS.evict_after.0 - STEP.0) {
+                evade(&mut sender, now);
+                assert!(!sender.is_recapping(PeerIndex(0)));
+                // It holds what the flow has, so that there is something to recap.
+                let _ = sender.recall(101, |_| 1_000);
+            }
+        } else if sender.recap(now, PeerIndex(0), 101, number + 1) {
+            (number, asked_at) = (number + 1, now);
+        }
+    }
+    assert!(number > 17, "{number}");
+    Nanos(held)
+}
+
+#[test]
+fn who_breaks_recaps_off_and_joins_again_holds_the_window_for_its_share_and_no_longer() {
+    let share = Nanos::from_millis(60_000 / crate::reliable::RECAP_SHARE);
+    let slack = 3 * LIMITS.evict_after.0;
+    let gone = |sender: &mut Sender, now| {
+        assert!(sender.on_ack(now, PeerIndex(0), &Ack { gone: true, ..acked(Position::start_of(103), 103) }));
+        assert!(sender.is_out(PeerIndex(0)));
+        assert!(sender.on_ack(now, PeerIndex(0), &acked(Position::start_of(104), 164)));
+        assert!(!sender.is_out(PeerIndex(0)));
+    };
+    let gone_for_good = |sender: &mut Sender, now| {
+        assert!(sender.on_ack(now, PeerIndex(0), &Ack { gone: true, ..acked(Position::start_of(103), 103) }));
+        sender.leave(now, PeerIndex(0));
+        sender.join(now, PeerIndex(0));
+    };
+    let by_route = |sender: &mut Sender, now| {
+        sender.leave(now, PeerIndex(0));
+        sender.join(now, PeerIndex(0));
+    };
+    for held in [recaps_that_are_evaded(gone), recaps_that_are_evaded(gone_for_good), recaps_that_are_evaded(by_route)]
+    {
+        assert!(held.0.abs_diff(share.0) <= slack, "{held:?}");
+    }
+}
+
+#[test]
+fn another_life_of_a_peer_owes_nothing_for_recaps() {
+    let now = MonoTime(1_000_000);
+    let mut sender = sender_with_recap(now);
+    let late = now + Nanos(10 * LIMITS.evict_after.0);
+    assert_eq!(sender.give_up_recap(late), Some(PeerIndex(0)));
+    assert!(!sender.can_recap(late, PeerIndex(0)));
+    sender.forget(PeerIndex(0));
+    sender.join(late, PeerIndex(0));
+    assert!(sender.can_recap(late, PeerIndex(0)));
 }
 
 #[test]

@@ -451,6 +451,25 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         self.fill(end, below, slot_wait)
     }
 
+    /// Bytes that may go besides all flows, in a lane, at the instant of the last poll, with
+    /// `below` as that had it: what the guard leaves. None while a late message waits.
+    #[must_use]
+    #[cold]
+    pub fn besides(&mut self, lane: u8, below: u64) -> u64 {
+        if self.late_count > 0 {
+            return 0;
+        }
+        let mut end = self.free_until(self.tables[self.active].head());
+        if let Some(gate) = self.gate_state() {
+            let lane = lane as usize % LANES;
+            if gate.open_lanes & 1 << lane == 0 {
+                return 0;
+            }
+            end = end.min(gate.shuts[lane].0);
+        }
+        self.room(end, below.saturating_add(u64::from(self.timing.foreign_bytes)))
+    }
+
     /// Reports what was done after an action: `bytes` that went, and whether the flow
     /// has `more`. Zero bytes after `Slot` or `Late`: the link took nothing.
     #[inline]

@@ -4,7 +4,8 @@
 //! A fence goes behind the last message, in its lane and by its link. It may be lost, and its
 //! loss costs nothing but time ([`crate::HOLD_MAX`]), or a place for longer, so it is sent
 //! [`TIMES`] times, and what finds no place here is left out. Those of closed sources are in no
-//! hurry: few go in a turn, and they take no place from those of moves.
+//! hurry: few go in a turn, they take no place from those of moves, and where there are slots they
+//! go when nothing else does, and end before the next slot.
 
 use crate::engine::Links;
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
@@ -19,6 +20,8 @@ const TIMES: u8 = 3;
 const APART: Nanos = Nanos::from_millis(1);
 /// A link without room is asked for so long.
 const PATIENCE: Nanos = Nanos::from_millis(20);
+/// So long those of closed sources wait for their turn.
+const CLOSING_PATIENCE: Nanos = Nanos::from_secs(1);
 /// Fences looked at in one turn.
 const PER_TURN: usize = 32;
 /// Of closed sources.
@@ -60,20 +63,36 @@ impl Fences {
     /// The leg of a flow has ended at this peer.
     pub fn push(&mut self, now: MonoTime, to: (PeerIndex, u8), lane: Lane, head: [u8; HEADER_BYTES]) {
         self.any = true;
-        push(&mut self.moves, Fence::new(now, to, lane, head));
+        push(&mut self.moves, Fence::new(now, to, lane, head, PATIENCE));
     }
 
     /// The flow itself has ended.
     pub fn push_closing(&mut self, now: MonoTime, to: (PeerIndex, u8), lane: Lane, head: [u8; HEADER_BYTES]) {
         self.any = true;
-        push(&mut self.closings, Fence::new(now, to, lane, head));
+        push(&mut self.closings, Fence::new(now, to, lane, head, CLOSING_PATIENCE));
     }
 
-    /// Sends what is due; how many went.
+    /// Sends what is due of moves; how many went.
     #[cold]
-    pub fn send<L: Link>(&mut self, now: MonoTime, links: &mut Links<L>) -> u32 {
-        let sent =
-            send(&mut self.moves, PER_TURN, now, links) + send(&mut self.closings, CLOSINGS_PER_TURN, now, links);
+    pub fn send_moves<L: Link>(&mut self, now: MonoTime, links: &mut Links<L>) -> u32 {
+        let sent = send(&mut self.moves, PER_TURN, now, links, |_| true);
+        self.sent(sent, links)
+    }
+
+    /// Sends a few that are due of closed sources, each if its lane `may` send one more; how many
+    /// went.
+    #[cold]
+    pub fn send_closings<L: Link>(
+        &mut self,
+        now: MonoTime,
+        links: &mut Links<L>,
+        may: impl FnMut(Lane) -> bool,
+    ) -> u32 {
+        let sent = send(&mut self.closings, CLOSINGS_PER_TURN, now, links, may);
+        self.sent(sent, links)
+    }
+
+    fn sent<L: Link>(&mut self, sent: u32, links: &mut Links<L>) -> u32 {
         self.any = !(self.moves.is_empty() && self.closings.is_empty());
         if sent > 0 {
             links.flush();
@@ -83,8 +102,14 @@ impl Fences {
 }
 
 impl Fence {
-    fn new(now: MonoTime, (peer, link): (PeerIndex, u8), lane: Lane, head: [u8; HEADER_BYTES]) -> Self {
-        Fence { peer, link, lane, head, left: TIMES, at: now, until: now + PATIENCE }
+    fn new(
+        now: MonoTime,
+        (peer, link): (PeerIndex, u8),
+        lane: Lane,
+        head: [u8; HEADER_BYTES],
+        patience: Nanos,
+    ) -> Self {
+        Fence { peer, link, lane, head, left: TIMES, at: now, until: now + patience }
     }
 }
 
@@ -94,11 +119,17 @@ fn push(queue: &mut VecDeque<Fence>, fence: Fence) {
     }
 }
 
-fn send<L: Link>(queue: &mut VecDeque<Fence>, per_turn: usize, now: MonoTime, links: &mut Links<L>) -> u32 {
+fn send<L: Link>(
+    queue: &mut VecDeque<Fence>,
+    per_turn: usize,
+    now: MonoTime,
+    links: &mut Links<L>,
+    mut may: impl FnMut(Lane) -> bool,
+) -> u32 {
     let mut sent = 0;
     for _ in 0..queue.len().min(per_turn) {
         let Some(mut fence) = queue.pop_front() else { break };
-        if fence.at <= now {
+        if fence.at <= now && may(fence.lane) {
             let none = SharedBytes::from(&[][..]);
             match links.send_by(fence.link, fence.peer, fence.lane, &fence.head, none) {
                 SendOutcome::Sent => {
@@ -107,12 +138,11 @@ fn send<L: Link>(queue: &mut VecDeque<Fence>, per_turn: usize, now: MonoTime, li
                 }
                 // The link is gone, and so is what it held.
                 SendOutcome::Failed => fence.left = 0,
-                SendOutcome::Busy if now >= fence.until => fence.left = 0,
                 SendOutcome::Busy => {}
             }
             fence.at = now + APART;
         }
-        if fence.left > 0 {
+        if fence.left > 0 && now < fence.until {
             queue.push_back(fence);
         }
     }

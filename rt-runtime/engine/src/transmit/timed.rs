@@ -19,6 +19,7 @@
 //! - The link belongs to the table: a source goes by the one that the table in force names for
 //!   it, and by another from the boundary on at which another table takes over.
 //! - A message larger than its slot is dropped and counted; it harms nobody else.
+//! - What tells that sources have closed goes when nothing else does, and ends before the next slot.
 //!
 //! # Bounds
 //! [`GRANTS_PER_TURN`] grants a turn, [`TELLS_PER_TURN`] things told besides, [`APPROACH`] of
@@ -30,6 +31,7 @@ mod message;
 mod told;
 
 use super::evidence::Evidence;
+use super::fences::Fences;
 use super::source::{Grant, condemn, send_reliable, send_some};
 use super::{FlowIndex, Progress, Transmitter};
 use crate::command::Port;
@@ -360,6 +362,32 @@ impl Slots {
         self.count(TurnCounter::LanesCut, 1);
     }
 
+    /// Tells of some sources that have closed, as nothing else goes now: as many frames as end
+    /// before the next slot. Whether there was one.
+    #[cold]
+    fn close_some<L: Link>(
+        &mut self,
+        now: MonoTime,
+        mut below: u64,
+        fences: &mut Fences,
+        links: &mut Links<L>,
+    ) -> bool {
+        let frame = HEADER_BYTES as u64 + u64::from(self.config.overhead_bytes);
+        let timed = &mut self.timed;
+        let sent = fences.send_closings(now, links, |lane| {
+            let fits = timed.besides(lane.get(), below) >= frame;
+            if fits {
+                below = below.saturating_add(frame);
+            }
+            fits
+        });
+        if sent > 0 {
+            self.told.has_best_effort();
+            self.occupy(now, u64::from(sent) * frame);
+        }
+        sent > 0
+    }
+
     /// Something goes.
     fn goes(&mut self, now: MonoTime) {
         if let Some(since) = self.held_since.take() {
@@ -500,6 +528,7 @@ impl Transmitter {
         let (mut moved, mut grants, mut is_flushed) = (0, 0, true);
         // When the first of what is not flushed was decided upon.
         let mut since = None;
+        let mut may_close = !self.fences.is_empty();
         for _ in 0..TELLS_PER_TURN {
             let Some(slots) = self.slots.as_mut() else { break };
             let mono = turn.look();
@@ -622,6 +651,9 @@ impl Transmitter {
                         self.cut(flow, outlets);
                         continue;
                     }
+                    if std::mem::take(&mut may_close) && slots.close_some(mono, below, &mut self.fences, links) {
+                        continue;
+                    }
                     let again = if slots.told.is_blocked() { mono + told::AGAIN } else { until };
                     let until = until.min(again);
                     slots.wait(mono, until);
@@ -630,6 +662,9 @@ impl Transmitter {
                     }
                 }
                 Action::Idle => {
+                    if std::mem::take(&mut may_close) && slots.close_some(mono, below, &mut self.fences, links) {
+                        continue;
+                    }
                     slots.due = Some(MonoTime(u64::MAX));
                     break;
                 }

@@ -33,15 +33,15 @@
 //!   window, as a peer that is behind does, until it is there or stands still for
 //!   [`Limits::evict_after`]. A peer's recaps have one part in [`RECAP_SHARE`] of
 //!   the time, of which as much may be owed as one costs that stands still: who asks again and
-//!   again holds the window no longer.
+//!   again holds the window no longer, nor does who leaves and joins again.
 //!
 //! A sequence number says which message of a flow it is, once and for all, so a delayed
 //! or repeated frame can never be taken for another one, and no connection numbers are
 //! needed: [`Sync::base`] alone says where a receiver's part begins.
 //!
-//! Bounds: all memory is in the machines themselves, about [`WINDOW_MAX`] times 16 and
-//! [`PEERS_MAX`] + [`RECAPS_MAX`] times 140 bytes for a sender, 130 bytes for a receiver. Each call looks
-//! at each peer once, at most.
+//! Bounds: all memory is in the machines themselves, about [`WINDOW_MAX`] times 16,
+//! [`PEERS_MAX`] times 8 and [`PEERS_MAX`] + [`RECAPS_MAX`] times 130 bytes for a sender, 130 bytes
+//! for a receiver. Each call looks at each peer once, at most.
 
 mod receiver;
 mod sender;

@@ -59,8 +59,6 @@ struct Peer {
     past_until: u64,
     /// Since when it is a recap.
     began_at: MonoTime,
-    /// By then the peer's recaps have had no more than their share of the time.
-    recaps_paid_at: MonoTime,
     /// What is sent next.
     cursor: Position,
     /// What was never sent.
@@ -86,6 +84,9 @@ pub struct Sender {
     turn: usize,
     /// How many of `peers` are recaps.
     recaps: usize,
+    /// By then the recaps to each peer have had no more than their share of the time: also of one
+    /// that left meanwhile, or was put out.
+    recaps_paid_at: [MonoTime; PEERS_MAX],
     held: [Held; WINDOW_MAX],
     /// The oldest message held.
     first: u64,
@@ -111,6 +112,7 @@ impl Sender {
             places: 0,
             turn: 0,
             recaps: 0,
+            recaps_paid_at: [MonoTime(0); PEERS_MAX],
             held: [Held { len: 0, before: 0 }; WINDOW_MAX],
             first,
             end: first,
@@ -236,8 +238,7 @@ impl Sender {
     #[must_use]
     pub fn can_recap(&self, now: MonoTime, index: PeerIndex) -> bool {
         let burst = Nanos(RECAP_SHARE * self.limits.evict_after.0);
-        let flow = self.find(index).and_then(|place| self.peers[place].as_ref());
-        let is_paid = flow.is_none_or(|flow| flow.recaps_paid_at <= now + burst);
+        let is_paid = self.recaps_paid_at.get(index.index()).is_none_or(|paid_at| *paid_at <= now + burst);
         is_paid && self.recaps < RECAPS_MAX && !self.is_recapping(index)
     }
 
@@ -258,9 +259,9 @@ impl Sender {
     fn end_recap(&mut self, now: MonoTime, index: PeerIndex) {
         let Some(recap) = self.find_recap(index, None).and_then(|place| self.peers[place].take()) else { return };
         self.recaps -= 1;
-        if let Some(flow) = self.find(index).and_then(|place| self.peers[place].as_mut()) {
+        if let Some(paid_at) = self.recaps_paid_at.get_mut(index.index()) {
             let cost = Nanos(now.since(recap.began_at).0.saturating_mul(RECAP_SHARE));
-            flow.recaps_paid_at = flow.recaps_paid_at.max(now) + cost;
+            *paid_at = (*paid_at).max(now) + cost;
         }
     }
 
@@ -278,7 +279,6 @@ impl Sender {
             acked: start,
             past_until: self.end,
             began_at: now,
-            recaps_paid_at: MonoTime(0),
             cursor: start,
             high: start,
             // Nothing before it knows where it begins.
@@ -297,12 +297,20 @@ impl Sender {
         peer.map_or(0, |peer| self.end.saturating_sub(peer.acked.sequence.max(peer.base)))
     }
 
-    /// A peer has no sink any more, or is gone.
-    pub fn leave(&mut self, index: PeerIndex) {
+    /// A peer has no sink any more, or is to join anew. What its recaps cost is not forgotten.
+    pub fn leave(&mut self, now: MonoTime, index: PeerIndex) {
         if let Some(place) = self.find(index) {
             self.peers[place] = None;
         }
-        self.end_recap(MonoTime(0), index);
+        self.end_recap(now, index);
+    }
+
+    /// A peer is gone, or has another life, which owes nothing.
+    pub fn forget(&mut self, index: PeerIndex) {
+        self.leave(MonoTime(0), index);
+        if let Some(paid_at) = self.recaps_paid_at.get_mut(index.index()) {
+            *paid_at = MonoTime(0);
+        }
     }
 
     /// The peers, those that were put out included.

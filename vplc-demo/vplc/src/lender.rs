@@ -3,22 +3,29 @@
 //! Where the daemon gave the priorities, no thread of the program can raise its own. But who
 //! holds a mutex with inheritance runs at the priority of whoever waits for it. So there is a
 //! thread for each ceiling, with the ceiling as its priority, also given by the daemon, that
-//! does nothing but wait for a mutex when it is asked to:
+//! does nothing but wait for a borrower's mutex when it is asked to:
 //!
 //! ```text
 //! borrower, below the ceiling      lender, at the ceiling
-//! takes the mutex                  sleeps
-//! rings ─────────────────────────▶ wakes up, is more urgent, runs at once
-//!                                  wants the mutex: lends its priority, sleeps
+//! takes its own mutex              sleeps
+//! asks, rings ───────────────────▶ wakes up, is more urgent, runs at once
+//!                                  wants that mutex: lends its priority, sleeps
 //! runs on, at the ceiling ◀───────
 //! gives the mutex back ──────────▶ gets it, runs at once, gives it back, sleeps
 //! runs on, as before ◀────────────
 //! ```
 //!
 //! On one core this is the immediate ceiling: the resource is taken after the thread was
-//! raised, so nobody below the ceiling finds it taken. A mutex of a lender is free whenever
-//! somebody wants it, since whoever has it runs at the ceiling, and who wants it runs below.
-//! It costs two system calls and four changes of threads, which are the borrower's time.
+//! raised, so nobody below the ceiling finds it taken. It costs two system calls and four
+//! changes of threads, which are the borrower's time.
+//!
+//! **Until the lender waits, a borrower is where it was**, and a more urgent one may come and
+//! borrow, too. Neither may wait for the other: the one that came may be inside a section that
+//! the one before needs next. So each priority has a mutex of its own with each lender, which
+//! nobody but that lender ever waits for, and no circle can be. The lender serves the most urgent
+//! of those that ask, which is the one that runs, and forgets the others: to raise one of them
+//! now would raise it above the one that runs. Who runs on and finds that the lender does not
+//! wait for its mutex asks again.
 
 use crate::bell::Bell;
 use insane_rt::{CyclicError, Place, Session};
@@ -29,15 +36,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 
+/// Times that a lock asks before it does without. Each that fails means that it was preempted
+/// in the middle, by one that borrowed.
+const TRIES: usize = 8;
+
+/// What the borrower of one priority has with a lender.
+#[derive(Debug)]
+struct Desk {
+    /// Held by the borrower; the lender waits for it.
+    mutex: PiMutex<()>,
+    asks: AtomicBool,
+}
+
 /// Lends one ceiling.
 #[derive(Debug)]
 pub struct Lender {
     ceiling: u8,
-    mutex: PiMutex<()>,
+    /// Of the priorities below the ceiling; 0 is the ordinary policy.
+    desks: Box<[Desk]>,
     bell: Bell,
     lends: AtomicBool,
-    /// Times that the priority was asked for.
-    asked: AtomicU64,
     unraised: AtomicU64,
     ends: AtomicBool,
 }
@@ -62,12 +80,12 @@ impl Lender {
     /// # Errors
     /// The system has no mutexes with inheritance.
     pub fn new(ceiling: u8) -> Result<Self, OsError> {
+        let desk = |_| Ok(Desk { mutex: PiMutex::new(())?, asks: AtomicBool::new(false) });
         Ok(Lender {
             ceiling,
-            mutex: PiMutex::new(())?,
+            desks: (0..ceiling).map(desk).collect::<Result<_, OsError>>()?,
             bell: Bell::new(),
             lends: AtomicBool::new(false),
-            asked: AtomicU64::new(0),
             unraised: AtomicU64::new(0),
             ends: AtomicBool::new(false),
         })
@@ -116,15 +134,31 @@ impl Lender {
         self.unraised.load(Ordering::Relaxed)
     }
 
-    /// Raises the current thread, which is below the ceiling, to it. `None`: not now.
-    pub fn lend(&self) -> Option<Lent<'_>> {
+    /// Raises the current thread, which is below the ceiling, to it; `own` is the priority that it
+    /// was placed at, 0: the ordinary policy. There is one thread of each. `None`: not now.
+    pub fn lend(&self, own: u8) -> Option<Lent<'_>> {
+        self.lend_by(own, || {})
+    }
+
+    /// `asked` is called where a preemption hurts most.
+    pub(crate) fn lend_by(&self, own: u8, mut asked: impl FnMut()) -> Option<Lent<'_>> {
         if !self.lends.load(Ordering::Relaxed) {
             return None;
         }
-        let lent = self.mutex.try_lock().and_then(|held| {
-            self.asked.fetch_add(1, Ordering::Relaxed);
-            self.bell.ring();
-            held.is_waited_for().then_some(Lent(held))
+        let desk = self.desks.get(usize::from(own));
+        // Taken: by the lender, which runs elsewhere, or by another thread of this priority.
+        let lent = desk.and_then(|desk| desk.mutex.try_lock().map(|held| (desk, held))).and_then(|(desk, held)| {
+            let mut is_lent = false;
+            for _ in 0..TRIES {
+                desk.asks.store(true, Ordering::Relaxed);
+                asked();
+                self.bell.ring();
+                is_lent = held.is_waited_for();
+                if is_lent {
+                    break;
+                }
+            }
+            is_lent.then_some(Lent(held))
         });
         if lent.is_none() {
             self.unraised.fetch_add(1, Ordering::Relaxed);
@@ -139,16 +173,29 @@ impl Lender {
     }
 
     fn serve(&self) {
-        let mut served = 0;
-        let is_asked = |served| self.asked.load(Ordering::Relaxed) != served;
         while !self.ends.load(Ordering::Relaxed) {
-            if is_asked(served) {
-                served = self.asked.load(Ordering::Relaxed);
-                drop(self.mutex.lock());
+            if let Some(desk) = self.asking() {
+                drop(desk.mutex.lock());
             } else {
-                self.bell.sleep(None, || is_asked(served) || self.ends.load(Ordering::Relaxed));
+                self.bell.sleep(None, || self.ends.load(Ordering::Relaxed) || self.desks.iter().any(Desk::asks));
             }
         }
+    }
+
+    /// The most urgent that asks; nobody asks afterwards.
+    fn asking(&self) -> Option<&Desk> {
+        let mut first = None;
+        for desk in self.desks.iter().rev().filter(|desk| desk.asks()) {
+            desk.asks.store(false, Ordering::Relaxed);
+            first = first.or(Some(desk));
+        }
+        first
+    }
+}
+
+impl Desk {
+    fn asks(&self) -> bool {
+        self.asks.load(Ordering::Relaxed)
     }
 }
 
@@ -214,10 +261,10 @@ pub mod tests {
         assert_eq!(lender.start_in(|| Ok(Place::default())), Found::NotNeeded);
         let found = lender.start_in(move || Ok(Place { misplaced, is_by_runtime: false }));
         assert!(matches!(found, Found::Refused(why) if why.contains("SCHED_FIFO priority 9")));
-        assert!(lender.lend().is_none());
+        assert!(lender.lend(1).is_none());
         assert_eq!(lender.unraised(), 0, "nobody was to raise it");
         lender.lends.store(true, Ordering::Relaxed);
-        assert!(lender.lend().is_none(), "nobody waits for the mutex");
+        assert!(lender.lend(1).is_none(), "nobody waits for the mutex");
         assert_eq!(lender.unraised(), 1);
     }
 }

@@ -28,7 +28,7 @@
 //! wait for its mutex asks again.
 
 use crate::bell::Bell;
-use insane_rt::{CyclicError, Place, Session};
+use insane_rt::{CyclicError, Misplaced, Place, Session};
 use insane_sys::OsError;
 use insane_sys::pi_mutex::{PiMutex, PiMutexGuard};
 use insane_sys::thread::set_name;
@@ -70,8 +70,13 @@ pub enum Found {
     Lends,
     /// The process may raise its threads itself.
     NotNeeded,
-    /// The place was refused.
-    Refused(String),
+    /// The priority was refused, also by the daemon if there is one to ask.
+    Refused {
+        /// By whom and why.
+        why: String,
+        /// There is a daemon, which may give it under another rule.
+        by_runtime: bool,
+    },
 }
 
 impl Lender {
@@ -102,12 +107,7 @@ impl Lender {
         let lender = Arc::clone(self);
         let run = move || {
             set_name(&format!("vplc-ceiling-{}", lender.ceiling));
-            let found = match place() {
-                Ok(Place { misplaced, .. }) if !misplaced.is_empty() => Found::Refused(misplaced[0].to_string()),
-                Ok(Place { is_by_runtime: false, .. }) => Found::NotNeeded,
-                Ok(_) => Found::Lends,
-                Err(error) => Found::Refused(error.to_string()),
-            };
+            let found = found(place());
             let lends = found == Found::Lends;
             lender.lends.store(lends, Ordering::Relaxed);
             let _ = tell.send(found);
@@ -116,8 +116,8 @@ impl Lender {
             }
         };
         match std::thread::Builder::new().spawn(run) {
-            Ok(_) => told.recv().unwrap_or_else(|_| Found::Refused("its thread ended".to_owned())),
-            Err(error) => Found::Refused(error.to_string()),
+            Ok(_) => told.recv().unwrap_or_else(|_| refused("its thread ended")),
+            Err(error) => refused(error),
         }
     }
 
@@ -172,6 +172,11 @@ impl Lender {
         self.bell.ring();
     }
 
+    #[cfg(test)]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ends.load(Ordering::Relaxed)
+    }
+
     fn serve(&self) {
         while !self.ends.load(Ordering::Relaxed) {
             if let Some(desk) = self.asking() {
@@ -193,20 +198,44 @@ impl Lender {
     }
 }
 
+/// As a task's rank: what was refused of the core is no matter of the ceiling, and told of the
+/// tasks, which have the same.
+fn found(place: Result<Place, CyclicError>) -> Found {
+    let place = match place {
+        Ok(place) => place,
+        Err(error) => return refused(error),
+    };
+    for misplaced in &place.misplaced {
+        if let Misplaced::Policy { runtime, .. } = misplaced {
+            return Found::Refused { why: misplaced.to_string(), by_runtime: runtime.is_some() };
+        }
+    }
+    if place.is_by_runtime { Found::Lends } else { Found::NotNeeded }
+}
+
+fn refused(why: impl ToString) -> Found {
+    Found::Refused { why: why.to_string(), by_runtime: false }
+}
+
 impl Desk {
     fn asks(&self) -> bool {
         self.asks.load(Ordering::Relaxed)
     }
 }
 
-/// The lenders of a program; they end with it.
+/// The lenders of a program. They end with the last of those that hold this: each of its
+/// threads does, so that ceilings are lent for as long as a task runs, whoever is watching.
 #[derive(Debug, Default)]
 pub struct Lenders(Vec<Arc<Lender>>);
 
 impl Lenders {
-    /// One more.
-    pub fn add(&mut self, lender: Arc<Lender>) {
-        self.0.push(lender);
+    /// For these ceilings; none lends yet.
+    ///
+    /// # Errors
+    /// The system has no mutexes with inheritance.
+    pub fn new(ceilings: &[u8]) -> Result<Self, OsError> {
+        let lenders = ceilings.iter().map(|ceiling| Lender::new(*ceiling).map(Arc::new));
+        lenders.collect::<Result<_, _>>().map(Lenders)
     }
 
     /// All of them.
@@ -238,7 +267,6 @@ impl Drop for Lenders {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use insane_rt::Misplaced;
     use insane_sys::thread::{SchedPolicy, cores, pin_current, set_policy_current};
 
     /// A lender as the daemon would have placed it.
@@ -256,11 +284,18 @@ pub mod tests {
     #[test]
     fn no_thread_stays_where_none_is_needed_or_none_can_be_had() {
         let reason = OsError::new("setting", insane_sys::Errno::EPERM);
-        let misplaced = vec![Misplaced::Policy { priority: 9, reason, runtime: None }];
+        let policy = Misplaced::Policy { priority: 9, reason, runtime: None };
+        let core = Misplaced::Core(pin_current(usize::MAX).unwrap_err());
+        let misplaced = vec![core.clone(), policy];
         let lender = Arc::new(Lender::new(9).unwrap());
         assert_eq!(lender.start_in(|| Ok(Place::default())), Found::NotNeeded);
         let found = lender.start_in(move || Ok(Place { misplaced, is_by_runtime: false }));
-        assert!(matches!(found, Found::Refused(why) if why.contains("SCHED_FIFO priority 9")));
+        assert!(
+            matches!(found, Found::Refused { why, by_runtime: false } if why.contains("SCHED_FIFO priority 9")),
+            "the reason is that of the priority"
+        );
+        let found = lender.start_in(move || Ok(Place { misplaced: vec![core], is_by_runtime: false }));
+        assert_eq!(found, Found::NotNeeded, "who is on another core may raise itself all the same");
         assert!(lender.lend(1).is_none());
         assert_eq!(lender.unraised(), 0, "nobody was to raise it");
         lender.lends.store(true, Ordering::Relaxed);

@@ -15,7 +15,7 @@
 //! | `cycle` | between two activations; 10 us to an hour |
 //! | `interval` | of a task that is spawned, in place of `cycle`: between two spawns, at least |
 //! | `offset` | of the activation, inside the cycle; otherwise 0 |
-//! | `deadline` | from activation or spawn to end, at most a cycle or interval; otherwise that |
+//! | `deadline` | from activation or release to end, at most a cycle or interval; otherwise that |
 //! | `wcet` | longest execution, without what others take |
 //! | `lock` | longest time the task holds a lock; otherwise `wcet`. Of idle, too |
 //!
@@ -42,8 +42,9 @@
 //!   comes, and the 1 that goes without saying is enough; more keep what came while a task was
 //!   late.
 //!
-//! A thread that sleeps is woken by one system call, whatever the priorities; one that is awake,
-//! and the thread that spawns for itself, by none. That call is the time of who spawns; what the
+//! A thread that sleeps is woken by one system call, whatever the priorities, of each that spawns
+//! before it runs again; one that is awake, and the thread that spawns for itself, needs none.
+//! That call is the time of who spawns; what the
 //! task takes counts once an interval. What init spawns runs when its thread has begun.
 //!
 //! # What runs

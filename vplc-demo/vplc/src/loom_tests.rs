@@ -35,7 +35,7 @@ fn spawner(queue: &Arc<Queue<u64>>, clock: &Clock, number: u64, times: usize) ->
     })
 }
 
-/// Two spawn at once: what is accepted arrives whole, and whoever is accepted was called no
+/// Two spawn at once: what is accepted arrives whole, and whoever is accepted was released no
 /// sooner than an interval after the job before it was released. A job that the taker did not
 /// find at some instant was released after that.
 #[test]
@@ -48,9 +48,9 @@ fn loom_releases_are_an_interval_apart() {
         for _ in 0..3 {
             let now = clock.now();
             match queue.take(now) {
-                Some((called, number)) => {
+                Some((released, number)) => {
                     assert!(number == 1 || number == 2);
-                    assert!(called.0 >= not_before, "{called:?} {not_before}");
+                    assert!(released.0 >= not_before, "{released:?} {not_before}");
                     not_before = missing + INTERVAL;
                     taken += 1;
                 }
@@ -92,5 +92,26 @@ fn loom_no_spawn_is_slept_through() {
             assert_eq!(number, expected);
         }
         sender.join().unwrap();
+    });
+}
+
+/// Who has rung leaves no sleeper behind, also where another rang first and did not come to its
+/// call to the kernel: that other may be less urgent, and not run for long.
+#[test]
+fn loom_whoever_rings_wakes_the_thread_itself() {
+    check(|| {
+        let bell = Arc::new(Bell::new());
+        let left = Arc::new(AtomicU64::new(0));
+        let ringer = || {
+            let (bell, left) = (Arc::clone(&bell), Arc::clone(&left));
+            thread::spawn(move || {
+                left.fetch_add(1, Ordering::Relaxed);
+                bell.ring();
+                assert!(!bell.is_queued(), "it sleeps behind whoever rang first");
+            })
+        };
+        let ringers = [ringer(), ringer()];
+        bell.sleep(None, || left.load(Ordering::Relaxed) > 0);
+        ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
     });
 }

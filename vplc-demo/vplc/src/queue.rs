@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! next   earliest instant at which the task may be spawned again; BUSY while somebody spawns it
-//! tail   spawned so far            stamps, slots   of those from head to tail
+//! tail   spawned so far            stamps, slots   releases and arguments of those from head to tail
 //! head   taken so far              taken           when the last one was
 //! ```
 //!
@@ -38,7 +38,7 @@ pub struct Gate {
     tail: AtomicU64,
     head: AtomicU64,
     taken: AtomicU64,
-    /// When what waits was spawned; as many as the capacity.
+    /// When what waits was released; as many as the capacity.
     stamps: Box<[AtomicU64]>,
     early: AtomicU64,
     full: AtomicU64,
@@ -65,7 +65,7 @@ impl Gate {
         None
     }
 
-    /// When the first that waits was spawned. For the thread that takes.
+    /// When the first that waits was released. For the thread that takes.
     #[must_use]
     pub fn first(&self) -> Option<MonoTime> {
         let head = self.head.load(Ordering::Relaxed);
@@ -135,8 +135,7 @@ impl<T> Queue<T> {
 
     pub(crate) fn spawn_by(&self, argument: T, now: impl Fn() -> MonoTime) -> Result<(), T> {
         let gate = &*self.gate;
-        let called = now();
-        let Some(next) = gate.claim(called) else {
+        let Some(next) = gate.claim(now()) else {
             gate.early.fetch_add(1, Ordering::Relaxed);
             return Err(argument);
         };
@@ -149,7 +148,9 @@ impl<T> Queue<T> {
         }
         let at = gate.place(tail);
         *self.slots[at].try_lock().expect("only who has the write end is at the tail") = Some(argument);
-        gate.stamps[at].store(called.0, Ordering::Relaxed);
+        // The release, as near as a clock tells. What is between the call and it is the time of who
+        // spawns, who may be preempted there for as long as it likes.
+        gate.stamps[at].store(now().0, Ordering::Relaxed);
         gate.tail.store(tail + 1, Ordering::Release);
         gate.bell.ring();
         // Nobody else can have spawned, so what was taken last is this one, if it was.
@@ -159,17 +160,17 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Takes the first that waits: when it was spawned, and its argument. One thread only.
+    /// Takes the first that waits: when it was released, and its argument. One thread only.
     pub fn take(&self, now: MonoTime) -> Option<(MonoTime, T)> {
         let gate = &*self.gate;
-        let spawned = gate.first()?;
+        let released = gate.first()?;
         let head = gate.head.load(Ordering::Relaxed);
         let mut slot = self.slots[gate.place(head)].try_lock().expect("only who takes is at the head");
         let argument = slot.take().expect("it was filled before the tail moved");
         drop(slot);
         gate.taken.store(now.0, Ordering::Relaxed);
         gate.head.store(head + 1, Ordering::Release);
-        Some((spawned, argument))
+        Some((released, argument))
     }
 }
 
@@ -206,14 +207,15 @@ mod tests {
     }
 
     #[test]
-    fn the_interval_counts_from_the_release_and_not_from_the_call() {
-        // Preempted for 40 between the call and the release.
+    fn interval_and_response_count_from_the_release_and_not_from_the_call() {
+        // Preempted for 40 between the call and the release, and for 40 after it.
         let queue = queue(2);
         let clock = Cell::new(0);
         let slow = || MonoTime(clock.replace(clock.get() + 40));
         queue.spawn_by(1, slow).unwrap();
-        assert_eq!(queue.spawn_by(2, at(139)), Err(2));
-        assert_eq!(queue.spawn_by(2, at(140)), Ok(()));
+        assert_eq!(queue.spawn_by(2, at(179)), Err(2));
+        assert_eq!(queue.spawn_by(2, at(180)), Ok(()));
+        assert_eq!(queue.take(MonoTime(200)), Some((MonoTime(40), 1)));
     }
 
     #[test]

@@ -25,7 +25,8 @@ pub struct SpawnedSpec {
     pub name: &'static str,
     /// Between two spawns, at least.
     pub interval_ns: u64,
-    /// From the call of `spawn` to the end.
+    /// From release to end. The release is what makes the task runnable, inside the call of
+    /// `spawn`: what preempts its caller before is the caller's time.
     pub deadline_ns: u64,
     /// Longest execution.
     pub wcet_ns: u64,
@@ -64,8 +65,7 @@ pub struct SpawnedReport {
     pub refused_full: u64,
     /// Runs that ended after their deadline.
     pub deadline_misses: u64,
-    /// The longest from the call of `spawn` to the end; what `init` spawned counts from when
-    /// the thread began.
+    /// The longest from release to end; what `init` spawned counts from when the thread began.
     pub response_worst: Nanos,
     /// The most processor time that a run took.
     pub cpu_worst: Nanos,
@@ -90,8 +90,8 @@ impl SpawnedReport {
         }
     }
 
-    pub(crate) fn ran(&mut self, spawned: MonoTime, ended: MonoTime, cpu: Nanos) {
-        let response = ended.since(spawned);
+    pub(crate) fn ran(&mut self, released: MonoTime, ended: MonoTime, cpu: Nanos) {
+        let response = ended.since(released);
         self.runs += 1;
         self.deadline_misses += u64::from(response.0 > self.spec.deadline_ns);
         self.response_worst = self.response_worst.max(response);

@@ -65,7 +65,7 @@ pub struct Locked<'a, T> {
 
 impl<T> Locked<'_, T> {
     /// Gives access to the value until `section` returns. No other user of it runs
-    /// meanwhile. Locks of different resources may be nested, in any order.
+    /// meanwhile. Locks of different resources may be nested, in any order while ceilings hold.
     pub fn lock<R>(&mut self, section: impl FnOnce(&mut T) -> R) -> R {
         let (ceiling, lender) = (self.resource.ceiling, self.resource.lender.as_deref());
         let raised = match self.rank {
@@ -127,7 +127,13 @@ fn raise(ceiling: u8, own: SchedPolicy, by: By<'_>) -> Option<Raised<'_>> {
             set_policy_current(SchedPolicy::Fifo(ceiling)).ok()?;
             (Some(policy), None)
         }
-        By::Lender(lender) => (None, Some(lender.lend()?)),
+        By::Lender(lender) => {
+            let placed_at = match own {
+                SchedPolicy::Fifo(priority) => priority,
+                SchedPolicy::Other => 0,
+            };
+            (None, Some(lender.lend(placed_at)?))
+        }
     };
     RAISED.set(Some(ceiling));
     Some(Raised { before, policy, _lent })
@@ -191,6 +197,50 @@ mod tests {
                 high.of(Rank::Given(None)).lock(|_| panic!("in the section"));
             }));
             assert!(panicked.is_err() && runs_at() < 0, "an ordinary thread again");
+        });
+        assert_eq!((of_low.unraised(), of_high.unraised()), (0, 0));
+        [of_low, of_high].iter().for_each(|lender| lender.end());
+    }
+
+    /// The attack: a less urgent task is preempted after it asked for a ceiling and before it has
+    /// it, and the one that comes borrows the same, inside a section that the other needs next.
+    #[test]
+    fn who_preempts_a_borrower_is_raised_and_neither_waits_for_the_other() {
+        if can_use_fifo().is_err() {
+            eprintln!("passed over: needs the right to SCHED_FIFO");
+            return;
+        }
+        let (of_low, of_high) = (given(4), given(5));
+        let (low, high) = (lent(0, &of_low), lent(0, &of_high));
+        let (bell, called, ran) = (crate::bell::Bell::new(), AtomicBool::new(false), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let (low, high, bell, called, ran) = (&low, &high, &bell, &called, &ran);
+            let middle = move || {
+                let rank = Rank::Given(Some(3));
+                bell.sleep(None, || called.load(Ordering::Relaxed));
+                low.of(rank).lock(|_| {
+                    high.of(rank).lock(|_| assert_eq!(runs_at(), 5, "though another asked before"));
+                    assert_eq!(runs_at(), 4);
+                });
+                ran.store(true, Ordering::SeqCst);
+            };
+            let middle = scope.spawn(move || placed(3, middle));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            placed(2, || {
+                let mut asked = 0;
+                let lent = of_high.lend_by(2, || {
+                    asked += 1;
+                    called.store(true, Ordering::Relaxed);
+                    bell.ring();
+                    assert!(ran.load(Ordering::SeqCst), "it runs at once, and waits for nobody");
+                });
+                assert!(lent.is_some() && asked == 2, "what it asked was forgotten meanwhile: {asked}");
+                assert_eq!(runs_at(), 5);
+                assert!(low.value.try_lock().is_some(), "nobody is inside");
+                drop(lent);
+                assert_eq!(runs_at(), 2);
+            });
+            middle.join().unwrap();
         });
         assert_eq!((of_low.unraised(), of_high.unraised()), (0, 0));
         [of_low, of_high].iter().for_each(|lender| lender.end());

@@ -73,7 +73,7 @@ pub struct App {
     base: Base,
     stop: Stop,
     threads: Vec<JoinHandle<ThreadReport>>,
-    lenders: Lenders,
+    lenders: Arc<Lenders>,
     notices: Vec<String>,
     ready: (Sender<Ready>, Receiver<Ready>),
 }
@@ -82,8 +82,16 @@ type Ready = Result<Vec<String>, StartError>;
 
 /// What follows where a ceiling can neither be taken nor lent.
 const NOT_RAISED: &str = "locks do not raise a thread to it, so a task may wait for a less urgent one once for each \
-                          resource that it locks, where the analysis counts one wait; let the domain's `realtime` \
-                          rule give that priority to one thread more for each ceiling";
+                          resource that it locks, where the analysis counts one wait";
+/// What the daemon can do about it.
+const RULE: &str = "let the domain's `realtime` rule give that priority to one thread more for each ceiling";
+
+/// What is told of a ceiling; `None`: all is well.
+fn notice(ceiling: u8, found: Found) -> Option<String> {
+    let Found::Refused { why, by_runtime } = found else { return None };
+    let rule = if by_runtime { format!("; {RULE}") } else { String::new() };
+    Some(format!("ceiling {ceiling}: {why}: {NOT_RAISED}{rule}"))
+}
 
 impl App {
     /// Nothing runs yet.
@@ -97,7 +105,7 @@ impl App {
             base,
             stop: Stop::default(),
             threads: Vec::new(),
-            lenders: Lenders::default(),
+            lenders: Arc::default(),
             notices: Vec::new(),
             ready: mpsc::channel(),
         }
@@ -116,14 +124,13 @@ impl App {
         bells
     }
 
-    /// Those that may lend these ceilings once everything runs.
+    /// Those that may lend these ceilings once everything runs; called once, before any thread
+    /// is started.
     ///
     /// # Errors
     /// The system has no mutexes with inheritance.
     pub fn lend(&mut self, ceilings: &[u8]) -> Result<(), StartError> {
-        for ceiling in ceilings {
-            self.lenders.add(Arc::new(Lender::new(*ceiling)?));
-        }
+        self.lenders = Arc::new(Lenders::new(ceilings)?);
         Ok(())
     }
 
@@ -143,8 +150,10 @@ impl App {
         F: FnMut(Next, Rank, &Stop) -> Option<MonoTime>,
     {
         let (session, core, base, stop) = (self.session.clone(), self.core, self.base, self.stop.clone());
-        let (specs, ready) = (specs.to_vec(), self.ready.0.clone());
+        let (specs, ready, lenders) = (specs.to_vec(), self.ready.0.clone(), Arc::clone(&self.lenders));
         let run = move || {
+            // Until the thread ends, also in a panic.
+            let _lenders = lenders;
             set_name(&format!("vplc-fifo-{fifo}"));
             match begin(&session, core, base, fifo, &specs) {
                 Ok((tasks, place)) => {
@@ -185,7 +194,8 @@ impl App {
             body(rank, stop);
         };
         let thread = std::thread::Builder::new().spawn(run);
-        thread.map(drop).map_err(|error| StartError::Resources(error.to_string()))
+        let started = thread.map(drop).map_err(|error| StartError::Resources(error.to_string()));
+        started.inspect_err(|_| self.stop.ask())
     }
 
     /// All of it runs. Tasks have the first call on the places that the daemon gives; ceilings
@@ -195,20 +205,20 @@ impl App {
     /// None; as the others for the sake of generated code.
     pub fn run(mut self) -> Result<Running, StartError> {
         for lender in self.lenders.all() {
-            if let Found::Refused(why) = lender.start(&self.session, self.core) {
-                self.notices.push(format!("ceiling {}: {why}: {NOT_RAISED}", lender.ceiling()));
-            }
+            self.notices.extend(notice(lender.ceiling(), lender.start(&self.session, self.core)));
         }
         Ok(Running { stop: self.stop, threads: self.threads, lenders: self.lenders, notices: self.notices })
     }
 }
 
-/// A program that runs.
+/// A program that runs. It goes on without this, until its tasks are asked to end, and nobody
+/// hears how it did.
+#[must_use = "what was refused, how to end the program, and its report are here"]
 #[derive(Debug)]
 pub struct Running {
     stop: Stop,
     threads: Vec<JoinHandle<ThreadReport>>,
-    lenders: Lenders,
+    lenders: Arc<Lenders>,
     notices: Vec<String>,
 }
 
@@ -273,4 +283,41 @@ fn begin(
         tasks.push(task);
     }
     Ok((tasks, place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ceilings_are_lent_for_as_long_as_a_task_runs_whoever_watches() {
+        let session = Session::embedded("unwatched").unwrap();
+        let mut app = App::new(&session, None, false);
+        app.lend(&[7]).unwrap();
+        let (lender, stop) = (app.lender(7).unwrap(), app.stop());
+        let spec = TaskSpec { name: "t", cycle_ns: 1_000_000, offset_ns: 0, deadline_ns: 1_000_000, wcet_ns: 1 };
+        let (runs, ran) = mpsc::channel();
+        let seen = Arc::clone(&lender);
+        let body = move |_: Next, _: Rank, _: &Stop| {
+            let _ = runs.send(seen.has_ended());
+            None
+        };
+        app.thread(6, &[spec], (Vec::new(), None), move || body).unwrap();
+        drop(app.run().unwrap());
+        while ran.try_recv().is_ok() {}
+        assert!(!ran.iter().take(3).any(|ended| ended), "the task runs");
+        stop.ask();
+        assert!(ran.iter().all(|ended| !ended), "to the last cycle");
+        while !lender.has_ended() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_daemons_rule_is_named_where_there_is_a_daemon() {
+        let told = |by_runtime| notice(9, Found::Refused { why: "no right".into(), by_runtime }).unwrap();
+        assert!(told(true).starts_with("ceiling 9: no right: ") && told(true).contains("`realtime`"));
+        assert!(!told(false).contains("`realtime`"));
+        assert!(notice(9, Found::Lends).is_none() && notice(9, Found::NotNeeded).is_none());
+    }
 }

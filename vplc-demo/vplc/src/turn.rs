@@ -1,6 +1,6 @@
 //! What the thread of one priority does: always what is due first.
 //!
-//! A task with a cycle is due at its instant, a spawned one since it was spawned. Where several
+//! A task with a cycle is due at its instant, a spawned one since its release. Where several
 //! are, the one that has been for longest runs, to its end. Where none is, the thread sleeps
 //! until the next instant, or until somebody rings. Nothing allocates.
 
@@ -56,7 +56,7 @@ impl Thread {
         Thread { report, tasks, gates, bell, stop, sleeps: 0 }
     }
 
-    /// Runs until told to stop. `body` runs a task, and says when a spawned one was.
+    /// Runs until told to stop. `body` runs a task, and says when a spawned one was released.
     pub fn run<F>(mut self, rank: Rank, mut body: F) -> ThreadReport
     where
         F: FnMut(Next, Rank, &Stop) -> Option<MonoTime>,
@@ -64,7 +64,7 @@ impl Thread {
         let (began, given_up) = (mono_now(), given_up());
         while let Some(next) = self.next() {
             let before = used();
-            let spawned = body(next, rank, &self.stop);
+            let released = body(next, rank, &self.stop);
             let cpu = Nanos(used().0.saturating_sub(before.0));
             match next {
                 Next::Cycle(at, _) => {
@@ -73,7 +73,7 @@ impl Thread {
                     self.tasks[at].done();
                 }
                 Next::Spawned(at, _) => {
-                    let since = spawned.unwrap_or(began).max(began);
+                    let since = released.unwrap_or(began).max(began);
                     self.report.spawned[at].ran(since, mono_now(), cpu);
                 }
             }

@@ -147,5 +147,6 @@ fn a_ceiling_that_the_daemon_does_not_give_is_told_and_tasks_come_first() {
     let Some(said) = said_under(2) else { return };
     assert!(said.contains("@raised 0 others 20"), "{said}");
     assert!(said.contains("notices ceiling 23:") && said.contains("gives 2 threads"), "{said}");
+    assert!(said.contains("let the domain's `realtime` rule"), "{said}");
     assert!(!said.contains("notices priority"), "both tasks have their places: {said}");
 }

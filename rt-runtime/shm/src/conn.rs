@@ -10,6 +10,7 @@ use crate::wake::{Errand, Waker, Watched};
 use insane_core::heap::BufferId;
 use insane_core::{ConnId, MonoTime, Nanos};
 use insane_sys::SharedBytes;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -404,6 +405,8 @@ pub struct RxConn {
     trusted: bool,
     direct: bool,
     held: u32,
+    /// As long as this is there, the sender does not use a buffer anew that was not given back.
+    hold: Option<OwnedFd>,
 }
 
 impl RxConn {
@@ -434,6 +437,7 @@ impl RxConn {
             trusted,
             direct: false,
             held: 0,
+            hold: None,
         }
     }
 
@@ -441,6 +445,14 @@ impl RxConn {
     #[must_use]
     pub const fn direct(mut self) -> Self {
         self.direct = true;
+        self
+    }
+
+    /// Keeps this descriptor as long as the connection: by it the sender's agent sees that
+    /// somebody may still read ([`insane_sys::memfd::hold`]).
+    #[must_use]
+    pub fn holding(mut self, hold: Option<OwnedFd>) -> Self {
+        self.hold = hold;
         self
     }
 

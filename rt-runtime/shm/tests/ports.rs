@@ -309,6 +309,58 @@ fn a_sender_that_goes_on_does_not_keep_a_retired_feed_alive() {
 }
 
 #[test]
+fn who_is_let_go_and_lives_reads_what_was_sent() {
+    let (source, stands, goes_on) = (TestSource::new(&[(128, 8)], true), TestSink::new(), TestSink::new());
+    join(&source, &stands, 1, 8);
+    join(&source, &goes_on, 2, 8);
+    let pass = |number| {
+        assert!(send(&source.port, 128), "message {number}");
+        assert_eq!(consume(&goes_on), Some(number));
+    };
+    (0..3).for_each(pass);
+    let held = stands.port.consume().unwrap().unwrap();
+    assert!(source.mailbox.let_go(ConnId(1)));
+    assert_eq!(source.port.receivers(), 1);
+    // All other buffers are used anew, many times.
+    (3..100).for_each(pass);
+    assert_eq!(source.port.buffers_in_use(), 3, "what it may still read is kept");
+    assert_pattern(&held.shared().to_vec(), 0);
+    for number in 1..3 {
+        let message = stands.port.consume().unwrap().unwrap();
+        assert_eq!(message.sequence(), number);
+        assert_pattern(&message.shared().to_vec(), number);
+    }
+    assert!(consume(&stands).is_none(), "nothing more was sent to it");
+    assert_eq!(source.port.buffers_in_use(), 1, "what it gives back serves again");
+    // It is known to be gone.
+    assert!(source.mailbox.remove(ConnId(1)));
+    (100..120).for_each(pass);
+    assert_eq!(source.port.buffers_in_use(), 0);
+    drop(held);
+}
+
+#[test]
+fn what_is_let_go_is_bounded_and_beyond_that_lost_to_the_heap() {
+    let source = TestSource::new(&[(128, 80)], false);
+    let sinks: Vec<_> = (0..70).map(|_| TestSink::new()).collect();
+    for (sink, id) in sinks.iter().zip(0..) {
+        join(&source, sink, id, 8);
+        assert!(send(&source.port, 128) && source.mailbox.let_go(ConnId(id)));
+        assert!(!source.port.has_receivers());
+        source.mailbox.collect();
+    }
+    assert_eq!(source.port.buffers_in_use(), 70);
+    for (sink, number) in sinks.iter().zip(0..) {
+        let message = sink.port.consume().unwrap().unwrap();
+        assert_pattern(&message.shared().to_vec(), number);
+    }
+    assert_eq!(source.port.buffers_in_use(), 6, "of those beyond 64 nothing comes back");
+    (0..70).for_each(|id| assert!(source.mailbox.remove(ConnId(id))));
+    assert!(send(&source.port, 128));
+    assert_eq!(source.port.buffers_in_use(), 6, "nor is it ever used again");
+}
+
+#[test]
 fn a_full_mailbox_hands_the_connection_back() {
     let (source, sink) = (TestSource::new(&[], false), TestSink::new());
     for _ in 0..256 {

@@ -4,7 +4,9 @@ mod past;
 
 pub use past::{Earlier, end_of_past};
 
-use super::{Attachment, Change, Graveyard, Held, Mail, Mailbox, Owned, Pool, REPORT_TRIES, STALE, Stacked, Words};
+use super::{
+    Attachment, Change, Graveyard, Held, LET_GO_MAX, Mail, Mailbox, Owned, Pool, REPORT_TRIES, STALE, Stacked, Words,
+};
 use crate::cell::Meta;
 use crate::conn::TxConn;
 use crate::counters::CounterBlock;
@@ -181,6 +183,8 @@ struct Inner {
     /// Since the last look at what receivers gave back.
     loans: u32,
     conns: heapless::Vec<Owned<TxConn>, CONNS_MAX>,
+    /// Closed, and nobody's receivers; but these may still read what they hold.
+    let_go: heapless::Vec<Owned<TxConn>, LET_GO_MAX>,
     heap: Option<SenderHeap>,
     /// Of the last emits those that were not plain: an emit that is not here took no
     /// buffer, went to one receiver, and was dropped for none.
@@ -240,6 +244,7 @@ impl SourcePort {
             stages: Pool::new(Box::new([const { Stage::EMPTY }; POOLED])),
             loans: 0,
             conns: heapless::Vec::new(),
+            let_go: heapless::Vec::new(),
             heap,
             emitted: [Emitted { sequence: NEVER, buffer: STAGED, receivers: 0, dropped: 0 }; OUTCOMES_KEPT],
             counters,
@@ -795,7 +800,7 @@ impl Inner {
         }
         let Some(heap) = &mut self.heap else { return };
         let mut lied = false;
-        for conn in &mut self.conns {
+        for conn in self.conns.iter_mut().chain(&mut self.let_go) {
             lied |= conn.reclaim(heap).is_err();
         }
         if lied {
@@ -836,7 +841,8 @@ impl Inner {
                         mail.graveyard.push(conn.into_box());
                     }
                 }
-                Change::Remove(id) => remove(&mut self.conns, &mut self.heap, &mut mail.graveyard, id),
+                Change::Remove(id) => self.remove(id, &mut mail.graveyard),
+                Change::LetGo(id) => self.let_go(id, &mut mail.graveyard),
                 Change::Attachment(attachment) => self.attachment = attachment,
             }
         }
@@ -857,6 +863,9 @@ impl Inner {
     /// hold is told with each message.
     fn share_out(&mut self) {
         let buffers = self.heap.as_ref().map_or(0, |heap| heap.geometry().buffers());
+        // One buffer may be held by several.
+        let kept: u32 = self.let_go.iter().map(|conn| conn.held()).sum();
+        let buffers = buffers.saturating_sub(kept);
         let receivers = self.receivers as u32;
         let share = if receivers < 2 { u32::MAX } else { (buffers.saturating_sub(1) / receivers).max(1) };
         for conn in &mut self.conns {
@@ -865,11 +874,30 @@ impl Inner {
     }
 
     fn remove_liars(&mut self, mail: &mut Mail<TxConn>) {
-        while let Some(liar) = self.conns.iter().find(|conn| conn.lie().is_some()) {
+        while let Some(liar) = self.conns.iter().chain(&self.let_go).find(|conn| conn.lie().is_some()) {
             let id = liar.id();
             self.counters.add(PortCounter::Violations as usize, 1);
             mail.violations.push(id);
-            remove(&mut self.conns, &mut self.heap, &mut mail.graveyard, id);
+            self.remove(id, &mut mail.graveyard);
+        }
+    }
+
+    /// Ends a connection, also one that was let go: what its receiver holds is used anew.
+    fn remove(&mut self, id: ConnId, graveyard: &mut Graveyard<TxConn>) {
+        if let Some(mut conn) = take_out(&mut self.conns, id).or_else(|| take_out(&mut self.let_go, id)) {
+            conn.abandon(self.heap.as_mut());
+            graveyard.push(conn.into_box());
+        }
+    }
+
+    /// Sends nothing more on a connection, whose receiver may still read what it holds.
+    fn let_go(&mut self, id: ConnId, graveyard: &mut Graveyard<TxConn>) {
+        let Some(mut conn) = take_out(&mut self.conns, id) else { return };
+        conn.abandon(None);
+        // Without a place for it what it holds stays lent for good.
+        let left = if conn.held() > 0 { self.let_go.push(conn) } else { Err(conn) };
+        if let Err(conn) = left {
+            graveyard.push(conn.into_box());
         }
     }
 }
@@ -937,17 +965,9 @@ fn wake(conn: &TxConn, counters: &CounterBlock) {
     counters.add(PortCounter::Wakes as usize, 1);
 }
 
-fn remove(
-    conns: &mut heapless::Vec<Owned<TxConn>, CONNS_MAX>,
-    heap: &mut Option<SenderHeap>,
-    graveyard: &mut Graveyard<TxConn>,
-    id: ConnId,
-) {
-    if let Some(at) = conns.iter().position(|conn| conn.id() == id) {
-        let mut conn = conns.swap_remove(at);
-        conn.abandon(heap.as_mut());
-        graveyard.push(conn.into_box());
-    }
+fn take_out<const N: usize>(conns: &mut heapless::Vec<Owned<TxConn>, N>, id: ConnId) -> Option<Owned<TxConn>> {
+    let at = conns.iter().position(|conn| conn.id() == id)?;
+    Some(conns.swap_remove(at))
 }
 
 impl Loan<'_> {

@@ -11,6 +11,7 @@ use insane_shm::port::{
     Attachment, ConsumeError, Earlier, Emit, GetBufferError, Outcome, Refusal, SinkPort, Token, end_of_past,
 };
 use insane_shm::ring::{Payload, Popped};
+use std::time::{Duration, Instant};
 
 fn consume(sink: &TestSink) -> Option<u64> {
     sink.port.consume().unwrap().map(|message| message.sequence())
@@ -306,6 +307,71 @@ fn a_sender_that_goes_on_does_not_keep_a_retired_feed_alive() {
     }
     assert!((1..=8).contains(&delivered), "{delivered}");
     assert!(!sink.port.has_senders());
+}
+
+/// A reliable source with a sink that takes everything, and one that takes a message in 40 ms:
+/// how many messages the slow one took, of how many. All in one thread, so that who waits for it
+/// stands still when it does.
+fn beside_a_slow_one(len: usize, depth: u32) -> (u64, u64) {
+    let (source, slow, quick) = (TestSource::new(&[(128, 64)], true), TestSink::new(), TestSink::new());
+    join_direct(&source, &slow, 1, depth);
+    join_direct(&source, &quick, 2, depth);
+    let start = Instant::now();
+    let (mut due, mut taken, mut sent) = (start, 0, 0);
+    let take = || slow.port.consume().unwrap().map(|message| assert_eq!(message.lost(), 0, "it lives"));
+    while start.elapsed() < Duration::from_secs(2) {
+        sent += u64::from(send(&source.port, len));
+        while consume(&quick).is_some() {}
+        if Instant::now() >= due {
+            due += Duration::from_millis(40);
+            taken += u64::from(take().is_some());
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    while take().is_some() {
+        taken += 1;
+    }
+    assert_eq!(source.count(PortCounter::PutOut), 0);
+    (taken, sent)
+}
+
+#[test]
+fn a_slow_receiver_of_a_reliable_stream_is_waited_for_while_it_takes_something() {
+    for (len, depth) in [(1, 64), (1, 1024), (128, 128)] {
+        let (taken, sent) = beside_a_slow_one(len, depth);
+        assert_eq!(taken, sent, "{len} bytes, depth {depth}");
+    }
+}
+
+#[test]
+fn who_was_put_out_and_is_then_alone_is_waited_for() {
+    let (source, stands, quick) = (TestSource::new(&[], true), TestSink::new(), TestSink::new());
+    join_direct(&source, &stands, 1, 4);
+    join_direct(&source, &quick, 2, 4);
+    let start = Instant::now();
+    while source.count(PortCounter::PutOut) == 0 {
+        assert!(start.elapsed() < Duration::from_secs(20), "it is never put out");
+        send(&source.port, 1);
+        while consume(&quick).is_some() {}
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(source.mailbox.remove(ConnId(2)));
+    assert!(!send(&source.port, 1), "nobody would get it");
+    while consume(&stands).is_some() {}
+    assert!(send(&source.port, 1));
+    assert!(stands.port.consume().unwrap().unwrap().lost() > 0);
+}
+
+#[test]
+fn a_refused_buffer_is_given_up_where_what_follows_an_emit_panics() {
+    let (source, sink) = (TestSource::new(&[(128, 8)], true), TestSink::new());
+    join(&source, &sink, 1, 2);
+    while send(&source.port, 128) {}
+    let before = source.port.buffers_in_use();
+    let loan = source.port.get_buffer(128).unwrap();
+    let emit = std::panic::AssertUnwindSafe(|| source.port.emit_and(loan, 0, || panic!("after it")).is_sent());
+    assert!(std::panic::catch_unwind(emit).is_err());
+    assert_eq!(source.port.buffers_in_use(), before);
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub use past::{Earlier, end_of_past};
 use super::{
     Attachment, Change, Graveyard, Held, LET_GO_MAX, Mail, Mailbox, Owned, Pool, REPORT_TRIES, STALE, Stacked, Words,
 };
+use crate::Violation;
 use crate::cell::Meta;
 use crate::conn::TxConn;
 use crate::counters::CounterBlock;
@@ -260,7 +261,9 @@ impl SourcePort {
     /// done; else that is only so where the emit leaves the usual path.
     #[must_use]
     pub fn with_sequel(mut self) -> Self {
-        self.inner.get_mut().has_sequel = true;
+        let inner = self.inner.get_mut();
+        // Nothing is plain any more, also where mail was read before.
+        (inner.has_sequel, inner.plain_epoch) = (true, STALE);
         self
     }
 
@@ -416,7 +419,10 @@ impl SourcePort {
         } else {
             inner.emit_heap(BufferId(id), len, source_ns)
         };
+        // Should `after` panic, what was refused is given up.
+        let refused = emitted.is_none().then(|| Loan { port: self, start, len, id });
         after();
+        std::mem::forget(refused);
         emitted
     }
 
@@ -536,7 +542,7 @@ impl Inner {
         // A receiver that lies about its head counts as having room: publishing finds
         // it out and drops it.
         // Nobody waits for who only watches, or was put out.
-        self.conns.iter_mut().all(|conn| has_room(conn, in_buffer) || conn.is_not_waited_for())
+        self.conns.iter_mut().all(|conn| room(conn, in_buffer) != Ok(false) || conn.is_not_waited_for())
     }
 
     /// Somebody has no room. Whether the emit goes on all the same: whoever has no room has
@@ -548,21 +554,26 @@ impl Inner {
             return false;
         }
         let now = mono_now();
-        let (mut others, mut is_over) = (false, true);
+        let (mut others, mut is_over, mut lied) = (false, true, false);
         for conn in self.conns.iter_mut().filter(|conn| !conn.is_not_waited_for()) {
-            if has_room(conn, in_buffer) {
-                others = true;
-            } else {
+            match room(conn, in_buffer) {
+                Ok(true) => others = true,
                 // Each is asked: its time begins with the first question.
-                is_over &= conn.is_stalled(now);
+                Ok(false) => is_over &= conn.is_stalled(now),
+                // Who lies does not go on, and is no reason to put others out.
+                Err(_) => lied = true,
             }
+        }
+        if lied {
+            self.put_liars_out();
+            return false;
         }
         if !(others && is_over) {
             return false;
         }
         let mut count = 0;
         for conn in self.conns.iter_mut().filter(|conn| !conn.is_not_waited_for()) {
-            if !has_room(conn, in_buffer) {
+            if room(conn, in_buffer) == Ok(false) {
                 conn.put_out();
                 count += 1;
             }
@@ -849,6 +860,10 @@ impl Inner {
         self.remove_liars(mail);
         self.receivers = self.conns.iter().filter(|conn| !conn.observes()).count();
         self.share_out();
+        if self.receivers < 2 {
+            // Nobody goes on for whose sake one was put out: it is waited for without end.
+            self.conns.iter_mut().for_each(|conn| conn.take_in());
+        }
         let is_lone = !self.reliable && self.conns.len() == 1 && self.receivers == 1;
         let is_plain = is_lone && !self.has_sequel && !self.conns[0].may_sleep();
         self.lone_epoch = if is_lone { self.epoch } else { STALE };
@@ -947,9 +962,8 @@ pub fn spare_buffers(geometry: &Geometry, len: u32, observers: u32) -> u32 {
 }
 
 #[inline(always)]
-fn has_room(conn: &mut TxConn, in_buffer: bool) -> bool {
-    let has_room = if in_buffer { conn.has_room_for_buffer() } else { conn.has_room() };
-    has_room != Ok(false)
+fn room(conn: &mut TxConn, in_buffer: bool) -> Result<bool, Violation> {
+    if in_buffer { conn.has_room_for_buffer() } else { conn.has_room() }
 }
 
 #[inline]

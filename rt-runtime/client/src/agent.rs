@@ -11,6 +11,7 @@ use insane_core::heap::ClassSpec;
 use insane_core::{ChannelId, ConnId, Datapath, Priority, Qos, Schema, StreamId};
 use insane_shm::port::{Attachment as PortAttachment, Mailbox, SinkPort, SourcePort};
 use insane_sys::event::{Epoll, Event as Bell, Interest, Ready, Trigger};
+use insane_sys::memfd;
 use insane_sys::seqpacket::{self, RecvOutcome, SendOutcome};
 use insane_sys::thread::{SchedPolicy, current_tid};
 use insane_wire::control::{
@@ -698,7 +699,7 @@ impl Shared {
                     kept
                 } else {
                     let state = ConnState::TxPrepared { cells: ports::cells(beside, depth)?, depth };
-                    registry.add_conn(ConnRecord { id: Some(conn), port, far, state });
+                    registry.add_conn(ConnRecord { id: Some(conn), port, far, state, held_by_receiver: None });
                     Request::Mapped { conn, step: 1 }
                 }
             }
@@ -708,8 +709,9 @@ impl Shared {
                 if let Some(kept) = keep(&mut registry, port, far, conn) {
                     kept
                 } else {
-                    let state = ConnState::RxPrepared { returns: ports::returns(beside, returns)?, depth };
-                    registry.add_conn(ConnRecord { id: Some(conn), port, far, state });
+                    let (returns, hold) = ports::returns(beside, returns)?;
+                    let state = ConnState::RxPrepared { returns, depth, hold: hold.filter(|_| !far.is_datapath()) };
+                    registry.add_conn(ConnRecord { id: Some(conn), port, far, state, held_by_receiver: None });
                     Request::Mapped { conn, step: 1 }
                 }
             }
@@ -720,7 +722,7 @@ impl Shared {
                 let ConnState::TxPrepared { cells, depth } = &record.state else { return Err(PartsError::Range) };
                 let (cells, depth) = (Arc::clone(cells), *depth);
                 let far = record.far;
-                let end = ports::tx_conn(ConnId(local), cells, depth, buffers, returns, wake, beside)?;
+                let (end, memory) = ports::tx_conn(ConnId(local), cells, depth, buffers, returns, wake, beside)?;
                 let end = match far {
                     // Who watches sees what is emitted from now on.
                     Far::To(Receiver::Tap(_)) => end.observing(),
@@ -729,14 +731,20 @@ impl Shared {
                 };
                 if let Some(record) = registry.conns.get_mut(&local) {
                     record.state = ConnState::TxReady(Box::new(end));
+                    // Its receiver has mapped it, so what holds it is there.
+                    let is_known = !far.is_datapath() && memfd::is_held(&memory).unwrap_or(false);
+                    record.held_by_receiver = is_known.then_some(memory);
                 }
                 Request::Mapped { conn, step: 2 }
             }
             Event::RxOpen { conn, heap_bytes, classes, trusted } => {
                 let Some(local) = registry.conn_of(conn, End::Consumer) else { return Ok(()) };
-                let Some(record) = registry.conns.get(&local) else { return Ok(()) };
-                let ConnState::RxPrepared { returns, depth } = &record.state else { return Err(PartsError::Range) };
-                let (returns, depth, port, far) = (Arc::clone(returns), *depth, record.port, record.far);
+                let Some(record) = registry.conns.get_mut(&local) else { return Ok(()) };
+                let ConnState::RxPrepared { returns, depth, hold } = &mut record.state else {
+                    return Err(PartsError::Range);
+                };
+                let (returns, depth, hold) = (Arc::clone(returns), *depth, hold.take());
+                let (port, far) = (record.port, record.far);
                 let end = ports::rx_conn(
                     ConnId(local),
                     returns,
@@ -746,7 +754,7 @@ impl Shared {
                     trusted,
                     (beside, &mut registry.heaps),
                 )?;
-                let end = if far.is_datapath() { end } else { end.direct() };
+                let end = if far.is_datapath() { end } else { end.direct().holding(hold) };
                 let Some(sink) = registry.sinks.get(&port) else { return Ok(()) };
                 let mailbox = Arc::clone(&sink.mailbox);
                 if leave(&mailbox, end, &mut registry.accused) {
@@ -784,11 +792,15 @@ impl Shared {
 
     fn retire(&self, conn: ConnId) {
         let mut registry = lock(&self.registry);
-        // Both ends may be this session's.
-        for end in [End::Producer, End::Consumer] {
-            if let Some(local) = registry.conn_of(conn, end) {
-                forget(&mut registry, local);
-            }
+        let producer = registry.conn_of(conn, End::Producer);
+        let consumer = registry.conn_of(conn, End::Consumer);
+        if let Some(local) = consumer {
+            forget(&mut registry, local);
+        }
+        if let Some(local) = producer {
+            // Where both ends are this session's, the application may be reading what the other
+            // end holds, as bytes that do not change.
+            if consumer.is_some() { let_go(&mut registry, local) } else { forget(&mut registry, local) }
         }
     }
 
@@ -808,7 +820,9 @@ impl Shared {
             .conns
             .iter()
             .filter(|(_, conn)| {
-                conn.far.is_datapath() || !matches!(conn.state, ConnState::TxActive | ConnState::RxActive)
+                let is_open =
+                    matches!(conn.state, ConnState::TxActive | ConnState::TxLetGo { .. } | ConnState::RxActive);
+                conn.far.is_datapath() || !is_open
             })
             .map(|(local, _)| *local)
             .collect();
@@ -854,6 +868,7 @@ impl Shared {
     fn collect(&self) {
         let mut registry = lock(&self.registry);
         self.forget_unclaimed(&mut registry);
+        see_to_what_was_let_go(&mut registry);
         let mut accused: Vec<ConnId> = std::mem::take(&mut registry.accused);
         for source in registry.sources.values() {
             accused.extend(source.mailbox.collect());
@@ -875,16 +890,20 @@ impl Shared {
     }
 
     /// Lets go of direct rings of before whose other end has not come back. Nobody else
-    /// could say that it is gone: it went while there was no runtime.
+    /// could say that it is gone: it went while there was no runtime. Or it stands still, and
+    /// will read what waits for it: so until it is known to be gone, it keeps that.
     fn forget_unclaimed(&self, registry: &mut Registry) {
         let is_over = |at: &mut Instant| at.elapsed() >= UNCLAIMED_TIMEOUT;
         if lock(&self.returned_at).take_if(is_over).is_none() {
             return;
         }
         let unclaimed = registry.conns.iter().filter(|(_, conn)| conn.id.is_none());
-        let unclaimed: Vec<u32> = unclaimed.map(|(local, _)| *local).collect();
-        for local in unclaimed {
-            forget(registry, local);
+        let unclaimed: Vec<(u32, End)> = unclaimed.map(|(local, conn)| (*local, conn.far.end())).collect();
+        for (local, end) in unclaimed {
+            match end {
+                End::Producer => let_go(registry, local),
+                End::Consumer => forget(registry, local),
+            }
         }
     }
 
@@ -952,8 +971,45 @@ fn leave<T>(mailbox: &Mailbox<T>, end: T, accused: &mut Vec<ConnId>) -> bool {
 /// the removal is tried again with the next collection.
 fn forget(registry: &mut Registry, local: u32) {
     let Some(conn) = registry.conns.remove(&local) else { return };
-    if matches!(conn.state, ConnState::TxActive | ConnState::RxActive) && !remove(registry, conn.port, local) {
+    let is_at_port = matches!(conn.state, ConnState::TxActive | ConnState::TxLetGo { .. } | ConnState::RxActive);
+    if is_at_port && !remove(registry, conn.port, local) {
         registry.removals.push((conn.port, local));
+    }
+}
+
+/// Has nothing more sent on a producing end. What its receiver holds is used anew once that is
+/// known to read no more.
+fn let_go(registry: &mut Registry, local: u32) {
+    let Some(conn) = registry.conns.get_mut(&local) else { return };
+    match conn.state {
+        ConnState::TxActive if !conn.receiver_is_gone() => {
+            (conn.id, conn.state) = (None, ConnState::TxLetGo { is_told: false });
+            tell_of_let_go(registry, local);
+        }
+        ConnState::TxLetGo { .. } => {}
+        _ => forget(registry, local),
+    }
+}
+
+/// If the port's mailbox is full, it is told with the next collection.
+fn tell_of_let_go(registry: &mut Registry, local: u32) {
+    let Some(conn) = registry.conns.get_mut(&local) else { return };
+    if let ConnState::TxLetGo { is_told } = &mut conn.state
+        && !*is_told
+    {
+        *is_told = registry.sources.get(&conn.port).is_none_or(|source| source.mailbox.let_go(ConnId(local)));
+    }
+}
+
+/// Tells ports what they could not be told yet, and ends what nobody reads any more.
+fn see_to_what_was_let_go(registry: &mut Registry) {
+    let is_let_go = |conn: &ConnRecord| matches!(conn.state, ConnState::TxLetGo { .. });
+    let let_go: Vec<u32> = registry.conns.iter().filter(|(_, conn)| is_let_go(conn)).map(|(local, _)| *local).collect();
+    for local in let_go {
+        tell_of_let_go(registry, local);
+        if registry.conns.get(&local).is_some_and(ConnRecord::receiver_is_gone) {
+            forget(registry, local);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use insane_shm::port::{Mailbox, SinkPort, SourcePort};
 use insane_shm::region::Region;
 use insane_shm::returns::places;
 use insane_shm::wake::{How, Sleeper, WAKE_PAGE_BYTES, Waker};
+use insane_sys::memfd;
 use insane_wire::control::WakeKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -60,7 +61,7 @@ fn map_writable(fd: &OwnedFd, bytes: u64) -> Result<Arc<Region>, PartsError> {
     Ok(Region::map_writable(fd.as_fd(), bytes)?)
 }
 
-fn map_read_only(fd: OwnedFd, bytes: u64) -> Result<Arc<Region>, PartsError> {
+fn map_read_only(fd: &OwnedFd, bytes: u64) -> Result<Arc<Region>, PartsError> {
     let bytes = usize::try_from(bytes).map_err(|_| PartsError::Range)?;
     Ok(Region::map_read_only(fd.as_fd(), bytes)?)
 }
@@ -134,13 +135,16 @@ fn checked_places(places: u32) -> Result<u64, PartsError> {
     if fits { Ok(returns_bytes(places)) } else { Err(PartsError::Range) }
 }
 
-pub(crate) fn returns(beside: &mut Beside, places: u32) -> Result<Arc<Region>, PartsError> {
-    let region = map_writable(&beside.next()?, checked_places(places)?)?;
+/// The returns of a consuming end, and its hold on them. Without one (there is no `/proc`) the
+/// sender never knows that what was not given back is read no more.
+pub(crate) fn returns(beside: &mut Beside, places: u32) -> Result<(Arc<Region>, Option<OwnedFd>), PartsError> {
+    let fd = beside.next()?;
+    let region = map_writable(&fd, checked_places(places)?)?;
     region.prefault()?;
-    Ok(region)
+    Ok((region, memfd::hold(&fd).ok()))
 }
 
-/// The producing end, from its cells and what `TxOpen` brought.
+/// The producing end, from its cells and what `TxOpen` brought; and the receiver's memory.
 pub(crate) fn tx_conn(
     id: ConnId,
     cells: Arc<Region>,
@@ -149,16 +153,17 @@ pub(crate) fn tx_conn(
     returns: u32,
     wake: WakeKind,
     beside: &mut Beside,
-) -> Result<TxConn, PartsError> {
+) -> Result<(TxConn, OwnedFd), PartsError> {
     if returns != places(buffers) {
         return Err(PartsError::Range);
     }
-    let returns = map_read_only(beside.next()?, checked_places(returns)?)?;
+    let memory = beside.next()?;
+    let returns = map_read_only(&memory, checked_places(returns)?)?;
     returns.prefault()?;
     let waker = match wake {
         WakeKind::Never => None,
         WakeKind::Page | WakeKind::Fd | WakeKind::Event => {
-            let page = map_read_only(beside.next()?, WAKE_PAGE_BYTES as u64)?;
+            let page = map_read_only(&beside.next()?, WAKE_PAGE_BYTES as u64)?;
             let how = match wake {
                 WakeKind::Fd => How::Socket(beside.next()?),
                 WakeKind::Event => How::Event(beside.next()?),
@@ -167,7 +172,7 @@ pub(crate) fn tx_conn(
             Some(Waker::new(page, how))
         }
     };
-    Ok(TxConn::new(id, cells, returns, depth, buffers, waker))
+    Ok((TxConn::new(id, cells, returns, depth, buffers, waker), memory))
 }
 
 /// The consuming end, from its returns and what `RxOpen` brought.
@@ -180,7 +185,7 @@ pub(crate) fn rx_conn(
     trusted: bool,
     (beside, heaps): (&mut Beside, &mut Heaps),
 ) -> Result<RxConn, PartsError> {
-    let cells = map_read_only(beside.next()?, checked_cells(depth)?)?;
+    let cells = map_read_only(&beside.next()?, checked_cells(depth)?)?;
     cells.prefault()?;
     let geometry = Geometry::new(classes).ok_or(PartsError::Range)?;
     if heap_bytes != geometry.bytes() {

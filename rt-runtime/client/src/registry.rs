@@ -72,8 +72,11 @@ pub(crate) enum ConnState {
     TxReady(Box<TxConn>),
     /// Producer: in use.
     TxActive,
-    /// Consumer: its returns are mapped.
-    RxPrepared { returns: Arc<Region>, depth: u32 },
+    /// Producer: nothing is sent any more, and what its receiver, which may still read, holds
+    /// is kept. Whether the port was told.
+    TxLetGo { is_told: bool },
+    /// Consumer: its returns are mapped. The hold is to last as long as it can read.
+    RxPrepared { returns: Arc<Region>, depth: u32, hold: Option<OwnedFd> },
     /// Consumer: in use.
     RxActive,
 }
@@ -115,6 +118,16 @@ pub(crate) struct ConnRecord {
     pub port: u64,
     pub far: Far,
     pub state: ConnState,
+    /// Producer of a direct ring: memory of the receiver's that it [holds](insane_sys::memfd::hold)
+    /// as long as it can read. `None`: not known.
+    pub held_by_receiver: Option<OwnedFd>,
+}
+
+impl ConnRecord {
+    /// Whether the receiver is known to read no more.
+    pub fn receiver_is_gone(&self) -> bool {
+        self.held_by_receiver.as_ref().is_some_and(|memory| insane_sys::memfd::is_held(memory).is_ok_and(|held| !held))
+    }
 }
 
 /// All of it.

@@ -193,6 +193,46 @@ fn a_receiver_that_goes_while_there_is_no_runtime_is_let_go_after_its_return() {
     }
 }
 
+#[test]
+fn what_a_session_reads_of_its_own_does_not_change_when_one_end_is_not_taken_again() {
+    let place = Place::new("half");
+    let first = runtime(&place.socket());
+    let session = Session::attach(place.socket(), "both").unwrap();
+    let stream = session.stream("s", Qos::default()).unwrap();
+    let sink = stream.sink(ChannelId(1), SinkOptions::default().depth(4)).unwrap();
+    let source = stream.source(ChannelId(1), SourceOptions::default().buffers(9_000, 8)).unwrap();
+    source.wait_for_receivers(SECOND).unwrap();
+    let emit = |value: u8| {
+        let mut buffer = source.get_buffer(9_000).expect("a buffer is free");
+        buffer.fill(value);
+        assert!(source.emit(buffer).is_sent());
+    };
+    emit(1);
+    emit(2);
+    let held = sink.consume().unwrap().unwrap();
+    let bytes = held.bytes().expect("this process wrote it");
+    drop(first);
+    wait_for("the session notices", || session.attachment() == Attachment::Detached);
+    let mut plan = Plan::embedded_default();
+    plan.control.socket = Some(place.socket());
+    plan.domains[0].quota.sinks = 0;
+    let _second = Runtime::start(plan, Hosting::Thread).unwrap();
+    wait_for("the session returns", || session.attachment() == Attachment::Attached);
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while source.receivers() > 0 {
+        assert!(Instant::now() < give_up, "the ring is not let go");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    (0..100).for_each(|_| emit(3));
+    assert_eq!(source.buffers_in_use(), 2);
+    assert!(bytes.iter().all(|byte| *byte == 1), "a slice changed while it was read");
+    let waited = sink.consume().unwrap().expect("what waited is still read");
+    assert!(waited.bytes().unwrap().iter().all(|byte| *byte == 2));
+    drop((held, waited));
+    // A sink that the runtime did not take again says so once it has nothing.
+    wait_for("all is given back", || !matches!(sink.consume(), Ok(Some(_))) && source.buffers_in_use() == 0);
+}
+
 /// What the session's sources and sinks have counted, as the runtime shows it.
 fn shown(runtime: &Runtime, session: &str, counter: &str) -> u64 {
     let report = runtime.status().expect("a report");

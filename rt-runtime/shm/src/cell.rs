@@ -8,8 +8,8 @@
 //!
 //! message cell
 //! word 0    lap stamp: ring position + 1; written last
-//! word 1    length (32) | kind (8) | lost before this one (16) | 0 (8): for a payload in line
-//!           before which nothing was lost, the length alone
+//! word 1    length (32) | kind (8) | lost before this one (16) | to be told of at once (1) |
+//!           0 (7): for a payload in line before which nothing was lost, the length alone
 //! word 2    sequence number
 //! word 3    source instant, ns; 0 = not stamped
 //! word 4..  payload, up to 96 bytes; or buffer number (32)
@@ -161,6 +161,19 @@ pub(crate) const fn shape(len: u32, kind: Kind, lost: u16) -> u64 {
     len as u64 | (kind as u64) << 32 | (lost as u64) << 40
 }
 
+/// Whether the producer asks to be told at once that the message was taken. It sets this while
+/// the message waits, and nothing else of it changes.
+pub(crate) const fn shape_asks(word: u64) -> bool {
+    word & ASKED != 0
+}
+
+/// The word with that asked for.
+pub(crate) const fn shape_asking(word: u64) -> u64 {
+    word | ASKED
+}
+
+const ASKED: u64 = 1 << 56;
+
 pub(crate) const fn shape_len(word: u64) -> u32 {
     word as u32
 }
@@ -173,11 +186,18 @@ pub(crate) const fn shape_kind(word: u64) -> Option<Kind> {
     }
 }
 
-/// The length of a payload in line, at most 96, if that is what the word says.
+/// Whether it is in a buffer, and nothing is asked for.
+#[inline(always)]
+pub(crate) const fn shape_is_heap(word: u64) -> bool {
+    word & (ASKED | 0xff << 32) == (Kind::Heap as u64) << 32
+}
+
+/// The length of a payload in line, at most 96, if that is what the word says, and nothing is
+/// asked for.
 #[inline(always)]
 pub(crate) const fn shape_inline_len(word: u64) -> Option<u32> {
-    // Length and kind in one comparison, since the kind in line is zero.
-    let len = word & 0xff_ffff_ffff;
+    // Length, kind and the ask in one comparison, since the kind in line is zero.
+    let len = word & (ASKED | 0xff_ffff_ffff);
     if len <= INLINE_BYTES_MAX as u64 { Some(len as u32) } else { None }
 }
 

@@ -10,6 +10,7 @@ use crate::wake::{Errand, Waker, Watched};
 use insane_core::heap::BufferId;
 use insane_core::{ConnId, MonoTime, Nanos};
 use insane_sys::SharedBytes;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -161,19 +162,25 @@ impl TxConn {
         self.observes || self.is_put_out
     }
 
-    /// Whether the receiver, which has no room, has had none for [`STALL_TIMEOUT`]; never that of
-    /// a datapath, which puts out by itself whoever keeps it from going on. The first call for
-    /// one begins its time.
+    /// Whether the receiver, which has no room, has taken nothing and given nothing back for
+    /// [`STALL_TIMEOUT`]; never that of a datapath, which puts out by itself whoever keeps it
+    /// from going on. The first call for one begins its time.
     #[cold]
     pub(crate) fn is_stalled(&mut self, now: MonoTime) -> bool {
+        if !self.direct {
+            return false;
+        }
+        // A receiver tells of messages by quarters of the ring, and of buffers by batches. One
+        // that others wait for is asked to tell of each, and its time begins when it is.
+        let is_asked = self.ring.ask_for_each();
         // While its ring is full it gets nothing; while it holds its share it may get small
         // messages, and gives nothing back.
         let got = if self.ring.knows_room() { 0 } else { self.ring.position() };
         let mark = (got, self.taker.position());
         match self.stall {
-            Some(stall) if stall.mark == mark => self.direct && now.since(stall.since) >= STALL_TIMEOUT,
+            Some(stall) if stall.mark == mark => now.since(stall.since) >= STALL_TIMEOUT,
             _ => {
-                self.stall = Some(Stall { since: now, mark });
+                self.stall = is_asked.then_some(Stall { since: now, mark });
                 false
             }
         }
@@ -184,6 +191,11 @@ impl TxConn {
     #[cold]
     pub(crate) const fn put_out(&mut self) {
         self.is_put_out = true;
+    }
+
+    /// It is waited for again: nobody else is there for whose sake it was put out.
+    pub(crate) const fn take_in(&mut self) {
+        self.is_put_out = false;
     }
 
     /// Its number.
@@ -220,9 +232,9 @@ impl TxConn {
     fn account(&mut self, mut meta: Meta) -> Meta {
         if self.missed > 0 {
             meta.lost = meta.lost.saturating_add(std::mem::take(&mut self.missed));
-            // Who is put out has missed the message for whose sake it was.
-            self.is_put_out = false;
         }
+        // Also without a loss: it may have made room just after it was put out.
+        self.is_put_out = false;
         self.plain_until = self.ring.room_until();
         meta
     }
@@ -404,6 +416,8 @@ pub struct RxConn {
     trusted: bool,
     direct: bool,
     held: u32,
+    /// As long as this is there, the sender does not use a buffer anew that was not given back.
+    hold: Option<OwnedFd>,
 }
 
 impl RxConn {
@@ -434,6 +448,7 @@ impl RxConn {
             trusted,
             direct: false,
             held: 0,
+            hold: None,
         }
     }
 
@@ -441,6 +456,14 @@ impl RxConn {
     #[must_use]
     pub const fn direct(mut self) -> Self {
         self.direct = true;
+        self
+    }
+
+    /// Keeps this descriptor as long as the connection: by it the sender's agent sees that
+    /// somebody may still read ([`insane_sys::memfd::hold`]).
+    #[must_use]
+    pub fn holding(mut self, hold: Option<OwnedFd>) -> Self {
+        self.hold = hold;
         self
     }
 
@@ -612,7 +635,8 @@ impl RxConn {
     }
 
     /// Returns wait for a batch only while the receiver is behind with a ring that the
-    /// sender does not see moving: whoever may sleep or stop now keeps nothing.
+    /// sender does not see moving: whoever may sleep or stop now keeps nothing. Nor does who is
+    /// asked to tell of each message.
     #[inline(always)]
     fn keep_nothing_back(&mut self) {
         if self.giver.is_holding_back() {
@@ -633,7 +657,7 @@ impl RxConn {
 
     #[inline(always)]
     fn is_behind(&self) -> bool {
-        !self.ring.is_published() && self.ring.is_ready()
+        !self.ring.is_published() && self.ring.is_ready() && !self.ring.is_asked()
     }
 
     /// The bytes of a buffer of the sender's heap; empty if there is no such buffer.
@@ -670,5 +694,22 @@ impl RxConn {
         // Acquire pairs with the Release in `Producer::ring_bell`: the look at the ring that
         // follows sees what was published before this count.
         Watched::new(bell, bell.load(Ordering::Acquire))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::cell::{cells_bytes, returns_bytes};
+
+    #[test]
+    fn who_makes_room_just_after_it_was_put_out_is_waited_for() {
+        let region = |bytes: u64| Region::anonymous(bytes as usize).unwrap();
+        let (cells, returns) = (region(cells_bytes(2)), region(returns_bytes(0)));
+        let mut tx = TxConn::new(ConnId(1), cells, returns, 2, 0, None).direct();
+        tx.put_out();
+        assert!(tx.is_not_waited_for());
+        assert_eq!(tx.try_push_inline(Meta::default(), b"x"), Ok(true));
+        assert!(!tx.is_not_waited_for(), "it missed nothing");
     }
 }

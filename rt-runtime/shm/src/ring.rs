@@ -13,12 +13,13 @@
 //!   the consumer honest again.
 //!
 //! Bounds: `push` and `pop` do a constant amount of work. The head is published
-//! every quarter of the ring, and whenever the ring is found empty.
+//! every quarter of the ring, whenever the ring is found empty, and after each message
+//! of which the producer asked to be told.
 
 use crate::Violation;
 use crate::cell::{
     ASKS, BELL, CLOSED, Cell, Cells, HEAD, Kind, Meta, PAYLOAD_WORD, SEQUENCE, SHAPE, SOURCE_TIME, STAMP, shape,
-    shape_inline_len, shape_kind, shape_len, shape_lost, shape_plain_len,
+    shape_asking, shape_asks, shape_inline_len, shape_is_heap, shape_kind, shape_len, shape_lost, shape_plain_len,
 };
 use crate::sync::{AtomicU64, Ordering};
 use insane_core::heap::BufferId;
@@ -28,6 +29,9 @@ use insane_core::limits::INLINE_BYTES_MAX;
 pub const DEPTH_MIN: u32 = 2;
 /// Largest depth of a ring.
 pub const DEPTH_MAX: u32 = 65_536;
+
+/// Messages that a producer asks to be told of at a time.
+const ASKED_AT_ONCE: u64 = 256;
 
 /// Whether a ring may have this depth: a power of two from [`DEPTH_MIN`] to [`DEPTH_MAX`].
 #[must_use]
@@ -46,6 +50,8 @@ pub struct Producer<C, R> {
     head_seen: u64,
     /// What the consumer was caught at.
     lie: Option<Violation>,
+    /// Of what waits before this position the consumer tells at once that it took it.
+    asked_until: u64,
 }
 
 impl<C: Cells, R: Cells> Producer<C, R> {
@@ -55,7 +61,7 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     /// If the depth does not fit, or the memory is too small for it.
     pub fn new(cells: C, returns: R, depth: u32) -> Self {
         assert!(depth_fits(depth) && cells.cell_count() > depth as usize && returns.cell_count() > 0);
-        Producer { cells, returns, mask: u64::from(depth) - 1, tail: 0, head_seen: 0, lie: None }
+        Producer { cells, returns, mask: u64::from(depth) - 1, tail: 0, head_seen: 0, lie: None, asked_until: 0 }
     }
 
     /// Whether one more message fits. Looks at the consumer's head only when the
@@ -118,6 +124,23 @@ impl<C: Cells, R: Cells> Producer<C, R> {
     pub(crate) fn asks(&self) -> u64 {
         // Only a number: what is sent for it needs nothing else of the consumer.
         self.returns.cell(0)[ASKS].load(Ordering::Relaxed)
+    }
+
+    /// Asks to be told at once of each message that waits now when it is taken. At most
+    /// [`ASKED_AT_ONCE`] steps: `false` if some are left for the next call.
+    #[cold]
+    pub(crate) fn ask_for_each(&mut self) -> bool {
+        // A ring that lies seems to be full of messages before its first.
+        let from = self.asked_until.max(self.tail.saturating_sub(self.pending()));
+        let until = self.tail.min(from + ASKED_AT_ONCE);
+        for position in from..until {
+            let word = &self.cells.cell(1 + (position & self.mask) as usize)[SHAPE];
+            // Only the producer writes the word, and a consumer that has read it reads it no
+            // more. Relaxed: one that sees it later tells later.
+            word.store(shape_asking(word.load(Ordering::Relaxed)), Ordering::Relaxed);
+        }
+        self.asked_until = until;
+        until == self.tail
     }
 
     /// From now on the ring has no room, and says why.
@@ -286,7 +309,7 @@ pub(crate) enum Next {
     Inline(Meta, u32),
     /// One in a buffer, of so many bytes: a claim. It is not taken.
     Heap(Meta, u32, BufferId),
-    /// What cannot be. It is not taken.
+    /// What cannot be, or is to be told of: left to [`Consumer::take`].
     Odd,
 }
 
@@ -387,7 +410,18 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     /// # Errors
     /// The cell holds no message that can be.
     pub(crate) fn take(&mut self, inline: &mut InlineBytes) -> Result<Option<Taken>, Violation> {
-        self.take_here(inline)
+        let is_asked = self.is_asked();
+        let taken = self.take_here(inline)?;
+        if is_asked {
+            self.publish_head();
+        }
+        Ok(taken)
+    }
+
+    /// Whether the producer, who waits for it, asks to be told of the message that waits.
+    #[inline(always)]
+    pub(crate) fn is_asked(&self) -> bool {
+        shape_asks(self.next_cell()[SHAPE].load(Ordering::Relaxed))
     }
 
     /// As [`take`](Self::take), in line: what is taken is handed on in registers.
@@ -486,8 +520,8 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         let sequence = cell[SEQUENCE].load(Ordering::Relaxed);
         let source_ns = cell[SOURCE_TIME].load(Ordering::Relaxed);
         let id = u32::try_from(cell[PAYLOAD_WORD].load(Ordering::Relaxed));
-        match (shape_kind(shape), id) {
-            (Some(Kind::Heap), Ok(id)) => {
+        match (shape_is_heap(shape), id) {
+            (true, Ok(id)) => {
                 Next::Heap(Meta { sequence, source_ns, lost: shape_lost(shape) }, shape_len(shape), BufferId(id))
             }
             _ => Next::Odd,

@@ -360,3 +360,26 @@ fn a_liar_that_is_found_out_while_history_is_sent_costs_the_new_sink_nothing() {
     drop((message, held));
     assert_eq!(source.port.buffers_in_use(), 0);
 }
+
+#[test]
+fn a_liar_is_no_reason_to_put_another_receiver_out() {
+    let (source, stands, liar) = (TestSource::new(&[], true), TestSink::new(), TestSink::new());
+    let _honest = join_direct(&source, &stands, 1, 8);
+    let rings = join_direct(&source, &liar, 2, 4);
+    for _ in 0..4 {
+        assert!(send(&source.port, 1));
+        while liar.port.consume().unwrap().is_some() {}
+    }
+    // The fuller of the two has room in its ring, and the other lies about its own.
+    for _ in 0..4 {
+        assert!(send(&source.port, 1));
+    }
+    rings.returns.intruder().write(0, 1 << 40);
+    let start = std::time::Instant::now();
+    while start.elapsed() < std::time::Duration::from_millis(800) {
+        assert!(!send(&source.port, 1), "nobody goes on");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!((source.count(PortCounter::PutOut), source.port.receivers()), (0, 1));
+    assert_eq!(source.mailbox.collect(), [ConnId(2)]);
+}

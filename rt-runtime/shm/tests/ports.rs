@@ -11,6 +11,7 @@ use insane_shm::port::{
     Attachment, ConsumeError, Earlier, Emit, GetBufferError, Outcome, Refusal, SinkPort, Token, end_of_past,
 };
 use insane_shm::ring::{Payload, Popped};
+use std::time::{Duration, Instant};
 
 fn consume(sink: &TestSink) -> Option<u64> {
     sink.port.consume().unwrap().map(|message| message.sequence())
@@ -306,6 +307,123 @@ fn a_sender_that_goes_on_does_not_keep_a_retired_feed_alive() {
     }
     assert!((1..=8).contains(&delivered), "{delivered}");
     assert!(!sink.port.has_senders());
+}
+
+/// A reliable source with a sink that takes everything, and one that takes a message in 40 ms:
+/// how many messages the slow one took, of how many. All in one thread, so that who waits for it
+/// stands still when it does.
+fn beside_a_slow_one(len: usize, depth: u32) -> (u64, u64) {
+    let (source, slow, quick) = (TestSource::new(&[(128, 64)], true), TestSink::new(), TestSink::new());
+    join_direct(&source, &slow, 1, depth);
+    join_direct(&source, &quick, 2, depth);
+    let start = Instant::now();
+    let (mut due, mut taken, mut sent) = (start, 0, 0);
+    let take = || slow.port.consume().unwrap().map(|message| assert_eq!(message.lost(), 0, "it lives"));
+    while start.elapsed() < Duration::from_secs(2) {
+        sent += u64::from(send(&source.port, len));
+        while consume(&quick).is_some() {}
+        if Instant::now() >= due {
+            due += Duration::from_millis(40);
+            taken += u64::from(take().is_some());
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    while take().is_some() {
+        taken += 1;
+    }
+    assert_eq!(source.count(PortCounter::PutOut), 0);
+    (taken, sent)
+}
+
+#[test]
+fn a_slow_receiver_of_a_reliable_stream_is_waited_for_while_it_takes_something() {
+    for (len, depth) in [(1, 64), (1, 1024), (128, 128)] {
+        let (taken, sent) = beside_a_slow_one(len, depth);
+        assert_eq!(taken, sent, "{len} bytes, depth {depth}");
+    }
+}
+
+#[test]
+fn who_was_put_out_and_is_then_alone_is_waited_for() {
+    let (source, stands, quick) = (TestSource::new(&[], true), TestSink::new(), TestSink::new());
+    join_direct(&source, &stands, 1, 4);
+    join_direct(&source, &quick, 2, 4);
+    let start = Instant::now();
+    while source.count(PortCounter::PutOut) == 0 {
+        assert!(start.elapsed() < Duration::from_secs(20), "it is never put out");
+        send(&source.port, 1);
+        while consume(&quick).is_some() {}
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(source.mailbox.remove(ConnId(2)));
+    assert!(!send(&source.port, 1), "nobody would get it");
+    while consume(&stands).is_some() {}
+    assert!(send(&source.port, 1));
+    assert!(stands.port.consume().unwrap().unwrap().lost() > 0);
+}
+
+#[test]
+fn a_refused_buffer_is_given_up_where_what_follows_an_emit_panics() {
+    let (source, sink) = (TestSource::new(&[(128, 8)], true), TestSink::new());
+    join(&source, &sink, 1, 2);
+    while send(&source.port, 128) {}
+    let before = source.port.buffers_in_use();
+    let loan = source.port.get_buffer(128).unwrap();
+    let emit = std::panic::AssertUnwindSafe(|| source.port.emit_and(loan, 0, || panic!("after it")).is_sent());
+    assert!(std::panic::catch_unwind(emit).is_err());
+    assert_eq!(source.port.buffers_in_use(), before);
+}
+
+#[test]
+fn who_is_let_go_and_lives_reads_what_was_sent() {
+    let (source, stands, goes_on) = (TestSource::new(&[(128, 8)], true), TestSink::new(), TestSink::new());
+    join(&source, &stands, 1, 8);
+    join(&source, &goes_on, 2, 8);
+    let pass = |number| {
+        assert!(send(&source.port, 128), "message {number}");
+        assert_eq!(consume(&goes_on), Some(number));
+    };
+    (0..3).for_each(pass);
+    let held = stands.port.consume().unwrap().unwrap();
+    assert!(source.mailbox.let_go(ConnId(1)));
+    assert_eq!(source.port.receivers(), 1);
+    // All other buffers are used anew, many times.
+    (3..100).for_each(pass);
+    assert_eq!(source.port.buffers_in_use(), 3, "what it may still read is kept");
+    assert_pattern(&held.shared().to_vec(), 0);
+    for number in 1..3 {
+        let message = stands.port.consume().unwrap().unwrap();
+        assert_eq!(message.sequence(), number);
+        assert_pattern(&message.shared().to_vec(), number);
+    }
+    assert!(consume(&stands).is_none(), "nothing more was sent to it");
+    assert_eq!(source.port.buffers_in_use(), 1, "what it gives back serves again");
+    // It is known to be gone.
+    assert!(source.mailbox.remove(ConnId(1)));
+    (100..120).for_each(pass);
+    assert_eq!(source.port.buffers_in_use(), 0);
+    drop(held);
+}
+
+#[test]
+fn what_is_let_go_is_bounded_and_beyond_that_lost_to_the_heap() {
+    let source = TestSource::new(&[(128, 80)], false);
+    let sinks: Vec<_> = (0..70).map(|_| TestSink::new()).collect();
+    for (sink, id) in sinks.iter().zip(0..) {
+        join(&source, sink, id, 8);
+        assert!(send(&source.port, 128) && source.mailbox.let_go(ConnId(id)));
+        assert!(!source.port.has_receivers());
+        source.mailbox.collect();
+    }
+    assert_eq!(source.port.buffers_in_use(), 70);
+    for (sink, number) in sinks.iter().zip(0..) {
+        let message = sink.port.consume().unwrap().unwrap();
+        assert_pattern(&message.shared().to_vec(), number);
+    }
+    assert_eq!(source.port.buffers_in_use(), 6, "of those beyond 64 nothing comes back");
+    (0..70).for_each(|id| assert!(source.mailbox.remove(ConnId(id))));
+    assert!(send(&source.port, 128));
+    assert_eq!(source.port.buffers_in_use(), 6, "nor is it ever used again");
 }
 
 #[test]

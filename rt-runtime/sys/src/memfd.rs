@@ -68,6 +68,42 @@ pub fn identity(fd: impl AsFd) -> Result<(u64, u64), OsError> {
     Ok((stat.st_dev, stat.st_ino))
 }
 
+/// A hold on a region: whoever has a descriptor of the same memory can ask whether one
+/// [is held](is_held). It ends when it is dropped, and with the process. One that is inherited
+/// by a forked child lasts until that is gone, too.
+///
+/// # Errors
+/// The memory cannot be opened anew, which takes `/proc`, or the kernel refuses the lock.
+pub fn hold(fd: impl AsFd) -> Result<OwnedFd, OsError> {
+    // Opened anew: a lock belongs to what was opened, and that is shared by all to whom a
+    // descriptor is passed.
+    let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC;
+    let own = nix::fcntl::open(path.as_str(), flags, nix::sys::stat::Mode::empty())
+        .map_err(attempted("opening a memfd anew"))?;
+    let lock = whole(libc::F_RDLCK);
+    // SAFETY: F_OFD_SETLK reads one `flock`; the descriptor is open.
+    check(unsafe { libc::fcntl(own.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) }, "holding a memfd")?;
+    Ok(own)
+}
+
+/// Whether somebody, also this process, has a [`hold`] on the memory.
+///
+/// # Errors
+/// The descriptor cannot be asked.
+pub fn is_held(fd: impl AsFd) -> Result<bool, OsError> {
+    let mut lock = whole(libc::F_WRLCK);
+    // SAFETY: F_OFD_GETLK reads and writes one `flock`; the descriptor is open (`AsFd`).
+    let asked = unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
+    check(asked, "asking who holds a memfd")?;
+    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+}
+
+/// A lock of this kind on all of a file.
+const fn whole(kind: i32) -> libc::flock {
+    libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
 fn add_seals(fd: impl AsFd, seals: i32) -> Result<(), OsError> {
     // SAFETY: F_ADD_SEALS takes an int; the descriptor is open (`AsFd`).
     check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_ADD_SEALS, seals) }, "sealing a memfd").map(drop)
@@ -143,6 +179,23 @@ mod tests {
             munmap(writer, LEN).unwrap();
             munmap(reader, LEN).unwrap();
         }
+    }
+
+    #[test]
+    fn a_hold_is_seen_by_all_and_ends_when_it_is_dropped() {
+        let fd = create("test", LEN as u64).unwrap();
+        seal_writers(&fd).unwrap();
+        let passed_on = fd.try_clone().unwrap();
+        assert!(!is_held(&fd).unwrap());
+        let (first, second) = (hold(&fd).unwrap(), hold(&passed_on).unwrap());
+        drop(first);
+        // Also who shares what was opened, as one to whom it was passed does.
+        assert!(is_held(&fd).unwrap() && is_held(&passed_on).unwrap());
+        // To close another descriptor of the memory ends no hold.
+        drop(passed_on);
+        assert!(is_held(&fd).unwrap());
+        drop(second);
+        assert!(!is_held(&fd).unwrap());
     }
 
     #[test]

@@ -204,3 +204,37 @@ fn a_client_killed_around_a_restart_of_the_daemon_leaves_its_partner_nothing() {
         regions() <= alone
     });
 }
+
+#[test]
+fn a_client_that_stood_still_across_a_restart_reads_what_was_sent() {
+    const WAIT: u64 = 5;
+    let place = Place::new("still");
+    let mut daemon = Daemon::start(&place, OPEN, "log: (level: error)");
+    let session = daemon.attach("partner");
+    let stream = session.stream("s", Qos::default()).unwrap();
+    let source = stream.source(ChannelId(1), SourceOptions::default().buffers(4000, 16)).unwrap();
+    let mut client = Helper::start("reader", daemon.socket(), &[]);
+    client.hear("ready");
+    until("they are joined", || source.receivers() == 1);
+    let pid = nix::unistd::Pid::from_raw(client.pid() as i32);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let emit = |number: u64| {
+        let mut buffer = source.get_buffer(4000).expect("a buffer is free");
+        buffer.fill(number as u8);
+        assert!(source.emit(buffer).is_sent());
+    };
+    (0..WAIT).for_each(emit);
+    daemon.kill();
+    until("the session notices", || session.attachment() == Attachment::Detached);
+    let _next = Daemon::start(&place, OPEN, "log: (level: error)");
+    until("the session returns", || session.attachment() == Attachment::Attached);
+    until("the ring is let go", || source.receivers() == 0);
+    (WAIT..100).for_each(emit);
+    assert_eq!(u64::from(source.buffers_in_use()), WAIT);
+    kill(pid, Signal::SIGCONT).unwrap();
+    (0..WAIT).for_each(|number| _ = client.hear(&format!("{number} whole")));
+    until("its buffers are back", || source.buffers_in_use() == 0);
+    until("it is joined again", || source.receivers() == 1);
+    emit(100);
+    client.hear("100 whole");
+}

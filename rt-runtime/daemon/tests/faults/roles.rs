@@ -51,6 +51,7 @@ fn role() {
         "no_huge_pages" => no_huge_pages(),
         "watch" => watch(&socket, &stopped),
         "partner" => partner(&socket),
+        "reader" => reader(&socket),
         "narrow" => narrow(&socket, &stopped),
         "cyclic" => cyclic(&socket, &stopped),
         "lock" => lock(&socket),
@@ -170,6 +171,22 @@ fn partner(socket: &str) {
         let _ = source.emit_copy(b"here");
         while let Ok(Some(_)) = sink.consume() {}
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Takes what comes on channel 1, slower than it comes. All bytes of a message are its number.
+fn reader(socket: &str) {
+    let session = Session::attach(socket, "reader").unwrap();
+    let stream = session.stream("s", Qos::default()).unwrap();
+    let sink = stream.sink(ChannelId(1), SinkOptions::default().depth(64)).unwrap();
+    println!("\n@ready");
+    loop {
+        if let Ok(Some(message)) = sink.consume() {
+            let number = message.sequence();
+            assert!(message.to_vec().iter().all(|byte| *byte == number as u8), "other bytes in {number}");
+            println!("\n@{number} whole");
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -47,6 +47,8 @@ pub enum Attachment {
 enum Change<T> {
     Add(Box<T>),
     Remove(ConnId),
+    /// Only for a source.
+    LetGo(ConnId),
     Attachment(Attachment),
 }
 
@@ -251,9 +253,14 @@ impl<T, const N: usize> Drop for Pool<T, N> {
 
 /// Most changes that wait at once, and connections to be freed; more wait with the agent.
 const CHANGES_MAX: usize = 256;
+/// Connections that a source has let go while their receivers may still read; what the
+/// receiver of one more holds is lost to the heap.
+const LET_GO_MAX: usize = FANOUT_MAX;
+/// Those of a source: local receivers, a datapath, and what it has let go.
+const TX_MAX: usize = FANOUT_MAX + 1 + LET_GO_MAX;
 /// A connection to be freed was a change first or is connected now: so much room, and
 /// the port never allocates.
-const GRAVES_MAX: usize = CHANGES_MAX + if FANOUT_MAX + 1 > FANIN_MAX { FANOUT_MAX + 1 } else { FANIN_MAX };
+const GRAVES_MAX: usize = CHANGES_MAX + if TX_MAX > FANIN_MAX { TX_MAX } else { FANIN_MAX };
 /// An epoch that is never current: the port looks into the mailbox at its next call.
 const STALE: u64 = 2;
 /// How often a port that has something to report tries for the lock. The agent holds it
@@ -325,15 +332,26 @@ impl<T> Mailbox<T> {
     pub fn add(&self, conn: Box<T>) -> Result<(), Box<T>> {
         self.post(Change::Add(conn)).map_err(|change| match change {
             Change::Add(conn) => conn,
-            Change::Remove(_) | Change::Attachment(_) => unreachable!("what was posted comes back"),
+            Change::Remove(_) | Change::LetGo(_) | Change::Attachment(_) => unreachable!("what was posted comes back"),
         })
     }
 
-    /// Tells the port to let a connection go. `false` if the mailbox is full:
+    /// Tells the port to let a connection go, and a source to use anew what the receiver held:
+    /// it is dead, has let go of its end, or is expelled. `false` if the mailbox is full:
     /// [`collect`](Self::collect), and try again later.
     #[must_use]
     pub fn remove(&self, conn: ConnId) -> bool {
         self.post(Change::Remove(conn)).is_ok()
+    }
+
+    /// Tells a source to send nothing more on a connection whose receiver may still read: it
+    /// counts as a receiver no more, and keeps what it does not give back until the connection
+    /// is [removed](Self::remove). A source keeps 64 of those; what the receiver of one more
+    /// holds is never used anew. `false` if the mailbox is full: [`collect`](Self::collect),
+    /// and try again later.
+    #[must_use]
+    pub fn let_go(&self, conn: ConnId) -> bool {
+        self.post(Change::LetGo(conn)).is_ok()
     }
 
     /// Tells the port whether its runtime is there. `false` if the mailbox is full.

@@ -652,7 +652,7 @@ impl Inner {
         for change in mail.changes.drain(..) {
             match change {
                 Change::Add(conn) => self.add(conn, &mut mail.graveyard, &mut mail.violations),
-                Change::Remove(id) => self.retire(id),
+                Change::Remove(id) | Change::LetGo(id) => self.retire(id),
                 Change::Attachment(attachment) => self.attachment = attachment,
             }
         }

@@ -4,7 +4,10 @@ mod past;
 
 pub use past::{Earlier, end_of_past};
 
-use super::{Attachment, Change, Graveyard, Held, Mail, Mailbox, Owned, Pool, REPORT_TRIES, STALE, Stacked, Words};
+use super::{
+    Attachment, Change, Graveyard, Held, LET_GO_MAX, Mail, Mailbox, Owned, Pool, REPORT_TRIES, STALE, Stacked, Words,
+};
+use crate::Violation;
 use crate::cell::Meta;
 use crate::conn::TxConn;
 use crate::counters::CounterBlock;
@@ -181,6 +184,8 @@ struct Inner {
     /// Since the last look at what receivers gave back.
     loans: u32,
     conns: heapless::Vec<Owned<TxConn>, CONNS_MAX>,
+    /// Closed, and nobody's receivers; but these may still read what they hold.
+    let_go: heapless::Vec<Owned<TxConn>, LET_GO_MAX>,
     heap: Option<SenderHeap>,
     /// Of the last emits those that were not plain: an emit that is not here took no
     /// buffer, went to one receiver, and was dropped for none.
@@ -240,6 +245,7 @@ impl SourcePort {
             stages: Pool::new(Box::new([const { Stage::EMPTY }; POOLED])),
             loans: 0,
             conns: heapless::Vec::new(),
+            let_go: heapless::Vec::new(),
             heap,
             emitted: [Emitted { sequence: NEVER, buffer: STAGED, receivers: 0, dropped: 0 }; OUTCOMES_KEPT],
             counters,
@@ -255,7 +261,9 @@ impl SourcePort {
     /// done; else that is only so where the emit leaves the usual path.
     #[must_use]
     pub fn with_sequel(mut self) -> Self {
-        self.inner.get_mut().has_sequel = true;
+        let inner = self.inner.get_mut();
+        // Nothing is plain any more, also where mail was read before.
+        (inner.has_sequel, inner.plain_epoch) = (true, STALE);
         self
     }
 
@@ -411,7 +419,10 @@ impl SourcePort {
         } else {
             inner.emit_heap(BufferId(id), len, source_ns)
         };
+        // Should `after` panic, what was refused is given up.
+        let refused = emitted.is_none().then(|| Loan { port: self, start, len, id });
         after();
+        std::mem::forget(refused);
         emitted
     }
 
@@ -531,7 +542,7 @@ impl Inner {
         // A receiver that lies about its head counts as having room: publishing finds
         // it out and drops it.
         // Nobody waits for who only watches, or was put out.
-        self.conns.iter_mut().all(|conn| has_room(conn, in_buffer) || conn.is_not_waited_for())
+        self.conns.iter_mut().all(|conn| room(conn, in_buffer) != Ok(false) || conn.is_not_waited_for())
     }
 
     /// Somebody has no room. Whether the emit goes on all the same: whoever has no room has
@@ -543,21 +554,26 @@ impl Inner {
             return false;
         }
         let now = mono_now();
-        let (mut others, mut is_over) = (false, true);
+        let (mut others, mut is_over, mut lied) = (false, true, false);
         for conn in self.conns.iter_mut().filter(|conn| !conn.is_not_waited_for()) {
-            if has_room(conn, in_buffer) {
-                others = true;
-            } else {
+            match room(conn, in_buffer) {
+                Ok(true) => others = true,
                 // Each is asked: its time begins with the first question.
-                is_over &= conn.is_stalled(now);
+                Ok(false) => is_over &= conn.is_stalled(now),
+                // Who lies does not go on, and is no reason to put others out.
+                Err(_) => lied = true,
             }
+        }
+        if lied {
+            self.put_liars_out();
+            return false;
         }
         if !(others && is_over) {
             return false;
         }
         let mut count = 0;
         for conn in self.conns.iter_mut().filter(|conn| !conn.is_not_waited_for()) {
-            if !has_room(conn, in_buffer) {
+            if room(conn, in_buffer) == Ok(false) {
                 conn.put_out();
                 count += 1;
             }
@@ -795,7 +811,7 @@ impl Inner {
         }
         let Some(heap) = &mut self.heap else { return };
         let mut lied = false;
-        for conn in &mut self.conns {
+        for conn in self.conns.iter_mut().chain(&mut self.let_go) {
             lied |= conn.reclaim(heap).is_err();
         }
         if lied {
@@ -836,13 +852,18 @@ impl Inner {
                         mail.graveyard.push(conn.into_box());
                     }
                 }
-                Change::Remove(id) => remove(&mut self.conns, &mut self.heap, &mut mail.graveyard, id),
+                Change::Remove(id) => self.remove(id, &mut mail.graveyard),
+                Change::LetGo(id) => self.let_go(id, &mut mail.graveyard),
                 Change::Attachment(attachment) => self.attachment = attachment,
             }
         }
         self.remove_liars(mail);
         self.receivers = self.conns.iter().filter(|conn| !conn.observes()).count();
         self.share_out();
+        if self.receivers < 2 {
+            // Nobody goes on for whose sake one was put out: it is waited for without end.
+            self.conns.iter_mut().for_each(|conn| conn.take_in());
+        }
         let is_lone = !self.reliable && self.conns.len() == 1 && self.receivers == 1;
         let is_plain = is_lone && !self.has_sequel && !self.conns[0].may_sleep();
         self.lone_epoch = if is_lone { self.epoch } else { STALE };
@@ -857,6 +878,9 @@ impl Inner {
     /// hold is told with each message.
     fn share_out(&mut self) {
         let buffers = self.heap.as_ref().map_or(0, |heap| heap.geometry().buffers());
+        // One buffer may be held by several.
+        let kept: u32 = self.let_go.iter().map(|conn| conn.held()).sum();
+        let buffers = buffers.saturating_sub(kept);
         let receivers = self.receivers as u32;
         let share = if receivers < 2 { u32::MAX } else { (buffers.saturating_sub(1) / receivers).max(1) };
         for conn in &mut self.conns {
@@ -865,11 +889,30 @@ impl Inner {
     }
 
     fn remove_liars(&mut self, mail: &mut Mail<TxConn>) {
-        while let Some(liar) = self.conns.iter().find(|conn| conn.lie().is_some()) {
+        while let Some(liar) = self.conns.iter().chain(&self.let_go).find(|conn| conn.lie().is_some()) {
             let id = liar.id();
             self.counters.add(PortCounter::Violations as usize, 1);
             mail.violations.push(id);
-            remove(&mut self.conns, &mut self.heap, &mut mail.graveyard, id);
+            self.remove(id, &mut mail.graveyard);
+        }
+    }
+
+    /// Ends a connection, also one that was let go: what its receiver holds is used anew.
+    fn remove(&mut self, id: ConnId, graveyard: &mut Graveyard<TxConn>) {
+        if let Some(mut conn) = take_out(&mut self.conns, id).or_else(|| take_out(&mut self.let_go, id)) {
+            conn.abandon(self.heap.as_mut());
+            graveyard.push(conn.into_box());
+        }
+    }
+
+    /// Sends nothing more on a connection, whose receiver may still read what it holds.
+    fn let_go(&mut self, id: ConnId, graveyard: &mut Graveyard<TxConn>) {
+        let Some(mut conn) = take_out(&mut self.conns, id) else { return };
+        conn.abandon(None);
+        // Without a place for it what it holds stays lent for good.
+        let left = if conn.held() > 0 { self.let_go.push(conn) } else { Err(conn) };
+        if let Err(conn) = left {
+            graveyard.push(conn.into_box());
         }
     }
 }
@@ -919,9 +962,8 @@ pub fn spare_buffers(geometry: &Geometry, len: u32, observers: u32) -> u32 {
 }
 
 #[inline(always)]
-fn has_room(conn: &mut TxConn, in_buffer: bool) -> bool {
-    let has_room = if in_buffer { conn.has_room_for_buffer() } else { conn.has_room() };
-    has_room != Ok(false)
+fn room(conn: &mut TxConn, in_buffer: bool) -> Result<bool, Violation> {
+    if in_buffer { conn.has_room_for_buffer() } else { conn.has_room() }
 }
 
 #[inline]
@@ -937,17 +979,9 @@ fn wake(conn: &TxConn, counters: &CounterBlock) {
     counters.add(PortCounter::Wakes as usize, 1);
 }
 
-fn remove(
-    conns: &mut heapless::Vec<Owned<TxConn>, CONNS_MAX>,
-    heap: &mut Option<SenderHeap>,
-    graveyard: &mut Graveyard<TxConn>,
-    id: ConnId,
-) {
-    if let Some(at) = conns.iter().position(|conn| conn.id() == id) {
-        let mut conn = conns.swap_remove(at);
-        conn.abandon(heap.as_mut());
-        graveyard.push(conn.into_box());
-    }
+fn take_out<const N: usize>(conns: &mut heapless::Vec<Owned<TxConn>, N>, id: ConnId) -> Option<Owned<TxConn>> {
+    let at = conns.iter().position(|conn| conn.id() == id)?;
+    Some(conns.swap_remove(at))
 }
 
 impl Loan<'_> {

@@ -1,12 +1,11 @@
 //! Counters in mapped pages: any permitted tool reads them without asking anybody.
 //!
 //! ```text
-//! counters page: one block of 64 words (512 bytes) a domain, source or sink
+//! counters page: one block of 32 words (256 bytes) a domain, source or sink
 //! ```
 //! One writer a block. A counter is a relaxed load, add and store: no lock prefix.
 
 use crate::region::Region;
-use insane_core::counters::{DatapathCounter, PortCounter, TurnCounter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,12 +13,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const BLOCK_WORDS: usize = insane_core::counters::COUNTERS_MAX;
 /// Bytes of one block.
 pub const BLOCK_BYTES: usize = BLOCK_WORDS * 8;
-
-const _: () = assert!(
-    TurnCounter::ALL.len() <= BLOCK_WORDS
-        && DatapathCounter::ALL.len() <= BLOCK_WORDS
-        && PortCounter::ALL.len() <= BLOCK_WORDS
-);
 
 /// One block of counters.
 #[derive(Clone, Debug)]
@@ -67,7 +60,7 @@ impl CounterBlock {
     /// Adds to a counter. Only the block's one writer calls this.
     ///
     /// # Panics
-    /// In a region mapped read-only the process is ended by the kernel; past 63 it panics.
+    /// In a region mapped read-only the process is ended by the kernel; past 31 it panics.
     #[inline]
     pub fn add(&self, counter: usize, amount: u64) {
         debug_assert!(self.region.is_writable());

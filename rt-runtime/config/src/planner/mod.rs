@@ -110,7 +110,7 @@ impl Default for LayoutSizes {
             page_bytes: 4096,
             cell_bytes: 128,
             completion_bytes: 8,
-            counter_block_bytes: 512,
+            counter_block_bytes: 256,
             session_counter_blocks: 256,
             wake_page_bytes: 4096,
             ring_depth: 256,

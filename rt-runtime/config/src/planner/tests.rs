@@ -77,7 +77,7 @@ fn too_much_is_refused_and_the_biggest_item_named() {
     assert_eq!(objections[0].path, "memory.limit_bytes");
     let text = objections[0].to_string();
     assert!(text.contains("memory.limit_bytes allows 128 MiB (134_217_728 bytes)"), "{text}");
-    assert!(text.contains("the biggest item is \"source heaps\" of tenant \"default\" with 227"), "{text}");
+    assert!(text.contains("the biggest item is \"source heaps\" of tenant \"default\" with 231"), "{text}");
     assert!(text.contains("or a smaller domains[0].quota.bytes"), "{text}");
     plan.memory.limit_bytes = budget.total_bytes;
     assert!(Budget::of(&plan, &LayoutSizes::default()).objections(&plan, &machine()).is_empty());

@@ -315,6 +315,36 @@ fn lanes_that_a_schedule_names_are_held_to_what_it_says_arrives_as_long_as_it_is
 }
 
 #[test]
+fn two_lanes_of_a_schedule_that_would_be_one_here_are_refused_also_where_they_are_equal() {
+    let by_two_links = |bursts: [u32; 2]| {
+        let plant = Plant { streams: vec![], ..schedule(4, 194).plant.clone() };
+        let second = Link { name: "second-net".into(), ..plant.links[0].clone() };
+        let lane = |(link, burst_frames): (usize, u32)| Lane {
+            name: format!("telemetry-{link}"),
+            link,
+            priority: 4,
+            frame_bytes: 300,
+            burst_frames,
+            interval_ns: 5 * MS,
+            deadline_ns: 50 * MS,
+        };
+        let links = vec![plant.links[0].clone(), second];
+        let plant = Plant { links, lanes: (0..).zip(bursts).map(lane).collect(), ..plant };
+        Arc::new(insane_admission::synthesise(&plant, insane_admission::Budget::default()).unwrap().certificate())
+    };
+    let mut datapath = datapath(&[0], true);
+    let mut both = slots();
+    both.links.push(slot_link("second-net"));
+    datapath.slots = Some(both);
+    let world = World::new(spec(vec![datapath]));
+    for bursts in [[2, 3], [2, 2]] {
+        let reason = world.hub.judge_schedule(&by_two_links(bursts)).unwrap_err();
+        assert!(reason.contains("\"telemetry-0\" and \"telemetry-1\" of the schedule are one here"), "{reason}");
+    }
+    end(world);
+}
+
+#[test]
 fn what_differs_from_the_schedule_is_refused_with_the_difference() {
     let mut world = World::new(timed(&[0]));
     let a = world.attach(1);

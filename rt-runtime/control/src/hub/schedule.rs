@@ -170,13 +170,14 @@ fn contract(book: &mut SlotBook, lane: &Lane) -> Result<(), String> {
     let numbers = NonZeroU32::new(lane.frame_bytes).zip(NonZeroU64::new(lane.interval_ns));
     let (frame_bytes, interval_ns) = numbers.ok_or_else(|| format!("lane {:?} is of nothing", lane.name))?;
     let arrivals = Arrivals { frame_bytes, burst_frames: lane.burst_frames, interval_ns };
+    // Of equal ones, too, the plan allows each: one alone would hold up who keeps both.
     match place {
-        Some((other, known)) if *known != arrivals => Err(format!(
+        Some((other, _)) => Err(format!(
             "lanes {other:?} and {:?} of the schedule are one here, priority {} of a datapath that sends by one link \
-             at a time, and have different contracts",
+             at a time, and each has a contract",
             lane.name, lane.priority
         )),
-        _ => {
+        None => {
             *place = Some((lane.name.clone(), arrivals));
             Ok(())
         }

@@ -45,7 +45,7 @@ use std::time::Duration;
 const PERIOD: Nanos = Nanos::from_millis(1);
 /// e_turn as the runtime is told of it. The queue is the datapath's alone.
 const TURN: Nanos = Nanos::from_micros(30);
-const RATE: RatePlan = RatePlan { mbps: 100, turn: TURN, foreign_bytes: 0 };
+const RATE: RatePlan = RatePlan { mbps: 100, turn: TURN, foreign_bytes: 0, completions: false };
 /// One way of a byte at the switch, nanoseconds.
 const NS_PER_BYTE: u64 = 80;
 /// The largest frame of best effort with all that is around it.

@@ -45,7 +45,7 @@ pub const MESSAGE_BYTES: usize = 64;
 /// What the runtime puts before it: the baseline sends as much.
 const HEAD: [u8; insane_wire::data::HEADER_BYTES] = [0; insane_wire::data::HEADER_BYTES];
 /// The link, as the runtime is told of it.
-const RATE: RatePlan = RatePlan { mbps: 1_000, turn: Nanos::from_micros(50), foreign_bytes: 1_538 };
+const RATE: RatePlan = RatePlan { mbps: 1_000, turn: Nanos::from_micros(50), foreign_bytes: 1_538, completions: false };
 /// Slots before those that count: the margin is learnt from 100 on.
 const WARM_UP: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -356,6 +356,7 @@ fn links(plan: &Plan) -> Things {
             all.push(("rate_mbps", format!("{} Mbit/s", rate.mbps)));
             all.push(("turn_us", rate.turn.to_string()));
             all.push(("foreign_bytes", exact(rate.foreign_bytes.into())));
+            all.push(("completions", rate.completions.to_string()));
         }
         all.into_iter().map(|(name, value)| (name.to_owned(), (value, Takes::Restart))).collect()
     };

@@ -149,6 +149,7 @@ pub const FIELDS: &[Field] = &[
     number("links[].rate_mbps", 1, 400_000, "Mbit/s", "None: no slots"),
     number("links[].turn_us", 1, 10_000, "microseconds", "100"),
     number("links[].foreign_bytes", 0, 1 << 20, "bytes", "1_538"),
+    text("links[].completions", "true or false", "false"),
     required(
         "links[].technology.bind",
         "an IP address of this machine and a port from 1 to 65534: \"192.0.2.1:7400\", \"[2001:db8::1]:7400\"",

@@ -605,7 +605,8 @@ mod tests {
         let rate = LinkRate::from_bits_per_s(1_000_000_000).unwrap();
         let timing =
             LinkTiming { rate, turn_ns: 1_000, foreign_bytes: 0, in_flight_bytes: 9_000, lead_ns: 0, step_ns: 500 };
-        let config = SlotConfig { timing, overhead_bytes: 0, servo: insane_clock::ServoConfig::default() };
+        let config =
+            SlotConfig { timing, overhead_bytes: 0, servo: insane_clock::ServoConfig::default(), asked_links: 0 };
         let stream = |number: u16, offset: u64| TimedStream {
             flow: insane_engine::timed_flow(number),
             slots: Recurrence::new(100_000, offset, 10_000).unwrap(),

@@ -83,11 +83,13 @@ pub(crate) fn slot_spec(plan: &Plan, datapath: &DatapathPlan) -> Option<SlotSpec
         lead_ns: launch::lead(datapath).0,
         step_ns: STEP.0,
     };
+    let asked = rates.iter().enumerate().filter(|(_, (_, rate))| rate.completions);
+    let asked_links = asked.fold(0, |asked, (at, _)| asked | 1 << at);
     Some(SlotSpec {
         host: plan.host.name.clone(),
         link: slowest.name.clone(),
         links: rates.iter().map(|(link, rate)| slot_link(link, rate)).collect::<Option<_>>()?,
-        config: SlotConfig { timing, overhead_bytes, servo: servo(&plan.clock) },
+        config: SlotConfig { timing, overhead_bytes, servo: servo(&plan.clock), asked_links },
         payload_bytes_max: least.saturating_sub(HEADER_BYTES as u32),
         quantile_ppm: datapath.epsilon_quantile_ppm,
         gates: datapath.gates.as_ref().and_then(gates).map(Box::new),

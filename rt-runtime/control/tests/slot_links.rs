@@ -39,7 +39,7 @@ fn three_links(streams: &[StreamPlan]) -> HubSpec {
         host: "here".into(),
         link: "plant".into(),
         links: LINKS.map(slot_link).into(),
-        config: SlotConfig { timing, overhead_bytes: 66, servo: ServoConfig::default() },
+        config: SlotConfig { timing, overhead_bytes: 66, servo: ServoConfig::default(), asked_links: 0 },
         payload_bytes_max: 1_408,
         quantile_ppm: 999_000,
         gates: None,

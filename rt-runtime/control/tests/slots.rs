@@ -27,7 +27,7 @@ fn slots() -> SlotSpec {
     let rate = LinkRate::from_bits_per_s(100_000_000).unwrap();
     let timing =
         LinkTiming { rate, turn_ns: 50_000, foreign_bytes: 1_538, in_flight_bytes: 6_250, lead_ns: 0, step_ns: MS };
-    let config = SlotConfig { timing, overhead_bytes: 66, servo: ServoConfig::default() };
+    let config = SlotConfig { timing, overhead_bytes: 66, servo: ServoConfig::default(), asked_links: 0 };
     SlotSpec {
         host: "here".into(),
         link: "control-net".into(),

@@ -260,9 +260,11 @@ impl<L: Link> Links<L> {
         self.payload_bytes_max
     }
 
-    /// What of the frames of all links has not left, as far as they tell; `None`: none of them does.
-    pub fn unfinished(&mut self, best_effort: bool) -> Option<Unfinished> {
-        let said = self.links.iter_mut().filter_map(|link| link.unfinished(best_effort));
+    /// What of the frames of these links (a bit each) has not left, as far as they tell; `None`:
+    /// none of them does.
+    pub fn unfinished(&mut self, asked: u8, best_effort: bool) -> Option<Unfinished> {
+        let asked = self.links.iter_mut().enumerate().filter(|(at, _)| asked >> at & 1 != 0);
+        let said = asked.filter_map(|(_, link)| link.unfinished(best_effort));
         said.reduce(|a, b| Unfinished { amount: a.amount + b.amount, lag: a.lag.max(b.lag) })
     }
 

@@ -230,7 +230,7 @@ fn slot_config() -> SlotConfig {
     let rate = LinkRate::from_bits_per_s(100_000_000).unwrap();
     let timing =
         LinkTiming { rate, turn_ns: TURN_NS, foreign_bytes: 0, in_flight_bytes: 4_000, lead_ns: 0, step_ns: MS };
-    SlotConfig { timing, overhead_bytes: OVERHEAD, servo: ServoConfig::default() }
+    SlotConfig { timing, overhead_bytes: OVERHEAD, servo: ServoConfig::default(), asked_links: 1 }
 }
 
 fn bytes() -> u32 {

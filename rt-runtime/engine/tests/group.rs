@@ -205,7 +205,7 @@ fn sources_with_slots_go_to_each_alone() {
     let rate = LinkRate::from_bits_per_s(100_000_000).unwrap();
     let (turn_ns, step_ns, in_flight_bytes) = (4_000, 1_000_000, 4_000);
     let timing = LinkTiming { rate, turn_ns, foreign_bytes: 0, in_flight_bytes, lead_ns: 0, step_ns };
-    let slots = SlotConfig { timing, overhead_bytes: 66, servo: ServoConfig::default() };
+    let slots = SlotConfig { timing, overhead_bytes: 66, servo: ServoConfig::default(), asked_links: 0 };
     let config = EngineConfig { slots: Some(slots), ..EngineConfig::new(HostId(1), Incarnation(1)) };
     let mut sender = Host::of(config, link, net.clock(), 2, &RECEIVE, None);
     let hears = [PeerIndex(0), PeerIndex(1)].into_iter().collect();

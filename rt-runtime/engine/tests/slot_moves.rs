@@ -99,7 +99,7 @@ fn config() -> SlotConfig {
         lead_ns: 0,
         step_ns: 1_000 * US,
     };
-    SlotConfig { timing, overhead_bytes: OVERHEAD, servo: ServoConfig::default() }
+    SlotConfig { timing, overhead_bytes: OVERHEAD, servo: ServoConfig::default(), asked_links: 0 }
 }
 
 /// What a stream has on a link.

@@ -197,7 +197,7 @@ fn config(setting: Setting) -> SlotConfig {
     let (in_flight_bytes, step_ns) = (4_000, MS);
     let lead_ns = setting.lead_ns;
     let timing = LinkTiming { rate, turn_ns: TURN_NS, foreign_bytes: 0, in_flight_bytes, lead_ns, step_ns };
-    SlotConfig { timing, overhead_bytes: OVERHEAD, servo: ServoConfig::default() }
+    SlotConfig { timing, overhead_bytes: OVERHEAD, servo: ServoConfig::default(), asked_links: 0 }
 }
 
 fn slot_ns(config: &SlotConfig) -> u64 {

@@ -268,13 +268,14 @@ fn count(matrix: &Matrix, is_slow: bool, has_arrived: bool, told: Option<&str>) 
 fn over_a_slow_link((name, queue, settles): (&str, &str, usize), link: &str, cause: Cause, percent: usize) {
     let Some((core, _alone)) = core_to_itself() else { return };
     let Some(namespaces) = Namespaces::pair(name) else { return };
+    let is_asked = cause == Cause::LinkBusy;
     let start = |at: usize| {
         let place = if at == 0 { format!("core: {core}, policy: fifo(40)") } else { String::new() };
         let (own, other) = (at + 1, 2 - at);
         let config = format!(
             r#"datapaths: [(name: "main", idle: block, links: ["l0"], {place})],
             links: [(name: "l0", technology: udp(bind: "10.77.0.{own}:4000", {link}),
-                rate_mbps: 100, turn_us: 200)],
+                rate_mbps: 100, turn_us: 200, completions: {is_asked})],
             peers: [(name: "{name}{other}", links: {{"l0": "10.77.0.{other}:4000"}})],
             domains: [(name: "line", members: [any], receive: [(size: 2048, count: 256)])]"#
         );

@@ -28,6 +28,8 @@ pub struct RatePlan {
     pub turn: Nanos,
     /// Most bytes of others in front of a frame.
     pub foreign_bytes: u32,
+    /// Whether it is asked before slots what has not left.
+    pub completions: bool,
 }
 
 impl RatePlan {
@@ -35,7 +37,7 @@ impl RatePlan {
     #[must_use]
     pub const fn of(mbps: u32) -> Self {
         let turn = Nanos::from_micros(crate::raw::TURN_US as u64);
-        RatePlan { mbps, turn, foreign_bytes: crate::raw::FOREIGN_BYTES as u32 }
+        RatePlan { mbps, turn, foreign_bytes: crate::raw::FOREIGN_BYTES as u32, completions: false }
     }
 }
 

@@ -27,6 +27,11 @@ pub struct Link {
     /// Default: 1,538, one frame.
     #[serde(default = "foreign_bytes")]
     pub foreign_bytes: i64,
+    /// Whether the link is asked before slots what has not left, if its technology tells: then a
+    /// link that is slower than its rate is noticed, and a neighbour that does not answer may hold
+    /// up the datapath's slots for a moment. Default: false.
+    #[serde(default)]
+    pub completions: bool,
 }
 
 fn turn_us() -> i64 {

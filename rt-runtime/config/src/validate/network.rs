@@ -80,7 +80,7 @@ fn rate(raw: &raw::Link, at: usize, report: &mut Report<'_>) -> Option<RatePlan>
     let turn_us: u32 = number(report, &path("turn_us"), raw.turn_us);
     let foreign_bytes = number(report, &path("foreign_bytes"), raw.foreign_bytes);
     let mbps = raw.rate_mbps.map(|value| number(report, &path("rate_mbps"), value))?;
-    Some(RatePlan { mbps, turn: Nanos::from_micros(turn_us.into()), foreign_bytes })
+    Some(RatePlan { mbps, turn: Nanos::from_micros(turn_us.into()), foreign_bytes, completions: raw.completions })
 }
 
 fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut Report<'_>) -> Technology {

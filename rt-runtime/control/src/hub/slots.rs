@@ -715,7 +715,7 @@ mod tests {
             host: "here".into(),
             link: "counted".into(),
             links,
-            config: SlotConfig { timing, overhead_bytes: 66, servo: ServoConfig::default() },
+            config: SlotConfig { timing, overhead_bytes: 66, servo: ServoConfig::default(), asked_links: 0 },
             payload_bytes_max: 1_408,
             quantile_ppm: 999_000,
             gates: None,

@@ -95,6 +95,8 @@ pub struct SlotConfig {
     pub overhead_bytes: u32,
     /// How TAI is followed.
     pub servo: ServoConfig,
+    /// Links that are asked before slots what has not left, a bit each, if they tell.
+    pub asked_links: u8,
 }
 
 impl SlotConfig {
@@ -295,7 +297,8 @@ impl Slots {
     /// ahead: those are held back on purpose, and on a queue of their own.
     #[inline]
     fn asks(&self, now: Now) -> bool {
-        self.config.timing.lead_ns == 0 && self.told.is_asked(now.mono, || self.timed.is_near(now, APPROACH))
+        let may_ask = self.config.asked_links != 0 && self.config.timing.lead_ns == 0;
+        may_ask && self.told.is_asked(now.mono, || self.timed.is_near(now, APPROACH))
     }
 
     /// Bytes were handed over after a look at `now`.
@@ -545,7 +548,7 @@ impl Transmitter {
                 if !std::mem::replace(&mut is_flushed, true) {
                     links.flush();
                 }
-                let said = links.unfinished(slots.told.of_best_effort());
+                let said = links.unfinished(slots.config.asked_links, slots.told.of_best_effort());
                 if slots.told.hear(mono, slots.busy_until, said) {
                     below = told::BLOCKED;
                 }

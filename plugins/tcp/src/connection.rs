@@ -9,7 +9,7 @@ use insane_core::{MonoTime, Nanos, PeerIndex};
 use insane_link::FrameSink;
 use insane_sys::event::Epoll;
 use insane_sys::tcp::{self, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 
 /// How long either side of a new connection may take to be known.
 pub(crate) const HANDSHAKE_MAX: Nanos = Nanos::from_secs(2);
@@ -137,6 +137,8 @@ impl Connection {
             // Closing takes it out only where no forked child has it, too: its end would be told
             // for ever then, and the datapath never sleep.
             let _ = epoll.remove(stream);
+            // Nor would the peer hear of the end: a socket that a child has, too, is not closed.
+            let _ = stream.shutdown(Shutdown::Both);
         }
         self.phase = Phase::Lost { lived_since };
         self.reset();

@@ -10,6 +10,7 @@ use insane_sys::event::{Epoll, Interest, Ready, Trigger};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pause};
+use std::io::{ErrorKind, Read};
 
 /// A process that does nothing, killed at the end.
 struct Child(Pid);
@@ -52,6 +53,11 @@ fn connections_that_ended_wake_nobody_though_a_child_has_them_too() {
     });
     assert!(!is_readable(&epoll), "what ended is heard no more");
     let new = RawPeer::connect(&mut link);
+    best_effort.set_nonblocking(true).unwrap();
+    until("the peer hears that it was replaced", || match (&best_effort).read(&mut [0; 64]) {
+        Ok(bytes) => bytes == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    });
     let _ = best_effort.shutdown(std::net::Shutdown::Both);
     assert_eq!(link.counts().replaced, 1);
     assert!(!is_readable(&epoll), "nor what was replaced");

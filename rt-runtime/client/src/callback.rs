@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 
 /// What the thread looks after.
 pub(crate) trait Attended: Send {
@@ -71,6 +71,8 @@ pub struct CallbackSink {
     panicked: Panicked,
     /// Where the callback thread is; a forked child has none to wait for.
     process: u32,
+    /// The callback thread, which cannot wait for itself.
+    thread: Option<ThreadId>,
 }
 
 impl Callbacks {
@@ -92,7 +94,8 @@ impl Callbacks {
         let _ = self.orders.send(Order::Add(token, attended, Arc::clone(&panicked)));
         let _ = self.bell.signal();
         let (orders, bell) = (self.orders.clone(), Arc::clone(&self.bell));
-        CallbackSink { token, orders, bell, panicked, process: std::process::id() }
+        let thread = self.thread.as_ref().map(|thread| thread.thread().id());
+        CallbackSink { token, orders, bell, panicked, process: std::process::id(), thread }
     }
 }
 
@@ -119,7 +122,9 @@ impl Drop for Callbacks {
 }
 
 impl Drop for CallbackSink {
-    /// Waits until a running callback has returned; none is called afterwards.
+    /// Waits until a running callback has returned; none is called afterwards. On the callback
+    /// thread itself, as in a callback of this session or with what one holds, it does not wait:
+    /// the callback may be called for what has come already.
     fn drop(&mut self) {
         if self.process != std::process::id() {
             return;
@@ -127,7 +132,9 @@ impl Drop for CallbackSink {
         let (done, finished) = mpsc::channel();
         if self.orders.send(Order::Remove(self.token, done)).is_ok() {
             let _ = self.bell.signal();
-            let _ = finished.recv();
+            if self.thread != Some(std::thread::current().id()) {
+                let _ = finished.recv();
+            }
         }
     }
 }
@@ -168,6 +175,8 @@ fn run(epoll: &Epoll, bell: &Event, orders: &Receiver<Order>) {
                 Ok(waits) => more |= waits,
                 Err(payload) => {
                     note_panic(&**attended, panicked, &*payload);
+                    // A payload whose drop panics would end the thread.
+                    std::mem::forget(payload);
                     fallen = Some(*token);
                     break;
                 }

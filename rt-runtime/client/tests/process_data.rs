@@ -258,6 +258,46 @@ fn a_callback_is_told_of_values_and_of_silence() {
     assert!(told.recv_timeout(Duration::from_millis(50)).is_err(), "nobody is called any more");
 }
 
+/// Panics as it is dropped.
+struct Grenade;
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        panic!("in a drop");
+    }
+}
+
+/// The callback thread outlives what a callback throws, and does not wait for itself where a
+/// callback holds the handle of another.
+#[test]
+fn what_a_callback_throws_and_what_it_holds_ends_no_other() {
+    let session = Session::embedded("grenades").unwrap();
+    let stream = open(&session, "s");
+    let sink = |channel, callback: Box<dyn FnMut(insane_rt::Message<'_>) + Send>| {
+        stream.sink_with_callback(channel, SinkOptions::default(), callback).unwrap()
+    };
+    let (held_channel, others) = (ChannelId(2), ChannelId(3));
+    let (tell, told) = mpsc::channel();
+    let goes_on = sink(others, Box::new(move |message| _ = tell.send(message.to_vec())));
+    let held = sink(held_channel, Box::new(|_| ()));
+    let throws = sink(CHANNEL, Box::new(|_| std::panic::panic_any(Grenade)));
+    let holds = sink(
+        CHANNEL,
+        Box::new(move |_| {
+            assert!(held.panicked().is_some(), "it holds a handle");
+        }),
+    );
+    let sources = [CHANNEL, held_channel, others].map(|at| stream.source(at, SourceOptions::default()).unwrap());
+    let [falls, of_held, plain] = &sources;
+    wait_for("all sinks", || (falls.receivers(), of_held.receivers(), plain.receivers()) == (2, 1, 1));
+    assert!(falls.emit_copy(b"fall").unwrap().is_sent());
+    wait_for("both fall", || throws.panicked().is_some() && holds.panicked().is_some());
+    wait_for("what one held is closed with it", || (falls.receivers(), of_held.receivers()) == (0, 0));
+    assert!(plain.emit_copy(b"plain").unwrap().is_sent());
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), b"plain");
+    drop(goes_on);
+}
+
 #[test]
 fn a_callback_that_panics_silences_no_other() {
     let session = Session::embedded("panics").unwrap();

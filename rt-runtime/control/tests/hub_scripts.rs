@@ -338,6 +338,104 @@ fn a_violation_ends_the_connection_and_only_that() {
     end(world);
 }
 
+/// Hands events to the client until the next is one at which it is to stop, which it sees, too.
+/// It answers none but those before.
+fn until_event(world: &mut World, session: SessionId, stops: impl Fn(&Event) -> Option<ConnId>) -> Option<ConnId> {
+    loop {
+        let client = world.clients.get_mut(&session)?;
+        let (event, beside) = client.inbox.pop_front()?;
+        let answers = client.handle(&event, &beside);
+        if let Some(conn) = stops(&event) {
+            return Some(conn);
+        }
+        for (answer, object) in answers {
+            if let Some(object) = object {
+                world.objects.get_mut(&object).unwrap().mapped = true;
+            }
+            world.request(session, &answer);
+        }
+    }
+}
+
+const fn rx_prepare(event: &Event) -> Option<ConnId> {
+    if let Event::RxPrepare { conn, .. } = event { Some(*conn) } else { None }
+}
+
+const fn rx_open(event: &Event) -> Option<ConnId> {
+    if let Event::RxOpen { conn, .. } = event { Some(*conn) } else { None }
+}
+
+const fn tx_open(event: &Event) -> Option<ConnId> {
+    if let Event::TxOpen { conn, .. } = event { Some(*conn) } else { None }
+}
+
+const fn nothing(_: &Event) -> Option<ConnId> {
+    None
+}
+
+/// Who has not mapped a connection says that it cannot, and it is tried again; who has says that
+/// its other end lied, and it is not.
+#[test]
+fn a_violation_before_a_connection_is_mapped_is_tried_again_and_one_after_that_is_not() {
+    for (stops_at_open, has_mapped) in [(false, false), (true, false), (true, true)] {
+        let mut world = World::new(spec(vec![]));
+        let (a, b) = (world.attach(1), world.attach(2));
+        let (stream_a, stream_b) = (open(&mut world, a, "io"), open(&mut world, b, "io"));
+        source(&mut world, a, stream_a, 11);
+        let request = sink_request(&mut world, b, stream_b, 22, SinkWake::Page);
+        world.request(b, &request);
+        let conn = if stops_at_open {
+            assert_eq!(until_event(&mut world, b, nothing), None);
+            assert!(until_event(&mut world, a, tx_open).is_some());
+            until_event(&mut world, b, rx_open)
+        } else {
+            until_event(&mut world, b, rx_prepare)
+        };
+        let conn = conn.expect("the stage is reached");
+        if has_mapped {
+            world.request(b, &Request::Mapped { conn, step: 2 });
+        }
+        assert!(!world.hub.is_active(conn));
+        world.request(b, &Request::Violation { conn });
+        let is_violated = world.notes.contains(&Note::Violated { conn, by: Some(b) });
+        let is_unjoined = world.notes.iter().any(|note| matches!(note, Note::Unjoined { conn: of, .. } if *of == conn));
+        assert_eq!((is_violated, is_unjoined), (has_mapped, !has_mapped));
+        world.settle();
+        assert!(world.clients[&b].events.contains(&Event::Retire { conn }));
+        world.wait(Nanos::from_secs(1));
+        world.settle();
+        assert_eq!(active(&world, a).len(), usize::from(!has_mapped));
+        assert!(world.closed.is_empty());
+        end(world);
+    }
+}
+
+/// Each attempt is memory that the hub makes: refusing all of them costs the session's pace.
+#[test]
+fn who_refuses_every_connection_is_paced() {
+    let mut spec = spec(vec![]);
+    spec.domains[0].quota.requests_per_second = 8;
+    let mut world = World::new(spec);
+    let (a, b) = (world.attach(1), world.attach(2));
+    let (stream_a, stream_b) = (open(&mut world, a, "io"), open(&mut world, b, "io"));
+    source(&mut world, a, stream_a, 11);
+    world.clients.get_mut(&b).unwrap().honest = false;
+    for uid in 0..100 {
+        let request = sink_request(&mut world, b, stream_b, 22 + uid, SinkWake::Page);
+        world.request(b, &request);
+        while let Some(conn) = until_event(&mut world, b, rx_prepare) {
+            world.request(b, &Request::Violation { conn });
+        }
+        if world.closed.contains_key(&b) {
+            break;
+        }
+        world.wait(Nanos::from_secs(1));
+    }
+    assert_eq!(world.closed[&b].0, Code::Quota);
+    assert!(!world.closed.contains_key(&a));
+    end(world);
+}
+
 fn with_quota(most: Amounts) -> HubSpec {
     let mut spec = spec(vec![]);
     spec.domains[0].quota = Quota { most, requests_per_second: 100 };

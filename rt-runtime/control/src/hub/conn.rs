@@ -493,8 +493,9 @@ impl Hub {
         self.update_routes(topic);
     }
 
-    /// A client says that the other end of a connection wrote what it may not. Of one that
-    /// nobody has written to yet it says that it cannot map it: that is tried again later.
+    /// A client says that the other end of a connection wrote what it may not. Of one that it has
+    /// not mapped yet it says that it cannot: that is tried again later, at the cost of the
+    /// session's pace, for each time the hub makes memory anew.
     pub(super) fn violation(&mut self, session: SessionId, conn: ConnId, now: MonoTime) -> Result<(), Refusal> {
         let what = format!("connection {conn}");
         let Some(row) = self.conns.get(&conn) else {
@@ -511,7 +512,14 @@ impl Hub {
             };
         }
         match row.stage {
+            // It mapped what the other wrote, and has looked into it since.
+            Stage::Opening { tx, rx } if (tx || !is_tx) && (rx || !is_rx) => {
+                self.note(Note::Violated { conn, by: Some(session) });
+                self.retire(conn, Tell::Both);
+            }
             Stage::Preparing { .. } | Stage::Opening { .. } => {
+                // Too fast: the connection fails all the same, and a flood ends the session.
+                let _ = self.pace(session, 1, now)?;
                 let reason = format!("session {session} cannot map it");
                 self.fail_conn(conn, &Refusal::new(Code::Resources, reason));
             }

@@ -429,6 +429,13 @@ fn what_is_opened_too_late_is_closed_again() {
     let session = daemon.attach("impatient");
     let stream = session.stream("s", Qos::default()).unwrap();
     kill(daemon.pid(), Signal::SIGSTOP).unwrap();
+    // Its threads stop one after the other.
+    let tasks = format!("/proc/{}/task", daemon.pid());
+    until("all of it stands still", || {
+        let task = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(entry?.path().join("status"));
+        let is_stopped = |status: std::io::Result<String>| status.is_ok_and(|text| text.contains("State:\tT"));
+        std::fs::read_dir(&tasks).unwrap().map(task).all(is_stopped)
+    });
     let silent = [
         session.stream("t", Qos::default()).err(),
         stream.source(ChannelId(1), SourceOptions::default()).err(),

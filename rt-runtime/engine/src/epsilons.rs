@@ -42,7 +42,7 @@ pub struct Epsilons {
     pub chunk: Sketch,
     /// e_wake.
     pub wake: Sketch,
-    /// Lanes that were held to their arrival contracts: bit i is lane i.
+    /// Lanes that were held to their arrival contracts since a table took over: bit i is lane i.
     lanes_cut: AtomicU64,
 }
 
@@ -52,7 +52,7 @@ impl Epsilons {
         self.lanes_cut.store(self.lanes_cut.load(Ordering::Relaxed) | 1 << (lane & 63), Ordering::Relaxed);
     }
 
-    /// The lanes that ever were held to their contracts, bit i for lane i.
+    /// The lanes that were held to their contracts under the table in force, bit i for lane i.
     #[must_use]
     pub fn lanes_cut(&self) -> u64 {
         self.lanes_cut.load(Ordering::Relaxed)

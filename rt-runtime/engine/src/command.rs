@@ -215,7 +215,7 @@ pub enum Command {
         link: Option<u8>,
     },
     /// Which runtime, in which life, a peer is: frames of any other are dropped, flows
-    /// of its earlier lives forgotten.
+    /// of lives of it that no peer is known by are forgotten.
     SetPeerLife {
         /// Which peer.
         peer: PeerIndex,

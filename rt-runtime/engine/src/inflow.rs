@@ -414,11 +414,11 @@ impl Inflows {
         }
     }
 
-    /// Forgets the flows of a runtime but those of its life `keep`.
-    pub fn retire(&mut self, host: HostId, keep: Option<Incarnation>, outlets: &mut Outlets) {
+    /// Forgets the flows of a runtime but those of the lives that `keeps` names.
+    pub fn retire(&mut self, host: HostId, keeps: impl Fn(Incarnation) -> bool, outlets: &mut Outlets) {
         for index in (0..self.active.len()).rev() {
             let at = self.active[index];
-            let is_old = |flow: &Inflow| flow.key.host == host && Some(flow.key.incarnation) != keep;
+            let is_old = |flow: &Inflow| flow.key.host == host && !keeps(flow.key.incarnation);
             if self.flows[at as usize].as_ref().is_some_and(is_old) {
                 self.remove(at, outlets);
             }

@@ -730,14 +730,21 @@ impl Receiver {
     }
 
     /// Whether a frame is of the runtime and life that the control plane knows at this
-    /// peer's address, or nothing is known yet.
+    /// peer's address; or nothing is known of it yet, and no other peer is that runtime in
+    /// another life, whose flows would be forgotten again and again.
     #[inline]
     fn is_of_this_life(&self, peer: PeerIndex, header: &DataHeader) -> bool {
         match self.lives.get(peer.index()) {
             Some(Some(life)) => *life == (header.host, header.incarnation),
-            Some(None) => true,
+            Some(None) => self.is_of_no_other(header),
             None => false,
         }
+    }
+
+    #[cold]
+    fn is_of_no_other(&self, header: &DataHeader) -> bool {
+        let mut lives = self.lives.iter().flatten();
+        lives.all(|(host, incarnation)| *host != header.host || *incarnation == header.incarnation)
     }
 
     /// Learns which runtime a peer is, and forgets its earlier lives. Says whether another
@@ -746,22 +753,16 @@ impl Receiver {
         &mut self,
         peer: PeerIndex,
         host: HostId,
-        keep: Option<Incarnation>,
+        incarnation: Option<Incarnation>,
         outlets: &mut Outlets,
     ) -> bool {
         let mut is_another = false;
         if let Some(life) = self.lives.get_mut(peer.index()) {
-            let new = keep.map(|incarnation| (host, incarnation));
+            let new = incarnation.map(|incarnation| (host, incarnation));
             is_another = life.is_some() && *life != new;
             *life = new;
         }
-        self.inflows.retire(host, keep, outlets);
-        self.flows.retire_host(host, keep);
-        let is_old = |key: &FlowKey, _, _| key.host == host && Some(key.incarnation) != keep;
-        while let Some(old) = self.reassembler.give_up(is_old) {
-            give_up(old, outlets);
-        }
-        self.forget_held(host, |key| Some(key.incarnation) == keep, outlets);
+        self.forget_lives(host, outlets);
         is_another
     }
 
@@ -769,13 +770,23 @@ impl Receiver {
     pub fn remove_peer(&mut self, peer: PeerIndex, outlets: &mut Outlets) {
         self.inflows.remove_peer(peer, outlets);
         if let Some((host, _)) = self.lives.get_mut(peer.index()).and_then(Option::take) {
-            self.inflows.retire(host, None, outlets);
-            self.flows.retire_host(host, None);
-            while let Some(old) = self.reassembler.give_up(|key: &FlowKey, _, _| key.host == host) {
-                give_up(old, outlets);
-            }
-            self.forget_held(host, |_| false, outlets);
+            self.forget_lives(host, outlets);
         }
+    }
+
+    /// Forgets what came from a runtime in lives that are known of no peer. Another peer may have
+    /// its name, or its new life another address: what that one still sends counts, so it must not
+    /// be new again.
+    fn forget_lives(&mut self, host: HostId, outlets: &mut Outlets) {
+        let lives = self.lives;
+        let keeps = |incarnation| lives.contains(&Some((host, incarnation)));
+        self.inflows.retire(host, keeps, outlets);
+        self.flows.retire_host(host, keeps);
+        let is_old = |key: &FlowKey, _, _| key.host == host && !keeps(key.incarnation);
+        while let Some(old) = self.reassembler.give_up(is_old) {
+            give_up(old, outlets);
+        }
+        self.forget_held(host, |key| keeps(key.incarnation), outlets);
     }
 
     /// Whether messages are still arriving, so that housekeeping is due even without traffic.

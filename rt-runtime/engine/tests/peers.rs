@@ -4,11 +4,12 @@ mod world;
 
 use insane_core::counters::DatapathCounter;
 use insane_core::{ChannelId, StreamKey};
-use insane_core::{HostId, Incarnation, Lane, Nanos, PeerIndex};
+use insane_core::{HostId, Incarnation, Lane, Nanos, PeerIndex, SourceId};
 use insane_engine::{Command, PeerSwap, Topic};
-use insane_link::{LinkSetup, PeerSetup, SwapRefused};
+use insane_link::{LinkSetup, PeerSetup, SendOutcome, SwapRefused};
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{SimConfig, SimNet, SimPeer};
+use insane_wire::data::{DataHeader, Flags, Kind};
 use world::{Host, TOPIC, address, pattern, run};
 
 const CLASSES: [(u32, u32); 2] = [(2048, 64), (20_000, 16)];
@@ -198,4 +199,60 @@ fn a_refused_change_is_undone_by_what_came_back() {
     let of_another = PeerSwap { place: Box::new(None::<u8>), ..swap(&net, 1, 0, None) };
     let answer = a.command(Command::SwapPeer(of_another));
     assert!(matches!(answer, Command::PeerSwapped(_, Err(SwapRefused::NoPlace))), "{answer:?}");
+}
+
+/// A runtime is heard at an address before anything is known of it, and its name is another's:
+/// a frame that the network repeats is no new message, whichever of the two is known when.
+#[test]
+fn nothing_comes_twice_from_one_whose_name_is_anothers() {
+    let frame = |sequence: u64| {
+        let payload = pattern(sequence, 40);
+        let header = DataHeader {
+            kind: Kind::Data,
+            lane: Lane::LAST,
+            flags: Flags::NONE,
+            stream: TOPIC.key,
+            host: HostId(2),
+            incarnation: Incarnation(1),
+            sequence,
+            source_instant: 0,
+            channel: TOPIC.channel,
+            source: SourceId(1),
+            message_len: payload.len() as u32,
+            fragment_offset: 0,
+        };
+        [&header.encode()[..], &payload].concat()
+    };
+    let life = |peer, life| Command::SetPeerLife {
+        peer: PeerIndex(peer),
+        host: HostId(2),
+        incarnation: Some(Incarnation(life)),
+    };
+    for is_known in [false, true] {
+        let net = SimNet::new(5, SimConfig::default());
+        let mut a = Host::new(&net, 1, &[2, 3], &CLASSES);
+        drop(Host::new(&net, 2, &[1], &CLASSES));
+        let (sink, _) = a.sink(TOPIC);
+        let hear = |a: &mut Host, sequence| {
+            assert_eq!(net.inject(address(2), address(1), Lane::LAST, &frame(sequence)), SendOutcome::Sent);
+            run(&net, &mut [a], 20);
+        };
+        if is_known {
+            a.command(life(0, 1));
+        }
+        hear(&mut a, 0);
+        a.command(life(1, 5));
+        hear(&mut a, 0);
+        assert_eq!(read(&sink, 0), 1, "known: {is_known}");
+        // Who was known goes on; who was not is not heard until it is.
+        hear(&mut a, 1);
+        assert_eq!(read(&sink, 1), if is_known { 2 } else { 1 });
+        a.command(life(0, 1));
+        hear(&mut a, 2);
+        assert_eq!(sink.consume().expect("nobody lies").expect("it is heard").sequence(), 2);
+        // The other one leaves.
+        a.command(Command::SetPeerLife { peer: PeerIndex(1), host: HostId(2), incarnation: None });
+        hear(&mut a, 2);
+        assert_eq!(read(&sink, 3), 3, "what was heard stays known");
+    }
 }

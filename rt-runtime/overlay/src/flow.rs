@@ -449,14 +449,14 @@ impl FlowTable {
         done
     }
 
-    /// Forgets all flows of `host` but those of its life `keep`; called when a peer has
-    /// restarted or left. Walks the whole table.
-    pub fn retire_host(&mut self, host: HostId, keep: Option<Incarnation>) {
+    /// Forgets all flows of `host` but those of the lives that `keeps` names; called when a peer
+    /// has restarted or left. Walks the whole table.
+    pub fn retire_host(&mut self, host: HostId, keeps: impl Fn(Incarnation) -> bool) {
         for mut at in [self.open.oldest, self.closed.oldest] {
             while at != NONE {
                 let flow = &self.flows[at as usize];
                 let newer = flow.newer;
-                if flow.key.host == host && Some(flow.key.incarnation) != keep {
+                if flow.key.host == host && !keeps(flow.key.incarnation) {
                     self.remove(at);
                 }
                 at = newer;

@@ -232,7 +232,7 @@ proptest! {
                     }
                 }
                 1 => {
-                    table.retire_host(key(n).host, Some(key(n).incarnation));
+                    table.retire_host(key(n).host, |life| life == key(n).incarnation);
                     oracle.retain(|k, _| k.host != key(n).host || k.incarnation == key(n).incarnation);
                 }
                 _ => {
@@ -353,9 +353,9 @@ fn a_new_life_is_another_flow_and_the_old_one_can_be_retired() {
     let young = FlowKey { incarnation: Incarnation(2), ..key(0) };
     assert_eq!(table.classify(at_ms(0), &old, 900, || false), new(0));
     assert_eq!(table.classify(at_ms(0), &young, 0, || false), new(0));
-    table.retire_host(old.host, Some(young.incarnation));
+    table.retire_host(old.host, |life| life == young.incarnation);
     assert_eq!(table.iter().map(|flow| flow.key).collect::<Vec<_>>(), [young]);
-    table.retire_host(old.host, None);
+    table.retire_host(old.host, |_| false);
     assert!(table.is_empty());
 }
 

@@ -138,12 +138,25 @@ impl Data {
         self.flows.expire(now, FLOW_TIMEOUT, u32::MAX);
     }
 
-    /// Learns which life a peer is of; forgets its others.
+    /// Learns which life a peer is of; forgets those of its runtime that are no peer's.
     pub fn set_life(&mut self, peer: PeerIndex, host: HostId, life: Incarnation) {
         self.lives[peer.index()] = Some((host, life));
-        self.flows.retire_host(host, Some(life));
-        while let Some(buffer) = self.reassembler.give_up(|key, _, _| key.host == host && key.incarnation != life) {
+        let lives = self.lives.clone();
+        let keeps = |life| lives.contains(&Some((host, life)));
+        self.flows.retire_host(host, keeps);
+        let is_old = |key: &FlowKey, _, _| key.host == host && !keeps(key.incarnation);
+        while let Some(buffer) = self.reassembler.give_up(is_old) {
             self.give_up(buffer);
+        }
+    }
+
+    /// Whether it is of the runtime and life that is known at this address; or none is, and no
+    /// other peer is that runtime in another life.
+    fn is_of_this_life(&self, peer: PeerIndex, header: &DataHeader) -> bool {
+        let life = (header.host, header.incarnation);
+        match self.lives[peer.index()] {
+            Some(known) => known == life,
+            None => self.lives.iter().flatten().all(|known| known.0 != life.0 || *known == life),
         }
     }
 
@@ -278,7 +291,7 @@ impl FrameSink for Data {
         };
         match DataHeader::decode_frame(frame) {
             Ok((header, payload)) if header.kind == Kind::Data || header.closes_flow() => {
-                if self.lives[peer.index()].is_some_and(|life| life != (header.host, header.incarnation)) {
+                if !self.is_of_this_life(peer, &header) {
                     self.counts.other_life += 1;
                 } else if header.kind == Kind::Data {
                     self.data(&header, payload);

@@ -12,16 +12,14 @@ use insane_core::{ChannelId, ConnId, Datapath, Nanos, Priority, Qos, SessionId, 
 use insane_wire::control::{
     ClassSpec, Code, Event, Hello, Request, Role, SinkWake, VERSION_MAX, WakeKind, encode, encode_hello,
 };
+use std::collections::BTreeSet;
 use world::client::{Client, EndState};
 use world::script::*;
 use world::{World, datapath, spec};
 
 #[test]
 fn a_source_and_a_sink_of_two_sessions_are_joined_directly() {
-    let mut world = World::new(spec(vec![]));
-    let (a, b) = (world.attach(1), world.attach(2));
-    let (stream_a, stream_b) = (open(&mut world, a, "io"), open(&mut world, b, "io"));
-    source(&mut world, a, stream_a, 11);
+    let (mut world, [a, b], [_, stream_b]) = two(spec(vec![]));
     assert!(active(&world, a).is_empty());
     let created = world.creates;
     let sink = sink(&mut world, b, stream_b, 22);
@@ -269,10 +267,7 @@ fn acknowledging_what_was_not_asked_ends_the_session() {
         |_| Request::SessionMapped,
     ];
     for request in wrong {
-        let mut world = World::new(spec(vec![]));
-        let (a, b) = (world.attach(1), world.attach(2));
-        let (stream_a, stream_b) = (open(&mut world, a, "io"), open(&mut world, b, "io"));
-        source(&mut world, a, stream_a, 11);
+        let (mut world, [a, b], [_, stream_b]) = two(spec(vec![]));
         sink(&mut world, b, stream_b, 22);
         let [conn] = active(&world, a)[..] else { panic!("one connection") };
         world.clients.get_mut(&a).unwrap().honest = false;
@@ -301,10 +296,7 @@ fn a_third_session_cannot_answer_for_a_connection() {
 
 #[test]
 fn what_crosses_with_the_end_of_a_connection_is_no_fault() {
-    let mut world = World::new(spec(vec![]));
-    let (a, b) = (world.attach(1), world.attach(2));
-    let (stream_a, stream_b) = (open(&mut world, a, "io"), open(&mut world, b, "io"));
-    source(&mut world, a, stream_a, 11);
+    let (mut world, [a, b], [_, stream_b]) = two(spec(vec![]));
     let request = sink_request(&mut world, b, stream_b, 22, SinkWake::Page);
     world.request(b, &request);
     // The source's client dies before the sink's client has handled anything.
@@ -316,10 +308,7 @@ fn what_crosses_with_the_end_of_a_connection_is_no_fault() {
 
 #[test]
 fn a_violation_ends_the_connection_and_only_that() {
-    let mut world = World::new(spec(vec![datapath(&[0], false)]));
-    let (a, b) = (world.attach(1), world.attach(2));
-    let (stream_a, stream_b) = (open(&mut world, a, "io"), open(&mut world, b, "io"));
-    source(&mut world, a, stream_a, 11);
+    let (mut world, [a, b], [_, stream_b]) = two(spec(vec![datapath(&[0], false)]));
     sink(&mut world, b, stream_b, 22);
     sink(&mut world, b, stream_b, 23);
     let [first, second] = active(&world, a)[..] else { panic!("two connections") };
@@ -378,10 +367,7 @@ const fn nothing(_: &Event) -> Option<ConnId> {
 #[test]
 fn a_violation_before_a_connection_is_mapped_is_tried_again_and_one_after_that_is_not() {
     for (stops_at_open, has_mapped) in [(false, false), (true, false), (true, true)] {
-        let mut world = World::new(spec(vec![]));
-        let (a, b) = (world.attach(1), world.attach(2));
-        let (stream_a, stream_b) = (open(&mut world, a, "io"), open(&mut world, b, "io"));
-        source(&mut world, a, stream_a, 11);
+        let (mut world, [a, b], [_, stream_b]) = two(spec(vec![]));
         let request = sink_request(&mut world, b, stream_b, 22, SinkWake::Page);
         world.request(b, &request);
         let conn = if stops_at_open {
@@ -415,10 +401,7 @@ fn a_violation_before_a_connection_is_mapped_is_tried_again_and_one_after_that_i
 fn who_refuses_every_connection_is_paced() {
     let mut spec = spec(vec![]);
     spec.domains[0].quota.requests_per_second = 8;
-    let mut world = World::new(spec);
-    let (a, b) = (world.attach(1), world.attach(2));
-    let (stream_a, stream_b) = (open(&mut world, a, "io"), open(&mut world, b, "io"));
-    source(&mut world, a, stream_a, 11);
+    let (mut world, [a, b], [_, stream_b]) = two(spec);
     world.clients.get_mut(&b).unwrap().honest = false;
     for uid in 0..100 {
         let request = sink_request(&mut world, b, stream_b, 22 + uid, SinkWake::Page);
@@ -433,6 +416,71 @@ fn who_refuses_every_connection_is_paced() {
     }
     assert_eq!(world.closed[&b].0, Code::Quota);
     assert!(!world.closed.contains_key(&a));
+    end(world);
+}
+
+/// One that has worked and goes by a datapath is made anew, and not only once: ending it
+/// again and again costs the session's pace, too.
+#[test]
+fn who_ends_every_connection_that_works_is_paced() {
+    let mut spec = spec(vec![datapath(&[0], true)]);
+    spec.domains[0].quota.requests_per_second = 8;
+    let (mut world, [a, b], _) = two(spec);
+    world.interest(0, topic(), true);
+    world.settle();
+    world.clients.get_mut(&a).unwrap().honest = false;
+    let mut ended = BTreeSet::new();
+    for _ in 0..100 {
+        let Some(conn) = world.clients.get(&a).and_then(|_| active(&world, a).first().copied()) else { break };
+        assert!(ended.insert(conn), "another one than before");
+        world.request(a, &Request::Violation { conn });
+        world.settle();
+    }
+    assert_eq!(world.closed.get(&a).map(|(code, _)| *code), Some(Code::Quota), "after {} connections", ended.len());
+    assert!(!world.closed.contains_key(&b));
+    world.interest(0, topic(), false);
+    end(world);
+}
+
+/// Who lies to many harms none of them: to say so costs them nothing.
+#[test]
+fn who_is_lied_to_by_many_is_not_put_out_for_saying_so() {
+    let mut spec = spec(vec![]);
+    spec.domains[0].quota.requests_per_second = 8;
+    let (mut world, [a, b], [_, stream_b]) = two(spec);
+    for uid in 0..FANOUT_MAX as u64 {
+        world.wait(Nanos::from_secs(1));
+        sink(&mut world, b, stream_b, 22 + uid);
+    }
+    let conns = active(&world, a);
+    assert_eq!(conns.len(), FANOUT_MAX);
+    conns.iter().for_each(|conn| world.request(b, &Request::Violation { conn: *conn }));
+    world.settle();
+    assert!(active(&world, a).is_empty() && world.closed.is_empty());
+    end(world);
+}
+
+/// A connection that is over stays until its datapath has let go, and to accuse it costs as much as
+/// to accuse one that is gone.
+#[test]
+fn who_accuses_a_connection_that_goes_is_paced() {
+    let mut spec = spec(vec![datapath(&[0], true)]);
+    spec.domains[0].quota.requests_per_second = 8;
+    let (mut world, [a, b], _) = two(spec);
+    world.interest(0, topic(), true);
+    world.settle();
+    let [conn] = active(&world, a)[..] else { panic!("one connection") };
+    world.hub.violated(conn);
+    world.pump();
+    world.clients.get_mut(&a).unwrap().honest = false;
+    let accusations = (0..100).take_while(|_| {
+        world.request(a, &Request::Violation { conn });
+        !world.closed.contains_key(&a)
+    });
+    assert!(accusations.count() < 100, "for free");
+    assert_eq!(world.closed[&a].0, Code::Quota);
+    assert!(!world.closed.contains_key(&b));
+    world.interest(0, topic(), false);
     end(world);
 }
 
@@ -455,10 +503,7 @@ fn every_quota_is_a_clear_refusal() {
     ];
     let names = ["streams", "sources", "sinks", "connections", "bytes", "buffers"];
     for (most, name) in cases.into_iter().zip(names) {
-        let mut world = World::new(with_quota(most));
-        let (a, b) = (world.attach(1), world.attach(2));
-        let (stream_a, stream_b) = (open(&mut world, a, "io"), open(&mut world, b, "io"));
-        source(&mut world, a, stream_a, 11);
+        let (mut world, [a, b], [stream_a, stream_b]) = two(with_quota(most));
         sink(&mut world, b, stream_b, 22);
         let request = match name {
             "streams" => Request::OpenStream { req: 7, name: "other".into(), qos: Qos::default(), isolated: false },
@@ -680,10 +725,7 @@ fn restart(old: World, spec: HubSpec) -> (World, Vec<SessionId>) {
 }
 
 fn joined_pair() -> World {
-    let mut world = World::new(spec(vec![]));
-    let (a, b) = (world.attach(1), world.attach(2));
-    let (stream_a, stream_b) = (open(&mut world, a, "io"), open(&mut world, b, "io"));
-    source(&mut world, a, stream_a, 11);
+    let (mut world, [_, b], [_, stream_b]) = two(spec(vec![]));
     sink(&mut world, b, stream_b, 22);
     world
 }
@@ -783,10 +825,7 @@ fn ends_that_disagree_about_a_ring_get_a_new_one_once() {
     end(world);
 
     // One that always contradicts gets nothing, and the other end no endless work.
-    let mut world = World::new(spec(vec![]));
-    let (a, b) = (world.attach(1), world.attach(2));
-    let (stream_a, stream_b) = (open(&mut world, a, "io"), open(&mut world, b, "io"));
-    source(&mut world, a, stream_a, 11);
+    let (mut world, [a, b], [_, stream_b]) = two(spec(vec![]));
     let request = sink_request(&mut world, b, stream_b, 22, SinkWake::Never);
     world.request(b, &request);
     for conn in [ConnId(0), ConnId(1)] {

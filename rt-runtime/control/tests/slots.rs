@@ -270,47 +270,78 @@ fn under_a_schedule_who_is_named_has_its_slots_and_who_is_not_has_others() {
     end(world);
 }
 
+/// A schedule for this host of nothing but lanes, by priorities and frames of a burst.
+fn with_lanes(lanes: &[(u8, u32)]) -> Arc<Certificate> {
+    let lane = |(priority, burst_frames): &(u8, u32)| Lane {
+        name: format!("telemetry-{priority}"),
+        link: 0,
+        priority: *priority,
+        frame_bytes: 300,
+        burst_frames: *burst_frames,
+        interval_ns: 5 * MS,
+        deadline_ns: 50 * MS,
+    };
+    let lanes = lanes.iter().map(lane).collect();
+    let plant = Plant { streams: vec![], lanes, ..schedule(4, 194).plant.clone() };
+    Arc::new(insane_admission::synthesise(&plant, insane_admission::Budget::default()).unwrap().certificate())
+}
+
+/// The frames of a burst that the datapath holds its lanes to.
+fn bursts(world: &World) -> [Option<u32>; 8] {
+    world.datapaths[0].arrivals.map(|lane| lane.map(|arrivals| arrivals.burst_frames))
+}
+
 #[test]
 fn lanes_that_a_schedule_names_are_held_to_what_it_says_arrives_as_long_as_it_is_in_force() {
-    let with_lanes = |lanes: &[(u8, u32)]| {
-        let plant = Plant { streams: vec![], ..schedule(4, 194).plant.clone() };
-        let lane = |(priority, burst_frames): &(u8, u32)| Lane {
-            name: format!("telemetry-{priority}"),
-            link: 0,
-            priority: *priority,
-            frame_bytes: 300,
-            burst_frames: *burst_frames,
-            interval_ns: 5 * MS,
-            deadline_ns: 50 * MS,
-        };
-        let plant = Plant { lanes: lanes.iter().map(lane).collect(), ..plant };
-        Arc::new(insane_admission::synthesise(&plant, insane_admission::Budget::default()).unwrap().certificate())
-    };
     let mut world = World::new(timed(&[0]));
     let tables = world.datapaths[0].tables;
     world.hub.arm_schedule(1, with_lanes(&[(4, 2), (7, 3)]), MonoTime(5)).unwrap();
     world.pump();
     // Nobody has slots: the datapath is told all the same.
     assert_eq!((world.datapaths[0].tables, world.datapaths[0].slots_at), (tables + 1, Some(MonoTime(5))));
-    let burst = |world: &World| world.datapaths[0].arrivals.map(|lane| lane.map(|arrivals| arrivals.burst_frames));
     let mut named = [None; 8];
     (named[4], named[7]) = (Some(2), Some(3));
-    assert_eq!(burst(&world), named);
+    assert_eq!(bursts(&world), named);
     let lane = world.datapaths[0].arrivals[4].unwrap();
     assert_eq!((lane.frame_bytes.get(), lane.interval_ns.get()), (300, 5 * MS));
     world.hub.settle_schedule();
     // Another one knows nothing of them; one that is taken back leaves them.
     world.hub.arm_schedule(2, with_lanes(&[]), MonoTime(6)).unwrap();
     world.pump();
-    assert_eq!(burst(&world), [None; 8]);
+    assert_eq!(bursts(&world), [None; 8]);
     world.hub.disarm_schedule();
     world.pump();
-    assert_eq!(burst(&world), named);
+    assert_eq!(bursts(&world), named);
     world.hub.drop_schedule().unwrap();
     world.pump();
-    assert_eq!(burst(&world), [None; 8]);
+    assert_eq!(bursts(&world), [None; 8]);
     let reason = world.hub.judge_schedule(&with_lanes(&[(8, 1)])).unwrap_err();
     assert!(reason.contains("\"telemetry-8\" with priority 8"), "{reason}");
+    end(world);
+}
+
+/// Who has slots there is admitted anew by a book of its own, and the lanes are in it.
+#[test]
+fn lanes_are_held_to_what_a_schedule_says_arrives_also_when_peers_come_and_go() {
+    let mut world = World::new(timed(&[0]));
+    let a = world.attach(1);
+    open(&mut world, a, "valve", of(every(10, 64)), 11).unwrap();
+    world.hub.arm_schedule(1, with_lanes(&[(4, 2)]), MonoTime(5)).unwrap();
+    world.hub.settle_schedule();
+    world.pump();
+    let mut named = [None; 8];
+    named[4] = Some(2);
+    assert_eq!(bursts(&world), named);
+    let one = table(&world)[0].bytes;
+    for (reach, peers) in [(&[insane_core::DatapathIndex(0)][..], 2), (&[], 1)] {
+        world.hub.set_reach(insane_core::PeerIndex(1), reach);
+        world.pump();
+        assert_eq!(table(&world)[0].bytes, peers * one);
+        assert_eq!(bursts(&world), named, "with {peers} peers");
+    }
+    world.hub.drop_schedule().unwrap();
+    world.pump();
+    assert_eq!(bursts(&world), [None; 8]);
     end(world);
 }
 

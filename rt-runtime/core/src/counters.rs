@@ -13,14 +13,16 @@ macro_rules! counters {
         impl $name {
             /// All counters, in the order of their places.
             pub const ALL: &'static [$name] = &[$($name::$variant,)*];
-            const FITS: () = assert!(Self::ALL.len() <= COUNTERS_MAX, "a block has no more places");
             /// The name in reports.
             #[must_use]
             pub const fn name(self) -> &'static str {
-                const { $name::FITS };
                 match self { $($name::$variant => $text,)* }
             }
         }
+        const _: () = assert!(
+            $name::ALL.len() <= COUNTERS_MAX,
+            concat!(stringify!($name), " has more counters than a block has places (COUNTERS_MAX)")
+        );
     };
 }
 

@@ -9,7 +9,8 @@
 #[path = "../../control/tests/peer/mod.rs"]
 mod peer;
 
-use insane_config::{LayoutSizes, Plan};
+use insane_config::planner::Kind;
+use insane_config::{Budget, LayoutSizes, Machine, Plan};
 use insane_core::Qos;
 use insane_shm::cell::{cells_bytes, returns_bytes};
 use insane_shm::returns::places;
@@ -96,10 +97,20 @@ impl Daemon {
     fn memory(&self) -> Memory {
         // The report first: what it takes to write one is then part of both measurements.
         let shared = self.status().domains[0].quotas["bytes"].used;
+        Memory { private: self.bytes("Anonymous:"), shared }
+    }
+
+    /// What the kernel counts under that name.
+    fn bytes(&self, name: &str) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id())).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
-        let private = 1024 * line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap();
-        Memory { private, shared }
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        1024 * line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap()
+    }
+
+    /// What its configuration is planned to take at most.
+    fn planned(&self) -> Budget {
+        let loaded = insane_config::load(&self.place.join("insaned.ron"), &Machine::unknown()).unwrap();
+        Budget::of(&loaded.plan, &LayoutSizes::default())
     }
 }
 
@@ -194,6 +205,28 @@ fn a_peer_takes_what_is_documented() {
     let connections = sizes.tcp_connections * sizes.tcp_connection_bytes(16 * 1024);
     assert_eq!(one.shared, 0);
     assert!(one.private <= connections + PEER_PRIVATE_MAX, "{one:?}, of which connections {connections}");
+}
+
+/// The plan bounds what a daemon takes as soon as it is there: with quotas so small that nothing
+/// but what is fixed is left, and one datapath or two.
+#[test]
+fn a_datapath_takes_what_is_planned() {
+    let with = |name: &str, datapaths: &str| {
+        let quota = "sessions: 4, streams: 4, sources: 4, sinks: 4, connections: 8, bytes: 1048576, buffers: 64";
+        let domain = format!("(name: \"d\", members: [any], receive: [(size: 256, count: 64)], quota: ({quota}))");
+        let daemon = Daemon::start(name, &format!("datapaths: [{datapaths}], domains: [{domain}]"));
+        let (memory, resident, planned) = (daemon.memory(), daemon.bytes("Rss:"), daemon.planned());
+        assert!(resident <= planned.total_bytes, "{resident} bytes are resident: {planned:?}");
+        (memory, planned)
+    };
+    let (one, _) = with("one-datapath", "(name: \"a\", idle: block)");
+    let both = "(name: \"a\", idle: block, serves: real_time), (name: \"b\", idle: block, serves: best_effort)";
+    let (two, planned) = with("two-datapaths", both);
+    let second = each("a datapath", one, two, 1);
+    let group = planned.groups.iter().find(|group| group.name == "datapath \"b\"").unwrap();
+    let private: u64 = group.items.iter().filter(|item| item.kind == Kind::Private).map(|item| item.bytes).sum();
+    // Not less than it takes, and at most a third more.
+    assert!((private * 3 / 4..=private).contains(&second.private), "{} of {private}", second.private);
 }
 
 /// The first of two ports in a row that nobody has at this moment.

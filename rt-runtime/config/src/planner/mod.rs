@@ -41,6 +41,9 @@ pub struct LayoutSizes {
     /// Books of one buffer of a heap that the runtime itself writes: its state and its
     /// place in the free list.
     pub buffer_book_bytes: u64,
+    /// Tables of one datapath that are as large whatever the configuration says: its sources, sinks
+    /// and routes, the lanes, reliable flows, slots. Measured, and held by `daemon/tests/memory.rs`.
+    pub tables_bytes: u64,
     /// Flows of one datapath: sources of other hosts, over all streams.
     pub flows: u64,
     /// One flow, its places in the index included.
@@ -116,6 +119,8 @@ impl Default for LayoutSizes {
             ring_depth: 256,
             ring_returns: 256,
             buffer_book_bytes: 8,
+            // 11.1 MB, with slots 12.
+            tables_bytes: 13 << 20,
             flows: 4096,
             flow_bytes: 144,
             reassemblies: 64,
@@ -398,6 +403,7 @@ fn datapath(plan: &Plan, at: usize, sizes: &LayoutSizes) -> Group {
     let bitmap = largest.unwrap_or(0).div_ceil(sizes.fragment_unit_bytes).div_ceil(64) * 8;
     let counters = (plan.domains.len() as u64 + 1) * sizes.counter_block_bytes;
     let mut items = vec![
+        Item::new("sources, sinks, routes, lanes: fixed tables", Kind::Private, 1, sizes.tables_bytes),
         Item::new("flow table", Kind::Private, sizes.flows, sizes.flow_bytes),
         Item::new("reassembly bitmaps", Kind::Private, sizes.reassemblies, bitmap),
         Item::new("messages kept while streams move", Kind::Private, sizes.held, sizes.held_bytes),

@@ -176,8 +176,8 @@ fn quota(raw: &raw::Quota, at: usize, report: &mut Report<'_>) -> Quota {
     let rate = raw.bytes_per_second.map(|rate| number(report, &path("bytes_per_second"), rate));
     for (field, count) in [("sources", raw.sources), ("sinks", raw.sinks)] {
         if count > PORTS_OF_DATAPATH {
-            let message = format!("a datapath serves {PORTS_OF_DATAPATH} {field} of all domains; the others wait");
-            report.warning(&path(field), message, format!("at most {PORTS_OF_DATAPATH}"));
+            let message = format!("{count} {field}, and a datapath serves {PORTS_OF_DATAPATH} of all domains");
+            report.error_accepting(&path(field), message, format!("at most {PORTS_OF_DATAPATH}"));
         }
     }
     let budget = rate.map(|bytes_per_second| BudgetPlan { bytes_per_second, burst_bytes });

@@ -309,11 +309,12 @@ fn declarations_that_do_not_go_together() {
 }
 
 #[test]
-fn more_sources_or_sinks_than_a_datapath_serves_are_told() {
+fn more_sources_or_sinks_than_a_datapath_serves_are_refused() {
     for field in ["sources", "sinks"] {
         let found = only(&domain(&format!("members: [uid(1)], quota: ({field}: 4_097)")));
-        assert_eq!((found.severity, found.path), (Severity::Warning, format!("domains[0].quota.{field}")));
-        assert!(found.message.contains("serves 4096") && found.accepted == "at most 4096", "{}", found.message);
+        assert_eq!((found.severity, found.path), (Severity::Error, format!("domains[0].quota.{field}")));
+        let message = format!("4097 {field}, and a datapath serves 4096 of all domains");
+        assert_eq!((found.message, &*found.accepted), (message, "at most 4096"));
         assert!(findings(&domain(&format!("members: [uid(1)], quota: ({field}: 4_096)"))).is_empty());
     }
 }

@@ -494,40 +494,41 @@ impl Hub {
     }
 
     /// A client says that the other end of a connection wrote what it may not. Of one that it has
-    /// not mapped yet it says that it cannot: that is tried again later, at the cost of the
-    /// session's pace, for each time the hub makes memory anew.
+    /// not mapped yet it says that it cannot: that is tried again later.
+    ///
+    /// It costs the session's pace: one with a datapath is made anew, memory and all, and one that
+    /// is over nobody asked about. Only that another client lied is free: it ends the connection
+    /// for good, and who has many liars for peers must not be put out for them.
     pub(super) fn violation(&mut self, session: SessionId, conn: ConnId, now: MonoTime) -> Result<(), Refusal> {
         let what = format!("connection {conn}");
         let Some(row) = self.conns.get(&conn) else {
-            // It crossed with the connection's end; nobody asked, so it is paced.
+            // It crossed with the connection's end.
             return if self.ids.was_conn(conn) { self.pace(session, 1, now).map(drop) } else { Err(unasked(&what)) };
         };
-        let (is_tx, is_rx) = self.owned(session, row.ends);
-        if !(is_tx || is_rx) {
-            // The row outlives a closed source or sink while its datapath lets go.
-            return if row.stage == Stage::Retiring {
-                self.pace(session, 1, now).map(drop)
-            } else {
-                Err(unasked(&what))
-            };
+        let (ends, stage) = (row.ends, row.stage);
+        let (is_tx, is_rx) = self.owned(session, ends);
+        // The row outlives a closed source or sink while its datapath lets go.
+        if !(is_tx || is_rx || stage == Stage::Retiring) {
+            return Err(unasked(&what));
         }
-        match row.stage {
-            // It mapped what the other wrote, and has looked into it since.
-            Stage::Opening { tx, rx } if (tx || !is_tx) && (rx || !is_rx) => {
-                self.note(Note::Violated { conn, by: Some(session) });
-                self.retire(conn, Tell::Both);
-            }
-            Stage::Preparing { .. } | Stage::Opening { .. } => {
-                // Too fast: the connection fails all the same, and a flood ends the session.
-                let _ = self.pace(session, 1, now)?;
-                let reason = format!("session {session} cannot map it");
-                self.fail_conn(conn, &Refusal::new(Code::Resources, reason));
-            }
-            Stage::Active => {
-                self.note(Note::Violated { conn, by: Some(session) });
-                self.retire(conn, Tell::Both);
-            }
-            Stage::Retiring => {}
+        let has_mapped = match stage {
+            Stage::Preparing { .. } | Stage::Retiring => false,
+            Stage::Opening { tx, rx } => (tx || !is_tx) && (rx || !is_rx),
+            Stage::Active => true,
+        };
+        if !(has_mapped && matches!(ends, Ends::Direct { .. })) {
+            // Too fast: what is to end ends all the same, and a flood ends the session.
+            let _ = self.pace(session, 1, now)?;
+        }
+        if stage == Stage::Retiring {
+            return Ok(());
+        }
+        if has_mapped {
+            self.note(Note::Violated { conn, by: Some(session) });
+            self.retire(conn, Tell::Both);
+        } else {
+            let reason = format!("session {session} cannot map it");
+            self.fail_conn(conn, &Refusal::new(Code::Resources, reason));
         }
         Ok(())
     }

@@ -10,7 +10,7 @@
 //! to what it says arrives.
 
 use super::Hub;
-use super::slots::SlotBook;
+use super::slots::{Contracts, SlotBook};
 use crate::action::Topic;
 use crate::plan_spec::shut_for_slots;
 use crate::spec::SlotSpec;
@@ -146,27 +146,27 @@ impl SlotBook {
             blocked.extend(link.blocked.iter().cloned());
             is_met(&spec, &plant.hosts[host], link, &reserved[from..])?;
         }
-        let lanes: Vec<&Lane> =
-            plant.lanes.iter().filter(|lane| plant.links.get(lane.link).is_some_and(is_ours)).collect();
+        let mut contracts = Contracts::default();
+        let mut lanes = plant.lanes.iter().filter(|lane| plant.links.get(lane.link).is_some_and(is_ours));
+        lanes.try_for_each(|lane| contract(&mut contracts, lane))?;
         let link = spec.link.clone();
         let none = || format!("the windows on link {link:?} cannot be kept beside others");
-        let mut book = SlotBook::beside(spec, reserved, blocked).ok_or_else(none)?;
+        let mut book = SlotBook::beside(spec, reserved, blocked, contracts).ok_or_else(none)?;
         book.take_over(old)?;
-        lanes.into_iter().try_for_each(|lane| contract(&mut book, lane))?;
         Ok(book)
     }
 }
 
-/// Takes an arrival contract into the book of its datapath.
-fn contract(book: &mut SlotBook, lane: &Lane) -> Result<(), String> {
-    let last = book.contracts.len() - 1;
+/// Takes an arrival contract among those of its datapath.
+fn contract(contracts: &mut Contracts, lane: &Lane) -> Result<(), String> {
+    let last = contracts.len() - 1;
     let none = || {
         format!(
             "the schedule plans lane {:?} with priority {}, and lanes here are 0 to {last}",
             lane.name, lane.priority
         )
     };
-    let place = book.contracts.get_mut(usize::from(lane.priority)).ok_or_else(none)?;
+    let place = contracts.get_mut(usize::from(lane.priority)).ok_or_else(none)?;
     let numbers = NonZeroU32::new(lane.frame_bytes).zip(NonZeroU64::new(lane.interval_ns));
     let (frame_bytes, interval_ns) = numbers.ok_or_else(|| format!("lane {:?} is of nothing", lane.name))?;
     let arrivals = Arrivals { frame_bytes, burst_frames: lane.burst_frames, interval_ns };

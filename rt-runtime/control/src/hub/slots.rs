@@ -86,6 +86,9 @@ impl Entry {
     }
 }
 
+/// What a schedule assumes of the lanes, by their numbers: its names for them, and what arrives.
+pub(super) type Contracts = [Option<(String, Arrivals)>; LANES];
+
 /// The slots of one datapath.
 #[derive(Clone, Debug)]
 pub struct SlotBook {
@@ -100,8 +103,7 @@ pub struct SlotBook {
     /// Links of the datapath, by their places, on which the checker accepts the same slots for
     /// those that were admitted here.
     held: Vec<bool>,
-    /// What a schedule assumes of the lanes, by their numbers: its names for them, and what arrives.
-    pub(super) contracts: [Option<(String, Arrivals)>; LANES],
+    contracts: Contracts,
 }
 
 /// All who were admitted at a datapath, on their way to being admitted for other peers.
@@ -126,11 +128,16 @@ impl SlotBook {
     /// configuration's validation.
     #[must_use]
     pub fn new(spec: SlotSpec) -> Option<Self> {
-        SlotBook::beside(spec, Vec::new(), Vec::new())
+        SlotBook::beside(spec, Vec::new(), Vec::new(), Contracts::default())
     }
 
-    /// With what a schedule reserves, and the windows that are its own.
-    pub(super) fn beside(spec: SlotSpec, reserved: Vec<Reserved>, blocked: Vec<Window>) -> Option<Self> {
+    /// With what a schedule reserves, the windows that are its own, and what it says arrives.
+    pub(super) fn beside(
+        spec: SlotSpec,
+        reserved: Vec<Reserved>,
+        blocked: Vec<Window>,
+        contracts: Contracts,
+    ) -> Option<Self> {
         let timing = spec.config.timing;
         let shut = spec.gates.as_deref().map(shut_for_slots).unwrap_or_default();
         let blocked = disjoint(blocked.into_iter().chain(shut));
@@ -159,15 +166,7 @@ impl SlotBook {
             Plant { hosts: vec![host], links: vec![link], streams: Vec::new(), chains: Vec::new(), lanes: Vec::new() };
         let plan = synthesise(&plant, BUDGET).ok()?;
         let held = vec![true; spec.links.len()];
-        Some(SlotBook {
-            spec,
-            plan,
-            entries: Vec::new(),
-            reserved,
-            seated: Vec::new(),
-            held,
-            contracts: Default::default(),
-        })
+        Some(SlotBook { spec, plan, entries: Vec::new(), reserved, seated: Vec::new(), held, contracts })
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
@@ -311,7 +310,8 @@ impl SlotBook {
     /// The book without anybody who was admitted here.
     fn emptied(&self) -> Option<SlotBook> {
         let blocked = self.plan.plant().links.first().map(|link| link.blocked.clone());
-        SlotBook::beside(self.spec.clone(), self.reserved.clone(), blocked.unwrap_or_default())
+        let contracts = self.contracts.clone();
+        SlotBook::beside(self.spec.clone(), self.reserved.clone(), blocked.unwrap_or_default(), contracts)
     }
 
     fn sit(&mut self, number: u16, source: SourceId) {

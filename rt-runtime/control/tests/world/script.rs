@@ -3,6 +3,7 @@
 use super::World;
 use super::client::EndState;
 use insane_control::action::Topic;
+use insane_control::spec::HubSpec;
 use insane_core::{ChannelId, ConnId, Qos, SessionId, SinkId, SourceId, StreamId, stream_key};
 use insane_wire::control::{ClassSpec, Code, Event, Request, SinkWake};
 
@@ -52,6 +53,15 @@ pub fn sink(world: &mut World, session: SessionId, stream: StreamId, uid: u64) -
     world.request(session, &request);
     world.settle();
     *world.clients[&session].sinks.iter().find(|(_, id)| **id == uid).expect("created").0
+}
+
+/// Two sessions with a stream, of which the first has a source, and their streams.
+pub fn two(spec: HubSpec) -> (World, [SessionId; 2], [StreamId; 2]) {
+    let mut world = World::new(spec);
+    let sessions = [world.attach(1), world.attach(2)];
+    let streams = sessions.map(|session| open(&mut world, session, "io"));
+    source(&mut world, sessions[0], streams[0], 11);
+    (world, sessions, streams)
 }
 
 /// The producer's connections that may be used.

@@ -7,17 +7,33 @@ use serde::de::{
     self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
     VariantAccess, Visitor,
 };
+use std::collections::BTreeMap;
 
 /// Every variant of `T` (of a struct: the struct), with every variant of the enums inside it;
 /// every option is there, every list and map has one entry, and numbers differ.
+///
+/// # Panics
+/// Where an enum inside has a variant that is in no sample: one that is in another than the last
+/// variant of an enum.
 pub fn samples<T: DeserializeOwned + PartialEq>() -> Vec<T> {
-    let mut samples = Vec::new();
+    let (mut samples, mut enums) = (Vec::new(), Enums::new());
     for outer in 0.. {
         let mut inner = 0;
         loop {
-            let mut sampler = Sampler { numbers: 0, outer: Some(outer), inner, left: inner, variants: 1, widest: 1 };
+            let mut sampler = Sampler {
+                numbers: 0,
+                outer: Some(outer),
+                inner,
+                left: inner,
+                variants: 1,
+                widest: 1,
+                enums: std::mem::take(&mut enums),
+            };
             let sample = T::deserialize(&mut sampler).expect("the sampler gives what the type asks for");
+            enums = sampler.enums;
             if outer >= sampler.variants {
+                let missing = enums.iter().find(|(_, has_sample)| !**has_sample);
+                assert_eq!(missing, None, "no sample of that enum and variant");
                 return samples;
             }
             if !samples.contains(&sample) {
@@ -32,6 +48,9 @@ pub fn samples<T: DeserializeOwned + PartialEq>() -> Vec<T> {
     samples
 }
 
+/// The variants of the enums that were met, and whether there is a sample of each.
+type Enums = BTreeMap<(&'static str, &'static str), bool>;
+
 struct Sampler {
     numbers: u8,
     /// The variant of the outermost enum, until that was met.
@@ -45,6 +64,7 @@ struct Sampler {
     variants: usize,
     /// From which `inner` on nothing is new.
     widest: usize,
+    enums: Enums,
 }
 
 impl Sampler {
@@ -137,12 +157,15 @@ impl<'de> Deserializer<'de> for &mut Sampler {
 
     fn deserialize_enum<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
         let (is_outer, left) = (self.outer.is_some(), self.left);
         let variant = self.variant(variants.len());
+        for (at, of) in variants.iter().enumerate() {
+            *self.enums.entry((name, of)).or_default() |= at == variant;
+        }
         if !is_outer {
             self.left -= variant;
         }
@@ -217,5 +240,51 @@ impl<'de> VariantAccess<'de> for Chosen<'_> {
 
     fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
         self.sampler.deserialize_tuple(fields.len(), visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples;
+    use serde::Deserialize;
+
+    #[derive(Deserialize, PartialEq, Debug, Clone, Copy)]
+    enum Inner {
+        X,
+        Y,
+        Z,
+    }
+
+    #[derive(Deserialize, PartialEq, Debug)]
+    enum InLast {
+        A,
+        B { inner: Inner, number: u8 },
+    }
+
+    #[derive(Deserialize, PartialEq, Debug)]
+    enum InFirst {
+        A { inner: Inner },
+        B,
+    }
+
+    #[derive(Deserialize, PartialEq, Debug)]
+    enum Message {
+        Other(bool),
+        With { first: InFirst },
+    }
+
+    #[test]
+    fn samples_have_every_variant_of_every_enum() {
+        let all = [Inner::X, Inner::Y, Inner::Z];
+        let inner = all.map(|inner| InLast::B { inner, number: 1 });
+        assert_eq!(samples::<InLast>(), [InLast::A].into_iter().chain(inner).collect::<Vec<_>>());
+        let inner = all.map(|inner| InFirst::A { inner });
+        assert_eq!(samples::<InFirst>(), inner.into_iter().chain([InFirst::B]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    #[should_panic = "no sample of that enum and variant"]
+    fn a_variant_without_a_sample_is_told() {
+        samples::<Message>();
     }
 }

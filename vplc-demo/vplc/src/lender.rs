@@ -271,9 +271,14 @@ pub mod tests {
 
     /// A lender as the daemon would have placed it.
     pub fn given(ceiling: u8) -> Arc<Lender> {
+        given_at(ceiling, ceiling)
+    }
+
+    /// Of a ceiling that is called otherwise than its priority.
+    pub fn given_at(ceiling: u8, priority: u8) -> Arc<Lender> {
         let place = move || {
             pin_current(*cores().last().unwrap()).unwrap();
-            set_policy_current(SchedPolicy::Fifo(ceiling)).unwrap();
+            set_policy_current(SchedPolicy::Fifo(priority)).unwrap();
             Ok(Place { is_by_runtime: true, ..Place::default() })
         };
         let lender = Arc::new(Lender::new(ceiling).unwrap());

@@ -51,7 +51,6 @@ fn structs(app: &App) -> TokenStream {
     quote! {
         struct #shared { #(#shared_fields),* }
         struct #local { #(#local_fields),* }
-        #[allow(dead_code)]
         struct __Shared { #(#kept),* }
         const _: fn() = || { #(#asserts)* };
     }
@@ -74,7 +73,6 @@ fn spawns(app: &App, program: &Program) -> TokenStream {
         quote!(#name: ::vplc::Queue<(#(#types,)*)>)
     });
     quote! {
-        #[allow(dead_code)]
         struct __Spawned { #(#fields),* }
         ::std::thread_local! {
             static __HERE: ::vplc::Here<__Spawned> = const { ::vplc::Here::new() };
@@ -124,7 +122,7 @@ fn init(app: &App) -> TokenStream {
     let fields =
         locals(app, &init.args.local_resources).into_iter().map(|(name, ty, _)| quote!(pub #name: &'a mut #ty));
     quote! {
-        #[allow(unused_imports, dead_code, private_interfaces, missing_docs)]
+        #[allow(unused_imports, private_interfaces, missing_docs)]
         pub mod #name {
             use super::*;
             pub struct LocalResources<'a> {
@@ -156,7 +154,7 @@ fn module(
     });
     let local = locals(app, local).into_iter().map(|(name, ty, _)| quote!(pub #name: &'a mut #ty));
     quote! {
-        #[allow(unused_imports, dead_code, private_interfaces, missing_docs)]
+        #[allow(unused_imports, private_interfaces, missing_docs)]
         pub mod #name {
             use super::*;
             pub struct SharedResources<'a> {

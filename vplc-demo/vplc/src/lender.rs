@@ -28,10 +28,10 @@
 //! wait for its mutex asks again.
 
 use crate::bell::Bell;
+use crate::ending::or_end;
 use insane_rt::{CyclicError, Misplaced, Place, Session};
 use insane_sys::OsError;
 use insane_sys::pi_mutex::{PiMutex, PiMutexGuard};
-use insane_sys::thread::set_name;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
@@ -106,16 +106,15 @@ impl Lender {
         let (tell, told) = channel();
         let lender = Arc::clone(self);
         let run = move || {
-            set_name(&format!("vplc-ceiling-{}", lender.ceiling));
             let found = found(place());
             let lends = found == Found::Lends;
             lender.lends.store(lends, Ordering::Relaxed);
             let _ = tell.send(found);
             if lends {
-                lender.serve();
+                or_end("the lender of a ceiling", || lender.serve());
             }
         };
-        match std::thread::Builder::new().spawn(run) {
+        match std::thread::Builder::new().name(format!("vplc-ceiling-{}", self.ceiling)).spawn(run) {
             Ok(_) => told.recv().unwrap_or_else(|_| refused("its thread ended")),
             Err(error) => refused(error),
         }
@@ -271,9 +270,14 @@ pub mod tests {
 
     /// A lender as the daemon would have placed it.
     pub fn given(ceiling: u8) -> Arc<Lender> {
+        given_at(ceiling, ceiling)
+    }
+
+    /// Of a ceiling that is called otherwise than its priority.
+    pub fn given_at(ceiling: u8, priority: u8) -> Arc<Lender> {
         let place = move || {
             pin_current(*cores().last().unwrap()).unwrap();
-            set_policy_current(SchedPolicy::Fifo(ceiling)).unwrap();
+            set_policy_current(SchedPolicy::Fifo(priority)).unwrap();
             Ok(Place { is_by_runtime: true, ..Place::default() })
         };
         let lender = Arc::new(Lender::new(ceiling).unwrap());

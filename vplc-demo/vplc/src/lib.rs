@@ -61,6 +61,12 @@
 //! which lends it (ADR 0053): such a lock takes about 10 us, which are part of `wcet` and `lock`. A
 //! ceiling that the daemon does not give is told by [`Running::notices`].
 //!
+//! # Panics
+//! A task, or idle, that panics ends the process, by SIGABRT and before its stack is unwound: the
+//! others would go on with what it left. That is so also where a section of a lock panics and the
+//! task would catch it. What a program has to say then it says in a panic hook. Where init panics,
+//! or what makes a local resource, [`start`](App) does; no task runs on.
+//!
 //! # What is checked, and what is not
 //! A set of tasks that may miss a deadline fails the build, with the numbers (response-time
 //! analysis: own time, the longest lock below, more urgent tasks, the datapath, jitter). Offsets
@@ -78,6 +84,8 @@
 #![forbid(unsafe_code)]
 
 mod bell;
+#[cfg(not(loom))]
+mod ending;
 #[cfg(not(loom))]
 mod here;
 #[cfg(not(loom))]

@@ -3,9 +3,11 @@
 //! A lock raises the thread to the resource's ceiling before it takes the mutex: on one core
 //! under `SCHED_FIFO` no other user of the resource can run then. This is what a POSIX mutex
 //! with `PTHREAD_PRIO_PROTECT` does, by the same system calls, without being undone where
-//! the right is missing. Where the daemon gave the priority, a lender raises
-//! ([`crate::lender`]). The mutex inside makes it safe wherever threads run.
+//! the right is missing. Where the daemon gave the priority, or the limit of the process is
+//! below the ceiling, a lender raises ([`crate::lender`]). The mutex inside makes it safe wherever
+//! threads run.
 
+use crate::ending::or_end;
 use crate::lender::{Lender, Lent};
 use insane_sys::OsError;
 use insane_sys::pi_mutex::PiMutex;
@@ -15,11 +17,11 @@ use std::sync::Arc;
 /// How urgent the thread of a task is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rank {
-    /// `SCHED_FIFO` at that priority.
+    /// `SCHED_FIFO` at that priority, which the thread took itself.
     Fifo(u8),
     /// The ordinary policy, with the right to `SCHED_FIFO`: idle.
     Idle,
-    /// Without the right to raise itself, at the priority that the daemon gave (`None`: idle,
+    /// Without any right to raise itself, at the priority that the daemon gave (`None`: idle,
     /// under the ordinary policy): lenders raise it, where there are any.
     Given(Option<u8>),
     /// Without the right, under the ordinary policy: nothing is raised, and the mutex's
@@ -67,15 +69,18 @@ impl<T> Locked<'_, T> {
     /// Gives access to the value until `section` returns. No other user of it runs
     /// meanwhile. Locks of different resources may be nested, in any order while ceilings hold.
     pub fn lock<R>(&mut self, section: impl FnOnce(&mut T) -> R) -> R {
-        let (ceiling, lender) = (self.resource.ceiling, self.resource.lender.as_deref());
-        let raised = match self.rank {
-            Rank::Fifo(own) => raise(ceiling, SchedPolicy::Fifo(own), By::Itself),
-            Rank::Idle => raise(ceiling, SchedPolicy::Other, By::Itself),
-            Rank::Given(Some(own)) => lender.and_then(|by| raise(ceiling, SchedPolicy::Fifo(own), By::Lender(by))),
-            Rank::Given(None) => lender.and_then(|by| raise(ceiling, SchedPolicy::Other, By::Lender(by))),
+        let Resource { ceiling, lender, .. } = self.resource;
+        let own = match self.rank {
+            Rank::Fifo(own) => Some((SchedPolicy::Fifo(own), true)),
+            Rank::Idle => Some((SchedPolicy::Other, true)),
+            Rank::Given(Some(own)) => Some((SchedPolicy::Fifo(own), false)),
+            Rank::Given(None) => Some((SchedPolicy::Other, false)),
             Rank::Unprivileged => None,
         };
-        let result = section(&mut self.resource.value.lock());
+        let raised = own.and_then(|(own, by_itself)| raise(*ceiling, own, by_itself, lender.as_deref()));
+        let mut value = self.resource.value.lock();
+        let result = or_end("a section of a lock", || section(&mut value));
+        drop(value);
         drop(raised);
         result
     }
@@ -86,13 +91,7 @@ thread_local! {
     static RAISED: std::cell::Cell<Option<u8>> = const { std::cell::Cell::new(None) };
 }
 
-/// Who raises.
-enum By<'a> {
-    Itself,
-    Lender(&'a Lender),
-}
-
-/// Lowers the thread to what it was before the lock, also if the section panics.
+/// Lowers the thread to what it was before the lock.
 struct Raised<'a> {
     before: Option<u8>,
     /// What the thread sets itself back to.
@@ -111,38 +110,27 @@ impl Drop for Raised<'_> {
     }
 }
 
-/// Raises to the ceiling if the thread is below it. Refused: the mutex protects all the same.
-fn raise(ceiling: u8, own: SchedPolicy, by: By<'_>) -> Option<Raised<'_>> {
+/// Raises to the ceiling if the thread is below it: by itself, where it has the right to that
+/// ceiling, else by the lender. Refused: the mutex protects all the same.
+fn raise(ceiling: u8, own: SchedPolicy, by_itself: bool, lender: Option<&Lender>) -> Option<Raised<'_>> {
     let before = RAISED.get();
-    let policy = before.map_or(own, SchedPolicy::Fifo);
-    let is_below = match policy {
-        SchedPolicy::Fifo(now) => now < ceiling,
-        SchedPolicy::Other => true,
-    };
-    if !is_below {
+    let now = before.map_or(own, SchedPolicy::Fifo);
+    // The ordinary policy is below all.
+    let priority = |policy| if let SchedPolicy::Fifo(priority) = policy { priority } else { 0 };
+    if priority(now) >= ceiling {
         return None;
     }
-    let (policy, _lent) = match by {
-        By::Itself => {
-            set_policy_current(SchedPolicy::Fifo(ceiling)).ok()?;
-            (Some(policy), None)
-        }
-        By::Lender(lender) => {
-            let placed_at = match own {
-                SchedPolicy::Fifo(priority) => priority,
-                SchedPolicy::Other => 0,
-            };
-            (None, Some(lender.lend(placed_at)?))
-        }
-    };
+    // RLIMIT_RTPRIO may allow the priority of the task, and not the ceiling.
+    let is_set = by_itself && set_policy_current(SchedPolicy::Fifo(ceiling)).is_ok();
+    let _lent = if is_set { None } else { Some(lender?.lend(priority(own))?) };
     RAISED.set(Some(ceiling));
-    Some(Raised { before, policy, _lent })
+    Some(Raised { before, policy: is_set.then_some(now), _lent })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lender::tests::given;
+    use crate::lender::tests::{given, given_at};
     use insane_sys::privileges::can_use_fifo;
     use insane_sys::thread::{cores, current_tid, pin_current, policy};
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -172,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lender_raises_to_the_ceiling_and_back_also_nested_idle_and_in_a_panic() {
+    fn a_lender_raises_to_the_ceiling_and_back_also_nested_and_idle() {
         if can_use_fifo().is_err() {
             eprintln!("passed over: needs the right to SCHED_FIFO");
             return;
@@ -193,13 +181,39 @@ mod tests {
             assert_eq!(policy(0).unwrap(), Some(SchedPolicy::Fifo(2)), "it was never set");
             set_policy_current(SchedPolicy::Other).unwrap();
             high.of(Rank::Given(None)).lock(|_| assert_eq!(runs_at(), 5));
-            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                high.of(Rank::Given(None)).lock(|_| panic!("in the section"));
-            }));
-            assert!(panicked.is_err() && runs_at() < 0, "an ordinary thread again");
+            assert!(runs_at() < 0, "an ordinary thread again");
         });
         assert_eq!((of_low.unraised(), of_high.unraised()), (0, 0));
         [of_low, of_high].iter().for_each(|lender| lender.end());
+    }
+
+    /// As under RLIMIT_RTPRIO: 120, which is no priority, is refused to everybody.
+    #[test]
+    fn a_ceiling_that_the_thread_may_not_take_is_lent_also_nested_and_to_idle() {
+        if can_use_fifo().is_err() {
+            eprintln!("passed over: needs the right to SCHED_FIFO");
+            return;
+        }
+        let lender = given_at(120, 9);
+        let (low, high) = (Resource::new(1, 3).unwrap(), lent(2, &lender));
+        placed(2, || {
+            let rank = Rank::Fifo(2);
+            high.of(rank).lock(|_| {
+                assert_eq!(runs_at(), 9);
+                low.of(rank).lock(|_| assert_eq!(runs_at(), 9, "never lowered"));
+                assert_eq!(runs_at(), 9);
+            });
+            low.of(rank).lock(|_| {
+                high.of(rank).lock(|_| assert_eq!(runs_at(), 9));
+                assert_eq!(runs_at(), 3, "the outer lock is still held");
+            });
+            assert_eq!(runs_at(), 2);
+            set_policy_current(SchedPolicy::Other).unwrap();
+            high.of(Rank::Idle).lock(|_| assert_eq!(runs_at(), 9));
+            assert!(runs_at() < 0, "an ordinary thread again");
+        });
+        assert_eq!(lender.unraised(), 0);
+        lender.end();
     }
 
     /// The attack: a less urgent task is preempted after it asked for a ceiling and before it has
@@ -287,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_raises_to_the_ceiling_and_back_also_nested_and_in_a_panic() {
+    fn a_lock_raises_to_the_ceiling_and_back_also_nested() {
         if can_use_fifo().is_err() {
             eprintln!("passed over: needs the right to SCHED_FIFO");
             return;
@@ -307,11 +321,6 @@ mod tests {
             assert_eq!(now(), Some(SchedPolicy::Fifo(2)));
             set_policy_current(SchedPolicy::Other).unwrap();
             high.of(Rank::Idle).lock(|_| assert_eq!(now(), Some(SchedPolicy::Fifo(5))));
-            assert_eq!(now(), Some(SchedPolicy::Other));
-            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                high.of(Rank::Idle).lock(|_| panic!("in the section"));
-            }));
-            assert!(panicked.is_err());
             assert_eq!(now(), Some(SchedPolicy::Other));
         })
         .join()

@@ -1,6 +1,7 @@
 //! The threads of a program.
 
 use crate::bell::Bell;
+use crate::ending::or_end;
 use crate::lender::{Found, Lender, Lenders};
 use crate::report::{Report, TaskSpec, ThreadReport};
 use crate::resource::Rank;
@@ -9,9 +10,9 @@ use insane_core::{MonoTime, Nanos, TaiTime};
 use insane_rt::{Base, CyclicError, CyclicTask, Misplaced, Overrun, Place, Session};
 use insane_sys::OsError;
 use insane_sys::privileges::can_use_fifo;
-use insane_sys::thread::{cores, pin_current, set_name};
+use insane_sys::thread::{cores, pin_current};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
@@ -75,10 +76,20 @@ pub struct App {
     threads: Vec<JoinHandle<ThreadReport>>,
     lenders: Arc<Lenders>,
     notices: Vec<String>,
-    ready: (Sender<Ready>, Receiver<Ready>),
+    unless_run: StopsUnlessRun,
 }
 
-type Ready = Result<Vec<String>, StartError>;
+/// A start that is refused, or panics, leaves no task running.
+#[derive(Debug)]
+struct StopsUnlessRun(Option<Stop>);
+
+impl Drop for StopsUnlessRun {
+    fn drop(&mut self) {
+        if let Some(stop) = &self.0 {
+            stop.ask();
+        }
+    }
+}
 
 /// What follows where a ceiling can neither be taken nor lent.
 const NOT_RAISED: &str = "locks do not raise a thread to it, so a task may wait for a less urgent one once for each \
@@ -99,15 +110,16 @@ impl App {
     pub fn new(session: &Session, core: Option<usize>, tai: bool) -> Self {
         let core = core.or_else(|| cores().last().copied());
         let base = if tai { Base::Tai(TaiTime(0)) } else { Base::Mono(MonoTime(0)) };
+        let stop = Stop::default();
         App {
             session: session.clone(),
             core,
             base,
-            stop: Stop::default(),
+            stop: stop.clone(),
             threads: Vec::new(),
             lenders: Arc::default(),
             notices: Vec::new(),
-            ready: mpsc::channel(),
+            unless_run: StopsUnlessRun(Some(stop)),
         }
     }
 
@@ -150,15 +162,16 @@ impl App {
         F: FnMut(Next, Rank, &Stop) -> Option<MonoTime>,
     {
         let (session, core, base, stop) = (self.session.clone(), self.core, self.base, self.stop.clone());
-        let (specs, ready, lenders) = (specs.to_vec(), self.ready.0.clone(), Arc::clone(&self.lenders));
+        let (specs, lenders) = (specs.to_vec(), Arc::clone(&self.lenders));
+        let (ready, told) = mpsc::channel();
         let run = move || {
-            // Until the thread ends, also in a panic.
+            // Until the thread ends.
             let _lenders = lenders;
-            set_name(&format!("vplc-fifo-{fifo}"));
             match begin(&session, core, base, fifo, &specs) {
                 Ok((tasks, place)) => {
-                    let _ = ready.send(Ok(place.misplaced.iter().map(ToString::to_string).collect()));
-                    Thread::new(fifo, tasks, specs, spawned, stop).run(rank(fifo, &place), enter())
+                    let _ = ready.send(Ok(place.misplaced.clone()));
+                    let thread = Thread::new(fifo, tasks, specs, spawned, stop);
+                    or_end("the thread of a priority", || thread.run(rank(fifo, &place), enter()))
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));
@@ -166,14 +179,10 @@ impl App {
                 }
             }
         };
-        let thread = std::thread::Builder::new().spawn(run);
-        let thread =
-            thread.map_err(|error| StartError::Resources(error.to_string())).inspect_err(|_| self.stop.ask())?;
-        self.threads.push(thread);
-        let told = self.ready.1.recv().unwrap_or_else(|_| Err(StartError::Resources("a thread ended".into())));
-        for what in told.inspect_err(|_| self.stop.ask())? {
-            self.notices.push(format!("priority {fifo}: {what}"));
-        }
+        let thread = std::thread::Builder::new().name(format!("vplc-fifo-{fifo}")).spawn(run);
+        self.threads.push(thread.map_err(|error| StartError::Resources(error.to_string()))?);
+        let told = told.recv().unwrap_or_else(|_| Err(StartError::Resources("a thread ended".into())))?;
+        self.notices.extend(told.iter().map(|what| format!("priority {fifo}: {what}")));
         Ok(())
     }
 
@@ -187,15 +196,13 @@ impl App {
     {
         let (core, stop) = (self.core, self.stop.clone());
         let run = move || {
-            set_name("vplc-idle");
             // Elsewhere its locks are guarded by the mutex alone.
             let _ = core.map(pin_current);
             let rank = if can_use_fifo().is_ok() { Rank::Idle } else { Rank::Given(None) };
-            body(rank, stop);
+            or_end("idle", || body(rank, stop));
         };
-        let thread = std::thread::Builder::new().spawn(run);
-        let started = thread.map(drop).map_err(|error| StartError::Resources(error.to_string()));
-        started.inspect_err(|_| self.stop.ask())
+        let thread = std::thread::Builder::new().name("vplc-idle".into()).spawn(run);
+        thread.map(drop).map_err(|error| StartError::Resources(error.to_string()))
     }
 
     /// All of it runs. Tasks have the first call on the places that the daemon gives; ceilings
@@ -207,6 +214,7 @@ impl App {
         for lender in self.lenders.all() {
             self.notices.extend(notice(lender.ceiling(), lender.start(&self.session, self.core)));
         }
+        self.unless_run.0 = None;
         Ok(Running { stop: self.stop, threads: self.threads, lenders: self.lenders, notices: self.notices })
     }
 }
@@ -236,18 +244,12 @@ impl Running {
         self.stop.clone()
     }
 
-    /// Waits for the tasks to end.
-    ///
-    /// # Panics
-    /// If a task did.
+    /// Waits for the tasks to end. One that panics ends the process.
     #[must_use]
     pub fn join(self) -> Report {
         let mut report = Report::default();
         for thread in self.threads {
-            match thread.join() {
-                Ok(of_thread) => report.threads.push(of_thread),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+            report.threads.push(thread.join().expect("what panics ends the process"));
         }
         report.unraised = self.lenders.unraised();
         report

@@ -5,6 +5,7 @@
 //! until the next instant, or until somebody rings. Nothing allocates.
 
 use crate::bell::Bell;
+use crate::ending::or_end;
 use crate::queue::Gate;
 use crate::report::{SpawnedReport, SpawnedSpec, TaskReport, TaskSpec, ThreadReport};
 use crate::resource::Rank;
@@ -64,7 +65,11 @@ impl Thread {
         let (began, given_up) = (mono_now(), given_up());
         while let Some(next) = self.next() {
             let before = used();
-            let released = body(next, rank, &self.stop);
+            let name = match next {
+                Next::Cycle(at, _) => self.report.tasks[at].spec.name,
+                Next::Spawned(at, _) => self.report.spawned[at].spec.name,
+            };
+            let released = or_end(name, || body(next, rank, &self.stop));
             let cpu = Nanos(used().0.saturating_sub(before.0));
             match next {
                 Next::Cycle(at, _) => {

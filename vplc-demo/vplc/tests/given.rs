@@ -93,17 +93,19 @@ fn open_to_all(path: &Path) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// What the part says under a daemon that places so many threads; `None`: it cannot be tried here.
-fn said_under(threads_max: u32) -> Option<String> {
+/// What the part says under a daemon that places so many threads, where it may take a priority up
+/// to `own_max` itself; `None`: it cannot be tried here.
+fn said_under(threads_max: u32, own_max: Option<u8>) -> Option<String> {
     let own = std::env::current_exe().unwrap();
     let insaned = own.parent()?.parent()?.join("insaned");
-    let has_setpriv = Command::new("setpriv").arg("--version").output().is_ok();
-    let can = nix::unistd::geteuid().is_root() && insane_sys::privileges::can_use_fifo().is_ok() && has_setpriv;
-    if !can || !insaned.exists() {
-        eprintln!("passed over: needs root, SCHED_FIFO, setpriv of util-linux, and {}", insaned.display());
+    let has = |tool| Command::new(tool).arg("--version").output().is_ok();
+    let can = nix::unistd::geteuid().is_root() && insane_sys::privileges::can_use_fifo().is_ok();
+    if !can || !has("setpriv") || !has("chrt") || !insaned.exists() {
+        eprintln!("passed over: needs root, SCHED_FIFO, setpriv and chrt of util-linux, and {}", insaned.display());
         return None;
     }
-    let path = std::env::temp_dir().join(format!("vplc-given-{}-{threads_max}", std::process::id()));
+    let path =
+        std::env::temp_dir().join(format!("vplc-given-{}-{threads_max}-{}", std::process::id(), own_max.unwrap_or(0)));
     std::fs::create_dir_all(&path).unwrap();
     open_to_all(&path);
     let (socket, config, program) = (path.join("insaned.sock"), path.join("insaned.ron"), path.join("program"));
@@ -125,7 +127,13 @@ fn said_under(threads_max: u32) -> Option<String> {
         assert!(start.elapsed() < Duration::from_secs(20), "the daemon does not answer");
         std::thread::sleep(Duration::from_millis(5));
     }
-    let mut part = Command::new("setpriv");
+    // Who has a priority already may keep it, and take a lower one, as under RLIMIT_RTPRIO.
+    let mut part = Command::new("chrt");
+    match own_max {
+        Some(priority) => part.args(["--fifo", &priority.to_string()]),
+        None => part.args(["--other", "0"]),
+    };
+    part.arg("setpriv");
     part.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--no-new-privs"]);
     part.arg(&program).args(["--exact", "part_without_rights", "--nocapture"]).current_dir("/");
     let output = part.env(SOCKET, &socket).output().unwrap();
@@ -137,14 +145,22 @@ fn said_under(threads_max: u32) -> Option<String> {
 
 #[test]
 fn ceilings_hold_where_the_daemon_gave_the_priority() {
-    let Some(said) = said_under(3) else { return };
+    let Some(said) = said_under(3, None) else { return };
+    assert!(said.contains("@raised 20 others 0"), "{said}");
+    assert!(said.contains("@unraised 0 notices \n"), "{said}");
+}
+
+/// The less urgent task takes its place itself, and may not take its ceiling.
+#[test]
+fn a_ceiling_beyond_what_the_process_may_take_is_lent() {
+    let Some(said) = said_under(2, Some(21)) else { return };
     assert!(said.contains("@raised 20 others 0"), "{said}");
     assert!(said.contains("@unraised 0 notices \n"), "{said}");
 }
 
 #[test]
 fn a_ceiling_that_the_daemon_does_not_give_is_told_and_tasks_come_first() {
-    let Some(said) = said_under(2) else { return };
+    let Some(said) = said_under(2, None) else { return };
     assert!(said.contains("@raised 0 others 20"), "{said}");
     assert!(said.contains("notices ceiling 23:") && said.contains("gives 2 threads"), "{said}");
     assert!(said.contains("let the domain's `realtime` rule"), "{said}");

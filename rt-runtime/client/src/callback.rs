@@ -164,7 +164,13 @@ fn run(epoll: &Epoll, bell: &Event, orders: &Receiver<Order>) {
                     }
                     let _ = done.send(());
                 }
-                Ok(Order::Stop) | Err(mpsc::TryRecvError::Disconnected) => return,
+                Ok(Order::Stop) | Err(mpsc::TryRecvError::Disconnected) => {
+                    // One by one: what one throws must not keep the others' sinks from closing.
+                    for (attended, panicked) in all.into_values() {
+                        end(epoll, attended, &panicked);
+                    }
+                    return;
+                }
                 Err(mpsc::TryRecvError::Empty) => break,
             }
         }
@@ -196,11 +202,15 @@ fn run(epoll: &Epoll, bell: &Event, orders: &Receiver<Order>) {
 }
 
 fn note_panic(attended: &dyn Attended, panicked: &Panicked, payload: &(dyn Any + Send)) {
-    let text = payload.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+    let text = text_of(payload);
     attended.count_panic();
     tracing::error!(panic = text, "a callback panicked: it is called no more, and its sink is closed");
     let _ = panicked.set(text.to_owned());
+}
+
+fn text_of(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
 
 /// Nothing is called back any more. What the callback holds is dropped with it, and that is the
@@ -210,6 +220,7 @@ fn end(epoll: &Epoll, attended: Box<dyn Attended>, panicked: &Panicked) {
         let _ = epoll.remove(fd);
     }
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(attended))) {
+        tracing::error!(panic = text_of(&*payload), "what a callback held panicked as it was dropped");
         let _ = panicked.set("what the callback held panicked as it was dropped".to_owned());
         // A payload whose drop panics again would end the thread.
         std::mem::forget(payload);
@@ -238,5 +249,85 @@ impl<C: FnMut(Message<'_>) + Send> Attended for Called<C> {
 
     fn count_panic(&self) {
         self.sink.count(PortCounter::CallbackPanics, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use tracing::span;
+
+    /// Whatever holds this throws as it is dropped.
+    struct Throws(Arc<AtomicUsize>);
+
+    impl Drop for Throws {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            panic!("at its end");
+        }
+    }
+
+    impl Attended for Throws {
+        fn fd(&self) -> Option<BorrowedFd<'_>> {
+            None
+        }
+
+        fn attend(&mut self) -> bool {
+            false
+        }
+
+        fn deadline(&self) -> Option<MonoTime> {
+            None
+        }
+    }
+
+    /// Counts errors that are logged.
+    struct Errors(Arc<AtomicUsize>);
+
+    impl tracing::Subscriber for Errors {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() == tracing::Level::ERROR
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    #[test]
+    fn what_panics_as_it_is_dropped_is_logged_and_keeps_no_other_from_its_end() {
+        let (drops, logged) = (Arc::default(), Arc::default());
+        let epoll = Epoll::new().unwrap();
+        tracing::subscriber::with_default(Errors(Arc::clone(&logged)), || {
+            let panicked = Panicked::default();
+            end(&epoll, Box::new(Throws(Arc::clone(&drops))), &panicked);
+            assert_eq!(logged.load(Ordering::Relaxed), 1);
+            assert!(panicked.get().is_some_and(|text| text.contains("dropped")));
+            // What was told first stays.
+            let panicked = Panicked::from(OnceLock::from("the callback".to_owned()));
+            end(&epoll, Box::new(Throws(Arc::clone(&drops))), &panicked);
+            assert_eq!(panicked.get().map(String::as_str), Some("the callback"));
+        });
+        assert_eq!((drops.load(Ordering::Relaxed), logged.load(Ordering::Relaxed)), (2, 2));
+        // At the end of a session each is dropped, whatever another throws. In this test, since
+        // which places log is decided for all threads by whichever comes to one first.
+        let callbacks = Callbacks::start().unwrap();
+        let handles = [(); 5].map(|()| callbacks.add(Box::new(Throws(Arc::clone(&drops)))));
+        drop(callbacks);
+        assert_eq!(drops.load(Ordering::Relaxed), 2 + 5);
+        drop(handles);
     }
 }

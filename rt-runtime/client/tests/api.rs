@@ -443,7 +443,7 @@ fn a_sink_that_hoards_leaves_buffers_to_the_others() {
         let hoarder = stream.sink(ChannelId(1), SinkOptions::default()).unwrap();
         let quick = stream.sink(ChannelId(1), SinkOptions::default()).unwrap();
         let source = stream.source(ChannelId(1), SourceOptions::default().buffers(1_000, 9)).unwrap();
-        wait_for(|| source.receivers() == 2);
+        wait_for(|| source.receivers() == 2 && hoarder.has_senders() && quick.has_senders());
         let (mut hoard, mut refused) = (Vec::new(), 0);
         for number in 0..50_u64 {
             let mut buffer = source.get_buffer(500).expect("some buffers are left");
@@ -484,7 +484,8 @@ fn a_reliable_source_does_not_wait_for_ever_for_who_takes_nothing() {
         let stream = session.stream(&format!("of {len}"), reliable()).unwrap();
         let stalled = stream.sink(ChannelId(1), SinkOptions::default().depth(4)).unwrap();
         let source = stream.source(ChannelId(1), SourceOptions::default().buffers(1_000, 32)).unwrap();
-        wait_for(|| source.receivers() == 1);
+        // It has read its mail: a sink that the agent is just writing to finds nothing.
+        wait_for(|| source.receivers() == 1 && stalled.has_senders());
         // Alone it keeps nobody waiting, and loses nothing, however slow it is.
         assert!((0..4).all(|_| source.emit(source.get_buffer(len).unwrap()).is_sent()));
         for _ in 0..70 {
@@ -493,7 +494,7 @@ fn a_reliable_source_does_not_wait_for_ever_for_who_takes_nothing() {
         }
         // Beside another one it is waited for some time, and then no more.
         let quick = stream.sink(ChannelId(1), SinkOptions::default().depth(4)).unwrap();
-        wait_for(|| source.receivers() == 2);
+        wait_for(|| source.receivers() == 2 && quick.has_senders());
         let mut next = 4;
         let mut take = || {
             let message = quick.consume().unwrap().expect("the quick one gets every message");
@@ -533,7 +534,7 @@ fn a_reliable_source_goes_on_without_who_keeps_its_buffers() {
     let stream = session.stream("s", reliable()).unwrap();
     let [keeper, quick] = [(); 2].map(|()| stream.sink(ChannelId(1), SinkOptions::default()).unwrap());
     let source = stream.source(ChannelId(1), SourceOptions::default().buffers(1_000, 9)).unwrap();
-    wait_for(|| source.receivers() == 2);
+    wait_for(|| source.receivers() == 2 && keeper.has_senders() && quick.has_senders());
     let mut kept = Vec::new();
     for number in 0..20_u8 {
         emit_until_taken(&source, 500);

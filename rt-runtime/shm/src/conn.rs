@@ -45,15 +45,18 @@ pub struct TxConn {
     /// Its receiver, of a reliable stream, took nothing for too long: until it has got the next
     /// message, nobody waits for it.
     is_put_out: bool,
-    /// Since when it has had no room.
-    stall: Option<Stall>,
+    /// Behind the last message in a buffer that the receiver got.
+    buffers_until: u64,
+    /// Since when its ring has had no room, and since when it has held its share of buffers: each
+    /// by itself, since small messages may come to their end while it holds its share, and go on.
+    stalls: [Option<Stall>; 2],
 }
 
 /// A receiver of a reliable stream without room.
 #[derive(Clone, Copy, Debug)]
 struct Stall {
     since: MonoTime,
-    /// What changes when the receiver gets something, or gives something back.
+    /// What it had taken, and given back.
     mark: (u64, u64),
 }
 
@@ -88,7 +91,8 @@ impl TxConn {
             answered: 0,
             observes: false,
             is_put_out: false,
-            stall: None,
+            buffers_until: 0,
+            stalls: [None; 2],
         }
     }
 
@@ -162,25 +166,32 @@ impl TxConn {
         self.observes || self.is_put_out
     }
 
-    /// Whether the receiver, which has no room, has taken nothing and given nothing back for
-    /// [`STALL_TIMEOUT`]; never that of a datapath, which puts out by itself whoever keeps it
-    /// from going on. The first call for one begins its time.
+    /// Whether the receiver was put out, and has got no message since.
+    pub(crate) const fn is_put_out(&self) -> bool {
+        self.is_put_out
+    }
+
+    /// Whether the receiver, which has no room for a message, has taken nothing and given nothing
+    /// back for [`STALL_TIMEOUT`]; never that of a datapath, which puts out by itself whoever
+    /// keeps it from going on. Who holds its share of buffers and has taken them all is only
+    /// looked at for what it gives back. The first call for one begins its time. It looks at the
+    /// ring, and may find out a lie.
     #[cold]
-    pub(crate) fn is_stalled(&mut self, now: MonoTime) -> bool {
+    pub(crate) fn is_stalled(&mut self, now: MonoTime, in_buffer: bool) -> bool {
         if !self.direct {
             return false;
         }
         // A receiver tells of messages by quarters of the ring, and of buffers by batches. One
         // that others wait for is asked to tell of each, and its time begins when it is.
         let is_asked = self.ring.ask_for_each();
-        // While its ring is full it gets nothing; while it holds its share it may get small
-        // messages, and gives nothing back.
-        let got = if self.ring.knows_room() { 0 } else { self.ring.position() };
-        let mark = (got, self.taker.position());
-        match self.stall {
+        let holds_share = in_buffer && self.borrowed.count() >= self.share;
+        let looked_at = if holds_share { self.buffers_until } else { u64::MAX };
+        let mark = (self.ring.taken().min(looked_at), self.taker.position());
+        let stall = &mut self.stalls[usize::from(holds_share)];
+        match stall {
             Some(stall) if stall.mark == mark => now.since(stall.since) >= STALL_TIMEOUT,
             _ => {
-                self.stall = is_asked.then_some(Stall { since: now, mark });
+                *stall = is_asked.then_some(Stall { since: now, mark });
                 false
             }
         }
@@ -193,7 +204,7 @@ impl TxConn {
         self.is_put_out = true;
     }
 
-    /// It is waited for again: nobody else is there for whose sake it was put out.
+    /// It is waited for again: nobody is left for whose sake it was put out.
     pub(crate) const fn take_in(&mut self) {
         self.is_put_out = false;
     }
@@ -329,6 +340,7 @@ impl TxConn {
         self.borrowed.set(id);
         let meta = self.account(meta);
         self.ring.write_heap(meta, id, len);
+        self.buffers_until = self.ring.position();
         Ok(true)
     }
 
@@ -711,5 +723,48 @@ mod tests {
         assert!(tx.is_not_waited_for());
         assert_eq!(tx.try_push_inline(Meta::default(), b"x"), Ok(true));
         assert!(!tx.is_not_waited_for(), "it missed nothing");
+    }
+
+    const MS: u64 = 1_000_000;
+
+    /// A direct ring of this depth that is full.
+    fn full(depth: u32) -> (TxConn, RxConn) {
+        let region = |bytes: u64| Region::anonymous(bytes as usize).unwrap();
+        let (cells, returns) = (region(cells_bytes(depth)), region(returns_bytes(0)));
+        let rx = RxConn::new(ConnId(1), Arc::clone(&cells), Arc::clone(&returns), depth, None, true);
+        let mut tx = TxConn::new(ConnId(1), cells, returns, depth, 0, None).direct();
+        while tx.try_push_inline(Meta::default(), b"x") == Ok(true) {}
+        (tx, rx)
+    }
+
+    #[test]
+    fn the_time_of_a_full_ring_begins_with_the_first_question_and_anew_with_each_message_taken() {
+        let (mut tx, mut rx) = full(4);
+        let begin = 7 * MS;
+        let mut is_stalled = |at: u64| tx.is_stalled(MonoTime(at), false);
+        assert!(!is_stalled(begin) && !is_stalled(begin + STALL_TIMEOUT.0 - 1));
+        assert!(is_stalled(begin + STALL_TIMEOUT.0));
+        // It was asked to tell of each, so it does.
+        assert_eq!(rx.ring.take(&mut InlineBytes([0; 96])).map(|taken| taken.is_some()), Ok(true));
+        assert!(!is_stalled(begin + STALL_TIMEOUT.0));
+        assert!(is_stalled(begin + 2 * STALL_TIMEOUT.0));
+    }
+
+    #[test]
+    fn the_time_of_a_deep_ring_begins_when_whatever_is_taken_next_is_told_of() {
+        let (mut tx, mut rx) = full(2048);
+        let mut popped = Popped::EMPTY;
+        // A quarter less one: it has told of none.
+        for _ in 0..511 {
+            assert_eq!(rx.pop(&mut popped), Ok(true));
+        }
+        let mut is_stalled = |at: u64| tx.is_stalled(MonoTime(at), false);
+        // Of 256 more with each question.
+        assert!(!is_stalled(0) && !is_stalled(STALL_TIMEOUT.0), "it may be taking, untold");
+        assert!(!is_stalled(2 * STALL_TIMEOUT.0 - 1));
+        assert!(is_stalled(2 * STALL_TIMEOUT.0));
+        assert_eq!(rx.ring.take(&mut InlineBytes([0; 96])).map(|taken| taken.is_some()), Ok(true));
+        assert!(!is_stalled(2 * STALL_TIMEOUT.0), "it has told of 512");
+        assert_eq!(tx.has_room(), Ok(true));
     }
 }

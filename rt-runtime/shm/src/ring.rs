@@ -126,12 +126,20 @@ impl<C: Cells, R: Cells> Producer<C, R> {
         self.returns.cell(0)[ASKS].load(Ordering::Relaxed)
     }
 
+    /// How many messages the consumer has taken, as far as it tells.
+    pub(crate) fn taken(&self) -> u64 {
+        // A ring that lies seems to be full of messages before its first.
+        self.tail.saturating_sub(self.pending())
+    }
+
     /// Asks to be told at once of each message that waits now when it is taken. At most
-    /// [`ASKED_AT_ONCE`] steps: `false` if some are left for the next call.
+    /// [`ASKED_AT_ONCE`] steps. `false`: the consumer may take one of which it was not asked to
+    /// tell before the next call. That one looks at the head, too, and so may find out a lie.
     #[cold]
     pub(crate) fn ask_for_each(&mut self) -> bool {
-        // A ring that lies seems to be full of messages before its first.
-        let from = self.asked_until.max(self.tail.saturating_sub(self.pending()));
+        let _ = self.refresh_head();
+        let taken = self.taken();
+        let from = self.asked_until.max(taken);
         let until = self.tail.min(from + ASKED_AT_ONCE);
         for position in from..until {
             let word = &self.cells.cell(1 + (position & self.mask) as usize)[SHAPE];
@@ -140,7 +148,8 @@ impl<C: Cells, R: Cells> Producer<C, R> {
             word.store(shape_asking(word.load(Ordering::Relaxed)), Ordering::Relaxed);
         }
         self.asked_until = until;
-        until == self.tail
+        // It may have taken a quarter of the ring of which it has not told.
+        until == self.tail || until > taken + self.mask / 4
     }
 
     /// From now on the ring has no room, and says why.

@@ -320,12 +320,13 @@ fn beside_a_slow_one(len: usize, depth: u32) -> (u64, u64) {
     let (mut due, mut taken, mut sent) = (start, 0, 0);
     let take = || slow.port.consume().unwrap().map(|message| assert_eq!(message.lost(), 0, "it lives"));
     while start.elapsed() < Duration::from_secs(2) {
-        sent += u64::from(send(&source.port, len));
-        while consume(&quick).is_some() {}
+        // Before the next look at it, also where this thread had to stand still.
         if Instant::now() >= due {
             due += Duration::from_millis(40);
             taken += u64::from(take().is_some());
         }
+        sent += u64::from(send(&source.port, len));
+        while consume(&quick).is_some() {}
         std::thread::sleep(Duration::from_micros(200));
     }
     while take().is_some() {

@@ -550,19 +550,24 @@ impl Inner {
     /// Where nobody could go on without them, they are waited for.
     #[cold]
     fn put_out_who_stalls(&mut self, in_buffer: bool) -> bool {
+        // What somebody gave back shows that it lives, also where no buffer is wanted.
+        self.reclaim();
         if self.receivers < 2 {
             return false;
         }
         let now = mono_now();
         let (mut others, mut is_over, mut lied) = (false, true, false);
-        for conn in self.conns.iter_mut().filter(|conn| !conn.is_not_waited_for()) {
+        for conn in self.conns.iter_mut().filter(|conn| !conn.observes()) {
             match room(conn, in_buffer) {
+                // Also one that was put out, and gets this message.
                 Ok(true) => others = true,
+                Ok(false) if conn.is_put_out() => {}
                 // Each is asked: its time begins with the first question.
-                Ok(false) => is_over &= conn.is_stalled(now),
-                // Who lies does not go on, and is no reason to put others out.
-                Err(_) => lied = true,
+                Ok(false) => is_over &= conn.is_stalled(now, in_buffer),
+                Err(_) => {}
             }
+            // Who lies does not go on, and is no reason to put others out.
+            lied |= conn.lie().is_some();
         }
         if lied {
             self.put_liars_out();
@@ -860,7 +865,7 @@ impl Inner {
         self.remove_liars(mail);
         self.receivers = self.conns.iter().filter(|conn| !conn.observes()).count();
         self.share_out();
-        if self.receivers < 2 {
+        if self.conns.iter().all(|conn| conn.is_not_waited_for()) {
             // Nobody goes on for whose sake one was put out: it is waited for without end.
             self.conns.iter_mut().for_each(|conn| conn.take_in());
         }

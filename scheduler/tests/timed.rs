@@ -1,56 +1,15 @@
 //! The slots above the lanes, case by case. The simulation (`scheduler/simulation`) goes
 //! through what cannot be listed.
 
+mod common;
+
+use common::{APART, LAST, now, stream, timed, timing, with};
 use insane_core::{Lane, MonoTime, Nanos, TaiTime};
 use insane_scheduler::{
-    Action, Arrivals, FilledTable, FlowIndex, GateEntry, Gates, LatePolicy, Limits, LinkRate, LinkTiming, MissCause,
-    Now, Policing, Recurrence, Scheduler, TableError, TimedScheduler, TimedStream,
+    Action, FilledTable, FlowIndex, GateEntry, Gates, LatePolicy, LinkTiming, MissCause, Now, Recurrence, TableError,
+    TimedStream,
 };
 use proptest::prelude::*;
-use std::num::{NonZeroU32, NonZeroU64};
-
-type Timed = TimedScheduler<8, 4, 8>;
-
-/// TAI is ahead of monotonic time by so much.
-const APART: u64 = 1_000_000;
-const LAST: FlowIndex = FlowIndex(7);
-
-/// One gigabit: a byte takes 8 ns. Frames of 100 bytes, chunks of 1,000.
-fn timing() -> LinkTiming {
-    let rate = LinkRate::from_bits_per_s(1_000_000_000).unwrap();
-    LinkTiming { rate, turn_ns: 1_000, foreign_bytes: 0, in_flight_bytes: 100_000, lead_ns: 0, step_ns: 500 }
-}
-
-fn timed(timing: LinkTiming) -> Box<Timed> {
-    let mut lanes = Scheduler::new(Limits::new(1_000, 100).unwrap());
-    lanes.add(LAST, Lane::LAST, 100_000).unwrap();
-    let mut timed = Box::new(Timed::new(timing, lanes));
-    assert_eq!(timed.poll(now(0), 0), Action::Idle);
-    timed
-}
-
-fn now(tai_ns: u64) -> Now {
-    Now { mono: MonoTime(tai_ns), tai: TaiTime(tai_ns + APART) }
-}
-
-fn stream(flow: u16, period: u64, offset: u64, late: LatePolicy) -> TimedStream {
-    TimedStream {
-        flow: FlowIndex(flow),
-        slots: Recurrence::new(period, offset, 3_000).unwrap(),
-        bytes: 250,
-        early_ns: period / 2,
-        deadline_ns: 20_000,
-        late,
-    }
-}
-
-/// With the streams in force from TAI = APART on.
-fn with(streams: &[TimedStream]) -> Box<Timed> {
-    let mut timed = timed(timing());
-    timed.stage(TaiTime(APART), streams, None, TaiTime(0)).unwrap();
-    assert_eq!(timed.poll(now(0), 0), Action::TookOver);
-    timed
-}
 
 fn wait(ns: u64) -> Action {
     Action::Wait(MonoTime(ns))
@@ -78,7 +37,7 @@ fn what_goes_besides_ends_before_the_slot_and_before_its_gate_shuts() {
 
     let list = [GateEntry { open_lanes: 0, interval_ns: 30_000 }, GateEntry { open_lanes: 0x80, interval_ns: 70_000 }];
     let gates = Gates::new(TaiTime(APART), None, 0, &list).unwrap();
-    let mut timed = self::timed(timing());
+    let mut timed = common::timed(timing());
     timed.stage(TaiTime(APART), &[stream(0, 200_000, 150_000, LatePolicy::Drop)], Some(&gates), TaiTime(0)).unwrap();
     assert_eq!(timed.poll(now(0), 0), Action::TookOver);
     for (at, rooms) in [(0, [0, 0]), (30_000, [0, 8_625]), (99_500, [0, 0])] {
@@ -185,7 +144,7 @@ fn a_message_belongs_to_the_next_slot_when_it_is_early_enough_for_it() {
 }
 
 /// After a slot that went by without a message the host sleeps. Half a period is early.
-fn asleep_after_a_miss(late: LatePolicy) -> Box<Timed> {
+fn asleep_after_a_miss(late: LatePolicy) -> Box<common::Timed> {
     let mut timed = with(&[stream(0, 100_000, 10_000, late)]);
     assert!(matches!(timed.poll(now(12_000), 0), Action::Missed { cause: MissCause::NoMessage, .. }));
     assert_eq!(timed.poll(now(12_000), 0), wait(110_000));
@@ -235,151 +194,6 @@ fn what_waits_behind_a_late_message_is_not_late_for_a_slot_that_went_by_before()
     assert!(matches!(timed.poll(now(170_000), 0), Action::Missed { .. }));
     assert_eq!(timed.poll(now(170_000), 0), wait(210_000));
     assert_eq!(timed.poll(now(210_000), 0), slot(0, 210_000));
-}
-
-/// 100 bytes take 800 ns; three at once in lane 7, and one more each 10 us.
-fn with_contract(streams: &[TimedStream]) -> Box<Timed> {
-    under_contract(with(streams), 3, (100, 10_000))
-}
-
-/// Lane 7 is held to so many frames at once, and one more each interval.
-fn under_contract(mut timed: Box<Timed>, burst_frames: u32, (frame, interval): (u32, u64)) -> Box<Timed> {
-    let (frame_bytes, interval_ns) = (NonZeroU32::new(frame).unwrap(), NonZeroU64::new(interval).unwrap());
-    let mut arrivals = [None; insane_scheduler::LANES];
-    arrivals[7] = Some(Arrivals { frame_bytes, burst_frames, interval_ns });
-    timed.set_arrivals(&arrivals);
-    timed
-}
-
-#[test]
-fn a_frame_that_is_larger_than_its_contract_says_is_owed_whole() {
-    for burst_frames in [1, 3] {
-        let mut lanes = Scheduler::new(Limits::new(1_500, 1_500).unwrap());
-        lanes.add(LAST, Lane::LAST, 100_000).unwrap();
-        let mut timed = under_contract(Box::new(Timed::new(timing(), lanes)), burst_frames, (100, 10_000));
-        timed.ready(LAST, now(0).tai);
-        let mut bytes = 0;
-        for at in (0..3_000_000).step_by(1_000) {
-            if let Action::Chunk { .. } = timed.poll(now(at), 0) {
-                timed.sent(LAST, 1_500, true);
-                bytes += 1_500;
-            }
-        }
-        // 300 intervals of 100 bytes, the burst, and a last frame that runs over.
-        let allowed = (300 + burst_frames) * 100;
-        assert!((allowed - 1_500..=allowed + 1_500).contains(&bytes), "{bytes} of {allowed}");
-    }
-}
-
-#[test]
-fn a_lane_saves_nothing_up_while_its_flows_are_held_by_their_own_budgets() {
-    let mut timed = with_contract(&[]);
-    let slow = FlowIndex(6);
-    timed.lanes().add(slow, Lane::LAST, 100_000).unwrap();
-    let policing = Policing { rate_bytes_per_s: NonZeroU64::new(1_000).unwrap(), burst_bytes: 100 };
-    timed.lanes().police(slow, Some(policing)).unwrap();
-    timed.ready(slow, now(0).tai);
-    assert!(matches!(timed.poll(now(0), 0), Action::Chunk { .. }));
-    timed.sent(slow, 100, true);
-    // It waits for its own budget for 100 ms, looked at each millisecond.
-    for at in (1..99).map(|ms| ms * 1_000_000) {
-        assert!(matches!(timed.poll(now(at), 0), Action::Wait(_)), "{at}");
-    }
-    timed.ready(LAST, now(99_000_000).tai);
-    let mut frames = 0;
-    while let Action::Chunk { flow: LAST, budget_bytes } = timed.poll(now(99_000_000), 0) {
-        let sent = budget_bytes.div_ceil(100);
-        timed.sent(LAST, sent * 100, true);
-        frames += sent;
-        assert!(frames <= 3, "no more than the burst at once");
-    }
-    assert_eq!(frames, 3);
-}
-
-#[test]
-fn a_lane_that_is_flooded_sends_what_its_contract_allows_and_is_told_with_who_did_it() {
-    let mut timed = with_contract(&[stream(0, 100_000, 50_000, LatePolicy::NextSlot)]);
-    let other = FlowIndex(6);
-    timed.lanes().add(other, Lane::new(6).unwrap(), 100_000).unwrap();
-    timed.ready(LAST, now(0).tai);
-    let (mut frames, mut cuts, mut others) = (0, 0, 0);
-    for at in (0..1_000_000).step_by(1_000) {
-        // The lane above has something each 100 us, and goes at once, but for the slot.
-        if at % 100_000 == 0 {
-            timed.ready(other, now(at).tai);
-        }
-        match timed.poll(now(at), 0) {
-            Action::Chunk { flow: LAST, budget_bytes } => {
-                let sent = budget_bytes.div_ceil(100);
-                timed.sent(LAST, sent * 100, true);
-                frames += sent;
-            }
-            Action::Chunk { flow, .. } => {
-                assert_eq!((flow, at % 100_000), (other, 0));
-                timed.sent(other, 100, false);
-                others += 1;
-            }
-            Action::Wait(until) => assert!(until > MonoTime(at)),
-            Action::Missed { .. } => {}
-            told => panic!("{told:?} at {at}"),
-        }
-        if let Some(told) = timed.take_cut() {
-            assert_eq!(told, (7, LAST));
-            cuts += 1;
-        }
-    }
-    assert!((99..=103).contains(&frames), "{frames}");
-    assert!(others == 10 && (1..=100).contains(&cuts), "{others} {cuts}");
-    timed.set_arrivals(&[None; insane_scheduler::LANES]);
-    assert_eq!(timed.poll(now(1_000_000), 0), Action::Chunk { flow: LAST, budget_bytes: 1_000 });
-}
-
-proptest! {
-    /// Arrivals that keep the contract, and a link that is kept from them for any time.
-    #[test]
-    fn who_keeps_a_contract_is_never_held_up_by_it(
-        frame in 1_u32..=100,
-        interval in prop_oneof![3..30_000_u64, 1_000_000_000..30_000_000_000_u64],
-        // In 10,000ths of the interval, and of the frame.
-        waits in prop::collection::vec((0_u64..30_000, 0_u64..60_000, 0_u32..=10_000), 1..100)
-    ) {
-        let mut timed = under_contract(with(&[]), 3, (frame, interval));
-        // What the contract leaves, in nanoseconds: a frame takes an interval.
-        let (mut at, mut left, mut queued) = (0, 3 * interval, Vec::new());
-        for (gap, busy, share) in waits {
-            let busy = if share % 3 == 0 { busy } else { 0 };
-            let (gap, busy) = (gap * interval / 10_000, busy * interval / 10_000);
-            let bytes = (frame * share / 10_000).max(1);
-            at += gap;
-            left = (left + gap).min(3 * interval);
-            while left >= interval && share % 8 != 0 {
-                left -= interval;
-                // Most are as large as they may be.
-                queued.push(if share % 4 == 0 { bytes } else { frame });
-                timed.ready(LAST, now(at).tai);
-            }
-            // The link is full for so long.
-            if busy > 0 {
-                let full = u64::from(timing().in_flight_bytes);
-                let told = timed.poll(now(at), full);
-                prop_assert!(matches!(told, Action::Wait(_) | Action::Idle), "{:?}", told);
-                at += busy;
-                left = (left + busy).min(3 * interval);
-            }
-            while !queued.is_empty() {
-                let told = timed.poll(now(at), 0);
-                let Action::Chunk { budget_bytes, .. } = told else {
-                    return Err(TestCaseError::fail(format!("{told:?} with {} queued", queued.len())));
-                };
-                let mut sent = 0;
-                while sent < budget_bytes && let Some(next) = queued.pop() {
-                    sent += next;
-                }
-                timed.sent(LAST, sent, !queued.is_empty());
-            }
-            prop_assert_eq!(timed.take_cut(), None);
-        }
-    }
 }
 
 #[test]
@@ -692,7 +506,7 @@ fn a_late_message_goes_when_what_holds_it_back_is_over() {
     let entries =
         [GateEntry { open_lanes: 0xfe, interval_ns: 5_000 }, GateEntry { open_lanes: 0xff, interval_ns: 5_000 }];
     let gates = Gates::new(TaiTime(APART), Some(10_000), 0, &entries).unwrap();
-    let mut timed = self::timed(timing());
+    let mut timed = common::timed(timing());
     timed.lanes().add(FlowIndex(0), Lane::new(0).unwrap(), 1_000).unwrap();
     let streams = [stream(0, 100_000, 1_000, LatePolicy::SendNow)];
     timed.stage(TaiTime(APART), &streams, Some(&gates), TaiTime(0)).unwrap();
@@ -727,4 +541,69 @@ fn what_is_known_of_a_flow_is_told() {
     assert_eq!(timed.window(FlowIndex(1)), None);
     assert_eq!(timed.next_start(FlowIndex(0), TaiTime(APART + 1_001), false), Some(TaiTime(APART + 11_000)));
     assert_eq!(timed.next_start(FlowIndex(0), TaiTime(APART), true), None, "nothing was in force before");
+}
+
+#[test]
+fn nothing_goes_besides_while_a_late_message_waits_for_room_below() {
+    // 250 bytes take 2 us. Lanes may have 300 bytes below, in frames of 100.
+    let run = |bytes: u32, in_flight_bytes: u32| {
+        let mut timed = common::timed(LinkTiming { in_flight_bytes, ..timing() });
+        let slots = Recurrence::new(1_000_000, 10_000, 10_000).unwrap();
+        let late = TimedStream { slots, bytes, deadline_ns: 500_000, ..stream(0, 1_000_000, 0, LatePolicy::SendNow) };
+        timed.stage(TaiTime(APART), &[late], None, TaiTime(0)).unwrap();
+        assert_eq!(timed.poll(now(0), 0), Action::TookOver);
+        timed.ready(LAST, now(0).tai);
+        assert!(matches!(timed.poll(now(20_000), 0), Action::Missed { .. }));
+        let (mut at, mut left) = (20_000, 20_000_u64);
+        for poll in 0..100 {
+            // A message that is late comes when the link is full.
+            if poll == 10 {
+                timed.ready(FlowIndex(0), now(15_000).tai);
+            }
+            let below = left.saturating_sub(at) / 8;
+            match timed.poll(now(at), below) {
+                Action::Chunk { budget_bytes, .. } => {
+                    assert!(poll < 10, "best effort goes besides, {below} below");
+                    let sent = budget_bytes.next_multiple_of(100);
+                    left = left.max(at) + u64::from(sent) * 8;
+                    timed.sent(LAST, sent, true);
+                }
+                Action::Late { bytes_max, .. } => {
+                    assert_eq!(bytes_max, bytes);
+                    assert!(below + u64::from(bytes) <= u64::from(in_flight_bytes.max(bytes)), "{below} below");
+                    assert_eq!(timed.besides(7, below), 0, "until it has gone");
+                    return;
+                }
+                Action::Wait(until) => at = until.0,
+                other => panic!("{other:?}"),
+            }
+        }
+        panic!("it never goes");
+    };
+    run(250, 300);
+    // One that is larger than all that lanes may have below goes when that has left.
+    run(450, 300);
+}
+
+#[test]
+fn a_late_message_that_does_not_fit_before_the_next_slot_lets_others_by() {
+    let large = TimedStream {
+        slots: Recurrence::new(1_000_000, 10_000, 20_000).unwrap(),
+        bytes: 2_000,
+        deadline_ns: 900_000,
+        ..stream(0, 1_000_000, 0, LatePolicy::SendNow)
+    };
+    let small = TimedStream { deadline_ns: 900_000, ..stream(1, 1_000_000, 30_000, LatePolicy::SendNow) };
+    let next = stream(2, 1_000_000, 45_000, LatePolicy::NextSlot);
+    let mut timed = with(&[large, small, next]);
+    [FlowIndex(0), FlowIndex(1), LAST].into_iter().for_each(|flow| timed.ready(flow, now(0).tai));
+    for _ in 0..2 {
+        assert!(matches!(timed.poll(now(34_000), 0), Action::Missed { .. }));
+    }
+    // 16 us are more than the eleven that are left.
+    assert_eq!(timed.poll(now(34_000), 0), Action::Late { flow: FlowIndex(1), bytes_max: 250 });
+    timed.sent(FlowIndex(1), 250, false);
+    assert!(matches!(timed.poll(now(34_000), 250), Action::Chunk { flow: LAST, .. }));
+    assert!(matches!(timed.poll(now(48_000), 0), Action::Missed { .. }));
+    assert_eq!(timed.poll(now(48_000), 0), Action::Late { flow: FlowIndex(0), bytes_max: 2_000 });
 }

@@ -693,7 +693,8 @@ impl Transmitter {
         }
     }
 
-    /// From now on the scheduler knows that the source has something. Slots ask when it came.
+    /// From now on the scheduler knows that the source has something. Slots, and contracts of
+    /// lanes, ask when it came.
     #[inline(never)]
     fn enlist<C: Clock>(&mut self, turn: &Turn<'_, C>, flow: FlowIndex) {
         if let Some(source) = &mut self.sources[flow.0 as usize] {
@@ -701,8 +702,7 @@ impl Transmitter {
             self.ready += 1;
             match &mut self.slots {
                 Some(slots) if slots.is_active() => {
-                    let stamp = if source.each_alone { source.next_stamp() } else { None };
-                    slots.ready(flow, turn.now(), stamp);
+                    slots.ready(flow, turn.now(), source.next_stamp());
                 }
                 _ => self.scheduler.ready(flow),
             }

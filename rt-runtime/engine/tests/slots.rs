@@ -709,6 +709,46 @@ fn what_floods_a_lane_with_a_contract_is_held_to_it_and_told() {
     assert!(a.handed.borrow().len() > 300, "{}", a.handed.borrow().len());
 }
 
+/// What conforms goes at once also where nobody turned the engine for a while, or where the link
+/// took nothing, as far as the engine can know it.
+#[test]
+fn what_keeps_its_contract_is_not_cut_where_the_thread_or_the_link_stood_still() {
+    let frame = config(GOOD).message_bytes(1_300, 1_400, 1);
+    let mut arrivals = LaneArrivals::default();
+    let (frame_bytes, interval_ns) = (NonZeroU32::new(frame).unwrap(), NonZeroU64::new(MS).unwrap());
+    for (lane, is_full, slept) in [(7, false, false), (7, false, true), (1, true, false)] {
+        let (net, mut a) = locked(GOOD);
+        arrivals[lane] = Some(Arrivals { frame_bytes, burst_frames: 2, interval_ns });
+        let source = a.host.source(BULK, Lane::new(lane as u8).unwrap(), &[(1_300, 64)]);
+        stage_with(&mut a.host, &config(GOOD), (&[stream_at(300 * US, GOOD)], None, arrivals), PERIOD, None);
+        turns_until(&mut a, &net, net.clock().now().0 + 100 * MS);
+        a.handed.borrow_mut().clear();
+        a.remember();
+        a.is_full.set(is_full);
+        // A burst, and then one each millisecond.
+        for message in 0..10 {
+            if message >= 2 {
+                // Who is refused by a link has something to do at once.
+                (0..if is_full { 20 } else { 1 }).for_each(|_| {
+                    net.advance(Nanos(MS / if is_full { 20 } else { 1 }));
+                    let _worked = is_full && a.host.engine.turn();
+                });
+            }
+            assert!(source.emit(source.get_buffer(1_300).unwrap(), 0).is_sent());
+        }
+        a.is_full.set(false);
+        if slept {
+            // It was asleep, and what came has woken it: then it did not come before.
+            a.host.engine.note_wake(a.local.now());
+        }
+        // Ten of them take 1.1 ms.
+        turns_until(&mut a, &net, net.clock().now().0 + 1_600 * US);
+        let (gone, cuts) = (a.handed.borrow().len(), a.since(TurnCounter::LanesCut));
+        assert_eq!(cuts > 0, slept, "lane {lane}: {gone} of ten");
+        assert!(if slept { (2..=5).contains(&gone) } else { gone == 10 }, "lane {lane}: {gone} of ten");
+    }
+}
+
 #[test]
 fn gates_hold_without_streams_that_have_slots() {
     let (net, mut a) = locked(GOOD);

@@ -2,7 +2,7 @@
 
 use insane_core::time::Clock;
 use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex};
-use insane_engine::{Engine, EngineConfig, EngineParts, Port};
+use insane_engine::{Command, Engine, EngineConfig, EngineParts, Port};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused};
 use insane_shm::counters::CounterBlock;
 use insane_sys::SharedBytes;
@@ -19,6 +19,8 @@ struct State {
     tended: Cell<u32>,
     is_busy: Cell<bool>,
     holds: Cell<bool>,
+    /// How often links were flushed.
+    flushed: Cell<u32>,
     /// How often a link was asked for its descriptors, and whether they are new.
     asked: Cell<u32>,
     is_new: Cell<bool>,
@@ -51,7 +53,9 @@ impl Link for Fake {
         SendOutcome::Failed
     }
 
-    fn flush(&mut self) {}
+    fn flush(&mut self) {
+        self.0.flushed.set(self.0.flushed.get() + 1);
+    }
 
     fn swap_peer(&mut self, _: PeerIndex, _: &mut Option<()>) -> Result<(), SwapRefused> {
         Ok(())
@@ -156,6 +160,27 @@ fn a_datapath_does_not_sleep_while_a_link_holds_frames() {
     assert!(!engine.has_work());
     state.holds.set(true);
     assert!(engine.has_work());
+}
+
+#[test]
+fn what_found_no_room_is_tried_again_in_each_turn_though_nobody_sends() {
+    let (mut engine, state) = engine();
+    let turn = |engine: &mut Engine<Fake, Fake>| {
+        engine.turn();
+        state.flushed.take()
+    };
+    // What is not plain at first is over.
+    (0..4).for_each(|_| drop(turn(&mut engine)));
+    assert_eq!(turn(&mut engine), 0);
+    state.holds.set(true);
+    let overlay = Command::SendOverlay { peer: PeerIndex(0), link: 0, body: [1].into_iter().collect() };
+    assert!(engine.port().send(overlay).is_ok());
+    assert!(turn(&mut engine) > 0);
+    for _ in 0..10 {
+        assert_eq!(turn(&mut engine), 2, "both links");
+    }
+    state.holds.set(false);
+    assert_eq!([turn(&mut engine), turn(&mut engine)], [2, 0]);
 }
 
 #[test]

@@ -12,7 +12,8 @@
 //!   with the overrun that the contract of a chunk allows. The same holds against the
 //!   shutting of the lane's gate. So best effort fills what is between, in chunks that
 //!   grow smaller towards a slot.
-//! - **Late messages** follow their [`LatePolicy`]. `SendNow` goes before all lanes. Under `Drop`
+//! - **Late messages** follow their [`LatePolicy`]. `SendNow` goes before all lanes, which have
+//!   nothing while it only waits for room below us. Under `Drop`
 //!   a message that waited through a slot of its flow gives way to one behind it: otherwise each
 //!   that follows would be as late as that one, for ever.
 //! - **A gate holds for slots, too**, where the flow has a lane and a gate list is in force:
@@ -51,6 +52,7 @@
 
 mod contracts;
 mod filled;
+mod late;
 mod table;
 mod words;
 
@@ -61,6 +63,7 @@ use contracts::Contracts;
 pub use filled::FilledTable;
 use insane_core::{MonoTime, Nanos, TaiTime};
 use insane_mutation::mutate;
+use late::{Late, LateQueue};
 use table::{Head, Table};
 
 /// What the flow of the last action has to report.
@@ -72,18 +75,10 @@ enum Granted {
     Late(FlowIndex, bool),
 }
 
-/// Late flows that are looked at behind one whose gate is shut.
-const LATE_LOOKS: usize = 16;
+/// No lane.
+const NO_LANE: u8 = u8::MAX;
 
-/// What is to be done about a late flow.
-enum Late {
-    Acts(Action),
-    /// There is no room yet.
-    Waits,
-    IsShut,
-}
-
-/// What is known of a flow that has slots.
+/// What is known of a flow: but for the last of it, of one that has slots.
 #[derive(Clone, Copy)]
 struct Timed {
     /// It has a message.
@@ -100,6 +95,13 @@ struct Timed {
     /// The start of the last slot that was missed, unless one was used since, and the
     /// epoch of its table.
     missed: Option<(u64, u64)>,
+    /// It has no slots, and has something in this lane that the link did not take.
+    stuck: u8,
+}
+
+impl Timed {
+    const NEW: Timed =
+        Timed { waiting: false, queued: false, late: false, waited: false, came: 0, missed: None, stuck: NO_LANE };
 }
 
 /// Slots above a [`Scheduler`]. The value is large (about 70 bytes a stream, 16 a slot,
@@ -118,10 +120,7 @@ pub struct TimedScheduler<const FLOWS: usize, const STREAMS: usize, const SLOTS:
     is_aligned: bool,
     gate: Option<(TaiTime, GateState)>,
     flows: [Timed; FLOWS],
-    /// A ring of the flows that have a late message.
-    late: [u16; FLOWS],
-    late_head: usize,
-    late_count: usize,
+    late: LateQueue<FLOWS>,
     /// How much slower than it should be the link is, as a power of two.
     slower: u8,
     /// A slot that was handed over before its start.
@@ -154,10 +153,8 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             now: Now { mono: MonoTime(0), tai: TaiTime(0) },
             is_aligned: false,
             gate: None,
-            flows: [Timed { waiting: false, queued: false, late: false, waited: false, came: 0, missed: None }; FLOWS],
-            late: [0; FLOWS],
-            late_head: 0,
-            late_count: 0,
+            flows: [Timed::NEW; FLOWS],
+            late: LateQueue::new(),
             slower: 0,
             launched: None,
             granted: Granted::Nothing,
@@ -354,10 +351,15 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
 
     /// The flow has a message, which came at `at`, as far as is known: when it was found, or
     /// before. Not the time of the last poll: the caller may have slept since, and a message
-    /// that is early for its slot would count as late for the one before.
+    /// that is early for its slot would count as late for the one before. Of a flow without slots
+    /// the arrival contract of its lane wants to know it.
     pub fn ready(&mut self, flow: FlowIndex, at: TaiTime) {
         let Some(stream) = self.tables[self.active].stream_of(flow) else {
-            return self.below.ready(flow);
+            self.below.ready(flow);
+            if !self.contracts.are_none() {
+                self.came_to_lane(flow, at);
+            }
+            return;
         };
         let at = mutate!(ReadyAtLastPoll, at, self.now.tai);
         let state = &mut self.flows[flow.0 as usize];
@@ -419,8 +421,36 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         if let Some(state) = self.flows.get_mut(flow.0 as usize) {
             (state.waiting, state.late) = (false, false);
         }
-        if self.below.lane_of(flow).is_some() {
+        self.unstick(flow);
+        if let Some(lane) = self.below.lane_of(flow) {
             self.below.idle(flow);
+            self.look_at_lane(lane);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn came_to_lane(&mut self, flow: FlowIndex, at: TaiTime) {
+        self.unstick(flow);
+        let Some(lane) = self.below.lane_of(flow) else { return };
+        let Now { mono, tai } = self.now;
+        let at = if at >= tai { mono + at.since(tai) } else { mono - tai.since(at) };
+        self.contracts.came(lane, at);
+    }
+
+    /// A flow of the lane has gone from it, or waits for a budget: it may be empty now.
+    #[inline]
+    fn look_at_lane(&mut self, lane: u8) {
+        if !self.contracts.are_none() && self.below.able_lanes(self.now.mono) & 1 << lane == 0 {
+            self.contracts.emptied(lane, self.now.mono);
+        }
+    }
+
+    fn unstick(&mut self, flow: FlowIndex) {
+        let Some(state) = self.flows.get_mut(flow.0 as usize) else { return };
+        match core::mem::replace(&mut state.stuck, NO_LANE) {
+            NO_LANE => {}
+            lane => self.contracts.unstick(lane),
         }
     }
 
@@ -445,10 +475,15 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             }
         }
         let end = self.free_until(head);
-        if let Some(action) = self.late_message(end, below) {
-            return action;
+        match self.late_message(end, below) {
+            Some(Late::Acts(action)) => action,
+            Some(Late::Waits(room_at)) => {
+                // Its own gate may shut meanwhile: then it lets others by.
+                let gate = self.gate_state().map_or(u64::MAX, |gate| gate.until.0);
+                self.wait(room_at.min(gate).min(slot_wait.unwrap_or(u64::MAX)), MonoTime(u64::MAX))
+            }
+            Some(Late::Rests) | None => self.fill(end, below, slot_wait),
         }
-        self.fill(end, below, slot_wait)
     }
 
     /// Bytes that may go besides all flows, in a lane, at the instant of the last poll, with
@@ -456,7 +491,7 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
     #[must_use]
     #[cold]
     pub fn besides(&mut self, lane: u8, below: u64) -> u64 {
-        if self.late_count > 0 {
+        if !self.late.is_empty() {
             return 0;
         }
         let mut end = self.free_until(self.tables[self.active].head());
@@ -487,14 +522,36 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
                 }
             }
             _ if self.tables[self.active].stream_of(flow).is_some() => self.misuses += 1,
-            _ => {
-                if !self.contracts.are_none()
-                    && let Some(lane) = self.below.lane_of(flow)
-                {
-                    self.contracts.charge(lane, flow, bytes);
-                }
-                self.below.sent(flow, bytes, more);
+            _ if self.contracts.are_none() => self.below.sent(flow, bytes, more),
+            _ => self.sent_under_contract(flow, bytes, more, false),
+        }
+    }
+
+    /// As [`sent`](Self::sent) after a chunk, where the link does not take what is left of it: the
+    /// flow is idle until it is said to be ready again. Its lane goes on waiting.
+    pub fn blocked(&mut self, flow: FlowIndex, bytes: u32) {
+        if self.contracts.are_none() || self.tables[self.active].stream_of(flow).is_some() {
+            return self.sent(flow, bytes, false);
+        }
+        self.granted = Granted::Nothing;
+        self.sent_under_contract(flow, bytes, false, true);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn sent_under_contract(&mut self, flow: FlowIndex, bytes: u32, more: bool, is_stuck: bool) {
+        let lane = self.below.lane_of(flow);
+        if let Some(lane) = lane {
+            self.contracts.charge(lane, flow, bytes);
+        }
+        self.below.sent(flow, bytes, more);
+        self.unstick(flow);
+        if let (Some(lane), Some(state)) = (lane, self.flows.get_mut(flow.0 as usize)) {
+            if is_stuck {
+                state.stuck = lane;
+                self.contracts.stick(lane);
             }
+            self.look_at_lane(lane);
         }
     }
 
@@ -622,109 +679,6 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         Action::Missed { flow: stream.flow, start: TaiTime(start), count, cause }
     }
 
-    fn is_late(&mut self, flow: FlowIndex, policy: LatePolicy) {
-        let acts = mutate!(
-            LateDropIsSent,
-            matches!(policy, LatePolicy::Drop | LatePolicy::SendNow),
-            policy == LatePolicy::SendNow
-        );
-        if !acts {
-            return;
-        }
-        let state = &mut self.flows[flow.0 as usize];
-        state.late = true;
-        if !state.queued {
-            // Each flow is in the ring at most once, so it has room.
-            state.queued = true;
-            self.late[(self.late_head + self.late_count) % FLOWS] = flow.0;
-            self.late_count += 1;
-        }
-    }
-
-    /// What to do about the flow that has been late longest; where its gate is shut, about one
-    /// behind it.
-    fn late_message(&mut self, end: u64, below: u64) -> Option<Action> {
-        let late = self.first_late()?;
-        match self.judge_late(late, end, below) {
-            Late::Acts(action) => Some(action),
-            Late::Waits => None,
-            Late::IsShut => self.late_behind(end, below),
-        }
-    }
-
-    /// The first of the next [`LATE_LOOKS`] whose gate is not shut. Those that are not late any
-    /// more are passed over, and forgotten when they are first.
-    #[cold]
-    fn late_behind(&mut self, end: u64, below: u64) -> Option<Action> {
-        for at in 1..self.late_count.min(LATE_LOOKS + 1) {
-            match self.late_at(at).map(|late| self.judge_late(late, end, below)) {
-                Some(Late::Acts(action)) => return Some(action),
-                Some(Late::Waits) => return None,
-                Some(Late::IsShut) | None => {}
-            }
-        }
-        None
-    }
-
-    fn judge_late(&mut self, (flow, timed, missed): (FlowIndex, TimedStream, u64), end: u64, below: u64) -> Late {
-        if !self.is_of_use(&timed, missed) {
-            self.granted = Granted::Late(flow, true);
-            return Late::Acts(Action::Drop { flow });
-        }
-        if u64::from(timed.bytes) > self.room(end, below) {
-            return Late::Waits;
-        }
-        let taken = self.timing.rate.duration_ns(below.saturating_add(u64::from(timed.bytes)));
-        let ends = self.now.tai.0.saturating_add(self.timing.turn_ns).saturating_add(taken);
-        if self.shut_until(flow, ends).is_some() {
-            return Late::IsShut;
-        }
-        self.granted = Granted::Late(flow, false);
-        Late::Acts(Action::Late { flow, bytes_max: timed.bytes })
-    }
-
-    /// The flow at a place of the queue of late ones, if it still is late, and the slot that it
-    /// missed.
-    fn late_at(&self, at: usize) -> Option<(FlowIndex, TimedStream, u64)> {
-        let flow = FlowIndex(self.late[(self.late_head + at) % FLOWS]);
-        let table = &self.tables[self.active];
-        Some((flow, *table.stream(table.stream_of(flow)?), self.late_since(flow)?))
-    }
-
-    /// The flow that has been late longest, and the slot that it missed. Those that are not late
-    /// any more are forgotten on the way, each once.
-    fn first_late(&mut self) -> Option<(FlowIndex, TimedStream, u64)> {
-        while self.late_count > 0 {
-            let first = self.late_at(0);
-            if first.is_some() {
-                return first;
-            }
-            self.forget_late(FlowIndex(self.late[self.late_head]));
-        }
-        None
-    }
-
-    /// The start of the slot that the flow's message came too late for.
-    fn late_since(&self, flow: FlowIndex) -> Option<u64> {
-        let state = self.flows[flow.0 as usize];
-        let (missed, epoch) = state.missed?;
-        (state.waiting && state.late && epoch == self.epoch).then_some(missed)
-    }
-
-    /// Whether a late message may still go.
-    fn is_of_use(&self, stream: &TimedStream, missed: u64) -> bool {
-        let until = missed.saturating_add(stream.deadline_ns);
-        let in_time = mutate!(LateSendIgnoresDeadline, self.now.tai.0 <= until, true);
-        stream.late == LatePolicy::SendNow && in_time
-    }
-
-    fn forget_late(&mut self, flow: FlowIndex) {
-        self.late_head = (self.late_head + 1) % FLOWS;
-        self.late_count -= 1;
-        self.flows[flow.0 as usize].queued = false;
-        self.flows[flow.0 as usize].late = false;
-    }
-
     /// When the next slot begins, of either table, handed over or not.
     fn free_until(&self, head: Option<Head>) -> u64 {
         let mut end = head.map_or(u64::MAX, |head| head.start);
@@ -737,13 +691,23 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         }
     }
 
-    /// How many bytes may still be handed over so that all end before `end`.
-    fn room(&self, end: u64, below: u64) -> u64 {
+    /// What of the bytes below us leaves by itself: not what waits for its launch.
+    fn leaving(&self, below: u64) -> u64 {
         let launched = self.launched.filter(|(start, _)| *start > self.now.tai).map_or(0, |(_, bytes)| bytes);
-        let below = mutate!(GuardForgetsBelow, below.saturating_sub(u64::from(launched)), 0);
+        below.saturating_sub(u64::from(launched))
+    }
+
+    /// How many bytes of the lanes may still be handed over so that all end before `end`.
+    fn room(&self, end: u64, below: u64) -> u64 {
+        self.room_of(end, below, self.timing.in_flight_bytes)
+    }
+
+    /// The same of what may have so many bytes below us.
+    fn room_of(&self, end: u64, below: u64, in_flight_bytes: u32) -> u64 {
+        let below = mutate!(GuardForgetsBelow, self.leaving(below), 0);
         let turn = mutate!(GuardForgetsTurn, self.timing.turn_ns, 0);
         let free = end.saturating_sub(self.now.tai.0).saturating_sub(turn) >> (self.slower & 63);
-        let in_flight = u64::from(self.timing.in_flight_bytes) + u64::from(self.timing.foreign_bytes);
+        let in_flight = u64::from(in_flight_bytes) + u64::from(self.timing.foreign_bytes);
         let in_flight = mutate!(InFlightForgotten, in_flight, u64::MAX);
         let room = self.timing.rate.bytes_in(free).min(in_flight).saturating_sub(below);
         mutate!(GuardMinusOneByte, room, room + 1)
@@ -796,44 +760,40 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
             Decision::Idle => covered,
         };
         let mut wait = slot_wait.unwrap_or(u64::MAX);
-        if let Some(at) = self.staged.filter(|at| *at > self.now.tai) {
-            wait = wait.min(at.0);
-        }
-        wait = mutate!(WaitPastSlot, wait, wait.saturating_add(1));
-        // The least that would go: of the lanes, and of a late message.
+        // The least that would go.
         if ready != 0 {
-            wait = wait.min(self.when_room(below, overrun + 1));
+            wait = wait.min(self.when_room(below, overrun + 1, self.timing.in_flight_bytes));
         }
-        if self.late_count > 0 {
-            wait = wait.min(self.when_room_for_late(below));
-        }
-        if let Some(gate) = gate.filter(|_| ready != 0 || self.late_count > 0) {
+        if let Some(gate) = gate.filter(|_| ready != 0 || !self.late.is_empty()) {
             wait = mutate!(WaitPastGate, wait.min(gate.until.0), wait);
         }
-        let slot = match wait {
+        self.wait(wait, mono)
+    }
+
+    /// Nothing goes until `tai`, until a staged table takes over, or until `mono`.
+    fn wait(&self, tai: u64, mono: MonoTime) -> Action {
+        let staged = self.staged.filter(|at| *at > self.now.tai).map_or(u64::MAX, |at| at.0);
+        let tai = mutate!(WaitPastSlot, tai.min(staged), tai.min(staged).saturating_add(1));
+        let slot = match tai {
             u64::MAX => MonoTime(u64::MAX),
-            wait => self.now.mono + Nanos(wait.saturating_sub(self.now.tai.0)),
+            tai => self.now.mono + Nanos(tai.saturating_sub(self.now.tai.0)),
         };
         match mono.min(slot) {
-            MonoTime(u64::MAX) if ready == 0 => Action::Idle,
+            MonoTime(u64::MAX) if self.below.waiting_lanes() == 0 => Action::Idle,
             until => Action::Wait(until.max(self.now.mono + Nanos(1))),
         }
     }
 
-    /// When enough has left of what is below us that so many bytes may follow; never, if that is
-    /// not what they wait for.
-    fn when_room(&self, below: u64, bytes: u64) -> u64 {
-        let in_flight = u64::from(self.timing.in_flight_bytes) + u64::from(self.timing.foreign_bytes);
+    /// When enough has left of what is below us that so many bytes may follow, with at most
+    /// `in_flight_bytes` there; never, if that is not what they wait for.
+    fn when_room(&self, below: u64, bytes: u64, in_flight_bytes: u32) -> u64 {
+        let below = self.leaving(below);
+        let in_flight = u64::from(in_flight_bytes) + u64::from(self.timing.foreign_bytes);
         // No more can leave than is there.
         match below.saturating_add(bytes).saturating_sub(in_flight).min(below) {
             0 => u64::MAX,
             surplus => self.now.tai.0.saturating_add(self.timing.rate.duration_ns(surplus).max(1)),
         }
-    }
-
-    #[cold]
-    fn when_room_for_late(&mut self, below: u64) -> u64 {
-        self.first_late().map_or(u64::MAX, |(_, timed, _)| self.when_room(below, u64::from(timed.bytes)))
     }
 
     /// What the gates say now; looked up anew when that may have changed.

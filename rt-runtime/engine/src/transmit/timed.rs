@@ -176,6 +176,9 @@ pub(crate) struct Slots {
     read_at: MonoTime,
     /// The last look at both clocks.
     last: Now,
+    /// Since when, at the latest, nobody has looked at the rings: the look before this one, or
+    /// the end of a sleep behind it, which what comes ends.
+    unseen: MonoTime,
     evidence: Evidence,
     /// Of each source with slots: why its last slot went by.
     causes: [Option<MissCause>; TIMED_MAX],
@@ -221,6 +224,7 @@ pub(crate) fn slots_of(
         held_since: None,
         read_at: MonoTime(0),
         last: Now { mono: MonoTime(0), tai: TaiTime(0) },
+        unseen: MonoTime(u64::MAX),
         evidence: Evidence::new(misses, config.timing.turn_ns),
         causes: [None; TIMED_MAX],
     })
@@ -247,10 +251,16 @@ impl Slots {
     }
 
     /// A message was found at `now`. The last look may be a sleep ago: when within it the
-    /// message came is what its stamp claims.
+    /// message came is what its stamp claims. In a lane that is held to a contract one without a
+    /// claim may have come when nobody had looked for longest: its sender has no part in that.
     pub(super) fn ready(&mut self, flow: FlowIndex, now: MonoTime, stamp: Option<u64>) {
         self.due = None;
-        let came = stamp.map_or(now, |stamp| self.evidence.came(stamp, now));
+        let came = if self.timed.has_slots(flow) {
+            stamp.map_or(now, |stamp| self.evidence.came(stamp, now))
+        } else {
+            let claimed = stamp.and_then(|stamp| Evidence::claimed(stamp, now));
+            claimed.unwrap_or(self.unseen.min(now))
+        };
         self.timed.ready(flow, self.servo.tai(came));
         self.evidence.ready(flow, came);
     }
@@ -435,7 +445,9 @@ impl Transmitter {
             slots.timed.realign(now);
         }
         let tai = slots.servo.tai(mono);
-        let soonest = tai.0.saturating_add(timing.turn_ns + timing.rate.duration_ns(timing.in_flight_bytes.into()));
+        // A late message may be larger than what lanes have below us.
+        let below = timing.rate.duration_ns(timing.in_flight_bytes.into()).max(slots.busy_until.since(mono).0);
+        let soonest = tai.0.saturating_add(timing.turn_ns).saturating_add(below);
         // The instant was a boundary of TAI; two paired reads have moved it by less than half a cycle.
         let at = match (stage.at.map(|at| slots.servo.tai(at).0), stage.cycle_ns) {
             (None, 0) => soonest,
@@ -485,6 +497,7 @@ impl Transmitter {
     pub fn note_wake(&mut self, now: MonoTime) {
         if let Some(slots) = &mut self.slots {
             slots.evidence.woke(now);
+            slots.unseen = now;
         }
     }
 
@@ -519,10 +532,13 @@ impl Transmitter {
         outlets: &mut Outlets,
         port: &Port,
     ) -> u32 {
+        // Before the look at the rings: what comes after it was not seen by it.
+        let begins = turn.now();
         if let Some(lone) = self.look(turn, links.payload_bytes_max()) {
             self.enlist(turn, lone);
         }
         let Some(slots) = self.slots.as_mut() else { return 0 };
+        slots.unseen = begins;
         if slots.begin(turn.now(), || turn.pair()) {
             port.set_slot_clock(slots.servo.state().number());
             let now = turn.now();
@@ -623,7 +639,7 @@ impl Transmitter {
                         slots.told.has_best_effort();
                     }
                     self.watch.moved(progress.bytes);
-                    self.reported(mono, flow, progress.bytes, progress.goes_on());
+                    self.chunk_left(mono, flow, &progress);
                     self.count_budget(flow, outlets);
                     (moved, grants) = (moved + 1, grants + 1);
                     if !lane_is_real_time {
@@ -778,8 +794,25 @@ impl Transmitter {
     fn told(&mut self, flow: FlowIndex, bytes: u32, more: bool) {
         let Some(slots) = self.slots.as_mut() else { return };
         slots.timed.sent(flow, bytes, more);
-        if !more
-            && let Some(entry) = &mut self.sources[flow.0 as usize]
+        if !more {
+            self.rests(flow);
+        }
+    }
+
+    /// The same of a chunk of a lane. What the link did not take goes on waiting there.
+    fn chunk_left(&mut self, mono: MonoTime, flow: FlowIndex, progress: &Progress) {
+        if !progress.blocked {
+            return self.reported(mono, flow, progress.bytes, progress.more);
+        }
+        let Some(slots) = self.slots.as_mut() else { return };
+        slots.occupy(mono, progress.bytes.into());
+        slots.timed.blocked(flow, progress.bytes);
+        self.rests(flow);
+    }
+
+    /// The scheduler does not know any more that the flow has something.
+    fn rests(&mut self, flow: FlowIndex) {
+        if let Some(entry) = &mut self.sources[flow.0 as usize]
             && std::mem::replace(&mut entry.ready, false)
         {
             self.ready -= 1;

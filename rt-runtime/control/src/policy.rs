@@ -125,7 +125,7 @@ impl Policy {
                 takes_time_sensitive: takes_time_sensitive(plan),
                 // The overlay puts pieces together, whatever the frames of the link hold.
                 message_bytes_max: MESSAGE_BYTES_MAX,
-                costs_kernel_traffic: technology == Technology::Xdp,
+                costs_kernel_traffic: puts_a_program_on_its_interface(&link.technology),
                 room: if with_room { self.account.room(key, (flow.key, peer), importance) } else { None },
             }
         };
@@ -267,6 +267,15 @@ fn report_link(verdict: &Verdict, offer: &Offer, sees_all: bool) -> RankedReport
     }
 }
 
+/// Whether a program of XDP is on an interface of the kernel's while the link is there.
+fn puts_a_program_on_its_interface(technology: &insane_config::Technology) -> bool {
+    match technology {
+        insane_config::Technology::Xdp(_) => true,
+        insane_config::Technology::Dpdk(dpdk) => dpdk.device.is_af_xdp(),
+        _ => false,
+    }
+}
+
 /// Slots, or the configuration does without: the rule of admission (`plan_spec`, `hub::slots`).
 fn takes_time_sensitive(datapath: &DatapathPlan) -> bool {
     datapath.allows_unscheduled || datapath.links.iter().all(|link| link.rate.is_some())
@@ -400,6 +409,25 @@ mod tests {
         let office = to_c.links.iter().find(|row| row.link == "office").unwrap();
         assert_eq!((office.place, &office.reasons[0][..]), (None, "the peer has no address on it"));
         assert_eq!((to_c.takes.as_deref(), to_c.fallback.as_deref()), (Some("plant"), None));
+    }
+
+    #[test]
+    fn what_costs_others_is_spared_by_whatever_program_it_does_so() {
+        let in_place_of_fast = |technology: &str| {
+            let mut host = Host::new();
+            let text = CONFIG.replace("xdp(interface: \"eth0\", bind: \"192.0.2.9:7400\")", technology);
+            host.plan = parse("host.ron", &text, &Machine::unknown()).unwrap_or_else(|why| panic!("{why}")).plan;
+            host.open(2, "logs", Qos::default(), &[0]);
+            host.after(100);
+            let mut links = host.report(Scope::All).flows.remove(0).links;
+            let place = links.iter().position(|row| row.link == "fast").unwrap();
+            links.swap_remove(place).reasons
+        };
+        let avoided = Reason::CostAvoided.to_string();
+        for (device, costs) in [("net_af_xdp0,iface=eth0", true), ("net_af_packet0,iface=eth0", false)] {
+            let reasons = in_place_of_fast(&format!("dpdk(device: \"{device}\", bind: \"192.0.2.9:7400\")"));
+            assert_eq!(reasons.contains(&avoided), costs, "{device}: {reasons:?}");
+        }
     }
 
     #[test]

@@ -361,7 +361,25 @@ impl DeviceName {
     /// The interface of the kernel's that it names, if it does.
     #[must_use]
     pub fn interface(&self) -> Option<&str> {
-        self.as_str().split(',').skip(1).find_map(|argument| argument.strip_prefix("iface="))
+        self.argument("iface")
+    }
+
+    /// The value of an argument, as it stands there.
+    #[must_use]
+    pub fn argument(&self, name: &str) -> Option<&str> {
+        self.as_str().split(',').skip(1).find_map(|argument| argument.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// Whether AF_XDP carries it: a program on the interface gives all frames of a queue to DPDK.
+    #[must_use]
+    pub fn is_af_xdp(&self) -> bool {
+        self.as_str().starts_with("net_af_xdp")
+    }
+
+    /// Whether packet sockets carry it.
+    #[must_use]
+    pub fn is_af_packet(&self) -> bool {
+        self.as_str().starts_with("net_af_packet")
     }
 }
 

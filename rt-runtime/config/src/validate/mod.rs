@@ -5,6 +5,7 @@
 
 mod datapaths;
 mod discovery;
+mod interfaces;
 mod network;
 mod policy;
 mod streams;

@@ -1,6 +1,6 @@
 //! Links and peers: addresses, ports, and who reaches whom.
 
-use super::{check_names, number, quoted};
+use super::{check_names, interfaces, number, quoted};
 use crate::diagnostic::nearest;
 use crate::plan::{
     DatapathPlan, DeviceName, DpdkPlan, InterfaceName, LinkPlan, MulticastPlan, PeerPlan, RatePlan, RdmaPlan, TcpPlan,
@@ -39,7 +39,7 @@ pub(super) fn links(raw: &[raw::Link], report: &mut Report<'_>) -> Vec<LinkPlan>
             }
             bound.push((at, bind));
         }
-        check_device_is_its_own(raw, at, report);
+        interfaces::check_is_its_own(raw, at, report);
         let technology = technology(&link.technology, at, bind.unwrap_or(NOWHERE), report);
         let rate = rate(link, at, report);
         links.push(LinkPlan { name: link.name.clone(), technology, rate, peers: Vec::new() });
@@ -53,26 +53,6 @@ fn have_one_space(a: &raw::Technology, b: &raw::Technology) -> bool {
         matches!(of, raw::Technology::Xdp { neighbours: raw::Neighbours::Borrowed, .. } | raw::Technology::Udp { .. })
     };
     a.name() == b.name() || borrows(a) && borrows(b)
-}
-
-/// DPDK gives a device to one link.
-fn check_device_is_its_own(raw: &[raw::Link], at: usize, report: &mut Report<'_>) {
-    let device = |link: &raw::Link| match &link.technology {
-        raw::Technology::Dpdk { device, .. } => Some(device_name(device).to_owned()),
-        _ => None,
-    };
-    let Some(own) = device(&raw[at]) else { return };
-    if let Some(first) = raw[..at].iter().position(|link| device(link).as_deref() == Some(&own)) {
-        let message = format!("device \"{own}\" is taken: links[{first}] uses it");
-        report.error_accepting(&format!("links[{at}].technology.device"), message, "a device that no other link has");
-    }
-}
-
-/// What DPDK knows a device by: what stands before its arguments, and of a PCI address what stands
-/// behind domain zero.
-fn device_name(device: &str) -> &str {
-    let name = device.split(',').next().unwrap_or_default();
-    name.strip_prefix("0000:").unwrap_or(name)
 }
 
 fn rate(raw: &raw::Link, at: usize, report: &mut Report<'_>) -> Option<RatePlan> {

@@ -336,6 +336,43 @@ fn dpdk_links_and_how_dpdk_is_started() {
 }
 
 #[test]
+fn an_interface_runs_one_program_of_xdp() {
+    let xdp = |interface: &str, queue: u32| format!("xdp(interface: \"{interface}\", queue: {queue}");
+    let dpdk = |device: &str| format!("dpdk(device: \"{device}\"");
+    let two = |first: &str, second: &str| {
+        format!(
+            "(links: [(name: \"a\", technology: {first}, bind: \"10.0.0.1:1\")),\n(name: \"b\", technology: {second}, \
+             bind: \"10.0.0.2:1\"))])"
+        )
+    };
+    let message =
+        "interface \"eth0\" is taken: it runs one program of XDP, whatever the queue, and links[0] puts one there";
+    let accepted = "an interface on which no other xdp link";
+    let by_dpdk = "net_af_xdp0,start_queue=1,iface=eth0";
+    for (first, second, column, field) in [
+        (xdp("eth0", 0), xdp("eth0", 1), "2:40", "interface"),
+        (dpdk(by_dpdk), xdp("eth0", 0), "2:40", "interface"),
+        (xdp("eth0", 0), dpdk(by_dpdk), "2:38", "device"),
+    ] {
+        expect(&two(&first, &second), column, &format!("links[1].technology.{field}"), message, accepted);
+    }
+    // DPDK's own share one, and each has its queue.
+    let path = "links[1].technology.device";
+    let (message, accepted) = ("queue 1 of interface \"eth0\" is taken: links[0] uses it", "another `start_queue`");
+    expect(&two(&dpdk(by_dpdk), &dpdk("net_af_xdp1,iface=eth0,start_queue=1")), "2:38", path, message, accepted);
+    for (first, second) in [
+        (xdp("eth0", 0), xdp("eth1", 0)),
+        (dpdk(by_dpdk), xdp("eth1", 0)),
+        (dpdk(by_dpdk), dpdk("net_af_xdp1,iface=eth0")),
+        (xdp("eth0", 0), dpdk("net_af_packet0,iface=eth0")),
+        (xdp("eth0", 0), dpdk("0000:03:00.0")),
+    ] {
+        let findings = findings(&two(&first, &second));
+        assert_eq!(findings.count().0, 0, "{findings}");
+    }
+}
+
+#[test]
 fn ports_of_tcp_and_of_udp_do_not_collide() {
     let both = two_links("10.0.0.1:7400", "10.0.0.1:7401");
     assert!(findings(&both.replacen("udp", "tcp", 1)).is_empty());

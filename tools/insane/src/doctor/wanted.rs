@@ -173,12 +173,12 @@ fn datapath(plan: &insane_config::DatapathPlan) -> Datapath {
         Technology::Udp(_) | Technology::Tcp(_) | Technology::Rdma(_) => None,
     };
     let address = |link: &LinkPlan| link.technology.bind().ip();
-    let is_device = |link: &LinkPlan, driver: &str| match &link.technology {
-        Technology::Dpdk(dpdk) => dpdk.device.as_str().starts_with(driver),
+    let loads = |link: &&LinkPlan| match &link.technology {
+        Technology::Xdp(_) => true,
+        Technology::Dpdk(dpdk) => dpdk.device.is_af_xdp(),
         _ => false,
     };
-    let loads = |link: &&LinkPlan| matches!(link.technology, Technology::Xdp(_)) || is_device(link, "net_af_xdp");
-    let is_raw = |link: &&LinkPlan| is_device(link, "net_af_packet");
+    let is_raw = |link: &&LinkPlan| matches!(&link.technology, Technology::Dpdk(dpdk) if dpdk.device.is_af_packet());
     let name = |link: &LinkPlan| link.name.clone();
     Datapath {
         name: plan.name.clone(),

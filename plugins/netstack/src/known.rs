@@ -116,24 +116,14 @@ mod tests {
     use crate::ethernet::Mac;
     use crate::marks::Marks;
     use crate::outgoing::Template;
-    use crate::stack::{Host, Received, Stack};
+    use crate::stack::tests::host;
+    use crate::stack::{Received, Stack};
     use core::net::SocketAddr;
     use insane_core::{Lane, MonoTime};
     use proptest::prelude::*;
     use std::vec::Vec;
 
     const PEER: PeerIndex = PeerIndex(7);
-
-    fn host(last: u8, checksums: Checksums) -> Host {
-        Host {
-            mac: Mac([2, 0, 0, 0, 0, last]),
-            address: [10, 0, 0, last].into(),
-            prefix_bits: 24,
-            gateway: None,
-            vlan: None,
-            checksums,
-        }
-    }
 
     fn frame(payload: &[u8]) -> Vec<u8> {
         let to: SocketAddr = "10.0.0.2:7401".parse().unwrap();

@@ -563,12 +563,24 @@ fn is_one_host(address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{Marks, Template};
     use proptest::prelude::*;
     use std::vec;
     use std::vec::Vec;
+
+    /// A host of the network 10.0.0.0/24, by the last byte of its addresses.
+    pub fn host(last: u8, checksums: Checksums) -> Host {
+        Host {
+            mac: Mac([2, 0, 0, 0, 0, last]),
+            address: [10, 0, 0, last].into(),
+            prefix_bits: 24,
+            gateway: None,
+            vlan: None,
+            checksums,
+        }
+    }
 
     proptest! {
         /// What is found out by one look is what the long way finds, whatever was changed in the
@@ -583,14 +595,6 @@ mod tests {
             ],
             is_offloaded: bool,
         ) {
-            let host = |last, checksums| Host {
-                mac: Mac([2, 0, 0, 0, 0, last]),
-                address: [10, 0, 0, last].into(),
-                prefix_bits: 24,
-                gateway: None,
-                vlan: None,
-                checksums,
-            };
             let (from, to) = (host(1, checksums), host(2, checksums));
             let template = Template::new(&from, 7, SocketAddr::new(to.address, 8), Marks { priority: 0, dscp: 46 });
             let template = template.unwrap();

@@ -10,7 +10,9 @@ mod common;
 
 use common::{Daemon, Namespaces, peers_over_loopback, peers_that_wait, wait_for};
 use insane_core::{Cause, LatePolicy, SourceInstant, Stamp};
-use insane_rt::{ChannelId, Determinism, Emit, MonoTime, Nanos, Priority, Qos, Session, SinkOptions, SourceOptions};
+use insane_rt::{
+    ChannelId, Determinism, Emit, MonoTime, Nanos, Priority, Qos, Session, Sink, SinkOptions, Source, SourceOptions,
+};
 use insane_shm::misses::{Miss, file_of, read};
 use insane_sys::clock::mono_now;
 use insane_sys::thread::{SchedPolicy, cores, pin_current, set_policy_current};
@@ -65,6 +67,16 @@ fn qos_of(size: u32) -> Qos {
     Qos { determinism, priority: Priority::MAX, ..Qos::default() }
 }
 
+/// The two ends of the axis, joined, and their sessions.
+fn joined(here: &Daemon, there: &Daemon) -> ((Session, Session), Source, Sink) {
+    let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
+    let qos = qos_of(64);
+    let source = a.stream("axis", qos).unwrap().source(ChannelId(1), SourceOptions::default()).unwrap();
+    let sink = b.stream("axis", qos).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
+    wait_for("they are joined", || source.receivers() == 1);
+    ((a, b), source, sink)
+}
+
 /// Where the slots are in their period, once they are in force, and how far their clock is from
 /// the monotonic one.
 fn slot_of(here: &Daemon) -> (u64, u64) {
@@ -115,11 +127,7 @@ fn of_truth(matrix: &Confusion, truth: Truth) -> usize {
 /// could be done as it was meant.
 fn inject(name: &str, idle: &str, place: &str, core: usize, truths: &[Truth]) -> Option<Confusion> {
     let (here, there) = peers_that_wait(name, idle, &format!("core: {core}, {place}"));
-    let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
-    let qos = qos_of(64);
-    let source = a.stream("axis", qos).unwrap().source(ChannelId(1), SourceOptions::default()).unwrap();
-    let _sink = b.stream("axis", qos).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
-    wait_for("they are joined", || source.receivers() == 1);
+    let (_sessions, source, _sink) = joined(&here, &there);
     let (slot, offset) = slot_of(&here);
 
     let ((order, orders), (tell, done)) = (mpsc::channel(), mpsc::channel());
@@ -205,11 +213,7 @@ fn after_a_late_wake_a_stream_without_stamps_that_drops_is_in_time_again() {
     const BETWEEN: usize = 12;
     let Some((core, _alone)) = core_to_itself() else { return };
     let (here, there) = peers_over_loopback("again", &format!("core: {core}, policy: fifo(40)"));
-    let (a, b) = (Session::attach(here.socket(), "plc").unwrap(), Session::attach(there.socket(), "drive").unwrap());
-    let qos = qos_of(64);
-    let source = a.stream("axis", qos).unwrap().source(ChannelId(1), SourceOptions::default()).unwrap();
-    let _sink = b.stream("axis", qos).unwrap().sink(ChannelId(1), SinkOptions::default()).unwrap();
-    wait_for("they are joined", || source.receivers() == 1);
+    let (_sessions, source, _sink) = joined(&here, &there);
     let (slot, offset) = slot_of(&here);
     let ((order, orders), (tell, done)) = (mpsc::channel(), mpsc::channel());
     let hogging = std::thread::spawn(move || hog(core, &orders, &tell));

@@ -149,10 +149,6 @@ impl std::fmt::Debug for PeerSwap {
 
 /// What the engine let go, for the control plane to free.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "moved twice in the life of a connection; a box would have to be freed on the datapath"
-)]
 pub enum Dead {
     /// Of a source.
     Source(RxConn),

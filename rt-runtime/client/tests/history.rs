@@ -196,6 +196,31 @@ fn a_late_host_gets_the_last_values_of_a_reliable_stream() {
     }
 }
 
+/// What a sink of another host got.
+struct Late {
+    sink: Sink,
+    all: Vec<(u64, bool)>,
+    /// How many values there were when the first one was here.
+    emitted: u64,
+}
+
+impl Late {
+    fn join(stream: &Stream) -> Late {
+        Late { sink: stream.sink(CHANNEL, SinkOptions::default()).unwrap(), all: Vec::new(), emitted: 0 }
+    }
+
+    fn take(&mut self, size: u32, emitted: u64) {
+        if self.all.is_empty() {
+            self.emitted = emitted;
+        }
+        self.all.extend(all_of(&self.sink, size));
+    }
+
+    fn has(&self, newest: u64) -> bool {
+        self.all.last().is_some_and(|(last, _)| *last == newest)
+    }
+}
+
 /// Sinks join one after the other at one host, with a source that goes on and one that rests.
 #[test]
 fn a_second_sink_of_a_host_gets_the_last_values_of_a_reliable_stream() {
@@ -208,13 +233,13 @@ fn a_second_sink_of_a_host_gets_the_last_values_of_a_reliable_stream() {
         let options = ProcessSourceOptions::new(size).history(KEPT);
         let mut source = here.stream("reliable", qos).unwrap().process_source(CHANNEL, options).unwrap();
         let stream = there.stream("reliable", qos).unwrap();
-        let mut sinks: Vec<(Sink, Vec<(u64, bool)>)> = Vec::new();
+        let mut sinks: Vec<Late> = Vec::new();
         let mut number = 0;
         for round in 0..6 {
             let rests = round % 2 == 0;
             let emits = if rests { 5 } else { 40 };
             if !rests {
-                sinks.push((stream.sink(CHANNEL, SinkOptions::default()).unwrap(), Vec::new()));
+                sinks.push(Late::join(&stream));
             }
             for _ in 0..emits {
                 let before = number;
@@ -223,26 +248,30 @@ fn a_second_sink_of_a_host_gets_the_last_values_of_a_reliable_stream() {
                     both.iter().for_each(|session| {
                         session.turn();
                     });
-                    sinks.iter_mut().for_each(|(sink, all)| all.extend(all_of(sink, size)));
+                    sinks.iter_mut().for_each(|late| late.take(size, number));
                 }
             }
+            let mut all_have_the_last = |sinks: &mut Vec<Late>| {
+                wait_for(&both, &mut source, "each has the last value", || {
+                    sinks.iter_mut().for_each(|late| late.take(size, number));
+                    sinks.iter().all(|late| late.has(number - 1))
+                });
+            };
+            all_have_the_last(&mut sinks);
             if rests {
-                sinks.push((stream.sink(CHANNEL, SinkOptions::default()).unwrap(), Vec::new()));
-            }
-            wait_for(&both, &mut source, "each has the last value", || {
-                sinks.iter_mut().for_each(|(sink, all)| all.extend(all_of(sink, size)));
-                sinks.iter().all(|(_, all)| all.last().is_some_and(|(last, _)| *last == number - 1))
-            });
-            let (_, newest) = sinks.last().unwrap();
-            let case = format!("{hosting:?}, {size} bytes, round {round}: {newest:?}");
-            if rests {
+                // All is at the other host, so what comes now was sent for this sink.
+                sinks.push(Late::join(&stream));
+                all_have_the_last(&mut sinks);
+                let newest = &sinks[round].all;
                 let past: Vec<_> = (number - KEPT as u64..number).map(|at| (at, true)).collect();
-                assert_eq!(*newest, past, "{case}");
+                assert_eq!(*newest, past, "{hosting:?}, {size} bytes, round {round}");
             }
         }
-        for (at, (_, all)) in sinks.iter().enumerate() {
+        for (at, Late { all, emitted, .. }) in sinks.iter().enumerate() {
             let kept = all.iter().filter(|(_, is_past)| *is_past).count();
-            assert_eq!(kept, KEPT, "sink {at}: {all:?}");
+            // What had not come to its host comes with all that follows, and is not marked.
+            assert!(kept <= KEPT, "sink {at}: {all:?}");
+            assert!(all[0].0 + KEPT as u64 <= *emitted, "sink {at}, of {emitted} at its first one: {all:?}");
             assert!(all.is_sorted_by_key(|(_, is_past)| !is_past), "the past comes first, sink {at}: {all:?}");
             assert!(all.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "without a gap, sink {at}: {all:?}");
         }

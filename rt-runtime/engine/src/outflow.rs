@@ -227,6 +227,7 @@ impl Outflow {
         if self.version != Some(route.version) {
             self.follow(now, route, newcomers.as_ref());
         }
+        self.sender.look(now);
         while let Some(peer) = self.sender.give_up_recap(now) {
             outlets.count(id.domain, DatapathCounter::RecapsGivenUp, 1);
             // What was lost of it is asked for once more; those who stopped waiting refuse it.

@@ -460,6 +460,36 @@ fn a_second_sink_of_a_host_gets_the_past_of_a_reliable_stream_and_all_that_follo
     }
 }
 
+/// What is lost on its way to the host when a sink joins there comes with all that follows, and is
+/// of now to the sink, too; of what its host has already it gets the past by itself.
+#[test]
+fn what_has_not_come_to_its_host_a_further_sink_gets_with_the_flow() {
+    for lost in 0..8 {
+        let (net, mut hosts, mut source, first) = under_way(10, 16, Faults::NONE);
+        let arrived = 20 - lost;
+        for _ in 10..arrived {
+            emit_when_possible(&net, &mut hosts, &mut source);
+            turns(&net, &mut hosts, 10);
+        }
+        net.set_partitioned(world::address(1), world::address(2), true);
+        for _ in arrived..20 {
+            source.emit();
+            hosts[0].engine.turn();
+        }
+        net.set_partitioned(world::address(1), world::address(2), false);
+        let second = hosts[1].sink(TOPIC).0;
+        join(&mut hosts[0], 0, &[0]);
+        source.attend();
+        let from = arrived.min(20 - KEPT as u64);
+        let expected = [past(from..arrived), now(arrived..20)].concat();
+        assert_eq!(all_of(&net, &mut hosts, &second, 16, expected.len()), expected, "{lost}");
+        source.emit();
+        assert_eq!(all_of(&net, &mut hosts, &second, 16, 1), now(20..21), "{lost}");
+        assert_eq!(all_of(&net, &mut hosts, &first, 16, 11), now(10..21), "{lost}");
+        assert_eq!((hosts[1].count(DatapathCounter::Lost), hosts[0].count(DatapathCounter::Evictions)), (0, 0));
+    }
+}
+
 /// A receiver forgets a flow of which it hears nothing for a minute, as of one that is at rest. Its
 /// sinks miss nothing for that, and others still get the past.
 #[test]

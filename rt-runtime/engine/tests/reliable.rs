@@ -281,6 +281,50 @@ fn a_dead_peer_stalls_the_others_until_its_eviction_and_learns_its_gap() {
     assert_eq!(c.count(DatapathCounter::Lost), from_c.lost);
 }
 
+/// A datapath that is not run for long, alone or with that of its peer: what the peer has said
+/// meanwhile, or would have, it does not know yet.
+#[test]
+fn nobody_is_put_out_by_a_datapath_that_overslept() {
+    for is_peer_awake in [true, false] {
+        let net = SimNet::new(1, SimConfig::default());
+        let (mut a, mut b) = pair(&net, &CLASSES);
+        let source = a.reliable_source(TOPIC, &CLASSES);
+        let (sink, _) = b.sink(TOPIC);
+        a.route(TOPIC, &[0], false);
+        let mut reader = Reader::new();
+        for round in 1..=10 {
+            emit_all(&source, 2 * round - 1);
+            a.engine.turn();
+            if is_peer_awake {
+                net.advance(Nanos::from_micros(10));
+                b.engine.turn();
+            }
+            net.advance(Nanos(2 * EVICT_AFTER.0));
+            // When the datapath is run again there is another message.
+            emit_all(&source, 2 * round);
+            run(&net, &mut [&mut a, &mut b], 10);
+            reader.read(&sink);
+        }
+        advance(&net, &mut [&mut a, &mut b], Nanos::from_millis(5));
+        reader.read(&sink);
+        assert_eq!((reader.got, reader.lost), (20, 0), "the peer is awake: {is_peer_awake}");
+        assert_eq!(a.count(DatapathCounter::Evictions), 0);
+        settle(&net, &mut [&mut a, &mut b], &source);
+
+        // One that is dead is put out all the same, if the datapath is run at all.
+        net.set_partitioned(address(1), address(2), true);
+        emit_all(&source, 21);
+        for turns in 0..20 {
+            assert!(turns < 10, "it is never put out");
+            a.engine.turn();
+            if a.count(DatapathCounter::Evictions) == 1 {
+                break;
+            }
+            net.advance(EVICT_AFTER);
+        }
+    }
+}
+
 #[test]
 fn a_late_joiner_gets_no_history_and_a_new_life_begins_anew() {
     let net = SimNet::new(5, SimConfig { frames_max: 8192, ..SimConfig::default() });

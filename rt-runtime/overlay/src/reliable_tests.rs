@@ -1,7 +1,7 @@
 //! A sender and its receivers over a network that loses, repeats, delays, reorders and
 //! parts, in virtual time.
 
-use crate::reliable::{Ack, Arrival, Limits, PEERS_MAX, Position, RECAPS_MAX, Receiver, Sender, Sync};
+use crate::reliable::{Ack, Arrival, Limits, PEERS_MAX, Position, RECAPS_MAX, Receiver, Sender, Sync, UNSEEN_SHARE};
 use insane_core::{Incarnation, MonoTime, Nanos, PeerIndex};
 use std::collections::{BTreeMap, VecDeque};
 use std::vec::Vec;
@@ -788,6 +788,22 @@ fn peers_take_turns() {
         sender.sent(now, &data);
     }
     assert_eq!(order[..6], [0, 1, 0, 1, 0, 1], "{order:?}");
+}
+
+#[test]
+fn a_time_without_a_look_is_held_against_nobody() {
+    let mut now = MonoTime(1_000_000);
+    let mut sender = sender_of_two(now);
+    while let Some(data) = sender.next_data(PAYLOAD_MAX) {
+        sender.sent(now, &data);
+    }
+    for look in 1..=UNSEEN_SHARE {
+        sender.look(now);
+        assert_eq!(sender.evict(now), None, "look {look}");
+        now += Nanos::from_secs(look);
+    }
+    sender.look(now);
+    assert_eq!(sender.evict(now), Some(PeerIndex(0)));
 }
 
 #[test]

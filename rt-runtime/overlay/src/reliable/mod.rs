@@ -21,7 +21,8 @@
 //! - **Eviction.** A peer that acknowledges nothing new for [`Limits::evict_after`] is put
 //!   out, so it stalls the others no longer than that; the window is theirs again. It is
 //!   asked now and then whether it is back. If so it continues with the next message
-//!   taken from the source, and learns how many it missed.
+//!   taken from the source, and learns how many it missed. For a time in which the sender
+//!   itself stood still no peer is blamed ([`Sender::look`]).
 //! - **Joining.** A new peer gets what is taken from the source after it was added. From then
 //!   on everything arrives exactly once, in order, or is told as lost. Where the source keeps
 //!   its last values, the sender holds them again ([`Sender::recall`]), and the peer's part
@@ -58,6 +59,10 @@ pub const RECAPS_MAX: usize = 8;
 
 /// The recaps to a peer may hold the window for one part in so many of the time.
 pub const RECAP_SHARE: u64 = 8;
+
+/// A time in which a sender did not look counts for one part in so many of
+/// [`Limits::evict_after`] at most.
+pub const UNSEEN_SHARE: u64 = 8;
 
 /// Most messages that a sender holds.
 pub const WINDOW_MAX: usize = 64;

@@ -21,6 +21,9 @@ const ANSWER_BYTES: usize = 4096;
 /// Words of the kernel's taken in one look after the link; each is compared with all neighbours.
 const WORDS_AT_ONCE: usize = 16;
 
+/// So many frames of real time may be on their way where an answer to a neighbour goes among them.
+const ANSWERS_BESIDE: u32 = 64;
+
 /// Each class has a socket.
 const _: () = assert!(SIDES == insane_xdp_sys::SIDES);
 
@@ -159,7 +162,8 @@ impl XdpLink {
         self.device.as_ref().map(|device| device.mode)
     }
 
-    /// Whether every peer's way is known: before, frames for it are refused.
+    /// Whether every peer's way is known: before, frames for it are refused. Also `false` while
+    /// one does not answer where it was, to which frames still go.
     #[must_use]
     pub fn knows_all_ways(&self) -> bool {
         !self.stack.is_asking()
@@ -216,7 +220,13 @@ impl XdpLink {
                 return self.take_datagram(class, xsk, chunk, (from, payload), tally, sink);
             }
             Received::Answer(len) => {
-                let is_sent = send_plain(xsk, &self.answer[..len], &mut self.counts);
+                // A few of a stranger's questions take nothing from real time that it would miss.
+                let is_urgent = xsk.unfinished(Class::RealTime as usize) < ANSWERS_BESIDE;
+                let is_sent = send_plain(xsk, &self.answer[..len], is_urgent, &mut self.counts);
+                self.counts.answered += u64::from(is_sent);
+            }
+            Received::Echo(len) => {
+                let is_sent = send_plain(xsk, &self.answer[..len], false, &mut self.counts);
                 self.counts.answered += u64::from(is_sent);
             }
             Received::Heard => {}
@@ -311,7 +321,7 @@ impl XdpLink {
         let Some(borrowed) = &self.borrowed else {
             for _ in 0..NEIGHBOURS {
                 let Some(len) = self.stack.poll(now, &mut self.answer[..]) else { break };
-                let _ = send_plain(&mut device.xsk, &self.answer[..len], &mut self.counts);
+                let _ = send_plain(&mut device.xsk, &self.answer[..len], true, &mut self.counts);
             }
             return;
         };
@@ -409,9 +419,11 @@ fn put(bytes: &mut [u8], at: usize, head: &[u8], payload: SharedBytes<'_>) -> bo
     !is_bundle(room)
 }
 
-/// Puts a frame of the stack's own into the best-effort queue.
-fn send_plain(xsk: &mut Xsk, bytes: &[u8], counts: &mut XdpCounts) -> bool {
-    let Some(chunk) = xsk.reserve(Class::BestEffort as usize) else {
+/// Puts a frame of the stack's own into the best-effort queue; an urgent one, which real time
+/// depends on as well, into that of real time where the other is full.
+fn send_plain(xsk: &mut Xsk, bytes: &[u8], is_urgent: bool, counts: &mut XdpCounts) -> bool {
+    let beside = if is_urgent { Some(Class::RealTime as usize) } else { None };
+    let Some(chunk) = xsk.reserve(Class::BestEffort as usize).or_else(|| xsk.reserve(beside?)) else {
         counts.answers_lost += 1;
         return false;
     };

@@ -4,7 +4,7 @@ use crate::config::Mode;
 use crate::device::{Device, Exchange};
 use crate::inbox::{Open, Tally};
 use crate::outbox::Growing;
-use insane_core::{Lane, MonoTime, PeerIndex};
+use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
 use insane_kernel_neighbours::{KernelNeighbours, WORDS};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused, Unfinished};
 use insane_netstack::{Class, Known, Mac, NEIGHBOURS, NoPlace, Peer, Peers, Received, SIDES, Stack};
@@ -21,6 +21,8 @@ const ANSWER_BYTES: usize = 4096;
 /// Words of the kernel's taken in one look after the link; each is compared with all neighbours.
 const WORDS_AT_ONCE: usize = 16;
 
+/// How often the kernel is asked what it dropped.
+const LOSSES_ASKED_EACH: Nanos = Nanos::from_secs(1);
 /// So many frames of real time may be on their way where an answer to a neighbour goes among them.
 const ANSWERS_BESIDE: u32 = 64;
 
@@ -75,6 +77,9 @@ impl XdpCounts {
             "ring_claims_refused",
             "send_calls_refused",
             "send_calls",
+            "frames_ring_full",
+            "frames_kernel_dropped",
+            "fill_ring_empty",
         ];
         LinkCounts::new(
             names,
@@ -92,6 +97,9 @@ impl XdpCounts {
                 self.sockets.claims_refused,
                 self.sockets.kicks_failed,
                 self.sockets.calls,
+                self.sockets.ring_full,
+                self.sockets.dropped,
+                self.sockets.fill_empty,
             ],
         )
     }
@@ -112,8 +120,9 @@ pub struct XdpLink {
     peers: Box<Peers>,
     local: SocketAddr,
     frame_bytes_max: usize,
-    /// When the link was tended last.
+    /// When the link was tended last, and when the kernel was asked what it dropped.
     now: MonoTime,
+    losses_asked: MonoTime,
     open: [Option<Open>; SIDES],
     /// By which the next datagram of each class is known, most likely.
     known: [Known; SIDES],
@@ -142,6 +151,7 @@ impl XdpLink {
             local,
             frame_bytes_max: frame_bytes_max as usize,
             now,
+            losses_asked: now,
             open: [None, None],
             known: [Known::new(); SIDES],
             growing: [None, None],
@@ -306,7 +316,8 @@ impl XdpLink {
         self.open = [None, None];
         let growing = self.growing.iter_mut().filter_map(Option::take);
         self.counts.unsent_lost += growing.map(|growing| u64::from(growing.frames())).sum::<u64>();
-        if let Some(device) = self.device.take() {
+        if let Some(mut device) = self.device.take() {
+            device.xsk.count_losses();
             self.counts.interface_lost += 1;
             self.counts.sockets = device.xsk.counts().and(self.counts.sockets);
             self.counts.unsent_lost += u64::from(device.xsk.left());
@@ -595,6 +606,12 @@ impl Link for XdpLink {
         }
         if self.device.is_none() {
             return false;
+        }
+        if now.since(self.losses_asked) >= LOSSES_ASKED_EACH
+            && let Some(device) = &mut self.device
+        {
+            self.losses_asked = now;
+            device.xsk.count_losses();
         }
         self.ask(now);
         self.flush();

@@ -175,6 +175,13 @@ fn a_best_effort_flood_costs_no_real_time_frame() {
         let mut rest = Keep::default();
         assert_eq!(ours.receive(1, true, &mut rest), 1);
         assert_eq!(rest.0[0].bytes, [7; 1000], "the flood did arrive");
+        // And what of it had no room is counted.
+        assert_eq!(ours.counts().sockets.ring_full, 0, "nobody asked yet");
+        ours.tend(mono_now() + Nanos::from_secs(1));
+        let lost = ours.counts().sockets.ring_full;
+        while ours.receive(64, true, &mut rest) > 0 {}
+        let came = rest.0.len() as u64;
+        assert!(lost > 0 && came + lost <= 5_000, "{came} came and {lost} had no room");
     }
 }
 

@@ -147,7 +147,8 @@ impl DpdkLink {
         self.local
     }
 
-    /// Whether every peer's way is known: before, frames for it are refused.
+    /// Whether every peer's way is known: before, frames for it are refused. Also `false` while
+    /// one does not answer where it was, to which frames still go.
     #[must_use]
     pub fn knows_all_ways(&self) -> bool {
         !self.stack.is_asking()
@@ -195,7 +196,11 @@ impl DpdkLink {
                 self.counts.dropped += 1;
             }
             Received::Answer(len) => {
-                let is_sent = self.send_plain(len);
+                let is_sent = self.send_plain(len, true);
+                self.counts.answered += u64::from(is_sent);
+            }
+            Received::Echo(len) => {
+                let is_sent = self.send_plain(len, false);
                 self.counts.answered += u64::from(is_sent);
             }
             Received::Heard => {}
@@ -235,9 +240,11 @@ impl DpdkLink {
         }
     }
 
-    /// Puts the first `len` bytes of `answer` among the best-effort frames.
-    fn send_plain(&mut self, len: usize) -> bool {
-        let side = Class::BestEffort as usize;
+    /// Puts the first `len` bytes of `answer` among the best-effort frames; if it is urgent, as
+    /// real time depends on it as well, among those of real time where the others have no room.
+    fn send_plain(&mut self, len: usize, is_urgent: bool) -> bool {
+        let is_beside = is_urgent && !self.make_room(Class::BestEffort as usize);
+        let side = if is_beside { Class::RealTime } else { Class::BestEffort } as usize;
         let device = if self.make_room(side) { self.device.as_deref_mut() } else { None };
         let reserved = device.and_then(|device| device.port.reserve().map(|frame| (&mut device.port, frame)));
         let Some((port, mut frame)) = reserved else {
@@ -479,7 +486,7 @@ impl Link for DpdkLink {
         // At most one question for each place.
         for _ in 0..NEIGHBOURS {
             let Some(len) = self.stack.poll(now, &mut self.answer[..]) else { break };
-            let _ = self.send_plain(len);
+            let _ = self.send_plain(len, true);
         }
         self.push_out();
         self.stack.is_asking() || self.health.is_failing()

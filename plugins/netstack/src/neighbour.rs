@@ -7,8 +7,10 @@
 //!     1 s each ───┘  └──────────────three unanswered─────────────────────────┘
 //! ```
 //! A place belongs to an address that the caller sends to, so a stranger cannot fill the
-//! table. The hardware address is used in *Known* and *Probing*: while a neighbour is asked
-//! again, frames go on to where it was. A claim that nobody asked for changes nothing but
+//! table. The hardware address is used in *Known* and *Probing*, and for 30 s of *Asking*: while a
+//! neighbour is asked again, frames go on to where it was. Questions and answers may be lost where
+//! frames are not, so a neighbour that was known is given up only when all questions of half a
+//! minute, more than thirty, were in vain. A claim that nobody asked for changes nothing but
 //! that the neighbour is asked; only if it is silent is everybody asked, and the answer
 //! believed. (RFC 4861 would believe it at once where it bears the override flag; ARP knows
 //! no better.)
@@ -28,6 +30,9 @@ const KNOWN_FOR: Nanos = Nanos::from_secs(30);
 const PROBE_EACH: Nanos = Nanos::from_millis(250);
 /// Questions that a neighbour that was known may leave unanswered.
 const PROBES: u8 = 3;
+/// How long frames go on to where a neighbour was that has left so many unanswered, from when
+/// everybody is asked.
+const KEPT_FOR: Nanos = Nanos::from_secs(30);
 /// Between the first questions to everybody, and between all after [`HURRIED`] of them
 /// (RFC 4861, RETRANS_TIMER).
 const ASK_SOON: Nanos = Nanos::from_millis(50);
@@ -69,9 +74,21 @@ pub enum Told {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    Asking { asked: u8, next: MonoTime },
-    Known { mac: Mac, until: MonoTime },
-    Probing { mac: Mac, asked: u8, next: MonoTime },
+    /// With where it was, and until when frames go there.
+    Asking {
+        was: Option<(Mac, MonoTime)>,
+        asked: u8,
+        next: MonoTime,
+    },
+    Known {
+        mac: Mac,
+        until: MonoTime,
+    },
+    Probing {
+        mac: Mac,
+        asked: u8,
+        next: MonoTime,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +96,13 @@ struct Place {
     address: IpAddr,
     users: u16,
     state: State,
+}
+
+impl State {
+    /// Everybody is asked from `now` on, and no frame goes anywhere before the answer.
+    const fn lost(now: MonoTime) -> Self {
+        State::Asking { was: None, asked: 0, next: now }
+    }
 }
 
 /// See the module's documentation. `PLACES` is 65,535 at most.
@@ -107,16 +131,17 @@ impl<const PLACES: usize> Neighbours<PLACES> {
             .or_else(|| self.places.iter().position(Option::is_none))
             .or_else(|| self.places.iter().position(|place| place.is_some_and(|place| place.users == 0)))?;
         let place = self.places.get_mut(at)?;
-        let asking = State::Asking { asked: 0, next: now };
         match place {
             Some(place) if place.address == address => {
                 place.users = place.users.checked_add(1)?;
                 // What was kept without a user may be old.
-                if let (State::Known { mac, .. }, 1) = (place.state, place.users) {
-                    place.state = State::Probing { mac, asked: 0, next: now };
+                match (place.state, place.users) {
+                    (State::Known { mac, .. }, 1) => place.state = State::Probing { mac, asked: 0, next: now },
+                    (State::Asking { .. }, 1) => place.state = State::lost(now),
+                    _ => {}
                 }
             }
-            other => *other = Some(Place { address, users: 1, state: asking }),
+            other => *other = Some(Place { address, users: 1, state: State::lost(now) }),
         }
         Some(NeighbourId(at as u16))
     }
@@ -131,7 +156,7 @@ impl<const PLACES: usize> Neighbours<PLACES> {
     /// What is known counts no more: everybody is asked from `now` on.
     pub fn ask_all(&mut self, now: MonoTime) {
         for place in self.places.iter_mut().flatten() {
-            place.state = State::Asking { asked: 0, next: now };
+            place.state = State::lost(now);
         }
     }
 
@@ -141,11 +166,12 @@ impl<const PLACES: usize> Neighbours<PLACES> {
     pub fn mac(&self, id: NeighbourId) -> Option<Mac> {
         match self.places.get(usize::from(id.0))?.as_ref()?.state {
             State::Known { mac, .. } | State::Probing { mac, .. } => Some(mac),
-            State::Asking { .. } => None,
+            State::Asking { was, .. } => was.map(|(mac, _)| mac),
         }
     }
 
-    /// Whether an address that is in use has no hardware address yet.
+    /// Whether everybody is asked for an address that is in use: it has no hardware address yet,
+    /// or does not answer at the one it had.
     #[must_use]
     pub fn is_asking(&self) -> bool {
         let asks = |place: &Place| place.users > 0 && matches!(place.state, State::Asking { .. });
@@ -176,7 +202,8 @@ impl<const PLACES: usize> Neighbours<PLACES> {
         };
         place.state = match (place.state, told) {
             (_, Told::At(mac)) => State::Known { mac, until: now + KNOWN_FOR },
-            (State::Known { .. } | State::Probing { .. }, Told::Nowhere) => State::Asking { asked: 0, next: now },
+            (State::Known { .. } | State::Probing { .. }, Told::Nowhere) => State::lost(now),
+            (State::Asking { asked, next, .. }, Told::Nowhere) => State::Asking { was: None, asked, next },
             // Frames go on to where it was, while it is asked for.
             (State::Known { mac, .. }, Told::Unknown) => State::Probing { mac, asked: 0, next: now },
             (unchanged, _) => unchanged,
@@ -216,10 +243,15 @@ impl Place {
         {
             self.state = State::Probing { mac, asked: 0, next: now };
         }
-        if let State::Probing { asked: PROBES, next, .. } = self.state
+        if let State::Probing { mac, asked: PROBES, next } = self.state
             && now >= next
         {
-            self.state = State::Asking { asked: 0, next: now };
+            self.state = State::Asking { was: Some((mac, now + KEPT_FOR)), asked: 0, next: now };
+        }
+        if let State::Asking { was, .. } = &mut self.state
+            && was.is_some_and(|(_, until)| now >= until)
+        {
+            *was = None;
         }
         match &mut self.state {
             State::Probing { mac, asked, next } if now >= *next => {
@@ -227,7 +259,7 @@ impl Place {
                 *next = now + PROBE_EACH;
                 Some(Question { address: self.address, to: Some(*mac) })
             }
-            State::Asking { asked, next } if now >= *next => {
+            State::Asking { asked, next, .. } if now >= *next => {
                 *next = now + if *asked < HURRIED { ASK_SOON } else { ASK_EACH };
                 *asked = asked.saturating_add(1);
                 Some(Question { address: self.address, to: None })
@@ -293,11 +325,13 @@ mod tests {
         let (mut table, id) = known();
         table.hear(A, THIEF, Word::Claim, at(10));
         let mut millis = 10;
-        while table.mac(id).is_some() {
+        // The old place is asked first, and then everybody.
+        while !table.is_asking() {
             table.poll(at(millis));
             millis += 10;
             assert!(millis < 1_000);
         }
+        assert_eq!(table.mac(id), Some(HERE));
         table.hear(A, THIEF, Word::Answer, at(millis));
         assert_eq!(table.mac(id), Some(THIEF));
     }
@@ -325,13 +359,17 @@ mod tests {
             assert_eq!(table.poll(at(30_079)), None);
         }
         assert!(table.poll(at(30_080)).is_some());
-        // Without a word the old place counts no more, as for one that does not answer.
+        // Without a word it is as for one that does not answer.
         table.tell(A, Told::At(HERE), at(40_000));
         table.tell(A, Told::Unknown, at(40_000));
         let asked = (40_000..40_750).filter(|millis| table.poll(at(*millis)).is_some()).count();
         assert_eq!((asked, table.mac(id)), (3, Some(HERE)));
         table.poll(at(40_750));
-        assert_eq!(table.mac(id), None);
+        assert_eq!((table.mac(id), table.is_asking()), (Some(HERE), true));
+        // Its word that nobody is there counts at once, and the pace stays.
+        table.tell(A, Told::Nowhere, at(40_760));
+        assert_eq!((table.mac(id), table.poll(at(40_799))), (None, None));
+        assert!(table.poll(at(40_800)).is_some());
         assert!(!table.tell(IpAddr::from([10, 0, 0, 9]), Told::At(HERE), at(50_000)), "a stranger takes no place");
     }
 
@@ -373,7 +411,50 @@ mod tests {
         assert_eq!(table.mac(id), None);
     }
 
+    #[test]
+    fn what_was_given_up_without_a_user_is_not_used_again_unasked() {
+        let (mut table, id) = known();
+        for millis in (30_001..31_000).step_by(10) {
+            table.poll(at(millis));
+        }
+        assert_eq!((table.mac(id), table.is_asking()), (Some(HERE), true));
+        table.release(id);
+        let again = table.acquire(A, at(90_000)).unwrap();
+        assert_eq!((again, table.mac(again)), (id, None));
+    }
+
     proptest! {
+        /// Of each `lost` + 1 questions one is answered, and some time none any more, as where the
+        /// peer is there and its answers are not. Frames for it are refused at no time before
+        /// `KNOWN_FOR` and `KEPT_FOR` are over since the last answer, and soon after that they are.
+        #[test]
+        fn lost_questions_cost_no_frame_for_a_minute(
+            lost in 0u32..30, each in 10u64..100, answers in 0u32..6, delay in 0u64..40,
+        ) {
+            let (mut table, id) = known();
+            let (mut now, mut questions, mut answered, mut last) = (1, 0, 0, 1);
+            while now < last + 60_000 {
+                now += each;
+                while table.poll(at(now)).is_some() {
+                    questions += 1;
+                    if questions > lost && answered < answers {
+                        (questions, answered, last) = (0, answered + 1, now + delay);
+                        table.hear(A, HERE, Word::Answer, at(last));
+                        now = last;
+                    }
+                }
+                prop_assert_eq!(table.mac(id), Some(HERE), "{} ms after the last answer", now - last);
+            }
+            // And the three questions to it alone, each of which may be a look late.
+            let end = last + 60_750 + 8 * each;
+            while now < end {
+                now += each;
+                table.poll(at(now));
+            }
+            prop_assert_eq!(table.mac(id), None);
+            prop_assert!(answered == answers);
+        }
+
         /// Whatever is heard and asked: a hardware address in use was told by somebody, a place
         /// is asked for at most once an instant, and users are counted right.
         #[test]

@@ -101,8 +101,11 @@ pub enum Received {
         /// Where in the frame its payload is.
         payload: Range<usize>,
     },
-    /// The first bytes of `answer`, so many, are a frame to be sent.
+    /// The first bytes of `answer`, so many, are a frame to be sent: without it the asker, who may
+    /// be a peer, has no way to this host.
     Answer(usize),
+    /// As [`Answer`](Received::Answer), and nobody depends on it.
+    Echo(usize),
     /// A neighbour told where it is.
     Heard,
     /// Nothing.
@@ -494,7 +497,7 @@ impl Host {
         reply.copy_from_slice(bytes);
         reply[0] = kind;
         icmp::seal(front, reply);
-        Ok(Received::Answer(at + bytes.len()))
+        Ok(Received::Echo(at + bytes.len()))
     }
 
     /// Writes Ethernet and IP in front of `payload` bytes; where those begin. `None`: no room.

@@ -201,7 +201,7 @@ proptest! {
         let mut answer = vec![0; room];
         match stack(v6, vlan).receive(NOW, &frame, &mut answer) {
             Received::Datagram { payload, .. } => prop_assert!(payload.end <= frame.len()),
-            Received::Answer(len) => prop_assert!(len <= room),
+            Received::Answer(len) | Received::Echo(len) => prop_assert!(len <= room),
             Received::Heard | Received::Dropped(_) => {}
         }
     }
@@ -240,7 +240,7 @@ proptest! {
         let mut answer = vec![0; room];
         match stack.receive(NOW, &frame, &mut answer) {
             Received::Datagram { payload, .. } => prop_assert!(payload.end <= frame.len()),
-            Received::Answer(len) => prop_assert!(len <= room),
+            Received::Answer(len) | Received::Echo(len) => prop_assert!(len <= room),
             Received::Heard | Received::Dropped(_) => {}
         }
     }
@@ -250,7 +250,7 @@ proptest! {
     fn an_echo_is_answered(v6: bool, vlan in vlans(), payload in proptest::collection::vec(any::<u8>(), 0..1400)) {
         let frame = echo(v6, vlan, &payload);
         let mut answer = vec![0; 2048];
-        let Received::Answer(len) = stack(v6, vlan).receive(NOW, &frame, &mut answer) else { panic!("no answer") };
+        let Received::Echo(len) = stack(v6, vlan).receive(NOW, &frame, &mut answer) else { panic!("no answer") };
         let parsed = SlicedPacket::from_ethernet(&answer[..len]).unwrap();
         match (&parsed.net.as_ref().unwrap(), parsed.transport.as_ref().unwrap()) {
             (NetSlice::Ipv4(ip), TransportSlice::Icmpv4(icmp)) => {
@@ -269,7 +269,7 @@ proptest! {
             other => panic!("{other:?}"),
         }
         let small = stack(v6, vlan).receive(NOW, &frame, &mut [0; 60]);
-        prop_assert!(matches!(small, Received::Dropped(Dropped::NoRoom) | Received::Answer(..=60)));
+        prop_assert!(matches!(small, Received::Dropped(Dropped::NoRoom) | Received::Echo(..=60)));
     }
 }
 

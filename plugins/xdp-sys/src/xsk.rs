@@ -66,6 +66,13 @@ pub struct XskCounts {
     pub kicks_failed: u64,
     /// Calls of the kernel to send what was submitted.
     pub calls: u64,
+    /// Frames that the kernel dropped because the ring of their side was full. This and the two
+    /// below as of the last [`count_losses`](Xsk::count_losses).
+    pub ring_full: u64,
+    /// Frames that the kernel dropped for want of a chunk, or because they had no room in one.
+    pub dropped: u64,
+    /// How often the kernel, or a device that writes chunks itself, found none to be filled.
+    pub fill_empty: u64,
 }
 
 impl XskCounts {
@@ -76,6 +83,9 @@ impl XskCounts {
             claims_refused: self.claims_refused + before.claims_refused,
             kicks_failed: self.kicks_failed + before.kicks_failed,
             calls: self.calls + before.calls,
+            ring_full: self.ring_full + before.ring_full,
+            dropped: self.dropped + before.dropped,
+            fill_empty: self.fill_empty + before.fill_empty,
         }
     }
 }
@@ -296,6 +306,17 @@ impl Xsk {
     #[must_use]
     pub fn counts(&self) -> XskCounts {
         self.counts
+    }
+
+    /// Asks the kernel what it dropped: two calls, so for now and then.
+    pub fn count_losses(&mut self) {
+        let [first, second] = [0, 1].map(|side: usize| statistics(self.sides[side].socket.as_fd()));
+        // One that does not tell leaves what is known.
+        let (Some(first), Some(second)) = (first, second) else { return };
+        self.counts.ring_full = first.rx_ring_full + second.rx_ring_full;
+        self.counts.dropped = first.rx_dropped + second.rx_dropped;
+        // Both have one ring of chunks to be filled.
+        self.counts.fill_empty = first.rx_fill_ring_empty_descs;
     }
 
     /// Takes the next frame of a side (0 or 1; there is none of any other).
@@ -615,6 +636,18 @@ fn offsets(socket: BorrowedFd<'_>) -> Result<libc::xdp_mmap_offsets, OsError> {
         return Err(OsError::new(attempted, Errno::EOPNOTSUPP));
     }
     Ok(offsets)
+}
+
+fn statistics(socket: BorrowedFd<'_>) -> Option<libc::xdp_statistics> {
+    // SAFETY: a structure of numbers, for which zero is a value.
+    let mut statistics: libc::xdp_statistics = unsafe { std::mem::zeroed() };
+    let mut len = size_of_val(&statistics) as libc::socklen_t;
+    // SAFETY: the kernel writes `len` bytes at most into a value that lives during the call.
+    let result = unsafe {
+        let into = (&raw mut statistics).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_XDP, libc::XDP_STATISTICS, into, &raw mut len)
+    };
+    (result == 0).then_some(statistics)
 }
 
 fn bind(

@@ -4,7 +4,7 @@ use crate::config::Mode;
 use crate::device::{Device, Exchange};
 use crate::inbox::{Open, Tally};
 use crate::outbox::Growing;
-use insane_core::{Lane, MonoTime, PeerIndex};
+use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
 use insane_kernel_neighbours::{KernelNeighbours, WORDS};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkCounts, SendOutcome, SwapRefused, Unfinished};
 use insane_netstack::{Class, Known, Mac, NEIGHBOURS, NoPlace, Peer, Peers, Received, SIDES, Stack};
@@ -20,6 +20,11 @@ use std::sync::Arc;
 const ANSWER_BYTES: usize = 4096;
 /// Words of the kernel's taken in one look after the link; each is compared with all neighbours.
 const WORDS_AT_ONCE: usize = 16;
+
+/// How often the kernel is asked what it dropped.
+const LOSSES_ASKED_EACH: Nanos = Nanos::from_secs(1);
+/// So many frames of real time may be on their way where an answer to a neighbour goes among them.
+const ANSWERS_BESIDE: u32 = 64;
 
 /// Each class has a socket.
 const _: () = assert!(SIDES == insane_xdp_sys::SIDES);
@@ -72,6 +77,9 @@ impl XdpCounts {
             "ring_claims_refused",
             "send_calls_refused",
             "send_calls",
+            "frames_ring_full",
+            "frames_kernel_dropped",
+            "fill_ring_empty",
         ];
         LinkCounts::new(
             names,
@@ -89,6 +97,9 @@ impl XdpCounts {
                 self.sockets.claims_refused,
                 self.sockets.kicks_failed,
                 self.sockets.calls,
+                self.sockets.ring_full,
+                self.sockets.dropped,
+                self.sockets.fill_empty,
             ],
         )
     }
@@ -109,8 +120,9 @@ pub struct XdpLink {
     peers: Box<Peers>,
     local: SocketAddr,
     frame_bytes_max: usize,
-    /// When the link was tended last.
+    /// When the link was tended last, and when the kernel was asked what it dropped.
     now: MonoTime,
+    losses_asked: MonoTime,
     open: [Option<Open>; SIDES],
     /// By which the next datagram of each class is known, most likely.
     known: [Known; SIDES],
@@ -139,6 +151,7 @@ impl XdpLink {
             local,
             frame_bytes_max: frame_bytes_max as usize,
             now,
+            losses_asked: now,
             open: [None, None],
             known: [Known::new(); SIDES],
             growing: [None, None],
@@ -159,7 +172,8 @@ impl XdpLink {
         self.device.as_ref().map(|device| device.mode)
     }
 
-    /// Whether every peer's way is known: before, frames for it are refused.
+    /// Whether every peer's way is known: before, frames for it are refused. Also `false` while
+    /// one does not answer where it was, to which frames still go.
     #[must_use]
     pub fn knows_all_ways(&self) -> bool {
         !self.stack.is_asking()
@@ -216,7 +230,13 @@ impl XdpLink {
                 return self.take_datagram(class, xsk, chunk, (from, payload), tally, sink);
             }
             Received::Answer(len) => {
-                let is_sent = send_plain(xsk, &self.answer[..len], &mut self.counts);
+                // A few of a stranger's questions take nothing from real time that it would miss.
+                let is_urgent = xsk.unfinished(Class::RealTime as usize) < ANSWERS_BESIDE;
+                let is_sent = send_plain(xsk, &self.answer[..len], is_urgent, &mut self.counts);
+                self.counts.answered += u64::from(is_sent);
+            }
+            Received::Echo(len) => {
+                let is_sent = send_plain(xsk, &self.answer[..len], false, &mut self.counts);
                 self.counts.answered += u64::from(is_sent);
             }
             Received::Heard => {}
@@ -296,7 +316,8 @@ impl XdpLink {
         self.open = [None, None];
         let growing = self.growing.iter_mut().filter_map(Option::take);
         self.counts.unsent_lost += growing.map(|growing| u64::from(growing.frames())).sum::<u64>();
-        if let Some(device) = self.device.take() {
+        if let Some(mut device) = self.device.take() {
+            device.xsk.count_losses();
             self.counts.interface_lost += 1;
             self.counts.sockets = device.xsk.counts().and(self.counts.sockets);
             self.counts.unsent_lost += u64::from(device.xsk.left());
@@ -311,7 +332,7 @@ impl XdpLink {
         let Some(borrowed) = &self.borrowed else {
             for _ in 0..NEIGHBOURS {
                 let Some(len) = self.stack.poll(now, &mut self.answer[..]) else { break };
-                let _ = send_plain(&mut device.xsk, &self.answer[..len], &mut self.counts);
+                let _ = send_plain(&mut device.xsk, &self.answer[..len], true, &mut self.counts);
             }
             return;
         };
@@ -409,9 +430,11 @@ fn put(bytes: &mut [u8], at: usize, head: &[u8], payload: SharedBytes<'_>) -> bo
     !is_bundle(room)
 }
 
-/// Puts a frame of the stack's own into the best-effort queue.
-fn send_plain(xsk: &mut Xsk, bytes: &[u8], counts: &mut XdpCounts) -> bool {
-    let Some(chunk) = xsk.reserve(Class::BestEffort as usize) else {
+/// Puts a frame of the stack's own into the best-effort queue; an urgent one, which real time
+/// depends on as well, into that of real time where the other is full.
+fn send_plain(xsk: &mut Xsk, bytes: &[u8], is_urgent: bool, counts: &mut XdpCounts) -> bool {
+    let beside = if is_urgent { Some(Class::RealTime as usize) } else { None };
+    let Some(chunk) = xsk.reserve(Class::BestEffort as usize).or_else(|| xsk.reserve(beside?)) else {
         counts.answers_lost += 1;
         return false;
     };
@@ -583,6 +606,12 @@ impl Link for XdpLink {
         }
         if self.device.is_none() {
             return false;
+        }
+        if now.since(self.losses_asked) >= LOSSES_ASKED_EACH
+            && let Some(device) = &mut self.device
+        {
+            self.losses_asked = now;
+            device.xsk.count_losses();
         }
         self.ask(now);
         self.flush();

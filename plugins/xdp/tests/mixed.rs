@@ -2,7 +2,7 @@
 
 use insane_conformance::Keep;
 use insane_conformance::wire::{self, PATIENCE, frame, send, wait_for};
-use insane_core::{Lane, PeerIndex};
+use insane_core::{Lane, Nanos, PeerIndex};
 use insane_link::{Link, LinkSetup, SendOutcome};
 use insane_sys::clock::mono_now;
 use insane_udp::{UdpConfig, UdpLink, UdpSetup};
@@ -175,6 +175,38 @@ fn a_best_effort_flood_costs_no_real_time_frame() {
         let mut rest = Keep::default();
         assert_eq!(ours.receive(1, true, &mut rest), 1);
         assert_eq!(rest.0[0].bytes, [7; 1000], "the flood did arrive");
+        // And what of it had no room is counted.
+        assert_eq!(ours.counts().sockets.ring_full, 0, "nobody asked yet");
+        ours.tend(mono_now() + Nanos::from_secs(1));
+        let lost = ours.counts().sockets.ring_full;
+        while ours.receive(64, true, &mut rest) > 0 {}
+        let came = rest.0.len() as u64;
+        assert!(lost > 0 && came + lost <= 5_000, "{came} came and {lost} had no room");
+    }
+}
+
+/// Best effort has all its chunks on their way whenever the neighbour is asked, for as long as it
+/// takes to give it up: the questions go nevertheless, it answers, and it is heard.
+#[test]
+fn a_full_queue_of_best_effort_keeps_no_question_back() {
+    const FRAMES: u32 = 1024;
+    for mode in MODES {
+        let Some(hosts) = Hosts::make() else { return };
+        let mut ours = hosts.xdp(mode, XDP, &[Some(UDP.parse().unwrap())]);
+        let full = frame(0, 1400);
+        let mut now = mono_now() + Nanos::from_secs(31);
+        for _ in 0..4 {
+            // The last one waits for the flush.
+            for _ in 0..FRAMES {
+                send(&mut ours, 7, &full);
+            }
+            ours.tend(now);
+            now += Nanos::from_millis(251);
+        }
+        let counts = ours.counts();
+        assert_eq!((counts.answers_lost, counts.unresolved), (0, 0), "{mode:?}");
+        send(&mut ours, 0, &full);
+        ours.flush();
     }
 }
 

@@ -645,9 +645,9 @@ mod tests {
         let texts: Vec<_> = changes.iter().map(|(text, _)| text.as_str()).collect();
         assert!(texts[0].ends_with("-> fast: xdp, udp, sparing others"), "{}", texts[0]);
         assert!(texts[1].ends_with("-> all others: udp"), "{}", texts[1]);
-        assert!(texts[2].starts_with("policy.rules[2]: removed, was fast, consumption poll: "), "{}", texts[2]);
+        assert!(texts[2].starts_with("policy.rules[2]: removed, was fast: "), "{}", texts[2]);
         assert_eq!(
-            texts[6..],
+            texts[5..],
             ["policy.silent_ms: 500.00 ms -> 700.00 ms", "policy.budgets[\"spare\"]: added, 2 streams, any Mbit/s"]
         );
         assert!(changes.iter().all(|(_, takes)| *takes == Takes::Reload));

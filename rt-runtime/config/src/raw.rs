@@ -143,7 +143,8 @@ pub struct PolicyWhen {
     pub consumption: Option<Consumption>,
     /// Default: any.
     pub determinism: Option<insane_policy::Kind>,
-    /// Messages are known to be of this size at least, bytes, 1 to 100,000,000. Default: any.
+    /// Messages are known to be of this size at least, bytes, 1 to 100,000,000; so the stream is
+    /// time-sensitive, and its size is that. Default: any.
     pub bytes_min: Option<i64>,
 }
 

@@ -17,6 +17,7 @@ use insane_link::{
 };
 use insane_rdma::{RdmaConfig, RdmaLink, RdmaPeer, RdmaPeers, RdmaSetup};
 use insane_sys::SharedBytes;
+use insane_sys::host::{Channels, channels};
 use insane_tcp::{TcpConfig, TcpLink, TcpPeer, TcpPeers, TcpSetup};
 use insane_udp::{UdpConfig, UdpGroup, UdpLink, UdpPeer, UdpPeers, UdpSetup};
 use insane_wire::status::{Counters, LinkStatus};
@@ -380,6 +381,12 @@ fn open_link(plan: &LinkPlan, idle: Idle, eal: &EalOptions) -> Result<Opened, Li
         }
         Technology::Xdp(xdp) => {
             let setup = XdpSetup::bind_or_wait(xdp_config(xdp))?;
+            // Not every driver says, and the interface may be missing.
+            let others = channels(xdp.interface.as_str()).map_or(0, |channels| other_queues(&channels));
+            if others > 0 {
+                let (link, interface, queue) = (&plan.name, xdp.interface.as_str(), xdp.queue);
+                tracing::warn!(link, interface, queue, others, "the link hears one queue, and nothing of the others");
+            }
             let address = setup.local_addr();
             let peers = PeerMakerOf::Xdp(setup.peers());
             let missing = setup.missing().cloned().map(LinkError::from);
@@ -403,6 +410,11 @@ fn open_link(plan: &LinkPlan, idle: Idle, eal: &EalOptions) -> Result<Opened, Li
             Opened { link: PluginLink::Dpdk(setup.open(&plan.peers)?), address, peers, keeper }
         }
     })
+}
+
+/// Queues that receive beside the one that an xdp link hears.
+const fn other_queues(channels: &Channels) -> u32 {
+    channels.receive.saturating_add(channels.combined).saturating_sub(1)
 }
 
 fn link_status(plan: &LinkPlan, link: &PluginLink, address: SocketAddr) -> LinkStatus {
@@ -542,6 +554,12 @@ mod tests {
         let names: Vec<_> = mixed.iter().map(|link| link.capabilities().technology).collect();
         assert_eq!(names, ["tcp", "udp", "tcp"]);
         assert_eq!(mixed.iter().map(|link| link.readable_fds().count()).collect::<Vec<_>>(), [1, 2, 1]);
+    }
+
+    #[test]
+    fn queues_that_nobody_hears_are_counted() {
+        let of = |receive, combined| other_queues(&Channels { receive, receive_max: 8, combined, combined_max: 8 });
+        assert_eq!([of(0, 0), of(1, 0), of(0, 1), of(0, 4), of(1, 1), of(4, 0)], [0, 0, 0, 3, 1, 3]);
     }
 
     /// The defaults and sizes that the configuration has are those of the plugins.

@@ -15,7 +15,7 @@ use crate::hub::view::FlowView;
 use crate::report::{Scope, hex_of_key};
 use crate::roster::{Entry, Roster};
 use insane_config::{DatapathPlan, Plan};
-use insane_core::limits::{LINKS_MAX, MESSAGE_BYTES_MAX};
+use insane_core::limits::LINKS_MAX;
 use insane_core::{DatapathIndex, DomainIndex, LinkIndex, MonoTime, PeerIndex, StreamKey};
 use insane_policy::budget::{Account, Cause, Claimed, LinkKey, Wishes};
 use insane_policy::health::{Health, Tracker};
@@ -123,8 +123,6 @@ impl Policy {
                 reaches: entry.is_some_and(|entry| address(entry, key).is_some()),
                 health: (world.health)(peer, key).map_or(Health::Unproven, |tracker| tracker.health()),
                 takes_time_sensitive: takes_time_sensitive(plan),
-                // The overlay puts pieces together, whatever the frames of the link hold.
-                message_bytes_max: MESSAGE_BYTES_MAX,
                 costs_kernel_traffic: puts_a_program_on_its_interface(&link.technology),
                 room: if with_room { self.account.room(key, (flow.key, peer), importance) } else { None },
             }
@@ -300,7 +298,7 @@ fn link_name(plan: &Plan, (datapath, link): LinkKey) -> Option<String> {
 mod tests {
     use super::*;
     use insane_config::{Machine, parse};
-    use insane_core::{Datapath, Determinism, Nanos, Priority, Qos};
+    use insane_core::{Consumption, Datapath, Determinism, Nanos, Priority, Qos, Reliability};
     use insane_policy::health::Signal;
     use std::collections::BTreeSet;
 
@@ -428,6 +426,30 @@ mod tests {
             let reasons = in_place_of_fast(&format!("dpdk(device: \"{device}\", bind: \"192.0.2.9:7400\")"));
             assert_eq!(reasons.contains(&avoided), costs, "{device}: {reasons:?}");
         }
+    }
+
+    /// A rule that no stream has is a promise to nobody.
+    #[test]
+    fn each_rule_is_somebodys() {
+        let mut host = Host::new();
+        for bits in 0..16_u64 {
+            let is = |bit: u64| bits & (1 << bit) != 0;
+            let qos = Qos {
+                datapath: if is(0) { Datapath::Fast } else { Datapath::Standard },
+                reliability: if is(1) { Reliability::Reliable } else { Reliability::Unreliable },
+                consumption: if is(2) { Consumption::Poll } else { Consumption::Low },
+                determinism: if is(3) {
+                    Determinism::periodic(Nanos::from_millis(1), 1 << 20)
+                } else {
+                    Determinism::BestEffort
+                },
+                ..Qos::default()
+            };
+            host.open(bits, "s", qos, &[0]);
+        }
+        host.after(100);
+        let used: BTreeSet<String> = host.report(Scope::All).flows.into_iter().map(|flow| flow.rule).collect();
+        assert_eq!(used.len(), host.plan.policy.rules.all().len(), "{used:?}");
     }
 
     #[test]

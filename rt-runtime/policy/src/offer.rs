@@ -63,8 +63,6 @@ pub struct Offer {
     /// A time-sensitive stream may use it: its datapath has slots, or is configured to do
     /// without.
     pub takes_time_sensitive: bool,
-    /// Largest message that it carries, pieces put together, bytes.
-    pub message_bytes_max: u32,
     /// Traffic of the kernel by the same interface pays for it: with a program of XDP attached,
     /// large sends are cut up by the processor (no GSO), and the MTU is bounded.
     pub costs_kernel_traffic: bool,

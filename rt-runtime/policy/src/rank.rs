@@ -116,7 +116,6 @@ type Reasons = heapless::Vec<Reason, REASONS_MAX>;
 fn refusals(request: &Request, offer: &Offer, rule: &Rule, best_effort_bits_per_s: u64) -> Reasons {
     let need = request.need(best_effort_bits_per_s);
     let room = offer.room.map(|room| room.free.plus(room.lower));
-    let is_too_large = request.bytes().is_some_and(|bytes| bytes > offer.message_bytes_max);
     let no_slots = request.is_time_sensitive() && !offer.takes_time_sensitive;
     // One for each: streams before bandwidth, of which the second is not told with the first.
     let scarce = room.and_then(|room| match room {
@@ -131,7 +130,6 @@ fn refusals(request: &Request, offer: &Offer, rule: &Rule, best_effort_bits_per_
         rule.place(offer.technology).is_none().then_some(Reason::NotInOrder(offer.technology)),
         (offer.health == Health::Failed).then_some(Reason::Failed),
         no_slots.then_some(Reason::NoSlots),
-        is_too_large.then_some(Reason::TooLarge { most: offer.message_bytes_max }),
         scarce,
     ]
     .into_iter()
@@ -162,4 +160,4 @@ fn merits(
     .collect()
 }
 
-const _: () = assert!(REASONS_MAX >= 6, "there are as many refusals");
+const _: () = assert!(REASONS_MAX >= 5, "there are as many refusals");

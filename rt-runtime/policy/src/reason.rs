@@ -5,7 +5,7 @@ use crate::technology::Technology;
 use core::fmt;
 
 /// Most reasons of one link: of the five that refuse each at most once, or those of a place.
-pub const REASONS_MAX: usize = 6;
+pub const REASONS_MAX: usize = 5;
 
 /// In what one link is better than the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,11 +31,6 @@ pub enum Reason {
     Failed,
     /// The stream is time-sensitive, and its datapath has no slots: it cannot be used.
     NoSlots,
-    /// The messages are larger than it carries: it cannot be used.
-    TooLarge {
-        /// What it carries, bytes.
-        most: u32,
-    },
     /// Its streams are as many as its budget allows, none of which gives way.
     NoStreamFree,
     /// The bandwidth of its budget is not enough, whoever gives way.
@@ -71,7 +66,6 @@ impl Reason {
                 | Reason::NotInOrder(_)
                 | Reason::Failed
                 | Reason::NoSlots
-                | Reason::TooLarge { .. }
                 | Reason::NoStreamFree
                 | Reason::NoBandwidthFree { .. }
         )
@@ -85,7 +79,6 @@ impl fmt::Display for Reason {
             Reason::NotInOrder(technology) => write!(f, "the rule does not name {technology}"),
             Reason::Failed => f.write_str("it failed: it is gone, or silent while another link hears the peer"),
             Reason::NoSlots => f.write_str("its datapath has no slots for a time-sensitive stream"),
-            Reason::TooLarge { most } => write!(f, "the messages are larger than the {most} bytes that it carries"),
             Reason::NoStreamFree => {
                 f.write_str("its budget of streams is used up by streams that are as important, or more")
             }

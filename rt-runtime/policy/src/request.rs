@@ -12,9 +12,6 @@ pub const PREMIUM_FROM: u8 = 6;
 pub struct Request {
     /// The quality of service.
     pub qos: Qos,
-    /// Largest payload of a message, bytes, where it is known from elsewhere than
-    /// `qos.determinism`.
-    pub message_bytes: Option<u32>,
 }
 
 /// Who goes first where capacity is scarce: time-sensitive before best effort, and in each the
@@ -31,18 +28,18 @@ impl Importance {
 }
 
 impl Request {
-    /// Of this quality of service; sizes are not known.
+    /// Of this quality of service.
     #[must_use]
     pub const fn new(qos: Qos) -> Self {
-        Request { qos, message_bytes: None }
+        Request { qos }
     }
 
-    /// Largest payload of a message, bytes; `None`: not known.
+    /// Largest payload of a message, bytes; `None`: not known, as it has no time.
     #[must_use]
     pub const fn bytes(&self) -> Option<u32> {
         match self.qos.determinism {
             Determinism::TimeSensitive { size, .. } => Some(size),
-            Determinism::BestEffort => self.message_bytes,
+            Determinism::BestEffort => None,
         }
     }
 

@@ -17,10 +17,6 @@ use serde::{Deserialize, Serialize};
 /// Most rules of a table.
 pub const RULES_MAX: usize = 32;
 
-/// Messages from this size on are large: kernel sockets send them in super-frames, which
-/// AF_XDP in copy mode cannot. Bytes.
-pub const LARGE_BYTES: u32 = 65_536;
-
 /// Whether messages have a time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,7 +38,8 @@ pub struct When {
     pub consumption: Option<Consumption>,
     /// Whether messages have a time.
     pub determinism: Option<Kind>,
-    /// Messages are known to be of this size at least, bytes.
+    /// Messages are known to be of this size at least, bytes. So they have a time: of others no
+    /// size is known before they are sent.
     pub bytes_min: Option<u32>,
 }
 
@@ -62,6 +59,17 @@ impl When {
             && self.bytes_min.is_none_or(|least| request.bytes().is_some_and(|bytes| bytes >= least))
     }
 
+    /// What `determinism` has to be.
+    const fn kind(&self) -> Option<Kind> {
+        if self.bytes_min.is_some() { Some(Kind::TimeSensitive) } else { self.determinism }
+    }
+
+    /// Whether a request can be so.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        self.determinism.is_none_or(|determinism| self.kind() == Some(determinism))
+    }
+
     /// Whether this holds wherever `other` does.
     #[must_use]
     pub fn covers(&self, other: &When) -> bool {
@@ -71,7 +79,7 @@ impl When {
         one(self.reliability, other.reliability)
             && one(self.datapath, other.datapath)
             && one(self.consumption, other.consumption)
-            && one(self.determinism, other.determinism)
+            && one(self.kind(), other.kind())
             && self.bytes_min.is_none_or(|least| other.bytes_min.is_some_and(|theirs| theirs >= least))
     }
 }
@@ -143,6 +151,8 @@ pub enum RulesError {
     /// The first of the two numbers, from 0, is of a rule that never applies: the second
     /// applies wherever it would.
     Unreachable(usize, usize),
+    /// A rule that never applies: it is for messages without a time, of a known size.
+    Impossible(usize),
     /// A rule prefers no technology.
     NoOrder(usize),
     /// A rule names a technology twice.
@@ -167,6 +177,7 @@ impl Rules {
         for (at, rule) in rules.iter().enumerate() {
             let covers = rules[..at].iter().position(|first| first.when.covers(&rule.when));
             errors.extend(covers.map(|first| RulesError::Unreachable(at, first)));
+            errors.extend((!rule.when.is_possible()).then_some(RulesError::Impossible(at)));
             errors.extend(rule.order.is_empty().then_some(RulesError::NoOrder(at)));
             let repeated = rule.order.iter().enumerate().filter(|(place, one)| rule.order[..*place].contains(one));
             errors.extend(repeated.map(|(_, technology)| RulesError::Twice(at, *technology)));
@@ -200,7 +211,6 @@ impl Default for Rules {
         let timed = Some(Kind::TimeSensitive);
         Rules(Vec::from([
             Rule::new(When { determinism: timed, ..fast }, [Dpdk, Xdp, Udp, Rdma, Tcp, Sim], false),
-            Rule::new(When { bytes_min: Some(LARGE_BYTES), ..fast }, [Rdma, Dpdk, Udp, Xdp, Tcp, Sim], false),
             Rule::new(When { consumption: Some(Consumption::Poll), ..fast }, [Rdma, Dpdk, Xdp, Udp, Tcp, Sim], false),
             Rule::new(fast, [Rdma, Xdp, Dpdk, Udp, Tcp, Sim], false),
             Rule::new(When { determinism: timed, ..When::ALWAYS }, [Udp, Xdp, Dpdk, Rdma, Tcp, Sim], true),
@@ -237,6 +247,16 @@ mod tests {
         assert_eq!(new(&[always.clone(), fast(None)]), [RulesError::Unreachable(1, 0), RulesError::NotTotal]);
         assert_eq!(new(&[fast(Some(9)), fast(Some(10)), always.clone()]), [RulesError::Unreachable(1, 0)]);
         assert_eq!(new(&[fast(Some(10)), fast(Some(9)), fast(None), always.clone()]), []);
+        // The size of messages without a time is not known.
+        let of = |determinism, bytes_min| Rule {
+            when: When { determinism: Some(determinism), bytes_min, ..When::ALWAYS },
+            ..always.clone()
+        };
+        assert_eq!(new(&[of(Kind::BestEffort, Some(9)), always.clone()]), [RulesError::Impossible(0)]);
+        let sized = Rule { when: When { bytes_min: Some(9), ..When::ALWAYS }, ..always.clone() };
+        let timed = of(Kind::TimeSensitive, None);
+        assert_eq!(new(&[timed.clone(), sized.clone(), always.clone()]), [RulesError::Unreachable(1, 0)]);
+        assert_eq!(new(&[sized, timed, always.clone()]), []);
         let twice = Rule { order: vec![Technology::Udp, Technology::Udp], ..always.clone() };
         assert_eq!(new(&[twice]), [RulesError::Twice(0, Technology::Udp)]);
         assert_eq!(new(&[Rule { order: Vec::new(), ..always }]), [RulesError::NoOrder(0)]);
@@ -247,8 +267,9 @@ mod tests {
         let rules = Rules::default();
         let words: Vec<_> = rules.all().iter().map(|rule| rule.when.to_string()).collect();
         assert_eq!(words[0], "fast, time-sensitive");
-        assert_eq!(words[1], "fast, messages of 65536 bytes or more");
-        assert_eq!(words[2], "fast, consumption poll");
-        assert_eq!(words[5], "all others");
+        assert_eq!(words[1], "fast, consumption poll");
+        assert_eq!(words[4], "all others");
+        let large = When { datapath: Some(Datapath::Fast), bytes_min: Some(65_536), ..When::ALWAYS };
+        assert_eq!(large.to_string(), "fast, messages of 65536 bytes or more");
     }
 }

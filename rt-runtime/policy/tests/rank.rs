@@ -14,8 +14,7 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Determinism::BestEffort),
         (1..50u64, 1..200u32).prop_map(|(period, size)| Determinism::periodic(Nanos::from_secs(period), size)),
     ];
-    let of = (any::<[bool; 3]>(), determinism, 0..8u8, proptest::option::of(1..200u32));
-    of.prop_map(|([reliable, fast, poll], determinism, priority, message_bytes)| {
+    (any::<[bool; 3]>(), determinism, 0..8u8).prop_map(|([reliable, fast, poll], determinism, priority)| {
         let qos = Qos {
             reliability: if reliable { Reliability::Reliable } else { Reliability::Unreliable },
             datapath: if fast { Datapath::Fast } else { Datapath::Standard },
@@ -23,7 +22,7 @@ fn request() -> impl Strategy<Value = Request> {
             determinism,
             priority: Priority::new(priority).unwrap(),
         };
-        Request { qos, message_bytes }
+        Request::new(qos)
     })
 }
 
@@ -38,13 +37,12 @@ fn offer() -> impl Strategy<Value = Offer> {
     let room = proptest::option::of((amount(), amount()).prop_map(|(free, lower)| Room { free, lower }));
     let technology = proptest::sample::select(&Technology::ALL[..]);
     let health = proptest::sample::select(&Health::ALL[..]);
-    (technology, proptest::bool::weighted(0.8), health, any::<[bool; 2]>(), 1..200u32, room).prop_map(
-        |(technology, reaches, health, [takes_time_sensitive, costs_kernel_traffic], message_bytes_max, room)| Offer {
+    (technology, proptest::bool::weighted(0.8), health, any::<[bool; 2]>(), room).prop_map(
+        |(technology, reaches, health, [takes_time_sensitive, costs_kernel_traffic], room)| Offer {
             technology,
             reaches,
             health,
             takes_time_sensitive,
-            message_bytes_max,
             costs_kernel_traffic,
             room,
         },
@@ -73,7 +71,7 @@ fn rules() -> impl Strategy<Value = Rules> {
     let table = (some, order(), any::<bool>()).prop_map(|(some, order, spares_others)| {
         let mut all: Vec<Rule> = Vec::new();
         for (when, order, spares_others) in some {
-            if !all.iter().any(|rule| rule.when.covers(&when)) && when != When::ALWAYS {
+            if when.is_possible() && !all.iter().any(|rule| rule.when.covers(&when)) && when != When::ALWAYS {
                 all.push(Rule { when, order, spares_others });
             }
         }
@@ -86,10 +84,6 @@ fn rules() -> impl Strategy<Value = Rules> {
 /// Whether an offer can carry a request by a rule: written anew, to judge the function by.
 fn can_carry(request: &Request, offer: &Offer, rule: &Rule) -> bool {
     let timed = matches!(request.qos.determinism, Determinism::TimeSensitive { .. });
-    let size = match request.qos.determinism {
-        Determinism::TimeSensitive { size, .. } => Some(size),
-        Determinism::BestEffort => request.message_bytes,
-    };
     let fits = match offer.room {
         None => true,
         Some(Room { free, lower }) => {
@@ -102,7 +96,6 @@ fn can_carry(request: &Request, offer: &Offer, rule: &Rule) -> bool {
         && offer.health != Health::Failed
         && rule.order.contains(&offer.technology)
         && (!timed || offer.takes_time_sensitive)
-        && size.is_none_or(|size| size <= offer.message_bytes_max)
         && fits
 }
 
@@ -163,10 +156,6 @@ proptest! {
                         Reason::PeerLacksIt => cured.reaches = true,
                         Reason::Failed => cured.health = Health::Good,
                         Reason::NoSlots => cured.takes_time_sensitive = true,
-                        Reason::TooLarge { most } => {
-                            prop_assert_eq!(most, offer.message_bytes_max);
-                            cured.message_bytes_max = u32::MAX;
-                        }
                         Reason::NotInOrder(technology) => rule.order.push(technology),
                         Reason::NoStreamFree | Reason::NoBandwidthFree { .. } => cured.room = None,
                         _ => unreachable!(),
@@ -203,7 +192,7 @@ proptest! {
         }
     }
 
-    /// Better health, more room, an address, slots, larger messages: none lowers a rank.
+    /// Better health, more room, an address, slots: none lowers a rank.
     #[test]
     fn better_is_never_worse(
         request in request(), offers in offers(), rules in rules(),
@@ -220,7 +209,6 @@ proptest! {
         prop_assert!(change(&|offer| offer.health = offer.health.min(better.health)), "health");
         prop_assert!(change(&|offer| offer.reaches = true), "reach");
         prop_assert!(change(&|offer| offer.takes_time_sensitive = true), "slots");
-        prop_assert!(change(&|offer| offer.message_bytes_max = offer.message_bytes_max.max(better.message_bytes_max)));
         prop_assert!(change(&|offer| offer.costs_kernel_traffic = false), "cost");
         prop_assert!(change(&|offer| offer.room = None), "no bound");
         let free = |offer: &mut Offer| {

@@ -3,7 +3,6 @@
 use insane_core::{Consumption, Datapath, DatapathIndex, Determinism, LinkIndex, Nanos, Priority, Qos, Reliability};
 use insane_policy::budget::{Account, Cause, Claimed, LinkKey, Wishes};
 use insane_policy::health::Health;
-use insane_policy::rules::LARGE_BYTES;
 use insane_policy::{Amount, Offer, Reason, Request, Rules, Technology, rank};
 use std::collections::BTreeSet;
 
@@ -41,7 +40,6 @@ fn offer(technology: Technology) -> Offer {
         reaches: true,
         health: Health::Good,
         takes_time_sensitive: true,
-        message_bytes_max: u32::MAX,
         costs_kernel_traffic: false,
         room: None,
     }
@@ -55,7 +53,7 @@ fn every_quality_of_service_is_served_as_its_row_says() {
     let mut used = BTreeSet::new();
     for bits in 0..32u32 {
         let is = |bit: u32| bits & (1 << bit) != 0;
-        let size = if is(4) { LARGE_BYTES } else { 64 };
+        let size = if is(4) { 1 << 20 } else { 64 };
         let qos = Qos {
             reliability: if is(0) { Reliability::Reliable } else { Reliability::Unreliable },
             datapath: if is(1) { Datapath::Fast } else { Datapath::Standard },
@@ -67,14 +65,13 @@ fn every_quality_of_service_is_served_as_its_row_says() {
             },
             priority: Priority::NORMAL,
         };
-        let request = Request { qos, message_bytes: (!is(3)).then_some(size) };
-        let row = match (is(1), is(3), is(4), is(2)) {
-            (true, true, _, _) => 1,
-            (true, false, true, _) => 2,
-            (true, false, false, true) => 3,
-            (true, false, false, false) => 4,
-            (false, true, _, _) => 5,
-            (false, false, _, _) => 6,
+        let request = Request::new(qos);
+        let row = match (is(1), is(3), is(2)) {
+            (true, true, _) => 1,
+            (true, false, true) => 2,
+            (true, false, false) => 3,
+            (false, true, _) => 4,
+            (false, false, _) => 5,
         };
         used.insert(row);
         let cells = &rows[row - 1];

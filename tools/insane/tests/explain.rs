@@ -185,7 +185,7 @@ fn the_table_of_the_policy_is_shown_and_carried_out() {
     assert_has(
         &shown,
         &[
-            "links to peer there by rule 6, for all others",
+            "links to peer there by rule 5, for all others",
             "chosen   quick, for",
             "used     quick",
             "if the chosen one failed  slow",

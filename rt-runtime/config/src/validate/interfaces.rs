@@ -1,6 +1,7 @@
-//! What a link has for itself: a device of DPDK, and the place for a program at an interface.
+//! What a link has for itself: a device of DPDK, its frames, and the place for a program at an
+//! interface. And what its driver does to the links beside it.
 
-use crate::plan::DeviceName;
+use crate::plan::{DatapathPlan, DeviceName, Serves, Technology};
 use crate::raw;
 use crate::report::Report;
 
@@ -8,6 +9,20 @@ use crate::report::Report;
 pub(super) fn check_is_its_own(raw: &[raw::Link], at: usize, report: &mut Report<'_>) {
     check_device(raw, at, report);
     check_interface(raw, at, report);
+    check_memory(&raw[at], at, report);
+}
+
+/// A frame is read and written as memory of this process alone, which it is not where a memif lends
+/// the other process's.
+fn check_memory(link: &raw::Link, at: usize, report: &mut Report<'_>) {
+    let raw::Technology::Dpdk { device, .. } = &link.technology else { return };
+    let lends = |device: DeviceName| {
+        device.as_str().starts_with("net_memif") && device.argument("zero-copy").is_some_and(|value| value != "no")
+    };
+    if DeviceName::new(device).is_some_and(lends) {
+        let message = "with `zero-copy` its frames lie in memory that the process at the other end can write";
+        report.error_accepting(&format!("links[{at}].technology.device"), message, "a memif without `zero-copy`");
+    }
 }
 
 /// DPDK gives a device to one link.
@@ -84,6 +99,32 @@ fn check_interface(raw: &[raw::Link], at: usize, report: &mut Report<'_>) {
                 message,
                 "an interface on which no other xdp link, nor dpdk by net_af_xdp, is",
             );
+        }
+    }
+}
+
+/// The driver of packet sockets waits in its call where the kernel takes no frame: the only link
+/// by which a datapath can stand still.
+pub(super) fn warn_of_packet_sockets(raw: &[raw::Link], datapaths: &[DatapathPlan], report: &mut Report<'_>) {
+    for datapath in datapaths {
+        let has_others = datapath.links.len() > 1;
+        if !has_others && datapath.serves == Serves::BestEffort {
+            continue;
+        }
+        for link in &datapath.links {
+            let Technology::Dpdk(dpdk) = &link.technology else { continue };
+            let Some(at) = raw.iter().position(|raw| raw.name == link.name) else { continue };
+            if !dpdk.device.is_af_packet() {
+                continue;
+            }
+            let what = if has_others { "all its links" } else { "its real-time lanes" };
+            let message = format!(
+                "where the interface takes no frames this driver waits, for as long as that lasts: datapath \"{}\" \
+                 stands still with {what}",
+                datapath.name
+            );
+            let accepted = "an xdp or udp link there, or a datapath for this link alone that `serves: best_effort`";
+            report.warning(&format!("links[{at}].technology.device"), message, accepted);
         }
     }
 }

@@ -35,6 +35,7 @@ pub(crate) fn validate(config: &raw::Config, machine: &Machine, report: &mut Rep
     let discovery = discovery::discovery(&config.discovery, &links, report);
     let datapaths = datapaths::datapaths(config, links, machine, report);
     network::warn_of_unreached_peers(&peers, &datapaths, report);
+    interfaces::warn_of_packet_sockets(&config.links, &datapaths, report);
     let domains = tenants::domains(&config.domains, machine, &datapaths, report);
     streams::check_slots(&domains, &datapaths, report);
     let policy = policy::policy(&config.policy, &datapaths, report);

@@ -66,6 +66,14 @@ fn tell(error: RulesError, count: usize, report: &mut Report<'_>) {
             let message = format!("it is never used: rules[{first}] (line {line}) is, wherever it could be");
             report.error_accepting(&format!("policy.rules[{at}]"), message, "the narrower rule before the wider one");
         }
+        RulesError::Impossible(at) => {
+            let message = "of best-effort streams no size is known: it is never used";
+            report.error_accepting(
+                &format!("policy.rules[{at}].when.bytes_min"),
+                message,
+                "`determinism: time_sensitive`",
+            );
+        }
         RulesError::NoOrder(at) => report.error(&format!("policy.rules[{at}].order"), "it names no technology"),
         RulesError::Twice(at, technology) => {
             report.error(&format!("policy.rules[{at}].order"), format!("{technology} is there twice"));

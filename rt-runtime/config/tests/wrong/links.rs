@@ -312,6 +312,10 @@ fn dpdk_links_and_how_dpdk_is_started() {
         let message = format!("\"{device}\" can be no device");
         expect(&on(device, "10.0.0.1:1"), "1:47", &path("device"), &message, "a device of DPDK with its arguments");
     }
+    let message = "with `zero-copy` its frames lie in memory that the process at the other end can write";
+    let lent = "net_memif0,role=client,zero-copy=yes";
+    expect(&on(lent, "10.0.0.1:1"), "1:47", &path("device"), message, "a memif without `zero-copy`");
+    assert!(findings(&on("net_memif0,zero-copy=no", "10.0.0.1:1")).is_empty());
     let message = "0.0.0.0 is no address that frames on an interface can have";
     expect(&on("eth0", "0.0.0.0:1"), "1:61", &path("bind"), message, "an IP address that no machine has");
     assert!(findings(&on(&"n".repeat(159), "[fd00::1]:65534")).is_empty());
@@ -327,12 +331,41 @@ fn dpdk_links_and_how_dpdk_is_started() {
         let path = "links[1].technology.device";
         expect(&two(first, second), "2:38", path, &message, "a device that no other link has");
     }
-    assert!(findings(&two("net_af_packet0,iface=eth0", "net_af_packet1,iface=eth0")).is_empty());
+    let packets = findings(&two("net_af_packet0,iface=eth0", "net_af_packet1,iface=eth0"));
+    assert_eq!(packets.count().0, 0, "{packets}");
     let unknown = only(&dpdk("polls_us: 1")).to_string();
     assert!(unknown.contains("did you mean `poll_us`?"), "{unknown}");
     expect("(eal: (shim: \"a.so\"))", "1:14", "eal.shim", "the path is not absolute", "the absolute path of a library");
     let message = "an argument is not empty, and has no zero in it";
     expect("(eal: (arguments: [\"-n\", \"\"]))", "1:26", "eal.arguments[1]", message, "");
+}
+
+#[test]
+fn who_waits_for_a_driver_is_told() {
+    let with = |device: &str, serves: &str, beside: &str| {
+        let (udp, name) = match beside {
+            "" => (String::new(), String::new()),
+            bind => (format!(", (name: \"u\", technology: udp(bind: \"{bind}\"))"), ", \"u\"".to_owned()),
+        };
+        // The other lanes, which somebody has to serve.
+        let rest = if serves == "all" { "" } else { ", (name: \"r\", links: [\"v\"], serves: real_time)" };
+        let last = if rest.is_empty() { "" } else { ", (name: \"v\", technology: udp(bind: \"10.0.0.8:1\"))" };
+        findings(&format!(
+            "(links: [(name: \"d\", technology: dpdk(device: \"{device}\", bind: \"10.0.0.1:1\")){udp}{last}], \
+             datapaths: [(name: \"m\", links: [\"d\"{name}], serves: {serves}){rest}])"
+        ))
+    };
+    for (serves, beside, whom) in [
+        ("all", "", Some("datapath \"m\" stands still with its real-time lanes")),
+        ("all", "10.0.0.9:1", Some("datapath \"m\" stands still with all its links")),
+        ("best_effort", "10.0.0.9:1", Some("datapath \"m\" stands still with all its links")),
+        ("best_effort", "", None),
+    ] {
+        let told = with("net_af_packet0,iface=eth0", serves, beside);
+        assert_eq!(told.count(), (0, usize::from(whom.is_some())), "{told}");
+        assert!(whom.is_none_or(|whom| told.0[0].message.ends_with(whom)), "{told}");
+        assert!(with("net_ring0", serves, beside).is_empty());
+    }
 }
 
 #[test]

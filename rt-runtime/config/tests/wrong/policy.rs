@@ -59,6 +59,12 @@ fn rules_of_the_policy() {
         "0 is too small",
         "1 to 100_000_000 bytes",
     );
+    one(
+        "rules: [(when: (determinism: best_effort, bytes_min: 9), order: [xdp]), (order: [udp])]",
+        "policy.rules[0].when.bytes_min",
+        "of best-effort streams no size is known: it is never used",
+        "`determinism: time_sensitive`",
+    );
     // All at once.
     let several = findings(&with("rules: [(order: [udp, udp]), (when: (datapath: fast), order: [])]"));
     assert_eq!(several.0.len(), 4, "{several}");

@@ -108,7 +108,7 @@ fn judge(host: &Host, frame: &[u8], received: &Received, answer: &[u8]) {
         Received::Datagram { from, port, payload } => {
             judge_datagram(host, &frame[at..], (kind, at), (*from, *port), payload.clone());
         }
-        Received::Answer(len) => {
+        Received::Answer(len) | Received::Echo(len) => {
             assert!(
                 *len <= answer.len() && *len <= frame.len().max(ANSWER_BYTES),
                 "an answer larger than what it is for"

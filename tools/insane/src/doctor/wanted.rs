@@ -46,8 +46,22 @@ pub struct Datapath {
     /// Names of its links that load a program into the kernel (AF_XDP): they need CAP_NET_ADMIN,
     /// CAP_NET_RAW and CAP_BPF, and do not open without.
     pub loads: Vec<String>,
+    /// Its links that hear one queue of an interface each.
+    pub hears: Vec<Hears>,
     /// Names of its links over packet sockets: they need CAP_NET_RAW, and do not open without.
     pub raw: Vec<String>,
+}
+
+/// A link over AF_XDP.
+pub struct Hears {
+    /// Its name.
+    pub link: String,
+    /// Its interface.
+    pub interface: String,
+    /// The one queue that it hears.
+    pub queue: u32,
+    /// Its first port; it has the next one, too.
+    pub port: u16,
 }
 
 impl Wanted {
@@ -112,6 +126,11 @@ impl Wanted {
     /// Links that need a program in the kernel.
     pub fn loading(&self) -> impl Iterator<Item = &String> {
         self.datapaths.iter().flat_map(|datapath| &datapath.loads)
+    }
+
+    /// The link that hears one queue of this interface, if one does.
+    pub fn hears(&self, interface: &str) -> Option<&Hears> {
+        self.datapaths.iter().flat_map(|datapath| &datapath.hears).find(|hears| hears.interface == interface)
     }
 
     /// Links that need raw sockets: those, and the ones over packet sockets.
@@ -193,8 +212,15 @@ fn datapath(plan: &insane_config::DatapathPlan) -> Datapath {
         addresses: plan.links.iter().filter(|link| !has_own_address(link)).map(address).collect(),
         interfaces: plan.links.iter().filter_map(interface).collect(),
         loads: plan.links.iter().filter(loads).map(name).collect(),
+        hears: plan.links.iter().filter_map(hears).collect(),
         raw: plan.links.iter().filter(is_raw).map(name).collect(),
     }
+}
+
+fn hears(link: &LinkPlan) -> Option<Hears> {
+    let Technology::Xdp(xdp) = &link.technology else { return None };
+    let interface = xdp.interface.as_str().to_owned();
+    Some(Hears { link: link.name.clone(), interface, queue: xdp.queue, port: xdp.bind.port() })
 }
 
 /// Streams that are declared as time-sensitive, with their domains.

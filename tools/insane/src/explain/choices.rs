@@ -91,7 +91,7 @@ mod tests {
             domain: "line".into(),
             stream: "axis".into(),
             peer: "cell-b".into(),
-            rule: "rule 4, for fast".into(),
+            rule: "rule 3, for fast".into(),
             links: vec![
                 row("plant", "udp", Some(1), "good", &["nothing is before it", "udp is number 4 of the rule"]),
                 row("office", "tcp", Some(2), "held down", &["the one before is in better health"]),
@@ -129,7 +129,7 @@ mod tests {
         put(&mut text, &Choices { flows: vec![flow()], budgets: vec![budget.clone()] });
         assert_eq!(
             text,
-            "links to peer cell-b by rule 4, for fast\n\
+            "links to peer cell-b by rule 3, for fast\n\
              \x20 1  plant   udp  good       nothing is before it; udp is number 4 of the rule\n\
              \x20 2  office  tcp  held down  the one before is in better health; trusted again after 1.90 s more\n\
              \x20 -  fast    xdp  failed     it failed: it is gone, or silent while another link hears the peer; its\n\

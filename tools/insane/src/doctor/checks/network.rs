@@ -4,7 +4,7 @@ use super::some_of;
 use crate::doctor::finding::{Entry, Mend, Outcome, good, warning};
 use crate::doctor::host::{Host, Nic};
 use crate::doctor::reader::{Known, Unread};
-use crate::doctor::wanted::Wanted;
+use crate::doctor::wanted::{Hears, Wanted};
 use insane_sys::host::Channels;
 
 /// Waiting longer for a second packet costs more than it saves.
@@ -16,7 +16,8 @@ pub const ENTRIES: &[Entry] = &[
         weight: 3,
         reads: "/sys/class/net/*/queues, ETHTOOL_GCHANNELS",
         why: "With one queue, real-time packets stand behind every best-effort packet that came before them, on the \
-              core that this queue interrupts.",
+              core that this queue interrupts. A link over AF_XDP hears one queue, and nothing of what the card puts \
+              into the others.",
         source: "kernel docs: networking/scaling; ethtool(8)",
         unread: "Run it on the host, where /sys is mounted:\n$ ethtool -l INTERFACE",
         check: queues,
@@ -46,7 +47,12 @@ fn queues(host: &Host, wanted: &Wanted) -> Outcome {
     for nic in nics {
         let count = *nic.receive_queues.known()?;
         shown.push(format!("{} has {count}", nic.name));
-        if count < 2 {
+        if let Some(hears) = wanted.hears(&nic.name) {
+            if count > 1 {
+                shown.push(format!("of which link {} hears queue {} alone", hears.link, hears.queue));
+                remedy.push(steering(nic, hears));
+            }
+        } else if count < 2 {
             remedy.push(more_queues(nic, host.calls.channels.get(&nic.name)));
         }
     }
@@ -58,6 +64,19 @@ fn queues(host: &Host, wanted: &Wanted) -> Outcome {
 fn in_shell(name: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
     if name.chars().all(is_plain) { name.to_owned() } else { format!("'{}'", name.replace('\'', "'\\''")) }
+}
+
+/// A link over AF_XDP is deaf to what the card puts into another queue, by a hash of its own.
+fn steering(nic: &Nic, Hears { queue, port, .. }: &Hears) -> String {
+    let name = &in_shell(&nic.name);
+    let rule = |port: u32| format!("$ ethtool -N {name} flow-type udp4 dst-port {port} action {queue}\n");
+    let (first, next) = (rule(u32::from(*port)), rule(u32::from(*port) + 1));
+    let one =
+        if *queue == 0 { format!("One queue hears all:\n$ ethtool -L {name} combined 1\n") } else { String::new() };
+    format!(
+        "{one}Rules of the card put what is for the link into its queue (ARP as well, where it can; they are not seen \
+         from here):\n{first}{next}$ ethtool -X {name} start {queue} equal 1"
+    )
 }
 
 fn more_queues(nic: &Nic, channels: Option<&Result<Channels, Unread>>) -> String {

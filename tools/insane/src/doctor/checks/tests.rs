@@ -6,7 +6,7 @@ use crate::doctor::cores::Cores;
 use crate::doctor::finding::{Finding, State, score};
 use crate::doctor::host::{FairServer, Host, IdleState, Irq, IrqThread, Nic, RtGroup};
 use crate::doctor::reader::{Read, Unread, Why};
-use crate::doctor::wanted::{Datapath, Wanted};
+use crate::doctor::wanted::{Datapath, Hears, Wanted};
 use State::{Bad, Good, Warning};
 use insane_config::HugePages;
 use insane_sys::host::{Bounds, Channels, ClockState, Coalescing};
@@ -111,6 +111,7 @@ fn asked() -> Wanted {
                 addresses: vec![[192, 0, 2, 1].into()],
                 interfaces: vec![],
                 loads: vec![],
+                hears: vec![],
                 raw: vec![],
             },
             Datapath {
@@ -123,6 +124,7 @@ fn asked() -> Wanted {
                 addresses: vec![],
                 interfaces: vec![],
                 loads: vec![],
+                hears: vec![],
                 raw: vec![],
             },
         ],
@@ -196,6 +198,8 @@ fn highest_hog() -> Wanted {
 fn over_xdp() -> Wanted {
     let mut wanted = asked();
     wanted.datapaths[1].loads = vec!["fast".into()];
+    let interface = "eth0".into();
+    wanted.datapaths[1].hears = vec![Hears { link: "fast".into(), interface, queue: 0, port: 7400 }];
     wanted
 }
 
@@ -521,6 +525,8 @@ pub(super) const CASES: &[Case] = &[
     ("timer-slack", nothing, |h| h.calls.timer_slack_ns = unread(), State::Unread, ""),
     ("nic-queues", nothing, |_| {}, Good, "eth0 has 2"),
     ("nic-queues", nothing, |h| h.nics.as_mut().unwrap()[0].receive_queues = Ok(1), Warning, "eth0 has 1"),
+    ("nic-queues", over_xdp, |_| {}, Warning, "eth0 has 2, of which link fast hears queue 0 alone"),
+    ("nic-queues", over_xdp, |h| h.nics.as_mut().unwrap()[0].receive_queues = Ok(1), Good, "eth0 has 1"),
     ("nic-queues", elsewhere, |_| {}, Good, "eth0 has 2"),
     ("nic-queues", nothing, |h| h.nics = unread(), State::Unread, ""),
     ("nic-coalescing", asked, |_| {}, Good, "0 us"),

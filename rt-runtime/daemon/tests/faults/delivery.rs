@@ -242,7 +242,7 @@ fn a_stopped_application_holds_a_reliable_source_back_for_a_moment_only() {
     let stream = session.stream("s", qos).unwrap();
     let sink = stream.sink(CHANNEL, SinkOptions::default()).unwrap();
     let source = stream.source(CHANNEL, SourceOptions::default()).unwrap();
-    until("both are joined", || source.receivers() == 2);
+    until("both are joined", || source.receivers() == 2 && sink.has_senders());
     let stopped = nix::unistd::Pid::from_raw(other.pid() as i32);
     kill(stopped, Signal::SIGSTOP).unwrap();
     for sequence in 0..2_000 {

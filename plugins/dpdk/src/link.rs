@@ -241,9 +241,11 @@ impl DpdkLink {
     }
 
     /// Puts the first `len` bytes of `answer` among the best-effort frames; if it is urgent, as
-    /// real time depends on it as well, among those of real time where the others have no room.
+    /// real time depends on it as well, among those of real time where the others have no room and
+    /// few wait: a stranger's questions must not fill those.
     fn send_plain(&mut self, len: usize, is_urgent: bool) -> bool {
-        let is_beside = is_urgent && !self.make_room(Class::BestEffort as usize);
+        let few = self.outboxes[Class::RealTime as usize].len() < OUTBOX / 8;
+        let is_beside = is_urgent && !self.make_room(Class::BestEffort as usize) && few;
         let side = if is_beside { Class::RealTime } else { Class::BestEffort } as usize;
         let device = if self.make_room(side) { self.device.as_deref_mut() } else { None };
         let reserved = device.and_then(|device| device.port.reserve().map(|frame| (&mut device.port, frame)));

@@ -84,8 +84,10 @@ enum State {
         mac: Mac,
         until: MonoTime,
     },
+    /// `is_sure`: it was an answer once, and not only somebody's claim.
     Probing {
         mac: Mac,
+        is_sure: bool,
         asked: u8,
         next: MonoTime,
     },
@@ -102,6 +104,11 @@ impl State {
     /// Everybody is asked from `now` on, and no frame goes anywhere before the answer.
     const fn lost(now: MonoTime) -> Self {
         State::Asking { was: None, asked: 0, next: now }
+    }
+
+    /// Whether it is still there is asked from `now` on.
+    const fn probing(mac: Mac, now: MonoTime) -> Self {
+        State::Probing { mac, is_sure: true, asked: 0, next: now }
     }
 }
 
@@ -136,7 +143,7 @@ impl<const PLACES: usize> Neighbours<PLACES> {
                 place.users = place.users.checked_add(1)?;
                 // What was kept without a user may be old.
                 match (place.state, place.users) {
-                    (State::Known { mac, .. }, 1) => place.state = State::Probing { mac, asked: 0, next: now },
+                    (State::Known { mac, .. }, 1) => place.state = State::probing(mac, now),
                     (State::Asking { .. }, 1) => place.state = State::lost(now),
                     _ => {}
                 }
@@ -186,10 +193,12 @@ impl<const PLACES: usize> Neighbours<PLACES> {
         let known = State::Known { mac: told, until: now + KNOWN_FOR };
         place.state = match (place.state, word) {
             (State::Asking { .. }, Word::Answer) => known,
+            // Everybody is asked already; a claim does not take the place of what was an answer.
+            (asking @ State::Asking { was: Some((mac, _)), .. }, Word::Claim) if mac != told => asking,
             // Good enough to answer to, and asked at once whether it is true.
-            (State::Asking { .. }, Word::Claim) => State::Probing { mac: told, asked: 0, next: now },
+            (State::Asking { .. }, Word::Claim) => State::Probing { mac: told, is_sure: false, asked: 0, next: now },
             (State::Known { mac, .. } | State::Probing { mac, .. }, Word::Answer) if mac == told => known,
-            (State::Known { mac, .. }, _) if mac != told => State::Probing { mac, asked: 0, next: now },
+            (State::Known { mac, .. }, _) if mac != told => State::probing(mac, now),
             (unchanged, _) => unchanged,
         };
         true
@@ -205,7 +214,7 @@ impl<const PLACES: usize> Neighbours<PLACES> {
             (State::Known { .. } | State::Probing { .. }, Told::Nowhere) => State::lost(now),
             (State::Asking { asked, next, .. }, Told::Nowhere) => State::Asking { was: None, asked, next },
             // Frames go on to where it was, while it is asked for.
-            (State::Known { mac, .. }, Told::Unknown) => State::Probing { mac, asked: 0, next: now },
+            (State::Known { mac, .. }, Told::Unknown) => State::probing(mac, now),
             (unchanged, _) => unchanged,
         };
         true
@@ -241,12 +250,13 @@ impl Place {
         if let State::Known { mac, until } = self.state
             && now >= until
         {
-            self.state = State::Probing { mac, asked: 0, next: now };
+            self.state = State::probing(mac, now);
         }
-        if let State::Probing { mac, asked: PROBES, next } = self.state
+        if let State::Probing { mac, is_sure, asked: PROBES, next } = self.state
             && now >= next
         {
-            self.state = State::Asking { was: Some((mac, now + KEPT_FOR)), asked: 0, next: now };
+            let was = is_sure.then_some((mac, now + KEPT_FOR));
+            self.state = State::Asking { was, asked: 0, next: now };
         }
         if let State::Asking { was, .. } = &mut self.state
             && was.is_some_and(|(_, until)| now >= until)
@@ -254,7 +264,7 @@ impl Place {
             *was = None;
         }
         match &mut self.state {
-            State::Probing { mac, asked, next } if now >= *next => {
+            State::Probing { mac, asked, next, .. } if now >= *next => {
                 *asked += 1;
                 *next = now + PROBE_EACH;
                 Some(Question { address: self.address, to: Some(*mac) })
@@ -318,6 +328,32 @@ mod tests {
                 assert_eq!(table.mac(id), Some(HERE));
             }
         }
+    }
+
+    #[test]
+    fn a_claim_takes_nobodys_place_and_is_not_kept() {
+        let (mut table, id) = known();
+        let mut millis = 30_001;
+        while !table.is_asking() {
+            table.poll(at(millis));
+            millis += 1;
+        }
+        // Its answers are lost, and frames go on to where it was.
+        for millis in millis..millis + 20_000 {
+            table.hear(A, THIEF, Word::Claim, at(millis));
+            table.poll(at(millis));
+            assert_eq!((table.mac(id), table.is_asking()), (Some(HERE), true));
+        }
+        // Of one that never answered, a claim counts for as long as it is asked about.
+        let mut table = Neighbours::<4>::new();
+        let id = table.acquire(A, at(0)).unwrap();
+        table.poll(at(0));
+        table.hear(A, THIEF, Word::Claim, at(1));
+        assert_eq!(table.mac(id), Some(THIEF), "good enough to answer to");
+        for millis in 1..=751 {
+            table.poll(at(millis));
+        }
+        assert_eq!((table.mac(id), table.is_asking()), (None, true));
     }
 
     #[test]

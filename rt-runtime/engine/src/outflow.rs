@@ -209,10 +209,11 @@ impl Outflow {
         is_honest
     }
 
-    /// Peers come and go, are put out and told how far this is: once a turn.
+    /// Peers come and go, are put out and told how far this is: once a turn, or where there are
+    /// many, in turns. `missed`: for how long the thread was not run.
     pub fn serve<L: Link>(
         &mut self,
-        now: MonoTime,
+        (now, missed): (MonoTime, Nanos),
         id: &Identity,
         (conn, newcomers): (&mut RxConn, &mut Option<Newcomers>),
         links: &mut Links<L>,
@@ -227,7 +228,7 @@ impl Outflow {
         if self.version != Some(route.version) {
             self.follow(now, route, newcomers.as_ref());
         }
-        self.sender.look(now);
+        self.sender.look(now, missed);
         while let Some(peer) = self.sender.give_up_recap(now) {
             outlets.count(id.domain, DatapathCounter::RecapsGivenUp, 1);
             // What was lost of it is asked for once more; those who stopped waiting refuse it.

@@ -1,7 +1,9 @@
 //! A sender and its receivers over a network that loses, repeats, delays, reorders and
 //! parts, in virtual time.
 
-use crate::reliable::{Ack, Arrival, Limits, PEERS_MAX, Position, RECAPS_MAX, Receiver, Sender, Sync, UNSEEN_SHARE};
+use crate::reliable::{
+    Ack, Arrival, Attention, Limits, PEERS_MAX, Position, RECAPS_MAX, Receiver, Sender, Sync, UNSEEN_SHARE,
+};
 use insane_core::{Incarnation, MonoTime, Nanos, PeerIndex};
 use std::collections::{BTreeMap, VecDeque};
 use std::vec::Vec;
@@ -797,12 +799,35 @@ fn a_time_without_a_look_is_held_against_nobody() {
     while let Some(data) = sender.next_data(PAYLOAD_MAX) {
         sender.sent(now, &data);
     }
+    let mut attention = Attention::new();
     for look in 1..=UNSEEN_SHARE {
-        sender.look(now);
+        let missed = attention.turn(now, &LIMITS);
+        sender.look(now, missed);
         assert_eq!(sender.evict(now), None, "look {look}");
         now += Nanos::from_secs(look);
     }
-    sender.look(now);
+    let missed = attention.turn(now, &LIMITS);
+    sender.look(now, missed);
+    assert_eq!(sender.evict(now), Some(PeerIndex(0)));
+}
+
+/// Who is one of many senders is served seldom, by a thread that is run all the time.
+#[test]
+fn a_time_in_which_others_were_served_counts() {
+    let mut now = MonoTime(1_000_000);
+    let mut attention = Attention::new();
+    attention.turn(now, &LIMITS);
+    let mut sender = sender_of_two(now);
+    while let Some(data) = sender.next_data(PAYLOAD_MAX) {
+        sender.sent(now, &data);
+    }
+    let until = now + LIMITS.evict_after;
+    while now < until {
+        assert_eq!(sender.evict(now), None);
+        now += Nanos::from_millis(5);
+        attention.turn(now, &LIMITS);
+    }
+    sender.look(now, attention.turn(now, &LIMITS));
     assert_eq!(sender.evict(now), Some(PeerIndex(0)));
 }
 

@@ -103,6 +103,7 @@ impl Contracts {
             self.named |= u8::from(contract.is_some()) << lane;
         }
         self.is_cut &= self.named;
+        self.stuck = [0; LANES];
     }
 
     #[inline]

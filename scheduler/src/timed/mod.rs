@@ -246,6 +246,8 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
 
     /// From now on these arrival contracts hold, by lane.
     pub fn set_arrivals(&mut self, arrivals: &[Option<Arrivals>; LANES]) {
+        // Whoever a link refused may be in no lane any more; who still is comes again.
+        self.flows.iter_mut().for_each(|flow| flow.stuck = NO_LANE);
         self.contracts.set(arrivals, self.now.mono);
     }
 

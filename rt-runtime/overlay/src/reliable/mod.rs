@@ -52,7 +52,7 @@ pub use insane_wire::reliable::{Ack, Position, Sync};
 pub use receiver::{Arrival, Receiver};
 pub use sender::{Data, Sender};
 
-use insane_core::Nanos;
+use insane_core::{MonoTime, Nanos};
 
 /// Recaps of one sender at a time.
 pub const RECAPS_MAX: usize = 8;
@@ -60,9 +60,41 @@ pub const RECAPS_MAX: usize = 8;
 /// The recaps to a peer may hold the window for one part in so many of the time.
 pub const RECAP_SHARE: u64 = 8;
 
-/// A time in which a sender did not look counts for one part in so many of
+/// A time in which the thread of the senders was not run counts for one part in so many of
 /// [`Limits::evict_after`] at most.
 pub const UNSEEN_SHARE: u64 = 8;
+
+/// How long the thread that serves senders was not run: it has not read what their peers said
+/// meanwhile, and these may have stood still with it. One for all senders of a thread, since not
+/// each of them is served in each of its turns.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    looked_at: MonoTime,
+    missed: Nanos,
+}
+
+impl Attention {
+    /// From the start of a clock on.
+    #[must_use]
+    pub const fn new() -> Self {
+        Attention { looked_at: MonoTime(0), missed: Nanos(0) }
+    }
+
+    /// To be called in each turn; the time that was missed so far. Of each time between two turns
+    /// one part in [`UNSEEN_SHARE`] of [`Limits::evict_after`] is none.
+    #[inline]
+    pub fn turn(&mut self, now: MonoTime, limits: &Limits) -> Nanos {
+        let unseen = now.since(core::mem::replace(&mut self.looked_at, now));
+        self.missed.0 += unseen.0.saturating_sub(limits.evict_after.0 / UNSEEN_SHARE);
+        self.missed
+    }
+}
+
+impl Default for Attention {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// Most messages that a sender holds.
 pub const WINDOW_MAX: usize = 64;

@@ -1,6 +1,6 @@
 //! The sending side of one source.
 
-use super::{Ack, Limits, PEERS_MAX, Position, RECAP_SHARE, RECAPS_MAX, Sync, UNSEEN_SHARE, WINDOW_MAX};
+use super::{Ack, Limits, PEERS_MAX, Position, RECAP_SHARE, RECAPS_MAX, Sync, WINDOW_MAX};
 use alloc::boxed::Box;
 use insane_core::{MonoTime, Nanos, PeerIndex};
 use insane_wire::data::{FRAGMENT_UNIT, HEADER_BYTES};
@@ -94,8 +94,8 @@ pub struct Sender {
     end: u64,
     /// Bytes charged for all messages before `end`.
     charged: u64,
-    /// When the caller last looked whether time has made something due.
-    looked_at: MonoTime,
+    /// Of the time that its thread missed, what its peers were excused for.
+    excused: Nanos,
 }
 
 impl Sender {
@@ -119,7 +119,7 @@ impl Sender {
             first,
             end: first,
             charged: CHARGED_AT_FIRST,
-            looked_at: MonoTime(0),
+            excused: Nanos(0),
         }
     }
 
@@ -490,16 +490,13 @@ impl Sender {
     }
 
     /// To be called each time before [`give_up_recap`](Self::give_up_recap) and
-    /// [`evict`](Self::evict). Of a time without a look one part in [`UNSEEN_SHARE`] of
-    /// [`Limits::evict_after`] counts at most: a thread that was not run has not read what its
-    /// peers said meanwhile, and the peers may have stood still with it.
+    /// [`evict`](Self::evict), with what [`Attention::turn`](super::Attention::turn) said: that
+    /// time is held against nobody.
     #[inline]
-    pub fn look(&mut self, now: MonoTime) {
-        let unseen = now.since(self.looked_at);
-        let counts = Nanos(self.limits.evict_after.0 / UNSEEN_SHARE);
-        self.looked_at = now;
-        if unseen > counts {
-            self.excuse(now, Nanos(unseen.0 - counts.0));
+    pub fn look(&mut self, now: MonoTime, missed: Nanos) {
+        if missed > self.excused {
+            self.excuse(now, Nanos(missed.0 - self.excused.0));
+            self.excused = missed;
         }
     }
 

@@ -258,6 +258,23 @@ fn what_the_link_does_not_take_goes_on_waiting() {
     assert_eq!(timed.misuses(), 0);
 }
 
+/// What a link refused may have left the lane with the schedule, without anybody saying so.
+#[test]
+fn who_a_link_refused_is_forgotten_with_the_schedule() {
+    let mut timed = with_contract(&[]);
+    let other = FlowIndex(6);
+    timed.lanes().add(other, Lane::LAST, 100_000).unwrap();
+    timed.ready(other, now(0).tai);
+    assert!(matches!(timed.poll(now(0), 0), Action::Chunk { .. }));
+    timed.blocked(other, 0);
+    timed.set_arrivals(&[None; insane_scheduler::LANES]);
+    let mut timed = under_contract(timed, 3, (100, 10_000));
+    timed.ready(LAST, now(0).tai);
+    assert_eq!(send(&mut timed, 0, 1), 1);
+    timed.ready(LAST, now(1_000_000).tai);
+    assert_eq!(send(&mut timed, 1_000_000, 50), 3, "it rested, and keeps no more than the burst");
+}
+
 #[test]
 fn a_cut_of_another_contract_is_not_told_of_this_one() {
     let mut timed = with_contract(&[]);

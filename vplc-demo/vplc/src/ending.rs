@@ -2,10 +2,10 @@
 //!
 //! A controller of which one task is gone is worse than one that has stopped: others would go on
 //! sending what is computed from its last value, and whoever hears them could not tell. So the
-//! process ends by SIGABRT before a stack is unwound: no lock is given back, no task that waits for
-//! it sees a value in the middle of a change, and no output follows. Whoever receives sees that
-//! nothing comes, as after any crash. The message of the panic comes first, by the process's
-//! panic hook, in which a program may say more.
+//! process ends by SIGABRT before a lock of the program is given back: no task that waits for it sees
+//! a value in the middle of a change. Whoever receives sees that nothing comes, as after any crash.
+//! The message of the panic comes first, by the process's panic hook, in which a program may say
+//! more; until that returns the other tasks run on, so it must not wait for anybody.
 
 /// Until it is forgotten, to leave its scope is a panic.
 struct Ends<'a>(&'a str);

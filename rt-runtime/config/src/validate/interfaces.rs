@@ -17,7 +17,10 @@ pub(super) fn check_is_its_own(raw: &[raw::Link], at: usize, report: &mut Report
 fn check_memory(link: &raw::Link, at: usize, report: &mut Report<'_>) {
     let raw::Technology::Dpdk { device, .. } = &link.technology else { return };
     let lends = |device: DeviceName| {
-        device.as_str().starts_with("net_memif") && device.argument("zero-copy").is_some_and(|value| value != "no")
+        // Of an argument that is there twice DPDK takes the last.
+        let mut arguments = device.as_str().split(',').skip(1);
+        let is_no = |argument: &str| argument.strip_prefix("zero-copy=").is_none_or(|value| value == "no");
+        device.as_str().starts_with("net_memif") && !arguments.all(is_no)
     };
     if DeviceName::new(device).is_some_and(lends) {
         let message = "with `zero-copy` its frames lie in memory that the process at the other end can write";

@@ -245,6 +245,13 @@ impl Outlets {
         route.sinks.iter().any(|place| self.sinks[*place as usize].as_ref().is_some_and(|sink| sink.number > number))
     }
 
+    /// Whether a sink of a route was one of the first `number` of them.
+    #[cold]
+    pub fn has_joined_by(&self, route: RouteIndex, number: u64) -> bool {
+        let Some(route) = self.routes.get(route) else { return false };
+        route.sinks.iter().any(|place| self.sinks[*place as usize].as_ref().is_some_and(|sink| sink.number <= number))
+    }
+
     /// Those of a route that are `among` these miss so many messages, which the next one tells.
     #[cold]
     pub fn miss_among(&mut self, among: Joined, route: RouteIndex, count: u64) {

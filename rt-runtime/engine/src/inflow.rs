@@ -166,8 +166,15 @@ impl Inflows {
                     let is_anew = sync.token > flow.main.machine.token();
                     flow.closed =
                         flow.closed.filter(|(_, next)| !is_anew && sync.base.max(sync.sent.sequence) <= *next);
-                    flow.audience.on_sync(sync, &flow.main.machine, outlets.routes.find(topic), outlets);
-                    if flow.main.machine.on_sync(now, &Sync { fresh, ..*sync }) {
+                    let route = outlets.routes.find(topic);
+                    flow.audience.on_sync(sync, &flow.main.machine, route, outlets);
+                    if is_anew && !flow.audience.has_heard(route, outlets) {
+                        // Of the source's last attachment nobody who is here got anything: what this one
+                        // brings, be it of the past, is for all who are.
+                        flow.main.free(outlets);
+                        flow.main = Part::new(Receiver::new(now, sync));
+                        flow.audience = Audience::new(outlets.joined(), sync.keeps);
+                    } else if flow.main.machine.on_sync(now, &Sync { fresh, ..*sync }) {
                         flow.main.free(outlets);
                     }
                 }
@@ -258,6 +265,7 @@ impl Inflows {
             match flow.main.offer(arrived, &self.limits) {
                 Arrival::Next { completes } => {
                     flow.audience.look(arrived.now, &flow.main.machine, &self.limits, arrived.route, outlets);
+                    flow.audience.begin();
                     let to = Delivery { among: flow.audience.of_flow(outlets), is_past: false };
                     flow.main.take(arrived, completes, to, &self.limits, &mut self.births, outlets, port);
                 }

@@ -39,6 +39,8 @@ impl Recap {
 pub(crate) struct Audience {
     /// Sinks up to this number, and those that only watch.
     heard: u64,
+    /// They got something.
+    began: bool,
     /// The source keeps its last values: other sinks wait for them.
     keeps: bool,
     /// Since when, and from which message of the flow on, messages are kept from sinks that wait,
@@ -59,7 +61,19 @@ fn wait_max(limits: &Limits) -> Nanos {
 impl Audience {
     /// That of a flow which begins.
     pub const fn new(joined: u64, keeps: bool) -> Self {
-        Audience { heard: joined, keeps, waits_since: None, recap: None, over: 0, tell_over: false }
+        Audience { heard: joined, began: false, keeps, waits_since: None, recap: None, over: 0, tell_over: false }
+    }
+
+    /// The flow brings a message, or a part of one.
+    #[inline]
+    pub const fn begin(&mut self) {
+        self.began = true;
+    }
+
+    /// Whether a sink of the route has got something of the flow.
+    #[cold]
+    pub fn has_heard(&self, route: Option<RouteIndex>, outlets: &Outlets) -> bool {
+        self.began && route.is_some_and(|route| outlets.has_joined_by(route, self.heard))
     }
 
     /// Who gets what is next in the flow.

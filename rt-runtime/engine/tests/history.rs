@@ -5,10 +5,12 @@ mod world;
 
 use insane_core::counters::DatapathCounter;
 use insane_core::time::Clock;
-use insane_core::{ConnId, Lane, MonoTime, Nanos, PeerIndex, SourceInstant, Stamp};
+use insane_core::{ConnId, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId, SourceInstant, Stamp};
 use insane_engine::Command;
 use insane_shm::port::{Earlier, SinkPort, SourcePort};
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
+use insane_wire::data::{DataHeader, Flags, Kind};
+use insane_wire::reliable::{Body, Position, Sync};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use world::{Host, TOPIC, pattern, run};
@@ -813,4 +815,56 @@ fn a_recap_that_was_lost_is_counted_and_asked_for_again() {
     run(&net, &mut [&mut a, &mut b, &mut c], 100);
     assert_eq!((got(&early, 16), got(&late, 16)), (now(5..6), now(5..6)));
     assert_eq!(a.count(DatapathCounter::RecapsGivenUp), 1);
+}
+
+/// A host comes back in another life, and hears of a flow what was for its last one, before it has a
+/// sink and the source is attached anew for that: the sink gets the past.
+#[test]
+fn what_is_left_of_an_earlier_attachment_takes_the_past_from_nobody() {
+    let cases = [2, 22, 25].into_iter().flat_map(|begun_at| [(begun_at, false), (begun_at, true)]);
+    for (begun_at, is_early) in cases {
+        let net = SimNet::new(1, SimConfig::default());
+        let mut b = Host::new(&net, 2, &[1], &CLASSES);
+        drop(Host::new(&net, 1, &[2], &CLASSES));
+        let own = (HostId(1), Incarnation(1));
+        let hear = |b: &mut Host, bytes: &[u8]| {
+            let _ = net.inject(world::address(1), world::address(2), Lane::LAST, bytes);
+            run(&net, &mut [b], 200);
+        };
+        let sync = |token, base| {
+            let header = DataHeader::reliable(own, (TOPIC.key, TOPIC.channel), SourceId(1));
+            let sent = Position::start_of(25);
+            let body = Body::Sync(Sync { token, base, sent, fresh: false, keeps: true, recap: 0, past: 0 });
+            [&header.encode()[..], &body.encode()[..]].concat()
+        };
+        let early = is_early.then(|| b.sink(TOPIC).0);
+        hear(&mut b, &sync(1, begun_at));
+        let sink = early.unwrap_or_else(|| b.sink(TOPIC).0);
+        // Once more, when somebody listens.
+        hear(&mut b, &sync(1, begun_at));
+        hear(&mut b, &sync(2, 22));
+        let frame = |sequence| {
+            let header = DataHeader {
+                kind: Kind::Data,
+                lane: Lane::LAST,
+                flags: Flags::RELIABLE,
+                stream: TOPIC.key,
+                host: own.0,
+                incarnation: own.1,
+                sequence,
+                source_instant: word(sequence, true),
+                channel: TOPIC.channel,
+                source: SourceId(1),
+                message_len: 16,
+                fragment_offset: 0,
+            };
+            [&header.encode()[..], &pattern(sequence, 16)].concat()
+        };
+        (22..25).for_each(|sequence| hear(&mut b, &frame(sequence)));
+        assert_eq!(got(&sink, 16), past(22..25), "begun at {begun_at}, early: {is_early}");
+        // Who got them gets them from no further attachment.
+        hear(&mut b, &sync(3, 22));
+        hear(&mut b, &frame(24));
+        assert_eq!(got(&sink, 16), []);
+    }
 }

@@ -196,8 +196,7 @@ fn moves(technology: fn(u32) -> String) {
         flow.settle();
         println!("{} messages, {} lost, longest gap {:?}", flow.emitted, flow.lost, flow.gap);
         assert!(flow.emitted > 10_000, "{}", flow.emitted);
-        let counters = daemons.iter().map(|daemon| daemon.status().domains[0].counters.clone()).collect::<Vec<_>>();
-        assert_eq!(flow.lost, 0, "{counters:?}");
+        assert_eq!(flow.lost, 0, "{}", told(&daemons));
     }
     assert!(frames(&daemons[0]) > before);
     let counters = &daemons[1].status().domains[0].counters;

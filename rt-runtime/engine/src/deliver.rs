@@ -241,15 +241,18 @@ impl Outlets {
     /// Whether a sink of a route joined after this number of them.
     #[cold]
     pub fn has_joined_after(&self, route: RouteIndex, number: u64) -> bool {
-        let Some(route) = self.routes.get(route) else { return false };
-        route.sinks.iter().any(|place| self.sinks[*place as usize].as_ref().is_some_and(|sink| sink.number > number))
+        self.has_sink(route, |joined| joined > number)
     }
 
     /// Whether a sink of a route was one of the first `number` of them.
     #[cold]
     pub fn has_joined_by(&self, route: RouteIndex, number: u64) -> bool {
+        self.has_sink(route, |joined| joined <= number)
+    }
+
+    fn has_sink(&self, route: RouteIndex, is_it: impl Fn(u64) -> bool) -> bool {
         let Some(route) = self.routes.get(route) else { return false };
-        route.sinks.iter().any(|place| self.sinks[*place as usize].as_ref().is_some_and(|sink| sink.number <= number))
+        route.sinks.iter().any(|place| self.sinks[*place as usize].as_ref().is_some_and(|sink| is_it(sink.number)))
     }
 
     /// Those of a route that are `among` these miss so many messages, which the next one tells.

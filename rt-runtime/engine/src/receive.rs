@@ -731,7 +731,8 @@ impl Receiver {
 
     /// Whether a frame is of the runtime and life that the control plane knows at this
     /// peer's address; or nothing is known of it yet, and no other peer is that runtime in
-    /// another life, whose flows would be forgotten again and again.
+    /// another life: with each word of that one its flows would be forgotten, and whatever is
+    /// repeated of them would be new.
     #[inline]
     fn is_of_this_life(&self, peer: PeerIndex, header: &DataHeader) -> bool {
         match self.lives.get(peer.index()) {

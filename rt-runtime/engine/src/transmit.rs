@@ -20,7 +20,7 @@ use clients::Clients;
 use fences::Fences;
 use insane_core::counters::DatapathCounter;
 use insane_core::time::Clock;
-use insane_core::{ConnId, HostId, Incarnation, Lane, MonoTime, PeerIndex, SourceId};
+use insane_core::{ConnId, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId};
 use insane_link::Link;
 use insane_overlay::reliable::{self, Ack, Attention};
 use insane_scheduler::{Decision, FlowIndex, Limits, Scheduler};
@@ -48,9 +48,8 @@ pub(crate) struct Transmitter {
     reliable: Vec<u16>,
     /// Where the next turn looks first.
     reliable_at: usize,
-    /// Whether the thread was run, as their peers are judged by.
+    /// How long the thread was not run, for which no peer of theirs is blamed.
     attention: Attention,
-    reliable_limits: reliable::Limits,
     /// For reliable sources to come.
     outflows: Vec<Box<Outflow>>,
     /// Reliable sources so far: their tokens rise.
@@ -61,6 +60,8 @@ pub(crate) struct Transmitter {
     leaving: Vec<u16>,
     /// Places of the sources that keep values for peers that join.
     keepers: Vec<u16>,
+    /// How long an unreliable one may take.
+    close_after: Nanos,
     /// Sessions as clients of the scheduler.
     clients: Clients,
     /// How often their budgets were used up, at the last look.
@@ -96,13 +97,13 @@ impl Transmitter {
             ready: 0,
             reliable: Vec::with_capacity(reliable_sources),
             reliable_at: 0,
-            attention: Attention::new(),
-            reliable_limits: reliable,
+            attention: Attention::new(&reliable),
             outflows: (0..reliable_sources).map(|_| Outflow::boxed(reliable)).collect(),
             generation: 0,
             closing: 0,
             leaving: Vec::with_capacity(SOURCES_MAX),
             keepers: Vec::with_capacity(SOURCES_MAX),
+            close_after: reliable.evict_after,
             clients: Clients::new(),
             used_up: 0,
             held_until: None,
@@ -262,7 +263,7 @@ impl Transmitter {
             if !entry.is_unfinished() {
                 return Some((command, true));
             }
-            entry.leaving = Some((command, now + self.reliable_limits.evict_after));
+            entry.leaving = Some((command, now + self.close_after));
             self.leaving.push(*place);
             self.closing += 1;
             return None;
@@ -505,7 +506,7 @@ impl Transmitter {
     /// Heartbeats and evictions of reliable sources; at most [`RELIABLE_PER_TURN`].
     #[inline(never)]
     fn serve_reliable<L: Link>(&mut self, now: MonoTime, links: &mut Links<L>, outlets: &mut Outlets, port: &Port) {
-        let missed = self.attention.turn(now, &self.reliable_limits);
+        let missed = self.attention.turn(now);
         for _ in 0..self.reliable.len().min(RELIABLE_PER_TURN) {
             self.reliable_at = (self.reliable_at + 1) % self.reliable.len();
             let Some(entry) = &mut self.sources[self.reliable[self.reliable_at] as usize] else { continue };

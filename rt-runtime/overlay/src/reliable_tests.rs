@@ -799,14 +799,14 @@ fn a_time_without_a_look_is_held_against_nobody() {
     while let Some(data) = sender.next_data(PAYLOAD_MAX) {
         sender.sent(now, &data);
     }
-    let mut attention = Attention::new();
+    let mut attention = Attention::new(&LIMITS);
     for look in 1..=UNSEEN_SHARE {
-        let missed = attention.turn(now, &LIMITS);
+        let missed = attention.turn(now);
         sender.look(now, missed);
         assert_eq!(sender.evict(now), None, "look {look}");
         now += Nanos::from_secs(look);
     }
-    let missed = attention.turn(now, &LIMITS);
+    let missed = attention.turn(now);
     sender.look(now, missed);
     assert_eq!(sender.evict(now), Some(PeerIndex(0)));
 }
@@ -815,8 +815,8 @@ fn a_time_without_a_look_is_held_against_nobody() {
 #[test]
 fn a_time_in_which_others_were_served_counts() {
     let mut now = MonoTime(1_000_000);
-    let mut attention = Attention::new();
-    attention.turn(now, &LIMITS);
+    let mut attention = Attention::new(&LIMITS);
+    attention.turn(now);
     let mut sender = sender_of_two(now);
     while let Some(data) = sender.next_data(PAYLOAD_MAX) {
         sender.sent(now, &data);
@@ -825,9 +825,9 @@ fn a_time_in_which_others_were_served_counts() {
     while now < until {
         assert_eq!(sender.evict(now), None);
         now += Nanos::from_millis(5);
-        attention.turn(now, &LIMITS);
+        attention.turn(now);
     }
-    sender.look(now, attention.turn(now, &LIMITS));
+    sender.look(now, attention.turn(now));
     assert_eq!(sender.evict(now), Some(PeerIndex(0)));
 }
 

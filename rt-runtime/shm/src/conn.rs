@@ -204,9 +204,11 @@ impl TxConn {
         self.is_put_out = true;
     }
 
-    /// It is waited for again: nobody is left for whose sake it was put out.
+    /// It is waited for without end: nobody is left for whose sake it would be put out. If somebody
+    /// comes, its time begins anew.
     pub(crate) const fn take_in(&mut self) {
         self.is_put_out = false;
+        self.stalls = [None; 2];
     }
 
     /// Its number.

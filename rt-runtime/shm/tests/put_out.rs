@@ -237,11 +237,17 @@ fn who_is_put_out_keeps_nobody_from_being_put_out() {
 
 #[test]
 fn the_time_of_who_was_alone_begins_when_another_joins() {
-    let (source, [alone]) = with_sinks(&[]);
-    while send(&source.port, 1) {}
+    let (source, [alone, leaves]) = with_sinks(&[]);
+    while send(&source.port, 1) {
+        drain(&leaves);
+    }
+    // The other one goes within the time that began with this.
+    drain(&leaves);
+    assert!(!send(&source.port, 1));
+    assert!(source.mailbox.remove(ConnId(2)));
     refused_for_long(&source);
     let quick = TestSink::new();
-    join_direct(&source, &quick, 2, 4);
+    join_direct(&source, &quick, 3, 4);
     assert!(until_taken(&source, 1) >= timeout());
     assert_eq!(put_out(&source), 1);
     drop(alone);

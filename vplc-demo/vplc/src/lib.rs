@@ -65,8 +65,8 @@
 //! A task, or idle, that panics ends the process, by SIGABRT and before a lock is given back: the
 //! others would go on with what it left. That is so also where a section of a lock panics and the
 //! task would catch it. What a program has to say then it says in a panic hook; the other tasks run
-//! on until that has returned, so it must not wait. Where init panics,
-//! or what makes a local resource, [`start`](App) does; no task runs on.
+//! on until that has returned, so it must not wait. Where init panics, or what makes a local
+//! resource, [`start`](App) does; no task runs on.
 //!
 //! # What is checked, and what is not
 //! A set of tasks that may miss a deadline fails the build, with the numbers (response-time

@@ -69,30 +69,26 @@ pub const UNSEEN_SHARE: u64 = 8;
 /// each of them is served in each of its turns.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
+    /// So much of the time between two turns is not missed.
+    counts: Nanos,
     looked_at: MonoTime,
     missed: Nanos,
 }
 
 impl Attention {
-    /// From the start of a clock on.
+    /// For senders of these limits, from the start of a clock on.
     #[must_use]
-    pub const fn new() -> Self {
-        Attention { looked_at: MonoTime(0), missed: Nanos(0) }
+    pub const fn new(limits: &Limits) -> Self {
+        let counts = Nanos(limits.evict_after.0 / UNSEEN_SHARE);
+        Attention { counts, looked_at: MonoTime(0), missed: Nanos(0) }
     }
 
-    /// To be called in each turn; the time that was missed so far. Of each time between two turns
-    /// one part in [`UNSEEN_SHARE`] of [`Limits::evict_after`] is none.
+    /// To be called in each turn; the time that was missed so far, in all.
     #[inline]
-    pub fn turn(&mut self, now: MonoTime, limits: &Limits) -> Nanos {
+    pub fn turn(&mut self, now: MonoTime) -> Nanos {
         let unseen = now.since(core::mem::replace(&mut self.looked_at, now));
-        self.missed.0 += unseen.0.saturating_sub(limits.evict_after.0 / UNSEEN_SHARE);
+        self.missed.0 += unseen.0.saturating_sub(self.counts.0);
         self.missed
-    }
-}
-
-impl Default for Attention {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

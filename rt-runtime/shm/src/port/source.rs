@@ -865,7 +865,7 @@ impl Inner {
         self.remove_liars(mail);
         self.receivers = self.conns.iter().filter(|conn| !conn.observes()).count();
         self.share_out();
-        if self.conns.iter().all(|conn| conn.is_not_waited_for()) {
+        if self.receivers < 2 || self.conns.iter().all(|conn| conn.is_not_waited_for()) {
             // Nobody goes on for whose sake one was put out: it is waited for without end.
             self.conns.iter_mut().for_each(|conn| conn.take_in());
         }

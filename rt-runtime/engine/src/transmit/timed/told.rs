@@ -8,9 +8,10 @@
 //!
 //! # When it is asked
 //! Where the configuration says so (`completions` of the link), and only while frames were handed
-//! over since it said that all had left, and a slot is near that has its message. A link that was found slow is asked at each decision for [`SLOW`], and gets one
-//! grant at a time, so that no queue grows below which slots then have to wait for. How long
-//! grants take then, against what they should, stretches the guard before slots meanwhile.
+//! over since it said that all had left, and a slot is near that has its message. A link that was
+//! found slow is asked at each decision for [`SLOW`], and gets one grant at a time, so that no queue
+//! grows below which slots then have to wait for. How long grants take then, against what they
+//! should, stretches the guard before slots meanwhile.
 //!
 //! # What may be wrong with its word
 //! - A device gives back what it has sent some time after it left: its `lag` is added to the count.

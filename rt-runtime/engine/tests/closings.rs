@@ -3,16 +3,16 @@
 mod world;
 
 use insane_core::counters::DatapathCounter;
-use insane_core::{ChannelId, ConnId, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId};
+use insane_core::{ChannelId, ConnId, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex};
 use insane_core::{SourceInstant, Stamp, StreamKey};
 use insane_engine::{Command, EngineConfig, Topic};
 use insane_link::{Link, LinkSetup, SendOutcome};
 use insane_shm::port::{Earlier, SinkPort, SourcePort};
 use insane_sim::{Chance, Faults, SimConfig, SimLink, SimNet};
 use insane_sys::SharedBytes;
-use insane_wire::data::{CLOSING, DataHeader, Flags, Kind};
+use insane_wire::data::{CLOSING, DataHeader, Kind};
 use std::collections::HashMap;
-use world::{Host, TOPIC, address, run};
+use world::{Host, TOPIC, address, data_header, run};
 
 const CLASSES: [(u32, u32); 1] = [(2048, 64)];
 /// What sources that come and go are on.
@@ -190,20 +190,7 @@ struct Liar {
 
 impl Liar {
     fn say(&mut self, kind: Kind, sequence: u64, source_instant: u64) {
-        let header = DataHeader {
-            kind,
-            lane: Lane::LAST,
-            flags: Flags::NONE,
-            stream: TOPIC.key,
-            host: HostId(1),
-            incarnation: Incarnation(1),
-            sequence,
-            source_instant,
-            channel: TOPIC.channel,
-            source: SourceId(1),
-            message_len: 0,
-            fragment_offset: 0,
-        };
+        let header = DataHeader { kind, source_instant, ..data_header((1, 1), sequence, 0) };
         let none = SharedBytes::from(&[][..]);
         assert_eq!(self.link.send(PeerIndex(0), Lane::LAST, &header.encode(), none), SendOutcome::Sent);
         self.link.flush();

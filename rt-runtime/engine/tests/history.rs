@@ -9,11 +9,11 @@ use insane_core::{ConnId, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex,
 use insane_engine::Command;
 use insane_shm::port::{Earlier, SinkPort, SourcePort};
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
-use insane_wire::data::{DataHeader, Flags, Kind};
+use insane_wire::data::{DataHeader, Flags};
 use insane_wire::reliable::{Body, Position, Sync};
 use proptest::prelude::*;
 use std::collections::VecDeque;
-use world::{Host, TOPIC, pattern, run};
+use world::{Host, TOPIC, data_header, pattern, run};
 
 const KEPT: usize = 4;
 const CLASSES: [(u32, u32); 1] = [(8192, 64)];
@@ -845,18 +845,9 @@ fn what_is_left_of_an_earlier_attachment_takes_the_past_from_nobody() {
         hear(&mut b, &sync(2, 22));
         let frame = |sequence| {
             let header = DataHeader {
-                kind: Kind::Data,
-                lane: Lane::LAST,
                 flags: Flags::RELIABLE,
-                stream: TOPIC.key,
-                host: own.0,
-                incarnation: own.1,
-                sequence,
                 source_instant: word(sequence, true),
-                channel: TOPIC.channel,
-                source: SourceId(1),
-                message_len: 16,
-                fragment_offset: 0,
+                ..data_header((1, 1), sequence, 16)
             };
             [&header.encode()[..], &pattern(sequence, 16)].concat()
         };

@@ -5,15 +5,15 @@ mod world;
 
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::time::Clock;
-use insane_core::{ChannelId, HostId, Incarnation, Lane, Nanos, PeerIndex, SourceId, StreamKey};
+use insane_core::{ChannelId, HostId, Incarnation, Lane, Nanos, PeerIndex, StreamKey};
 use insane_engine::{Command, EngineConfig, FRAMES_PER_TURN, HELD_OF_HOST_MAX, HOLD_BUSY_MAX, HOLD_MAX, Hop, Topic};
 use insane_link::{Link, LinkSetup, SendOutcome};
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
 use insane_sys::SharedBytes;
-use insane_wire::data::{DataHeader, Flags, Kind, Leg};
+use insane_wire::data::{DataHeader, Flags, Leg};
 use std::net::SocketAddr;
-use world::{DOMAIN, Host, TOPIC, pattern, run};
+use world::{DOMAIN, Host, TOPIC, data_header, pattern, run};
 
 const RECEIVE: [(u32, u32); 2] = [(2048, 256), (65_536, 64)];
 /// Between two looks of an engine.
@@ -450,20 +450,7 @@ fn whatever_legs_a_sender_names_no_turn_goes_on_for_ever() {
     let mut liar = net.setup(at(1, 0)).open(&[Some(at(2, 0))]).unwrap();
     let mut send = |b: &mut Host, sequence: u64, moves: u32| {
         let leg = (0..moves).fold(Leg::FIRST, |leg, _| leg.next());
-        let header = DataHeader {
-            kind: Kind::Data,
-            lane: Lane::LAST,
-            flags: Flags::NONE.with_leg(leg),
-            stream: TOPIC.key,
-            host: HostId(1),
-            incarnation: Incarnation(1),
-            sequence,
-            source_instant: 0,
-            channel: TOPIC.channel,
-            source: SourceId(1),
-            message_len: 0,
-            fragment_offset: 0,
-        };
+        let header = DataHeader { flags: Flags::NONE.with_leg(leg), ..data_header((1, 1), sequence, 0) };
         let none = SharedBytes::from(&[][..]);
         assert_eq!(liar.send(PeerIndex(0), Lane::LAST, &header.encode(), none), SendOutcome::Sent);
         liar.flush();

@@ -4,13 +4,12 @@ mod world;
 
 use insane_core::counters::DatapathCounter;
 use insane_core::{ChannelId, StreamKey};
-use insane_core::{HostId, Incarnation, Lane, Nanos, PeerIndex, SourceId};
+use insane_core::{HostId, Incarnation, Lane, Nanos, PeerIndex};
 use insane_engine::{Command, PeerSwap, Topic};
 use insane_link::{LinkSetup, PeerSetup, SendOutcome, SwapRefused};
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{SimConfig, SimNet, SimPeer};
-use insane_wire::data::{DataHeader, Flags, Kind};
-use world::{Host, TOPIC, address, pattern, run};
+use world::{Host, TOPIC, address, data_header, pattern, run};
 
 const CLASSES: [(u32, u32); 2] = [(2048, 64), (20_000, 16)];
 const OTHER: Topic = Topic { key: StreamKey(8), channel: ChannelId(1) };
@@ -207,20 +206,7 @@ fn a_refused_change_is_undone_by_what_came_back() {
 fn nothing_comes_twice_from_one_whose_name_is_anothers() {
     let frame = |sequence: u64| {
         let payload = pattern(sequence, 40);
-        let header = DataHeader {
-            kind: Kind::Data,
-            lane: Lane::LAST,
-            flags: Flags::NONE,
-            stream: TOPIC.key,
-            host: HostId(2),
-            incarnation: Incarnation(1),
-            sequence,
-            source_instant: 0,
-            channel: TOPIC.channel,
-            source: SourceId(1),
-            message_len: payload.len() as u32,
-            fragment_offset: 0,
-        };
+        let header = data_header((2, 1), sequence, payload.len());
         [&header.encode()[..], &payload].concat()
     };
     let life = |peer, life| Command::SetPeerLife {

@@ -16,7 +16,7 @@ use insane_wire::reliable::{Body, Position, Sync};
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
-use world::{Host, TOPIC, pattern};
+use world::{Host, TOPIC, data_header, pattern};
 
 const LEN: usize = 20_000;
 const SENDER: HostId = HostId(2);
@@ -169,20 +169,7 @@ impl World {
 }
 
 fn header(flags: Flags, sequence: u64) -> DataHeader {
-    DataHeader {
-        kind: Kind::Data,
-        lane: Lane::LAST,
-        flags,
-        stream: TOPIC.key,
-        host: SENDER,
-        incarnation: LIFE,
-        sequence,
-        source_instant: 0,
-        channel: TOPIC.channel,
-        source: SourceId(1),
-        message_len: LEN as u32,
-        fragment_offset: 0,
-    }
+    DataHeader { flags, ..data_header((SENDER.0, LIFE.0), sequence, LEN) }
 }
 
 /// Bytes `from` to `to` of message `sequence`.

@@ -21,6 +21,7 @@ use insane_shm::returns::places;
 use insane_shm::wake::{How, Sleeper, WAKE_PAGE_BYTES, Waker};
 use insane_sim::{SimClock, SimLink, SimNet};
 use insane_sys::event::Event;
+use insane_wire::data::{DataHeader, Flags, Kind};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -255,6 +256,24 @@ pub fn run(net: &SimNet, hosts: &mut [&mut Host], turns: usize) {
             host.engine.turn();
         }
         net.advance(Nanos::from_micros(10));
+    }
+}
+
+/// Of a whole message of so many bytes, from source 1 of a runtime in a life of it.
+pub fn data_header((host, life): (u64, u64), sequence: u64, len: usize) -> DataHeader {
+    DataHeader {
+        kind: Kind::Data,
+        lane: Lane::LAST,
+        flags: Flags::NONE,
+        stream: TOPIC.key,
+        host: HostId(host),
+        incarnation: Incarnation(life),
+        sequence,
+        source_instant: 0,
+        channel: TOPIC.channel,
+        source: SourceId(1),
+        message_len: len as u32,
+        fragment_offset: 0,
     }
 }
 

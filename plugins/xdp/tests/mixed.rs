@@ -207,6 +207,12 @@ fn a_full_queue_of_best_effort_keeps_no_question_back() {
         }
         let counts = ours.counts();
         assert_eq!((counts.answers_lost, counts.unresolved), (0, 0), "{mode:?}");
+        let end = Instant::now() + PATIENCE;
+        assert!(!ours.knows_all_ways(), "it was asked in vain, as far as anybody heard");
+        while !ours.knows_all_ways() {
+            assert!(Instant::now() < end, "its answer is not heard");
+            ours.receive(64, true, &mut Keep::default());
+        }
         send(&mut ours, 0, &full);
         ours.flush();
     }

@@ -399,8 +399,7 @@ fn a_violation_before_a_connection_is_mapped_is_tried_again_and_one_after_that_i
 /// Each attempt is memory that the hub makes: refusing all of them costs the session's pace.
 #[test]
 fn who_refuses_every_connection_is_paced() {
-    let mut spec = spec(vec![]);
-    spec.domains[0].quota.requests_per_second = 8;
+    let spec = paced(spec(vec![]));
     let (mut world, [a, b], [_, stream_b]) = two(spec);
     world.clients.get_mut(&b).unwrap().honest = false;
     for uid in 0..100 {
@@ -423,8 +422,7 @@ fn who_refuses_every_connection_is_paced() {
 /// again and again costs the session's pace, too.
 #[test]
 fn who_ends_every_connection_that_works_is_paced() {
-    let mut spec = spec(vec![datapath(&[0], true)]);
-    spec.domains[0].quota.requests_per_second = 8;
+    let spec = paced(spec(vec![datapath(&[0], true)]));
     let (mut world, [a, b], _) = two(spec);
     world.interest(0, topic(), true);
     world.settle();
@@ -445,8 +443,7 @@ fn who_ends_every_connection_that_works_is_paced() {
 /// Who lies to many harms none of them: to say so costs them nothing.
 #[test]
 fn who_is_lied_to_by_many_is_not_put_out_for_saying_so() {
-    let mut spec = spec(vec![]);
-    spec.domains[0].quota.requests_per_second = 8;
+    let spec = paced(spec(vec![]));
     let (mut world, [a, b], [_, stream_b]) = two(spec);
     for uid in 0..FANOUT_MAX as u64 {
         world.wait(Nanos::from_secs(1));
@@ -464,8 +461,7 @@ fn who_is_lied_to_by_many_is_not_put_out_for_saying_so() {
 /// to accuse one that is gone.
 #[test]
 fn who_accuses_a_connection_that_goes_is_paced() {
-    let mut spec = spec(vec![datapath(&[0], true)]);
-    spec.domains[0].quota.requests_per_second = 8;
+    let spec = paced(spec(vec![datapath(&[0], true)]));
     let (mut world, [a, b], _) = two(spec);
     world.interest(0, topic(), true);
     world.settle();

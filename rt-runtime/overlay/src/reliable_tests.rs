@@ -468,6 +468,15 @@ fn sender_of_two(now: MonoTime) -> Sender {
     sender
 }
 
+/// The same, with both messages sent, and nothing acknowledged.
+fn sender_whose_two_are_under_way(now: MonoTime) -> Sender {
+    let mut sender = sender_of_two(now);
+    while let Some(data) = sender.next_data(PAYLOAD_MAX) {
+        sender.sent(now, &data);
+    }
+    sender
+}
+
 #[test]
 fn a_false_acknowledgement_changes_nothing() {
     let now = MonoTime(1_000_000);
@@ -795,10 +804,7 @@ fn peers_take_turns() {
 #[test]
 fn a_time_without_a_look_is_held_against_nobody() {
     let mut now = MonoTime(1_000_000);
-    let mut sender = sender_of_two(now);
-    while let Some(data) = sender.next_data(PAYLOAD_MAX) {
-        sender.sent(now, &data);
-    }
+    let mut sender = sender_whose_two_are_under_way(now);
     let mut attention = Attention::new(&LIMITS);
     for look in 1..=UNSEEN_SHARE {
         let missed = attention.turn(now);
@@ -817,10 +823,7 @@ fn a_time_in_which_others_were_served_counts() {
     let mut now = MonoTime(1_000_000);
     let mut attention = Attention::new(&LIMITS);
     attention.turn(now);
-    let mut sender = sender_of_two(now);
-    while let Some(data) = sender.next_data(PAYLOAD_MAX) {
-        sender.sent(now, &data);
-    }
+    let mut sender = sender_whose_two_are_under_way(now);
     let until = now + LIMITS.evict_after;
     while now < until {
         assert_eq!(sender.evict(now), None);
@@ -834,10 +837,7 @@ fn a_time_in_which_others_were_served_counts() {
 #[test]
 fn time_without_anything_to_acknowledge_evicts_nobody() {
     let mut now = MonoTime(1_000_000);
-    let mut sender = sender_of_two(now);
-    while let Some(data) = sender.next_data(PAYLOAD_MAX) {
-        sender.sent(now, &data);
-    }
+    let mut sender = sender_whose_two_are_under_way(now);
     assert!(sender.on_ack(now, PeerIndex(0), &acked(Position::start_of(102), 200)));
     now += Nanos::from_secs(10);
     assert_eq!(sender.evict(now), None);

@@ -122,7 +122,10 @@ fn init(app: &App) -> TokenStream {
     let fields =
         locals(app, &init.args.local_resources).into_iter().map(|(name, ty, _)| quote!(pub #name: &'a mut #ty));
     quote! {
-        #[allow(unused_imports, private_interfaces, missing_docs)]
+        #[allow(
+            unused_imports, private_interfaces, missing_docs,
+            reason = "generated: a task need not use a type of the program's, and those may be private"
+        )]
         pub mod #name {
             use super::*;
             pub struct LocalResources<'a> {
@@ -154,7 +157,10 @@ fn module(
     });
     let local = locals(app, local).into_iter().map(|(name, ty, _)| quote!(pub #name: &'a mut #ty));
     quote! {
-        #[allow(unused_imports, private_interfaces, missing_docs)]
+        #[allow(
+            unused_imports, private_interfaces, missing_docs,
+            reason = "generated: a task need not use a type of the program's, and those may be private"
+        )]
         pub mod #name {
             use super::*;
             pub struct SharedResources<'a> {
@@ -302,7 +308,7 @@ fn start(app: &App, analysis: &Analysis, settings: &AppTimes, program: &Program)
         ///
         /// # Errors
         /// See `vplc::StartError`.
-        #[allow(unused_variables, unused_mut)]
+        #[allow(unused_variables, unused_mut, reason = "generated: a program need not have each kind of task")]
         pub fn start(session: &::vplc::Session) -> ::core::result::Result<::vplc::Running, ::vplc::StartError> {
             let mut __app = ::vplc::App::new(session, #core, #tai);
             let __bells = __app.bells(#bells);

@@ -55,6 +55,12 @@ pub fn sink(world: &mut World, session: SessionId, stream: StreamId, uid: u64) -
     *world.clients[&session].sinks.iter().find(|(_, id)| **id == uid).expect("created").0
 }
 
+/// With a quota that who is not honest soon has used up.
+pub fn paced(mut spec: HubSpec) -> HubSpec {
+    spec.domains[0].quota.requests_per_second = 8;
+    spec
+}
+
 /// Two sessions with a stream, of which the first has a source, and their streams.
 pub fn two(spec: HubSpec) -> (World, [SessionId; 2], [StreamId; 2]) {
     let mut world = World::new(spec);

@@ -273,6 +273,9 @@ fn who_a_link_refused_is_forgotten_with_the_schedule() {
     assert_eq!(send(&mut timed, 0, 1), 1);
     timed.ready(LAST, now(1_000_000).tai);
     assert_eq!(send(&mut timed, 1_000_000, 50), 3, "it rested, and keeps no more than the burst");
+    // It has something again after all: it is not taken from those that were refused twice.
+    timed.ready(other, now(2_000_000).tai);
+    assert_eq!(timed.misuses(), 0);
 }
 
 #[test]

@@ -248,6 +248,23 @@ fn a_launch_queue_gets_its_frames_ahead_and_in_order() {
     assert_eq!(timed.poll(now(50_000), 250), slot(1, 55_000));
 }
 
+/// What was handed over ahead leaves neither before its launch nor later: what waits for room does
+/// not wait for it, and what its guard kept back goes as soon as it begins.
+#[test]
+fn what_is_handed_over_ahead_holds_up_nobody_for_longer_than_its_guard() {
+    let mut timed = timed(LinkTiming { lead_ns: 30_000, in_flight_bytes: 1_000, ..timing() });
+    timed.stage(TaiTime(APART), &[stream(0, 100_000, 50_000, LatePolicy::Drop)], None, TaiTime(0)).unwrap();
+    assert_eq!(timed.poll(now(0), 0), Action::TookOver);
+    [FlowIndex(0), LAST].into_iter().for_each(|flow| timed.ready(flow, now(0).tai));
+    assert_eq!(timed.poll(now(20_000), 0), slot(0, 50_000));
+    timed.sent(FlowIndex(0), 250, false);
+    // Of a full link a hundred bytes have to leave: the least that a chunk may be.
+    assert_eq!(timed.poll(now(21_000), 250 + 1_000), wait(21_800));
+    // No frame ends before the launch; the next slot is handed over 70 us after it.
+    assert_eq!(timed.poll(now(48_201), 250), wait(50_000));
+    assert!(matches!(timed.poll(now(50_000), 250), Action::Chunk { flow: LAST, .. }));
+}
+
 #[test]
 fn a_staged_table_takes_over_at_its_instant_and_lets_an_old_slot_end() {
     let mut timed = with(&[stream(0, 100_000, 50_000, LatePolicy::NextSlot)]);

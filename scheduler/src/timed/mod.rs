@@ -766,8 +766,14 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         if ready != 0 {
             wait = wait.min(self.when_room(below, overrun + 1, self.timing.in_flight_bytes));
         }
-        if let Some(gate) = gate.filter(|_| ready != 0 || !self.late.is_empty()) {
-            wait = mutate!(WaitPastGate, wait.min(gate.until.0), wait);
+        if ready != 0 || !self.late.is_empty() {
+            if let Some(gate) = gate {
+                wait = mutate!(WaitPastGate, wait.min(gate.until.0), wait);
+            }
+            // What was handed over ahead keeps a guard until it begins.
+            if let Some((start, _)) = self.launched.filter(|(start, _)| *start > self.now.tai) {
+                wait = wait.min(start.0);
+            }
         }
         self.wait(wait, mono)
     }

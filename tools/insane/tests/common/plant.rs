@@ -42,38 +42,63 @@ impl Pair {
         self.synthesise("second", &Pair::plant(test, 2, 100, false))
     }
 
-    fn plant(test: &str, release_ms: u64, rate: u64, both: bool) -> String {
-        let host = |at: usize| {
-            format!(
-                r#"(name: "{test}{at}", clock_error_ns: 1_000,
-                wake: (quantile_ppm: 990_000, quantile_ns: 100_000, max_ns: 100_000, samples: 1),
-                turn: (quantile_ppm: 990_000, quantile_ns: 400_000, max_ns: 400_000, samples: 1))"#
-            )
-        };
-        let link = |at: usize, rate: u64| {
-            format!(
-                r#"(name: "l{at}", host: "{test}{at}", rate_mbps: {rate}, foreign_bytes: 1538, in_flight_bytes: 62_500, frame_bytes_max: 1538, boundary: KernelSocket)"#
-            )
-        };
-        let stream = |name: &str, link: usize, release_ms: u64| {
-            format!(
-                r#"(name: "{name}", class: Statistical, period_ns: 10_000_000, bytes: 256, release_ns: {}, deadline_ns: 9_000_000, path: [(link: "l{link}")])"#,
-                release_ms * MS
-            )
-        };
-        let answer = stream("answer", 2, release_ms);
-        if !both {
-            return format!("(hosts: [{}], links: [{}], streams: [{answer}])", host(2), link(2, rate));
-        }
+    fn host(test: &str, at: usize) -> String {
         format!(
-            "(hosts: [{}, {}], links: [{}, {}], streams: [{}, {}, {answer}])",
-            host(1),
-            host(2),
-            link(1, 100),
-            link(2, rate),
-            stream("axis", 1, release_ms),
-            stream("line:valve/7", 1, release_ms + 3),
+            r#"(name: "{test}{at}", clock_error_ns: 1_000,
+            wake: (quantile_ppm: 990_000, quantile_ns: 100_000, max_ns: 100_000, samples: 1),
+            turn: (quantile_ppm: 990_000, quantile_ns: 400_000, max_ns: 400_000, samples: 1))"#
         )
+    }
+
+    fn link(test: &str, at: usize, rate: u64) -> String {
+        format!(
+            r#"(name: "l{at}", host: "{test}{at}", rate_mbps: {rate}, foreign_bytes: 1538, in_flight_bytes: 62_500, frame_bytes_max: 1538, boundary: KernelSocket)"#
+        )
+    }
+
+    fn stream(name: &str, link: usize, (period_ns, release_ns): (u64, u64)) -> String {
+        format!(
+            r#"(name: "{name}", class: Statistical, period_ns: {period_ns}, bytes: 256, release_ns: {release_ns}, deadline_ns: {}, path: [(link: "l{link}")])"#,
+            period_ns - MS
+        )
+    }
+
+    fn plant(test: &str, release_ms: u64, rate: u64, both: bool) -> String {
+        let after = |ms: u64| (PERIOD.0, ms * MS);
+        let answer = Pair::stream("answer", 2, after(release_ms));
+        if !both {
+            return format!(
+                "(hosts: [{}], links: [{}], streams: [{answer}])",
+                Pair::host(test, 2),
+                Pair::link(test, 2, rate)
+            );
+        }
+        let streams = [
+            Pair::stream("axis", 1, after(release_ms)),
+            Pair::stream("line:valve/7", 1, after(release_ms + 3)),
+            answer,
+        ];
+        Pair::of_both(test, rate, &streams)
+    }
+
+    /// A plant of both hosts; the link of the second has this rate.
+    fn of_both(test: &str, rate: u64, streams: &[String]) -> String {
+        format!(
+            "(hosts: [{}, {}], links: [{}, {}], streams: [{}])",
+            Pair::host(test, 1),
+            Pair::host(test, 2),
+            Pair::link(test, 1, 100),
+            Pair::link(test, 2, rate),
+            streams.join(", "),
+        )
+    }
+
+    /// A certificate for both: these streams from the first to the second have this period, and
+    /// their slots after `release_ns`.
+    pub fn certificate_of(&self, test: &str, streams: &[String], (period_ns, release_ns): (u64, u64)) -> String {
+        let streams = streams.iter().map(|name| Pair::stream(name, 1, (period_ns, release_ns)));
+        let plant = Pair::of_both(test, 100, &streams.collect::<Vec<_>>());
+        self.synthesise(&format!("from{release_ns}"), &plant)
     }
 
     fn synthesise(&self, name: &str, plant: &str) -> String {

@@ -447,7 +447,8 @@ fn what_a_new_schedule_moves_has_missed_its_slot_for_that() {
     let of = |is_moved: bool| {
         matrix.iter().filter(|((moved, _), _)| *moved == is_moved).map(|(_, count)| count).sum::<usize>()
     };
-    if of(true) < STREAMS {
+    // A full record has forgotten some.
+    if of(true) < STREAMS || misses.len() > 1_000 {
         eprintln!("passed over: too little could be injected as it was meant: {matrix:?}");
         return;
     }

@@ -1,6 +1,6 @@
 //! The controller: answers the newest sample, once a cycle.
 //!
-//! Pure: messages and instants come in as arguments; the thread around it is
+//! Pure: messages and instants come in as arguments; the program around it is
 //! [`crate::roles::controller`].
 
 use crate::law;
@@ -32,8 +32,8 @@ impl Controller {
     }
 
     /// Takes a message from the device; `lost` others were lost just before it.
-    pub fn sample(&mut self, bytes: &[u8], lost: u16) {
-        self.samples_lost += u64::from(lost);
+    pub fn sample(&mut self, bytes: &[u8], lost: u64) {
+        self.samples_lost += lost;
         let Some(sample) = Sample::decode(bytes) else {
             self.damaged += 1;
             return;

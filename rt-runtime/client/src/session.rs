@@ -197,15 +197,15 @@ impl Session {
         Cyclic::new(Arc::clone(&self.core), period, offset)
     }
 
-    /// Puts the current thread under `SCHED_FIFO` at that priority, and on that core if one is
-    /// named, as a cyclic task does when it starts ([`Cyclic::fifo`], [`Cyclic::core`]); for
+    /// Puts the current thread under `SCHED_FIFO` at that priority, and on that core, of both what
+    /// is named, as a cyclic task does when it starts ([`Cyclic::fifo`], [`Cyclic::core`]); for
     /// threads that others wake. The thread keeps its place.
     ///
     /// # Errors
     /// The core is that of a datapath, or this process was forked. A place that is refused is no
     /// error ([`Place::misplaced`]).
-    pub fn place_current(&self, priority: u8, core: Option<usize>) -> Result<Place, CyclicError> {
-        place::take(&self.core.shared, Some(priority), core)
+    pub fn place_current(&self, priority: Option<u8>, core: Option<usize>) -> Result<Place, CyclicError> {
+        place::take(&self.core.shared, priority, core)
     }
 
     /// Keeps all memory of this process, present and future, in RAM. Where the process may not

@@ -105,7 +105,7 @@ impl<'a> Cyclic<'a> {
     /// Says whether all cycles have run.
     fn run(&mut self, session: &Session) -> Result<bool, RoleError> {
         let setup = &self.context.setup;
-        let mut task = self.context.cyclic(session, Nanos::ZERO)?;
+        let mut task = self.context.cyclic(session)?;
         let began = now();
         let mut gauge = StallGauge::new();
         let mut released = None;

@@ -100,6 +100,14 @@ impl Grid {
             _ => Grid::Mono(MonoTime(align(now().0))),
         }
     }
+
+    /// What a task's cycles are counted from that begin `offset` after those of the grid.
+    fn base(self, offset: Nanos) -> Base {
+        match self {
+            Grid::Mono(epoch) => Base::Mono(epoch + offset),
+            Grid::Tai(epoch) => Base::Tai(epoch + offset),
+        }
+    }
 }
 
 /// One way of process data.
@@ -181,6 +189,9 @@ pub enum RoleError {
     /// A cyclic task could not be had.
     #[error(transparent)]
     Cyclic(#[from] insane_rt::CyclicError),
+    /// A program could not be started.
+    #[error(transparent)]
+    Start(#[from] vplc::StartError),
     /// A thread could not be started.
     #[error("the system refuses a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -224,16 +235,13 @@ impl Context {
         self.report(Report::Note { from: self.setup.role.name().into(), text });
     }
 
-    /// Makes the current thread a cyclic task, counted from the epoch; what is refused is
-    /// told and not fatal.
-    fn cyclic(&self, session: &Session, offset: Nanos) -> Result<CyclicTask, RoleError> {
+    /// Makes the current thread a cyclic task of the grid; what is refused is told and not
+    /// fatal.
+    fn cyclic(&self, session: &Session) -> Result<CyclicTask, RoleError> {
         let Setup { place, grid, margin, .. } = self.setup;
-        let base = match grid {
-            Grid::Mono(epoch) => Base::Mono(epoch),
-            Grid::Tai(epoch) => Base::Tai(epoch),
-        };
         set_name(self.setup.role.name());
-        let mut task = session.cyclic(PERIOD, offset).base(base).overrun(Overrun::RunLate).spin(Spin::Fixed(margin));
+        let task = session.cyclic(PERIOD, Nanos::ZERO).base(grid.base(Nanos::ZERO));
+        let mut task = task.overrun(Overrun::RunLate).spin(Spin::Fixed(margin));
         if let Some(core) = place.core {
             task = task.core(core);
         }

@@ -9,11 +9,17 @@ use rtic_syntax::ast::{App, LocalResources, SharedResources, TaskLocal};
 use std::collections::BTreeSet;
 use syn::spanned::Spanned;
 
-pub fn generate(app: &App, analysis: &Analysis, settings: &AppTimes, program: &Program) -> TokenStream {
+pub fn generate(
+    app: &App,
+    analysis: &Analysis,
+    settings: &AppTimes,
+    program: &Program,
+    of_init: &[syn::PatType],
+) -> TokenStream {
     let (name, imports, code) = (&app.name, &app.user_imports, &app.user_code);
-    let (structs, init, idle) = (structs(app), init(app), idle_items(app));
+    let (structs, init, idle) = (structs(app), init(app, of_init), idle_items(app));
     let spawns = spawns(app, program);
-    let (tasks, start) = (tasks(app, program), start(app, analysis, settings, program));
+    let (tasks, start) = (tasks(app, program), start(app, analysis, settings, program, of_init));
     quote! {
         mod #name {
             #(#imports)*
@@ -115,7 +121,7 @@ fn locals(app: &App, resources: &LocalResources) -> Vec<(Ident, syn::Type, Optio
     each.collect()
 }
 
-fn init(app: &App) -> TokenStream {
+fn init(app: &App, inputs: &[syn::PatType]) -> TokenStream {
     let init = &app.init;
     let (name, attrs, context, stmts) = (&init.name, &init.attrs, &init.context, &init.stmts);
     let (shared, local) = (&init.user_shared_struct, &init.user_local_struct);
@@ -140,7 +146,7 @@ fn init(app: &App) -> TokenStream {
             pub struct Monotonics();
         }
         #(#attrs)*
-        fn #name(#context: #name::Context<'_>) -> (#shared, #local, #name::Monotonics) { #(#stmts)* }
+        fn #name(#context: #name::Context<'_>, #(#inputs),*) -> (#shared, #local, #name::Monotonics) { #(#stmts)* }
     }
 }
 
@@ -253,7 +259,13 @@ fn states(app: &App, task: &Ident, local: &LocalResources) -> TokenStream {
     quote!(#(#each)*)
 }
 
-fn start(app: &App, analysis: &Analysis, settings: &AppTimes, program: &Program) -> TokenStream {
+fn start(
+    app: &App,
+    analysis: &Analysis,
+    settings: &AppTimes,
+    program: &Program,
+    of_init: &[syn::PatType],
+) -> TokenStream {
     let _ = analysis;
     let init = &app.init.name;
     let init_locals: Vec<_> = locals(app, &app.init.args.local_resources);
@@ -262,24 +274,26 @@ fn start(app: &App, analysis: &Analysis, settings: &AppTimes, program: &Program)
         let state = state(init, resource);
         quote!(#resource: &mut #state)
     });
-    let fifo = settings.fifo;
+    let types: Vec<_> = of_init.iter().map(|input| &input.ty).collect();
+    let given: Vec<_> = (0..types.len()).map(|at| format_ident!("__{}", at)).collect();
     let shared = app.shared_resources.keys().map(|name| {
-        let ceiling = fifo + ceiling(app, name);
+        let ceiling = ceiling(app, name);
         if is_read_only(app, name) {
             quote!(#name: __made.#name)
         } else {
-            quote!(#name: ::vplc::Resource::new(__made.#name, #ceiling)?.lent_by(__app.lender(#ceiling)))
+            quote!(#name: __app.resource(__made.#name, #ceiling)?)
         }
     });
     let priorities: BTreeSet<u8> = program.tasks.iter().map(|task| task.1).collect();
     // The most urgent last: nothing of the start is in its way then.
-    let threads = priorities.iter().map(|priority| thread(app, program, *priority, fifo));
+    let threads = priorities.iter().map(|priority| thread(app, program, *priority));
     let core = match settings.core {
         Some(core) => quote!(::core::option::Option::Some(#core)),
         None => quote!(::core::option::Option::None),
     };
-    let tai = settings.tai;
-    let lent = lent(app).into_iter().map(|ceiling| fifo + ceiling);
+    let (fifo, tai, spin) = (settings.fifo, settings.tai, settings.spin);
+    let lent = lent(app);
+    let lent = lent.iter();
     let queues = spawned(program).map(|(name, priority, times, _)| {
         let (interval, capacity) = (times.cycle, app.software_tasks[name].args.capacity);
         let bell = bell(program, *priority);
@@ -304,13 +318,39 @@ fn start(app: &App, analysis: &Analysis, settings: &AppTimes, program: &Program)
         }
     });
     quote! {
-        /// Initialises the program and starts its threads.
+        /// Where and when it runs unless told otherwise: what its attributes say.
+        #[must_use]
+        pub fn placement() -> ::vplc::Placement {
+            ::vplc::Placement::declared(#core, #fifo, #tai, #spin)
+        }
+
+        /// Initialises the program and starts its threads where its attributes say; what init takes
+        /// beside its context is given here.
         ///
         /// # Errors
         /// See `vplc::StartError`.
-        #[allow(unused_variables, unused_mut, reason = "generated: a program need not have each kind of task")]
-        pub fn start(session: &::vplc::Session) -> ::core::result::Result<::vplc::Running, ::vplc::StartError> {
-            let mut __app = ::vplc::App::new(session, #core, #tai);
+        #[allow(private_interfaces, reason = "generated: its types may be private")]
+        pub fn start(
+            session: &::vplc::Session, #(#given: #types),*
+        ) -> ::core::result::Result<::vplc::Running, ::vplc::StartError> {
+            start_with(session, placement(), #(#given),*)
+        }
+
+        // A program may start by `start_with` alone.
+        const _: fn() = || drop(start);
+
+        /// As `start`, elsewhere than its attributes say.
+        ///
+        /// # Errors
+        /// See `vplc::StartError`; what the analysis made at build time does not cover is refused.
+        #[allow(
+            private_interfaces, unused_variables, unused_mut,
+            reason = "generated: a program need not have each kind of task, and its types may be private"
+        )]
+        pub fn start_with(
+            session: &::vplc::Session, placement: ::vplc::Placement, #(#given: #types),*
+        ) -> ::core::result::Result<::vplc::Running, ::vplc::StartError> {
+            let mut __app = ::vplc::App::new(session, &self::placement(), placement)?;
             let __bells = __app.bells(#bells);
             let __spawned = ::std::sync::Arc::new(__Spawned { #(#queues),* });
             let __entered = ::vplc::Here::enter_for(&__HERE, &__spawned);
@@ -320,7 +360,7 @@ fn start(app: &App, analysis: &Analysis, settings: &AppTimes, program: &Program)
                     local: #init::LocalResources { #(#init_fields,)* __lifetime: ::core::marker::PhantomData },
                     session,
                     stop: __app.stop(),
-                })
+                }, #(#given),*)
             };
             drop(__entered);
             __app.lend(&[#(#lent),*])?;
@@ -361,7 +401,7 @@ fn bell(program: &Program, priority: u8) -> TokenStream {
     quote!(&__bells[#at])
 }
 
-fn thread(app: &App, program: &Program, priority: u8, fifo: u8) -> TokenStream {
+fn thread(app: &App, program: &Program, priority: u8) -> TokenStream {
     let of_priority = || program.tasks.iter().filter(move |task| task.1 == priority);
     let cyclic = || of_priority().filter(|task| task.2.begins != Begins::Spawned);
     let spawned = || of_priority().filter(|task| task.2.begins == Begins::Spawned);
@@ -405,14 +445,13 @@ fn thread(app: &App, program: &Program, priority: u8, fifo: u8) -> TokenStream {
             }
         }
     });
-    let fifo = fifo + priority;
     quote! {
         {
             #(#locals)*
             let __shared = ::std::sync::Arc::clone(&__shared);
             let __queues = (::std::vec![#(#spawned_specs),*], #bell);
             let __spawned = ::std::sync::Arc::clone(&__spawned);
-            __app.thread(#fifo, &[#(#specs),*], __queues, move || {
+            __app.thread(#priority, &[#(#specs),*], __queues, move || {
                 ::vplc::Here::enter(&__HERE, &__spawned);
                 move |__next, __rank, __stop: &::vplc::Stop| {
                     let _ = (&__shared, __rank);

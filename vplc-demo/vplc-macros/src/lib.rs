@@ -31,16 +31,16 @@ fn expand(
 ) -> syn::Result<proc_macro2::TokenStream> {
     let settings = lift::AppTimes::parse(arguments)?;
     let mut module: syn::ItemMod = syn::parse2(input)?;
-    let times = lift::lift(&mut module)?;
+    let lifted = lift::lift(&mut module)?;
     // rtic-syntax takes a module without any.
     let attributes = std::mem::take(&mut module.attrs);
     let stripped = quote::ToTokens::into_token_stream(module);
     let (app, analysis) =
         rtic_syntax::parse2(proc_macro2::TokenStream::new(), stripped, rtic_syntax::Settings::default())?;
-    let program = lift::Program::of(&app, &times)?;
+    let program = lift::Program::of(&app, &lifted.times)?;
     blocking::check(&app)?;
     spawning::check(&app, &program)?;
     program.check(&settings)?;
-    let generated = generate::generate(&app, &analysis, &settings, &program);
+    let generated = generate::generate(&app, &analysis, &settings, &program, &lifted.of_init);
     Ok(quote::quote!(#(#attributes)* #generated))
 }

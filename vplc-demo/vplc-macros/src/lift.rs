@@ -1,5 +1,5 @@
-//! The arguments about time, which `rtic-syntax` does not know: taken out of `#[task(..)]`
-//! and `#[idle(..)]`, and read.
+//! What `rtic-syntax` does not know: the arguments about time, taken out of `#[task(..)]` and
+//! `#[idle(..)]` and read, and those of the function `init`.
 
 use super::syn::{self, Item, ItemMod, spanned::Spanned};
 use crate::length;
@@ -28,6 +28,8 @@ pub struct AppTimes {
     pub fifo: u8,
     /// How late wake-ups may be, nanoseconds.
     pub jitter: u64,
+    /// How long before its instant a task may look at the clock, nanoseconds.
+    pub spin: u64,
     /// Whether cycles are those of TAI.
     pub tai: bool,
     /// Cycle and longest turn of a datapath on the same core, nanoseconds.
@@ -38,7 +40,7 @@ impl AppTimes {
     pub fn parse(tokens: TokenStream) -> syn::Result<Self> {
         let mut found = Arguments::new();
         for argument in split(tokens) {
-            let known = ["core", "fifo", "jitter", "tai", "datapath_cycle", "datapath_wcet"];
+            let known = ["core", "fifo", "jitter", "spin", "tai", "datapath_cycle", "datapath_wcet"];
             let Some((name, value)) = named(&argument).filter(|(name, _)| known.contains(&name.to_string().as_str()))
             else {
                 let span = argument.first().map_or(Span::call_site(), TokenTree::span);
@@ -49,7 +51,8 @@ impl AppTimes {
             };
             insert(&mut found, &name, value)?;
         }
-        let jitter = time(&found, "jitter")?.unwrap_or(0);
+        let length = |name: &str| Ok::<_, syn::Error>(time(&found, name)?.unwrap_or(0));
+        let (jitter, spin) = (length("jitter")?, length("spin")?);
         let datapath = match (time(&found, "datapath_cycle")?, time(&found, "datapath_wcet")?) {
             (Some(cycle), Some(wcet)) if cycle > 0 => Some((cycle, wcet)),
             (None, None) => None,
@@ -70,19 +73,37 @@ impl AppTimes {
             Some((_, text)) if text == "true" || text == "false" => text == "true",
             Some((span, _)) => return Err(syn::Error::new(span, "`tai` is true or false")),
         };
-        Ok(AppTimes { core: number("core")?.map(|core| core as usize), fifo: fifo as u8, jitter, tai, datapath })
+        Ok(AppTimes { core: number("core")?.map(|core| core as usize), fifo: fifo as u8, jitter, spin, tai, datapath })
     }
 }
 
-/// Takes the arguments about time out of a module; by function.
-pub fn lift(module: &mut ItemMod) -> syn::Result<BTreeMap<String, Arguments>> {
-    let mut lifted = BTreeMap::new();
+/// What was taken out of a module.
+#[derive(Debug, Default)]
+pub struct Lifted {
+    /// The arguments about time, by function.
+    pub times: BTreeMap<String, Arguments>,
+    /// What `init` takes beside its context.
+    pub of_init: Vec<syn::PatType>,
+}
+
+/// Takes out of a module what `rtic-syntax` does not know.
+pub fn lift(module: &mut ItemMod) -> syn::Result<Lifted> {
+    let mut lifted = Lifted::default();
     let Some((_, items)) = &mut module.content else {
         return Err(syn::Error::new(module.span(), "the program stands inside the module, in braces"));
     };
     for item in items {
         let Item::Fn(function) = item else { continue };
         let name = function.sig.ident.to_string();
+        if function.attrs.iter().any(|attribute| attribute.path.is_ident("init")) {
+            let mut inputs = std::mem::take(&mut function.sig.inputs).into_iter();
+            function.sig.inputs.extend(inputs.next());
+            lifted.of_init.extend(inputs.filter_map(|input| match input {
+                syn::FnArg::Typed(input) => Some(input),
+                // Not in a function of a module.
+                syn::FnArg::Receiver(_) => None,
+            }));
+        }
         for attribute in &mut function.attrs {
             if !attribute.path.is_ident("task") && !attribute.path.is_ident("idle") {
                 continue;
@@ -114,7 +135,7 @@ pub fn lift(module: &mut ItemMod) -> syn::Result<BTreeMap<String, Arguments>> {
             } else {
                 TokenTree::Group(Group::new(Delimiter::Parenthesis, kept)).into()
             };
-            lifted.insert(name.clone(), found);
+            lifted.times.insert(name.clone(), found);
         }
     }
     Ok(lifted)
@@ -239,11 +260,13 @@ impl Program {
                 cycle: times.cycle,
                 deadline: times.deadline,
                 wcet: times.wcet,
+                spin: if times.begins == Begins::Spawned { 0 } else { settings.spin },
                 lock: times.lock,
                 resources: resources.clone(),
                 offset: match times.begins {
-                    // Clocks that are stepped move tasks against each other for a while.
-                    Begins::ByCycle { offset } if !settings.tai => Some(offset),
+                    // Clocks that are stepped move tasks against each other for a while, and one
+                    // that looks at the clock begins before its offset.
+                    Begins::ByCycle { offset } if !settings.tai && settings.spin == 0 => Some(offset),
                     _ => None,
                 },
             });
@@ -256,6 +279,7 @@ impl Program {
                 cycle,
                 deadline: cycle,
                 wcet,
+                spin: 0,
                 lock: 0,
                 resources: Vec::new(),
                 offset: None,
@@ -289,7 +313,7 @@ fn refusal(name: &Ident, times: &Times, response: &crate::response::Response, ji
         text += &format!("\n  {} blocked by `{who}`, which holds `{what}`", show(*blocked));
     }
     for (who, count, each) in &response.others {
-        text += &format!("\n  {} while {who} runs, {count} x {}", show(count.saturating_mul(*each)), show(*each));
+        text += &format!("\n  {} while {who}, {count} x {}", show(count.saturating_mul(*each)), show(*each));
     }
     if response.before > 0 {
         text += &format!("\n  less {} that are over before its activation", show(response.before));
@@ -438,5 +462,44 @@ mod tests {
         assert!(error.contains("while the datapath runs"), "{error}");
         let error = expanded("jitter = 500us", &task).unwrap_err();
         assert!(error.contains("500 us until it wakes up"), "{error}");
+    }
+
+    #[test]
+    fn what_a_task_spins_counts_for_the_others() {
+        let two = program(
+            "#[task(priority = 2, cycle = 1ms, offset = 500us, wcet = 300us)] fn a(_: a::Context) {}
+             #[task(priority = 1, cycle = 1ms, deadline = 500us, wcet = 300us)] fn b(_: b::Context) {}",
+        );
+        let beside = two.replace("deadline = 500us", "deadline = 600us");
+        assert!(expanded("", &two).is_ok(), "offsets keep them apart");
+        assert!(expanded("spin = 1us", &two).is_err(), "who spins begins before its offset");
+        assert!(expanded("", &beside).is_ok());
+        let error = expanded("spin = 1us", &beside).unwrap_err();
+        assert!(error.contains("`b` can miss its deadline of 600 us"), "{error}");
+        assert!(error.contains("301 us while a spins and runs, 1 x 301 us"), "{error}");
+        let alone = program("#[task(cycle = 1ms, wcet = 1ms)] fn a(_: a::Context) {}");
+        assert!(expanded("spin = 100us", &alone).is_ok(), "its own spin is over when it is due");
+        let spawned = program(
+            "#[task(priority = 2, interval = 1ms, wcet = 300us)] fn a(_: a::Context) {}
+             #[task(priority = 1, cycle = 1ms, deadline = 600us, wcet = 300us)] fn b(_: b::Context) {}",
+        );
+        assert!(expanded("spin = 100us", &spawned).is_ok(), "who is spawned waits for no instant");
+        assert!(expanded("spin = 1", &alone).unwrap_err().contains("`spin` is a length of time"));
+    }
+
+    #[test]
+    fn what_init_takes_start_takes() {
+        let given = program("#[task(cycle = 1ms, wcet = 1us)] fn a(_: a::Context) {}")
+            .replace("_: init::Context", "_: init::Context, (one, _): (u8, u8), two: &str");
+        let text = expanded("", &given).unwrap();
+        for part in [
+            "fn init (_ : init :: Context < '_ > , (one , _) : (u8 , u8) , two : & str)",
+            "fn start (session : & :: vplc :: Session , __0 : (u8 , u8) , __1 : & str)",
+            "start_with (session , placement () , __0 , __1)",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let without = program("").replace("_: init::Context", "");
+        assert!(expanded("", &without).unwrap_err().contains("must have signature"));
     }
 }

@@ -99,7 +99,7 @@ impl Lender {
     /// Starts its thread, where one is needed and can be had.
     pub fn start(self: &Arc<Self>, session: &Session, core: Option<usize>) -> Found {
         let (session, ceiling) = (session.clone(), self.ceiling);
-        self.start_in(move || session.place_current(ceiling, core))
+        self.start_in(move || session.place_current(Some(ceiling), core))
     }
 
     fn start_in(self: &Arc<Self>, place: impl FnOnce() -> Result<Place, CyclicError> + Send + 'static) -> Found {

@@ -21,13 +21,57 @@
 //!
 //! and of the program: `core` (of all its tasks; otherwise the last of the process), `fifo`
 //! (added to a priority it is that of the thread; otherwise 40), `jitter` (how late wake-ups
-//! may be), `tai` (cycles are whole periods of TAI), and `datapath_cycle` with
+//! may be), `spin` (how long before its instant a task looks at the clock in place of sleeping;
+//! otherwise not at all), `tai` (cycles are whole periods of TAI), and `datapath_cycle` with
 //! `datapath_wcet` for a datapath on the same core, which is more urgent than all tasks.
 //!
-//! `init` runs once, before everything, and makes the resources. `idle` runs on the same
+//! `init` runs once, before everything, and makes the resources. What it takes beside its context
+//! is given to it by whoever starts the program, as an argument of `start`. `idle` runs on the same
 //! core under the ordinary policy and never returns. There are no hardware tasks, since programs
 //! are given no interrupts: idle may block, and spawns a task when something came. There are no
 //! monotonics, and nothing is spawned for later: a task with a cycle keeps the instant.
+//!
+//! # Where and when it runs
+//! `start(&session, ..)` of the program's module runs it where its attributes say. `start_with` runs
+//! it where a [`Placement`] says: core, priorities, what cycles are counted from, and how tasks wait
+//! for their instants, which whoever builds the program need not know. So a program can keep its
+//! phase to slots (`base`), or run under the ordinary policy (`fifo: None`), where nothing is
+//! guaranteed:
+//!
+//! ```
+//! # use vplc::{Base, MonoTime, Placement, Session};
+//! #[vplc::app(spin = 50us)]
+//! mod app {
+//!     #[shared]
+//!     struct Shared {}
+//!     #[local]
+//!     struct Local {
+//!         left: u32,
+//!     }
+//!     #[init]
+//!     fn init(_: init::Context, cycles: u32) -> (Shared, Local, init::Monotonics) {
+//!         (Shared {}, Local { left: cycles }, init::Monotonics())
+//!     }
+//!     #[task(cycle = 1ms, wcet = 100us, local = [left])]
+//!     fn count(cx: count::Context) {
+//!         *cx.local.left -= 1;
+//!         if *cx.local.left == 0 {
+//!             cx.stop.ask();
+//!         }
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let session = Session::embedded("placed")?;
+//! let placement = Placement { core: None, base: Base::Mono(MonoTime(375_000)), ..app::placement() };
+//! let running = app::start_with(&session, placement, 3)?;
+//! assert_eq!(running.join().task("count").map(|count| count.statistics.cycles >= 3), Some(true));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The analysis is made at build time, with what the attributes say; a placement that it does not
+//! cover is refused ([`Unchecked`]): a base of TAI without `tai`, and a longer spin than `spin`.
 //!
 //! # Spawned tasks
 //! `NAME::spawn(arguments)` lets a task run once more, on the thread of its priority, to its end.
@@ -72,7 +116,8 @@
 //! A set of tasks that may miss a deadline fails the build, with the numbers (response-time
 //! analysis: own time, the longest lock below, more urgent tasks, the datapath, jitter). Offsets
 //! are taken into account where a task fails without, unless cycles are those of TAI, whose
-//! steps move tasks against each other, or there are too many phases to look at. It is true if
+//! steps move tasks against each other, tasks spin, or there are too many phases to look at. What a
+//! task spins counts as the time of those that are less urgent. It is true if
 //! the declared times are; what a task really takes is measured ([`TaskReport::cpu_worst`]).
 //!
 //! Whatever a task holds is [`NonBlocking`]: plain values, and [`In`] and [`Out`] in place of
@@ -94,6 +139,8 @@ mod lender;
 #[cfg(all(test, loom))]
 mod loom_tests;
 #[cfg(not(loom))]
+mod placement;
+#[cfg(not(loom))]
 mod ports;
 #[cfg_attr(loom, allow(dead_code, reason = "what calls most of it is not built under loom"))]
 mod queue;
@@ -111,11 +158,13 @@ pub use bell::Bell;
 #[cfg(not(loom))]
 pub use here::{Entered, Here};
 #[cfg(not(loom))]
-pub use insane_rt::{Activation, CyclicStatistics, MonoTime, Nanos, Session};
+pub use insane_rt::{Activation, Base, CyclicStatistics, MonoTime, Nanos, Session, Spin, TaiTime};
 #[cfg(not(loom))]
 pub use lender::Lender;
 #[cfg(not(loom))]
-pub use ports::{In, Out};
+pub use placement::{Placement, Unchecked};
+#[cfg(not(loom))]
+pub use ports::{In, Out, Received};
 pub use queue::{Gate, Queue};
 #[cfg(not(loom))]
 pub use report::{Report, SpawnedReport, SpawnedSpec, TaskReport, TaskSpec, ThreadReport};

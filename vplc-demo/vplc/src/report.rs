@@ -102,8 +102,8 @@ impl SpawnedReport {
 /// What the thread of one priority did.
 #[derive(Clone, Debug, Default)]
 pub struct ThreadReport {
-    /// Its `SCHED_FIFO` priority.
-    pub fifo: u8,
+    /// The `SCHED_FIFO` priority that was asked for; `None`: the ordinary policy.
+    pub fifo: Option<u8>,
     /// Its tasks with a cycle.
     pub tasks: Vec<TaskReport>,
     /// Its tasks that are spawned.

@@ -2,15 +2,16 @@
 
 use crate::bell::Bell;
 use crate::ending::or_end;
-use crate::lender::{Found, Lender, Lenders};
+use crate::lender::{Found, Lenders};
+use crate::placement::{Placement, Unchecked};
 use crate::report::{Report, TaskSpec, ThreadReport};
-use crate::resource::Rank;
+use crate::resource::{Rank, Resource};
 use crate::turn::{Next, Spawned, Thread};
-use insane_core::{MonoTime, Nanos, TaiTime};
-use insane_rt::{Base, CyclicError, CyclicTask, Misplaced, Overrun, Place, Session};
+use insane_core::{MonoTime, Nanos};
+use insane_rt::{CyclicError, CyclicTask, Misplaced, Overrun, Place, Session};
 use insane_sys::OsError;
 use insane_sys::privileges::can_use_fifo;
-use insane_sys::thread::{cores, pin_current};
+use insane_sys::thread::pin_current;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
@@ -27,6 +28,9 @@ pub enum StartError {
         /// Why.
         why: CyclicError,
     },
+    /// The analysis made at build time says nothing of that placement.
+    #[error(transparent)]
+    Unchecked(#[from] Unchecked),
     /// No thread, or no mutex.
     #[error("the system refuses a resource: {0}")]
     Resources(String),
@@ -70,8 +74,7 @@ impl Stop {
 #[derive(Debug)]
 pub struct App {
     session: Session,
-    core: Option<usize>,
-    base: Base,
+    placement: Placement,
     stop: Stop,
     threads: Vec<JoinHandle<ThreadReport>>,
     lenders: Arc<Lenders>,
@@ -106,21 +109,21 @@ fn notice(ceiling: u8, found: Found) -> Option<String> {
 
 impl App {
     /// Nothing runs yet.
-    #[must_use]
-    pub fn new(session: &Session, core: Option<usize>, tai: bool) -> Self {
-        let core = core.or_else(|| cores().last().copied());
-        let base = if tai { Base::Tai(TaiTime(0)) } else { Base::Mono(MonoTime(0)) };
+    ///
+    /// # Errors
+    /// The placement is none that `declared`, what the program's attributes say, allows.
+    pub fn new(session: &Session, declared: &Placement, placement: Placement) -> Result<Self, StartError> {
+        placement.check(declared)?;
         let stop = Stop::default();
-        App {
+        Ok(App {
             session: session.clone(),
-            core,
-            base,
+            placement,
             stop: stop.clone(),
             threads: Vec::new(),
             lenders: Arc::default(),
             notices: Vec::new(),
             unless_run: StopsUnlessRun(Some(stop)),
-        }
+        })
     }
 
     /// Ends the program.
@@ -136,38 +139,52 @@ impl App {
         bells
     }
 
-    /// Those that may lend these ceilings once everything runs; called once, before any thread
-    /// is started.
+    /// Those that may lend the ceilings of these priorities once everything runs; called once,
+    /// before any resource is made.
     ///
     /// # Errors
     /// The system has no mutexes with inheritance.
-    pub fn lend(&mut self, ceilings: &[u8]) -> Result<(), StartError> {
-        self.lenders = Arc::new(Lenders::new(ceilings)?);
+    pub fn lend(&mut self, priorities: &[u8]) -> Result<(), StartError> {
+        if let Some(base) = self.placement.fifo {
+            let ceilings: Vec<u8> = priorities.iter().map(|priority| base + priority).collect();
+            self.lenders = Arc::new(Lenders::new(&ceilings)?);
+        }
         Ok(())
     }
 
-    /// Who may lend that ceiling; `None`: nobody is ever raised to it.
-    #[must_use]
-    pub fn lender(&self, ceiling: u8) -> Option<Arc<Lender>> {
-        self.lenders.of(ceiling)
+    /// A value that tasks share, of which the most urgent has that priority.
+    ///
+    /// # Errors
+    /// The system has no mutexes with inheritance.
+    pub fn resource<T>(&self, value: T, priority: u8) -> Result<Resource<T>, StartError> {
+        // Under the ordinary policy nobody is raised.
+        let ceiling = self.placement.fifo.map_or(0, |base| base + priority);
+        Ok(Resource::new(value, ceiling)?.lent_by(self.lenders.of(ceiling)))
     }
 
     /// Starts the thread of one priority. `enter` is called on it and gives what runs a task.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn thread<E, F>(&mut self, fifo: u8, specs: &[TaskSpec], spawned: Spawned, enter: E) -> Result<(), StartError>
+    pub fn thread<E, F>(
+        &mut self,
+        priority: u8,
+        specs: &[TaskSpec],
+        spawned: Spawned,
+        enter: E,
+    ) -> Result<(), StartError>
     where
         E: FnOnce() -> F + Send + 'static,
         F: FnMut(Next, Rank, &Stop) -> Option<MonoTime>,
     {
-        let (session, core, base, stop) = (self.session.clone(), self.core, self.base, self.stop.clone());
+        let (session, placement, stop) = (self.session.clone(), self.placement, self.stop.clone());
         let (specs, lenders) = (specs.to_vec(), Arc::clone(&self.lenders));
         let (ready, told) = mpsc::channel();
+        let fifo = placement.fifo.map(|base| base + priority);
         let run = move || {
             // Until the thread ends.
             let _lenders = lenders;
-            match begin(&session, core, base, fifo, &specs) {
+            match begin(&session, placement, fifo, &specs) {
                 Ok((tasks, place)) => {
                     let _ = ready.send(Ok(place.misplaced.clone()));
                     let thread = Thread::new(fifo, tasks, specs, spawned, stop);
@@ -179,10 +196,14 @@ impl App {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name(format!("vplc-fifo-{fifo}")).spawn(run);
+        let name = match fifo {
+            Some(fifo) => format!("vplc-fifo-{fifo}"),
+            None => format!("vplc-other-{priority}"),
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(run);
         self.threads.push(thread.map_err(|error| StartError::Resources(error.to_string()))?);
         let told = told.recv().unwrap_or_else(|_| Err(StartError::Resources("a thread ended".into())))?;
-        self.notices.extend(told.iter().map(|what| format!("priority {fifo}: {what}")));
+        self.notices.extend(told.iter().map(|what| format!("priority {}: {what}", fifo.unwrap_or(priority))));
         Ok(())
     }
 
@@ -194,11 +215,15 @@ impl App {
     where
         F: FnOnce(Rank, Stop) + Send + 'static,
     {
-        let (core, stop) = (self.core, self.stop.clone());
+        let (Placement { core, fifo, .. }, stop) = (self.placement, self.stop.clone());
         let run = move || {
             // Elsewhere its locks are guarded by the mutex alone.
             let _ = core.map(pin_current);
-            let rank = if can_use_fifo().is_ok() { Rank::Idle } else { Rank::Given(None) };
+            let rank = match fifo {
+                None => Rank::Unprivileged,
+                Some(_) if can_use_fifo().is_ok() => Rank::Idle,
+                Some(_) => Rank::Given(None),
+            };
             or_end("idle", || body(rank, stop));
         };
         let thread = std::thread::Builder::new().name("vplc-idle".into()).spawn(run);
@@ -212,7 +237,7 @@ impl App {
     /// None; as the others for the sake of generated code.
     pub fn run(mut self) -> Result<Running, StartError> {
         for lender in self.lenders.all() {
-            self.notices.extend(notice(lender.ceiling(), lender.start(&self.session, self.core)));
+            self.notices.extend(notice(lender.ceiling(), lender.start(&self.session, self.placement.core)));
         }
         self.unless_run.0 = None;
         Ok(Running { stop: self.stop, threads: self.threads, lenders: self.lenders, notices: self.notices })
@@ -244,6 +269,12 @@ impl Running {
         self.stop.clone()
     }
 
+    /// Whether all tasks have ended, and `join` does not wait.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
     /// Waits for the tasks to end. One that panics ends the process.
     #[must_use]
     pub fn join(self) -> Report {
@@ -257,29 +288,28 @@ impl Running {
 }
 
 /// How a thread takes its locks.
-fn rank(fifo: u8, place: &Place) -> Rank {
+fn rank(fifo: Option<u8>, place: &Place) -> Rank {
     let is_fifo = !place.misplaced.iter().any(|what| matches!(what, Misplaced::Policy { .. }));
-    match (is_fifo, place.is_by_runtime) {
-        (true, false) => Rank::Fifo(fifo),
-        (true, true) => Rank::Given(Some(fifo)),
-        (false, _) => Rank::Unprivileged,
+    match (fifo.filter(|_| is_fifo), place.is_by_runtime) {
+        (Some(fifo), false) => Rank::Fifo(fifo),
+        (Some(fifo), true) => Rank::Given(Some(fifo)),
+        (None, _) => Rank::Unprivileged,
     }
 }
 
 /// The place of the thread, and its tasks that begin by themselves.
 fn begin(
     session: &Session,
-    core: Option<usize>,
-    base: Base,
-    fifo: u8,
+    Placement { core, base, spin, .. }: Placement,
+    fifo: Option<u8>,
     specs: &[TaskSpec],
 ) -> Result<(Vec<CyclicTask>, Place), StartError> {
     let refused = |task| move |why| StartError::Task { task, why };
     let place = session.place_current(fifo, core).map_err(refused("of this priority"))?;
     let mut tasks = Vec::new();
     for spec in specs {
-        let cyclic =
-            session.cyclic(Nanos(spec.cycle_ns), Nanos(spec.offset_ns)).base(base).deadline(Nanos(spec.deadline_ns));
+        let cyclic = session.cyclic(Nanos(spec.cycle_ns), Nanos(spec.offset_ns));
+        let cyclic = cyclic.base(base).spin(spin).deadline(Nanos(spec.deadline_ns));
         // Late means: after another task of this priority. The thread has its place already.
         let task = cyclic.overrun(Overrun::RunLate).start().map_err(refused(spec.name))?;
         tasks.push(task);
@@ -294,9 +324,10 @@ mod tests {
     #[test]
     fn ceilings_are_lent_for_as_long_as_a_task_runs_whoever_watches() {
         let session = Session::embedded("unwatched").unwrap();
-        let mut app = App::new(&session, None, false);
+        let placement = Placement::declared(None, 40, false, 0);
+        let mut app = App::new(&session, &placement, placement).unwrap();
         app.lend(&[7]).unwrap();
-        let (lender, stop) = (app.lender(7).unwrap(), app.stop());
+        let (lender, stop) = (app.lenders.of(47).unwrap(), app.stop());
         let spec = TaskSpec { name: "t", cycle_ns: 1_000_000, offset_ns: 0, deadline_ns: 1_000_000, wcet_ns: 1 };
         let (runs, ran) = mpsc::channel();
         let seen = Arc::clone(&lender);

@@ -44,7 +44,13 @@ pub struct Thread {
 impl Thread {
     /// On the thread itself.
     #[must_use]
-    pub fn new(fifo: u8, tasks: Vec<CyclicTask>, specs: Vec<TaskSpec>, (spawned, bell): Spawned, stop: Stop) -> Self {
+    pub fn new(
+        fifo: Option<u8>,
+        tasks: Vec<CyclicTask>,
+        specs: Vec<TaskSpec>,
+        (spawned, bell): Spawned,
+        stop: Stop,
+    ) -> Self {
         let of_tasks = specs.into_iter().zip(&tasks).map(|(spec, task)| TaskReport {
             spec,
             statistics: task.statistics().clone(),

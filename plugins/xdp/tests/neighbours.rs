@@ -13,7 +13,7 @@ use insane_xdp_sys::{Binding, Xsk, XskOptions};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const MODES: [Mode; 2] = [Mode::Native, Mode::Skb];
 /// The link, and its peer: the kernel at the other end.
@@ -237,6 +237,27 @@ fn a_storm_of_questions_or_answers_costs_no_real_time_frame() {
             assert_eq!(came, (0..100).collect::<Vec<_>>());
             while world.link.receive(64, true, &mut kept) > 0 {}
         }
+    });
+}
+
+/// As a frame does, so that no turn is longer for them.
+#[test]
+fn each_question_takes_its_place_in_the_budget() {
+    const QUESTIONS: u64 = 12;
+    World::each(|mut world| {
+        let question = world.question();
+        world.throw(&question, QUESTIONS as usize);
+        world.peer.send_to(b"behind them", world.ends[0]).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        let (mut kept, end) = (Keep::default(), Instant::now() + PATIENCE);
+        let first = world.link.counts().answered;
+        while kept.0.is_empty() || world.link.counts().answered - first < QUESTIONS {
+            assert!(Instant::now() < end, "they do not come: {:?}", world.link.counts());
+            let before = world.link.counts().answered;
+            let handed = world.link.receive(1, true, &mut kept);
+            assert!(u64::from(handed) + world.link.counts().answered - before <= 1);
+        }
+        assert_eq!(kept.0[0].bytes, b"behind them");
     });
 }
 

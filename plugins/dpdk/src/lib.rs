@@ -26,6 +26,8 @@
 //! Nothing is allocated by this code after [`LinkSetup::open`]; what a driver does is its own.
 //! A port has one queue each way. Frames that came are sorted by class at once: real-time
 //! frames behind a best-effort flood are found, and of the flood what has no room is dropped.
+//! Questions and answers about neighbours are taken before that and wait for nobody. What a flood
+//! does to the ring of the device itself it does to all of them.
 //!
 //! No descriptor tells when a frame comes: a datapath that sleeps looks every so often
 //! ([`DpdkConfig::poll_each`]).

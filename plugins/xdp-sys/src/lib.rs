@@ -1,9 +1,10 @@
-//! AF_XDP sockets (Linux: Documentation/networking/af_xdp.rst), and what one has to ask an
-//! interface, behind safe functions.
+//! AF_XDP sockets (Linux: Documentation/networking/af_xdp.rst), the place of an XDP program at an
+//! interface, and what one has to ask an interface, behind safe functions.
 //!
 //! One of the few crates with `unsafe`. No policy lives here: which frames come is the XDP
 //! program's matter, what is in them the link's.
 
+pub mod attachment;
 pub mod interface;
 mod ring;
 mod xsk;

@@ -66,6 +66,9 @@ pub struct XskCounts {
     pub kicks_failed: u64,
     /// Calls of the kernel to send what was submitted.
     pub calls: u64,
+    /// Frames that the kernel took to be sent and dropped, since the interface has no carrier. A
+    /// device that reads the chunks itself tells of none.
+    pub send_dropped: u64,
     /// Frames that the kernel dropped because the ring of their side was full. This and the two
     /// below as of the last [`count_losses`](Xsk::count_losses).
     pub ring_full: u64,
@@ -83,6 +86,7 @@ impl XskCounts {
             claims_refused: self.claims_refused + before.claims_refused,
             kicks_failed: self.kicks_failed + before.kicks_failed,
             calls: self.calls + before.calls,
+            send_dropped: self.send_dropped + before.send_dropped,
             ring_full: self.ring_full + before.ring_full,
             dropped: self.dropped + before.dropped,
             fill_empty: self.fill_empty + before.fill_empty,
@@ -563,11 +567,20 @@ impl Xsk {
             return Kick::Done;
         };
         side.tx.publish_put();
+        // More than there are.
+        let mut waited = u32::MAX;
         for _ in 0..calls {
-            if !side.tx.wants_call() || side.tx.left() == 0 {
+            let waiting = side.tx.left();
+            if waiting == 0 || !side.tx.wants_call() {
                 *has_unsent = false;
                 return Kick::Done;
             }
+            // Where the kernel copies, the call itself takes frames: one that took none would be
+            // repeated in vain.
+            if waiting == waited && !self.is_zero_copy {
+                return Kick::More;
+            }
+            waited = waiting;
             let socket = side.socket.as_raw_fd();
             self.counts.calls += 1;
             // Not the C library's function, which is a place where a thread may be cancelled, and
@@ -580,9 +593,12 @@ impl Xsk {
                 continue;
             }
             match Errno::last() {
-                // It sent as many as it sends in one call.
+                // It sent as many as it sends in one call; or the device, or the room of the socket,
+                // is full.
                 Errno::EAGAIN | Errno::EINTR => {}
-                // The device, or the room of the socket, is full.
+                // There is no carrier: it took frames, and has dropped the last of them.
+                Errno::EBUSY if !self.is_zero_copy && side.tx.left() < waiting => self.counts.send_dropped += 1,
+                // No memory, or the device is busy.
                 Errno::EBUSY | Errno::ENOBUFS => return Kick::More,
                 _ => {
                     // Not tried again and again: a device may be down for days.

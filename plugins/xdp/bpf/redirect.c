@@ -4,8 +4,11 @@
  * ptp4l on the same interface go on; also those with two tags. Where the address is the kernel's
  * (BORROWED), whole datagrams to the link's two ports leave it, and nothing else.
  *
- * Side 0 of the map gets datagrams to the real-time port, side 1 the rest. What is filled in
- * below is set before the program is loaded.
+ * Side 0 of the map gets datagrams to the real-time port, side 1 the rest. A bounded number of
+ * questions and answers about neighbours goes to side 0 as well: without them real time loses
+ * its way, and they must not wait in a ring that best effort has filled. What exceeds the bound
+ * goes to side 1, so that no storm of them fills side 0. What is filled in below is set before
+ * the program is loaded.
  *
  * No header is included, so that the same compiler makes the same bytes everywhere. Numbers
  * are those of the kernel's interface (linux/bpf.h).
@@ -37,6 +40,7 @@ struct bpf_map_def {
 	u32 map_flags;
 };
 
+static u64 (*ktime_get_ns)(void) = (void *)5;
 static long (*redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
 
 struct bpf_map_def SECTION("maps") SOCKETS = { BPF_MAP_TYPE_XSKMAP, 4, 4, 2, 0 };
@@ -54,6 +58,20 @@ const volatile u16 VLAN = 0;
 enum { REAL_TIME = 0, BEST_EFFORT = 1 };
 enum { ETHERNET = 14, TAG = 4, IPV4 = 20, IPV6 = 40, ARP = 28, SOLICITATION = 24 };
 enum { UDP = 17, ICMPV6 = 58 };
+/* Messages of ARP, and of neighbour discovery, which no router passes on: their hop limit is full. */
+enum { REQUEST = 1, REPLY = 2, SOLICIT = 135, ADVERTISE = 136, ALL_HOPS = 255 };
+
+/*
+ * What side 0 takes of questions, and as many of answers: one a millisecond, and BURST_MS of them
+ * at once where none came for a while. Each kind has a bound of its own, since a storm of
+ * questions is common, and the answers that the link waits for must not be lost in it.
+ */
+#define EACH_NS 1000000ull
+#define BURST_MS 16
+enum { QUESTION = 0, ANSWER = 1, KINDS = 2 };
+
+/* Up to when the bound of each kind is used, by the kernel's monotonic clock, ns. */
+u64 used_until[KINDS] = { 0 };
 
 static __attribute__((always_inline)) u32 word(const u8 *at)
 {
@@ -74,6 +92,24 @@ static __attribute__((always_inline)) int to(u32 side)
 {
 	/* Where no socket is in the map (yet, or any more) the kernel has the frame. */
 	return redirect_map(&SOCKETS, side, XDP_PASS);
+}
+
+/* A question or an answer about where a neighbour is. */
+static __attribute__((always_inline)) int neighbour(u32 kind)
+{
+	/*
+	 * Two cores that are here at once may both take the same place. A queue is one core's at
+	 * a time, so that is rare, and costs side 0 a frame.
+	 */
+	volatile u64 *used = &used_until[kind];
+	u64 now = ktime_get_ns(), until = *used;
+
+	if (until < now)
+		until = now;
+	if (until - now > (BURST_MS - 1) * EACH_NS)
+		return to(BEST_EFFORT);
+	*used = until + EACH_NS;
+	return to(REAL_TIME);
 }
 
 /* What is for the address and no datagram to one of the ports. */
@@ -107,18 +143,32 @@ static __attribute__((always_inline)) int ipv4(const u8 *ip, const u8 *end)
 	return datagram(ip + length, end);
 }
 
+/* Neighbour discovery, of whole and unroutable messages; of all others the caller decides. */
+static __attribute__((always_inline)) int is_discovery(const u8 *ip, const u8 *end)
+{
+	return ip[6] == ICMPV6 && ip[7] == ALL_HOPS && ip + IPV6 + SOLICITATION <= end;
+}
+
 static __attribute__((always_inline)) int ipv6(const u8 *ip, const u8 *end)
 {
 	const u8 *message = ip + IPV6;
 
 	if (message > end)
 		return XDP_PASS;
-	if (is_own(ip + 24, 16))
-		return ip[6] == UDP ? datagram(message, end) : other();
+	if (is_own(ip + 24, 16)) {
+		if (ip[6] == UDP)
+			return datagram(message, end);
+		if (!BORROWED && is_discovery(ip, end)) {
+			if (message[0] == SOLICIT && is_own(message + 8, 16))
+				return neighbour(QUESTION);
+			if (message[0] == ADVERTISE)
+				return neighbour(ANSWER);
+		}
+		return other();
+	}
 	/* Who has the address? Asked of a group, which other addresses may be in as well. */
-	if (!BORROWED && ip[24] == 0xff && ip[6] == ICMPV6 && message + SOLICITATION <= end && message[0] == 135 &&
-	    is_own(message + 8, 16))
-		return to(BEST_EFFORT);
+	if (!BORROWED && ip[24] == 0xff && is_discovery(ip, end) && message[0] == SOLICIT && is_own(message + 8, 16))
+		return neighbour(QUESTION);
 	return XDP_PASS;
 }
 
@@ -127,7 +177,9 @@ static __attribute__((always_inline)) int arp(const u8 *at, const u8 *end)
 	/* Questions about the address, and answers to who has it. */
 	if (at + ARP > end || !is_own(at + 24, 4))
 		return XDP_PASS;
-	return to(BEST_EFFORT);
+	if (word(at + 6) == REQUEST)
+		return neighbour(QUESTION);
+	return word(at + 6) == REPLY ? neighbour(ANSWER) : to(BEST_EFFORT);
 }
 
 int SECTION("xdp.frags") redirect(struct xdp_md *context)

@@ -24,10 +24,34 @@
 //! Each class has a socket, with rings of its own: a best-effort flood fills only its own.
 //! Nothing is allocated after [`LinkSetup::open`].
 //!
+//! # Neighbours among real time
+//! Questions and answers about neighbours are no datagrams of a class, and the way of every class
+//! depends on them. With an own address the program gives 16 questions about the address and 16
+//! answers to it at once, and one more of each kind a millisecond, to the real-time socket;
+//! what exceeds that comes by the best-effort socket, and is lost where that ring is full. So a
+//! flood of best effort hides no neighbour, and a storm of questions (common where many devices
+//! start at once) fills no ring of real time and hides no answer. What anybody pays for it: a
+//! turn of the datapath may find 32 such frames in front of its real-time ones, each of which
+//! counts in its budget; afterwards two a millisecond. Echoes, and neighbour discovery that a
+//! router has passed on, have no part in it.
+//!
+//! Who sends what cannot be told so cheaply, and the bound is against storms. An attacker in the
+//! same network or VLAN can still
+//! - send answers that nobody asked for, more than one a millisecond for each real one, and best
+//!   effort beside: then real answers are lost as before. What is known lives on for 30 s and more
+//!   ([`insane_netstack`]); who comes anew is not found;
+//! - do the same with questions: then others get few answers from this link. Whom the link asks
+//!   learns by that where it is, and does not have to ask;
+//! - claim the address of a peer that is silent, as ever with ARP and neighbour discovery;
+//! - fill the real-time ring itself with datagrams to port P, which cost a stranger nothing. Only
+//!   the network can keep those away.
+//!
 //! # An interface that is not there
 //! [`XdpSetup::bind_or_wait`] opens a link whose interface is not to be had yet. An [`XdpKeeper`]
-//! opens it when it is, and takes it back when it goes, away from the datapath. The link refuses
-//! frames meanwhile, keeps its peers, and asks for them anew afterwards: the interface that
+//! opens it when it is, and takes it back when it goes, away from the datapath. So it does when
+//! somebody detached the program by force or put another into its place, which nothing tells the
+//! sockets: they are up and hear nothing until the keeper's next look. The link refuses frames
+//! meanwhile, keeps its peers, and asks for them anew afterwards: the interface that
 //! returns may have another hardware address, and so may they.
 //!
 //! # What the interface has to be

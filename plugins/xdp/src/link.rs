@@ -51,8 +51,9 @@ pub struct XdpCounts {
     pub absent: u64,
     /// How often the interface went away.
     pub interface_lost: u64,
-    /// Frames that the link had taken and the interface had not when it went away; those that
-    /// shared a datagram which was ready to go count as one.
+    /// Frames that the link had taken and the interface had not when it went away, and those that
+    /// were dropped there for want of a carrier; those that shared a datagram which was ready to go
+    /// count as one.
     pub unsent_lost: u64,
     /// How often the kernel refused to look for a neighbour.
     pub lookups_refused: u64,
@@ -184,7 +185,9 @@ impl XdpLink {
     pub fn counts(&self) -> XdpCounts {
         let open = self.device.as_ref().map(|device| device.xsk.counts()).unwrap_or_default();
         let lookups_refused = self.borrowed.as_ref().map_or(0, |borrowed| borrowed.refused());
-        XdpCounts { sockets: open.and(self.counts.sockets), lookups_refused, ..self.counts }
+        let sockets = open.and(self.counts.sockets);
+        let unsent_lost = self.counts.unsent_lost + sockets.send_dropped;
+        XdpCounts { sockets, unsent_lost, lookups_refused, ..self.counts }
     }
 
     /// Hands out of one class as much as the budget allows.

@@ -2,13 +2,15 @@
 
 use crate::config::{Neighbours, XdpConfig};
 use aya::maps::{MapError, XskMap};
-use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::programs::{ProgramError, Xdp};
 use aya::sys::SyscallError;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use insane_netstack::VlanId;
-use insane_sys::Errno;
+use insane_sys::{Errno, OsError};
+use insane_xdp_sys::attachment::Attachment;
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Weak};
 
 /// What clang made of `bpf/redirect.c`; the check makes it again where there is a clang, and
 /// compares.
@@ -25,7 +27,9 @@ pub(crate) struct NoProgram {
 
 /// A loaded program; dropped, it is detached.
 pub(crate) struct Program {
-    /// Owns the map, the program and its BPF link.
+    /// Shared so that the keeper may ask for it while the link has it; nobody else keeps it.
+    attachment: Option<Arc<Attachment>>,
+    /// Owns the maps and the program.
     loaded: Ebpf,
 }
 
@@ -61,7 +65,7 @@ impl Program {
             .override_global("VLAN", &vlan, true);
         let mut loaded = loader.load(BYTECODE).map_err(|error| of_map(&error))?;
         xdp(&mut loaded)?.load().map_err(|error| of_program(&error))?;
-        Ok(Program { loaded })
+        Ok(Program { attachment: None, loaded })
     }
 
     /// Which socket each class of frames goes to.
@@ -77,9 +81,16 @@ impl Program {
 
     /// Lets it see the frames of the interface of this number, in the driver or behind it.
     pub(crate) fn attach(&mut self, interface: u32, in_driver: bool) -> Result<(), NoProgram> {
-        let mode = if in_driver { XdpMode::Driver } else { XdpMode::Skb };
-        let attached = xdp(&mut self.loaded)?.attach_to_if_index(interface, mode);
-        attached.map(|_link| ()).map_err(|error| of_program(&error))
+        let fd = xdp(&mut self.loaded)?.fd().map_err(|error| of_program(&error))?;
+        let attached = Attachment::make(fd.as_fd(), interface, in_driver);
+        let of_kernel = |error: OsError| NoProgram { errno: Some(error.errno), reason: error.to_string() };
+        self.attachment = Some(Arc::new(attached.map_err(of_kernel)?));
+        Ok(())
+    }
+
+    /// By which to ask whether it is still attached; nothing once it was dropped.
+    pub(crate) fn attachment(&self) -> Weak<Attachment> {
+        self.attachment.as_ref().map(Arc::downgrade).unwrap_or_default()
     }
 }
 

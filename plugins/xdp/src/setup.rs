@@ -2,7 +2,7 @@
 
 use crate::config::{FRAME_BYTES_LOW, Mode, Neighbours, XdpConfig};
 use crate::device::{Device, Exchange};
-use crate::keeper::XdpKeeper;
+use crate::keeper::{Opened, XdpKeeper};
 use crate::link::{XdpLink, XdpPeer};
 use crate::program::{NoProgram, Program};
 use insane_core::PeerIndex;
@@ -60,6 +60,12 @@ pub enum XdpError {
     /// address.
     #[error("interface {interface} is another one now, or has another hardware address; it is opened anew")]
     Changed {
+        /// Its name.
+        interface: String,
+    },
+    /// Somebody has detached the program, or put another into its place: no frame comes any more.
+    #[error("the XDP program was detached from interface {interface} by somebody else; it is opened anew")]
+    Detached {
         /// Its name.
         interface: String,
     },
@@ -217,8 +223,8 @@ pub struct XdpSetup {
     exchange: Arc<Exchange>,
     /// Where neighbours are the kernel's.
     borrowed: Option<Arc<KernelNeighbours>>,
-    /// The interface as it was opened, or why it was not.
-    opened: Result<(Interface, Mode), XdpError>,
+    /// What was opened, or why it was not.
+    opened: Result<(Opened, Mode), XdpError>,
 }
 
 impl XdpSetup {
@@ -264,22 +270,22 @@ impl XdpSetup {
     fn new(
         config: XdpConfig,
         frame_bytes_max: u32,
-        opened: Result<(Box<Device>, Interface), XdpError>,
+        opened: Result<(Box<Device>, Opened), XdpError>,
     ) -> Result<Self, XdpError> {
         let borrowed = match config.neighbours {
             Neighbours::Own => None,
             Neighbours::Borrowed => Some(Arc::new(KernelNeighbours::start().map_err(XdpError::Follow)?)),
         };
         let exchange = Arc::new(Exchange::new());
-        let opened = opened.map(|(device, interface)| {
+        let opened = opened.map(|(device, opened)| {
             let mode = device.mode;
             if let Some(borrowed) = &borrowed {
-                borrowed.set_interface(interface.index);
+                borrowed.set_interface(opened.interface.index);
             }
             exchange.give(device);
-            (interface, mode)
+            (opened, mode)
         });
-        let host = host(&config, opened.as_ref().ok().map(|(interface, _)| interface));
+        let host = host(&config, opened.as_ref().ok().map(|(opened, _)| &opened.interface));
         Ok(XdpSetup { config, host, frame_bytes_max, exchange, borrowed, opened })
     }
 
@@ -304,7 +310,7 @@ impl XdpSetup {
     /// What looks after the interface from now on: one for each link.
     #[must_use]
     pub fn keeper(&self) -> XdpKeeper {
-        let opened = self.opened.as_ref().ok().map(|(interface, _)| interface.clone());
+        let opened = self.opened.as_ref().ok().map(|(opened, _)| opened.clone());
         let exchange = Arc::clone(&self.exchange);
         XdpKeeper::new(self.config.clone(), self.frame_bytes_max, exchange, self.borrowed.clone(), opened)
     }
@@ -427,7 +433,7 @@ pub(crate) fn check_address(config: &XdpConfig) -> Result<(), XdpError> {
 }
 
 /// Opens the interface for frames of this size.
-pub(crate) fn open_device(config: &XdpConfig, frame_bytes_max: u32) -> Result<(Box<Device>, Interface), XdpError> {
+pub(crate) fn open_device(config: &XdpConfig, frame_bytes_max: u32) -> Result<(Box<Device>, Opened), XdpError> {
     let interface = find(config)?;
     check_host(config, &interface)?;
     fits(config, &interface, frame_bytes_max)?;
@@ -444,7 +450,8 @@ pub(crate) fn open_device(config: &XdpConfig, frame_bytes_max: u32) -> Result<(B
     // Where nobody says, longer than devices do.
     let lag = completion_lag(&config.interface).unwrap_or(LAG_UNKNOWN);
     let of_frames = (Mac(interface.mac), checksums(&interface), lag);
-    Ok((Device::new(program, ports, xsk, mode, of_frames), interface))
+    let opened = Opened { interface, attachment: program.attachment() };
+    Ok((Device::new(program, ports, xsk, mode, of_frames), opened))
 }
 
 /// Headers of IP and UDP.

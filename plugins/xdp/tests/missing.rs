@@ -6,7 +6,9 @@ use insane_conformance::wire::{self, Namespace, PATIENCE, WORLD_LINK, WORLD_PEER
 use insane_link::{Link, LinkHealth, LinkSetup, SendOutcome};
 use insane_sys::clock::mono_now;
 use insane_xdp::{Mode, XdpConfig, XdpError, XdpKeeper, XdpLink, XdpSetup};
+use insane_xdp_sys::attachment::detach_by_force;
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 const MODES: [Mode; 2] = [Mode::Native, Mode::Skb];
@@ -167,6 +169,40 @@ fn another_hardware_address_is_taken_over() {
     wait_until_missing(&mut world);
     world.wait_until_up();
     world.exchange(0, false);
+}
+
+/// As `bpftool link detach` does: the sockets stand as before, and no frame comes by them.
+#[test]
+fn a_program_that_is_detached_by_force_is_noticed_and_attached_anew() {
+    for mode in MODES {
+        let Some(mut world) = world(mode) else { return };
+        world.hosts.join();
+        world.wait_until_up();
+        // Not by everybody: what a link has attached is not taken away without it.
+        for hook in ["xdp", "xdpdrv", "xdpgeneric"] {
+            let off = || Command::new("ip").args(["link", "set", "x0", hook, "off"]).stderr(Stdio::null()).status();
+            let _ = world.hosts.ours.inside(off).unwrap();
+        }
+        assert_eq!(world.look(), LinkHealth::Up);
+        for round in 0..3 {
+            world.exchange(round, false);
+            detach_by_force(program_at(&world.hosts.ours)).unwrap();
+            let why = wait_until_missing(&mut world);
+            assert!(why.contains("detached from interface x0"), "{why}");
+            assert_eq!(world.send(b"lost"), SendOutcome::Failed);
+            world.wait_until_up();
+            assert_eq!(world.link.counts().interface_lost, u64::from(round) + 1);
+        }
+        world.exchange(3, false);
+    }
+}
+
+/// The number of the program at the interface, as the kernel tells it.
+fn program_at(ours: &Namespace) -> u32 {
+    let show = || Command::new("ip").args(["-details", "link", "show", "x0"]).output().unwrap();
+    let shown = String::from_utf8_lossy(&ours.inside(show).stdout).into_owned();
+    let (_, behind) = shown.split_once("prog/xdp id ").expect("a program");
+    behind.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 /// What is wrong whatever the interface is stays an error.

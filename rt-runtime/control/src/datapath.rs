@@ -43,6 +43,8 @@ use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+const _: () = assert!(insane_config::PORTS_OF_DATAPATH as usize == insane_engine::SOURCES_MAX);
+const _: () = assert!(insane_config::PORTS_OF_DATAPATH as usize == insane_engine::SINKS_MAX);
 const _: () = assert!(BODY_BYTES_MAX <= insane_engine::OVERLAY_BODY_MAX);
 
 /// Who turns the engine.

@@ -29,7 +29,7 @@ pub use plan::{
 };
 pub use planner::{Budget, LayoutSizes};
 pub use raw::AfterHoldover;
-pub use validate::DOMAINS_MAX;
+pub use validate::{DOMAINS_MAX, PORTS_OF_DATAPATH};
 
 use report::Report;
 use std::fs;

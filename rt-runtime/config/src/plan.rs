@@ -529,9 +529,9 @@ pub struct Quota {
     pub sessions: u32,
     /// Open streams.
     pub streams: u32,
-    /// Write ends.
+    /// Write ends; with those of all other domains at most [`PORTS_OF_DATAPATH`](crate::PORTS_OF_DATAPATH).
     pub sources: u32,
-    /// Read ends.
+    /// Read ends; likewise.
     pub sinks: u32,
     /// Pairs of rings.
     pub connections: u32,

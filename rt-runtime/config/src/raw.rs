@@ -556,9 +556,9 @@ pub struct Quota {
     pub sessions: i64,
     /// Open streams. Default: 256.
     pub streams: i64,
-    /// Write ends. Default: 256.
+    /// Write ends; those of all domains together at most 4,096. Default: 256.
     pub sources: i64,
-    /// Read ends. Default: 256.
+    /// Read ends; likewise. Default: 256.
     pub sinks: i64,
     /// Pairs of rings. Default: 512.
     pub connections: i64,

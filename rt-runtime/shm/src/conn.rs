@@ -181,11 +181,12 @@ impl TxConn {
         if !self.direct {
             return false;
         }
-        // A receiver tells of messages by quarters of the ring, and of buffers by batches. One
-        // that others wait for is asked to tell of each, and its time begins when it is.
-        let is_asked = self.ring.ask_for_each();
         let holds_share = in_buffer && self.borrowed.count() >= self.share;
         let looked_at = if holds_share { self.buffers_until } else { u64::MAX };
+        // A receiver tells of messages by quarters of the ring, and of buffers by batches. One
+        // that others wait for is asked to tell of each that counts, and its time begins when it
+        // is: not of those behind, which may come faster than they are asked for.
+        let is_asked = self.ring.ask_for_each(looked_at);
         let mark = (self.ring.taken().min(looked_at), self.taker.position());
         let stall = &mut self.stalls[usize::from(holds_share)];
         match stall {
@@ -532,6 +533,12 @@ impl RxConn {
     #[must_use]
     pub fn waiting(&self) -> u64 {
         self.ring.waiting()
+    }
+
+    /// Messages taken so far.
+    #[must_use]
+    pub const fn taken(&self) -> u64 {
+        self.ring.passed()
     }
 
     /// Whether the producer is finished; messages may still wait.

@@ -132,15 +132,16 @@ impl<C: Cells, R: Cells> Producer<C, R> {
         self.tail.saturating_sub(self.pending())
     }
 
-    /// Asks to be told at once of each message that waits now when it is taken. At most
-    /// [`ASKED_AT_ONCE`] steps. `false`: the consumer may take one of which it was not asked to
-    /// tell before the next call. That one looks at the head, too, and so may find out a lie.
+    /// Asks to be told at once of each message that waits now in front of `end` when it is taken.
+    /// At most [`ASKED_AT_ONCE`] steps. `false`: the consumer may take one of them of which it was
+    /// not asked to tell before the next call. That one looks at the head, too, and so may find out
+    /// a lie.
     #[cold]
-    pub(crate) fn ask_for_each(&mut self) -> bool {
+    pub(crate) fn ask_for_each(&mut self, end: u64) -> bool {
         let _ = self.refresh_head();
-        let taken = self.taken();
+        let (taken, end) = (self.taken(), self.tail.min(end));
         let from = self.asked_until.max(taken);
-        let until = self.tail.min(from + ASKED_AT_ONCE);
+        let until = end.min(from + ASKED_AT_ONCE).max(from);
         for position in from..until {
             let word = &self.cells.cell(1 + (position & self.mask) as usize)[SHAPE];
             // Only the producer writes the word, and a consumer that has read it reads it no
@@ -149,7 +150,7 @@ impl<C: Cells, R: Cells> Producer<C, R> {
         }
         self.asked_until = until;
         // It may have taken a quarter of the ring of which it has not told.
-        until == self.tail || until > taken + self.mask / 4
+        until >= end || until > taken + self.mask / 4
     }
 
     /// From now on the ring has no room, and says why.
@@ -394,6 +395,11 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     /// Messages the ring holds at most.
     pub fn depth(&self) -> u64 {
         self.mask + 1
+    }
+
+    /// Messages taken so far.
+    pub(crate) const fn passed(&self) -> u64 {
+        self.position
     }
 
     /// Whether the producer knows of every message taken.

@@ -127,6 +127,8 @@ fn who_keeps_its_share_is_put_out_also_where_small_messages_reach_it() {
     beside_small_ones(4, 4, usize::MAX);
     // They are more than it is asked for at a time.
     beside_small_ones(1024, 300, usize::MAX);
+    // And its ring is so deep that it tells of none by itself.
+    beside_small_ones(65_536, 1000, usize::MAX);
     // It is slow with the small ones, too, and they are refused.
     beside_small_ones(8, 100, 2);
 }

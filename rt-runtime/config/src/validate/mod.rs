@@ -11,7 +11,7 @@ mod policy;
 mod streams;
 mod tenants;
 
-pub use tenants::DOMAINS_MAX;
+pub use tenants::{DOMAINS_MAX, PORTS_OF_DATAPATH};
 
 use crate::fields::{self, Accepts};
 use crate::machine::Machine;

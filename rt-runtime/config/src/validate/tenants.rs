@@ -38,7 +38,10 @@ pub(super) fn domains(
         report.error("domains", format!("there are {} domains", raw.len()));
     }
     check_names(report, "domains", raw.iter().map(|domain| domain.name.as_str()));
-    raw.iter().enumerate().map(|(at, domain)| self::domain(domain, at, (machine, datapaths), report)).collect()
+    let tenant = |(at, domain)| self::domain(domain, at, (machine, datapaths), report);
+    let plans: Vec<DomainPlan> = raw.iter().enumerate().map(tenant).collect();
+    check_ports(&plans, report);
+    plans
 }
 
 fn domain(
@@ -168,14 +171,45 @@ fn warn_of_datapaths(priority: u8, cores: &[u16], path: &str, datapaths: &[Datap
 }
 
 /// Sources of one datapath, and sinks: `SOURCES_MAX`, `SINKS_MAX` of `insane-engine`.
-const PORTS_OF_DATAPATH: i64 = 4096;
+pub const PORTS_OF_DATAPATH: u32 = 4096;
+
+/// The domains share the places of a datapath. What each may have it can have, whoever else was
+/// there first: so the quotas of all are to fit together, as those of memory are.
+fn check_ports(domains: &[DomainPlan], report: &mut Report<'_>) {
+    check_sum("sources", domains.iter().map(|domain| domain.quota.sources), report);
+    check_sum("sinks", domains.iter().map(|domain| domain.quota.sinks), report);
+}
+
+fn check_sum(field: &str, counts: impl Iterator<Item = u32>, report: &mut Report<'_>) {
+    let mut before = 0;
+    for (at, own) in counts.enumerate() {
+        if own > PORTS_OF_DATAPATH {
+            // That was told.
+            return;
+        }
+        let sum = before + own;
+        if sum > PORTS_OF_DATAPATH {
+            let message = format!(
+                "{own} {field}, {sum} with those of the domains before, and a datapath serves {PORTS_OF_DATAPATH} of \
+                 all domains"
+            );
+            let accepted = match PORTS_OF_DATAPATH - before {
+                0 => "lower quotas of the domains before".to_owned(),
+                left => format!("at most {left}, or lower quotas of the domains before"),
+            };
+            report.error_accepting(&format!("domains[{at}].quota.{field}"), message, accepted);
+            return;
+        }
+        before = sum;
+    }
+}
 
 fn quota(raw: &raw::Quota, at: usize, report: &mut Report<'_>) -> Quota {
     let path = |field: &str| format!("domains[{at}].quota.{field}");
     let burst_bytes = number(report, &path("burst_bytes"), raw.burst_bytes);
     let rate = raw.bytes_per_second.map(|rate| number(report, &path("bytes_per_second"), rate));
     for (field, count) in [("sources", raw.sources), ("sinks", raw.sinks)] {
-        if count > PORTS_OF_DATAPATH {
+        if count > PORTS_OF_DATAPATH.into() {
             let message = format!("{count} {field}, and a datapath serves {PORTS_OF_DATAPATH} of all domains");
             report.error_accepting(&path(field), message, format!("at most {PORTS_OF_DATAPATH}"));
         }

@@ -89,7 +89,8 @@ fn domains() {
     expect(&quota("burst_bytes: 0"), "1:64", "domains[0].quota.burst_bytes", "0 is too small", "1 to");
     let rate = "domains[0].quota.control_messages_per_second";
     expect(&quota("control_messages_per_second: 0"), "1:80", rate, "0 is too small", "1 to 1_000_000 a second");
-    let many: Vec<String> = (0..65).map(|at| format!("(name: \"d{at}\", members: [uid(1)])")).collect();
+    let little = "quota: (sources: 1, sinks: 1)";
+    let many: Vec<String> = (0..65).map(|at| format!("(name: \"d{at}\", members: [uid(1)], {little})")).collect();
     expect(
         &format!("(memory: (limit_bytes: 70_368_744_177_664), domains: [{}])", many.join(",")),
         "1:54",
@@ -317,4 +318,31 @@ fn more_sources_or_sinks_than_a_datapath_serves_are_refused() {
         assert_eq!((found.message, &*found.accepted), (message, "at most 4096"));
         assert!(findings(&domain(&format!("members: [uid(1)], quota: ({field}: 4_096)"))).is_empty());
     }
+}
+
+#[test]
+fn sources_and_sinks_of_all_domains_have_a_place_at_a_datapath() {
+    let with = |quotas: &[&str]| {
+        let domain = |(at, quota): (usize, &&str)| format!("(name: \"d{at}\", members: [uid(1)], quota: ({quota}))");
+        format!("(domains: [{}])", quotas.iter().enumerate().map(domain).collect::<Vec<_>>().join(", "))
+    };
+    for field in ["sources", "sinks"] {
+        let quota = |count: u32| format!("{field}: {count}");
+        let [most, little, one] = [4_000, 96, 1].map(quota);
+        assert!(findings(&with(&[&most, &little])).is_empty());
+        let found = only(&with(&[&most, &little, &one]));
+        assert_eq!((found.severity, found.path), (Severity::Error, format!("domains[2].quota.{field}")));
+        let message =
+            format!("1 {field}, 4097 with those of the domains before, and a datapath serves 4096 of all domains");
+        assert_eq!((found.message, &*found.accepted), (message, "lower quotas of the domains before"));
+        // Told once, also where more domains follow.
+        let found = only(&with(&[&most, &quota(4_000), &most]));
+        assert_eq!(found.path, format!("domains[1].quota.{field}"));
+        assert_eq!(found.accepted, "at most 96, or lower quotas of the domains before");
+    }
+    // What is not written counts, too: 256 of each.
+    let small = "bytes: 1_048_576, buffers: 64";
+    let found = findings(&with(&[small; 17]));
+    let paths: Vec<&str> = found.0.iter().map(|found| found.path.as_str()).collect();
+    assert_eq!(paths, ["domains[16].quota.sources", "domains[16].quota.sinks"]);
 }

@@ -4,12 +4,13 @@
 --
 -- or copy it into Wireshark's folder for personal Lua plugins. It reads
 --   - UDP datagrams, on any port: told by magic byte, version, kind and check of the header
---     (where another protocol has the port: -o udp.try_heuristic_first:TRUE);
+--     (where another protocol has the port: -o udp.try_heuristic_first:TRUE), and bundles, several
+--     frames in one datagram, of which each is shown;
 --   - files of `insane tap` (link type USER0): the same header and a payload, where host,
 --     incarnation and source are 0, since a tap is not told them. The channel's name is
 --     the frame's interface (frame.interface_name), a loss before it the frame's comment.
 --
--- The layouts are those of rt-runtime/wire/src/{data,link,overlay,reliable}.rs; all numbers are
+-- The layouts are those of rt-runtime/wire/src/{data,bundle,link,overlay,reliable}.rs; all numbers are
 -- little-endian.
 
 local HEADER = 64
@@ -44,6 +45,7 @@ local f = {
     length = ProtoField.uint32("insane.length", "Message length, bytes", base.DEC),
     offset = ProtoField.uint32("insane.offset", "Fragment offset, bytes", base.DEC),
     payload = ProtoField.bytes("insane.payload", "Payload"),
+    bundle = ProtoField.uint16("insane.bundle.frames", "Frames in this datagram", base.DEC),
 
     o_kind = ProtoField.uint8("insane.overlay.kind", "Body", base.DEC, overlay_kinds),
     o_what = ProtoField.uint8("insane.overlay.what", "About the group", base.DEC, group_kinds),
@@ -301,8 +303,99 @@ function insane.dissector(tvb, pinfo, root)
     return tvb:len()
 end
 
+local BUNDLE_HEAD, SUCCESSOR_HEAD, SUCCESSOR = 10, 10, 0x8000
+
+local function is_bundle(tvb)
+    return tvb:len() >= BUNDLE_HEAD and tvb(0, 4):uint() == 0x426e6401
+end
+
+-- Where each frame of a bundle begins, how many bytes are in front of it there, and how many are
+-- its own; nil if any length does not add up, and then it is no bundle.
+local function places_of(tvb)
+    local at, finish, places, has_header = 8, tvb(4, 2):le_uint(), {}, false
+    if finish > tvb:len() then
+        return nil
+    end
+    for number = 1, tvb(6, 2):le_uint() do
+        if at + 2 > finish then
+            return nil
+        end
+        local word, front = tvb(at, 2):le_uint(), 2
+        if number > 1 and word >= SUCCESSOR then
+            word, front = word - SUCCESSOR, SUCCESSOR_HEAD
+            if not has_header then
+                return nil
+            end
+        elseif word == 0 then
+            return nil
+        else
+            has_header = word >= HEADER
+        end
+        places[number] = { at, front, word }
+        at = at + front + word
+    end
+    if #places == 0 or at ~= finish then
+        return nil
+    end
+    return places
+end
+
+-- Adds a number to a word of eight bytes.
+local function add_to(bytes, at, number)
+    for place = at, at + 7 do
+        number = number + bytes:get_index(place)
+        bytes:set_index(place, number % 256)
+        number = math.floor(number / 256)
+    end
+end
+
+-- A frame in the short form: what it leaves out follows from the header before it.
+local function successor(tvb, at, len, header)
+    local bytes = header:subset(0, HEADER)
+    for place = 0, 3 do
+        bytes:set_index(4 + place, tvb(at + 6 + place, 1):uint())
+    end
+    add_to(bytes, 32, 1)
+    add_to(bytes, 40, tvb(at + 2, 4):le_uint())
+    for place = 56, 63 do
+        bytes:set_index(place, 0)
+    end
+    add_to(bytes, 56, len)
+    if len > 0 then
+        bytes:append(tvb(at + SUCCESSOR_HEAD, len):bytes())
+    end
+    return bytes
+end
+
+local function bundle(tvb, pinfo, root, places)
+    root:add_le(f.bundle, tvb(6, 2))
+    local header
+    for number, place in ipairs(places) do
+        local at, front, len = place[1], place[2], place[3]
+        local frame
+        if front == 2 then
+            frame = tvb(at + 2, len):tvb()
+        else
+            frame = successor(tvb, at, len, header):tvb(string.format("Frame %d of the bundle", number))
+        end
+        if frame:len() >= HEADER then
+            header = frame(0, HEADER):bytes()
+        end
+        insane.dissector(frame, pinfo, root)
+    end
+    pinfo.cols.protocol = "INSANE"
+    pinfo.cols.info = string.format("bundle of %d frames", #places)
+end
+
 -- By its looks, on any port.
 insane:register_heuristic("udp", function(tvb, pinfo, root)
+    if is_bundle(tvb) then
+        local places = places_of(tvb)
+        if places then
+            bundle(tvb, pinfo, root, places)
+        end
+        return places ~= nil
+    end
     if not is_frame(tvb) or check_of(tvb) ~= tvb(4, 4):le_uint() then
         return false
     end

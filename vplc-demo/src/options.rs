@@ -79,6 +79,8 @@ pub enum Carrier {
     Udp,
     /// AF_XDP.
     Xdp,
+    /// DPDK, over packet sockets.
+    Dpdk,
 }
 
 impl Carrier {
@@ -88,6 +90,7 @@ impl Carrier {
         match self {
             Carrier::Udp => "udp",
             Carrier::Xdp => "xdp",
+            Carrier::Dpdk => "dpdk",
         }
     }
 }

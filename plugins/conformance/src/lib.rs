@@ -19,6 +19,8 @@ mod fixture;
 mod frames;
 
 pub mod cases;
+pub mod hostile;
+pub mod shark;
 pub mod wire;
 
 pub use fixture::Fixture;

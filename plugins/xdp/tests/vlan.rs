@@ -2,6 +2,7 @@
 //! passes all frames on to everybody): who hears whom, and what is seen on the wire.
 
 use insane_conformance::Keep;
+use insane_conformance::shark::Row;
 use insane_conformance::wire::{Namespace, PATIENCE, frame};
 use insane_core::{Lane, PeerIndex};
 use insane_link::{Link, LinkSetup, SendOutcome};
@@ -10,10 +11,8 @@ use insane_sys::clock::mono_now;
 use insane_xdp::{Mode, VlanId, XdpConfig, XdpLink, XdpSetup};
 use insane_xdp_sys::interface::{Interface, finish_frames};
 use insane_xdp_sys::{Binding, Xsk, XskOptions};
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const MODES: [Mode; 2] = [Mode::Native, Mode::Skb];
@@ -130,56 +129,21 @@ fn who_is_in_a_vlan_hears_and_is_heard_there_only() {
     }
 }
 
-/// tshark at `p0`, and the lines that it prints.
-struct Shark {
-    program: Child,
-    lines: Receiver<String>,
-}
-
-impl Drop for Shark {
-    fn drop(&mut self) {
-        let _ = self.program.kill();
-        let _ = self.program.wait();
-    }
-}
+/// tshark at `p0`.
+struct Shark(insane_conformance::shark::Shark);
 
 impl Shark {
     const FIELDS: [&str; 5] = ["vlan.id", "vlan.priority", "ip.dsfield.dscp", "udp.dstport", "udp.payload"];
 
-    /// `None` without it, with a word on standard error.
     fn watch(net: &Namespace) -> Option<Self> {
-        let mut command = Command::new("tshark");
-        // It ends by itself, whatever becomes of this process.
-        command.args(["-l", "-i", "p0", "-a", "duration:120", "-Y", "udp", "-T", "fields"]);
-        command.args(Self::FIELDS.iter().flat_map(|field| ["-e", field]));
-        command.stdout(Stdio::piped()).stderr(Stdio::null());
-        let Ok(mut program) = net.inside(|| command.spawn()) else {
-            eprintln!("passed over: tshark is not installed");
-            return None;
-        };
-        let (give, lines) = channel();
-        let printed = BufReader::new(program.stdout.take().unwrap()).lines().map_while(Result::ok);
-        std::thread::spawn(move || printed.map(|line| give.send(line)).take_while(Result::is_ok).count());
-        Some(Shark { program, lines })
+        let start = |command: &mut Command| net.inside(|| command.spawn());
+        insane_conformance::shark::Shark::watch(&["p0"], "udp", &Self::FIELDS, start).map(Shark)
     }
 
     /// The fields of each datagram up to the one with this payload, as hexadecimal digits, which
     /// is sent by `again` until it is seen.
-    fn rows_until(&self, payload: &str, mut again: impl FnMut()) -> Vec<Vec<String>> {
-        let mut rows: Vec<Vec<String>> = Vec::new();
-        let end = Instant::now() + PATIENCE;
-        loop {
-            assert!(Instant::now() < end, "tshark does not show {payload}: {rows:?}");
-            again();
-            // All that it has printed.
-            while let Ok(line) = self.lines.recv_timeout(QUIET) {
-                let row: Vec<_> = line.split('\t').map(str::to_owned).collect();
-                if row.last().is_some_and(|data| data == payload) {
-                    return rows;
-                }
-                rows.push(row);
-            }
-        }
+    fn rows_until(&self, payload: &str, again: impl FnMut()) -> Vec<Row> {
+        self.0.rows_until(|row| row.last().is_some_and(|data| data == payload), again)
     }
 }
 

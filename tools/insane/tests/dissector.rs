@@ -8,6 +8,7 @@ use insane_core::{
     ChannelId, HostId, Incarnation, Lane, Nanos, Schema, SourceId, SourceInstant, Stamp, StreamKey, TaiTime,
 };
 use insane_rt::{Emit, Qos, Reliability, Session, SourceOptions};
+use insane_wire::bundle::{HEAD_BYTES, Packer};
 use insane_wire::data::{CLOSING, DataHeader, Flags, Kind, VERSION};
 use insane_wire::group::{GROUP_BYTES, GroupBody};
 use insane_wire::link::{LINK_BYTES, LinkBeat};
@@ -230,6 +231,74 @@ fn datagrams_are_known_on_any_port_and_others_left_alone() {
         assert!(row.iter().all(String::is_empty), "not ours: {row:?}");
     }
     assert_eq!(shown.len(), 5);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// The first whole, and behind it successors in their short form and a frame that is none.
+fn bundle(frames: &[(DataHeader, Vec<u8>)]) -> Vec<u8> {
+    let first = frame(frames[0].0, &frames[0].1);
+    let mut packer = Packer::new(&first).unwrap();
+    let mut bytes = [&[0; HEAD_BYTES][..], &first].concat();
+    for (header, payload) in &frames[1..] {
+        let mut room = [0; 200];
+        let front = packer.push(&header.encode(), payload.len(), &mut room).unwrap();
+        bytes.extend(&room[..front]);
+        bytes.extend(payload);
+    }
+    packer.finish(&mut bytes);
+    bytes
+}
+
+#[test]
+fn every_frame_of_a_bundle_is_shown_and_one_with_a_wrong_length_is_none() {
+    if !has_tshark() {
+        return;
+    }
+    let folder = folder("bundles");
+    let file = folder.join("udp.pcap");
+    let of = |sequence: u64, bytes: usize| {
+        let instant = 0x0100_0000_ffff_ffff + sequence;
+        let (message_len, fragment_offset) = (bytes as u32, 0);
+        (
+            DataHeader { sequence, source_instant: instant, message_len, fragment_offset, ..DATA },
+            vec![sequence as u8; bytes],
+        )
+    };
+    // The sequence number is carried over all its bytes, and so is the instant.
+    let successors = [of(0xffff_ffff, 3), of(0x1_0000_0000, 0), of(0x1_0000_0001, 5)];
+    let other = (DataHeader { channel: ChannelId(4), ..of(9, 2).0 }, vec![4; 2]);
+    let sound = bundle(&[&successors[..], &[other]].concat());
+    assert!(sound.len() < HEAD_BYTES + 3 * 64 + 40, "two are in the short form");
+    let (mut longer, mut fewer, mut padded) = (sound.clone(), sound.clone(), sound.clone());
+    longer[4] += 1;
+    fewer[6] -= 1;
+    padded.extend([0; 20]);
+    datagrams(&file, &[sound, longer, fewer, padded]);
+    let shown = fields(
+        &file,
+        &[
+            "insane.bundle.frames",
+            "insane.sequence",
+            "insane.channel",
+            "insane.length",
+            "insane.check.good",
+            "insane.payload",
+        ],
+    );
+    let channel = u32::MAX;
+    let expected = [
+        "4",
+        "4294967295;4294967296;4294967297;9",
+        &format!("{channel};{channel};{channel};4"),
+        "3;0;5;2",
+        "1;1;1;1",
+        "ffffff;0101010101;0404",
+    ];
+    assert_eq!(shown[0], expected);
+    assert_eq!(shown[3], expected, "padding is no part of it");
+    for row in &shown[1..3] {
+        assert!(row.iter().all(String::is_empty), "not ours: {row:?}");
+    }
     std::fs::remove_dir_all(folder).unwrap();
 }
 

@@ -197,13 +197,23 @@ fn clippy(root: &Path) -> (Verdict, TestCount) {
 }
 
 fn tests(root: &Path) -> (Verdict, TestCount) {
-    // Without it, tests of dpdk links pass over themselves; one that does not compile is an error.
-    match dpdk::make(root) {
-        Ok(_) => {}
-        Err(dpdk::ShimError::NoDpdk(reason)) => println!("{}", dpdk::ShimError::NoDpdk(reason)),
-        Err(error) => return (Verdict::Failed(error.to_string()), TestCount::default()),
+    // Without it, tests of dpdk links pass over themselves.
+    if let Err(error) = shim(root) {
+        return (Verdict::Failed(error.to_string()), TestCount::default());
     }
     counted(cargo(root).args(["test", "--workspace", "--locked", "--no-fail-fast"]), 30)
+}
+
+/// Whether the library that links DPDK could be made; one that does not compile is an error.
+fn shim(root: &Path) -> Result<bool, dpdk::ShimError> {
+    match dpdk::make(root) {
+        Ok(_) => Ok(true),
+        Err(missing @ dpdk::ShimError::NoDpdk(_)) => {
+            println!("{missing}");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// What the default build leaves out: the back end, and daemons that find each other.
@@ -402,9 +412,17 @@ fn bounds_in(line: &str) -> Option<TestCount> {
     Some(TestCount { passed, failed, ignored: 0, passed_over })
 }
 
-/// The demo over the kernel's sockets and, with the rights for it, over AF_XDP.
+/// The demo over the kernel's sockets and, with the rights for it, over AF_XDP and DPDK.
 fn demo(root: &Path) -> (Verdict, TestCount) {
-    let carriers: &[&str] = if nix::unistd::geteuid().is_root() { &["udp", "xdp"] } else { &["udp"] };
+    let mut carriers = vec!["udp"];
+    if nix::unistd::geteuid().is_root() {
+        carriers.push("xdp");
+        match shim(root) {
+            Ok(true) => carriers.push("dpdk"),
+            Ok(false) => {}
+            Err(error) => return (Verdict::Failed(error.to_string()), TestCount::default()),
+        }
+    }
     for carrier in carriers {
         let mut command = cargo(root);
         command.args(["run", "--release", "--locked", "-p", "vplc-demo", "--"]);
@@ -433,6 +451,10 @@ fn containers(root: &Path) -> (Verdict, TestCount) {
     match simple(&mut build, 15) {
         (Verdict::Passed, _) => {}
         other => return other,
+    }
+    // Without it, the check says that it does not try dpdk.
+    if let Err(error) = shim(root) {
+        return (Verdict::Failed(error.to_string()), TestCount::default());
     }
     simple(cargo(root).args(["run", "--release", "--locked", "-p", "vplc-containers", "--", "check"]), 15)
 }

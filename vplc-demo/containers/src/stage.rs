@@ -24,6 +24,8 @@ pub enum Technology {
     Udp,
     /// Past the kernel, by AF_XDP.
     Xdp,
+    /// Past the kernel's protocols, by DPDK over packet sockets.
+    Dpdk,
 }
 
 impl Technology {
@@ -32,14 +34,22 @@ impl Technology {
         match self {
             Technology::Udp => "udp",
             Technology::Xdp => "xdp",
+            Technology::Dpdk => "dpdk",
         }
     }
 
-    /// Where the cyclic link of host 1 or 2 is bound: an xdp link has an address for itself.
+    /// What it needs and is missing for this daemon, with what helps.
+    pub fn lacks(self, insaned: &Path) -> Option<String> {
+        let shim = insaned.with_file_name("libinsane_dpdk.so");
+        let is_missing = self == Technology::Dpdk && !shim.is_file();
+        is_missing.then(|| format!("there is no {}: cargo xtask dpdk-shim", shim.display()))
+    }
+
+    /// Where the cyclic link of host 1 or 2 is bound: one past the kernel has an address for itself.
     fn address(self, host: u8) -> String {
         match self {
             Technology::Udp => format!("10.79.0.{host}:7400"),
-            Technology::Xdp => format!("10.79.0.1{host}:7400"),
+            Technology::Xdp | Technology::Dpdk => format!("10.79.0.1{host}:7400"),
         }
     }
 
@@ -48,6 +58,7 @@ impl Technology {
         match self {
             Technology::Udp => format!("udp(bind: {bind:?})"),
             Technology::Xdp => format!("xdp(interface: \"eth0\", bind: {bind:?})"),
+            Technology::Dpdk => format!("dpdk(device: \"net_af_packet0,iface=eth0\", bind: {bind:?})"),
         }
     }
 }

@@ -271,17 +271,21 @@ fn configuration(template: &str, socket: &Path, cores: &[usize]) -> String {
     template.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// The same configuration over another technology. An xdp link has an address of its own
-/// beside the kernel's.
+/// The same configuration over another technology. A link past the kernel has an address of its
+/// own beside the kernel's, on the same interface.
 fn carried(text: String, carrier: Carrier) -> String {
-    match carrier {
-        Carrier::Udp => text,
-        Carrier::Xdp => [('1', 'a'), ('2', 'b')].into_iter().fold(text, |text, (host, side)| {
-            let (of_kernel, own) = (format!("\"10.77.0.{host}:7400\""), format!("\"10.77.0.1{host}:7400\""));
-            let link = format!("xdp(interface: \"veth-{side}\", bind: {of_kernel})");
-            text.replace(&format!("udp(bind: {of_kernel})"), &link).replace(&of_kernel, &own)
-        }),
-    }
+    let link = |interface: &str, bind: &str| match carrier {
+        Carrier::Udp => None,
+        Carrier::Xdp => Some(format!("xdp(interface: {interface:?}, bind: {bind})")),
+        Carrier::Dpdk => Some(format!("dpdk(device: \"net_af_packet0,iface={interface}\", bind: {bind})")),
+    };
+    [('1', "veth-a"), ('2', "veth-b")].into_iter().fold(text, |text, (host, interface)| {
+        let (of_kernel, own) = (format!("\"10.77.0.{host}:7400\""), format!("\"10.77.0.1{host}:7400\""));
+        match link(interface, &own) {
+            Some(link) => text.replace(&format!("udp(bind: {of_kernel})"), &link).replace(&of_kernel, &own),
+            None => text,
+        }
+    })
 }
 
 /// A process that dies with this value.
@@ -418,12 +422,21 @@ mod tests {
                 let text = carried(configuration(template, Path::new("/tmp/s"), &[0, 1]), carrier);
                 insane_config::parse("demo", &text, &machine).expect("it is valid").plan
             };
-            let (udp, xdp) = (plan(Carrier::Udp), plan(Carrier::Xdp));
-            let (before, link) = (&udp.datapaths[0].links[0], &xdp.datapaths[0].links[0]);
-            let insane_config::Technology::Xdp(way) = &link.technology else { panic!("{xdp:?}") };
-            assert_eq!((way.interface.as_str(), way.bind), (interface, format!("{own}:7400").parse().unwrap()));
-            assert_eq!(link.peers, [Some(format!("{peer}:7400").parse().unwrap())]);
-            assert_eq!((before.rate, &udp.peers, &udp.domains), (link.rate, &xdp.peers, &xdp.domains));
+            let udp = plan(Carrier::Udp);
+            for carrier in [Carrier::Xdp, Carrier::Dpdk] {
+                let other = plan(carrier);
+                let (before, link) = (&udp.datapaths[0].links[0], &other.datapaths[0].links[0]);
+                let (on, bind) = match &link.technology {
+                    insane_config::Technology::Xdp(way) => (way.interface.as_str(), way.bind),
+                    insane_config::Technology::Dpdk(way) => {
+                        (way.device.interface().expect("one of the kernel's"), way.bind)
+                    }
+                    other => panic!("{carrier:?}: {other:?}"),
+                };
+                assert_eq!((on, bind), (interface, format!("{own}:7400").parse().unwrap()));
+                assert_eq!(link.peers, [Some(format!("{peer}:7400").parse().unwrap())]);
+                assert_eq!((before.rate, &udp.peers, &udp.domains), (link.rate, &other.peers, &other.domains));
+            }
         }
     }
 

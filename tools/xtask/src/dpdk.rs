@@ -1,5 +1,6 @@
 //! The library in C that links DPDK (`plugins/dpdk-sys/shim`), made where DPDK's headers are.
 
+use crate::process;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -45,7 +46,7 @@ pub enum ShimError {
 pub fn make(root: &Path) -> Result<Vec<PathBuf>, ShimError> {
     let asked = run(Command::new("pkg-config").arg("--cflags").args(VERSION)).map_err(ShimError::NoDpdk)?;
     let flags = String::from_utf8_lossy(&asked.stdout).into_owned();
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder));
+    let target = process::target(root);
     std::fs::create_dir_all(&target).map_err(|source| ShimError::File { path: target.clone(), source })?;
     // Under another name first: a runtime may have the other loaded.
     let made = target.join(format!("{LIBRARY}.{}", std::process::id()));
@@ -53,7 +54,7 @@ pub fn make(root: &Path) -> Result<Vec<PathBuf>, ShimError> {
     compiler.current_dir(root.join(FOLDER)).args(FLAGS).args(flags.split_whitespace());
     compiler.arg(SOURCE).arg("-o").arg(&made).arg("-Wl,--as-needed").args(LIBRARIES);
     run(&mut compiler).map_err(ShimError::Refused)?;
-    let placed = ["debug", "release"].map(|profile| place(&made, &target.join(profile)));
+    let placed = ["debug", "release", crate::optimised::PROFILE].map(|profile| place(&made, &target.join(profile)));
     let removed = std::fs::remove_file(&made).map_err(|source| ShimError::File { path: made, source });
     let placed = placed.into_iter().collect::<Result<Vec<_>, _>>()?;
     removed.map(|()| placed)

@@ -114,8 +114,7 @@ impl Fuzzer {
         if !has_compiler.is_ok_and(|status| status.success()) {
             return Err(FuzzError::NoCompiler);
         }
-        let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("fuzz");
+        let target = process::target(root).join("fuzz");
         let told = Command::new("rustc").arg("-vV").current_dir(root).output().map_err(|_| FuzzError::NoHost)?;
         let told = String::from_utf8_lossy(&told.stdout).into_owned();
         let host = told.lines().find_map(|line| line.strip_prefix("host: ")).ok_or(FuzzError::NoHost)?;

@@ -10,6 +10,7 @@ mod duplicates;
 mod fuzz;
 mod guest;
 mod licences;
+mod optimised;
 mod process;
 mod spdx;
 mod steps;

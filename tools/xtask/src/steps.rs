@@ -6,6 +6,7 @@ use crate::dpdk;
 use crate::fuzz;
 use crate::guest;
 use crate::licences;
+use crate::optimised::{PROFILE, Programs};
 use crate::process::{self, Ending, cargo};
 use crate::tally::{self, Done, Follower, TestCount, Verdict};
 use std::ffi::OsString;
@@ -216,26 +217,21 @@ fn shim(root: &Path) -> Result<bool, dpdk::ShimError> {
     }
 }
 
-/// What the default build leaves out: the back end, and daemons that find each other.
+/// What the default build leaves out: the back end, and daemons that find each other. All
+/// commands choose the same packages and features, or the crates below would be compiled for each.
+const GOSSIP: [&str; 6] =
+    ["-p", "insane-discovery", "-p", "insaned", "--features", "insane-discovery/gossip,insaned/gossip"];
+/// All tests of discovery, and of the daemon those that need it: the others have run without.
+const GOSSIP_TESTS: [&str; 5] = ["--lib", "--test", "gossip", "--test", "discovery"];
+
 fn gossip(root: &Path) -> (Verdict, TestCount) {
-    let of = |arguments: &[&str]| {
-        let mut command = cargo(root);
-        command.args(arguments);
-        command
-    };
-    let packages = ["-p", "insane-discovery", "-p", "insaned", "--features", "insane-discovery/gossip,insaned/gossip"];
-    let lints = simple(of(&["clippy", "--locked", "--all-targets"]).args(packages).args(["--", "-D", "warnings"]), 15);
+    let mut lints = cargo(root);
+    lints.args(["clippy", "--locked", "--all-targets"]).args(GOSSIP).args(["--", "-D", "warnings"]);
+    let lints = simple(&mut lints, 15);
     if lints.0 != Verdict::Passed {
         return lints;
     }
-    let (verdict, count) =
-        counted(&mut of(&["test", "--locked", "-p", "insane-discovery", "--features", "gossip"]), 10);
-    if verdict != Verdict::Passed {
-        return (verdict, count);
-    }
-    let daemons = ["test", "--locked", "-p", "insaned", "--features", "gossip", "--test", "discovery"];
-    let (verdict, more) = counted(&mut of(&daemons), 15);
-    (verdict, count + more)
+    counted(cargo(root).args(["test", "--locked", "--no-fail-fast"]).args(GOSSIP).args(GOSSIP_TESTS), 20)
 }
 
 /// What the default build leaves out, since it needs headers.
@@ -246,23 +242,28 @@ fn trace(root: &Path) -> (Verdict, TestCount) {
             TestCount::default(),
         );
     }
-    let feature = ["--locked", "-p", "insane-cli", "--features", "trace"];
+    let feature = ["--locked", "--features", "insane-cli/trace"];
     let mut lints = cargo(root);
-    lints.args(["clippy", "--all-targets"]).args(feature).args(["--", "-D", "warnings"]);
+    // All packages, or those below would have other features than in the step `clippy`, and be
+    // looked at once more.
+    lints.args(["clippy", "--workspace", "--all-targets"]).args(feature).args(["--", "-D", "warnings"]);
     let lints = simple(&mut lints, 15);
     if lints.0 != Verdict::Passed {
         return lints;
     }
-    counted(cargo(root).arg("test").args(feature).args(["--bin", "insane", "--test", "trace"]), 10)
+    let mut tests = cargo(root);
+    // The other two have nothing of these names: they give crates below the features that they
+    // have in the step `tests`.
+    tests.arg("test").args(feature).args(["-p", "insane-cli", "-p", "insaned", "-p", "latency-tests"]);
+    counted(tests.args(["--bin", "insane", "--test", "trace"]), 10)
 }
 
 /// In a target folder of its own: the flag would rebuild everything in the other.
 fn loom(root: &Path) -> (Verdict, TestCount) {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("loom");
     let mut command = cargo(root);
     command
-        .args(["test", "--locked", "-p", "insane-shm", "-p", "vplc", "--release", "--lib", "loom"])
-        .env("CARGO_TARGET_DIR", target)
+        .args(["test", "--locked", "-p", "insane-shm", "-p", "vplc", "--profile", PROFILE, "--lib", "loom"])
+        .env("CARGO_TARGET_DIR", process::target(root).join("loom"))
         .env("RUSTFLAGS", flags("RUSTFLAGS", "--cfg loom"));
     counted(&mut command, 20)
 }
@@ -274,17 +275,25 @@ fn miri(root: &Path) -> (Verdict, TestCount) {
         command.current_dir(root).args(["run", "nightly", "cargo", "miri"]).args(arguments);
         command
     };
-    let is_there = miri(&["--version"]).output().is_ok_and(|output| output.status.success());
-    if !is_there {
-        let reason = "there is no Miri: rustup toolchain install nightly --component miri,rust-src";
-        return (Verdict::Skipped(reason.to_owned()), TestCount::default());
+    let is_there = || miri(&["--version"]).output().is_ok_and(|output| output.status.success());
+    if !is_there() {
+        // Judged by whether it is there afterwards.
+        let _ = simple(Command::new("rustup").args(MIRI), 10);
+    }
+    if !is_there() {
+        let reason = format!("there is no Miri, and it cannot be installed here: rustup {}", MIRI.join(" "));
+        return (Verdict::Skipped(reason), TestCount::default());
     }
     counted(&mut miri(&["test", "--locked", "-p", "insane-shm", "--test", "plain_memory"]), 10)
 }
 
+/// How rustup installs it: of nightly compilers the last that has it.
+const MIRI: [&str; 8] =
+    ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "miri,rust-src", "--no-self-update"];
+
 fn mutants(root: &Path) -> (Verdict, TestCount) {
     let mut command = cargo(root);
-    command.args(["test", "--release", "--locked", "--test", "mutants", "--features"]);
+    command.args(["test", "--profile", PROFILE, "--locked", "--test", "mutants", "--features"]);
     command
         .args(["insane-slot-simulation/mutants,insane-admission/mutants,insane-checker/mutants,insane-fuzz/mutants"]);
     command.args([
@@ -337,12 +346,15 @@ fn docs(root: &Path) -> (Verdict, TestCount) {
     simple(&mut command, 15)
 }
 
+fn sim(root: &Path) -> (Verdict, TestCount) {
+    match Programs::built(root) {
+        Ok(programs) => simple(programs.run("insane-sim-world").arg("--check"), 15),
+        Err(reason) => (Verdict::Failed(reason), TestCount::default()),
+    }
+}
+
 /// How simulated worlds are run: optimised, since they are large.
 const SIM: [&str; 6] = ["run", "--release", "--locked", "-p", "insane-sim-world", "--"];
-
-fn sim(root: &Path) -> (Verdict, TestCount) {
-    simple(cargo(root).args(SIM).arg("--check"), 15)
-}
 
 /// Runs simulated worlds with these options, without a limit of time.
 pub fn simulate(root: &Path, options: &[&str]) -> ExitCode {
@@ -423,9 +435,12 @@ fn demo(root: &Path) -> (Verdict, TestCount) {
             Err(error) => return (Verdict::Failed(error.to_string()), TestCount::default()),
         }
     }
+    let programs = match Programs::built(root) {
+        Ok(programs) => programs,
+        Err(reason) => return (Verdict::Failed(reason), TestCount::default()),
+    };
     for carrier in carriers {
-        let mut command = cargo(root);
-        command.args(["run", "--release", "--locked", "-p", "vplc-demo", "--"]);
+        let mut command = programs.run("vplc-demo");
         command.args(["--seconds", "3", "--no-tui", "--smoke", "--technology", carrier]);
         let mut last = String::new();
         let ending = process::run(&mut command, minutes(15), |line| line.clone_into(&mut last));
@@ -446,17 +461,14 @@ fn containers(root: &Path) -> (Verdict, TestCount) {
         let reason = "not root; containers with users of their own need it".to_owned();
         return (Verdict::Skipped(reason), TestCount::default());
     }
-    let mut build = cargo(root);
-    build.args(["build", "--release", "--locked", "-p", "insaned", "-p", "insane-cli"]);
-    match simple(&mut build, 15) {
-        (Verdict::Passed, _) => {}
-        other => return other,
-    }
     // Without it, the check says that it does not try dpdk.
     if let Err(error) = shim(root) {
         return (Verdict::Failed(error.to_string()), TestCount::default());
     }
-    simple(cargo(root).args(["run", "--release", "--locked", "-p", "vplc-containers", "--", "check"]), 15)
+    match Programs::built(root) {
+        Ok(programs) => simple(programs.run("vplc-containers").arg("check"), 15),
+        Err(reason) => (Verdict::Failed(reason), TestCount::default()),
+    }
 }
 
 /// The step `containers`, as a command of its own.
@@ -552,6 +564,15 @@ mod tests {
         assert_eq!(run(&["--list"]), Ok(Selection::List));
         let Ok(Selection::Run(all)) = run(&[]) else { panic!("no option is every step") };
         assert_eq!(all.len(), STEPS.len());
+    }
+
+    #[test]
+    fn every_test_of_discovery_runs_with_gossip() {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../rt-runtime/discovery/tests");
+        for entry in std::fs::read_dir(tests).unwrap() {
+            let name = entry.unwrap().file_name().to_string_lossy().trim_end_matches(".rs").to_owned();
+            assert!(GOSSIP_TESTS.contains(&name.as_str()), "{name}");
+        }
     }
 
     #[test]

@@ -112,7 +112,7 @@ fn run(root: &Path, choice: &Choice) -> Result<Vec<Report>, GuestError> {
         return Err(GuestError::NotHere(format!("the guest is an x86_64 one, this host {}", std::env::consts::ARCH)));
     }
     install()?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |path| root.join(path));
+    let target = process::target(root);
     let cache = target.join("rt-guest");
     std::fs::create_dir_all(&cache).map_err(fetch::file_error(&cache))?;
     let kernel = fetch::kernel(&cache)?;

@@ -141,6 +141,18 @@ impl TxConn {
         has_room
     }
 
+    /// As [`try_push_heap`](Self::try_push_heap), a message of the past: losses are told with one
+    /// of now, since who gets the past need not be who has missed something.
+    pub(crate) fn try_push_past_heap(&mut self, meta: Meta, id: BufferId, len: u32) -> bool {
+        let has_room = self.has_room_for_buffer() == Ok(true);
+        if has_room {
+            self.borrowed.set(id);
+            self.ring.write_heap(meta, id, len);
+            self.buffers_until = self.ring.position();
+        }
+        has_room
+    }
+
     /// Messages the ring holds at most.
     pub(crate) const fn depth(&self) -> u64 {
         self.ring.depth()

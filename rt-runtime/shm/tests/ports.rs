@@ -606,16 +606,46 @@ fn a_short_ring_gets_the_newest_and_one_that_got_a_message_gets_no_history() {
 }
 
 #[test]
-fn without_a_free_buffer_the_history_ends() {
-    let source = TestSource::new(&[(4096, 1)], false);
+fn without_a_free_buffer_the_history_begins_behind_what_needs_one() {
+    let source = TestSource::new(&[(4096, 2)], false);
     let sink = TestSink::new();
-    let rings = join_direct(&source, &sink, 1, 4);
+    let rings = join_direct(&source, &sink, 1, 8);
     let held = source.port.get_buffer(4_000).unwrap();
     let large = [1; 4_000];
-    let earlier = |bytes| Earlier { sequence: 0, source_ns: 0, bytes };
-    assert_eq!(source.port.replay(&[earlier(b"small"), earlier(&large), earlier(b"small")]), 1);
-    assert_eq!([consume(&sink), consume(&sink)], [Some(0), None], "what follows would be out of order");
+    let earlier = |sequence, bytes| Earlier { sequence, source_ns: 0, bytes };
+    let kept = [earlier(0, b"small"), earlier(1, &large), earlier(2, &large), earlier(3, b"small")];
+    assert_eq!(source.port.replay(&kept), 1);
+    assert_eq!([consume(&sink), consume(&sink), consume(&sink)], [Some(2), Some(3), None], "the newest, in order");
     drop(held);
     assert_eq!(source.port.buffers_in_use(), 0);
     drop(rings);
+}
+
+/// A datapath's ring is full once; then it asks for the past in the name of a peer that joined.
+#[test]
+fn a_loss_is_told_with_a_message_of_now_whatever_the_past_holds() {
+    for len in [1, 4_000] {
+        let source = TestSource::new(&[(4096, 8)], false);
+        let rings = Rings::new(2, &source.geometry);
+        source.mailbox.add(rings.tx(1, 2, &source.geometry, None)).unwrap();
+        let mut conn = rings.rx(1, 2, &source.geometry, source.heap.as_ref());
+        (0..3).for_each(|_| assert!(send(&source.port, 1)));
+        let mut popped = Popped::EMPTY;
+        let mut pop = |conn: &mut RxConn| {
+            conn.pop(&mut popped).unwrap().then(|| {
+                if let Payload::Heap(id) = popped.payload {
+                    conn.give_back(id);
+                }
+                (popped.meta.sequence, popped.meta.lost)
+            })
+        };
+        assert_eq!([pop(&mut conn), pop(&mut conn), pop(&mut conn)], [Some((0, 0)), Some((1, 0)), None]);
+        conn.ask_for_past();
+        let value = vec![7; len];
+        assert_eq!(source.port.replay(&[Earlier { sequence: 2, source_ns: 77, bytes: &value }]), 1);
+        assert_eq!(pop(&mut conn), Some((2, 0)), "{len} bytes of the past tell nobody else's losses");
+        assert_eq!(pop(&mut conn), Some((u64::MAX, 0)));
+        assert!(send(&source.port, 1));
+        assert_eq!(pop(&mut conn), Some((3, 1)), "{len}: all who missed one are told");
+    }
 }

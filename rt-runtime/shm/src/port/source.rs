@@ -329,7 +329,7 @@ impl SourcePort {
 
     /// Publishes these messages, the oldest first, to the sinks of this host that joined since
     /// the last call, to datapaths that ask for them in the name of peers, and to nobody
-    /// else: the newest that their rings hold, as long as buffers are free. A datapath whose
+    /// else: the newest that their rings hold and that find a buffer, 16 at most. A datapath whose
     /// ring has no room gets them with a later call. They count as no emit, and have no
     /// outcome. Returns how many receivers it were.
     pub fn replay(&self, earlier: &[Earlier<'_>]) -> usize {

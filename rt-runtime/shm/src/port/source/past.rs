@@ -4,13 +4,15 @@
 //! by one message more that it was all. What does not fit a ring, or finds no buffer, is left out
 //! from its old end on.
 
-use super::{Inner, NEVER, Owned, STAGED, wake_if_wanted};
+use super::{Inner, NEVER, STAGED, wake_if_wanted};
 use crate::cell::Meta;
-use crate::conn::TxConn;
 use insane_core::heap::BufferId;
 use insane_core::limits::INLINE_BYTES_MAX;
 use insane_core::{ConnId, MonoTime, SourceInstant, Stamp};
 use std::ptr::NonNull;
+
+/// Messages of the past that a receiver gets at most: as many as sources keep.
+const KEPT_MAX: usize = 16;
 
 /// A message that was emitted earlier, as its source kept it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,13 +51,8 @@ impl Inner {
         // Each is asked once, so there are as many rounds as receivers.
         while let Some(conn) = self.conns.iter_mut().find_map(|conn| conn.take_awaits_history().then_some(conn)) {
             joined += 1;
-            let id = conn.id();
-            let fitting = usize::try_from(conn.depth()).unwrap_or(usize::MAX).min(earlier.len());
-            for message in &earlier[earlier.len() - fitting..] {
-                if !self.replay_to(id, message) {
-                    break;
-                }
-            }
+            let (id, depth) = (conn.id(), conn.depth());
+            self.replay_to(id, depth, earlier);
             if let Some(conn) = self.conns.iter_mut().find(|conn| conn.id() == id) {
                 wake_if_wanted(conn, &self.counters);
             }
@@ -80,12 +77,8 @@ impl Inner {
             self.conns.iter_mut().find_map(|conn| Some((conn.id(), conn.take_ask(cells)?, conn.depth())))
         {
             answered += 1;
-            let fitting = fitting.min(usize::try_from(depth - 1).unwrap_or(usize::MAX));
-            for message in &earlier[earlier.len() - fitting..] {
-                if !self.replay_to(id, message) {
-                    break;
-                }
-            }
+            let fitting = &earlier[earlier.len() - fitting..];
+            self.replay_to(id, depth - 1, fitting);
             if let Some(conn) = self.conns.iter_mut().find(|conn| conn.id() == id) {
                 // Where buffers ran out meanwhile there is still the room for this.
                 let next = self.sequence;
@@ -96,31 +89,50 @@ impl Inner {
         answered
     }
 
-    /// `false`: no buffer is free, or the receiver is gone. The connection is looked for
-    /// anew, since a loan may find out liars and change who is here.
-    fn replay_to(&mut self, id: ConnId, message: &Earlier<'_>) -> bool {
-        let bytes = message.bytes;
-        let loan = if bytes.len() <= INLINE_BYTES_MAX { None } else { self.loan_heap(bytes.len()) };
-        if bytes.len() > INLINE_BYTES_MAX && loan.is_none() {
-            return false;
+    /// Gives one receiver the newest of these for which there are places, at most so many, and
+    /// buffers: those are taken first, from the newest on. The connection is looked for behind
+    /// that, since a loan may find out liars and change who is here.
+    fn replay_to(&mut self, id: ConnId, places: u64, earlier: &[Earlier<'_>]) {
+        let mut staged = heapless::Vec::<_, KEPT_MAX>::new();
+        for message in earlier.iter().rev().take(usize::try_from(places).unwrap_or(usize::MAX)) {
+            let loan = self.stage(message);
+            // Full: no more are kept.
+            if loan.is_none_or(|loan| staged.push((message, loan)).is_err()) {
+                break;
+            }
         }
-        let meta = Meta { sequence: message.sequence, source_ns: message.source_ns, lost: 0 };
-        let conn = self.conns.iter_mut().find(|conn| conn.id() == id);
-        let Some((start, buffer)) = loan else {
-            return conn.is_some_and(|conn| conn.try_push_past(meta, bytes));
-        };
+        let mut is_taken = true;
+        while let Some((message, loan)) = staged.pop() {
+            let meta = Meta { sequence: message.sequence, source_ns: message.source_ns, lost: 0 };
+            let conn = self.conns.iter_mut().find(|conn| conn.id() == id).filter(|_| is_taken);
+            is_taken = match loan {
+                None => conn.is_some_and(|conn| conn.try_push_past(meta, message.bytes)),
+                Some(buffer) => {
+                    let len = message.bytes.len() as u32;
+                    let is_taken = conn.is_some_and(|conn| conn.try_push_past_heap(meta, buffer, len));
+                    if let Some(heap) = &mut self.heap {
+                        heap.lend_to(buffer, u16::from(is_taken));
+                    }
+                    is_taken
+                }
+            };
+        }
+    }
+
+    /// A buffer with what the message held, or none where it goes in line; `None`: no buffer is
+    /// free.
+    fn stage(&mut self, message: &Earlier<'_>) -> Option<Option<BufferId>> {
+        let bytes = message.bytes;
+        if bytes.len() <= INLINE_BYTES_MAX {
+            return Some(None);
+        }
+        let (start, buffer) = self.loan_heap(bytes.len())?;
         // SAFETY: the buffer was just loaned, has at least so many bytes, and is nobody else's.
         unsafe { start.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
         // Whoever had the buffer before has let go of it.
         for emitted in self.emitted.iter_mut().filter(|emitted| emitted.buffer == buffer) {
             emitted.buffer = STAGED;
         }
-        let push =
-            |conn: &mut Owned<TxConn>| conn.try_push_heap(meta, BufferId(buffer), bytes.len() as u32) == Ok(true);
-        let is_taken = conn.is_some_and(push);
-        if let Some(heap) = &mut self.heap {
-            heap.lend_to(BufferId(buffer), u16::from(is_taken));
-        }
-        is_taken
+        Some(Some(BufferId(buffer)))
     }
 }

@@ -25,45 +25,36 @@ const BESIDE: usize = BURST / 8;
 const FLOOD: [u8; 1000] = [7; 1000];
 const URGENT: [u8; 1000] = [1; 1000];
 
-/// What fills and empties the ring of a link.
-trait Full {
-    /// All that the link has to send, as it comes out when the device takes frames again.
-    fn drain_all(&mut self) -> Vec<Vec<u8>>;
-    /// Device and link have no room for one more frame of this lane, after so many.
-    fn fill(&mut self, lane: Lane, bytes: &[u8]) -> usize;
-    /// So many strangers ask where the link is.
-    fn strangers_ask(&mut self, count: usize);
+/// All that the link has to send, as it comes out when the device takes frames again.
+fn drain_all(wire: &mut Wire) -> Vec<Vec<u8>> {
+    let mut came = Vec::new();
+    for _ in 0..8 {
+        came.extend(wire.drain());
+        wire.link.flush();
+    }
+    came
 }
 
-impl Full for Wire {
-    fn drain_all(&mut self) -> Vec<Vec<u8>> {
-        let mut came = Vec::new();
-        for _ in 0..8 {
-            came.extend(self.drain());
-            self.link.flush();
+/// Device and link have no room for one more frame of this lane, after so many.
+fn fill(wire: &mut Wire, lane: Lane, bytes: &[u8]) -> usize {
+    for count in 0..1000 {
+        if wire.link.send(PEER, lane, bytes, (&[][..]).into()) == SendOutcome::Busy {
+            return count;
         }
-        came
+        wire.link.flush();
     }
+    panic!("it is never full");
+}
 
-    fn fill(&mut self, lane: Lane, bytes: &[u8]) -> usize {
-        for count in 0..1000 {
-            if self.link.send(PEER, lane, bytes, (&[][..]).into()) == SendOutcome::Busy {
-                return count;
-            }
-            self.link.flush();
-        }
-        panic!("it is never full");
+/// So many strangers ask where the link is.
+fn strangers_ask(wire: &mut Wire, count: usize) {
+    for last in 100..100 + count {
+        let (mut stranger, mut question) = (neighbour(last, wire.is_v6), [0; 128]);
+        stranger.acquire(address(2, wire.is_v6), mono_now()).unwrap();
+        let len = stranger.poll(mono_now(), &mut question).unwrap();
+        wire.put(&question[..len]);
     }
-
-    fn strangers_ask(&mut self, count: usize) {
-        for last in 100..100 + count {
-            let (mut stranger, mut question) = (neighbour(last, self.is_v6), [0; 128]);
-            stranger.acquire(address(2, self.is_v6), mono_now()).unwrap();
-            let len = stranger.poll(mono_now(), &mut question).unwrap();
-            self.put(&question[..len]);
-        }
-        self.link.receive(64, true, &mut Keep::default());
-    }
+    wire.link.receive(64, true, &mut Keep::default());
 }
 
 fn is_flood(bytes: &[u8]) -> bool {
@@ -84,12 +75,12 @@ fn a_question_goes_before_the_best_effort_that_waits_and_its_answer_is_heard() {
     let Some(_alone) = dpdk() else { return };
     for v6 in [false, true] {
         let mut wire = Wire::make(v6, None);
-        assert_eq!(wire.fill(Lane::LAST, &FLOOD), HELD + BURST);
+        assert_eq!(fill(&mut wire, Lane::LAST, &FLOOD), HELD + BURST);
         // What is known of the peer counts no more.
         let later: MonoTime = mono_now() + Nanos::from_secs(31);
         wire.link.tend(later);
         assert_eq!((wire.link.counts().answers_lost, wire.link.counts().unresolved), (0, 0));
-        let came = wire.drain_all();
+        let came = drain_all(&mut wire);
         assert_eq!(came.len(), HELD + 1 + BURST);
         assert_eq!(
             came.iter().position(|frame| is_word(frame)),
@@ -111,9 +102,9 @@ fn answers_go_before_the_best_effort_that_waits_and_leave_real_time_its_room() {
     let Some(_alone) = dpdk() else { return };
     for v6 in [false, true] {
         let mut wire = Wire::make(v6, None);
-        assert_eq!(wire.fill(Lane::LAST, &FLOOD), HELD + BURST);
+        assert_eq!(fill(&mut wire, Lane::LAST, &FLOOD), HELD + BURST);
         let answered = wire.link.counts().answered;
-        wire.strangers_ask(3 * BESIDE);
+        strangers_ask(&mut wire, 3 * BESIDE);
         let counts = wire.link.counts();
         assert_eq!(counts.answered - answered, BESIDE as u64, "so many are answered at once");
         assert_eq!(counts.answers_lost, 2 * BESIDE as u64, "and the others may ask again");
@@ -122,7 +113,7 @@ fn answers_go_before_the_best_effort_that_waits_and_leave_real_time_its_room() {
             send(&mut wire.link, 0, &URGENT);
         }
         assert_eq!(wire.link.send(PEER, Lane::LAST, &FLOOD, (&[][..]).into()), SendOutcome::Busy);
-        let came = wire.drain_all();
+        let came = drain_all(&mut wire);
         let rest = &came[HELD..];
         assert!(came[..HELD].iter().all(|frame| is_flood(frame)), "what the device had is under way");
         assert!(rest[..BESIDE].iter().all(|frame| is_word(frame)), "answers");
@@ -130,7 +121,7 @@ fn answers_go_before_the_best_effort_that_waits_and_leave_real_time_its_room() {
         assert!(rest[BURST..].iter().all(|frame| is_flood(frame)) && rest.len() == 2 * BURST, "best effort");
         // Now there is room, and everybody is answered in turn.
         let before = wire.link.counts();
-        wire.strangers_ask(3 * BESIDE);
+        strangers_ask(&mut wire, 3 * BESIDE);
         let after = wire.link.counts();
         assert_eq!((after.answered - before.answered, after.answers_lost), (3 * BESIDE as u64, before.answers_lost));
     }
@@ -141,13 +132,13 @@ fn answers_go_before_the_best_effort_that_waits_and_leave_real_time_its_room() {
 fn where_real_time_is_full_as_well_an_answer_is_given_up_and_counted() {
     let Some(_alone) = dpdk() else { return };
     let mut wire = Wire::make(false, None);
-    assert_eq!(wire.fill(Lane::LAST, &FLOOD), HELD + BURST);
-    assert_eq!(wire.fill(Lane::CONTROL, &URGENT), 0, "lanes that are not real time share one room");
+    assert_eq!(fill(&mut wire, Lane::LAST, &FLOOD), HELD + BURST);
+    assert_eq!(fill(&mut wire, Lane::CONTROL, &URGENT), 0, "lanes that are not real time share one room");
     let real_time = Lane::new(0).unwrap();
-    assert_eq!(wire.fill(real_time, &URGENT), BURST);
-    wire.strangers_ask(1);
+    assert_eq!(fill(&mut wire, real_time, &URGENT), BURST);
+    strangers_ask(&mut wire, 1);
     assert_eq!(wire.link.counts().answers_lost, 1);
-    let came = wire.drain_all();
+    let came = drain_all(&mut wire);
     assert_eq!(came.iter().filter(|frame| is_urgent(frame)).count(), BURST);
     assert_eq!(came.iter().filter(|frame| is_flood(frame)).count(), HELD + BURST);
     assert!(!came.iter().any(|frame| is_word(frame)));

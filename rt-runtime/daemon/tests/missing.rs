@@ -99,7 +99,11 @@ fn xdp(interface: &str, address: &str) -> String {
 }
 
 fn dpdk(address: &str) -> String {
-    format!("dpdk(device: \"net_af_packet0,iface=eth0\", bind: \"{address}\")")
+    dpdk_on("net_af_packet0,iface=eth0", address)
+}
+
+fn dpdk_on(device: &str, address: &str) -> String {
+    format!("dpdk(device: {device:?}, bind: \"{address}\")")
 }
 
 /// A host that only has udp links.
@@ -162,6 +166,32 @@ fn a_daemon_runs_with_what_is_left_and_its_status_says_what_is_missing_and_why()
     }
     serves(&one, &two);
     assert!(one.child.try_wait().unwrap().is_none(), "{}", one.log());
+}
+
+/// DPDK's AF_XDP wants a queue for itself; its packet sockets share the interface with everybody.
+#[test]
+fn a_daemon_whose_dpdk_finds_its_interface_taken_runs_with_what_is_left() {
+    let shim = Path::new(env!("CARGO_BIN_EXE_insaned")).with_file_name("libinsane_dpdk.so");
+    if !shim.exists() {
+        return eprintln!("passed over: {} is missing (cargo xtask dpdk-shim)", shim.display());
+    }
+    let Some(mut plant) = Plant::new() else { return };
+    let (own, other) = (plant.add("10.77.0.1"), plant.add("10.77.0.2"));
+    let host = &plant.hosts[own];
+    assert!(host.ip("link add x0 type veth peer name x1") && host.ip("link set x0 up") && host.ip("link set x1 up"));
+    let two = plain(&plant, other);
+    let holder_rest = config(&[("main", xdp("x0", "10.79.0.9:7400"))], &[("b", udp("127.0.0.1:7600"))], "", "");
+    let holder = Daemon::start(host, "holder", &holder_rest);
+    assert!(link(&holder, "main").up, "{:?}", link(&holder, "main"));
+    let real_time = [("lan", udp("10.77.0.1:7400")), ("taken", dpdk_on("net_af_xdp0,iface=x0", "10.79.0.1:7430"))];
+    let shared = [("spare", udp("10.77.0.1:7410")), ("shared", dpdk_on("net_af_packet0,iface=x0", "10.79.0.1:7440"))];
+    let one = start_by(host, &[], None, &config(&real_time, &shared, PEERS, "log: (level: info)"));
+    is_missing(&one, "taken", &["net_af_xdp0,iface=x0"]);
+    assert!(link(&one, "shared").up && link(&one, "lan").up, "{:?}", link(&one, "shared"));
+    serves(&one, &two);
+    serves(&two, &one);
+    drop(holder);
+    wait_for("what is free is had", || link(&one, "taken").up);
 }
 
 #[test]

@@ -441,7 +441,7 @@ fn demo(root: &Path) -> (Verdict, TestCount) {
     };
     for carrier in carriers {
         let mut command = programs.run("vplc-demo");
-        command.args(["--seconds", "3", "--no-tui", "--smoke", "--technology", carrier]);
+        command.args(["--no-tui", "--smoke", "--technology", carrier]);
         let mut last = String::new();
         let ending = process::run(&mut command, minutes(15), |line| line.clone_into(&mut last));
         let verdict = match verdict(&ending, 15) {

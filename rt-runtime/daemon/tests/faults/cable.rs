@@ -2,7 +2,7 @@
 //! they are on loopback, and what passes datagrams between them is the cable. Links of tcp and past
 //! the kernel have interfaces in network namespaces of their own, which a bridge joins.
 
-use crate::hosts::Plant;
+use crate::hosts::{Namespace, Plant};
 use crate::network::two_sockets;
 use crate::world::{Daemon, Noise, OPEN, Place};
 use std::net::{SocketAddr, UdpSocket};
@@ -23,6 +23,8 @@ pub enum Way {
     Xdp,
     /// Over packet sockets.
     Dpdk,
+    /// DPDK's own AF_XDP.
+    DpdkXdp,
 }
 
 /// Host b can be killed and started again. Daemons end before what is beneath them.
@@ -67,6 +69,12 @@ impl TwoHosts {
         }
     }
 
+    /// The interface of host b is deleted, or there again: another one of that name.
+    pub fn unplug_b(&self, is_unplugged: bool) {
+        let Cable::Bridge(plant) = &self.cable else { panic!("loopback stays where it is") };
+        if is_unplugged { plant.unplug(1) } else { plant.plug(1) }
+    }
+
     /// After it was killed.
     pub fn start_b_again(&mut self) {
         self.b = spawn(&self.places[1], &self.cable, 1);
@@ -74,15 +82,22 @@ impl TwoHosts {
 }
 
 fn spawn(place: &Place, cable: &Cable, at: usize) -> Daemon {
-    let insaned = env!("CARGO_BIN_EXE_insaned");
-    let mut command = match cable {
-        Cable::Relay(_) => Command::new(insaned),
-        Cable::Bridge(plant) => {
-            let mut command = Command::new("ip");
-            command.args(["netns", "exec", &plant.hosts[at].0, insaned]);
-            command
-        }
-    };
+    match cable {
+        Cable::Relay(_) => spawn_by(place, Command::new(INSANED)),
+        Cable::Bridge(plant) => spawn_in(place, &plant.hosts[at]),
+    }
+}
+
+pub const INSANED: &str = env!("CARGO_BIN_EXE_insaned");
+
+/// A daemon in a network namespace, configured as its place is.
+pub fn spawn_in(place: &Place, host: &Namespace) -> Daemon {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &host.0, INSANED]);
+    spawn_by(place, command)
+}
+
+fn spawn_by(place: &Place, mut command: Command) -> Daemon {
     let config = place.path().join("insaned.ron");
     Daemon::spawn(place, command.env("INSANED_LOG", "warn").arg("--config").arg(config))
 }
@@ -99,14 +114,36 @@ fn by_relay(name: &str) -> (Cable, Links) {
     let ((_, _, a_port), (_, _, b_port)) = (two(), two());
     let relay = Relay::lay([near, near_next], [far, far_next], [a_port, b_port]);
     let at = |port: u16| format!("127.0.0.1:{port}");
-    let link = |port| format!("udp(bind: \"{}\")", at(port));
+    let link = |port| Way::Udp.link(&at(port));
     (Cable::Relay(relay), [(link(a_port), at(near_port)), (link(b_port), at(far_port))])
 }
 
+impl Way {
+    /// Whether this host has what it needs; otherwise a word on standard error.
+    pub fn is_there(self) -> bool {
+        let shim = Path::new(INSANED).with_file_name("libinsane_dpdk.so");
+        let is_there = !matches!(self, Way::Dpdk | Way::DpdkXdp) || shim.exists();
+        if !is_there {
+            eprintln!("passed over: {} is missing (cargo xtask dpdk-shim)", shim.display());
+        }
+        is_there
+    }
+
+    /// As it is configured, on `eth0` where it has an interface, with neighbours of the same /16.
+    pub fn link(self, bind: &str) -> String {
+        let dpdk = |device: &str| format!("dpdk(device: {device:?}, bind: {bind:?}, prefix_bits: Some(16))");
+        match self {
+            Way::Udp => format!("udp(bind: {bind:?})"),
+            Way::Tcp => format!("tcp(bind: {bind:?})"),
+            Way::Xdp => format!("xdp(interface: \"eth0\", bind: {bind:?}, prefix_bits: Some(16))"),
+            Way::Dpdk => dpdk("net_af_packet0,iface=eth0"),
+            Way::DpdkXdp => dpdk("net_af_xdp0,iface=eth0"),
+        }
+    }
+}
+
 fn by_bridge(way: Way) -> Option<(Cable, Links)> {
-    let shim = Path::new(env!("CARGO_BIN_EXE_insaned")).with_file_name("libinsane_dpdk.so");
-    if way == Way::Dpdk && !shim.exists() {
-        eprintln!("passed over: {} is missing (cargo xtask dpdk-shim)", shim.display());
+    if !way.is_there() {
         return None;
     }
     let mut plant = Plant::new()?;
@@ -116,12 +153,7 @@ fn by_bridge(way: Way) -> Option<(Cable, Links)> {
     }
     let network = if way == Way::Tcp { 77 } else { 78 };
     let at = |host: usize| format!("10.{network}.0.{host}:7400");
-    let link = |host: usize| match way {
-        Way::Tcp => format!("tcp(bind: \"{}\")", at(host)),
-        Way::Dpdk => format!("dpdk(device: \"net_af_packet0,iface=eth0\", bind: \"{}\")", at(host)),
-        _ => format!("xdp(interface: \"eth0\", bind: \"{}\")", at(host)),
-    };
-    Some((Cable::Bridge(plant), [(link(1), at(2)), (link(2), at(1))]))
+    Some((Cable::Bridge(plant), [(way.link(&at(1)), at(2)), (way.link(&at(2)), at(1))]))
 }
 
 /// Passes datagrams between two daemons that take it for each other, until it is cut.

@@ -17,6 +17,7 @@ mod control_socket;
 mod crashes;
 mod delivery;
 mod idle;
+mod interfaces;
 mod leaks;
 mod memory;
 mod network;

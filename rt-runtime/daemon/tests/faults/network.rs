@@ -1,9 +1,12 @@
 //! What may come in at the daemon's ports.
 
+use crate::cable::{INSANED, Way, spawn_in};
+use crate::hosts::Plant;
 use crate::world::{Daemon, Noise, OPEN, Pair, Place, until};
 use insane_core::{ChannelId, HostId, Incarnation, Lane, SourceId, StreamKey};
 use insane_wire::data::{DataHeader, Flags, HEADER_BYTES, Kind, VERSION};
 use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
 
 /// Sockets at a port and the next one, both free until then.
 pub fn two_sockets(noise: &mut Noise) -> (UdpSocket, UdpSocket, u16) {
@@ -67,7 +70,7 @@ fn a_peer_of_another_version_is_told_of_and_disturbs_nobody() {
     let path = other_place.config(OPEN, &rest(good_port, &peer("test", port)));
     let text = std::fs::read_to_string(&path).unwrap().replace("name: \"test\"), control", "name: \"good\"), control");
     std::fs::write(&path, text).unwrap();
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_insaned"));
+    let mut command = Command::new(INSANED);
     let _good = Daemon::spawn(&other_place, command.arg("--config").arg(&path));
     let mut pair = Pair::start(&daemon, "direct,isolated");
     let peer_of = |name: &str| daemon.status().peers.into_iter().find(|peer| peer.name == name).unwrap();
@@ -110,6 +113,13 @@ fn a_peer_of_another_version_is_told_of_and_disturbs_nobody() {
     assert!(carried.iter().all(|count| *count > 0), "{carried:?}");
 }
 
+/// Who throws noise at a daemon: its peer, and somebody whom it does not know.
+struct Throwers {
+    peer: UdpSocket,
+    peer_next: UdpSocket,
+    stranger: UdpSocket,
+}
+
 #[test]
 fn noise_at_every_port_is_counted_and_nothing_else_happens() {
     let place = Place::new("udp");
@@ -120,18 +130,55 @@ fn noise_at_every_port_is_counted_and_nothing_else_happens() {
     // With one peer alone the kernel would keep strangers out.
     let (_other, _other_next, other_port) = two_sockets(&mut noise);
     let stranger = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
-    let rest = format!(
-        "datapaths: [(name: \"main\", links: [\"l\"])], \
-         links: [(name: \"l\", technology: udp(bind: \"127.0.0.1:{port}\"))], \
-         peers: [(name: \"peer\", links: {{\"l\": \"127.0.0.1:{peer_port}\"}}), \
-                 (name: \"other\", links: {{\"l\": \"127.0.0.1:{other_port}\"}})], log: (level: error)"
-    );
-    let mut daemon = Daemon::start(&place, OPEN, &rest);
+    let at = |port: u16| format!("127.0.0.1:{port}");
+    let link = Way::Udp.link(&at(port));
+    place.config(OPEN, &with_peers(&link, &at(peer_port), &at(other_port)));
+    let daemon = Daemon::spawn(&place, Command::new(INSANED).arg("--config").arg(place.path().join("insaned.ron")));
+    noise_at(daemon, &Throwers { peer, peer_next, stranger }, &at(port), &mut noise);
+}
+
+#[test]
+fn noise_at_every_port_is_counted_and_nothing_else_happens_over_xdp() {
+    noise_past_the_kernel(Way::Xdp);
+}
+
+#[test]
+fn noise_at_every_port_is_counted_and_nothing_else_happens_over_dpdk() {
+    noise_past_the_kernel(Way::Dpdk);
+}
+
+/// The peer is the kernel of another host, and the stranger that of a third one.
+fn noise_past_the_kernel(way: Way) {
+    if !way.is_there() {
+        return;
+    }
+    let Some(mut plant) = Plant::new() else { return };
+    let (own, other) = (plant.add("10.77.0.1"), plant.add("10.77.0.2"));
+    let place = Place::new(&format!("noise-{way:?}").to_lowercase());
+    let mut noise = Noise(u64::from(std::process::id()));
+    let bind = |port| plant.hosts[other].inside(|| UdpSocket::bind(("10.77.0.2", port)).unwrap());
+    let throwers = Throwers { peer: bind(7400), peer_next: bind(7401), stranger: plant.stranger() };
+    let at = "10.77.1.1:7400";
+    place.config(OPEN, &with_peers(&way.link(at), "10.77.0.2:7400", "10.77.0.3:7400"));
+    noise_at(spawn_in(&place, &plant.hosts[own]), &throwers, at, &mut noise);
+}
+
+fn with_peers(link: &str, peer: &str, other: &str) -> String {
+    format!(
+        "datapaths: [(name: \"main\", links: [\"l\"])], links: [(name: \"l\", technology: {link})], \
+         peers: [(name: \"peer\", links: {{\"l\": {peer:?}}}), (name: \"other\", links: {{\"l\": {other:?}}})], \
+         log: (level: error)"
+    )
+}
+
+fn noise_at(mut daemon: Daemon, throwers: &Throwers, link: &str, noise: &mut Noise) {
     // A listener on the network's side of every stream, too.
     let mut pair = Pair::start(&daemon, "direct,isolated");
     let before = daemon.footprint();
     let peer_host = insane_config::Plan::embedded_udp("peer", SocketAddr::from(([127, 0, 0, 1], 1))).host.id;
-    let ports = [port, port + 1].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let link: SocketAddr = link.parse().unwrap();
+    let ports = [link.port(), link.port() + 1].map(|port| SocketAddr::new(link.ip(), port));
+    let Throwers { peer, peer_next, stranger } = throwers;
     for round in 0..1500_u64 {
         let to = ports[round as usize % 2];
         let len = match round % 5 {
@@ -142,12 +189,12 @@ fn noise_at_every_port_is_counted_and_nothing_else_happens() {
         } as usize;
         let junk = noise.bytes(len);
         let host = (round % 2 == 0).then_some(peer_host);
-        let mut frame = random_header(&mut noise, len, host).encode().to_vec();
+        let mut frame = random_header(noise, len, host).encode().to_vec();
         frame.extend(&junk);
         let mut bent = frame.clone();
         let at = noise.below(bent.len() as u64) as usize;
         bent[at] ^= 1 << noise.below(8);
-        for socket in [&peer, &peer_next, &stranger] {
+        for socket in [peer, peer_next, stranger] {
             // A queue that is full loses it: as good as any other loss.
             let _ = socket.send_to(&junk, to);
             let _ = socket.send_to(&frame, to);

@@ -5,6 +5,7 @@ use crate::peer::Peer;
 use insane_sys::seqpacket;
 use insane_wire::control::{Event, Request, Role};
 use insane_wire::status::StatusReport;
+use nix::unistd::Pid;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -48,6 +49,17 @@ impl Namespace {
 
     pub fn ip(&self, arguments: &str) -> bool {
         ip(&format!("-n {} {arguments}", self.0))
+    }
+
+    /// Runs this on a thread inside.
+    pub fn inside<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/var/run/netns/{}", self.0);
+        let enter = move || {
+            let file = std::fs::File::open(path).unwrap();
+            nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            action()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join().unwrap())
     }
 }
 
@@ -105,6 +117,10 @@ impl Daemon {
         });
     }
 
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.folder.join("insaned.sock")
     }
@@ -159,21 +175,27 @@ impl Plant {
     /// One more host with this address.
     pub fn add(&mut self, address: &str) -> usize {
         let (at, host) = (self.hosts.len(), Namespace::new().unwrap());
+        self.hosts.push(host);
+        self.plug(at);
+        assert!(self.hosts[at].ip(&format!("addr add {address}/16 dev eth0")));
+        at
+    }
+
+    /// Gives a host its interface, with a hardware address that it never had.
+    pub fn plug(&self, at: usize) {
+        let host = &self.hosts[at];
         let pair = format!("link add v{at} type veth peer name eth0 netns {}", host.0);
         assert!(self.hub.ip(&pair) && self.hub.ip(&format!("link set v{at} master br0 up")));
-        assert!(host.ip("link set eth0 up") && host.ip(&format!("addr add {address}/16 dev eth0")));
-        self.hosts.push(host);
-        at
+        assert!(host.ip("link set eth0 up"));
+    }
+
+    /// Deletes its interface.
+    pub fn unplug(&self, at: usize) {
+        assert!(self.hub.ip(&format!("link delete v{at}")));
     }
 
     /// A socket in the hub's namespace.
     pub fn stranger(&self) -> UdpSocket {
-        let path = format!("/var/run/netns/{}", self.hub.0);
-        let enter = move || {
-            let file = std::fs::File::open(path).unwrap();
-            nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            UdpSocket::bind("0.0.0.0:0").unwrap()
-        };
-        std::thread::spawn(enter).join().unwrap()
+        self.hub.inside(|| UdpSocket::bind("0.0.0.0:0").unwrap())
     }
 }

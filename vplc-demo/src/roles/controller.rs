@@ -173,7 +173,11 @@ pub fn run(session: &Session, context: &Context) -> Result<(), RoleError> {
         std::thread::sleep(REPORT_EVERY);
         context.report(counted.report(&shared));
     }
-    let _ = running.join();
+    let report = running.join();
+    for task in report.tasks().filter(|task| !task.kept_wcet()) {
+        let declared = Nanos(task.spec.wcet_ns);
+        context.note(format!("a cycle took {} of processor time, and {declared} are declared", task.cpu_worst));
+    }
     context.report(counted.report(&shared));
     shared.failure.pop().map_or(Ok(()), Err)
 }

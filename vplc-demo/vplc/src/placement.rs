@@ -14,11 +14,11 @@ const FIFO_MAX: u8 = 90;
 /// `Placement { core: Some(2), ..app::placement() }`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Placement {
-    /// The core of all tasks and idle; `None`: any, and then ceilings do not hold, and tasks have
-    /// mutexes with inheritance alone.
+    /// The core of all tasks and idle; `None`: those of the thread that starts the program. Where
+    /// that is more than one, ceilings do not hold, and tasks have mutexes with inheritance alone.
     pub core: Option<usize>,
-    /// Added to a priority it is that of the thread, `SCHED_FIFO`; at most 90. `None`: the ordinary
-    /// policy for all, and then no deadline is guaranteed.
+    /// Added to a priority it is that of the thread, `SCHED_FIFO`; at most 90. `None`: all have the
+    /// policy of the thread that starts the program, and then no deadline is guaranteed.
     pub fifo: Option<u8>,
     /// What cycles are counted from. Of TAI only where the program says `tai = true`.
     pub base: Base,

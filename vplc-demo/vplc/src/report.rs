@@ -102,7 +102,7 @@ impl SpawnedReport {
 /// What the thread of one priority did.
 #[derive(Clone, Debug, Default)]
 pub struct ThreadReport {
-    /// The `SCHED_FIFO` priority that was asked for; `None`: the ordinary policy.
+    /// The `SCHED_FIFO` priority that was asked for; `None`: none was.
     pub fifo: Option<u8>,
     /// Its tasks with a cycle.
     pub tasks: Vec<TaskReport>,

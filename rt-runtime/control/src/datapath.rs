@@ -20,8 +20,8 @@ use insane_engine::inline::InlineEngine;
 use insane_engine::thread::{self, DatapathThread, RunConfig};
 use insane_engine::waker::WakeQueue;
 use insane_engine::{
-    Command, DomainParts, EngineConfig, EngineParts, Hop, LaneArrivals, NewSink, NewSource, Notice, OverlayFrame,
-    PeerSwap, Port, SlotConfig, SlotLinks, SlotLog, SlotTable, StageSlots, TIMED_MAX,
+    Command, DomainParts, Doorbell, DoorbellTally, EngineConfig, EngineParts, Hop, LaneArrivals, NewSink, NewSource,
+    Notice, OverlayFrame, PeerSwap, Port, SlotConfig, SlotLinks, SlotLog, SlotTable, StageSlots, TIMED_MAX,
 };
 use insane_link::{Link, LinkHealth, SwapRefused};
 use insane_scheduler::{Gates, Policing, TableError, TimedStream, lcm};
@@ -73,6 +73,8 @@ pub(crate) enum Answer {
     NoPlace(ConnId),
     /// There was no place for a route.
     NoRoute(Topic),
+    /// A session cannot wake it.
+    NoDoorbell(SessionId),
     /// A client wrote what it may not.
     Violated(ConnId, insane_shm::Violation),
     /// A change of a peer was tried.
@@ -118,7 +120,8 @@ pub(crate) struct Datapath {
     outbox: VecDeque<Command>,
     wake_page: OwnRegion,
     heaps: Vec<Option<OwnRegion>>,
-    doorbells: BTreeMap<SessionId, Arc<OwnedFd>>,
+    /// What is counted of the doorbell of each session.
+    doorbells: BTreeMap<SessionId, Arc<DoorbellTally>>,
     /// Connections whose memory is being touched.
     expected: BTreeMap<ConnId, Fate>,
     /// Who takes a trace, and its memory.
@@ -279,6 +282,7 @@ impl Datapath {
                 Command::AddSource(source) => Some(Answer::NoPlace(source.conn.id())),
                 Command::AddSink(sink) => Some(Answer::NoPlace(sink.conn.id())),
                 Command::SetRoute { topic, .. } => Some(Answer::NoRoute(topic)),
+                Command::AddDoorbell(bell) => Some(Answer::NoDoorbell(bell.session)),
                 Command::PeerSwapped(swap, swapped) => Some(Answer::PeerSwapped(swap, swapped)),
                 Command::RemovePeer(peer) => Some(Answer::PeerForgotten(peer)),
                 Command::SlotsStaged(_, Err(error)) => Some(Answer::NoSlots(error)),
@@ -485,16 +489,22 @@ impl Datapath {
     }
 
     /// Lets a session wake the datapath.
-    pub(crate) fn add_doorbell(&mut self, session: SessionId, doorbell: Arc<OwnedFd>) -> io::Result<()> {
-        self.port.add_doorbell(&doorbell, u64::from(session.0))?;
-        self.doorbells.insert(session, doorbell);
-        Ok(())
+    pub(crate) fn add_doorbell(&mut self, session: SessionId, fd: Arc<OwnedFd>) {
+        let tally = Arc::clone(self.doorbells.entry(session).or_default());
+        self.send(Command::AddDoorbell(Doorbell { session, fd, tally }));
     }
 
     pub(crate) fn remove_doorbell(&mut self, session: SessionId) {
-        if let Some(doorbell) = self.doorbells.remove(&session) {
-            let _ = self.port.remove_doorbell(&doorbell);
+        if self.doorbells.remove(&session).is_some() {
+            self.send(Command::RemoveDoorbell(session));
         }
+    }
+
+    /// What is counted of the doorbell of a session, or of all that there ever were.
+    pub(crate) fn doorbell_counts(&self, session: Option<SessionId>) -> [(&'static str, u64); 2] {
+        let tally = session.map_or(Some(self.port.doorbells()), |session| self.doorbells.get(&session));
+        let (in_vain, put_out) = tally.map_or((0, 0), |tally| (tally.in_vain(), tally.put_out()));
+        [("doorbells_in_vain", in_vain), ("doorbells_put_out", put_out)]
     }
 }
 

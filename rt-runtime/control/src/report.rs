@@ -98,7 +98,7 @@ impl Facts {
             threads: self.thread_rows(),
             degraded: self.degraded_rows(datapaths, &rows),
             datapaths: rows,
-            domains: self.domains(scope, hub, objects, places),
+            domains: self.domains(scope, hub, (objects, datapaths), places),
             streams: self.streams(scope, hub, roster, overlay),
             peers,
             schedule: None,
@@ -147,7 +147,7 @@ impl Facts {
         }
     }
 
-    fn domains(&self, scope: Scope, hub: &Hub, objects: &Objects, places: &Places) -> Vec<DomainStatus> {
+    fn domains(&self, scope: Scope, hub: &Hub, of: (&Objects, &[Datapath]), places: &Places) -> Vec<DomainStatus> {
         let mut rows = Vec::new();
         for (at, plan) in self.plan.domains.iter().enumerate() {
             let domain = DomainIndex(at as u16);
@@ -163,7 +163,7 @@ impl Facts {
                 }
                 .to_owned(),
                 counters: self.domain_counters(at),
-                sessions: sessions.map(|session| session_row(&session, objects, places)).collect(),
+                sessions: sessions.map(|session| session_row(&session, of, places)).collect(),
                 quotas: quotas(hub, at),
             });
         }
@@ -394,7 +394,15 @@ fn quotas(hub: &Hub, domain: usize) -> BTreeMap<String, Usage> {
     rows.chain([("control_messages_per_second".to_owned(), rate)]).collect()
 }
 
-fn session_row(session: &SessionView<'_>, objects: &Objects, places: &Places) -> SessionStatus {
+fn session_row(
+    session: &SessionView<'_>,
+    (objects, datapaths): (&Objects, &[Datapath]),
+    places: &Places,
+) -> SessionStatus {
+    let mut counters = session.counters.map(|page| session_counters(page, objects)).unwrap_or_default();
+    for (name, count) in datapaths.iter().flat_map(|datapath| datapath.doorbell_counts(Some(session.id))) {
+        *counters.entry(name.to_owned()).or_default() += count;
+    }
     SessionStatus {
         id: session.id.0,
         name: session.name.to_owned(),
@@ -404,7 +412,7 @@ fn session_row(session: &SessionView<'_>, objects: &Objects, places: &Places) ->
         bytes: session.bytes,
         outside_rules: session.outside_rules,
         threads: places.of(session.id).map(|(name, tid)| thread_row(&name, tid)).collect(),
-        counters: session.counters.map(|page| session_counters(page, objects)).unwrap_or_default(),
+        counters,
     }
 }
 
@@ -423,7 +431,8 @@ fn session_counters(page: crate::action::ObjectId, objects: &Objects) -> Counter
 
 fn datapath_row(datapath: &Datapath, certificate: Option<String>, sees_all: bool) -> DatapathStatus {
     let misses = datapath.misses();
-    let counters = TurnCounter::ALL.iter();
+    let counters = TurnCounter::ALL.iter().map(|c| (c.name(), datapath.turn_counters.get(*c as usize)));
+    let counters = counters.chain(datapath.doorbell_counts(None));
     DatapathStatus {
         name: datapath.plan.name.clone(),
         core: datapath.tid.and_then(core_of),
@@ -441,7 +450,7 @@ fn datapath_row(datapath: &Datapath, certificate: Option<String>, sees_all: bool
         }
         .to_owned(),
         links: datapath.link_rows(),
-        counters: counters.map(|c| (c.name().to_owned(), datapath.turn_counters.get(*c as usize))).collect(),
+        counters: counters.map(|(name, value)| (name.to_owned(), value)).collect(),
         slot_clock: datapath.slot_clock().map(str::to_owned),
         slot_offset_ns: datapath.slot_offset(),
         gates: datapath.plan.gates.as_ref().map(ToString::to_string),

@@ -392,6 +392,9 @@ impl Server {
                 error!(key = %topic.key, channel = %topic.channel, "the datapath has no place for a route");
             }
             Answer::NoSlots(error) => error!(%error, "the datapath did not take a table of slots"),
+            Answer::NoDoorbell(session) => {
+                warn!(%session, "a session cannot wake its datapath; it is served at the next look");
+            }
             Answer::Violated(conn, violation) => {
                 warn!(%conn, %violation, "a client wrote what cannot be");
                 hub.violated(conn);
@@ -554,9 +557,7 @@ impl Server {
             }
             Action::AddDoorbell { datapath, session, object } => {
                 let Some(doorbell) = objects.doorbell(object) else { return };
-                if let Err(error) = datapaths[datapath.index()].add_doorbell(session, doorbell) {
-                    warn!(%session, %error, "a session cannot wake its datapath; it is served at the next look");
-                }
+                datapaths[datapath.index()].add_doorbell(session, doorbell);
             }
             Action::RemoveDoorbell { datapath, session } => datapaths[datapath.index()].remove_doorbell(session),
             Action::SetRoute { datapath, topic, domain, route } => {

@@ -9,6 +9,7 @@
 //! As many commands may be on the way as the spent queue has places, so the engine
 //! always finds room to give one back.
 
+use crate::doorbells::{Doorbell, DoorbellTally};
 use crate::epsilons::Epsilons;
 use crate::slot_log::SlotLog;
 use crate::transmit::StageSlots;
@@ -27,7 +28,6 @@ use insane_sys::event::{Epoll, Event, Interest, Trigger};
 use insane_sys::queue::TryQueue;
 use std::any::Any;
 use std::num::NonZeroU32;
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -264,6 +264,13 @@ pub enum Command {
     /// Record turns and slots there from now on, or nowhere. Comes back with what it replaces,
     /// to be freed.
     Trace(Option<TraceLog>),
+    /// Let a session's doorbell wake the datapath's thread. Comes back `Spent`, or as it is when
+    /// no place is left or the kernel refuses.
+    AddDoorbell(Doorbell),
+    /// No longer. Comes back as [`Self::DoorbellRemoved`].
+    RemoveDoorbell(SessionId),
+    /// It was carried out; what was removed is inside, to be freed, if it was there.
+    DoorbellRemoved(Option<Doorbell>),
     /// It was carried out.
     Spent,
     /// A removal was carried out; `dead` is what was removed, if it was there.
@@ -333,6 +340,7 @@ pub struct Port {
     bell: Event,
     answer: Arc<Event>,
     epoll: Epoll,
+    doorbells: Arc<DoorbellTally>,
     stop: AtomicBool,
     /// By what the slots run, as `ClockState::number` has it.
     slot_clock: AtomicU8,
@@ -366,6 +374,7 @@ impl Port {
             bell: Event::new()?,
             answer,
             epoll: Epoll::new()?,
+            doorbells: Arc::default(),
             stop: AtomicBool::new(false),
             slot_clock: AtomicU8::new(0),
             slot_offset: AtomicU64::new(0),
@@ -428,21 +437,10 @@ impl Port {
         has_one.then(|| noted.swap(0, Ordering::Relaxed) as u8)
     }
 
-    /// Lets a session's doorbell wake the engine's thread. It is never read: only its
-    /// edges count, so a client that fills or drains it harms nobody else.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn add_doorbell(&self, doorbell: impl AsFd, token: u64) -> Result<(), OsError> {
-        self.epoll.add(doorbell, token, Interest::Read, Trigger::Edge)
-    }
-
-    /// Takes a doorbell out again.
-    ///
-    /// # Errors
-    /// It is not there.
-    pub fn remove_doorbell(&self, doorbell: impl AsFd) -> Result<(), OsError> {
-        self.epoll.remove(doorbell)
+    /// What is counted of the doorbells of all sessions.
+    #[must_use]
+    pub const fn doorbells(&self) -> &Arc<DoorbellTally> {
+        &self.doorbells
     }
 
     /// Asks the engine's host to end.

@@ -2,6 +2,7 @@
 
 use crate::command::{Command, Dead, LINK_TOKEN, PeerSwap, Port, Topic};
 use crate::deliver::{DomainParts, Outlets};
+use crate::doorbells::{Doorbells, REST};
 use crate::inflow::Inflows;
 use crate::newcomers::PeerSet;
 use crate::receive::{Intake, Receiver};
@@ -9,7 +10,7 @@ use crate::routes::{Hops, RouteIndex, Way};
 use crate::transmit::{SlotConfig, Transmitter, slots_of};
 use crate::turn::Turn;
 use crate::waker::WakeQueue;
-use crate::{COMMANDS_PER_TURN, FRAMES_PER_TURN, ROUTES_MAX};
+use crate::{COMMANDS_PER_TURN, FRAMES_PER_TURN, ROUTES_MAX, SOURCES_MAX};
 use insane_core::counters::TurnCounter;
 use insane_core::limits::{LINKS_MAX, PEERS_MAX};
 use insane_core::time::Clock;
@@ -20,7 +21,7 @@ use insane_scheduler::Limits;
 use insane_shm::counters::CounterBlock;
 use insane_shm::trace::TurnRecord;
 use insane_sys::SharedBytes;
-use insane_sys::event::{Interest, Trigger};
+use insane_sys::event::{Interest, Ready, Trigger};
 use insane_wire::data::{DataHeader, HEADER_BYTES};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -360,6 +361,10 @@ pub struct Engine<L: Link, C: Clock> {
     limited: u8,
     /// The host sleeps until a descriptor is readable.
     is_watching: bool,
+    /// Those of the sessions that have sources here, if the host sleeps.
+    doorbells: Doorbells,
+    /// Number of the turn before which it slept.
+    woke_at: u64,
     deeds: Deeds,
     /// The next turn has more to look at than sources and links.
     has_more: bool,
@@ -415,6 +420,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
             receiver: Receiver::new(config.flows, seed, config.reassemblies, config.message_bytes_max, inflows),
             outlets: Outlets::new(ROUTES_MAX, parts.domains, parts.waker),
             counters: parts.counters,
+            doorbells: Doorbells::new(SOURCES_MAX, Arc::clone(parts.port.doorbells())),
+            woke_at: 0,
             port: parts.port,
             turns: 0,
             receives: 0,
@@ -587,6 +594,9 @@ impl<L: Link, C: Clock> Engine<L, C> {
         let now = self.clock.now();
         self.looked_at = now;
         self.outlets.reclaim_one(&self.port);
+        if self.doorbells.has_put_out() {
+            self.doorbells.take_back(self.port.epoll(), now);
+        }
         if now.since(self.housekept_at) >= HOUSEKEEPING_PERIOD {
             self.housekept_at = now;
             self.receiver.housekeeping(now, &mut self.outlets);
@@ -632,11 +642,33 @@ impl<L: Link, C: Clock> Engine<L, C> {
         self.receiver.is_collecting() || self.outlets.wakes.has_put_off()
     }
 
-    /// How long a sleep may be at most: frames of some link come without a word. `None`: all
-    /// tell.
+    /// How long a sleep may be at most: frames of some link, or messages of a session whose
+    /// doorbell was put out, come without a word. `None`: all tell.
     #[must_use]
     pub fn sleep_max(&self) -> Option<Nanos> {
-        self.links.sleep_max()
+        let rest = self.doorbells.has_put_out().then_some(REST);
+        self.links.sleep_max().into_iter().chain(rest).min()
+    }
+
+    /// The last thing before a sleep: whoever ended the one before with nothing to say pays for
+    /// it. False: somebody cannot, and the sleep is to be shorter than it would have been.
+    pub fn settle_doorbells(&mut self) -> bool {
+        let in_vain = u64::from(self.idle_run) >= self.turns - self.woke_at;
+        let transmitter = &self.transmitter;
+        self.doorbells.settle(self.port.epoll(), self.looked_at, in_vain, |session| transmitter.taken_from(session))
+    }
+
+    /// These descriptors ended a sleep.
+    pub fn note_ready(&mut self, ready: &[Ready]) {
+        self.doorbells.note(ready);
+        self.woke_at = self.turns;
+    }
+
+    /// Whether something ended the last sleep of which more may be on its way: not a doorbell,
+    /// since what that rang for is in a ring or nowhere, and not the sleep's time.
+    #[must_use]
+    pub const fn expects_more(&self) -> bool {
+        self.doorbells.had_others()
     }
 
     /// The way to and from the control plane.
@@ -937,14 +969,23 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 self.deeds = Deeds::default();
                 Command::Trace(self.transmitter.trace.replace(log))
             }
+            Command::AddDoorbell(bell) => match self.doorbells.add(self.port.epoll(), bell) {
+                Ok(()) => Command::Spent,
+                Err(bell) => Command::AddDoorbell(bell),
+            },
+            Command::RemoveDoorbell(session) => {
+                Command::DoorbellRemoved(self.doorbells.remove(self.port.epoll(), session))
+            }
             Command::RemovePeer(peer) => {
                 self.receiver.remove_peer(peer, &mut self.outlets);
                 self.transmitter.remove_peer(peer, &self.outlets);
                 Command::RemovePeer(peer)
             }
-            done @ (Command::Spent | Command::Removed { .. } | Command::PeerSwapped(..) | Command::SlotsStaged(..)) => {
-                done
-            }
+            done @ (Command::Spent
+            | Command::Removed { .. }
+            | Command::DoorbellRemoved(_)
+            | Command::PeerSwapped(..)
+            | Command::SlotsStaged(..)) => done,
         }
     }
 }

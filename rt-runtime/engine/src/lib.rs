@@ -23,6 +23,7 @@
 
 mod command;
 mod deliver;
+mod doorbells;
 mod engine;
 mod epsilons;
 mod hold;
@@ -47,6 +48,7 @@ pub use command::{
     Command, Dead, Hop, NewSink, NewSource, Notice, OVERLAY_BODY_MAX, OverlayFrame, PeerSwap, Port, Topic,
 };
 pub use deliver::DomainParts;
+pub use doorbells::{Doorbell, DoorbellTally};
 pub use engine::{Engine, EngineConfig, EngineParts};
 pub use epsilons::{Counted, Epsilons, Sketch};
 pub use hold::{HELD_BYTES, HELD_MAX, HELD_OF_HOST_MAX, HOLD_BUSY_MAX, HOLD_MAX};

@@ -4,6 +4,7 @@
 //! allocation, and turns until its port says stop. What it may not have (a core, a
 //! priority) is told, with the consequence, and it runs without.
 
+use crate::doorbells::READY_MAX;
 use crate::engine::{Engine, EngineConfig, EngineParts};
 use crate::margin::Margin;
 use insane_core::time::Clock;
@@ -170,8 +171,11 @@ fn host<L: Link, C: Clock>(engine: &mut Engine<L, C>, mut sleeper: Sleeper, idle
                 let since = *idle_since.get_or_insert(now);
                 if now.since(since) >= spin {
                     sleep(engine, &mut sleeper, &mut margin);
-                    // Whatever woke it may be followed by more: spin again.
-                    idle_since = None;
+                    // It spins again if more may follow; for a doorbell only if that brings work,
+                    // so that nobody keeps it awake by ringing.
+                    if engine.expects_more() {
+                        idle_since = None;
+                    }
                 }
             }
         }
@@ -207,13 +211,14 @@ fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper, ma
         timeout = rest;
     }
     sleeper.arm();
-    if !engine.has_work() && !engine.port().is_stopping() {
+    if !engine.has_work() && !engine.port().is_stopping() && engine.settle_doorbells() {
         engine.count_sleep();
-        let mut ready = [Ready::NONE; 8];
+        let mut ready = [Ready::NONE; READY_MAX];
         let count = engine.port().epoll().wait(&mut ready, Some(timeout)).unwrap_or(0);
         if ready[..count].iter().any(|ready| ready.token() == crate::command::BELL_TOKEN) {
             engine.port().silence_bell();
         }
+        engine.note_ready(&ready[..count]);
         let now = insane_sys::clock::mono_now();
         engine.note_wake(now);
         if let Some((until, _)) = asked

@@ -20,7 +20,7 @@ use clients::Clients;
 use fences::Fences;
 use insane_core::counters::DatapathCounter;
 use insane_core::time::Clock;
-use insane_core::{ConnId, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId};
+use insane_core::{ConnId, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SessionId, SourceId};
 use insane_link::Link;
 use insane_overlay::reliable::{self, Ack, Attention};
 use insane_scheduler::{Decision, FlowIndex, Limits, Scheduler};
@@ -146,7 +146,7 @@ impl Transmitter {
             self.free_place(place);
             return Err(source);
         }
-        let NewSource { mut conn, source, topic, domain, lane, reliable, slots, keeps, budget, .. } = source;
+        let NewSource { mut conn, source, topic, domain, session, lane, reliable, slots, keeps, budget, .. } = source;
         let has_slots = slots.is_some();
         let head = FlowHead::new(&DataHeader {
             kind: Kind::Data,
@@ -183,6 +183,7 @@ impl Transmitter {
             source,
             route,
             domain,
+            session,
             lane,
             head,
             popped: Popped::EMPTY,
@@ -386,6 +387,13 @@ impl Transmitter {
             source.idle_looks = 0;
         }
         could
+    }
+
+    /// Messages that were taken so far from the sources that a session has here now.
+    #[cold]
+    pub fn taken_from(&self, session: SessionId) -> u64 {
+        let entries = self.watch.all().iter().filter_map(|place| self.sources[usize::from(*place)].as_ref());
+        entries.filter(|entry| entry.session == session).map(|entry| entry.conn.taken()).sum()
     }
 
     /// Sources that it watches.

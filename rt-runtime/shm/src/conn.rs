@@ -535,6 +535,12 @@ impl RxConn {
         self.ring.waiting()
     }
 
+    /// Messages taken so far.
+    #[must_use]
+    pub const fn taken(&self) -> u64 {
+        self.ring.passed()
+    }
+
     /// Whether the producer is finished; messages may still wait.
     #[must_use]
     pub fn is_closed(&self) -> bool {

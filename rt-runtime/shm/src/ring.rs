@@ -397,6 +397,11 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         self.mask + 1
     }
 
+    /// Messages taken so far.
+    pub(crate) const fn passed(&self) -> u64 {
+        self.position
+    }
+
     /// Whether the producer knows of every message taken.
     #[inline]
     pub(crate) fn is_published(&self) -> bool {

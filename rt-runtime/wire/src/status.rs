@@ -130,7 +130,7 @@ pub struct DatapathStatus {
     pub serves: String,
     /// Its links.
     pub links: Vec<LinkStatus>,
-    /// What it counts as a whole (`TurnCounter`).
+    /// What it counts as a whole (`TurnCounter`), and of the doorbells of all sessions.
     pub counters: Counters,
     /// By what its slots run; `None`: the rate of a link is not configured, so there are no
     /// slots.
@@ -318,8 +318,10 @@ pub struct SessionStatus {
     /// Threads of it that the runtime has placed, with where and how they run now. Their
     /// names are claims.
     pub threads: Vec<ThreadStatus>,
-    /// What its sources and sinks count (`PortCounter`), added up. The session
-    /// writes these itself: a claim.
+    /// What its sources and sinks count (`PortCounter`), added up: the session writes these
+    /// itself, a claim. And what the datapaths count of its doorbells: wake-ups of which nothing
+    /// came, `doorbells_in_vain`, and how often one was not waited for because of them,
+    /// `doorbells_put_out`.
     pub counters: Counters,
 }
 

@@ -41,6 +41,8 @@ pub struct Peer {
     pub retired: Vec<ConnId>,
     pub closed: Option<(Code, String)>,
     pub gone: bool,
+    /// By which it wakes a datapath, as it was given last.
+    pub doorbell: Option<OwnedFd>,
     /// Everything that this peer writes.
     pub regions: Vec<Arc<Region>>,
     req: u32,
@@ -67,6 +69,7 @@ impl Peer {
             retired: Vec::new(),
             closed: None,
             gone: false,
+            doorbell: None,
             regions: Vec::new(),
             req: 0,
             // No two peers of a test name a source or sink alike.
@@ -307,7 +310,10 @@ impl Peer {
             (WakeKind::Never, None) => None,
             (WakeKind::Page, None) => Some(How::Futex),
             (WakeKind::Fd, Some(fd)) => Some(How::Socket(fd)),
-            (WakeKind::Event, Some(fd)) => Some(How::Event(fd)),
+            (WakeKind::Event, Some(fd)) => {
+                self.doorbell = Some(fd.try_clone().unwrap());
+                Some(How::Event(fd))
+            }
             other => panic!("{other:?}"),
         };
         let waker = how.zip(page).map(|(how, page)| Waker::new(page, how));

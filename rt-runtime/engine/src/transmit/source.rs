@@ -8,7 +8,7 @@ use crate::outflow::{Identity, Outflow, Progress};
 use crate::routes::{Route, RouteIndex, Way};
 use crate::watch::QUIET_AFTER;
 use insane_core::counters::DatapathCounter;
-use insane_core::{DomainIndex, HostId, Incarnation, Lane, MonoTime, PeerIndex, SourceId};
+use insane_core::{DomainIndex, HostId, Incarnation, Lane, MonoTime, PeerIndex, SessionId, SourceId};
 use insane_link::{Link, SendOutcome};
 use insane_shm::Violation;
 use insane_shm::conn::RxConn;
@@ -45,6 +45,7 @@ pub(super) struct SourceEntry {
     pub source: SourceId,
     pub route: RouteIndex,
     pub domain: DomainIndex,
+    pub session: SessionId,
     pub lane: Lane,
     pub head: FlowHead,
     pub popped: Popped,

@@ -41,8 +41,8 @@ pub struct Peer {
     pub retired: Vec<ConnId>,
     pub closed: Option<(Code, String)>,
     pub gone: bool,
-    /// By which it wakes datapaths.
-    pub doorbells: Vec<OwnedFd>,
+    /// By which it wakes a datapath, as it was given last.
+    pub doorbell: Option<OwnedFd>,
     /// Everything that this peer writes.
     pub regions: Vec<Arc<Region>>,
     req: u32,
@@ -69,7 +69,7 @@ impl Peer {
             retired: Vec::new(),
             closed: None,
             gone: false,
-            doorbells: Vec::new(),
+            doorbell: None,
             regions: Vec::new(),
             req: 0,
             // No two peers of a test name a source or sink alike.
@@ -311,7 +311,7 @@ impl Peer {
             (WakeKind::Page, None) => Some(How::Futex),
             (WakeKind::Fd, Some(fd)) => Some(How::Socket(fd)),
             (WakeKind::Event, Some(fd)) => {
-                self.doorbells.push(fd.try_clone().unwrap());
+                self.doorbell = Some(fd.try_clone().unwrap());
                 Some(How::Event(fd))
             }
             other => panic!("{other:?}"),

@@ -5,9 +5,10 @@
 use insane_core::time::Clock;
 use insane_core::{ChannelId, HostId, Incarnation, Lane, Nanos, PeerIndex, StreamKey};
 use insane_link::{FrameSink, Link, LinkSetup};
+use insane_overlay::lanes::Pace;
 use insane_overlay::links::{self, Monitor};
 use insane_overlay::membership::{Event, Limits, Membership};
-use insane_sim::{Chance, Faults, SimConfig, SimLink, SimNet};
+use insane_sim::{Chance, Faults, SimConfig, SimLink, SimNet, WhenFull};
 use insane_sim_world::random::Random;
 use insane_wire::link::{LINK_BYTES, is_link_beat};
 use insane_wire::overlay::{BODY_BYTES_MAX, Interest};
@@ -31,10 +32,13 @@ struct Host {
     links: Vec<SimLink>,
     membership: Membership,
     monitor: Monitor,
+    lanes: Pace,
     /// Without fall-over: always by the first.
     stubborn: bool,
     downs: u32,
     changes: u32,
+    /// Ways that went down.
+    ways_down: u32,
 }
 
 fn address(net: usize, host: usize) -> SocketAddr {
@@ -56,9 +60,11 @@ impl Host {
             links: (0..NETS).map(link).collect(),
             membership: Membership::new(id, life, HOSTS - 1, Limits::default()),
             monitor: Monitor::new(id, life, [NETS; HOSTS - 1], links::Limits::default()),
+            lanes: Pace::new(),
             stubborn,
             downs: 0,
             changes: 0,
+            ways_down: 0,
         }
     }
 
@@ -78,9 +84,11 @@ impl Host {
         }
         let mut beat = [0; LINK_BYTES];
         while let Some((peer, way)) = self.monitor.poll(now, &mut beat) {
-            let _ = self.links[way].send(peer, Lane::CONTROL, &beat, (&[][..]).into());
+            let lane = self.lanes.lane(now, peer, &beat);
+            let _ = self.links[way].send(peer, lane, &beat, (&[][..]).into());
         }
         while let Some(event) = self.monitor.next_event() {
+            self.ways_down += u32::from(matches!(event, links::Event::Down { .. }));
             if let links::Event::Speaks { peer, .. } = event {
                 self.membership.speak_anew(peer);
                 self.changes += 1;
@@ -89,7 +97,8 @@ impl Host {
         let mut body = [0; BODY_BYTES_MAX];
         while let Some((peer, len)) = self.membership.poll(now, &mut body) {
             let way = if self.stubborn { 0 } else { self.monitor.speaks_by(peer).unwrap_or(0) };
-            let _ = self.links[way].send(peer, Lane::CONTROL, &body[..len], (&[][..]).into());
+            let lane = self.lanes.lane(now, peer, &body[..len]);
+            let _ = self.links[way].send(peer, lane, &body[..len], (&[][..]).into());
         }
         while let Some(event) = self.membership.next_event() {
             self.downs += u32::from(matches!(event, Event::PeerDown { .. }));
@@ -160,4 +169,49 @@ fn a_peer_that_one_link_reaches_is_not_lost() {
         assert!(changes > 100, "seed {seed}: the links did fail");
     }
     assert!(run(0, true).0 > 100, "without fall-over peers are lost");
+}
+
+/// For two seconds the best-effort queues of one network are full whenever somebody sends; the other
+/// network is idle.
+#[test]
+fn a_flood_of_best_effort_makes_nobody_leave_a_link_or_a_peer() {
+    const QUEUE: u32 = 16;
+    let faults = Faults { queue_frames_max: Some(QUEUE), when_full: WhenFull::Lose, ..Faults::NONE };
+    for flooded in [&[0][..], &[0, 1][..]] {
+        let net = SimNet::new(1, SimConfig { faults, frames_max: 4_096, ..SimConfig::default() });
+        let mut hosts: Vec<Host> = (0..HOSTS).map(|place| Host::new(&net, place, false)).collect();
+        for _ in 0..500 {
+            net.advance(STEP);
+            hosts.iter_mut().for_each(|host| host.step(&net));
+        }
+        let before: Vec<_> = hosts.iter().map(|host| (host.changes, host.downs, host.ways_down)).collect();
+        for step in 0..2_000_u64 {
+            for (place, host) in hosts.iter_mut().enumerate() {
+                // What a host sends finds the queue as full as what it reads has left it.
+                for from in 0..HOSTS {
+                    for to in (0..HOSTS).filter(|to| *to != from) {
+                        for net_of in flooded {
+                            let (from, to) = (address(*net_of, from), address(*net_of, to));
+                            for _ in 0..=QUEUE {
+                                let _ = net.inject(from, to, Lane::LAST, &[0xEE; 64]);
+                            }
+                        }
+                    }
+                }
+                if step % 500 == 0 {
+                    host.membership.set_interest(interest(place, step), true).unwrap();
+                }
+                host.step(&net);
+            }
+            net.advance(STEP);
+        }
+        let after: Vec<_> = hosts.iter().map(|host| (host.changes, host.downs, host.ways_down)).collect();
+        assert_eq!(after, before, "nothing was left");
+        for (place, host) in hosts.iter().enumerate() {
+            for other in (0..HOSTS).filter(|other| *other != place) {
+                let peer = PeerIndex(if other < place { other } else { other - 1 } as u16);
+                assert_eq!(host.membership.interests_of(peer).count(), 4, "changes arrive, too");
+            }
+        }
+    }
 }

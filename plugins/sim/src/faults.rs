@@ -62,7 +62,8 @@ pub struct Faults {
     /// Larger frames are lost and nobody is told, as at a hop of a smaller MTU; `None`: all
     /// that the net carries pass.
     pub frame_bytes_max: Option<u32>,
-    /// Most frames under way; `None`: as many as the net holds.
+    /// Most frames under way, of real time and of all else each: a link has a queue for both.
+    /// `None`: as many as the net holds.
     pub queue_frames_max: Option<u32>,
     /// What the sender learns beyond that.
     pub when_full: WhenFull,

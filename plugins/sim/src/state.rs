@@ -55,7 +55,7 @@ struct Buffer {
 struct Path {
     faults: Faults,
     random: Random,
-    under_way: u32,
+    under_way: [u32; 2],
     /// Latest arrival so far of each class: jitter does not overtake it.
     latest: [MonoTime; 2],
     counts: PathCounts,
@@ -160,7 +160,7 @@ impl State {
             while let Some(Reverse(waiting)) = self.nodes[node].inbox[class].pop() {
                 let from = self.buffers[waiting.buffer].from;
                 let path = self.path(from, node);
-                path.under_way -= 1;
+                path.under_way[class] -= 1;
                 path.counts.lost += 1;
                 self.free.push(waiting.buffer);
             }
@@ -190,7 +190,7 @@ impl State {
             faults,
             // A stream of its own: traffic elsewhere does not change what happens here.
             random: Random::new(seed, (from as u64) << 32 | to as u64),
-            under_way: 0,
+            under_way: [0; 2],
             latest: [MonoTime(0); 2],
             counts: PathCounts::default(),
         })
@@ -209,7 +209,7 @@ impl State {
         let has_free = !self.free.is_empty();
         let is_open = self.nodes[to].open;
         let path = self.path(from, to);
-        let full = path.under_way >= path.faults.queue_frames_max.unwrap_or(frames_max);
+        let full = path.under_way[class] >= path.faults.queue_frames_max.unwrap_or(frames_max);
         if !has_free || (full && path.faults.when_full == WhenFull::Busy) {
             path.counts.refused += 1;
             return SendOutcome::Busy;
@@ -313,7 +313,7 @@ impl State {
             arrives = arrives.max(path.latest[class]);
             path.latest[class] = arrives;
         }
-        path.under_way += 1;
+        path.under_way[class] += 1;
         self.departures += 1;
         let waiting = Waiting { arrives, departed: self.departures, buffer };
         self.nodes[to].inbox[class].push(Reverse(waiting));
@@ -329,7 +329,7 @@ impl State {
         let buffer = &mut self.buffers[waiting.buffer];
         let (bytes, len, from) = (std::mem::take(&mut buffer.bytes), buffer.len, buffer.from);
         let path = self.path(from, node);
-        path.under_way -= 1;
+        path.under_way[class] -= 1;
         path.counts.delivered += 1;
         Some(Taken { buffer: waiting.buffer, bytes, len, from })
     }

@@ -257,9 +257,9 @@ impl Datapath {
     }
 
     /// Sends an overlay frame by one of its links if there is room: a lost one is repeated.
-    pub(crate) fn send_overlay(&mut self, peer: PeerIndex, link: usize, body: &[u8]) {
+    pub(crate) fn send_overlay(&mut self, peer: PeerIndex, (link, lane): (usize, Lane), body: &[u8]) {
         if let (true, Ok(body)) = (self.outbox.is_empty(), heapless::Vec::from_slice(body)) {
-            let _ = self.port.send(Command::SendOverlay { peer, link, body });
+            let _ = self.port.send(Command::SendOverlay { peer, link, lane, body });
         }
     }
 

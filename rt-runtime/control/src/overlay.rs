@@ -11,6 +11,7 @@ use insane_core::limits::PEERS_MAX;
 use insane_core::{DatapathIndex, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, Schema, StreamKey};
 use insane_engine::{Command, OverlayFrame};
 use insane_overlay::group::{self, Prober, Responder};
+use insane_overlay::lanes::Pace;
 use insane_overlay::links::{self, Monitor};
 use insane_overlay::membership::{Event, Limits, Membership};
 use insane_policy::budget::LinkKey;
@@ -37,6 +38,8 @@ pub(crate) struct Overlay {
     own: (HostId, Incarnation),
     membership: Membership,
     monitor: Monitor,
+    /// By which lane what goes to peers goes.
+    lanes: Pace,
     /// By number; empty where there is no peer.
     names: Vec<String>,
     /// The links that reach each peer, each with its datapath; the one that is preferred first.
@@ -75,6 +78,7 @@ impl Overlay {
             own: (host, incarnation),
             membership: Membership::new(host, incarnation, 0, Limits::default()),
             monitor: Monitor::new(host, incarnation, [], links::Limits::default()),
+            lanes: Pace::new(),
             names: vec![String::new(); PEERS_MAX],
             ways: vec![Vec::new(); PEERS_MAX],
             trackers: vec![Vec::new(); PEERS_MAX],
@@ -182,7 +186,8 @@ impl Overlay {
         if body.to.is_none() {
             if let Some(answer) = self.responder.on_probe(now, frame.peer, life, &body) {
                 // By the datapath of the group, so that the prober knows which one it was.
-                datapaths[by].send_overlay(frame.peer, frame.link, &answer);
+                let lane = self.lanes.lane(now, frame.peer, &answer);
+                datapaths[by].send_overlay(frame.peer, (frame.link, lane), &answer);
             }
             return;
         }
@@ -239,7 +244,8 @@ impl Overlay {
         for _ in 0..FRAMES_MAX {
             let Some((peer, way)) = self.monitor.poll(now, &mut beat) else { break };
             let (datapath, link) = self.ways[peer.index()][way];
-            datapaths[datapath].send_overlay(peer, link, &beat);
+            let lane = self.lanes.lane(now, peer, &beat);
+            datapaths[datapath].send_overlay(peer, (link, lane), &beat);
         }
         self.hear_other_versions(now, datapaths);
         self.leave_missing(now, datapaths);
@@ -259,7 +265,8 @@ impl Overlay {
         for _ in 0..FRAMES_MAX {
             let Some((peer, len)) = self.membership.poll(now, &mut body) else { break };
             if let Some((datapath, link)) = self.speaker(peer) {
-                datapaths[datapath].send_overlay(peer, link, &body[..len]);
+                let lane = self.lanes.lane(now, peer, &body[..len]);
+                datapaths[datapath].send_overlay(peer, (link, lane), &body[..len]);
             }
         }
         self.pass_events(hub, datapaths);
@@ -328,12 +335,20 @@ impl Overlay {
     }
 
     /// Tells a peer whose life is known that its sinks get nothing. Lost, it is said again.
-    pub(crate) fn refuse(&self, peer: PeerIndex, topic: Topic, check: u64, schema: Schema, datapaths: &mut [Datapath]) {
+    pub(crate) fn refuse(
+        &mut self,
+        now: MonoTime,
+        (peer, topic): (PeerIndex, Topic),
+        (check, schema): (u64, Schema),
+        datapaths: &mut [Datapath],
+    ) {
         let Some((_, to)) = self.membership.peer(peer).and_then(|status| status.life) else { return };
         let (host, incarnation) = self.own;
         let refusal = Refusal { host, incarnation, to, stream: topic.key, check, channel: topic.channel, schema };
         if let Some((datapath, link)) = self.speaker(peer) {
-            datapaths[datapath].send_overlay(peer, link, &refusal.encode());
+            let body = refusal.encode();
+            let lane = self.lanes.lane(now, peer, &body);
+            datapaths[datapath].send_overlay(peer, (link, lane), &body);
         }
     }
 
@@ -345,7 +360,8 @@ impl Overlay {
     /// Tells a peer that answers, whose life is known, under which schedule this host is. Lost,
     /// it is said again. `said` is given this runtime, its life and the peer's.
     pub(crate) fn tell_schedule(
-        &self,
+        &mut self,
+        now: MonoTime,
         peer: PeerIndex,
         said: impl Fn(HostId, Incarnation, Incarnation) -> ScheduleBody,
         datapaths: &mut [Datapath],
@@ -354,7 +370,9 @@ impl Overlay {
             return;
         };
         if let Some((datapath, link)) = self.speaker(peer) {
-            datapaths[datapath].send_overlay(peer, link, &said(self.own.0, self.own.1, to).encode());
+            let body = said(self.own.0, self.own.1, to).encode();
+            let lane = self.lanes.lane(now, peer, &body);
+            datapaths[datapath].send_overlay(peer, (link, lane), &body);
         }
     }
 

@@ -501,7 +501,7 @@ impl Server {
                 self.parts.overlay.set_interest(interest, on);
             }
             Action::Refuse { peer, topic, check, ours } => {
-                self.parts.overlay.refuse(peer, topic, check, ours, &mut self.parts.datapaths);
+                self.parts.overlay.refuse(self.now, (peer, topic), (check, ours), &mut self.parts.datapaths);
             }
             Action::Offer { key, check, on } => self.parts.overlay.set_offer(key, check, on),
             Action::Status { session, req } => self.answer_status(session, req),

@@ -234,6 +234,8 @@ pub enum Command {
         peer: PeerIndex,
         /// Place of the link among those of the datapath.
         link: usize,
+        /// How it goes.
+        lane: Lane,
         /// Its body.
         body: heapless::Vec<u8, OVERLAY_BODY_MAX>,
     },

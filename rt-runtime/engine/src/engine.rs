@@ -7,7 +7,7 @@ use crate::inflow::Inflows;
 use crate::newcomers::PeerSet;
 use crate::receive::{Intake, Receiver};
 use crate::routes::{Hops, RouteIndex, Way};
-use crate::transmit::{SlotConfig, Transmitter, slots_of};
+use crate::transmit::{Said, SlotConfig, Transmitter, slots_of};
 use crate::turn::Turn;
 use crate::waker::WakeQueue;
 use crate::{COMMANDS_PER_TURN, FRAMES_PER_TURN, ROUTES_MAX, SOURCES_MAX};
@@ -22,7 +22,7 @@ use insane_shm::counters::CounterBlock;
 use insane_shm::trace::TurnRecord;
 use insane_sys::SharedBytes;
 use insane_sys::event::{Interest, Ready, Trigger};
-use insane_wire::data::{DataHeader, HEADER_BYTES};
+use insane_wire::data::HEADER_BYTES;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -193,6 +193,25 @@ impl<L: Link> Links<L> {
             Some(link) => link.send(peer, lane, head, payload),
             None => SendOutcome::Failed,
         }
+    }
+
+    /// Hands a frame of the control plane to a link, for a peer or for the link's group.
+    pub fn say(
+        &mut self,
+        link: usize,
+        peer: Option<PeerIndex>,
+        lane: Lane,
+        head: &[u8],
+        body: SharedBytes<'_>,
+    ) -> SendOutcome {
+        let Some(link) = self.links.get_mut(link) else { return SendOutcome::Failed };
+        let outcome = match peer {
+            Some(peer) => link.send(peer, lane, head, body),
+            None => link.send_group(lane, head, body),
+        };
+        link.flush();
+        self.unsent = true;
+        outcome
     }
 
     /// From now on a peer is reached by another link, or by none.
@@ -417,7 +436,12 @@ impl<L: Link, C: Clock> Engine<L, C> {
                     slots_of(slots, limits, &parts.counters, logs)
                 }),
             ),
-            receiver: Receiver::new(config.flows, seed, config.reassemblies, config.message_bytes_max, inflows),
+            receiver: Receiver::new(
+                (config.flows, seed),
+                (config.reassemblies, config.message_bytes_max),
+                inflows,
+                &config.reliable,
+            ),
             outlets: Outlets::new(ROUTES_MAX, parts.domains, parts.waker),
             counters: parts.counters,
             doorbells: Doorbells::new(SOURCES_MAX, Arc::clone(parts.port.doorbells())),
@@ -529,10 +553,12 @@ impl<L: Link, C: Clock> Engine<L, C> {
     /// turn's look at the clock; `rest`: links that may have more, a bit each.
     #[inline(never)]
     fn end_in_full(&mut self, seen: Option<MonoTime>, rest: u8) -> bool {
-        let Engine { clock, links, receiver, outlets, port, .. } = self;
+        let Engine { clock, links, receiver, outlets, port, transmitter, .. } = self;
         let turn = Turn::resumed(clock, self.looked_at, seen);
         if receiver.inflows.is_waiting() {
-            receiver.inflows.serve(|| turn.now(), links, outlets, port);
+            let now = receiver.seen(turn.now());
+            let said = receiver.inflows.serve(now, links, outlets, port);
+            transmitter.note_reports(|| turn.now(), said);
         }
         if receiver.is_holding() {
             receiver.end_holds(turn.now(), rest == 0, outlets, port);
@@ -921,17 +947,9 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 }
                 Command::Spent
             }
-            Command::SendOverlay { peer, link, body } => {
-                let head = DataHeader::overlay(self.config.host, self.config.incarnation, body.len() as u32).encode();
-                if let Some(link) = self.links.links.get_mut(link) {
-                    // Lost overlay frames are repeated by the overlay itself.
-                    match link.send(peer, Lane::CONTROL, &head, SharedBytes::from(body.as_slice())) {
-                        SendOutcome::Sent | SendOutcome::Busy | SendOutcome::Failed => {}
-                    }
-                    link.flush();
-                    self.links.unsent = true;
-                    self.transmitter.note_frame(self.clock.now(), HEADER_BYTES + body.len());
-                }
+            Command::SendOverlay { peer, link, lane, body } => {
+                let said = Said { peer: Some(peer), link, lane, body };
+                self.transmitter.say(self.clock.now(), said, &mut self.links);
                 Command::Spent
             }
             Command::SetGroup { link, hears, peers_min } => {
@@ -939,16 +957,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 Command::Spent
             }
             Command::SendGroup { link, lane, body } => {
-                let head = DataHeader::overlay(self.config.host, self.config.incarnation, body.len() as u32).encode();
-                if let Some(link) = self.links.links.get_mut(link) {
-                    // A lost probe is followed by others.
-                    match link.send_group(lane, &head, SharedBytes::from(body.as_slice())) {
-                        SendOutcome::Sent | SendOutcome::Busy | SendOutcome::Failed => {}
-                    }
-                    link.flush();
-                    self.links.unsent = true;
-                    self.transmitter.note_frame(self.clock.now(), HEADER_BYTES + body.len());
-                }
+                let said = Said { peer: None, link, lane, body };
+                self.transmitter.say(self.clock.now(), said, &mut self.links);
                 Command::Spent
             }
             Command::SetReach { peer, link } => {

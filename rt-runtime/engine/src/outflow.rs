@@ -67,8 +67,10 @@ pub(crate) struct Outflow {
     waiting: Option<Popped>,
     /// It is a large one, of which this much is copied for them.
     copying: Option<Copying>,
-    /// Since when it waits for room.
-    blocked_at: Option<MonoTime>,
+    /// Since when it waits for room, and what its thread had missed by then.
+    blocked_at: Option<(MonoTime, Nanos)>,
+    /// How long its thread was not run, as far as is known.
+    missed: Nanos,
     /// It waited for too long: whatever it finds, it goes on.
     forced: bool,
     /// Messages of the past that came from the ring so far, by their numbers; what is held of
@@ -78,8 +80,9 @@ pub(crate) struct Outflow {
     recaps: u32,
     /// Peers that are to get another recap when one under way is over.
     again: PeerSet,
-    /// The command that lets the source go, and since when it waits for the rest.
-    closing: Option<(Box<Command>, MonoTime)>,
+    /// The command that lets the source go, since when it waits for the rest, and what its thread
+    /// had missed by then.
+    closing: Option<(Box<Command>, MonoTime, Nanos)>,
 }
 
 impl Outflow {
@@ -94,6 +97,7 @@ impl Outflow {
             waiting: None,
             copying: None,
             blocked_at: None,
+            missed: Nanos::ZERO,
             forced: false,
             past: 0..0,
             recaps: 0,
@@ -118,11 +122,16 @@ impl Outflow {
 
     /// The source is let go; what it has emitted is still sent. Takes the command, unless
     /// nothing is left or one is here already.
-    pub fn close(&mut self, now: MonoTime, command: Box<Command>, conn: &RxConn) -> Option<Box<Command>> {
+    pub fn close(
+        &mut self,
+        (now, missed): (MonoTime, Nanos),
+        command: Box<Command>,
+        conn: &RxConn,
+    ) -> Option<Box<Command>> {
         if self.closing.is_some() || self.is_drained(conn) {
             return Some(command);
         }
-        self.closing = Some((command, now));
+        self.closing = Some((command, now, missed));
         None
     }
 
@@ -130,13 +139,14 @@ impl Outflow {
         self.closing.is_some()
     }
 
-    /// The command to be answered, once everything has arrived or has had its time.
-    pub fn closed(&mut self, now: MonoTime, conn: &RxConn) -> Option<Box<Command>> {
-        let (_, since) = self.closing.as_ref()?;
-        if !self.is_drained(conn) && now.since(*since) < self.limits.evict_after {
+    /// The command to be answered, once everything has arrived or has had its time: that in which
+    /// the thread was run.
+    pub fn closed(&mut self, (now, missed): (MonoTime, Nanos), conn: &RxConn) -> Option<Box<Command>> {
+        let (_, since, before) = self.closing.as_ref()?;
+        if !self.is_drained(conn) && seen(now.since(*since), missed, *before) < self.limits.evict_after {
             return None;
         }
-        self.closing.take().map(|(command, _)| command)
+        self.closing.take().map(|(command, ..)| command)
     }
 
     fn is_drained(&self, conn: &RxConn) -> bool {
@@ -210,7 +220,8 @@ impl Outflow {
     }
 
     /// Peers come and go, are put out and told how far this is: once a turn, or where there are
-    /// many, in turns. `missed`: for how long the thread was not run.
+    /// many, in turns. `missed`: for how long the thread was not run. How many heartbeats went by
+    /// real time.
     pub fn serve<L: Link>(
         &mut self,
         (now, missed): (MonoTime, Nanos),
@@ -219,12 +230,13 @@ impl Outflow {
         links: &mut Links<L>,
         outlets: &mut Outlets,
         port: &Port,
-    ) {
+    ) -> u32 {
+        self.missed = missed;
         self.unblock(now, id, outlets, port);
         if !self.started {
-            return;
+            return 0;
         }
-        let Some(route) = outlets.routes.get(id.route) else { return };
+        let Some(route) = outlets.routes.get(id.route) else { return 0 };
         if self.version != Some(route.version) {
             self.follow(now, route, newcomers.as_ref());
         }
@@ -238,21 +250,25 @@ impl Outflow {
             outlets.count(id.domain, DatapathCounter::Evictions, 1);
         }
         let head = DataHeader::reliable((id.host, id.incarnation), (route.topic.key, route.topic.channel), id.source);
-        let head = DataHeader { lane: Lane::CONTROL, ..head };
-        let mut sent = false;
+        // Those of real time go by it: what floods best effort does not reach them. The lane tells
+        // the receiver by which one to answer.
+        let lane = if id.lane.is_real_time() { id.lane } else { Lane::CONTROL };
+        let head = DataHeader { lane, ..head };
+        let mut sent = 0;
         while let Some((peer, sync)) = self.sender.next_sync(now) {
             // A heartbeat that finds no room is repeated.
             let body = Body::Sync(Sync { keeps: newcomers.is_some(), ..sync }).encode();
-            let _ = links.send((peer, route.way(peer)), Lane::CONTROL, &head.encode(), SharedBytes::from(&body[..]));
-            sent = true;
+            let _ = links.send((peer, route.way(peer)), lane, &head.encode(), SharedBytes::from(&body[..]));
+            sent += 1;
         }
-        if sent {
+        if sent > 0 {
             links.flush();
         }
         self.release(conn);
         if !self.again.is_empty() {
             self.ask_again(now, route, conn, newcomers.as_mut());
         }
+        if lane.is_real_time() { sent } else { 0 }
     }
 
     /// Asks once more for the past where a recap was in the way of another.
@@ -289,11 +305,12 @@ impl Outflow {
     }
 
     fn unblock(&mut self, now: MonoTime, id: &Identity, outlets: &mut Outlets, port: &Port) {
-        let (Some(since), Some(popped)) = (self.blocked_at, &self.waiting) else { return };
+        let (Some((since, before)), Some(popped)) = (self.blocked_at, &self.waiting) else { return };
         let demand = self.demand(popped);
         if outlets.admits(port, Joined::ALL, id.route, demand) {
             self.blocked_at = None;
-        } else if now.since(since) >= stall_max(&self.limits) {
+        } else if seen(now.since(since), self.missed, before) >= stall_max(&self.limits) {
+            // Its reader may have stood still with this thread: only what was seen counts.
             outlets.evict(Joined::ALL, id.route, demand);
             (self.blocked_at, self.forced) = (None, true);
         }
@@ -432,7 +449,7 @@ impl Outflow {
         if local {
             if !self.forced && !outlets.admits(port, Joined::ALL, id.route, self.demand(&popped)) {
                 self.waiting = Some(popped);
-                self.blocked_at = Some(now);
+                self.blocked_at = Some((now, self.missed));
                 return Ok(None);
             }
             let content = match (self.copying.take(), popped.payload) {
@@ -594,6 +611,12 @@ impl Outflow {
 /// slow sink does not cost its host the flow.
 pub(crate) fn stall_max(limits: &Limits) -> Nanos {
     Nanos(limits.evict_after.0 / 2)
+}
+
+/// What of a time was seen, where `missed` of all time was not by its end and `before` by its
+/// beginning.
+fn seen(time: Nanos, missed: Nanos, before: Nanos) -> Nanos {
+    Nanos(time.0.saturating_sub(missed.0.saturating_sub(before.0)))
 }
 
 fn inline_bytes(popped: &Popped) -> &[u8] {

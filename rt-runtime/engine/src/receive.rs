@@ -15,6 +15,7 @@ use insane_core::{DomainIndex, HostId, Incarnation, MonoTime, Nanos, PeerIndex, 
 use insane_link::{FrameSink, PLACE_HEAD_BYTES_MAX, Ticket};
 use insane_overlay::flow::{FlowKey, FlowPlace, FlowTable, Verdict};
 use insane_overlay::reassembly::{Arrival, Begin, Reassembler};
+use insane_overlay::reliable::{self, Attention};
 use insane_shm::cell::Meta;
 use insane_shm::counters::CounterBlock;
 use insane_wire::data::{DataHeader, Flags, HEADER_BYTES, HeaderError, Kind};
@@ -44,6 +45,9 @@ pub(crate) struct Receiver {
     flows: FlowTable,
     reassembler: Reassembler<Assembling>,
     pub inflows: Inflows,
+    /// How long the thread was not run. What is measured against a silence, of reliable flows and of
+    /// messages that arrive in pieces, is measured by a clock that stands still then.
+    attention: Attention,
     /// What overtook others while its stream moved.
     holds: Holds,
     /// Which runtime, in which life, each peer is.
@@ -99,12 +103,14 @@ impl<C: Clock> FrameSink for Intake<'_, '_, C> {
 
     fn place(&mut self, from: PeerIndex, head: &[u8], rest: usize) -> Option<Ticket> {
         let header = self.header(from, head, rest)?;
-        self.receiver.place(self.turn.now(), &header, rest as u32, self.outlets).map(Ticket)
+        let now = self.receiver.seen(self.turn.now());
+        self.receiver.place(now, &header, rest as u32, self.outlets).map(Ticket)
     }
 
     fn memory(&mut self, from: PeerIndex, head: &[u8], rest: usize, ticket: Ticket) -> Option<&mut [u8]> {
         let header = self.header(from, head, rest)?;
-        let place = self.receiver.placed_at(self.turn.now(), &header, rest as u32, ticket.0)?;
+        let now = self.receiver.seen(self.turn.now());
+        let place = self.receiver.placed_at(now, &header, rest as u32, ticket.0)?;
         let memory = self.outlets.domains[place.domain.index()].heap.bytes_mut(place.buffer);
         memory.get_mut(header.fragment_offset as usize..)?.get_mut(..rest)
     }
@@ -184,7 +190,8 @@ impl<C: Clock> Intake<'_, '_, C> {
             Ok(Body::Sync(sync)) => {
                 let topic = Topic { key: header.stream, channel: header.channel };
                 let listens = self.outlets.listeners(topic).is_some_and(|(_, _, listens)| listens);
-                let flow = (flow_key(header), topic);
+                let flow = (flow_key(header), topic, header.lane);
+                let now = self.receiver.seen(now);
                 self.receiver.inflows.on_sync(now, peer, flow, &sync, listens, self.outlets);
                 true
             }
@@ -223,11 +230,17 @@ impl<C: Clock> Intake<'_, '_, C> {
 }
 
 impl Receiver {
-    pub fn new(flows: usize, seed: u64, places: usize, message_bytes_max: u32, inflows: Inflows) -> Self {
+    pub fn new(
+        (flows, seed): (usize, u64),
+        (places, message_bytes_max): (usize, u32),
+        inflows: Inflows,
+        limits: &reliable::Limits,
+    ) -> Self {
         Receiver {
             flows: FlowTable::new(flows, seed),
             reassembler: Reassembler::new(places, message_bytes_max),
             inflows,
+            attention: Attention::new(limits),
             holds: Holds::new(),
             lives: [None; PEERS_MAX],
             refused: None,
@@ -235,6 +248,12 @@ impl Receiver {
             others: 0,
             births: 0,
         }
+    }
+
+    /// What the clock shows that stands still while the thread is not run.
+    #[inline]
+    pub fn seen(&mut self, now: MonoTime) -> MonoTime {
+        MonoTime(now.0 - self.attention.turn(now).0)
     }
 
     /// Takes a frame of the recent flow; false if it is not one. It does what
@@ -336,7 +355,8 @@ impl Receiver {
         }
         let key = flow_key(header);
         if header.flags.contains(Flags::RELIABLE) {
-            self.inflows.data(&Arrived { now: turn.now(), key, header, payload, route, domain }, outlets, port);
+            let now = self.seen(turn.now());
+            self.inflows.data(&Arrived { now, key, header, payload, route, domain }, outlets, port);
             return;
         }
         let target = Target { key, route, domain };
@@ -358,7 +378,7 @@ impl Receiver {
             return;
         }
         let now = turn.now();
-        let arrived = Fragmented { now, target, header, payload };
+        let arrived = Fragmented { now: self.seen(now), target, header, payload };
         if let Some(buffer) = self.collect(&arrived, outlets) {
             let content = Content::Received(buffer, header.message_len);
             if self.release((now, || now, by), &target, header, content, outlets, port) == Released::No {
@@ -516,6 +536,7 @@ impl Receiver {
     fn close(&mut self, now: MonoTime, header: &DataHeader) {
         let key = flow_key(header);
         if header.flags.contains(Flags::RELIABLE) {
+            let now = self.seen(now);
             self.inflows.close(now, &key, Topic { key: header.stream, channel: header.channel }, header.sequence);
         } else {
             self.flows.close(now, &key, header.sequence);
@@ -721,12 +742,13 @@ impl Receiver {
 
     /// Gives up what stands still. Bounded.
     pub fn housekeeping(&mut self, now: MonoTime, outlets: &mut Outlets) {
+        let seen = self.seen(now);
         for _ in 0..HOUSEKEEPING_BUDGET {
-            let Some(expired) = self.reassembler.expire(now, REASSEMBLY_TIMEOUT) else { break };
+            let Some(expired) = self.reassembler.expire(seen, REASSEMBLY_TIMEOUT) else { break };
             give_up(expired, outlets);
         }
         self.flows.expire(now, FLOW_TIMEOUT, HOUSEKEEPING_BUDGET);
-        self.inflows.housekeeping(now, outlets);
+        self.inflows.housekeeping(seen, outlets);
     }
 
     /// Whether a frame is of the runtime and life that the control plane knows at this

@@ -3,6 +3,7 @@
 mod clients;
 mod evidence;
 mod fences;
+mod overlay;
 mod source;
 mod timed;
 
@@ -27,6 +28,9 @@ use insane_scheduler::{Decision, FlowIndex, Limits, Scheduler};
 use insane_shm::ring::Popped;
 use insane_wire::data::{DataHeader, Flags, HEADER_BYTES, Kind, Leg};
 use insane_wire::flow_head::FlowHead;
+use insane_wire::reliable::BODY_BYTES;
+use overlay::HeldBack;
+pub(crate) use overlay::Said;
 pub(crate) use source::deliver_past;
 use source::{Grant, SourceEntry, abandon, condemn, send_reliable, send_some};
 use timed::Slots;
@@ -60,7 +64,7 @@ pub(crate) struct Transmitter {
     leaving: Vec<u16>,
     /// Places of the sources that keep values for peers that join.
     keepers: Vec<u16>,
-    /// How long an unreliable one may take.
+    /// How long an unreliable one may take, of the time in which the thread was run.
     close_after: Nanos,
     /// Sessions as clients of the scheduler.
     clients: Clients,
@@ -72,6 +76,8 @@ pub(crate) struct Transmitter {
     fences: Fences,
     /// Where the rate of the links is known: slots may be had.
     slots: Option<Box<Slots>>,
+    /// What the control plane says, where it waits for room between slots; nothing without slots.
+    held_back: Option<HeldBack>,
     /// Bytes of a best-effort chunk: those of the scheduler's limits.
     chunk_bytes: u32,
     /// Of the turn, too: both write one record.
@@ -110,6 +116,7 @@ impl Transmitter {
             fences: Fences::new(),
             chunk_bytes: limits.chunk_bytes.get(),
             trace: Tracer::new(slots.as_ref().map(|slots| slots.turn())),
+            held_back: slots.as_ref().map(|_| HeldBack::new()),
             slots,
         }
     }
@@ -253,6 +260,7 @@ impl Transmitter {
     /// [`closed`](Self::closed). Else it comes back at once, and whether the source is to
     /// be removed now.
     pub fn close(&mut self, now: MonoTime, conn: ConnId, command: Box<Command>) -> Option<(Box<Command>, bool)> {
+        let missed = self.attention.turn(now);
         for place in self.watch.all() {
             let Some(entry) = &mut self.sources[*place as usize] else { continue };
             if entry.conn.id() != conn || entry.dead || entry.reliable.is_some() {
@@ -264,7 +272,8 @@ impl Transmitter {
             if !entry.is_unfinished() {
                 return Some((command, true));
             }
-            entry.leaving = Some((command, now + self.close_after));
+            // By a clock that stands still while the thread is not run.
+            entry.leaving = Some((command, MonoTime(now.0 - missed.0) + self.close_after));
             self.leaving.push(*place);
             self.closing += 1;
             return None;
@@ -276,7 +285,7 @@ impl Transmitter {
                 && let Some(outflow) = &mut entry.reliable
             {
                 let was_closing = outflow.is_closing();
-                let Some(command) = outflow.close(now, command, &entry.conn) else {
+                let Some(command) = outflow.close((now, missed), command, &entry.conn) else {
                     self.closing += 1;
                     return None;
                 };
@@ -293,11 +302,13 @@ impl Transmitter {
 
     /// A source that was let go and is finished now, with its command.
     pub fn closed(&mut self, now: MonoTime) -> Option<(ConnId, Box<Command>)> {
+        let missed = self.attention.turn(now);
+        let seen = MonoTime(now.0 - missed.0);
         let sources = &mut self.sources;
         let left = self.leaving.iter().find_map(|place| {
             let entry = sources[*place as usize].as_mut()?;
             let (_, until) = entry.leaving.as_ref()?;
-            if *until > now && !entry.dead && entry.is_unfinished() {
+            if *until > seen && !entry.dead && entry.is_unfinished() {
                 return None;
             }
             entry.leaving.take().map(|(command, _)| (entry.conn.id(), command))
@@ -306,7 +317,7 @@ impl Transmitter {
             self.reliable.iter().find_map(|place| {
                 let entry = sources[*place as usize].as_mut()?;
                 let now = if entry.dead { MonoTime(u64::MAX) } else { now };
-                let command = entry.reliable.as_mut()?.closed(now, &entry.conn)?;
+                let command = entry.reliable.as_mut()?.closed((now, missed), &entry.conn)?;
                 Some((entry.conn.id(), command))
             })
         })?;
@@ -515,13 +526,37 @@ impl Transmitter {
     #[inline(never)]
     fn serve_reliable<L: Link>(&mut self, now: MonoTime, links: &mut Links<L>, outlets: &mut Outlets, port: &Port) {
         let missed = self.attention.turn(now);
+        let mut said = 0;
         for _ in 0..self.reliable.len().min(RELIABLE_PER_TURN) {
             self.reliable_at = (self.reliable_at + 1) % self.reliable.len();
             let Some(entry) = &mut self.sources[self.reliable[self.reliable_at] as usize] else { continue };
             let id = entry.identity((self.host, self.incarnation));
             if let (Some(outflow), false) = (&mut entry.reliable, entry.dead) {
-                outflow.serve((now, missed), &id, (&mut entry.conn, &mut entry.newcomers), links, outlets, port);
+                said +=
+                    outflow.serve((now, missed), &id, (&mut entry.conn, &mut entry.newcomers), links, outlets, port);
             }
+        }
+        self.note_reports(|| now, said);
+    }
+
+    /// Sends a frame of the control plane: at once, or where there are slots, between them.
+    #[cold]
+    pub fn say<L: Link>(&mut self, now: MonoTime, said: Said, links: &mut Links<L>) {
+        let has_slots = self.slots.as_ref().is_some_and(|slots| slots.is_active());
+        match &mut self.held_back {
+            Some(held_back) if has_slots => held_back.push(now, said),
+            _ => {
+                let _ = said.send((self.host, self.incarnation), links);
+            }
+        }
+    }
+
+    /// So many reports on reliable flows were handed to links by real time: slots hear of them.
+    #[inline]
+    pub fn note_reports(&mut self, now: impl FnOnce() -> MonoTime, count: u32) {
+        if count > 0 && self.slots.is_some() {
+            let frames = count as usize;
+            self.note_frames(now(), Lane::LAST_REAL_TIME, (frames, frames * (HEADER_BYTES + BODY_BYTES)));
         }
     }
 
@@ -557,6 +592,10 @@ impl Transmitter {
             if self.slots.as_ref().is_some_and(|slots| slots.is_active()) {
                 return self.run_timed(turn, links, outlets, port);
             }
+            // The slots may have gone meanwhile.
+            while let Some(said) = self.held_back.as_mut().and_then(HeldBack::take) {
+                let _ = said.send((self.host, self.incarnation), links);
+            }
         }
         if let Some(lone) = self.look(turn, links.payload_bytes_max()) {
             // Nobody else waits, so there is nothing to decide: the one that has something
@@ -577,7 +616,7 @@ impl Transmitter {
     #[cold]
     fn send_fences<L: Link>(&mut self, now: MonoTime, links: &mut Links<L>) {
         for _ in 0..self.fences.send_moves(now, links) {
-            self.note_frame(now, HEADER_BYTES);
+            self.note_frame(now, Lane::CONTROL, HEADER_BYTES);
         }
         if self.slots.as_ref().is_none_or(|slots| !slots.is_active()) {
             self.fences.send_closings(now, links, |_| true);

@@ -8,7 +8,10 @@ mod world;
 use insane_clock::ServoConfig;
 use insane_core::counters::TurnCounter;
 use insane_core::time::{Clock, PairedRead};
-use insane_core::{Cause, Fate, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceInstant, Stamp, TaiTime};
+use insane_core::{
+    Cause, Fate, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceId, SourceInstant, Stamp, StreamKey,
+    TaiTime,
+};
 use insane_engine::{Command, EngineConfig, SlotConfig, SlotTable, StageSlots, TIMED_MAX, Topic, timed_flow};
 use insane_link::{FrameSink, Link, LinkCapabilities, LinkSetup, SendOutcome, SwapRefused, Unfinished};
 use insane_scheduler::{GateEntry, Gates, LatePolicy, LinkRate, LinkTiming, Recurrence, TimedStream};
@@ -16,6 +19,8 @@ use insane_shm::misses::{Miss, MissReader};
 use insane_shm::port::{Emit, SourcePort};
 use insane_sim::{SimClock, SimConfig, SimLink, SimNet, SimPeer};
 use insane_sys::SharedBytes;
+use insane_wire::data::DataHeader;
+use insane_wire::reliable::{Body, Position, Sync};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -380,6 +385,20 @@ impl World {
         self.net.advance(Nanos(next - now + late));
     }
 
+    /// So many heartbeats of reliable flows of real time come in, each of which is answered: what
+    /// leaves when it comes, and not between slots.
+    fn ask_for_reports(&self, count: u64) {
+        for number in 0..count {
+            let of = (StreamKey(100 + number), TOPIC.channel);
+            let lane = Lane::LAST_REAL_TIME;
+            let head = DataHeader { lane, ..DataHeader::reliable((HostId(2), Incarnation(1)), of, SourceId(1)) };
+            let start = Position::start_of(0);
+            let sync = Sync { token: 1, base: 0, sent: start, fresh: true, keeps: false, recap: 0, past: 0 };
+            let frame = [&head.encode()[..], &Body::Sync(sync).encode()[..]].concat();
+            assert_eq!(self.net.inject(address(2), address(1), lane, &frame), SendOutcome::Sent);
+        }
+    }
+
     fn emit(&mut self, planned: u64, has_stamp: bool) {
         let mut payload = [0; SIZE];
         payload[..8].copy_from_slice(&self.emitted.to_le_bytes());
@@ -467,11 +486,7 @@ impl World {
             }
             if injected == Injected::LinkFilled && now + 20 * US >= target && !has_flooded {
                 has_flooded = true;
-                for _ in 0..4 {
-                    let body = heapless::Vec::from_slice(&[0; 1_200]).unwrap();
-                    let spent = self.host.command(Command::SendOverlay { peer: PeerIndex(0), link: 0, body });
-                    assert!(matches!(spent, Command::Spent));
-                }
+                self.ask_for_reports(32);
             }
             match away {
                 Some((from, until)) if (from..until).contains(&now) => {

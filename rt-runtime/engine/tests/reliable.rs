@@ -9,7 +9,7 @@ use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
 use insane_wire::data::DataHeader;
 use insane_wire::reliable::{Ack, Body, Position};
-use world::{DEPTH, Host, TOPIC, address, pair, pattern, run};
+use world::{DEPTH, Host, TOPIC, address, pair, pass, pattern, run};
 
 const CLASSES: [(u32, u32); 2] = [(2048, 64), (20_000, 16)];
 /// What an engine uses unless it is told otherwise.
@@ -618,7 +618,7 @@ fn a_large_message_under_way_is_finished_though_its_source_goes() {
         a.port.send(Command::RemoveSource(id)).unwrap();
         a.engine.turn();
         if abrupt {
-            net.advance(Nanos::from_secs(1));
+            pass(&net, &mut a, Nanos::from_secs(1));
         }
         run(&net, &mut [&mut a], 100);
         assert!(matches!(*a.port.collect().unwrap(), Command::Removed { dead: Some(_), .. }));

@@ -14,7 +14,7 @@ use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
 use insane_wire::data::{DataHeader, VERSION};
 use std::sync::Arc;
-use world::{DEPTH, Host, TOPIC, address, pair, pattern, run};
+use world::{DEPTH, Host, TOPIC, address, pair, pass, pattern, run};
 
 #[test]
 fn messages_of_every_size_cross_the_network_whole_and_in_order() {
@@ -540,7 +540,7 @@ fn under_faults_nothing_is_duplicated_reordered_or_torn() {
         assert_eq!(received + lost, next);
         assert_eq!(b.count(DatapathCounter::Lost), lost, "seed {seed}");
         // Nothing that was given up or delivered still holds a buffer.
-        net.advance(Nanos::from_secs(1));
+        pass(&net, &mut b, Nanos::from_secs(1));
         for _ in 0..20_000 {
             b.engine.turn();
         }
@@ -625,8 +625,7 @@ fn removal_in_the_middle_of_a_message_leaks_nothing() {
     assert_eq!(a.count(DatapathCounter::DroppedSourceClosed), 1);
     run(&net, &mut [&mut a, &mut b], 20);
     assert_eq!(source.buffers_in_use(), 0, "the buffer came back with the removal");
-    net.advance(Nanos::from_secs(1));
-    b.engine.housekeeping();
+    pass(&net, &mut b, Nanos::from_secs(1));
     run(&net, &mut [&mut a, &mut b], 3);
     assert_eq!(b.count(DatapathCounter::DroppedIncomplete), 1);
     assert!(sink.consume().unwrap().is_none());
@@ -685,11 +684,9 @@ fn what_the_link_does_not_take_in_time_is_counted_to_the_last_message() {
     a.engine.turn();
     // Asked twice, it is let go once.
     assert!(matches!(a.command(Command::RemoveSource(id)), Command::Removed { dead: None, .. }));
-    net.advance(Nanos::from_millis(499));
-    a.engine.turn();
+    pass(&net, &mut a, Nanos::from_millis(499));
     assert!(a.port.collect().is_none(), "it still has time");
-    net.advance(Nanos::from_millis(1));
-    a.engine.turn();
+    pass(&net, &mut a, Nanos::from_millis(1));
     assert!(matches!(*a.port.collect().unwrap(), Command::Removed { dead: Some(_), .. }));
     run(&net, &mut [&mut a, &mut b], 20);
     let mut received = 0;
@@ -792,8 +789,7 @@ fn ends_may_come_and_go_while_a_large_message_is_copied() {
             0 => {
                 a.port.send(Command::RemoveSource(source_id)).unwrap();
                 a.engine.turn();
-                net.advance(Nanos::from_secs(1));
-                a.engine.turn();
+                pass(&net, &mut a, Nanos::from_secs(1));
                 assert!(matches!(*a.port.collect().unwrap(), Command::Removed { dead: Some(_), .. }));
                 assert_eq!(a.count(DatapathCounter::DroppedSourceClosed), 1);
             }

@@ -6,7 +6,9 @@ mod world;
 use insane_clock::ClockState;
 use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::time::Clock;
-use insane_core::{Cause, ConnId, HostId, Incarnation, Lane, MonoTime, Nanos, SourceInstant, Stamp, TaiTime};
+use insane_core::{
+    Cause, ConnId, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SourceInstant, Stamp, TaiTime,
+};
 use insane_engine::{Command, EngineConfig, LaneArrivals, SlotConfig};
 use insane_link::LinkSetup;
 use insane_scheduler::{Arrivals, GateEntry, Gates, LatePolicy, LinkTiming, Recurrence, TimedStream};
@@ -231,6 +233,58 @@ fn a_crowd_of_sources_that_close_right_before_a_slot_displaces_nobody() {
         let emitted = a.emitted - a.before.0;
         assert!(emitted >= 59 && seen.outside == 0, "{seen:?} of {emitted}");
         assert!(a.since(TurnCounter::SlotsSent) + 1 >= emitted && seen.timed + 1 >= emitted, "{seen:?} of {emitted}");
+    }
+}
+
+/// Frames of the control plane come right before every slot, in its guard: they go behind it, before
+/// best effort, and soon.
+#[test]
+fn what_the_control_plane_says_displaces_no_slot_and_does_not_wait_for_best_effort() {
+    const SAID: usize = 300;
+    let bytes = (SAID + HEADER_BYTES) as u64 + u64::from(OVERHEAD);
+    for has_bulk in [false, true] {
+        let (net, mut a) = locked(GOOD);
+        let begin = (net.clock().now().0 / PERIOD + 2) * PERIOD + a.offset_ns - 160 * US;
+        turns_until(&mut a, &net, begin);
+        a.handed.borrow_mut().clear();
+        a.remember();
+        a.emit_at = begin;
+        let (mut said, mut at) = (0, Vec::new());
+        while net.clock().now().0 < begin + 60 * MS {
+            let now = net.clock().now().0;
+            let to_slot = PERIOD - (now + PERIOD - a.offset_ns % PERIOD) % PERIOD;
+            if at.len() * PERIOD as usize <= (now - begin) as usize && to_slot < 20 * US {
+                at.push(now);
+                for _ in 0..3 {
+                    let body = heapless::Vec::from_slice(&[7; SAID]).unwrap();
+                    let lane = Lane::CONTROL;
+                    a.host.port.send(Command::SendOverlay { peer: PeerIndex(0), link: 0, lane, body }).unwrap();
+                    said += 1;
+                }
+            }
+            if has_bulk {
+                a.act(now, GOOD);
+            } else {
+                if now >= a.emit_at {
+                    assert!(a.timed.emit_copy(&[0; SIZE], 0).is_some_and(|emit| emit.is_sent()));
+                    (a.emitted, a.emit_at) = (a.emitted + 1, a.emit_at + PERIOD);
+                }
+                while a.host.engine.turn() {}
+            }
+            while a.host.port.collect().is_some() {}
+            net.advance(Nanos(2 * US));
+        }
+        let handed = a.handed.borrow();
+        let went: Vec<u64> = handed.iter().filter(|frame| frame.bytes == bytes).map(|frame| frame.at_ns).collect();
+        assert!(said >= 150 && went.len() >= said - 3, "{} of {said}", went.len());
+        for (number, went) in went.iter().enumerate() {
+            let waited = went - at[number / 3];
+            assert!(waited <= 500 * US, "bulk: {has_bulk}: number {number} waited for {waited} ns");
+        }
+        let seen = look_at_wire(&handed, a.offset_ns, slot_ns(&config(GOOD)), CLOCK_NS);
+        let emitted = a.emitted - a.before.0;
+        assert!(emitted >= 59 && seen.outside == 0, "bulk: {has_bulk}: {seen:?} of {emitted}");
+        assert!(seen.timed + 1 >= emitted, "bulk: {has_bulk}: {seen:?} of {emitted}");
     }
 }
 

@@ -172,7 +172,8 @@ fn what_found_no_room_is_tried_again_in_each_turn_though_nobody_sends() {
     // What is not plain at first is over.
     assert_eq!((0..5).map(|_| turn(&mut engine)).last(), Some(0));
     state.holds.set(true);
-    let overlay = Command::SendOverlay { peer: PeerIndex(0), link: 0, body: [1].into_iter().collect() };
+    let overlay =
+        Command::SendOverlay { peer: PeerIndex(0), link: 0, lane: Lane::CONTROL, body: [1].into_iter().collect() };
     assert!(engine.port().send(overlay).is_ok());
     assert!(turn(&mut engine) > 0);
     for _ in 0..10 {

@@ -1,11 +1,11 @@
 //! State machines of a stream overlay: which messages are new, which fragments are
-//! missing, who lives, by which way, who hears a group, who wants what, and when a schedule
-//! takes over.
+//! missing, who lives, by which way and lane, who hears a group, who wants what, and when a
+//! schedule takes over.
 //!
 //! Pure: `no_std`, time is an argument, no clock, socket or thread. [`flow`],
 //! [`reassembly`] and [`reliable`] belong to a datapath and allocate only when constructed;
-//! [`membership`], [`links`], [`group`], [`discovery`], [`activation`] and [`agreement`] belong
-//! to the control plane.
+//! [`membership`], [`links`], [`lanes`], [`group`], [`discovery`], [`activation`] and
+//! [`agreement`] belong to the control plane.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -18,10 +18,12 @@ pub mod agreement;
 pub mod discovery;
 pub mod flow;
 pub mod group;
+pub mod lanes;
 pub mod links;
 pub mod membership;
 pub mod reassembly;
 pub mod reliable;
+pub mod seen;
 
 #[cfg(test)]
 mod activation_tests;

@@ -16,6 +16,9 @@
 //! so that membership does not take the peer for dead while another way is up. A peer with
 //! one way only has nothing to choose: its heartbeats are rare and serve the round trip.
 //!
+//! For a time in which this runtime itself was not run no way is blamed: all is measured by a clock
+//! that stands still then ([`crate::seen`]), and so are the stamps.
+//!
 //! Nothing is decided by clocks of others, and nothing that comes in causes more than one
 //! frame to leave: a flood costs [`Limits::frames_max`] looks a heartbeat, and the rest is
 //! counted ([`Counters::flooded`]).
@@ -23,6 +26,7 @@
 //! Bounds: 152 bytes a way. Events queue until drained: [`Monitor::next_event`] is to be
 //! called until `None` after each `on_frame` and `poll`; each adds at most two for each way.
 
+use crate::seen::SeenClock;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -92,7 +96,7 @@ pub struct Counters {
     pub flooded: u64,
 }
 
-/// A way, as reports show it.
+/// A way, as reports show it. Instants lie as far back as was seen of the time since.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WayStatus {
     /// Since when it is up; `None`: it is not.
@@ -154,6 +158,7 @@ pub struct Monitor {
     host: HostId,
     incarnation: Incarnation,
     limits: Limits,
+    clock: SeenClock,
     peers: Vec<Peer>,
     /// The peer to look at first in the next poll.
     cursor: usize,
@@ -170,6 +175,7 @@ impl Monitor {
             host,
             incarnation,
             limits,
+            clock: SeenClock::new(),
             peers: ways.into_iter().map(Peer::new).collect(),
             cursor: 0,
             events: VecDeque::new(),
@@ -197,6 +203,7 @@ impl Monitor {
         life: Option<(HostId, Incarnation)>,
         body: &[u8],
     ) {
+        let now = self.clock.look(now);
         let own = (self.host, self.incarnation);
         let limits = self.limits;
         let Some(entry) = self.peers.get_mut(peer.index()) else {
@@ -233,6 +240,7 @@ impl Monitor {
     /// A way cannot work: what it runs on is gone. It is down at once, and up again when a
     /// heartbeat that is sent from now on has come back.
     pub fn fail(&mut self, now: MonoTime, peer: PeerIndex, way: usize) {
+        let now = self.clock.look(now);
         let Some(state) = self.peers.get_mut(peer.index()).and_then(|entry| entry.ways.get_mut(way)) else { return };
         if state.up_since.is_some() {
             state.echoed = None;
@@ -245,6 +253,7 @@ impl Monitor {
     /// Writes the next heartbeat that is due into `into`; returns for whom and by which way.
     /// Call it until `None`. Ways that failed go down here.
     pub fn poll(&mut self, now: MonoTime, into: &mut [u8; LINK_BYTES]) -> Option<(PeerIndex, usize)> {
+        let now = self.clock.look(now);
         for step in 0..self.peers.len() {
             let at = (self.cursor + step) % self.peers.len();
             for way in 0..self.peers[at].ways.len() {
@@ -269,12 +278,18 @@ impl Monitor {
             self.cursor = at;
             return Some((PeerIndex(at as u16), way));
         }
+        self.clock.want(self.due());
         None
     }
 
     /// When [`Monitor::poll`] has something to do next; may lie in the past. `None`: never.
     #[must_use]
     pub fn next_deadline(&self) -> Option<MonoTime> {
+        self.due().map(|due| self.clock.of(due))
+    }
+
+    /// The same by the clock of what was seen.
+    fn due(&self) -> Option<MonoTime> {
         let of_peer = |peer: &Peer| {
             let period = period(&self.limits, peer.ways.len());
             let of_way = |way: &Way| {
@@ -303,9 +318,9 @@ impl Monitor {
         let entry = self.peers.get(peer.index())?;
         let Way { up_since, heard, rtt, downs, down_at, .. } = *entry.ways.get(way)?;
         Some(WayStatus {
-            up_since,
-            down_since: (up_since.is_none() && downs > 0).then_some(down_at),
-            heard_at: heard.map(|heard| heard.at),
+            up_since: up_since.map(|since| self.clock.of(since)),
+            down_since: (up_since.is_none() && downs > 0).then_some(self.clock.of(down_at)),
+            heard_at: heard.map(|heard| self.clock.of(heard.at)),
             rtt: rtt.filter(|_| up_since.is_some()),
             downs,
             speaks: entry.speaks == Some(way),

@@ -344,3 +344,24 @@ proptest! {
         prop_assert!(sent <= 2 * (1 + now.0 / 50_000_000) + lives);
     }
 }
+
+/// One end is not run for a while; what came meanwhile is read after it has looked at the time.
+#[test]
+fn for_a_pause_of_its_own_a_runtime_leaves_no_way_and_notices_a_dead_one_as_soon_as_ever() {
+    for is_dead in [false, true] {
+        let mut pair = Pair::new(&[100, 200]);
+        pair.run(Nanos::from_secs(1));
+        assert_eq!(pair.up(0), [true, true]);
+        let _ = pair.events(0);
+        if is_dead {
+            pair.paths[1][0].cut = true;
+        }
+        pair.now += Nanos::from_secs(30);
+        pair.poll(0);
+        assert_eq!(pair.up(0), [true, true], "it has not seen anything yet");
+        assert_eq!(pair.events(0), []);
+        pair.run(Nanos::from_millis(350));
+        assert_eq!(pair.up(0), [!is_dead, true]);
+        assert_eq!(pair.events(0).len(), usize::from(is_dead) * 2, "down, and spoken by the other");
+    }
+}

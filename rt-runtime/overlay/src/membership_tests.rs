@@ -487,6 +487,17 @@ impl Pair {
         }
     }
 
+    /// The first end is run whenever it wants to be, until then, and hears nothing.
+    fn look_on(&mut self, until: MonoTime) {
+        loop {
+            while self.ends[0].poll(self.now, &mut [0; BODY_BYTES_MAX]).is_some() {}
+            if self.now >= until {
+                return;
+            }
+            self.now = self.ends[0].next_deadline().map_or(until, |due| due.max(self.now + Nanos(1)).min(until));
+        }
+    }
+
     fn events(&mut self, end: usize) -> Vec<Event> {
         std::iter::from_fn(|| self.ends[end].next_event()).collect()
     }
@@ -616,7 +627,7 @@ fn a_peer_goes_down_after_the_limit_and_may_come_back_as_another_later() {
     let heard = pair.ends[0].peer(PEER).unwrap().heard_at;
     pair.events(0);
     let mut body = [0; BODY_BYTES_MAX];
-    while pair.ends[0].poll(heard + Nanos(499_999_999), &mut body).is_some() {}
+    pair.look_on(heard + Nanos(499_999_999));
     assert_eq!(pair.events(0), []);
     assert_eq!(pair.ends[0].next_deadline(), Some(heard + Nanos::from_millis(500)));
     while pair.ends[0].poll(heard + Nanos::from_millis(500), &mut body).is_some() {}
@@ -627,7 +638,7 @@ fn a_peer_goes_down_after_the_limit_and_may_come_back_as_another_later() {
     let mut older = |pair: &mut Pair, after| {
         let mut older = Membership::new(HostId(2), Incarnation(4), 1, Limits::default());
         let (_, len) = older.poll(heard + after, &mut body).unwrap();
-        while pair.ends[0].poll(heard + after, &mut [0; BODY_BYTES_MAX]).is_some() {}
+        pair.look_on(heard + after);
         pair.ends[0].on_frame(heard + after, PEER, &body[..len]);
         pair.ends[0].peer(PEER).unwrap().up
     };
@@ -667,8 +678,7 @@ fn changes_count_once_in_order_and_for_their_attempt_only() {
     assert_eq!(pair.ends[0].interests_of(PEER).count(), 50, "the JOIN is older than the LEAVE");
 
     // The peer is lost and found: a new attempt, for which the old pages do not count.
-    pair.now += Nanos::from_millis(600);
-    pair.frames(0);
+    pair.look_on(pair.now + Nanos::from_millis(600));
     pair.ends[0].on_frame(pair.now, PEER, &join);
     pair.ends[0].on_frame(pair.now, PEER, &first_page);
     assert!(pair.ends[0].peer(PEER).unwrap().up);
@@ -815,5 +825,24 @@ fn peers_are_added_and_removed_while_it_runs() {
         nodes[1].set_interest(interest(6), false).unwrap();
         now += Nanos::from_secs(2);
         speak(&mut nodes, now, second);
+    }
+}
+
+#[test]
+fn for_a_pause_of_its_own_a_runtime_takes_no_peer_for_dead_and_then_notices_as_soon_as_ever() {
+    for is_dead in [false, true] {
+        let mut pair = Pair::new(Limits::default());
+        pair.run(2_000);
+        assert!(pair.ends[0].peer(PEER).unwrap().up);
+        pair.now += Nanos::from_secs(30);
+        let mut body = [0; BODY_BYTES_MAX];
+        while pair.ends[0].poll(pair.now, &mut body).is_some() {}
+        assert!(pair.ends[0].peer(PEER).unwrap().up, "it has not seen anything yet");
+        if is_dead {
+            pair.look_on(pair.now + Nanos::from_millis(600));
+        } else {
+            pair.run(1_000);
+        }
+        assert_eq!(pair.ends[0].peer(PEER).unwrap().up, !is_dead);
     }
 }

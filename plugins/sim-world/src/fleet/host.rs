@@ -5,6 +5,7 @@ use insane_core::heap::{ClassSpec, Geometry};
 use insane_core::time::Clock;
 use insane_core::{ConnId, DomainIndex, HostId, Incarnation, Lane, PeerIndex, SessionId, SourceId};
 use insane_engine::{Command, DomainParts, Engine, EngineConfig, EngineParts, NewSink, NewSource, Port, Topic};
+use insane_overlay::lanes::Pace;
 use insane_overlay::membership::{Event, Limits, Membership};
 use insane_shm::cell::{cells_bytes, returns_bytes};
 use insane_shm::conn::{RxConn, TxConn};
@@ -50,6 +51,7 @@ pub struct Host {
     pub turn_counters: CounterBlock,
     /// Who wants what.
     pub membership: Membership,
+    lanes: Pace,
     /// By number of the stream.
     pub sources: BTreeMap<usize, Source>,
     /// By number of the stream.
@@ -104,6 +106,7 @@ impl Host {
             counters,
             turn_counters,
             membership: Membership::new(id, life, peers, Limits::default()),
+            lanes: Pace::new(),
             sources: BTreeMap::new(),
             sinks: BTreeMap::new(),
             routes: BTreeMap::new(),
@@ -197,8 +200,9 @@ impl Host {
         if self.membership.next_deadline().is_some_and(|due| due <= now) {
             let mut body = [0; BODY_BYTES_MAX];
             while let Some((peer, len)) = self.membership.poll(now, &mut body) {
+                let lane = self.lanes.lane(now, peer, &body[..len]);
                 let Ok(body) = heapless::Vec::from_slice(&body[..len]) else { unreachable!("a body fits a frame") };
-                self.command(Command::SendOverlay { peer, link: 0, body });
+                self.command(Command::SendOverlay { peer, link: 0, lane, body });
                 self.overlay_sent += 1;
             }
             self.pass_events(domain_of);

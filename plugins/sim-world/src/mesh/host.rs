@@ -11,6 +11,7 @@ use insane_core::{HostId, Incarnation, Lane, MonoTime, PeerIndex, Qos, Schema, S
 use insane_engine::Topic;
 use insane_link::{Link, SendOutcome};
 use insane_overlay::flow::FlowKey;
+use insane_overlay::lanes::Pace;
 use insane_overlay::membership::{Event, Limits, Membership};
 use insane_sim::{SimClock, SimLink};
 use insane_wire::control::{Event as Reply, Request, SinkWake};
@@ -59,6 +60,7 @@ pub struct Host {
     pub data: Data,
     /// Membership of production.
     pub membership: Membership,
+    lanes: Pace,
     /// What it sent.
     pub sent: SendCounts,
     /// Events of membership at this step, for the trace.
@@ -123,6 +125,7 @@ impl Host {
             life,
             data: Data::new(peers, life.0 ^ id.0.rotate_left(32), defect),
             membership: Membership::new(id, life, peers, Limits::default()),
+            lanes: Pace::new(),
             sent: SendCounts::default(),
             events: Vec::new(),
             clock,
@@ -301,7 +304,8 @@ impl Host {
             let Some((peer, len)) = self.membership.poll(now, &mut body) else { break };
             let head = DataHeader::overlay(self.id, self.life, len as u32).encode();
             // What is refused is repeated by the overlay itself.
-            let outcome = self.link.send(peer, Lane::CONTROL, &head, body[..len].into());
+            let lane = self.lanes.lane(now, peer, &body[..len]);
+            let outcome = self.link.send(peer, lane, &head, body[..len].into());
             self.sent.overlay += u64::from(outcome == SendOutcome::Sent);
         }
         self.pass_events();

@@ -301,7 +301,7 @@ impl Server {
             asks,
             names_receiver: names,
         };
-        self.parts.overlay.tell_schedule(peer, said, &mut self.parts.datapaths);
+        self.parts.overlay.tell_schedule(self.now, peer, said, &mut self.parts.datapaths);
     }
 
     /// What follows from what is known by now.

@@ -10,8 +10,9 @@
 //! - The clock is read before each decision, not once a turn: a decision that rests on an old
 //!   look would be wrong by what was sent since.
 //! - What is below us is counted: each frame that was handed to a link occupies it for its
-//!   time at the configured rate. Frames of the overlay are counted with them; what else
-//!   passes (acknowledgements, other sockets) is `foreign_bytes` of the link's timing. Where a
+//!   time at the configured rate. Frames of the overlay go between slots ([`overlay`](super::overlay))
+//!   and are counted with them, as are reports on reliable flows, which go when they come: those by
+//!   real time, and what else passes (other sockets), are `foreign_bytes` of the link's timing. Where a
 //!   link can say that something has not left that should have, it is heard ([`told`]).
 //! - Where the links honour launch times, a slot is handed over up to `lead_ns` ahead, with its
 //!   start as the launch time; then it does not matter when exactly the thread woke. What was
@@ -32,6 +33,7 @@ mod told;
 
 use super::evidence::Evidence;
 use super::fences::Fences;
+use super::overlay::HeldBack;
 use super::source::{Grant, condemn, send_reliable, send_some};
 use super::{FlowIndex, Progress, Transmitter};
 use crate::command::Port;
@@ -516,11 +518,47 @@ impl Transmitter {
     }
 
     /// A frame that no source sent was handed to a link.
-    pub fn note_frame(&mut self, now: MonoTime, bytes: usize) {
+    pub fn note_frame(&mut self, now: MonoTime, lane: Lane, bytes: usize) {
+        self.note_frames(now, lane, (1, bytes));
+    }
+
+    /// So many of them, with so many bytes together.
+    pub fn note_frames(&mut self, now: MonoTime, lane: Lane, (frames, bytes): (usize, usize)) {
         if let Some(slots) = self.slots.as_mut().filter(|slots| slots.active) {
-            slots.told.has_best_effort();
-            slots.occupy(now, bytes as u64 + u64::from(slots.config.overhead_bytes));
+            if !lane.is_real_time() {
+                slots.told.has_best_effort();
+            }
+            slots.occupy(now, bytes as u64 + frames as u64 * u64::from(slots.config.overhead_bytes));
         }
+    }
+
+    /// Sends one frame of the control plane, if it ends before the next slot: `below` as the last
+    /// poll had it. Whether one went.
+    #[cold]
+    fn say_between<L: Link>(&mut self, now: MonoTime, below: u64, links: &mut Links<L>) -> bool {
+        let (Some(held_back), Some(slots)) = (&mut self.held_back, &mut self.slots) else { return false };
+        let overhead = u64::from(slots.config.overhead_bytes);
+        let said = held_back.take_if(|lane, bytes| slots.timed.besides(lane.get(), below) >= bytes as u64 + overhead);
+        let Some(said) = said else { return false };
+        let bytes = said.send((self.host, self.incarnation), links);
+        self.note_frame(now, said.lane, bytes);
+        true
+    }
+
+    /// Sends one frame of the control plane that has found no room for too long.
+    #[cold]
+    fn say_at_last<L: Link>(&mut self, now: MonoTime, links: &mut Links<L>) {
+        let Some(held_back) = &mut self.held_back else { return };
+        if held_back.until().is_some_and(|until| until <= now)
+            && let Some(said) = held_back.take()
+        {
+            let bytes = said.send((self.host, self.incarnation), links);
+            self.note_frame(now, said.lane, bytes);
+        }
+    }
+
+    fn is_held_back(&self) -> bool {
+        self.held_back.as_ref().is_some_and(|held_back| !held_back.is_empty())
     }
 
     /// One turn's worth, by the slots. Returns how many messages or chunks moved.
@@ -543,6 +581,9 @@ impl Transmitter {
             port.set_slot_clock(slots.servo.state().number());
             let now = turn.now();
             port.set_slot_offset(slots.servo.tai(now).0.wrapping_sub(now.0));
+        }
+        if self.is_held_back() {
+            self.say_at_last(turn.now(), links);
         }
         let (mut moved, mut grants, mut is_flushed) = (0, 0, true);
         // When the first of what is not flushed was decided upon.
@@ -630,6 +671,10 @@ impl Transmitter {
                 Action::Chunk { flow, budget_bytes } => {
                     slots.goes(mono);
                     let lane_is_real_time = slots.lanes().lane_of(flow).is_some_and(|lane| lane < 3);
+                    if !lane_is_real_time && self.is_held_back() && self.say_between(mono, below, links) {
+                        self.chunk_left(mono, flow, &Progress { bytes: 0, more: true, blocked: true });
+                        break;
+                    }
                     let progress = self.send_chunk(turn, flow, budget_bytes, links, outlets, port);
                     is_flushed = false;
                     if progress.bytes > 0 {
@@ -670,9 +715,15 @@ impl Transmitter {
                         self.cut(flow, outlets);
                         continue;
                     }
+                    if self.is_held_back() && self.say_between(mono, below, links) {
+                        continue;
+                    }
+                    let held_back = self.held_back.as_ref().and_then(HeldBack::until);
+                    let Some(slots) = self.slots.as_mut() else { break };
                     if std::mem::take(&mut may_close) && slots.close_some(mono, below, &mut self.fences, links) {
                         continue;
                     }
+                    let until = until.min(held_back.unwrap_or(until));
                     let again = if slots.told.is_blocked() { mono + told::AGAIN } else { until };
                     let until = until.min(again);
                     slots.wait(mono, until);
@@ -681,10 +732,15 @@ impl Transmitter {
                     }
                 }
                 Action::Idle => {
+                    if self.is_held_back() && self.say_between(mono, below, links) {
+                        continue;
+                    }
+                    let held_back = self.held_back.as_ref().and_then(HeldBack::until);
+                    let Some(slots) = self.slots.as_mut() else { break };
                     if std::mem::take(&mut may_close) && slots.close_some(mono, below, &mut self.fences, links) {
                         continue;
                     }
-                    slots.due = Some(MonoTime(u64::MAX));
+                    slots.due = Some(held_back.unwrap_or(MonoTime(u64::MAX)));
                     break;
                 }
             }

@@ -259,6 +259,15 @@ pub fn run(net: &SimNet, hosts: &mut [&mut Host], turns: usize) {
     }
 }
 
+/// Lets time pass in which a host turns seldom, and yet so often that it has missed none of it.
+pub fn pass(net: &SimNet, host: &mut Host, time: Nanos) {
+    let until = net.clock().now() + time;
+    while net.clock().now() < until {
+        net.advance(until.since(net.clock().now()).min(Nanos::from_millis(50)));
+        host.engine.turn();
+    }
+}
+
 /// Of a whole message of so many bytes, from source 1 of a runtime in a life of it.
 pub fn data_header((host, life): (u64, u64), sequence: u64, len: usize) -> DataHeader {
     DataHeader {

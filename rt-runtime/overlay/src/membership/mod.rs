@@ -12,6 +12,9 @@
 //! frame is forgotten when the true peer goes on speaking: a false life once nothing was
 //! heard of it for [`Limits::forget_after`], a false version at the third digest.
 //!
+//! For a time in which this runtime itself was not run no peer is taken for dead: silence is
+//! measured by a clock that stands still then ([`crate::seen`]).
+//!
 //! Bounds: `peers` peers, [`Limits::interests_max`] own interests, and at most twice as
 //! many of each peer while its set is copied anew; [`Limits::leaves_max`] remembered
 //! LEAVEs. Events queue until drained: [`Membership::next_event`] is to be called until
@@ -21,6 +24,7 @@
 mod copy;
 mod own;
 
+use crate::seen::SeenClock;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use copy::Copy;
@@ -182,7 +186,7 @@ pub struct PeerStatus {
     pub life: Option<(HostId, Incarnation)>,
     /// Whether it is heard.
     pub up: bool,
-    /// When it was last heard.
+    /// When it was last heard: as far back as was seen of the time since.
     pub heard_at: MonoTime,
     /// Whether its interests are completely known.
     pub complete: bool,
@@ -242,6 +246,7 @@ pub struct Membership {
     host: HostId,
     incarnation: Incarnation,
     limits: Limits,
+    clock: SeenClock,
     own: OwnInterests,
     local: BTreeMap<StreamKey, LocalStream>,
     peers: Vec<Peer>,
@@ -264,6 +269,7 @@ impl Membership {
             host,
             incarnation,
             limits,
+            clock: SeenClock::new(),
             own: OwnInterests::new(limits.interests_max, limits.leaves_max),
             local: BTreeMap::new(),
             peers: (0..peers).map(|_| Peer::new(limits.resend_min)).collect(),
@@ -334,6 +340,7 @@ impl Membership {
 
     /// Takes the body of an overlay frame that bore the address of `from`.
     pub fn on_frame(&mut self, now: MonoTime, from: PeerIndex, body: &[u8]) {
+        let now = self.clock.look(now);
         let Ok((head, body)) = overlay::decode(body) else {
             self.counters.malformed += 1;
             return;
@@ -372,6 +379,7 @@ impl Membership {
     /// Writes the next frame that is due into `into`; returns for whom, and its length.
     /// Call it until `None`. Peers not heard of for too long go down here.
     pub fn poll(&mut self, now: MonoTime, into: &mut [u8; BODY_BYTES_MAX]) -> Option<(PeerIndex, usize)> {
+        let now = self.clock.look(now);
         self.expire_peers(now);
         for step in 0..self.peers.len() {
             let at = (self.cursor + step) % self.peers.len();
@@ -380,12 +388,18 @@ impl Membership {
                 return Some((PeerIndex(at as u16), len));
             }
         }
+        self.clock.want(self.due());
         None
     }
 
     /// When [`Membership::poll`] has something to do next; may lie in the past.
     #[must_use]
     pub fn next_deadline(&self) -> Option<MonoTime> {
+        self.due().map(|due| self.clock.of(due))
+    }
+
+    /// The same by the clock of what was seen.
+    fn due(&self) -> Option<MonoTime> {
         let present = self.peers.iter().filter(|peer| !peer.absent);
         present.map(|peer| peer.next_deadline(&self.own, &self.limits)).min()
     }
@@ -419,7 +433,7 @@ impl Membership {
         Some(PeerStatus {
             life: peer.life,
             up: peer.up,
-            heard_at: peer.heard_at,
+            heard_at: self.clock.of(peer.heard_at),
             complete: peer.copy.is_complete(),
             acknowledged: peer.served.is_some_and(|served| served.applied == self.own.version()),
         })

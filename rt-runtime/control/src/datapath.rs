@@ -484,7 +484,7 @@ impl Datapath {
 
     /// Lets a session wake the datapath.
     pub(crate) fn add_doorbell(&mut self, session: SessionId, doorbell: Arc<OwnedFd>) -> io::Result<()> {
-        self.port.add_doorbell(&doorbell, u64::from(session.0))?;
+        self.port.add_doorbell(&doorbell, session)?;
         self.doorbells.insert(session, doorbell);
         Ok(())
     }

@@ -43,7 +43,7 @@ const OVERLAY_FRAMES_OF_PEER_MAX: u32 = 16;
 const HAS_VERSION: u32 = 1 << 8;
 /// Largest body of an overlay frame, bytes.
 pub const OVERLAY_BODY_MAX: usize = 1400;
-/// Token of the bell in the datapath's epoll set.
+/// Token of the bell in the datapath's epoll set; those of doorbells are numbers of sessions.
 pub(crate) const BELL_TOKEN: u64 = u64::MAX;
 /// Token of the links' descriptors there.
 pub(crate) const LINK_TOKEN: u64 = u64::MAX - 1;
@@ -428,13 +428,14 @@ impl Port {
         has_one.then(|| noted.swap(0, Ordering::Relaxed) as u8)
     }
 
-    /// Lets a session's doorbell wake the engine's thread. It is never read: only its
-    /// edges count, so a client that fills or drains it harms nobody else.
+    /// Lets a session's doorbell wake the engine's thread, and say which session's sources to
+    /// look at. It is never read: only its edges count, so a client that fills or drains it
+    /// harms nobody else.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn add_doorbell(&self, doorbell: impl AsFd, token: u64) -> Result<(), OsError> {
-        self.epoll.add(doorbell, token, Interest::Read, Trigger::Edge)
+    pub fn add_doorbell(&self, doorbell: impl AsFd, session: SessionId) -> Result<(), OsError> {
+        self.epoll.add(doorbell, u64::from(session.0), Interest::Read, Trigger::Edge)
     }
 
     /// Takes a doorbell out again.

@@ -34,6 +34,7 @@ mod outflow;
 mod recap;
 mod receive;
 mod routes;
+mod rung;
 mod slot_log;
 pub mod thread;
 mod trace;

@@ -418,6 +418,7 @@ fn a_quiet_source_that_rings_a_sleeping_datapath_is_served_by_its_next_turns() {
     let mut a = Host::new(&net, 1, &[], &[]);
     let (sources, sink) = crowd(&mut a);
     let busy = &sources[1].1;
+    let mut unseen = 0;
     for round in 0..20 {
         // While one is busy all others become quiet, and no turn is free to look at them.
         for _ in 0..1_200 {
@@ -430,8 +431,9 @@ fn a_quiet_source_that_rings_a_sleeping_datapath_is_served_by_its_next_turns() {
         for (_, source) in &sources[ringing..ringing + 1 + round] {
             assert!(source.emit_copy(b"found", 0).unwrap().is_sent());
         }
+        // Of those that emit, one of the few that are always looked at may be one.
         a.engine.note_ring(SessionId(9));
-        assert!(!a.engine.has_work(), "a sleep does not begin with a look at all, nor for others");
+        unseen += usize::from(!a.engine.has_work());
         a.engine.note_ring(SessionId(0));
         assert!(a.engine.has_work());
         // 64 looks in each turn that finds nothing before them.
@@ -439,6 +441,7 @@ fn a_quiet_source_that_rings_a_sleeping_datapath_is_served_by_its_next_turns() {
         assert!(turns <= 200 / 64 + 1 + round + 2, "{turns} turns for {} messages", 1 + round);
         assert_eq!(std::iter::from_fn(|| sink.consume().unwrap()).count(), 1 + round);
     }
+    assert!(unseen > 0, "it looks at all before each sleep, or at those of another session");
 }
 
 #[test]

@@ -23,8 +23,7 @@ pub fn sides<'b>(bench: &'b Bench) -> Vec<Side<'b>> {
     among_and_alone(bench, "among 4,096", seat, Crowd::of(SOURCES - 2))
 }
 
-/// The same where the datapath sleeps between the messages: before each sleep it looks at all
-/// sources once.
+/// The same where the datapath sleeps between the messages.
 pub fn asleep<'b>(bench: &'b Bench) -> Vec<Side<'b>> {
     let seat = Seat { core: Some(bench.cores.other), ..Seat::ASLEEP };
     among_and_alone(bench, "among 4,096, asleep", seat, Crowd::of(SOURCES - 2))

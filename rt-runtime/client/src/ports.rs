@@ -169,7 +169,10 @@ pub(crate) fn tx_conn(
                 WakeKind::Event => How::Event(beside.next()?),
                 WakeKind::Page | WakeKind::Never => How::Futex,
             };
-            Some(Waker::new(page, how))
+            Some(match wake {
+                WakeKind::Event => Waker::of_datapath(page, Arc::clone(&returns), how),
+                _ => Waker::new(page, how),
+            })
         }
     };
     Ok((TxConn::new(id, cells, returns, depth, buffers, waker), memory))

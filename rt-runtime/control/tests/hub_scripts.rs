@@ -198,7 +198,7 @@ fn what_is_no_hello_is_answered_and_closed() {
     let session = world.connect(1).unwrap();
     world.bytes(session, &hello(|p| p[6..8].copy_from_slice(&[200, 0])));
     assert!(!world.closed.contains_key(&session), "a newer client that speaks ours, too");
-    assert_eq!(VERSION_MAX, 3);
+    assert_eq!(VERSION_MAX, 4);
     world.kill(session);
     world.assert_empty();
 }

@@ -43,7 +43,7 @@ const OVERLAY_FRAMES_OF_PEER_MAX: u32 = 16;
 const HAS_VERSION: u32 = 1 << 8;
 /// Largest body of an overlay frame, bytes.
 pub const OVERLAY_BODY_MAX: usize = 1400;
-/// Token of the bell in the datapath's epoll set.
+/// Token of the bell in the datapath's epoll set; those of doorbells are numbers of sessions.
 pub(crate) const BELL_TOKEN: u64 = u64::MAX;
 /// Token of the links' descriptors there.
 pub(crate) const LINK_TOKEN: u64 = u64::MAX - 1;

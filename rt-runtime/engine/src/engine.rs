@@ -14,7 +14,7 @@ use crate::{COMMANDS_PER_TURN, FRAMES_PER_TURN, ROUTES_MAX, SOURCES_MAX};
 use insane_core::counters::TurnCounter;
 use insane_core::limits::{LINKS_MAX, PEERS_MAX};
 use insane_core::time::Clock;
-use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex};
+use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, SessionId};
 use insane_link::{Link, SendOutcome, SwapRefused, Unfinished};
 use insane_overlay::reliable;
 use insane_scheduler::Limits;
@@ -639,13 +639,25 @@ impl<L: Link, C: Clock> Engine<L, C> {
     }
 
     /// Whether a source, the control plane or the memory of a link has something: the
-    /// last look before sleeping.
+    /// last look before sleeping. Sources that a turn does not look at are not looked at here
+    /// either: their clients ring.
     #[must_use]
     pub fn has_work(&mut self) -> bool {
         self.port.has_commands()
             || self.links.are_holding()
             || self.outlets.wakes.is_pending()
             || self.transmitter.has_work(self.links.payload_bytes_max())
+    }
+
+    /// The doorbell with this token ended a sleep, or would have: see
+    /// [`Port::add_doorbell`].
+    pub fn note_ring(&mut self, session: SessionId) {
+        self.transmitter.note_ring(session);
+    }
+
+    /// A sleep ended by its timeout.
+    pub const fn note_silence(&mut self) {
+        self.transmitter.note_silence();
     }
 
     /// Whether a link is setting something up, so that sleep must end in time to tend it.

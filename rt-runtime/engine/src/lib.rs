@@ -35,6 +35,7 @@ mod outflow;
 mod recap;
 mod receive;
 mod routes;
+mod rung;
 mod slot_log;
 pub mod thread;
 mod trace;

@@ -4,11 +4,12 @@
 //! allocation, and turns until its port says stop. What it may not have (a core, a
 //! priority) is told, with the consequence, and it runs without.
 
+use crate::command::{BELL_TOKEN, LINK_TOKEN};
 use crate::doorbells::READY_MAX;
 use crate::engine::{Engine, EngineConfig, EngineParts};
 use crate::margin::Margin;
 use insane_core::time::Clock;
-use insane_core::{MonoTime, Nanos};
+use insane_core::{MonoTime, Nanos, SessionId};
 use insane_link::Link;
 use insane_shm::region::Region;
 use insane_shm::wake::Sleeper;
@@ -65,8 +66,8 @@ pub struct DatapathThread {
     handle: Option<JoinHandle<()>>,
 }
 
-/// Longest sleep: a backstop, should a wake-up ever be missed.
-const SLEEP_MAX: Nanos = Nanos::from_millis(100);
+/// Longest sleep: a backstop, should a wake-up ever be missed. In tests it would hide that.
+const SLEEP_MAX: Nanos = if cfg!(test) { Nanos::from_secs(600) } else { Nanos::from_millis(100) };
 /// Longest sleep while a fragmented message is arriving, a sink is yet to be woken, or a link
 /// is being set up.
 const SLEEP_COLLECTING: Nanos = Nanos::from_millis(10);
@@ -215,8 +216,9 @@ fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper, ma
         engine.count_sleep();
         let mut ready = [Ready::NONE; READY_MAX];
         let count = engine.port().epoll().wait(&mut ready, Some(timeout)).unwrap_or(0);
-        if ready[..count].iter().any(|ready| ready.token() == crate::command::BELL_TOKEN) {
-            engine.port().silence_bell();
+        ready[..count].iter().for_each(|ready| hear(engine, ready.token()));
+        if count == 0 {
+            engine.note_silence();
         }
         engine.note_ready(&ready[..count]);
         let now = insane_sys::clock::mono_now();
@@ -231,3 +233,19 @@ fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper, ma
     }
     sleeper.disarm();
 }
+
+/// Something with this token ended a sleep. What a link has, each turn looks for.
+fn hear<L: Link, C: Clock>(engine: &mut Engine<L, C>, token: u64) {
+    match token {
+        BELL_TOKEN => engine.port().silence_bell(),
+        LINK_TOKEN => {}
+        session => {
+            if let Ok(session) = u32::try_from(session) {
+                engine.note_ring(SessionId(session));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

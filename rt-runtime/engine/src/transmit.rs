@@ -4,6 +4,7 @@ mod clients;
 mod evidence;
 mod fences;
 mod overlay;
+mod quiet;
 mod source;
 mod timed;
 
@@ -15,7 +16,7 @@ use crate::outflow::{Outflow, Progress};
 use crate::routes::{Hops, RouteIndex, Way};
 use crate::trace::Tracer;
 use crate::turn::Turn;
-use crate::watch::WatchList;
+use crate::watch::{RESTS_PER_TURN, WatchList};
 use crate::{GRANTS_PER_TURN, RELIABLE_PER_TURN, SOURCES_MAX};
 use clients::Clients;
 use fences::Fences;
@@ -153,7 +154,7 @@ impl Transmitter {
             self.free_place(place);
             return Err(source);
         }
-        let NewSource { mut conn, source, topic, domain, session, lane, reliable, slots, keeps, budget, .. } = source;
+        let NewSource { mut conn, source, topic, domain, session, lane, reliable, slots, keeps, budget } = source;
         let has_slots = slots.is_some();
         let head = FlowHead::new(&DataHeader {
             kind: Kind::Data,
@@ -190,7 +191,6 @@ impl Transmitter {
             source,
             route,
             domain,
-            session,
             lane,
             head,
             popped: Popped::EMPTY,
@@ -205,11 +205,12 @@ impl Transmitter {
             reliable,
             leaving: None,
             ready: false,
+            session,
             has_budget: budget.is_some(),
             idle_looks: 0,
             dead: false,
         });
-        self.watch.add(place);
+        self.watch.add(session, place);
         Ok(())
     }
 
@@ -341,12 +342,10 @@ impl Transmitter {
 
     /// Lets a source go; what is left of its messages is lost with it, and counted.
     pub fn remove(&mut self, conn: ConnId, outlets: &mut Outlets) -> Option<(Dead, RouteIndex)> {
-        let at =
-            self.watch.all().iter().position(|place| {
-                self.sources[*place as usize].as_ref().is_some_and(|source| source.conn.id() == conn)
-            })?;
-        let place = self.watch.remove(at);
+        let is_it = |place: &u16| self.sources[*place as usize].as_ref().is_some_and(|source| source.conn.id() == conn);
+        let place = self.watch.all().iter().copied().find(is_it)?;
         let mut entry = self.sources[place as usize].take()?;
+        self.watch.remove(entry.session, place);
         if entry.ready {
             self.ready -= 1;
         }
@@ -363,41 +362,6 @@ impl Transmitter {
         }
         entry.conn.flush();
         Some((Dead::Source(entry.conn), entry.route))
-    }
-
-    /// Whether any source has something, for a datapath about to sleep. Quiet ones that have are
-    /// watched from now on: the next turn would not look at them otherwise.
-    pub fn has_work(&mut self, payload_max: u32) -> bool {
-        let is_due = self.slots.as_ref().is_none_or(|slots| slots.is_due()) && self.held_until.is_none();
-        if self.ready > 0 && is_due {
-            return true;
-        }
-        let (watched, all) = (self.watch.watched_count(), self.watch.all().len());
-        if (0..watched).any(|at| self.could_send(at, is_due, payload_max)) {
-            return true;
-        }
-        // All of them: each that is found now costs no look at all others once more.
-        let mut any = false;
-        for at in watched..all {
-            if self.could_send(at, is_due, payload_max) {
-                any = true;
-                self.watch.watch(at);
-            }
-        }
-        any
-    }
-
-    /// Whether the source at this place among [all](WatchList::all) has something; `is_due`: also
-    /// where the scheduler knows of it already.
-    #[inline]
-    fn could_send(&mut self, at: usize, is_due: bool, payload_max: u32) -> bool {
-        let place = usize::from(self.watch.all()[at]);
-        let Some(source) = &mut self.sources[place] else { return false };
-        let could = !source.dead && (is_due || !source.ready) && source.has_something(payload_max);
-        if could {
-            source.idle_looks = 0;
-        }
-        could
     }
 
     /// Messages that were taken so far from the sources that a session has here now.
@@ -682,7 +646,7 @@ impl Transmitter {
     #[inline(always)]
     fn look<C: Clock>(&mut self, turn: &Turn<'_, C>, payload_max: u32) -> Option<FlowIndex> {
         let mut lone = None;
-        let mut at = 0;
+        let (mut at, mut rests) = (0, RESTS_PER_TURN);
         while let Some(place) = self.watch.watched(at) {
             at += 1;
             let Some(source) = &mut self.sources[place as usize] else { continue };
@@ -693,10 +657,13 @@ impl Transmitter {
                 source.idle_looks = 0;
                 let has_budget = source.has_budget;
                 self.found(turn, place, has_budget, &mut lone);
-            } else if self.watch.may_rest() && source.is_idle_again() {
-                // The last of the watched comes here, and is looked at next.
-                at -= 1;
-                self.watch.rest(at);
+            } else if self.watch.may_rest() && source.is_idle_again() && rests > 0 {
+                rests -= 1;
+                if source.be_quiet() {
+                    // The last of the watched comes here, and is looked at next.
+                    at -= 1;
+                    self.watch.rest(at);
+                }
             }
         }
         let looks = self.watch.quiet_looks(self.ready > 0 || lone.is_some());
@@ -709,26 +676,6 @@ impl Transmitter {
             self.enlist(turn, last);
         }
         lone
-    }
-
-    #[inline(never)]
-    fn look_at_quiet<C: Clock>(
-        &mut self,
-        turn: &Turn<'_, C>,
-        looks: u32,
-        payload_max: u32,
-        lone: &mut Option<FlowIndex>,
-    ) {
-        for _ in 0..looks {
-            let Some((at, place)) = self.watch.next_quiet() else { return };
-            let Some(source) = &mut self.sources[place as usize] else { continue };
-            if !source.dead && source.has_something(payload_max) {
-                source.idle_looks = 0;
-                let has_budget = source.has_budget;
-                self.watch.watch(at);
-                self.found(turn, place, has_budget, lone);
-            }
-        }
     }
 
     /// A source has something: the first one is put by, any other makes both known to the

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cells region (producer writes)          returns region (consumer writes)
-//! cell 0    word 0 = closed, word 1 = bell cell 0    word 0 = head, word 8 = asks
+//! cell 0    word 0 = closed, word 1 = bell cell 0    word 0 = head, word 8 = asks, word 9 = quiet
 //! cell 1..  one message each              cell 1..  completions, 16 a cell
 //!
 //! message cell
@@ -47,8 +47,12 @@ pub(crate) const BELL: usize = 1;
 /// Word of the header cell of the returns region that holds the consumer's head.
 pub(crate) const HEAD: usize = 0;
 /// Word of the header cell of the returns region that a datapath counts up to ask for what
-/// the producer keeps of the past. In a cache line of its own, since the head's moves often.
+/// the producer keeps of the past. Not in the head's cache line, which moves often.
 pub(crate) const ASKS: usize = 8;
+/// Word of the header cell of the returns region that is odd while a datapath does not look at
+/// the ring and wants to be told of the next message (see [`wish`](crate::wish)). It changes as
+/// seldom as the asks beside it.
+pub(crate) const QUIET: usize = 9;
 
 const _: () = assert!(PAYLOAD_WORDS * 8 == INLINE_BYTES_MAX);
 #[cfg(not(loom))]

@@ -7,6 +7,7 @@ use crate::region::{Region, RegionCells};
 use crate::returns::{Borrowed, Giver, Taker, places};
 use crate::ring::{Consumer, InlineBytes, Next, Payload, Plain, PlainInto, Popped, Producer, Taken};
 use crate::wake::{Errand, Waker, Watched};
+use crate::wish::Quiet;
 use insane_core::heap::BufferId;
 use insane_core::{ConnId, MonoTime, Nanos};
 use insane_sys::SharedBytes;
@@ -369,7 +370,8 @@ impl TxConn {
     /// Whether the receiver asks to be woken. Call after publishing, once a burst.
     #[inline]
     pub fn wants_wake(&mut self) -> bool {
-        self.waker.as_mut().is_some_and(Waker::is_wanted)
+        let published = self.ring.position();
+        self.waker.as_mut().is_some_and(|waker| waker.is_wanted(published))
     }
 
     /// Wakes the receiver: one system call.
@@ -445,6 +447,8 @@ pub struct RxConn {
     held: u32,
     /// As long as this is there, the sender does not use a buffer anew that was not given back.
     hold: Option<OwnedFd>,
+    /// To be told of the next message, as nobody looks at the ring.
+    quiet: Quiet,
 }
 
 impl RxConn {
@@ -467,9 +471,11 @@ impl RxConn {
         let places = places(heap.as_ref().map_or(0, ForeignHeap::buffers));
         // Never keep back more than a quarter of a class.
         let batch_max = heap.as_ref().map_or(0, ForeignHeap::fewest) / 4;
+        let ring = Consumer::new(RegionCells::new(cells), returns.clone(), depth);
         RxConn {
             id,
-            ring: Consumer::new(RegionCells::new(cells), returns.clone(), depth),
+            quiet: Quiet::new(),
+            ring,
             giver: Giver::new(returns, places).with_batch_max(batch_max as usize),
             heap,
             trusted,
@@ -516,6 +522,23 @@ impl RxConn {
     #[must_use]
     pub const fn held(&self) -> u32 {
         self.held
+    }
+
+    /// Of a datapath: from now on a sender that [can ring](Waker::of_datapath) does so with its
+    /// next message, and nobody need look. `false`: there is one already, and nothing changes.
+    #[must_use]
+    pub fn be_quiet(&mut self) -> bool {
+        self.quiet.arm(self.ring.quiet_word(), self.ring.position());
+        let is_quiet = !self.ring.is_ready();
+        if !is_quiet {
+            self.heed();
+        }
+        is_quiet
+    }
+
+    /// Somebody looks at it again, and the sender need not ring.
+    pub fn heed(&mut self) {
+        self.quiet.disarm(self.ring.quiet_word());
     }
 
     /// The word in which the message that waits bears its source instant: a claim of its

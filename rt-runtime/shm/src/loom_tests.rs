@@ -3,12 +3,12 @@
 //!
 //! Run by `RUSTFLAGS="--cfg loom" cargo test -p insane-shm --release --lib loom`.
 
-use crate::cell::{BELL, CELL_WORDS, Cell, Cells, Meta};
+use crate::cell::{BELL, CELL_WORDS, Cell, Cells, Meta, QUIET};
 use crate::returns::{Giver, Taker};
 use crate::ring::{Consumer, Next, Payload, Popped, Producer};
 use crate::stamped;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
-use crate::wish::{Answer, Wish};
+use crate::sync::{AtomicU64, Ordering};
+use crate::wish::{Answer, Quiet, Wish};
 use insane_core::heap::BufferId;
 use insane_core::limits::INLINE_BYTES_MAX;
 use loom::cell::UnsafeCell;
@@ -204,14 +204,14 @@ fn loom_no_wake_is_lost() {
         let returns = Memory::new(1);
         let mut producer = Producer::new(cells.clone(), returns.clone(), DEPTH);
         let mut consumer = Consumer::new(cells.clone(), returns, DEPTH);
-        let wish_word = Arc::new(AtomicU32::new(0));
+        let wish_word = Arc::new(AtomicU64::new(0));
         let futex = Arc::new(Futex::new());
         let (their_word, their_futex) = (Arc::clone(&wish_word), Arc::clone(&futex));
         let sender = thread::spawn(move || {
             let mut answer = Answer::default();
             for sequence in 0..MESSAGES {
                 push(&mut producer, sequence);
-                if answer.is_wanted(&their_word) {
+                if answer.is_wanted((&their_word, &AtomicU64::new(0)), sequence + 1) {
                     producer.ring_bell();
                     their_futex.wake();
                 }
@@ -264,4 +264,94 @@ fn loom_a_record_is_read_whole_or_not_at_all() {
         writer.join().unwrap();
         assert_eq!(stamped::read(stamp, words, 2), Some([2; 2]), "what is there last is read");
     });
+}
+
+/// An eventfd in an epoll set that waits for its edges: it keeps that it was signalled until
+/// somebody has heard of it.
+struct Doorbell {
+    rung: Mutex<bool>,
+    woken: Condvar,
+}
+
+impl Doorbell {
+    fn new() -> Self {
+        Doorbell { rung: Mutex::new(false), woken: Condvar::new() }
+    }
+
+    /// Without a timeout, as in `Futex::wait`.
+    fn hear(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        while !*rung {
+            rung = self.woken.wait(rung).unwrap();
+        }
+        *rung = false;
+    }
+
+    fn ring(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        *rung = true;
+        self.woken.notify_all();
+    }
+}
+
+/// A datapath that sleeps, with one source: it looks at it for so many messages, before each
+/// sleep as well; then the source is quiet after each message, and is looked at only once it has
+/// rung.
+fn sleep_with_one_source(watched: u64) {
+    const MESSAGES: u64 = 2;
+    let cells = Memory::new(1 + DEPTH as usize);
+    let returns = Memory::new(1);
+    let mut producer = Producer::new(cells.clone(), returns.clone(), DEPTH);
+    let mut consumer = Consumer::new(cells, returns.clone(), DEPTH);
+    let asleep = Arc::new(AtomicU64::new(0));
+    let doorbell = Arc::new(Doorbell::new());
+    let (their_asleep, their_doorbell) = (Arc::clone(&asleep), Arc::clone(&doorbell));
+    let sender = thread::spawn(move || {
+        let mut answer = Answer::default();
+        for sequence in 0..MESSAGES {
+            push(&mut producer, sequence);
+            if answer.is_wanted((&their_asleep, &returns.cell(0)[QUIET]), sequence + 1) {
+                their_doorbell.ring();
+            }
+        }
+    });
+    let (mut sleeps, mut quiet) = (Wish::new(&asleep), Quiet::new());
+    for expected in 0..MESSAGES {
+        let sequence = loop {
+            if !quiet.is_armed() {
+                // A turn.
+                if let Some(sequence) = pop(&mut consumer) {
+                    break sequence;
+                }
+                if expected >= watched {
+                    // As in `RxConn::be_quiet`.
+                    quiet.arm(consumer.quiet_word(), consumer.position());
+                    if consumer.is_ready() {
+                        quiet.disarm(consumer.quiet_word());
+                        continue;
+                    }
+                }
+            }
+            sleeps.arm(&asleep);
+            if quiet.is_armed() || !consumer.is_ready() {
+                doorbell.hear();
+            }
+            sleeps.disarm(&asleep);
+            if quiet.is_armed() && consumer.is_ready() {
+                quiet.disarm(consumer.quiet_word());
+            }
+        };
+        assert_eq!(sequence, expected);
+    }
+    sender.join().unwrap();
+}
+
+#[test]
+fn loom_a_quiet_source_is_heard_before_and_after_the_datapath_sleeps() {
+    check(|| sleep_with_one_source(0));
+}
+
+#[test]
+fn loom_a_source_that_was_watched_is_heard_once_it_is_quiet() {
+    check(|| sleep_with_one_source(1));
 }

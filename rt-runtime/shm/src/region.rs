@@ -198,6 +198,39 @@ fn check_length(fd: BorrowedFd<'_>, len: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// One word of a region, which others may write.
+#[derive(Debug)]
+pub(crate) struct RegionWord {
+    at: *const AtomicU64,
+    _region: Arc<Region>,
+}
+
+// SAFETY: the pointer is into the region, which is `Send + Sync`, and leads to an atomic.
+unsafe impl Send for RegionWord {}
+// SAFETY: as above.
+unsafe impl Sync for RegionWord {}
+
+impl RegionWord {
+    /// # Panics
+    /// Past the end.
+    pub(crate) fn new(region: Arc<Region>, word: usize) -> Self {
+        assert!((word + 1) * size_of::<AtomicU64>() <= region.len());
+        // SAFETY: the word lies inside the mapping, as was just checked.
+        let at = unsafe { region.as_ptr().cast::<AtomicU64>().add(word) };
+        RegionWord { at, _region: region }
+    }
+}
+
+impl std::ops::Deref for RegionWord {
+    type Target = AtomicU64;
+    #[inline(always)]
+    fn deref(&self) -> &AtomicU64 {
+        // SAFETY: `new` checked that the word lies inside the mapping, which is kept; a mapping
+        // is page-aligned, so the word is aligned; it is atomic, so others may write it.
+        unsafe { &*self.at }
+    }
+}
+
 /// A region seen as cells.
 #[derive(Clone, Debug)]
 pub struct RegionCells {

@@ -18,7 +18,7 @@
 
 use crate::Violation;
 use crate::cell::{
-    ASKS, BELL, CLOSED, Cell, Cells, HEAD, Kind, Meta, PAYLOAD_WORD, SEQUENCE, SHAPE, SOURCE_TIME, STAMP, shape,
+    ASKS, BELL, CLOSED, Cell, Cells, HEAD, Kind, Meta, PAYLOAD_WORD, QUIET, SEQUENCE, SHAPE, SOURCE_TIME, STAMP, shape,
     shape_asking, shape_asks, shape_inline_len, shape_is_heap, shape_kind, shape_len, shape_lost, shape_plain_len,
 };
 use crate::sync::{AtomicU64, Ordering};
@@ -600,6 +600,16 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
         let asks = word.load(Ordering::Relaxed).wrapping_add(1);
         word.store(asks, Ordering::Relaxed);
         asks
+    }
+
+    /// How many messages were taken.
+    pub(crate) const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The word that tells the producer whether this side looks at the ring.
+    pub(crate) fn quiet_word(&self) -> &AtomicU64 {
+        &self.returns.cell(0)[QUIET]
     }
 
     /// How many messages wait, without taking them: the producer's claim, and never more

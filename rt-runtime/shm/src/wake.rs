@@ -1,12 +1,13 @@
-//! Waking a receiver that sleeps; the protocol is in `wish`.
+//! Waking a receiver that sleeps, or telling one that has stopped looking; the protocol is in
+//! `wish`.
 //!
 //! A sender never blocks: a futex wake-up, an eventfd that is only ever added to, a
 //! byte by `MSG_DONTWAIT`. It makes one system call for each wish of the receiver. A
 //! receiver sleeps on words that only its senders write, each its own, or on a
 //! descriptor, which keeps what was signalled. Every sleep has a timeout besides.
 
-use crate::cell::{BELL, Cells};
-use crate::region::{Region, RegionCells};
+use crate::cell::{BELL, Cells, QUIET};
+use crate::region::{Region, RegionCells, RegionWord};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::wish::{Answer, Wish};
 use insane_sys::futex;
@@ -17,16 +18,16 @@ use std::time::Duration;
 /// Bytes of a wake page.
 pub const WAKE_PAGE_BYTES: usize = 4096;
 
-fn wish_word(page: &Region) -> &AtomicU32 {
-    // SAFETY: a region is page-aligned and holds at least one byte's page; the word is
-    // atomic, so others may write it.
-    unsafe { &*page.as_ptr().cast::<AtomicU32>() }
-}
+/// Word of a wake page that is odd while its owner sleeps.
+const ASLEEP: usize = 0;
+/// Word of a wake page that stays zero: who sleeps on a page and is no datapath always looks at
+/// all of its rings.
+const NEVER_QUIET: usize = 1;
 
 /// The receiver's side of its wake page.
 #[derive(Debug)]
 pub struct Sleeper {
-    page: Arc<Region>,
+    word: RegionWord,
     wish: Wish,
 }
 
@@ -36,18 +37,19 @@ impl Sleeper {
     #[must_use]
     pub fn new(page: Arc<Region>) -> Self {
         page.claim_writer();
-        let wish = Wish::new(wish_word(&page));
-        Sleeper { page, wish }
+        let word = RegionWord::new(page, ASLEEP);
+        let wish = Wish::new(&word);
+        Sleeper { word, wish }
     }
 
     /// Asks to be woken. The caller then looks at its rings once more before it sleeps.
     pub fn arm(&mut self) {
-        self.wish.arm(wish_word(&self.page));
+        self.wish.arm(&self.word);
     }
 
     /// Asks no longer.
     pub fn disarm(&mut self) {
-        self.wish.disarm(wish_word(&self.page));
+        self.wish.disarm(&self.word);
     }
 
     /// Whether senders are asked to wake.
@@ -71,7 +73,8 @@ pub enum How {
 /// A sender's side of a receiver's wake page.
 #[derive(Debug)]
 pub struct Waker {
-    page: Arc<Region>,
+    asleep: RegionWord,
+    quiet: RegionWord,
     how: Arc<How>,
     answer: Answer,
 }
@@ -80,16 +83,29 @@ impl Waker {
     /// A waker for the receiver that owns `page`.
     #[must_use]
     pub fn new(page: Arc<Region>, how: How) -> Self {
-        Waker { page, how: Arc::new(how), answer: Answer::default() }
+        let quiet = RegionWord::new(Arc::clone(&page), NEVER_QUIET);
+        Waker { asleep: RegionWord::new(page, ASLEEP), quiet, how: Arc::new(how), answer: Answer::default() }
     }
 
-    /// Whether the receiver asks to be woken and was not yet. Call after publishing.
+    /// A waker for the datapath that owns `page` and writes `returns`: it may stop looking at
+    /// the connection to which they belong, and is told then as if it slept.
+    ///
+    /// # Panics
+    /// If `returns` holds no cell.
+    #[must_use]
+    pub fn of_datapath(page: Arc<Region>, returns: Arc<Region>, how: How) -> Self {
+        Waker { quiet: RegionWord::new(returns, QUIET), ..Waker::new(page, how) }
+    }
+
+    /// Whether the receiver asks to be woken, or told of the next message of this connection,
+    /// and was not yet. Call after publishing; `published`: how many messages were by this
+    /// connection.
     #[inline]
-    pub fn is_wanted(&mut self) -> bool {
-        self.answer.is_wanted(wish_word(&self.page))
+    pub fn is_wanted(&mut self, published: u64) -> bool {
+        self.answer.is_wanted((&self.asleep, &self.quiet), published)
     }
 
-    /// The wish that was answered last counts as unanswered: nobody was woken after all.
+    /// The wishes that were answered last count as unanswered: nobody was woken after all.
     pub(crate) fn forget(&mut self) {
         self.answer = Answer::default();
     }

@@ -46,18 +46,19 @@ use serde::{Deserialize, Serialize};
 /// First four bytes of a client's first packet: `"INSN"`.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"INSN");
 /// Oldest protocol version this code speaks.
-pub const VERSION_MIN: u16 = 3;
+pub const VERSION_MIN: u16 = 4;
 /// Newest protocol version this code speaks. Messages of one version cannot be told from those
 /// of another, so no earlier one is spoken. Version 2 said what a stream was given, with
 /// `StreamOpened`. Version 3 has what came since: schedules, threads and memory that are handed
 /// over, moves, changes of what a stream asks for, traces, recaps of the past, the cores of
-/// datapaths, and cells of rings that say in other words that a payload is in line.
+/// datapaths, and cells of rings that say in other words that a payload is in line. Version 4
+/// has clients ring for sources that a datapath does not look at.
 ///
 /// Whoever changes a message, or the layout of memory that both sides map (rings, heaps,
 /// counters, records of a trace), raises both numbers; `tests/formats.rs` sees to the messages.
 /// What never changes: [`HelloPrefix`], and [`Event::Closing`] with [`Code::Version`], which an
 /// older client is refused with.
-pub const VERSION_MAX: u16 = 3;
+pub const VERSION_MAX: u16 = 4;
 /// Largest packet, bytes.
 pub const PACKET_BYTES_MAX: usize = 16 * 1024;
 /// Most descriptors beside one packet.

@@ -316,7 +316,10 @@ impl Peer {
             }
             other => panic!("{other:?}"),
         };
-        let waker = how.zip(page).map(|(how, page)| Waker::new(page, how));
+        let waker = how.zip(page).map(|(how, page)| match wake {
+            WakeKind::Event => Waker::of_datapath(page, Arc::clone(&returns), how),
+            _ => Waker::new(page, how),
+        });
         let buffers = self.heaps.get(&source).map_or(0, |(_, buffers)| *buffers);
         assert_eq!(returns_places, places(buffers));
         self.tx_to_datapath.insert(conn, to == Receiver::Datapath);

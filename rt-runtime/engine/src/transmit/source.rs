@@ -45,7 +45,6 @@ pub(super) struct SourceEntry {
     pub source: SourceId,
     pub route: RouteIndex,
     pub domain: DomainIndex,
-    pub session: SessionId,
     pub lane: Lane,
     pub head: FlowHead,
     pub popped: Popped,
@@ -72,6 +71,8 @@ pub(super) struct SourceEntry {
     pub leaving: Option<(Box<Command>, MonoTime)>,
     /// The scheduler knows that it has something.
     pub ready: bool,
+    /// Whose it is.
+    pub session: SessionId,
     /// Its session has a budget.
     pub has_budget: bool,
     /// Looks since it had something, while it is not quiet.
@@ -112,6 +113,12 @@ impl SourceEntry {
     pub fn is_idle_again(&mut self) -> bool {
         self.idle_looks += 1;
         self.idle_looks >= QUIET_AFTER && !self.lane.is_real_time() && self.reliable.is_none()
+    }
+
+    /// Nobody looks at it until its client rings; false: there is a message after all.
+    #[cold]
+    pub fn be_quiet(&mut self) -> bool {
+        self.conn.be_quiet()
     }
 
     /// Whether an unreliable source has messages that did not go yet.

@@ -649,7 +649,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
             || self.transmitter.has_work(self.links.payload_bytes_max())
     }
 
-    /// The doorbell with this token ended a sleep, or would have: see
+    /// The doorbell of a session ended a sleep, or kept it from beginning: see
     /// [`Port::add_doorbell`].
     pub fn note_ring(&mut self, session: SessionId) {
         self.transmitter.note_ring(session);

@@ -163,7 +163,7 @@ fn emit_around_the_sleep(idle: Idle) {
         // A round lasts longer than it takes to become quiet.
         assert!(turns(&sleepy) - before > u64::from(QUIET_AFTER));
     }
-    assert!(rung > number / 2 && asleep > number / 2, "{number} messages, {rung} rings, {asleep} sleeps");
+    assert!(rung > number / 2 && asleep > number / 10, "{number} messages, {rung} rings, {asleep} sleeps");
     sleepy.thread.stop();
 }
 

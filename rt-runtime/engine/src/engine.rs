@@ -32,6 +32,12 @@ use std::sync::Arc;
 const RING_RUN: u32 = 64;
 /// See [`RING_RUN`]. At 20 to 50 ns a turn this is 5 to 13 us.
 const SOCKET_STRIDE: u64 = 256;
+/// Turns without any work after which a datapath that may sleep no longer turns for what waits for
+/// room at a link: some hundred microseconds, longer than a socket of the host needs to be emptied
+/// by who reads it.
+const NAPS_AFTER: u32 = 256;
+/// Between two looks for that room.
+const NAP: Nanos = Nanos::from_micros(100);
 /// Every how many turns the link looks at all of its sockets.
 const THOROUGH_STRIDE: u32 = 16;
 /// Every how many turns housekeeping looks at the clock.
@@ -640,17 +646,26 @@ impl<L: Link, C: Clock> Engine<L, C> {
 
     /// Whether a source, the control plane or the memory of a link has something: the
     /// last look before sleeping. Sources that a turn does not look at are not looked at here
-    /// either: their clients ring.
+    /// either: their clients ring. What a link has had no room for, or could not let go, in
+    /// [`NAPS_AFTER`] turns of which nothing came is none: [`sleep_max`](Self::sleep_max) bounds
+    /// the sleep.
     #[must_use]
     pub fn has_work(&mut self) -> bool {
+        let naps = self.naps();
         self.port.has_commands()
-            || self.links.are_holding()
+            || (self.links.are_holding() && !naps)
             || self.outlets.wakes.is_pending()
-            || self.transmitter.has_work(self.links.payload_bytes_max())
+            || self.transmitter.has_work(self.links.payload_bytes_max(), naps)
     }
 
-    /// The doorbell of a session ended a sleep, or kept it from beginning: see
-    /// [`Port::add_doorbell`].
+    /// Whether all that there is to do waits for room at a link, and has for a while.
+    fn naps(&self) -> bool {
+        self.idle_run >= NAPS_AFTER
+            && !self.transmitter.has_slots()
+            && (self.links.are_holding() || self.transmitter.is_stuck())
+    }
+
+    /// The doorbell of a session ended a sleep, or kept it from beginning.
     pub fn note_ring(&mut self, session: SessionId) {
         self.transmitter.note_ring(session);
     }
@@ -680,12 +695,13 @@ impl<L: Link, C: Clock> Engine<L, C> {
         self.receiver.is_collecting() || self.outlets.wakes.has_put_off()
     }
 
-    /// How long a sleep may be at most: frames of some link, or messages of a session whose
-    /// doorbell was put out, come without a word. `None`: all tell.
+    /// How long a sleep may be at most: frames of some link, messages of a session whose doorbell
+    /// was put out, and room at a link come without a word. `None`: all tell.
     #[must_use]
     pub fn sleep_max(&self) -> Option<Nanos> {
         let rest = self.doorbells.has_put_out().then_some(REST);
-        self.links.sleep_max().into_iter().chain(rest).min()
+        let nap = self.naps().then_some(NAP);
+        self.links.sleep_max().into_iter().chain(rest).chain(nap).min()
     }
 
     /// The last thing before a sleep: whoever ended the one before with nothing to say pays for

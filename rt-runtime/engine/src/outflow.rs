@@ -48,6 +48,11 @@ impl Progress {
     pub const fn goes_on(&self) -> bool {
         self.more && !self.blocked
     }
+
+    /// Whether there is something, and nobody took any of it.
+    pub const fn is_stuck(&self) -> bool {
+        self.blocked && self.bytes == 0
+    }
 }
 
 /// The messages of one reliable source that are under way. Made before the engine runs,

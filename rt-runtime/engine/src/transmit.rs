@@ -207,6 +207,7 @@ impl Transmitter {
             ready: false,
             session,
             has_budget: budget.is_some(),
+            is_stuck: false,
             idle_looks: 0,
             dead: false,
         });
@@ -535,8 +536,8 @@ impl Transmitter {
             || self.trace.is_on()
     }
 
-    /// One turn's worth: at most [`GRANTS_PER_TURN`] grants. Returns how many messages
-    /// or fragments moved. `PLAIN`: [not more](Self::is_more_than_lanes) than that.
+    /// One turn's worth: at most [`GRANTS_PER_TURN`] grants. Returns how many of them moved
+    /// something: a source whose link has no room is no work. `PLAIN`: [not more](Self::is_more_than_lanes) than that.
     #[inline(always)]
     pub fn run<const PLAIN: bool, L: Link, C: Clock>(
         &mut self,
@@ -564,14 +565,15 @@ impl Transmitter {
         if let Some(lone) = self.look(turn, links.payload_bytes_max()) {
             // Nobody else waits, so there is nothing to decide: the one that has something
             // goes, for one chunk. What is left takes its turn with the others.
-            if let Some(progress) = self.send_from(turn, lone.0, (self.chunk_bytes, true), links, outlets, port) {
+            let progress = self.send_from(turn, lone.0, (self.chunk_bytes, true), links, outlets, port);
+            if let Some(progress) = &progress {
                 self.watch.moved(progress.bytes);
                 if progress.goes_on() {
                     self.enlist(turn, lone);
                 }
             }
             links.flush();
-            return 1;
+            return u32::from(progress.is_none_or(|progress| !progress.is_stuck()));
         }
         if self.ready == 0 { 0 } else { self.run_lanes(turn, self.chunk_bytes, links, outlets, port) }
     }
@@ -611,13 +613,13 @@ impl Transmitter {
                 }
                 Decision::Idle => break,
             };
-            moved += 1;
             let Some(lane) = self.sources[flow.0 as usize].as_ref().map(|entry| entry.lane) else {
                 self.scheduler.remove(flow);
                 continue;
             };
             let budget = if lane.is_real_time() { budget_bytes } else { budget_bytes.min(best_effort) };
             let Some(progress) = self.send_from(turn, flow.0, (budget, false), links, outlets, port) else { continue };
+            moved += u32::from(!progress.is_stuck());
             // Busy links: idle until the next turn looks again, so that lanes below this one,
             // on other sockets, get their chance.
             let more = progress.goes_on();
@@ -725,6 +727,8 @@ impl Transmitter {
         } else {
             send_reliable(turn.now(), entry, (self.host, self.incarnation), budget, links, outlets, port)
         };
-        Some(result.unwrap_or_else(|violation| condemn(entry, violation, outlets, port)))
+        let progress = result.unwrap_or_else(|violation| condemn(entry, violation, outlets, port));
+        entry.is_stuck = progress.is_stuck();
+        Some(progress)
     }
 }

@@ -1,5 +1,6 @@
 //! What floods the best-effort queue of a link, in virtual time: reliable streams of real time do
-//! not notice, and those of best effort put nobody out for an answer that cannot come back.
+//! not notice, and those of best effort put nobody out for an answer that cannot come back. And a
+//! queue that takes no more: who waits for it lets a datapath sleep, and holds up nobody.
 
 mod world;
 
@@ -113,4 +114,52 @@ fn reports_on_best_effort_take_little_of_real_time() {
     assert!((1..=(40 + 64) / 4 + 1).contains(&soon), "one each 4 ms, and 16 more at once: {soon}");
     assert_eq!(after(400), 32, "and all of them in time");
     assert_eq!(a.count(DatapathCounter::Evictions), 0);
+}
+
+#[test]
+fn who_waits_for_room_at_a_link_lets_a_datapath_sleep_shortly_and_holds_up_nobody() {
+    const TOTAL: u32 = 2 * QUEUE;
+    let delay = Nanos::from_millis(10);
+    let faults = Faults { delay, queue_frames_max: Some(QUEUE), when_full: WhenFull::Busy, ..Faults::NONE };
+    let net = SimNet::new(8, SimConfig { faults, ..SimConfig::default() });
+    let (mut a, mut b) = pair(&net, &CLASSES);
+    let other = Topic { channel: ChannelId(2), ..TOPIC };
+    let sources = [(TOPIC, Lane::LAST), (other, REAL_TIME)].map(|(topic, lane)| {
+        let source = a.source(topic, lane, &CLASSES);
+        a.route(topic, &[0], false);
+        source
+    });
+    let sinks = [TOPIC, other].map(|topic| b.sink(topic).0);
+    let emit = |source: &SourcePort| source.emit_copy(&[1; 16], 0).is_some_and(|emit| emit.is_sent());
+    // More than the queue holds, and nobody takes any of it.
+    for _ in 0..TOTAL {
+        assert!(emit(&sources[0]));
+        a.engine.turn();
+    }
+    assert!(a.engine.has_work());
+    (0..256).for_each(|_| _ = a.engine.turn());
+    assert!(!a.engine.turn(), "what is refused is no work");
+    assert!(!a.engine.has_work());
+    assert_eq!(a.engine.sleep_max(), Some(Nanos::from_micros(100)));
+    // Who has room is work all the same, and goes.
+    assert!(emit(&sources[1]));
+    assert!(a.engine.has_work());
+    assert!(a.engine.turn());
+    net.advance(delay);
+    b.engine.turn();
+    assert!(sinks[1].consume().unwrap().is_some());
+    // When there is room again, all of it goes, and nothing was lost.
+    let mut came = 0;
+    for _ in 0..1_000 {
+        a.engine.turn();
+        net.advance(Nanos::from_millis(1));
+        b.engine.turn();
+        while let Some(message) = sinks[0].consume().unwrap() {
+            assert_eq!((message.sequence(), message.lost()), (came, 0));
+            came += 1;
+        }
+    }
+    assert_eq!(came, u64::from(TOTAL));
+    assert!(!a.engine.has_work());
+    assert_eq!(a.engine.sleep_max(), None);
 }

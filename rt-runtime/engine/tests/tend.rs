@@ -12,6 +12,9 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// The longest sleep while a link keeps what it has or takes nothing.
+const NAP: Nanos = Nanos::from_micros(100);
+
 /// What a test and its link and clock share.
 #[derive(Default)]
 struct State {
@@ -155,11 +158,20 @@ fn a_link_with_something_under_way_keeps_sleep_short() {
 }
 
 #[test]
-fn a_datapath_does_not_sleep_while_a_link_holds_frames() {
+fn a_datapath_does_not_sleep_while_a_link_holds_frames_and_but_shortly_where_it_keeps_them() {
     let (mut engine, state) = engine();
     assert!(!engine.has_work());
     state.holds.set(true);
-    assert!(engine.has_work());
+    for _ in 0..256 {
+        assert!(engine.has_work());
+        assert_eq!(engine.sleep_max(), None);
+        engine.turn();
+    }
+    assert!(!engine.has_work(), "nothing moves");
+    assert_eq!(engine.sleep_max(), Some(NAP));
+    state.holds.set(false);
+    assert!(!engine.has_work());
+    assert_eq!(engine.sleep_max(), None);
 }
 
 #[test]

@@ -10,26 +10,40 @@ use insane_scheduler::FlowIndex;
 impl Transmitter {
     /// Whether any source may have something, for a datapath about to sleep: whose clients see
     /// by now that it does. Quiet ones are not looked at: who emits by one of them has rung, and
-    /// the sleep ends with that.
-    pub fn has_work(&mut self, payload_max: u32) -> bool {
+    /// the sleep ends with that. `naps`: nor are those whose link has no room.
+    pub fn has_work(&mut self, payload_max: u32, naps: bool) -> bool {
         let is_due = self.slots.as_ref().is_none_or(|slots| slots.is_due()) && self.held_until.is_none();
         if (self.ready > 0 && is_due) || self.watch.is_rung() {
             return true;
         }
-        (0..self.watch.watched_count()).any(|at| self.could_send(at, is_due, payload_max))
+        (0..self.watch.watched_count()).any(|at| self.could_send(at, is_due, payload_max, naps))
     }
 
     /// Whether the watched source at this place has something; `is_due`: also where the scheduler
-    /// knows of it already.
+    /// knows of it already; `naps`: not where its link has no room.
     #[inline]
-    fn could_send(&mut self, at: usize, is_due: bool, payload_max: u32) -> bool {
+    fn could_send(&mut self, at: usize, is_due: bool, payload_max: u32, naps: bool) -> bool {
         let place = usize::from(self.watch.all()[at]);
         let Some(source) = &mut self.sources[place] else { return false };
-        let could = !source.dead && (is_due || !source.ready) && source.has_something(payload_max);
+        let is_asked = !source.dead && (is_due || !source.ready) && !(naps && source.is_stuck);
+        let could = is_asked && source.has_something(payload_max);
         if could {
             source.idle_looks = 0;
         }
         could
+    }
+
+    /// Whether something waits for room at a link. Without slots: with them the scheduler
+    /// says when it is tried again.
+    pub fn is_stuck(&self) -> bool {
+        let watched = &self.watch.all()[..self.watch.watched_count()];
+        let is_stuck = |place: &u16| self.sources[usize::from(*place)].as_ref().is_some_and(|source| source.is_stuck);
+        watched.iter().any(is_stuck)
+    }
+
+    /// Whether slots decide what goes.
+    pub fn has_slots(&self) -> bool {
+        self.slots.as_ref().is_some_and(|slots| slots.is_active())
     }
 
     /// A session rang its doorbell: the next turns look at its quiet sources.

@@ -75,6 +75,8 @@ pub(super) struct SourceEntry {
     pub session: SessionId,
     /// Its session has a budget.
     pub has_budget: bool,
+    /// Its link had no room for anything when it was to send last.
+    pub is_stuck: bool,
     /// Looks since it had something, while it is not quiet.
     pub idle_looks: u32,
     /// Its client lied; it is silent until the control plane removes it.

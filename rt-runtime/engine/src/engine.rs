@@ -647,7 +647,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
     /// Whether a source, the control plane or the memory of a link has something: the
     /// last look before sleeping. Sources that a turn does not look at are not looked at here
     /// either: their clients ring. What a link has had no room for, or could not let go, in
-    /// [`NAPS_AFTER`] turns of which nothing came is none: [`sleep_max`](Self::sleep_max) bounds
+    /// 256 turns of which nothing came is none: [`sleep_max`](Self::sleep_max) bounds
     /// the sleep.
     #[must_use]
     pub fn has_work(&mut self) -> bool {

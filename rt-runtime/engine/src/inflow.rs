@@ -391,7 +391,7 @@ impl Inflows {
                 }
                 _ => Lane::CONTROL,
             };
-            let head = DataHeader::reliable(self.own, (key, channel), flow.key.source).encode();
+            let head = DataHeader { lane, ..DataHeader::reliable(self.own, (key, channel), flow.key.source) }.encode();
             let ack = Ack { gone: flow.gone, ..flow.main.machine.ack(flow.key.incarnation) };
             let mut next = Some(ack);
             while let Some(ack) = next {

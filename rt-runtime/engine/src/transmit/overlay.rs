@@ -39,7 +39,8 @@ pub(crate) struct Said {
 impl Said {
     /// Hands it to its link; one that finds no room is lost, and said again. Bytes with the header.
     pub fn send<L: Link>(&self, (host, incarnation): (HostId, Incarnation), links: &mut Links<L>) -> usize {
-        let head = DataHeader::overlay(host, incarnation, self.body.len() as u32).encode();
+        let head = DataHeader::overlay(host, incarnation, self.body.len() as u32);
+        let head = DataHeader { lane: self.lane, ..head }.encode();
         let body = SharedBytes::from(self.body.as_slice());
         match links.say(self.link, self.peer, self.lane, &head, body) {
             SendOutcome::Sent | SendOutcome::Busy | SendOutcome::Failed => {}

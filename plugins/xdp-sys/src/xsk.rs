@@ -140,6 +140,8 @@ struct Side {
     tx: Ring<libc::xdp_desc>,
     /// Chunks for sending that nobody uses.
     spare: Vec<u32>,
+    /// The kernel was seen to say what a call took that left something.
+    tells_what_it_took: bool,
     /// Last, so that the rings are unmapped before it is closed.
     socket: OwnedFd,
 }
@@ -265,7 +267,7 @@ impl Xsk {
             let rx = Ring::map(socket.as_fd(), libc::XDP_PGOFF_RX_RING, offsets.rx, ring)?;
             let tx = Ring::map(socket.as_fd(), libc::XDP_PGOFF_TX_RING, offsets.tx, ring)?;
             let begin = receiving + number as u32 * ring;
-            sides.push(Side { rx, tx, spare: (begin..begin + ring).collect(), socket });
+            sides.push(Side { rx, tx, spare: (begin..begin + ring).collect(), tells_what_it_took: false, socket });
         }
         let Ok(sides) = sides.try_into() else { unreachable!("one for each socket") };
         let owners = vec![Owner::Spare; chunks as usize].into_boxed_slice();
@@ -502,10 +504,14 @@ impl Xsk {
         let at = self.side_of(chunk.number);
         let side = &mut self.sides[at];
         let addr = (u64::from(chunk.number) << self.chunk_shift) + frame.start as u64;
-        // There is room: the ring holds all chunks of its side.
+        // There is room, since the ring holds all chunks of its side, where the kernel says at once
+        // what it took. Before Linux 6.17 it gives chunks back that it has not said it took.
         if side.tx.put(libc::xdp_desc { addr, len: frame.len() as u32, options: 0 }) {
             self.owners[chunk.number as usize] = Owner::Kernel;
             self.has_unsent[at] = true;
+        } else {
+            self.counts.send_dropped += 1;
+            self.give_back(chunk);
         }
     }
 
@@ -576,10 +582,11 @@ impl Xsk {
                 return Kick::Done;
             }
             // Where the kernel copies, the call itself takes frames: one that took none would be
-            // repeated in vain.
-            if waiting == waited && !self.is_zero_copy {
+            // repeated in vain. Before Linux 6.17 it does not say what it took until it took all.
+            if waiting == waited && side.tells_what_it_took && !self.is_zero_copy {
                 return Kick::More;
             }
+            side.tells_what_it_took |= waited != u32::MAX && waiting < waited;
             waited = waiting;
             let socket = side.socket.as_raw_fd();
             self.counts.calls += 1;
@@ -596,8 +603,12 @@ impl Xsk {
                 // It sent as many as it sends in one call; or the device, or the room of the socket,
                 // is full.
                 Errno::EAGAIN | Errno::EINTR => {}
-                // There is no carrier: it took frames, and has dropped the last of them.
-                Errno::EBUSY if !self.is_zero_copy && side.tx.left() < waiting => self.counts.send_dropped += 1,
+                // There is no carrier: where the kernel copies, it took frames, and has dropped the
+                // last of them.
+                Errno::EBUSY if !self.is_zero_copy => {
+                    self.counts.send_dropped += 1;
+                    waited = u32::MAX;
+                }
                 // No memory, or the device is busy.
                 Errno::EBUSY | Errno::ENOBUFS => return Kick::More,
                 _ => {

@@ -28,6 +28,8 @@ impl<'a> Programs<'a> {
     pub fn built(root: &'a Path) -> Result<Self, String> {
         let mut command = cargo(root);
         command.args(["build", "--profile", PROFILE, "--locked"]);
+        // Where they are looked for, whatever the user's settings say.
+        command.arg("--target-dir").arg(process::target(root)).env_remove("CARGO_BUILD_TARGET");
         command.args(PACKAGES.iter().flat_map(|package| ["-p", package]));
         match process::run(&mut command, BUILD_LIMIT, |_| {}) {
             Ending::Exited(status) if status.success() => Ok(Programs { root }),

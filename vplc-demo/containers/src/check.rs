@@ -54,7 +54,12 @@ impl Programs {
         let own = std::env::current_exe()?;
         let beside = |name: &str| {
             let path = own.with_file_name(name);
-            expect(path.is_file(), || format!("{} is missing: cargo xtask containers builds it", path.display()))?;
+            expect(path.is_file(), || {
+                format!(
+                    "{} is missing: build insaned and insane-cli by the same profile, or run cargo xtask containers",
+                    path.display()
+                )
+            })?;
             Ok::<_, Failure>(path)
         };
         Ok(Programs { insaned: beside("insaned")?, insane: beside("insane")?, own: own.clone() })

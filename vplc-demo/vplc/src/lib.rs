@@ -71,7 +71,8 @@
 //! ```
 //!
 //! The analysis is made at build time, with what the attributes say; a placement that it does not
-//! cover is refused ([`Unchecked`]): a base of TAI without `tai`, and a longer spin than `spin`.
+//! cover is refused ([`Unchecked`]): a base of TAI without `tai`, and a longer spin than `spin`. A shorter
+//! one is not, so `jitter` has to hold without any.
 //!
 //! # Spawned tasks
 //! `NAME::spawn(arguments)` lets a task run once more, on the thread of its priority, to its end.

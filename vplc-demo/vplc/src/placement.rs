@@ -16,6 +16,8 @@ const FIFO_MAX: u8 = 90;
 pub struct Placement {
     /// The core of all tasks and idle; `None`: those of the thread that starts the program. Where
     /// that is more than one, ceilings do not hold, and tasks have mutexes with inheritance alone.
+    /// A datapath on the core takes its turns from the tasks: the program declares it
+    /// (`datapath_cycle`, `datapath_wcet`), or its analysis does not hold there.
     pub core: Option<usize>,
     /// Added to a priority it is that of the thread, `SCHED_FIFO`; at most 90. `None`: all have the
     /// policy of the thread that starts the program, and then no deadline is guaranteed.

@@ -6,7 +6,11 @@ use insane_rt::{ConsumeError, Emit, GetBufferError, Sink, Source};
 const LOOKS: usize = 64;
 
 /// The read end of a channel.
-pub struct In(Sink);
+pub struct In {
+    sink: Sink,
+    /// Lost before messages that were passed over, and not told yet.
+    lost: u64,
+}
 
 /// A message that came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,7 +28,7 @@ impl In {
     /// Of a sink.
     #[must_use]
     pub fn new(sink: Sink) -> Self {
-        In(sink)
+        In { sink, lost: 0 }
     }
 
     /// Copies the oldest message that waits, of one that is longer than `into` as much as there is
@@ -33,23 +37,26 @@ impl In {
     /// # Errors
     /// See [`ConsumeError`].
     pub fn next(&mut self, into: &mut [u8]) -> Result<Option<Received>, ConsumeError> {
-        let Some(message) = self.0.consume()? else { return Ok(None) };
+        let Some(message) = self.sink.consume()? else { return Ok(None) };
         message.copy_to(into);
-        Ok(Some(Received { len: message.len(), sequence: message.sequence(), lost: message.lost().into() }))
+        let lost = std::mem::take(&mut self.lost) + u64::from(message.lost());
+        Ok(Some(Received { len: message.len(), sequence: message.sequence(), lost }))
     }
 
     /// Copies the newest message that waits, of at most `into.len()` bytes; older ones and
-    /// longer ones are passed over. `None`: nothing new.
+    /// longer ones are passed over; what was lost before those is told with what comes next.
+    /// `None`: nothing new.
     ///
     /// # Errors
     /// See [`ConsumeError`].
     pub fn newest(&mut self, into: &mut [u8]) -> Result<Option<Received>, ConsumeError> {
-        let (mut newest, mut lost) = (None, 0);
+        let mut newest: Option<Received> = None;
         for _ in 0..LOOKS {
-            let Some(message) = self.0.consume()? else { break };
-            lost += u64::from(message.lost());
+            let Some(message) = self.sink.consume()? else { break };
+            self.lost += u64::from(message.lost());
             if message.len() <= into.len() {
                 let len = message.copy_to(into);
+                let lost = std::mem::take(&mut self.lost) + newest.map_or(0, |older| older.lost);
                 newest = Some(Received { len, sequence: message.sequence(), lost });
             }
         }
@@ -146,5 +153,23 @@ mod tests {
         let received = input.newest(&mut bytes).unwrap().unwrap();
         assert_eq!((received.sequence, received.lost), (before + 3 * DEPTH + 2, 3 * DEPTH - DEPTH));
         assert_eq!(bytes, [1; 8]);
+    }
+
+    #[test]
+    fn what_was_lost_before_a_message_that_does_not_fit_is_told_with_the_next() {
+        let (mut output, mut input) = pair();
+        let mut bytes = [0; 8];
+        // The ring is full, and the rest is lost before the long one.
+        for at in 0..3 * DEPTH {
+            let _ = output.put(&at.to_le_bytes()).unwrap();
+        }
+        while input.next(&mut bytes).unwrap().is_some() {}
+        assert!(output.put(&[0; 9]).unwrap());
+        assert_eq!(input.newest(&mut bytes).unwrap(), None, "it does not fit");
+        assert!(output.put(&[1; 8]).unwrap());
+        let received = input.newest(&mut bytes).unwrap().unwrap();
+        assert_eq!((received.sequence, received.lost), (3 * DEPTH + 1, 3 * DEPTH - DEPTH));
+        assert!(output.put(&[2; 8]).unwrap());
+        assert_eq!(input.next(&mut bytes).unwrap().unwrap().lost, 0, "once");
     }
 }

@@ -648,7 +648,7 @@ impl Transmitter {
     #[inline(always)]
     fn look<C: Clock>(&mut self, turn: &Turn<'_, C>, payload_max: u32) -> Option<FlowIndex> {
         let mut lone = None;
-        let (mut at, mut rests) = (0, RESTS_PER_TURN);
+        let (mut at, mut rests, before) = (0, RESTS_PER_TURN, self.ready);
         while let Some(place) = self.watch.watched(at) {
             at += 1;
             let Some(source) = &mut self.sources[place as usize] else { continue };
@@ -668,7 +668,7 @@ impl Transmitter {
                 }
             }
         }
-        let looks = self.watch.quiet_looks(self.ready > 0 || lone.is_some());
+        let looks = self.watch.quiet_looks(self.ready > 0 || lone.is_some(), self.ready > before || lone.is_some());
         if looks > 0 {
             self.look_at_quiet(turn, looks, payload_max, &mut lone);
         }

@@ -263,8 +263,8 @@ impl Transmitter {
     /// be removed now.
     pub fn close(&mut self, now: MonoTime, conn: ConnId, command: Box<Command>) -> Option<(Box<Command>, bool)> {
         let missed = self.attention.turn(now);
-        for place in self.watch.all() {
-            let Some(entry) = &mut self.sources[*place as usize] else { continue };
+        for (at, place) in self.watch.all().iter().copied().enumerate() {
+            let Some(entry) = &mut self.sources[place as usize] else { continue };
             if entry.conn.id() != conn || entry.dead || entry.reliable.is_some() {
                 continue;
             }
@@ -276,8 +276,11 @@ impl Transmitter {
             }
             // By a clock that stands still while the thread is not run.
             entry.leaving = Some((command, MonoTime(now.0 - missed.0) + self.close_after));
-            self.leaving.push(*place);
+            self.leaving.push(place);
             self.closing += 1;
+            // Its doorbell may go before it does: from now on a turn looks at it.
+            entry.conn.heed();
+            self.watch.watch(at);
             return None;
         }
         for place in &self.reliable {

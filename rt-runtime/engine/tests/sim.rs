@@ -444,6 +444,29 @@ fn a_quiet_source_that_rings_a_sleeping_datapath_is_served_by_its_next_turns() {
     assert!(unseen > 0, "it looks at all before each sleep, or at those of another session");
 }
 
+/// The doorbell of its session may go with it, and what it rang is forgotten then.
+#[test]
+fn the_last_message_of_a_quiet_source_that_leaves_is_sent_before_the_datapath_sleeps() {
+    let net = SimNet::new(5, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[]);
+    let (sources, sink) = crowd(&mut a);
+    let busy = &sources[1].1;
+    for _ in 0..1_200 {
+        assert!(busy.emit_copy(b"busy", 0).unwrap().is_sent());
+        a.engine.turn();
+        while sink.consume().unwrap().is_some() {}
+    }
+    turn_until_asleep(&mut a);
+    for (conn, source) in &sources[20..40] {
+        assert!(source.emit_copy(b"last", 0).unwrap().is_sent());
+        a.port.send(Command::RemoveSource(*conn)).unwrap();
+    }
+    turn_until_asleep(&mut a);
+    assert_eq!(std::iter::from_fn(|| sink.consume().unwrap()).count(), 20);
+    let answers = std::iter::from_fn(|| a.port.collect());
+    assert_eq!(answers.filter(|command| matches!(**command, Command::Removed { dead: Some(_), .. })).count(), 20);
+}
+
 #[test]
 fn of_an_engine_that_callers_turn_no_source_becomes_quiet() {
     let net = SimNet::new(5, SimConfig::default());

@@ -131,13 +131,15 @@ impl Transmitter {
     }
 
     /// Takes a source in; it comes back if there is no place. `peers` are those of its route:
-    /// what it keeps of the past is new to them.
+    /// what it keeps of the past is new to them. `may_rest`: it need not be looked at in every
+    /// turn, since it can ring or nobody sleeps here.
     #[expect(clippy::result_large_err, reason = "the refused item is handed back by value: the datapath frees nothing")]
     pub fn add(
         &mut self,
         source: NewSource,
         route: RouteIndex,
         (peers, local): (&[PeerIndex], bool),
+        may_rest: bool,
     ) -> Result<(), NewSource> {
         if source.reliable && self.outflows.is_empty() {
             return Err(source);
@@ -208,6 +210,7 @@ impl Transmitter {
             session,
             has_budget: budget.is_some(),
             is_stuck: false,
+            may_rest,
             idle_looks: 0,
             dead: false,
         });

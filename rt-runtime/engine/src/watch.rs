@@ -17,7 +17,8 @@
 //! what they are asked for costs the others nothing. A source that is let go is watched until it
 //! has gone: its doorbell may go before.
 //!
-//! Real-time and reliable sources are never quiet (their owner sees to that), nor are the last
+//! Real-time and reliable sources are never quiet, nor where the datapath sleeps those of a
+//! session whose doorbell it could not take (their owner sees to that), nor are the last
 //! [`WATCHED_MIN`], nor any of an engine that is turned by who emits, within whose emit a
 //! message is to leave.
 //!

@@ -121,6 +121,11 @@ impl Doorbells {
         self.entries.binary_search_by_key(&session, |entry| entry.bell.session)
     }
 
+    /// Whether a session has one here.
+    pub fn has(&self, session: SessionId) -> bool {
+        self.find(session).is_ok()
+    }
+
     /// Waits for one more; it comes back if there is no place, the session has one already, or
     /// the kernel refuses.
     #[cold]

@@ -783,7 +783,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
     }
 
     /// The host sleeps by the port's set of descriptors: those of the links are in it from now
-    /// on, also where a link gets others.
+    /// on, also where a link gets others. Sources of sessions that have no doorbell here are looked
+    /// at in each of its turns.
     pub fn watch_links(&mut self) {
         self.is_watching = true;
         let _ = self.links.take_new_fds();
@@ -882,7 +883,8 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 };
                 let entry = self.outlets.routes.get(route);
                 let peers = entry.map_or((&[][..], false), |route| (&route.peers[..], route.local));
-                match self.transmitter.add(source, route, peers) {
+                let may_rest = !self.is_watching || self.doorbells.has(source.session);
+                match self.transmitter.add(source, route, peers, may_rest) {
                     Ok(()) => Command::Spent,
                     Err(source) => {
                         self.outlets.routes.release(route);

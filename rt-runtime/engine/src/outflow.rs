@@ -72,10 +72,10 @@ pub(crate) struct Outflow {
     waiting: Option<Popped>,
     /// It is a large one, of which this much is copied for them.
     copying: Option<Copying>,
-    /// Since when it waits for room, and what its thread had missed by then.
+    /// It waits for room.
+    is_blocked: bool,
+    /// Since when, and what its thread had missed by then: as of the first look that found it so.
     blocked_at: Option<(MonoTime, Nanos)>,
-    /// How long its thread was not run, as far as is known.
-    missed: Nanos,
     /// It waited for too long: whatever it finds, it goes on.
     forced: bool,
     /// Messages of the past that came from the ring so far, by their numbers; what is held of
@@ -101,8 +101,8 @@ impl Outflow {
             version: None,
             waiting: None,
             copying: None,
+            is_blocked: false,
             blocked_at: None,
-            missed: Nanos::ZERO,
             forced: false,
             past: 0..0,
             recaps: 0,
@@ -118,7 +118,7 @@ impl Outflow {
         self.version = None;
         self.waiting = None;
         self.copying = None;
-        self.blocked_at = None;
+        (self.is_blocked, self.blocked_at) = (false, None);
         self.forced = false;
         self.past = 0..0;
         self.again = PeerSet::NONE;
@@ -191,7 +191,7 @@ impl Outflow {
 
     /// Whether a frame may be sent or a message taken.
     pub fn can_go(&mut self, conn: &RxConn, payload_max: u32) -> bool {
-        if self.blocked_at.is_some() {
+        if self.is_blocked {
             return false;
         }
         if !self.started {
@@ -203,7 +203,7 @@ impl Outflow {
 
     /// Whether time alone may make something due.
     pub fn is_waiting(&self) -> bool {
-        self.blocked_at.is_some() || self.closing.is_some() || (self.started && self.sender.is_waiting())
+        self.is_blocked || self.closing.is_some() || (self.started && self.sender.is_waiting())
     }
 
     /// Messages that a peer that takes part has not acknowledged.
@@ -236,8 +236,7 @@ impl Outflow {
         outlets: &mut Outlets,
         port: &Port,
     ) -> u32 {
-        self.missed = missed;
-        self.unblock(now, id, outlets, port);
+        self.unblock((now, missed), id, outlets, port);
         if !self.started {
             return 0;
         }
@@ -309,15 +308,16 @@ impl Outflow {
         }
     }
 
-    fn unblock(&mut self, now: MonoTime, id: &Identity, outlets: &mut Outlets, port: &Port) {
-        let (Some((since, before)), Some(popped)) = (self.blocked_at, &self.waiting) else { return };
+    fn unblock(&mut self, (now, missed): (MonoTime, Nanos), id: &Identity, outlets: &mut Outlets, port: &Port) {
+        let (true, Some(popped)) = (self.is_blocked, &self.waiting) else { return };
         let demand = self.demand(popped);
+        let (since, before) = *self.blocked_at.get_or_insert((now, missed));
         if outlets.admits(port, Joined::ALL, id.route, demand) {
-            self.blocked_at = None;
-        } else if seen(now.since(since), self.missed, before) >= stall_max(&self.limits) {
+            (self.is_blocked, self.blocked_at) = (false, None);
+        } else if seen(now.since(since), missed, before) >= stall_max(&self.limits) {
             // Its reader may have stood still with this thread: only what was seen counts.
             outlets.evict(Joined::ALL, id.route, demand);
-            (self.blocked_at, self.forced) = (None, true);
+            (self.is_blocked, self.blocked_at, self.forced) = (false, None, true);
         }
     }
 
@@ -412,7 +412,7 @@ impl Outflow {
         outlets: &mut Outlets,
         port: &Port,
     ) -> Result<Option<u32>, Violation> {
-        if self.blocked_at.is_some() || (self.started && !self.sender.has_room()) {
+        if self.is_blocked || (self.started && !self.sender.has_room()) {
             return Ok(None);
         }
         let popped = match self.waiting.take() {
@@ -454,7 +454,7 @@ impl Outflow {
         if local {
             if !self.forced && !outlets.admits(port, Joined::ALL, id.route, self.demand(&popped)) {
                 self.waiting = Some(popped);
-                self.blocked_at = Some((now, self.missed));
+                self.is_blocked = true;
                 return Ok(None);
             }
             let content = match (self.copying.take(), popped.payload) {

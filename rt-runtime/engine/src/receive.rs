@@ -103,14 +103,13 @@ impl<C: Clock> FrameSink for Intake<'_, '_, C> {
 
     fn place(&mut self, from: PeerIndex, head: &[u8], rest: usize) -> Option<Ticket> {
         let header = self.header(from, head, rest)?;
-        let now = self.receiver.seen(self.turn.now());
-        self.receiver.place(now, &header, rest as u32, self.outlets).map(Ticket)
+        self.receiver.place(self.turn.now(), &header, rest as u32, self.outlets).map(Ticket)
     }
 
     fn memory(&mut self, from: PeerIndex, head: &[u8], rest: usize, ticket: Ticket) -> Option<&mut [u8]> {
         let header = self.header(from, head, rest)?;
-        let now = self.receiver.seen(self.turn.now());
-        let place = self.receiver.placed_at(now, &header, rest as u32, ticket.0)?;
+        let seen = self.receiver.seen(self.turn.now());
+        let place = self.receiver.placed_at(seen, &header, rest as u32, ticket.0)?;
         let memory = self.outlets.domains[place.domain.index()].heap.bytes_mut(place.buffer);
         memory.get_mut(header.fragment_offset as usize..)?.get_mut(..rest)
     }
@@ -378,7 +377,7 @@ impl Receiver {
             return;
         }
         let now = turn.now();
-        let arrived = Fragmented { now: self.seen(now), target, header, payload };
+        let arrived = Fragmented { now, seen: self.seen(now), target, header, payload };
         if let Some(buffer) = self.collect(&arrived, outlets) {
             let content = Content::Received(buffer, header.message_len);
             if self.release((now, || now, by), &target, header, content, outlets, port) == Released::No {
@@ -603,7 +602,7 @@ impl Receiver {
     /// Puts a fragment where it belongs; the buffer of the message if it is now whole.
     fn collect(&mut self, arrived: &Fragmented<'_>, outlets: &mut Outlets) -> Option<BufferId> {
         if let Payload::Placed { len, birth } = arrived.payload
-            && self.placed_at(arrived.now, arrived.header, len, birth).is_none()
+            && self.placed_at(arrived.seen, arrived.header, len, birth).is_none()
         {
             // Given up, and counted, since the link was given the memory.
             return None;
@@ -635,7 +634,7 @@ impl Receiver {
 
     fn offer(&mut self, arrived: &Fragmented<'_>) -> Arrival<Assembling> {
         self.reassembler.fragment(
-            arrived.now,
+            arrived.seen,
             &arrived.target.key,
             arrived.header.sequence,
             arrived.header.message_len,
@@ -646,7 +645,7 @@ impl Receiver {
 
     /// Begins to collect a message: only one that would be released, and only with memory.
     fn start(&mut self, arrived: &Fragmented<'_>, outlets: &mut Outlets) -> Option<()> {
-        let Fragmented { now, target: Target { key, route, domain }, header, .. } = arrived;
+        let Fragmented { now, seen, target: Target { key, route, domain }, header, .. } = arrived;
         if !self.flows.expects(*now, key, header.sequence, || Stamp::is_of_history(header.source_instant)) {
             outlets.count(*domain, DatapathCounter::DroppedLate, 1);
             return None;
@@ -669,7 +668,7 @@ impl Receiver {
             return None;
         };
         let handle = self.born(*domain, buffer);
-        match self.reassembler.begin(*now, key, header.sequence, header.message_len, handle) {
+        match self.reassembler.begin(*seen, key, header.sequence, header.message_len, handle) {
             Begin::Started { evicted } => {
                 if let Some(evicted) = evicted {
                     give_up(evicted, outlets);
@@ -695,8 +694,9 @@ impl Receiver {
         let topic = Topic { key: header.stream, channel: header.channel };
         let (route, domain, _) = outlets.listeners(topic).filter(|(_, _, heard)| *heard)?;
         let key = flow_key(header);
+        let seen = self.seen(now);
         if header.flags.contains(Flags::RELIABLE) {
-            return self.inflows.place(now, key, (header, len), (route, domain), outlets);
+            return self.inflows.place(seen, key, (header, len), (route, domain), outlets);
         }
         let sequence = header.sequence;
         if !self.reassembler.has_begun(&key, sequence) {
@@ -706,7 +706,7 @@ impl Receiver {
             }
             let buffer = outlets.loan(route, header.message_len)?;
             let handle = self.born(domain, buffer);
-            match self.reassembler.begin(now, &key, sequence, header.message_len, handle) {
+            match self.reassembler.begin(seen, &key, sequence, header.message_len, handle) {
                 Begin::Started { evicted } => debug_assert!(evicted.is_none(), "there was a place"),
                 Begin::TooLarge { refused } | Begin::Present { refused } => {
                     outlets.domains[domain.index()].heap.release(refused.buffer);
@@ -715,18 +715,18 @@ impl Receiver {
             }
         }
         let (offset, message_len) = (header.fragment_offset, header.message_len);
-        self.reassembler.fill(now, &key, sequence, message_len, offset, len).map(|handle| handle.birth)
+        self.reassembler.fill(seen, &key, sequence, message_len, offset, len).map(|handle| handle.birth)
     }
 
     /// The memory of the message of this birth, if its frame with this header is still to be
     /// written there.
-    fn placed_at(&mut self, now: MonoTime, header: &DataHeader, len: u32, birth: u64) -> Option<Assembling> {
+    fn placed_at(&mut self, seen: MonoTime, header: &DataHeader, len: u32, birth: u64) -> Option<Assembling> {
         let key = flow_key(header);
         let place = if header.flags.contains(Flags::RELIABLE) {
             self.inflows.placed_at(&key, header, len)
         } else {
             let (offset, message_len) = (header.fragment_offset, header.message_len);
-            self.reassembler.fill(now, &key, header.sequence, message_len, offset, len)
+            self.reassembler.fill(seen, &key, header.sequence, message_len, offset, len)
         };
         place.filter(|place| place.birth == birth)
     }
@@ -828,7 +828,10 @@ enum Released {
 }
 
 struct Fragmented<'a> {
+    /// What flows go by.
     now: MonoTime,
+    /// The same instant by the clock of what is collected: [`Receiver::seen`].
+    seen: MonoTime,
     target: Target,
     header: &'a DataHeader,
     payload: Payload<'a>,

@@ -35,6 +35,12 @@ pub enum Idle {
     Block,
 }
 
+impl Idle {
+    const fn sleeps(self) -> bool {
+        matches!(self, Idle::SpinThenBlock(_) | Idle::Block)
+    }
+}
+
 /// How a datapath thread runs.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
@@ -92,7 +98,9 @@ impl DatapathThread {
         let handle = std::thread::Builder::new().name(run.name.clone()).spawn(move || {
             let degraded = take_place(&run);
             let mut engine = Engine::new(config, parts, MonotonicClock);
-            engine.watch_links();
+            if run.idle.sleeps() {
+                engine.watch_links();
+            }
             let sleeper = Sleeper::new(wake_page);
             // The receiver may be gone if the starter was; the thread then ends by its port.
             let _ = report.send(Started { tid: thread::current_tid(), degraded });

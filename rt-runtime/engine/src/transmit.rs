@@ -131,13 +131,15 @@ impl Transmitter {
     }
 
     /// Takes a source in; it comes back if there is no place. `peers` are those of its route:
-    /// what it keeps of the past is new to them.
+    /// what it keeps of the past is new to them. `may_rest`: it need not be looked at in every
+    /// turn, since it can ring or nobody sleeps here.
     #[expect(clippy::result_large_err, reason = "the refused item is handed back by value: the datapath frees nothing")]
     pub fn add(
         &mut self,
         source: NewSource,
         route: RouteIndex,
         (peers, local): (&[PeerIndex], bool),
+        may_rest: bool,
     ) -> Result<(), NewSource> {
         if source.reliable && self.outflows.is_empty() {
             return Err(source);
@@ -208,6 +210,7 @@ impl Transmitter {
             session,
             has_budget: budget.is_some(),
             is_stuck: false,
+            may_rest,
             idle_looks: 0,
             dead: false,
         });
@@ -263,8 +266,8 @@ impl Transmitter {
     /// be removed now.
     pub fn close(&mut self, now: MonoTime, conn: ConnId, command: Box<Command>) -> Option<(Box<Command>, bool)> {
         let missed = self.attention.turn(now);
-        for place in self.watch.all() {
-            let Some(entry) = &mut self.sources[*place as usize] else { continue };
+        for (at, place) in self.watch.all().iter().copied().enumerate() {
+            let Some(entry) = &mut self.sources[place as usize] else { continue };
             if entry.conn.id() != conn || entry.dead || entry.reliable.is_some() {
                 continue;
             }
@@ -276,8 +279,11 @@ impl Transmitter {
             }
             // By a clock that stands still while the thread is not run.
             entry.leaving = Some((command, MonoTime(now.0 - missed.0) + self.close_after));
-            self.leaving.push(*place);
+            self.leaving.push(place);
             self.closing += 1;
+            // Its doorbell may go before it does: from now on a turn looks at it.
+            entry.conn.heed();
+            self.watch.watch(at);
             return None;
         }
         for place in &self.reliable {
@@ -648,7 +654,7 @@ impl Transmitter {
     #[inline(always)]
     fn look<C: Clock>(&mut self, turn: &Turn<'_, C>, payload_max: u32) -> Option<FlowIndex> {
         let mut lone = None;
-        let (mut at, mut rests) = (0, RESTS_PER_TURN);
+        let (mut at, mut rests, before) = (0, RESTS_PER_TURN, self.ready);
         while let Some(place) = self.watch.watched(at) {
             at += 1;
             let Some(source) = &mut self.sources[place as usize] else { continue };
@@ -668,7 +674,7 @@ impl Transmitter {
                 }
             }
         }
-        let looks = self.watch.quiet_looks(self.ready > 0 || lone.is_some());
+        let looks = self.watch.quiet_looks(self.ready > 0 || lone.is_some(), self.ready > before || lone.is_some());
         if looks > 0 {
             self.look_at_quiet(turn, looks, payload_max, &mut lone);
         }

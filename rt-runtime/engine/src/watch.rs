@@ -11,12 +11,14 @@
 //! A datapath that is about to sleep looks at the watched ones only. The client of a quiet one
 //! is asked to ring its session's doorbell with the next message ([`RxConn::be_quiet`]), and the
 //! sleep ends at once if one rang before it began: the quiet sources of that session are looked
-//! at in the next turns in which no watched one has anything, [`QUIET_LOOKS_MAX`] in each, and
-//! before others in all turns. A sleep that nothing ended brings a turn
-//! with as many looks: a backstop, should a ring ever be missed. Only clients of datapaths that
-//! sleep have a doorbell; what they are asked for costs the others nothing.
+//! at in the next turns that find nothing new at a watched one, [`QUIET_LOOKS_MAX`] in each, and
+//! before others in all turns. A sleep that nothing ended brings a turn with as many looks: a
+//! backstop, should a ring ever be missed. Only clients of datapaths that sleep have a doorbell;
+//! what they are asked for costs the others nothing. A source that is let go is watched until it
+//! has gone: its doorbell may go before.
 //!
-//! Real-time and reliable sources are never quiet (their owner sees to that), nor are the last
+//! Real-time and reliable sources are never quiet, nor where the datapath sleeps those of a
+//! session whose doorbell it could not take (their owner sees to that), nor are the last
 //! [`WATCHED_MIN`], nor any of an engine that is turned by who emits, within whose emit a
 //! message is to leave.
 //!
@@ -166,13 +168,15 @@ impl WatchList {
         self.credit = self.credit.saturating_add(bytes / BYTES_PER_CREDIT);
     }
 
-    /// How many quiet sources this turn looks at; `found`: a watched one had something.
+    /// How many quiet sources this turn looks at; `busy`: there is something, if only something
+    /// that waits for its slot or its budget; `found`: a watched one was found to have something
+    /// by this turn.
     #[inline]
-    pub fn quiet_looks(&mut self, found: bool) -> u32 {
+    pub fn quiet_looks(&mut self, busy: bool, found: bool) -> u32 {
         if self.watched == self.places.len() {
             return 0;
         }
-        self.idle_turns = if found { 0 } else { self.idle_turns.saturating_add(1) };
+        self.idle_turns = if busy { 0 } else { self.idle_turns.saturating_add(1) };
         self.credit =
             if self.idle_turns > IDLE_TURNS { QUIET_LOOKS_MAX * LOOK_CREDIT } else { self.credit.saturating_add(1) };
         // What was found goes first: those of who rang have their looks in the next turn.

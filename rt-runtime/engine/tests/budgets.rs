@@ -131,3 +131,37 @@ fn sessions_share_a_lane_equally_however_many_sources_they_have() {
     assert!(many + one > 300, "{came:?}");
     assert!(many.abs_diff(one) <= 6, "{came:?}");
 }
+
+/// What is ready and only waits has no need of a turn: quiet sources of who rang have their looks.
+#[test]
+fn who_rings_is_found_at_once_while_another_session_waits_for_its_budget() {
+    const BURST: u32 = 2_000;
+    let net = SimNet::new(34, SimConfig::default());
+    let (mut a, _b) = pair(&net, &[]);
+    a.session = SessionId(2);
+    let sources: Vec<_> = (0..200).map(|_| a.source(TOPIC, Lane::LAST, &[])).collect();
+    let sink = a.sink(TOPIC).0;
+    a.route(TOPIC, &[], true);
+    for _ in 0..3_000 {
+        a.engine.turn();
+    }
+    let waits = source(&mut a, 1, budget(1_000, BURST), 9);
+    for _ in 0..100 {
+        assert!(waits.emit_copy(&[7; MESSAGE_BYTES as usize], 0).unwrap().is_sent());
+    }
+    for _ in 0..100 {
+        a.engine.turn();
+    }
+    assert!(a.count(DatapathCounter::BudgetUsedUp) > 0 && a.count(DatapathCounter::FramesSent) < 30);
+    let mut most = 0;
+    for source in &sources[20..30] {
+        assert!(source.emit_copy(b"found", 0).unwrap().is_sent());
+        a.engine.note_ring(SessionId(2));
+        let found = (1..=3_200).find(|_| {
+            a.engine.turn();
+            sink.consume().unwrap().is_some()
+        });
+        most = most.max(found.expect("it is found"));
+    }
+    assert!(most <= 200 / 64 + 2, "{most} turns");
+}

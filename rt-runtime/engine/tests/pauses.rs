@@ -4,8 +4,8 @@
 mod world;
 
 use insane_core::counters::DatapathCounter;
-use insane_core::{Lane, Nanos};
-use insane_engine::Command;
+use insane_core::{ChannelId, Lane, Nanos, StreamKey};
+use insane_engine::{Command, RELIABLE_PER_TURN, Topic};
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{SimConfig, SimNet};
 use world::{DEPTH, Host, TOPIC, address, pair, pattern, run};
@@ -160,4 +160,41 @@ fn who_takes_nothing_while_all_others_run_is_put_out_as_ever() {
     assert_eq!(evictions(&a), 1, "300 ms");
     drop(sink);
     net.set_partitioned(address(1), address(2), true);
+}
+
+/// Not all sources are served in each turn: the time of one that has to wait at once begins when it
+/// is looked at.
+#[test]
+fn a_sink_that_stands_still_is_put_out_however_many_sources_there_are_and_were_pauses() {
+    const SOURCES: u64 = 3 * RELIABLE_PER_TURN as u64;
+    let net = net();
+    let mut a = Host::new(&net, 1, &[], &CLASSES);
+    let topic = |number: u64| Topic { key: StreamKey(number), channel: ChannelId(1) };
+    let sinks: Vec<_> = (0..SOURCES)
+        .map(|number| {
+            let filler = a.source(topic(number), Lane::LAST, &[]);
+            let sink = a.sink(topic(number)).0;
+            a.route(topic(number), &[], true);
+            while filler.next_sequence() < 2 * u64::from(DEPTH) {
+                emit(&filler, 8);
+                a.engine.turn();
+            }
+            sink
+        })
+        .collect();
+    let mut sources = vec![a.reliable_source(topic(0), &CLASSES)];
+    net.advance(Nanos::from_secs(20));
+    run(&net, &mut [&mut a], 1);
+    sources.extend((1..SOURCES).map(|number| {
+        let source = a.reliable_source(topic(number), &CLASSES);
+        emit(&source, 8);
+        run(&net, &mut [&mut a], 1);
+        source
+    }));
+    emit(&sources[0], 8);
+    run(&net, &mut [&mut a], 20_000);
+    assert_eq!(evictions(&a), 0, "200 ms");
+    run(&net, &mut [&mut a], 10_000);
+    assert_eq!(evictions(&a), SOURCES, "300 ms");
+    drop(sinks);
 }

@@ -399,3 +399,34 @@ fn what_nobody_hears_has_no_place() {
     assert_eq!(world.read(), []);
     world.is_whole_again(Flags::NONE, [2, 3, 4]);
 }
+
+/// A flow goes by the time that passes, whatever its thread was kept from.
+#[test]
+fn a_forged_number_ends_no_flow_of_large_messages_after_a_pause() {
+    for by_place in [false, true] {
+        let mut world = World::new();
+        world.wait(Nanos::from_millis(10));
+        world.host.engine.housekeeping();
+        world.net.advance(Nanos::from_secs(5));
+        world.host.engine.housekeeping();
+        for came in [(0, 0), (1_000, 999)] {
+            world.act(Act::Frame(frame(Flags::NONE, came.0, 0, LEN)));
+            assert_eq!(world.read(), [came]);
+        }
+        world.wait(Nanos::from_millis(1_100));
+        let mut came = Vec::new();
+        for number in 1..7 {
+            let whole = frame(Flags::NONE, number, 0, LEN);
+            if by_place {
+                let at = world.place(&whole).expect("a place");
+                assert!(world.fill(at, &whole));
+                world.act(Act::Report(at, whole));
+            } else {
+                world.act(Act::Frame(frame(Flags::NONE, number, 0, 6_400)));
+                world.act(Act::Frame(frame(Flags::NONE, number, 6_400, LEN)));
+            }
+            came.extend(world.read());
+        }
+        assert_eq!(came, [(4, 0), (5, 0), (6, 0)], "by place: {by_place}");
+    }
+}

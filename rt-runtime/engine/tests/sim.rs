@@ -7,12 +7,14 @@ use insane_core::counters::{DatapathCounter, TurnCounter};
 use insane_core::limits::MESSAGE_BYTES_MAX;
 use insane_core::time::Clock;
 use insane_core::{ChannelId, ConnId, HostId, Incarnation, Lane, Nanos, PeerIndex, SessionId};
-use insane_engine::{Command, EngineConfig, GRANTS_PER_TURN, Notice, Topic};
+use insane_engine::{Command, Doorbell, EngineConfig, GRANTS_PER_TURN, Notice, Topic};
 use insane_link::SendOutcome;
 use insane_shm::counters::CounterBlock;
 use insane_shm::port::{SinkPort, SourcePort};
 use insane_sim::{Chance, Faults, SimConfig, SimNet};
+use insane_sys::event::Event;
 use insane_wire::data::{DataHeader, VERSION};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use world::{DEPTH, Host, TOPIC, address, pair, pass, pattern, run};
 
@@ -442,6 +444,54 @@ fn a_quiet_source_that_rings_a_sleeping_datapath_is_served_by_its_next_turns() {
         assert_eq!(std::iter::from_fn(|| sink.consume().unwrap()).count(), 1 + round);
     }
     assert!(unseen > 0, "it looks at all before each sleep, or at those of another session");
+}
+
+#[test]
+fn where_the_datapath_sleeps_a_source_that_cannot_ring_is_never_quiet() {
+    let net = SimNet::new(5, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[]);
+    a.engine.watch_links();
+    let bell = Arc::new(Event::new().unwrap().as_fd().try_clone_to_owned().unwrap());
+    let bell = Doorbell { session: SessionId(1), fd: bell, tally: Arc::default() };
+    assert!(matches!(a.command(Command::AddDoorbell(bell)), Command::Spent));
+    let (sources, sink) = crowd(&mut a);
+    a.session = SessionId(1);
+    let can_ring = a.source(TOPIC, Lane::LAST, &[]);
+    for _ in 0..1_200 {
+        a.engine.turn();
+    }
+    turn_until_asleep(&mut a);
+    for (at, (_, source)) in sources.iter().enumerate() {
+        assert!(source.emit_copy(b"found", 0).unwrap().is_sent());
+        assert!(a.engine.has_work(), "source {at}");
+        a.engine.turn();
+        assert!(sink.consume().unwrap().is_some());
+    }
+    assert!(can_ring.emit_copy(b"quiet", 0).unwrap().is_sent());
+    assert!(!a.engine.has_work());
+}
+
+/// The doorbell of its session may go with it, and what it rang is forgotten then.
+#[test]
+fn the_last_message_of_a_quiet_source_that_leaves_is_sent_before_the_datapath_sleeps() {
+    let net = SimNet::new(5, SimConfig::default());
+    let mut a = Host::new(&net, 1, &[], &[]);
+    let (sources, sink) = crowd(&mut a);
+    let busy = &sources[1].1;
+    for _ in 0..1_200 {
+        assert!(busy.emit_copy(b"busy", 0).unwrap().is_sent());
+        a.engine.turn();
+        while sink.consume().unwrap().is_some() {}
+    }
+    turn_until_asleep(&mut a);
+    for (conn, source) in &sources[20..40] {
+        assert!(source.emit_copy(b"last", 0).unwrap().is_sent());
+        a.port.send(Command::RemoveSource(*conn)).unwrap();
+    }
+    turn_until_asleep(&mut a);
+    assert_eq!(std::iter::from_fn(|| sink.consume().unwrap()).count(), 20);
+    let answers = std::iter::from_fn(|| a.port.collect());
+    assert_eq!(answers.filter(|command| matches!(**command, Command::Removed { dead: Some(_), .. })).count(), 20);
 }
 
 #[test]

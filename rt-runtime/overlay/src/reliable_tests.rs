@@ -817,6 +817,12 @@ fn a_time_without_a_look_is_held_against_nobody() {
     assert_eq!(sender.evict(now), Some(PeerIndex(0)));
 }
 
+#[test]
+fn what_was_before_the_first_look_was_not_missed() {
+    let mut attention = Attention::new(&LIMITS);
+    assert_eq!(attention.turn(MonoTime(1_000_000_000_000)), Nanos::ZERO);
+}
+
 /// Who is one of many senders is served seldom, by a thread that is run all the time.
 #[test]
 fn a_time_in_which_others_were_served_counts() {

@@ -315,6 +315,11 @@ impl TxConn {
         self.share = share;
     }
 
+    /// How many buffers the receiver may hold beside those that it holds.
+    pub(crate) fn share_left(&self) -> u32 {
+        self.share.saturating_sub(self.borrowed.count())
+    }
+
     /// Whether one more message in a buffer fits: into the ring, and into the receiver's share.
     ///
     /// # Errors

@@ -621,6 +621,37 @@ fn without_a_free_buffer_the_history_begins_behind_what_needs_one() {
     drop(rings);
 }
 
+/// Who joins beside others may hold a part of the buffers only.
+#[test]
+fn a_share_of_the_buffers_goes_to_the_newest_of_the_history() {
+    let source = TestSource::new(&[(4096, 8)], false);
+    let sinks = [TestSink::new(), TestSink::new()];
+    let rings = [1, 2].map(|id| join_direct(&source, &sinks[id as usize - 1], id, 8));
+    let large = [1; 4_000];
+    let kept: Vec<Earlier<'_>> = (0..6).map(|sequence| Earlier { sequence, source_ns: 0, bytes: &large }).collect();
+    assert_eq!(source.port.replay(&kept), 2);
+    for sink in &sinks {
+        let came: Vec<_> = std::iter::from_fn(|| consume(sink)).collect();
+        assert_eq!(came, [3, 4, 5], "three of eight for each of two");
+    }
+    assert_eq!(source.port.buffers_in_use(), 0);
+    drop(rings);
+}
+
+#[test]
+fn a_client_that_keeps_more_than_a_receiver_gets_loses_no_buffer() {
+    let source = TestSource::new(&[(4096, 24)], false);
+    let sink = TestSink::new();
+    let rings = join_direct(&source, &sink, 1, 32);
+    let large = [1; 4_000];
+    let kept: Vec<Earlier<'_>> = (0..20).map(|sequence| Earlier { sequence, source_ns: 0, bytes: &large }).collect();
+    assert_eq!(source.port.replay(&kept), 1);
+    let came: Vec<_> = std::iter::from_fn(|| consume(&sink)).collect();
+    assert!(came.into_iter().eq(4..20), "sixteen");
+    assert_eq!(source.port.buffers_in_use(), 0);
+    drop(rings);
+}
+
 /// A datapath's ring is full once; then it asks for the past in the name of a peer that joined.
 #[test]
 fn a_loss_is_told_with_a_message_of_now_whatever_the_past_holds() {

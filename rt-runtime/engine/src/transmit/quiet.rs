@@ -25,8 +25,8 @@ impl Transmitter {
     fn could_send(&mut self, at: usize, is_due: bool, payload_max: u32, naps: bool) -> bool {
         let place = usize::from(self.watch.all()[at]);
         let Some(source) = &mut self.sources[place] else { return false };
-        let waits = source.dead || (source.ready && !is_due) || (source.is_stuck && naps);
-        let could = !waits && source.has_something(payload_max);
+        let waits = (source.ready && !is_due) || (source.is_stuck && naps);
+        let could = !source.dead && !waits && source.has_something(payload_max);
         if could {
             source.idle_looks = 0;
         }

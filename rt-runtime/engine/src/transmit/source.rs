@@ -77,6 +77,8 @@ pub(super) struct SourceEntry {
     pub has_budget: bool,
     /// Its link had no room for anything when it was to send last.
     pub is_stuck: bool,
+    /// It can ring, or nobody sleeps here: it may become quiet.
+    pub may_rest: bool,
     /// Looks since it had something, while it is not quiet.
     pub idle_looks: u32,
     /// Its client lied; it is silent until the control plane removes it.
@@ -114,7 +116,7 @@ impl SourceEntry {
     #[inline]
     pub fn is_idle_again(&mut self) -> bool {
         self.idle_looks += 1;
-        self.idle_looks >= QUIET_AFTER && !self.lane.is_real_time() && self.reliable.is_none()
+        self.idle_looks >= QUIET_AFTER && self.may_rest && !self.lane.is_real_time() && self.reliable.is_none()
     }
 
     /// Nobody looks at it until its client rings; false: there is a message after all.

@@ -71,22 +71,22 @@ pub const UNSEEN_SHARE: u64 = 8;
 pub struct Attention {
     /// So much of the time between two turns is not missed.
     counts: Nanos,
-    looked_at: MonoTime,
+    looked_at: Option<MonoTime>,
     missed: Nanos,
 }
 
 impl Attention {
-    /// For senders of these limits, from the start of a clock on.
+    /// For senders of these limits, from the first turn on.
     #[must_use]
     pub const fn new(limits: &Limits) -> Self {
         let counts = Nanos(limits.evict_after.0 / UNSEEN_SHARE);
-        Attention { counts, looked_at: MonoTime(0), missed: Nanos(0) }
+        Attention { counts, looked_at: None, missed: Nanos(0) }
     }
 
     /// To be called in each turn; the time that was missed so far, in all.
     #[inline]
     pub fn turn(&mut self, now: MonoTime) -> Nanos {
-        let unseen = now.since(core::mem::replace(&mut self.looked_at, now));
+        let unseen = now.since(self.looked_at.replace(now).unwrap_or(now));
         self.missed.0 += unseen.0.saturating_sub(self.counts.0);
         self.missed
     }

@@ -17,6 +17,8 @@ const WANTED: &[&str] = &[
     "9p",
     "virtio_net",
     "veth",
+    "macvlan",
+    "sch_tbf",
     "sch_mqprio",
     "sch_etf",
     "sch_taprio",

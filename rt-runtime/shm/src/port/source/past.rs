@@ -90,16 +90,15 @@ impl Inner {
     }
 
     /// Gives one receiver the newest of these for which there are places, at most so many, and
-    /// buffers: those are taken first, from the newest on. The connection is looked for behind
-    /// that, since a loan may find out liars and change who is here.
+    /// buffers, no more than are left of its share: those are taken first, from the newest on.
+    /// The connection is looked for behind that, since a loan may find out liars and change who
+    /// is here.
     fn replay_to(&mut self, id: ConnId, places: u64, earlier: &[Earlier<'_>]) {
         let mut staged = heapless::Vec::<_, KEPT_MAX>::new();
-        for message in earlier.iter().rev().take(usize::try_from(places).unwrap_or(usize::MAX)) {
-            let loan = self.stage(message);
-            // Full: no more are kept.
-            if loan.is_none_or(|loan| staged.push((message, loan)).is_err()) {
-                break;
-            }
+        let mut share = self.conns.iter().find(|conn| conn.id() == id).map_or(0, |conn| conn.share_left());
+        for message in earlier.iter().rev().take(places.min(KEPT_MAX as u64) as usize) {
+            let Some(loan) = self.stage(message, &mut share) else { break };
+            assert!(staged.push((message, loan)).is_ok(), "no more are taken than there is room for");
         }
         let mut is_taken = true;
         while let Some((message, loan)) = staged.pop() {
@@ -119,13 +118,14 @@ impl Inner {
         }
     }
 
-    /// A buffer with what the message held, or none where it goes in line; `None`: no buffer is
-    /// free.
-    fn stage(&mut self, message: &Earlier<'_>) -> Option<Option<BufferId>> {
+    /// A buffer of a share with what the message held, or none where it goes in line; `None`: no
+    /// buffer is free, or the share is used up.
+    fn stage(&mut self, message: &Earlier<'_>, share: &mut u32) -> Option<Option<BufferId>> {
         let bytes = message.bytes;
         if bytes.len() <= INLINE_BYTES_MAX {
             return Some(None);
         }
+        *share = share.checked_sub(1)?;
         let (start, buffer) = self.loan_heap(bytes.len())?;
         // SAFETY: the buffer was just loaned, has at least so many bytes, and is nobody else's.
         unsafe { start.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };

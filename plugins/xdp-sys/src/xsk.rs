@@ -254,22 +254,25 @@ impl Xsk {
         let fill = Ring::map(first, fill_at, offsets.fr, fill_size)?;
         let completion = Ring::map(first, completion_at, offsets.cr, completion_size)?;
 
+        // Before they are bound: kernels before 6.18 map no ring of a socket that is.
+        let map_side = |(number, socket): (usize, OwnedFd)| {
+            let rx = Ring::map(socket.as_fd(), libc::XDP_PGOFF_RX_RING, offsets.rx, ring)?;
+            let tx = Ring::map(socket.as_fd(), libc::XDP_PGOFF_TX_RING, offsets.tx, ring)?;
+            let begin = receiving + number as u32 * ring;
+            Ok(Side { rx, tx, spare: (begin..begin + ring).collect(), tells_what_it_took: false, socket })
+        };
+        let sides: Vec<Side> = sockets.into_iter().enumerate().map(map_side).collect::<Result<_, OsError>>()?;
+        let Ok(sides): Result<[Side; SIDES], _> = sides.try_into() else { unreachable!("one for each socket") };
+        let first = sides[0].socket.as_fd();
+
         let binding = match options.binding {
             Binding::ZeroCopy => libc::XDP_ZEROCOPY,
             Binding::Copy => libc::XDP_COPY,
         };
         bind(first, options, binding | libc::XDP_USE_NEED_WAKEUP, None)?;
         // The second takes the memory, rings and mode of the first.
-        bind(sockets[1].as_fd(), options, libc::XDP_SHARED_UMEM, Some(first))?;
+        bind(sides[1].socket.as_fd(), options, libc::XDP_SHARED_UMEM, Some(first))?;
 
-        let mut sides = Vec::with_capacity(SIDES);
-        for (number, socket) in sockets.into_iter().enumerate() {
-            let rx = Ring::map(socket.as_fd(), libc::XDP_PGOFF_RX_RING, offsets.rx, ring)?;
-            let tx = Ring::map(socket.as_fd(), libc::XDP_PGOFF_TX_RING, offsets.tx, ring)?;
-            let begin = receiving + number as u32 * ring;
-            sides.push(Side { rx, tx, spare: (begin..begin + ring).collect(), tells_what_it_took: false, socket });
-        }
-        let Ok(sides) = sides.try_into() else { unreachable!("one for each socket") };
         let owners = vec![Owner::Spare; chunks as usize].into_boxed_slice();
         let is_zero_copy = options.binding == Binding::ZeroCopy;
         let mut xsk = Xsk {

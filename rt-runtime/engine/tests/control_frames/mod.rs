@@ -166,6 +166,8 @@ fn they_go_at_once_while_the_clock_of_the_slots_is_halted() {
 fn a_host_that_sleeps_is_told_when_there_is_room() {
     for in_flight_bytes in [GOOD.in_flight_bytes, 40_000] {
         let (net, mut a) = with_windows(Setting { in_flight_bytes, ..GOOD }, None);
+        // No message moves in a slot.
+        pass(&mut a, &net, 60 * MS);
         let begin = net.clock().now().0;
         for _ in 0..12 {
             (0..5).for_each(|_| say(&a, SMALL));

@@ -1,9 +1,9 @@
 //! Frames of the control plane: heartbeats of links and membership, mostly.
 //!
 //! Without slots they go when they come. Where there are slots, they are the last of real time: one
-//! goes where it ends before the next slot, no late message waits, and nothing of the lanes may go
-//! now or only a chunk of best effort, which waits for it. So they displace no slot, and a guard is
-//! not touched. Gates are not asked (ADR 0044). While the clock of the slots says nothing, so that
+//! goes where it ends before the next slot, and no late message waits and nothing of the lanes may go
+//! now, or only a chunk of best effort, which waits for it. So they displace no slot, and a guard is
+//! not touched. Gates are not asked (ADR 0044). While the clock of the slots is halted, so that
 //! nothing else goes, they go at once.
 //!
 //! A small frame (heartbeats) passes a large one that does not fit, and the other way round; among

@@ -642,7 +642,7 @@ impl Transmitter {
                 Action::Chunk { flow, budget_bytes } => {
                     slots.goes(mono);
                     let lane_is_real_time = slots.lanes().lane_of(flow).is_some_and(|lane| lane < 3);
-                    if self.may_say(mono, lane_is_real_time) && self.say_between(mono, below, links) {
+                    if self.may_say(mono, lane_is_real_time) && self.say_between(mono, (below, true), links) {
                         moved += 1;
                         self.chunk_left(mono, flow, &Progress { bytes: 0, more: true, blocked: true });
                         break;
@@ -687,7 +687,7 @@ impl Transmitter {
                         self.cut(flow, outlets);
                         continue;
                     }
-                    if self.may_say(mono, false) && self.say_between(mono, below, links) {
+                    if self.may_say(mono, false) && self.say_between(mono, (below, false), links) {
                         moved += 1;
                         continue;
                     }
@@ -705,7 +705,7 @@ impl Transmitter {
                     }
                 }
                 Action::Idle => {
-                    if self.may_say(mono, false) && self.say_between(mono, below, links) {
+                    if self.may_say(mono, false) && self.say_between(mono, (below, false), links) {
                         moved += 1;
                         continue;
                     }

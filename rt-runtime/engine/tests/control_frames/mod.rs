@@ -7,7 +7,7 @@ use insane_core::counters::TurnCounter;
 use insane_core::time::Clock;
 use insane_core::{Lane, Nanos, PeerIndex, TaiTime};
 use insane_engine::{Command, GRANTS_PER_TURN, LaneArrivals, timed_flow};
-use insane_scheduler::{GateEntry, Gates, Recurrence, TimedStream};
+use insane_scheduler::{GateEntry, Gates, LatePolicy, Recurrence, TimedStream};
 use insane_sim::SimNet;
 use insane_wire::data::HEADER_BYTES;
 
@@ -208,6 +208,34 @@ fn a_flood_of_real_time_does_not_keep_them_for_ever() {
     }
     let went = went(&a, SMALL);
     assert!(went.len() == 5 && went[0] - begin >= 20 * MS, "{went:?} from {begin} on");
+}
+
+/// Best effort goes on while the gate of a late message is shut, and so do they.
+#[test]
+fn a_late_message_that_lets_best_effort_by_lets_them_by() {
+    let setting = Setting { late: LatePolicy::SendNow, ..GOOD };
+    let (net, mut a) = locked(setting);
+    let period = 100 * MS;
+    let gates = Gates::new(TaiTime(0), None, 0, &[GateEntry { open_lanes: !1, interval_ns: PERIOD }]).unwrap();
+    let slots = Recurrence::new(period, 0, slot_ns(&config(setting))).unwrap();
+    let shut = TimedStream { slots, early_ns: period, deadline_ns: 90 * MS, ..stream_at(0, setting) };
+    stage_with(&mut a.host, &config(setting), (&[shut], Some(gates), LaneArrivals::default()), period, None);
+    pass(&mut a, &net, 150 * MS - net.clock().now().0 % period);
+    assert!(a.timed.emit_copy(&[0; SIZE], 0).is_some_and(|emit| emit.is_sent()));
+    // Its slot is over, and it may yet go.
+    pass(&mut a, &net, 60 * MS);
+    a.handed.borrow_mut().clear();
+    a.emit_at = u64::MAX;
+    let begin = net.clock().now().0;
+    (0..3).for_each(|_| say(&a, SMALL));
+    while net.clock().now().0 < begin + 10 * MS {
+        a.act(net.clock().now().0, setting);
+        while a.host.port.collect().is_some() {}
+        net.advance(Nanos(2 * US));
+    }
+    let went = went(&a, SMALL);
+    assert!(a.handed.borrow().len() > 50, "best effort goes on: {}", a.handed.borrow().len());
+    assert!(went.len() == 3 && went.iter().all(|at| at - begin <= 500 * US), "{went:?} from {begin} on");
 }
 
 #[test]

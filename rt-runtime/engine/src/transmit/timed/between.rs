@@ -17,12 +17,19 @@ impl Transmitter {
     }
 
     /// Sends one frame, if it ends before the next slot or is overdue: `below` as the last poll had
-    /// it. Whether one went.
+    /// it; `chunk`: or in place of the chunk of a lane that may go. Whether one went.
     #[cold]
-    pub(super) fn say_between<L: Link>(&mut self, now: MonoTime, below: u64, links: &mut Links<L>) -> bool {
+    pub(super) fn say_between<L: Link>(
+        &mut self,
+        now: MonoTime,
+        (below, chunk): (u64, bool),
+        links: &mut Links<L>,
+    ) -> bool {
         let (Some(held_back), Some(slots)) = (&mut self.held_back, &mut self.slots) else { return false };
         let overhead = u64::from(slots.config.overhead_bytes);
-        let room = slots.timed.besides(Besides::Ungated, below).saturating_sub(overhead);
+        // A chunk has room for a frame, even while a late message waits that lets others by.
+        let frame = if chunk { u64::from(slots.timed.lanes().limits().frame_bytes_max.get()) } else { 0 };
+        let room = slots.timed.besides(Besides::Ungated, below).max(frame).saturating_sub(overhead);
         let mut said = held_back.take_fitting(room);
         if said.is_none() && slots.unfinished(now) == 0 {
             let room = slots.timed.besides(Besides::AsForeign, below).saturating_sub(overhead);

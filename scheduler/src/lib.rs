@@ -108,8 +108,8 @@ pub use mutants::{Mutation, turn_on};
 pub use rate::LinkRate;
 pub use recurrence::{PERIOD_NS_MAX, Recurrence, RecurrenceError, WHOLE_SHARE, gcd, lcm};
 pub use timed::{
-    Action, Arrivals, FilledTable, LatePolicy, LinkTiming, MissCause, Now, TableError, TimedScheduler, TimedStream,
-    Window,
+    Action, Arrivals, Besides, FilledTable, LatePolicy, LinkTiming, MissCause, Now, TableError, TimedScheduler,
+    TimedStream, Window,
 };
 pub use words::{AddError, AssignError, Decision, FlowIndex, Limits, PoliceError, Policing};
 

@@ -6,8 +6,8 @@ mod common;
 use common::{APART, LAST, now, stream, timed, timing, with};
 use insane_core::{Lane, MonoTime, Nanos, TaiTime};
 use insane_scheduler::{
-    Action, FilledTable, FlowIndex, GateEntry, Gates, LatePolicy, LinkTiming, MissCause, Now, Recurrence, TableError,
-    TimedStream,
+    Action, Besides, FilledTable, FlowIndex, GateEntry, Gates, LatePolicy, LinkTiming, MissCause, Now, Recurrence,
+    TableError, TimedStream,
 };
 use proptest::prelude::*;
 
@@ -26,14 +26,14 @@ fn what_goes_besides_ends_before_the_slot_and_before_its_gate_shuts() {
     for (at, below, room) in [(0, 0, 6_125), (41_000, 0, 1_000), (41_000, 900, 100), (41_000, 2_000, 0), (49_500, 0, 0)]
     {
         assert_eq!(timed.poll(now(at), below), wait(50_000));
-        assert_eq!(timed.besides(7, below), room, "{below} below at {at}");
+        assert_eq!(timed.besides(Besides::Lane(7), below), room, "{below} below at {at}");
     }
     // In the window, as long as the slot may be used.
     assert!(matches!(timed.poll(now(50_000), 0), Action::Wait(_)));
-    assert_eq!(timed.besides(7, 0), 0);
+    assert_eq!(timed.besides(Besides::Lane(7), 0), 0);
     assert!(matches!(timed.poll(now(60_000), 0), Action::Missed { .. }));
     assert!(matches!(timed.poll(now(60_000), 0), Action::Wait(_)));
-    assert_eq!(timed.besides(7, 0), (150_000 - 60_000 - 1_000) / 8);
+    assert_eq!(timed.besides(Besides::Lane(7), 0), (150_000 - 60_000 - 1_000) / 8);
 
     let list = [GateEntry { open_lanes: 0, interval_ns: 30_000 }, GateEntry { open_lanes: 0x80, interval_ns: 70_000 }];
     let gates = Gates::new(TaiTime(APART), None, 0, &list).unwrap();
@@ -42,8 +42,30 @@ fn what_goes_besides_ends_before_the_slot_and_before_its_gate_shuts() {
     assert_eq!(timed.poll(now(0), 0), Action::TookOver);
     for (at, rooms) in [(0, [0, 0]), (30_000, [0, 8_625]), (99_500, [0, 0])] {
         assert!(matches!(timed.poll(now(at), 0), Action::Wait(_)));
-        assert_eq!([0, 7].map(|lane| timed.besides(lane, 0)), rooms, "at {at}");
+        assert_eq!([0, 7].map(|lane| timed.besides(Besides::Lane(lane), 0)), rooms, "at {at}");
+        // To the slot, whatever the gates say.
+        assert_eq!(timed.besides(Besides::Ungated, 0), (150_000 - at - 1_000) / 8, "at {at}");
     }
+}
+
+#[test]
+fn what_takes_the_place_of_others_has_the_room_that_is_kept_for_them() {
+    let mut timed = common::timed(LinkTiming { foreign_bytes: 500, ..timing() });
+    let slots = Recurrence::new(100_000, 50_000, 7_000).unwrap();
+    let late = TimedStream { slots, ..stream(0, 100_000, 50_000, LatePolicy::SendNow) };
+    timed.stage(TaiTime(APART), &[late], None, TaiTime(0)).unwrap();
+    assert_eq!(timed.poll(now(0), 0), Action::TookOver);
+    for (at, below, rooms) in [(41_000, 0, [500, 1_000]), (41_000, 900, [0, 100]), (46_000, 0, [0, 375])] {
+        assert!(matches!(timed.poll(now(at), below), Action::Wait(_)));
+        let room = [Besides::Ungated, Besides::AsForeign].map(|what| timed.besides(what, below));
+        assert_eq!(room, rooms, "{below} below at {at}");
+    }
+    // A late message that does not go has others wait, but not what others would not wait for.
+    timed.ready(FlowIndex(0), now(45_000).tai);
+    assert!(matches!(timed.poll(now(58_000), 0), Action::Missed { .. }));
+    assert!(matches!(timed.poll(now(58_000), 100_000), Action::Wait(_)));
+    let room = [Besides::Ungated, Besides::AsForeign].map(|what| timed.besides(what, 0));
+    assert_eq!(room, [0, (150_000 - 58_000 - 1_000) / 8]);
 }
 
 #[test]
@@ -588,7 +610,7 @@ fn nothing_goes_besides_while_a_late_message_waits_for_room_below() {
                 Action::Late { bytes_max, .. } => {
                     assert_eq!(bytes_max, bytes);
                     assert!(below + u64::from(bytes) <= u64::from(in_flight_bytes.max(bytes)), "{below} below");
-                    assert_eq!(timed.besides(7, below), 0, "until it has gone");
+                    assert_eq!(timed.besides(Besides::Lane(7), below), 0, "until it has gone");
                     return;
                 }
                 Action::Wait(until) => at = until.0,

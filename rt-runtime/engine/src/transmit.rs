@@ -485,6 +485,9 @@ impl Transmitter {
     /// A peer is none any more: what reliable sources hold for it is counted and lost.
     pub fn remove_peer(&mut self, peer: PeerIndex, outlets: &Outlets) {
         self.sources.iter_mut().flatten().for_each(|entry| entry.met.remove(peer));
+        if let Some(held_back) = &mut self.held_back {
+            held_back.forget(peer);
+        }
         for place in &self.reliable {
             let Some(entry) = self.sources[*place as usize].as_mut() else { continue };
             let Some(outflow) = entry.reliable.as_mut() else { continue };

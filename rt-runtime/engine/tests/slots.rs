@@ -1,5 +1,6 @@
 //! Engines that send in slots, in virtual time, over a wire that tells when each frame left.
 
+mod control_frames;
 mod talkers;
 mod world;
 
@@ -465,7 +466,7 @@ fn begun_before_the_table(room: u32) -> (Host<WireLink, HostClock>, SourcePort, 
     let inner = net.setup(address(1)).open(&[]).unwrap();
     let (base, is_full, handed) = (net.clock(), Rc::default(), Rc::default());
     let link = WireLink { inner, base, local: local.clone(), launches: false, is_full, handed };
-    let clock = HostClock { local, base: net.clock(), apart_ns: Rc::default(), is_synchronised: false };
+    let clock = HostClock { local, base: net.clock(), apart_ns: Rc::default(), is_synchronised: Rc::default() };
     let engine = EngineConfig { slots: Some(slots), ..EngineConfig::new(HostId(1), Incarnation(1)) };
     let mut host = Host::of(engine, link, clock, 0, &[(LARGE as u32, 2)], None);
     host.slots = Some(0);

@@ -56,7 +56,7 @@ mod late;
 mod table;
 mod words;
 
-pub use words::{Action, Arrivals, LatePolicy, LinkTiming, MissCause, Now, TableError, TimedStream, Window};
+pub use words::{Action, Arrivals, Besides, LatePolicy, LinkTiming, MissCause, Now, TableError, TimedStream, Window};
 
 use crate::{Decision, FlowIndex, GateState, Gates, LANES, Scheduler};
 use contracts::Contracts;
@@ -488,23 +488,27 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         }
     }
 
-    /// Bytes that may go besides all flows, in a lane, at the instant of the last poll, with
-    /// `below` as that had it: what the guard leaves. None while a late message waits.
+    /// Bytes that may go besides all flows at the instant of the last poll, with `below` as that had
+    /// it: what the guard leaves. While a late message waits, nothing but [`Besides::AsForeign`].
     #[must_use]
     #[cold]
-    pub fn besides(&mut self, lane: u8, below: u64) -> u64 {
-        if !self.late.is_empty() {
+    pub fn besides(&mut self, what: Besides, below: u64) -> u64 {
+        let is_foreign = what == Besides::AsForeign;
+        if !is_foreign && !self.late.is_empty() {
             return 0;
         }
         let mut end = self.free_until(self.tables[self.active].head());
-        if let Some(gate) = self.gate_state() {
+        if let Besides::Lane(lane) = what
+            && let Some(gate) = self.gate_state()
+        {
             let lane = lane as usize % LANES;
             if gate.open_lanes & 1 << lane == 0 {
                 return 0;
             }
             end = end.min(gate.shuts[lane].0);
         }
-        self.room(end, below.saturating_add(u64::from(self.timing.foreign_bytes)))
+        let foreign_bytes = if is_foreign { 0 } else { self.timing.foreign_bytes };
+        self.room(end, below.saturating_add(u64::from(foreign_bytes)))
     }
 
     /// Reports what was done after an action: `bytes` that went, and whether the flow

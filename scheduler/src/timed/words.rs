@@ -95,6 +95,18 @@ pub struct Arrivals {
     pub interval_ns: NonZeroU64,
 }
 
+/// What goes besides all flows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Besides {
+    /// A frame that obeys the gate of this lane.
+    Lane(u8),
+    /// A frame that has no gate.
+    Ungated,
+    /// As [`Ungated`](Self::Ungated), and it takes the place of what others may add unseen
+    /// ([`LinkTiming::foreign_bytes`]).
+    AsForeign,
+}
+
 /// Why a slot went by unused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MissCause {

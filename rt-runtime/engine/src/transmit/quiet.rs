@@ -13,7 +13,9 @@ impl Transmitter {
     /// the sleep ends with that. `naps`: nor are those whose link has no room.
     pub fn has_work(&mut self, payload_max: u32, naps: bool) -> bool {
         let is_due = self.slots.as_ref().is_none_or(|slots| slots.is_due()) && self.held_until.is_none();
-        if (self.ready > 0 && is_due) || self.watch.is_rung() {
+        // The last table went, and with it what frames of the control plane waited for.
+        let is_let_go = !self.has_slots() && self.held_back.as_ref().is_some_and(|held_back| !held_back.is_empty());
+        if (self.ready > 0 && is_due) || self.watch.is_rung() || is_let_go {
             return true;
         }
         (0..self.watch.watched_count()).any(|at| self.could_send(at, is_due, payload_max, naps))

@@ -23,17 +23,18 @@
 //! - What tells that sources have closed goes when nothing else does, and ends before the next slot.
 //!
 //! # Bounds
-//! [`GRANTS_PER_TURN`] grants a turn, [`TELLS_PER_TURN`] things told besides, [`APPROACH`] of
-//! waiting for a slot (as often as slots come that near to each other), one chunk of
-//! best effort, [`REPLACED_PER_GRANT`](message::REPLACED_PER_GRANT) messages dropped for a newer one.
+//! [`GRANTS_PER_TURN`] grants a turn, [`TELLS_PER_TURN`] things told besides (frames of the control
+//! plane among them), [`APPROACH`] of waiting for a slot (as often as slots come that near to each
+//! other), one chunk of best effort, [`REPLACED_PER_GRANT`](message::REPLACED_PER_GRANT) messages
+//! dropped for a newer one.
 
 mod account;
+mod between;
 mod message;
 mod told;
 
 use super::evidence::Evidence;
 use super::fences::Fences;
-use super::overlay::HeldBack;
 use super::source::{Grant, condemn, send_reliable, send_some};
 use super::{FlowIndex, Progress, Transmitter};
 use crate::command::Port;
@@ -51,8 +52,8 @@ use insane_core::time::{Clock, PairedRead};
 use insane_core::{Cause, Fate, Lane, MonoTime, Nanos, PeerIndex, TaiTime};
 use insane_link::Link;
 use insane_scheduler::{
-    Action, Arrivals, FilledTable, Gates, LatePolicy, Limits, LinkTiming, MissCause, Now, Scheduler, TableError,
-    TimedScheduler,
+    Action, Arrivals, Besides, FilledTable, Gates, LatePolicy, Limits, LinkTiming, MissCause, Now, Scheduler,
+    TableError, TimedScheduler,
 };
 use insane_shm::counters::CounterBlock;
 use insane_shm::misses::MissLog;
@@ -68,7 +69,8 @@ pub const TIMED_MAX: usize = 256;
 pub const SLOTS_WRITTEN_MAX: usize = 4096;
 /// The first place of a source with slots.
 pub(super) const FIRST_TIMED: usize = SOURCES_MAX - TIMED_MAX;
-/// Slots that went by, steps and takeovers told in one turn; what is left waits for the next.
+/// Slots that went by, steps and takeovers told in one turn, with frames of the control plane; what is
+/// left waits for the next.
 const TELLS_PER_TURN: usize = 32;
 /// From how near on a slot is waited for within the turn.
 const APPROACH: Nanos = Nanos::from_micros(3);
@@ -390,7 +392,7 @@ impl Slots {
         let frame = HEADER_BYTES as u64 + u64::from(self.config.overhead_bytes);
         let timed = &mut self.timed;
         let sent = fences.send_closings(now, links, |lane| {
-            let fits = timed.besides(lane.get(), below) >= frame;
+            let fits = timed.besides(Besides::Lane(lane.get()), below) >= frame;
             if fits {
                 below = below.saturating_add(frame);
             }
@@ -532,35 +534,6 @@ impl Transmitter {
         }
     }
 
-    /// Sends one frame of the control plane, if it ends before the next slot: `below` as the last
-    /// poll had it. Whether one went.
-    #[cold]
-    fn say_between<L: Link>(&mut self, now: MonoTime, below: u64, links: &mut Links<L>) -> bool {
-        let (Some(held_back), Some(slots)) = (&mut self.held_back, &mut self.slots) else { return false };
-        let overhead = u64::from(slots.config.overhead_bytes);
-        let said = held_back.take_if(|lane, bytes| slots.timed.besides(lane.get(), below) >= bytes as u64 + overhead);
-        let Some(said) = said else { return false };
-        let bytes = said.send((self.host, self.incarnation), links);
-        self.note_frame(now, said.lane, bytes);
-        true
-    }
-
-    /// Sends one frame of the control plane that has found no room for too long.
-    #[cold]
-    fn say_at_last<L: Link>(&mut self, now: MonoTime, links: &mut Links<L>) {
-        let Some(held_back) = &mut self.held_back else { return };
-        if held_back.until().is_some_and(|until| until <= now)
-            && let Some(said) = held_back.take()
-        {
-            let bytes = said.send((self.host, self.incarnation), links);
-            self.note_frame(now, said.lane, bytes);
-        }
-    }
-
-    fn is_held_back(&self) -> bool {
-        self.held_back.as_ref().is_some_and(|held_back| !held_back.is_empty())
-    }
-
     /// One turn's worth, by the slots. Returns how many messages or chunks moved.
     #[inline(never)]
     pub(super) fn run_timed<L: Link, C: Clock>(
@@ -582,9 +555,6 @@ impl Transmitter {
             let now = turn.now();
             port.set_slot_offset(slots.servo.tai(now).0.wrapping_sub(now.0));
         }
-        if self.is_held_back() {
-            self.say_at_last(turn.now(), links);
-        }
         let (mut moved, mut grants, mut is_flushed) = (0, 0, true);
         // When the first of what is not flushed was decided upon.
         let mut since = None;
@@ -597,6 +567,7 @@ impl Transmitter {
             if slots.is_halted() {
                 slots.due = Some(mono + READ_PERIOD);
                 slots.evidence.halt(mono);
+                moved += self.say_all(mono, links);
                 break;
             }
             let mut below = slots.below(mono);
@@ -671,7 +642,8 @@ impl Transmitter {
                 Action::Chunk { flow, budget_bytes } => {
                     slots.goes(mono);
                     let lane_is_real_time = slots.lanes().lane_of(flow).is_some_and(|lane| lane < 3);
-                    if !lane_is_real_time && self.is_held_back() && self.say_between(mono, below, links) {
+                    if self.may_say(mono, lane_is_real_time) && self.say_between(mono, (below, true), links) {
+                        moved += 1;
                         self.chunk_left(mono, flow, &Progress { bytes: 0, more: true, blocked: true });
                         break;
                     }
@@ -715,15 +687,16 @@ impl Transmitter {
                         self.cut(flow, outlets);
                         continue;
                     }
-                    if self.is_held_back() && self.say_between(mono, below, links) {
+                    if self.may_say(mono, false) && self.say_between(mono, (below, false), links) {
+                        moved += 1;
                         continue;
                     }
-                    let held_back = self.held_back.as_ref().and_then(HeldBack::until);
+                    let may_say_at = self.may_say_at(mono);
                     let Some(slots) = self.slots.as_mut() else { break };
                     if std::mem::take(&mut may_close) && slots.close_some(mono, below, &mut self.fences, links) {
                         continue;
                     }
-                    let until = until.min(held_back.unwrap_or(until));
+                    let until = until.min(may_say_at.unwrap_or(until));
                     let again = if slots.told.is_blocked() { mono + told::AGAIN } else { until };
                     let until = until.min(again);
                     slots.wait(mono, until);
@@ -732,15 +705,16 @@ impl Transmitter {
                     }
                 }
                 Action::Idle => {
-                    if self.is_held_back() && self.say_between(mono, below, links) {
+                    if self.may_say(mono, false) && self.say_between(mono, (below, false), links) {
+                        moved += 1;
                         continue;
                     }
-                    let held_back = self.held_back.as_ref().and_then(HeldBack::until);
+                    let may_say_at = self.may_say_at(mono);
                     let Some(slots) = self.slots.as_mut() else { break };
                     if std::mem::take(&mut may_close) && slots.close_some(mono, below, &mut self.fences, links) {
                         continue;
                     }
-                    slots.due = Some(held_back.unwrap_or(MonoTime(u64::MAX)));
+                    slots.due = Some(may_say_at.unwrap_or(MonoTime(u64::MAX)));
                     break;
                 }
             }

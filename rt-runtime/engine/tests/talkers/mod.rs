@@ -2,7 +2,7 @@
 //! with clocks that drift, beside best effort that never ends; and what the wire saw.
 
 use crate::world::{Host, TOPIC, address};
-use insane_clock::ServoConfig;
+use insane_clock::{AfterHoldover, ServoConfig};
 use insane_core::counters::TurnCounter;
 use insane_core::time::{Clock, PairedRead};
 use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, TaiTime};
@@ -118,7 +118,7 @@ pub struct HostClock {
     pub base: SimClock,
     /// TAI less the time of the net; it may step.
     pub apart_ns: Rc<RefCell<u64>>,
-    pub is_synchronised: bool,
+    pub is_synchronised: Rc<Cell<bool>>,
 }
 
 impl Clock for HostClock {
@@ -128,7 +128,7 @@ impl Clock for HostClock {
 
     fn pair(&self) -> Option<PairedRead> {
         let (now, tai) = (self.local.now(), TaiTime(self.base.now().0 + *self.apart_ns.borrow()));
-        let is_synchronised = self.is_synchronised;
+        let is_synchronised = self.is_synchronised.get();
         Some(PairedRead { before: now, tai, after: now, has_offset: true, is_synchronised })
     }
 }
@@ -138,6 +138,8 @@ pub struct Talker {
     pub host: Host<WireLink, HostClock>,
     pub local: SimClock,
     pub is_full: Rc<Cell<bool>>,
+    /// Somebody disciplines its kernel's clock.
+    pub is_synchronised: Rc<Cell<bool>>,
     pub handed: Rc<RefCell<Vec<Handed>>>,
     pub timed: SourcePort,
     pub bulk: SourcePort,
@@ -166,6 +168,12 @@ pub struct Setting {
     pub lead_ns: u64,
     /// How late a host may look.
     pub sleeps_ns: u64,
+    /// How much of the lanes may be handed over at a time.
+    pub in_flight_bytes: u32,
+    /// What others may have on the wire at a time.
+    pub foreign_bytes: u32,
+    /// What slots do without discipline.
+    pub after_holdover: AfterHoldover,
 }
 
 pub const GOOD: Setting = Setting {
@@ -177,20 +185,24 @@ pub const GOOD: Setting = Setting {
     lead_ns: 0,
     // Two thirds of e_turn.
     sleeps_ns: TURN_NS * 2 / 3,
+    in_flight_bytes: 4_000,
+    foreign_bytes: 0,
+    after_holdover: AfterHoldover::FreeRun,
 };
 
 pub fn config(setting: Setting) -> SlotConfig {
     let rate = LinkRate::from_bits_per_s(setting.bits_per_s).unwrap();
-    let (in_flight_bytes, step_ns) = (4_000, MS);
-    let lead_ns = setting.lead_ns;
-    let timing = LinkTiming { rate, turn_ns: TURN_NS, foreign_bytes: 0, in_flight_bytes, lead_ns, step_ns };
-    SlotConfig { timing, overhead_bytes: OVERHEAD, servo: ServoConfig::default(), asked_links: 0 }
+    let step_ns = MS;
+    let Setting { lead_ns, in_flight_bytes, foreign_bytes, after_holdover, .. } = setting;
+    let timing = LinkTiming { rate, turn_ns: TURN_NS, foreign_bytes, in_flight_bytes, lead_ns, step_ns };
+    let servo = ServoConfig { after: after_holdover, holdover: Nanos::from_millis(100), ..ServoConfig::default() };
+    SlotConfig { timing, overhead_bytes: OVERHEAD, servo, asked_links: 0 }
 }
 
 pub fn slot_ns(config: &SlotConfig) -> u64 {
     // Two looks late, the message, and what it may have to wait for on its own.
     let bytes = config.message_bytes(SIZE as u32, 1_400, 1);
-    2 * TURN_NS + u64::from(bytes) * WIRE_NS_PER_BYTE
+    2 * TURN_NS + u64::from(bytes + config.timing.foreign_bytes) * WIRE_NS_PER_BYTE
 }
 
 pub fn stream_at(offset_ns: u64, setting: Setting) -> TimedStream {
@@ -220,8 +232,9 @@ pub fn talker(net: &SimNet, own: u8, peer: u8, drift_ppb: i64, offset_ns: u64, s
         handed: Rc::clone(&handed),
     };
     let apart_ns = Rc::new(RefCell::new(1_790_000_000 * 1_000 * MS));
-    let is_synchronised = setting.is_synchronised;
-    let clock = HostClock { local: local.clone(), base: net.clock(), apart_ns, is_synchronised };
+    let is_synchronised = Rc::new(Cell::new(setting.is_synchronised));
+    let clock =
+        HostClock { local: local.clone(), base: net.clock(), apart_ns, is_synchronised: Rc::clone(&is_synchronised) };
     let slots = config(setting);
     let engine = EngineConfig { slots: Some(slots), ..EngineConfig::new(HostId(own.into()), Incarnation(1)) };
     let mut host = Host::of(engine, link, clock, 1, &[(2048, 64)], None);
@@ -237,6 +250,7 @@ pub fn talker(net: &SimNet, own: u8, peer: u8, drift_ppb: i64, offset_ns: u64, s
         host,
         local,
         is_full,
+        is_synchronised,
         handed,
         timed,
         bulk,

@@ -128,8 +128,6 @@ const TESTS: &[(&str, &str, u64)] = &[
     ("udp-launch", "insane-udp/launch", 60),
     // Kernels before 6.17 say later than those since what they took of an AF_XDP ring.
     ("xdp-full", "insane-xdp/full", 60),
-    ("xdp-neighbours", "insane-xdp/neighbours", 120),
-    ("xdp-missing", "insane-xdp/missing", 120),
     ("slots-launched", "insane-rt/launch", 120),
     ("engine-slots", "insane-engine/slots", 180),
     ("clock-servo", "insane-clock/servo", 60),

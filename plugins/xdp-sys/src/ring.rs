@@ -125,15 +125,21 @@ impl<E: Entry> Ring<E> {
         self.word(self.map.offsets.consumer).store(self.mine, Ordering::Release);
     }
 
-    /// Puts an entry into a ring that the process fills; false if it is full.
+    /// Whether a ring that the process fills has a place.
     #[inline]
-    pub(crate) fn put(&mut self, entry: E) -> bool {
+    pub(crate) fn has_room(&mut self) -> bool {
         if self.mine.wrapping_sub(self.theirs) >= self.size {
             // Pairs with the kernel's release: it has read the entries before its counter.
             self.theirs = self.word(self.map.offsets.consumer).load(Ordering::Acquire);
-            if self.mine.wrapping_sub(self.theirs) >= self.size {
-                return false;
-            }
+        }
+        self.mine.wrapping_sub(self.theirs) < self.size
+    }
+
+    /// Puts an entry into a ring that the process fills; false if it is full.
+    #[inline]
+    pub(crate) fn put(&mut self, entry: E) -> bool {
+        if !self.has_room() {
+            return false;
         }
         // SAFETY: inside the mapping; the kernel reads it only after `publish_put`.
         unsafe { self.entry(self.mine).write_volatile(entry) };

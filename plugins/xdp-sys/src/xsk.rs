@@ -29,6 +29,8 @@ pub const SIDES: usize = 2;
 /// Entries of a transmit ring that the kernel sends in one call in copy mode (net/xdp/xsk.c,
 /// 32 by default): a full ring needs so many calls.
 const SENT_A_CALL: u32 = 32;
+/// Calls of a look after which nothing was seen to go, where the kernel may say later what went.
+const UNTOLD_CALLS: u32 = 4;
 
 /// So many chunks of a side are on their way, or sent and not taken back, before they are.
 const REAPED_AT: u32 = 64;
@@ -66,8 +68,8 @@ pub struct XskCounts {
     pub kicks_failed: u64,
     /// Calls of the kernel to send what was submitted.
     pub calls: u64,
-    /// Frames that the kernel took to be sent and dropped, since the interface has no carrier. A
-    /// device that reads the chunks itself tells of none.
+    /// Frames that the kernel took to be sent and dropped, since the interface has no carrier (a
+    /// device that reads the chunks itself tells of none), or that found no room in its ring.
     pub send_dropped: u64,
     /// Frames that the kernel dropped because the ring of their side was full. This and the two
     /// below as of the last [`count_losses`](Xsk::count_losses).
@@ -460,6 +462,10 @@ impl Xsk {
         if free == 0 || free + REAPED_AT <= self.ring_frames {
             self.reap();
         }
+        if !self.sides[side].tx.has_room() {
+            // It gave chunks back before it said that it took them.
+            return None;
+        }
         let number = self.sides.get_mut(side)?.spare.pop()?;
         self.owners[number as usize] = Owner::Held;
         Some(Chunk { number, start: 0, len: self.chunk_bytes })
@@ -577,7 +583,7 @@ impl Xsk {
         };
         side.tx.publish_put();
         // More than there are.
-        let mut waited = u32::MAX;
+        let (mut waited, mut in_vain) = (u32::MAX, 0);
         for _ in 0..calls {
             let waiting = side.tx.left();
             if waiting == 0 || !side.tx.wants_call() {
@@ -586,7 +592,8 @@ impl Xsk {
             }
             // Where the kernel copies, the call itself takes frames: one that took none would be
             // repeated in vain. Before Linux 6.17 it does not say what it took until it took all.
-            if waiting == waited && side.tells_what_it_took && !self.is_zero_copy {
+            in_vain += u32::from(waiting == waited);
+            if in_vain > 0 && !self.is_zero_copy && (side.tells_what_it_took || in_vain >= UNTOLD_CALLS) {
                 return Kick::More;
             }
             side.tells_what_it_took |= waited != u32::MAX && waiting < waited;
@@ -610,7 +617,7 @@ impl Xsk {
                 // last of them.
                 Errno::EBUSY if !self.is_zero_copy => {
                     self.counts.send_dropped += 1;
-                    waited = u32::MAX;
+                    (waited, in_vain) = (u32::MAX, 0);
                 }
                 // No memory, or the device is busy.
                 Errno::EBUSY | Errno::ENOBUFS => return Kick::More,

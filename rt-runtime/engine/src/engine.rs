@@ -655,14 +655,13 @@ impl<L: Link, C: Clock> Engine<L, C> {
         self.port.has_commands()
             || (self.links.are_holding() && !naps)
             || self.outlets.wakes.is_pending()
-            || self.transmitter.has_work(self.links.payload_bytes_max(), naps)
+            || self.transmitter.has_work(self.links.payload_bytes_max(), naps && !self.transmitter.has_slots())
     }
 
     /// Whether all that there is to do waits for room at a link, and has for a while.
     fn naps(&self) -> bool {
         self.idle_run >= NAPS_AFTER
-            && !self.transmitter.has_slots()
-            && (self.links.are_holding() || self.transmitter.is_stuck())
+            && (self.links.are_holding() || (!self.transmitter.has_slots() && self.transmitter.is_stuck()))
     }
 
     /// The doorbell of a session ended a sleep, or kept it from beginning.

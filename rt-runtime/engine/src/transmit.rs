@@ -657,7 +657,7 @@ impl Transmitter {
     #[inline(always)]
     fn look<C: Clock>(&mut self, turn: &Turn<'_, C>, payload_max: u32) -> Option<FlowIndex> {
         let mut lone = None;
-        let (mut at, mut rests, before) = (0, RESTS_PER_TURN, self.ready);
+        let (mut at, mut rests, mut has_new) = (0, RESTS_PER_TURN, false);
         while let Some(place) = self.watch.watched(at) {
             at += 1;
             let Some(source) = &mut self.sources[place as usize] else { continue };
@@ -666,6 +666,8 @@ impl Transmitter {
             }
             if source.has_something(payload_max) {
                 source.idle_looks = 0;
+                // One that waits for room at its link is found in every turn.
+                has_new |= !source.is_stuck;
                 let has_budget = source.has_budget;
                 self.found(turn, place, has_budget, &mut lone);
             } else if self.watch.may_rest() && source.is_idle_again() && rests > 0 {
@@ -677,7 +679,7 @@ impl Transmitter {
                 }
             }
         }
-        let looks = self.watch.quiet_looks(self.ready > 0 || lone.is_some(), self.ready > before || lone.is_some());
+        let looks = self.watch.quiet_looks(self.ready > 0 || lone.is_some(), has_new);
         if looks > 0 {
             self.look_at_quiet(turn, looks, payload_max, &mut lone);
         }

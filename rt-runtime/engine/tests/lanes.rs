@@ -163,3 +163,31 @@ fn who_waits_for_room_at_a_link_lets_a_datapath_sleep_shortly_and_holds_up_nobod
     assert!(!a.engine.has_work());
     assert_eq!(a.engine.sleep_max(), None);
 }
+
+#[test]
+fn what_a_reliable_source_owed_to_who_went_keeps_no_datapath_from_its_sleep() {
+    let delay = Nanos::from_millis(10);
+    let faults = Faults { delay, queue_frames_max: Some(2), when_full: WhenFull::Busy, ..Faults::NONE };
+    let net = SimNet::new(9, SimConfig { faults, ..SimConfig::default() });
+    let (mut a, mut b) = pair(&net, &CLASSES);
+    let source = a.reliable_source(TOPIC, &CLASSES);
+    let (sink, _) = b.sink(TOPIC);
+    a.route(TOPIC, &[0], false);
+    let emit = || assert!(source.emit_copy(&[1; 16], 0).is_some_and(|emit| emit.is_sent()));
+    emit();
+    for _ in 0..100 {
+        a.engine.turn();
+        b.engine.turn();
+        net.advance(Nanos::from_millis(1));
+    }
+    assert!(sink.consume().unwrap().is_some());
+    (0..8).for_each(|_| emit());
+    (0..300).for_each(|_| _ = a.engine.turn());
+    assert!(!a.engine.has_work(), "its link has no room");
+    assert_eq!(a.engine.sleep_max(), Some(Nanos::from_micros(100)));
+    // The peer has no sink any more: nothing is owed.
+    a.route(TOPIC, &[], false);
+    (0..300).for_each(|_| _ = a.engine.turn());
+    assert!(!a.engine.has_work());
+    assert_eq!(a.engine.sleep_max(), None, "nothing waits");
+}

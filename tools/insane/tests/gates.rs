@@ -7,6 +7,7 @@ use common::{Daemon, text, wait_for};
 use insane_rt::{
     ChannelId, Code, Determinism, Nanos, Priority, Qos, RequestError, Session, SinkOptions, SourceOptions,
 };
+use insane_wire::data::Kind;
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, setsockopt, socket,
     sockopt,
@@ -33,6 +34,8 @@ struct Seen {
     at: Nanos,
     port: u16,
     bytes: usize,
+    /// A message, and nothing that the control plane says: that has no gate.
+    is_message: bool,
 }
 
 /// Sees every datagram of this machine; `None` without the right to.
@@ -45,7 +48,7 @@ fn tap() -> Option<OwnedFd> {
 
 /// The next one, if it is UDP over IPv4.
 fn look(tap: &OwnedFd) -> Option<Option<Seen>> {
-    let mut head = [0_u8; 28];
+    let mut head = [0_u8; 31];
     let mut parts = [IoSliceMut::new(&mut head)];
     let mut space = nix::cmsg_space!(TimeSpec);
     let message = recvmsg::<()>(tap.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_TRUNC).ok()?;
@@ -58,8 +61,9 @@ fn look(tap: &OwnedFd) -> Option<Option<Seen>> {
     let bytes = message.bytes;
     let at = at.expect("each has a stamp");
     // Version 4, a head of 20 bytes, and UDP in it.
-    let is_udp = bytes >= 28 && head[0] == 0x45 && head[9] == 17;
-    Some(is_udp.then(|| Seen { at, port: u16::from_be_bytes([head[22], head[23]]), bytes }))
+    let is_udp = bytes >= head.len() && head[0] == 0x45 && head[9] == 17;
+    let is_message = head[30] == Kind::Data as u8;
+    Some(is_udp.then(|| Seen { at, port: u16::from_be_bytes([head[22], head[23]]), bytes, is_message }))
 }
 
 /// The shortest part of the cycle that has 99 of 100 of these, milliseconds: where it begins, and
@@ -160,7 +164,7 @@ fn best_effort_leaves_only_in_its_window_and_slots_are_in_the_other() {
 
     let phase = |one: &Seen| (one.at.0 % CYCLE.0) as f64 / 1e6;
     let bulk: Vec<f64> = seen.iter().filter(|one| one.port == ports[1] + 1 && one.bytes > BULK).map(phase).collect();
-    let timed: Vec<f64> = seen.iter().filter(|one| one.port == ports[1]).map(phase).collect();
+    let timed: Vec<f64> = seen.iter().filter(|one| one.port == ports[1] && one.is_message).map(phase).collect();
     let (begins, length) = arc(&bulk);
     println!("{} of best effort in {length:.1} ms from {begins:.1}, {} in slots", bulk.len(), timed.len());
     assert!(bulk.len() > 1_000 && timed.len() >= CYCLES as usize / 2, "{} and {}", bulk.len(), timed.len());

@@ -52,7 +52,12 @@ impl In {
     pub fn newest(&mut self, into: &mut [u8]) -> Result<Option<Received>, ConsumeError> {
         let mut newest: Option<Received> = None;
         for _ in 0..LOOKS {
-            let Some(message) = self.sink.consume()? else { break };
+            let message = match self.sink.consume() {
+                Ok(Some(message)) => message,
+                // What came is shown first; the next call says so again.
+                Err(error) if newest.is_none() => return Err(error),
+                Ok(None) | Err(_) => break,
+            };
             self.lost += u64::from(message.lost());
             if message.len() <= into.len() {
                 let len = message.copy_to(into);

@@ -27,8 +27,11 @@ impl Transmitter {
     fn could_send(&mut self, at: usize, is_due: bool, payload_max: u32, naps: bool) -> bool {
         let place = usize::from(self.watch.all()[at]);
         let Some(source) = &mut self.sources[place] else { return false };
+        let has = !source.dead && source.has_something(payload_max);
+        // What it had may have gone otherwise: a receiver was put out, a peer went.
+        source.is_stuck &= has;
         let waits = (source.ready && !is_due) || (source.is_stuck && naps);
-        let could = !source.dead && !waits && source.has_something(payload_max);
+        let could = has && !waits;
         if could {
             source.idle_looks = 0;
         }

@@ -936,7 +936,9 @@ impl Transmitter {
             let added = (frames as u32).saturating_mul(overhead);
             progress.map(|progress| Progress { bytes: progress.bytes.saturating_add(added), ..progress })
         };
-        result.unwrap_or_else(|violation| condemn(entry, violation, outlets, port))
+        let progress = result.unwrap_or_else(|violation| condemn(entry, violation, outlets, port));
+        entry.is_stuck = progress.is_stuck();
+        progress
     }
 }
 

@@ -165,7 +165,7 @@ fn who_waits_for_room_at_a_link_lets_a_datapath_sleep_shortly_and_holds_up_nobod
 }
 
 #[test]
-fn what_a_reliable_source_owed_to_who_went_keeps_no_datapath_from_its_sleep() {
+fn a_reliable_source_that_waits_for_room_lets_a_datapath_sleep_shortly_and_for_long_when_nobody_hears_it() {
     let delay = Nanos::from_millis(10);
     let faults = Faults { delay, queue_frames_max: Some(2), when_full: WhenFull::Busy, ..Faults::NONE };
     let net = SimNet::new(9, SimConfig { faults, ..SimConfig::default() });

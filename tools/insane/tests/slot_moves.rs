@@ -301,6 +301,7 @@ fn who_holds_no_certificate_elsewhere_stays_or_goes_without_slots_and_that_is_to
     let refused = flows[0].session.move_stream("stays", Some("two"), None).unwrap_err().to_string();
     assert!(refused.contains("holds no certificate on that link"), "{refused}");
 
+    flows.iter_mut().for_each(Flow::settle);
     pair.plug(0, false);
     let states = || ["stays", "degrades", "moves"].map(|name| pair.standing(name).state);
     wait_for("each is where it may be", || states() == ["stays", "degraded", "in slots"]);

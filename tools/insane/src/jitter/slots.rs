@@ -135,13 +135,16 @@ pub fn measure(arguments: &Arguments, core: usize, sockets: &[PathBuf]) -> Resul
             });
             notices.extend(placed.err().map(|why| format!("slots are taken without SCHED_FIFO: {why}")));
             let ends = (&source, &sink);
-            exchange(ends, (slot, offset), mono_now() + length, arguments).map(|metric| (metric, notices))
+            let metric = exchange(ends, (slot, offset), mono_now() + length, arguments);
+            // Back, since the slots go with them: the sender is asked once more.
+            (metric.map(|metric| (metric, notices)), (source, sink))
         });
         let exchanged = exchange.join();
         stop.store(true, Ordering::Release);
         let record = watcher.join().map_err(|_| "the thread that watches the core panicked")?;
         let last = asker.join().map_err(|_| "the thread that asks the sender panicked")?;
-        let (metric, notices) = exchanged.map_err(|_| "the measuring thread panicked")??;
+        let (exchanged, _ends) = exchanged.map_err(|_| "the measuring thread panicked")?;
+        let (metric, notices) = exchanged?;
         Ok::<_, String>((metric, record, notices, last))
     })?;
     let last = last?;

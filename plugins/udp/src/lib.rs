@@ -31,6 +31,7 @@
 
 mod config;
 mod group;
+mod hint;
 mod inbox;
 mod launch;
 mod link;

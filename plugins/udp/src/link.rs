@@ -1,6 +1,7 @@
 //! The half that moves frames.
 
 use crate::group::Group;
+use crate::hint::Hint;
 use crate::inbox::{Inbox, Sender, Senders, Tally};
 use crate::launch::Launcher;
 use crate::setup::connect_to_lone_peer;
@@ -34,7 +35,7 @@ pub struct UdpPeer(pub(crate) PeerAddresses);
 
 /// Which of the two sockets; the number is its place in arrays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Class {
+pub(crate) enum Class {
     RealTime = 0,
     BestEffort = 1,
 }
@@ -103,15 +104,11 @@ pub struct UdpLink {
     peers: Box<[Option<PeerAddresses>]>,
     local: SocketAddr,
     frame_bytes_max: usize,
-    /// The socket that had a frame last.
-    hot: Class,
+    /// Where a look at one socket goes.
+    hint: Hint,
     /// Calls in a row that found something. From the second on there is likely more
     /// than one frame waiting.
     streak: u32,
-    /// Counts the single looks while best effort is quiet.
-    glance: u8,
-    /// Looks since the last real-time frame; stops at [`QUIET_LOOKS`].
-    quiet: u32,
     /// The one peer there is, if the sockets are connected to it.
     lone: Option<PeerIndex>,
     /// Whether each socket holds frames of the lone peer only: connected, and found
@@ -141,14 +138,6 @@ struct Out<'l> {
     counts: &'l mut UdpCounts,
 }
 
-/// Every how many looks at a quiet best-effort socket the real-time one is looked at,
-/// while real-time frames come.
-const GLANCE_STRIDE: u8 = 4;
-/// After so many looks without a real-time frame (20 ms of spinning: more than a cycle)
-/// only thorough calls look for one. The first of a new series then waits for at most
-/// fifteen empty looks (5 us), instead of three.
-const QUIET_LOOKS: u32 = 65_536;
-
 impl UdpLink {
     pub(crate) fn new(
         sockets: [UdpSocket; 2],
@@ -166,10 +155,8 @@ impl UdpLink {
             peers,
             local,
             frame_bytes_max,
-            hot: Class::RealTime,
+            hint: Hint::new(),
             streak: 0,
-            glance: 0,
-            quiet: QUIET_LOOKS,
             lone,
             heard_alone: [false; 2],
             inboxes: [Inbox::new(frame_bytes_max), Inbox::new(frame_bytes_max)],
@@ -463,10 +450,7 @@ impl UdpLink {
             return Some(0);
         };
         self.streak += 1;
-        self.hot = class;
-        if class == Class::RealTime {
-            self.quiet = 0;
-        }
+        self.hint.note(class);
         match room.get(..len) {
             Some(frame) if !is_bundle(frame) => {
                 sink.frame(Some(from), frame);
@@ -548,36 +532,21 @@ impl UdpLink {
 
     #[inline]
     fn note_frame<const GROUP: bool>(&mut self, class: Class) {
-        self.hot = class;
+        self.hint.note(class);
         if let Some(group) = &mut self.group {
             group.is_hot = GROUP;
         }
-        if class == Class::RealTime {
-            self.quiet = 0;
-        }
-    }
-
-    /// Where a single look goes: to the socket that had the last frame; but while best
-    /// effort is quiet every fourth look goes to the real-time socket, so that its frames
-    /// never wait for longer than three empty looks (1 us).
-    #[inline]
-    fn next_class(&mut self) -> Class {
-        if self.hot == Class::RealTime || self.streak > 0 || self.quiet >= QUIET_LOOKS {
-            return self.hot;
-        }
-        self.quiet += 1;
-        self.glance = (self.glance + 1) % GLANCE_STRIDE;
-        if self.glance == 0 { Class::RealTime } else { Class::BestEffort }
     }
 
     /// Looks at both sockets, real-time first.
     fn take_thoroughly<S: FrameSink>(&mut self, tally: &mut Tally, sink: &mut S) {
         let had_real_time = self.take_all::<false, S>(Class::RealTime, tally, sink);
         let had_best_effort = self.take_all::<false, S>(Class::BestEffort, tally, sink);
+        if had_best_effort {
+            self.note_frame::<false>(Class::BestEffort);
+        }
         if had_real_time {
             self.note_frame::<false>(Class::RealTime);
-        } else if had_best_effort {
-            self.note_frame::<false>(Class::BestEffort);
         }
     }
 
@@ -608,7 +577,7 @@ impl UdpLink {
             self.take_from_all(tally, sink);
             return;
         }
-        let class = self.next_class();
+        let class = self.hint.next(self.streak > 0);
         if self.group.as_ref().is_some_and(|group| group.is_hot) {
             self.take_one::<true, S>(class, tally, sink);
         } else {
@@ -710,6 +679,7 @@ impl Link for UdpLink {
     }
 
     fn tend(&mut self, _now: MonoTime) -> bool {
+        self.hint.tend();
         if let Some(launcher) = &mut self.launcher {
             launcher.look();
         }
@@ -769,7 +739,7 @@ impl Link for UdpLink {
     }
 
     /// While frames come one at a time, a call that need not be thorough costs one
-    /// system call (see `next_class`). When two calls in a row found
+    /// system call (see [`Hint`]). When two calls in a row found
     /// something, frames are taken in batches, and a best-effort batch is never taken
     /// before the real-time socket was looked at: at most two best-effort datagrams go
     /// ahead of a waiting real-time one until the next thorough call.
@@ -781,12 +751,12 @@ impl Link for UdpLink {
         let mut tally = Tally::new(budget);
         if self.group.is_some() {
             self.take_with_group(thorough, &mut tally, sink);
-        } else if thorough || (self.streak >= 2 && self.hot == Class::BestEffort) {
+        } else if thorough || (self.streak >= 2 && self.hint.hot() == Class::BestEffort) {
             self.take_thoroughly(&mut tally, sink);
         } else if self.streak >= 2 {
-            self.take_burst::<false, S>(self.hot, &mut tally, sink);
+            self.take_burst::<false, S>(self.hint.hot(), &mut tally, sink);
         } else {
-            let class = self.next_class();
+            let class = self.hint.next(self.streak > 0);
             if let Some(handed) = self.take_plain(class, budget, sink) {
                 return handed;
             }

@@ -582,22 +582,12 @@ impl Xsk {
             return Kick::Done;
         };
         side.tx.publish_put();
-        // More than there are.
-        let (mut waited, mut in_vain) = (u32::MAX, 0);
+        let (mut waiting, mut in_vain) = (side.tx.left(), 0);
         for _ in 0..calls {
-            let waiting = side.tx.left();
             if waiting == 0 || !side.tx.wants_call() {
                 *has_unsent = false;
                 return Kick::Done;
             }
-            // Where the kernel copies, the call itself takes frames: one that took none would be
-            // repeated in vain. Before Linux 6.17 it does not say what it took until it took all.
-            in_vain += u32::from(waiting == waited);
-            if in_vain > 0 && !self.is_zero_copy && (side.tells_what_it_took || in_vain >= UNTOLD_CALLS) {
-                return Kick::More;
-            }
-            side.tells_what_it_took |= waited != u32::MAX && waiting < waited;
-            waited = waiting;
             let socket = side.socket.as_raw_fd();
             self.counts.calls += 1;
             // Not the C library's function, which is a place where a thread may be cancelled, and
@@ -606,30 +596,41 @@ impl Xsk {
             // SAFETY: no memory is handed over.
             let sent =
                 unsafe { libc::syscall(libc::SYS_sendto, socket, nothing, 0_usize, libc::MSG_DONTWAIT, nothing, 0) };
-            if sent >= 0 {
+            let waited = std::mem::replace(&mut waiting, side.tx.left());
+            if sent < 0 {
+                match Errno::last() {
+                    // It sent as many as it sends in one call; or the device, or the room of the
+                    // socket, is full.
+                    Errno::EAGAIN | Errno::EINTR => {}
+                    // There is no carrier: where the kernel copies, it took frames, and has dropped
+                    // the last of them.
+                    Errno::EBUSY if !self.is_zero_copy => {
+                        self.counts.send_dropped += 1;
+                        in_vain = 0;
+                        continue;
+                    }
+                    // No memory, or the device is busy.
+                    Errno::EBUSY | Errno::ENOBUFS => return Kick::More,
+                    _ => {
+                        // Not tried again and again: a device may be down for days.
+                        self.counts.kicks_failed += 1;
+                        *has_unsent = false;
+                        return Kick::Refused;
+                    }
+                }
+            }
+            if waiting < waited {
+                side.tells_what_it_took |= waiting > 0;
                 continue;
             }
-            match Errno::last() {
-                // It sent as many as it sends in one call; or the device, or the room of the socket,
-                // is full.
-                Errno::EAGAIN | Errno::EINTR => {}
-                // There is no carrier: where the kernel copies, it took frames, and has dropped the
-                // last of them.
-                Errno::EBUSY if !self.is_zero_copy => {
-                    self.counts.send_dropped += 1;
-                    (waited, in_vain) = (u32::MAX, 0);
-                }
-                // No memory, or the device is busy.
-                Errno::EBUSY | Errno::ENOBUFS => return Kick::More,
-                _ => {
-                    // Not tried again and again: a device may be down for days.
-                    self.counts.kicks_failed += 1;
-                    *has_unsent = false;
-                    return Kick::Refused;
-                }
+            // Where the kernel copies, the call itself takes frames: one that took none would be
+            // repeated in vain. Before Linux 6.17 it does not say what it took until it took all.
+            in_vain += 1;
+            if !self.is_zero_copy && (side.tells_what_it_took || in_vain >= UNTOLD_CALLS) {
+                return Kick::More;
             }
         }
-        if side.tx.left() == 0 {
+        if waiting == 0 {
             *has_unsent = false;
             return Kick::Done;
         }

@@ -574,15 +574,17 @@ impl Transmitter {
         if let Some(lone) = self.look(turn, links.payload_bytes_max()) {
             // Nobody else waits, so there is nothing to decide: the one that has something
             // goes, for one chunk. What is left takes its turn with the others.
-            let progress = self.send_from(turn, lone.0, (self.chunk_bytes, true), links, outlets, port);
-            if let Some(progress) = &progress {
+            let mut moved = 1;
+            if let Some(progress) = self.send_from(turn, lone.0, (self.chunk_bytes, true), links, outlets, port) {
                 self.watch.moved(progress.bytes);
-                if progress.goes_on() {
+                if progress.blocked {
+                    moved = u32::from(!progress.is_stuck());
+                } else if progress.more {
                     self.enlist(turn, lone);
                 }
             }
             links.flush();
-            return u32::from(progress.is_none_or(|progress| !progress.is_stuck()));
+            return moved;
         }
         if self.ready == 0 { 0 } else { self.run_lanes(turn, self.chunk_bytes, links, outlets, port) }
     }
@@ -739,7 +741,9 @@ impl Transmitter {
             send_reliable(turn.now(), entry, (self.host, self.incarnation), budget, links, outlets, port)
         };
         let progress = result.unwrap_or_else(|violation| condemn(entry, violation, outlets, port));
-        entry.is_stuck = progress.is_stuck();
+        if progress.blocked || entry.is_stuck {
+            entry.is_stuck = progress.is_stuck();
+        }
         Some(progress)
     }
 }

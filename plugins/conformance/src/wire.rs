@@ -102,6 +102,19 @@ impl Hosts {
     }
 }
 
+/// Lets `link` ask and hear until it knows its ways.
+///
+/// # Panics
+/// Nobody answers.
+pub fn until_known<L: Link>(link: &mut L, knows_all_ways: impl Fn(&L) -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !knows_all_ways(link) {
+        assert!(Instant::now() < end, "nobody answers: {:?}", link.link_counts());
+        link.tend(mono_now());
+        link.receive(64, true, &mut Keep::default());
+    }
+}
+
 /// Receives at `link`, while `other` answers questions, until `count` frames are there.
 ///
 /// # Panics

@@ -4,7 +4,7 @@ mod common;
 
 use common::{config, dpdk};
 use insane_conformance::Keep;
-use insane_conformance::wire::{self, PATIENCE, frame, send, wait_for};
+use insane_conformance::wire::{self, PATIENCE, frame, send, until_known, wait_for};
 use insane_core::{Lane, PeerIndex};
 use insane_dpdk::{DpdkConfig, DpdkLink, DpdkSetup, VlanId};
 use insane_link::{Link, LinkSetup, SendOutcome};
@@ -50,12 +50,7 @@ impl Hosts {
 
     fn dpdk(&self, bind: &str, peers: &[Option<SocketAddr>]) -> DpdkLink {
         let mut link = self.open(bind, peers);
-        let end = Instant::now() + PATIENCE;
-        while !link.knows_all_ways() {
-            assert!(Instant::now() < end, "the kernel does not answer: {:?}", link.counts());
-            link.tend(mono_now());
-            link.receive(64, true, &mut Keep::default());
-        }
+        until_known(&mut link, DpdkLink::knows_all_ways);
         link
     }
 

@@ -1,11 +1,9 @@
 //! What the kernel does not take, or takes and drops: it is counted or kept, and nobody asks again
 //! and again in vain.
 
-use insane_conformance::Keep;
-use insane_conformance::wire::{Hosts, Namespace, PATIENCE, WORLD_LINK, WORLD_PEER, frame};
+use insane_conformance::wire::{Hosts, Namespace, PATIENCE, WORLD_LINK, WORLD_PEER, frame, until_known};
 use insane_core::{Lane, PeerIndex};
 use insane_link::{Link, LinkSetup, SendOutcome};
-use insane_sys::clock::mono_now;
 use insane_xdp::{Mode, XdpConfig, XdpLink, XdpSetup};
 use insane_xdp_sys::interface::Interface;
 use insane_xdp_sys::{Binding, Kick, Xsk, XskOptions};
@@ -18,12 +16,7 @@ fn link(hosts: &Hosts, mode: Mode) -> XdpLink {
     let config = XdpConfig { mode, ..XdpConfig::new("x0", WORLD_LINK.parse().unwrap()) };
     let peers = [Some(WORLD_PEER.parse().unwrap())];
     let mut link = hosts.ours.inside(|| XdpSetup::bind(config).unwrap().open(&peers).unwrap());
-    let end = Instant::now() + PATIENCE;
-    while !link.knows_all_ways() {
-        assert!(Instant::now() < end, "the kernel does not answer: {:?}", link.counts());
-        link.tend(mono_now());
-        link.receive(64, true, &mut Keep::default());
-    }
+    until_known(&mut link, XdpLink::knows_all_ways);
     link
 }
 

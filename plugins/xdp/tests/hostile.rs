@@ -2,6 +2,8 @@
 //! they are, nothing panics, no buffer is lost, nothing is handed out in a peer's name that it
 //! did not send, and frames of peers pass afterwards.
 
+mod other_end;
+
 use insane_conformance::Keep;
 use insane_conformance::hostile::{self, FRAME_BYTES_MAX, FRAMES, GENUINE, Hostile, LINK, NOBODY, PEER};
 use insane_conformance::wire::Namespace;
@@ -11,7 +13,8 @@ use insane_sys::clock::mono_now;
 use insane_udp::{UdpConfig, UdpLink, UdpSetup};
 use insane_xdp::{Mode, XdpConfig, XdpLink, XdpSetup};
 use insane_xdp_sys::interface::{Interface, finish_frames};
-use insane_xdp_sys::{Binding, Kick, Xsk, XskOptions};
+use insane_xdp_sys::{Binding, Xsk, XskOptions};
+use other_end::throw;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -57,21 +60,6 @@ impl World {
         self.link.tend(now);
     }
 
-    /// Puts a frame on the wire.
-    fn throw(&mut self, frame: &[u8]) {
-        let end = Instant::now() + PATIENCE;
-        let chunk = loop {
-            if let Some(chunk) = self.wire.reserve(0) {
-                break chunk;
-            }
-            assert!(Instant::now() < end, "the wire is full");
-            let _ = self.wire.kick_again(0);
-        };
-        self.wire.bytes(&chunk)[..frame.len()].copy_from_slice(frame);
-        self.wire.submit(chunk, 0..frame.len());
-        let _: Kick = self.wire.kick(0);
-    }
-
     fn wait_for_peer(&mut self) {
         let end = Instant::now() + PATIENCE;
         while self.link.send(PeerIndex(0), Lane::LAST, GENUINE, (&[][..]).into()) != SendOutcome::Sent {
@@ -111,7 +99,7 @@ fn hostile_frames_cost_nothing_but_their_place() {
         let mut hostile = Hostile::new(world.macs[0], world.macs[1], seed);
         let mut kept = Keep::default();
         for number in 0..FRAMES {
-            world.throw(&hostile.frame());
+            throw(&mut world.wire, &hostile.frame());
             if number % 16 == 0 {
                 world.link.receive(1 + number % 64, true, &mut kept);
                 world.tend();

@@ -1,7 +1,7 @@
 //! An xdp link and the kernel: udp links as its peers, and all else on its interface.
 
 use insane_conformance::Keep;
-use insane_conformance::wire::{self, PATIENCE, frame, send, wait_for};
+use insane_conformance::wire::{self, PATIENCE, frame, send, until_known, wait_for};
 use insane_core::{Lane, Nanos, PeerIndex};
 use insane_link::{Link, LinkSetup, SendOutcome};
 use insane_sys::clock::mono_now;
@@ -43,12 +43,7 @@ impl Hosts {
     fn xdp(&self, mode: Mode, xdp: &str, peers: &[Option<SocketAddr>]) -> XdpLink {
         let config = XdpConfig { mode, ..XdpConfig::new("x0", xdp.parse().unwrap()) };
         let mut link = self.ours.inside(|| XdpSetup::bind(config).unwrap().open(peers).unwrap());
-        let end = Instant::now() + PATIENCE;
-        while !link.knows_all_ways() {
-            assert!(Instant::now() < end, "the kernel does not answer: {:?}", link.counts());
-            link.tend(mono_now());
-            link.receive(64, true, &mut Keep::default());
-        }
+        until_known(&mut link, XdpLink::knows_all_ways);
         link
     }
 

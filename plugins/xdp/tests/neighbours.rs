@@ -1,8 +1,10 @@
 //! Questions and answers about neighbours while best effort has filled its ring: a bounded number of
 //! them comes by real time's, so that real time keeps its ways, and no storm of them fills that.
 
+mod other_end;
+
 use insane_conformance::Keep;
-use insane_conformance::wire::{Hosts, PATIENCE};
+use insane_conformance::wire::{Hosts, PATIENCE, until_known};
 use insane_core::{MonoTime, Nanos, PeerIndex};
 use insane_link::{Link, LinkSetup, PeerSetup};
 use insane_netstack::{Checksums, Host, Mac, Marks, Received, Stack, Template};
@@ -11,6 +13,7 @@ use insane_xdp::{Mode, XdpConfig, XdpLink, XdpPeers, XdpSetup};
 use insane_xdp_sys::interface::Interface;
 use insane_xdp_sys::{Binding, Xsk, XskOptions};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use other_end::throw;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -63,12 +66,7 @@ impl World {
         let macs = [Mac(here.mac), Mac(there.mac)];
         let mut world = World { hosts, link, peers, peer, wire, macs, ends, now: mono_now() };
         // And has the interfaces ready.
-        let end = Instant::now() + PATIENCE;
-        while !world.link.knows_all_ways() {
-            assert!(Instant::now() < end, "the kernel does not answer: {:?}", world.link.counts());
-            world.link.tend(mono_now());
-            world.link.receive(64, true, &mut Keep::default());
-        }
+        until_known(&mut world.link, XdpLink::knows_all_ways);
         Some(world)
     }
 
@@ -136,19 +134,7 @@ impl World {
 
     /// Puts so many copies of a frame on the wire.
     fn throw(&mut self, frame: &[u8], count: usize) {
-        for _ in 0..count {
-            let end = Instant::now() + PATIENCE;
-            let chunk = loop {
-                if let Some(chunk) = self.wire.reserve(0) {
-                    break chunk;
-                }
-                assert!(Instant::now() < end, "the wire is full");
-                let _ = self.wire.kick_again(0);
-            };
-            self.wire.bytes(&chunk)[..frame.len()].copy_from_slice(frame);
-            self.wire.submit(chunk, 0..frame.len());
-            let _ = self.wire.kick(0);
-        }
+        (0..count).for_each(|_| throw(&mut self.wire, frame));
     }
 
     /// As the datapath does, a second later: the link asks for who it does not know.

@@ -213,13 +213,9 @@ fn a_crowd_of_sources_that_close_right_before_a_slot_displaces_nobody() {
             }
             let now = net.clock().now().0;
             if has_bulk {
-                a.act(now, GOOD);
+                a.act(now, GOOD)
             } else {
-                if now >= a.emit_at {
-                    assert!(a.timed.emit_copy(&[0; SIZE], 0).is_some_and(|emit| emit.is_sent()));
-                    (a.emitted, a.emit_at) = (a.emitted + 1, a.emit_at + PERIOD);
-                }
-                while a.host.engine.turn() {}
+                a.act_alone(now)
             }
             while let Some(command) = a.host.port.collect() {
                 removed += usize::from(matches!(*command, Command::Removed { .. }));
@@ -264,13 +260,9 @@ fn what_the_control_plane_says_displaces_no_slot_and_does_not_wait_for_best_effo
                 }
             }
             if has_bulk {
-                a.act(now, GOOD);
+                a.act(now, GOOD)
             } else {
-                if now >= a.emit_at {
-                    assert!(a.timed.emit_copy(&[0; SIZE], 0).is_some_and(|emit| emit.is_sent()));
-                    (a.emitted, a.emit_at) = (a.emitted + 1, a.emit_at + PERIOD);
-                }
-                while a.host.engine.turn() {}
+                a.act_alone(now)
             }
             while a.host.port.collect().is_some() {}
             net.advance(Nanos(2 * US));

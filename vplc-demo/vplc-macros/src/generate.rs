@@ -4,22 +4,15 @@ use super::syn;
 use crate::lift::{AppTimes, Begins, Program, Times};
 use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
-use rtic_syntax::analyze::Analysis;
 use rtic_syntax::ast::{App, LocalResources, SharedResources, TaskLocal};
 use std::collections::BTreeSet;
 use syn::spanned::Spanned;
 
-pub fn generate(
-    app: &App,
-    analysis: &Analysis,
-    settings: &AppTimes,
-    program: &Program,
-    of_init: &[syn::PatType],
-) -> TokenStream {
+pub fn generate(app: &App, settings: &AppTimes, program: &Program, of_init: &[syn::PatType]) -> TokenStream {
     let (name, imports, code) = (&app.name, &app.user_imports, &app.user_code);
     let (structs, init, idle) = (structs(app), init(app, of_init), idle_items(app));
     let spawns = spawns(app, program);
-    let (tasks, start) = (tasks(app, program), start(app, analysis, settings, program, of_init));
+    let (tasks, start) = (tasks(app, program), start(app, settings, program, of_init));
     quote! {
         mod #name {
             #(#imports)*
@@ -259,14 +252,7 @@ fn states(app: &App, task: &Ident, local: &LocalResources) -> TokenStream {
     quote!(#(#each)*)
 }
 
-fn start(
-    app: &App,
-    analysis: &Analysis,
-    settings: &AppTimes,
-    program: &Program,
-    of_init: &[syn::PatType],
-) -> TokenStream {
-    let _ = analysis;
+fn start(app: &App, settings: &AppTimes, program: &Program, of_init: &[syn::PatType]) -> TokenStream {
     let init = &app.init.name;
     let init_locals: Vec<_> = locals(app, &app.init.args.local_resources);
     let init_states = states(app, init, &app.init.args.local_resources);

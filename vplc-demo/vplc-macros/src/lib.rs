@@ -35,12 +35,11 @@ fn expand(
     // rtic-syntax takes a module without any.
     let attributes = std::mem::take(&mut module.attrs);
     let stripped = quote::ToTokens::into_token_stream(module);
-    let (app, analysis) =
-        rtic_syntax::parse2(proc_macro2::TokenStream::new(), stripped, rtic_syntax::Settings::default())?;
+    let (app, _) = rtic_syntax::parse2(proc_macro2::TokenStream::new(), stripped, rtic_syntax::Settings::default())?;
     let program = lift::Program::of(&app, &lifted.times)?;
     blocking::check(&app)?;
     spawning::check(&app, &program)?;
     program.check(&settings)?;
-    let generated = generate::generate(&app, &analysis, &settings, &program, &lifted.of_init);
+    let generated = generate::generate(&app, &settings, &program, &lifted.of_init);
     Ok(quote::quote!(#(#attributes)* #generated))
 }

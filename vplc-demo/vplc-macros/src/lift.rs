@@ -272,18 +272,7 @@ impl Program {
             });
         }
         if let Some((cycle, wcet)) = settings.datapath {
-            let name = "the datapath".to_owned();
-            set.tasks.push(Task {
-                name,
-                priority: u8::MAX,
-                cycle,
-                deadline: cycle,
-                wcet,
-                spin: 0,
-                lock: 0,
-                resources: Vec::new(),
-                offset: None,
-            });
+            set.tasks.push(Task::plain("the datapath", u8::MAX, cycle, wcet));
         }
         let mut errors: Option<syn::Error> = None;
         for (at, (name, _, times, _)) in self.tasks.iter().enumerate() {

@@ -47,6 +47,13 @@ pub struct Task {
 }
 
 impl Task {
+    /// One that has done its work when it is due again, takes no locks, does not spin and may be
+    /// anywhere on the grid.
+    pub fn plain(name: impl Into<String>, priority: u8, cycle: u64, wcet: u64) -> Task {
+        let (deadline, resources) = (cycle, Vec::new());
+        Task { name: name.into(), priority, cycle, deadline, wcet, spin: 0, lock: 0, resources, offset: None }
+    }
+
     /// What it takes from others each time.
     fn takes(&self) -> u64 {
         self.wcet.saturating_add(self.spin)
@@ -295,24 +302,10 @@ fn narrow(ns: u128) -> u64 {
 mod tests {
     use super::*;
 
-    fn task(name: &str, priority: u8, cycle: u64, wcet: u64) -> Task {
-        Task {
-            name: name.into(),
-            priority,
-            cycle,
-            deadline: cycle,
-            wcet,
-            spin: 0,
-            lock: 0,
-            resources: Vec::new(),
-            offset: None,
-        }
-    }
-
     #[test]
     fn the_textbook_example_comes_out() {
         // Periods 7, 12, 20 and times 3, 3, 5: response times 3, 6, 20 (Burns and Wellings).
-        let tasks = vec![task("a", 3, 7, 3), task("b", 2, 12, 3), task("c", 1, 20, 5)];
+        let tasks = vec![Task::plain("a", 3, 7, 3), Task::plain("b", 2, 12, 3), Task::plain("c", 1, 20, 5)];
         let set = Set { tasks, ..Set::default() };
         assert_eq!([0, 1, 2].map(|at| set.response(at).total), [3, 6, 20]);
         let mut full = set.clone();
@@ -324,7 +317,11 @@ mod tests {
     #[test]
     fn a_lock_blocks_whoever_is_below_its_ceiling() {
         let mut set = Set {
-            tasks: vec![task("high", 3, 100, 10), task("mid", 2, 100, 10), task("low", 1, 100, 10)],
+            tasks: vec![
+                Task::plain("high", 3, 100, 10),
+                Task::plain("mid", 2, 100, 10),
+                Task::plain("low", 1, 100, 10),
+            ],
             ..Set::default()
         };
         set.tasks[0].resources = vec!["level".into()];
@@ -341,24 +338,29 @@ mod tests {
 
     #[test]
     fn one_priority_runs_in_turn_and_jitter_counts() {
-        let set = Set { tasks: vec![task("a", 1, 50, 10), task("b", 1, 50, 15)], jitter: 5, ..Set::default() };
+        let set =
+            Set { tasks: vec![Task::plain("a", 1, 50, 10), Task::plain("b", 1, 50, 15)], jitter: 5, ..Set::default() };
         assert_eq!([0, 1].map(|at| set.response(at).total), [30, 30]);
-        let jitter = Set { tasks: vec![task("a", 2, 10, 4), task("b", 1, 100, 6)], jitter: 1, ..Set::default() };
+        let jitter =
+            Set { tasks: vec![Task::plain("a", 2, 10, 4), Task::plain("b", 1, 100, 6)], jitter: 1, ..Set::default() };
         // w = 6 + ceil((w + 1) / 10) * 4: 10 -> 14 -> 14.
         assert_eq!(jitter.response(1).total, 15);
     }
 
     #[test]
     fn absurd_numbers_end() {
-        let mut set =
-            Set { tasks: vec![task("a", 2, 1, u64::MAX), task("b", 1, u64::MAX, u64::MAX)], ..Set::default() };
+        let mut set = Set {
+            tasks: vec![Task::plain("a", 2, 1, u64::MAX), Task::plain("b", 1, u64::MAX, u64::MAX)],
+            ..Set::default()
+        };
         set.jitter = u64::MAX;
         assert_eq!(set.response(1).total, u64::MAX);
     }
 
     #[test]
     fn offsets_keep_tasks_out_of_each_others_way() {
-        let mut set = Set { tasks: vec![task("high", 2, 10, 6), task("low", 1, 20, 3)], ..Set::default() };
+        let mut set =
+            Set { tasks: vec![Task::plain("high", 2, 10, 6), Task::plain("low", 1, 20, 3)], ..Set::default() };
         set.tasks[1].deadline = 5;
         assert_eq!(set.response(1).total, 9, "beside it");
         (set.tasks[0].offset, set.tasks[1].offset) = (Some(0), Some(6));
@@ -387,8 +389,8 @@ mod tests {
             let jitter = draw(3);
             let mut tasks: Vec<Task> = (0..4)
                 .map(|at| {
-                    task(
-                        &at.to_string(),
+                    Task::plain(
+                        at.to_string(),
                         4 - (at as u8) / 2 - (at as u8) % 2,
                         [10, 20, 40, 30][draw(4) as usize],
                         1 + draw(6),
@@ -449,7 +451,7 @@ mod tests {
         let (mut fits, mut nearest) = (0, 0);
         for _ in 0..400 {
             let mut tasks: Vec<Task> =
-                (0..4).map(|at| task(&at.to_string(), 4 - at as u8, 10 + draw(30), 1 + draw(6))).collect();
+                (0..4).map(|at| Task::plain(at.to_string(), 4 - at as u8, 10 + draw(30), 1 + draw(6))).collect();
             tasks.iter_mut().for_each(|task| task.spin = draw(4));
             let set = Set { tasks, ..Set::default() };
             let told: Vec<u64> = (0..4).map(|at| set.response(at).total).collect();

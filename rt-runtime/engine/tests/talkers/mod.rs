@@ -339,6 +339,15 @@ impl Talker {
         }
     }
 
+    /// A message a period, at its instant and without bulk, and turns until nothing moves.
+    pub fn act_alone(&mut self, now: u64) {
+        if now >= self.emit_at {
+            assert!(self.timed.emit_copy(&[0; SIZE], 0).is_some_and(|emit| emit.is_sent()));
+            (self.emitted, self.emit_at) = (self.emitted + 1, self.emit_at + PERIOD);
+        }
+        while self.host.engine.turn() {}
+    }
+
     /// The next instant of true time at which it has something to do.
     pub fn next(&self, now: u64) -> u64 {
         let due = self.host.engine.slot_due().map_or(u64::MAX, |due| match due.since(self.local.now()) {

@@ -16,7 +16,7 @@
 
 use crate::command::{Port, Topic};
 use crate::deliver::{Content, Demand, Joined, Outlets};
-use crate::engine::Links;
+use crate::links::Links;
 use crate::outflow::stall_max;
 use crate::recap::Audience;
 use crate::receive::{Assembling, Payload};

@@ -29,6 +29,7 @@ mod epsilons;
 mod hold;
 mod inflow;
 pub mod inline;
+mod links;
 pub mod margin;
 mod newcomers;
 mod outflow;

@@ -2,7 +2,7 @@
 
 use crate::command::{Command, Port};
 use crate::deliver::{Content, Copying, Demand, Joined, Outlets, is_piecemeal};
-use crate::engine::Links;
+use crate::links::Links;
 use crate::newcomers::{Kept, Newcomers, PeerSet};
 use crate::routes::{Route, RouteIndex};
 use crate::transmit::deliver_past;

@@ -10,7 +10,7 @@ mod timed;
 
 use crate::command::{Command, Dead, NewSource, Port};
 use crate::deliver::Outlets;
-use crate::engine::Links;
+use crate::links::Links;
 use crate::newcomers::{Newcomers, PeerSet};
 use crate::outflow::{Outflow, Progress};
 use crate::routes::{Hops, RouteIndex, Way};

@@ -7,7 +7,7 @@
 //! hurry: few go in a turn, they take no place from those of moves, and where there are slots they
 //! go when nothing else does, and end before the next slot.
 
-use crate::engine::Links;
+use crate::links::Links;
 use insane_core::{Lane, MonoTime, Nanos, PeerIndex};
 use insane_link::{Link, SendOutcome};
 use insane_sys::SharedBytes;

@@ -22,7 +22,7 @@
 //! comes beyond that is lost: the control plane says everything again.
 
 use crate::OVERLAY_BODY_MAX;
-use crate::engine::Links;
+use crate::links::Links;
 use insane_core::{HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex};
 use insane_link::{Link, SendOutcome};
 use insane_sys::SharedBytes;

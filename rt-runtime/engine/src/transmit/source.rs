@@ -2,7 +2,7 @@
 
 use crate::command::{Command, Notice, Port, Topic};
 use crate::deliver::{Content, Copying, Outlets, is_piecemeal};
-use crate::engine::{ByGroup, Links};
+use crate::links::{ByGroup, Links};
 use crate::newcomers::{Kept, Newcomers, PeerSet};
 use crate::outflow::{Identity, Outflow, Progress};
 use crate::routes::{Route, RouteIndex, Way};

@@ -1,7 +1,7 @@
 //! Frames of the control plane among slots; the rules are in [`overlay`](crate::transmit::overlay).
 
 use super::{TELLS_PER_TURN, told};
-use crate::engine::Links;
+use crate::links::Links;
 use crate::transmit::Transmitter;
 use crate::transmit::overlay::HeldBack;
 use insane_core::{MonoTime, Nanos};

@@ -3,7 +3,7 @@
 use super::Slots;
 use crate::command::Port;
 use crate::deliver::Outlets;
-use crate::engine::Links;
+use crate::links::Links;
 use crate::transmit::source::{SourceEntry, abandon, begin, condemn, copy_on, finish, send_frame};
 use crate::transmit::{FlowIndex, Transmitter};
 use insane_core::counters::{DatapathCounter, TurnCounter};

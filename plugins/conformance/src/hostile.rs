@@ -19,6 +19,8 @@ pub const PEER: &str = "10.9.0.1:7400";
 pub const NOBODY: &str = "10.9.0.99:7400";
 /// What the peer really sends.
 pub const GENUINE: &[u8] = b"a frame of the peer, long enough to be cut";
+/// What others send, and what is meant for another network.
+const FOREIGN: &[u8] = b"a frame of somebody else, long enough to be cut";
 /// A bundle that it sends.
 const BUNDLE: &[u8] = b"Bnd\x01\x10\0\x02\0\x02\0ab\x02\0cd";
 /// More than the link has buffers, several times.
@@ -81,23 +83,24 @@ impl Hostile {
         let from = |ip: [u8; 4], port| SocketAddr::from((ip, port));
         let port = 7400 + (self.below(3) as u16);
         let long = vec![7; FRAME_BYTES_MAX as usize + 1 + self.below(400)];
-        let payload = [GENUINE, BUNDLE, &long, b""][self.below(4)];
+        let at = self.below(4);
+        let (payload, foreign) = ([GENUINE, BUNDLE, &long, b""][at], [FOREIGN, FOREIGN, &long, FOREIGN][at]);
         let mut frame = match self.below(7) {
             0 => self.datagram(peer, port, payload, None),
             // This host itself, a group, everybody, a stranger, another port of the peer.
             1 => {
                 let spoofed = [[10, 9, 0, 2], [224, 0, 0, 1], [255, 255, 255, 255], [10, 9, 0, 66], [0, 0, 0, 0]];
                 let address = from(spoofed[self.below(5)], 7400);
-                self.datagram(address, port, payload, None)
+                self.datagram(address, port, foreign, None)
             }
-            2 => self.datagram(from([10, 9, 0, 1], 9), port, payload, None),
+            2 => self.datagram(from([10, 9, 0, 1], 9), port, foreign, None),
             3 => {
                 let vlan = 1 + self.below(4000) as u16;
-                self.datagram(peer, port, payload, Some(vlan))
+                self.datagram(peer, port, foreign, Some(vlan))
             }
             // A stack of tags.
             4 => {
-                let mut frame = self.datagram(peer, port, payload, Some(7));
+                let mut frame = self.datagram(peer, port, foreign, Some(7));
                 let tag: Vec<u8> = frame[12..16].to_vec();
                 for _ in 0..=self.below(4) {
                     frame.splice(12..12, tag.iter().copied());

@@ -90,7 +90,7 @@ impl EngineConfig {
 /// What an engine is made of; all memory is taken before [`Engine::new`] returns.
 #[derive(Debug)]
 pub struct EngineParts<L> {
-    /// Its links, at most [`LINKS_MAX`].
+    /// Its links, at most [`LINKS_MAX`](insane_core::limits::LINKS_MAX).
     pub links: Vec<L>,
     /// By which link each peer is reached: `link_of_peer[i]` is of `PeerIndex(i)`.
     pub link_of_peer: Vec<Option<usize>>,
@@ -162,7 +162,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
     /// An engine without sources and sinks.
     ///
     /// # Panics
-    /// With more than [`LINKS_MAX`] links, or with slots that are handed over ahead
+    /// With more than [`LINKS_MAX`](insane_core::limits::LINKS_MAX) links, or with slots that are handed over ahead
     /// (`lead_ns`) and a link that honours no launch times.
     #[must_use]
     pub fn new(config: EngineConfig, parts: EngineParts<L>, clock: C) -> Self {

@@ -739,7 +739,7 @@ impl Link for UdpLink {
     }
 
     /// While frames come one at a time, a call that need not be thorough costs one
-    /// system call (see [`Hint`]). When two calls in a row found
+    /// system call (see `Hint`). When two calls in a row found
     /// something, frames are taken in batches, and a best-effort batch is never taken
     /// before the real-time socket was looked at: at most two best-effort datagrams go
     /// ahead of a waiting real-time one until the next thorough call.

@@ -38,14 +38,20 @@ fn every_file_is_valid_and_gives_no_cause_for_warnings() {
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
         names.push(name);
     }
-    for name in ["single-host.ron", "cell-a.ron", "cell-b.ron", "reference.ron"] {
+    for name in ["single-host.ron", "cell-a.ron", "cell-b.ron", "slots-a.ron", "slots-b.ron", "reference.ron"] {
         assert!(names.iter().any(|other| other == name), "{name} is missing");
     }
 }
 
 #[test]
 fn each_of_a_pair_of_hosts_has_the_address_that_the_other_expects() {
-    let (a, b) = (plan("cell-a.ron"), plan("cell-b.ron"));
+    for pair in ["cell", "slots"] {
+        let [a, b] = ["a", "b"].map(|side| plan(&format!("{pair}-{side}.ron")));
+        expect_each_other(&a, &b);
+    }
+}
+
+fn expect_each_other(a: &Plan, b: &Plan) {
     assert_ne!(a.host.id, b.host.id);
     assert_eq!((a.peers[0].name.as_str(), b.peers[0].name.as_str()), (b.host.name.as_str(), a.host.name.as_str()));
     for (of_a, of_b) in a.datapaths.iter().zip(&b.datapaths) {
@@ -56,7 +62,7 @@ fn each_of_a_pair_of_hosts_has_the_address_that_the_other_expects() {
         }
     }
     let names = |plan: &Plan| plan.domains.iter().map(|domain| domain.name.clone()).collect::<Vec<_>>();
-    assert_eq!(names(&a), names(&b));
+    assert_eq!(names(a), names(b));
 }
 
 /// Paths of all values of the text, without numbers of lists and names of maps.

@@ -43,6 +43,8 @@ fn check_accepts_the_examples() {
         "single-host.ron",
         "cell-a.ron",
         "cell-b.ron",
+        "slots-a.ron",
+        "slots-b.ron",
         "../vplc-demo/hosts/a.ron",
         "../vplc-demo/hosts/b.ron",
     ]

@@ -191,7 +191,8 @@ fn told() -> impl Strategy<Value = Told> {
 
 /// How long waits are: mostly near what a sleep costs, where mistakes are dear.
 fn lengths(count: usize) -> impl Strategy<Value = Vec<Nanos>> {
-    let length = prop_oneof![0..20_000_u64, 0..150_000_u64, Just(LONG.0)];
+    let length =
+        prop_oneof![1..10_u64, 1..200_u64, 1..1_500_u64, Just(LONG.0 / LOOK.0)].prop_map(|looks| looks * LOOK.0);
     vec((length, prop_oneof![1..14_usize, 50..80_usize]), 0..count)
         .prop_map(|runs| runs.into_iter().flat_map(|(length, times)| vec![Nanos(length); times]).collect())
 }

@@ -287,9 +287,10 @@ pub enum Idle {
     Spin,
     /// It looks again as soon as others on its core have had a turn, for ever.
     Yield,
-    /// It looks for that long, then sleeps until something happens.
+    /// It looks for as long as a sleep costs, which it learns, then sleeps until something
+    /// happens.
     SpinThenBlock {
-        /// How long.
+        /// How long it looks at most.
         spin: Nanos,
     },
     /// It sleeps until something happens.

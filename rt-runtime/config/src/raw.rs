@@ -313,9 +313,11 @@ pub enum Idle {
     Spin,
     /// It looks again as soon as others on its core have had a turn, for ever.
     Yield,
-    /// It looks for a while, then sleeps until something happens.
+    /// It looks for as long as a sleep and its wake-up cost, which it learns, and not at all
+    /// where that was in vain for some time; then it sleeps until something happens.
     SpinThenBlock {
-        /// How long it looks, microseconds, 1 to 1,000,000. Default: 50.
+        /// How long it looks at most, microseconds, 1 to 1,000,000; more than 100 is as 100.
+        /// Default: 50.
         #[serde(default = "spin_us")]
         us: i64,
     },

@@ -38,6 +38,7 @@ mod receive;
 mod routes;
 mod rung;
 mod slot_log;
+pub mod spin;
 pub mod thread;
 mod trace;
 mod transmit;

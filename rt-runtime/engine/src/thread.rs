@@ -8,6 +8,7 @@ use crate::command::{BELL_TOKEN, LINK_TOKEN};
 use crate::doorbells::READY_MAX;
 use crate::engine::{Engine, EngineConfig, EngineParts};
 use crate::margin::Margin;
+use crate::spin::SpinBudget;
 use insane_core::time::Clock;
 use insane_core::{MonoTime, Nanos, SessionId};
 use insane_link::Link;
@@ -29,7 +30,8 @@ pub enum Idle {
     Spin,
     /// It turns for ever, and lets who else is on its core run after each turn that moved nothing.
     Yield,
-    /// It turns without work for this long, then sleeps until something happens.
+    /// It turns without work for as long as a sleep costs, this long at most, and not at all
+    /// where that was in vain ([`SpinBudget`]); then it sleeps until something happens.
     SpinThenBlock(Nanos),
     /// It sleeps as soon as a turn moves nothing.
     Block,
@@ -157,50 +159,61 @@ fn take_place(run: &RunConfig) -> Vec<String> {
 }
 
 fn host<L: Link, C: Clock>(engine: &mut Engine<L, C>, mut sleeper: Sleeper, idle: Idle) {
-    let mut idle_since = None;
     let mut idle_turns = 0_u32;
     let mut margin = Margin::default();
+    let mut spin = SpinBudget::new(if let Idle::SpinThenBlock(max) = idle { max } else { Nanos::ZERO });
     while !engine.port().is_stopping() {
         if engine.turn() {
             idle_turns = 0;
-            idle_since = None;
+            spin.found();
             continue;
         }
         idle_turns = idle_turns.wrapping_add(1);
         match idle {
             Idle::Spin => std::hint::spin_loop(),
             Idle::Yield => std::thread::yield_now(),
-            Idle::Block => sleep(engine, &mut sleeper, &mut margin),
-            Idle::SpinThenBlock(spin) => {
-                if !idle_turns.is_multiple_of(SPIN_STRIDE) {
+            Idle::Block => {
+                sleep(engine, &mut sleeper, &mut margin);
+            }
+            Idle::SpinThenBlock(_) => {
+                // Without a budget it sleeps as soon as a turn moves nothing.
+                if spin.get() > Nanos::ZERO && !idle_turns.is_multiple_of(SPIN_STRIDE) {
                     std::hint::spin_loop();
                     continue;
                 }
                 let now = MonotonicClock.now();
-                let since = *idle_since.get_or_insert(now);
-                if now.since(since) >= spin {
-                    sleep(engine, &mut sleeper, &mut margin);
-                    // It spins again if more may follow; for a doorbell only if that brings work,
-                    // so that nobody keeps it awake by ringing.
-                    if engine.expects_more() {
-                        idle_since = None;
-                    }
+                if spin.looks_on(now) {
+                    continue;
+                }
+                let Some(slept) = sleep(engine, &mut sleeper, &mut margin) else { continue };
+                spin.slept(now, slept.until, slept.is_woken);
+                // It spins again if more may follow; for a doorbell only if that brings work,
+                // so that nobody keeps it awake by ringing.
+                if engine.expects_more() {
+                    spin.found();
                 }
             }
         }
     }
 }
 
+/// A sleep that is over.
+struct Slept {
+    until: MonoTime,
+    /// Something ended it, and not its time.
+    is_woken: bool,
+}
+
 /// Sleeps until something happens, or until the next slot is the margin away; not at all
-/// where it is nearer. Where slots are handed over further ahead than the margin, waking late
-/// by that much is early enough, and nothing is waited for with open eyes.
-fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper, margin: &mut Margin) {
+/// where it is nearer, or there is work. Where slots are handed over further ahead than the
+/// margin, waking late by that much is early enough, and nothing is waited for with open eyes.
+fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper, margin: &mut Margin) -> Option<Slept> {
     let mut wake_at = None;
     if let Some(due) = engine.slot_due() {
         let until = if engine.slot_lead() > margin.get() { due } else { due - margin.get() };
         if until <= MonotonicClock.now() {
             std::hint::spin_loop();
-            return;
+            return None;
         }
         wake_at = Some(until);
     }
@@ -219,6 +232,7 @@ fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper, ma
     if let Some((_, rest)) = asked {
         timeout = rest;
     }
+    let mut slept = None;
     sleeper.arm();
     if !engine.has_work() && !engine.port().is_stopping() && engine.settle_doorbells() {
         engine.count_sleep();
@@ -238,8 +252,10 @@ fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper, ma
             margin.learn(late);
             engine.note_late_wake(late);
         }
+        slept = Some(Slept { until: now, is_woken: count > 0 });
     }
     sleeper.disarm();
+    slept
 }
 
 /// Something with this token ended a sleep. What a link has, each turn looks for.

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::command::{Command, NewSink, NewSource, Port, Topic};
+use crate::spin::SETTLES_VAIN;
 use crate::watch::QUIET_AFTER;
 use crate::{DomainParts, Doorbell};
 use insane_core::counters::{PortCounter, TurnCounter};
@@ -175,4 +176,29 @@ fn no_message_of_a_quiet_source_is_slept_through() {
 #[test]
 fn no_message_of_a_quiet_source_is_slept_through_by_who_spins_before() {
     emit_around_the_sleep(Idle::SpinThenBlock(Nanos::from_micros(3)));
+}
+
+/// One message each two milliseconds, and a configured maximum that is longer than that.
+#[test]
+fn who_spins_in_vain_soon_sleeps_as_soon_as_a_turn_moves_nothing() {
+    const MESSAGES: u64 = 100;
+    let mut sleepy = Sleepy::start(Idle::SpinThenBlock(Nanos::from_millis(10)));
+    let sink = sleepy.sink();
+    let (source, _) = sleepy.sources(1, 1).remove(0);
+    let seldom = |messages: u64| {
+        for number in 0..messages {
+            std::thread::sleep(Duration::from_millis(2));
+            hop(&source, &sink, number);
+        }
+    };
+    seldom(2 * u64::from(SETTLES_VAIN));
+    let both = || [TurnCounter::Turns, TurnCounter::Sleeps].map(|counter| sleepy.count(counter));
+    let before = both();
+    seldom(MESSAGES);
+    let after = both();
+    let [turns, sleeps] = [0, 1].map(|at: usize| after[at] - before[at]);
+    println!("{turns} turns and {sleeps} sleeps for {MESSAGES} messages");
+    assert!(sleeps >= MESSAGES * 9 / 10, "{sleeps} sleeps for {MESSAGES} messages");
+    assert!(turns <= MESSAGES * 8, "{turns} turns for {MESSAGES} messages");
+    sleepy.thread.stop();
 }

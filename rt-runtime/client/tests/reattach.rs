@@ -279,6 +279,46 @@ fn counters_go_on_where_they_were() {
     assert_eq!(shown(last, "counting", "messages"), 2 * passed + 5);
 }
 
+/// What each source, and then each sink, of the first stream has counted.
+fn by_port(runtime: &Runtime, counter: &str) -> Vec<Option<u64>> {
+    let report = runtime.status().expect("a report");
+    let channels = report.streams.first().map(|stream| stream.channels.as_slice()).unwrap_or_default();
+    let sources = channels.iter().flat_map(|channel| &channel.sources).map(|source| &source.counters);
+    let sinks = channels.iter().flat_map(|channel| &channel.sinks).map(|sink| &sink.counters);
+    let count = |counters: &Option<insane_wire::status::Counters>| {
+        counters.as_ref().map(|counters| counters.get(counter).copied().unwrap_or(0))
+    };
+    sources.chain(sinks).map(count).collect()
+}
+
+#[test]
+fn each_port_has_its_own_counts_where_another_counted_before_and_after_restarts() {
+    let place = Place::new("ports");
+    let mut current = Some(runtime(&place.socket()));
+    let session = Session::attach(place.socket(), "counting").unwrap();
+    let stream = session.stream("s", Qos::default()).unwrap();
+    let first = stream.source(ChannelId(1), SourceOptions::default()).unwrap();
+    let sink = stream.sink(ChannelId(1), SinkOptions::default()).unwrap();
+    first.wait_for_receivers(SECOND).unwrap();
+    (0..3).for_each(|number| pass(&first, &sink, number, 500));
+    assert_eq!(by_port(current.as_ref().unwrap(), "messages"), [Some(3), Some(3)]);
+    drop(first);
+    // It counts where the first one did.
+    let second = stream.source(ChannelId(1), SourceOptions::default()).unwrap();
+    second.wait_for_receivers(SECOND).unwrap();
+    assert_eq!(by_port(current.as_ref().unwrap(), "messages"), [Some(0), Some(3)]);
+    for round in 1..=2 {
+        drop(current.take());
+        wait_for("the session notices", || session.attachment() == Attachment::Detached);
+        pass(&second, &sink, round, 500);
+        let next = current.insert(runtime(&place.socket()));
+        wait_for("the session returns", || session.attachment() == Attachment::Attached);
+        assert_eq!(by_port(next, "messages"), [Some(round), Some(3 + round)]);
+        assert_eq!(by_port(next, "bytes"), [Some(500 * round), Some(500 * (3 + round))]);
+    }
+    assert_eq!(shown(current.as_ref().unwrap(), "counting", "messages"), 2 * 5, "the session's are all of them");
+}
+
 #[test]
 fn a_runtime_that_does_not_take_the_counters_is_asked_without_them() {
     let place = Place::new("stranger");
@@ -320,7 +360,11 @@ fn a_runtime_that_does_not_take_the_counters_is_asked_without_them() {
     wait_for("the session returns", || session.attachment() == Attachment::Attached);
     source.wait_for_receivers(SECOND).unwrap();
     pass(&source, &sink, 0, 500);
-    assert!(second.status().is_some());
+    assert_eq!(by_port(&second, "messages"), [None, None], "they count in a page that it has not");
+    // Whoever comes now counts in the one that it has.
+    let late = stream.source(ChannelId(2), SourceOptions::small()).unwrap();
+    assert!(late.emit_copy(b"alone").unwrap().is_sent());
+    assert_eq!(by_port(&second, "messages"), [None, Some(1), None]);
 }
 
 /// Ports are made for what a stream was given; a runtime that comes back and declares another

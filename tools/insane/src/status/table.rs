@@ -265,7 +265,7 @@ fn sessions(report: &StatusReport, before: Before<'_>) -> String {
     let messages = if before.is_some() { "messages/s" } else { "messages" };
     let mut table = Table::new(
         "sessions",
-        &["domain", "id", "process", "user", "streams", "memory", messages, "dropped", "refused", "lost"],
+        &["domain", "id", "process", "user", "streams", "memory", messages, "dropped", "refused", "lost", "overruns"],
     );
     for domain in &report.domains {
         for session in &domain.sessions {
@@ -291,6 +291,7 @@ fn sessions(report: &StatusReport, before: Before<'_>) -> String {
                     count(of(now, "dropped")),
                     count(of(now, "refused")),
                     count(of(now, "lost")),
+                    count(of(now, "overruns")),
                 ],
             );
         }

@@ -53,6 +53,7 @@ pub(crate) enum What {
         reliable: bool,
         schema: Option<Schema>,
         keeps: bool,
+        line: Option<Line>,
     },
     Sink {
         uid: u64,
@@ -62,6 +63,7 @@ pub(crate) enum What {
         wake: SinkWake,
         schema: Option<Schema>,
         observes: bool,
+        line: Option<Line>,
     },
     /// A source of the runtime's earlier life.
     SourceAgain {
@@ -245,6 +247,15 @@ impl Shared {
         if adopted { Ok(()) } else { self.send(&Request::SessionMapped).map_err(|_| SessionError::Silent) }
     }
 
+    /// A line for a new source, sink or task to count in, and its number; `None`: none is left,
+    /// and it counts where nobody sees it.
+    pub fn take_line(&self) -> (Option<Line>, Option<u32>) {
+        let page = lock(&self.counters).clone();
+        let line = page.as_ref().and_then(CounterPage::take);
+        let number = line.as_ref().and_then(|line| line.number(page.as_ref()));
+        (line, number)
+    }
+
     /// Sends one request; waits a moment if the runtime is slow to read.
     pub fn send(&self, request: &Request) -> Result<(), RequestError> {
         self.send_beside(request, &[])
@@ -422,11 +433,10 @@ impl Shared {
                 self.opened(req, stream, Given { lane, qos, history_max });
             }
             Event::SourceCreated { req, source, heap_bytes } => {
-                let page = lock(&self.counters).clone();
                 let made = self.answer(req, |what, registry| {
-                    let (uid, stream, channel, classes, reliable, (schema, keeps)) = match what {
-                        What::Source { uid, stream, channel, classes, reliable, schema, keeps } => {
-                            (uid, stream, channel, classes, reliable, (schema, keeps))
+                    let (uid, stream, channel, classes, reliable, (schema, keeps, line)) = match what {
+                        What::Source { uid, stream, channel, classes, reliable, schema, keeps, line } => {
+                            (uid, stream, channel, classes, reliable, (schema, keeps, line))
                         }
                         What::SourceAgain { uid } => {
                             let Some(record) = registry.sources.get_mut(&uid) else { return Built::Useless };
@@ -436,7 +446,6 @@ impl Shared {
                         }
                         _ => return Built::Useless,
                     };
-                    let line = page.and_then(|page| page.take());
                     let block = ports::counters(line.as_ref());
                     Built::Reply(ports::source_port(&mut beside, &classes, heap_bytes, reliable, block).map(|parts| {
                         let ports::SourceParts { port, mailbox, buffers, heap } = parts;
@@ -454,12 +463,11 @@ impl Shared {
                 }
             }
             Event::SinkCreated { req, sink } => {
-                let page = lock(&self.counters).clone();
                 let mut has_page = false;
                 let made = self.answer(req, |what, registry| {
-                    let (uid, stream, channel, depth, wake, schema, observes) = match what {
-                        What::Sink { uid, stream, channel, depth, wake, schema, observes } => {
-                            (uid, stream, channel, depth, wake, schema, observes)
+                    let (uid, stream, channel, depth, wake, schema, observes, line) = match what {
+                        What::Sink { uid, stream, channel, depth, wake, schema, observes, line } => {
+                            (uid, stream, channel, depth, wake, schema, observes, line)
                         }
                         What::SinkAgain { uid } => {
                             let Some(record) = registry.sinks.get_mut(&uid) else { return Built::Useless };
@@ -469,7 +477,6 @@ impl Shared {
                         }
                         _ => return Built::Useless,
                     };
-                    let line = page.and_then(|page| page.take());
                     let block = ports::counters(line.as_ref());
                     has_page = wake != SinkWake::Never;
                     Built::Reply(sink_parts(&mut beside, wake).and_then(|(wake_fds, reader)| {
@@ -604,6 +611,8 @@ impl Shared {
     /// Creates the ports of a stream that were there before the runtime's restart; does
     /// nothing for a new stream. Heaps and wake pages go on: the runtime adopts them.
     fn recreate_ports(&self, local: u32, stream: StreamId) {
+        let page = lock(&self.counters).clone();
+        let number = |line: &Option<Line>| line.as_ref().and_then(|line| line.number(page.as_ref()));
         let registry = lock(&self.registry);
         let sources: Vec<_> = registry
             .sources
@@ -611,7 +620,8 @@ impl Shared {
             .filter(|(_, source)| source.stream == local && source.id.is_none())
             .map(|(uid, source)| {
                 let heap = source.heap.as_ref().and_then(|heap| heap.try_clone().ok());
-                (*uid, source.channel, source.classes.clone(), (source.schema, source.keeps), heap)
+                let more = (source.schema, source.keeps, number(&source.line));
+                (*uid, source.channel, source.classes.clone(), more, heap)
             })
             .collect();
         let sinks: Vec<_> = registry
@@ -620,22 +630,23 @@ impl Shared {
             .filter(|(_, sink)| sink.stream == local && sink.id.is_none())
             .map(|(uid, sink)| {
                 let fds: Vec<OwnedFd> = sink.wake_fds.iter().filter_map(|fd| fd.try_clone().ok()).collect();
-                (*uid, sink.channel, sink.depth, (sink.wake, sink.schema, sink.observes), fds)
+                let more = (sink.wake, sink.schema, sink.observes, number(&sink.line));
+                (*uid, sink.channel, sink.depth, more, fds)
             })
             .collect();
         drop(registry);
-        for (uid, channel, classes, (schema, keeps), heap) in sources {
+        for (uid, channel, classes, (schema, keeps, line), heap) in sources {
             let fds: Vec<BorrowedFd<'_>> = heap.iter().map(AsFd::as_fd).collect();
-            let request = |req| Request::CreateSource { req, stream, channel, uid, classes, schema, keeps };
+            let request = |req| Request::CreateSource { req, stream, channel, uid, classes, schema, keeps, line };
             self.order(What::SourceAgain { uid }, &fds, request);
         }
-        for (uid, channel, depth, (wake, schema, observes), fds) in sinks {
+        for (uid, channel, depth, (wake, schema, observes, line), fds) in sinks {
             let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             let request = |req| {
                 if observes {
-                    Request::CreateTap { req, stream, channel, uid, depth }
+                    Request::CreateTap { req, stream, channel, uid, depth, line }
                 } else {
-                    Request::CreateSink { req, stream, channel, uid, depth, wake, schema }
+                    Request::CreateSink { req, stream, channel, uid, depth, wake, schema, line }
                 }
             };
             self.order(What::SinkAgain { uid }, &fds, request);

@@ -37,7 +37,6 @@ pub(crate) struct SourceRecord {
     /// Its sealed heap, to be shown to the runtime's next life.
     pub heap: Option<OwnedFd>,
     /// Its line of the counters page.
-    #[expect(dead_code, reason = "given back when the record goes")]
     pub line: Option<Line>,
     pub id: Option<SourceId>,
 }

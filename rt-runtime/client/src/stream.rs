@@ -86,6 +86,7 @@ impl Stream {
         }
         let (stream, uid) = (self.id()?, fresh_uid());
         let SourceOptions { classes, schema, keeps } = options;
+        let (counts, line) = self.inner.core.shared.take_line();
         let what = What::Source {
             uid,
             stream: self.inner.local,
@@ -94,6 +95,7 @@ impl Stream {
             reliable: self.inner.given.qos.reliability == Reliability::Reliable,
             schema,
             keeps,
+            line: counts,
         };
         let reply = self.inner.core.shared.request(what, |req| Request::CreateSource {
             req,
@@ -103,6 +105,7 @@ impl Stream {
             classes,
             schema,
             keeps,
+            line,
         })?;
         match reply {
             Reply::Source(port) => Ok(Source::new(port, Arc::clone(&self.inner), uid)),
@@ -129,12 +132,14 @@ impl Stream {
         }
         let (stream, uid) = (self.id()?, fresh_uid());
         let schema = options.schema;
-        let what = What::Sink { uid, stream: self.inner.local, channel, depth, wake, schema, observes };
+        let (counts, line) = self.inner.core.shared.take_line();
+        let local = self.inner.local;
+        let what = What::Sink { uid, stream: local, channel, depth, wake, schema, observes, line: counts };
         let reply = self.inner.core.shared.request(what, |req| {
             if observes {
-                Request::CreateTap { req, stream, channel, uid, depth }
+                Request::CreateTap { req, stream, channel, uid, depth, line }
             } else {
-                Request::CreateSink { req, stream, channel, uid, depth, wake, schema }
+                Request::CreateSink { req, stream, channel, uid, depth, wake, schema, line }
             }
         })?;
         match reply {

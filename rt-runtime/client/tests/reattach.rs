@@ -279,20 +279,50 @@ fn counters_go_on_where_they_were() {
     assert_eq!(shown(last, "counting", "messages"), 2 * passed + 5);
 }
 
+/// What each source, and then each sink, of the first stream has counted.
+fn by_port(runtime: &Runtime, counter: &str) -> Vec<Option<u64>> {
+    let report = runtime.status().expect("a report");
+    let channels = report.streams.first().map(|stream| stream.channels.as_slice()).unwrap_or_default();
+    let sources = channels.iter().flat_map(|channel| &channel.sources).map(|source| &source.counters);
+    let sinks = channels.iter().flat_map(|channel| &channel.sinks).map(|sink| &sink.counters);
+    let count = |counters: &Option<insane_wire::status::Counters>| {
+        counters.as_ref().map(|counters| counters.get(counter).copied().unwrap_or(0))
+    };
+    sources.chain(sinks).map(count).collect()
+}
+
 #[test]
-fn a_runtime_that_does_not_take_the_counters_is_asked_without_them() {
-    let place = Place::new("stranger");
-    let first = runtime(&place.socket());
-    let session = Session::attach(place.socket(), "modest").unwrap();
+fn each_port_has_its_own_counts_where_another_counted_before_and_after_restarts() {
+    let place = Place::new("ports");
+    let mut current = Some(runtime(&place.socket()));
+    let session = Session::attach(place.socket(), "counting").unwrap();
     let stream = session.stream("s", Qos::default()).unwrap();
+    let first = stream.source(ChannelId(1), SourceOptions::default()).unwrap();
     let sink = stream.sink(ChannelId(1), SinkOptions::default()).unwrap();
-    let source = stream.source(ChannelId(1), SourceOptions::default()).unwrap();
-    source.wait_for_receivers(SECOND).unwrap();
+    first.wait_for_receivers(SECOND).unwrap();
+    (0..3).for_each(|number| pass(&first, &sink, number, 500));
+    assert_eq!(by_port(current.as_ref().unwrap(), "messages"), [Some(3), Some(3)]);
     drop(first);
-    wait_for("the session notices", || session.attachment() == Attachment::Detached);
-    // A runtime of another build: it turns the page away, and goes.
+    // It counts where the first one did.
+    let second = stream.source(ChannelId(1), SourceOptions::default()).unwrap();
+    second.wait_for_receivers(SECOND).unwrap();
+    assert_eq!(by_port(current.as_ref().unwrap(), "messages"), [Some(0), Some(3)]);
+    for round in 1..=2 {
+        drop(current.take());
+        wait_for("the session notices", || session.attachment() == Attachment::Detached);
+        pass(&second, &sink, round, 500);
+        let next = current.insert(runtime(&place.socket()));
+        wait_for("the session returns", || session.attachment() == Attachment::Attached);
+        assert_eq!(by_port(next, "messages"), [Some(round), Some(3 + round)]);
+        assert_eq!(by_port(next, "bytes"), [Some(500 * round), Some(500 * (3 + round))]);
+    }
+    assert_eq!(shown(current.as_ref().unwrap(), "counting", "messages"), 2 * 5, "the session's are all of them");
+}
+
+/// A runtime of another build: it turns callers away so often, and goes. What they brought each time.
+fn turned_away(place: &Place, times: usize) -> Vec<usize> {
     let listener = seqpacket::listen(&place.socket()).unwrap();
-    let brought: Vec<usize> = (0..2)
+    let brought = (0..times)
         .map(|_| {
             let mut caller = None;
             wait_for("the session calls", || {
@@ -313,14 +343,52 @@ fn a_runtime_that_does_not_take_the_counters_is_asked_without_them() {
             fds.unwrap()
         })
         .collect();
-    assert_eq!(brought, [1, 0], "with its page, then without");
     drop(listener);
     let _ = std::fs::remove_file(place.socket());
+    brought
+}
+
+#[test]
+fn a_runtime_that_does_not_take_the_counters_is_asked_without_them() {
+    let place = Place::new("stranger");
+    let first = runtime(&place.socket());
+    let session = Session::attach(place.socket(), "modest").unwrap();
+    let stream = session.stream("s", Qos::default()).unwrap();
+    let sink = stream.sink(ChannelId(1), SinkOptions::default()).unwrap();
+    let source = stream.source(ChannelId(1), SourceOptions::default()).unwrap();
+    source.wait_for_receivers(SECOND).unwrap();
+    drop(first);
+    wait_for("the session notices", || session.attachment() == Attachment::Detached);
+    assert_eq!(turned_away(&place, 2), [1, 0], "with its page, then without");
     let second = runtime(&place.socket());
     wait_for("the session returns", || session.attachment() == Attachment::Attached);
     source.wait_for_receivers(SECOND).unwrap();
     pass(&source, &sink, 0, 500);
     assert!(second.status().is_some());
+}
+
+/// A runtime of another page than its ports count in does not show what stands there as theirs.
+#[test]
+fn ports_that_count_in_a_page_that_the_runtime_has_not_are_shown_without_counts() {
+    let place = Place::new("other-page");
+    let first = runtime(&place.socket());
+    let session = Session::attach(place.socket(), "modest").unwrap();
+    let stream = session.stream("s", Qos::default()).unwrap();
+    let sink = stream.sink(ChannelId(1), SinkOptions::default()).unwrap();
+    let source = stream.source(ChannelId(1), SourceOptions::default()).unwrap();
+    source.wait_for_receivers(SECOND).unwrap();
+    drop(first);
+    wait_for("the session notices", || session.attachment() == Attachment::Detached);
+    assert_eq!(turned_away(&place, 1), [1]);
+    let second = runtime(&place.socket());
+    wait_for("the session returns", || session.attachment() == Attachment::Attached);
+    source.wait_for_receivers(SECOND).unwrap();
+    pass(&source, &sink, 0, 500);
+    assert_eq!(by_port(&second, "messages"), [None, None]);
+    // Whoever comes now counts in the page that it has.
+    let late = stream.source(ChannelId(2), SourceOptions::small()).unwrap();
+    assert!(late.emit_copy(b"alone").unwrap().is_sent());
+    assert_eq!(by_port(&second, "messages"), [None, Some(1), None]);
 }
 
 /// Ports are made for what a stream was given; a runtime that comes back and declares another

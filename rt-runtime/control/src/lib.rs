@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+mod counted;
 mod datapath;
 pub mod declaration;
 mod discovery;

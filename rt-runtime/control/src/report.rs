@@ -1,22 +1,22 @@
 //! The state of the runtime, as [`StatusReport`].
 
+use crate::counted::{Counted, datapath_counts};
 use crate::datapath::Datapath;
 use crate::hub::Hub;
 use crate::hub::stands::StandView;
 use crate::hub::view::{ChannelView, SessionView, SinkView, SourceView, StreamView};
 use crate::memory::{CounterPages, HugeReport};
-use crate::objects::{COUNTER_LINES, Objects};
+use crate::objects::Objects;
 use crate::overlay::Overlay;
 use crate::places::Places;
 use crate::roster::Roster;
 use insane_config::diff::declared;
 use insane_config::{HugePages, Idle, Isolation, Plan, Serves};
-use insane_core::counters::{DatapathCounter, PortCounter, TurnCounter};
+use insane_core::counters::TurnCounter;
 use insane_core::{
     Consumption, DatapathIndex, Determinism, DomainIndex, HostId, Incarnation, LatePolicy, MonoTime, PeerIndex, Qos,
     Reliability, Schema, StreamKey,
 };
-use insane_shm::counters::CounterBlock;
 use insane_sys::clock::mono_now;
 use insane_sys::thread::{self, SchedPolicy};
 use insane_wire::control::SinkWake;
@@ -74,11 +74,13 @@ impl Facts {
         // A certificate names the streams of all tenants.
         let sees_all = (0..self.plan.domains.len()).all(|at| scope.shows(DomainIndex(at as u16)));
         let certificate = |at: usize| hub.certificate(DatapathIndex(at as u8)).filter(|_| sees_all);
+        let counted = Counted::new(hub.sessions().filter(|session| scope.shows(session.domain)), objects);
         let rows: Vec<_> = datapaths
             .iter()
             .enumerate()
             .map(|(at, path)| {
                 let mut row = datapath_row(path, certificate(at), sees_all);
+                row.carried = self.carried(scope, at);
                 let links = row.links.iter_mut().enumerate();
                 links.for_each(|(link, status)| status.group = overlay.group_status(at, link));
                 row
@@ -98,8 +100,8 @@ impl Facts {
             threads: self.thread_rows(),
             degraded: self.degraded_rows(datapaths, &rows),
             datapaths: rows,
-            domains: self.domains(scope, hub, (objects, datapaths), places),
-            streams: self.streams(scope, hub, roster, overlay),
+            domains: self.domains(scope, hub, (&counted, datapaths), places),
+            streams: self.streams(scope, hub, (roster, overlay), &counted),
             peers,
             schedule: None,
             discovery: None,
@@ -147,7 +149,7 @@ impl Facts {
         }
     }
 
-    fn domains(&self, scope: Scope, hub: &Hub, of: (&Objects, &[Datapath]), places: &Places) -> Vec<DomainStatus> {
+    fn domains(&self, scope: Scope, hub: &Hub, of: (&Counted, &[Datapath]), places: &Places) -> Vec<DomainStatus> {
         let mut rows = Vec::new();
         for (at, plan) in self.plan.domains.iter().enumerate() {
             let domain = DomainIndex(at as u16);
@@ -170,14 +172,24 @@ impl Facts {
         rows
     }
 
+    /// What all datapaths count for a domain.
     fn domain_counters(&self, domain: usize) -> Counters {
-        let blocks: Vec<CounterBlock> =
-            (0..self.plan.datapaths.len()).filter_map(|datapath| self.pages.domain(domain, datapath).ok()).collect();
-        let sum = |counter: &DatapathCounter| blocks.iter().map(|block| block.get(*counter as usize)).sum();
-        DatapathCounter::ALL.iter().map(|counter| (counter.name().to_owned(), sum(counter))).collect()
+        datapath_counts((0..self.plan.datapaths.len()).filter_map(|datapath| self.pages.domain(domain, datapath).ok()))
     }
 
-    fn streams(&self, scope: Scope, hub: &Hub, roster: &Roster, overlay: &Overlay) -> Vec<StreamStatus> {
+    /// What a datapath counts for the domains that are shown.
+    fn carried(&self, scope: Scope, datapath: usize) -> Counters {
+        let domains = (0..self.plan.domains.len()).filter(|at| scope.shows(DomainIndex(*at as u16)));
+        datapath_counts(domains.filter_map(|domain| self.pages.domain(domain, datapath).ok()))
+    }
+
+    fn streams(
+        &self,
+        scope: Scope,
+        hub: &Hub,
+        (roster, overlay): (&Roster, &Overlay),
+        counted: &Counted,
+    ) -> Vec<StreamStatus> {
         let shown = hub.streams().filter(|stream| scope.shows(stream.domain));
         shown
             .map(|stream| {
@@ -207,7 +219,7 @@ impl Facts {
                         .iter()
                         .map(|channel| {
                             let group = self.channel_group(&stream, channel, roster, overlay);
-                            self.channel_row(channel, group, roster)
+                            self.channel_row(channel, group, roster, counted)
                         })
                         .collect(),
                 }
@@ -263,7 +275,13 @@ impl Facts {
         stream.peers.iter().filter_map(link).collect()
     }
 
-    fn channel_row(&self, channel: &ChannelView, group: Option<ChannelGroupStatus>, roster: &Roster) -> ChannelStatus {
+    fn channel_row(
+        &self,
+        channel: &ChannelView,
+        group: Option<ChannelGroupStatus>,
+        roster: &Roster,
+        counted: &Counted,
+    ) -> ChannelStatus {
         let names = |datapaths: &[DatapathIndex]| {
             datapaths.iter().map(|at| self.plan.datapaths[at.index()].name.clone()).collect()
         };
@@ -281,6 +299,7 @@ impl Facts {
                 bytes: slot.bytes,
                 reserved: source.is_reserved,
             }),
+            counters: counted.of_port(source.session, source.line),
         };
         let sink = |sink: &SinkView| SinkStatus {
             id: sink.id.0,
@@ -296,6 +315,7 @@ impl Facts {
             direct: sink.direct as u32,
             datapaths: names(&sink.datapaths),
             ring_bytes: sink.ring_bytes,
+            counters: counted.of_port(sink.session, sink.line),
         };
         let mismatch = |sinks_are_here: bool| {
             move |(peer, sources, sinks): &(PeerIndex, Schema, Schema)| {
@@ -396,10 +416,10 @@ fn quotas(hub: &Hub, domain: usize) -> BTreeMap<String, Usage> {
 
 fn session_row(
     session: &SessionView<'_>,
-    (objects, datapaths): (&Objects, &[Datapath]),
+    (counted, datapaths): (&Counted, &[Datapath]),
     places: &Places,
 ) -> SessionStatus {
-    let mut counters = session.counters.map(|page| session_counters(page, objects)).unwrap_or_default();
+    let mut counters = counted.of_session(session.id);
     for (name, count) in datapaths.iter().flat_map(|datapath| datapath.doorbell_counts(Some(session.id))) {
         *counters.entry(name.to_owned()).or_default() += count;
     }
@@ -414,19 +434,6 @@ fn session_row(
         threads: places.of(session.id).map(|(name, tid)| thread_row(&name, tid)).collect(),
         counters,
     }
-}
-
-/// Sums over the lines of a session's own page. Read only once it is sealed.
-fn session_counters(page: crate::action::ObjectId, objects: &Objects) -> Counters {
-    if !objects.is_sealed(page) {
-        return Counters::new();
-    }
-    let Ok(region) = objects.look(page) else { return Counters::new() };
-    let blocks: Vec<CounterBlock> =
-        (0..COUNTER_LINES).filter_map(|line| CounterBlock::new(region.clone(), line)).collect();
-    // What the client wrote is a claim: any number may stand there.
-    let sum = |counter: &PortCounter| blocks.iter().fold(0, |sum: u64, b| sum.wrapping_add(b.get(*counter as usize)));
-    PortCounter::ALL.iter().map(|counter| (counter.name().to_owned(), sum(counter))).collect()
 }
 
 fn datapath_row(datapath: &Datapath, certificate: Option<String>, sees_all: bool) -> DatapathStatus {
@@ -451,6 +458,7 @@ fn datapath_row(datapath: &Datapath, certificate: Option<String>, sees_all: bool
         .to_owned(),
         links: datapath.link_rows(),
         counters: counters.map(|(name, value)| (name.to_owned(), value)).collect(),
+        carried: Counters::new(),
         slot_clock: datapath.slot_clock().map(str::to_owned),
         slot_offset_ns: datapath.slot_offset(),
         gates: datapath.plan.gates.as_ref().map(ToString::to_string),

@@ -17,7 +17,7 @@ fn open(world: &mut World, session: SessionId, qos: Qos, uid: u64) {
     let stream = *stream;
     world.clients.get_mut(&session).unwrap().asked.insert(2, uid);
     let (classes, schema, keeps, channel) = (Vec::new(), None, false, CHANNEL);
-    world.request(session, &Request::CreateSource { req: 2, stream, channel, uid, classes, schema, keeps });
+    world.request(session, &Request::CreateSource { req: 2, stream, channel, uid, classes, schema, keeps, line: None });
     world.settle();
     world.interest(0, Topic { key: stream_key("line1", "io"), channel: CHANNEL }, true);
     world.settle();

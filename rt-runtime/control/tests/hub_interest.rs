@@ -49,7 +49,8 @@ fn sources_that_keep_the_past_are_asked_for_each_sink_that_joins_at_a_peer() {
     let Request::CreateSource { req, channel, classes, schema, .. } = source_request(&mut world, a, stream, 12) else {
         panic!("another request")
     };
-    world.request(a, &Request::CreateSource { req, stream, channel, uid: 12, classes, schema, keeps: true });
+    world
+        .request(a, &Request::CreateSource { req, stream, channel, uid: 12, classes, schema, keeps: true, line: None });
     world.settle();
     let peer = insane_core::PeerIndex;
     world.interest(1, topic(), true);
@@ -106,10 +107,10 @@ fn schemas() -> [Schema; 2] {
 fn with_schema(request: Request, of: Schema) -> Request {
     match request {
         Request::CreateSource { req, stream, channel, uid, classes, .. } => {
-            Request::CreateSource { req, stream, channel, uid, classes, schema: Some(of), keeps: false }
+            Request::CreateSource { req, stream, channel, uid, classes, schema: Some(of), keeps: false, line: None }
         }
         Request::CreateSink { req, stream, channel, uid, depth, wake, .. } => {
-            Request::CreateSink { req, stream, channel, uid, depth, wake, schema: Some(of) }
+            Request::CreateSink { req, stream, channel, uid, depth, wake, schema: Some(of), line: None }
         }
         other => other,
     }
@@ -310,7 +311,7 @@ fn interest_in_another_stream_of_the_same_wire_name_is_none() {
 
 fn tap(world: &mut World, session: SessionId, stream: StreamId, uid: u64) {
     world.clients.get_mut(&session).unwrap().asked.insert(3, uid);
-    world.request(session, &Request::CreateTap { req: 3, stream, channel: ChannelId(5), uid, depth: 8 });
+    world.request(session, &Request::CreateTap { req: 3, stream, channel: ChannelId(5), uid, depth: 8, line: None });
     world.settle();
 }
 

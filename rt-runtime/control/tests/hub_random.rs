@@ -149,12 +149,18 @@ impl Run {
         let classes = if self.random.chance(2) { vec![ClassSpec { size: 512, count: 20 }] } else { Vec::new() };
         let channel = ChannelId(self.random.below(2) as u32);
         let schema = self.schema();
-        self.request(session, &Request::CreateSource { req, stream, channel, uid, classes, schema, keeps: false });
+        let (keeps, line) = (false, self.line());
+        self.request(session, &Request::CreateSource { req, stream, channel, uid, classes, schema, keeps, line });
     }
 
     /// Mostly none; else one of two, so that some ends are refused.
     fn schema(&mut self) -> Option<Schema> {
         [None, None, Schema::new("v1", 1), Schema::new("v2", 2)][self.random.below(4)]
+    }
+
+    /// None, one of few, so that several ends say the same, or one beyond the page.
+    fn line(&mut self) -> Option<u32> {
+        [None, Some(0), Some(1), Some(u32::MAX)][self.random.below(4)]
     }
 
     fn create_sink(&mut self) {
@@ -163,7 +169,8 @@ impl Run {
         let wake = [SinkWake::Never, SinkWake::Page, SinkWake::Fd][self.random.below(3)];
         let channel = ChannelId(self.random.below(2) as u32);
         let schema = self.schema();
-        self.request(session, &Request::CreateSink { req, stream, channel, uid, depth: 16, wake, schema });
+        let (depth, line) = (16, self.line());
+        self.request(session, &Request::CreateSink { req, stream, channel, uid, depth, wake, schema, line });
     }
 
     fn close(&mut self) {
@@ -315,17 +322,15 @@ impl Run {
             let Some(client) = self.world.clients.get_mut(&session) else { return };
             let req = 100 + client.asked.len() as u32;
             client.asked.insert(req, uid);
-            self.request(
-                session,
-                &Request::CreateSource { req, stream, channel, uid, classes: Vec::new(), schema: None, keeps: false },
-            );
+            let (classes, schema, keeps, line) = (Vec::new(), None, false, None);
+            self.request(session, &Request::CreateSource { req, stream, channel, uid, classes, schema, keeps, line });
         }
         for uid in old.sinks.into_values() {
             let Some(client) = self.world.clients.get_mut(&session) else { return };
             let req = 100 + client.asked.len() as u32;
             client.asked.insert(req, uid);
-            let request =
-                Request::CreateSink { req, stream, channel, uid, depth: 16, wake: SinkWake::Page, schema: None };
+            let (depth, wake, schema, line) = (16, SinkWake::Page, None, None);
+            let request = Request::CreateSink { req, stream, channel, uid, depth, wake, schema, line };
             self.request(session, &request);
         }
     }
@@ -452,6 +457,7 @@ fn random_packets_never_panic() {
             depth: 8,
             wake: SinkWake::Fd,
             schema: None,
+            line: None,
         });
         for _ in 0..random.below(4) {
             let at = random.below(bytes.len());

@@ -584,6 +584,14 @@ fn fan_out_and_fan_in_are_bounded() {
     end(world);
 }
 
+/// The same, counting in that line.
+fn counting_in(mut request: Request, at: u32) -> Request {
+    if let Request::CreateSource { line, .. } | Request::CreateSink { line, .. } = &mut request {
+        *line = Some(at);
+    }
+    request
+}
+
 #[test]
 fn bad_values_are_refused_with_what_would_be_right() {
     let mut world = World::new(spec(vec![]));
@@ -599,11 +607,21 @@ fn bad_values_are_refused_with_what_would_be_right() {
         classes: vec![ClassSpec { size, count }],
         schema: None,
         keeps: false,
+        line: None,
     };
-    let sink_of =
-        |depth| Request::CreateSink { req: 2, stream, channel, uid: 1, depth, wake: SinkWake::Never, schema: None };
+    let sink_of = |depth| Request::CreateSink {
+        req: 2,
+        stream,
+        channel,
+        uid: 1,
+        depth,
+        wake: SinkWake::Never,
+        schema: None,
+        line: None,
+    };
     let name = |name: &str| Request::OpenStream { req: 2, name: name.into(), qos: Qos::default(), isolated: false };
     let isolated = Request::OpenStream { req: 2, name: "x".into(), qos: Qos::default(), isolated: true };
+    let lines = spec(vec![]).counter_lines;
     let cases = [
         (source_of(stream, 1, 0, 1), Code::Invalid),
         (source_of(stream, 1, 1, 0), Code::Invalid),
@@ -619,6 +637,9 @@ fn bad_values_are_refused_with_what_would_be_right() {
         (name(&"x".repeat(65)), Code::Invalid),
         (name("a\u{7}"), Code::Invalid),
         (isolated, Code::Resources),
+        (counting_in(source_of(stream, 1, 1, 1), lines), Code::Invalid),
+        (counting_in(sink_of(8), u32::MAX), Code::Invalid),
+        (Request::CreateTap { req: 2, stream, channel, uid: 1, depth: 8, line: Some(lines) }, Code::Invalid),
         (Request::CloseSource { req: 2, source: SourceId(5) }, Code::Unknown),
         (Request::CloseStream { req: 2, stream: StreamId(5) }, Code::Unknown),
     ];

@@ -26,7 +26,7 @@ fn open(world: &mut World, session: SessionId, name: &str, uid: u64) {
     let (stream, channel) = (*stream, ChannelId(5));
     world.clients.get_mut(&session).unwrap().asked.insert(2, uid);
     let (classes, schema, keeps) = (Vec::new(), None, false);
-    world.request(session, &Request::CreateSource { req: 2, stream, channel, uid, classes, schema, keeps });
+    world.request(session, &Request::CreateSource { req: 2, stream, channel, uid, classes, schema, keeps, line: None });
     world.settle();
     for peer in 0..2 {
         world.interest(peer, topic(name), true);

@@ -31,7 +31,10 @@ fn sink(world: &mut World, session: SessionId, stream: StreamId, uid: u64) -> Re
     world.clients.get_mut(&session).unwrap().asked.insert(3, uid);
     let (channel, wake) = (CHANNEL, SinkWake::Page);
     let before = world.clients[&session].failures.len();
-    world.request(session, &Request::CreateSink { req: 3, stream, channel, uid, depth: 8, wake, schema: None });
+    world.request(
+        session,
+        &Request::CreateSink { req: 3, stream, channel, uid, depth: 8, wake, schema: None, line: None },
+    );
     world.settle();
     world.clients[&session].failures.get(before).map_or(Ok(()), |(_, code, _)| Err(*code))
 }
@@ -42,7 +45,16 @@ fn source(world: &mut World, session: SessionId, stream: StreamId, uid: u64) -> 
     let before = world.clients[&session].failures.len();
     world.request(
         session,
-        &Request::CreateSource { req: 2, stream, channel: CHANNEL, uid, classes, schema: None, keeps: false },
+        &Request::CreateSource {
+            req: 2,
+            stream,
+            channel: CHANNEL,
+            uid,
+            classes,
+            schema: None,
+            keeps: false,
+            line: None,
+        },
     );
     world.settle();
     world.clients[&session].failures.get(before).map_or(Ok(()), |(_, code, _)| Err(*code))

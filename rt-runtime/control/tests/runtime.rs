@@ -5,7 +5,9 @@ mod peer;
 
 use insane_config::{Member, Plan};
 use insane_control::{Hosting, Runtime, StartError};
+use insane_core::counters::{COUNTERS_MAX, PORT_BASE, PortCounter};
 use insane_core::{Nanos, Qos};
+use insane_shm::counters::CounterBlock;
 use insane_sys::memfd;
 use insane_sys::seqpacket::{self, PathError};
 use insane_wire::control::{Code, Event, Request, Role, SinkWake, encode};
@@ -398,4 +400,48 @@ fn a_lying_client_loses_its_connection_and_the_runtime_lives() {
     assert!(runtime.failure().is_none());
     let beat = runtime.last_beat();
     eventually("the control plane stands still", || runtime.last_beat() > beat + Nanos::from_millis(100));
+}
+
+/// Who writes its page as it likes, and names lines as it likes, shows figures of its own that are
+/// wrong, and nothing else.
+#[test]
+fn lines_that_are_claimed_twice_or_beyond_the_page_show_nobody_elses_figures() {
+    const MESSAGES: usize = PortCounter::Messages as usize;
+    let runtime = embedded();
+    let mut honest = Peer::attach(runtime.attach_in_process().unwrap());
+    let mut liar = Peer::attach(runtime.attach_in_process().unwrap());
+    let (ours, theirs) = (honest.open("io", Qos::default(), false), liar.open("io", Qos::default(), false));
+    let block = |peer: &Peer, line| CounterBlock::new(peer.counters.clone().unwrap(), line).unwrap();
+    honest.line = Some(3);
+    let source = honest.source(ours, &[]).unwrap();
+    block(&honest, 3).add(MESSAGES, 9);
+    block(&honest, 3).add(PORT_BASE + MESSAGES, 2);
+    // One line for three ends, one of which nobody says that it counts there, and none.
+    let mut ends = Vec::new();
+    for line in [Some(3), Some(3), Some(255), None] {
+        liar.line = line;
+        ends.push(liar.source(theirs, &[]).unwrap());
+    }
+    liar.line = Some(3);
+    let sink = liar.sink(theirs, SinkWake::Page).unwrap();
+    for line in [256, 257, u32::MAX] {
+        liar.line = Some(line);
+        let (code, reason) = liar.source(theirs, &[]).unwrap_err();
+        assert_eq!(code, Code::Invalid);
+        assert!(reason.contains("0 to 255") && reason.contains(&line.to_string()), "{reason}");
+        assert_eq!(liar.sink(theirs, SinkWake::Page).unwrap_err().0, Code::Invalid);
+    }
+    block(&liar, 3).add(MESSAGES, u64::MAX);
+    block(&liar, 255).add(PORT_BASE + MESSAGES, u64::MAX);
+    (MESSAGES..COUNTERS_MAX).for_each(|counter| block(&liar, 200).add(counter, u64::MAX));
+    let status = runtime.status().unwrap();
+    let channel = &status.streams[0].channels[0];
+    let of = |id| channel.sources.iter().find(|row| row.id == id).unwrap().counters.clone();
+    let only = |count| Some([("messages".to_owned(), count)].into());
+    assert_eq!(of(source.0), only(7), "what was counted there before is not its own");
+    assert_eq!([0, 1, 2, 3].map(|at| of(ends[at].0)), [only(u64::MAX), only(u64::MAX), Some([].into()), None]);
+    assert_eq!(channel.sinks.iter().find(|row| row.id == sink.0).unwrap().counters, only(u64::MAX));
+    let session =
+        |messages| status.domains[0].sessions.iter().filter(|row| row.counters["messages"] == messages).count();
+    assert_eq!((session(9), session(u64::MAX.wrapping_mul(2))), (1, 1));
 }

@@ -78,7 +78,7 @@ fn open(world: &mut World, session: SessionId, name: &str, qos: Qos, uid: u64, p
     let (stream, channel) = (*stream, ChannelId(5));
     world.clients.get_mut(&session).unwrap().asked.insert(2, uid);
     let (classes, schema, keeps) = (Vec::new(), None, false);
-    world.request(session, &Request::CreateSource { req: 2, stream, channel, uid, classes, schema, keeps });
+    world.request(session, &Request::CreateSource { req: 2, stream, channel, uid, classes, schema, keeps, line: None });
     world.settle();
     let mut events = world.clients[&session].events.iter().rev();
     let created =

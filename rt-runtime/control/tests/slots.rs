@@ -58,7 +58,16 @@ fn open(world: &mut World, session: SessionId, name: &str, qos: Qos, uid: u64) -
     world.clients.get_mut(&session).unwrap().asked.insert(2, uid);
     world.request(
         session,
-        &Request::CreateSource { req: 2, stream, channel, uid, classes: Vec::new(), schema: None, keeps: false },
+        &Request::CreateSource {
+            req: 2,
+            stream,
+            channel,
+            uid,
+            classes: Vec::new(),
+            schema: None,
+            keeps: false,
+            line: None,
+        },
     );
     world.settle();
     match world.clients[&session].events.last() {
@@ -593,8 +602,16 @@ fn sources_are_admitted_anew_a_few_at_an_event_while_others_come_and_go() {
     world.hub.go_on();
     world.hub.go_on();
     let close = [sources[0], sources[count - 1]].map(|source| Request::CloseSource { req: 4, source });
-    let create =
-        Request::CreateSource { req: 2, stream, channel, uid, classes: Vec::new(), schema: None, keeps: false };
+    let create = Request::CreateSource {
+        req: 2,
+        stream,
+        channel,
+        uid,
+        classes: Vec::new(),
+        schema: None,
+        keeps: false,
+        line: None,
+    };
     for request in close.into_iter().chain([create]) {
         world.hub.packet(a, Packet::plain(&encode(&request)), world.now);
         world.pump_once();

@@ -4,6 +4,10 @@
 /// Places of a block of counters in shared memory.
 pub const COUNTERS_MAX: usize = 32;
 
+/// In a line of a session's page: where what its counters showed stands, in their order, when the
+/// source or sink that has the line now took it. The rest is its own.
+pub const PORT_BASE: usize = 16;
+
 macro_rules! counters {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$doc])*
@@ -178,7 +182,7 @@ counters!(
 );
 
 counters!(
-    /// What a session counts for one source or sink, in a line of its own page.
+    /// What a session counts for one source, sink or cyclic task, in a line of its own page.
     PortCounter {
         /// Source: messages emitted. Sink: messages consumed.
         Messages = "messages",
@@ -209,5 +213,12 @@ counters!(
         /// Source of a reliable stream: times that a receiver of this host was put out, since it
         /// took nothing while others waited for it.
         PutOut = "put_out",
+        /// Process sink: times it was fresh again after it had become stale. It is stale as long
+        /// as these are fewer.
+        Recovered = "recovered",
+        /// Cyclic task: times it came back after its next instant had passed.
+        Overruns = "overruns",
     }
 );
+
+const _: () = assert!(PortCounter::ALL.len() <= PORT_BASE && PORT_BASE + PortCounter::ALL.len() <= COUNTERS_MAX);

@@ -1,8 +1,11 @@
 //! Counters in mapped pages: any permitted tool reads them without asking anybody.
 //!
 //! ```text
-//! counters page: one block of 32 words (256 bytes) a domain, source or sink
+//! counters page: one block of 32 words (256 bytes) a domain, source, sink or cyclic task
 //! ```
+//! A line of a session's page has one port after the other. Its counters go on where they were,
+//! and from [`PORT_BASE`](insane_core::counters::PORT_BASE) on it keeps where that was.
+//!
 //! One writer a block. A counter is a relaxed load, add and store: no lock prefix.
 
 use crate::region::Region;

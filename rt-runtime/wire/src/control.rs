@@ -52,7 +52,8 @@ pub const VERSION_MIN: u16 = 4;
 /// `StreamOpened`. Version 3 has what came since: schedules, threads and memory that are handed
 /// over, moves, changes of what a stream asks for, traces, recaps of the past, the cores of
 /// datapaths, and cells of rings that say in other words that a payload is in line. Version 4
-/// has clients ring for sources that a datapath does not look at.
+/// has clients ring for sources that a datapath does not look at, and say in which line of their
+/// counters page each source and sink counts.
 ///
 /// Whoever changes a message, or the layout of memory that both sides map (rings, heaps,
 /// counters, records of a trace), raises both numbers; `tests/formats.rs` sees to the messages.
@@ -135,6 +136,9 @@ pub enum Request {
         schema: Option<Schema>,
         /// Whether it keeps its last values for sinks that join later.
         keeps: bool,
+        /// The line of the session's counters page that it counts in; `None`: it counts where
+        /// nobody sees it. What is not the session's own line only makes its own figures wrong.
+        line: Option<u32>,
     },
     /// Answered by [`Event::Done`].
     CloseSource {
@@ -159,6 +163,8 @@ pub enum Request {
         wake: SinkWake,
         /// What messages it expects, if it says so.
         schema: Option<Schema>,
+        /// As of a source.
+        line: Option<u32>,
     },
     /// Answered by [`Event::Done`].
     CloseSink {
@@ -222,6 +228,8 @@ pub enum Request {
         uid: u64,
         /// Messages each of its rings holds: a power of two, 2 to 65,536.
         depth: u32,
+        /// As of a source.
+        line: Option<u32>,
     },
     /// Asks for another configuration to hold, as a whole or not at all; answered by
     /// [`Event::Reload`] chunks. The text comes in pieces of one number, in order; nothing

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// The number of this format. It is raised with every field that is added, changed or dropped:
 /// who reads a report of another number knows that it may miss something, and says so
 /// ([`other_format`]). `tests/formats.rs` sees to that.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What to say to somebody who reads a report of another format; `None`: it is this one's.
 #[must_use]
@@ -132,6 +132,8 @@ pub struct DatapathStatus {
     pub links: Vec<LinkStatus>,
     /// What it counts as a whole (`TurnCounter`), and of the doorbells of all sessions.
     pub counters: Counters,
+    /// What it counts for the tenants whom who asks may see (`DatapathCounter`), added up.
+    pub carried: Counters,
     /// By what its slots run; `None`: the rate of a link is not configured, so there are no
     /// slots.
     pub slot_clock: Option<String>,
@@ -318,8 +320,8 @@ pub struct SessionStatus {
     /// Threads of it that the runtime has placed, with where and how they run now. Their
     /// names are claims.
     pub threads: Vec<ThreadStatus>,
-    /// What its sources and sinks count (`PortCounter`), added up: the session writes these
-    /// itself, a claim. And what the datapaths count of its doorbells: wake-ups of which nothing
+    /// What its sources, sinks and cyclic tasks count (`PortCounter`), added up, those that are
+    /// gone included: the session writes these itself, a claim. And what the datapaths count of its doorbells: wake-ups of which nothing
     /// came, `doorbells_in_vain`, and how often one was not waited for because of them,
     /// `doorbells_put_out`.
     pub counters: Counters,
@@ -491,6 +493,9 @@ pub struct SourceStatus {
     pub datapaths: Vec<String>,
     /// Its slots; `None`: it has none.
     pub slot: Option<SlotStatus>,
+    /// What it counts (`PortCounter`): the session writes this itself, a claim. A counter that is
+    /// not there is 0. `None`: where it counts is not known.
+    pub counters: Option<Counters>,
 }
 
 /// The slots of a source.
@@ -529,6 +534,8 @@ pub struct SinkStatus {
     pub datapaths: Vec<String>,
     /// Bytes of its rings.
     pub ring_bytes: u64,
+    /// What it counts, as of a source.
+    pub counters: Option<Counters>,
 }
 
 /// One remote runtime.

@@ -9,6 +9,7 @@
 mod check;
 mod doctor;
 mod explain;
+mod flows;
 mod jitter;
 mod misses;
 mod moves;

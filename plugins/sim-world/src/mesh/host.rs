@@ -192,6 +192,7 @@ impl Host {
             classes: Vec::new(),
             schema: None,
             keeps: false,
+            line: None,
         });
         let sources = &self.hub.clients[&session].sources;
         let Some((id, _)) = sources.iter().find(|(_, of)| **of == uid) else { panic!("the source is refused") };
@@ -204,7 +205,16 @@ impl Host {
         let channel = plan.topic.channel;
         let uid = u64::from(self.requests + 1);
         let wake = SinkWake::Page;
-        self.ask(session, |req| Request::CreateSink { req, stream, channel, uid, depth: 8, wake, schema: None });
+        self.ask(session, |req| Request::CreateSink {
+            req,
+            stream,
+            channel,
+            uid,
+            depth: 8,
+            wake,
+            schema: None,
+            line: None,
+        });
         let sinks = &self.hub.clients[&session].sinks;
         let Some((id, _)) = sinks.iter().find(|(_, of)| **of == uid) else { panic!("the sink is refused") };
         self.sinks.insert(number, (session, *id));

@@ -41,6 +41,7 @@ pub use watch::{CyclicWatch, DeadlineMiss, Doing};
 
 use crate::agent::lock;
 use crate::callback::{CallbackSink, Callbacks};
+use crate::ports;
 use crate::session::Core;
 use cadence::Cadence;
 use insane_core::{Determinism, MonoTime, Nanos, Qos, TaiTime};
@@ -201,8 +202,10 @@ impl Cyclic {
         }
         let progress = Arc::new(Progress::new(self.deadline, self.on_deadline.is_some()));
         let told = self.on_deadline.map(|callback| tell(&self.core, &progress, callback)).transpose()?;
-        let inner = task::Task::new(Kernel, self.base, cadence, self.spin, self.period, progress);
-        Ok(CyclicTask::new(inner, place, told))
+        let (line, _) = self.core.shared.take_line();
+        let counters = ports::counters(line.as_ref());
+        let inner = task::Task::new(Kernel, self.base, cadence, self.spin, self.period, (progress, counters));
+        Ok(CyclicTask::new(inner, place, told, line))
     }
 }
 

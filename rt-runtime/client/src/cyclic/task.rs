@@ -7,7 +7,10 @@ use super::statistics::CyclicStatistics;
 use super::timer::{Base, Kernel, Timer};
 use super::watch::{CyclicWatch, Progress};
 use crate::callback::CallbackSink;
+use crate::counters::Line;
+use insane_core::counters::PortCounter;
 use insane_core::{MonoTime, Nanos};
+use insane_shm::counters::CounterBlock;
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -39,13 +42,15 @@ pub struct CyclicTask {
     place: Place,
     /// Keeps the callback for late cycles.
     _told: Option<CallbackSink>,
+    /// Keeps the line that it counts in.
+    _line: Option<Line>,
     /// Place and priority are those of this thread.
     _of_this_thread: PhantomData<*const ()>,
 }
 
 impl CyclicTask {
-    pub(super) fn new(inner: Task<Kernel>, place: Place, told: Option<CallbackSink>) -> Self {
-        CyclicTask { inner, place, _told: told, _of_this_thread: PhantomData }
+    pub(super) fn new(inner: Task<Kernel>, place: Place, told: Option<CallbackSink>, line: Option<Line>) -> Self {
+        CyclicTask { inner, place, _told: told, _line: line, _of_this_thread: PhantomData }
     }
 
     /// Ends the cycle that runs and waits for the next; `None`: the task is over
@@ -137,6 +142,8 @@ pub(super) struct Task<T> {
     margin: Margin,
     statistics: CyclicStatistics,
     progress: Arc<Progress>,
+    /// What the session's reports show of it.
+    counters: CounterBlock,
     running: Option<Activation>,
     ended: Option<Ended>,
 }
@@ -149,10 +156,17 @@ impl<T> Drop for Task<T> {
 
 impl<T: Timer> Task<T> {
     /// Takes its place on the grid. Allocates; nothing later does.
-    pub fn new(timer: T, base: Base, mut cadence: Cadence, spin: Spin, period: Nanos, progress: Arc<Progress>) -> Self {
+    pub fn new(
+        timer: T,
+        base: Base,
+        mut cadence: Cadence,
+        spin: Spin,
+        period: Nanos,
+        (progress, counters): (Arc<Progress>, CounterBlock),
+    ) -> Self {
         cadence.begin(timer.look(base));
         let (margin, statistics) = (Margin::new(spin, period), CyclicStatistics::default());
-        Task { timer, base, cadence, margin, statistics, progress, running: None, ended: None }
+        Task { timer, base, cadence, margin, statistics, progress, counters, running: None, ended: None }
     }
 
     fn done(&mut self) {
@@ -179,7 +193,10 @@ impl<T: Timer> Task<T> {
         let planned = self.cadence.due();
         let look = self.timer.look(self.base);
         let next = self.cadence.ahead(look);
-        self.statistics.overruns += u64::from(planned.is_some_and(|planned| look.mono > planned));
+        if planned.is_some_and(|planned| look.mono > planned) {
+            self.statistics.overruns += 1;
+            self.counters.add(PortCounter::Overruns as usize, 1);
+        }
         let slept = match next {
             Next::Wait(due) if self.sleep(due, sleep) => true,
             Next::Wait(_) => return Waited::CutShort,
@@ -262,7 +279,7 @@ mod tests {
         fake.lead.set(1_000_000_000_000_000_000);
         let cadence = Cadence::new(base.ns(), period, Nanos::ZERO, overrun).unwrap();
         let progress = Arc::new(Progress::new(Nanos(period.0 / 2), true));
-        (Rc::clone(&fake), Task::new(fake, base, cadence, spin, period, progress))
+        (Rc::clone(&fake), Task::new(fake, base, cadence, spin, period, (progress, CounterBlock::private())))
     }
 
     const MS: Nanos = Nanos::from_millis(1);
@@ -349,6 +366,7 @@ mod tests {
         let statistics = &task.statistics;
         assert_eq!((statistics.cycles, statistics.skipped), (3, 2));
         assert_eq!((statistics.overruns, statistics.deadline_misses), (1, 2));
+        assert_eq!(task.counters.get(PortCounter::Overruns as usize), 1, "as the session's reports have it");
         assert_eq!(statistics.execution_worst.cycle, second.cycle);
         assert_eq!(statistics.execution.count(), 2);
     }

@@ -15,6 +15,7 @@
 //! The limit is `(max_missed + 1) x period` after the last arrival. Each edge is told once,
 //! by the look that finds it.
 
+use insane_core::counters::PortCounter;
 use insane_core::{MonoTime, Nanos};
 
 /// A change between fresh and stale.
@@ -61,6 +62,19 @@ impl Freshness {
             return Some(Edge::Stale);
         }
         None
+    }
+
+    /// As [`look`](Self::look), with what is to be counted: that it became stale, or was and is
+    /// no more.
+    pub fn look_and_count(&mut self, now: MonoTime, has_arrived: bool) -> (Option<Edge>, Option<PortCounter>) {
+        let was_stale = self.is_stale();
+        let edge = self.look(now, has_arrived);
+        let counter = match edge {
+            Some(Edge::Stale) => Some(PortCounter::Stale),
+            Some(Edge::Fresh) => was_stale.then_some(PortCounter::Recovered),
+            None => None,
+        };
+        (edge, counter)
     }
 
     /// Whether the last value became stale. Before the first arrival nothing is.
@@ -118,8 +132,15 @@ mod tests {
             let mut now = 1000;
             let looks: Vec<(u64, bool)> = steps.iter().map(|(step, arrived)| { now += step; (now, *arrived) }).collect();
             let mut freshness = Freshness::new(Some(Nanos(period)), max_missed);
-            let told: Vec<Option<Edge>> =
-                looks.iter().map(|(at, arrived)| freshness.look(MonoTime(*at), *arrived)).collect();
+            let mut counts = [0_i32; 2];
+            let look = |(at, arrived): &(u64, bool)| {
+                let (edge, counter) = freshness.look_and_count(MonoTime(*at), *arrived);
+                counts[0] += i32::from(counter == Some(PortCounter::Stale));
+                counts[1] += i32::from(counter == Some(PortCounter::Recovered));
+                assert_eq!(counts[0] - counts[1], i32::from(freshness.is_stale()));
+                edge
+            };
+            let told: Vec<Option<Edge>> = looks.iter().map(look).collect();
             prop_assert_eq!(&told, &oracle(period, u64::from(max_missed), &looks));
             // Edges alternate, beginning with Fresh.
             let edges: Vec<Edge> = told.into_iter().flatten().collect();

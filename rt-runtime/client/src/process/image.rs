@@ -23,7 +23,6 @@ use crate::message::Message;
 use crate::options::SinkOptions;
 use crate::sink::Sink;
 use crate::stream::Stream;
-use insane_core::counters::PortCounter;
 use insane_core::limits::MESSAGE_BYTES_MAX;
 use insane_core::{ChannelId, ClockQuality, MonoTime, Nanos, Schema, SourceInstant};
 use insane_shm::port::ConsumeError;
@@ -336,11 +335,9 @@ impl ProcessImage {
                 }
             }
         }
-        let edge = self.freshness.look(lived, is_new);
-        if edge == Some(Edge::Stale)
-            && let Some(first) = self.members.first()
-        {
-            first.sink.count(PortCounter::Stale, 1);
+        let (edge, counter) = self.freshness.look_and_count(lived, is_new);
+        if let (Some(counter), Some(first)) = (counter, self.members.first()) {
+            first.sink.count(counter, 1);
         }
         let missed = self.freshness.missed(lived);
         let validity = match self.newest {

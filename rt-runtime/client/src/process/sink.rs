@@ -202,9 +202,9 @@ impl ProcessSink {
         let look = self.take(lived)?;
         self.lost_total += look.lost;
         self.unfit_total += look.unfit;
-        let edge = self.freshness.look(lived, look.fresh > 0);
-        if edge == Some(Edge::Stale) {
-            self.sink.count(PortCounter::Stale, 1);
+        let (edge, counter) = self.freshness.look_and_count(lived, look.fresh > 0);
+        if let Some(counter) = counter {
+            self.sink.count(counter, 1);
         }
         Ok((look, edge))
     }

@@ -65,6 +65,20 @@ impl Hub {
         Err(Refusal::new(Code::Invalid, "another source or sink of the domain has this uid"))
     }
 
+    /// The line of its session's counters page that an end says it counts in. That no other end
+    /// says the same is the session's business: it writes the page, and harms its own figures.
+    fn check_line(&self, line: Option<u32>) -> Result<(), Refusal> {
+        let lines = self.spec.counter_lines;
+        match line.filter(|line| *line >= lines) {
+            None => Ok(()),
+            Some(line) => {
+                let reason =
+                    format!("a counters page has the lines 0 to {}; named was {line}", lines.saturating_sub(1));
+                Err(Refusal::new(Code::Invalid, reason))
+            }
+        }
+    }
+
     /// Every source and sink has a line of the session's counters page.
     fn take_line(&mut self, session: SessionId) -> Result<(), Refusal> {
         let most = self.spec.counter_lines;
@@ -117,9 +131,10 @@ impl Hub {
         channel: ChannelId,
         uid: u64,
         classes: &[ClassSpec],
-        (schema, keeps): (Option<Schema>, bool),
+        (schema, keeps, line): (Option<Schema>, bool, Option<u32>),
     ) -> Result<(), Refusal> {
         let place = self.place(session, stream, channel)?;
+        self.check_line(line)?;
         let heap_spec = check_classes(classes)?;
         self.check_uid(place.domain, Port::Source, uid)?;
         self.check_schema(Port::Source, place.topic, schema)?;
@@ -145,7 +160,7 @@ impl Hub {
         };
         self.seat(seat, source);
         self.account(place.domain).add(&charge);
-        self.insert_source(session, req, source, stream, &place, uid, (schema, keeps), heap_spec, charge);
+        self.insert_source(session, req, source, stream, &place, uid, (schema, keeps, line), heap_spec, charge);
         for sink in joined {
             self.join(Ends::Direct { source, sink }, false);
         }
@@ -162,7 +177,7 @@ impl Hub {
         stream: StreamId,
         place: &Place,
         uid: u64,
-        (schema, keeps): (Option<Schema>, bool),
+        (schema, keeps, line): (Option<Schema>, bool, Option<u32>),
         heap_spec: HeapSpec,
         charge: Amounts,
     ) {
@@ -179,6 +194,7 @@ impl Hub {
             uid,
             schema,
             keeps,
+            line,
             heap_spec,
             heap,
             ready: heap.is_none() || adopted,
@@ -207,10 +223,11 @@ impl Hub {
         uid: u64,
         depth: u32,
         how: Receives,
-        schema: Option<Schema>,
+        (schema, line): (Option<Schema>, Option<u32>),
     ) -> Result<(), Refusal> {
         let wake = how.wake();
         let place = self.place(session, stream, channel)?;
+        self.check_line(line)?;
         if !depth.is_power_of_two() || !DEPTHS.contains(&depth) {
             let reason = format!("the depth of a sink is a power of two from 2 to 65536; asked for {depth}");
             return Err(Refusal::new(Code::Invalid, reason));
@@ -239,7 +256,7 @@ impl Hub {
             return Err(numbers_used_up());
         };
         self.account(place.domain).add(&charge);
-        self.insert_sink(session, req, sink, stream, &place, uid, depth, how, schema, charge);
+        self.insert_sink(session, req, sink, stream, &place, uid, depth, how, (schema, line), charge);
         for source in joined {
             self.join(Ends::Direct { source, sink }, false);
         }
@@ -261,7 +278,7 @@ impl Hub {
         uid: u64,
         depth: u32,
         how: Receives,
-        schema: Option<Schema>,
+        (schema, line): (Option<Schema>, Option<u32>),
         charge: Amounts,
     ) {
         let wake = how.wake();
@@ -277,6 +294,7 @@ impl Hub {
             topic: place.topic,
             uid,
             schema,
+            line,
             depth,
             wake,
             observes: how == Receives::Watching,

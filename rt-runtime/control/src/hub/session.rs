@@ -226,15 +226,15 @@ impl Hub {
         match request {
             Request::OpenStream { req, name, qos, isolated } => self.open_stream(session, req, name, qos, isolated),
             Request::CloseStream { req, stream } => self.close_stream_request(session, req, stream),
-            Request::CreateSource { req, stream, channel, uid, classes, schema, keeps } => {
-                self.create_source(session, req, stream, channel, uid, &classes, (schema, keeps))
+            Request::CreateSource { req, stream, channel, uid, classes, schema, keeps, line } => {
+                self.create_source(session, req, stream, channel, uid, &classes, (schema, keeps, line))
             }
             Request::CloseSource { req, source } => self.close_source_request(session, req, source),
-            Request::CreateSink { req, stream, channel, uid, depth, wake, schema } => {
-                self.create_sink(session, req, stream, channel, uid, depth, Receives::Fully(wake), schema)
+            Request::CreateSink { req, stream, channel, uid, depth, wake, schema, line } => {
+                self.create_sink(session, req, stream, channel, uid, depth, Receives::Fully(wake), (schema, line))
             }
-            Request::CreateTap { req, stream, channel, uid, depth } => {
-                self.create_sink(session, req, stream, channel, uid, depth, Receives::Watching, None)
+            Request::CreateTap { req, stream, channel, uid, depth, line } => {
+                self.create_sink(session, req, stream, channel, uid, depth, Receives::Watching, (None, line))
             }
             Request::CloseSink { req, sink } => self.close_sink_request(session, req, sink),
             Request::Status { req } => {

@@ -168,6 +168,8 @@ pub(crate) struct Source {
     pub(crate) schema: Option<Schema>,
     /// It keeps its last values for sinks that join later.
     pub(crate) keeps: bool,
+    /// Where it counts in its session's page, as the client says.
+    pub(crate) line: Option<u32>,
     pub(crate) heap_spec: HeapSpec,
     pub(crate) heap: Option<ObjectId>,
     /// Whether the heap is mapped and sealed, or there is none.
@@ -187,6 +189,8 @@ pub(crate) struct Sink {
     pub(crate) topic: Topic,
     pub(crate) uid: u64,
     pub(crate) schema: Option<Schema>,
+    /// Where it counts in its session's page, as the client says.
+    pub(crate) line: Option<u32>,
     pub(crate) depth: u32,
     pub(crate) wake: SinkWake,
     /// It only watches: neither peers nor routes are for it.

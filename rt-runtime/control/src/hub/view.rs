@@ -135,6 +135,8 @@ pub struct SourceView {
     pub id: SourceId,
     /// Whose it is.
     pub session: SessionId,
+    /// The line of its session's counters page that it counts in, as the client says.
+    pub line: Option<u32>,
     /// Buffers of its heap.
     pub buffers: u32,
     /// Bytes of its heap.
@@ -156,6 +158,8 @@ pub struct SinkView {
     pub id: SinkId,
     /// Whose it is.
     pub session: SessionId,
+    /// The line of its session's counters page that it counts in, as the client says.
+    pub line: Option<u32>,
     /// Messages of each of its rings.
     pub depth: u32,
     /// How it is woken.
@@ -324,6 +328,7 @@ impl Hub {
         SourceView {
             id,
             session: row.session,
+            line: row.line,
             buffers: row.heap_spec.buffers,
             heap_bytes: row.heap_spec.bytes,
             direct: row.direct.iter().filter(|conn| self.is_active(**conn) && !watches(conn)).count(),
@@ -343,6 +348,7 @@ impl Hub {
         SinkView {
             id,
             session: row.session,
+            line: row.line,
             depth: row.depth,
             wake: row.wake,
             observes: row.observes,

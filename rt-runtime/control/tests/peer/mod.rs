@@ -45,6 +45,8 @@ pub struct Peer {
     pub doorbell: Option<OwnedFd>,
     /// Everything that this peer writes.
     pub regions: Vec<Arc<Region>>,
+    /// Where the next sources and sinks say that they count.
+    pub line: Option<u32>,
     req: u32,
     uid: u64,
 }
@@ -71,6 +73,7 @@ impl Peer {
             gone: false,
             doorbell: None,
             regions: Vec::new(),
+            line: None,
             req: 0,
             // No two peers of a test name a source or sink alike.
             uid: u64::from(std::process::id()) << 32 | u64::from(COUNT.fetch_add(1, Ordering::Relaxed)) << 16,
@@ -198,6 +201,7 @@ impl Peer {
             classes: classes.clone(),
             schema: None,
             keeps: false,
+            line: self.line,
         };
         match self.answer(&request, self.req) {
             Event::SourceCreated { source, .. } => Ok(source),
@@ -217,6 +221,7 @@ impl Peer {
             depth: 64,
             wake,
             schema: None,
+            line: self.line,
         };
         match self.answer(&request, self.req) {
             Event::SinkCreated { sink, .. } => Ok(sink),

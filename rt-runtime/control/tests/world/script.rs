@@ -33,12 +33,13 @@ pub fn source_request(world: &mut World, session: SessionId, stream: StreamId, u
         classes: HEAP.to_vec(),
         schema: None,
         keeps: false,
+        line: None,
     }
 }
 
 pub fn sink_request(world: &mut World, session: SessionId, stream: StreamId, uid: u64, wake: SinkWake) -> Request {
     world.clients.get_mut(&session).unwrap().asked.insert(3, uid);
-    Request::CreateSink { req: 3, stream, channel: ChannelId(5), uid, depth: 8, wake, schema: None }
+    Request::CreateSink { req: 3, stream, channel: ChannelId(5), uid, depth: 8, wake, schema: None, line: None }
 }
 
 pub fn source(world: &mut World, session: SessionId, stream: StreamId, uid: u64) -> SourceId {

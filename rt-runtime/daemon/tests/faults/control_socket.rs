@@ -104,6 +104,7 @@ fn requests_with_random_fields_are_refused_or_end_the_session() {
                 classes: crate::peer::HEAP.to_vec(),
                 schema: None,
                 keeps: false,
+                line: None,
             },
             Request::CreateSink {
                 req: 3,
@@ -113,6 +114,7 @@ fn requests_with_random_fields_are_refused_or_end_the_session() {
                 depth: 64,
                 wake: SinkWake::Fd,
                 schema: None,
+                line: None,
             },
             Request::CloseSource { req: 4, source },
             Request::Status { req: 5 },
@@ -242,6 +244,7 @@ fn what_belongs_to_another_session_cannot_be_touched() {
             classes: Vec::new(),
             schema: None,
             keeps: false,
+            line: None,
         },
         Request::CreateSink {
             req: 1,
@@ -251,6 +254,7 @@ fn what_belongs_to_another_session_cannot_be_touched() {
             depth: 8,
             wake: SinkWake::Never,
             schema: None,
+            line: None,
         },
         Request::CloseSource { req: 1, source },
         Request::CloseSink { req: 1, sink },

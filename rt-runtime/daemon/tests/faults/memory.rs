@@ -123,10 +123,11 @@ fn what_is_sealed_cannot_be_shrunk_punched_written_or_mapped_again() {
             classes,
             schema: None,
             keeps: false,
+            line: None,
         });
         memory.extend(all_memory(&mut peer));
         let (uid, wake) = (u64::from(isolated), SinkWake::Page);
-        peer.send(&Request::CreateSink { req: 3, stream, channel, uid, depth: 64, wake, schema: None });
+        peer.send(&Request::CreateSink { req: 3, stream, channel, uid, depth: 64, wake, schema: None, line: None });
         memory.extend(all_memory(&mut peer));
     }
     for what in ["Welcome", "SourceCreated", "SinkCreated", "TxPrepare", "RxPrepare", "TxOpen", "RxOpen"] {

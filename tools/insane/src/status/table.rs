@@ -2,6 +2,7 @@
 //!
 //! Names come from applications: what could steer a terminal is replaced.
 
+use crate::flows::{self, Earlier};
 use insane_config::planner::human;
 use insane_wire::status::{
     Counters, DatapathStatus, DiscoveryStatus, DomainStatus, LinkStatus, PeerStatus, StatusReport, ThreadStatus, Usage,
@@ -27,7 +28,7 @@ pub fn render(report: &StatusReport, before: Before<'_>) -> String {
     text += &domains(report, before);
     text += &sessions(report, before);
     text += &placed(report);
-    text += &streams(report);
+    text += &streams(report, before);
     text += &peers(&report.peers);
     text += &report.discovery.as_ref().map(discovery).unwrap_or_default();
     text
@@ -264,7 +265,7 @@ fn sessions(report: &StatusReport, before: Before<'_>) -> String {
     let messages = if before.is_some() { "messages/s" } else { "messages" };
     let mut table = Table::new(
         "sessions",
-        &["domain", "id", "process", "user", "streams", "memory", messages, "dropped", "refused", "lost"],
+        &["domain", "id", "process", "user", "streams", "memory", messages, "dropped", "refused", "lost", "overruns"],
     );
     for domain in &report.domains {
         for session in &domain.sessions {
@@ -290,6 +291,7 @@ fn sessions(report: &StatusReport, before: Before<'_>) -> String {
                     count(of(now, "dropped")),
                     count(of(now, "refused")),
                     count(of(now, "lost")),
+                    count(of(now, "overruns")),
                 ],
             );
         }
@@ -313,15 +315,31 @@ fn policy(thread: &ThreadStatus) -> String {
     if thread.priority == 0 { thread.policy.clone() } else { format!("{} {}", thread.policy, thread.priority) }
 }
 
-fn streams(report: &StatusReport) -> String {
-    let mut table = Table::new("streams", &["domain", "lane", "sources", "sinks", "peers with sinks"]);
+fn streams(report: &StatusReport, before: Before<'_>) -> String {
+    let earlier = Earlier::new(before);
+    let [sent, taken] = if before.is_some() { ["sent/s", "taken/s"] } else { ["sent", "taken"] };
+    let columns =
+        ["domain", "lane", "sources", "sinks", sent, taken, "dropped", "lost", "stale", "schema", "peers with sinks"];
+    let mut table = Table::new("streams", &columns);
     for stream in &report.streams {
+        let flow = flows::of_stream(stream, earlier.as_ref());
+        let number = |total: u64, rate: Option<f64>| match (before, rate) {
+            (None, _) => count(total),
+            (Some(_), Some(rate)) => count(rate.round() as u64),
+            (Some(_), None) => "-".to_owned(),
+        };
         let peers = if stream.peers.is_empty() { "-".to_owned() } else { stream.peers.join(", ") };
         let cells = vec![
             stream.domain.clone(),
             stream.lane.to_string(),
             stream.sources.to_string(),
             stream.sinks.to_string(),
+            number(flow.sent, flow.sent_rate),
+            number(flow.taken, flow.taken_rate),
+            count(flow.dropped),
+            count(flow.lost),
+            count(flow.stale),
+            count(flow.schema),
             peers,
         ];
         table.row(&stream.name, cells);

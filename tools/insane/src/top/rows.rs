@@ -2,6 +2,7 @@
 //!
 //! Names come from applications: what could steer a terminal is replaced.
 
+use crate::flows::{self, Earlier, Flow};
 use crate::status::table::{Before, count, counted, drops, of, printable, state};
 use insane_config::planner::human;
 use insane_core::Nanos;
@@ -130,9 +131,9 @@ impl Table {
         let before = of_same_life(report, before);
         match self {
             Table::Sessions => sessions(report, before),
-            Table::Streams => streams(report),
-            Table::Lanes => lanes(report),
-            Table::Links => links(report),
+            Table::Streams => streams(report, before),
+            Table::Lanes => lanes(report, before),
+            Table::Links => links(report, before),
             Table::Datapaths => datapaths(report, before),
             Table::Domains => domains(report, before),
         }
@@ -154,17 +155,40 @@ fn grown(now: &Counters, earlier: Option<(&Counters, f64)>, name: &str) -> Optio
 }
 
 fn per_second(now: &Counters, earlier: Option<(&Counters, f64)>, name: &str) -> Cell {
-    let Some(rate) = grown(now, earlier, name) else {
-        return Cell { text: "-".into(), key: Key::Number(0.0), alarm: false };
-    };
-    let text = if name.starts_with("bytes") { human(rate as u64) } else { count(rate.round() as u64) };
-    Cell { text, key: Key::Number(rate), alarm: false }
+    let rate = grown(now, earlier, name);
+    if name.starts_with("bytes") { byte_rate(rate) } else { rate_of(rate) }
+}
+
+/// Of something that is counted; `None`: it is not known.
+fn rate_of(rate: Option<f64>) -> Cell {
+    let text = rate.map_or("-".into(), |rate| count(rate.round() as u64));
+    Cell { text, key: Key::Number(rate.unwrap_or(0.0)), alarm: false }
+}
+
+fn byte_rate(rate: Option<f64>) -> Cell {
+    Cell { text: rate.map_or("-".into(), |rate| human(rate as u64)), ..rate_of(rate) }
+}
+
+/// Messages sent and taken, bytes, and what went wrong.
+fn flow_cells(flow: &Flow) -> [Cell; 7] {
+    [
+        rate_of(flow.sent_rate),
+        rate_of(flow.taken_rate),
+        byte_rate(flow.bytes_rate),
+        alarm(number(flow.dropped)),
+        alarm(number(flow.lost)),
+        alarm(number(flow.stale)),
+        alarm(number(flow.schema)),
+    ]
 }
 
 fn sessions(report: &StatusReport, before: Before<'_>) -> Rows {
-    let columns =
-        ["session", "domain", "process", "msg/s", "bytes/s", "dropped", "lost", "wakes/s", "refused", "id", "memory"];
+    let columns = [
+        "session", "domain", "msg/s", "bytes/s", "dropped", "lost", "stale", "overruns", "wakes/s", "refused",
+        "process", "id", "memory",
+    ];
     let mut table = Rows::new(&columns, "msg/s");
+    let stale = flows::stale_by_session(report);
     for domain in &report.domains {
         for session in &domain.sessions {
             let all = before.map(|(report, seconds)| (report.domains.iter().flat_map(|d| &d.sessions), seconds));
@@ -175,13 +199,15 @@ fn sessions(report: &StatusReport, before: Before<'_>) -> Rows {
             table.rows.push(vec![
                 text(&session.name),
                 text(&domain.name),
-                plain(session.pid.into()),
                 per_second(now, earlier, "messages"),
                 per_second(now, earlier, "bytes"),
                 alarm(number(of(now, "dropped"))),
                 alarm(number(of(now, "lost"))),
+                alarm(number(stale.get(&session.id).copied().unwrap_or(0))),
+                alarm(number(of(now, "overruns"))),
                 per_second(now, earlier, "wakes"),
                 number(of(now, "refused")),
+                plain(session.pid.into()),
                 plain(session.id.into()),
                 bytes(session.bytes),
             ]);
@@ -199,14 +225,18 @@ fn rings(stream: &StreamStatus) -> u64 {
     stream.channels.iter().flat_map(|channel| &channel.sinks).map(|sink| sink.ring_bytes).sum()
 }
 
-fn streams(report: &StatusReport) -> Rows {
-    let columns =
-        ["stream", "lane", "kind", "local", "chan", "src", "sinks", "taps", "peers", "datapath", "memory", "domain"];
-    let mut table = Rows::new(&columns, "stream");
+fn streams(report: &StatusReport, before: Before<'_>) -> Rows {
+    let columns = [
+        "stream", "sent/s", "taken/s", "bytes/s", "dropped", "lost", "stale", "schema", "lane", "kind", "local",
+        "chan", "src", "sinks", "taps", "peers", "datapath", "memory", "domain",
+    ];
+    let mut table = Rows::new(&columns, "sent/s");
+    let earlier = Earlier::new(before);
     for stream in &report.streams {
         let reliable = stream.qos.as_ref().map_or("-", |qos| &qos.reliability);
-        table.rows.push(vec![
-            text(&stream.name),
+        let mut row = vec![text(&stream.name)];
+        row.extend(flow_cells(&flows::of_stream(stream, earlier.as_ref())));
+        row.extend([
             plain(stream.lane.into()),
             text(reliable),
             text(if stream.isolated { "copied" } else { "direct" }),
@@ -219,42 +249,68 @@ fn streams(report: &StatusReport) -> Rows {
             bytes(buffers(stream) + rings(stream)),
             text(&stream.domain),
         ]);
+        table.rows.push(row);
     }
     table
 }
 
 /// Every lane that has a stream: what its streams have together.
-fn lanes(report: &StatusReport) -> Rows {
-    let columns = ["lane", "group", "datapath", "streams", "sources", "sinks", "peers", "buffers", "rings"];
+fn lanes(report: &StatusReport, before: Before<'_>) -> Rows {
+    let columns = [
+        "lane", "group", "sent/s", "taken/s", "bytes/s", "dropped", "lost", "stale", "schema", "streams", "sources",
+        "sinks", "peers", "datapath", "buffers", "rings",
+    ];
     let mut table = Rows::new(&columns, "lane");
+    let earlier = Earlier::new(before);
     for lane in 0..insane_core::limits::LANES as u8 {
         let of_lane = || report.streams.iter().filter(|stream| stream.lane == lane);
         let Some(first) = of_lane().next() else { continue };
         let mut peers: Vec<&String> = of_lane().flat_map(|stream| &stream.peers).collect();
         peers.sort();
         peers.dedup();
-        table.rows.push(vec![
-            // Text, so that lane 0 comes first.
-            text(lane.to_string()),
-            text(if lane < 3 { "real-time" } else { "best-effort" }),
-            text(first.datapath.as_deref().unwrap_or("-")),
+        let flow = of_lane().map(|stream| flows::of_stream(stream, earlier.as_ref())).fold(Flow::default(), Flow::and);
+        // Text, so that lane 0 comes first.
+        let mut row = vec![text(lane.to_string()), text(if lane < 3 { "real-time" } else { "best-effort" })];
+        row.extend(flow_cells(&flow));
+        row.extend([
             plain(of_lane().count() as u64),
             plain(of_lane().map(|stream| u64::from(stream.sources)).sum()),
             plain(of_lane().map(|stream| u64::from(stream.sinks)).sum()),
             plain(peers.len() as u64),
+            text(first.datapath.as_deref().unwrap_or("-")),
             bytes(of_lane().map(buffers).sum()),
             bytes(of_lane().map(rings).sum()),
         ]);
+        table.rows.push(row);
     }
     table
 }
 
-fn links(report: &StatusReport) -> Rows {
-    let columns =
-        ["link", "datapath", "technology", "address", "frame bytes", "state", "peers up", "round trip", "counted"];
+/// A datapath counts its frames as a whole: they are a link's where it has no other.
+fn links(report: &StatusReport, before: Before<'_>) -> Rows {
+    let columns = [
+        "link",
+        "datapath",
+        "state",
+        "peers up",
+        "round trip",
+        "offered/s",
+        "out/s",
+        "in/s",
+        "bytes out",
+        "bytes in",
+        "technology",
+        "address",
+        "frame bytes",
+        "counted",
+    ];
     let mut table = Rows::new(&columns, "link");
+    let flows = Earlier::new(before);
     for datapath in &report.datapaths {
+        let earlier = earlier_datapath(datapath, before).filter(|_| datapath.links.len() == 1);
+        let carried = earlier.map(|(earlier, seconds)| (&earlier.carried, seconds));
         for link in &datapath.links {
+            let per_second = |name| per_second(&datapath.carried, carried, name);
             let peers = || report.peers.iter().filter(|peer| peer.links.contains(&link.name));
             // By this very link, where the report says so.
             let way = |peer: &&PeerStatus| peer.ways.iter().find(|way| way.link == link.name).cloned();
@@ -263,9 +319,6 @@ fn links(report: &StatusReport) -> Rows {
             table.rows.push(vec![
                 text(&link.name),
                 text(&datapath.name),
-                text(&link.technology),
-                text(&link.address),
-                plain(link.frame_bytes_max.into()),
                 Cell { alarm: !link.up, ..text(state(link)) },
                 Cell {
                     text: format!("{up} of {}", peers().count()),
@@ -277,6 +330,14 @@ fn links(report: &StatusReport) -> Rows {
                     key: Key::Number(rtt.unwrap_or(0) as f64),
                     alarm: false,
                 },
+                rate_of(flows::offered_to(report, &link.name, flows.as_ref()).sent_rate),
+                per_second("frames_sent"),
+                per_second("frames_received"),
+                per_second("bytes_sent"),
+                per_second("bytes_received"),
+                text(&link.technology),
+                text(&link.address),
+                plain(link.frame_bytes_max.into()),
                 text(counted(link)),
             ]);
         }
@@ -287,24 +348,21 @@ fn links(report: &StatusReport) -> Rows {
 fn datapaths(report: &StatusReport, before: Before<'_>) -> Rows {
     let columns = [
         "datapath",
+        "turns/s",
+        "busy %",
+        "slots/s",
+        "late",
+        "turn max",
+        "sleeps/s",
+        "malformed",
+        "unknown",
         "core",
         "idle",
         "serves",
-        "turns/s",
-        "busy %",
-        "sleeps/s",
-        "turn max",
-        "malformed",
-        "unknown",
-        "slots/s",
-        "late",
     ];
     let mut table = Rows::new(&columns, "turns/s");
     for datapath in &report.datapaths {
-        let earlier = before.and_then(|(report, seconds)| {
-            let same = |earlier: &&DatapathStatus| earlier.name == datapath.name;
-            Some((&report.datapaths.iter().find(same)?.counters, seconds))
-        });
+        let earlier = earlier_datapath(datapath, before).map(|(earlier, seconds)| (&earlier.counters, seconds));
         let now = &datapath.counters;
         let busy = match (grown(now, earlier, "turns"), grown(now, earlier, "turns_idle")) {
             (Some(turns), Some(idle)) if turns > 0.0 => Some((turns - idle).max(0.0) * 100.0 / turns),
@@ -312,24 +370,29 @@ fn datapaths(report: &StatusReport, before: Before<'_>) -> Rows {
         };
         table.rows.push(vec![
             text(&datapath.name),
-            text(datapath.core.map_or("-".to_owned(), |core| core.to_string())),
-            text(&datapath.idle),
-            text(&datapath.serves),
             per_second(now, earlier, "turns"),
             Cell {
                 text: busy.map_or("-".into(), |busy| format!("{busy:.0}")),
                 key: Key::Number(busy.unwrap_or(0.0)),
                 alarm: false,
             },
-            per_second(now, earlier, "sleeps"),
-            Cell { text: Nanos(of(now, "turn_ns_max")).to_string(), ..number(of(now, "turn_ns_max")) },
-            alarm(number(of(now, "frames_malformed"))),
-            alarm(number(of(now, "frames_unknown_peer"))),
             per_second(now, earlier, "slots_sent"),
             alarm(number(late(now))),
+            Cell { text: Nanos(of(now, "turn_ns_max")).to_string(), ..number(of(now, "turn_ns_max")) },
+            per_second(now, earlier, "sleeps"),
+            alarm(number(of(now, "frames_malformed"))),
+            alarm(number(of(now, "frames_unknown_peer"))),
+            text(datapath.core.map_or("-".to_owned(), |core| core.to_string())),
+            text(&datapath.idle),
+            text(&datapath.serves),
         ]);
     }
     table
+}
+
+fn earlier_datapath<'r>(datapath: &DatapathStatus, before: Before<'r>) -> Option<(&'r DatapathStatus, f64)> {
+    let (report, seconds) = before?;
+    Some((report.datapaths.iter().find(|earlier| earlier.name == datapath.name)?, seconds))
 }
 
 /// Slots missed and messages late, of all causes; what became of them is not counted again.
@@ -383,6 +446,11 @@ fn earlier_domain<'r>(domain: &DomainStatus, before: Before<'r>) -> Option<(&'r 
     Some((&report.domains.iter().find(|earlier| earlier.name == domain.name)?.counters, seconds))
 }
 
+/// Sinks whose value is stale, of all sessions.
+pub fn stale(report: &StatusReport) -> u64 {
+    flows::stale_by_session(report).into_values().sum()
+}
+
 /// What happens in a second, all together.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Totals {
@@ -431,127 +499,5 @@ pub fn totals(report: &StatusReport, before: Before<'_>) -> Option<Totals> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn session(name: &str, id: u32, messages: u64, dropped: u64) -> SessionStatus {
-        SessionStatus {
-            name: name.into(),
-            id,
-            counters: [("messages".to_owned(), messages), ("dropped".to_owned(), dropped)].into(),
-            ..SessionStatus::default()
-        }
-    }
-
-    fn report(sessions: Vec<SessionStatus>, turns: u64) -> StatusReport {
-        StatusReport {
-            domains: vec![DomainStatus { name: "d".into(), sessions, ..DomainStatus::default() }],
-            datapaths: vec![DatapathStatus {
-                name: "main".into(),
-                counters: [("turns".to_owned(), turns), ("turns_idle".to_owned(), turns / 4 * 3)].into(),
-                ..DatapathStatus::default()
-            }],
-            ..StatusReport::default()
-        }
-    }
-
-    fn column(rows: &Rows, name: &str) -> Vec<String> {
-        let at = rows.columns.iter().position(|column| column == name).unwrap();
-        rows.rows.iter().map(|row| row[at].text.clone()).collect()
-    }
-
-    #[test]
-    fn rates_are_differences_of_the_same_life_and_session() {
-        let earlier = report(vec![session("a", 1, 100, 0), session("b", 2, 9_000, 0)], 4_000);
-        let now = report(vec![session("b", 2, 8_000, 0), session("a", 1, 500, 7), session("c", 3, 50, 0)], 12_000);
-        let rows = Table::Sessions.rows(&now, Some((&earlier, 2.0)));
-        assert_eq!(column(&rows, "session"), ["b", "a", "c"]);
-        assert_eq!(column(&rows, "msg/s"), ["0", "200", "-"], "what fell grew by nothing; who is new has no rate");
-        assert_eq!(column(&rows, "dropped"), ["0", "7", "0"]);
-        let at = rows.columns.iter().position(|column| column == "dropped").unwrap();
-        assert_eq!(rows.rows.iter().map(|row| row[at].alarm).collect::<Vec<_>>(), [false, true, false]);
-        let paths = Table::Datapaths.rows(&now, Some((&earlier, 2.0)));
-        assert_eq!((column(&paths, "turns/s"), column(&paths, "busy %")), (vec!["4000".into()], vec!["25".into()]));
-        let sums = totals(&now, Some((&earlier, 2.0))).unwrap();
-        assert_eq!((sums.messages, sums.dropped, sums.turns), (200.0, 3.5, 4_000.0));
-        let other_life = StatusReport { pid: 9, ..earlier.clone() };
-        assert_eq!(totals(&now, Some((&other_life, 2.0))), None);
-        assert_eq!(totals(&now, Some((&earlier, 0.0))), None);
-        assert_eq!(column(&Table::Sessions.rows(&now, None), "msg/s"), ["-", "-", "-"]);
-    }
-
-    #[test]
-    fn rows_are_sorted_by_any_column_both_ways() {
-        let earlier = report(vec![session("a", 1, 0, 0), session("b", 2, 0, 0), session("c", 3, 0, 0)], 0);
-        let now = report(vec![session("a", 1, 10, 0), session("b", 2, 30, 0), session("c", 3, 20, 0)], 0);
-        let mut rows = Table::Sessions.rows(&now, Some((&earlier, 1.0)));
-        rows.sort(rows.sorted, false);
-        assert_eq!(column(&rows, "session"), ["b", "c", "a"], "the busiest first");
-        rows.sort(rows.sorted, true);
-        assert_eq!(column(&rows, "session"), ["a", "c", "b"]);
-        rows.sort(0, true);
-        assert_eq!(column(&rows, "session"), ["c", "b", "a"]);
-    }
-
-    #[test]
-    fn lanes_add_up_their_streams_and_links_their_peers() {
-        use insane_wire::status::{ChannelStatus, LinkStatus, SinkStatus, SourceStatus, WayStatus};
-        let stream = |lane, peers: &[&str]| StreamStatus {
-            lane,
-            sources: 2,
-            sinks: 1,
-            peers: peers.iter().map(|peer| (*peer).to_owned()).collect(),
-            channels: vec![ChannelStatus {
-                sources: vec![SourceStatus { heap_bytes: 2048, ..SourceStatus::default() }],
-                sinks: vec![SinkStatus { ring_bytes: 1024, ..SinkStatus::default() }],
-                ..ChannelStatus::default()
-            }],
-            ..StreamStatus::default()
-        };
-        let mut now = report(Vec::new(), 0);
-        now.streams = vec![stream(6, &["x"]), stream(0, &[]), stream(6, &["x", "y"])];
-        let link = |name: &str, up| LinkStatus { name: name.into(), up, ..LinkStatus::default() };
-        now.datapaths[0].links = vec![link("l0", true), link("l1", false)];
-        let counts = [("frames_lost", 3), ("sends_repeated", 0), ("trains_sent", 7)];
-        now.datapaths[0].links[0].counters = counts.map(|(name, count)| (name.to_owned(), count)).into();
-        let peer = |name: &str, up, rtt_ns| PeerStatus {
-            name: name.into(),
-            up,
-            rtt_ns,
-            links: vec!["l0".into()],
-            ..PeerStatus::default()
-        };
-        now.peers = vec![peer("x", true, Some(80_000)), peer("y", false, None)];
-        let lanes = Table::Lanes.rows(&now, None);
-        assert_eq!(column(&lanes, "lane"), ["0", "6"]);
-        assert_eq!(column(&lanes, "group"), ["real-time", "best-effort"]);
-        assert_eq!(column(&lanes, "sources"), ["2", "4"]);
-        assert_eq!(column(&lanes, "peers"), ["0", "2"]);
-        assert_eq!((&column(&lanes, "buffers")[1], &column(&lanes, "rings")[1]), (&human(4096), &human(2048)));
-        let links = Table::Links.rows(&now, None);
-        assert_eq!(column(&links, "peers up"), ["1 of 2", "0 of 0"]);
-        assert_eq!(column(&links, "state"), ["up", "down"]);
-        assert_eq!(column(&links, "counted"), ["frames lost 3, trains sent 7", "-"], "what is not zero");
-        // Where the report knows each link by itself, each counts by itself.
-        let way = |link: &str, up, rtt_ns| WayStatus { link: link.into(), up, rtt_ns, ..WayStatus::default() };
-        let mut by_way = now.clone();
-        by_way.peers[0].links.push("l1".into());
-        by_way.peers[0].ways = vec![way("l0", false, None), way("l1", true, Some(7_000))];
-        let by_way = Table::Links.rows(&by_way, None);
-        assert_eq!(column(&by_way, "peers up"), ["0 of 2", "1 of 1"]);
-        assert_eq!(column(&by_way, "round trip"), ["-", "7.0 us"]);
-        let alarms: Vec<usize> = links.rows.iter().map(|row| row.iter().filter(|cell| cell.alarm).count()).collect();
-        assert_eq!(alarms, [1, 1]);
-    }
-
-    #[test]
-    fn every_table_takes_an_empty_report_and_names_that_would_steer() {
-        for table in Table::ALL {
-            assert!(table.rows(&StatusReport::default(), None).rows.is_empty());
-            let now = report(vec![session("\u{1b}[2J", 1, 0, 0)], 0);
-            for row in table.rows(&now, None).rows {
-                assert!(row.iter().all(|cell| !cell.text.contains('\u{1b}')));
-            }
-        }
-    }
-}
+#[path = "rows_tests.rs"]
+mod tests;

@@ -2,8 +2,8 @@
 
 use super::view::{Asked, Sample, View};
 use insane_wire::status::{
-    DatapathStatus, DomainStatus, HostStatus, LinkStatus, MemoryStatus, PeerStatus, SessionStatus, StatusReport,
-    StreamStatus,
+    ChannelStatus, DatapathStatus, DomainStatus, HostStatus, LinkStatus, MemoryStatus, PeerStatus, SessionStatus,
+    SinkStatus, SourceStatus, StatusReport, StreamStatus,
 };
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -52,7 +52,24 @@ fn report(messages: u64, sessions: u32) -> StatusReport {
             sessions: (1..=sessions).map(session).collect(),
             ..DomainStatus::default()
         }],
-        streams: vec![StreamStatus { name: "axis".into(), lane: 1, sources: 1, ..StreamStatus::default() }],
+        streams: vec![StreamStatus {
+            name: "axis".into(),
+            lane: 1,
+            sources: 1,
+            channels: vec![ChannelStatus {
+                sources: vec![SourceStatus {
+                    counters: Some([("messages".to_owned(), messages), ("bytes".to_owned(), 64 * messages)].into()),
+                    ..SourceStatus::default()
+                }],
+                sinks: vec![SinkStatus {
+                    session: 1,
+                    counters: Some([("messages".to_owned(), messages), ("stale".to_owned(), 1)].into()),
+                    ..SinkStatus::default()
+                }],
+                ..ChannelStatus::default()
+            }],
+            ..StreamStatus::default()
+        }],
         peers: vec![PeerStatus { name: "cell-b".into(), up: true, ..PeerStatus::default() }],
         ..StatusReport::default()
     }
@@ -107,17 +124,53 @@ fn a_screen_of_80_by_24_holds_head_tabs_table_and_keys() {
     assert_eq!(lines[1], "memory 32 MiB of 512 MiB, sessions 3, streams 1, peers up 1");
     assert_eq!(lines[2], "6000 msg/s, 375 KiB/s, 0 frames/s, 0 wakes/s, 10.0k turns/s, 1000 dropped/s");
     assert_eq!(lines[3], " 1 Sessions   2 Streams   3 Lanes   4 Links   5 Datapaths   6 Domains");
-    for head in ["session", "domain", "process", "msg/s▼", "bytes/s", "dropped", "lost", "wakes/s"] {
+    for head in ["session", "domain", "msg/s▼", "bytes/s", "dropped", "lost", "stale", "overruns"] {
         assert!(lines[4].contains(head), "{head} in {}", lines[4]);
     }
     let cells: Vec<&str> = lines[5].split_whitespace().collect();
-    assert_eq!(cells[..6], ["application-03", "line-1", "4000003", "3000", "187.5", "KiB"], "the busiest first");
+    assert_eq!(cells[..5], ["application-03", "line-1", "3000", "187.5", "KiB"], "the busiest first");
     assert!(lines[23].starts_with("q quit  tab/arrows"), "{}", lines[23]);
+    assert!(lines[23].ends_with("  stale: 1"), "{}", lines[23]);
     let buffer = screen.terminal.backend().buffer();
     let alarms = (0..80).filter(|x| buffer[(*x, 5)].fg == Color::Red).count();
     assert!(alarms > 0, "what was dropped is red");
     assert!((0..80).all(|x| buffer[(x, 6)].fg != Color::Red));
     assert!(buffer[(0, 5)].modifier.contains(Modifier::REVERSED), "one row is marked");
+}
+
+/// What matters most of each table fits the usual terminal, and more a larger one.
+#[test]
+fn the_columns_that_matter_are_in_sight() {
+    let small = [
+        &["session", "msg/s", "bytes/s", "dropped", "lost", "stale", "overruns"][..],
+        &["stream", "sent/s", "taken/s", "bytes/s", "dropped", "lost", "stale", "schema"],
+        &["lane", "group", "sent/s", "taken/s", "bytes/s", "dropped", "lost", "stale", "schema"],
+        &["link", "state", "peers up", "round trip", "offered/s", "out/s", "in/s"],
+        &["datapath", "turns/s", "busy %", "slots/s", "late", "turn max", "malformed"],
+        &["domain", "sources/s", "sinks/s", "bytes out", "bytes in", "dropped", "lost"],
+    ];
+    let large = [
+        &["wakes/s", "refused", "process", "id", "memory"][..],
+        &["lane", "kind", "local", "src", "sinks"],
+        &["streams", "sources", "sinks", "peers"],
+        &["bytes out", "bytes in", "technology"],
+        &["core", "idle", "serves"],
+        &["wakes/s", "out/s", "in/s", "repairs"],
+    ];
+    let nothing = [&[][..]; 6];
+    for (width, height, heads) in [(80, 24, [small, nothing]), (120, 40, [small, large])] {
+        let mut screen = Screen::new(width, height);
+        screen.take(report(1_000, 3));
+        screen.take(report(2_345_678, 3));
+        for (tab, (first, second)) in heads[0].iter().zip(heads[1]).enumerate() {
+            screen.press(KeyCode::Char(char::from(b'1' + tab as u8)));
+            let lines = screen.lines();
+            let shown: Vec<String> = lines[4].split("  ").map(|head| head.trim().replace(['▼', '▲'], "")).collect();
+            for head in first.iter().chain(second) {
+                assert!(shown.iter().any(|shown| shown == head), "{head} at {width}:\n{}", lines.join("\n"));
+            }
+        }
+    }
 }
 
 #[test]
@@ -142,7 +195,7 @@ fn keys_choose_table_row_and_order_and_end_it() {
     assert_eq!(column(&mut screen).as_deref(), Some("bytes/s"));
     screen.press(KeyCode::Char('S'));
     screen.press(KeyCode::Char('S'));
-    assert_eq!(column(&mut screen).as_deref(), Some("process"));
+    assert_eq!(column(&mut screen).as_deref(), Some("domain"));
     screen.press(KeyCode::Tab);
     assert_eq!(screen.names(), ["axis"]);
     for (key, shown) in [(KeyCode::Right, "1"), (KeyCode::Right, "control-net"), (KeyCode::Char('5'), "real-time")] {

@@ -1,6 +1,6 @@
 //! What stands on the screen, and what keys do: pure, but for the frame that is drawn to.
 
-use super::rows::{Key, Rows, Table, totals};
+use super::rows::{Key, Rows, Table, stale, totals};
 use crate::status::table::{Before, count, duration, printable};
 use insane_config::planner::human;
 use insane_wire::status::StatusReport;
@@ -198,11 +198,16 @@ impl View {
         }
         let keys = "q quit  tab/arrows table, row  s sort  r reverse  p pause";
         let degraded = self.now.as_ref().map_or(0, |sample| sample.report.degraded.len());
+        let stale = self.now.as_ref().map_or(0, |sample| stale(&sample.report));
         let mut spans = vec![Span::styled(keys, Style::new().add_modifier(Modifier::DIM))];
         if self.paused {
             spans.push(Span::styled("  PAUSED", alarming()));
-        } else if degraded > 0 {
-            spans.push(Span::styled(format!("  degraded: {degraded}"), alarming()));
+        } else {
+            for (what, count) in [("degraded", degraded as u64), ("stale", stale)] {
+                if count > 0 {
+                    spans.push(Span::styled(format!("  {what}: {count}"), alarming()));
+                }
+            }
         }
         Line::from(spans)
     }

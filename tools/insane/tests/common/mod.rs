@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub mod plant;
+pub mod screen;
 
 use insane_wire::status::StatusReport;
 use std::path::{Path, PathBuf};

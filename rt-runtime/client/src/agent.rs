@@ -595,8 +595,10 @@ impl Shared {
         let streams: Vec<(u32, StreamRecord)> =
             lock(&self.registry).streams.iter().map(|(local, stream)| (*local, stream.clone())).collect();
         for (local, StreamRecord { name, qos, given, isolated, .. }) in streams {
-            // What its ports are made for; its priority is the configuration's word again.
-            let qos = Qos { priority: qos.priority, ..given.unwrap_or(qos) };
+            // What its ports are made for. Priority and technology are the configuration's word
+            // again: what was changed of them while the stream was open ended with the runtime, and
+            // who opened it before that and who after has to say the same now.
+            let qos = Qos { priority: qos.priority, datapath: qos.datapath, ..given.unwrap_or(qos) };
             self.order(What::Stream { local }, &[], |req| Request::OpenStream { req, name, qos, isolated });
         }
         let places: Vec<PlacedThread> = lock(&self.places).iter().copied().filter(PlacedThread::is_there).collect();

@@ -30,7 +30,9 @@ impl Message<'_> {
         self.0.sequence()
     }
 
-    /// Messages of its source lost just before it; saturates at 65,535.
+    /// Messages of its source lost just before it; saturates at 65,535. What comes from other hosts
+    /// shares one ring: what that had no room for is told with the next message that it takes,
+    /// whichever of their sources it is of.
     #[inline]
     #[must_use]
     pub fn lost(&self) -> u16 {

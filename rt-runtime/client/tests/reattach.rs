@@ -3,7 +3,8 @@
 use insane_config::StreamPlan;
 use insane_control::{Hosting, Runtime};
 use insane_rt::{
-    Attachment, ChannelId, Plan, Qos, Reliability, Session, Sink, SinkOptions, Source, SourceOptions, StreamOptions,
+    Attachment, ChannelId, Datapath, Plan, Priority, Qos, Reliability, Session, Sink, SinkOptions, Source,
+    SourceOptions, StreamOptions,
 };
 use insane_sys::seqpacket::{self, RecvOutcome};
 use insane_wire::control::{Code, Event, encode};
@@ -389,6 +390,35 @@ fn ports_that_count_in_a_page_that_the_runtime_has_not_are_shown_without_counts(
     let late = stream.source(ChannelId(2), SourceOptions::small()).unwrap();
     assert!(late.emit_copy(b"alone").unwrap().is_sent());
     assert_eq!(by_port(&second, "messages"), [None, Some(1), None]);
+}
+
+/// What is asked of a stream while it is open ends with the runtime: who opened it before that was
+/// changed, and who after, meet again.
+#[test]
+fn a_stream_that_was_asked_for_otherwise_meanwhile_is_one_again() {
+    let place = Place::new("asked");
+    let first = runtime(&place.socket());
+    let writer = Session::attach(place.socket(), "writer").unwrap();
+    let reader = Session::attach(place.socket(), "reader").unwrap();
+    let out = writer.stream("s", Qos::default()).unwrap();
+    let source = out.source(ChannelId(1), SourceOptions::default()).unwrap();
+    writer.set_qos("s", Some(Datapath::Fast), Priority::new(5)).unwrap();
+    let into = reader.stream("s", Qos::default()).unwrap();
+    assert_eq!((out.qos().datapath, into.qos().datapath), (Datapath::Standard, Datapath::Fast));
+    let sink = into.sink(ChannelId(1), SinkOptions::default()).unwrap();
+    source.wait_for_receivers(SECOND).unwrap();
+    pass(&source, &sink, 0, 1_000);
+    drop(first);
+    let is = |attachment: Attachment| writer.attachment() == attachment && reader.attachment() == attachment;
+    wait_for("both sessions notice", || is(Attachment::Detached));
+    let second = runtime(&place.socket());
+    wait_for("both sessions return", || is(Attachment::Attached));
+    let late = into.sink(ChannelId(1), SinkOptions::default()).unwrap();
+    wait_for("both have it open", || source.receivers() == 2);
+    let streams = second.status().unwrap().streams;
+    assert_eq!((streams.len(), streams[0].sources, streams[0].sinks), (1, 1, 2));
+    pass(&source, &sink, 1, 1_000);
+    assert_eq!(late.consume_timeout(SECOND).unwrap().unwrap().len(), 1_000);
 }
 
 /// Ports are made for what a stream was given; a runtime that comes back and declares another

@@ -253,6 +253,8 @@ pub enum Action {
         datapath: DatapathIndex,
         /// Which.
         conn: ConnId,
+        /// Now, whatever is still in the ring: the source goes on and writes its buffers anew.
+        at_once: bool,
     },
     /// Gives a datapath a sink's connection.
     AddRx(Box<AddRx>),

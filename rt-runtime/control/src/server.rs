@@ -546,8 +546,9 @@ impl Server {
                 let prepared = datapaths[add.datapath.index()].prepare_rx(&add, buffers, wakes, objects);
                 self.start_handover(add.conn, prepared);
             }
-            Action::RemoveTx { datapath, conn } => {
-                datapaths[datapath.index()].remove(conn, Command::RemoveSource(conn));
+            Action::RemoveTx { datapath, conn, at_once } => {
+                let command = if at_once { Command::EndSource(conn) } else { Command::RemoveSource(conn) };
+                datapaths[datapath.index()].remove(conn, command);
             }
             Action::SetLane { datapath, conn, lane } => {
                 datapaths[datapath.index()].send(Command::SetLane { conn, lane })

@@ -26,16 +26,48 @@ fn remote_interest_brings_and_takes_the_connection_to_the_datapath() {
     world.interest(0, topic(), false);
     assert_eq!(active(&world, a).len(), 1);
     world.interest(1, topic(), false);
-    assert_eq!(world.datapaths[0].leaving.len(), 1);
-    assert!(world.datapaths[0].routes.contains_key(&topic()), "kept for what is in the ring");
+    let conn = world.datapaths[0].leaving.first().copied().expect("it is told to leave");
+    assert!(world.ended.contains(&conn), "what is left is for nobody, and its buffers are wanted");
+    assert!(world.datapaths[0].routes.contains_key(&topic()), "kept until it has left");
+    let is_told = |world: &World| world.clients[&a].events.contains(&Event::Retire { conn });
+    while world.step(a) {}
+    assert!(!is_told(&world), "the datapath may be reading what the source would write");
     // Interest comes back before the datapath has let go: the next connection waits.
     world.interest(0, topic(), true);
     assert_eq!(world.hub.table_sizes().conns, 1);
     world.settle();
+    assert!(is_told(&world));
     assert_eq!(active(&world, a).len(), 1);
     assert_eq!(world.datapaths[0].tx.len(), 1);
     world.interest(0, topic(), false);
     end(world);
+}
+
+#[test]
+fn a_datapath_reads_on_for_who_has_closed_its_source_and_not_for_who_was_put_out() {
+    for is_closed in [true, false] {
+        let mut world = World::new(spec(vec![datapath(&[0], true)]));
+        let a = world.attach(1);
+        let stream = open(&mut world, a, "io");
+        let source = source(&mut world, a, stream, 11);
+        world.interest(0, topic(), true);
+        world.settle();
+        let conn = *world.datapaths[0].tx.first_key_value().expect("it has a connection").0;
+        if is_closed {
+            world.request(a, &Request::CloseSource { req: 9, source });
+            world.clients.get_mut(&a).unwrap().forget_source(source);
+        } else {
+            // Its process lives, and its source goes on to local sinks.
+            world.clients.get_mut(&a).unwrap().honest = false;
+            world.request(a, &Request::Mapped { conn, step: 1 });
+            assert!(!world.clients.contains_key(&a));
+        }
+        assert!(world.datapaths[0].leaving.contains(&conn));
+        assert_ne!(world.ended.contains(&conn), is_closed);
+        world.settle();
+        world.interest(0, topic(), false);
+        end(world);
+    }
 }
 
 #[test]

@@ -166,6 +166,10 @@ pub enum Command {
     /// (of a reliable stream: when its peers have it), or have had the time of an eviction
     /// for it; what is left then is counted and lost.
     RemoveSource(ConnId),
+    /// Take nothing more from a source, and read nothing more of what was taken: its client lives
+    /// on, and is about to write its buffers anew. Comes back `Removed`; what was left is counted
+    /// and lost.
+    EndSource(ConnId),
     /// A source goes on in another lane of the same group (real-time or best-effort), in
     /// which its frames travel by the same sockets, so none overtakes another. A lane of the
     /// other group changes nothing. Comes back `Spent`.

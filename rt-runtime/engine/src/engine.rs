@@ -643,7 +643,7 @@ impl<L: Link, C: Clock> Engine<L, C> {
                     }
                 }
             }
-            Command::RemoveSource(conn) => {
+            Command::RemoveSource(conn) | Command::EndSource(conn) => {
                 self.transmitter.tell_closing(self.clock.now(), conn, &self.links, &self.outlets);
                 let removed = self.transmitter.remove(conn, &mut self.outlets);
                 let dead = removed.map(|(dead, route)| {

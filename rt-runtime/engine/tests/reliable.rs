@@ -476,6 +476,35 @@ fn what_was_emitted_arrives_though_the_source_is_let_go() {
 }
 
 #[test]
+fn of_a_source_that_goes_on_without_its_datapath_nothing_more_is_read() {
+    let net = SimNet::new(10, SimConfig::default());
+    let (mut a, mut b) = pair(&net, &CLASSES);
+    for reliable in [true, false] {
+        let source = match reliable {
+            true => a.reliable_source(TOPIC, &[(2048, 300), (20_000, 100)]),
+            false => a.source(TOPIC, Lane::LAST, &[(2048, 300), (20_000, 100)]),
+        };
+        let id = ConnId(a.next);
+        let (sink, _) = b.sink(TOPIC);
+        a.route(TOPIC, &[0], false);
+        emit_all(&source, 3);
+        advance(&net, &mut [&mut a, &mut b], Nanos::from_millis(1));
+        net.set_partitioned(address(1), address(2), true);
+        assert!(emit_all(&source, 200) > 100, "more than a turn takes");
+        a.engine.turn();
+        // Answered in that turn: from then on its client writes the buffers anew.
+        assert!(matches!(a.command(Command::EndSource(id)), Command::Removed { dead: Some(_), .. }));
+        net.set_partitioned(address(1), address(2), false);
+        let mut reader = Reader::new();
+        for _ in 0..100 {
+            advance(&net, &mut [&mut a, &mut b], Nanos::from_millis(1));
+            reader.read(&sink);
+        }
+        assert_eq!((reader.got, reader.lost), (3, 0), "reliable: {reliable}");
+    }
+}
+
+#[test]
 fn a_client_that_skips_numbers_is_put_out() {
     let net = SimNet::new(8, SimConfig::default());
     let (mut a, mut b) = pair(&net, &CLASSES);

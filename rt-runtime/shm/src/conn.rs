@@ -602,7 +602,11 @@ impl RxConn {
     pub fn pop(&mut self, into: &mut Popped) -> Result<bool, Violation> {
         let is_taken = self.ring.pop(into)?;
         if is_taken && let Payload::Heap(id) = into.payload {
-            self.locate(id, into.len).ok_or(Violation::Cell)?;
+            if self.locate(id, into.len).is_none() {
+                // It is not held, so nobody may give it back.
+                into.payload = Payload::Inline;
+                return Err(Violation::Cell);
+            }
             self.held += 1;
         }
         self.keep_nothing_back();

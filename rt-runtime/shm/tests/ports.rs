@@ -295,6 +295,36 @@ fn a_retired_feed_is_drained_before_it_goes() {
     assert_eq!(source.port.buffers_in_use(), 0, "the return went out before the feed did");
 }
 
+/// The runtime was restarted, twice, while nobody read: what it had delivered before comes first.
+#[test]
+fn what_waits_in_a_retired_feed_goes_before_what_came_by_the_next_one() {
+    let (source, other, sink) = (TestSource::new(&[(128, 8)], false), TestSource::new(&[], false), TestSink::new());
+    join(&other, &sink, 1, 8);
+    for id in 2..5 {
+        join(&source, &sink, id, 8);
+        for len in [1, 128] {
+            assert!(send(&source.port, len));
+        }
+        if id < 4 {
+            assert!(source.mailbox.let_go(ConnId(id)) && sink.mailbox.remove(ConnId(id)));
+        }
+    }
+    assert!(other.port.emit_copy(b"other", 0).unwrap().is_sent());
+    assert_eq!(sink.port.is_ready(), Ok(true));
+    let came: Vec<u64> = (0..4).map(|_| consume(&sink).expect("it waits")).collect();
+    assert_eq!(came, [0, 1, 2, 3]);
+    // Those that are live take turns again, and nothing of them is overlooked.
+    assert_eq!(sink.port.is_ready(), Ok(true));
+    let mut rest: Vec<(usize, u64)> = std::iter::from_fn(|| {
+        let message = sink.port.consume().unwrap()?;
+        Some((message.len(), message.sequence()))
+    })
+    .collect();
+    rest.sort_unstable();
+    assert_eq!(rest, [(1, 4), (5, 0), (128, 5)]);
+    assert!(sink.port.has_senders());
+}
+
 #[test]
 fn a_sender_that_goes_on_does_not_keep_a_retired_feed_alive() {
     let (source, sink) = (TestSource::new(&[], false), TestSink::new());

@@ -425,6 +425,10 @@ impl Hub {
     }
 
     /// Ends a connection, at whatever stage.
+    ///
+    /// A source that goes on without its datapath has its buffers for itself when it is told, so
+    /// it is told when the datapath reads them no more, and that is at once: who was to get what
+    /// is left there is gone.
     pub(super) fn retire(&mut self, conn: ConnId, tell: Tell) {
         let Some(row) = self.conns.get_mut(&conn) else { return };
         let (ends, stage, topic) = (row.ends, row.stage, row.topic);
@@ -438,12 +442,13 @@ impl Hub {
             Stage::Opening { tx, rx } => (!tx, !rx),
             Stage::Active | Stage::Retiring => (false, false),
         };
+        let is_read = stage == Stage::Active && matches!(ends, Ends::ToDatapath { .. });
         for (session, owes, silent) in [(tx, tx_owes, Tell::NotSource), (rx, rx_owes, Tell::NotSink)] {
             let Some(session) = session else { continue };
             if owes {
                 self.expect_stale(session);
             }
-            if tell != silent {
+            if tell != silent && !(is_read && silent == Tell::NotSource) {
                 self.send(session, Event::Retire { conn }, Vec::new());
             }
         }
@@ -452,7 +457,8 @@ impl Hub {
         match ends {
             Ends::ToDatapath { datapath, .. } if stage == Stage::Active => {
                 *self.channels.entry(topic).or_default().draining.entry(datapath).or_default() += 1;
-                self.linger(conn, Action::RemoveTx { datapath, conn });
+                let at_once = tell != Tell::NotSource;
+                self.linger(conn, Action::RemoveTx { datapath, conn, at_once });
             }
             Ends::FromDatapath { datapath, .. } if stage == Stage::Active => {
                 self.linger(conn, Action::RemoveRx { datapath, conn });
@@ -481,6 +487,10 @@ impl Hub {
         let (ends, topic) = (row.ends, row.topic);
         if row.stage != Stage::Retiring {
             return;
+        }
+        // Of a source that was closed nobody waits to hear this.
+        if let (Ends::ToDatapath { .. }, (Some(tx), _)) = (ends, self.sessions_of(ends)) {
+            self.send(tx, Event::Retire { conn }, Vec::new());
         }
         self.forget(conn);
         if let Ends::ToDatapath { datapath, .. } = ends

@@ -1,12 +1,13 @@
 //! Sessions: HELLO, requests, the end.
 
+use super::conn::Tell;
 use super::port::Receives;
 use super::tables::{Greeting, Hints, Owner, Session};
 use super::{GREETING_MAX, HELLO_TIMEOUT, Hub, OBSERVERS_MAX, OBSERVERS_OF_USER_MAX, Packet, Refusal};
 use crate::action::{Action, Beside, Note, ObjectKind, Writer};
 use crate::quota::{Amounts, Bucket, Pace};
 use crate::spec::Origin;
-use insane_core::{DomainIndex, MonoTime, SessionId};
+use insane_core::{ConnId, DomainIndex, MonoTime, SessionId};
 use insane_wire::control::{
     Code, Event, Hello, PACKET_BYTES_MAX, Request, Role, SinkWake, VERSION_MAX, VERSION_MIN, decode, decode_hello,
     decode_hello_prefix, negotiate,
@@ -64,8 +65,22 @@ impl Hub {
     /// Ends a session for the given reason. Harmless if it is over already.
     pub fn expel(&mut self, session: SessionId, refusal: Refusal) {
         self.greeting.remove(&session);
-        self.end_session(session);
+        if let Some(row) = self.sessions.remove(&session) {
+            self.cut(&row);
+            self.end_row(session, row);
+        }
         self.close(session, refusal);
+    }
+
+    /// Its process lives, and its sources go on to local sinks with the same buffers: no datapath
+    /// reads them from now on.
+    fn cut(&mut self, row: &Session) {
+        let sources = row.streams.iter().filter_map(|stream| self.streams.get(stream)).flat_map(|row| &row.sources);
+        let conns = sources.filter_map(|source| self.sources.get(source)).flat_map(|row| row.datapaths.values());
+        let conns: Vec<ConnId> = conns.copied().collect();
+        for conn in conns {
+            self.retire(conn, Tell::Both);
+        }
     }
 
     fn close(&mut self, session: SessionId, refusal: Refusal) {
@@ -81,6 +96,7 @@ impl Hub {
         let greeting = std::mem::take(&mut self.greeting);
         let all: Vec<SessionId> = greeting.keys().chain(sessions.keys()).copied().collect();
         for (session, row) in sessions {
+            self.cut(&row);
             self.end_row(session, row);
         }
         for session in all {

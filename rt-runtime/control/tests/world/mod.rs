@@ -131,6 +131,8 @@ pub struct World {
     /// Of the next objects, which cannot be made.
     pub fail_objects: Box<dyn FnMut(&ObjectKind) -> bool + Send>,
     pub creates: u64,
+    /// Connections of sources that go on: their datapath was to read nothing more of them.
+    pub ended: BTreeSet<ConnId>,
 }
 
 impl World {
@@ -154,6 +156,7 @@ impl World {
             favours: Vec::new(),
             fail_objects: Box::new(|_| false),
             creates: 0,
+            ended: BTreeSet::new(),
         }
     }
 
@@ -382,6 +385,13 @@ impl World {
             self.check_beside(session, *item);
         }
         if let Some(client) = self.clients.get_mut(&session) {
+            if let Event::Retire { conn } = &event
+                && client.tx.contains_key(conn)
+            {
+                let reads =
+                    |datapath: &DatapathModel| datapath.tx.contains_key(conn) || datapath.leaving.contains(conn);
+                assert!(!self.datapaths.iter().any(reads), "its buffers are its own while a datapath reads them");
+            }
             client.inbox.push_back((event, beside));
         }
     }
@@ -430,7 +440,10 @@ impl World {
                 assert!(datapath.rx.insert(add.conn, add.topic).is_none());
                 datapath.coming.insert(add.conn);
             }
-            Action::RemoveTx { datapath, conn, .. } => {
+            Action::RemoveTx { datapath, conn, at_once } => {
+                if at_once {
+                    self.ended.insert(conn);
+                }
                 let datapath = self.datapath(datapath);
                 datapath.coming.remove(&conn);
                 datapath.lanes.remove(&conn);

@@ -114,6 +114,8 @@ struct Inner {
     next: usize,
     /// Whether one place is in turn.
     has_one: bool,
+    /// One that is retired is alone in turn, before others: see [`line_up`](Self::line_up).
+    is_narrow: bool,
     rooms: Pool<Room, POOLED>,
     feeds: Box<[Option<Feed>; FANIN_MAX]>,
     sleeper: Option<Sleeper>,
@@ -186,6 +188,7 @@ impl SinkPort {
             lone_place: 0,
             attachment: Attachment::Attached,
             active: heapless::Vec::new(),
+            is_narrow: false,
             next: 0,
             has_one: false,
             rooms: Pool::new(Box::new(std::array::from_fn(|place| Room {
@@ -337,7 +340,9 @@ impl SinkPort {
             inner.error = inner.any_ready().then_some(ConsumeError::TooManyHeld);
             return None;
         };
-        for _ in 0..inner.active.len() {
+        let (mut turns, mut lines) = (inner.active.len(), FANIN_MAX);
+        while turns > 0 {
+            turns -= 1;
             let Some(&place) = inner.active.get(inner.next) else { break };
             let Some(feed) = &mut inner.feeds[place as usize] else { break };
             match feed.conn.take(&mut room.inline) {
@@ -352,7 +357,13 @@ impl SinkPort {
                     return Some(self.deliver(room, taken.meta, taken.len, place));
                 }
                 Ok(None) if feed.life == Life::Live => inner.end_turn(),
-                Ok(None) => inner.note_drained(place),
+                Ok(None) => {
+                    let was_narrow = inner.is_narrow;
+                    inner.note_drained(place);
+                    if was_narrow && lines > 0 {
+                        (turns, lines) = (inner.active.len(), lines - 1);
+                    }
+                }
                 Err(_) => inner.accuse(place),
             }
         }
@@ -578,7 +589,8 @@ impl Inner {
         }
     }
 
-    fn any_ready(&self) -> bool {
+    fn any_ready(&mut self) -> bool {
+        self.widen();
         self.active.iter().any(|place| self.feeds[*place as usize].as_ref().is_some_and(|feed| feed.conn.is_ready()))
     }
 
@@ -590,7 +602,8 @@ impl Inner {
     }
 
     /// What a sleep is ended by: the bell of every sender, and the mailbox.
-    fn watch(&self) -> heapless::Vec<Watched, { FANIN_MAX + 1 }> {
+    fn watch(&mut self) -> heapless::Vec<Watched, { FANIN_MAX + 1 }> {
+        self.widen();
         let feeds = self.active.iter().filter_map(|place| self.feeds[*place as usize].as_ref());
         let senders = feeds.map(|feed| feed.conn.watched());
         senders.chain([Watched::new(self.mailbox.epoch(), self.epoch)]).collect()
@@ -600,6 +613,7 @@ impl Inner {
     #[cold]
     fn note_drained(&mut self, place: u8) {
         self.end_turn();
+        self.widen();
         if self.feeds[place as usize].as_ref().is_some_and(|feed| feed.conn.held() == 0) {
             self.unsettle();
         }
@@ -637,7 +651,36 @@ impl Inner {
         }
         self.active.retain(|active| *active != place);
         (self.next, self.has_one) = (0, self.active.len() == 1);
+        self.widen();
         self.unsettle();
+    }
+
+    /// What waits in feeds that are retired goes before everything else, one feed after the
+    /// other: a sender of theirs may have another feed by now, and what is in that was emitted
+    /// later. It is no more than their rings hold. Else all are in turn.
+    #[cold]
+    fn line_up(&mut self) {
+        let feeds = self.feeds.iter().enumerate().filter_map(|(place, feed)| Some((place as u8, feed.as_ref()?)));
+        let waiting =
+            feeds.clone().filter(|(_, feed)| matches!(feed.life, Life::Retired { .. }) && feed.conn.is_ready());
+        // Numbers of connections rise.
+        let first = waiting.min_by_key(|(_, feed)| feed.conn.id()).map(|(place, _)| place);
+        if first.is_none() && !self.is_narrow {
+            return;
+        }
+        let in_turn = feeds.filter(|(_, feed)| matches!(feed.life, Life::Live | Life::Retired { .. }));
+        let in_turn = in_turn.map(|(place, _)| place).filter(|place| first.is_none_or(|first| first == *place));
+        self.active = in_turn.collect();
+        self.is_narrow = first.is_some();
+        (self.next, self.has_one) = (0, self.active.len() == 1);
+    }
+
+    /// Lets others be in turn again when what went before them is read.
+    #[inline]
+    fn widen(&mut self) {
+        if self.is_narrow {
+            self.line_up();
+        }
     }
 
     #[cold]
@@ -659,6 +702,7 @@ impl Inner {
         for place in 0..FANIN_MAX {
             self.bury(place, mail);
         }
+        self.line_up();
         self.find_lone();
         Ok(())
     }

@@ -84,6 +84,16 @@ impl Message<'_> {
         self.0.shared()
     }
 
+    /// Whether what was read of the payload before this call is what its source sent. `false` only
+    /// where this session was put out while it held the message (or its source's was): its senders
+    /// have their buffers back then, and the bytes may be those of other messages. A message that
+    /// waits meanwhile is never handed out: it is counted as lost. To be asked after reading, by
+    /// who may stand still for seconds with a message in its hands.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.0.is_whole()
+    }
+
     /// Copies into `into` as much as fits both; returns how much that was.
     #[inline]
     pub fn copy_to(&self, into: &mut [u8]) -> usize {

@@ -39,8 +39,12 @@ pub(crate) const SHAPE: usize = 1;
 pub(crate) const SEQUENCE: usize = 2;
 pub(crate) const SOURCE_TIME: usize = 3;
 
-/// Word of the header cell of the cells region that says the producer is finished.
+/// Word of the header cell of the cells region: 0, [`FINISHED`] or [`TAKEN_BACK`].
 pub(crate) const CLOSED: usize = 0;
+/// The producer is finished: nothing more will come, and what waits may be read.
+pub(crate) const FINISHED: u64 = 1;
+/// Besides, it has taken back the buffers that were lent on this connection and not given back.
+pub(crate) const TAKEN_BACK: u64 = 2;
 /// Word of the header cell of the cells region that the producer counts up to wake a
 /// consumer that sleeps on it.
 pub(crate) const BELL: usize = 1;

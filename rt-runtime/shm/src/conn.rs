@@ -431,12 +431,14 @@ impl TxConn {
 
     /// Ends the connection and, with `heap`, takes back what the receiver holds, to be
     /// used again at once. So give the heap only if the receiver is dead, has let go of
-    /// its end, or is expelled: a receiver that still reads sees other bytes come.
+    /// its end, or is expelled. One that lives is told before a buffer is used anew: it takes
+    /// nothing more out of the ring from the first message in a buffer on. Of a message that it
+    /// has taken already it sees other bytes come, and can only find that out afterwards
+    /// ([`Received::is_whole`](crate::port::Received::is_whole)).
     pub fn abandon(&mut self, heap: Option<&mut SenderHeap>) {
-        self.ring.close();
-        if let Some(heap) = heap {
-            self.borrowed.drain(|id| heap.release(id));
-        }
+        let Some(heap) = heap else { return self.ring.close() };
+        self.ring.take_back();
+        self.borrowed.drain(|id| heap.release(id));
     }
 }
 
@@ -450,6 +452,8 @@ pub struct RxConn {
     trusted: bool,
     direct: bool,
     held: u32,
+    /// Messages that were given up since their buffers were taken back, and not yet told of.
+    given_up: u64,
     /// As long as this is there, the sender does not use a buffer anew that was not given back.
     hold: Option<OwnedFd>,
     /// To be told of the next message, as nobody looks at the ring.
@@ -486,6 +490,7 @@ impl RxConn {
             trusted,
             direct: false,
             held: 0,
+            given_up: 0,
             hold: None,
         }
     }
@@ -593,8 +598,32 @@ impl RxConn {
         self.ring.depth()
     }
 
+    /// Whether the sender has taken back the buffers that were not given back. `false`: what was
+    /// read of one before this call is what was sent.
+    #[inline]
+    #[must_use]
+    pub fn is_taken_back(&self) -> bool {
+        self.ring.is_taken_back()
+    }
+
+    /// How many messages were given up since the last call, because their buffers had been taken
+    /// back: they are lost.
+    #[inline(always)]
+    pub(crate) const fn take_given_up(&mut self) -> u64 {
+        std::mem::replace(&mut self.given_up, 0)
+    }
+
+    /// Gives up a message whose buffer was taken back, and all that wait behind it: they are the
+    /// last ones of this ring.
+    #[cold]
+    fn give_up(&mut self) {
+        self.given_up += 1 + self.ring.give_up();
+        self.giver.flush();
+    }
+
     /// Takes the next message. A payload in the heap has been located, so
-    /// [`view`](Self::view) of it succeeds, and it must be given back.
+    /// [`view`](Self::view) of it succeeds, and it must be given back. If the sender has taken its
+    /// buffers back, there is none from the first one in a buffer on.
     ///
     /// # Errors
     /// The sender wrote what cannot be: close the connection.
@@ -602,6 +631,11 @@ impl RxConn {
     pub fn pop(&mut self, into: &mut Popped) -> Result<bool, Violation> {
         let is_taken = self.ring.pop(into)?;
         if is_taken && let Payload::Heap(id) = into.payload {
+            if self.ring.is_taken_back() {
+                into.payload = Payload::Inline;
+                self.give_up();
+                return Ok(false);
+            }
             if self.locate(id, into.len).is_none() {
                 // It is not held, so nobody may give it back.
                 into.payload = Payload::Inline;
@@ -620,6 +654,10 @@ impl RxConn {
             self.keep_nothing_back();
             return Ok(None);
         };
+        if matches!(taken.payload, Payload::Heap(_)) && self.ring.is_taken_back() {
+            self.give_up();
+            return Ok(None);
+        }
         let start = self.hold(&taken, inline).ok_or(Violation::Cell)?;
         self.keep_nothing_back();
         Ok(Some((taken, start)))
@@ -664,10 +702,14 @@ impl RxConn {
     }
 
     /// Takes the message in a buffer that [`take_next`](Self::take_next) has just read, and
-    /// says where its payload is. `None`, and nothing is taken: nowhere.
+    /// says where its payload is. `None`, and nothing is taken: nowhere, or the sender has taken
+    /// its buffers back.
     #[inline(always)]
     pub(crate) fn take_heap(&mut self, id: BufferId, len: u32) -> Option<*const u8> {
         let start = self.locate(id, len)?;
+        if self.ring.is_taken_back() {
+            return None;
+        }
         self.ring.pass();
         self.held += 1;
         self.keep_nothing_back();

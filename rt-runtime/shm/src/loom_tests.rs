@@ -168,6 +168,33 @@ fn loom_returns_hand_buffers_back() {
     });
 }
 
+/// The sender takes a buffer back and writes it anew: a receiver that has read what it was not sent
+/// finds out when it looks afterwards.
+#[test]
+fn loom_who_reads_what_was_taken_back_finds_out() {
+    check(|| {
+        let (mut producer, mut consumer) = ring();
+        let buffer = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let theirs = Arc::clone(&buffer);
+        let sender = thread::spawn(move || {
+            theirs.iter().for_each(|word| word.store(1, Ordering::Relaxed));
+            producer.push_heap(Meta::default(), BufferId(0), 16);
+            producer.close();
+            producer.take_back();
+            theirs.iter().for_each(|word| word.store(2, Ordering::Relaxed));
+            // A second end changes nothing.
+            producer.close();
+        });
+        let mut popped = Popped::EMPTY;
+        if consumer.pop(&mut popped).expect("nobody lies") {
+            let read: [u64; 2] = std::array::from_fn(|at| buffer[at].load(Ordering::Relaxed));
+            assert!(consumer.is_taken_back() || read == [1, 1], "{read:?}");
+        }
+        sender.join().unwrap();
+        assert!(consumer.is_taken_back());
+    });
+}
+
 /// A futex as the kernel has it: the look at the word and falling asleep are one step, as
 /// seen from who wakes.
 struct Futex {

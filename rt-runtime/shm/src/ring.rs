@@ -9,6 +9,17 @@
 //! - The consumer publishes its head (Release) after its last read of a cell; the
 //!   producer reads it (Acquire) before it writes there again.
 //!
+//! - A producer that takes back the buffers it has lent says so before it writes one of them, and
+//!   the consumer looks after it has read one, or before it hands one out:
+//!
+//!   | producer | consumer |
+//!   |---|---|
+//!   | 1. closed = taken back; Release fence | 1. the bytes; Acquire fence |
+//!   | 2. the bytes of other messages | 2. closed is still another? |
+//!
+//!   A consumer that reads a byte of another message in 1 sees in 2 that the buffers were taken
+//!   back.
+//!
 //! - A producer that caught its consumer lying stays with it: no second look makes
 //!   the consumer honest again.
 //!
@@ -18,10 +29,11 @@
 
 use crate::Violation;
 use crate::cell::{
-    ASKS, BELL, CLOSED, Cell, Cells, HEAD, Kind, Meta, PAYLOAD_WORD, QUIET, SEQUENCE, SHAPE, SOURCE_TIME, STAMP, shape,
-    shape_asking, shape_asks, shape_inline_len, shape_is_heap, shape_kind, shape_len, shape_lost, shape_plain_len,
+    ASKS, BELL, CLOSED, Cell, Cells, FINISHED, HEAD, Kind, Meta, PAYLOAD_WORD, QUIET, SEQUENCE, SHAPE, SOURCE_TIME,
+    STAMP, TAKEN_BACK, shape, shape_asking, shape_asks, shape_inline_len, shape_is_heap, shape_kind, shape_len,
+    shape_lost, shape_plain_len,
 };
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, fence};
 use insane_core::heap::BufferId;
 use insane_core::limits::INLINE_BYTES_MAX;
 
@@ -260,7 +272,20 @@ impl<C: Cells, R: Cells> Producer<C, R> {
 
     /// Says that nothing more will come.
     pub fn close(&mut self) {
-        self.cells.cell(0)[CLOSED].store(1, Ordering::Release);
+        let closed = &self.cells.cell(0)[CLOSED];
+        // Only the producer writes the word, and what was taken back stays so.
+        if closed.load(Ordering::Relaxed) == 0 {
+            closed.store(FINISHED, Ordering::Release);
+        }
+    }
+
+    /// As [`close`](Self::close), and that the buffers which the consumer holds, or which wait in
+    /// the ring, are taken back. To be said before one of them is written.
+    pub fn take_back(&mut self) {
+        self.cells.cell(0)[CLOSED].store(TAKEN_BACK, Ordering::Relaxed);
+        // Release fence: pairs with the Acquire fence in `is_taken_back`. Who has read a byte that
+        // is written from now on sees the word.
+        fence(Ordering::Release);
     }
 }
 
@@ -637,6 +662,26 @@ impl<C: Cells, R: Cells> Consumer<C, R> {
     /// Whether the producer has said that nothing more will come. Messages may still wait.
     pub fn is_closed(&self) -> bool {
         self.cells.cell(0)[CLOSED].load(Ordering::Acquire) != 0
+    }
+
+    /// Whether the producer has taken back the buffers that were not given back. `false`: what was
+    /// read of them before this call is what was sent.
+    #[inline(always)]
+    pub fn is_taken_back(&self) -> bool {
+        // Acquire fence: pairs with the Release fence in `take_back`.
+        fence(Ordering::Acquire);
+        // SAFETY: `new` checked that there is such a cell.
+        let header = unsafe { self.cells.cell_unchecked(0) };
+        header[CLOSED].load(Ordering::Relaxed) == TAKEN_BACK
+    }
+
+    /// Passes over all messages that wait; returns how many those are.
+    #[cold]
+    pub(crate) fn give_up(&mut self) -> u64 {
+        let waiting = self.waiting();
+        self.position += waiting;
+        self.publish_head();
+        waiting
     }
 
     /// The word that the producer counts up to wake this side.

@@ -345,7 +345,12 @@ impl SinkPort {
             turns -= 1;
             let Some(&place) = inner.active.get(inner.next) else { break };
             let Some(feed) = &mut inner.feeds[place as usize] else { break };
-            match feed.conn.take(&mut room.inline) {
+            let found = feed.conn.take(&mut room.inline);
+            let given_up = feed.conn.take_given_up();
+            if given_up > 0 {
+                inner.counters.add(PortCounter::Lost as usize, given_up);
+            }
+            match found {
                 Ok(Some((taken, start))) => {
                     if feed.life != Life::Live {
                         inner.count_down(place);
@@ -838,6 +843,21 @@ impl Received<'_> {
         let inner = self.port.inner();
         let feed = if self.word.is_plain() { inner.lone_place } else { self.room().feed };
         inner.feeds[feed as usize].as_ref().is_some_and(|feed| feed.conn.is_direct())
+    }
+
+    /// Whether what was read of the payload before this call is what its source sent. `false`: the
+    /// sender's runtime, or its session, has put this receiver out while it held the message, and
+    /// taken the buffer back, so that its bytes may be those of others. That is only known of one
+    /// in a buffer after it was read.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        if self.buffer() == NO_BUFFER {
+            return true;
+        }
+        let inner = self.port.inner();
+        // A forked child has neither the ring nor the buffer.
+        !inner.mailbox.is_forked()
+            && inner.feeds[self.room().feed as usize].as_ref().is_some_and(|feed| !feed.conn.is_taken_back())
     }
 
     /// The payload in whatever memory it is.

@@ -510,7 +510,9 @@ impl Shared {
                 self.answer(req, |_, _| Built::Reply(Ok(Reply::Done)));
             }
             Event::Failed { req, code, reason } => {
-                if let Some(waiting) = lock(&self.waiting).remove(&req) {
+                let waiting = lock(&self.waiting).remove(&req);
+                if let Some(waiting) = waiting {
+                    lock(&self.registry).note_refusal(&waiting.what, code, &reason);
                     let _ = waiting.reply.try_send(Err(RequestError::Refused { code, reason }));
                 }
             }
@@ -579,6 +581,12 @@ impl Shared {
             if before.reliability == given.qos.reliability {
                 record.id = Some(id);
                 opened = Some(local);
+            } else {
+                let reason = format!(
+                    "its sources and sinks are made for {:?}, and it is declared {:?} now: open it anew",
+                    before.reliability, given.qos.reliability
+                );
+                record.refuse(Code::Mismatch, &reason);
             }
             Built::Reply(Ok(Reply::Stream(given)))
         });
@@ -637,6 +645,12 @@ impl Shared {
             })
             .collect();
         drop(registry);
+        // The runtime of before may have gone before it heard that they are mapped here, and sealed
+        // them; this one takes only what is sealed. What is sealed already stays as it is.
+        let pages = sinks.iter().filter_map(|(.., fds)| fds.first());
+        sources.iter().filter_map(|(.., heap)| heap.as_ref()).chain(pages).for_each(|memory| {
+            let _ = memfd::seal_writers(memory);
+        });
         for (uid, channel, classes, (schema, keeps, line), heap) in sources {
             let fds: Vec<BorrowedFd<'_>> = heap.iter().map(AsFd::as_fd).collect();
             let request = |req| Request::CreateSource { req, stream, channel, uid, classes, schema, keeps, line };
@@ -855,7 +869,7 @@ impl Shared {
             let _ = sink.mailbox.set_attachment(PortAttachment::Detached);
         }
         for stream in registry.streams.values_mut() {
-            stream.id = None;
+            (stream.id, stream.refused) = (None, None);
         }
         drop(registry);
         let waiting: Vec<Waiting> = lock(&self.waiting).drain().map(|(_, waiting)| waiting).collect();

@@ -64,7 +64,8 @@ pub enum LockError {
 /// Why a stream, source or sink could not be had.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RequestError {
-    /// The runtime said no.
+    /// The runtime said no: now or, to the whole stream, when it came back
+    /// ([`Stream::refused`](crate::Stream::refused)).
     #[error("the runtime refused ({code:?}): {reason}")]
     Refused {
         /// Which kind of reason.

@@ -1,12 +1,14 @@
 //! What a session has, as its agent sees it: which connection belongs to which port.
 
+use crate::agent::What;
 use crate::counters::Line;
+use crate::error::RequestError;
 use insane_core::heap::ClassSpec;
 use insane_core::{ChannelId, ConnId, Qos, Schema, SinkId, SourceId, StreamId};
 use insane_shm::conn::{RxConn, TxConn};
 use insane_shm::port::Mailbox;
 use insane_shm::region::Region;
-use insane_wire::control::{Receiver, Sender, SinkWake};
+use insane_wire::control::{Code, Receiver, Sender, SinkWake};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
@@ -22,6 +24,24 @@ pub(crate) struct StreamRecord {
     pub isolated: bool,
     /// Its number at the runtime; `None` while detached.
     pub id: Option<StreamId>,
+    /// Why the runtime that came back has not opened it again, if it has not.
+    pub refused: Option<RequestError>,
+}
+
+impl StreamRecord {
+    /// Its number at the runtime, for a request.
+    pub fn number(&self) -> Result<StreamId, RequestError> {
+        self.id.ok_or_else(|| self.refused.clone().unwrap_or(RequestError::Detached))
+    }
+
+    /// It is not open again after the runtime's restart: asking again would not change that, so
+    /// the application is told.
+    pub fn refuse(&mut self, code: Code, reason: &str) {
+        let StreamRecord { name, qos, .. } = self;
+        tracing::error!(stream = name, ?code, reason, asked = ?qos, "the runtime that came back does not take a stream");
+        let reason = format!("stream {name:?} is not open again after the runtime's restart: {reason}");
+        self.refused = Some(RequestError::Refused { code, reason });
+    }
 }
 
 /// A source of this session, by its uid.
@@ -169,6 +189,32 @@ impl Heaps {
 }
 
 impl Registry {
+    /// The runtime refused what it was asked for. Of what it had before its restart nobody waits
+    /// for the answer.
+    pub fn note_refusal(&mut self, what: &What, code: Code, reason: &str) {
+        let port = match what {
+            What::Stream { local } => {
+                if let Some(stream) = self.streams.get_mut(local).filter(|stream| stream.given.is_some()) {
+                    stream.refuse(code, reason);
+                }
+                return;
+            }
+            What::SourceAgain { uid } => self.sources.get(uid).map(|source| ("source", source.stream, source.channel)),
+            What::SinkAgain { uid } => self.sinks.get(uid).map(|sink| ("sink", sink.stream, sink.channel)),
+            What::Source { .. } | What::Sink { .. } | What::Favour => return,
+        };
+        let Some((port, local, channel)) = port else { return };
+        let stream = self.streams.get(&local).map_or("", |stream| &stream.name);
+        tracing::error!(
+            port,
+            stream,
+            channel = channel.0,
+            ?code,
+            reason,
+            "the runtime that came back does not take a port"
+        );
+    }
+
     pub fn source_uid(&self, id: SourceId) -> Option<u64> {
         self.sources.iter().find(|(_, source)| source.id == Some(id)).map(|(uid, _)| *uid)
     }

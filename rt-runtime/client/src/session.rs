@@ -177,7 +177,7 @@ impl Session {
         }
         let local = self.core.stream_next.fetch_add(1, Ordering::Relaxed);
         let isolated = options.isolated;
-        let record = StreamRecord { name: name.into(), qos, given: None, isolated, id: None };
+        let record = StreamRecord { name: name.into(), qos, given: None, isolated, id: None, refused: None };
         lock(&shared.registry).streams.insert(local, record);
         let answer =
             shared.request(What::Stream { local }, |req| Request::OpenStream { req, name: name.into(), qos, isolated });

@@ -5,6 +5,7 @@ use crate::callback::{Attended, CallbackSink, Callbacks, Called};
 use crate::error::RequestError;
 use crate::message::Message;
 use crate::options::{SinkOptions, SourceOptions};
+use crate::registry::StreamRecord;
 use crate::session::Core;
 use crate::sink::Sink;
 use crate::source::Source;
@@ -71,7 +72,19 @@ impl Stream {
             return Err(RequestError::Forked);
         }
         let registry = lock(&self.inner.core.shared.registry);
-        registry.streams.get(&self.inner.local).and_then(|stream| stream.id).ok_or(RequestError::Detached)
+        registry.streams.get(&self.inner.local).map_or(Err(RequestError::Detached), StreamRecord::number)
+    }
+
+    /// Why the runtime that came back has not opened the stream again, though the session is
+    /// attached: its configuration declares the stream otherwise than its sources and sinks are
+    /// made for, somebody else has opened it otherwise, or a quota is used up. The reason names the
+    /// stream, what was asked for and what is declared. It is logged, too, and every new
+    /// source or sink of the stream is refused with it. Sources and sinks that there are go on
+    /// by direct rings, else as without a runtime. To use the new declaration, drop the stream with
+    /// all that is of it, and open it anew. `None`: it is open, or the session is not attached.
+    #[must_use]
+    pub fn refused(&self) -> Option<RequestError> {
+        lock(&self.inner.core.shared.registry).streams.get(&self.inner.local)?.refused.clone()
     }
 
     /// Opens the write end of a channel.

@@ -3,8 +3,8 @@
 use insane_config::StreamPlan;
 use insane_control::{Hosting, Runtime};
 use insane_rt::{
-    Attachment, ChannelId, Datapath, Plan, Priority, Qos, Reliability, Session, Sink, SinkOptions, Source,
-    SourceOptions, StreamOptions,
+    Attachment, ChannelId, Datapath, Emit, Plan, Priority, Qos, Refusal, Reliability, RequestError, Session, Sink,
+    SinkOptions, Source, SourceOptions, Stream, StreamOptions,
 };
 use insane_sys::seqpacket::{self, RecvOutcome};
 use insane_wire::control::{Code, Event, encode};
@@ -437,14 +437,86 @@ fn a_stream_that_is_declared_otherwise_meanwhile_stays_closed() {
     let session = Session::attach(place.socket(), "app").unwrap();
     let (axis, other) =
         (session.stream("axis", Qos::default()).unwrap(), session.stream("io", Qos::default()).unwrap());
-    let _source = axis.source(ChannelId(1), SourceOptions::default()).unwrap();
+    let source = axis.source(ChannelId(1), SourceOptions::default()).unwrap();
+    assert_eq!(axis.refused(), None);
     drop(first);
     wait_for("the session notices", || session.attachment() == Attachment::Detached);
+    assert_eq!((axis.refused(), open_sink(&axis)), (None, Some(RequestError::Detached)));
     let second = declared(Some(Reliability::Reliable));
     wait_for("the session returns", || session.attachment() == Attachment::Attached);
     wait_for("the other one is closed again", || second.status().unwrap().streams.len() == 1);
     assert_eq!(second.status().unwrap().streams[0].name, "io");
     assert!(other.sink(ChannelId(1), SinkOptions::default()).is_ok());
-    assert!(axis.sink(ChannelId(1), SinkOptions::default()).is_err(), "it is not open");
+    // The application can see which stream it is, and why.
+    let refused = axis.refused().expect("it is not open");
+    let RequestError::Refused { code: Code::Mismatch, reason } = &refused else { panic!("{refused}") };
+    for word in ["\"axis\"", "Unreliable", "declared Reliable", "anew"] {
+        assert!(reason.contains(word), "{reason}");
+    }
+    assert_eq!((open_sink(&axis), other.refused()), (Some(refused), None));
+    assert!(matches!(source.emit_copy(b"x").unwrap(), Emit::Refused((), Refusal::Detached)));
     assert_eq!(session.stream("axis", Qos::default()).unwrap().qos().reliability, Reliability::Reliable);
+    // With what it was made for, it returns.
+    drop(second);
+    wait_for("the session notices again", || session.attachment() == Attachment::Detached);
+    assert_eq!((axis.refused(), open_sink(&axis)), (None, Some(RequestError::Detached)));
+    let _third = declared(None);
+    wait_for("the session returns again", || session.attachment() == Attachment::Attached);
+    let sink = axis.sink(ChannelId(1), SinkOptions::default()).unwrap();
+    source.wait_for_receivers(SECOND).unwrap();
+    pass(&source, &sink, 0, 1_000);
+}
+
+/// Why no sink of the stream can be had, if so.
+fn open_sink(stream: &Stream) -> Option<RequestError> {
+    stream.sink(ChannelId(1), SinkOptions::default()).err()
+}
+
+#[test]
+fn a_stream_that_the_runtime_itself_refuses_on_return_says_why() {
+    let place = Place::new("refused");
+    let with_streams = |streams| {
+        let mut plan = Plan::embedded_default();
+        plan.control.socket = Some(place.socket());
+        plan.domains[0].quota.streams = streams;
+        Runtime::start(plan, Hosting::Thread).expect("the runtime starts")
+    };
+    let first = with_streams(2);
+    let session = Session::attach(place.socket(), "app").unwrap();
+    let streams = ["a", "b"].map(|name| session.stream(name, Qos::default()).unwrap());
+    drop(first);
+    wait_for("the session notices", || session.attachment() == Attachment::Detached);
+    let _second = with_streams(1);
+    wait_for("the session returns", || session.attachment() == Attachment::Attached);
+    let refused: Vec<RequestError> = streams.iter().filter_map(Stream::refused).collect();
+    let [RequestError::Refused { code: Code::Quota, reason }] = &refused[..] else { panic!("{refused:?}") };
+    let at = streams.iter().position(|stream| stream.refused().is_some()).unwrap();
+    assert!(reason.contains(["\"a\"", "\"b\""][at]), "{reason}");
+    assert_eq!(open_sink(&streams[at]), Some(refused[0].clone()));
+    assert_eq!(open_sink(&streams[1 - at]), None);
+}
+
+/// The runtime of before may have gone before it heard that their memory is mapped, and sealed it.
+#[test]
+fn ports_that_were_just_made_when_the_runtime_went_return() {
+    let place = Place::new("justmade");
+    let mut life = runtime(&place.socket());
+    let session = Session::attach(place.socket(), "app").unwrap();
+    let stream = session.stream("s", Qos::default()).unwrap();
+    let mut ports = Vec::new();
+    for number in 1..=8 {
+        let channel = ChannelId(number);
+        let sink = stream.sink(channel, SinkOptions::default()).unwrap();
+        ports.push((stream.source(channel, SourceOptions::default()).unwrap(), sink));
+        drop(life);
+        wait_for("the session notices", || session.attachment() == Attachment::Detached);
+        life = runtime(&place.socket());
+        wait_for("the session returns", || session.attachment() == Attachment::Attached);
+        let stream = &life.status().unwrap().streams[0];
+        assert_eq!((stream.sources as usize, stream.sinks as usize), (ports.len(), ports.len()));
+    }
+    for (source, sink) in &ports {
+        source.wait_for_receivers(SECOND).unwrap();
+        pass(source, sink, 0, 1_000);
+    }
 }

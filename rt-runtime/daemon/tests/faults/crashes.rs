@@ -238,3 +238,40 @@ fn a_client_that_stood_still_across_a_restart_reads_what_was_sent() {
     emit(100);
     client.hear("100 whole");
 }
+
+/// Its control socket is full of what comes and goes on its channel, so it is put out.
+#[test]
+fn a_client_that_stood_still_and_was_put_out_reads_nothing_of_others() {
+    const WAIT: u64 = 5;
+    let place = Place::new("putout");
+    let daemon = Daemon::start(&place, OPEN, "log: (level: error)");
+    let session = daemon.attach("partner");
+    let stream = session.stream("s", Qos::default()).unwrap();
+    let source = stream.source(ChannelId(1), SourceOptions::default().buffers(4000, 8)).unwrap();
+    let mut client = Helper::start("reader", daemon.socket(), &[]);
+    client.hear("ready");
+    until("they are joined", || source.receivers() == 1);
+    let pid = nix::unistd::Pid::from_raw(client.pid() as i32);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let emit = |number: u64| {
+        let mut buffer = source.get_buffer(4000).expect("a buffer is free");
+        buffer.fill(number as u8);
+        assert!(source.emit(buffer).is_sent());
+    };
+    (0..WAIT).for_each(emit);
+    until("it is put out", || {
+        for _ in 0..20 {
+            // Each costs it two packets that it does not take.
+            drop(stream.source(ChannelId(1), SourceOptions::small()));
+        }
+        source.receivers() == 0
+    });
+    // All buffers are used anew.
+    (WAIT..100).for_each(emit);
+    assert_eq!(source.buffers_in_use(), 0);
+    kill(pid, Signal::SIGCONT).unwrap();
+    // It panics if bytes of a message are not its own.
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(client.is_alive(), "it read bytes of others");
+    client.kill();
+}

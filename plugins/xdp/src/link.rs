@@ -193,8 +193,9 @@ impl XdpLink {
         XdpCounts { sockets, unsent_lost, lookups_refused, ..self.counts }
     }
 
-    /// Hands out of one class as much as the budget allows, with what comes `next`.
-    #[inline]
+    /// Hands out of one class as much as the budget allows, with what comes `next`: once for one
+    /// queue, and once for several, so that one pays nothing for the others.
+    #[inline(always)]
     fn take<S: FrameSink>(
         &mut self,
         class: Class,
@@ -233,7 +234,7 @@ impl XdpLink {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn take_frame<S: FrameSink>(&mut self, class: Class, xsk: &mut Xsk, chunk: Chunk, tally: &mut Tally, sink: &mut S) {
         let frame = xsk.bytes(&chunk);
         let Some((from, at)) = self.known[class as usize].again(frame, self.stack.host().checksums) else {

@@ -22,6 +22,8 @@ pub const SEND_BUFFER_BYTES: i64 = 1 << 20;
 pub const RECEIVE_BUFFER_BYTES: i64 = 4 << 20;
 /// Default of `real_time_dscp`: expedited forwarding (RFC 3246).
 pub const REAL_TIME_DSCP: i64 = 46;
+/// Of so many queues an xdp link hears all.
+pub const XDP_QUEUES: i64 = 8;
 /// Default of `frame_bytes_max` of a `tcp` link: with the default chunk of best effort,
 /// larger frames would make real time wait longer.
 pub const TCP_FRAME_BYTES: i64 = 16_384;

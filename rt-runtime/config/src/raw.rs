@@ -552,13 +552,15 @@ impl Default for Realtime {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quota {
-    /// Attached sessions. Default: 64.
+    /// Attached sessions; those of all domains together at most 4,096, those of all that have
+    /// `bytes_per_second` at most 256. Default: 64.
     pub sessions: i64,
     /// Open streams. Default: 256.
     pub streams: i64,
-    /// Write ends; those of all domains together at most 4,096. Default: 256.
+    /// Write ends; those of all domains together at most 4,096, where a datapath has slots
+    /// 3,840. Default: 256.
     pub sources: i64,
-    /// Read ends; likewise. Default: 256.
+    /// Read ends; those of all domains together at most 4,096. Default: 256.
     pub sinks: i64,
     /// Pairs of rings. Default: 512.
     pub connections: i64,

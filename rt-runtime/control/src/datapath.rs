@@ -45,6 +45,9 @@ use std::sync::Arc;
 
 const _: () = assert!(insane_config::PORTS_OF_DATAPATH as usize == insane_engine::SOURCES_MAX);
 const _: () = assert!(insane_config::PORTS_OF_DATAPATH as usize == insane_engine::SINKS_MAX);
+const _: () = assert!(insane_config::SLOTS_OF_DATAPATH as usize == TIMED_MAX);
+const _: () = assert!(insane_config::DOORBELLS_OF_DATAPATH as usize == insane_engine::SOURCES_MAX);
+const _: () = assert!(insane_config::BUDGETED_SESSIONS as usize == insane_scheduler::CLIENTS_MAX);
 const _: () = assert!(BODY_BYTES_MAX <= insane_engine::OVERLAY_BODY_MAX);
 
 /// Who turns the engine.
@@ -582,6 +585,7 @@ fn engine_config(plan: &Plan, (host, incarnation): (HostId, Incarnation)) -> Eng
         // Larger messages would find no buffer anyway.
         message_bytes_max: largest.unwrap_or(0).max(insane_core::limits::INLINE_BYTES_MAX as u32),
         reliable: reliable_limits(),
+        reliable_sources: insane_config::RELIABLE_SOURCES_OF_DATAPATH as usize,
         ..EngineConfig::new(host, incarnation)
     }
 }

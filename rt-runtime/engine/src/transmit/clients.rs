@@ -93,10 +93,10 @@ impl Transmitter {
         lanes.budget(client, budget).is_ok() && lanes.assign(flow, Some(client)).is_ok()
     }
 
-    /// Counts a budget that the last report used up.
+    /// Counts a budget, of a session or of a link, that the last report used up.
     #[inline]
     pub(super) fn count_budget(&mut self, flow: FlowIndex, outlets: &Outlets) {
-        let used_up = self.lanes().budgets_used_up();
+        let used_up = self.lanes().waits();
         if used_up != self.used_up {
             self.used_up = used_up;
             if let Some(entry) = &self.sources[flow.0 as usize] {

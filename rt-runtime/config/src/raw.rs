@@ -154,7 +154,8 @@ pub struct PolicyWhen {
 pub struct PolicyBudget {
     /// Streams, each counted for every peer, 0 to 65,536. Default: no bound.
     pub streams: Option<i64>,
-    /// Bandwidth of all, Mbit/s, 0 to 400,000. Default: no bound.
+    /// Bandwidth of all, Mbit/s, 0 to 400,000: best effort is held to what is left of it. Default: no
+    /// bound.
     pub mbps: Option<i64>,
 }
 

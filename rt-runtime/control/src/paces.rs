@@ -17,6 +17,8 @@ use std::num::NonZeroU64;
 /// Of the budget, what best effort has at least: one in so many parts. Time-sensitive streams that
 /// were moved there by hand, or have slots there, may fill it; nobody is to stand still for ever.
 const LEAST_PART: u64 = 20;
+/// The same of a budget of nothing, bits a second: as little as a session's may be.
+const LEAST_BITS: u64 = 8_000;
 
 /// What may go at once after a rest: as much as in this time.
 const BURST: Nanos = Nanos::from_millis(1);
@@ -39,7 +41,7 @@ pub(crate) fn best_effort_bits_per_s(key: LinkKey, world: &World<'_>) -> Option<
         request.need(0).bits_per_s.saturating_mul(peers)
     });
     let taken = timed.fold(0, u64::saturating_add);
-    Some(budget.saturating_sub(taken).max(budget / LEAST_PART))
+    Some(budget.saturating_sub(taken).max(budget / LEAST_PART).max(LEAST_BITS))
 }
 
 /// The same of every link, as datapaths have it.
@@ -110,6 +112,8 @@ mod tests {
         assert_eq!(held_to(CONFIG, &[(timed, [1, 1]), (timed, [1, 1])]), [None, Some(6_800), Some(1_000)]);
         // Whatever is there, something goes.
         assert_eq!(held_to(CONFIG, &[(Some((1, 10_000)), [1, 1])]), [None, Some(500), Some(1_000)]);
+        let nothing = CONFIG.replace("\"fast\": (mbps: 10)", "\"fast\": (mbps: 0)");
+        assert_eq!(held_to(&nothing, &[(None, [1, 1])]), [None, Some(8), Some(1_000)]);
         let free = CONFIG.replace("\"fast\": (mbps: 10), ", "").replace("\"office\": (mbps: 1)", "");
         assert_eq!(held_to(&free, &[(timed, [1, 1])]), [None; 3]);
     }

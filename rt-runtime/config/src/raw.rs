@@ -156,7 +156,8 @@ pub struct PolicyWhen {
 pub struct PolicyBudget {
     /// Streams, each counted for every peer, 0 to 65,536. Default: no bound.
     pub streams: Option<i64>,
-    /// Bandwidth of all, Mbit/s, 0 to 400,000. Default: no bound.
+    /// Bandwidth of all, Mbit/s, 0 to 400,000: best effort is held to what is left of it. Default: no
+    /// bound.
     pub mbps: Option<i64>,
 }
 
@@ -556,13 +557,15 @@ impl Default for Realtime {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quota {
-    /// Attached sessions. Default: 64.
+    /// Attached sessions; those of all domains together at most 4,096, those of all that have
+    /// `bytes_per_second` at most 256. Default: 64.
     pub sessions: i64,
     /// Open streams. Default: 256.
     pub streams: i64,
-    /// Write ends; those of all domains together at most 4,096. Default: 256.
+    /// Write ends; those of all domains together at most 4,096, where a datapath has slots
+    /// 3,840. Default: 256.
     pub sources: i64,
-    /// Read ends; likewise. Default: 256.
+    /// Read ends; those of all domains together at most 4,096. Default: 256.
     pub sinks: i64,
     /// Pairs of rings. Default: 512.
     pub connections: i64,

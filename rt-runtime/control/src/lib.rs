@@ -26,6 +26,7 @@ pub mod monitors;
 mod notes;
 mod objects;
 mod overlay;
+mod paces;
 mod path;
 mod places;
 mod plan_spec;

@@ -623,6 +623,22 @@ impl<L: Link, C: Clock> Engine<L, C> {
             before.iter_mut().filter(|(other, _)| is_usual && *other == peer).for_each(|(_, link)| *link = old);
             self.transmitter.move_source(now, place, &before, &after);
         }
+        if self.transmitter.has_paces() {
+            self.follow_paces(None);
+        }
+    }
+
+    /// Sources pay for the links by which they go, where those are paced: all, or those of a route.
+    #[cold]
+    fn follow_paces(&mut self, of: Option<RouteIndex>) {
+        for at in 0..self.transmitter.sources() {
+            let Some(index) = self.transmitter.route_of(at) else { continue };
+            if of.is_none_or(|of| of == index)
+                && let Some(hops) = self.hops_of(index)
+            {
+                self.transmitter.pay_for_link(at, &hops);
+            }
+        }
     }
 
     fn execute(&mut self, command: Command) -> Command {
@@ -636,7 +652,12 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 let peers = entry.map_or((&[][..], false), |route| (&route.peers[..], route.local));
                 let may_rest = !self.is_watching || self.doorbells.has(source.session);
                 match self.transmitter.add(source, route, peers, may_rest) {
-                    Ok(()) => Command::Spent,
+                    Ok(()) => {
+                        if self.transmitter.has_paces() {
+                            self.follow_paces(Some(route));
+                        }
+                        Command::Spent
+                    }
                     Err(source) => {
                         self.outlets.routes.release(route);
                         Command::AddSource(source)
@@ -693,6 +714,9 @@ impl<L: Link, C: Clock> Engine<L, C> {
                         if let (Some(index), Some(before)) = (index, before) {
                             self.move_sources(index, &before);
                         }
+                        if self.transmitter.has_paces() {
+                            self.follow_paces(index);
+                        }
                         if is_new_here {
                             self.welcome_here(topic);
                         }
@@ -744,6 +768,11 @@ impl<L: Link, C: Clock> Engine<L, C> {
             }
             Command::SetReach { peer, link } => {
                 self.set_reach(peer, link);
+                Command::Spent
+            }
+            Command::SetPace(pace) => {
+                self.transmitter.set_pace(&pace);
+                self.follow_paces(None);
                 Command::Spent
             }
             Command::SwapPeer(mut swap) => {

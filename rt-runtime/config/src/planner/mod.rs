@@ -121,8 +121,8 @@ impl Default for LayoutSizes {
             ring_depth: 256,
             ring_returns: 256,
             buffer_book_bytes: 8,
-            // 11.1 MB, with slots 12.
-            tables_bytes: 13 << 20,
+            // 15.1 MB, with slots 16.
+            tables_bytes: 17 << 20,
             flows: 4096,
             flow_bytes: 144,
             reassemblies: 64,

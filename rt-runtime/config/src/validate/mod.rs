@@ -7,11 +7,15 @@ mod datapaths;
 mod discovery;
 mod interfaces;
 mod network;
+mod places;
 mod policy;
 mod streams;
 mod tenants;
 
-pub use tenants::{DOMAINS_MAX, PORTS_OF_DATAPATH};
+pub use places::{
+    BUDGETED_SESSIONS, DOORBELLS_OF_DATAPATH, PORTS_OF_DATAPATH, RELIABLE_SOURCES_OF_DATAPATH, SLOTS_OF_DATAPATH,
+};
+pub use tenants::DOMAINS_MAX;
 
 use crate::fields::{self, Accepts};
 use crate::machine::Machine;

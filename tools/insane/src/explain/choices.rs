@@ -68,7 +68,8 @@ fn usage(budget: &BudgetReport) -> String {
     );
     let bits = |bits: u64| Bits(bits).to_string();
     let bandwidth = part(budget.bits_per_s_used.map(bits), budget.bits_per_s_max.map(bits), "");
-    streams.into_iter().chain(bandwidth).collect::<Vec<_>>().join(", ")
+    let held = budget.best_effort_bits_per_s.map(|most| format!("best effort held to {}", bits(most)));
+    streams.into_iter().chain(bandwidth).chain(held).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -124,6 +125,7 @@ mod tests {
             streams_max: Some(2),
             bits_per_s_used: Some(999_500),
             bits_per_s_max: Some(5_000_000),
+            best_effort_bits_per_s: Some(4_000_000),
         };
         let mut text = String::new();
         put(&mut text, &Choices { flows: vec![flow()], budgets: vec![budget.clone()] });
@@ -140,9 +142,15 @@ mod tests {
              \x20            because: datapaths use the first link\n\
              \x20 if the chosen one failed  office\n\
              \x20 counts as  1 stream, 1 Mbit/s\n\
-             budget of link fast: 1 of 2 streams, 1000 kbit/s of 5 Mbit/s\n"
+             budget of link fast: 1 of 2 streams, 1000 kbit/s of 5 Mbit/s, best effort held to 4 Mbit/s\n"
         );
-        let hidden = BudgetReport { streams_used: None, bits_per_s_used: None, bits_per_s_max: None, ..budget };
+        let hidden = BudgetReport {
+            streams_used: None,
+            bits_per_s_used: None,
+            bits_per_s_max: None,
+            best_effort_bits_per_s: None,
+            ..budget
+        };
         assert_eq!(usage(&hidden), "at most 2 streams");
     }
 

@@ -103,6 +103,11 @@ impl<'t> Report<'t> {
         Findings(self.findings.into_iter().map(|(_, finding)| finding).collect())
     }
 
+    /// How many findings there are.
+    pub(crate) fn count(&self) -> usize {
+        self.findings.len()
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
         self.findings.iter().any(|(_, finding)| finding.severity == Severity::Error)
     }

@@ -43,5 +43,5 @@ mod start;
 
 pub use inline::InlineHost;
 pub use links::PluginLink;
-pub use runtime::{Hosting, Runtime, check_build};
+pub use runtime::{Hosting, Runtime, check_addresses, check_build};
 pub use start::{LinkError, StartError};

@@ -81,6 +81,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.check {
         eprint!("{warnings}");
         insane_control::check_build(&plan)?;
+        insane_control::check_addresses(&plan)?;
         println!("{}: the configuration is usable", arguments.config.display());
         return Ok(());
     }

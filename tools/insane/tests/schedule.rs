@@ -99,6 +99,7 @@ fn the_example_is_scheduled_checked_explained_and_drawn() {
     assert!(drawn.contains("temperatures") && drawn.trim_end().ends_with("</svg>"));
     fails(&["draw", &path, "-o", &picture, "--for-us", "4000000"], &["too many to read", "--for-us"]);
     fails(&["draw", &path, "-o", &picture, "--for-us", "0"], &["nothing to draw"]);
+    fails(&["draw", &path, "-o", &picture, "--from-us", "99999", "--for-us", "5"], &["beyond the cycle of"]);
 }
 
 #[test]

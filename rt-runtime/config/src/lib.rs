@@ -29,6 +29,7 @@ pub use plan::{
 };
 pub use planner::{Budget, LayoutSizes};
 pub use raw::AfterHoldover;
+pub use report::BYTE_ORDER_MARK;
 pub use validate::{DOMAINS_MAX, PORTS_OF_DATAPATH};
 
 use report::Report;

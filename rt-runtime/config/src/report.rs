@@ -8,6 +8,9 @@ use std::ops::Range;
 /// Characters of a value that a message shows at most.
 const VALUE_CHARS_MAX: usize = 60;
 
+/// What some editors put before the text of a file.
+pub const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// The findings of one file, in the making.
 pub(crate) struct Report<'t> {
     file: &'t str,
@@ -19,6 +22,8 @@ pub(crate) struct Report<'t> {
 
 impl<'t> Report<'t> {
     pub(crate) fn new(file: &'t str, text: &'t str) -> Report<'t> {
+        // Some editors put it before the text, and it says nothing.
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         Report { file, text, index: Index::new(text), findings: Vec::new() }
     }
 
@@ -59,6 +64,12 @@ impl<'t> Report<'t> {
     /// An error at a range of the text.
     pub(crate) fn error_in(&mut self, range: Range<usize>, path: &str, message: String, accepted: String) {
         self.add(Severity::Error, range, path, message, accepted);
+    }
+
+    /// The value of a field, as it is written.
+    pub(crate) fn written(&self, path: &str) -> Option<&'t str> {
+        let node = self.index.find(path).filter(|node| node.path == path)?;
+        self.text.get(node.value.clone())
     }
 
     /// The line in which a field stands, for messages that refer to it.

@@ -86,8 +86,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Ok(());
     }
     logs::start(&plan.log);
-    for warning in warnings.to_string().lines().filter(|line| !line.is_empty()) {
-        warn!("{warning}");
+    for warning in &warnings.0 {
+        warn!("{}", warning.to_string().trim_end());
     }
     host(plan, &arguments.config)
 }

@@ -508,11 +508,20 @@ impl<L: Link, C: Clock> Engine<L, C> {
         self.transmitter.slot_due()
     }
 
+    /// Until when a thread may sleep for [`slot_due`](Self::slot_due): until `margin` before it, and
+    /// the rest is waited for with open eyes. Until that instant itself where slots are handed over
+    /// further ahead, so that waking late is early enough, and for a slot that has no message: its
+    /// doorbell ends the sleep, and the task that is to emit it may need this very core.
+    #[must_use]
+    pub fn sleep_until(&self, margin: Nanos) -> Option<MonoTime> {
+        let due = self.slot_due()?;
+        let sleeps_to_it = self.slot_lead() > margin || self.transmitter.lacks_message_at(due);
+        Some(if sleeps_to_it { due } else { due - margin })
+    }
+
     /// How long before its instant a slot is handed over: so late may a sleep end that a slot
     /// ends. Zero without launch times.
-    #[inline]
-    #[must_use]
-    pub fn slot_lead(&self) -> Nanos {
+    fn slot_lead(&self) -> Nanos {
         self.config.slots.map_or(Nanos::ZERO, |slots| Nanos(slots.timing.lead_ns))
     }
 

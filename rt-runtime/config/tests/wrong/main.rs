@@ -83,6 +83,12 @@ fn a_missing_file_is_named_with_the_reason() {
 }
 
 #[test]
+fn a_byte_order_mark_is_passed_over() {
+    assert!(insane_config::parse("x", "\u{feff}(log: (level: info))", &machine()).is_ok());
+    expect("\u{feff}(log: (level: loud))", "1:15", "log.level", "`loud` is not accepted here", "");
+}
+
+#[test]
 fn text_that_is_no_configuration() {
     let accepted = "(host: (...), datapaths: [...]";
     expect("", "1:1", "", "the file is empty", accepted);
@@ -228,7 +234,7 @@ fn host_and_control() {
         "(control: (mode: 660))",
         "1:18",
         "control.mode",
-        "0o1224 is not a mode of a socket that its owner can use",
+        "0o1224 is not a mode of a socket that its owner can use; did you mean 0o660?",
         mode,
     );
 }

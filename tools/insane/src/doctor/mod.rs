@@ -218,6 +218,10 @@ impl Doctor<'_> {
             }
         }
         if is_told {
+            if applied.steps.is_empty() {
+                let word = if is_mending { "was" } else { "would be" };
+                writeln!(output, "Nothing {word} changed: no finding can be mended while the machine runs.")?;
+            }
             let left = self.printer.left(applied);
             writeln!(output, "{left}")?;
         }

@@ -47,8 +47,11 @@ fn put_flow(text: &mut String, flow: &FlowReport) {
         wrap(text, &head, &(row.reasons.join("; ") + &held.unwrap_or_default()));
     }
     let or_none = |link: &Option<String>| link.clone().unwrap_or_else(|| "none".to_owned());
-    let since = Nanos::from_millis((flow.takes_s * 1e3) as u64);
-    wrap(text, "  chosen   ", &format!("{}, for {since}", or_none(&flow.takes)));
+    let since = match Nanos::from_millis((flow.takes_s * 1e3) as u64) {
+        Nanos::ZERO => "just now".to_owned(),
+        since => format!("for {since}"),
+    };
+    wrap(text, "  chosen   ", &format!("{}, {since}", or_none(&flow.takes)));
     wrap(text, "             because: ", &flow.because);
     wrap(text, "  used     ", &or_none(&flow.used));
     wrap(text, "             because: ", &flow.used_because);
@@ -144,6 +147,9 @@ mod tests {
              \x20 counts as  1 stream, 1 Mbit/s\n\
              budget of link fast: 1 of 2 streams, 1000 kbit/s of 5 Mbit/s, best effort held to 4 Mbit/s\n"
         );
+        text.clear();
+        put_flow(&mut text, &FlowReport { takes_s: 0.000_9, ..flow() });
+        assert!(text.contains("  chosen   plant, just now\n"), "{text}");
         let hidden = BudgetReport {
             streams_used: None,
             bits_per_s_used: None,

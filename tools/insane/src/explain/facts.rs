@@ -232,13 +232,14 @@ impl View<'_> {
             facts.extend(assumptions(datapath));
             let own: Vec<u32> =
                 self.stream.channels.iter().flat_map(|channel| &channel.sources).map(|source| source.id).collect();
-            facts.extend(datapath.last_misses.iter().filter(|miss| own.contains(&miss.source)).map(|miss| {
-                fact(
-                    "missed",
-                    format!("{:.1} s ago: {}", miss.ago_s, crate::misses::words(miss)),
-                    "the first cause that fits is named; `insane misses` has the record",
-                )
-            }));
+            let missed = datapath.last_misses.iter().filter(|miss| own.contains(&miss.source));
+            facts.extend(
+                missed.map(|miss| told("missed", format!("{:.1} s ago: {}", miss.ago_s, crate::misses::words(miss)))),
+            );
+            // Once for all of them.
+            if let Some(last) = facts.last_mut().filter(|fact| fact.about == "missed") {
+                last.why = Some("the first cause that fits is named; `insane misses` has the record".to_owned());
+            }
             let count = |name: &str| datapath.counters.get(name).copied().unwrap_or(0);
             if count("slots_launched") > 0 {
                 let what = format!("{} of {}, by launch time", count("slots_launched"), count("slots_sent"));

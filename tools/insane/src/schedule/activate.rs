@@ -6,6 +6,7 @@
 
 use super::{Failure, read_certificate, read_text, words};
 use crate::observer::{Observer, StatusError};
+use crate::told::date;
 use insane_certificate::{Certificate, text};
 use insane_core::Nanos;
 use insane_overlay::activation::{Coordinator, Fate, Order, Outcome, ScheduleId, Timing, Word, gap_ns};
@@ -169,13 +170,13 @@ fn tell(names: &[String], outcome: &Outcome) -> Result<(), Failure> {
     };
     match outcome {
         Outcome::Activated(at) => {
-            writeln!(std::io::stdout(), "in force on {} since TAI {} ns", names.join(", "), at.0)?;
+            writeln!(std::io::stdout(), "in force on {} since {}", names.join(", "), date(*at))?;
             Ok(())
         }
         Outcome::Aborted(fates) => Err(Failure::Other(format!("in force on no host:{}", each(fates)))),
         Outcome::Partly(at, fates) => Err(Failure::Other(format!(
-            "out of spec since TAI {} ns: not every host has the new schedule:{}",
-            at.0,
+            "out of spec since {}: not every host has the new schedule:{}",
+            date(*at),
             each(fates)
         ))),
     }

@@ -181,7 +181,16 @@ fn read_text(path: &Path) -> Result<String, Failure> {
 }
 
 fn read_plant(path: &Path) -> Result<Plant, Failure> {
-    Ok(plant::parse(&path.display().to_string(), &insane_config::read(path)?)?)
+    let text = insane_config::read(path).map_err(|error| match error {
+        LoadError::Read { source, .. } => Failure::Other(format!("cannot read the plant {}: {source}", path.display())),
+        other => Failure::Read(other),
+    })?;
+    Ok(plant::parse(&path.display().to_string(), &text)?)
+}
+
+/// Whether a file is a plant, where a configuration was expected.
+pub fn is_plant(path: &Path) -> bool {
+    insane_config::read(path).is_ok_and(|text| plant::parse("", &text).is_ok())
 }
 
 /// A certificate that the checker accepts.
@@ -291,9 +300,9 @@ fn export_gates(config: &Path, name: &str, device: &str) -> Result<(), Failure> 
     };
     let datapath = plan.datapaths.iter().find(|datapath| datapath.name == name).ok_or_else(|| {
         let names: Vec<&str> = plan.datapaths.iter().map(|datapath| datapath.name.as_str()).collect();
-        Failure::Other(format!("error: there is no datapath {name:?}; there are {}", names.join(", ")))
+        Failure::Other(format!("there is no datapath {name:?}; there are {}", names.join(", ")))
     })?;
-    let none = || Failure::Other(format!("error: datapath {name:?} has no gates: its lanes may always send"));
+    let none = || Failure::Other(format!("datapath {name:?} has no gates: its lanes may always send"));
     let list = taprio::from_gates(datapath.gates.as_ref().ok_or_else(none)?).map_err(Failure::Other)?;
     write_command(&list, None, device)
 }

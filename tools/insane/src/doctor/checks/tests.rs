@@ -658,6 +658,9 @@ fn remedies_leave_a_core_to_the_system() {
     host.online = Ok(cores("0-2"));
     let remedy = find("isolated-cores", &host, &nothing()).unwrap().remedy;
     assert!(remedy.ends_with("\n  isolcpus=2 nohz_full=2 rcu_nocbs=2"), "{remedy}");
+    host.nohz_full = Ok(None);
+    let remedy = find("isolated-cores", &host, &nothing()).unwrap().remedy;
+    assert!(remedy.ends_with("\n  isolcpus=2 rcu_nocbs=2"), "what the kernel has not is not advised: {remedy}");
 }
 
 #[test]

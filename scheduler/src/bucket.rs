@@ -23,6 +23,12 @@ impl Bucket {
         Bucket { policing, tokens: depth(policing), at: now }
     }
 
+    /// With other numbers from now on, and what it has.
+    pub(crate) fn with(mut self, policing: Policing, now: MonoTime) -> Self {
+        self.refill(now);
+        Bucket { policing, tokens: self.tokens.clamp(-depth(policing), depth(policing)), at: self.at }
+    }
+
     pub(crate) fn policing(&self) -> Policing {
         self.policing
     }

@@ -34,11 +34,13 @@ pub(crate) struct Client {
     behind: [u16; LANES],
     /// What is left of the quantum of each lane; negative: what is owed.
     deficit_bytes: [i64; LANES],
+    /// See [`pools`](crate::pools).
+    pub(crate) tag: u64,
 }
 
 impl Client {
     pub(crate) const NEW: Client =
-        Client { flows: 0, bucket: None, front: [NIL; LANES], behind: [NIL; LANES], deficit_bytes: [0; LANES] };
+        Client { flows: 0, bucket: None, front: [NIL; LANES], behind: [NIL; LANES], deficit_bytes: [0; LANES], tag: 0 };
 
     /// Takes `bytes` from share and budget; whether that was more than a grant allows.
     pub(crate) fn charge(&mut self, lane: u8, bytes: u32, floor: i64, now: MonoTime) -> bool {
@@ -144,7 +146,14 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
     #[inline]
     #[must_use]
     pub const fn budgets_used_up(&self) -> u64 {
-        self.used_up
+        self.waits - self.pools_used_up
+    }
+
+    /// That, and how often a [pool](Self::pools_used_up) was: one number to look at for both.
+    #[inline]
+    #[must_use]
+    pub const fn waits(&self) -> u64 {
+        self.waits
     }
 
     /// The flow, which is idle, belongs to nobody any more.
@@ -224,7 +233,7 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
         let is_front = self.is_front(flow);
         match state {
             State::Behind => self.rings.unchain(&mut self.clients[place as usize].behind[lane as usize], flow),
-            State::Held if !is_front => self.held.remove(lane, flow),
+            State::Held if !is_front => self.unhold(flow),
             State::Held => {
                 self.held.remove(lane, flow);
                 match self.next_front(place, lane) {
@@ -292,6 +301,6 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
             }
             self.held.push(lane, front, due);
         }
-        self.used_up += u64::from(has_something);
+        self.waits += u64::from(has_something);
     }
 }

@@ -38,6 +38,8 @@
 //!   for a whole frame. A flow that is held back does not hold back its lane.
 //! - **A client's budget** ([`Scheduler::budget`]) is a token bucket beside those of its flows,
 //!   which all of them pay from, in every lane.
+//! - **A pool** ([`Scheduler::set_pool`]) is a token bucket that flows of several clients pay from,
+//!   in every lane: the first lanes first, and in a lane clients equally.
 //!
 //! # Contract of the caller
 //! After `Send { flow, budget_bytes }` the caller sends whole frames *while fewer
@@ -51,16 +53,19 @@
 //! - A flow is in exactly one state: absent, idle, active (in the ring of its
 //!   lane), held (in the heap of its lane, waiting for tokens), or behind (another flow of
 //!   its client stands in the ring or the heap for it).
-//! - Every active flow, and its client, can pay for at least one frame; no grant is empty.
+//! - Every active flow, and its client, can pay for at least one frame, but for one whose pool ran
+//!   empty, which is put off when its turn comes; no grant is empty.
 //! - A flow owes at most `frame_bytes_max - 1` and has at most its quantum.
-//! - In every interval of length t, a policed flow, and all flows of a client with a budget
-//!   together, send at most `burst + rate * t`.
+//! - In every interval of length t, a policed flow, all flows of a client with a budget
+//!   together, and all flows of a pool together, send at most `burst + rate * t`.
 //!
 //! # Bounds
 //! | call | cost |
 //! |---|---|
 //! | `poll` | one look at each of the [`LANES`] lanes, at most eight releases of held flows in each: O(lanes log FLOWS) |
 //! | `sent`, `ready`, `idle`, `remove` | O(1) for a flow without a bucket, else O(log FLOWS) |
+//! | `poll`, where pools have run empty | at most eight flows put off in each lane besides: O(lanes log FLOWS) |
+//! | `set_pool` | O(lanes log FLOWS) |
 //! | `sent`, when the client's budget is used up | one move in each lane: O(lanes log FLOWS) |
 //! | memory | fixed at construction; nothing is allocated |
 //!
@@ -94,10 +99,12 @@ mod gates;
 mod held;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod pools;
 mod rate;
 mod recurrence;
 mod rings;
 mod timed;
+mod waiting;
 mod words;
 
 pub use clients::{CLIENTS_MAX, ClientIndex};
@@ -105,6 +112,7 @@ pub use gates::{GATE_ENTRIES_MAX, GateEntry, GateError, GateState, Gates};
 pub use insane_core::limits::LANES;
 #[cfg(feature = "mutants")]
 pub use mutants::{Mutation, turn_on};
+pub use pools::{POOLS_MAX, PoolIndex};
 pub use rate::LinkRate;
 pub use recurrence::{PERIOD_NS_MAX, Recurrence, RecurrenceError, WHOLE_SHARE, gcd, lcm};
 pub use timed::{
@@ -117,7 +125,9 @@ use bucket::Bucket;
 use clients::Client;
 use held::Held;
 use insane_core::{Lane, MonoTime, Nanos};
+use pools::{Pays, Pool};
 use rings::{NIL, Rings};
+use waiting::Waiting;
 
 /// Held flows that one poll releases in a lane, at most.
 const RELEASES_MAX: usize = 8;
@@ -142,7 +152,9 @@ struct Flow {
     quantum_bytes: u32,
     /// What is left of the quantum; negative: what the flow owes.
     deficit_bytes: i64,
-    bucket: Option<Bucket>,
+    pays: Pays,
+    /// Of one in a pool: see [`pools`].
+    tag: u64,
 }
 
 impl Flow {
@@ -153,7 +165,8 @@ impl Flow {
         has_quantum: false,
         quantum_bytes: 0,
         deficit_bytes: 0,
-        bucket: None,
+        pays: Pays::Nothing,
+        tag: 0,
     };
 }
 
@@ -164,18 +177,23 @@ pub struct Scheduler<const FLOWS: usize> {
     now: MonoTime,
     flows: [Flow; FLOWS],
     clients: [Client; CLIENTS_MAX],
+    pools: [Pool; POOLS_MAX],
     rings: Rings<FLOWS>,
     held: Held<FLOWS>,
+    /// Those that wait for pools, of which the first of each lane and pool are among the held.
+    waiting: Waiting<FLOWS>,
     /// Bit i: the head of lane i has had its quantum of this round.
     granted: u8,
     misuses: u64,
-    used_up: u64,
+    /// Times that a client or a pool was used up, and those of pools among them.
+    waits: u64,
+    pools_used_up: u64,
 }
 
 impl<const FLOWS: usize> Scheduler<FLOWS> {
     const FITS: () = assert!(FLOWS >= 1 && FLOWS < rings::NIL as usize, "FLOWS is 1 to 65534");
 
-    /// A scheduler without flows. The value is large (about 90 bytes a flow): make it
+    /// A scheduler without flows. The value is large (about 130 bytes a flow): make it
     /// where it will stay.
     #[must_use]
     pub const fn new(limits: Limits) -> Self {
@@ -185,11 +203,14 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
             now: MonoTime(0),
             flows: [Flow::ABSENT; FLOWS],
             clients: [Client::NEW; CLIENTS_MAX],
+            pools: [Pool::NEW; POOLS_MAX],
             rings: Rings::new(),
             held: Held::new(),
+            waiting: Waiting::new(),
             granted: 0,
             misuses: 0,
-            used_up: 0,
+            waits: 0,
+            pools_used_up: 0,
         }
     }
 
@@ -233,7 +254,7 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
     }
 
     /// Gives the flow a full token bucket in place of the one it has, or takes it
-    /// away (`None`).
+    /// away (`None`). It leaves its pool.
     ///
     /// # Errors
     /// [`PoliceError`]; nothing is changed.
@@ -245,14 +266,19 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
         if state == State::Absent {
             return Err(PoliceError::NoSuchFlow);
         }
+        let now = self.now;
+        self.pay_from(flow, state, policing.map_or(Pays::Nothing, |policing| Pays::Own(Bucket::full(policing, now))));
+        Ok(())
+    }
+
+    fn pay_from(&mut self, flow: FlowIndex, state: State, pays: Pays) {
         if state == State::Held {
             self.idle(flow);
         }
-        self.flows[flow.0 as usize].bucket = policing.map(|policing| Bucket::full(policing, self.now));
+        self.flows[flow.0 as usize].pays = pays;
         if state == State::Held {
             self.ready(flow);
         }
-        Ok(())
     }
 
     /// The flow has something to send. Does nothing for a flow that was ready.
@@ -302,7 +328,7 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
             lanes &= lanes - 1;
             let due = self.release_one(lane);
             if let Some(head) = self.rings.head(lane) {
-                return self.grant(lane, head);
+                return self.grant(lane, head, open);
             }
             wait = match (wait, due) {
                 (Some(wait), Some(due)) => Some(wait.min(due)),
@@ -375,6 +401,9 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
         if !more {
             self.leave(flow.0);
         } else if !able {
+            let is_pool = u64::from(matches!(entry.pays, Pays::Pool(_)));
+            self.pools_used_up += is_pool;
+            self.waits += is_pool;
             self.leave(flow.0);
             self.enter(flow.0);
         } else if entry.deficit_bytes <= 0 || bytes == 0 {
@@ -405,13 +434,24 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
         let floor = 1 - i64::from(frame_bytes_max.get());
         let mut overrun = entry.deficit_bytes - i64::from(bytes) < floor;
         entry.deficit_bytes = (entry.deficit_bytes - i64::from(bytes)).max(floor);
-        let able = match &mut entry.bucket {
-            Some(bucket) => {
+        let able = match &mut entry.pays {
+            Pays::Nothing => true,
+            Pays::Own(bucket) => {
                 bucket.refill(self.now);
                 overrun |= !bucket.take(bytes);
                 bucket.able_at(frame_bytes_max) <= self.now
             }
-            None => true,
+            Pays::Pool(pool) => {
+                let pool = &mut self.pools[usize::from(pool.0)];
+                let (had, able) = pool.charge(entry.tag, bytes, self.now, frame_bytes_max);
+                if let Some(client) = self.clients.get_mut(entry.client as usize) {
+                    entry.tag = entry.tag.max(client.tag);
+                    client.tag = entry.tag + u64::from(bytes);
+                }
+                entry.tag += u64::from(bytes);
+                overrun |= !had;
+                able
+            }
         };
         if let Some(client) = self.clients.get_mut(entry.client as usize) {
             overrun |= client.charge(entry.lane, bytes, floor, self.now);
@@ -422,11 +462,17 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
 
     /// From idle to active, or to held where the bucket cannot pay for a frame yet.
     fn enter(&mut self, flow: u16) {
-        let entry = &mut self.flows[flow as usize];
-        let able_at = entry.bucket.as_ref().map_or(MonoTime(0), |bucket| bucket.able_at(self.limits.frame_bytes_max));
+        let able_at = match self.flows[flow as usize].pays {
+            Pays::Nothing => MonoTime(0),
+            Pays::Own(bucket) => bucket.able_at(self.limits.frame_bytes_max),
+            Pays::Pool(pool) => self.pool_able_at(pool),
+        };
         if able_at <= self.now {
             self.join(flow);
+        } else if let Some(pool) = self.pool_of(flow) {
+            self.wait_for(pool, flow);
         } else {
+            let entry = &mut self.flows[flow as usize];
             entry.state = State::Held;
             self.held.push(entry.lane, flow, able_at);
         }
@@ -442,7 +488,7 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
         if client != NIL {
             self.leave_place_of_client(flow, state);
         } else if state == State::Held {
-            self.held.remove(lane, flow);
+            self.unhold(flow);
         } else {
             if self.rings.head(lane) == Some(flow) {
                 self.granted &= !(1 << lane);
@@ -460,10 +506,17 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
             if due > self.now {
                 return Some(due);
             }
-            self.held.remove(lane, flow);
             if self.is_front(flow) {
+                self.held.remove(lane, flow);
                 self.place_front(flow);
+            } else if let Some(pool) = self.pool_of(flow)
+                && self.pool_able_at(pool) > self.now
+            {
+                // Others were faster.
+                self.held.remove(lane, flow);
+                self.held.push(lane, flow, self.pool_able_at(pool));
             } else {
+                self.unhold(flow);
                 self.join(flow);
             }
             if self.rings.head(lane).is_some() {
@@ -473,7 +526,7 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
         Some(self.now + Nanos(1))
     }
 
-    fn grant(&mut self, lane: u8, flow: u16) -> Decision {
+    fn grant(&mut self, lane: u8, flow: u16, open: u8) -> Decision {
         let frame_bytes_max = self.limits.frame_bytes_max;
         let entry = &mut self.flows[flow as usize];
         let is_new = self.granted & (1 << lane) == 0;
@@ -491,9 +544,16 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
             entry.deficit_bytes += quantum;
         }
         budget = budget.min(entry.deficit_bytes);
-        if let Some(bucket) = &mut entry.bucket {
-            bucket.refill(self.now);
-            budget = budget.min(bucket.budget_bytes(frame_bytes_max));
+        match &mut entry.pays {
+            Pays::Nothing => {}
+            Pays::Own(bucket) => {
+                bucket.refill(self.now);
+                budget = budget.min(bucket.budget_bytes(frame_bytes_max));
+            }
+            Pays::Pool(pool) => match self.pools[usize::from(pool.0)].budget_bytes(self.now, frame_bytes_max) {
+                Some(left) => budget = budget.min(left),
+                None => return self.put_off(lane, flow, open),
+            },
         }
         debug_assert!(budget >= 1, "an active flow can send");
         Decision::Send { flow: FlowIndex(flow), budget_bytes: budget.clamp(1, i64::from(u32::MAX)) as u32 }

@@ -41,5 +41,6 @@ insane_mutation::mutations! {
     ClientNotCharged: "a client's budget is not charged",
     ClientHeldInOneLane: "a client that has used up its budget goes on in other lanes",
     ClientQuantumEachFlow: "a client gets a quantum for each of its flows",
+    PoolNotCharged: "a pool is not charged",
     SteppedIgnored: "a step of the clock is not told",
 }

@@ -2,13 +2,17 @@
 
 use insane_core::{Lane, MonoTime, Nanos};
 use insane_scheduler::{
-    AssignError, CLIENTS_MAX, ClientIndex, Decision, FlowIndex, LANES, Limits, PoliceError, Policing, Scheduler,
+    AssignError, CLIENTS_MAX, ClientIndex, Decision, FlowIndex, LANES, Limits, PoliceError, Policing, PoolIndex,
+    Scheduler,
 };
 use proptest::prelude::*;
 use std::num::NonZeroU64;
 
 const FLOWS: usize = 16;
 const CLIENTS: usize = 3;
+const POOLS: usize = 2;
+/// Flows that may be in a pool: few enough for one poll to put all of them off.
+const POOLED: u16 = 5;
 const CHUNK: u32 = 4_000;
 const FRAME: u32 = 1_000;
 const BILLION: i128 = 1_000_000_000;
@@ -76,6 +80,8 @@ enum Call {
     Assign(u16, Option<u16>),
     Budget(u16, Option<(u64, u32)>),
     Police(u16, Option<(u64, u32)>),
+    JoinPool(u16, Option<u8>),
+    SetPool(u8, Option<(u64, u32)>),
     Burst { ahead: u64, part: u32, more: bool },
 }
 
@@ -90,7 +96,9 @@ fn call() -> impl Strategy<Value = Call> {
         1 => (flow.clone(), 0..LANES as u8).prop_map(|(flow, lane)| Call::SetLane(flow, lane)),
         1 => (flow.clone(), prop::option::of(client.clone())).prop_map(|(flow, client)| Call::Assign(flow, client)),
         1 => (client, bucket.clone()).prop_map(|(client, bucket)| Call::Budget(client, bucket)),
-        1 => (flow, bucket).prop_map(|(flow, bucket)| Call::Police(flow, bucket)),
+        1 => (flow, bucket.clone()).prop_map(|(flow, bucket)| Call::Police(flow, bucket)),
+        2 => (0..POOLED, prop::option::weighted(0.8, 0..POOLS as u8)).prop_map(|(flow, pool)| Call::JoinPool(flow, pool)),
+        1 => (0..POOLS as u8, bucket).prop_map(|(pool, bucket)| Call::SetPool(pool, bucket)),
         14 => (ahead, 0..=256_u32, prop::bool::weighted(0.8))
             .prop_map(|(ahead, part, more)| Call::Burst { ahead, part, more }),
     ]
@@ -104,6 +112,8 @@ struct Model {
     client: [Option<u16>; FLOWS],
     own: [Option<Tokens>; FLOWS],
     shared: [Option<Tokens>; CLIENTS],
+    pool: [Option<u8>; FLOWS],
+    pools: [Option<Tokens>; POOLS],
     now: u64,
 }
 
@@ -112,7 +122,9 @@ impl Model {
         let now = self.now;
         let own = self.own[flow].as_mut().is_none_or(|tokens| tokens.can_pay(now));
         let client = self.client[flow].and_then(|client| self.shared[client as usize].as_mut());
-        self.ready[flow] && own && client.is_none_or(|tokens| tokens.can_pay(now))
+        let pool = self.pool[flow].and_then(|pool| self.pools[pool as usize].as_mut());
+        let pool = pool.is_none_or(|tokens| tokens.can_pay(now));
+        self.ready[flow] && own && pool && client.is_none_or(|tokens| tokens.can_pay(now))
     }
 
     /// The first lane with a flow that may send.
@@ -125,7 +137,8 @@ impl Model {
         let price = i128::from(bytes) * BILLION;
         let client = self.client[flow];
         let shared = client.and_then(|client| self.shared[client as usize].as_mut());
-        for tokens in self.own[flow].as_mut().into_iter().chain(shared) {
+        let pool = self.pool[flow].and_then(|pool| self.pools[pool as usize].as_mut());
+        for tokens in self.own[flow].as_mut().into_iter().chain(shared).chain(pool) {
             tokens.tokens -= price;
             assert!(tokens.tokens >= 0, "more went than was there");
         }
@@ -159,6 +172,26 @@ fn apply(scheduler: &mut Scheduler<FLOWS>, model: &mut Model, call: &Call) -> Re
             let asked = bucket.map(|(rate, depth)| policing(rate, depth));
             scheduler.police(FlowIndex(flow), asked).unwrap();
             model.own[flow as usize] = bucket.map(|(rate, depth)| Tokens::new(rate, depth, model.now));
+            model.pool[flow as usize] = None;
+        }
+        Call::JoinPool(flow, pool) => {
+            scheduler.join_pool(FlowIndex(flow), pool.map(PoolIndex)).unwrap();
+            model.pool[flow as usize] = pool;
+            model.own[flow as usize] = None;
+        }
+        Call::SetPool(pool, bucket) => {
+            let asked = bucket.map(|(rate, depth)| policing(rate, depth));
+            scheduler.set_pool(PoolIndex(pool), asked).unwrap();
+            let tokens = &mut model.pools[pool as usize];
+            if let Some(tokens) = tokens {
+                // Up to now at the rate that held so far.
+                let _ = tokens.can_pay(model.now);
+            }
+            *tokens = bucket.map(|(rate, depth)| {
+                let full = Tokens::new(rate, depth, model.now);
+                let has = tokens.as_ref().map_or(full.depth, |tokens| tokens.tokens.min(full.depth));
+                Tokens { tokens: has, ..full }
+            });
         }
         Call::Burst { ahead, part, more } => {
             model.now += ahead;

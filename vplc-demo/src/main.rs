@@ -58,6 +58,13 @@ fn main() -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return broken(&format!("cannot take over signals: {error}")),
     };
+    // Minutes of runs are not to end with a result that nobody can write down.
+    for (what, file) in [("report", &options.report), ("result", &options.json)] {
+        let Some(file) = file else { continue };
+        if let Err(error) = probe(file) {
+            return broken(&format!("the {what} could not be written to {}: {error}", file.display()));
+        }
+    }
     let form = Form::choose(&options);
     say(&format!("{}\n", form.describe(&options)));
     let mut show = Show { signals, options: &options, form: &form };
@@ -189,6 +196,11 @@ impl Show<'_> {
         let text = serde_json::to_string_pretty(outcome).map(|text| text + "\n");
         write("result", file, text.map_err(std::io::Error::from))
     }
+}
+
+/// Whether a file can be written: it is there afterwards, with what it had.
+fn probe(file: &std::path::Path) -> std::io::Result<()> {
+    std::fs::OpenOptions::new().append(true).create(true).open(file).map(drop)
 }
 
 /// Writes a file; returns an exit status.

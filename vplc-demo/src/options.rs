@@ -40,8 +40,8 @@ pub struct Options {
     /// Two runtimes in this process even where there are the rights for namespaces.
     #[arg(long)]
     pub embedded: bool,
-    /// The controller in a container without rights (runc or crun; root): the daemon gives its
-    /// thread the priority. Who cannot have that is told so.
+    /// Single: the controller in a container without rights (runc or crun; root): the daemon gives
+    /// its thread the priority. Who cannot have that is told so.
     #[arg(long, conflicts_with = "embedded", requires = "single")]
     pub containers: bool,
     /// Lines instead of the live view.

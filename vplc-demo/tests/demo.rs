@@ -55,3 +55,16 @@ fn wrong_arguments_are_refused_with_what_is_accepted() {
         assert!(!output.stderr.is_empty());
     }
 }
+
+#[test]
+fn a_file_that_cannot_be_written_is_told_before_anything_runs() {
+    for option in ["--report", "--json"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_vplc-demo"))
+            .args(["--embedded", "--no-tui", option, "/nonexistent/x.html"])
+            .output()
+            .expect("it starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("could not be written to /nonexistent/x.html") && !said.contains("run 1 of"), "{said}");
+    }
+}

@@ -10,6 +10,8 @@ const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_STXCSUM: u32 = 0x17;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SFLAGS: u32 = 0x26;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETHTOOL_SCHANNELS: u32 = 0x3d;
 /// The device puts tags of VLANs into frames that are sent, and takes them from those that came.
 const FLAG_TXVLAN: u32 = 1 << 7;
 const FLAG_RXVLAN: u32 = 1 << 8;
@@ -35,6 +37,8 @@ pub struct Interface {
     /// Tags of VLANs are taken from frames before an XDP program sees them, as the device says. (A
     /// veth pair says so always, and passes on what it gets.)
     pub strips_tags: bool,
+    /// Queues that receive, in use; `None`: its driver does not say.
+    pub receive_queues: Option<u32>,
 }
 
 impl Interface {
@@ -70,7 +74,8 @@ impl Interface {
         let driver = driver(&mut asked).unwrap_or_default();
         let flags = asked.ethtool([ETHTOOL_GFLAGS, 0], "asking for the flags of the device");
         let strips_tags = flags.is_ok_and(|[_, flags]| strips_tags(flags, &driver));
-        Ok(Interface { index, mac, mtu_bytes, is_up, driver, strips_tags })
+        let receive_queues = asked.channels().ok().map(|channels| channels.receive.saturating_add(channels.combined));
+        Ok(Interface { index, mac, mtu_bytes, is_up, driver, strips_tags, receive_queues })
     }
 }
 
@@ -92,6 +97,18 @@ pub fn finish_frames(name: &str) -> Result<(), OsError> {
     asked.ethtool([ETHTOOL_SFLAGS, flags & !FLAG_TXVLAN], "turning off tags by the device").map(|_| ())
 }
 
+/// Lets an interface have so many queues that receive, and that send, as `ethtool -L NAME rx N tx N`
+/// does: so that tests see what is done about it.
+///
+/// # Errors
+/// The interface does not exist or refuses, as it does where a socket has a queue that would go,
+/// or the right is missing.
+pub fn set_queues(name: &str, receive: u32, send: u32) -> Result<(), OsError> {
+    let mut asked = Request::new(name)?;
+    let wanted = Channels { receive, send, ..asked.channels()? };
+    asked.ethtool(wanted.words(ETHTOOL_SCHANNELS), "setting the number of queues").map(|_| ())
+}
+
 fn driver(asked: &mut Request) -> Result<String, OsError> {
     let mut info = [0u32; DRIVER_INFO_BYTES / 4];
     info[0] = ETHTOOL_GDRVINFO;
@@ -100,6 +117,22 @@ fn driver(asked: &mut Request) -> Result<String, OsError> {
     let bytes: Vec<u8> = info.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let name = bytes[DRIVER_AT..DRIVER_AT + DRIVER_BYTES].split(|byte| *byte == 0).next().unwrap_or_default();
     Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+/// `struct ethtool_channels`: the command, bounds of the four kinds, then how many there are.
+struct Channels {
+    bounds: [u32; 4],
+    receive: u32,
+    send: u32,
+    other: u32,
+    combined: u32,
+}
+
+impl Channels {
+    const fn words(&self, command: u32) -> [u32; 9] {
+        let [a, b, c, d] = self.bounds;
+        [command, a, b, c, d, self.receive, self.send, self.other, self.combined]
+    }
 }
 
 /// An ioctl about one interface.
@@ -128,8 +161,19 @@ impl Request {
         Ok(Request { socket, request })
     }
 
-    /// A command with one number (`struct ethtool_value`), and what the kernel makes of it.
-    fn ethtool(&mut self, mut value: [u32; 2], attempted: &'static str) -> Result<[u32; 2], OsError> {
+    /// Its queues. Not every driver says.
+    fn channels(&mut self) -> Result<Channels, OsError> {
+        let asked = self.ethtool([ETHTOOL_GCHANNELS, 0, 0, 0, 0, 0, 0, 0, 0], "asking for the queues")?;
+        let [_, a, b, c, d, receive, send, other, combined] = asked;
+        Ok(Channels { bounds: [a, b, c, d], receive, send, other, combined })
+    }
+
+    /// A command with its numbers (one: `struct ethtool_value`), and what the kernel makes of them.
+    fn ethtool<const WORDS: usize>(
+        &mut self,
+        mut value: [u32; WORDS],
+        attempted: &'static str,
+    ) -> Result<[u32; WORDS], OsError> {
         self.request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
         self.call(libc::SIOCETHTOOL, attempted)?;
         Ok(value)

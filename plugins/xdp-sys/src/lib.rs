@@ -5,8 +5,9 @@
 //! program's matter, what is in them the link's.
 
 pub mod attachment;
+mod further;
 pub mod interface;
 mod ring;
 mod xsk;
 
-pub use xsk::{Binding, Chunk, Kick, SIDES, Xsk, XskCounts, XskOptions};
+pub use xsk::{Binding, Chunk, Kick, QueueRefused, SIDES, Xsk, XskCounts, XskOptions};

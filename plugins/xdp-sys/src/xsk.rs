@@ -11,12 +11,21 @@
 //! Each side has rings of its own, so that a flood on one fills only its own: chunks for
 //! receiving suffice for both rings full, and more. Chunks for sending are each side's own.
 //!
+//! # Further queues
+//! What a device puts into another queue, a socket of this one does not get. So further queues may
+//! be heard ([`Xsk::open_with`]): each has two sockets more, with the same memory and chunks, rings
+//! to be filled and rings for what comes of its own. All is sent by the first.
+//! ```text
+//!   chunks: | first: receiving | sending, side 0 | side 1 | further queue | further queue | ...
+//! ```
+//!
 //! # Who has a chunk
 //! A chunk is the kernel's (in the fill ring, a tx ring, or on its way), or the process's. A
 //! table in private memory says which; what the kernel names in a ring is looked up there
 //! first, and only a [`Chunk`] of the process's reads or writes memory. So no memory is
 //! referred to while the kernel may write it, whatever a ring says.
 
+use crate::further::Further;
 use crate::ring::Ring;
 use insane_sys::{Errno, OsError, map};
 use std::ops::Range;
@@ -49,7 +58,7 @@ pub enum Binding {
 pub struct XskOptions {
     /// Number of the interface.
     pub interface: u32,
-    /// Which of its queues.
+    /// Which of its queues: the first, or only one.
     pub queue: u32,
     /// How.
     pub binding: Binding,
@@ -58,6 +67,18 @@ pub struct XskOptions {
     /// Frames that each side's rings hold, a power of two.
     pub ring_frames: u32,
 }
+
+/// Why a queue is not to be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QueueRefused {
+    /// Which.
+    pub queue: u32,
+    /// What the kernel said.
+    pub error: OsError,
+}
+
+/// What the kernel counts for a socket.
+pub(crate) type Statistics = libc::xdp_statistics;
 
 /// What no outcome of a call tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -170,9 +191,12 @@ impl Drop for Memory {
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Xsk {
+    queue: u32,
     sides: [Side; SIDES],
     fill: Ring<u64>,
     completion: Ring<u64>,
+    /// Queues that are heard besides.
+    further: Box<[Further]>,
     owners: Box<[Owner]>,
     /// Chunks below this number are for receiving; those of side 0 for sending come next.
     receiving: u32,
@@ -192,33 +216,74 @@ pub struct Xsk {
 }
 
 impl Xsk {
-    /// How many chunks there are with rings of so many frames.
+    /// How many chunks there are with rings of so many frames, and so many queues beside the first.
     ///
     /// For receiving: both rings full, what the link has in hand and gives back in one burst (a
     /// ring), and a ring more for the kernel to go on filling meanwhile. For sending: both rings
-    /// full.
+    /// full. For a further queue: both rings full, and a ring for what is in hand and being filled;
+    /// what is in hand of all queues is no more than of one.
     #[must_use]
-    pub const fn chunks(ring_frames: u32) -> u32 {
+    pub const fn chunks(ring_frames: u32, further: u32) -> u32 {
+        Self::further_at(ring_frames) + further * Self::of_further(ring_frames)
+    }
+
+    /// Where the chunks of further queues begin.
+    const fn further_at(ring_frames: u32) -> u32 {
         Self::receiving(ring_frames) + SIDES as u32 * ring_frames
+    }
+
+    const fn of_further(ring_frames: u32) -> u32 {
+        (SIDES as u32 + 1) * ring_frames
     }
 
     const fn receiving(ring_frames: u32) -> u32 {
         (SIDES as u32 + 2) * ring_frames
     }
 
-    /// Opens both sockets and takes all memory. Frames come once the sockets are in the map
-    /// of an XDP program.
+    /// As [`open_with`](Self::open_with), of one queue.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn open(options: &XskOptions) -> Result<Self, OsError> {
+        Self::open_with(options, &[]).map_err(|refused| refused.error)
+    }
+
+    /// Opens both sockets of each queue and takes all memory: all queues or none. Frames come once
+    /// the sockets are in the map of an XDP program.
     ///
     /// # Errors
     /// `EBUSY`: another socket has the queue (or had it a moment ago). `EOPNOTSUPP`: the
     /// driver has no zero copy. `EINVAL`: no such queue, or sizes that are no powers of two.
     /// `EPERM`: no right (CAP_NET_RAW).
-    pub fn open(options: &XskOptions) -> Result<Self, OsError> {
+    pub fn open_with(options: &XskOptions, further: &[u32]) -> Result<Self, QueueRefused> {
+        let of_first = |error| QueueRefused { queue: options.queue, error };
+        let mut xsk = Self::open_first(options, further.len() as u32).map_err(of_first)?;
+        let of_further = Self::of_further(options.ring_frames);
+        let mut opened = Vec::with_capacity(further.len());
+        for (number, &queue) in (0..).zip(further) {
+            let begin = Self::further_at(options.ring_frames) + number * of_further;
+            let first = xsk.sides[0].socket.as_fd();
+            let one = Further::open(options, queue, begin..begin + of_further, first);
+            opened.push(one.map_err(|error| QueueRefused { queue, error })?);
+        }
+        xsk.further = opened.into_boxed_slice();
+        for number in 0..xsk.receiving {
+            xsk.fill_with(number);
+        }
+        for at in 0..xsk.further.len() {
+            xsk.further[at].chunks().for_each(|number| xsk.fill_further(at, number));
+        }
+        xsk.refill();
+        Ok(xsk)
+    }
+
+    /// The first queue, with memory for so many further ones. Nothing is filled yet.
+    fn open_first(options: &XskOptions, further: u32) -> Result<Self, OsError> {
         let ring = options.ring_frames;
         if !(ring.is_power_of_two() && options.chunk_bytes.is_power_of_two()) {
             return Err(OsError::new("dividing memory into chunks", Errno::EINVAL));
         }
-        let (receiving, chunks) = (Self::receiving(ring), Self::chunks(ring));
+        let (receiving, chunks) = (Self::receiving(ring), Self::chunks(ring, further));
         let len = chunks as usize * options.chunk_bytes as usize;
         let memory = Memory { start: map::map_anonymous(len)?, len };
         // SAFETY: the mapping that was just made, writable.
@@ -277,10 +342,12 @@ impl Xsk {
 
         let owners = vec![Owner::Spare; chunks as usize].into_boxed_slice();
         let is_zero_copy = options.binding == Binding::ZeroCopy;
-        let mut xsk = Xsk {
+        Ok(Xsk {
+            queue: options.queue,
             sides,
             fill,
             completion,
+            further: Box::default(),
             owners,
             receiving,
             chunk_bytes: options.chunk_bytes,
@@ -293,18 +360,21 @@ impl Xsk {
             has_taken: [false; SIDES],
             counts: XskCounts::default(),
             memory,
-        };
-        for number in 0..receiving {
-            xsk.fill_with(number);
-        }
-        xsk.refill();
-        Ok(xsk)
+        })
     }
 
-    /// The descriptors of both sides.
+    /// The descriptors of both sides of each queue, with the queue's number: the first one's first.
+    pub fn sockets(&self) -> impl Iterator<Item = (u32, [BorrowedFd<'_>; SIDES])> {
+        let first = [self.sides[0].socket.as_fd(), self.sides[1].socket.as_fd()];
+        let further = self.further.iter().map(|further| (further.queue(), further.sockets()));
+        std::iter::once((self.queue, first)).chain(further)
+    }
+
+    /// How many queues are heard.
     #[must_use]
-    pub fn sockets(&self) -> [BorrowedFd<'_>; SIDES] {
-        [self.sides[0].socket.as_fd(), self.sides[1].socket.as_fd()]
+    #[inline]
+    pub fn queues(&self) -> usize {
+        1 + self.further.len()
     }
 
     /// Whether the device reads and writes the chunks itself.
@@ -319,18 +389,23 @@ impl Xsk {
         self.counts
     }
 
-    /// Asks the kernel what it dropped: two calls, so for now and then.
+    /// Asks the kernel what it dropped: two calls for each queue, so for now and then.
     pub fn count_losses(&mut self) {
         let [first, second] = [0, 1].map(|side: usize| statistics(self.sides[side].socket.as_fd()));
         // One that does not tell leaves what is known.
         let (Some(first), Some(second)) = (first, second) else { return };
-        self.counts.ring_full = first.rx_ring_full + second.rx_ring_full;
-        self.counts.dropped = first.rx_dropped + second.rx_dropped;
-        // Both have one ring of chunks to be filled.
-        self.counts.fill_empty = first.rx_fill_ring_empty_descs;
+        let mut counts = XskCounts { ring_full: 0, dropped: 0, fill_empty: 0, ..self.counts };
+        let further = self.further.iter().filter_map(Further::statistics);
+        for [first, second] in std::iter::once([first, second]).chain(further) {
+            counts.ring_full += first.rx_ring_full + second.rx_ring_full;
+            counts.dropped += first.rx_dropped + second.rx_dropped;
+            // Both have one ring of chunks to be filled.
+            counts.fill_empty += first.rx_fill_ring_empty_descs;
+        }
+        self.counts = counts;
     }
 
-    /// Takes the next frame of a side (0 or 1; there is none of any other).
+    /// Takes the next frame of a side (0 or 1; there is none of any other) of the first queue.
     #[inline]
     pub fn receive(&mut self, side: usize) -> Option<Chunk> {
         // A claim that is refused costs its place only; there are no more of them than frames.
@@ -338,7 +413,7 @@ impl Xsk {
             let from = self.sides.get_mut(side)?;
             let entry = from.rx.take()?;
             self.has_taken[side] = true;
-            if let Some(chunk) = self.claim(entry) {
+            if let Some(chunk) = self.claim(entry, 0..self.receiving) {
                 return Some(chunk);
             }
             self.counts.claims_refused += 1;
@@ -346,27 +421,57 @@ impl Xsk {
         None
     }
 
-    /// Whether a frame of a side has come.
+    /// As [`receive`](Self::receive), of the queue that is the `at`th in
+    /// [`sockets`](Self::sockets); of one behind the last there is nothing.
+    pub fn receive_of(&mut self, at: usize, side: usize) -> Option<Chunk> {
+        let Some(at) = at.checked_sub(1) else { return self.receive(side) };
+        for _ in 0..self.ring_frames {
+            let from = self.further.get_mut(at)?;
+            let (entry, own) = (from.take(side)?, from.chunks());
+            if let Some(chunk) = self.claim(entry, own) {
+                return Some(chunk);
+            }
+            self.counts.claims_refused += 1;
+        }
+        None
+    }
+
+    /// As [`has_come`](Self::has_come), of the queue that is the `at`th.
+    pub fn has_come_of(&mut self, at: usize, side: usize) -> bool {
+        match at.checked_sub(1) {
+            None => self.has_come(side),
+            Some(at) => self.further.get_mut(at).is_some_and(|further| further.has_come(side)),
+        }
+    }
+
+    /// Whether a frame of a side of the first queue has come.
     #[inline]
     pub fn has_come(&mut self, side: usize) -> bool {
         self.sides.get_mut(side).is_some_and(|side| side.rx.has_any())
     }
 
-    /// Whether a frame of any side has come.
+    /// Whether a frame of any side of any queue has come.
     #[inline]
     pub fn has_come_to_any(&mut self) -> bool {
         let [first, second] = &mut self.sides;
-        first.rx.has_any() | second.rx.has_any()
+        let has_come = first.rx.has_any() | second.rx.has_any();
+        has_come || !self.further.is_empty() && self.has_come_to_further()
     }
 
-    /// Turns what the kernel says into a chunk: the only place that does.
+    #[inline(never)]
+    fn has_come_to_further(&mut self) -> bool {
+        self.further.iter_mut().any(Further::has_come_to_any)
+    }
+
+    /// Turns what the kernel says into a chunk, one of those that the queue has for receiving: the
+    /// only place that does.
     #[inline]
-    fn claim(&mut self, entry: libc::xdp_desc) -> Option<Chunk> {
+    fn claim(&mut self, entry: libc::xdp_desc, own: Range<u32>) -> Option<Chunk> {
         let number = u32::try_from(entry.addr >> self.chunk_shift).ok()?;
         let start = entry.addr as u32 & (self.chunk_bytes - 1);
         let owner = self.owners.get_mut(number as usize)?;
         let is_inside = entry.len <= self.chunk_bytes - start;
-        if number >= self.receiving || *owner != Owner::Kernel || !is_inside {
+        if !own.contains(&number) || *owner != Owner::Kernel || !is_inside {
             return None;
         }
         *owner = Owner::Held;
@@ -399,11 +504,28 @@ impl Xsk {
             self.fill_with(chunk.number);
         } else {
             let side = self.side_of(chunk.number);
-            self.sides[side].spare.push(chunk.number);
+            match self.sides.get_mut(side) {
+                Some(side) => side.spare.push(chunk.number),
+                None => self.give_back_further(chunk.number),
+            }
         }
     }
 
-    /// To which side a chunk for sending belongs.
+    #[inline(never)]
+    fn give_back_further(&mut self, number: u32) {
+        let behind = number.saturating_sub(Self::further_at(self.ring_frames));
+        self.fill_further((behind / Self::of_further(self.ring_frames)) as usize, number);
+    }
+
+    /// As [`fill_with`](Self::fill_with), of a queue beside the first.
+    fn fill_further(&mut self, at: usize, number: u32) {
+        let address = u64::from(number) << self.chunk_shift;
+        if self.further.get_mut(at).is_some_and(|further| further.fill(address)) {
+            self.owners[number as usize] = Owner::Kernel;
+        }
+    }
+
+    /// To which side a chunk for sending belongs: to none, if it is of a further queue.
     #[inline]
     fn side_of(&self, number: u32) -> usize {
         ((number - self.receiving) >> self.ring_shift) as usize
@@ -430,26 +552,26 @@ impl Xsk {
         if std::mem::take(&mut self.filled) {
             self.fill.publish_put();
         }
+        if !self.further.is_empty() {
+            self.refill_further();
+        }
         self.wake_device();
+    }
+
+    #[inline(never)]
+    fn refill_further(&mut self) {
+        self.further.iter_mut().for_each(Further::refill);
     }
 
     /// Lets a device go on that waits for chunks to be filled: only those ask for it that write
     /// the chunks themselves.
     #[inline]
     pub fn wake_device(&mut self) {
-        if self.is_zero_copy && self.fill.wants_call() {
-            let socket = self.sides[0].socket.as_raw_fd();
-            // SAFETY: no memory is handed over.
-            unsafe {
-                libc::recvfrom(
-                    socket,
-                    std::ptr::null_mut(),
-                    0,
-                    libc::MSG_DONTWAIT,
-                    std::ptr::null_mut(),
-                    std::ptr::null_mut(),
-                )
-            };
+        if self.is_zero_copy {
+            if self.fill.wants_call() {
+                wake_device(self.sides[0].socket.as_fd());
+            }
+            self.further.iter().for_each(Further::wake_device);
         }
     }
 
@@ -487,11 +609,12 @@ impl Xsk {
             has_taken = true;
             let number = address >> self.chunk_shift;
             let owner = usize::try_from(number).ok().and_then(|number| self.owners.get_mut(number));
-            match owner {
-                Some(owner) if *owner == Owner::Kernel && number >= u64::from(self.receiving) => {
+            // One for receiving has no side.
+            let side = (number.wrapping_sub(u64::from(self.receiving)) >> self.ring_shift) as usize;
+            match (owner, self.sides.get_mut(side)) {
+                (Some(owner), Some(side)) if *owner == Owner::Kernel => {
                     *owner = Owner::Spare;
-                    let side = ((number as u32 - self.receiving) >> self.ring_shift) as usize;
-                    self.sides[side].spare.push(number as u32);
+                    side.spare.push(number as u32);
                 }
                 _ => self.counts.claims_refused += 1,
             }
@@ -511,7 +634,8 @@ impl Xsk {
             return self.give_back(chunk);
         }
         let at = self.side_of(chunk.number);
-        let side = &mut self.sides[at];
+        // It may be of a further queue, which sends nothing.
+        let Some(side) = self.sides.get_mut(at) else { return self.give_back(chunk) };
         let addr = (u64::from(chunk.number) << self.chunk_shift) + frame.start as u64;
         // There is room, since the ring holds all chunks of its side, where the kernel says at once
         // what it took. Before Linux 6.17 it gives chunks back that it has not said it took.
@@ -638,7 +762,7 @@ impl Xsk {
     }
 }
 
-fn new_socket() -> Result<OwnedFd, OsError> {
+pub(crate) fn new_socket() -> Result<OwnedFd, OsError> {
     // SAFETY: a plain call.
     let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
@@ -648,7 +772,16 @@ fn new_socket() -> Result<OwnedFd, OsError> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn set<T>(socket: BorrowedFd<'_>, option: i32, value: &T, attempted: &'static str) -> Result<(), OsError> {
+/// Lets a device that waits for chunks look at the fill ring.
+pub(crate) fn wake_device(socket: BorrowedFd<'_>) {
+    let nobody = std::ptr::null_mut();
+    // SAFETY: no memory is handed over.
+    unsafe {
+        libc::recvfrom(socket.as_raw_fd(), nobody, 0, libc::MSG_DONTWAIT, std::ptr::null_mut(), std::ptr::null_mut())
+    };
+}
+
+pub(crate) fn set<T>(socket: BorrowedFd<'_>, option: i32, value: &T, attempted: &'static str) -> Result<(), OsError> {
     let len = size_of::<T>() as libc::socklen_t;
     // SAFETY: the kernel reads `len` bytes of a value that lives during the call.
     let result =
@@ -656,7 +789,7 @@ fn set<T>(socket: BorrowedFd<'_>, option: i32, value: &T, attempted: &'static st
     if result < 0 { Err(OsError::last(attempted)) } else { Ok(()) }
 }
 
-fn offsets(socket: BorrowedFd<'_>) -> Result<libc::xdp_mmap_offsets, OsError> {
+pub(crate) fn offsets(socket: BorrowedFd<'_>) -> Result<libc::xdp_mmap_offsets, OsError> {
     let attempted = "asking where the rings are";
     // SAFETY: a structure of numbers, for which zero is a value.
     let mut offsets: libc::xdp_mmap_offsets = unsafe { std::mem::zeroed() };
@@ -676,9 +809,9 @@ fn offsets(socket: BorrowedFd<'_>) -> Result<libc::xdp_mmap_offsets, OsError> {
     Ok(offsets)
 }
 
-fn statistics(socket: BorrowedFd<'_>) -> Option<libc::xdp_statistics> {
+pub(crate) fn statistics(socket: BorrowedFd<'_>) -> Option<Statistics> {
     // SAFETY: a structure of numbers, for which zero is a value.
-    let mut statistics: libc::xdp_statistics = unsafe { std::mem::zeroed() };
+    let mut statistics: Statistics = unsafe { std::mem::zeroed() };
     let mut len = size_of_val(&statistics) as libc::socklen_t;
     // SAFETY: the kernel writes `len` bytes at most into a value that lives during the call.
     let result = unsafe {
@@ -688,7 +821,7 @@ fn statistics(socket: BorrowedFd<'_>) -> Option<libc::xdp_statistics> {
     (result == 0).then_some(statistics)
 }
 
-fn bind(
+pub(crate) fn bind(
     socket: BorrowedFd<'_>,
     options: &XskOptions,
     flags: u16,

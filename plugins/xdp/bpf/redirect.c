@@ -4,11 +4,12 @@
  * ptp4l on the same interface go on; also those with two tags. Where the address is the kernel's
  * (BORROWED), whole datagrams to the link's two ports leave it, and nothing else.
  *
- * Side 0 of the map gets datagrams to the real-time port, side 1 the rest. A bounded number of
- * questions and answers about neighbours goes to side 0 as well: without them real time loses
- * its way, and they must not wait in a ring that best effort has filled. What exceeds the bound
- * goes to side 1, so that no storm of them fills side 0. What is filled in below is set before
- * the program is loaded.
+ * Side 0 gets datagrams to the real-time port, side 1 the rest. A bounded number of questions and
+ * answers about neighbours goes to side 0 as well: without them real time loses its way, and they
+ * must not wait in a ring that best effort has filled. What exceeds the bound goes to side 1, so
+ * that no storm of them fills side 0. Each queue that is heard has both sides in the map, since a
+ * socket gets nothing of another queue than its own. What is filled in below is set before the
+ * program is loaded.
  *
  * No header is included, so that the same compiler makes the same bytes everywhere. Numbers
  * are those of the kernel's interface (linux/bpf.h).
@@ -43,7 +44,12 @@ struct bpf_map_def {
 static u64 (*ktime_get_ns)(void) = (void *)5;
 static long (*redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
 
-struct bpf_map_def SECTION("maps") SOCKETS = { BPF_MAP_TYPE_XSKMAP, 4, 4, 2, 0 };
+/* What a frame is: of a side, or the kernel's. */
+enum { REAL_TIME = 0, BEST_EFFORT = 1, SIDES = 2, KERNEL = SIDES };
+/* Queues that a link hears at most. */
+enum { QUEUES_MAX = 8 };
+
+struct bpf_map_def SECTION("maps") SOCKETS = { BPF_MAP_TYPE_XSKMAP, 4, 4, SIDES * QUEUES_MAX, 0 };
 
 /* The address, as it stands in headers; of IPv4 the first four bytes. */
 const volatile u8 ADDRESS[16] = { 0 };
@@ -51,11 +57,12 @@ const volatile u8 IS_IPV6 = 0;
 const volatile u8 BORROWED = 0;
 /* The real-time port; the next one is that of all others. */
 const volatile u16 PORT = 0;
+/* The first of the queues that are heard, and how many follow each other from there. */
 const volatile u32 QUEUE = 0;
+const volatile u32 QUEUES = 1;
 /* The VLAN; 0: without one, be it that a tag bears a priority only. */
 const volatile u16 VLAN = 0;
 
-enum { REAL_TIME = 0, BEST_EFFORT = 1 };
 enum { ETHERNET = 14, TAG = 4, IPV4 = 20, IPV6 = 40, ARP = 28, SOLICITATION = 24 };
 enum { UDP = 17, ICMPV6 = 58 };
 /* Messages of ARP, and of neighbour discovery, which no router passes on: their hop limit is full. */
@@ -88,18 +95,13 @@ static __attribute__((always_inline)) int is_own(const u8 *at, int bytes)
 	return !differ;
 }
 
-static __attribute__((always_inline)) int to(u32 side)
-{
-	/* Where no socket is in the map (yet, or any more) the kernel has the frame. */
-	return redirect_map(&SOCKETS, side, XDP_PASS);
-}
-
 /* A question or an answer about where a neighbour is. */
 static __attribute__((always_inline)) int neighbour(u32 kind)
 {
 	/*
-	 * Two cores that are here at once may both take the same place. A queue is one core's at
-	 * a time, so that is rare, and costs side 0 a frame.
+	 * Cores that are here at once may take the same place. A queue is one core's at a time,
+	 * and a card that spreads flows puts all of ARP into one queue, so that is rare, and costs
+	 * side 0 a frame.
 	 */
 	volatile u64 *used = &used_until[kind];
 	u64 now = ktime_get_ns(), until = *used;
@@ -107,15 +109,15 @@ static __attribute__((always_inline)) int neighbour(u32 kind)
 	if (until < now)
 		until = now;
 	if (until - now > (BURST_MS - 1) * EACH_NS)
-		return to(BEST_EFFORT);
+		return BEST_EFFORT;
 	*used = until + EACH_NS;
-	return to(REAL_TIME);
+	return REAL_TIME;
 }
 
 /* What is for the address and no datagram to one of the ports. */
 static __attribute__((always_inline)) int other(void)
 {
-	return BORROWED ? XDP_PASS : to(BEST_EFFORT);
+	return BORROWED ? KERNEL : BEST_EFFORT;
 }
 
 static __attribute__((always_inline)) int datagram(const u8 *udp, const u8 *end)
@@ -126,8 +128,8 @@ static __attribute__((always_inline)) int datagram(const u8 *udp, const u8 *end)
 		return other();
 	port = word(udp + 2);
 	if (port == PORT)
-		return to(REAL_TIME);
-	return port == (u32)PORT + 1 ? to(BEST_EFFORT) : other();
+		return REAL_TIME;
+	return port == (u32)PORT + 1 ? BEST_EFFORT : other();
 }
 
 static __attribute__((always_inline)) int ipv4(const u8 *ip, const u8 *end)
@@ -135,7 +137,7 @@ static __attribute__((always_inline)) int ipv4(const u8 *ip, const u8 *end)
 	u32 length;
 
 	if (ip + IPV4 > end || !is_own(ip + 16, 4))
-		return XDP_PASS;
+		return KERNEL;
 	length = (ip[0] & 15) * 4;
 	/* A piece of a packet has no port, or not for long. */
 	if (ip[9] != UDP || word(ip + 6) & 0x3fff || length < IPV4)
@@ -154,7 +156,7 @@ static __attribute__((always_inline)) int ipv6(const u8 *ip, const u8 *end)
 	const u8 *message = ip + IPV6;
 
 	if (message > end)
-		return XDP_PASS;
+		return KERNEL;
 	if (is_own(ip + 24, 16)) {
 		if (ip[6] == UDP)
 			return datagram(message, end);
@@ -169,44 +171,59 @@ static __attribute__((always_inline)) int ipv6(const u8 *ip, const u8 *end)
 	/* Who has the address? Asked of a group, which other addresses may be in as well. */
 	if (!BORROWED && ip[24] == 0xff && is_discovery(ip, end) && message[0] == SOLICIT && is_own(message + 8, 16))
 		return neighbour(QUESTION);
-	return XDP_PASS;
+	return KERNEL;
 }
 
 static __attribute__((always_inline)) int arp(const u8 *at, const u8 *end)
 {
 	/* Questions about the address, and answers to who has it. */
 	if (at + ARP > end || !is_own(at + 24, 4))
-		return XDP_PASS;
+		return KERNEL;
 	if (word(at + 6) == REQUEST)
 		return neighbour(QUESTION);
-	return word(at + 6) == REPLY ? neighbour(ANSWER) : to(BEST_EFFORT);
+	return word(at + 6) == REPLY ? neighbour(ANSWER) : BEST_EFFORT;
+}
+
+static __attribute__((always_inline)) int ethernet(const u8 *frame, const u8 *end)
+{
+	u32 type, vlan = 0;
+
+	if (frame + ETHERNET > end)
+		return KERNEL;
+	type = word(frame + 12);
+	if (type == 0x8100) {
+		if (frame + ETHERNET + TAG > end)
+			return KERNEL;
+		vlan = word(frame + 14) & 0xfff;
+		type = word(frame + 16);
+		frame += TAG;
+	}
+	if (vlan != VLAN)
+		return KERNEL;
+	if (IS_IPV6)
+		return type == 0x86dd ? ipv6(frame + ETHERNET, end) : KERNEL;
+	if (type == 0x0800)
+		return ipv4(frame + ETHERNET, end);
+	if (type == 0x0806 && !BORROWED)
+		return arp(frame + ETHERNET, end);
+	return KERNEL;
 }
 
 int SECTION("xdp.frags") redirect(struct xdp_md *context)
 {
 	const u8 *frame = (const u8 *)(long)context->data;
 	const u8 *end = (const u8 *)(long)context->data_end;
-	u32 type, vlan = 0;
+	/* One in front of the first is a very large number. */
+	u32 queue = context->rx_queue_index - QUEUE;
+	u32 side;
 
-	if (context->rx_queue_index != QUEUE || frame + ETHERNET > end)
+	if (queue >= QUEUES)
 		return XDP_PASS;
-	type = word(frame + 12);
-	if (type == 0x8100) {
-		if (frame + ETHERNET + TAG > end)
-			return XDP_PASS;
-		vlan = word(frame + 14) & 0xfff;
-		type = word(frame + 16);
-		frame += TAG;
-	}
-	if (vlan != VLAN)
+	side = ethernet(frame, end);
+	if (side == KERNEL)
 		return XDP_PASS;
-	if (IS_IPV6)
-		return type == 0x86dd ? ipv6(frame + ETHERNET, end) : XDP_PASS;
-	if (type == 0x0800)
-		return ipv4(frame + ETHERNET, end);
-	if (type == 0x0806 && !BORROWED)
-		return arp(frame + ETHERNET, end);
-	return XDP_PASS;
+	/* Where no socket is in the map (yet, or any more) the kernel has the frame. */
+	return redirect_map(&SOCKETS, SIDES * queue + side, XDP_PASS);
 }
 
 char SECTION("license") LICENSE[] = "Dual MIT/GPL";

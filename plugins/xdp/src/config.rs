@@ -6,6 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 /// Smallest frame that a link must be able to carry, bytes: as the udp plugin has it.
 pub const FRAME_BYTES_LOW: u32 = 508;
 
+/// Most queues of an interface that a link hears: its XDP program has places for so many.
+pub const QUEUES_LIMIT: u32 = 8;
+
 /// How frames leave the kernel; see the crate's documentation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Mode {
@@ -49,8 +52,11 @@ pub enum Neighbours {
 pub struct XdpConfig {
     /// Name of the interface.
     pub interface: String,
-    /// The queue of it whose frames the link gets.
+    /// The queue of it by which the link sends. It hears that one, and all others where the
+    /// interface has no more than `queues_max`.
     pub queue: u32,
+    /// How many queues the link hears at most, 1 to [`QUEUES_LIMIT`].
+    pub queues_max: u32,
     /// How.
     pub mode: Mode,
     /// The link's own address, which no interface of the kernel has (or, with borrowed neighbours,
@@ -72,7 +78,7 @@ pub struct XdpConfig {
 }
 
 impl XdpConfig {
-    /// The defaults: queue 0, the best mode that can be had, an own address, no VLAN, neighbours of the same /24 or
+    /// The defaults: queue 0 and the others where there are no more than eight, the best mode that can be had, an own address, no VLAN, neighbours of the same /24 or
     /// /64, no gateway, frames that fit the MTU, real-time frames marked as expedited (46, RFC
     /// 3246).
     #[must_use]
@@ -80,6 +86,7 @@ impl XdpConfig {
         XdpConfig {
             interface: interface.into(),
             queue: 0,
+            queues_max: QUEUES_LIMIT,
             mode: Mode::Auto,
             bind,
             neighbours: Neighbours::Own,

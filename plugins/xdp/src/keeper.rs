@@ -2,7 +2,7 @@
 
 use crate::config::XdpConfig;
 use crate::device::Exchange;
-use crate::setup::{XdpError, check_address, fits, open_device};
+use crate::setup::{XdpError, check_address, fits, heard, open_device};
 use insane_kernel_neighbours::KernelNeighbours;
 use insane_link::{LinkHealth, LinkKeeper};
 use insane_xdp_sys::attachment::Attachment;
@@ -19,7 +19,8 @@ pub(crate) struct Opened {
 }
 
 /// Looks after one link: opens its interface when it is to be had, and takes back what was
-/// opened when the interface goes, goes down, or becomes another, or the program is taken from it.
+/// opened when the interface goes, goes down, or becomes another, has other queues, or the program
+/// is taken from it.
 #[derive(Debug)]
 pub struct XdpKeeper {
     config: XdpConfig,
@@ -62,6 +63,10 @@ impl XdpKeeper {
         }
         if (now.index, now.mac) != (opened.interface.index, opened.interface.mac) {
             return Err(XdpError::Changed { interface: interface() });
+        }
+        if heard(&self.config, &now) != heard(&self.config, &opened.interface) {
+            let queues = now.receive_queues.unwrap_or_default();
+            return Err(XdpError::Queues { interface: interface(), queues });
         }
         // One that the link has closed is on its way back.
         if opened.attachment.upgrade().is_some_and(|attachment| !attachment.is_in_place()) {

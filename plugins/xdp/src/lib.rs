@@ -24,6 +24,25 @@
 //! Each class has a socket, with rings of its own: a best-effort flood fills only its own.
 //! Nothing is allocated after [`LinkSetup::open`].
 //!
+//! # Queues
+//! A NIC of several queues spreads what arrives over them, by a hash of addresses and ports, and a
+//! socket of AF_XDP gets frames of its own queue only. So the link has both sockets on each queue,
+//! where there are no more than [`XdpConfig::queues_max`] and the driver says how many there are
+//! (`ethtool -l`); else on [`XdpConfig::queue`] alone, and what arrives elsewhere goes to the
+//! kernel ([`XdpSetup::queues_unheard`]). It sends by `queue`, whatever it hears.
+//! - One look takes real time of all queues before best effort of any, within one budget. Another
+//!   queue is first each time, so one that never runs dry keeps no other waiting for more than a
+//!   look for each queue.
+//! - A hash puts one flow into one queue, so its frames keep their order, which holds while neither
+//!   the number of queues nor the table of the hash changes. Between flows there is none.
+//! - All queues are had or none: one that another socket has makes the link missing.
+//! - Another number of queues is noticed by the keeper's next look, and the interface opened anew.
+//!   The kernel takes away no queue that is heard (`ethtool -L` fails): close the link first.
+//! - The bound on questions and answers about neighbours, see below, is of all queues together.
+//! - Each queue beside the first takes chunks for three rings, and two calls more a second to ask
+//!   what the kernel dropped. Where there is one queue there is nothing of this in the way of a
+//!   frame.
+//!
 //! # Neighbours among real time
 //! Questions and answers about neighbours are no datagrams of a class, and the way of every class
 //! depends on them. With an own address the program gives 16 questions about the address and 16
@@ -55,8 +74,7 @@
 //! returns may have another hardware address, and so may they.
 //!
 //! # What the interface has to be
-//! Frames for the address must come by the queue that is configured (the only one, or by a rule
-//! of the NIC). The other end of a veth pair must finish its frames itself (`ethtool -K IF tx
+//! Frames for the address must come by a queue that is heard. The other end of a veth pair must finish its frames itself (`ethtool -K IF tx
 //! off txvlan off`): one call's many datagrams would arrive as one that is larger than a chunk, and
 //! are lost.
 //!
@@ -79,7 +97,7 @@ mod outbox;
 mod program;
 mod setup;
 
-pub use config::{FRAME_BYTES_LOW, Mode, Neighbours, XdpConfig};
+pub use config::{FRAME_BYTES_LOW, Mode, Neighbours, QUEUES_LIMIT, XdpConfig};
 pub use insane_netstack::VlanId;
 pub use keeper::XdpKeeper;
 pub use link::{XdpCounts, XdpLink, XdpPeer};

@@ -125,6 +125,8 @@ pub struct XdpLink {
     now: MonoTime,
     losses_asked: MonoTime,
     open: [Option<Open>; SIDES],
+    /// Which queue was looked at first in the last look at several.
+    first_queue: usize,
     /// By which the next datagram of each class is known, most likely.
     known: [Known; SIDES],
     /// Datagrams that wait for the flush.
@@ -154,6 +156,7 @@ impl XdpLink {
             now,
             losses_asked: now,
             open: [None, None],
+            first_queue: 0,
             known: [Known::new(); SIDES],
             growing: [None, None],
             answer: Box::new([0; ANSWER_BYTES]),
@@ -190,14 +193,22 @@ impl XdpLink {
         XdpCounts { sockets, unsent_lost, lookups_refused, ..self.counts }
     }
 
-    /// Hands out of one class as much as the budget allows.
-    #[inline]
-    fn take<S: FrameSink>(&mut self, class: Class, xsk: &mut Xsk, tally: &mut Tally, sink: &mut S) {
+    /// Hands out of one class as much as the budget allows, with what comes `next`: once for one
+    /// queue, and once for several, so that one pays nothing for the others.
+    #[inline(always)]
+    fn take<S: FrameSink>(
+        &mut self,
+        class: Class,
+        xsk: &mut Xsk,
+        tally: &mut Tally,
+        sink: &mut S,
+        next: impl Fn(&mut Xsk) -> Option<Chunk>,
+    ) {
         let side = class as usize;
         while !tally.is_spent() {
             if let Some(open) = self.open[side].take() {
                 self.open[side] = open.hand_out(xsk, tally, sink);
-            } else if let Some(chunk) = xsk.receive(side) {
+            } else if let Some(chunk) = next(xsk) {
                 self.take_frame(class, xsk, chunk, tally, sink);
             } else {
                 break;
@@ -205,7 +216,25 @@ impl XdpLink {
         }
     }
 
-    #[inline]
+    /// As [`take`](Self::take) of both classes, where there are several queues: of real time in all
+    /// of them before best effort in any.
+    #[inline(never)]
+    fn take_of_queues<S: FrameSink>(&mut self, xsk: &mut Xsk, tally: &mut Tally, sink: &mut S) {
+        let queues = xsk.queues();
+        // Another is first each time, so that none waits for one that never runs dry.
+        self.first_queue = (self.first_queue + 1) % queues;
+        for class in Class::ALL {
+            let side = class as usize;
+            for number in 0..queues {
+                let at = (self.first_queue + number) % queues;
+                if self.open[side].is_some() || xsk.has_come_of(at, side) {
+                    self.take(class, xsk, tally, sink, |xsk| xsk.receive_of(at, side));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     fn take_frame<S: FrameSink>(&mut self, class: Class, xsk: &mut Xsk, chunk: Chunk, tally: &mut Tally, sink: &mut S) {
         let frame = xsk.bytes(&chunk);
         let Some((from, at)) = self.known[class as usize].again(frame, self.stack.host().checksums) else {
@@ -284,9 +313,14 @@ impl XdpLink {
         let Some(mut device) = self.device.take() else { return 0 };
         let mut tally = Tally::new(budget);
         // A look at a ring costs no system call, so every call is thorough.
-        for class in Class::ALL {
-            if self.open[class as usize].is_some() || device.xsk.has_come(class as usize) {
-                self.take(class, &mut device.xsk, &mut tally, sink);
+        if device.xsk.queues() > 1 {
+            self.take_of_queues(&mut device.xsk, &mut tally, sink);
+        } else {
+            for class in Class::ALL {
+                let side = class as usize;
+                if self.open[side].is_some() || device.xsk.has_come(side) {
+                    self.take(class, &mut device.xsk, &mut tally, sink, |xsk| xsk.receive(side));
+                }
             }
         }
         device.xsk.refill();
@@ -571,7 +605,7 @@ impl Link for XdpLink {
     }
 
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.device.iter().flat_map(|device| device.xsk.sockets())
+        self.device.iter().flat_map(|device| device.xsk.sockets()).flat_map(|(_, sides)| sides)
     }
 
     fn take_new_fds(&mut self) -> bool {

@@ -7,8 +7,10 @@ use aya::sys::SyscallError;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use insane_netstack::VlanId;
 use insane_sys::{Errno, OsError};
+use insane_xdp_sys::SIDES;
 use insane_xdp_sys::attachment::Attachment;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Weak};
 
@@ -29,6 +31,8 @@ pub(crate) struct NoProgram {
 pub(crate) struct Program {
     /// Shared so that the keeper may ask for it while the link has it; nobody else keeps it.
     attachment: Option<Arc<Attachment>>,
+    /// Whose sockets come first in the map.
+    first_queue: u32,
     /// Owns the maps and the program.
     loaded: Ebpf,
 }
@@ -40,9 +44,9 @@ impl std::fmt::Debug for Program {
 }
 
 impl Program {
-    /// Loads it for the address and ports that the configuration has, and frames of its queue and
-    /// VLAN.
-    pub(crate) fn load(config: &XdpConfig) -> Result<Self, NoProgram> {
+    /// Loads it for the address and ports that the configuration has, and frames of these queues and
+    /// its VLAN.
+    pub(crate) fn load(config: &XdpConfig, queues: &Range<u32>) -> Result<Self, NoProgram> {
         let mut address = [0; 16];
         let mut is_ipv6 = 0u8;
         match config.bind {
@@ -54,6 +58,7 @@ impl Program {
         }
         let is_borrowed = u8::from(config.neighbours == Neighbours::Borrowed);
         let port = config.bind.port();
+        let count = queues.end - queues.start;
         let vlan = config.vlan.map_or(0, VlanId::get);
         let mut loader = EbpfLoader::new();
         loader
@@ -61,20 +66,27 @@ impl Program {
             .override_global("IS_IPV6", &is_ipv6, true)
             .override_global("BORROWED", &is_borrowed, true)
             .override_global("PORT", &port, true)
-            .override_global("QUEUE", &config.queue, true)
+            .override_global("QUEUE", &queues.start, true)
+            .override_global("QUEUES", &count, true)
             .override_global("VLAN", &vlan, true);
         let mut loaded = loader.load(BYTECODE).map_err(|error| of_map(&error))?;
         xdp(&mut loaded)?.load().map_err(|error| of_program(&error))?;
-        Ok(Program { attachment: None, loaded })
+        Ok(Program { attachment: None, first_queue: queues.start, loaded })
     }
 
-    /// Which socket each class of frames goes to.
-    pub(crate) fn point_to(&mut self, sockets: [BorrowedFd<'_>; 2]) -> Result<(), NoProgram> {
+    /// Which socket each class of a queue's frames goes to.
+    pub(crate) fn point_to<'a>(
+        &mut self,
+        sockets: impl Iterator<Item = (u32, [BorrowedFd<'a>; SIDES])>,
+    ) -> Result<(), NoProgram> {
         let missing = || NoProgram { errno: None, reason: "the program has no map of sockets".to_owned() };
         let map = self.loaded.map_mut("SOCKETS").ok_or_else(missing)?;
         let mut map = XskMap::try_from(map).map_err(|error| of_map(&error.into()))?;
-        for (side, socket) in (0..).zip(sockets) {
-            map.set(side, socket, 0).map_err(|error| of_map(&error.into()))?;
+        for (queue, sides) in sockets {
+            let begin = (queue - self.first_queue) * SIDES as u32;
+            for (place, socket) in (begin..).zip(sides) {
+                map.set(place, socket, 0).map_err(|error| of_map(&error.into()))?;
+            }
         }
         Ok(())
     }

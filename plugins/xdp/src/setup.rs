@@ -1,6 +1,6 @@
 //! The half that opens the interface and checks what it is given.
 
-use crate::config::{FRAME_BYTES_LOW, Mode, Neighbours, XdpConfig};
+use crate::config::{FRAME_BYTES_LOW, Mode, Neighbours, QUEUES_LIMIT, XdpConfig};
 use crate::device::{Device, Exchange};
 use crate::keeper::{Opened, XdpKeeper};
 use crate::link::{XdpLink, XdpPeer};
@@ -17,8 +17,9 @@ use insane_sys::interfaces::{LAG_UNKNOWN, completion_lag};
 use insane_sys::privileges::{Capability, has_capability};
 use insane_sys::{Errno, OsError};
 use insane_xdp_sys::interface::Interface;
-use insane_xdp_sys::{Binding, Xsk, XskOptions};
+use insane_xdp_sys::{Binding, QueueRefused, Xsk, XskOptions};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,6 +107,20 @@ pub enum XdpError {
         interface: String,
         /// The queue.
         queue: u32,
+    },
+    /// It has more or fewer queues than when it was opened.
+    #[error("interface {interface} has {queues} queues now; it is opened anew")]
+    Queues {
+        /// Its name.
+        interface: String,
+        /// How many that receive.
+        queues: u32,
+    },
+    /// `queues_max` is out of range.
+    #[error("queues_max is {given}; it must be from 1 to {QUEUES_LIMIT}")]
+    QueuesMax {
+        /// The value given.
+        given: u32,
     },
     /// The mode asked for, or every one, cannot be had.
     #[error("interface {interface} does not do mode {mode}: {reason}")]
@@ -307,6 +322,13 @@ impl XdpSetup {
         self.opened.as_ref().err()
     }
 
+    /// Queues of the interface that the link does not hear, as far as its driver says how many it
+    /// has: what comes by them for the link is lost. None while the interface is missing.
+    #[must_use]
+    pub fn queues_unheard(&self) -> u32 {
+        self.opened.as_ref().map_or(0, |(opened, _)| unheard(&self.config, &opened.interface))
+    }
+
     /// What looks after the interface from now on: one for each link.
     #[must_use]
     pub fn keeper(&self) -> XdpKeeper {
@@ -390,6 +412,9 @@ fn check(config: &XdpConfig) -> Result<(), XdpError> {
     if config.real_time_dscp > 63 {
         return Err(XdpError::Dscp { given: config.real_time_dscp });
     }
+    if !(1..=QUEUES_LIMIT).contains(&config.queues_max) {
+        return Err(XdpError::QueuesMax { given: config.queues_max });
+    }
     if config.bind.port() == 0 || config.bind.port() == u16::MAX {
         return Err(XdpError::Port { bind: config.bind });
     }
@@ -417,6 +442,20 @@ fn find(config: &XdpConfig) -> Result<Interface, XdpError> {
         }
     }
     Ok(interface)
+}
+
+/// The queues that the link hears: all, where they are known to be few, or the one that is
+/// configured.
+pub(crate) fn heard(config: &XdpConfig, interface: &Interface) -> Range<u32> {
+    match interface.receive_queues {
+        Some(count) if config.queue < count && count <= config.queues_max => 0..count,
+        _ => config.queue..config.queue.saturating_add(1),
+    }
+}
+
+fn unheard(config: &XdpConfig, interface: &Interface) -> u32 {
+    let heard = heard(config, interface);
+    interface.receive_queues.unwrap_or(1).saturating_sub(heard.end - heard.start)
 }
 
 /// Whether the address is the interface's, where it has to be.
@@ -468,10 +507,10 @@ const fn chunk_bytes(frame_bytes_max: u32, is_ipv4: bool) -> u32 {
     if frame_bytes_max + headers_bytes(is_ipv4) <= room(2048) { 2048 } else { 4096 }
 }
 
-/// Memory that a link shares with the kernel, bytes.
+/// Memory that a link shares with the kernel where it hears so many queues (at least one), bytes.
 #[must_use]
-pub const fn memory_bytes(frame_bytes_max: u32, is_ipv4: bool) -> u64 {
-    Xsk::chunks(RING_FRAMES) as u64 * chunk_bytes(frame_bytes_max, is_ipv4) as u64
+pub const fn memory_bytes(frame_bytes_max: u32, is_ipv4: bool, queues: u32) -> u64 {
+    Xsk::chunks(RING_FRAMES, queues - 1) as u64 * chunk_bytes(frame_bytes_max, is_ipv4) as u64
 }
 
 /// Largest frame that a chunk holds over IPv4, bytes.
@@ -540,21 +579,30 @@ fn open_as(
         chunk_bytes,
         ring_frames: RING_FRAMES,
     };
-    let of_program = |refused: NoProgram| told(config, attempt, "loading the XDP program", refused);
-    let mut program = Program::load(config).map_err(of_program)?;
-    let xsk = patiently(|| Xsk::open(&options), |error| error.errno).map_err(|error| {
+    let heard = heard(config, interface);
+    let further: Vec<u32> = heard.clone().filter(|queue| *queue != config.queue).collect();
+    let told_of = |what, refused| told(config, config.queue, attempt, what, refused);
+    let mut program = Program::load(config, &heard).map_err(|refused| told_of("loading the XDP program", refused))?;
+    let mut of_further = None;
+    let open = || {
+        Xsk::open_with(&options, &further).inspect_err(|refused| {
+            of_further = Some(*refused).filter(|refused| refused.queue != config.queue).or(of_further);
+        })
+    };
+    let opened = patiently(open, |refused| refused.error.errno);
+    let xsk = opened.map_err(|refused| {
+        // Where a further one is taken, the first may seem to be: the attempt before had it.
+        let QueueRefused { queue, error } = of_further.filter(|_| is_taken(refused.error.errno)).unwrap_or(refused);
         let refused = NoProgram { errno: Some(error.errno), reason: error.to_string() };
         if error.errno == Errno::EINVAL && attempt.binding == Binding::Copy {
-            return XdpError::NoQueue { interface: config.interface.clone(), queue: config.queue };
+            return XdpError::NoQueue { interface: config.interface.clone(), queue };
         }
-        told(config, attempt, "the queue", refused)
+        told(config, queue, attempt, "the queue", refused)
     })?;
-    program
-        .point_to(xsk.sockets())
-        .map_err(|refused| told(config, attempt, "giving sockets to the program", refused))?;
+    program.point_to(xsk.sockets()).map_err(|refused| told_of("giving sockets to the program", refused))?;
     let attach = || program.attach(interface.index, attempt.in_driver);
     patiently(attach, |refused| refused.errno.unwrap_or(Errno::UnknownErrno))
-        .map_err(|refused| told(config, attempt, "the XDP hook", refused))?;
+        .map_err(|refused| told_of("the XDP hook", refused))?;
     Ok((program, xsk, attempt.mode))
 }
 
@@ -574,10 +622,10 @@ fn is_taken(errno: Errno) -> bool {
 }
 
 /// What a refusal of the kernel means to an operator.
-fn told(config: &XdpConfig, attempt: &Attempt, what: &'static str, refused: NoProgram) -> XdpError {
+fn told(config: &XdpConfig, queue: u32, attempt: &Attempt, what: &'static str, refused: NoProgram) -> XdpError {
     let interface = config.interface.clone();
     match refused.errno {
-        Some(errno) if is_taken(errno) => XdpError::Taken { interface, queue: config.queue, what },
+        Some(errno) if is_taken(errno) => XdpError::Taken { interface, queue, what },
         Some(Errno::EPERM) => XdpError::NoRight { interface, what },
         Some(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ERANGE | Errno::E2BIG | Errno::ENOSPC) => {
             XdpError::Mode { interface, mode: attempt.mode.name(), reason: refused.reason }

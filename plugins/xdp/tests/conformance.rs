@@ -1,5 +1,6 @@
 //! The xdp link passes the suite: over a bridge of veth pairs in a network namespace, in both
-//! modes that these can do, IPv4 and IPv6, with ordinary and with large packets.
+//! modes that these can do, IPv4 and IPv6, with ordinary and with large packets, with one queue and
+//! with several.
 
 use insane_conformance::wire::Namespace;
 use insane_conformance::{Fixture, watch_allocations};
@@ -19,6 +20,8 @@ struct Xdp {
     v6: bool,
     mtu: u32,
     neighbours: Neighbours,
+    /// Of each interface.
+    queues: u32,
     namespace: Namespace,
     /// With borrowed neighbours, each link's host: one of two would take the other's frames for its
     /// own.
@@ -31,7 +34,12 @@ impl Xdp {
     fn new(mode: Mode, v6: bool, mtu: u32) -> Option<Self> {
         let namespace = Namespace::make()?;
         let (neighbours, hosts) = (Neighbours::Own, Vec::new());
-        Some(Xdp { mode, v6, mtu, neighbours, namespace, hosts, setups: Vec::new(), stranger: None })
+        Some(Xdp { mode, v6, mtu, neighbours, queues: 1, namespace, hosts, setups: Vec::new(), stranger: None })
+    }
+
+    /// Each link sends by another queue, and what it sends arrives in that of the others.
+    fn of_queues(mode: Mode, v6: bool) -> Option<Self> {
+        Some(Xdp { queues: 4, ..Self::new(mode, v6, 1500)? })
     }
 
     fn borrowed(mode: Mode, v6: bool) -> Option<Self> {
@@ -62,11 +70,12 @@ impl Xdp {
 
     /// A bridge, with a stranger's address on it, and `count` pairs whose other ends are ours.
     fn wire(&mut self, count: usize) {
-        let mtu = self.mtu;
+        let (mtu, queues) = (self.mtu, format!("numrxqueues {0} numtxqueues {0}", self.queues));
         let mut script = format!("link add br0 mtu {mtu} type bridge mcast_snooping 0\n");
         for number in 0..count {
             script += &format!(
-                "link add x{number} mtu {mtu} address 02:00:00:00:00:{number:02x} type veth peer name p{number} mtu {mtu}\n\
+                "link add x{number} mtu {mtu} address 02:00:00:00:00:{number:02x} {queues} \
+                 type veth peer name p{number} mtu {mtu} {queues}\n\
                  link set x{number} addrgenmode none\n\
                  link set p{number} addrgenmode none\n\
                  link set p{number} master br0 up\n\
@@ -107,7 +116,8 @@ impl Fixture for Xdp {
         }
         let setup = |number: usize| {
             let config = XdpConfig::new(format!("x{number}"), self.address(number));
-            let config = XdpConfig { mode: self.mode, neighbours: self.neighbours, ..config };
+            let queue = number as u32 % self.queues;
+            let config = XdpConfig { mode: self.mode, neighbours: self.neighbours, queue, ..config };
             self.hosts.get(number).unwrap_or(&self.namespace).inside(|| XdpSetup::bind(config).unwrap())
         };
         let setups: Vec<_> = (0..count).map(setup).collect();
@@ -119,7 +129,11 @@ impl Fixture for Xdp {
         // Where neighbours are borrowed, the kernel asks for them, and takes its time.
         let end = Instant::now() + insane_conformance::wire::PATIENCE;
         while !links.iter().all(XdpLink::knows_all_ways) {
-            assert!(Instant::now() < end, "links do not find each other: {:?}", links[0].counts());
+            assert!(
+                Instant::now() < end,
+                "links do not find each other: {:?}",
+                links.iter().map(XdpLink::counts).collect::<Vec<_>>()
+            );
             for link in &mut links {
                 link.tend(mono_now());
                 link.receive(64, true, &mut Nothing);
@@ -161,6 +175,9 @@ suite! {
     native_large: Xdp::new(Mode::Native, false, 3498);
     skb: Xdp::new(Mode::Skb, false, 1500);
     skb_v6: Xdp::new(Mode::Skb, true, 1500);
+    native_queues: Xdp::of_queues(Mode::Native, false);
+    native_queues_v6: Xdp::of_queues(Mode::Native, true);
+    skb_queues: Xdp::of_queues(Mode::Skb, false);
     borrowed: Xdp::borrowed(Mode::Native, false);
     borrowed_v6: Xdp::borrowed(Mode::Native, true);
 }

@@ -286,7 +286,7 @@ fn a_frame_costs_one_call_and_receiving_none() {
 fn buffers_come_back_whatever_was_in_them() {
     const BURST: usize = 64;
     // More of each kind than the link has buffers: none is smaller than 2 KiB.
-    let bursts = memory_bytes(600, true) as usize / 2048 / BURST + 1;
+    let bursts = memory_bytes(600, true, 1) as usize / 2048 / BURST + 1;
     let bundle = b"Bnd\x01\x10\0\x02\0\x02\0ab\x02\0cd";
     let odd = b"Bnd\x01\x11\0\x02\0\x02\0ab\x02\0cd";
     for mode in MODES {

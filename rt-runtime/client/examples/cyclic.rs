@@ -20,11 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if count < 20 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     let statistics = task.statistics();
-    println!(
-        "{} cycles, {} left out; latest wake-up: {:?}",
-        statistics.cycles,
-        statistics.skipped,
-        statistics.wake.max()
-    );
+    let latest = statistics.wake.max().map_or("not measured".to_owned(), |late| format!("{late} late"));
+    println!("{} cycles, {} left out; latest wake-up: {latest}", statistics.cycles, statistics.skipped);
     Ok(())
 }

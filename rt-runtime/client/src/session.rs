@@ -246,9 +246,9 @@ impl Session {
     /// Changes what an open stream of this host asks for while it is used: which kind of
     /// technology, and how important it is. The policy chooses its links anew, and it moves where
     /// they are others; nothing is lost, repeated or reordered by that over links that lose
-    /// nothing. `None`: what its first opener asked for. It holds for all who have the stream
-    /// open, and is forgotten when the last of them closes it. Everything else was agreed upon
-    /// when it was opened. For who has it open, and who runs the runtime.
+    /// nothing. `None`: as it is; `None` of both: both as its first opener asked for. It holds for
+    /// all who have the stream open, and is forgotten when the last of them closes it. Everything
+    /// else was agreed upon when it was opened. For who has it open, and who runs the runtime.
     ///
     /// # Errors
     /// There is no such stream, it is not this session's, or the configuration declares it

@@ -320,6 +320,7 @@ fn links(plan: &Plan) -> Things {
                 all.push(("interface", xdp.interface.as_str().to_owned()));
                 all.push(("neighbours", xdp.neighbours.name().to_owned()));
                 all.push(("queue", xdp.queue.to_string()));
+                all.push(("queues_max", xdp.queues_max.to_string()));
                 all.push(("mode", xdp.mode.name().to_owned()));
                 all.push(("vlan", vlan(xdp.vlan)));
                 all.push(("prefix_bits", xdp.prefix_bits.to_string()));

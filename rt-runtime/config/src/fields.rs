@@ -185,6 +185,7 @@ pub const FIELDS: &[Field] = &[
     ),
     text("links[].technology.xdp.neighbours", "own or borrowed", "own"),
     number("links[].technology.xdp.queue", 0, 1023, "", "0"),
+    number("links[].technology.xdp.queues_max", 1, 8, "queues", "8"),
     text("links[].technology.xdp.mode", "auto, zero_copy, native or skb", "auto"),
     number("links[].technology.xdp.vlan", 1, 4094, "", "None: no tag"),
     number("links[].technology.xdp.prefix_bits", 0, 128, "bits", "None: 24 for IPv4, 64 for IPv6"),

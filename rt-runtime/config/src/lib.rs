@@ -29,7 +29,11 @@ pub use plan::{
 };
 pub use planner::{Budget, LayoutSizes};
 pub use raw::AfterHoldover;
-pub use validate::{DOMAINS_MAX, PORTS_OF_DATAPATH};
+pub use report::BYTE_ORDER_MARK;
+pub use validate::{
+    BUDGETED_SESSIONS, DOMAINS_MAX, DOORBELLS_OF_DATAPATH, PORTS_OF_DATAPATH, RELIABLE_SOURCES_OF_DATAPATH,
+    SLOTS_OF_DATAPATH,
+};
 
 use report::Report;
 use std::fs;

@@ -206,6 +206,14 @@ pub struct DatapathPlan {
     pub gates: Option<GatesPlan>,
 }
 
+impl DatapathPlan {
+    /// Whether it has slots: the rate of each of its links is known.
+    #[must_use]
+    pub fn has_slots(&self) -> bool {
+        !self.links.is_empty() && self.links.iter().all(|link| link.rate.is_some())
+    }
+}
+
 /// Windows of a gate list at most.
 pub const GATE_WINDOWS_MAX: usize = 128;
 
@@ -526,11 +534,14 @@ pub enum Isolation {
 /// and leaves everybody else untouched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Quota {
-    /// Attached sessions.
+    /// Attached sessions; with those of all other domains at most
+    /// [`DOORBELLS_OF_DATAPATH`](crate::DOORBELLS_OF_DATAPATH), and with a budget, with those of all others that have
+    /// one, [`BUDGETED_SESSIONS`](crate::BUDGETED_SESSIONS).
     pub sessions: u32,
     /// Open streams.
     pub streams: u32,
-    /// Write ends; with those of all other domains at most [`PORTS_OF_DATAPATH`](crate::PORTS_OF_DATAPATH).
+    /// Write ends; with those of all other domains at most [`PORTS_OF_DATAPATH`](crate::PORTS_OF_DATAPATH), and
+    /// where a datapath has slots [`SLOTS_OF_DATAPATH`](crate::SLOTS_OF_DATAPATH) fewer.
     pub sources: u32,
     /// Read ends; likewise.
     pub sinks: u32,

@@ -22,6 +22,8 @@ pub const SEND_BUFFER_BYTES: i64 = 1 << 20;
 pub const RECEIVE_BUFFER_BYTES: i64 = 4 << 20;
 /// Default of `real_time_dscp`: expedited forwarding (RFC 3246).
 pub const REAL_TIME_DSCP: i64 = 46;
+/// Of so many queues an xdp link hears all.
+pub const XDP_QUEUES: i64 = 8;
 /// Default of `frame_bytes_max` of a `tcp` link: with the default chunk of best effort,
 /// larger frames would make real time wait longer.
 pub const TCP_FRAME_BYTES: i64 = 16_384;
@@ -154,7 +156,8 @@ pub struct PolicyWhen {
 pub struct PolicyBudget {
     /// Streams, each counted for every peer, 0 to 65,536. Default: no bound.
     pub streams: Option<i64>,
-    /// Bandwidth of all, Mbit/s, 0 to 400,000. Default: no bound.
+    /// Bandwidth of all, Mbit/s, 0 to 400,000: best effort is held to what is left of it. Default: no
+    /// bound.
     pub mbps: Option<i64>,
 }
 
@@ -554,13 +557,15 @@ impl Default for Realtime {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quota {
-    /// Attached sessions. Default: 64.
+    /// Attached sessions; those of all domains together at most 4,096, those of all that have
+    /// `bytes_per_second` at most 256. Default: 64.
     pub sessions: i64,
     /// Open streams. Default: 256.
     pub streams: i64,
-    /// Write ends; those of all domains together at most 4,096. Default: 256.
+    /// Write ends; those of all domains together at most 4,096, where a datapath has slots
+    /// 3,840. Default: 256.
     pub sources: i64,
-    /// Read ends; likewise. Default: 256.
+    /// Read ends; those of all domains together at most 4,096. Default: 256.
     pub sinks: i64,
     /// Pairs of rings. Default: 512.
     pub connections: i64,

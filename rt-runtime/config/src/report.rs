@@ -8,6 +8,9 @@ use std::ops::Range;
 /// Characters of a value that a message shows at most.
 const VALUE_CHARS_MAX: usize = 60;
 
+/// What some editors put before the text of a file.
+pub const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// The findings of one file, in the making.
 pub(crate) struct Report<'t> {
     file: &'t str,
@@ -19,6 +22,8 @@ pub(crate) struct Report<'t> {
 
 impl<'t> Report<'t> {
     pub(crate) fn new(file: &'t str, text: &'t str) -> Report<'t> {
+        // Some editors put it before the text, and it says nothing.
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         Report { file, text, index: Index::new(text), findings: Vec::new() }
     }
 
@@ -61,6 +66,12 @@ impl<'t> Report<'t> {
         self.add(Severity::Error, range, path, message, accepted);
     }
 
+    /// The value of a field, as it is written.
+    pub(crate) fn written(&self, path: &str) -> Option<&'t str> {
+        let node = self.index.find(path).filter(|node| node.path == path)?;
+        self.text.get(node.value.clone())
+    }
+
     /// The line in which a field stands, for messages that refer to it.
     pub(crate) fn line(&self, path: &str) -> usize {
         self.index.place(self.text, self.value_range(path).start).line
@@ -101,6 +112,11 @@ impl<'t> Report<'t> {
     pub(crate) fn finish(mut self) -> Findings {
         self.findings.sort_by_key(|(at, _)| *at);
         Findings(self.findings.into_iter().map(|(_, finding)| finding).collect())
+    }
+
+    /// How many findings there are.
+    pub(crate) fn count(&self) -> usize {
+        self.findings.len()
     }
 
     pub(crate) fn has_errors(&self) -> bool {

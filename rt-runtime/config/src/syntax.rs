@@ -7,22 +7,65 @@ use crate::report::Report;
 use ron::error::{Error, SpannedError};
 use ron::extensions::Extensions;
 
-/// Parses the text of the report. `None`: an error was added to the report.
+/// Fields of one text that are told together at most.
+const FIELDS_MAX: usize = 64;
+
+/// Parses the text of the report. `None`: errors were added to the report.
+///
+/// The parser ends at the first thing that it cannot read. A field that is to blame for that is
+/// left out of a copy, which is read again for the next one: a copy that can be read at last is
+/// nobody's configuration.
 pub(crate) fn parse(report: &mut Report<'_>) -> Option<Config> {
     let options = ron::Options::default().with_default_extension(Extensions::IMPLICIT_SOME);
-    match options.from_str(report.text()) {
-        Ok(config) => Some(config),
-        Err(error) => {
-            explain(report, &error);
-            None
+    let mut text = report.text().to_owned();
+    for count in 0..FIELDS_MAX {
+        let error = match options.from_str(&text) {
+            Ok(config) => return (!report.has_errors()).then_some(config),
+            Err(error) => error,
+        };
+        // Anything else may be missing only because a field was left out.
+        if count > 0 && !is_about_a_field(&error.code) {
+            return None;
         }
+        let at = offset(report, &error);
+        explain(report, &error, at);
+        let blamed = match &error.code {
+            Error::NoSuchStructField { found, .. } => report.index.named_before(report.text(), found, at),
+            code if is_about_a_field(code) => report.index.last_before(at),
+            _ => None,
+        };
+        let rest = blamed.and_then(|node| without(report.text(), &text, node)).filter(|rest| *rest != text)?;
+        text = rest;
     }
+    None
 }
 
-fn explain(report: &mut Report<'_>, error: &SpannedError) {
-    let text = report.text();
+/// The copy with blanks instead of a field and the comma behind it. Lines and columns stay:
+/// columns count characters, and `original` has the offsets of the index.
+fn without(original: &str, copy: &str, node: &Node) -> Option<String> {
+    let key = node.key.as_ref()?;
+    let behind = original.get(node.value.end..)?;
+    let comma = behind.trim_start().starts_with(',').then(|| behind.find(',')).flatten();
+    let end = comma.map_or(node.value.end, |comma| node.value.end + comma + 1);
+    let chars = |range: std::ops::Range<usize>| original.get(range).map(|text| text.chars().count());
+    let (from, to) = (chars(0..key.start)?, chars(0..end)?);
+    let blank = |(at, c): (usize, char)| if (from..to).contains(&at) && c != '\n' { ' ' } else { c };
+    Some(copy.chars().enumerate().map(blank).collect())
+}
+
+/// Errors that a field is to blame for, which can be left out.
+fn is_about_a_field(code: &Error) -> bool {
+    matches!(code, Error::NoSuchStructField { .. } | Error::NoSuchEnumVariant { .. }) || is_about_a_value(code)
+}
+
+fn offset(report: &Report<'_>, error: &SpannedError) -> usize {
     let end = error.span.end;
-    let at = report.index.offset(text, Place { line: end.line, column: end.col });
+    report.index.offset(report.text(), Place { line: end.line, column: end.col })
+}
+
+fn explain(report: &mut Report<'_>, error: &SpannedError, at: usize) {
+    let text = report.text();
+    let told = report.count();
     match &error.code {
         Error::NoSuchStructField { expected, found, .. } => unknown_field(report, at, expected, found),
         Error::NoSuchEnumVariant { expected, found, .. } => unknown_variant(report, at, expected, found),
@@ -35,7 +78,7 @@ fn explain(report: &mut Report<'_>, error: &SpannedError) {
         code if is_about_a_value(code) => wrong_value(report, at, code),
         code => not_ron(report, at, code),
     }
-    if !report.has_errors() {
+    if report.count() == told {
         report.error_in(at..at, "", lower_first(&error.code.to_string()), String::new());
     }
 }

@@ -13,15 +13,16 @@ use crate::runtime::Hosting;
 use crate::start::StartError;
 use insane_config::{DatapathPlan, Idle, Plan, Policy};
 use insane_core::heap::Geometry;
+use insane_core::limits::LINKS_MAX;
 use insane_core::{
-    ConnId, DatapathIndex, DomainIndex, HostId, Incarnation, Lane, MonoTime, PeerIndex, SessionId, TaiTime,
+    ConnId, DatapathIndex, DomainIndex, HostId, Incarnation, Lane, LinkIndex, MonoTime, PeerIndex, SessionId, TaiTime,
 };
 use insane_engine::inline::InlineEngine;
 use insane_engine::thread::{self, DatapathThread, RunConfig};
 use insane_engine::waker::WakeQueue;
 use insane_engine::{
     Command, DomainParts, Doorbell, DoorbellTally, EngineConfig, EngineParts, Hop, LaneArrivals, NewSink, NewSource,
-    Notice, OverlayFrame, PeerSwap, Port, SlotConfig, SlotLinks, SlotLog, SlotTable, StageSlots, TIMED_MAX,
+    Notice, OverlayFrame, Pace, PeerSwap, Port, SlotConfig, SlotLinks, SlotLog, SlotTable, StageSlots, TIMED_MAX,
 };
 use insane_link::{Link, LinkHealth, SwapRefused};
 use insane_scheduler::{Gates, Policing, TableError, TimedStream, lcm};
@@ -45,6 +46,9 @@ use std::sync::Arc;
 
 const _: () = assert!(insane_config::PORTS_OF_DATAPATH as usize == insane_engine::SOURCES_MAX);
 const _: () = assert!(insane_config::PORTS_OF_DATAPATH as usize == insane_engine::SINKS_MAX);
+const _: () = assert!(insane_config::SLOTS_OF_DATAPATH as usize == TIMED_MAX);
+const _: () = assert!(insane_config::DOORBELLS_OF_DATAPATH as usize == insane_engine::SOURCES_MAX);
+const _: () = assert!(insane_config::BUDGETED_SESSIONS as usize == insane_scheduler::CLIENTS_MAX);
 const _: () = assert!(BODY_BYTES_MAX <= insane_engine::OVERLAY_BODY_MAX);
 
 /// Who turns the engine.
@@ -122,6 +126,8 @@ pub(crate) struct Datapath {
     heaps: Vec<Option<OwnRegion>>,
     /// What is counted of the doorbell of each session.
     doorbells: BTreeMap<SessionId, Arc<DoorbellTally>>,
+    /// To what best effort of each link is held, as it was told.
+    paces: [Option<Policing>; LINKS_MAX],
     /// Connections whose memory is being touched.
     expected: BTreeMap<ConnId, Fate>,
     /// Who takes a trace, and its memory.
@@ -184,6 +190,7 @@ impl Datapath {
             wake_page,
             heaps,
             doorbells: BTreeMap::new(),
+            paces: [None; LINKS_MAX],
             expected: BTreeMap::new(),
             trace: None,
         })
@@ -457,6 +464,19 @@ impl Datapath {
         self.port.is_slot_clock_locked()
     }
 
+    /// Holds all best effort of a link together to this from now on.
+    pub(crate) fn set_pace(&mut self, link: LinkIndex, most: Option<Policing>) {
+        if let Some(pace) = self.paces.get_mut(link.index()).filter(|pace| **pace != most) {
+            *pace = most;
+            self.send(Command::SetPace(Pace { link: link.0, most }));
+        }
+    }
+
+    /// Whether it holds any.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.paces.iter().any(Option::is_some)
+    }
+
     pub(crate) fn welcome(&mut self, topic: Topic, peer: PeerIndex) {
         self.send(Command::Welcome { topic, peer });
     }
@@ -582,6 +602,7 @@ fn engine_config(plan: &Plan, (host, incarnation): (HostId, Incarnation)) -> Eng
         // Larger messages would find no buffer anyway.
         message_bytes_max: largest.unwrap_or(0).max(insane_core::limits::INLINE_BYTES_MAX as u32),
         reliable: reliable_limits(),
+        reliable_sources: insane_config::RELIABLE_SOURCES_OF_DATAPATH as usize,
         ..EngineConfig::new(host, incarnation)
     }
 }

@@ -26,6 +26,7 @@ pub mod monitors;
 mod notes;
 mod objects;
 mod overlay;
+mod paces;
 mod path;
 mod places;
 mod plan_spec;
@@ -42,5 +43,5 @@ mod start;
 
 pub use inline::InlineHost;
 pub use links::PluginLink;
-pub use runtime::{Hosting, Runtime, check_build};
+pub use runtime::{Hosting, Runtime, check_addresses, check_build};
 pub use start::{LinkError, StartError};

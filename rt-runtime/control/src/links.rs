@@ -17,7 +17,6 @@ use insane_link::{
 };
 use insane_rdma::{RdmaConfig, RdmaLink, RdmaPeer, RdmaPeers, RdmaSetup};
 use insane_sys::SharedBytes;
-use insane_sys::host::{Channels, channels};
 use insane_tcp::{TcpConfig, TcpLink, TcpPeer, TcpPeers, TcpSetup};
 use insane_udp::{UdpConfig, UdpGroup, UdpLink, UdpPeer, UdpPeers, UdpSetup};
 use insane_wire::status::{Counters, LinkStatus};
@@ -381,8 +380,7 @@ fn open_link(plan: &LinkPlan, idle: Idle, eal: &EalOptions) -> Result<Opened, Li
         }
         Technology::Xdp(xdp) => {
             let setup = XdpSetup::bind_or_wait(xdp_config(xdp))?;
-            // Not every driver says, and the interface may be missing.
-            let others = channels(xdp.interface.as_str()).map_or(0, |channels| other_queues(&channels));
+            let others = setup.queues_unheard();
             if others > 0 {
                 let (link, interface, queue) = (&plan.name, xdp.interface.as_str(), xdp.queue);
                 tracing::warn!(link, interface, queue, others, "the link hears one queue, and nothing of the others");
@@ -410,11 +408,6 @@ fn open_link(plan: &LinkPlan, idle: Idle, eal: &EalOptions) -> Result<Opened, Li
             Opened { link: PluginLink::Dpdk(setup.open(&plan.peers)?), address, peers, keeper }
         }
     })
-}
-
-/// Queues that receive beside the one that an xdp link hears.
-const fn other_queues(channels: &Channels) -> u32 {
-    channels.receive.saturating_add(channels.combined).saturating_sub(1)
 }
 
 fn link_status(plan: &LinkPlan, link: &PluginLink, address: SocketAddr) -> LinkStatus {
@@ -462,6 +455,7 @@ fn xdp_config(plan: &XdpPlan) -> XdpConfig {
     XdpConfig {
         interface: plan.interface.as_str().to_owned(),
         queue: plan.queue,
+        queues_max: plan.queues_max,
         mode: match plan.mode {
             XdpMode::Auto => Mode::Auto,
             XdpMode::ZeroCopy => Mode::ZeroCopy,
@@ -556,12 +550,6 @@ mod tests {
         assert_eq!(mixed.iter().map(|link| link.readable_fds().count()).collect::<Vec<_>>(), [1, 2, 1]);
     }
 
-    #[test]
-    fn queues_that_nobody_hears_are_counted() {
-        let of = |receive, combined| other_queues(&Channels { receive, receive_max: 8, combined, combined_max: 8 });
-        assert_eq!([of(0, 0), of(1, 0), of(0, 1), of(0, 4), of(1, 1), of(4, 0)], [0, 0, 0, 3, 1, 3]);
-    }
-
     /// The defaults and sizes that the configuration has are those of the plugins.
     #[test]
     fn plans_and_plugins_agree() {
@@ -591,8 +579,11 @@ mod tests {
             (insane_xdp::FRAME_BYTES_LIMIT, true),
         ] {
             let sizes = LayoutSizes::default();
-            let planned = sizes.xdp_chunks * sizes.xdp_chunk_bytes(frame_bytes_max, is_ipv4);
-            assert_eq!(planned, insane_xdp::memory_bytes(frame_bytes_max, is_ipv4), "{frame_bytes_max}");
+            for queues in 1..=insane_xdp::QUEUES_LIMIT {
+                let planned = sizes.xdp_chunks_of(queues) * sizes.xdp_chunk_bytes(frame_bytes_max, is_ipv4);
+                let taken = insane_xdp::memory_bytes(frame_bytes_max, is_ipv4, queues);
+                assert_eq!(planned, taken, "{frame_bytes_max} bytes, {queues} queues");
+            }
         }
         assert_eq!(rdma_config(&RdmaPlan::at(here()), Idle::Block), RdmaConfig::new(here()));
         assert!(!rdma_config(&RdmaPlan::at(here()), Idle::Spin).wakes);

@@ -2,13 +2,42 @@
 //! thousand gets a few of them and a count of the rest.
 
 use crate::action::{Note, Topic};
-use crate::hub::stands::State;
-use insane_core::{MonoTime, Nanos};
+use crate::hub::stands::{Stand, State};
+use crate::roster::Roster;
+use insane_config::Plan;
+use insane_core::{DatapathIndex, DomainIndex, MonoTime, Nanos, PeerIndex};
 use tracing::{debug, info, warn};
 
 /// Lines of one second.
 const LINES_MAX: u32 = 50;
 const PERIOD: Nanos = Nanos::from_secs(1);
+
+/// What numbers are called, in the log as in reports.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) roster: &'a Roster,
+}
+
+impl Names<'_> {
+    fn domain(&self, domain: DomainIndex) -> &str {
+        self.plan.domains.get(domain.index()).map_or("?", |domain| &domain.name)
+    }
+
+    fn peer(&self, peer: PeerIndex) -> &str {
+        self.roster.get(peer).map_or("?", |entry| &entry.name)
+    }
+
+    fn datapath(&self, datapath: DatapathIndex) -> &str {
+        self.plan.datapaths.get(datapath.index()).map_or("?", |datapath| &datapath.name)
+    }
+
+    fn link(&self, datapath: DatapathIndex, stand: Stand) -> &str {
+        let Some(link) = stand.link else { return "the preferred one" };
+        let links = self.plan.datapaths.get(datapath.index()).map(|datapath| &datapath.links);
+        links.and_then(|links| links.get(link)).map_or("?", |link| &link.name)
+    }
+}
 
 /// Writes notes, not too many.
 #[derive(Debug, Default)]
@@ -19,13 +48,14 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
-    pub(crate) fn write(&mut self, note: &Note, now: MonoTime) {
+    pub(crate) fn write(&mut self, note: &Note, now: MonoTime, names: Names<'_>) {
         if !self.may_write(now) {
             return;
         }
         match note {
             Note::SessionOpened { session, name, who, domain } => {
-                info!(%session, name, pid = who.pid, uid = who.uid, %domain, "session opened");
+                let domain = names.domain(*domain);
+                info!(%session, name, pid = who.pid, uid = who.uid, domain, "session opened");
             }
             Note::SessionClosed { session, reason: Some((code, reason)) } => {
                 warn!(%session, ?code, reason, "session closed by the runtime");
@@ -37,27 +67,36 @@ impl Notes {
                 warn!(%conn, by, "connection closed: its other end wrote what cannot be");
             }
             Note::SchemaMismatch { peer, topic, ours, theirs } => {
-                let Topic { key, channel } = topic;
-                warn!(%peer, %key, %channel, %ours, %theirs, "a peer's sinks expect another schema; they get nothing");
+                let (Topic { key, channel }, peer) = (topic, names.peer(*peer));
+                warn!(peer, %key, %channel, %ours, %theirs, "a peer's sinks expect another schema; they get nothing");
             }
             Note::SchemaRefused { peer, topic, ours, theirs } => {
-                let Topic { key, channel } = topic;
-                warn!(%peer, %key, %channel, %ours, %theirs, "a peer's sources are of another schema; sinks here get nothing of them");
+                let (Topic { key, channel }, peer) = (topic, names.peer(*peer));
+                warn!(peer, %key, %channel, %ours, %theirs, "a peer's sources are of another schema; sinks here get nothing of them");
             }
             Note::SlotsNotWidened { datapath, peers, reason } => {
-                warn!(%datapath, peers, reason, "slots have no room for a message to each peer; larger ones are dropped");
+                let datapath = names.datapath(*datapath);
+                warn!(
+                    datapath,
+                    peers, reason, "slots have no room for a message to each peer; larger ones are dropped"
+                );
             }
-            Note::SlotsStand { datapath, stream, before, after } => match after.state {
-                State::InSlots => {
-                    info!(%datapath, stream, from = before.link, to = after.link, "stream has its slots by this link");
+            Note::SlotsStand { datapath, stream, before, after } => {
+                let (from, to) = (names.link(*datapath, *before), names.link(*datapath, *after));
+                let datapath = names.datapath(*datapath);
+                match after.state {
+                    State::InSlots => info!(datapath, stream, from, to, "stream has its slots by this link"),
+                    State::Stays => {
+                        warn!(datapath, stream, link = to, "the link of a stream with slots has failed, and it stays");
+                    }
+                    State::Degraded => {
+                        warn!(
+                            datapath,
+                            stream, "the link of a stream with slots has failed, and it goes without slots"
+                        );
+                    }
                 }
-                State::Stays => {
-                    warn!(%datapath, stream, link = after.link, "the link of a stream with slots has failed, and it stays");
-                }
-                State::Degraded => {
-                    warn!(%datapath, stream, "the link of a stream with slots has failed, and it goes without slots");
-                }
-            },
+            }
             Note::Unjoined { conn, reason } => {
                 warn!(%conn, reason, "two ends could not be joined; tried again in a second");
             }

@@ -6,7 +6,7 @@ use crate::datapath::Datapath;
 use crate::hub::{Hub, Reach};
 use crate::path;
 use crate::roster::{Entry, Roster};
-use insane_config::{MulticastPlan, Plan};
+use insane_config::{DatapathPlan, MulticastPlan, Plan};
 use insane_core::limits::PEERS_MAX;
 use insane_core::{DatapathIndex, HostId, Incarnation, Lane, MonoTime, Nanos, PeerIndex, Schema, StreamKey};
 use insane_engine::{Command, OverlayFrame};
@@ -42,6 +42,8 @@ pub(crate) struct Overlay {
     lanes: Pace,
     /// By number; empty where there is no peer.
     names: Vec<String>,
+    /// Names of the datapaths and of their links.
+    links: Vec<(String, Vec<String>)>,
     /// The links that reach each peer, each with its datapath; the one that is preferred first.
     ways: Vec<Vec<(usize, usize)>>,
     /// How each of those is: all that chooses links goes by this.
@@ -72,6 +74,10 @@ struct GroupOf {
     lane: Lane,
 }
 
+fn names_of(datapath: &DatapathPlan) -> (String, Vec<String>) {
+    (datapath.name.clone(), datapath.links.iter().map(|link| link.name.clone()).collect())
+}
+
 impl Overlay {
     pub(crate) fn new(plan: &Plan, roster: &Roster, host: HostId, incarnation: Incarnation) -> Self {
         let mut overlay = Overlay {
@@ -80,6 +86,7 @@ impl Overlay {
             monitor: Monitor::new(host, incarnation, [], links::Limits::default()),
             lanes: Pace::new(),
             names: vec![String::new(); PEERS_MAX],
+            links: plan.datapaths.iter().map(names_of).collect(),
             ways: vec![Vec::new(); PEERS_MAX],
             trackers: vec![Vec::new(); PEERS_MAX],
             changes: 0,
@@ -410,7 +417,14 @@ impl Overlay {
             }
             if link != reach.link {
                 let name = &self.names[peer.index()];
-                info!(peer = name, datapath, from = reach.link, to = link, "messages go by another link");
+                let (of, names) = &self.links[*datapath];
+                info!(
+                    peer = name,
+                    datapath = of,
+                    from = names[reach.link],
+                    to = names[link],
+                    "messages go by another link"
+                );
                 for group in self.groups.iter_mut().filter(|group| group.datapath == *datapath) {
                     // Who is not reached by a link is not served by its group.
                     if group.link == link {
@@ -439,13 +453,13 @@ impl Overlay {
             match event {
                 // What a lone link does, membership tells.
                 links::Event::Up { peer, way } if self.ways[peer.index()].len() > 1 => {
-                    info!(peer = self.name(peer), way, "a link to the peer is up");
+                    info!(peer = self.name(peer), link = self.link(peer, way), "a link to the peer is up");
                 }
                 links::Event::Down { peer, way } if self.ways[peer.index()].len() > 1 => {
-                    warn!(peer = self.name(peer), way, "a link to the peer is down");
+                    warn!(peer = self.name(peer), link = self.link(peer, way), "a link to the peer is down");
                 }
                 links::Event::Speaks { peer, way } if self.ways[peer.index()].len() > 1 => {
-                    info!(peer = self.name(peer), way, "the overlay speaks by this link");
+                    info!(peer = self.name(peer), link = self.link(peer, way), "the overlay speaks by this link");
                 }
                 links::Event::Up { .. } | links::Event::Down { .. } | links::Event::Speaks { .. } => {}
             }
@@ -472,7 +486,7 @@ impl Overlay {
                     hub.remote_interest(peer, topic, interest.check, (interest.schema, interest.joins), on);
                 }
                 Event::PeerUp { peer, host, incarnation } | Event::PeerIncarnation { peer, host, incarnation } => {
-                    info!(peer = self.name(peer), %host, %incarnation, "peer is up");
+                    info!(peer = self.name(peer), %host, life = %incarnation, "peer is up");
                     hub.peer_gone(peer);
                     self.other_versions.remove(&peer);
                     self.groups.iter_mut().for_each(|group| group.prober.forget(peer));
@@ -501,6 +515,11 @@ impl Overlay {
 
     fn name(&self, peer: PeerIndex) -> &str {
         self.names.get(peer.index()).map_or("?", String::as_str)
+    }
+
+    fn link(&self, peer: PeerIndex, way: usize) -> &str {
+        let way = self.ways.get(peer.index()).and_then(|ways| ways.get(way));
+        way.and_then(|(datapath, link)| self.links.get(*datapath)?.1.get(*link)).map_or("?", String::as_str)
     }
 
     pub(crate) fn report(&self, now: MonoTime, roster: &Roster, plan: &Plan) -> Vec<PeerStatus> {

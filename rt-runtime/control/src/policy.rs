@@ -12,6 +12,7 @@
 
 use crate::hub::Way;
 use crate::hub::view::FlowView;
+use crate::paces;
 use crate::report::{Scope, hex_of_key};
 use crate::roster::{Entry, Roster};
 use insane_config::{DatapathPlan, Plan};
@@ -143,18 +144,19 @@ impl Policy {
         let flows = shown.flat_map(|flow| flow.peers.iter().map(move |peer| (flow, *peer)));
         PolicyReport {
             flows: flows.map(|(flow, peer)| self.report_flow(now, sees_all, world, flow, peer)).collect(),
-            budgets: self.bounded.iter().filter_map(|key| self.report_budget(*key, sees_all, world.plan)).collect(),
+            budgets: self.bounded.iter().filter_map(|key| self.report_budget(*key, sees_all, world)).collect(),
         }
     }
 
-    fn report_budget(&self, key: LinkKey, sees_all: bool, plan: &Plan) -> Option<BudgetReport> {
+    fn report_budget(&self, key: LinkKey, sees_all: bool, world: &World<'_>) -> Option<BudgetReport> {
         let (used, limit) = self.account.usage(key)?;
         Some(BudgetReport {
-            link: link_name(plan, key)?,
+            link: link_name(world.plan, key)?,
             streams_used: sees_all.then_some(used.streams),
             streams_max: (limit.streams != Amount::UNBOUNDED.streams).then_some(limit.streams),
             bits_per_s_used: sees_all.then_some(used.bits_per_s),
             bits_per_s_max: (limit.bits_per_s != Amount::UNBOUNDED.bits_per_s).then_some(limit.bits_per_s),
+            best_effort_bits_per_s: paces::best_effort_bits_per_s(key, world).filter(|_| sees_all),
         })
     }
 
@@ -203,7 +205,8 @@ impl Policy {
             need: format!("1 stream, {}", Bits(need.bits_per_s)),
             used: used.and_then(|(link, _)| name(link)),
             used_because: used_because(used, takes.filter(|(at, _)| *at == datapath).map(|(_, link)| link.index()))
-                .to_owned(),
+                .to_owned()
+                + &held_to(used, flow, sees_all, world),
         }
     }
 
@@ -245,6 +248,17 @@ fn used_because(used: Option<(usize, Way)>, chosen: Option<usize>) -> &'static s
     }
 }
 
+/// To what best effort by that link is held.
+fn held_to(used: Option<(usize, Way)>, flow: &FlowView<'_>, sees_all: bool, world: &World<'_>) -> String {
+    let key = flow.datapath.zip(used).map(|(at, (link, _))| (at, LinkIndex(link as u8)));
+    let most = key.filter(|_| !Request::new(flow.qos).is_time_sensitive());
+    match most.and_then(|key| paces::best_effort_bits_per_s(key, world)) {
+        None => String::new(),
+        Some(_) if !sees_all => "; all best effort there is held to what is left of the link's budget".to_owned(),
+        Some(bits) => format!("; all best effort there together is held to {}, what is left of its budget", Bits(bits)),
+    }
+}
+
 fn ranked(plan: &Plan, request: &Request, offers: &[Offer]) -> Ranking {
     rank(request, offers, &plan.policy.rules, plan.policy.best_effort_bits_per_s())
 }
@@ -283,7 +297,7 @@ fn address(entry: &Entry, (datapath, link): LinkKey) -> Option<std::net::SocketA
     *entry.addresses.get(datapath.index())?.get(link.index())?
 }
 
-fn links(plan: &Plan) -> impl Iterator<Item = (LinkKey, &insane_config::LinkPlan)> {
+pub(crate) fn links(plan: &Plan) -> impl Iterator<Item = (LinkKey, &insane_config::LinkPlan)> {
     plan.datapaths.iter().enumerate().flat_map(|(at, datapath)| {
         let key = move |link: usize| (DatapathIndex(at as u8), LinkIndex(link as u8));
         datapath.links.iter().enumerate().map(move |(link, plan)| (key(link), plan))
@@ -485,6 +499,8 @@ mod tests {
             streams_max: Some(1),
             bits_per_s_used: Some(800_000),
             bits_per_s_max: Some(10_000_000),
+            // In these tests all streams still go by the first link.
+            best_effort_bits_per_s: Some(10_000_000),
         };
         assert_eq!(report.budgets, [budget]);
         // Who sees one tenant only learns nothing of the other's streams.

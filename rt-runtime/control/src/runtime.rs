@@ -30,7 +30,7 @@ use crate::report::Facts;
 use crate::roster::Roster;
 use crate::server::{Letter, Listener, Parts, Server};
 use crate::start::StartError;
-use insane_config::{Budget, LayoutSizes, Machine, Plan, Severity};
+use insane_config::{Budget, LayoutSizes, Machine, Plan, Severity, Technology};
 use insane_core::{DatapathIndex, HostId, Incarnation, MonoTime};
 use insane_engine::SlotLog;
 use insane_engine::waker::WakerThread;
@@ -39,6 +39,7 @@ use insane_sys::event::Event;
 use insane_sys::{OsError, seqpacket, thread};
 use insane_wire::reload::ReloadReport;
 use insane_wire::status::{StatusReport, ThreadStatus};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -125,6 +126,7 @@ impl Runtime {
         let shared_parts = SharedParts { answer: Arc::clone(&answer), waker: waker.as_ref().map(WakerThread::queue) };
         let mut misses = MissFile::new(&plan, incarnation, &mut degraded);
         let memory = (&pages, &misses);
+        check_addresses(&plan)?;
         let mut open = open_links(&plan)?;
         let kept = open.iter_mut().flat_map(|links| std::mem::take(&mut links.kept)).collect();
         let datapaths = start_datapaths(&plan, (host, incarnation), hosting, (memory, open), &mut huge, &shared_parts)?;
@@ -321,6 +323,31 @@ pub fn check_build(plan: &Plan) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Whether this host has the addresses of the links. Those of interfaces that may come later
+/// (xdp, rdma, dpdk) are not asked for.
+///
+/// # Errors
+/// [`StartError::NoInterface`]: the first that no interface has.
+pub fn check_addresses(plan: &Plan) -> Result<(), StartError> {
+    for datapath in &plan.datapaths {
+        for link in &datapath.links {
+            let mut address = match &link.technology {
+                Technology::Udp(udp) => udp.bind,
+                Technology::Tcp(tcp) => tcp.bind,
+                Technology::Xdp(_) | Technology::Rdma(_) | Technology::Dpdk(_) => continue,
+            };
+            // Any free port: only the kernel knows which addresses it lets a socket have.
+            address.set_port(0);
+            let answer = std::net::UdpSocket::bind(address).map_err(|error| error.kind());
+            if answer.is_err_and(|kind| kind == ErrorKind::AddrNotAvailable) {
+                let (datapath, link, address) = (datapath.name.clone(), link.name.clone(), address.ip());
+                return Err(StartError::NoInterface { datapath, link, address });
+            }
+        }
+    }
+    Ok(())
+}
+
 const CONTROL: &str = "control";
 
 fn start_control(mut parts: Parts) -> Result<(JoinHandle<()>, i32), StartError> {
@@ -428,8 +455,13 @@ fn lock_memory(plan: &Plan, degraded: &mut Vec<String>) -> bool {
 
 fn listen(path: &Path, mode: u32) -> Result<Listener, StartError> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
-        // Its absence is reported by the socket itself.
-        let _ = std::fs::create_dir(parent);
+        // One level: what is above it, in `/run` or a volume, is made by who owns that.
+        match std::fs::create_dir(parent) {
+            Err(source) if !parent.exists() => {
+                return Err(StartError::Directory { path: parent.to_owned(), source });
+            }
+            _ => {}
+        }
     }
     let socket = seqpacket::listen(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(|source| {

@@ -8,14 +8,14 @@
 //! Bounds of one round: [`READY_MAX`] descriptors, [`PACKETS_PER_ROUND`] packets of each,
 //! [`ANSWERS_PER_ROUND`] answers of each datapath.
 
-use crate::action::{Action, Beside};
+use crate::action::{Action, Beside, Note};
 use crate::datapath::{Answer, Datapath, Fate};
 use crate::discovery::Discovering;
 use crate::hub::{Hub, Packet, Refusal};
 use crate::identity;
 use crate::keepers::Keepers;
 use crate::monitors::Monitors;
-use crate::notes::Notes;
+use crate::notes::{Names, Notes};
 use crate::objects::Objects;
 use crate::overlay::Overlay;
 use crate::places::Places;
@@ -522,12 +522,17 @@ impl Server {
                 self.answer_done(session, req, done);
             }
             Action::Trace { session, req, datapath } => self.take_trace(session, req, &datapath),
-            Action::Note(note) => self.notes.write(&note, self.now),
+            Action::Note(note) => self.note(&note),
             command => self.command(command),
         }
     }
 
     /// Carries out what concerns a datapath.
+    fn note(&mut self, note: &Note) {
+        let names = Names { plan: &self.parts.facts.plan, roster: &self.parts.roster };
+        self.notes.write(note, self.now, names);
+    }
+
     fn command(&mut self, action: Action) {
         let Parts { hub, objects, datapaths, facts, .. } = &mut self.parts;
         match action {

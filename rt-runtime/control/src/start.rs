@@ -3,6 +3,7 @@
 use insane_sys::OsError;
 use insane_sys::seqpacket::PathError;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Why a link does not open.
@@ -44,12 +45,37 @@ pub enum StartError {
         /// Why.
         source: Box<LinkError>,
     },
+    /// A link is to have an address that is none of this host.
+    #[error(
+        "datapath \"{datapath}\", link \"{link}\": no interface of this host has the address {address}; \
+         `ip address` shows which there are"
+    )]
+    NoInterface {
+        /// Of which datapath.
+        datapath: String,
+        /// Which link.
+        link: String,
+        /// The address.
+        address: IpAddr,
+    },
     /// Discovery cannot start.
     #[error(transparent)]
     Discovery(#[from] insane_discovery::StartError),
     /// The socket for applications cannot be had.
     #[error("the socket for applications: {0}")]
     Socket(#[from] PathError),
+    /// The directory of the socket is missing, and cannot be made.
+    #[error(
+        "the socket for applications: its directory {} cannot be made ({source}); \
+         only the last level of it is made, the one above it must exist",
+        path.display()
+    )]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The mode of the socket cannot be set.
     #[error("cannot set the mode of {}: {source}", path.display())]
     Mode {

@@ -57,9 +57,12 @@ fn who_has_a_stream_open_changes_it_and_its_lane_and_its_flow_follow() {
     // Who asks for what the first opener asked for fits, and gets what holds now.
     open(&mut world, b, Qos::default(), 12);
     assert_eq!(lanes(&world), [wanted.lane(); 2]);
-    // Each of them may say otherwise; what is not said is as it was asked for.
+    // Each of them may say otherwise; what is not said stays as it is.
     assert_eq!(set(&mut world, b, "io", None, Some(1)), Event::Done { req: 7 });
+    assert_eq!(qos(&world), Qos { priority: Priority::new(1).unwrap(), ..wanted });
+    assert_eq!(set(&mut world, a, "io", Some(Datapath::Standard), None), Event::Done { req: 7 });
     assert_eq!(qos(&world), Qos { priority: Priority::new(1).unwrap(), ..Qos::default() });
+    // Nothing said: all is as it was asked for.
     assert_eq!(set(&mut world, b, "io", None, None), Event::Done { req: 7 });
     assert_eq!((qos(&world), lanes(&world)), (Qos::default(), vec![first[0]; 2]));
 

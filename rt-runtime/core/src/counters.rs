@@ -90,7 +90,8 @@ counters!(
         /// Frames, of those handed to links, that went to a group: once for several peers.
         GroupFrames = "group_frames",
         /// Times that a session with something to send had used up its budget
-        /// (`bytes_per_second`): its sources waited.
+        /// (`bytes_per_second`), or a best-effort source with more to send what is left of a
+        /// link's (`policy.budgets`, `mbps`): sources waited.
         BudgetUsedUp = "budget_used_up",
         /// Messages that came by one link of a moving stream before those that another still
         /// had, and were kept until then.

@@ -5,13 +5,16 @@ use serde::{Deserialize, Serialize};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($int:ty)) => {
+        id!($(#[$doc])* $name($int), "{}");
+    };
+    ($(#[$doc:meta])* $name:ident($int:ty), $shown:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(pub $int);
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Display::fmt(&self.0, f)
+                write!(f, $shown, self.0)
             }
         }
         impl $name {
@@ -26,8 +29,9 @@ macro_rules! id {
 
 id!(
     /// One runtime on the network; unique among its peers, from the configuration
-    /// (or derived from the host name).
-    HostId(u64)
+    /// (or derived from the host name). Shown as 16 hexadecimal digits.
+    HostId(u64),
+    "{:016x}"
 );
 id!(
     /// One life of a runtime: larger after every start, so that frames of an
@@ -35,8 +39,10 @@ id!(
     Incarnation(u64)
 );
 id!(
-    /// A stream on the wire: a hash of domain and stream name ([`stream_key`]).
-    StreamKey(u64)
+    /// A stream on the wire: a hash of domain and stream name ([`stream_key`]). Shown as 16
+    /// hexadecimal digits.
+    StreamKey(u64),
+    "{:016x}"
 );
 id!(
     /// A channel of a stream, chosen by the application.

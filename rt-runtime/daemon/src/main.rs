@@ -81,12 +81,13 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.check {
         eprint!("{warnings}");
         insane_control::check_build(&plan)?;
+        insane_control::check_addresses(&plan)?;
         println!("{}: the configuration is usable", arguments.config.display());
         return Ok(());
     }
     logs::start(&plan.log);
-    for warning in warnings.to_string().lines().filter(|line| !line.is_empty()) {
-        warn!("{warning}");
+    for warning in &warnings.0 {
+        warn!("{}", warning.to_string().trim_end());
     }
     host(plan, &arguments.config)
 }

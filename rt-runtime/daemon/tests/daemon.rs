@@ -174,7 +174,21 @@ fn what_cannot_start_says_why() {
     );
     let (code, text) = Daemon::start(&config).wait();
     assert_eq!(code, Some(4), "{text}");
-    assert!(text.contains("192.0.2.1"), "{text}");
+    let words = "link \"l\": no interface of this host has the address 192.0.2.1";
+    assert!(text.contains(words), "{text}");
+    let (code, text) = check(&config);
+    assert!(code == Some(4) && text.contains(words), "a check of this machine says it, too: {code:?} {text}");
+    // One level is made for the socket, and no more.
+    let deep = place.config("");
+    let written = std::fs::read_to_string(&deep).unwrap();
+    std::fs::write(&deep, written.replace("insaned.sock", "above/below/insaned.sock")).unwrap();
+    let (code, text) = Daemon::start(&deep).wait();
+    assert_eq!(code, Some(4), "{text}");
+    assert!(text.contains("its directory") && text.contains("above/below cannot be made"), "{text}");
+    std::fs::write(&deep, written.replace("insaned.sock", "below/insaned.sock")).unwrap();
+    let mut daemon = Daemon::start(&deep);
+    daemon.read_until("ready");
+    drop(daemon);
     let config = place.config("");
     let mut first = Daemon::start(&config);
     first.read_until("ready");

@@ -128,6 +128,16 @@ impl From<PeerIndex> for Hop {
     }
 }
 
+/// What a link carries of best effort at most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pace {
+    /// Place of the link among those of the datapath.
+    pub link: u8,
+    /// Frames with this runtime's headers, of all best-effort sources together; a burst smaller than
+    /// a frame counts as one. `None`: no bound.
+    pub most: Option<Policing>,
+}
+
 /// A change of one peer at one link.
 pub struct PeerSwap {
     /// Its number.
@@ -214,6 +224,8 @@ pub enum Command {
         /// Place of the link among those of the datapath; `None`: by none.
         link: Option<u8>,
     },
+    /// Hold best effort to what a link may carry of it. Comes back `Spent`.
+    SetPace(Pace),
     /// Which runtime, in which life, a peer is: frames of any other are dropped, flows
     /// of lives of it that no peer is known by are forgotten.
     SetPeerLife {

@@ -508,11 +508,20 @@ impl<L: Link, C: Clock> Engine<L, C> {
         self.transmitter.slot_due()
     }
 
+    /// Until when a thread may sleep for [`slot_due`](Self::slot_due): until `margin` before it, and
+    /// the rest is waited for with open eyes. Until that instant itself where slots are handed over
+    /// further ahead, so that waking late is early enough, and for a slot that has no message: its
+    /// doorbell ends the sleep, and the task that is to emit it may need this very core.
+    #[must_use]
+    pub fn sleep_until(&self, margin: Nanos) -> Option<MonoTime> {
+        let due = self.slot_due()?;
+        let sleeps_to_it = self.slot_lead() > margin || self.transmitter.lacks_message_at(due);
+        Some(if sleeps_to_it { due } else { due - margin })
+    }
+
     /// How long before its instant a slot is handed over: so late may a sleep end that a slot
     /// ends. Zero without launch times.
-    #[inline]
-    #[must_use]
-    pub fn slot_lead(&self) -> Nanos {
+    fn slot_lead(&self) -> Nanos {
         self.config.slots.map_or(Nanos::ZERO, |slots| Nanos(slots.timing.lead_ns))
     }
 
@@ -623,6 +632,22 @@ impl<L: Link, C: Clock> Engine<L, C> {
             before.iter_mut().filter(|(other, _)| is_usual && *other == peer).for_each(|(_, link)| *link = old);
             self.transmitter.move_source(now, place, &before, &after);
         }
+        if self.transmitter.has_paces() {
+            self.follow_paces(None);
+        }
+    }
+
+    /// Sources pay for the links by which they go, where those are paced: all, or those of a route.
+    #[cold]
+    fn follow_paces(&mut self, of: Option<RouteIndex>) {
+        for at in 0..self.transmitter.sources() {
+            let Some(index) = self.transmitter.route_of(at) else { continue };
+            if of.is_none_or(|of| of == index)
+                && let Some(hops) = self.hops_of(index)
+            {
+                self.transmitter.pay_for_link(at, &hops);
+            }
+        }
     }
 
     fn execute(&mut self, command: Command) -> Command {
@@ -636,7 +661,12 @@ impl<L: Link, C: Clock> Engine<L, C> {
                 let peers = entry.map_or((&[][..], false), |route| (&route.peers[..], route.local));
                 let may_rest = !self.is_watching || self.doorbells.has(source.session);
                 match self.transmitter.add(source, route, peers, may_rest) {
-                    Ok(()) => Command::Spent,
+                    Ok(()) => {
+                        if self.transmitter.has_paces() {
+                            self.follow_paces(Some(route));
+                        }
+                        Command::Spent
+                    }
                     Err(source) => {
                         self.outlets.routes.release(route);
                         Command::AddSource(source)
@@ -693,6 +723,9 @@ impl<L: Link, C: Clock> Engine<L, C> {
                         if let (Some(index), Some(before)) = (index, before) {
                             self.move_sources(index, &before);
                         }
+                        if self.transmitter.has_paces() {
+                            self.follow_paces(index);
+                        }
                         if is_new_here {
                             self.welcome_here(topic);
                         }
@@ -744,6 +777,11 @@ impl<L: Link, C: Clock> Engine<L, C> {
             }
             Command::SetReach { peer, link } => {
                 self.set_reach(peer, link);
+                Command::Spent
+            }
+            Command::SetPace(pace) => {
+                self.transmitter.set_pace(&pace);
+                self.follow_paces(None);
                 Command::Spent
             }
             Command::SwapPeer(mut swap) => {

@@ -48,7 +48,7 @@ mod wakes;
 mod watch;
 
 pub use command::{
-    Command, Dead, Hop, NewSink, NewSource, Notice, OVERLAY_BODY_MAX, OverlayFrame, PeerSwap, Port, Topic,
+    Command, Dead, Hop, NewSink, NewSource, Notice, OVERLAY_BODY_MAX, OverlayFrame, Pace, PeerSwap, Port, Topic,
 };
 pub use deliver::DomainParts;
 pub use doorbells::{Doorbell, DoorbellTally};

@@ -305,7 +305,8 @@ impl Receiver {
         }
         self.others = 0;
         let head = FlowHead::new(header);
-        self.recent = self.flows.place(&target.key).map(|place| Recent { peer, head, place, target });
+        self.recent =
+            self.flows.place(&target.key, header.flags.leg()).map(|place| Recent { peer, head, place, target });
     }
 
     /// One more sink is here; the number of those that joined so far.

@@ -204,13 +204,11 @@ struct Slept {
     is_woken: bool,
 }
 
-/// Sleeps until something happens, or until the next slot is the margin away; not at all
-/// where it is nearer, or there is work. Where slots are handed over further ahead than the
-/// margin, waking late by that much is early enough, and nothing is waited for with open eyes.
+/// Sleeps until something happens, or until the next slot that has its message is the margin
+/// away; not at all where it is nearer ([`Engine::sleep_until`]), or there is work.
 fn sleep<L: Link, C: Clock>(engine: &mut Engine<L, C>, sleeper: &mut Sleeper, margin: &mut Margin) -> Option<Slept> {
     let mut wake_at = None;
-    if let Some(due) = engine.slot_due() {
-        let until = if engine.slot_lead() > margin.get() { due } else { due - margin.get() };
+    if let Some(until) = engine.sleep_until(margin.get()) {
         if until <= MonotonicClock.now() {
             std::hint::spin_loop();
             return None;

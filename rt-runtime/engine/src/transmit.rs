@@ -4,6 +4,7 @@ mod clients;
 mod evidence;
 mod fences;
 mod overlay;
+mod paces;
 mod quiet;
 mod source;
 mod timed;
@@ -69,8 +70,10 @@ pub(crate) struct Transmitter {
     close_after: Nanos,
     /// Sessions as clients of the scheduler.
     clients: Clients,
-    /// How often their budgets were used up, at the last look.
+    /// How often their budgets, and those of links, were used up, at the last look.
     used_up: u64,
+    /// Links that are paced, a bit each.
+    paces: u8,
     /// All that is ready waits for its budget until then.
     held_until: Option<MonoTime>,
     /// Of streams that move from one link to another.
@@ -113,6 +116,7 @@ impl Transmitter {
             close_after: reliable.evict_after,
             clients: Clients::new(),
             used_up: 0,
+            paces: 0,
             held_until: None,
             fences: Fences::new(),
             chunk_bytes: limits.chunk_bytes.get(),
@@ -209,6 +213,8 @@ impl Transmitter {
             ready: false,
             session,
             has_budget: budget.is_some(),
+            is_paced: false,
+            must_ask: budget.is_some(),
             is_stuck: false,
             may_rest,
             idle_looks: 0,
@@ -670,8 +676,8 @@ impl Transmitter {
                 source.idle_looks = 0;
                 // One that waits for room at its link is found in every turn.
                 has_new |= !source.is_stuck;
-                let has_budget = source.has_budget;
-                self.found(turn, place, has_budget, &mut lone);
+                let must_ask = source.must_ask;
+                self.found(turn, place, must_ask, &mut lone);
             } else if self.watch.may_rest() && source.is_idle_again() && rests > 0 {
                 rests -= 1;
                 if source.be_quiet() {
@@ -696,9 +702,9 @@ impl Transmitter {
     /// A source has something: the first one is put by, any other makes both known to the
     /// scheduler.
     #[inline]
-    fn found<C: Clock>(&mut self, turn: &Turn<'_, C>, place: u16, has_budget: bool, lone: &mut Option<FlowIndex>) {
-        if has_budget {
-            // Even alone it goes only as far as its session's budget does.
+    fn found<C: Clock>(&mut self, turn: &Turn<'_, C>, place: u16, must_ask: bool, lone: &mut Option<FlowIndex>) {
+        if must_ask {
+            // Even alone it goes only as far as its session's budget, or its link's, does.
             return self.enlist(turn, FlowIndex(place));
         }
         if let Some(other) = lone.replace(FlowIndex(place)) {

@@ -165,3 +165,38 @@ fn who_rings_is_found_at_once_while_another_session_waits_for_its_budget() {
     }
     assert!(most <= 200 / 64 + 2, "{most} turns");
 }
+
+/// The quotas bound how many sessions have a budget, and nothing how many have none.
+#[test]
+fn a_session_with_a_budget_has_a_place_for_it_whoever_without_one_came_before() {
+    const RATE: u64 = 4_000_000;
+    const BURST: u32 = 20_000;
+    let net = SimNet::new(35, SimConfig::default());
+    let (mut a, mut b) = pair(&net, &[(2048, 64)]);
+    let sinks: Vec<SinkPort> = (1..=2).map(|channel| b.sink(topic(channel)).0).collect();
+    let before: Vec<_> = (1..=256).map(|session| source(&mut a, session, None, 1)).collect();
+    let bounded = source(&mut a, 300, budget(RATE, BURST), 2);
+    let (mut came, mut emitted) = ([0_u64; 2], 0_u64);
+    let time = Nanos::from_millis(20);
+    let until = net.clock().now() + time;
+    while net.clock().now() < until {
+        let _ = bounded.emit_copy(&[7; MESSAGE_BYTES as usize], 0);
+        for source in [&before[0], &before[255]] {
+            emitted += u64::from(source.emit_copy(&[7; MESSAGE_BYTES as usize], 0).unwrap().is_sent());
+        }
+        for (came, sink) in came.iter_mut().zip(&sinks) {
+            while sink.consume().unwrap().is_some() {
+                *came += 1;
+            }
+        }
+        a.engine.turn();
+        b.engine.turn();
+        a.engine.note_time(net.clock().now());
+        net.advance(Nanos::from_micros(5));
+    }
+    let most = u64::from(BURST) + RATE * time.0 / 1_000_000_000;
+    let bytes = came[1] * FRAME_BYTES;
+    assert!((most * 9 / 10..=most).contains(&bytes), "{bytes} bytes of {most}");
+    // Whoever made room goes on.
+    assert!(came[0] + 600 > emitted && came[0] > 2 * came[1], "{came:?} of {emitted}");
+}

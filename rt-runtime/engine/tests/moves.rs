@@ -147,6 +147,14 @@ impl Talk {
         if self.source.emit(buffer, 0).is_sent() { self.emitted += 1 } else { self.refused += 1 }
     }
 
+    /// One of so many bytes.
+    fn emit_of(&mut self, len: usize) {
+        let mut buffer = self.source.get_buffer(len).unwrap();
+        buffer.copy_from_slice(&pattern(self.emitted, len));
+        assert!(self.source.emit(buffer, 0).is_sent());
+        self.emitted += 1;
+    }
+
     /// One that fits a cell.
     fn emit_small(&mut self) {
         send(&self.source, &pattern(self.emitted, 64));
@@ -357,6 +365,63 @@ fn a_hundred_links_that_die_cost_what_they_held_and_nothing_else() {
     assert!(HOLD_MAX < Nanos::from_millis(200), "a link is noticed to be dead later than that");
 }
 
+/// A link stands still, and the stream goes on by the other one, which has nothing for longer
+/// than a second when the first one gives out what it held back.
+#[test]
+fn what_a_link_held_back_while_the_other_one_rested_is_late() {
+    let mut pair = Pair::new(10, [Faults::NONE, Faults::NONE], false);
+    let emit = |pair: &mut Pair, len: usize| {
+        pair.talks[0].emit_of(len);
+        pair.step();
+    };
+    for (len, moved) in [(64, 1), (64, 50), (5_000, 1), (5_000, 6)] {
+        let before = [DatapathCounter::DroppedLate, DatapathCounter::Lost].map(|counter| pair.b.count(counter));
+        pair.set_faults(0, micros(1_500_000, 0));
+        (0..20).for_each(|_| emit(&mut pair, len));
+        pair.send_by(0, Some(1));
+        (0..moved).for_each(|_| emit(&mut pair, len));
+        (0..28_000).for_each(|_| pair.step());
+        assert_eq!(pair.b.count(DatapathCounter::DroppedLate), before[0], "nothing of it has come yet");
+        assert_eq!((pair.talks[0].next, pair.b.count(DatapathCounter::Lost) - before[1]), (pair.talks[0].emitted, 20));
+        (0..4_000).for_each(|_| pair.step());
+        assert!(pair.b.count(DatapathCounter::DroppedLate) >= before[0] + 20, "none of it was released");
+        pair.set_faults(0, Faults::NONE);
+        pair.send_by(0, Some(0));
+        emit(&mut pair, len);
+        pair.come_to_rest();
+        assert_eq!(pair.talks[0].next, pair.talks[0].emitted, "and the stream goes on");
+    }
+}
+
+/// The same where the receiver stands still: it finds what the old link held back before what
+/// came by the new one meanwhile.
+#[test]
+fn what_a_link_held_back_while_the_receiver_stood_still_is_late() {
+    let mut pair = Pair::new(11, [Faults::NONE, Faults::NONE], false);
+    for _ in 0..4 {
+        let before = pair.b.count(DatapathCounter::DroppedLate);
+        pair.set_faults(0, micros(500_000, 0));
+        for _ in 0..20 {
+            pair.talks[0].emit_of(64);
+            pair.step();
+        }
+        pair.send_by(0, Some(1));
+        pair.talks[0].emit_of(64);
+        (0..2_000).for_each(|_| pair.step());
+        assert_eq!(pair.talks[0].next, pair.talks[0].emitted, "nobody waits any longer");
+        pair.talks[0].emit_of(64);
+        for _ in 0..60 {
+            pair.a.engine.turn();
+            pair.net.advance(Nanos::from_millis(100));
+        }
+        pair.come_to_rest();
+        assert_eq!(pair.b.count(DatapathCounter::DroppedLate) - before, 20, "none of it was released");
+        assert_eq!(pair.talks[0].next, pair.talks[0].emitted);
+        pair.set_faults(0, Faults::NONE);
+        pair.send_by(0, Some(0));
+    }
+}
+
 /// Two peers, of which one is away while the stream moves.
 #[test]
 fn a_peer_that_joins_after_a_move_waits_for_nothing() {
@@ -399,23 +464,17 @@ fn what_is_kept_of_a_peer_that_leaves_is_forgotten() {
     let mut pair = Pair::new(8, [Faults::NONE, Faults::NONE], false);
     let life = Command::SetPeerLife { peer: PeerIndex(0), host: HostId(1), incarnation: Some(Incarnation(1)) };
     assert!(matches!(pair.b.command(life), Command::Spent));
-    let emit = |pair: &mut Pair, len: usize| {
-        let mut buffer = pair.talks[0].source.get_buffer(len).unwrap();
-        buffer.copy_from_slice(&pattern(pair.talks[0].emitted, len));
-        assert!(pair.talks[0].source.emit(buffer, 0).is_sent());
-        pair.talks[0].emitted += 1;
-    };
     pair.come_to_rest();
     for _ in 0..20 {
         let counts = [DatapathCounter::HeldBack, DatapathCounter::DroppedIncomplete];
         let before = counts.map(|counter| pair.b.count(counter));
         // The slow link still has one message when the others are there.
         pair.set_faults(0, micros(15_000, 0));
-        emit(&mut pair, 10);
+        pair.talks[0].emit_of(10);
         pair.step();
         pair.send_by(0, Some(1));
         for len in [20, 500, 5_000, 30, 9_000] {
-            emit(&mut pair, len);
+            pair.talks[0].emit_of(len);
         }
         (0..100).for_each(|_| pair.step());
         assert!(matches!(pair.b.command(Command::RemovePeer(PeerIndex(0))), Command::RemovePeer(_)));
@@ -425,7 +484,7 @@ fn what_is_kept_of_a_peer_that_leaves_is_forgotten() {
         pair.come_to_rest();
         // All buffers are there again: so many at once need almost every one.
         for _ in 0..60 {
-            emit(&mut pair, 9_000);
+            pair.talks[0].emit_of(9_000);
         }
         (0..1_000).for_each(|_| pair.net.advance(Nanos::from_micros(1)));
         pair.come_to_rest();

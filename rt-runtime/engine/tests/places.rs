@@ -413,9 +413,9 @@ fn a_forged_number_ends_no_flow_of_large_messages_after_a_pause() {
             world.act(Act::Frame(frame(Flags::NONE, came.0, 0, LEN)));
             assert_eq!(world.read(), [came]);
         }
-        world.wait(Nanos::from_millis(1_100));
         let mut came = Vec::new();
         for number in 1..7 {
+            world.wait(Nanos::from_millis(260));
             let whole = frame(Flags::NONE, number, 0, LEN);
             if by_place {
                 let at = world.place(&whole).expect("a place");

@@ -493,6 +493,31 @@ fn a_message_that_a_lane_began_is_finished_in_its_slot_or_dropped() {
 }
 
 #[test]
+fn only_a_slot_that_has_its_message_is_waited_for_with_open_eyes() {
+    const MARGIN: Nanos = Nanos(300 * US);
+    let net = SimNet::new(7, SimConfig::default());
+    let mut a = talker(&net, 1, 2, 0, 300 * US, GOOD);
+    for _ in 0..2_000 {
+        net.advance(Nanos(2_000));
+        a.host.engine.turn();
+    }
+    let due = |a: &Talker| a.host.engine.slot_due().expect("slots are in force");
+    // The message is made on this core, perhaps: nobody is kept from it, however near the slot is,
+    // nor while its window is open.
+    for _ in 0..3 * PERIOD / 2_000 {
+        net.advance(Nanos(2_000));
+        a.host.engine.turn();
+        assert_eq!(a.host.engine.sleep_until(MARGIN), Some(due(&a)));
+    }
+    let emits = a.timed.emit_copy(&[0; SIZE], 0);
+    assert!(emits.is_some_and(|emit| emit.is_sent()));
+    net.advance(Nanos(2_000));
+    a.host.engine.turn();
+    assert_eq!(a.count(TurnCounter::SlotsSent), 0, "its slot is still to come");
+    assert_eq!(a.host.engine.sleep_until(MARGIN), Some(due(&a) - MARGIN));
+}
+
+#[test]
 fn the_last_stream_that_goes_gives_the_lanes_back() {
     let net = SimNet::new(7, SimConfig::default());
     let mut a = talker(&net, 1, 2, 0, 300 * US, GOOD);

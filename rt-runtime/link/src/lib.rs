@@ -264,7 +264,7 @@ pub trait Link {
     fn receive<S: FrameSink>(&mut self, budget: u32, thorough: bool, sink: &mut S) -> u32;
 
     /// Descriptors that become readable when `receive` has something, for a
-    /// datapath that sleeps. At most four.
+    /// datapath that sleeps. At most sixteen.
     fn readable_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>>;
 
     /// Whether the descriptors are others since the last call. Asked after each

@@ -20,6 +20,8 @@
 //! - Who has committed and falls silent before that takes the schedule down with it, on all
 //!   hosts that can be reached. Who falls silent after it is told by name, and the others go on:
 //!   no protocol can tell a dead host from a mute one, so [`Outcome`] says which it may have been.
+//! - Who fails to stage ends it for all, but the others are heard for [`Timing::others`] more:
+//!   who repairs it wants to know all that is wrong.
 //! - A member whose clock steps between commit and instant, or whose instant has passed, goes
 //!   on with the old schedule, and says so.
 //! - A member that hears nothing after staging forgets it; one that has committed goes on.
@@ -70,11 +72,19 @@ pub enum Word {
 /// Who was not heard of for so many repetitions is silent.
 const FRESH_REPEATS: u64 = 4;
 
+/// What is said of a host that never answered.
+const SILENT: &str = "nothing was heard of it in time";
+
+/// The same, where it had less than [`Timing::patience`].
+const NOT_YET: &str = "it had not answered yet when this was called off for what another host said";
+
 /// How long things take, at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timing {
     /// For all hosts to stage; and again for aborts and for the last look.
     pub patience: Nanos,
+    /// After the first host that cannot stage, for what the others say.
+    pub others: Nanos,
     /// From the commit to the instant.
     pub lead: Nanos,
     /// Before the instant: later than that nothing is taken back.
@@ -88,11 +98,12 @@ pub struct Timing {
 }
 
 impl Default for Timing {
-    /// 5 s of patience, 2 s of lead of which the last 500 ms are past recall, again every
+    /// 5 s of patience, 1 s for the others, 2 s of lead of which the last 500 ms are past recall, again every
     /// 200 ms, a look 500 ms after the instant.
     fn default() -> Self {
         Timing {
             patience: Nanos::from_secs(5),
+            others: Nanos::from_secs(1),
             lead: Nanos::from_secs(2),
             last_word: Nanos::from_millis(500),
             repeat: Nanos::from_millis(200),
@@ -128,6 +139,8 @@ pub enum Outcome {
 enum Phase {
     Staging {
         until: MonoTime,
+        /// A host has failed: the others are only heard.
+        failed: bool,
     },
     /// The instant, by both clocks of the coordinator.
     Committing {
@@ -179,7 +192,7 @@ impl Coordinator {
             id,
             timing,
             rows: alloc::vec![row; hosts],
-            phase: Phase::Staging { until: now + timing.patience },
+            phase: Phase::Staging { until: now + timing.patience, failed: false },
             orders: VecDeque::new(),
             outcome: None,
             now,
@@ -227,7 +240,7 @@ impl Coordinator {
     pub fn poll(&mut self, now: MonoTime, tai: TaiTime) {
         self.now = now;
         match self.phase {
-            Phase::Staging { until } => {
+            Phase::Staging { until, failed } => {
                 if self.all(|row| row.word == Some(Word::Staged) && !row.lost) {
                     let soonest = tai.0.saturating_add(self.timing.lead.0);
                     let cycle = self.timing.cycle_ns.max(1);
@@ -235,10 +248,14 @@ impl Coordinator {
                     let mono = now + at.since(tai);
                     self.enter(Phase::Committing { at, mono, sealed: false }, now);
                     self.repeat(Order::Commit(self.id, at), now, |row| row.word != Some(Word::Committed));
-                } else if self.any_failed() || now >= until {
-                    self.blame("nothing was heard of it in time", |row| row.word.is_none());
+                } else if now >= until || (self.any_failed() && self.all(|row| row.word.is_some() || row.lost)) {
+                    let why = if failed { NOT_YET } else { SILENT };
+                    self.blame(why, |row| row.word.is_none());
                     self.abort(None, now);
                 } else {
+                    if self.any_failed() && !failed {
+                        self.phase = Phase::Staging { until: until.min(now + self.timing.others), failed: true };
+                    }
                     self.repeat(Order::Stage(self.id), now, |row| row.word.is_none());
                 }
             }

@@ -174,6 +174,37 @@ fn a_host_that_refuses_is_named_and_nobody_changes() {
 }
 
 #[test]
+fn all_that_refuse_within_a_second_are_told_and_who_had_not_answered_is_not_called_silent() {
+    let timing = Timing::default();
+    let mut coordinator = Coordinator::new(ID, 4, timing, MonoTime(0));
+    let mut at = |ms: u64, said: &[(usize, &str)]| {
+        coordinator.poll(MonoTime(ms * MS), TaiTime(TAI));
+        said.iter().for_each(|(host, why)| coordinator.heard(*host, Word::Refused((*why).into())));
+        coordinator.poll(MonoTime(ms * MS), TaiTime(TAI));
+        std::iter::from_fn(|| coordinator.next_order()).any(|(_, order)| matches!(order, Order::Abort(_)))
+    };
+    assert!(!at(0, &[(0, "no such link")]), "the others are heard");
+    assert!(!at(600, &[(2, "another rate")]));
+    assert!(!at(999, &[]));
+    assert!(at(1_000, &[]), "not for ever");
+    coordinator.heard(3, Word::Aborted);
+    coordinator.poll(MonoTime(1_000 * MS) + timing.patience, TaiTime(TAI));
+    let Some(Outcome::Aborted(fates)) = coordinator.outcome() else { panic!("{:?}", coordinator.outcome()) };
+    let why = |at: usize| match &fates[at] {
+        Fate::Old(why) => why.as_str(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([why(0), why(2)], ["no such link", "another rate"]);
+    assert!([1, 3].into_iter().all(|at| why(at).starts_with("it had not answered yet")), "{fates:?}");
+    // All have spoken: there is nobody to wait for.
+    let mut coordinator = Coordinator::new(ID, 2, timing, MonoTime(0));
+    coordinator.heard(0, Word::Refused("no such link".into()));
+    coordinator.heard(1, Word::Staged);
+    coordinator.poll(MonoTime(0), TaiTime(TAI));
+    assert_eq!(coordinator.next_order(), Some((0, Order::Abort(ID))));
+}
+
+#[test]
 fn a_host_that_acknowledges_and_dies_takes_the_schedule_down_while_there_is_time() {
     let mut world = World::new(3, Faults { crash: Some((2, 600)), ..Faults::default() });
     let Outcome::Partly(_, fates) = world.run() else { panic!("{:?}", world.coordinator.outcome()) };

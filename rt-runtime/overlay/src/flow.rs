@@ -11,9 +11,12 @@
 //!   gap that completes later stays lost.
 //! - One absurd frame cannot wedge a flow. A jump of more than [`JUMP_MAX`] is only
 //!   believed after [`CONSISTENT_MIN`] messages that agree with each other. A smaller
-//!   jump is believed at once; was it wrong, then the true messages look late, and when
-//!   nothing was released for [`RESTART_AFTER`], [`CONSISTENT_MIN`] of them that agree
-//!   restart the flow at their number. Nothing is counted lost over a restart.
+//!   jump is believed at once; was it wrong, then the true messages look late, and
+//!   [`CONSISTENT_MIN`] of them restart the flow at their number, if they rise and nothing
+//!   was released meanwhile. Each must come [`RESTART_STEP`] after the one before it, and the
+//!   first as long after the last release: a source goes on, but what a link held back comes
+//!   at once, as old as it is and however long the flow was quiet. Nothing is counted lost
+//!   over a restart.
 //! - A message that says it is of the past (its source kept it for those who join later)
 //!   is released as any other where it is newer than the newest; else only to sinks that
 //!   got nothing of the flow yet: [`Verdict::Past`]. The table does not know sinks, but
@@ -53,8 +56,12 @@ pub const JUMP_MAX: u64 = 1 << 28;
 pub const CONSISTENT_MIN: u8 = 4;
 /// Sequences agree if each is ahead of the one before by 1 to this many.
 pub const CONSISTENT_STEP: u64 = 64;
-/// A flow that released nothing for this long may restart at a lower sequence.
-pub const RESTART_AFTER: Nanos = Nanos::from_secs(1);
+/// So far apart are the late messages that restart a flow: it released nothing for a second then.
+pub const RESTART_STEP: Nanos = Nanos::from_millis(250);
+/// So far those of another leg than the flow's, where that is vouched for by [`CONSISTENT_MIN`]
+/// messages without a gap: a connection may give out in small portions what it held back. Who
+/// forges so many messages holds a flow up for as long as with one a second.
+pub const RESTART_STEP_MOVED: Nanos = Nanos::from_secs(1);
 /// A flow idle for this long makes room for a newcomer when the table is full.
 pub const EVICT_AFTER: Nanos = Nanos::from_secs(1);
 /// A flow keeps its place in the order of idleness for this long, to save work on every message.
@@ -88,6 +95,8 @@ pub struct FlowKey {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FlowPlace {
     at: u32,
+    /// On which leg its messages come.
+    leg: Leg,
     /// Flows that had been removed from the table by then.
     removed: u64,
 }
@@ -164,9 +173,12 @@ struct Flow {
     /// sinks had joined by then; 0: none was.
     past: u64,
     past_heard_by: u64,
-    /// The newest of the unlikely sequences that agree, and how many there are.
-    unlikely: u64,
+    /// The lower half of the newest of the unlikely sequences that agree, when that came in
+    /// units of 2^20 ns, how many there are, and whether they are late, not far ahead.
+    unlikely: u32,
+    unlikely_at: u32,
     unlikely_count: u8,
+    unlikely_is_late: bool,
     /// On which leg its messages come.
     leg: Leg,
     /// It is in the order of those whose source has closed.
@@ -236,7 +248,9 @@ impl FlowTable {
             past: 0,
             past_heard_by: 0,
             unlikely: 0,
+            unlikely_at: 0,
             unlikely_count: 0,
+            unlikely_is_late: false,
             leg: Leg::FIRST,
             closed: false,
             last: 0,
@@ -275,7 +289,7 @@ impl FlowTable {
     pub fn classify(&mut self, now: MonoTime, key: &FlowKey, sequence: u64, is_past: impl FnOnce() -> bool) -> Verdict {
         let hash = self.hash(key);
         match self.find(hash, key) {
-            Some(at) => self.classify_flow(now, at, sequence, is_past),
+            Some(at) => self.classify_flow(now, at, (sequence, self.flows[at as usize].leg), is_past),
             None => self.admit(now, hash, key, sequence),
         }
     }
@@ -301,7 +315,7 @@ impl FlowTable {
         if leg != flow.leg && flow.waits(sequence, leg) {
             return Verdict::Ahead;
         }
-        self.classify_flow(now, at, sequence, is_past)
+        self.classify_flow(now, at, (sequence, leg), is_past)
     }
 
     /// A fence came: `last` was the last message of a leg. `is_certain`: whatever of the leg
@@ -325,10 +339,10 @@ impl FlowTable {
         }
     }
 
-    /// Where a flow is, if it is known.
+    /// Where a flow is, if it is known, for its messages that go on this leg.
     #[must_use]
-    pub fn place(&self, key: &FlowKey) -> Option<FlowPlace> {
-        self.find(self.hash(key), key).map(|at| FlowPlace { at, removed: self.removed })
+    pub fn place(&self, key: &FlowKey, leg: Leg) -> Option<FlowPlace> {
+        self.find(self.hash(key), key).map(|at| FlowPlace { at, leg, removed: self.removed })
     }
 
     /// As [`classify`](Self::classify), without a look-up. `None`: the flow may be somewhere
@@ -341,13 +355,13 @@ impl FlowTable {
         sequence: u64,
         is_past: impl FnOnce() -> bool,
     ) -> Option<Verdict> {
-        (place.removed == self.removed).then(|| self.classify_flow(now, place.at, sequence, is_past))
+        (place.removed == self.removed).then(|| self.classify_flow(now, place.at, (sequence, place.leg), is_past))
     }
 
     #[inline]
-    fn classify_flow(&mut self, now: MonoTime, at: u32, sequence: u64, is_past: impl FnOnce() -> bool) -> Verdict {
+    fn classify_flow(&mut self, now: MonoTime, at: u32, on: (u64, Leg), is_past: impl FnOnce() -> bool) -> Verdict {
         let flow = &mut self.flows[at as usize];
-        let verdict = flow.classify(now, sequence, self.sinks, &mut self.counters, is_past);
+        let verdict = flow.classify(now, on, self.sinks, &mut self.counters, is_past);
         if matches!(verdict, Verdict::New { .. }) && now.since(flow.ordered_at) >= REORDER_AFTER {
             self.reorder(now, at);
         }
@@ -406,7 +420,7 @@ impl FlowTable {
     }
 
     /// Whether a message that is not complete yet is worth collecting: false if
-    /// [`FlowTable::classify`] would surely drop it as a duplicate or as late.
+    /// [`FlowTable::classify`] would drop it as a duplicate or as late, and not count it.
     #[must_use]
     #[inline]
     pub fn expects(&self, now: MonoTime, key: &FlowKey, sequence: u64, is_past: impl FnOnce() -> bool) -> bool {
@@ -415,7 +429,7 @@ impl FlowTable {
         if sequence <= flow.newest && is_past() {
             return flow.past_after(sequence) < self.sinks;
         }
-        sequence > flow.newest || (!flow.has_seen(sequence) && now.since(flow.released_at) >= RESTART_AFTER)
+        sequence > flow.newest || (!flow.has_seen(sequence) && flow.late_for(now) >= RESTART_STEP)
     }
 
     /// Forgets up to `budget` flows that released nothing for `timeout`. Returns how many.
@@ -688,7 +702,7 @@ impl Flow {
     fn classify(
         &mut self,
         now: MonoTime,
-        sequence: u64,
+        (sequence, leg): (u64, Leg),
         sinks: u64,
         counters: &mut FlowCounters,
         is_past: impl FnOnce() -> bool,
@@ -700,7 +714,7 @@ impl Flow {
                 return self.advance(now, sequence, step);
             }
             counters.suspects += 1;
-            return self.unlikely(now, sequence, sinks, Verdict::Suspect, counters);
+            return self.unlikely(now, (sequence, leg), sinks, Verdict::Suspect, counters);
         }
         if is_past() {
             return self.look_back(sequence, sinks);
@@ -714,10 +728,10 @@ impl Flow {
                 return Verdict::Duplicate;
             }
         }
-        if now.since(self.released_at) < RESTART_AFTER {
+        if self.late_for(now) < self.restart_step(leg) {
             return Verdict::Late;
         }
-        self.unlikely(now, sequence, sinks, Verdict::Late, counters)
+        self.unlikely(now, (sequence, leg), sinks, Verdict::Late, counters)
     }
 
     /// A message of the past that is not newer than the newest: for sinks that got neither
@@ -759,27 +773,56 @@ impl Flow {
         behind < WINDOW && self.seen & 1 << behind != 0
     }
 
+    /// For how long nothing was released, and no late message counted for a restart.
+    #[inline]
+    fn late_for(&self, now: MonoTime) -> Nanos {
+        let quiet = now.since(self.released_at);
+        if self.unlikely_count == 0 || !self.unlikely_is_late {
+            return quiet;
+        }
+        // An idle flow is forgotten long before this comes around.
+        let units = coarse(now).wrapping_sub(self.unlikely_at) as i32;
+        quiet.min(Nanos((units.max(0) as u64) << COARSE_BITS))
+    }
+
+    /// How far apart the late messages of a leg have to be.
+    fn restart_step(&self, leg: Leg) -> Nanos {
+        const VOUCHED: u128 = (1 << CONSISTENT_MIN) - 1;
+        let has_moved = leg != self.leg && self.seen & VOUCHED == VOUCHED;
+        if has_moved { RESTART_STEP_MOVED } else { RESTART_STEP }
+    }
+
     /// A sequence that nobody would expect: believed once enough of them agree.
     #[cold]
     fn unlikely(
         &mut self,
         now: MonoTime,
-        sequence: u64,
+        (sequence, leg): (u64, Leg),
         sinks: u64,
         otherwise: Verdict,
         counters: &mut FlowCounters,
     ) -> Verdict {
-        let step = sequence.wrapping_sub(self.unlikely);
-        let agrees = self.unlikely_count > 0 && (1..=CONSISTENT_STEP).contains(&step);
+        let is_late = otherwise == Verdict::Late;
+        let step_max = if is_late { JUMP_MAX } else { CONSISTENT_STEP };
+        let step = u64::from((sequence as u32).wrapping_sub(self.unlikely));
+        let is_alike = self.unlikely_count > 0 && self.unlikely_is_late == is_late;
+        let agrees = is_alike && (1..=step_max).contains(&step);
         self.unlikely_count = if agrees { self.unlikely_count + 1 } else { 1 };
-        self.unlikely = sequence;
+        (self.unlikely, self.unlikely_at, self.unlikely_is_late) = (sequence as u32, coarse(now), is_late);
         if self.unlikely_count < CONSISTENT_MIN {
             return otherwise;
         }
         self.restart(now, sequence, sinks);
+        self.leg = leg;
         counters.restarts += 1;
         Verdict::New { lost: 0 }
     }
+}
+
+const COARSE_BITS: u32 = 20;
+
+const fn coarse(now: MonoTime) -> u32 {
+    (now.0 >> COARSE_BITS) as u32
 }
 
 const fn tag(hash: u64) -> u32 {

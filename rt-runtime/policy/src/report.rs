@@ -81,4 +81,7 @@ pub struct BudgetReport {
     pub bits_per_s_used: Option<u64>,
     /// At most; `None`: no bound.
     pub bits_per_s_max: Option<u64>,
+    /// To what all best effort that goes by it is held, bits a second: what time-sensitive streams leave.
+    /// `None`: no bound, or who asks may not see all tenants.
+    pub best_effort_bits_per_s: Option<u64>,
 }

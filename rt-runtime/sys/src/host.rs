@@ -182,7 +182,8 @@ fn ethtool<const WORDS: usize>(
     }
     request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
     let reason = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or_default());
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| OsError::new(attempted, reason(error)))?;
+    // Not at the host's own address: where `lo` is down there is none.
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(|error| OsError::new(attempted, reason(error)))?;
     // SAFETY: `request` points at `words`, which is as large as the structure of this
     // command (the callers' part), and both live through the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };

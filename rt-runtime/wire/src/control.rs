@@ -295,9 +295,10 @@ pub enum Request {
         req: u32,
         /// Name of the stream.
         stream: String,
-        /// Which kind of technology; `None`: what its first opener asked for.
+        /// Which kind of technology; `None`: as it is, or, where `priority` is `None`, too, both
+        /// as its first opener asked for.
         datapath: Option<Datapath>,
-        /// The importance; `None`: what its first opener asked for.
+        /// The importance; `None`: likewise.
         priority: Option<Priority>,
     },
     /// Asks a datapath to record its turns and slots until the session ends; answered by

@@ -221,6 +221,8 @@ pub struct ScheduleStatus {
     pub id: String,
     /// How many streams it has, on all hosts.
     pub streams: u32,
+    /// Its hosts, by name; none where none is in force.
+    pub hosts: Vec<String>,
     /// It waits for its instant.
     pub is_armed: bool,
     /// Since when it is in force, TAI in nanoseconds; 0: none ever was.

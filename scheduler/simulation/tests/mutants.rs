@@ -4,7 +4,7 @@
 use insane_core::{Lane, MonoTime, TaiTime};
 use insane_scheduler::{
     Action, Arrivals, ClientIndex, Decision, FlowIndex, GateEntry, Gates, LatePolicy, Limits, LinkRate, LinkTiming,
-    Mutation, Now, Policing, Recurrence, Scheduler, TimedScheduler, TimedStream, turn_on,
+    Mutation, Now, Policing, PoolIndex, Recurrence, Scheduler, TimedScheduler, TimedStream, turn_on,
 };
 use std::num::{NonZeroU32, NonZeroU64};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -92,6 +92,22 @@ fn clients() -> bool {
     is_right && sent[2] > 100_000 && (sent[0] + sent[1]).abs_diff(sent[2]) <= 6_000
 }
 
+/// Two flows of a pool that has spent its burst wait.
+fn pools() -> bool {
+    let Some(limits) = Limits::new(4_000, 1_000) else { return false };
+    let mut scheduler = Box::new(Scheduler::<4>::new(limits));
+    let most = Policing { rate_bytes_per_s: NonZeroU64::MIN, burst_bytes: 2_000 };
+    let mut is_right = scheduler.set_pool(PoolIndex(0), Some(most)).is_ok();
+    for flow in [FlowIndex(0), FlowIndex(1)] {
+        is_right &= scheduler.add(flow, Lane::LAST, 4_000).is_ok();
+        is_right &= scheduler.join_pool(flow, Some(PoolIndex(0))).is_ok();
+        scheduler.ready(flow);
+    }
+    is_right &= scheduler.poll(MonoTime(0)) == Decision::Send { flow: FlowIndex(0), budget_bytes: 1_001 };
+    scheduler.sent(FlowIndex(0), 2_000, true);
+    is_right && matches!(scheduler.poll(MonoTime(0)), Decision::Wait(_))
+}
+
 /// A lane that always has something sends what its contract allows, also after it was kept waiting.
 fn contracts() -> bool {
     let Some(rate) = LinkRate::from_bits_per_s(1_000_000_000) else { return false };
@@ -123,11 +139,12 @@ type Named = (&'static str, fn() -> bool);
 #[test]
 fn every_fault_is_noticed() {
     let fails = |test: fn() -> bool| !catch_unwind(AssertUnwindSafe(test)).unwrap_or(false);
-    let tests: [Named; 6] = [
+    let tests: [Named; 7] = [
         ("recurrences", recurrences),
         ("gates", gates),
         ("busy", busy),
         ("clients", clients),
+        ("pools", pools),
         ("contracts", contracts),
         ("simulation", simulation),
     ];

@@ -1,6 +1,7 @@
 //! `insane check`: everything that is wrong with configuration files.
 
 use crate::output::{counted, machine, print_findings};
+use crate::schedule::is_plant;
 use insane_config::{LoadError, Machine, load};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,11 @@ fn check(file: &Path, machine: &Machine) -> std::io::Result<bool> {
         Ok(loaded) => {
             print_findings(&loaded.warnings)?;
             (format!("ok, with {}", counted(loaded.warnings.count())), true)
+        }
+        Err(LoadError::Invalid(_)) if is_plant(file) => {
+            let file = file.display();
+            writeln!(std::io::stderr(), "error: {file} is a plant: `insane schedule synth {file}` checks it\n")?;
+            ("a plant, not a configuration".to_owned(), false)
         }
         Err(LoadError::Invalid(findings)) => {
             print_findings(&findings)?;

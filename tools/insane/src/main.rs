@@ -40,7 +40,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Say everything that is wrong with configuration files.
+    /// Say everything that is wrong with configuration files: fields that cannot be read first,
+    /// and what they mean once all can be.
     Check {
         /// The files.
         #[arg(required = true)]

@@ -26,7 +26,7 @@ pub enum StatusError {
     /// Nobody listens.
     #[error(
         "no runtime answers at {path}\n\
-         Is insaned running? If its configuration has another `control.socket`, give it as --socket."
+         Is insaned running? If its configuration has another `control.socket`, give that one."
     )]
     NobodyThere {
         /// Where.

@@ -23,9 +23,13 @@ pub fn machine(elsewhere: bool) -> Machine {
     if elsewhere { Machine::unknown() } else { Machine::detect() }
 }
 
+/// `1 link`, `2 links`.
+pub fn of(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
 /// `1 error and 2 warnings`.
 pub fn counted((errors, warnings): (usize, usize)) -> String {
-    let of = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
     match (errors, warnings) {
         (0, warnings) => of(warnings, "warning"),
         (errors, 0) => of(errors, "error"),

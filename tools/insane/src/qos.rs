@@ -20,10 +20,11 @@ enum Kind {
 pub struct Arguments {
     /// The stream, which is open on this host.
     stream: String,
-    /// Which kind of technology it is to get; without it what its first opener asked for.
+    /// Which kind of technology it is to get. Without it that stays as it is; without this and
+    /// --priority both are again what the stream's first opener asked for.
     #[arg(long, value_enum)]
     datapath: Option<Kind>,
-    /// Its importance; without it what its first opener asked for.
+    /// Its importance; without it as it is, likewise.
     #[arg(long, value_name = "0..7", value_parser = clap::value_parser!(u8).range(0..=7))]
     priority: Option<u8>,
     #[command(flatten)]
@@ -36,11 +37,13 @@ pub fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
         writeln!(std::io::stderr(), "error: {error}")?;
         return Ok(ExitCode::FAILURE);
     }
-    let kind = arguments.datapath.map_or("as asked for", |kind| match kind {
+    let is_back = arguments.datapath.is_none() && arguments.priority.is_none();
+    let unnamed = if is_back { "as asked for" } else { "as it was" };
+    let kind = arguments.datapath.map_or(unnamed, |kind| match kind {
         Kind::Standard => "standard",
         Kind::Fast => "fast",
     });
-    let priority = arguments.priority.map_or("as asked for".to_owned(), |priority| priority.to_string());
+    let priority = arguments.priority.map_or(unnamed.to_owned(), |priority| priority.to_string());
     writeln!(std::io::stdout(), "stream {:?}: datapath {kind}, priority {priority}", arguments.stream)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -464,6 +464,11 @@ fn apply_mends_what_can_be_mended_and_looks_again() {
     }
     let left = report(&output)["applied"]["left"].to_string();
     assert!(left.contains("timer-slack") && left.contains("whoever starts the runtime"), "{left}");
+    // Then nothing is left that could be, and that is said.
+    for (more, word) in [(&["--dry-run"][..], "would be"), (&["--apply"], "was")] {
+        let shown = text(&tree.doctor(&[&[file.as_str()], more].concat()).stdout);
+        assert!(shown.starts_with(&format!("Nothing {word} changed: ")), "{shown}");
+    }
 }
 
 #[test]

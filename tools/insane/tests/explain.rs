@@ -186,7 +186,7 @@ fn the_table_of_the_policy_is_shown_and_carried_out() {
         &shown,
         &[
             "links to peer there by rule 5, for all others",
-            "chosen   quick, for",
+            "chosen   quick, ",
             "used     quick",
             "if the chosen one failed  slow",
             "budget of link quick: 1 of 1 streams",

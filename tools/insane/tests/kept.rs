@@ -59,6 +59,11 @@ fn forget(hosts: &[&Daemon]) -> Output {
     insane().args(["schedule", "forget", "--hosts", &sockets.join(",")]).output().unwrap()
 }
 
+/// Of one host alone, which is to be meant.
+fn forget_alone(host: &Daemon) -> Output {
+    insane().args(["schedule", "forget", "--force", "--hosts"]).arg(host.socket()).output().unwrap()
+}
+
 fn activate(pair: &Pair, certificate: &str) {
     let output = pair.activate(certificate);
     assert!(output.status.success(), "{}{}", text(&output.stderr), pair.hosts[0].log());
@@ -200,10 +205,14 @@ fn a_host_that_missed_a_change_sends_in_no_slots_that_the_others_no_longer_have(
     wait_for("it holds", || pair.hosts.iter().all(|host| schedule(host).withheld.is_none()));
     assert!(axis.arrives(PATIENCE), "{}", pair.hosts[0].log());
     // A running host that is contradicted is silent, too: the other forgets what both had.
-    assert!(forget(&[&pair.hosts[1]]).status.success());
+    let said = forget(&[&pair.hosts[1]]);
+    assert_eq!(said.status.code(), Some(1), "a host is missing");
+    assert!(text(&said.stderr).contains("is of \"kepc1\" as well"), "{}", text(&said.stderr));
+    assert_ne!(schedule(&pair.hosts[1]).id, "", "nothing was forgotten");
+    assert!(forget_alone(&pair.hosts[1]).status.success());
     wait_for("it is heard of", || schedule(&pair.hosts[0]).withheld.is_some_and(|why| why.contains("under none")));
     assert!(!axis.arrives(Duration::from_millis(600)), "nothing is sent");
-    assert!(forget(&[&pair.hosts[0]]).status.success());
+    assert!(forget(&[&pair.hosts[0], &pair.hosts[1]]).status.success());
     wait_for("both are under none", || schedule(&pair.hosts[0]).withheld.is_none());
     assert!(axis.arrives(PATIENCE));
 }
@@ -271,7 +280,7 @@ fn what_a_peer_said_that_is_gone_is_not_taken_for_the_word_of_who_has_its_number
     };
     reload(Some(2));
     // The second forgets what both had, and says so.
-    assert!(forget(&[&pair.hosts[1]]).status.success());
+    assert!(forget_alone(&pair.hosts[1]).status.success());
     for round in 0..6 {
         wait_for("it is heard of", || schedule(here).withheld.is_some_and(|why| why.contains("under none")));
         reload(None);

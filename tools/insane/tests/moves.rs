@@ -53,10 +53,36 @@ fn a_stream_is_moved_and_what_cannot_be_moved_is_told() {
     told(&["t", "--link", "l1"], 1, "no stream \"t\" is open");
     told(&["s", "--peer", "there"], 0, "stream \"s\" goes as everything else to peer \"there\"");
     assert_eq!(link().as_deref(), Some("l0"));
+    // The log has the names of reports.
+    let (other, log) = (there.status().host, here.log());
+    for words in [
+        format!("host={}", other.id),
+        format!("life={}", other.incarnation),
+        "the overlay speaks by this link".into(),
+        "link=\"l0\"".into(),
+        "domain=\"line\"".into(),
+    ] {
+        assert!(log.contains(&words), "{words:?} is missing in {log}");
+    }
     // Not again at once; to start the tool may take longer than that.
     wait_for("a move right behind another one is refused", || {
         let _ = a.move_stream("s", Some("l1"), None);
         let (status, _, err) = run(&["s", "--link", "l1"]);
         status == Some(1) && err.contains("try again")
     });
+}
+
+#[test]
+fn a_stream_that_can_go_nowhere_is_not_moved_and_that_is_told() {
+    let alone = Daemon::start("alone", &format!("datapaths: [(name: \"main\", idle: block, serves: all)], {DOMAINS}"));
+    let a = Session::attach(alone.socket(), "a").unwrap();
+    let _stream = a.stream("s", Qos::default()).unwrap();
+    for (arguments, words) in [
+        (&["s"][..], "there is no peer that stream \"s\" could go to"),
+        (&["s", "--link", "x"], "has no link \"x\"; it has none"),
+    ] {
+        let output = alone.command("move", arguments).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(words), "{arguments:?}: {said}");
+    }
 }

@@ -58,6 +58,9 @@ fn a_stream_that_asks_for_something_else_goes_where_the_policy_then_wants_it() {
     passes("bytes");
     let qos = here.status().streams.iter().find(|row| row.name == "s").unwrap().qos.clone().unwrap();
     assert_eq!((qos.datapath.as_str(), qos.priority), ("fast", 7));
+    run(&["s", "--datapath", "fast"], 0, "datapath fast, priority as it was");
+    let qos = here.status().streams.iter().find(|row| row.name == "s").unwrap().qos.clone().unwrap();
+    assert_eq!((qos.datapath.as_str(), qos.priority), ("fast", 7), "what is not named stays");
     a.set_qos("s", Some(Datapath::Standard), None).unwrap();
     passes("datagrams");
     a.set_qos("s", Some(Datapath::Fast), None).unwrap();

@@ -68,6 +68,24 @@ fn changed(from: &str, to: &str) -> String {
 }
 
 #[test]
+fn who_mixes_up_plants_and_configurations_is_told_which_is_which() {
+    fails(&["synth", &configs("single-host.ron")], &["a plant has no field `control`", "configuration of a runtime"]);
+    fails(&["synth", "/nowhere/x.ron"], &["error: cannot read the plant /nowhere/x.ron: No such file"]);
+    let file = configs("plants/cells.ron");
+    let output = insane().args(["check", &file]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), format!("{file}: a plant, not a configuration\n"));
+    assert!(text(&output.stderr).contains(&format!("`insane schedule synth {file}`")), "{}", text(&output.stderr));
+}
+
+#[test]
+fn an_error_of_gates_says_so_once() {
+    let gates = ["taprio", "gates", &configs("reference.ron"), "nobody", "--dev", "eth0"];
+    let said = text(&schedule(&gates).stderr);
+    assert!(said.starts_with("error: there is no datapath \"nobody\""), "{said}");
+}
+
+#[test]
 fn the_example_is_scheduled_checked_explained_and_drawn() {
     let scratch = Scratch::new("example");
     let path = scratch.example();
@@ -99,6 +117,7 @@ fn the_example_is_scheduled_checked_explained_and_drawn() {
     assert!(drawn.contains("temperatures") && drawn.trim_end().ends_with("</svg>"));
     fails(&["draw", &path, "-o", &picture, "--for-us", "4000000"], &["too many to read", "--for-us"]);
     fails(&["draw", &path, "-o", &picture, "--for-us", "0"], &["nothing to draw"]);
+    fails(&["draw", &path, "-o", &picture, "--from-us", "99999", "--for-us", "5"], &["beyond the cycle of"]);
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn messages_go_in_their_slots_beside_best_effort_in_order_and_none_is_lost() {
     let turn = explained["facts"].as_array().unwrap().iter().find(|fact| fact["about"] == "e_turn").unwrap();
     // Too few for the quantile; a machine that slept through slots has samples of those, too.
     let what = turn["what"].as_str().unwrap();
-    assert!(what.contains("carry no 99 %") || what.contains("slots missed for it"), "{turn}");
+    assert!(what.contains("too few for 99 %") || what.contains("slots missed for it"), "{turn}");
     assert!(turn["why"].as_str().unwrap().starts_with("statistical:"), "{turn}");
     let measured = common::insane().args(["schedule", "measured", "--socket"]).arg(here.socket()).output().unwrap();
     assert!(text(&measured.stdout).contains("// turn: "), "{}", text(&measured.stdout));

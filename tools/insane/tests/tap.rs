@@ -240,6 +240,29 @@ fn a_stream_is_not_kept_open_by_the_tap_and_filters_hold() {
 }
 
 #[test]
+fn a_tap_of_what_is_not_there_says_so_and_waits_for_it() {
+    let daemon = Daemon::start("nothing", CONFIG);
+    let session = Session::attach(daemon.socket(), "app").unwrap();
+    let stream = session.stream("s", Qos::default()).unwrap();
+    let _feed = stream.source(CHANNEL, SourceOptions::default()).unwrap();
+    let said = |arguments: &[&str]| {
+        let output = daemon.command("tap", &[&["--seconds", "1"], arguments].concat()).output().unwrap();
+        assert!(output.status.success());
+        text(&output.stderr)
+    };
+    for (arguments, words) in [
+        (&["--stream", "nope"][..], "no stream \"nope\" is open in domain \"line\"; waiting"),
+        (&["--stream", "nope", "--channel", "3"], "no stream \"nope\" is open"),
+        (&["--stream", "s", "--channel", "7"], "stream \"s\" has no channel 7 in use"),
+        (&["--channel", "7"], "no stream has a channel 7 in use"),
+    ] {
+        let said = said(arguments);
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+    assert!(!said(&["--stream", "s"]).contains("nothing to tap"));
+}
+
+#[test]
 fn who_is_no_member_may_not_tap() {
     let daemon = Daemon::start("members", CONFIG);
     let output = daemon.command("tap", &["--domain", "other", "--seconds", "1"]).output().unwrap();

@@ -35,9 +35,6 @@ pub enum FuzzError {
     /// It was not built.
     #[error("the fuzzer was not built: {0}")]
     Build(String),
-    /// No such target.
-    #[error("`{0}` is no target; there are {TARGETS:?}")]
-    Target(String),
     /// The scratch folder cannot be made.
     #[error("{0}: {1}")]
     Folder(PathBuf, std::io::Error),
@@ -73,26 +70,32 @@ pub fn check(root: &Path) -> Result<(), FuzzError> {
     TARGETS.iter().try_for_each(|target| fuzzer.feed(target, Bound::Runs(RUNS)))
 }
 
-/// `cargo xtask fuzz [TARGET] [--seconds N]`: every target, or one, for 60 s or as long as is said;
-/// the corpus keeps what reaches more code.
-pub fn command(root: &Path, options: &[&str]) -> ExitCode {
-    let (targets, seconds) = match options {
-        [] => (TARGETS.to_vec(), Some(60)),
-        ["--seconds", seconds] => (TARGETS.to_vec(), seconds.parse().ok()),
-        [target] => (vec![*target], Some(60)),
-        [target, "--seconds", seconds] => (vec![*target], seconds.parse().ok()),
-        _ => (Vec::new(), None),
+/// What `cargo xtask fuzz [TARGET] [--seconds N]` asks for: every target, or one, for 60 s or as
+/// long as is said. Building takes minutes: what means nothing is refused before.
+pub fn asked(options: &[&str]) -> Result<(Vec<&'static str>, u64), String> {
+    let (target, seconds) = match options {
+        [] => (None, "60"),
+        ["--seconds", seconds] => (None, *seconds),
+        [target] => (Some(*target), "60"),
+        [target, "--seconds", seconds] => (Some(*target), *seconds),
+        _ => return Err("fuzz takes a target, --seconds and a number, or nothing".to_owned()),
     };
-    let Some(seconds) = seconds else {
-        eprintln!("error: fuzz takes a target, --seconds and a number, or nothing");
-        return ExitCode::from(2);
+    let targets = match target {
+        None => TARGETS.to_vec(),
+        Some(name) => {
+            let known = TARGETS.into_iter().find(|target| *target == name);
+            vec![known.ok_or_else(|| format!("`{name}` is no target of fuzz; there are {}", TARGETS.join(", ")))?]
+        }
     };
+    let seconds = seconds.parse().map_err(|_| format!("`{seconds}` is no number of seconds"))?;
+    Ok((targets, seconds))
+}
+
+/// Fuzzes targets for so many seconds each; the corpus keeps what reaches more code.
+pub fn command(root: &Path, targets: &[&'static str], seconds: u64) -> ExitCode {
     let run = || -> Result<(), FuzzError> {
-        let known = |name: &str| TARGETS.into_iter().find(|target| *target == name);
-        let targets: Result<Vec<_>, _> =
-            targets.iter().map(|name| known(name).ok_or_else(|| FuzzError::Target((*name).to_owned()))).collect();
         let fuzzer = Fuzzer::build(root)?;
-        for target in targets? {
+        for target in targets {
             fuzzer.feed(target, Bound::Seconds(seconds))?;
             fuzzer.keep(target)?;
         }
@@ -202,6 +205,20 @@ fn ended(ending: &Ending) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_means_nothing_is_refused_before_anything_is_built() {
+        assert_eq!(asked(&[]), Ok((TARGETS.to_vec(), 60)));
+        assert_eq!(asked(&["data", "--seconds", "5"]), Ok((vec!["data"], 5)));
+        for (options, says) in [
+            (&["date"][..], "`date` is no target"),
+            (&["--seconds"], "`--seconds` is no target"),
+            (&["data", "--seconds", "5s"], "`5s` is no number"),
+            (&["data", "control"], "takes a target"),
+        ] {
+            assert!(asked(options).is_err_and(|error| error.contains(says)), "{options:?}");
+        }
+    }
 
     #[test]
     fn every_target_has_a_corpus_and_every_corpus_a_target() {

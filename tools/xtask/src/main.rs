@@ -41,12 +41,20 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
+        // Those that run programs of their own pass it on.
+        [command, "--help" | "-h"] if *command != "sim" => {
+            print!("{USAGE}");
+            ExitCode::SUCCESS
+        }
         ["test" | "ci", options @ ..] => match steps::Selection::parse(options) {
             Ok(selection) => steps::run(&workspace_root(), &selection),
             Err(error) => refuse(&error.to_string()),
         },
         ["sim", options @ ..] => steps::simulate(&workspace_root(), options),
-        ["fuzz", options @ ..] => fuzz::command(&workspace_root(), options),
+        ["fuzz", options @ ..] => match fuzz::asked(options) {
+            Ok((targets, seconds)) => fuzz::command(&workspace_root(), &targets, seconds),
+            Err(reason) => refuse(&reason),
+        },
         ["rt-guest", options @ ..] => match guest::command(&workspace_root(), options) {
             Some(code) => code,
             None => refuse("these options of rt-guest mean nothing; rt-guest --list names the jobs"),

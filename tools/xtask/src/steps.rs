@@ -219,8 +219,17 @@ fn shim(root: &Path) -> Result<bool, dpdk::ShimError> {
 
 /// What the default build leaves out: the back end, and daemons that find each other. All
 /// commands choose the same packages and features, or the crates below would be compiled for each.
-const GOSSIP: [&str; 6] =
-    ["-p", "insane-discovery", "-p", "insaned", "--features", "insane-discovery/gossip,insaned/gossip"];
+/// The third has them as they are in the whole workspace.
+const GOSSIP: [&str; 8] = [
+    "-p",
+    "insane-discovery",
+    "-p",
+    "insaned",
+    "-p",
+    "insane-unified",
+    "--features",
+    "insane-discovery/gossip,insaned/gossip",
+];
 /// All tests of discovery, and of the daemon those that need it: the others have run without.
 const GOSSIP_TESTS: [&str; 5] = ["--lib", "--test", "gossip", "--test", "discovery"];
 
@@ -252,9 +261,10 @@ fn trace(root: &Path) -> (Verdict, TestCount) {
         return lints;
     }
     let mut tests = cargo(root);
-    // The other two have nothing of these names: they give crates below the features that they
-    // have in the step `tests`.
+    // The others have nothing of these names: they give crates below the features that they have in
+    // the step `tests`.
     tests.arg("test").args(feature).args(["-p", "insane-cli", "-p", "insaned", "-p", "latency-tests"]);
+    tests.args(["-p", "insane-unified"]);
     counted(tests.args(["--bin", "insane", "--test", "trace"]), 10)
 }
 

@@ -122,11 +122,13 @@ impl Comparison {
         })
     }
 
-    /// Control error of a run as a multiple of that of the unloaded one.
+    /// Control error of a run as a multiple of that of the unloaded one. `None` where one of them
+    /// was not measured, or the carriage came down unloaded: there is nothing to compare with.
     #[must_use]
     pub fn ratio(&self, run: &Run) -> Option<f64> {
-        let alone = self.runs.first()?.device().error_rms.filter(|alone| *alone > 0.0)?;
-        Some(run.device().error_rms? / alone)
+        let alone = self.runs.first()?.device();
+        let error = alone.error_rms.filter(|error| alone.falls == 0 && *error > 0.0)?;
+        Some(run.device().error_rms? / error)
     }
 
     /// Judges the runs; with the summary in one line.
@@ -144,7 +146,10 @@ impl Comparison {
         let ratios = (self.ratio(slots).unwrap_or(f64::INFINITY), self.ratio(best_effort).unwrap_or(f64::INFINITY));
         let fell = |run: &Run| run.device().falls > 0;
         let fate = if fell(best_effort) { "it came down".into() } else { format!("{:.2} of it", ratios.1) };
-        let facts = format!("in slots {:.2} of the unloaded error; best effort: {fate}", ratios.0);
+        let facts = match self.ratio(slots) {
+            Some(ratio) => format!("in slots {ratio:.2} of the unloaded error; best effort: {fate}"),
+            None => "the unloaded run is nothing to compare with".into(),
+        };
         if self.smoke {
             return (Judgement::Works, format!("works: {facts}"));
         }
@@ -184,6 +189,7 @@ pub fn rows(comparison: &Comparison) -> Vec<Row> {
         run.device().error_rms.map_or("-".into(), |_| millimetres(run.device().error_max))
     });
     row("carriage", &|run| match run.fell_after() {
+        _ if run.device().cycles == 0 => "-".into(),
         _ if run.device().falls == 0 => "hovered".into(),
         Some(after) => format!("DOWN after {after:.2} s"),
         None => "DOWN".into(),
@@ -206,7 +212,7 @@ pub fn rows(comparison: &Comparison) -> Vec<Row> {
     for flow in flows {
         row(flow.name(), &|run| rate(run, flow));
     }
-    row("slots used", &|run| match run.slots.as_slice() {
+    row("slots since start", &|run| match run.slots.as_slice() {
         [] => "none".into(),
         slots => slots.iter().map(|slots| slots.used).sum::<u64>().to_string(),
     });
@@ -223,7 +229,7 @@ pub fn rows(comparison: &Comparison) -> Vec<Row> {
 fn rate(run: &Run, flow: Flow) -> String {
     let received = run.picture.flows.get(&flow).and_then(|(_, received)| received.as_ref());
     match received.and_then(|received| received.rates()) {
-        _ if !run.flows.contains(&flow) => "-".into(),
+        _ if !run.flows.contains(&flow) || run.device().cycles == 0 => "-".into(),
         Some((messages, _)) if flow == Flow::Telemetry => format!("{messages:.0} /s"),
         Some((_, megabytes)) => format!("{megabytes:.2} MB/s"),
         None => "nothing arrived".into(),
@@ -234,13 +240,13 @@ fn rate(run: &Run, flow: Flow) -> String {
 #[must_use]
 pub fn about_slots(comparison: &Comparison) -> Vec<String> {
     let Some(run) = comparison.runs.iter().rfind(|run| !run.slots.is_empty()) else { return Vec::new() };
-    let mut lines = Vec::new();
+    let mut lines = vec!["slots, and late ones, are counted since the runtimes started: longer than cycles".into()];
     for slots in &run.slots {
         let (start, length, period) = (Nanos(slots.start_ns), Nanos(slots.length_ns), Nanos(slots.period_ns));
         let class = slots.basis.as_ref().map_or("not told", |basis| basis.class);
         lines.push(format!("{}: class {class}; {length} at {start} of every {period}", slots.stream));
     }
-    lines.extend(run.slots.first().and_then(|slots| slots.basis.as_ref()).map(on_what));
+    lines.extend(run.slots.first().and_then(|slots| slots.basis.as_ref()).into_iter().flat_map(on_what));
     for slots in &run.slots {
         lines.extend(counted(&format!("  late, {}:", slots.stream), &slots.late));
         lines.extend(counted(&format!("  assumed and not held, {}:", slots.stream), &slots.violated));
@@ -248,24 +254,51 @@ pub fn about_slots(comparison: &Comparison) -> Vec<String> {
     lines
 }
 
-/// Counts after their name, two to a line; no line where there are none.
+/// Counts below their name, the runtime's words for them after ours; no line where there are none.
 fn counted(name: &str, counts: &[(String, u64)]) -> Vec<String> {
-    let words: Vec<String> = counts.iter().map(|(what, count)| format!("{what} {count}")).collect();
-    let line = |(at, words): (usize, &[String])| match at {
-        0 => format!("{name} {}", words.join(", ")),
-        _ => format!("    {}", words.join(", ")),
+    if counts.is_empty() {
+        return Vec::new();
+    }
+    let line = |(what, count): &(String, u64)| match plainly(what) {
+        Some(words) => format!("    {count:>6}  {words} ({what})"),
+        None => format!("    {count:>6}  {what}"),
     };
-    words.chunks(2).enumerate().map(line).collect()
+    std::iter::once(name.to_owned()).chain(counts.iter().map(line)).collect()
+}
+
+/// What a counter of the runtime, or an assumption of a certificate, is about.
+fn plainly(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "late_application" => "the message came after its slot",
+        "late_ring_full" => "the link took nothing",
+        "late_wake" => "the datapath woke too late",
+        "late_turn" => "the datapath took too long, or was not run",
+        "late_unturned" => "nobody turned the datapath",
+        "late_link_busy" => "the link was busy",
+        "late_unexplained" => "no cause is known",
+        "e_turn" => "a message in a slot took longer to hand over",
+        "e_chunk" => "best effort took longer to hand over",
+        "e_wake" => "the datapath woke later",
+        "clock" => "the clock was off by more",
+        "link" => "the link held more",
+        "release" => "a message came later",
+        "size" => "a message was larger",
+        _ => return None,
+    })
 }
 
 /// What the classes rest on.
-fn on_what(basis: &Basis) -> String {
+fn on_what(basis: &Basis) -> [String; 3] {
     let (quantile, longest) = (Nanos(basis.turn_quantile_ns), Nanos(basis.turn_max_ns));
     let known = match basis.turn_samples {
         0 => "as configured".into(),
         samples => format!("{samples} samples"),
     };
-    format!("  statistical: on the quantile of e_turn, {quantile}; assured: on its\n  longest, {longest} ({known})")
+    [
+        format!("  e_turn is how long it takes to hand a message over ({known}):"),
+        format!("    class statistical rests on its quantile, {quantile},"),
+        format!("    class assured on the longest, {longest}"),
+    ]
 }
 
 /// Renders the table, the control error over time, and what is to be said of slots; for a
@@ -411,12 +444,33 @@ pub mod tests {
             "4.3 %",
             "94.1 %",
             "class statistical",
-            "longest, 120.0 us (as configured)",
-            "late_wake 3",
-            "e_turn 2",
+            "the longest, 120.0 us",
+            "(as configured)",
+            "3  the datapath woke too late (late_wake)",
+            "2  a message in a slot took longer to hand over (e_turn)",
+            "slots since start",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
+    }
+
+    #[test]
+    fn what_was_not_measured_or_has_nothing_to_be_compared_with_is_a_dash() {
+        let cells = |comparison: &Comparison, name: &str| {
+            rows(comparison).into_iter().find(|(row, _)| row == name).map(|(_, cells)| cells).unwrap()
+        };
+        let fell = compared([9e-4, 1e-4, 9e-4], [1, 0, 1]);
+        assert_eq!(cells(&fell, "  of the unloaded"), ["-", "-", "-"]);
+        let smoke = Comparison { smoke: true, ..fell };
+        assert_eq!(smoke.judge().1, "works: the unloaded run is nothing to compare with");
+        let mut ended = compared([1e-4, 1e-4, 9e-4], [0; 3]);
+        let device = ended.runs[1].picture.device.as_mut().unwrap();
+        (device.cycles, device.error_rms) = (0, None);
+        ended.runs[1].picture.flows.clear();
+        for name in ["carriage", "backup", "  of the unloaded"] {
+            assert_eq!(cells(&ended, name)[1], "-", "{name}");
+        }
+        assert_eq!(cells(&ended, "carriage")[0], "hovered");
     }
 
     #[test]

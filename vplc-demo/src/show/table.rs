@@ -79,6 +79,7 @@ fn plant(text: &mut String, device: &DeviceReport) {
     let rms = device.error_rms.map_or("-".into(), millimetres);
     let max = device.error_rms.map_or("-".into(), |_| millimetres(device.error_max));
     let fallen = match device.falls {
+        _ if device.cycles == 0 => "no cycle was counted".into(),
         0 => "the carriage never came down".into(),
         1 => "the carriage came down once".into(),
         falls => format!("the carriage came down {falls} times"),
@@ -97,7 +98,7 @@ fn flows(text: &mut String, picture: &Picture) {
 /// A flow in one line.
 fn describe(flow: Flow, sent: Option<&FlowReport>, received: Option<&FlowReport>) -> String {
     let Some(received) = received.filter(|received| received.messages > 0) else {
-        return "nothing arrived yet".into();
+        return "nothing arrived".into();
     };
     let what = match flow {
         Flow::Video => "frames",
@@ -188,6 +189,9 @@ mod tests {
     #[test]
     fn nothing_measured_is_a_table_too() {
         let text = render(&Picture::default(), Nanos::ZERO);
-        assert!(text.contains("cycles                         0\n") && text.contains("- RMS, - max"));
+        assert!(
+            text.contains("cycles                         0\n")
+                && text.contains("- RMS, - max; no cycle was counted\n")
+        );
     }
 }

@@ -39,6 +39,8 @@ pub fn draw(picture: &Picture, title: &Title, (width, height): (usize, usize)) -
     head(&mut canvas, &device, title);
     if width < SMALLEST.0 || height < SMALLEST.1 {
         canvas.text(0, TOP, &summary(&device), Colour::Plain);
+        let (columns, rows) = SMALLEST;
+        canvas.text(0, TOP + 1, &format!("(the view needs {columns} columns and {rows} rows)"), Colour::Dim);
         return canvas;
     }
     let below = height - GRAPH - 2;
@@ -56,7 +58,27 @@ fn head(canvas: &mut Canvas, device: &DeviceReport, title: &Title) {
     canvas.text(0, 0, &title.headline, Colour::Bold);
     let right = format!("{:.1} of {} s   q: stop", device.cycles as f64 / 1e3, title.seconds);
     canvas.text(canvas.width().saturating_sub(right.len()), 0, &right, Colour::Plain);
-    canvas.text(0, 1, &title.form, Colour::Dim);
+    for (row, line) in (1..TOP).zip(lines(&title.form, canvas.width())) {
+        canvas.text(0, row, line, Colour::Dim);
+    }
+}
+
+/// Text in lines of at most so many columns; a word that is longer is a line of its own.
+fn lines(text: &str, columns: usize) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let fits = match rest.char_indices().nth(columns) {
+            None => rest.len(),
+            // A blank right behind the last column breaks the line as well as one before it.
+            Some((end, c)) => {
+                let words = &rest[..end + if c == ' ' { 1 } else { 0 }];
+                words.rfind(' ').or_else(|| rest.find(' ')).unwrap_or(rest.len())
+            }
+        };
+        let (line, after) = rest.split_at(fits);
+        rest = after.trim_start();
+        (!line.is_empty()).then_some(line)
+    })
 }
 
 /// The magnet above, the carriage where it hovers, and a mark at the set point; to
@@ -201,6 +223,19 @@ mod tests {
         assert!(text.contains("4.2 of 10 s") && text.contains("hovering") && text.contains("a form"), "{text}");
         assert!(drawn(|d| d.down = true, (100, 30)).contains("DOWN"));
         assert!(drawn(|d| d.phase = Phase::Settling, (100, 30)).contains("clamp"));
+    }
+
+    #[test]
+    fn a_long_form_goes_on_in_the_next_line_and_a_small_terminal_is_told_what_is_needed() {
+        let form = "two network namespaces at a switch of 100 Mbit/s, two insaned over udp, every part a process";
+        let title = Title { headline: "x".into(), form: form.into(), seconds: 10 };
+        let text = draw(&Picture::default(), &title, (80, 24)).plain();
+        let said: Vec<&str> = text.lines().skip(1).take(2).map(str::trim_end).collect();
+        assert_eq!(said.join(" "), form, "{text}");
+        assert_eq!(lines("ab cd", 2).collect::<Vec<_>>(), ["ab", "cd"]);
+        assert_eq!(lines("abcd e", 2).collect::<Vec<_>>(), ["abcd", "e"]);
+        let small = drawn(|_| {}, (60, 20));
+        assert!(small.contains("needs 60 columns and 22 rows"), "{small}");
     }
 
     #[test]

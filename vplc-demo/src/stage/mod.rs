@@ -287,10 +287,29 @@ fn setup(options: &Options, course: &Course, role: Role, place: Place, instants:
     }
 }
 
-/// The last lines of a log, for an error message.
+/// The end of a log, for an error message: from the last error on that a program ended with, else
+/// its last lines.
 fn tail(path: &Path) -> String {
+    last_words(&std::fs::read_to_string(path).unwrap_or_default())
+}
+
+fn last_words(log: &str) -> String {
     const LINES: usize = 5;
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LINES)..].join("\n")
+    let lines: Vec<&str> = log.lines().collect();
+    let error = lines.iter().rposition(|line| line.starts_with("error: "));
+    let from = error.unwrap_or(lines.len().saturating_sub(LINES));
+    lines[from..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_shown_from_the_error_that_ended_it() {
+        let log = "1 WARN warning: x\n  --> a.ron:1\n  |\n  | y\n  | ^\n  = accepted: z\nerror: no card\nthere is one";
+        assert_eq!(last_words(log), "error: no card\nthere is one");
+        assert_eq!(last_words("1\n2\n3\n4\n5\n6"), "2\n3\n4\n5\n6");
+        assert_eq!(last_words(""), "");
+    }
 }

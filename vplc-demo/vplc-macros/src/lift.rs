@@ -40,6 +40,7 @@ impl AppTimes {
     pub fn parse(tokens: TokenStream) -> syn::Result<Self> {
         let mut found = Arguments::new();
         for argument in split(tokens) {
+            apart(&argument)?;
             let known = ["core", "fifo", "jitter", "spin", "tai", "datapath_cycle", "datapath_wcet"];
             let Some((name, value)) = named(&argument).filter(|(name, _)| known.contains(&name.to_string().as_str()))
             else {
@@ -92,6 +93,7 @@ pub fn lift(module: &mut ItemMod) -> syn::Result<Lifted> {
     let Some((_, items)) = &mut module.content else {
         return Err(syn::Error::new(module.span(), "the program stands inside the module, in braces"));
     };
+    is_whole(&module.ident, items)?;
     for item in items {
         let Item::Fn(function) = item else { continue };
         let name = function.sig.ident.to_string();
@@ -112,14 +114,16 @@ pub fn lift(module: &mut ItemMod) -> syn::Result<Lifted> {
             let Some(TokenTree::Group(group)) = attribute.tokens.clone().into_iter().next() else { continue };
             let mut kept = TokenStream::new();
             for argument in split(group.stream()) {
+                apart(&argument)?;
                 match named(&argument) {
                     Some((name, _)) if name == "binds" => return Err(syn::Error::new(name.span(), HARDWARE)),
                     Some((name, value)) if LIFTED.contains(&name.to_string().as_str()) => {
                         insert(&mut found, &name, value)?
                     }
                     argument_kept => {
-                        // rtic-syntax does not tell whether it was written down.
-                        if let Some((name, value)) = argument_kept.filter(|(name, _)| name == "capacity") {
+                        // rtic-syntax does not tell whether it was written down, and where.
+                        let told = |name: &Ident| name == "capacity" || name == "priority";
+                        if let Some((name, value)) = argument_kept.filter(|(name, _)| told(name)) {
                             insert(&mut found, &name, value)?;
                         }
                         if !kept.is_empty() {
@@ -139,6 +143,42 @@ pub fn lift(module: &mut ItemMod) -> syn::Result<Lifted> {
         }
     }
     Ok(lifted)
+}
+
+/// What `rtic-syntax` does not refuse, but panics without.
+fn is_whole(module: &Ident, items: &[Item]) -> syn::Result<()> {
+    let parts = [
+        ("init", "a function: #[init] fn init(_: init::Context) -> (Shared, Local, init::Monotonics)"),
+        ("shared", "a struct of the resources that tasks share, perhaps none: #[shared] struct Shared {}"),
+        ("local", "a struct of the resources of one task each, perhaps none: #[local] struct Local {}"),
+    ];
+    for (part, what) in parts {
+        let is_it = |item: &Item| {
+            let attributes = match item {
+                Item::Fn(function) if part == "init" => &function.attrs,
+                Item::Struct(resources) if part != "init" => &resources.attrs,
+                _ => return false,
+            };
+            attributes.iter().any(|attribute| attribute.path.is_ident(part))
+        };
+        if !items.iter().any(is_it) {
+            return Err(syn::Error::new(module.span(), format!("a program has `#[{part}]`, {what}")));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a length of time whose unit stands apart from its number.
+fn apart(argument: &[TokenTree]) -> syn::Result<()> {
+    let [TokenTree::Ident(name), TokenTree::Punct(_), TokenTree::Literal(number), TokenTree::Ident(unit)] = argument
+    else {
+        return Ok(());
+    };
+    let whole = format!("{number}{unit}");
+    match length::parse(&whole) {
+        Some(_) => Err(syn::Error::new(number.span(), format!("without the space: `{name} = {whole}`"))),
+        None => Ok(()),
+    }
 }
 
 /// Splits at commas.
@@ -223,7 +263,7 @@ pub struct Program {
 
 impl Program {
     pub fn of(app: &App, lifted: &BTreeMap<String, Arguments>) -> syn::Result<Self> {
-        refuse(app)?;
+        refuse(app, lifted)?;
         let nothing = Arguments::new();
         let of = |name: &Ident| lifted.get(&name.to_string()).unwrap_or(&nothing);
         let locked = |resources: &rtic_syntax::ast::SharedResources| {
@@ -317,10 +357,13 @@ impl Times {
     fn of(name: &Ident, has_arguments: bool, found: &Arguments) -> syn::Result<Self> {
         let at = |argument: &str| found.get(argument).map_or(name.span(), |(span, _)| *span);
         let fault = |argument, text| Err(syn::Error::new(at(argument), text));
-        let needed = |argument: &str, example: &str| {
-            time(found, argument)?.filter(|ns| *ns > 0).ok_or_else(|| {
-                syn::Error::new(at(argument), format!("`{name}` needs `{argument} = {example}`, more than nothing"))
-            })
+        let needed = |argument: &str, example: &str| match time(found, argument)? {
+            Some(0) => Err(syn::Error::new(at(argument), format!("`{argument}` is longer than nothing"))),
+            Some(ns) => Ok(ns),
+            None => {
+                let what = format!("`{name}` has no `{argument}`: say it, as `{argument} = {example}`");
+                Err(syn::Error::new(name.span(), what))
+            }
         };
         let is_spawned = found.contains_key("interval");
         let either = "a task begins with its `cycle`, or is spawned and has an `interval`, the least time between two";
@@ -368,7 +411,7 @@ impl Times {
 }
 
 /// What RTIC's syntax has and this has not.
-fn refuse(app: &App) -> syn::Result<()> {
+fn refuse(app: &App, lifted: &BTreeMap<String, Arguments>) -> syn::Result<()> {
     let no = |span: Span, what: &str| Err(syn::Error::new(span, what));
     if let Some(name) = app.monotonics.keys().next() {
         return no(name.span(), "there is one clock, and no `#[monotonic]`");
@@ -378,7 +421,8 @@ fn refuse(app: &App) -> syn::Result<()> {
             return no(name.span(), "tasks are neither `extern` nor under `#[cfg]`");
         }
         if task.args.priority == 0 || task.args.priority > 9 {
-            return no(name.span(), "priorities of tasks are 1 to 9");
+            let written = lifted.get(&name.to_string()).and_then(|found| found.get("priority"));
+            return no(written.map_or(name.span(), |(span, _)| *span), "priorities of tasks are 1 to 9");
         }
     }
     for (name, resource) in &app.shared_resources {
@@ -414,11 +458,13 @@ mod tests {
     #[test]
     fn wrong_times_are_named() {
         for (attribute, says) in [
-            ("cycle = 1ms", "`a` needs `wcet = 100us`"),
+            ("cycle = 1ms", "`a` has no `wcet`: say it, as `wcet = 100us`"),
+            ("cycle = 1ms, wcet = 0us", "`wcet` is longer than nothing"),
+            ("cycle = 1ms, wcet = 100 us", "without the space: `wcet = 100us`"),
             ("wcet = 1us", "`a` has neither: a task begins with its `cycle`, or is spawned"),
             ("cycle = 1ms, interval = 1ms, wcet = 1us", "`a` has both"),
-            ("cycle = 0ms, wcet = 1us", "`a` needs `cycle = 1ms`"),
-            ("interval = 0ms, wcet = 1us", "`a` needs `interval = 1ms`"),
+            ("cycle = 0ms, wcet = 1us", "`cycle` is longer than nothing"),
+            ("interval = 0ms, wcet = 1us", "`interval` is longer than nothing"),
             ("interval = 1us, wcet = 1us", "an interval of 1 us is not between 10 us and an hour"),
             ("interval = 1ms, wcet = 1us, offset = 1us", "it has no cycle to be in"),
             ("interval = 1ms, wcet = 1us, deadline = 2ms", "a deadline of 2 ms is not within an interval of 1 ms"),
@@ -439,7 +485,18 @@ mod tests {
         }
         assert!(expanded("speed = 1", &program("")).unwrap_err().contains("expected `NAME = VALUE`"));
         assert!(expanded("datapath_cycle = 1ms", &program("")).unwrap_err().contains("datapath_wcet"));
+        assert!(expanded("jitter = 5 us", &program("")).unwrap_err().contains("without the space: `jitter = 5us`"));
         assert!(expanded("", &program("")).unwrap_err().contains("a program has a task"));
+    }
+
+    #[test]
+    fn a_program_without_one_of_its_parts_is_told_which() {
+        let whole = program("#[task(cycle = 1ms, wcet = 1us)] fn a(_: a::Context) {}");
+        assert!(expanded("", &whole).is_ok());
+        for part in ["init", "shared", "local"] {
+            let error = expanded("", &whole.replace(&format!("#[{part}]"), "")).unwrap_err();
+            assert!(error.starts_with(&format!("a program has `#[{part}]`, a ")), "{error}");
+        }
     }
 
     #[test]

@@ -85,8 +85,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let report = running.join();
     for task in report.tasks() {
-        let (name, cycles, misses) = (task.spec.name, task.statistics.cycles, task.statistics.deadline_misses);
-        println!("{name}: {cycles} cycles, {misses} late, at most {} of processor time", task.cpu_worst);
+        let (name, ran, worst) = (task.spec.name, &task.statistics, task.cpu_worst);
+        let (cycles, misses, skipped) = (ran.cycles, ran.deadline_misses, ran.skipped);
+        println!("{name}: {cycles} cycles, {misses} late, {skipped} left out, at most {worst} of processor time");
     }
     for task in report.spawned_tasks() {
         let (name, runs, early) = (task.spec.name, task.runs, task.refused_early);

@@ -18,7 +18,8 @@ pub(super) const LOOK_MAX: usize = 1024;
 /// How good a value is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Validity {
-    /// It arrived less than a period ago.
+    /// It arrived less than a period ago. What was held back on its way is fresh when it comes,
+    /// however old it is: [`Sample::age`] tells, where that is known.
     Fresh,
     /// It is the last one, and so many whole periods have passed without another.
     Held {

@@ -225,8 +225,10 @@ pub struct XdpPlan {
     pub bind: SocketAddr,
     /// Whose that address is, and who finds neighbours.
     pub neighbours: Neighbours,
-    /// The queue whose frames the link gets.
+    /// The queue by which the link sends, and which it hears.
     pub queue: u32,
+    /// Of how many queues it hears all.
+    pub queues_max: u32,
     /// How frames leave the kernel.
     pub mode: XdpMode,
     /// The VLAN of the link, 1 to 4,094.
@@ -250,6 +252,7 @@ impl XdpPlan {
             bind,
             neighbours: Neighbours::Own,
             queue: 0,
+            queues_max: crate::raw::XDP_QUEUES as u32,
             mode: XdpMode::Auto,
             vlan: None,
             prefix_bits: if bind.is_ipv4() { 24 } else { 64 },

@@ -80,8 +80,10 @@ pub struct LayoutSizes {
     pub dpdk_frames: u64,
     /// What stands around the data of each: DPDK's own structures and room.
     pub dpdk_frame_extra_bytes: u64,
-    /// Pieces of memory that an `xdp` link shares with the kernel.
+    /// Pieces of memory that an `xdp` link shares with the kernel, of one queue.
     pub xdp_chunks: u64,
+    /// Those of each queue that it hears besides.
+    pub xdp_queue_chunks: u64,
     /// What such a piece holds besides header and payload of a frame over IPv4: what the kernel
     /// keeps free, and headers. Over IPv6 20 bytes more.
     pub xdp_front_bytes: u64,
@@ -119,8 +121,8 @@ impl Default for LayoutSizes {
             ring_depth: 256,
             ring_returns: 256,
             buffer_book_bytes: 8,
-            // 11.1 MB, with slots 12.
-            tables_bytes: 13 << 20,
+            // 15.1 MB, with slots 16.
+            tables_bytes: 17 << 20,
             flows: 4096,
             flow_bytes: 144,
             reassemblies: 64,
@@ -138,12 +140,14 @@ impl Default for LayoutSizes {
             tcp_gather_bytes: 16 * 1024,
             // One that waits for the flush (a chunk), one that the kernel joined.
             udp_train_bytes: (16 << 10) + (64 << 10),
-            // Rings of 1,024 frames: both receive rings and two more, both transmit rings.
             // Both rings of the device; what waits of both classes, in and out; what the port
             // has at hand.
             dpdk_frames: 2 * 1024 + 512 + 1024 + 2 * 64 + 3 * 64,
             dpdk_frame_extra_bytes: 128 + 128 + 64 + 128,
+            // Rings of 1,024 frames: both receive rings and two more, both transmit rings; of a
+            // further queue both receive rings and one more.
             xdp_chunks: 6 * 1024,
+            xdp_queue_chunks: 3 * 1024,
             xdp_front_bytes: 256 + 14 + 4 + 20 + 8,
             // Of each connection a window of 16 and two; as many on either side.
             rdma_buffers: 2 * 2 * (16 + 2),
@@ -185,6 +189,12 @@ impl LayoutSizes {
         let front = 22 + 8 + if is_ipv4 { 20 } else { 40 };
         let data = (front + frame_bytes_max as u64).next_multiple_of(64);
         (if data > 2048 { data } else { 2048 }) + self.dpdk_frame_extra_bytes
+    }
+
+    /// Pieces of the memory of an `xdp` link that hears so many queues, one at least.
+    #[must_use]
+    pub const fn xdp_chunks_of(&self, queues: u32) -> u64 {
+        self.xdp_chunks + (queues as u64).saturating_sub(1) * self.xdp_queue_chunks
     }
 
     /// One piece of the memory of an `xdp` link.
@@ -473,13 +483,14 @@ fn tcp_link(link: &LinkPlan, peers: u64, tcp: &TcpPlan, sizes: &LayoutSizes) -> 
     lowered_by_frames_and_buffers(link, frames, sockets)
 }
 
-/// The memory that sockets and kernel share. What the kernel copies into before it has a chunk
-/// is not counted, nor are the rings, some 160 KiB.
+/// The memory that sockets and kernel share, where the interface has as many queues as the link may
+/// hear. What the kernel copies into before it has a chunk is not counted, nor are the rings, some
+/// 160 KiB for each queue.
 fn xdp_link(link: &LinkPlan, xdp: &XdpPlan, sizes: &LayoutSizes) -> Item {
     let name = format!("link \"{}\": frames that come and go", link.name);
     let bytes = sizes.xdp_chunk_bytes(xdp.frame_bytes_max, xdp.bind.is_ipv4());
-    Item::new(name, Kind::Private, sizes.xdp_chunks, bytes)
-        .lowered_by(format!("the frame_bytes_max of link \"{}\"", link.name))
+    Item::new(name, Kind::Private, sizes.xdp_chunks_of(xdp.queues_max), bytes)
+        .lowered_by(format!("the queues_max or the frame_bytes_max of link \"{}\"", link.name))
 }
 
 /// Registered memory of each peer. Queues of the device, a few hundred KiB, are not counted.

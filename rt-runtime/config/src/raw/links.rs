@@ -2,7 +2,7 @@
 
 use super::{
     FOREIGN_BYTES, POLL_US, RDMA_FRAME_BYTES, REAL_TIME_DSCP, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES,
-    TCP_BUFFER_BYTES, TCP_FRAME_BYTES, TURN_US, USER_TIMEOUT_MS,
+    TCP_BUFFER_BYTES, TCP_FRAME_BYTES, TURN_US, USER_TIMEOUT_MS, XDP_QUEUES,
 };
 use serde::{Deserialize, Serialize};
 
@@ -108,9 +108,14 @@ pub enum Technology {
         /// Whose that address is, and who finds neighbours. Default: the link's own.
         #[serde(default)]
         neighbours: Neighbours,
-        /// The queue of the interface whose frames the link gets, 0 to 1,023. Default: 0.
+        /// The queue of the interface by which the link sends, and which it hears, 0 to 1,023.
+        /// Default: 0.
         #[serde(default)]
         queue: i64,
+        /// Of how many queues the link hears all; where there are more, it hears `queue` alone. 1 to
+        /// 8. Default: 8.
+        #[serde(default = "xdp_queues")]
+        queues_max: i64,
         /// How frames leave the kernel. Default: the best that can be had.
         #[serde(default)]
         mode: XdpMode,
@@ -291,6 +296,10 @@ fn real_time_dscp() -> i64 {
 
 fn tcp_frame_bytes() -> i64 {
     TCP_FRAME_BYTES
+}
+
+fn xdp_queues() -> i64 {
+    XDP_QUEUES
 }
 
 fn rdma_frame_bytes() -> i64 {

@@ -7,11 +7,15 @@ mod datapaths;
 mod discovery;
 mod interfaces;
 mod network;
+mod places;
 mod policy;
 mod streams;
 mod tenants;
 
-pub use tenants::{DOMAINS_MAX, PORTS_OF_DATAPATH};
+pub use places::{
+    BUDGETED_SESSIONS, DOORBELLS_OF_DATAPATH, PORTS_OF_DATAPATH, RELIABLE_SOURCES_OF_DATAPATH, SLOTS_OF_DATAPATH,
+};
+pub use tenants::DOMAINS_MAX;
 
 use crate::fields::{self, Accepts};
 use crate::machine::Machine;
@@ -64,7 +68,12 @@ fn control(raw: &raw::Control, report: &mut Report<'_>) -> plan::ControlPlan {
         report.error("control.socket", "the path names no file");
     }
     if !(0..=0o777).contains(&raw.mode) || raw.mode & 0o600 != 0o600 {
-        report.error("control.mode", format!("0o{:o} is not a mode of a socket that its owner can use", raw.mode));
+        let is = format!("0o{:o} is not a mode of a socket that its owner can use", raw.mode);
+        // Whoever knows chmod writes the digits alone, and they are taken for a decimal number.
+        let digits = report.written("control.mode").and_then(|text| u32::from_str_radix(text, 8).ok());
+        let meant = digits.filter(|mode| (0o600..=0o777).contains(mode) && mode & 0o600 == 0o600);
+        let meant = meant.map_or(String::new(), |mode| format!("; did you mean 0o{mode:o}?"));
+        report.error("control.mode", is + &meant);
     }
     if raw.state.as_ref().is_some_and(|path| !Path::new(path).is_absolute() || path.contains('\0')) {
         report.error("control.state", "the path is not absolute");

@@ -120,6 +120,7 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
             bind: _,
             neighbours,
             queue,
+            queues_max,
             mode,
             vlan,
             prefix_bits,
@@ -144,6 +145,7 @@ fn technology(raw: &raw::Technology, at: usize, bind: SocketAddr, report: &mut R
             Technology::Xdp(XdpPlan {
                 neighbours,
                 queue: number(report, &path("queue"), queue),
+                queues_max: number(report, &path("queues_max"), queues_max),
                 mode,
                 vlan: vlan.map(|value| number(report, &path("vlan"), value)),
                 prefix_bits: prefix_bits.unwrap_or(defaults.prefix_bits),

@@ -1,6 +1,7 @@
 //! Domains: members, quotas, receive heaps.
 
 use super::datapaths::core_ranges;
+use super::places::{PORTS_OF_DATAPATH, check_places};
 use super::{check_names, number, streams};
 use crate::machine::Machine;
 use crate::plan::{self, BudgetPlan, DatapathPlan, DomainPlan, Idle, Isolation, Member, Policy, Quota, RealtimePlan};
@@ -40,7 +41,7 @@ pub(super) fn domains(
     check_names(report, "domains", raw.iter().map(|domain| domain.name.as_str()));
     let tenant = |(at, domain)| self::domain(domain, at, (machine, datapaths), report);
     let plans: Vec<DomainPlan> = raw.iter().enumerate().map(tenant).collect();
-    check_ports(&plans, report);
+    check_places(&plans, datapaths, report);
     plans
 }
 
@@ -167,40 +168,6 @@ fn warn_of_datapaths(priority: u8, cores: &[u16], path: &str, datapaths: &[Datap
                 format!("datapath {:?} has priority {urgent}: such threads could keep it from running", datapath.name);
             report.warning(path, message, format!("less than {urgent}"));
         }
-    }
-}
-
-/// Sources of one datapath, and sinks: `SOURCES_MAX`, `SINKS_MAX` of `insane-engine`.
-pub const PORTS_OF_DATAPATH: u32 = 4096;
-
-/// The domains share the places of a datapath. What each may have it can have, whoever else was
-/// there first: so the quotas of all are to fit together, as those of memory are.
-fn check_ports(domains: &[DomainPlan], report: &mut Report<'_>) {
-    check_sum("sources", domains.iter().map(|domain| domain.quota.sources), report);
-    check_sum("sinks", domains.iter().map(|domain| domain.quota.sinks), report);
-}
-
-fn check_sum(field: &str, counts: impl Iterator<Item = u32>, report: &mut Report<'_>) {
-    let mut before = 0;
-    for (at, own) in counts.enumerate() {
-        if own > PORTS_OF_DATAPATH {
-            // That was told.
-            return;
-        }
-        let sum = before + own;
-        if sum > PORTS_OF_DATAPATH {
-            let message = format!(
-                "{own} {field}, {sum} with those of the domains before, and a datapath serves {PORTS_OF_DATAPATH} of \
-                 all domains"
-            );
-            let accepted = match PORTS_OF_DATAPATH - before {
-                0 => "lower quotas of the domains before".to_owned(),
-                left => format!("at most {left}, or lower quotas of the domains before"),
-            };
-            report.error_accepting(&format!("domains[{at}].quota.{field}"), message, accepted);
-            return;
-        }
-        before = sum;
     }
 }
 

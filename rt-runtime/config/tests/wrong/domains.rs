@@ -89,7 +89,7 @@ fn domains() {
     expect(&quota("burst_bytes: 0"), "1:64", "domains[0].quota.burst_bytes", "0 is too small", "1 to");
     let rate = "domains[0].quota.control_messages_per_second";
     expect(&quota("control_messages_per_second: 0"), "1:80", rate, "0 is too small", "1 to 1_000_000 a second");
-    let little = "quota: (sources: 1, sinks: 1)";
+    let little = "quota: (sessions: 1, sources: 1, sinks: 1)";
     let many: Vec<String> = (0..65).map(|at| format!("(name: \"d{at}\", members: [uid(1)], {little})")).collect();
     expect(
         &format!("(memory: (limit_bytes: 70_368_744_177_664), domains: [{}])", many.join(",")),
@@ -345,4 +345,56 @@ fn sources_and_sinks_of_all_domains_have_a_place_at_a_datapath() {
     let found = findings(&with(&[small; 17]));
     let paths: Vec<&str> = found.0.iter().map(|found| found.path.as_str()).collect();
     assert_eq!(paths, ["domains[16].quota.sources", "domains[16].quota.sinks"]);
+}
+
+/// Places for sources that only those with slots have are no places for others.
+#[test]
+fn where_a_datapath_has_slots_their_places_are_not_for_all_sources() {
+    let with = |sources: u32, rate: &str| {
+        format!(
+            "(links: [(name: \"l\", technology: udp(bind: \"10.0.0.1:7400\"){rate})], datapaths: [(name: \"dp\", \
+             links: [\"l\"])], domains: [(name: \"d\", members: [uid(1)], quota: (sources: {sources}))])"
+        )
+    };
+    assert!(findings(&with(4_096, "")).is_empty());
+    assert!(findings(&with(3_840, ", rate_mbps: 1000")).is_empty());
+    let found = only(&with(3_841, ", rate_mbps: 1000"));
+    assert_eq!((found.severity, &*found.path), (Severity::Error, "domains[0].quota.sources"));
+    let message = "3841 sources, and a datapath serves 3840 of all domains, beside 256 with slots (the links of \"dp\" \
+                   have a rate)";
+    assert_eq!((&*found.message, &*found.accepted), (message, "at most 3840"));
+}
+
+#[test]
+fn sessions_of_all_domains_have_a_doorbell_and_those_with_a_budget_a_place_for_it() {
+    let with = |quotas: &[String]| {
+        let domain = |(at, quota): (usize, &String)| {
+            format!("(name: \"d{at}\", members: [uid(1)], quota: ({quota}, bytes: 1_048_576, buffers: 64))")
+        };
+        let domains: Vec<String> = quotas.iter().enumerate().map(domain).collect();
+        format!("(memory: (limit_bytes: 70_368_744_177_664), domains: [{}])", domains.join(", "))
+    };
+    let errors = |text: &str| -> Vec<(String, String, String)> {
+        let errors = findings(text).0.into_iter().filter(|found| found.severity == Severity::Error);
+        errors.map(|found| (found.path, found.message, found.accepted)).collect()
+    };
+    let plain = |count: u32| format!("sessions: {count}");
+    let bounded = |count: u32| format!("sessions: {count}, bytes_per_second: Some(1_000_000)");
+    assert_eq!(errors(&with(&[plain(4_000), plain(96)])), []);
+    let [(path, message, accepted)] = &errors(&with(&[plain(4_000), plain(97)]))[..] else { panic!("one error") };
+    assert_eq!(path, "domains[1].quota.sessions");
+    assert_eq!(
+        message,
+        "97 sessions, 4097 with those of the domains before, and a datapath serves 4096 of all domains"
+    );
+    assert_eq!(accepted, "at most 96, or lower quotas of the domains before");
+    // Who has no budget needs no place for it.
+    assert_eq!(errors(&with(&[bounded(200), plain(1_000), bounded(56)])), []);
+    let [(path, message, accepted)] = &errors(&with(&[bounded(200), plain(1_000), bounded(57)]))[..] else {
+        panic!("one error")
+    };
+    assert_eq!(path, "domains[2].quota.sessions");
+    let words = "57 sessions with a budget (`bytes_per_second`), 257 with those of the domains before, and a datapath \
+                 serves 256 with a budget of all domains";
+    assert_eq!((&**message, &**accepted), (words, "at most 56, or lower quotas of the domains before"));
 }

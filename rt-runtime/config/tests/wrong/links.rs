@@ -197,6 +197,8 @@ fn xdp_links() {
     let path = |field: &str| format!("links[0].technology.{field}");
     for (field, value, message, accepted) in [
         ("queue", "1024", "1024 is too large", "0 to 1023"),
+        ("queues_max", "0", "0 is too small", "1 to 8 queues"),
+        ("queues_max", "9", "9 is too large", "1 to 8 queues"),
         ("vlan", "0", "0 is too small", "1 to 4094"),
         ("vlan", "4095", "4095 is too large", "1 to 4094"),
         ("prefix_bits", "129", "129 is too large", "0 to 128 bits"),

@@ -58,12 +58,34 @@ fn a_finding_is_shown_as_compilers_do() {
 }
 
 #[test]
+fn every_field_that_cannot_be_read_is_told_and_nothing_that_only_follows_from_it() {
+    let text = "(\n  hoszt: (name: \"ä\"), control: (mdoe: 0o660),\n  memory: (prefualt: true /* , */ ),\n\
+                \x20 datapaths: [(nmae: \"a\", idle: sleepy, serves: all, links: [])],\n\
+                \x20 links: [(name: \"l\", technology: udp(bind: \"127.0.0.1:7\", frame_bytes_max: 99_999_999_999))],\n\
+                \x20 domains: [(name: \"d\", members: [uid(-1)])],\n)";
+    let found: Vec<String> =
+        findings(text).0.iter().map(|one| format!("{}:{} {}", one.line, one.column, one.path)).collect();
+    assert_eq!(
+        found,
+        ["2:3 hoszt", "2:33 control.mdoe", "3:12 memory.prefualt", "4:16 datapaths[0].nmae", "4:33 datapaths[0].idle"]
+    );
+    let two = findings("(memory: (lock: 7, limit_bytes: 99_999_999_999_999_999_999))");
+    assert_eq!(two.0.len(), 2, "{two}");
+}
+
+#[test]
 fn a_missing_file_is_named_with_the_reason() {
     let error = load(Path::new("/nowhere/x.ron"), &machine()).unwrap_err();
     let text = error.to_string();
     assert!(text.starts_with("error: cannot read the configuration /nowhere/x.ron: No such file"), "{text}");
     assert!(matches!(load(Path::new("/dev/zero"), &machine()), Err(LoadError::TooLarge { .. })));
     assert!(matches!(load(Path::new("/"), &machine()), Err(LoadError::Read { .. })));
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over() {
+    assert!(insane_config::parse("x", "\u{feff}(log: (level: info))", &machine()).is_ok());
+    expect("\u{feff}(log: (level: loud))", "1:15", "log.level", "`loud` is not accepted here", "");
 }
 
 #[test]
@@ -212,7 +234,7 @@ fn host_and_control() {
         "(control: (mode: 660))",
         "1:18",
         "control.mode",
-        "0o1224 is not a mode of a socket that its owner can use",
+        "0o1224 is not a mode of a socket that its owner can use; did you mean 0o660?",
         mode,
     );
 }

@@ -7,8 +7,9 @@ use super::{Hub, Refusal};
 use crate::action::{Action, Beside, ObjectKind, Topic, Writer};
 use crate::quota::Amounts;
 use crate::spec::HeapSpec;
+use insane_config::RELIABLE_SOURCES_OF_DATAPATH;
 use insane_core::limits::{CLASSES_MAX, FANIN_MAX, FANOUT_MAX, MESSAGE_BYTES_MAX};
-use insane_core::{ChannelId, ConnId, DomainIndex, Qos, Schema, SessionId, SinkId, SourceId, StreamId};
+use insane_core::{ChannelId, ConnId, DomainIndex, Qos, Reliability, Schema, SessionId, SinkId, SourceId, StreamId};
 use insane_wire::control::{ClassSpec, Code, Event, SinkWake};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -122,6 +123,37 @@ impl Hub {
         }
     }
 
+    /// A datapath has room for so many reliable sources. Each domain may have its part of it,
+    /// whoever else was there first; what cannot be divided is had by who asks first. As
+    /// connections come and go with what peers listen to, the place is kept from the start.
+    fn check_reliable(&self, place: &Place) -> Result<(), Refusal> {
+        if place.qos.reliability != Reliability::Reliable {
+            return Ok(());
+        }
+        let Some(datapath) = self.spec.tx_datapath(place.qos.lane(), place.isolated) else { return Ok(()) };
+        let mut used = vec![0; self.spec.domains.len()];
+        for source in self.sources.values() {
+            let contract = &self.contracts[&source.topic.key];
+            if contract.qos.reliability == Reliability::Reliable
+                && self.spec.tx_datapath(contract.qos.lane(), contract.isolated) == Some(datapath)
+            {
+                used[source.domain.index()] += 1;
+            }
+        }
+        let (most, own) = (RELIABLE_SOURCES_OF_DATAPATH, place.domain.index());
+        let part = most / used.len() as u32;
+        let others = used.iter().enumerate().filter(|(at, _)| *at != own);
+        let kept: u32 = others.map(|(_, used)| part.max(*used)).sum();
+        if used[own] + kept < most {
+            return Ok(());
+        }
+        let reason = format!(
+            "a datapath serves {most} reliable sources, {part} of each domain; {} of this one are in use",
+            used[own]
+        );
+        Err(Refusal::new(Code::Resources, reason))
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the fields of one request")]
     pub(super) fn create_source(
         &mut self,
@@ -148,6 +180,7 @@ impl Hub {
         let direct = direct.fold(Amounts::default(), |sum, charge| sum + charge);
         let charge = self.source_charge(&place, &heap_spec);
         self.check_charge(place.domain, &(charge + direct))?;
+        self.check_reliable(&place)?;
         let seat = self.admit_source(&place, session, uid)?;
         if let Err(refusal) = self.take_line(session) {
             self.dismiss(seat);

@@ -151,6 +151,7 @@ impl Hub {
             let reason = "only who has a stream open, and who runs the runtime, may change what it asks for";
             return Err(Refusal::new(Code::Access, reason));
         }
+        let hints = hints.over(contract.hints);
         let asked = Asked { qos: hints.on(contract.asked), isolated: contract.asked_isolated };
         let given = give(self.spec.domain(domain), name, &asked).map_err(|why| Refusal::new(Code::Mismatch, why))?;
         if (given.qos.datapath, given.qos.priority) != (asked.qos.datapath, asked.qos.priority) {

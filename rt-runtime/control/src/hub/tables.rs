@@ -134,6 +134,15 @@ pub(crate) struct Hints {
 }
 
 impl Hints {
+    /// These over those that held: what is not said stays as it is. Nothing said takes all back.
+    pub(crate) fn over(self, before: Hints) -> Hints {
+        let Hints { datapath, priority } = self;
+        if datapath.is_none() && priority.is_none() {
+            return Hints::default();
+        }
+        Hints { datapath: datapath.or(before.datapath), priority: priority.or(before.priority) }
+    }
+
     /// Of what the first opener asked for.
     pub(crate) fn on(self, asked: Qos) -> Qos {
         let Hints { datapath, priority } = self;

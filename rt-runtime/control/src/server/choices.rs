@@ -1,7 +1,9 @@
 //! The policy, as the server asks it: now and then, and for reports.
 
 use super::{Parts, Server};
+use crate::datapath::Datapath;
 use crate::hub::view::FlowView;
+use crate::paces;
 use crate::policy::World;
 use crate::report::Scope;
 use insane_core::{DatapathIndex, Nanos, PeerIndex, StreamKey};
@@ -42,7 +44,10 @@ impl Server {
     /// Decides anew which link each stream is to take, if there is a choice, and moves those
     /// that are to take another than they do.
     pub(super) fn choose_links(&mut self) {
-        if self.parts.facts.plan.datapaths.iter().all(|datapath| datapath.links.len() < 2) {
+        let plan = &self.parts.facts.plan;
+        let has_choice = plan.datapaths.iter().any(|datapath| datapath.links.len() > 1);
+        let holds = paces::has_any(plan) || self.parts.datapaths.iter().any(Datapath::is_paced);
+        if !has_choice && !holds {
             return;
         }
         // To look at thousands of streams takes milliseconds: only where the outcome may differ.
@@ -53,7 +58,17 @@ impl Server {
         self.decide_links();
         let wanted = self.wanted_links();
         let is_done = self.parts.hub.choose(&wanted, self.now);
+        self.pace_links();
         (self.choices_of, self.chose_at) = (is_done.then_some(seen), self.now);
+    }
+
+    /// Holds best effort to what is left of the budgets of links.
+    fn pace_links(&mut self) {
+        for ((datapath, link), most) in self.parts.with_world(paces::of_links) {
+            if let Some(datapath) = self.parts.datapaths.get_mut(datapath.index()) {
+                datapath.set_pace(link, most);
+            }
+        }
     }
 
     /// Decides, as of now.

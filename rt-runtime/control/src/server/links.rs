@@ -24,7 +24,8 @@ impl Server {
             None => None,
             Some(name) => Some(links.iter().position(|link| link.name == name).ok_or_else(|| {
                 let names: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
-                unknown(format!("the datapath of stream {stream:?} has no link {name:?}; it has {}", names.join(", ")))
+                let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                unknown(format!("the datapath of stream {stream:?} has no link {name:?}; it has {names}"))
             })?),
         };
         let is_meant = |name: &str| peer.is_none_or(|wanted| wanted == name);
@@ -39,7 +40,11 @@ impl Server {
             meant.iter().filter(|(_, entry)| has_address(&entry.addresses)).map(|(peer, _)| *peer).collect();
         if peers.is_empty() {
             let whom = peer.map_or_else(|| "any peer".to_owned(), |name| format!("peer {name:?}"));
-            return Err(unknown(format!("link {:?} has no address of {whom}", link.unwrap_or_default())));
+            let what = match link {
+                Some(link) => format!("link {link:?} has no address of {whom}"),
+                None => format!("there is no peer that stream {stream:?} could go to"),
+            };
+            return Err(unknown(what));
         }
         self.parts.hub.may_place((key, datapath), at, &peers)?;
         self.parts.hub.move_stream(key, &peers, at, self.now)?;

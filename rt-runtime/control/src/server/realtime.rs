@@ -23,7 +23,7 @@ impl Server {
         let event = match done {
             Ok(()) => Event::Done { req },
             Err(Refusal { code, reason }) => {
-                self.notes.write(&Note::Refused { session, code, reason: reason.clone() }, self.now);
+                self.note(&Note::Refused { session, code, reason: reason.clone() });
                 Event::Failed { req, code, reason }
             }
         };

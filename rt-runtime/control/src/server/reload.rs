@@ -497,12 +497,14 @@ fn log(report: &ReloadReport) {
         Outcome::DryRun => info!(file, changes = report.changes.len(), "a configuration was tried"),
         Outcome::Refused | Outcome::RolledBack => {
             for why in &report.errors {
-                warn!(file, why, "the configuration stays as it was");
+                // In the message: it has lines, which a field would not keep.
+                warn!(file, "the configuration stays as it was: {}", why.trim_end());
             }
         }
         Outcome::Broken => {
             for why in &report.errors {
-                error!(file, why, "the configuration has changed in part, and could not be changed back");
+                let why = why.trim_end();
+                error!(file, "the configuration has changed in part, and could not be changed back: {why}");
             }
         }
     }

@@ -315,9 +315,11 @@ impl Server {
             ("failed", failed),
         ];
         let schedule = self.parts.hub.schedule();
+        let hosts = schedule.into_iter().flat_map(|schedule| &schedule.certificate.plant.hosts);
         let row = report.schedule.insert(ScheduleStatus {
             id: schedule.map(|schedule| format!("{:016x}", schedule.id)).unwrap_or_default(),
             streams: schedule.map_or(0, |schedule| schedule.certificate.plant.streams.len() as u32),
+            hosts: hosts.map(|host| host.name.clone()).collect(),
             is_armed: self.schedules.member.is_armed(),
             failure: self.schedules.member.failure().map(str::to_owned),
             counts: counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),

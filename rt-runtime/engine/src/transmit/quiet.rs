@@ -80,9 +80,9 @@ impl Transmitter {
             if !source.dead && source.has_something(payload_max) {
                 source.idle_looks = 0;
                 source.conn.heed();
-                let has_budget = source.has_budget;
+                let must_ask = source.must_ask;
                 self.watch.watch(at);
-                self.found(turn, place, has_budget, lone);
+                self.found(turn, place, must_ask, lone);
             }
         }
     }

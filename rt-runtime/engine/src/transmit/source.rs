@@ -75,6 +75,10 @@ pub(super) struct SourceEntry {
     pub session: SessionId,
     /// Its session has a budget.
     pub has_budget: bool,
+    /// A link by which it goes is paced.
+    pub is_paced: bool,
+    /// One of both: the lanes are asked even if it is alone.
+    pub must_ask: bool,
     /// Its link had no room for anything when it was to send last.
     pub is_stuck: bool,
     /// It can ring, or nobody sleeps here: it may become quiet.

@@ -493,6 +493,11 @@ impl Transmitter {
         }
     }
 
+    /// Whether what is due at `due` is a slot that has no message.
+    pub fn lacks_message_at(&self, due: MonoTime) -> bool {
+        self.slots.as_ref().is_some_and(|slots| slots.active && slots.timed.lacks_message_at(due))
+    }
+
     pub fn slot_clock(&self) -> Option<ClockState> {
         self.slots.as_ref().map(|slots| slots.servo.state())
     }

@@ -56,7 +56,7 @@
 //! | `tai-offset` | 3 | set | `adjtimex(2)` |
 //! | `clock-sync` | 4 | somebody disciplines the clock | `adjtimex(2)` |
 //! | `timer-slack` | 2 | 1 us at most | `PR_SET_TIMERSLACK(2const)` |
-//! | `nic-queues` | 3 | two or more; below an xdp link one, or rules by hand | `networking/scaling` |
+//! | `nic-queues` | 3 | two or more; below an xdp link no more than it hears, or rules by hand | `networking/scaling` |
 //! | `nic-coalescing` | 3 | 10 us at most, not adaptive | `networking/ethtool-netlink` |
 //! | `gossip-address` | 4 | an interface has it, and others reach it | `configs/reference.ron` |
 //! | `gossip-seeds` | 3 | another host than this | `configs/reference.ron` |
@@ -218,6 +218,10 @@ impl Doctor<'_> {
             }
         }
         if is_told {
+            if applied.steps.is_empty() {
+                let word = if is_mending { "was" } else { "would be" };
+                writeln!(output, "Nothing {word} changed: no finding can be mended while the machine runs.")?;
+            }
             let left = self.printer.left(applied);
             writeln!(output, "{left}")?;
         }

@@ -46,7 +46,7 @@ pub struct Datapath {
     /// Names of its links that load a program into the kernel (AF_XDP): they need CAP_NET_ADMIN,
     /// CAP_NET_RAW and CAP_BPF, and do not open without.
     pub loads: Vec<String>,
-    /// Its links that hear one queue of an interface each.
+    /// Its links that hear some queues of an interface each.
     pub hears: Vec<Hears>,
     /// Names of its links over packet sockets: they need CAP_NET_RAW, and do not open without.
     pub raw: Vec<String>,
@@ -58,8 +58,10 @@ pub struct Hears {
     pub link: String,
     /// Its interface.
     pub interface: String,
-    /// The one queue that it hears.
+    /// The queue that it hears in any case.
     pub queue: u32,
+    /// Of how many queues it hears all.
+    pub queues_max: u32,
     /// Its first port; it has the next one, too.
     pub port: u16,
 }
@@ -128,7 +130,7 @@ impl Wanted {
         self.datapaths.iter().flat_map(|datapath| &datapath.loads)
     }
 
-    /// The link that hears one queue of this interface, if one does.
+    /// The link that hears queues of this interface by itself, if one does.
     pub fn hears(&self, interface: &str) -> Option<&Hears> {
         self.datapaths.iter().flat_map(|datapath| &datapath.hears).find(|hears| hears.interface == interface)
     }
@@ -220,7 +222,8 @@ fn datapath(plan: &insane_config::DatapathPlan) -> Datapath {
 fn hears(link: &LinkPlan) -> Option<Hears> {
     let Technology::Xdp(xdp) = &link.technology else { return None };
     let interface = xdp.interface.as_str().to_owned();
-    Some(Hears { link: link.name.clone(), interface, queue: xdp.queue, port: xdp.bind.port() })
+    let (queue, queues_max, port) = (xdp.queue, xdp.queues_max, xdp.bind.port());
+    Some(Hears { link: link.name.clone(), interface, queue, queues_max, port })
 }
 
 /// Streams that are declared as time-sensitive, with their domains.

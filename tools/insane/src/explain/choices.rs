@@ -47,8 +47,11 @@ fn put_flow(text: &mut String, flow: &FlowReport) {
         wrap(text, &head, &(row.reasons.join("; ") + &held.unwrap_or_default()));
     }
     let or_none = |link: &Option<String>| link.clone().unwrap_or_else(|| "none".to_owned());
-    let since = Nanos::from_millis((flow.takes_s * 1e3) as u64);
-    wrap(text, "  chosen   ", &format!("{}, for {since}", or_none(&flow.takes)));
+    let since = match Nanos::from_millis((flow.takes_s * 1e3) as u64) {
+        Nanos::ZERO => "just now".to_owned(),
+        since => format!("for {since}"),
+    };
+    wrap(text, "  chosen   ", &format!("{}, {since}", or_none(&flow.takes)));
     wrap(text, "             because: ", &flow.because);
     wrap(text, "  used     ", &or_none(&flow.used));
     wrap(text, "             because: ", &flow.used_because);
@@ -68,7 +71,8 @@ fn usage(budget: &BudgetReport) -> String {
     );
     let bits = |bits: u64| Bits(bits).to_string();
     let bandwidth = part(budget.bits_per_s_used.map(bits), budget.bits_per_s_max.map(bits), "");
-    streams.into_iter().chain(bandwidth).collect::<Vec<_>>().join(", ")
+    let held = budget.best_effort_bits_per_s.map(|most| format!("best effort held to {}", bits(most)));
+    streams.into_iter().chain(bandwidth).chain(held).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -124,6 +128,7 @@ mod tests {
             streams_max: Some(2),
             bits_per_s_used: Some(999_500),
             bits_per_s_max: Some(5_000_000),
+            best_effort_bits_per_s: Some(4_000_000),
         };
         let mut text = String::new();
         put(&mut text, &Choices { flows: vec![flow()], budgets: vec![budget.clone()] });
@@ -140,9 +145,18 @@ mod tests {
              \x20            because: datapaths use the first link\n\
              \x20 if the chosen one failed  office\n\
              \x20 counts as  1 stream, 1 Mbit/s\n\
-             budget of link fast: 1 of 2 streams, 1000 kbit/s of 5 Mbit/s\n"
+             budget of link fast: 1 of 2 streams, 1000 kbit/s of 5 Mbit/s, best effort held to 4 Mbit/s\n"
         );
-        let hidden = BudgetReport { streams_used: None, bits_per_s_used: None, bits_per_s_max: None, ..budget };
+        text.clear();
+        put_flow(&mut text, &FlowReport { takes_s: 0.000_9, ..flow() });
+        assert!(text.contains("  chosen   plant, just now\n"), "{text}");
+        let hidden = BudgetReport {
+            streams_used: None,
+            bits_per_s_used: None,
+            bits_per_s_max: None,
+            best_effort_bits_per_s: None,
+            ..budget
+        };
         assert_eq!(usage(&hidden), "at most 2 streams");
     }
 

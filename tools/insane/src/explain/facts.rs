@@ -54,7 +54,8 @@ pub struct Fact {
 }
 
 /// Whether what the slots rest on held.
-fn assumptions(monitors: &[insane_wire::status::MonitorStatus]) -> Vec<Fact> {
+fn assumptions(datapath: &DatapathStatus) -> Vec<Fact> {
+    let monitors = &datapath.monitors;
     let violated = monitors.iter().filter(|monitor| monitor.out_of_spec_s.is_some());
     let row = |monitor: &insane_wire::status::MonitorStatus| {
         let since = monitor.out_of_spec_s.unwrap_or(0.0);
@@ -65,7 +66,17 @@ fn assumptions(monitors: &[insane_wire::status::MonitorStatus]) -> Vec<Fact> {
     let mut facts: Vec<Fact> = violated.map(row).collect();
     if facts.is_empty() && !monitors.is_empty() {
         let names: Vec<&str> = monitors.iter().map(|monitor| monitor.assumption.as_str()).collect();
-        facts.push(fact("assumptions", "in spec", format!("no violation was counted of {}", names.join(", "))));
+        let mut why = format!("no violation was counted of {}", names.join(", "));
+        // `status` shows the counter: whoever reads both must not see a contradiction.
+        let overruns = datapath.counters.get("turn_overruns").copied().unwrap_or_default();
+        if overruns > 0 {
+            let _ = write!(
+                why,
+                "; turn_overruns is {overruns}, and counts each slot beyond turn_us: those are of before the slots \
+                 rested on it, or within the share that the quantile leaves"
+            );
+        }
+        facts.push(fact("assumptions", "in spec", why));
     }
     let measured = monitors.iter().filter_map(|monitor| Some((monitor, monitor.measured.as_ref()?)));
     facts.extend(measured.map(|(monitor, told)| {
@@ -218,16 +229,17 @@ impl View<'_> {
         } else {
             facts.extend(self.standing());
             facts.push(told("slots run by", clock.clone()));
-            facts.extend(assumptions(&datapath.monitors));
+            facts.extend(assumptions(datapath));
             let own: Vec<u32> =
                 self.stream.channels.iter().flat_map(|channel| &channel.sources).map(|source| source.id).collect();
-            facts.extend(datapath.last_misses.iter().filter(|miss| own.contains(&miss.source)).map(|miss| {
-                fact(
-                    "missed",
-                    format!("{:.1} s ago: {}", miss.ago_s, crate::misses::words(miss)),
-                    "the first cause that fits is named; `insane misses` has the record",
-                )
-            }));
+            let missed = datapath.last_misses.iter().filter(|miss| own.contains(&miss.source));
+            facts.extend(
+                missed.map(|miss| told("missed", format!("{:.1} s ago: {}", miss.ago_s, crate::misses::words(miss)))),
+            );
+            // Once for all of them.
+            if let Some(last) = facts.last_mut().filter(|fact| fact.about == "missed") {
+                last.why = Some("the first cause that fits is named; `insane misses` has the record".to_owned());
+            }
             let count = |name: &str| datapath.counters.get(name).copied().unwrap_or(0);
             if count("slots_launched") > 0 {
                 let what = format!("{} of {}, by launch time", count("slots_launched"), count("slots_sent"));
@@ -675,7 +687,9 @@ pub(super) fn wrap(text: &mut String, head: &str, line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use insane_wire::status::{DatapathStatus, DomainStatus, LinkStatus, SessionStatus, ThreadStatus, WayStatus};
+    use insane_wire::status::{
+        DatapathStatus, DomainStatus, LinkStatus, MonitorStatus, SessionStatus, ThreadStatus, WayStatus,
+    };
 
     #[test]
     fn threads_of_the_sessions_that_use_the_stream_are_told_and_no_others() {
@@ -704,6 +718,19 @@ mod tests {
         assert_eq!(thread.what, "fifo 50 on core 1");
         assert!(thread.why.as_ref().unwrap().contains("\"plc-2\""), "{thread:?}");
         assert!(thread.why.as_ref().unwrap().contains("thread 72"), "{thread:?}");
+    }
+
+    #[test]
+    fn what_is_in_spec_is_told_with_the_overruns_that_are_counted_and_no_violation() {
+        let turn = MonitorStatus { assumption: "e_turn".into(), ..MonitorStatus::default() };
+        let mut datapath = DatapathStatus { monitors: vec![turn], ..DatapathStatus::default() };
+        let why = |datapath: &DatapathStatus| match assumptions(datapath).as_slice() {
+            [Fact { what, why: Some(why), .. }] if what == "in spec" => why.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(why(&datapath), "no violation was counted of e_turn");
+        datapath.counters.insert("turn_overruns".into(), 75);
+        assert!(why(&datapath).contains("turn_overruns is 75"), "{}", why(&datapath));
     }
 
     #[test]

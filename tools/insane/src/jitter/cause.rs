@@ -71,10 +71,11 @@ impl Cause {
                 format!("{} in interrupt handlers within {}", ticks(around.handlers), around.length),
             );
         }
-        cause(
-            "unexplained",
-            late.waited.map_or(String::new(), |waited| format!("of it {waited} ready, without its core")),
-        )
+        let waited = late.waited.map(|waited| match waited {
+            Nanos::ZERO => "the thread did not wait for its core".to_owned(),
+            waited => format!("the thread waited {waited} of it for its core"),
+        });
+        cause("unexplained", waited.unwrap_or_default())
     }
 }
 
@@ -116,6 +117,8 @@ mod tests {
         assert_eq!(cause(None, Some(&handled)).cause, "handlers");
         assert_eq!(cause(None, Some(&window())).cause, "unexplained");
         assert_eq!(cause(Some(0), None).cause, "unexplained");
+        assert_eq!(cause(Some(0), Some(&window())).detail, "the thread did not wait for its core");
+        assert_eq!(cause(Some(9), Some(&window())).detail, "the thread waited 9.0 us of it for its core");
     }
 
     #[test]

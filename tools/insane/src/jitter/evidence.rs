@@ -174,7 +174,9 @@ fn of_core(text: &str, core: usize) -> impl Iterator<Item = (String, u64)> {
             Ok(_) => rest.split_whitespace().last().unwrap_or_default().to_owned(),
             Err(_) => rest.split_whitespace().skip(cores).collect::<Vec<_>>().join(" "),
         };
-        let name = format!("{} {text}", id.trim());
+        // `TLB: TLB shootdowns` names it once already.
+        let id = id.trim();
+        let name = if text.starts_with(&format!("{id} ")) { text } else { format!("{id} {text}") };
         Some((name.chars().filter(|letter| !letter.is_control()).take(60).collect(), count))
     })
 }
@@ -196,6 +198,7 @@ mod tests {
     const INTERRUPTS: &str = "           CPU0       CPU3
   36:          7    1391241 PCI-MSIX-0000:00:02.0   1-edge      virtio1-req.0
  LOC:     100000     200000   Local timer interrupts
+ TLB:          1          2   TLB shootdowns
  ERR:          0
 ";
     const STAT: &str = "cpu  1 2 3 4 5 6 7 8 0 0\ncpu3 1 2 3 4 5 60 700 9 0 0\n";
@@ -203,8 +206,11 @@ mod tests {
     #[test]
     fn counters_of_a_core_are_read_by_its_name() {
         let of = |core| of_core(INTERRUPTS, core).collect::<Vec<_>>();
-        let lines =
-            vec![("36 virtio1-req.0".to_owned(), 1_391_241), ("LOC Local timer interrupts".to_owned(), 200_000)];
+        let lines = [
+            ("36 virtio1-req.0".to_owned(), 1_391_241),
+            ("LOC Local timer interrupts".to_owned(), 200_000),
+            ("TLB shootdowns".to_owned(), 2),
+        ];
         assert_eq!(of(3), lines);
         assert_eq!(of(1), [], "cores that are off have no column");
         assert_eq!(ticks_of_core(STAT, 3), Some((9, 760)));

@@ -189,8 +189,8 @@ pub fn text(report: &Report, colour: bool) -> String {
         }
     }
     let _ = writeln!(text, "\nA cell without a number: fewer than ten wake-ups lie beyond. Causes are likely ones,");
-    let _ =
-        writeln!(text, "from counters; the task looks at the clock for the last {}.", Nanos(report.margin_ns_learnt));
+    let margin = Nanos(report.margin_ns_learnt);
+    let _ = writeln!(text, "from counters; the task looks at the clock for the last {margin}. Bars are logarithmic.");
     text
 }
 
@@ -307,9 +307,14 @@ mod tests {
     fn the_text_fits_and_has_no_quantile_that_its_sample_does_not_carry() {
         let shown = text(&report(1_000), false);
         assert!(shown.lines().all(|line| line.chars().count() <= 90), "{shown}");
-        for part in
-            ["notice  runs without SCHED_FIFO", "p99 ", "outliers > 100.0 us", "preempted: ready, and waited", "999"]
-        {
+        for part in [
+            "notice  runs without SCHED_FIFO",
+            "Bars are logarithmic",
+            "p99 ",
+            "outliers > 100.0 us",
+            "preempted: ready, and waited",
+            "999",
+        ] {
             assert!(shown.contains(part), "{part} in {shown}");
         }
         let line = shown.lines().find(|line| line.trim_start().starts_with("p99.9 ")).unwrap();

@@ -6,6 +6,7 @@
 
 use super::{Failure, read_certificate, read_text, words};
 use crate::observer::{Observer, StatusError};
+use crate::told::date;
 use insane_certificate::{Certificate, text};
 use insane_core::Nanos;
 use insane_overlay::activation::{Coordinator, Fate, Order, Outcome, ScheduleId, Timing, Word, gap_ns};
@@ -17,11 +18,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 /// What the sessions call themselves.
-const NAME: &str = "insane schedule";
+pub(super) const NAME: &str = "insane schedule";
 /// For one answer; an order without one is given again.
 const PATIENCE: Nanos = Nanos::from_secs(1);
-/// For a host to forget its schedule: it may be asking its peers, and has a disk.
-const FORGET_PATIENCE: Nanos = Nanos::from_secs(5);
 /// Between two looks at the clock.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -43,33 +42,6 @@ pub struct Arguments {
     /// The certificate that is in force: say how long each stream waits at most at the change.
     #[arg(long, value_name = "CERT")]
     before: Option<PathBuf>,
-}
-
-/// Options of `forget`.
-#[derive(clap::Args)]
-pub struct Hosts {
-    /// The control sockets of all hosts of the schedule.
-    #[arg(long, required = true, value_delimiter = ',', value_name = "SOCKET,...")]
-    hosts: Vec<PathBuf>,
-}
-
-/// Lets every host be under no schedule. An error where one could not be asked, or has streams
-/// that would lose their slots; the others forget it all the same.
-pub fn forget(arguments: &Hosts) -> Result<(), Failure> {
-    let mut failed = Vec::new();
-    for socket in &arguments.hosts {
-        let word = Observer::attach(socket, FORGET_PATIENCE, NAME, None)
-            .and_then(|mut observer| observer.order(ScheduleOrder::Forget));
-        match word {
-            Ok(ScheduleWord::Aborted) => writeln!(std::io::stdout(), "{}: under no schedule", socket.display())?,
-            Ok(ScheduleWord::Cannot(why) | ScheduleWord::Refused(why)) => {
-                failed.push(format!("{}: {why}", socket.display()));
-            }
-            Ok(_) => failed.push(format!("{}: its answer makes no sense", socket.display())),
-            Err(error) => failed.push(format!("{}: {error}", socket.display())),
-        }
-    }
-    if failed.is_empty() { Ok(()) } else { Err(Failure::Other(failed.join("\n"))) }
 }
 
 enum News {
@@ -198,13 +170,13 @@ fn tell(names: &[String], outcome: &Outcome) -> Result<(), Failure> {
     };
     match outcome {
         Outcome::Activated(at) => {
-            writeln!(std::io::stdout(), "in force on {} since TAI {} ns", names.join(", "), at.0)?;
+            writeln!(std::io::stdout(), "in force on {} since {}", names.join(", "), date(*at))?;
             Ok(())
         }
         Outcome::Aborted(fates) => Err(Failure::Other(format!("in force on no host:{}", each(fates)))),
         Outcome::Partly(at, fates) => Err(Failure::Other(format!(
-            "out of spec since TAI {} ns: not every host has the new schedule:{}",
-            at.0,
+            "out of spec since {}: not every host has the new schedule:{}",
+            date(*at),
             each(fates)
         ))),
     }

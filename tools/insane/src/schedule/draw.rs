@@ -21,6 +21,23 @@ const COLOURS: [&str; 12] = [
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#dd8452", "#8172b3", "#937860", "#55a868",
     "#c44e52", "#7f7f7f",
 ];
+const DARK: &str = "#222222";
+
+/// The colour of letters on a bar of this colour, `#rrggbb`: the one of higher contrast, by the
+/// relative luminance of WCAG 2.
+fn letters_on(colour: &str) -> &'static str {
+    let luminance = |colour: &str| -> f64 {
+        let part = |at: usize| {
+            let value = u8::from_str_radix(colour.get(at..at + 2).unwrap_or("00"), 16).unwrap_or_default();
+            let value = f64::from(value) / 255.0;
+            if value <= 0.040_45 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+        };
+        0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5)
+    };
+    let contrast = |one: f64, other: f64| (one.max(other) + 0.05) / (one.min(other) + 0.05);
+    let bar = luminance(colour);
+    if contrast(bar, luminance(DARK)) > contrast(bar, 1.0) { DARK } else { "white" }
+}
 
 /// What is drawn of the cycle, nanoseconds from its start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +55,10 @@ impl View {
         let length_ns = length_ns.or(cycle).ok_or("the schedule has no cycle that can be counted: give --for-us")?;
         if length_ns == 0 || from_ns.checked_add(length_ns).is_none() {
             return Err("there is nothing to draw in no time".into());
+        }
+        if let Some(cycle) = cycle.filter(|cycle| from_ns >= *cycle) {
+            let (from, cycle) = (exact(from_ns, 1), exact(cycle, 1));
+            return Err(format!("{from} are beyond the cycle of {cycle}, which comes again as it is"));
         }
         let view = View { from_ns, length_ns };
         let bars: u128 = windows(certificate).map(|(_, _, window)| u128::from(view.count(window))).sum();
@@ -164,9 +185,10 @@ fn bars(
         if stream.is_some() && letters >= name.chars().count() {
             let _ = write!(
                 text,
-                "<text x=\"{:.2}\" y=\"{:.1}\" fill=\"white\" text-anchor=\"middle\" font-size=\"11\">{}</text>",
+                "<text x=\"{:.2}\" y=\"{:.1}\" fill=\"{}\" text-anchor=\"middle\" font-size=\"11\">{}</text>",
                 x + width / 2.0,
                 y + 19.0,
+                letters_on(fill),
                 escaped(name)
             );
         }
@@ -186,11 +208,25 @@ fn axis(text: &mut String, view: View, rows: f64) {
             TOP - 6.0,
             TOP + rows,
             TOP - 12.0,
-            Nanos(at),
+            exact(at, step),
         );
         let Some(next) = at.checked_add(step) else { return };
         at = next;
     }
+}
+
+/// An instant of which multiples of `step_ns` are told apart: in the largest unit that the instant
+/// has one of, with as many digits as the step has.
+fn exact(at_ns: u64, step_ns: u64) -> String {
+    let units = [("s", 9), ("ms", 6), ("us", 3), ("ns", 0)];
+    let (unit, digits) = units.into_iter().find(|(_, digits)| at_ns >= 10_u64.pow(*digits)).unwrap_or(("ns", 0));
+    let (whole, rest) = (at_ns / 10_u64.pow(digits), at_ns % 10_u64.pow(digits));
+    let mut rest = format!("{rest:0width$}", width = digits as usize);
+    let needed = (digits as usize).saturating_sub(step_ns.max(1).ilog10() as usize);
+    while rest.len() > needed || (digits > 0 && rest.ends_with('0')) {
+        rest.pop();
+    }
+    if digits == 0 || rest.is_empty() { format!("{whole} {unit}") } else { format!("{whole}.{rest} {unit}") }
 }
 
 /// The greatest 1, 2 or 5 times a power of ten of which the length has at least four.
@@ -218,6 +254,23 @@ mod tests {
             assert!((4..=10).contains(&(length / step)), "{length} {step}");
         }
         assert_eq!(mark_ns(1), 1);
+    }
+
+    #[test]
+    fn marks_of_an_axis_are_told_apart_wherever_it_begins() {
+        for (length, from) in [(5_000, 3_990_000), (4_000_000, 0), (20, 86_399_000_000_000), (7, 100_000_000)] {
+            let step = mark_ns(length);
+            let marks: Vec<String> = (0..4).map(|at| exact(from + at * step, step)).collect();
+            assert!((1..4).all(|at| !marks[..at].contains(&marks[at])), "{marks:?}");
+        }
+        assert_eq!(exact(3_991_500, 500), "3.9915 ms");
+        assert_eq!([exact(0, 500), exact(2_000_000, 500_000), exact(7, 1)], ["0 ns", "2 ms", "7 ns"]);
+    }
+
+    #[test]
+    fn letters_are_dark_on_light_bars_and_light_on_dark_ones() {
+        assert_eq!(["#ccbb44", "#66ccee"].map(letters_on), [DARK; 2]);
+        assert_eq!(["#4477aa", "#228833", "#aa3377"].map(letters_on), ["white"; 3]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod activate;
 mod draw;
+mod forget;
 mod measured;
 mod plant;
 mod taprio;
@@ -66,7 +67,7 @@ enum Command {
         /// Where the picture goes.
         #[arg(short, long, value_name = "FILE.svg")]
         output: PathBuf,
-        /// Where the picture begins, microseconds from the start of the cycle.
+        /// Where the picture begins, microseconds from the start of the cycle, and inside it.
         #[arg(long, value_name = "US", default_value_t = 0)]
         from_us: u64,
         /// How much is drawn, microseconds; the whole cycle, if nothing is given.
@@ -75,9 +76,9 @@ enum Command {
     },
     /// Let a schedule take over on all its hosts at one instant, or on none.
     Activate(activate::Arguments),
-    /// Let hosts be under no schedule: who was named by one is admitted as others are. Of a
-    /// schedule of several hosts it ends on all of them.
-    Forget(activate::Hosts),
+    /// Let hosts be under no schedule: who was named by one is admitted as others are. A schedule
+    /// of several hosts ends on all of them: all are to be given.
+    Forget(forget::Arguments),
     /// Print what a running host measured of e_turn and e_wake, for `hosts` of a plant.
     Measured(measured::Arguments),
     /// Gate lists of tc taprio.
@@ -87,7 +88,8 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Taprio {
-    /// Print the tc command for a link of a certificate.
+    /// Print the tc command for a link of a certificate: a gate for each slot, each blocked window
+    /// and what is between them. Warns of what tc or the kernel does not take as it is.
     Export {
         /// The certificate.
         #[arg(value_name = "CERT")]
@@ -144,7 +146,7 @@ pub fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
         Command::Explain { file } => explain(file),
         Command::Draw { certificate, output, from_us, for_us } => draw(certificate, output, *from_us, *for_us),
         Command::Activate(arguments) => activate::run(arguments),
-        Command::Forget(arguments) => activate::forget(arguments),
+        Command::Forget(arguments) => forget::run(arguments),
         Command::Measured(arguments) => measured::run(arguments),
         Command::Taprio(Taprio::Export { certificate, link, dev }) => export(certificate, link, dev.as_deref()),
         Command::Taprio(Taprio::Gates { config, datapath, dev }) => export_gates(config, datapath, dev),
@@ -179,7 +181,16 @@ fn read_text(path: &Path) -> Result<String, Failure> {
 }
 
 fn read_plant(path: &Path) -> Result<Plant, Failure> {
-    Ok(plant::parse(&path.display().to_string(), &insane_config::read(path)?)?)
+    let text = insane_config::read(path).map_err(|error| match error {
+        LoadError::Read { source, .. } => Failure::Other(format!("cannot read the plant {}: {source}", path.display())),
+        other => Failure::Read(other),
+    })?;
+    Ok(plant::parse(&path.display().to_string(), &text)?)
+}
+
+/// Whether a file is a plant, where a configuration was expected.
+pub fn is_plant(path: &Path) -> bool {
+    insane_config::read(path).is_ok_and(|text| plant::parse("", &text).is_ok())
 }
 
 /// A certificate that the checker accepts.
@@ -278,7 +289,7 @@ fn export(path: &Path, link: &str, device: Option<&str>) -> Result<(), Failure> 
         Failure::Other(format!("there is no link {link:?}; there are {}", names.join(", ")))
     })?;
     let list = taprio::from_certificate(&certificate, at).map_err(Failure::Other)?;
-    write_command(&list, device.unwrap_or(link))
+    write_command(&list, Some(links[at].ps_per_byte.into()), device.unwrap_or(link))
 }
 
 fn export_gates(config: &Path, name: &str, device: &str) -> Result<(), Failure> {
@@ -289,15 +300,15 @@ fn export_gates(config: &Path, name: &str, device: &str) -> Result<(), Failure> 
     };
     let datapath = plan.datapaths.iter().find(|datapath| datapath.name == name).ok_or_else(|| {
         let names: Vec<&str> = plan.datapaths.iter().map(|datapath| datapath.name.as_str()).collect();
-        Failure::Other(format!("error: there is no datapath {name:?}; there are {}", names.join(", ")))
+        Failure::Other(format!("there is no datapath {name:?}; there are {}", names.join(", ")))
     })?;
-    let none = || Failure::Other(format!("error: datapath {name:?} has no gates: its lanes may always send"));
+    let none = || Failure::Other(format!("datapath {name:?} has no gates: its lanes may always send"));
     let list = taprio::from_gates(datapath.gates.as_ref().ok_or_else(none)?).map_err(Failure::Other)?;
-    write_command(&list, device)
+    write_command(&list, None, device)
 }
 
-fn write_command(list: &taprio::Taprio, device: &str) -> Result<(), Failure> {
-    if let Some(warning) = list.warning() {
+fn write_command(list: &taprio::Taprio, ps_per_byte: Option<u64>, device: &str) -> Result<(), Failure> {
+    for warning in list.warnings(ps_per_byte) {
         writeln!(std::io::stderr(), "{warning}")?;
     }
     // The command is for a shell of root, and the certificate may be somebody else's.

@@ -6,7 +6,7 @@
 use insane_certificate::{Boundary, Chain, Class, Epsilon, Hop, Host, Lane, Link, Plant, Step, Stream, Window};
 use insane_config::diagnostic::nearest;
 use insane_config::index::{Index, Place};
-use insane_config::{Diagnostic, Findings, Severity};
+use insane_config::{BYTE_ORDER_MARK, Diagnostic, Findings, Severity};
 use insane_scheduler::PERIOD_NS_MAX;
 use ron::extensions::Extensions;
 use serde::Deserialize;
@@ -95,11 +95,31 @@ struct RawLane {
     deadline_ns: u64,
 }
 
+/// What is wrong where a text is no plant at all, and what would be accepted.
+fn no_plant(code: &ron::Error) -> (String, &'static str) {
+    // Fields that a configuration has and a plant has not.
+    const OF_CONFIGURATIONS: [&str; 7] = ["host", "control", "datapaths", "peers", "domains", "memory", "log"];
+    const OF_PLANTS: &str = "hosts, links, streams, chains, lanes";
+    match code {
+        ron::Error::NoSuchStructField { found, outer, .. } if outer.as_deref() == Some("RawPlant") => {
+            let is_configuration = OF_CONFIGURATIONS.contains(&found.as_str());
+            let but = if is_configuration { ": this is the configuration of a runtime" } else { "" };
+            (format!("a plant has no field `{found}`{but}"), OF_PLANTS)
+        }
+        ron::Error::MissingStructField { field, outer } if outer.as_deref() == Some("RawPlant") => {
+            (format!("no plant: the field `{field}` is missing"), OF_PLANTS)
+        }
+        // The types are this tool's own, and no word of a file.
+        code => (format!("no plant: {}", code.to_string().replace("`Raw", "`")), ""),
+    }
+}
+
 /// Reads the text of a plant file.
 ///
 /// # Errors
 /// Everything that means nothing, with its place.
 pub fn parse(file: &str, text: &str) -> Result<Plant, Findings> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let mut reader = Reader { file, text, index: Index::new(text), findings: Vec::new() };
     let options = ron::Options::default().with_default_extension(Extensions::IMPLICIT_SOME);
     let raw: RawPlant = match options.from_str(text) {
@@ -107,7 +127,8 @@ pub fn parse(file: &str, text: &str) -> Result<Plant, Findings> {
         Err(error) => {
             let end = error.span.end;
             let at = reader.index.offset(text, Place { line: end.line, column: end.col });
-            reader.add(at, at, "", format!("no plant: {}", error.code), "");
+            let (what, accepted) = no_plant(&error.code);
+            reader.add(at, at, "", what, accepted);
             return Err(Findings(reader.findings));
         }
     };

@@ -15,6 +15,10 @@ pub const ENTRIES_MAX: usize = 1_024;
 /// 6.1): at most 176 are taken before the first entry, and each takes 28. What is more it cuts, in the
 /// middle of an entry, says "message exceeded bound" and ends with status 0.
 pub const TC_ENTRIES_MAX: usize = 30;
+/// Bytes of the shortest frame, without its checksum. The kernel takes no gate that is open or
+/// shut for less than that takes at the rate of the device (`ETH_ZLEN`, `fill_sched_entry` of
+/// `net/sched/sch_taprio.c`).
+const FRAME_BYTES_LEAST: u64 = 60;
 /// Traffic classes at most, as the kernel has it.
 const CLASSES_MAX: u64 = 16;
 
@@ -278,15 +282,30 @@ impl Taprio {
             .collect()
     }
 
-    /// What `tc` would make of the command without failing; `None`: what it says.
-    pub fn warning(&self) -> Option<String> {
-        (self.entries.len() > TC_ENTRIES_MAX).then(|| {
-            format!(
+    /// What the kernel or `tc` would make of the command otherwise than it says.
+    ///
+    /// `ps_per_byte`: the rate of the link, picoseconds a byte; `None`: not known.
+    pub fn warnings(&self, ps_per_byte: Option<u64>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.entries.len() > TC_ENTRIES_MAX {
+            warnings.push(format!(
                 "warning: {} gates: tc of iproute2 takes {TC_ENTRIES_MAX}, cuts the others off and ends with status 0. Read \
                  back what the kernel has (tc qdisc show, `insane schedule taprio import`), or have fewer slots a cycle",
                 self.entries.len()
-            )
-        })
+            ));
+        }
+        // Where the rate is not known, that of 100 Gbit/s: what is refused there is refused anywhere.
+        let least_ns = least_ns(ps_per_byte.unwrap_or(80));
+        let short = self.entries.iter().filter(|(_, interval)| *interval < least_ns);
+        let (count, shortest) = short.fold((0, u64::MAX), |(count, least), (_, ns)| (count + 1, least.min(*ns)));
+        if count > 0 {
+            warnings.push(format!(
+                "warning: {count} gates are shorter than a frame of {FRAME_BYTES_LEAST} bytes takes ({least_ns} ns), the shortest \
+                 {shortest} ns: the kernel refuses the whole list (EINVAL). In the plant let `blocked` windows reach over the \
+                 gaps beside them, and give the streams of short slots more `bytes`"
+            ));
+        }
+        warnings
     }
 
     /// The command that puts this list on a device.
@@ -321,8 +340,15 @@ pub fn from_gates(gates: &GatesPlan) -> Result<Taprio, String> {
     Ok(Taprio { classes: 2, base_ns, cycle_ns: Some(gates.cycle().0), entries })
 }
 
+/// The shortest gate that the kernel takes at a rate, nanoseconds.
+const fn least_ns(ps_per_byte: u64) -> u64 {
+    FRAME_BYTES_LEAST * ps_per_byte / 1_000
+}
+
 /// The gates of a link: in slots only class 0 is open, in blocked windows none, else all;
 /// but on a switch's port, where class 0 has nothing outside its slots, there only class 1.
+/// Where all would be open beside a slot for less than the shortest frame takes, which the kernel
+/// refuses, only class 0 is: nothing of class 1 fits there.
 pub fn from_certificate(certificate: &Certificate, link: usize) -> Result<Taprio, String> {
     let plant = &certificate.plant;
     let streams = plant.streams.iter().zip(&certificate.placed);
@@ -377,10 +403,28 @@ pub fn from_certificate(certificate: &Certificate, link: usize) -> Result<Taprio
     if at < cycle {
         add(between, cycle - at);
     }
+    join_gaps(&mut entries, least_ns(plant.links[link].ps_per_byte.into()));
     if entries.len() > ENTRIES_MAX {
         return Err(format!("{} entries are more than {ENTRIES_MAX}", entries.len()));
     }
     Ok(Taprio { classes: 2, base_ns: 0, cycle_ns: Some(cycle), entries })
+}
+
+/// Gates of all classes that are too short for a frame become part of a slot beside them.
+fn join_gaps(entries: &mut Vec<(u32, u64)>, least_ns: u64) {
+    let is_slot = |at: Option<usize>| at.and_then(|at| entries.get(at)).is_some_and(|entry| entry.0 == 0b01);
+    let is_gap = |at: &usize| {
+        let (gates, interval) = entries[*at];
+        gates == 0b11 && interval < least_ns && (is_slot(at.checked_sub(1)) || is_slot(Some(at + 1)))
+    };
+    for at in (0..entries.len()).filter(is_gap).collect::<Vec<_>>() {
+        entries[at].0 = 0b01;
+    }
+    entries.dedup_by(|next, last| {
+        let is_same = next.0 == last.0;
+        last.1 += if is_same { next.1 } else { 0 };
+        is_same
+    });
 }
 
 #[cfg(test)]
@@ -442,6 +486,31 @@ mod tests {
         let list = from_certificate(&certificate, 0).unwrap();
         assert_eq!(list.entries, [(0, 200_000), (3, 700_000), (0, 100_000)]);
         assert_eq!(list.shut(1), certificate.plant.links[0].blocked, "and comes back as it was");
+    }
+
+    #[test]
+    fn a_gap_in_which_no_frame_fits_is_part_of_the_slot_beside_it() {
+        let mut entries =
+            vec![(0b11, 464), (0b01, 900), (0b11, 48), (0b01, 900), (0b11, 480), (0, 500), (0b11, 48), (0, 9)];
+        let whole: u64 = entries.iter().map(|entry| entry.1).sum();
+        join_gaps(&mut entries, least_ns(8_000));
+        assert_eq!(entries, [(0b01, 464 + 900 + 48 + 900), (0b11, 480), (0, 500), (0b11, 48), (0, 9)]);
+        assert_eq!(entries.iter().map(|entry| entry.1).sum::<u64>(), whole);
+    }
+
+    #[test]
+    fn gates_that_the_kernel_refuses_are_told() {
+        let list = |shortest| Taprio { classes: 2, entries: vec![(1, 9_000), (3, shortest)], ..Taprio::default() };
+        let gigabit = Some(8_000);
+        assert!(list(480).warnings(gigabit).is_empty(), "60 bytes take 480 ns");
+        let said = list(479).warnings(gigabit);
+        assert!(
+            matches!(said.as_slice(), [one] if one.contains("1 gates are shorter") && one.contains("479 ns")),
+            "{said:?}"
+        );
+        assert!(list(3).warnings(None).len() == 1 && list(48).warnings(None).is_empty());
+        let many = Taprio { entries: vec![(1, 9_000); TC_ENTRIES_MAX + 1], ..list(9_000) };
+        assert!(many.warnings(gigabit)[0].contains("cuts the others off"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What certificates, flaws and refusals say, in words and names instead of places.
 
+use crate::output::of;
 use insane_admission::{Offer, Reason, Refusal};
 use insane_certificate::{Boundary, Certificate, Class, Epsilon, Plant, Refutation, Step, Stream, Window};
 use insane_checker::Flaw;
@@ -113,11 +114,13 @@ pub fn flaw(plant: &Plant, flaw: &Flaw) -> String {
 pub fn summary(plant: &Plant) -> String {
     let cycle =
         cycle_ns(plant).map_or_else(|| "no cycle that can be counted".into(), |ns| format!("cycle {}", Nanos(ns)));
-    let (streams, links, hosts) = (plant.streams.len(), plant.links.len(), plant.hosts.len());
     format!(
-        "{streams} streams on {links} links of {hosts} hosts, {} chains, {} lanes, {cycle}",
-        plant.chains.len(),
-        plant.lanes.len()
+        "{} on {} of {}, {}, {}, {cycle}",
+        of(plant.streams.len(), "stream"),
+        of(plant.links.len(), "link"),
+        of(plant.hosts.len(), "host"),
+        of(plant.chains.len(), "chain"),
+        of(plant.lanes.len(), "lane"),
     )
 }
 

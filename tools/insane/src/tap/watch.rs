@@ -22,6 +22,20 @@ pub struct Filter {
     pub depth: u32,
 }
 
+impl Filter {
+    /// That no channel is of interest; `is_open`: a stream is.
+    fn nothing(&self, domain: &str, is_open: bool) -> String {
+        let what = match (&self.stream, self.channel) {
+            (Some(stream), None) if is_open => format!("stream {stream:?} has no channel in use"),
+            (Some(stream), Some(channel)) if is_open => format!("stream {stream:?} has no channel {channel} in use"),
+            (Some(stream), _) => format!("no stream {stream:?} is open"),
+            (None, Some(channel)) => format!("no stream has a channel {channel} in use"),
+            (None, None) => "no stream has a channel in use".to_owned(),
+        };
+        format!("nothing to tap yet: {what} in domain {domain:?}; waiting for it")
+    }
+}
+
 struct Tap {
     sink: Sink,
     place: Place,
@@ -35,12 +49,15 @@ pub struct Watch {
     taps: BTreeMap<(String, u32), Tap>,
     /// Channels that could not be tapped, which was said.
     refused: BTreeSet<(String, u32)>,
+    /// Whether there is anything to tap is said once, at the first look.
+    has_looked: bool,
 }
 
 impl Watch {
     /// Of nothing yet.
     pub fn new(session: Session, filter: Filter) -> Self {
-        Watch { session, filter, streams: BTreeMap::new(), taps: BTreeMap::new(), refused: BTreeSet::new() }
+        let (streams, taps, refused) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Watch { session, filter, streams, taps, refused, has_looked: false }
     }
 
     /// Opens a sink on every channel that is new, and lets go of what nobody else uses any
@@ -60,6 +77,10 @@ impl Watch {
         self.taps.retain(|key, _| in_use.contains(key));
         self.streams.retain(|name, _| wanted.iter().any(|stream| stream.name == *name));
         self.refused.retain(|key| in_use.contains(key));
+        let is_first = !std::mem::replace(&mut self.has_looked, true);
+        if is_first && in_use.is_empty() {
+            writeln!(io::stderr(), "{}", self.filter.nothing(&domain, !wanted.is_empty()))?;
+        }
         for stream in wanted {
             for key in self.channels(stream) {
                 if !self.taps.contains_key(&key) && !self.refused.contains(&key) {

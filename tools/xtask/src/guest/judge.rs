@@ -13,6 +13,7 @@
 use crate::process::Ending;
 use crate::tally::{TestCount, Verdict};
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 /// What a guest writes to its exit port when all jobs have ended.
 pub const CODE_DONE: u8 = 0x10;
@@ -42,6 +43,8 @@ pub struct JobReport {
     pub tests: TestCount,
     /// What it says of itself in one line: the last that begins with `rt-guest: `.
     pub note: String,
+    /// How long it took, of this host's time.
+    pub took: Duration,
     /// The last lines that it printed.
     tail: VecDeque<String>,
 }
@@ -53,6 +56,8 @@ pub struct Judge {
     jobs: Vec<JobReport>,
     /// The job under way.
     current: Option<usize>,
+    /// When it began.
+    began: Instant,
     is_done: bool,
 }
 
@@ -64,9 +69,11 @@ impl Judge {
             end: JobEnd::Missing,
             tests: TestCount::default(),
             note: String::new(),
+            took: Duration::ZERO,
             tail: VecDeque::new(),
         };
-        Judge { mark: format!("@@{word} "), jobs: names.into_iter().map(job).collect(), current: None, is_done: false }
+        let jobs = names.into_iter().map(job).collect();
+        Judge { mark: format!("@@{word} "), jobs, current: None, began: Instant::now(), is_done: false }
     }
 
     /// Takes one line of the guest's console.
@@ -91,6 +98,7 @@ impl Judge {
         match words[..] {
             ["begin", name] => {
                 self.current = place(name, &self.jobs);
+                self.began = Instant::now();
                 if let Some(job) = self.current {
                     self.jobs[job].end = JobEnd::Unfinished;
                 }
@@ -99,6 +107,7 @@ impl Judge {
                 self.current = None;
                 if let (Some(job), Ok(status)) = (place(name, &self.jobs), status.parse()) {
                     self.jobs[job].end = JobEnd::Status(status);
+                    self.jobs[job].took = self.began.elapsed();
                 }
             }
             ["done"] => self.is_done = true,
@@ -151,7 +160,8 @@ impl JobReport {
         };
         let details: Vec<&str> =
             [tests.as_str(), self.note.as_str()].into_iter().filter(|text| !text.is_empty()).collect();
-        format!("{:<18} {result:<8} {}", self.name, details.join("; ")).trim_end().to_owned()
+        let took = self.took.as_secs_f64();
+        format!("{:<18} {took:6.1} s  {result:<8} {}", self.name, details.join("; ")).trim_end().to_owned()
     }
 }
 
@@ -207,7 +217,7 @@ mod tests {
     #[test]
     fn a_guest_that_did_everything_passes_and_counts() {
         let guest = judged(ALL, GOOD);
-        assert_eq!(guest.0[0].row(), "kernel             passed   6.1 PREEMPT_RT");
+        assert_eq!(guest.0[0].row(), "kernel                0.0 s  passed   6.1 PREEMPT_RT");
         let (verdict, count) = sum_up(&[guest]);
         assert_eq!((verdict, count.passed, count.failed), (Verdict::Passed, 13, 0));
     }

@@ -149,7 +149,7 @@ fn run(root: &Path, choice: &Choice) -> Result<Vec<Report>, GuestError> {
     if jobs.joined.iter().any(|(_, jobs)| !jobs.is_empty()) {
         reports.extend(run_joined(&machine, &jobs.joined, &setup)?);
     }
-    println!("\njob                result   ({:.0} s in the guests)", start.elapsed().as_secs_f64());
+    println!("\njob                    time  result   ({:.0} s in the guests)", start.elapsed().as_secs_f64());
     reports.iter().flat_map(|report| &report.0).for_each(|job| println!("{}", job.row()));
     Ok(reports)
 }

@@ -101,7 +101,14 @@ fn isolate(host: &Host, cores: &Cores) -> String {
         );
     }
     let list = if cores.is_empty() { "N".to_owned() } else { cores.to_string() };
-    let text = at_boot(&format!("isolcpus={list} nohz_full={list} rcu_nocbs={list}"));
+    // What the kernel is built without it does not take.
+    let has_full = !matches!(host.nohz_full, Ok(None));
+    let has_nocbs = !matches!(host.option("RCU_NOCB_CPU"), Ok(Some(false)));
+    let mut parameters = format!("isolcpus={list}");
+    for (name, _) in [("nohz_full", has_full), ("rcu_nocbs", has_nocbs)].iter().filter(|(_, has)| *has) {
+        parameters += &format!(" {name}={list}");
+    }
+    let text = at_boot(&parameters);
     // The boot CPU keeps the time, and interrupts land there by default.
     if cores.has(0) {
         format!("Better move the datapath from core 0, which the kernel uses for its own work. {text}")

@@ -76,17 +76,21 @@ fn swap(host: &Host, wanted: &Wanted) -> Outcome {
 }
 
 fn huge_pages(host: &Host, wanted: &Wanted) -> Outcome {
+    let told = |chosen: &str| match chosen {
+        "never" => "shared memory gets them on request, as the runtime makes it, and never by itself".to_owned(),
+        chosen => excerpt(chosen),
+    };
     let reserved = host.reserved_huge_pages.as_ref().map_or(String::new(), |count| format!("; {count} pages reserved"));
     if wanted.huge_pages == HugePages::Never {
         // Nobody misses what was not asked for, so not knowing is no finding either.
         return match &host.huge_pages_of_shmem {
-            Ok(chosen) => good(format!("{}, not asked for{reserved}", excerpt(chosen))),
+            Ok(chosen) => good(format!("{}; not asked for{reserved}", told(chosen))),
             Err(_) => Ok(None),
         };
     }
     let chosen = host.huge_pages_of_shmem.known()?;
     if chosen != "deny" {
-        return good(format!("{}{reserved}", excerpt(chosen)));
+        return good(format!("{}{reserved}", told(chosen)));
     }
     let remedy = format!("$ echo never > {SHMEM}\n(`never` by itself, which leaves room for requests).");
     match wanted.huge_pages {

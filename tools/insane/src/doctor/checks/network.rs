@@ -16,8 +16,9 @@ pub const ENTRIES: &[Entry] = &[
         weight: 3,
         reads: "/sys/class/net/*/queues, ETHTOOL_GCHANNELS",
         why: "With one queue, real-time packets stand behind every best-effort packet that came before them, on the \
-              core that this queue interrupts. A link over AF_XDP hears one queue, and nothing of what the card puts \
-              into the others.",
+              core that this queue interrupts. A link over AF_XDP hears all queues where they are few (its \
+              `queues_max`) and the driver says how many; else it hears one, and nothing of what the card puts into \
+              the others.",
         source: "kernel docs: networking/scaling; ethtool(8)",
         unread: "Run it on the host, where /sys is mounted:\n$ ethtool -l INTERFACE",
         check: queues,
@@ -48,9 +49,13 @@ fn queues(host: &Host, wanted: &Wanted) -> Outcome {
         let count = *nic.receive_queues.known()?;
         shown.push(format!("{} has {count}", nic.name));
         if let Some(hears) = wanted.hears(&nic.name) {
-            if count > 1 {
+            let is_told = !matches!(host.calls.channels.get(&nic.name), Some(Err(_)));
+            if count > 1 && !(is_told && count <= hears.queues_max as usize) {
                 shown.push(format!("of which link {} hears queue {} alone", hears.link, hears.queue));
-                remedy.push(steering(nic, hears));
+                let most = if is_told { hears.queues_max } else { 1 };
+                remedy.push(fewer_queues(nic, hears, most) + &steering(nic, hears));
+            } else if count > 1 {
+                shown.push(format!("all of which link {} hears", hears.link));
             }
         } else if count < 2 {
             remedy.push(more_queues(nic, host.calls.channels.get(&nic.name)));
@@ -66,15 +71,22 @@ fn in_shell(name: &str) -> String {
     if name.chars().all(is_plain) { name.to_owned() } else { format!("'{}'", name.replace('\'', "'\\''")) }
 }
 
-/// A link over AF_XDP is deaf to what the card puts into another queue, by a hash of its own.
+/// So few that a link over AF_XDP hears all of them.
+fn fewer_queues(nic: &Nic, Hears { queue, link, .. }: &Hears, most: u32) -> String {
+    if *queue >= most {
+        return String::new();
+    }
+    format!("Of no more than these link {link} hears all:\n$ ethtool -L {} combined {most}\n", in_shell(&nic.name))
+}
+
+/// A link over AF_XDP that does not hear all queues is deaf to what the card puts into another, by a
+/// hash of its own.
 fn steering(nic: &Nic, Hears { queue, port, .. }: &Hears) -> String {
     let name = &in_shell(&nic.name);
     let rule = |port: u32| format!("$ ethtool -N {name} flow-type udp4 dst-port {port} action {queue}\n");
     let (first, next) = (rule(u32::from(*port)), rule(u32::from(*port) + 1));
-    let one =
-        if *queue == 0 { format!("One queue hears all:\n$ ethtool -L {name} combined 1\n") } else { String::new() };
     format!(
-        "{one}Rules of the card put what is for the link into its queue (ARP as well, where it can; they are not seen \
+        "Rules of the card put what is for the link into its queue (ARP as well, where it can; they are not seen \
          from here):\n{first}{next}$ ethtool -X {name} start {queue} equal 1"
     )
 }

@@ -199,7 +199,14 @@ fn over_xdp() -> Wanted {
     let mut wanted = asked();
     wanted.datapaths[1].loads = vec!["fast".into()];
     let interface = "eth0".into();
-    wanted.datapaths[1].hears = vec![Hears { link: "fast".into(), interface, queue: 0, port: 7400 }];
+    wanted.datapaths[1].hears = vec![Hears { link: "fast".into(), interface, queue: 0, queues_max: 4, port: 7400 }];
+    wanted
+}
+
+/// The same, of one queue alone.
+fn over_one_queue() -> Wanted {
+    let mut wanted = over_xdp();
+    wanted.datapaths[1].hears[0].queues_max = 1;
     wanted
 }
 
@@ -525,7 +532,11 @@ pub(super) const CASES: &[Case] = &[
     ("timer-slack", nothing, |h| h.calls.timer_slack_ns = unread(), State::Unread, ""),
     ("nic-queues", nothing, |_| {}, Good, "eth0 has 2"),
     ("nic-queues", nothing, |h| h.nics.as_mut().unwrap()[0].receive_queues = Ok(1), Warning, "eth0 has 1"),
-    ("nic-queues", over_xdp, |_| {}, Warning, "eth0 has 2, of which link fast hears queue 0 alone"),
+    ("nic-queues", over_xdp, |_| {}, Good, "eth0 has 2, all of which link fast hears"),
+    ("nic-queues", over_xdp, |h| h.nics.as_mut().unwrap()[0].receive_queues = Ok(4), Good, "eth0 has 4, all"),
+    ("nic-queues", over_xdp, |h| h.nics.as_mut().unwrap()[0].receive_queues = Ok(5), Warning, "hears queue 0 alone"),
+    ("nic-queues", over_xdp, |h| _ = h.calls.channels.insert("eth0".into(), unread()), Warning, "queue 0 alone"),
+    ("nic-queues", over_one_queue, |_| {}, Warning, "eth0 has 2, of which link fast hears queue 0 alone"),
     ("nic-queues", over_xdp, |h| h.nics.as_mut().unwrap()[0].receive_queues = Ok(1), Good, "eth0 has 1"),
     ("nic-queues", elsewhere, |_| {}, Good, "eth0 has 2"),
     ("nic-queues", nothing, |h| h.nics = unread(), State::Unread, ""),
@@ -647,6 +658,9 @@ fn remedies_leave_a_core_to_the_system() {
     host.online = Ok(cores("0-2"));
     let remedy = find("isolated-cores", &host, &nothing()).unwrap().remedy;
     assert!(remedy.ends_with("\n  isolcpus=2 nohz_full=2 rcu_nocbs=2"), "{remedy}");
+    host.nohz_full = Ok(None);
+    let remedy = find("isolated-cores", &host, &nothing()).unwrap().remedy;
+    assert!(remedy.ends_with("\n  isolcpus=2 rcu_nocbs=2"), "what the kernel has not is not advised: {remedy}");
 }
 
 #[test]

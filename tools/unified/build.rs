@@ -1,0 +1,3 @@
+//! There is nothing to build: only a package with a build program has dependencies of it.
+
+fn main() {}

@@ -8,6 +8,7 @@
 //! A flow that waits for its own tokens is in the heap by itself, and no front.
 
 use crate::bucket::Bucket;
+use crate::pools::POOLS_MAX;
 use crate::rings::NIL;
 use crate::{AssignError, FlowIndex, LANES, PoliceError, Policing, Scheduler, State};
 use core::num::NonZeroU32;
@@ -34,13 +35,19 @@ pub(crate) struct Client {
     behind: [u16; LANES],
     /// What is left of the quantum of each lane; negative: what is owed.
     deficit_bytes: [i64; LANES],
-    /// See [`pools`](crate::pools).
-    pub(crate) tag: u64,
+    /// For each pool, see [`pools`](crate::pools): they differ in rate, so each counts by itself.
+    pub(crate) tags: [u64; POOLS_MAX],
 }
 
 impl Client {
-    pub(crate) const NEW: Client =
-        Client { flows: 0, bucket: None, front: [NIL; LANES], behind: [NIL; LANES], deficit_bytes: [0; LANES], tag: 0 };
+    pub(crate) const NEW: Client = Client {
+        flows: 0,
+        bucket: None,
+        front: [NIL; LANES],
+        behind: [NIL; LANES],
+        deficit_bytes: [0; LANES],
+        tags: [0; POOLS_MAX],
+    };
 
     /// Takes `bytes` from share and budget; whether that was more than a grant allows.
     pub(crate) fn charge(&mut self, lane: u8, bytes: u32, floor: i64, now: MonoTime) -> bool {

@@ -275,7 +275,8 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
         if state == State::Held {
             self.idle(flow);
         }
-        self.flows[flow.0 as usize].pays = pays;
+        let entry = &mut self.flows[flow.0 as usize];
+        (entry.pays, entry.tag) = (pays, 0);
         if state == State::Held {
             self.ready(flow);
         }
@@ -442,11 +443,11 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
                 bucket.able_at(frame_bytes_max) <= self.now
             }
             Pays::Pool(pool) => {
-                let pool = &mut self.pools[usize::from(pool.0)];
-                let (had, able) = pool.charge(entry.tag, bytes, self.now, frame_bytes_max);
+                let at = usize::from(pool.0);
+                let (had, able) = self.pools[at].charge(entry.tag, bytes, self.now, frame_bytes_max);
                 if let Some(client) = self.clients.get_mut(entry.client as usize) {
-                    entry.tag = entry.tag.max(client.tag);
-                    client.tag = entry.tag + u64::from(bytes);
+                    entry.tag = entry.tag.max(client.tags[at]);
+                    client.tags[at] = entry.tag + u64::from(bytes);
                 }
                 entry.tag += u64::from(bytes);
                 overrun |= !had;
@@ -506,15 +507,19 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
             if due > self.now {
                 return Some(due);
             }
-            if self.is_front(flow) {
+            let pool_able_at = self.pool_of(flow).map_or(MonoTime(0), |pool| self.pool_able_at(pool));
+            let can_pay = pool_able_at <= self.now;
+            if self.is_front(flow) && !can_pay {
+                // From its client's budget to its pool.
+                self.leave(flow);
+                self.enter(flow);
+            } else if self.is_front(flow) {
                 self.held.remove(lane, flow);
                 self.place_front(flow);
-            } else if let Some(pool) = self.pool_of(flow)
-                && self.pool_able_at(pool) > self.now
-            {
+            } else if !can_pay {
                 // Others were faster.
                 self.held.remove(lane, flow);
-                self.held.push(lane, flow, self.pool_able_at(pool));
+                self.held.push(lane, flow, pool_able_at);
             } else {
                 self.unhold(flow);
                 self.join(flow);

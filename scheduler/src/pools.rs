@@ -136,8 +136,9 @@ impl<const FLOWS: usize> Scheduler<FLOWS> {
     /// The tag of a flow that begins to wait, or might have to.
     pub(crate) fn tag(&self, flow: u16, pool: PoolIndex) -> u64 {
         let entry = &self.flows[flow as usize];
-        let ends = self.clients.get(entry.client as usize).map_or(entry.tag, |client| client.tag);
-        ends.max(self.pools[usize::from(pool.0)].tag)
+        let at = usize::from(pool.0);
+        let ends = self.clients.get(entry.client as usize).map_or(entry.tag, |client| client.tags[at]);
+        ends.max(self.pools[at].tag)
     }
 
     /// A flow, which is in no ring, waits for its pool.

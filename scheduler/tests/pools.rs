@@ -104,7 +104,8 @@ proptest! {
         flows in prop::collection::vec(1..30_u16, 3),
         alone in 0..10_u16,
         bytes in prop::collection::vec(100..=FRAME, 4),
-        burst_bytes in FRAME..4 * FRAME,
+        // With room for what comes in between two polls.
+        burst_bytes in 2 * FRAME..5 * FRAME,
     ) {
         let mut scheduler = scheduler();
         scheduler.set_pool(POOL, Some(policing(50_000_000, burst_bytes))).unwrap();
@@ -200,4 +201,27 @@ fn what_makes_no_pool_is_refused() {
     assert_eq!(scheduler.join_pool(FlowIndex(2), Some(POOL)), Err(PoliceError::NoSuchFlow));
     assert_eq!(scheduler.set_pool(beyond, Some(policing(1, FRAME))), Err(PoliceError::NoSuchFlow));
     assert_eq!(scheduler.set_pool(POOL, Some(policing(1, FRAME - 1))), Err(PoliceError::BurstTooSmall));
+}
+
+/// What a client sent by a fast pool says nothing of a slow one.
+#[test]
+fn who_sent_much_from_one_pool_has_its_share_of_another() {
+    let fast = PoolIndex(0);
+    let mut scheduler = scheduler();
+    scheduler.set_pool(fast, Some(policing(1_000_000_000, 4 * FRAME))).unwrap();
+    scheduler.set_pool(POOL, Some(policing(1_000_000, FRAME))).unwrap();
+    let mut now = MonoTime(0);
+    add(&mut scheduler, 0, 7, Some(0), Some(fast));
+    add(&mut scheduler, 1, 7, None, Some(fast));
+    let before = run(&mut scheduler, &mut now, Nanos::from_millis(20), |_| FRAME);
+    assert!(before[0] > 5_000_000 && before[1] > 5_000_000);
+    // The one with a client has a flow by the slow pool besides; the one without goes there itself.
+    add(&mut scheduler, 2, 7, Some(0), Some(POOL));
+    add(&mut scheduler, 3, 7, Some(1), Some(POOL));
+    scheduler.join_pool(FlowIndex(1), Some(POOL)).unwrap();
+    let after = run(&mut scheduler, &mut now, Nanos::from_millis(60), |_| FRAME);
+    for flow in 1..4 {
+        assert!((15_000..=25_000).contains(&after[flow]), "{after:?}");
+    }
+    assert_eq!(scheduler.misuses(), 0);
 }

@@ -64,8 +64,10 @@ impl XdpKeeper {
         if (now.index, now.mac) != (opened.interface.index, opened.interface.mac) {
             return Err(XdpError::Changed { interface: interface() });
         }
-        if heard(&self.config, &now) != heard(&self.config, &opened.interface) {
-            let queues = now.receive_queues.unwrap_or_default();
+        // A driver that does not answer once has the queues that it had.
+        if let Some(queues) = now.receive_queues
+            && heard(&self.config, &now) != heard(&self.config, &opened.interface)
+        {
             return Err(XdpError::Queues { interface: interface(), queues });
         }
         // One that the link has closed is on its way back.

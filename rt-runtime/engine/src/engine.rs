@@ -510,12 +510,13 @@ impl<L: Link, C: Clock> Engine<L, C> {
 
     /// Until when a thread may sleep for [`slot_due`](Self::slot_due): until `margin` before it, and
     /// the rest is waited for with open eyes. Until that instant itself where slots are handed over
-    /// further ahead, so that waking late is early enough, and for a slot that has no message: its
-    /// doorbell ends the sleep, and the task that is to emit it may need this very core.
+    /// further ahead, and where all waits for a budget, so that waking late is early enough; and for
+    /// a slot that is to begin and has no message: its doorbell ends the sleep, and the task that is
+    /// to emit it may need this very core.
     #[must_use]
     pub fn sleep_until(&self, margin: Nanos) -> Option<MonoTime> {
         let due = self.slot_due()?;
-        let sleeps_to_it = self.slot_lead() > margin || self.transmitter.lacks_message_at(due);
+        let sleeps_to_it = self.slot_lead() > margin || self.transmitter.may_wake_late(due);
         Some(if sleeps_to_it { due } else { due - margin })
     }
 

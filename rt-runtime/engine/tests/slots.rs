@@ -502,13 +502,21 @@ fn only_a_slot_that_has_its_message_is_waited_for_with_open_eyes() {
         a.host.engine.turn();
     }
     let due = |a: &Talker| a.host.engine.slot_due().expect("slots are in force");
-    // The message is made on this core, perhaps: nobody is kept from it, however near the slot is,
-    // nor while its window is open.
+    // The message is made on this core, perhaps: nobody is kept from it, however near the slot is.
+    // Once it has begun, what follows may be another's slot that has its message.
+    let (mut slept, mut looked) = (0, 0);
     for _ in 0..3 * PERIOD / 2_000 {
         net.advance(Nanos(2_000));
         a.host.engine.turn();
-        assert_eq!(a.host.engine.sleep_until(MARGIN), Some(due(&a)));
+        match a.host.engine.sleep_until(MARGIN) {
+            Some(until) if until == due(&a) => slept += 1,
+            until => {
+                assert_eq!(until, Some(due(&a) - MARGIN));
+                looked += 1;
+            }
+        }
     }
+    assert!(looked > 0 && slept > 2 * looked, "{slept} and {looked} turns");
     let emits = a.timed.emit_copy(&[0; SIZE], 0);
     assert!(emits.is_some_and(|emit| emit.is_sent()));
     net.advance(Nanos(2_000));

@@ -325,6 +325,20 @@ fn what_waits_in_a_retired_feed_goes_before_what_came_by_the_next_one() {
     assert!(sink.port.has_senders());
 }
 
+/// Who fills a ring and closes it does not stand before others for that.
+#[test]
+fn what_a_source_of_this_host_leaves_behind_takes_turns_with_others() {
+    let (leaves, stays, sink) = (TestSource::new(&[], false), TestSource::new(&[], false), TestSink::new());
+    join_direct(&leaves, &sink, 1, 8);
+    join_direct(&stays, &sink, 2, 8);
+    for _ in 0..8 {
+        assert!(send(&leaves.port, 1) && stays.port.emit_copy(b"other", 0).unwrap().is_sent());
+    }
+    assert!(leaves.mailbox.let_go(ConnId(1)) && sink.mailbox.remove(ConnId(1)));
+    let came: Vec<usize> = (0..8).map(|_| sink.port.consume().unwrap().expect("it waits").len()).collect();
+    assert_eq!(came.iter().filter(|len| **len == 5).count(), 4, "{came:?}");
+}
+
 #[test]
 fn a_sender_that_goes_on_does_not_keep_a_retired_feed_alive() {
     let (source, sink) = (TestSource::new(&[], false), TestSink::new());

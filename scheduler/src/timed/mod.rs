@@ -276,14 +276,15 @@ impl<const FLOWS: usize, const STREAMS: usize, const SLOTS: usize> TimedSchedule
         })
     }
 
-    /// Whether the slot that comes next has begun by `at` and has no message yet: until one is
-    /// [`ready`](Self::ready), there is nothing to do for it.
+    /// Whether the slot that comes next begins at `at`, or later, and has no message yet: until one
+    /// is [`ready`](Self::ready), there is nothing to do for it. Once it has begun, the next one may
+    /// follow right behind its last instant.
     #[must_use]
     pub fn lacks_message_at(&self, at: MonoTime) -> bool {
         self.tables[self.active].head().is_some_and(|head| {
             let flow = self.tables[self.active].stream(head.stream).flow;
             let starts = self.now.mono + Nanos(head.start.saturating_sub(self.now.tai.0));
-            starts <= at && !self.flows[flow.0 as usize].waiting
+            starts >= at && !self.flows[flow.0 as usize].waiting
         })
     }
 

@@ -72,8 +72,9 @@ impl Hub {
         self.close(session, refusal);
     }
 
-    /// Its process lives, and its sources go on to local sinks with the same buffers: no datapath
-    /// reads them from now on.
+    /// Its process lives, and its sources go on to local sinks with the same buffers: the datapaths
+    /// are told to read them no more. What one reads before it hears of that may be other messages of
+    /// this client by then, and harms nobody else.
     fn cut(&mut self, row: &Session) {
         let sources = row.streams.iter().filter_map(|stream| self.streams.get(stream)).flat_map(|row| &row.sources);
         let conns = sources.filter_map(|source| self.sources.get(source)).flat_map(|row| row.datapaths.values());

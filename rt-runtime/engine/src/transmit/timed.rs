@@ -493,9 +493,11 @@ impl Transmitter {
         }
     }
 
-    /// Whether what is due at `due` is a slot that has no message.
-    pub fn lacks_message_at(&self, due: MonoTime) -> bool {
-        self.slots.as_ref().is_some_and(|slots| slots.active && slots.timed.lacks_message_at(due))
+    /// Whether who sleeps until `due` may wake late: it is when a slot begins that has no message, or
+    /// when a budget can pay again.
+    pub fn may_wake_late(&self, due: MonoTime) -> bool {
+        let slots = self.slots.as_ref().filter(|slots| slots.active);
+        slots.is_none_or(|slots| slots.timed.lacks_message_at(due))
     }
 
     pub fn slot_clock(&self) -> Option<ClockState> {

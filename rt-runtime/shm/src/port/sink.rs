@@ -660,14 +660,16 @@ impl Inner {
         self.unsettle();
     }
 
-    /// What waits in feeds that are retired goes before everything else, one feed after the
-    /// other: a sender of theirs may have another feed by now, and what is in that was emitted
-    /// later. It is no more than their rings hold. Else all are in turn.
+    /// What waits in feeds of a datapath that are retired goes before everything else, one feed after
+    /// the other: a sender of theirs may have another feed by now, and what is in that was emitted
+    /// later. It is no more than their rings hold. Else all are in turn: a source of this host
+    /// goes on with its feed when the runtime returns, and gets no turn before others by closing it.
     #[cold]
     fn line_up(&mut self) {
         let feeds = self.feeds.iter().enumerate().filter_map(|(place, feed)| Some((place as u8, feed.as_ref()?)));
-        let waiting =
-            feeds.clone().filter(|(_, feed)| matches!(feed.life, Life::Retired { .. }) && feed.conn.is_ready());
+        let goes_first =
+            |feed: &Feed| matches!(feed.life, Life::Retired { .. }) && !feed.conn.is_direct() && feed.conn.is_ready();
+        let waiting = feeds.clone().filter(|(_, feed)| goes_first(feed));
         // Numbers of connections rise.
         let first = waiting.min_by_key(|(_, feed)| feed.conn.id()).map(|(place, _)| place);
         if first.is_none() && !self.is_narrow {

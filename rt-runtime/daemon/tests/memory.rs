@@ -34,7 +34,7 @@ const SINK_DEPTH: u32 = 64;
 
 /// Private bytes of a session without streams: its names, tables and buffers, and its part of
 /// the status report by which this is measured, whose buffer doubles as it grows.
-const SESSION_PRIVATE_MAX: u64 = 3_584;
+const SESSION_PRIVATE_MAX: u64 = 4_096;
 /// Private bytes of a stream with one source and one sink that goes through a datapath, in
 /// the control plane and in the datapath together.
 const STREAM_PRIVATE_MAX: u64 = 6_656;

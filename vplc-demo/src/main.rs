@@ -198,9 +198,15 @@ impl Show<'_> {
     }
 }
 
-/// Whether a file can be written: it is there afterwards, with what it had.
+/// Whether a file can be written. One that is there keeps what it has, and none is left behind.
 fn probe(file: &std::path::Path) -> std::io::Result<()> {
-    std::fs::OpenOptions::new().append(true).create(true).open(file).map(drop)
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true);
+    match options.clone().create_new(true).open(file) {
+        Ok(_) => std::fs::remove_file(file),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => options.create(true).open(file).map(drop),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes a file; returns an exit status.
@@ -234,4 +240,21 @@ struct Compared<'a> {
     summary: &'a str,
     #[serde(flatten)]
     runs: &'a Comparison,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_leaves_what_was_there() {
+        let file = std::env::temp_dir().join(format!("insane-demo-probe-{}", std::process::id()));
+        probe(&file).unwrap();
+        assert!(!file.exists());
+        std::fs::write(&file, "result").unwrap();
+        probe(&file).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "result");
+        std::fs::remove_file(&file).unwrap();
+        assert!(probe(&file.join("below")).is_err());
+    }
 }

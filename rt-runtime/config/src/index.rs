@@ -360,6 +360,13 @@ impl<'t> Scan<'t> {
     }
 }
 
+/// Length of the blanks and comments at the start of `text`.
+pub(crate) fn skipped(text: &str) -> usize {
+    let mut scan = Scan { text, at: 0, depth: 0, nodes: Vec::new() };
+    scan.skip();
+    scan.at
+}
+
 /// Length of the block comment at the start of `text`; they nest. All of it if unclosed.
 fn block_comment(text: &str) -> usize {
     let mut depth = 0_u32;

@@ -1,7 +1,7 @@
 //! From text to the raw configuration; the parser's errors in the form of all others.
 
 use crate::diagnostic::nearest;
-use crate::index::{Node, Place};
+use crate::index::{Node, Place, skipped};
 use crate::raw::Config;
 use crate::report::Report;
 use ron::error::{Error, SpannedError};
@@ -44,9 +44,8 @@ pub(crate) fn parse(report: &mut Report<'_>) -> Option<Config> {
 /// columns count characters, and `original` has the offsets of the index.
 fn without(original: &str, copy: &str, node: &Node) -> Option<String> {
     let key = node.key.as_ref()?;
-    let behind = original.get(node.value.end..)?;
-    let comma = behind.trim_start().starts_with(',').then(|| behind.find(',')).flatten();
-    let end = comma.map_or(node.value.end, |comma| node.value.end + comma + 1);
+    let comma = node.value.end + skipped(original.get(node.value.end..)?);
+    let end = if original[comma..].starts_with(',') { comma + 1 } else { node.value.end };
     let chars = |range: std::ops::Range<usize>| original.get(range).map(|text| text.chars().count());
     let (from, to) = (chars(0..key.start)?, chars(0..end)?);
     let blank = |(at, c): (usize, char)| if (from..to).contains(&at) && c != '\n' { ' ' } else { c };

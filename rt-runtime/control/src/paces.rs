@@ -28,11 +28,17 @@ pub(crate) fn has_any(plan: &Plan) -> bool {
     plan.policy.budgets.iter().any(|budget| budget.mbps.is_some())
 }
 
+/// The budget of bandwidth of a link, bits a second; `None`: it has none.
+pub(crate) fn budget_bits_per_s(key: LinkKey, plan: &Plan) -> Option<u64> {
+    let (_, link) = links(plan).find(|(other, _)| *other == key)?;
+    let mbps = plan.policy.budgets.iter().find(|budget| budget.link == link.name)?.mbps?;
+    Some(u64::from(mbps) * 1_000_000)
+}
+
 /// What all best effort of a link together may send, bits a second; `None`: no bound.
+/// Looks at all flows: once for each link, and not for each flow.
 pub(crate) fn best_effort_bits_per_s(key: LinkKey, world: &World<'_>) -> Option<u64> {
-    let (_, link) = links(world.plan).find(|(other, _)| *other == key)?;
-    let mbps = world.plan.policy.budgets.iter().find(|budget| budget.link == link.name)?.mbps?;
-    let budget = u64::from(mbps) * 1_000_000;
+    let budget = budget_bits_per_s(key, world.plan)?;
     let goes_there = |flow: &&FlowView<'_>| flow.datapath == Some(key.0);
     let timed = world.flows.iter().filter(goes_there).map(|flow| {
         let request = Request::new(flow.qos);

@@ -51,6 +51,25 @@ struct Decision {
     cause: Option<Cause<Flow>>,
 }
 
+/// What one report says of links with a budget of bandwidth, found once for all its flows.
+struct Paces {
+    /// Whether the reader may see what others take.
+    sees_all: bool,
+    /// What all best effort of a link is held to, bits a second; for who does not see all, the
+    /// budget, which is not told.
+    of_links: BTreeMap<LinkKey, u64>,
+}
+
+impl Paces {
+    fn new(sees_all: bool, world: &World<'_>) -> Self {
+        let pace = |key| match sees_all {
+            true => paces::best_effort_bits_per_s(key, world),
+            false => paces::budget_bits_per_s(key, world.plan),
+        };
+        Paces { sees_all, of_links: links(world.plan).filter_map(|(key, _)| Some((key, pace(key)?))).collect() }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Policy {
@@ -142,13 +161,15 @@ impl Policy {
         let sees_all = (0..world.plan.domains.len()).all(|at| scope.shows(DomainIndex(at as u16)));
         let shown = world.flows.iter().filter(|flow| scope.shows(flow.domain));
         let flows = shown.flat_map(|flow| flow.peers.iter().map(move |peer| (flow, *peer)));
+        let paces = Paces::new(sees_all, world);
         PolicyReport {
-            flows: flows.map(|(flow, peer)| self.report_flow(now, sees_all, world, flow, peer)).collect(),
-            budgets: self.bounded.iter().filter_map(|key| self.report_budget(*key, sees_all, world)).collect(),
+            flows: flows.map(|(flow, peer)| self.report_flow(now, &paces, world, flow, peer)).collect(),
+            budgets: self.bounded.iter().filter_map(|key| self.report_budget(*key, &paces, world)).collect(),
         }
     }
 
-    fn report_budget(&self, key: LinkKey, sees_all: bool, world: &World<'_>) -> Option<BudgetReport> {
+    fn report_budget(&self, key: LinkKey, paces: &Paces, world: &World<'_>) -> Option<BudgetReport> {
+        let sees_all = paces.sees_all;
         let (used, limit) = self.account.usage(key)?;
         Some(BudgetReport {
             link: link_name(world.plan, key)?,
@@ -156,18 +177,19 @@ impl Policy {
             streams_max: (limit.streams != Amount::UNBOUNDED.streams).then_some(limit.streams),
             bits_per_s_used: sees_all.then_some(used.bits_per_s),
             bits_per_s_max: (limit.bits_per_s != Amount::UNBOUNDED.bits_per_s).then_some(limit.bits_per_s),
-            best_effort_bits_per_s: paces::best_effort_bits_per_s(key, world).filter(|_| sees_all),
+            best_effort_bits_per_s: paces.of_links.get(&key).copied().filter(|_| sees_all),
         })
     }
 
     fn report_flow(
         &self,
         now: MonoTime,
-        sees_all: bool,
+        paces: &Paces,
         world: &World<'_>,
         flow: &FlowView<'_>,
         peer: PeerIndex,
     ) -> FlowReport {
+        let sees_all = paces.sees_all;
         let request = Request::new(flow.qos);
         let offers = self.offers(world, flow, peer, true);
         let ranking = ranked(world.plan, &request, &offers);
@@ -206,7 +228,7 @@ impl Policy {
             used: used.and_then(|(link, _)| name(link)),
             used_because: used_because(used, takes.filter(|(at, _)| *at == datapath).map(|(_, link)| link.index()))
                 .to_owned()
-                + &held_to(used, flow, sees_all, world),
+                + &held_to(used, flow, paces),
         }
     }
 
@@ -249,13 +271,15 @@ fn used_because(used: Option<(usize, Way)>, chosen: Option<usize>) -> &'static s
 }
 
 /// To what best effort by that link is held.
-fn held_to(used: Option<(usize, Way)>, flow: &FlowView<'_>, sees_all: bool, world: &World<'_>) -> String {
+fn held_to(used: Option<(usize, Way)>, flow: &FlowView<'_>, paces: &Paces) -> String {
     let key = flow.datapath.zip(used).map(|(at, (link, _))| (at, LinkIndex(link as u8)));
     let most = key.filter(|_| !Request::new(flow.qos).is_time_sensitive());
-    match most.and_then(|key| paces::best_effort_bits_per_s(key, world)) {
+    match most.and_then(|key| paces.of_links.get(&key)) {
         None => String::new(),
-        Some(_) if !sees_all => "; all best effort there is held to what is left of the link's budget".to_owned(),
-        Some(bits) => format!("; all best effort there together is held to {}, what is left of its budget", Bits(bits)),
+        Some(_) if !paces.sees_all => "; all best effort there is held to what is left of the link's budget".to_owned(),
+        Some(bits) => {
+            format!("; all best effort there together is held to {}, what is left of its budget", Bits(*bits))
+        }
     }
 }
 
@@ -340,6 +364,10 @@ mod tests {
         signals: BTreeMap<(PeerIndex, LinkKey), Signal>,
         trackers: BTreeMap<(PeerIndex, LinkKey), Tracker>,
         now: MonoTime,
+        /// The link by which all flows go.
+        by: usize,
+        /// How often somebody asked for that.
+        asked: std::cell::Cell<u32>,
     }
 
     impl Host {
@@ -348,7 +376,8 @@ mod tests {
             let roster = Roster::new(&plan);
             let (policy, now) = (Policy::new(), MonoTime(0));
             let (flows, signals, trackers) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-            let mut host = Host { plan, roster, policy, flows, signals, trackers, now };
+            let (by, asked) = (0, std::cell::Cell::new(0));
+            let mut host = Host { plan, roster, policy, flows, signals, trackers, now, by, asked };
             for link in 0..3 {
                 host.hear(0, link, Signal::Heard);
             }
@@ -375,7 +404,10 @@ mod tests {
             };
             let flows: Vec<FlowView<'_>> = self.flows.iter().map(view).collect();
             let health = |peer: PeerIndex, link: LinkKey| self.trackers.get(&(peer, link)).copied();
-            let used = |_, _, _| Some((0, Way::Usual));
+            let used = |_, _, _| {
+                self.asked.set(self.asked.get() + 1);
+                Some((self.by, Way::Usual))
+            };
             let world = World { plan: &self.plan, roster: &self.roster, flows: &flows, health: &health, used: &used };
             with(&mut self.policy, self.now, &world)
         }
@@ -476,6 +508,30 @@ mod tests {
         assert!(because(Some((0, Way::Usual)), Some(1)).contains("under way"));
         assert!(because(Some((0, Way::Usual)), None).contains("nothing better"));
         assert!(because(None, None).contains("no link"));
+    }
+
+    #[test]
+    fn what_best_effort_is_held_to_is_found_once_for_all_flows_of_a_report() {
+        let asked = |count: u64, scope: Scope, told: &str| {
+            let mut host = Host { by: 2, ..Host::new() };
+            let timed = Qos { determinism: Determinism::periodic(Nanos::from_millis(1), 100), ..fast(0) };
+            for number in 0..count {
+                host.open(4 * number, "logs", Qos::default(), &[0]);
+                host.open(4 * number + 2, "axis", timed, &[0]);
+            }
+            host.after(100);
+            host.asked.set(0);
+            let report = host.report(scope);
+            for flow in report.flows {
+                assert_eq!(flow.used_because.contains(told), flow.stream == "logs", "{}", flow.used_because);
+            }
+            host.asked.get()
+        };
+        // Each flow for its own row, and those with a time once more for the link.
+        assert_eq!(asked(3, Scope::All, "held to 7600 kbit/s, what is left of its budget"), 3 * 3);
+        assert_eq!(asked(6, Scope::All, "held to 5200 kbit/s, what is left of its budget"), 6 * 3);
+        // Who does not see all is told no rate: nobody looks for it.
+        assert_eq!(asked(6, Scope::Domain(DomainIndex(0)), "held to what is left of the link's budget"), 6 * 2);
     }
 
     #[test]

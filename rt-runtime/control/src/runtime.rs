@@ -340,7 +340,7 @@ pub fn check_addresses(plan: &Plan) -> Result<(), StartError> {
             address.set_port(0);
             let answer = std::net::UdpSocket::bind(address).map_err(|error| error.kind());
             if answer.is_err_and(|kind| kind == ErrorKind::AddrNotAvailable) {
-                let (datapath, link, address) = (datapath.name.clone(), link.name.clone(), address.ip());
+                let (datapath, link) = (datapath.name.clone(), link.name.clone());
                 return Err(StartError::NoInterface { datapath, link, address });
             }
         }

@@ -3,7 +3,7 @@
 use insane_sys::OsError;
 use insane_sys::seqpacket::PathError;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Why a link does not open.
@@ -24,6 +24,14 @@ pub enum LinkError {
     /// A dpdk link.
     #[error(transparent)]
     Dpdk(#[from] insane_dpdk::DpdkError),
+}
+
+/// The address as `ip address` knows it; of IPv6, with what else may be the matter.
+fn without_port(address: &SocketAddr) -> String {
+    let SocketAddr::V6(v6) = address else { return address.ip().to_string() };
+    let scope = Some(v6.scope_id()).filter(|scope| *scope != 0).map(|scope| format!("%{scope}"));
+    let scope = scope.unwrap_or_default();
+    format!("{}{scope} (or it is tentative still, or on another interface than its scope names)", v6.ip())
 }
 
 /// Why the runtime does not start.
@@ -47,16 +55,17 @@ pub enum StartError {
     },
     /// A link is to have an address that is none of this host.
     #[error(
-        "datapath \"{datapath}\", link \"{link}\": no interface of this host has the address {address}; \
-         `ip address` shows which there are"
+        "datapath \"{datapath}\", link \"{link}\": no interface of this host has the address {}; \
+         `ip address` shows which there are",
+        without_port(address)
     )]
     NoInterface {
         /// Of which datapath.
         datapath: String,
         /// Which link.
         link: String,
-        /// The address.
-        address: IpAddr,
+        /// The address, with its scope if it has one; its port says nothing.
+        address: SocketAddr,
     },
     /// Discovery cannot start.
     #[error(transparent)]
@@ -103,4 +112,18 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_no_interface_has_is_told_with_its_scope() {
+        let told = |address: &str| without_port(&address.parse().unwrap());
+        assert_eq!(told("192.0.2.1:0"), "192.0.2.1");
+        let why = "(or it is tentative still, or on another interface than its scope names)";
+        assert_eq!(told("[fe80::1%3]:0"), format!("fe80::1%3 {why}"));
+        assert_eq!(told("[2001:db8::1]:0"), format!("2001:db8::1 {why}"));
+    }
 }

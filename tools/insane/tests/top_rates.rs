@@ -25,7 +25,8 @@ const RATE: u32 = 400;
 /// The application that is killed finds the daemon's socket there.
 const SOCKET: &str = "INSANE_TOP_APPLICATION";
 
-/// Sends at the rate until it is dropped; what a pause of the machine has held up is sent after it.
+/// Sends at the rate until it is dropped. What it misses while it does not run is not made up for:
+/// after a pause of the machine the rate is no higher than before.
 struct Sender {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Source>>,
@@ -36,12 +37,10 @@ impl Sender {
         let stop = Arc::new(AtomicBool::new(false));
         let is_over = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let start = Instant::now();
-            for number in 1.. {
-                if is_over.load(Ordering::Relaxed) {
-                    break;
-                }
-                let due = start + Duration::from_secs(1) * number / RATE;
+            let period = Duration::from_secs(1) / RATE;
+            let mut due = Instant::now();
+            while !is_over.load(Ordering::Relaxed) {
+                due = (due + period).max(Instant::now() - period);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
                 let _ = source.emit_copy(&PAYLOAD).unwrap();
             }
@@ -79,15 +78,21 @@ fn about(rate: &str) -> bool {
     rate.parse::<f64>().is_ok_and(|rate| (0.7..1.3).contains(&(rate / f64::from(RATE))))
 }
 
-/// Looks at a cell for some reports; each of these is what may stand there.
+/// Looks at a cell for some reports, from when it is there; each time what it shows may be there.
 fn stays(top: &Top, name: &str, column: &str, may_be: impl Fn(&str) -> bool) {
-    let start = Instant::now();
+    let is_there = || {
+        let shown = top.cell(name, column);
+        let bad = shown.as_ref().filter(|shown| !may_be(shown));
+        assert_eq!(bad, None, "{name}, {column}\n{}", top.lines().join("\n"));
+        shown.is_some()
+    };
+    wait_for("the cell is shown", is_there);
+    let (start, mut sightings) = (Instant::now(), 0);
     while start.elapsed() < Duration::from_millis(6 * INTERVAL_MS) {
-        if let Some(shown) = top.cell(name, column) {
-            assert!(may_be(&shown), "{name}, {column}: {shown}\n{}", top.lines().join("\n"));
-        }
+        sightings += u32::from(is_there());
         std::thread::sleep(Duration::from_millis(2));
     }
+    assert!(sightings > 0, "{name}, {column} was not shown again\n{}", top.lines().join("\n"));
 }
 
 fn quiet(shown: &str) -> bool {

@@ -71,6 +71,11 @@ fn every_field_that_cannot_be_read_is_told_and_nothing_that_only_follows_from_it
     );
     let two = findings("(memory: (lock: 7, limit_bytes: 99_999_999_999_999_999_999))");
     assert_eq!(two.0.len(), 2, "{two}");
+    for between in ["/* x */ ", " // x, y\n "] {
+        let two = findings(&format!("(memory: (prefualt: true {between}, lock: 7))"));
+        let paths: Vec<&str> = two.0.iter().map(|one| one.path.as_str()).collect();
+        assert_eq!(paths, ["memory.prefualt", "memory.lock"], "{two}");
+    }
 }
 
 #[test]

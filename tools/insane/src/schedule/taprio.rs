@@ -410,12 +410,14 @@ pub fn from_certificate(certificate: &Certificate, link: usize) -> Result<Taprio
     Ok(Taprio { classes: 2, base_ns: 0, cycle_ns: Some(cycle), entries })
 }
 
-/// Gates of all classes that are too short for a frame become part of a slot beside them.
+/// Gates of all classes that are too short for a frame become part of a slot beside them; the last
+/// entry is beside the first.
 fn join_gaps(entries: &mut Vec<(u32, u64)>, least_ns: u64) {
-    let is_slot = |at: Option<usize>| at.and_then(|at| entries.get(at)).is_some_and(|entry| entry.0 == 0b01);
+    let count = entries.len();
+    let is_slot = |at: usize| entries[at % count].0 == 0b01;
     let is_gap = |at: &usize| {
         let (gates, interval) = entries[*at];
-        gates == 0b11 && interval < least_ns && (is_slot(at.checked_sub(1)) || is_slot(Some(at + 1)))
+        gates == 0b11 && interval < least_ns && (is_slot(at + count - 1) || is_slot(at + 1))
     };
     for at in (0..entries.len()).filter(is_gap).collect::<Vec<_>>() {
         entries[at].0 = 0b01;
@@ -496,6 +498,15 @@ mod tests {
         join_gaps(&mut entries, least_ns(8_000));
         assert_eq!(entries, [(0b01, 464 + 900 + 48 + 900), (0b11, 480), (0, 500), (0b11, 48), (0, 9)]);
         assert_eq!(entries.iter().map(|entry| entry.1).sum::<u64>(), whole);
+        // The cycle comes round: the last is beside the first.
+        for (given, joined) in [
+            ([(0b01, 900), (0b11, 480), (0, 500), (0b11, 48)], [(0b01, 900), (0b11, 480), (0, 500), (0b01, 48)]),
+            ([(0b11, 48), (0, 500), (0b11, 480), (0b01, 900)], [(0b01, 48), (0, 500), (0b11, 480), (0b01, 900)]),
+        ] {
+            let mut entries = given.to_vec();
+            join_gaps(&mut entries, least_ns(8_000));
+            assert_eq!(entries, joined);
+        }
     }
 
     #[test]

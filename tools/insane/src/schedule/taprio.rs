@@ -301,7 +301,7 @@ impl Taprio {
         if count > 0 {
             warnings.push(format!(
                 "warning: {count} gates are shorter than a frame of {FRAME_BYTES_LEAST} bytes takes ({least_ns} ns), the shortest \
-                 {shortest} ns: the kernel refuses the whole list (EINVAL). In the plant let `blocked` windows reach over the \
+                 {shortest} ns: for a card of that rate the kernel refuses the whole list (EINVAL). In the plant let `blocked` windows reach over the \
                  gaps beside them, and give the streams of short slots more `bytes`"
             ));
         }

@@ -196,7 +196,11 @@ fn alone() -> Vec<Job> {
         Job { name: "kernel", limit_seconds: 10, script: KERNEL.to_owned(), needs: Vec::new() },
         with_binary("doctor", 60, DOCTOR, "insane"),
     ];
-    let taprio = TAPRIO.replace("PLANT", include_str!("../../../../configs/plants/cells.ron"));
+    let plant = include_str!("../../../../configs/plants/cells.ron");
+    // One axis more, and the list of its host is longer than tc takes.
+    let axis = plant.lines().find(|line| line.contains("name: \"axes/3\"")).expect("the plant has three axes");
+    let longer = plant.replacen(axis, &format!("{axis}\n{}", axis.replace("axes/3", "axes/4")), 1);
+    let taprio = TAPRIO.replace("LONGER", &longer).replace("PLANT", plant);
     jobs.push(with_binary("taprio", 60, &taprio, "insane"));
     jobs.extend(TESTS.iter().map(|&(name, program, limit_seconds)| test(name, limit_seconds, "", program)));
     // Its test starts them.
@@ -405,7 +409,11 @@ for link in to-a to-b; do
 done
 # A list that is longer than this tc takes is cut without an error: it is warned of, and reading
 # it back shows it.
-'PROGRAM' schedule taprio export /tmp/plant.cert cell-a --dev gate0 >/tmp/long 2>/tmp/warning
+cat >/tmp/longer.ron <<'END'
+LONGER
+END
+'PROGRAM' schedule synth /tmp/longer.ron -o /tmp/longer.cert || exit 15
+'PROGRAM' schedule taprio export /tmp/longer.cert cell-a --dev gate0 >/tmp/long 2>/tmp/warning
 grep -q 'tc of iproute2 takes 30' /tmp/warning || exit 12
 sed 's,^tc ,/usr/sbin/tc ,' /tmp/long >/tmp/command
 if sh /tmp/command; then

@@ -11,8 +11,8 @@
 //! flows they have there.
 //!
 //! The first of them stands in the heap of its lane for all of them, so that a poll looks at one
-//! flow of a pool however many wait. A flow in a ring is looked at when its turn comes: a pool that runs empty costs nothing for
-//! those that are not looked at.
+//! flow of a pool however many wait. A flow in a ring is looked at when its turn comes: a pool that
+//! runs empty costs nothing for those that are not looked at.
 
 use crate::bucket::Bucket;
 use crate::{Decision, FlowIndex, PoliceError, Policing, RELEASES_MAX, Scheduler, State};

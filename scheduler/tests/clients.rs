@@ -1,10 +1,13 @@
 //! What is promised of clients: one share of a lane, one budget, however many flows.
 
+mod intervals;
+
 use insane_core::{Lane, MonoTime, Nanos};
 use insane_scheduler::{
     AssignError, CLIENTS_MAX, ClientIndex, Decision, FlowIndex, LANES, Limits, PoliceError, Policing, PoolIndex,
     Scheduler,
 };
+use intervals::keeps_to;
 use proptest::prelude::*;
 use std::num::NonZeroU64;
 
@@ -285,12 +288,7 @@ proptest! {
                 }
             }
         }
-        for (index, &(from, before)) in history.iter().enumerate() {
-            for &(until, after) in &history[index + 1..] {
-                let allowed = u128::from(burst_bytes) * 1_000_000_000 + u128::from(rate) * u128::from(until.since(from).0);
-                prop_assert!((after - before) * 1_000_000_000 <= allowed, "{} bytes", after - before);
-            }
-        }
+        keeps_to(&history, rate, burst_bytes)?;
     }
 
     #[test]

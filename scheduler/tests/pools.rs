@@ -1,9 +1,12 @@
 //! What is promised of pools: one bucket in every lane, first lanes first, clients equally.
 
+mod intervals;
+
 use insane_core::{Lane, MonoTime, Nanos};
 use insane_scheduler::{
     ClientIndex, Decision, FlowIndex, LANES, Limits, POOLS_MAX, PoliceError, Policing, PoolIndex, Scheduler,
 };
+use intervals::keeps_to;
 use proptest::prelude::*;
 use std::num::NonZeroU64;
 
@@ -90,12 +93,7 @@ proptest! {
                 }
             }
         }
-        for (index, &(from, before)) in history.iter().enumerate() {
-            for &(until, after) in &history[index + 1..] {
-                let allowed = u128::from(burst_bytes) * 1_000_000_000 + u128::from(rate) * u128::from(until.since(from).0);
-                prop_assert!((after - before) * 1_000_000_000 <= allowed, "{} bytes", after - before);
-            }
-        }
+        keeps_to(&history, rate, burst_bytes)?;
         prop_assert_eq!(scheduler.misuses(), 0);
     }
 

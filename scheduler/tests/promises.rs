@@ -1,8 +1,11 @@
 //! The promises of the crate's documentation, each checked by what it says and not
 //! by how it is kept.
 
+mod intervals;
+
 use insane_core::{Lane, MonoTime, Nanos};
 use insane_scheduler::{AddError, Decision, FlowIndex, LANES, Limits, PoliceError, Policing, Scheduler};
+use intervals::keeps_to;
 use proptest::prelude::*;
 use std::num::NonZeroU64;
 
@@ -155,12 +158,7 @@ proptest! {
                 }
             }
         }
-        for (index, &(from, before)) in history.iter().enumerate() {
-            for &(until, after) in &history[index + 1..] {
-                let allowed = u128::from(burst_bytes) * 1_000_000_000 + u128::from(rate) * u128::from(until.since(from).0);
-                prop_assert!((after - before) * 1_000_000_000 <= allowed, "{} bytes", after - before);
-            }
-        }
+        keeps_to(&history, rate, burst_bytes)?;
         prop_assert_eq!(scheduler.misuses(), 0);
     }
 

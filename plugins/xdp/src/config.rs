@@ -78,9 +78,9 @@ pub struct XdpConfig {
 }
 
 impl XdpConfig {
-    /// The defaults: queue 0 and the others where there are no more than eight, the best mode that can be had, an own address, no VLAN, neighbours of the same /24 or
-    /// /64, no gateway, frames that fit the MTU, real-time frames marked as expedited (46, RFC
-    /// 3246).
+    /// The defaults: queue 0 and the others where there are no more than eight, the best mode that
+    /// can be had, an own address, no VLAN, neighbours of the same /24 or /64, no gateway, frames that
+    /// fit the MTU, real-time frames marked as expedited (46, RFC 3246).
     #[must_use]
     pub fn new(interface: impl Into<String>, bind: SocketAddr) -> Self {
         XdpConfig {

@@ -74,9 +74,9 @@
 //! returns may have another hardware address, and so may they.
 //!
 //! # What the interface has to be
-//! Frames for the address must come by a queue that is heard. The other end of a veth pair must finish its frames itself (`ethtool -K IF tx
-//! off txvlan off`): one call's many datagrams would arrive as one that is larger than a chunk, and
-//! are lost.
+//! Frames for the address must come by a queue that is heard. The other end of a veth pair must
+//! finish its frames itself (`ethtool -K IF tx off txvlan off`): one call's many datagrams would
+//! arrive as one that is larger than a chunk, and are lost.
 //!
 //! # VLANs
 //! A link in a VLAN ([`XdpConfig::vlan`]) tags what it sends, with the priorities of the lanes

@@ -349,9 +349,10 @@ fn turned_away(place: &Place, times: usize) -> Vec<usize> {
     brought
 }
 
-#[test]
-fn a_runtime_that_does_not_take_the_counters_is_asked_without_them() {
-    let place = Place::new("stranger");
+/// A session with a source and a sink, whose next runtime is one that turned it away so often
+/// before; what it brought each time is judged, and then what is there again.
+fn turned_away_at_first(name: &str, brought: &[usize], judge: impl FnOnce(&Runtime, &Stream)) {
+    let place = Place::new(name);
     let first = runtime(&place.socket());
     let session = Session::attach(place.socket(), "modest").unwrap();
     let stream = session.stream("s", Qos::default()).unwrap();
@@ -360,36 +361,30 @@ fn a_runtime_that_does_not_take_the_counters_is_asked_without_them() {
     source.wait_for_receivers(SECOND).unwrap();
     drop(first);
     wait_for("the session notices", || session.attachment() == Attachment::Detached);
-    assert_eq!(turned_away(&place, 2), [1, 0], "with its page, then without");
+    assert_eq!(turned_away(&place, brought.len()), brought);
     let second = runtime(&place.socket());
     wait_for("the session returns", || session.attachment() == Attachment::Attached);
     source.wait_for_receivers(SECOND).unwrap();
     pass(&source, &sink, 0, 500);
-    assert!(second.status().is_some());
+    judge(&second, &stream);
+}
+
+#[test]
+fn a_runtime_that_does_not_take_the_counters_is_asked_without_them() {
+    // With its page, then without.
+    turned_away_at_first("stranger", &[1, 0], |second, _| assert!(second.status().is_some()));
 }
 
 /// A runtime of another page than its ports count in does not show what stands there as theirs.
 #[test]
 fn ports_that_count_in_a_page_that_the_runtime_has_not_are_shown_without_counts() {
-    let place = Place::new("other-page");
-    let first = runtime(&place.socket());
-    let session = Session::attach(place.socket(), "modest").unwrap();
-    let stream = session.stream("s", Qos::default()).unwrap();
-    let sink = stream.sink(ChannelId(1), SinkOptions::default()).unwrap();
-    let source = stream.source(ChannelId(1), SourceOptions::default()).unwrap();
-    source.wait_for_receivers(SECOND).unwrap();
-    drop(first);
-    wait_for("the session notices", || session.attachment() == Attachment::Detached);
-    assert_eq!(turned_away(&place, 1), [1]);
-    let second = runtime(&place.socket());
-    wait_for("the session returns", || session.attachment() == Attachment::Attached);
-    source.wait_for_receivers(SECOND).unwrap();
-    pass(&source, &sink, 0, 500);
-    assert_eq!(by_port(&second, "messages"), [None, None]);
-    // Whoever comes now counts in the page that it has.
-    let late = stream.source(ChannelId(2), SourceOptions::small()).unwrap();
-    assert!(late.emit_copy(b"alone").unwrap().is_sent());
-    assert_eq!(by_port(&second, "messages"), [None, Some(1), None]);
+    turned_away_at_first("other-page", &[1], |second, stream| {
+        assert_eq!(by_port(second, "messages"), [None, None]);
+        // Whoever comes now counts in the page that it has.
+        let late = stream.source(ChannelId(2), SourceOptions::small()).unwrap();
+        assert!(late.emit_copy(b"alone").unwrap().is_sent());
+        assert_eq!(by_port(second, "messages"), [None, Some(1), None]);
+    });
 }
 
 /// What is asked of a stream while it is open ends with the runtime: who opened it before that was

@@ -8,7 +8,7 @@ use insane_control::hub::Packet;
 use insane_control::hub::slots::READMISSIONS_PER_EVENT;
 use insane_control::spec::{HubSpec, SlotLink, SlotSpec};
 use insane_core::{
-    ChannelId, Determinism, LatePolicy, MonoTime, Nanos, Qos, Reliability, SessionId, SourceId, TaiTime,
+    ChannelId, Determinism, LatePolicy, MonoTime, Nanos, Qos, Reliability, SessionId, SourceId, StreamId, TaiTime,
 };
 use insane_engine::{SlotConfig, timed_flow};
 use insane_scheduler::{GateEntry, Gates, LinkRate, LinkTiming, TimedStream};
@@ -49,26 +49,20 @@ fn every(period_ms: u64, size: u32) -> Determinism {
     Determinism::periodic(Nanos::from_millis(period_ms), size)
 }
 
+/// A source on channel 5.
+fn create_source(stream: StreamId, uid: u64) -> Request {
+    let (channel, classes) = (ChannelId(5), Vec::new());
+    Request::CreateSource { req: 2, stream, channel, uid, classes, schema: None, keeps: false, line: None }
+}
+
 /// Opens a stream and a source of it; the source, or why not.
 fn open(world: &mut World, session: SessionId, name: &str, qos: Qos, uid: u64) -> Result<SourceId, (Code, String)> {
     world.request(session, &Request::OpenStream { req: 1, name: name.into(), qos, isolated: false });
     world.settle();
     let Some(Event::StreamOpened { stream, .. }) = world.clients[&session].events.last() else { panic!("not opened") };
-    let (stream, channel) = (*stream, ChannelId(5));
+    let stream = *stream;
     world.clients.get_mut(&session).unwrap().asked.insert(2, uid);
-    world.request(
-        session,
-        &Request::CreateSource {
-            req: 2,
-            stream,
-            channel,
-            uid,
-            classes: Vec::new(),
-            schema: None,
-            keeps: false,
-            line: None,
-        },
-    );
+    world.request(session, &create_source(stream, uid));
     world.settle();
     match world.clients[&session].events.last() {
         Some(Event::SourceCreated { source, .. }) => Ok(*source),
@@ -596,22 +590,13 @@ fn sources_are_admitted_anew_a_few_at_an_event_while_others_come_and_go() {
     world.request(a, &Request::OpenStream { req: 7, name: "late".into(), qos: of(every(50, 64)), isolated: false });
     world.settle();
     let Some(Event::StreamOpened { stream, .. }) = world.clients[&a].events.last() else { panic!("not opened") };
-    let (stream, channel, uid) = (*stream, ChannelId(5), 9_000);
+    let (stream, uid) = (*stream, 9_000);
     world.clients.get_mut(&a).unwrap().asked.insert(2, uid);
     world.hub.set_reach(insane_core::PeerIndex(2), &[here]);
     world.hub.go_on();
     world.hub.go_on();
     let close = [sources[0], sources[count - 1]].map(|source| Request::CloseSource { req: 4, source });
-    let create = Request::CreateSource {
-        req: 2,
-        stream,
-        channel,
-        uid,
-        classes: Vec::new(),
-        schema: None,
-        keeps: false,
-        line: None,
-    };
+    let create = create_source(stream, uid);
     for request in close.into_iter().chain([create]) {
         world.hub.packet(a, Packet::plain(&encode(&request)), world.now);
         world.pump_once();

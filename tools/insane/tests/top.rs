@@ -2,10 +2,11 @@
 
 mod common;
 
+use common::screen::top_in_terminal;
 use common::{Daemon, Process, text};
 use insane_rt::{ChannelId, Qos, Session, SourceOptions};
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 #[test]
 fn without_a_terminal_it_names_the_command_that_needs_none() {
@@ -16,22 +17,12 @@ fn without_a_terminal_it_names_the_command_that_needs_none() {
 
 #[test]
 fn it_shows_the_daemon_and_q_ends_it_with_the_terminal_restored() {
-    if !Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success()) {
-        eprintln!("passed over: `script` is not installed");
-        return;
-    }
     let daemon = Daemon::start("top", "domains: [(name: \"line\", members: [any])]");
     let session = Session::attach(daemon.socket(), "controller").unwrap();
     let stream = session.stream("axis", Qos::default()).unwrap();
     let _source = stream.source(ChannelId(1), SourceOptions::default()).unwrap();
-    let top = format!(
-        "stty rows 24 cols 80; {} top --socket {} --interval 50",
-        env!("CARGO_BIN_EXE_insane"),
-        daemon.socket().display()
-    );
-    let mut script = Command::new("script");
-    script.args(["--quiet", "--return", "--flush", "--command", &top, "/dev/null"]).env("TERM", "xterm");
-    let mut child = Process::spawn(script.stdin(Stdio::piped()));
+    let Some(mut script) = top_in_terminal(&daemon, (24, 80), 50) else { return };
+    let mut child = Process::spawn(&mut script);
     let mut keys = child.0.as_mut().unwrap().stdin.take().unwrap();
     // The keys are read whenever it is ready for them; it ends by the last.
     for key in ["2", "1", "q"] {

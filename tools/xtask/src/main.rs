@@ -15,6 +15,8 @@ mod process;
 mod spdx;
 mod steps;
 mod tally;
+#[cfg(test)]
+mod unified;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -220,7 +220,7 @@ fn shim(root: &Path) -> Result<bool, dpdk::ShimError> {
 /// What the default build leaves out: the back end, and daemons that find each other. All
 /// commands choose the same packages and features, or the crates below would be compiled for each.
 /// The third has them as they are in the whole workspace.
-const GOSSIP: [&str; 8] = [
+pub(crate) const GOSSIP: [&str; 8] = [
     "-p",
     "insane-discovery",
     "-p",

@@ -3,7 +3,10 @@
 use crate::cable::{TwoHosts, Way};
 use crate::roles::{BURST, PROBE, is_of_burst};
 use crate::world::{Daemon, Helper, Noise, OPEN, Pair, Place, until};
-use insane_rt::{Attachment, ChannelId, Message, Qos, Reliability, SinkOptions, SourceOptions, StreamOptions};
+use insane_rt::{
+    Attachment, ChannelId, Message, Qos, Reliability, Session, SinkOptions, Source, SourceOptions, Stream,
+    StreamOptions,
+};
 use nix::sys::signal::{Signal, kill};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -205,73 +208,84 @@ fn a_client_killed_around_a_restart_of_the_daemon_leaves_its_partner_nothing() {
     });
 }
 
+/// What waits for a reader that stands still.
+const WAIT: u64 = 5;
+
+/// Sends it messages of 4,000 bytes that are their number; it stands still with the first of them
+/// unread.
+struct BesideOneThatStands {
+    client: Helper,
+    pid: nix::unistd::Pid,
+    source: Source,
+    stream: Stream,
+    session: Session,
+}
+
+impl BesideOneThatStands {
+    fn new(daemon: &Daemon) -> Self {
+        let session = daemon.attach("partner");
+        let stream = session.stream("s", Qos::default()).unwrap();
+        let source = stream.source(ChannelId(1), SourceOptions::default().buffers(4000, 8)).unwrap();
+        let mut client = Helper::start("reader", daemon.socket(), &[]);
+        client.hear("ready");
+        until("they are joined", || source.receivers() == 1);
+        let pid = nix::unistd::Pid::from_raw(client.pid() as i32);
+        kill(pid, Signal::SIGSTOP).unwrap();
+        let new = BesideOneThatStands { client, pid, source, stream, session };
+        (0..WAIT).for_each(|number| new.emit(number));
+        new
+    }
+
+    fn emit(&self, number: u64) {
+        let mut buffer = self.source.get_buffer(4000).expect("a buffer is free");
+        buffer.fill(number as u8);
+        assert!(self.source.emit(buffer).is_sent());
+    }
+
+    fn goes_on(&self) {
+        kill(self.pid, Signal::SIGCONT).unwrap();
+    }
+}
+
 #[test]
 fn a_client_that_stood_still_across_a_restart_reads_what_was_sent() {
-    const WAIT: u64 = 5;
     let place = Place::new("still");
     let mut daemon = Daemon::start(&place, OPEN, "log: (level: error)");
-    let session = daemon.attach("partner");
-    let stream = session.stream("s", Qos::default()).unwrap();
-    let source = stream.source(ChannelId(1), SourceOptions::default().buffers(4000, 16)).unwrap();
-    let mut client = Helper::start("reader", daemon.socket(), &[]);
-    client.hear("ready");
-    until("they are joined", || source.receivers() == 1);
-    let pid = nix::unistd::Pid::from_raw(client.pid() as i32);
-    kill(pid, Signal::SIGSTOP).unwrap();
-    let emit = |number: u64| {
-        let mut buffer = source.get_buffer(4000).expect("a buffer is free");
-        buffer.fill(number as u8);
-        assert!(source.emit(buffer).is_sent());
-    };
-    (0..WAIT).for_each(emit);
+    let mut beside = BesideOneThatStands::new(&daemon);
     daemon.kill();
-    until("the session notices", || session.attachment() == Attachment::Detached);
+    until("the session notices", || beside.session.attachment() == Attachment::Detached);
     let _next = Daemon::start(&place, OPEN, "log: (level: error)");
-    until("the session returns", || session.attachment() == Attachment::Attached);
-    until("the ring is let go", || source.receivers() == 0);
-    (WAIT..100).for_each(emit);
-    assert_eq!(u64::from(source.buffers_in_use()), WAIT);
-    kill(pid, Signal::SIGCONT).unwrap();
-    (0..WAIT).for_each(|number| _ = client.hear(&format!("{number} whole")));
-    until("its buffers are back", || source.buffers_in_use() == 0);
-    until("it is joined again", || source.receivers() == 1);
-    emit(100);
-    client.hear("100 whole");
+    until("the session returns", || beside.session.attachment() == Attachment::Attached);
+    until("the ring is let go", || beside.source.receivers() == 0);
+    (WAIT..100).for_each(|number| beside.emit(number));
+    assert_eq!(u64::from(beside.source.buffers_in_use()), WAIT);
+    beside.goes_on();
+    (0..WAIT).for_each(|number| _ = beside.client.hear(&format!("{number} whole")));
+    until("its buffers are back", || beside.source.buffers_in_use() == 0);
+    until("it is joined again", || beside.source.receivers() == 1);
+    beside.emit(100);
+    beside.client.hear("100 whole");
 }
 
 /// Its control socket is full of what comes and goes on its channel, so it is put out.
 #[test]
 fn a_client_that_stood_still_and_was_put_out_reads_nothing_of_others() {
-    const WAIT: u64 = 5;
     let place = Place::new("putout");
     let daemon = Daemon::start(&place, OPEN, "log: (level: error)");
-    let session = daemon.attach("partner");
-    let stream = session.stream("s", Qos::default()).unwrap();
-    let source = stream.source(ChannelId(1), SourceOptions::default().buffers(4000, 8)).unwrap();
-    let mut client = Helper::start("reader", daemon.socket(), &[]);
-    client.hear("ready");
-    until("they are joined", || source.receivers() == 1);
-    let pid = nix::unistd::Pid::from_raw(client.pid() as i32);
-    kill(pid, Signal::SIGSTOP).unwrap();
-    let emit = |number: u64| {
-        let mut buffer = source.get_buffer(4000).expect("a buffer is free");
-        buffer.fill(number as u8);
-        assert!(source.emit(buffer).is_sent());
-    };
-    (0..WAIT).for_each(emit);
+    let mut beside = BesideOneThatStands::new(&daemon);
     until("it is put out", || {
         for _ in 0..20 {
             // Each costs it two packets that it does not take.
-            drop(stream.source(ChannelId(1), SourceOptions::small()));
+            drop(beside.stream.source(ChannelId(1), SourceOptions::small()));
         }
-        source.receivers() == 0
+        beside.source.receivers() == 0
     });
     // All buffers are used anew.
-    (WAIT..100).for_each(emit);
-    assert_eq!(source.buffers_in_use(), 0);
-    kill(pid, Signal::SIGCONT).unwrap();
+    (WAIT..100).for_each(|number| beside.emit(number));
+    assert_eq!(beside.source.buffers_in_use(), 0);
+    beside.goes_on();
     // It panics if bytes of a message are not its own.
     std::thread::sleep(Duration::from_secs(1));
-    assert!(client.is_alive(), "it read bytes of others");
-    client.kill();
+    assert!(beside.client.is_alive(), "it read bytes of others");
+    beside.client.kill();
 }

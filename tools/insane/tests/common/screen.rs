@@ -75,22 +75,28 @@ pub struct Top {
     screen: Arc<Mutex<Screen>>,
 }
 
+/// `insane top` of a daemon in a terminal of so many rows and columns, its keys and what it shows in
+/// pipes. `None`: there is no program that lends it a terminal.
+pub fn top_in_terminal(daemon: &Daemon, (rows, columns): (usize, usize), interval_ms: u64) -> Option<Command> {
+    if !Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        eprintln!("passed over: `script` is not installed");
+        return None;
+    }
+    let top = format!(
+        "stty rows {rows} cols {columns}; exec {} top --socket {} --interval {interval_ms}",
+        env!("CARGO_BIN_EXE_insane"),
+        daemon.socket().display()
+    );
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--flush", "--command", &top, "/dev/null"]).env("TERM", "xterm");
+    script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    Some(script)
+}
+
 impl Top {
     /// `None`: there is no program that lends it a terminal.
     pub fn start(daemon: &Daemon, size: (usize, usize)) -> Option<Top> {
-        if !Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success()) {
-            eprintln!("passed over: `script` is not installed");
-            return None;
-        }
-        let (rows, columns) = size;
-        let top = format!(
-            "stty rows {rows} cols {columns}; exec {} top --socket {} --interval {INTERVAL_MS}",
-            env!("CARGO_BIN_EXE_insane"),
-            daemon.socket().display()
-        );
-        let mut script = Command::new("script");
-        script.args(["--quiet", "--return", "--flush", "--command", &top, "/dev/null"]).env("TERM", "xterm");
-        script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut script = top_in_terminal(daemon, size, INTERVAL_MS)?;
         let mut child = script.spawn().unwrap();
         let (keys, mut shown) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let screen = Arc::new(Mutex::new(Screen::new(size)));

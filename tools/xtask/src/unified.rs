@@ -1,6 +1,7 @@
-//! What this package is for: crates from elsewhere have the same features in the step `gossip` of
-//! the check as in the whole workspace.
+//! What the package `insane-unified` is for: crates from elsewhere have the same features in the step
+//! `gossip` as in the whole workspace.
 
+use crate::steps::GOSSIP;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
@@ -35,18 +36,7 @@ fn features(selection: &[&str]) -> Option<BTreeMap<String, BTreeSet<String>>> {
 #[test]
 fn with_gossip_crates_from_elsewhere_are_those_of_the_workspace() {
     let Some(alone) = features(&["--workspace"]) else { return };
-    let Some(gossip) = features(&[
-        "-p",
-        "insane-discovery",
-        "-p",
-        "insaned",
-        "-p",
-        "insane-unified",
-        "--features",
-        "insane-discovery/gossip,insaned/gossip",
-    ]) else {
-        return;
-    };
+    let Some(gossip) = features(&GOSSIP) else { return };
     let shared: Vec<_> = gossip.iter().filter_map(|(name, with)| Some((name, with, alone.get(name)?))).collect();
     assert!(shared.len() > 80 && gossip.len() > shared.len(), "{} of {}", shared.len(), gossip.len());
     // What builds C has its own set of one or the other, beside that of all.

@@ -79,8 +79,8 @@ impl Sink {
         if self.port.arm()? { Ok(self.port.consume()?.map(Message)) } else { Ok(None) }
     }
 
-    /// The next message; waits for one at most `timeout`. A sink that may sleep looks for as
-    /// long as a sleep and its wake-up cost, 50 us at most, then sleeps; not at all where its
+    /// The next message; waits for one at most `timeout`. A sink that may sleep looks for
+    /// twice what a sleep and its wake-up cost, 50 us at most, then sleeps; not at all where its
     /// last waits were longer. One that polls yields the processor between looks.
     ///
     /// # Errors

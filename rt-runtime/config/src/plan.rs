@@ -295,7 +295,7 @@ pub enum Idle {
     Spin,
     /// It looks again as soon as others on its core have had a turn, for ever.
     Yield,
-    /// It looks for as long as a sleep costs, which it learns, then sleeps until something
+    /// It looks for twice what a sleep costs, which it learns, then sleeps until something
     /// happens.
     SpinThenBlock {
         /// How long it looks at most.

@@ -316,7 +316,7 @@ pub enum Idle {
     Spin,
     /// It looks again as soon as others on its core have had a turn, for ever.
     Yield,
-    /// It looks for as long as a sleep and its wake-up cost, which it learns, and not at all
+    /// It looks for twice what a sleep and its wake-up cost, which it learns, and not at all
     /// where that was in vain for some time; then it sleeps until something happens.
     SpinThenBlock {
         /// How long it looks at most, microseconds, 1 to 1,000,000; more than 100 is as 100.

@@ -30,7 +30,7 @@ pub enum Idle {
     Spin,
     /// It turns for ever, and lets who else is on its core run after each turn that moved nothing.
     Yield,
-    /// It turns without work for as long as a sleep costs, this long at most, and not at all
+    /// It turns without work for twice what a sleep costs, this long at most, and not at all
     /// where that was in vain ([`SpinBudget`]); then it sleeps until something happens.
     SpinThenBlock(Nanos),
     /// It sleeps as soon as a turn moves nothing.

@@ -59,7 +59,7 @@ fn who_waits_long_soon_does_not_look_at_all() {
     idle.waits(SETTLES_VAIN, LONG);
     assert_eq!(idle.spin.get(), Nanos::ZERO);
     let spun = idle.spun;
-    assert!(spun <= u64::from(VAIN_RUN + 1) * (COST_START.0 + LOOK.0), "{spun}");
+    assert!(spun <= u64::from(VAIN_RUN + 1) * (us(50).0 + LOOK.0), "{spun}");
     idle.waits(10_000, LONG);
     assert_eq!((idle.spun, idle.sleeps), (spun, 10_000 + u64::from(SETTLES_VAIN)));
 }
@@ -75,7 +75,7 @@ fn who_waits_shortly_looks_and_does_not_sleep() {
     assert!(busy.sleeps <= 2, "and after a rest: {} sleeps", busy.sleeps);
     let spun = busy.spun;
     busy.waits(SETTLES_VAIN, LONG);
-    assert!(busy.spun - spun <= u64::from(VAIN_RUN + 1) * (us(30).0 + LOOK.0), "and back");
+    assert!(busy.spun - spun <= u64::from(VAIN_RUN + 1) * (us(50).0 + LOOK.0), "and back");
     assert_eq!(busy.spin.get(), Nanos::ZERO);
 }
 
@@ -98,7 +98,7 @@ fn who_would_look_for_longer_than_a_sleep_costs_sleeps() {
     for cost in [5, 20] {
         let mut waiter = Waiter::new(us(cost), us(50));
         // Sleeps that end as soon as they began, one of four: then the cost is seen.
-        for at in 0..200 {
+        for at in 0..800 {
             let just_missed = Nanos(waiter.spin.get().0 + LOOK.0);
             waiter.wait(if at % 4 == 0 { just_missed } else { us(700) });
         }
@@ -108,13 +108,35 @@ fn who_would_look_for_longer_than_a_sleep_costs_sleeps() {
         waiter.waits(100, us(80));
         assert_eq!(waiter.wait(us(80)), 0, "it sleeps at once");
     }
-    assert!(spun[0] < us(8).0, "{spun:?}");
+    assert!(spun[0] < us(16).0, "{spun:?}");
+}
+
+/// One asks another who sleeps: the answer takes a wake-up, and some work.
+#[test]
+fn an_answer_of_somebody_who_has_to_be_woken_is_looked_for() {
+    for cost in [5, 10, 20, 30] {
+        let mut asker = Waiter::new(us(cost), us(50));
+        let mut answer = Nanos::ZERO;
+        for at in 0..20_000_u64 {
+            // One in ten takes long, and one of those comes when it has just begun to sleep.
+            answer = Nanos(us(cost).0 + (at * 7 % 11) * us(cost).0 / 40);
+            let just_missed = Nanos(asker.spin.get().0 + LOOK.0);
+            asker.wait(match at % 100 {
+                50 => just_missed,
+                at if at % 10 == 0 => us(40 + at),
+                _ => answer,
+            });
+        }
+        asker.sleeps = 0;
+        asker.waits(1_000, answer);
+        assert!(asker.sleeps <= u64::from(SETTLES_SHORT), "{} sleeps where one costs {cost} us", asker.sleeps);
+    }
 }
 
 #[test]
 fn the_cost_follows_both_ways_and_believes_neither_too_much_nor_too_little() {
     let mut spin = SpinBudget::new(us(1_000_000));
-    assert_eq!((spin.get(), spin.cost()), (COST_START, COST_START));
+    assert_eq!((spin.get(), spin.cost()), (Nanos(2 * COST_START.0), COST_START));
     let learn = |spin: &mut SpinBudget, length: Nanos, count: u32| (0..count).for_each(|_| spin.learn(length));
     // Neither was a wake-up.
     learn(&mut spin, Nanos(COST_MIN.0 - 1), 1_000);
@@ -141,7 +163,7 @@ fn a_wait_is_looked_through_once_whatever_ends_its_sleeps() {
     let mut spin = SpinBudget::new(us(50));
     let mut now = MonoTime(1_000);
     assert!(spin.looks_on(now));
-    now += us(30);
+    now += us(50);
     assert!(!spin.looks_on(now));
     for is_woken in [true, false, true] {
         spin.slept(now, now + us(5), is_woken);
@@ -165,7 +187,7 @@ fn who_gives_up_while_it_looks_learns_nothing_and_later_that_it_was_in_vain() {
             spin.give_up();
             now += us(2_000);
         }
-        assert_eq!(spin.get(), if sleeps { Nanos::ZERO } else { COST_START });
+        assert_eq!(spin.get(), if sleeps { Nanos::ZERO } else { us(50) });
     }
     assert_eq!(spin.cost(), COST_START, "sleeps that their time ended");
 }
@@ -195,6 +217,17 @@ fn lengths(count: usize) -> impl Strategy<Value = Vec<Nanos>> {
         prop_oneof![1..10_u64, 1..200_u64, 1..1_500_u64, Just(LONG.0 / LOOK.0)].prop_map(|looks| looks * LOOK.0);
     vec((length, prop_oneof![1..14_usize, 50..80_usize]), 0..count)
         .prop_map(|runs| runs.into_iter().flat_map(|(length, times)| vec![Nanos(length); times]).collect())
+}
+
+/// Each looks as if looking for the whole limit would have been of use: nobody knows what of a sleep
+/// was the wake-up.
+#[test]
+fn waits_that_are_a_little_too_long_are_seldom_looked_through() {
+    for (cost, length) in [2, 10, 20, 30].into_iter().flat_map(|cost| (55..125).step_by(5).map(move |us| (cost, us))) {
+        let mut waiter = Waiter::new(us(cost), us(50));
+        waiter.waits(20_000, us(length));
+        assert!(waiter.spun < 20_000 * us(7).0, "{} ns in all of waits of {length} us", waiter.spun);
+    }
 }
 
 proptest! {
@@ -237,13 +270,18 @@ proptest! {
         let short = Nanos(cost.min(max) * 3 / 4);
         idle.sleeps = 0;
         idle.waits(100, short);
-        prop_assert!(idle.sleeps <= u64::from(SETTLES_SHORT), "{} sleeps of waits of {:?}", idle.sleeps, short);
+        let most = u64::from(SETTLES_SHORT + PATIENCE_MAX);
+        prop_assert!(idle.sleeps <= most, "{} sleeps of waits of {:?}", idle.sleeps, short);
     }
 
     #[test]
-    fn no_sequence_of_waits_costs_thrice_what_it_must(cost in 2_000..30_000_u64, all in lengths(15)) {
-        // The limit is the cost of a sleep at most.
-        let mut waiter = Waiter::new(Nanos(cost), Nanos(cost));
+    fn no_sequence_of_waits_costs_much_more_than_it_must(
+        cost in 2_000..30_000_u64,
+        costs in 1..=2_u64,
+        all in lengths(15),
+    ) {
+        // The limit is so many costs of a sleep at most.
+        let mut waiter = Waiter::new(Nanos(cost), Nanos(costs * cost));
         let mut least = 0;
         for length in all {
             waiter.wait(length);
@@ -252,6 +290,6 @@ proptest! {
         let paid = waiter.spun + waiter.sleeps * cost;
         // The looks are a little apart.
         let looks = (waiter.sleeps + 1) * LOOK.0;
-        prop_assert!(paid <= 3 * least + u64::from(SETTLES_SHORT) * cost + looks, "{paid} of {least}");
+        prop_assert!(paid <= (2 + costs) * least + u64::from(SETTLES_SHORT) * cost + looks, "{paid} of {least}");
     }
 }

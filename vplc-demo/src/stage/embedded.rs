@@ -219,9 +219,8 @@ mod tests {
 
     #[test]
     fn ports_found_are_free() {
-        let first = free_ports().unwrap();
-        for port in first..first + PORTS {
-            UdpSocket::bind(("127.0.0.1", port)).unwrap();
-        }
+        // A child that another test forks meanwhile has a copy of what was tried.
+        let all_free = |first: u16| (first..first + PORTS).all(|port| UdpSocket::bind(("127.0.0.1", port)).is_ok());
+        assert!((0..50).any(|_| all_free(free_ports().unwrap())));
     }
 }

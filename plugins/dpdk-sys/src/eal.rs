@@ -83,6 +83,10 @@ impl Eal {
     /// Starts DPDK, or returns it if it was started with the same arguments. A start that
     /// failed for want of the shim may be tried again, one that DPDK refused may not.
     ///
+    /// DPDK's drivers are loaded with the first start, and those for mlx4 and mlx5 change the
+    /// process's environment as they are: until it returns, no other thread may start a program
+    /// that inherits the environment, or read the environment through C.
+    ///
     /// # Errors
     /// [`EalError`].
     pub fn start(options: &EalOptions) -> Result<Eal, EalError> {

@@ -5,10 +5,20 @@ mod bypass;
 use bypass::{LARGEST, a_missing_link_stops_nothing_and_comes_back, conversation, exchange, hosts, plan, start};
 use insane_config::{DeviceName, DpdkPlan, Technology, UdpPlan};
 use insane_rt::{Hosting, Reliability, Session};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// DPDK's drivers are loaded with the first link, and some change the environment as they are:
+/// another test that starts a program meanwhile may hand it one that is not there any more
+/// (`EFAULT`). So these are one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Also where nobody spins: frames come without a word, and are looked for.
 #[test]
 fn every_size_crosses_between_dpdk_and_udp_reliable_and_not() {
+    let _alone = alone();
     if let Err(reason) = dpdk_sys::check_shim(None) {
         eprintln!("passed over: {reason}");
         return;
@@ -39,6 +49,7 @@ fn dpdk_at(device: &str) -> Technology {
 
 #[test]
 fn a_link_that_is_the_only_one_and_does_not_open_is_told_with_its_reason() {
+    let _alone = alone();
     let Some(hosts) = hosts() else { return };
     let plan = plan("a", dpdk_at("net_af_packet7,iface=x7"), ("b", "10.9.0.1:7400".parse().unwrap()));
     let error = hosts.ours.inside(|| Session::embedded_with(plan, Hosting::Thread, "dpdk").map(|_| ()).unwrap_err());
@@ -48,6 +59,7 @@ fn a_link_that_is_the_only_one_and_does_not_open_is_told_with_its_reason() {
 
 #[test]
 fn a_link_that_is_missing_stops_nothing_and_comes_back() {
+    let _alone = alone();
     let counters = ["frames_device_missing", "devices_lost"];
     let cannot_be = |why: &str| why.contains("library for DPDK");
     a_missing_link_stops_nothing_and_comes_back(dpdk_at("net_af_packet8,iface=x0"), counters, cannot_be);

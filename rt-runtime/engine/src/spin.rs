@@ -5,7 +5,7 @@
 //! Manasse and Owicki, "Empirical studies of competitive spinning for a shared-memory
 //! multiprocessor", 1991). But whom one waits for most often sleeps, too: the answer comes after
 //! *its* wake-up, which takes as long, and what it does then. So the looking is for **twice** the cost
-//! at most: that pays up to a third cost, and halves the time of such a round trip. Two things are
+//! at most: a wait in vain costs up to one more, and such a round trip half its time. Two things are
 //! not known beforehand, and are learnt:
 //!
 //! - *The cost.* A sleep that something ended lasted for the rest of the wait and the wake-up, so
